@@ -1,0 +1,136 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (d *Dir) tmp() string { return filepath.Join(d.path, "tmp") }
+
+// init makes the folder a store.
+func (d *Dir) init() error {
+	for _, dir := range []string{d.tmp(), filepath.Join(d.path, "keys"), filepath.Join(d.path, "blobs", "sha256")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(d.path, specs.ImageLayoutFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := d.write(path, []byte(`{"imageLayoutVersion":"`+specs.ImageLayoutVersion+`"}`)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(d.indexPath()); errors.Is(err, fs.ErrNotExist) {
+		unlock, err := d.lock(context.Background(), true)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if _, err := os.Stat(d.indexPath()); errors.Is(err, fs.ErrNotExist) {
+			return d.writeIndex(newIndex())
+		}
+	}
+	return nil
+}
+
+// write writes a small file atomically.
+func (d *Dir) write(path string, data []byte) error {
+	return d.writeFrom(path, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// writeFrom writes a file atomically: what fails leaves nothing behind.
+func (d *Dir) writeFrom(path string, fill func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(d.tmp(), "part-")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if err := fill(f); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	return d.install(f, path)
+}
+
+// install gives a finished file its name.
+func (d *Dir) install(f *os.File, path string) error {
+	// The bytes before the name: after a power cut a name with nothing, or
+	// zeros, behind it would be a blob that is corrupt.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	err := os.Rename(f.Name(), path)
+	if errors.Is(err, fs.ErrNotExist) { // the first key of its folder
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+			err = os.Rename(f.Name(), path)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path)) // the name itself
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some file systems can't
+		return err
+	}
+	return nil
+}
+
+// lock locks the store against eviction and removal (shared), or for them
+// (exclusive). The returned function may be called twice.
+func (d *Dir) lock(ctx context.Context, exclusive bool) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(d.path, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		// flock(2) cannot be cancelled, so it is asked again and again; those
+		// who hold it do so for milliseconds, or for one copy of a blob.
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package dir
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	specsgo "github.com/opencontainers/image-spec/specs-go"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// annotation carries our Manifest in the image's.
+const annotation = "dev.clayer.manifest"
+
+func (d *Dir) indexPath() string { return filepath.Join(d.path, specs.ImageIndexFile) }
+
+func newIndex() *specs.Index {
+	return &specs.Index{Versioned: specsgo.Versioned{SchemaVersion: 2}, MediaType: specs.MediaTypeImageIndex, Manifests: []specs.Descriptor{}}
+}
+
+// readIndex reads index.json; one that is not there, or is damaged, lists nothing.
+func (d *Dir) readIndex() (*specs.Index, error) {
+	data, err := os.ReadFile(d.indexPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIndex(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	idx := newIndex()
+	if err := json.Unmarshal(data, idx); err != nil {
+		slog.Warn("the store's index is damaged; the layers in it are not listed any more", "path", d.indexPath(), "err", err)
+		return newIndex(), nil
+	}
+	return idx, nil
+}
+
+func (d *Dir) writeIndex(idx *specs.Index) error {
+	data, err := json.Marshal(idx)
+	if err != nil {
+		return err
+	}
+	return d.write(d.indexPath(), data)
+}
+
+// Complete writes the layer as an image: its steps are the image's layers.
+func (d *Dir) Complete(ctx context.Context, m cache.Manifest) error {
+	if err := d.complete(ctx, m); err != nil {
+		return fmt.Errorf("complete %s in %s: %w", m.Tag(), d.path, err)
+	}
+	return nil
+}
+
+func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
+	if err := d.init(); err != nil {
+		return err
+	}
+	unlock, err := d.lock(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, s := range m.Steps {
+		if _, err := os.Stat(d.blobPath(s.Digest)); err != nil {
+			return fmt.Errorf("step %s: %w", s.Key.Short(), cache.ErrNotCached)
+		}
+	}
+	desc, err := d.writeImage(m)
+	if err != nil {
+		return err
+	}
+	idx, err := d.readIndex()
+	if err != nil {
+		return err
+	}
+	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(x specs.Descriptor) bool {
+		return x.Annotations[specs.AnnotationRefName] == m.Tag()
+	})
+	idx.Manifests = append(idx.Manifests, desc)
+	return d.writeIndex(idx)
+}
+
+// writeImage writes config and manifest, and returns the index's entry.
+func (d *Dir) writeImage(m cache.Manifest) (specs.Descriptor, error) {
+	ours, err := json.Marshal(m)
+	if err != nil {
+		return specs.Descriptor{}, err
+	}
+	config := specs.Image{
+		Created:  &m.Created,
+		Platform: platform(m.Platform),
+		RootFS:   specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}},
+	}
+	image := specs.Manifest{
+		Versioned:   specsgo.Versioned{SchemaVersion: 2},
+		MediaType:   specs.MediaTypeImageManifest,
+		Layers:      []specs.Descriptor{},
+		Annotations: map[string]string{annotation: string(ours)},
+	}
+	for _, s := range m.Steps {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, s.DiffID)
+		config.History = append(config.History, specs.History{Created: &s.Created, CreatedBy: s.Text})
+		image.Layers = append(image.Layers, specs.Descriptor{MediaType: snapshot.MediaType, Digest: s.Digest, Size: s.Size})
+	}
+	if image.Config, err = d.writeJSON(specs.MediaTypeImageConfig, config); err != nil {
+		return specs.Descriptor{}, err
+	}
+	desc, err := d.writeJSON(specs.MediaTypeImageManifest, image)
+	if err != nil {
+		return specs.Descriptor{}, err
+	}
+	desc.Annotations = map[string]string{specs.AnnotationRefName: m.Tag()}
+	desc.Platform = &config.Platform
+	return desc, nil
+}
+
+// platform reads the beginning of a platform line, "linux/amd64 debian 12".
+func platform(line string) specs.Platform {
+	words, _, _ := strings.Cut(line, " ")
+	os, arch, _ := strings.Cut(words, "/")
+	return specs.Platform{OS: os, Architecture: arch}
+}
+
+func (d *Dir) writeJSON(mediaType string, v any) (specs.Descriptor, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return specs.Descriptor{}, err
+	}
+	desc := specs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b.Bytes()), Size: int64(b.Len())}
+	return desc, d.write(d.blobPath(desc.Digest), b.Bytes())
+}
+
+// List returns the complete layers, newest first. One that can't be read is
+// left out, with a warning.
+func (d *Dir) List(ctx context.Context) ([]cache.Manifest, error) {
+	idx, err := d.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var list []cache.Manifest
+	for _, desc := range idx.Manifests {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		m, err := d.manifest(desc)
+		if err != nil {
+			slog.Warn("a layer in the store can't be read", "tag", desc.Annotations[specs.AnnotationRefName], "err", err)
+			continue
+		}
+		list = append(list, m)
+	}
+	slices.SortStableFunc(list, cache.NewestFirst)
+	return list, nil
+}
+
+func (d *Dir) manifest(desc specs.Descriptor) (m cache.Manifest, err error) {
+	image, err := d.image(desc)
+	if err != nil {
+		return m, err
+	}
+	return m, json.Unmarshal([]byte(image.Annotations[annotation]), &m)
+}
+
+func (d *Dir) image(desc specs.Descriptor) (image specs.Manifest, err error) {
+	if err := desc.Digest.Validate(); err != nil {
+		return image, err
+	}
+	data, err := os.ReadFile(d.blobPath(desc.Digest))
+	if err != nil {
+		return image, err
+	}
+	return image, json.Unmarshal(data, &image)
+}
+
+// Remove forgets layers, with the steps that no other layer has.
+func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
+	if _, err := os.Stat(d.path); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	unlock, err := d.lock(ctx, true)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	idx, err := d.readIndex()
+	if err != nil {
+		return 0, err
+	}
+	gone := make(map[string]bool)
+	for _, m := range ms {
+		gone[m.Tag()] = true
+	}
+	var steps []cache.Descriptor
+	kept := make(map[string]bool)
+	stay := newIndex()
+	for _, desc := range idx.Manifests {
+		m, err := d.manifest(desc)
+		if err == nil && gone[m.Tag()] {
+			steps = append(steps, m.Steps...)
+			continue
+		}
+		stay.Manifests = append(stay.Manifests, desc)
+		for _, s := range m.Steps {
+			kept[s.Key.String()] = true
+		}
+	}
+	if len(stay.Manifests) == len(idx.Manifests) {
+		return 0, nil
+	}
+	// The index first: after a kill here nothing names what is gone.
+	if err := d.writeIndex(stay); err != nil {
+		return 0, err
+	}
+	for _, s := range steps {
+		if !kept[s.Key.String()] {
+			if err := os.Remove(d.keyPath(s.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return 0, err
+			}
+		}
+	}
+	return d.sweep()
+}

@@ -1,0 +1,172 @@
+package snapshot
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+)
+
+// filterVersion names the lists below in the keys of steps: they decide what a
+// snapshot holds. A change of the lists is a new version.
+const filterVersion = "1"
+
+// never is what no snapshot holds: it is the running machine's, not the root's.
+var never = []string{"proc", "sys", "dev", "run", "var/lib/clayer"}
+
+// usually is what is left out unless SNAPSHOT names it: scratch space, and the
+// download caches of package managers.
+var usually = []string{"tmp", "var/tmp", "var/cache/apt/archives"}
+
+// usuallyFiles are files of that sort: apt's indices of its lists.
+var usuallyFiles = []string{"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"}
+
+// homeCaches are download caches by their last path parts, in whatever home.
+var homeCaches = [][]string{
+	{".cache", "pip"}, {".cache", "uv"}, {".cache", "go-build"}, {".npm", "_cacache"}, {".cargo", "registry"},
+	{".cache", "clayer"}, // our own
+}
+
+// A Filter tells which changes of a RUN are captured.
+type Filter struct {
+	Ignore  []string // patterns of .clayerignore, in .dockerignore's language, matched against Entry paths
+	Include []string // absolute paths named by SNAPSHOT: below them only what is never captured is left out
+}
+
+// String returns the filter as it enters the key of a step.
+func (f Filter) String() string {
+	return fmt.Sprintf("%s ignore=%q include=%q", filterVersion, f.Ignore, f.Include)
+}
+
+// LiftsExclusion reports whether a SNAPSHOT of the absolute path p changes what
+// RUNs capture: whether something is usually left out at, above or below it.
+func LiftsExclusion(p string) bool {
+	p = strings.Trim(path.Clean(p), "/")
+	for _, x := range slices.Concat(usually, usuallyFiles) {
+		if p == "" || under(p, x) || under(x, p) {
+			return true
+		}
+	}
+	if homeCache(p) {
+		return true
+	}
+	// Above a cache: caches are in homes, which may be anywhere but in the
+	// folders of the system.
+	for _, sys := range []string{"usr", "bin", "sbin", "lib", "etc", "var", "opt"} {
+		if under(p, sys) {
+			return false
+		}
+	}
+	return isHome(p)
+}
+
+// isHome reports whether download caches are usually found below p.
+func isHome(p string) bool {
+	return p == "root" || p == "home" || strings.HasPrefix(p, "home/") && strings.Count(p, "/") == 1 ||
+		strings.HasSuffix(p, "/.cache") || strings.HasSuffix(p, "/.npm") || strings.HasSuffix(p, "/.cargo")
+}
+
+// under reports whether p is dir or below it.
+func under(p, dir string) bool {
+	return strings.HasPrefix(p, dir) && (len(p) == len(dir) || p[len(dir)] == '/')
+}
+
+// homeCache reports whether p is in a download cache, or is one.
+func homeCache(p string) bool {
+	if !strings.Contains(p, "/.") && !strings.HasPrefix(p, ".") {
+		return false
+	}
+	for _, c := range homeCaches {
+		at := c[0] + "/" + c[1]
+		for rest := p; ; {
+			i := strings.Index(rest, at)
+			if i < 0 {
+				break
+			}
+			before, after := i == 0 || rest[i-1] == '/', i+len(at) == len(rest) || rest[i+len(at)] == '/'
+			if before && after {
+				return true
+			}
+			rest = rest[i+1:]
+		}
+	}
+	return false
+}
+
+// Compile makes a Matcher. The error tells a pattern that is malformed.
+func (f Filter) Compile() (*Matcher, error) {
+	m := &Matcher{}
+	for _, p := range f.Include {
+		m.include = append(m.include, strings.Trim(path.Clean(p), "/"))
+	}
+	if len(f.Ignore) > 0 {
+		pm, err := patternmatcher.New(f.Ignore)
+		if err != nil {
+			return nil, fmt.Errorf(".clayerignore: %w", err)
+		}
+		m.ignore = pm
+	}
+	return m, nil
+}
+
+// A Matcher says of paths whether they are captured. It is safe for concurrent use.
+type Matcher struct {
+	include []string
+	ignore  *patternmatcher.PatternMatcher // nil: no patterns
+}
+
+// Skip reports whether the entry at path, relative to the root, is left out.
+func (m *Matcher) Skip(p string) bool {
+	for _, x := range never {
+		if under(p, x) {
+			return true
+		}
+	}
+	for _, in := range m.include {
+		if in == "" || under(p, in) {
+			return false
+		}
+	}
+	if leftOut(p) {
+		// Folders on the way to what is named are captured: without them it
+		// could not be restored with its owner and mode. Those that are usual
+		// themselves (/tmp) are in every root.
+		return true
+	}
+	if m.ignore == nil {
+		return false
+	}
+	// The patterns compile when they are made, and match without errors after.
+	skip, err := m.ignore.MatchesOrParentMatches(p)
+	return err == nil && skip
+}
+
+func leftOut(p string) bool {
+	for _, x := range usually {
+		if under(p, x) {
+			return true
+		}
+	}
+	return slices.Contains(usuallyFiles, p) || homeCache(p)
+}
+
+// Prune reports whether nothing at or below the folder at path can be captured,
+// so that a walk need not enter it.
+func (m *Matcher) Prune(p string) bool {
+	for _, x := range never {
+		if under(p, x) {
+			return true
+		}
+	}
+	for _, in := range m.include {
+		if in == "" || under(p, in) || under(in, p) {
+			return false
+		}
+	}
+	if leftOut(p) {
+		return true
+	}
+	return m.ignore != nil && !m.ignore.Exclusions() && m.Skip(p)
+}

@@ -1,0 +1,264 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// MediaType is what a blob is to OCI.
+const MediaType = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+// Names of OCI whiteouts (image-spec, layer.md).
+const (
+	whiteoutPrefix = ".wh."
+	whiteoutOpaque = ".wh..wh..opq"
+	whiteoutOther  = ".wh..wh." // AUFS's own; of no meaning to others
+)
+
+// PAX records of ours. Others that read the tar ignore them.
+const (
+	recordImplied = "CLAYER.implied"
+	recordData    = "CLAYER.data"
+	recordXattr   = "SCHILY.xattr." // as star, GNU tar, bsdtar and Docker have it
+)
+
+// maxExtents bounds the CLAYER.data record; a file in more pieces is packed as
+// one without holes.
+const maxExtents = 1000
+
+// PackOptions are how to pack. The zero value is the default.
+type PackOptions struct {
+	Level       int // zstd level; 0 means 3
+	Concurrency int // compressors at a time; 0 means GOMAXPROCS. The bytes don't depend on it
+}
+
+// Packed says what was packed.
+type Packed struct {
+	Digest  digest.Digest // of the blob
+	Size    int64         // bytes of the blob
+	DiffID  digest.Digest // of the uncompressed tar
+	Entries int
+	Bytes   int64 // of file content
+}
+
+// Pack writes the changes to w as one blob. The same changes give the same
+// bytes. It needs constant memory. When it fails, what was written is no blob.
+func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (Packed, error) {
+	if opt.Level == 0 {
+		opt.Level = 3
+	}
+	if opt.Concurrency == 0 {
+		opt.Concurrency = runtime.GOMAXPROCS(0)
+	}
+	blob := &counter{w: w, digest: digest.Canonical.Digester()}
+	enc, err := zstd.NewWriter(blob,
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(opt.Level)),
+		zstd.WithEncoderConcurrency(opt.Concurrency),
+		zstd.WithEncoderCRC(true))
+	if err != nil {
+		return Packed{}, fmt.Errorf("pack: %w", err)
+	}
+	stream := &counter{w: enc, digest: digest.Canonical.Digester()}
+	p := packer{ctx: ctx, tar: tar.NewWriter(stream), buf: make([]byte, 256<<10)}
+	for e, err := range Validate(changes) {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
+			err = p.entry(e)
+		}
+		if err != nil {
+			enc.Close() // ends its goroutines; the blob is of no use
+			return Packed{}, err
+		}
+	}
+	if err := errors.Join(p.tar.Close(), enc.Close()); err != nil {
+		return Packed{}, fmt.Errorf("pack: %w", err)
+	}
+	return Packed{
+		Digest: blob.digest.Digest(), Size: blob.n,
+		DiffID: stream.digest.Digest(), Entries: p.entries, Bytes: p.bytes,
+	}, nil
+}
+
+// counter counts and hashes what it hands on.
+type counter struct {
+	w      io.Writer
+	digest digest.Digester
+	n      int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.digest.Hash().Write(p[:n])
+	return n, err
+}
+
+type packer struct {
+	ctx     context.Context
+	tar     *tar.Writer
+	buf     []byte
+	entries int
+	bytes   int64
+}
+
+func (p *packer) entry(e *Entry) error {
+	h, err := header(e)
+	if err != nil {
+		return err
+	}
+	if err := p.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("pack %q: %w", e.Path, err)
+	}
+	p.entries++
+	if e.Kind != File || e.Size == 0 {
+		return nil
+	}
+	p.bytes += e.Size
+	return p.content(e)
+}
+
+// content copies exactly Size bytes: a file that grew or shrank meanwhile
+// would otherwise be kept cut off, or padded, without a word.
+func (p *packer) content(e *Entry) (err error) {
+	r, err := e.Open()
+	if err != nil {
+		return fmt.Errorf("pack %q: %w", e.Path, err)
+	}
+	defer func() {
+		if cerr := r.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("pack %q: %w", e.Path, cerr)
+		}
+	}()
+	var n int64
+	for {
+		if err := context.Cause(p.ctx); err != nil {
+			return err
+		}
+		k, err := r.Read(p.buf)
+		n += int64(k)
+		if n > e.Size {
+			return fmt.Errorf("pack %q: the file grew while it was read: more than %d bytes", e.Path, e.Size)
+		}
+		if k > 0 {
+			if _, err := p.tar.Write(p.buf[:k]); err != nil {
+				return fmt.Errorf("pack %q: %w", e.Path, err)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("pack %q: %w", e.Path, err)
+		}
+	}
+	if n < e.Size {
+		return fmt.Errorf("pack %q: the file shrank while it was read: %d of %d bytes", e.Path, n, e.Size)
+	}
+	return nil
+}
+
+// header returns the tar header of an entry. PAX records are written only for
+// what the plain header cannot say.
+func header(e *Entry) (*tar.Header, error) {
+	if base := path.Base(e.Path); strings.HasPrefix(base, whiteoutPrefix) {
+		return nil, fmt.Errorf("pack %q: a file's name must not begin with %s, which marks deleted files in a layer", e.Path, whiteoutPrefix)
+	}
+	h := &tar.Header{Name: e.Path, Format: tar.FormatPAX, ModTime: time.Unix(0, 0)}
+	switch e.Kind {
+	case Delete:
+		dir, base := path.Split(e.Path)
+		h.Typeflag, h.Name = tar.TypeReg, dir+whiteoutPrefix+base
+		return h, nil
+	case Opaque:
+		h.Typeflag, h.Name = tar.TypeReg, e.Path+"/"+whiteoutOpaque
+		return h, nil
+	}
+	h.Mode, h.Uid, h.Gid, h.ModTime = int64(e.Mode&0o7777), e.UID, e.GID, e.ModTime
+	for name, value := range e.Xattrs {
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string)
+		}
+		h.PAXRecords[recordXattr+name] = value
+	}
+	record := func(name, value string) {
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string)
+		}
+		h.PAXRecords[name] = value
+	}
+	switch e.Kind {
+	case File:
+		h.Typeflag, h.Size = tar.TypeReg, e.Size
+		if e.Data != nil && len(e.Data) <= maxExtents {
+			record(recordData, formatExtents(e.Data))
+		}
+	case Dir:
+		h.Typeflag, h.Name = tar.TypeDir, e.Path+"/"
+		if e.Implied {
+			record(recordImplied, "1")
+		}
+	case Symlink:
+		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Target
+	case Link:
+		h.Typeflag, h.Linkname = tar.TypeLink, e.Target
+	case Char:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(e.Major), int64(e.Minor)
+	case Block:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeBlock, int64(e.Major), int64(e.Minor)
+	case Fifo:
+		h.Typeflag = tar.TypeFifo
+	default:
+		return nil, fmt.Errorf("pack %q: unknown kind %d", e.Path, e.Kind)
+	}
+	return h, nil
+}
+
+// formatExtents writes "offset,length,offset,length"; "" is a file of holes alone.
+func formatExtents(list []Extent) string {
+	var b strings.Builder
+	for i, x := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(x.Offset, 10) + "," + strconv.FormatInt(x.Length, 10))
+	}
+	if len(list) == 0 {
+		return "0,0" // PAX has no records with empty values
+	}
+	return b.String()
+}
+
+// parseExtents reads what formatExtents wrote, of a file of size bytes.
+func parseExtents(s string, size int64) ([]Extent, error) {
+	fields := strings.Split(s, ",")
+	if len(fields)%2 != 0 || len(fields) > 2*maxExtents {
+		return nil, fmt.Errorf("malformed %s", recordData)
+	}
+	list := make([]Extent, 0, len(fields)/2)
+	end := int64(0)
+	for i := 0; i < len(fields); i += 2 {
+		off, err1 := strconv.ParseInt(fields[i], 10, 64)
+		n, err2 := strconv.ParseInt(fields[i+1], 10, 64)
+		if err1 != nil || err2 != nil || off < end || n < 0 || n > size || off > size-n {
+			return nil, fmt.Errorf("malformed %s", recordData)
+		}
+		end = off + n
+		if n > 0 {
+			list = append(list, Extent{off, n})
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,221 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow bounds what a zstd frame may ask for, in bytes: as much as zstd
+// itself does at its highest level.
+const maxWindow = 128 << 20
+
+// Read yields the entries of a tar, tar.gz or tar.zst, told by its first bytes:
+// blobs of Pack, and layers and tars that others made. Names are made clean;
+// one that is absolute or has ".." in it is an UnsafeError. The stream is
+// validated as by Validate. Input that is corrupt or cut off, at whatever byte,
+// is an error; it is never taken for the end.
+func Read(r io.Reader) Changes {
+	return Validate(func(yield func(*Entry, error) bool) {
+		plain, done, err := decompress(bufio.NewReaderSize(r, 64<<10))
+		if err != nil {
+			yield(nil, fmt.Errorf("read snapshot: %w", err))
+			return
+		}
+		defer done()
+		tail := &zeros{r: plain}
+		t := tar.NewReader(tail)
+		for {
+			h, err := t.Next()
+			if err == io.EOF {
+				err = tail.end()
+				if err == nil {
+					return
+				}
+			}
+			if err != nil {
+				yield(nil, fmt.Errorf("read snapshot: %w", unexpected(err)))
+				return
+			}
+			e, err := entry(h, t)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if e != nil && !yield(e, nil) {
+				return
+			}
+		}
+	})
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func decompress(r *bufio.Reader) (plain io.Reader, done func(), err error) {
+	magic, err := r.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
+		d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, nil, err
+		}
+		return d, d.Close, nil
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		d, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		return d, func() {}, nil
+	}
+	return r, func() {}, nil
+}
+
+// zeros remembers how many zero bytes were read last. A tar ends with two
+// blocks of them; archive/tar takes a stream that just stops between two
+// entries for whole as well.
+type zeros struct {
+	r io.Reader
+	n int
+}
+
+func (z *zeros) Read(p []byte) (int, error) {
+	n, err := z.r.Read(p)
+	if rest := len(bytes.TrimRight(p[:n], "\x00")); rest > 0 {
+		z.n = n - rest
+	} else {
+		z.n = min(z.n+n, 1<<20)
+	}
+	return n, err
+}
+
+// end checks that the tar ended as tars end, and reads on to the end of the
+// compressed stream, where its checksum is.
+func (z *zeros) end() error {
+	if z.n < 1024 {
+		return io.ErrUnexpectedEOF
+	}
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := z.r.Read(buf)
+		if len(bytes.TrimRight(buf[:n], "\x00")) > 0 {
+			return errors.New("there is more behind the end of the tar")
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// entry returns the entry of a tar header, and nil for one that means nothing.
+func entry(h *tar.Header, content io.Reader) (*Entry, error) {
+	name, err := cleanName(h.Name)
+	if err != nil {
+		return nil, err
+	}
+	if h.Typeflag == tar.TypeXGlobalHeader || name == "." {
+		return nil, nil
+	}
+	e := &Entry{
+		Path: name, Mode: uint32(h.Mode) & 0o7777, UID: h.Uid, GID: h.Gid, ModTime: h.ModTime,
+	}
+	if dir, base := path.Split(name); strings.HasPrefix(base, whiteoutPrefix) {
+		return whiteout(dir, base)
+	}
+	for k, v := range h.PAXRecords {
+		if x, ok := strings.CutPrefix(k, recordXattr); ok {
+			if e.Xattrs == nil {
+				e.Xattrs = make(map[string]string)
+			}
+			e.Xattrs[x] = v
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse, '\x00', '7':
+		e.Kind, e.Size = File, h.Size
+		opened := false
+		e.Open = func() (io.ReadCloser, error) {
+			if opened {
+				return nil, fmt.Errorf("%q: an entry of a stream can be opened once", name)
+			}
+			opened = true
+			return io.NopCloser(content), nil
+		}
+		if s, ok := h.PAXRecords[recordData]; ok {
+			if e.Data, err = parseExtents(s, h.Size); err != nil {
+				return nil, fmt.Errorf("%q: %w", name, err)
+			}
+		}
+	case tar.TypeDir:
+		e.Kind, e.Implied = Dir, h.PAXRecords[recordImplied] != ""
+	case tar.TypeSymlink:
+		e.Kind, e.Target = Symlink, h.Linkname
+	case tar.TypeLink:
+		e.Kind = Link
+		if e.Target, err = cleanName(h.Linkname); err != nil {
+			return nil, fmt.Errorf("hard link %q: %w", name, err)
+		}
+	case tar.TypeChar:
+		e.Kind, e.Major, e.Minor = Char, uint32(h.Devmajor), uint32(h.Devminor)
+	case tar.TypeBlock:
+		e.Kind, e.Major, e.Minor = Block, uint32(h.Devmajor), uint32(h.Devminor)
+	case tar.TypeFifo:
+		e.Kind = Fifo
+	default:
+		return nil, fmt.Errorf("%q: unknown type %q of a tar entry", name, h.Typeflag)
+	}
+	return e, nil
+}
+
+func whiteout(dir, base string) (*Entry, error) {
+	dir = strings.TrimSuffix(dir, "/")
+	if base == whiteoutOpaque {
+		if dir == "" {
+			return nil, &UnsafeError{Path: base, Reason: "would delete the whole root"}
+		}
+		return &Entry{Path: dir, Kind: Opaque}, nil
+	}
+	if strings.HasPrefix(base, whiteoutOther) {
+		return nil, nil
+	}
+	name := strings.TrimPrefix(base, whiteoutPrefix)
+	if name == "" || name == "." || name == ".." {
+		return nil, &UnsafeError{Path: path.Join(dir, base), Reason: "a whiteout of no name"}
+	}
+	return &Entry{Path: path.Join(dir, name), Kind: Delete}, nil
+}
+
+// cleanName makes a tar's name that of an Entry: "./a/" is "a"; "." is the root.
+func cleanName(name string) (string, error) {
+	if path.IsAbs(name) {
+		return "", &UnsafeError{Path: name, Reason: "an absolute name"}
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return "", &UnsafeError{Path: name, Reason: `".." in a name`}
+		}
+	}
+	if name == "" {
+		return "", &UnsafeError{Path: name, Reason: "an empty name"}
+	}
+	return path.Clean(name), nil
+}

@@ -1,0 +1,150 @@
+package snapshot
+
+import (
+	"fmt"
+	"hash/maphash"
+	"path"
+	"strings"
+)
+
+// Bounds of what a stream may hold: beyond what Linux takes, so that they stop
+// only what was made to hurt.
+const (
+	maxPath   = 16 << 10 // bytes of a path; deeper than PATH_MAX is possible, folder by folder
+	maxXattrs = 1 << 20  // bytes of all extended attributes of an entry
+)
+
+// An UnsafeError says that an entry reaches for something outside the root, or
+// contradicts the entries before it.
+type UnsafeError struct {
+	Path   string
+	Reason string
+}
+
+func (e *UnsafeError) Error() string { return fmt.Sprintf("unsafe entry %q: %s", e.Path, e.Reason) }
+
+// Validate hands the entries on and ends with an error, an *UnsafeError where
+// an entry is to blame, as soon as one breaks the rules that stand with Entry.
+//
+// It remembers 64 bits of each path, hashed with a seed of its own: two paths
+// are taken for the same with a chance of 1 to 10^7 in a stream of a million.
+func Validate(changes Changes) Changes {
+	return func(yield func(*Entry, error) bool) {
+		v := validator{seed: maphash.MakeSeed(), seen: make(map[uint64]Kind)}
+		for e, err := range changes {
+			if err == nil {
+				err = v.check(e)
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+type validator struct {
+	seed maphash.Seed
+	seen map[uint64]Kind
+
+	dir     string // the folder that was checked last: most entries share it
+	dirSafe bool
+}
+
+func (v *validator) check(e *Entry) error {
+	bad := func(format string, args ...any) error {
+		return &UnsafeError{Path: e.Path, Reason: fmt.Sprintf(format, args...)}
+	}
+	if err := checkPath(e.Path); err != nil {
+		return err
+	}
+	if e.Size < 0 {
+		return bad("a size of %d", e.Size)
+	}
+	n := 0
+	for k, x := range e.Xattrs {
+		n += len(k) + len(x)
+		if k == "" || strings.ContainsAny(k, "\x00=") {
+			return bad("an extended attribute named %q", k)
+		}
+	}
+	if n > maxXattrs {
+		return bad("%d bytes of extended attributes", n)
+	}
+	if strings.IndexByte(e.Target, 0) >= 0 {
+		return bad("a NUL in the target of a link")
+	}
+	if err := v.parents(e.Path); err != nil {
+		return err
+	}
+	id := maphash.String(v.seed, e.Path)
+	before, twice := v.seen[id]
+	switch e.Kind {
+	case Opaque:
+		if twice && before != Dir {
+			return bad("an opaque folder that is none")
+		}
+		v.seen[id] = Opaque
+		return nil
+	case Link:
+		if err := checkPath(e.Target); err != nil {
+			return bad("a hard link to %q", e.Target)
+		}
+		if k := v.seen[maphash.String(v.seed, e.Target)]; k != File && k != Link {
+			return bad("a hard link to %q, which is no file before it", e.Target)
+		}
+	case Symlink:
+		if e.Target == "" {
+			return bad("a symlink to nothing")
+		}
+	case File, Dir, Char, Block, Fifo, Delete:
+	default:
+		return bad("unknown kind %d", e.Kind)
+	}
+	// A foreign layer may name an opaque folder before its entry.
+	if twice && !(e.Kind == Dir && before == Opaque) {
+		return bad("two entries of one name")
+	}
+	v.seen[id] = e.Kind
+	return nil
+}
+
+// parents refuses an entry below one that is no folder: a link, and then a file
+// through it.
+func (v *validator) parents(p string) error {
+	dir := path.Dir(p)
+	if v.dirSafe && dir == v.dir {
+		return nil
+	}
+	for d := dir; d != "."; d = path.Dir(d) {
+		switch k, ok := v.seen[maphash.String(v.seed, d)]; {
+		case !ok || k == Dir || k == Opaque:
+		default:
+			return &UnsafeError{Path: p, Reason: fmt.Sprintf("%q before it is no folder", d)}
+		}
+	}
+	v.dir, v.dirSafe = dir, true
+	return nil
+}
+
+func checkPath(p string) error {
+	bad := func(reason string) error { return &UnsafeError{Path: p, Reason: reason} }
+	switch {
+	case p == "" || p == ".":
+		return bad("names the root")
+	case len(p) > maxPath:
+		return &UnsafeError{Path: p[:80] + "…", Reason: fmt.Sprintf("a path of %d bytes", len(p))}
+	case strings.IndexByte(p, 0) >= 0:
+		return bad("a NUL in a name")
+	case path.IsAbs(p):
+		return bad("an absolute name")
+	case p == ".." || strings.HasPrefix(p, "../") || strings.HasSuffix(p, "/..") || strings.Contains(p, "/../"):
+		return bad(`".." in a name`)
+	case path.Clean(p) != p:
+		return bad("not a clean path")
+	}
+	return nil
+}

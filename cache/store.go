@@ -1,0 +1,93 @@
+// Package cache says what a store of snapshots is, and holds the policies that
+// work on any store: several stores in order, verification, retention.
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/dag/key"
+)
+
+// A Descriptor says what a store holds under a key.
+type Descriptor struct {
+	Key     key.Key       `json:"key"`
+	Layer   string        `json:"layer,omitempty"` // the name of the layer it was made for; "" for an unnamed one
+	Digest  digest.Digest `json:"digest"`          // of the blob
+	Size    int64         `json:"size"`            // bytes of the blob
+	DiffID  digest.Digest `json:"diffID"`          // of the uncompressed tar stream, as OCI image configs want it
+	Entries int           `json:"entries"`         // how many changes it holds; 0: the step changed nothing
+	Bytes   int64         `json:"bytes"`           // bytes of file content, unpacked
+	Record  key.Record    `json:"record,omitempty"`
+	Text    string        `json:"text,omitempty"` // the instruction, as people read it; never with secrets in it
+	Took    time.Duration `json:"took,omitempty"` // how long the step ran
+	Created time.Time     `json:"created"`
+}
+
+// A Manifest lists the steps of a layer in order: a layer that is complete.
+type Manifest struct {
+	Name     string       `json:"name,omitempty"` // "" for an unnamed layer
+	Key      key.Key      `json:"key"`            // the layer's last chain key
+	Platform string       `json:"platform"`       // as dag.Base writes it; "linux/amd64 debian 12 python3.11"
+	Steps    []Descriptor `json:"steps"`
+	Created  time.Time    `json:"created"`
+}
+
+// Tag returns the manifest's name in a store: layer-<name>-<key16>, and
+// layer-<key16> for an unnamed layer.
+func (m *Manifest) Tag() string { return Tag(m.Name, m.Key) }
+
+// Tag returns the name under which a layer is known in a store.
+func Tag(name string, k key.Key) string {
+	if name == "" {
+		return "layer-" + k.Short()
+	}
+	return "layer-" + name + "-" + k.Short()
+}
+
+// ErrNotCached says that a store does not hold, or no longer holds, what was
+// asked for. A blob that is corrupt counts as not there.
+var ErrNotCached = errors.New("not cached")
+
+// Store keeps snapshots, found by chain key. Its methods are safe for
+// concurrent use, also by several processes.
+type Store interface {
+	// Name is how the store is called in output: "dir", "github", "oci".
+	Name() string
+
+	// Find reports which of the keys it holds, in one round trip where it can.
+	// layer is a hint: the name of the layer that the keys belong to.
+	Find(ctx context.Context, layer string, keys []key.Key) (map[key.Key]Descriptor, error)
+
+	// Open returns the blob from offset on; the caller closes it. The bytes
+	// are not verified: wrap the store with Verified. The error wraps
+	// ErrNotCached when the blob is not there.
+	Open(ctx context.Context, d Descriptor, offset int64) (io.ReadCloser, error)
+
+	// Put stores blob, d.Size bytes, under d.Key. A nil error means that the
+	// store now holds these bytes, not that this call brought them: another
+	// session may have been faster. Put may be called concurrently, also for
+	// the same key.
+	Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error
+}
+
+// Keeper is a Store that knows layers, and what it can forget.
+type Keeper interface {
+	Store
+
+	// Complete records that the layer is whole. All its steps have been Put.
+	// Completing a layer again is no error.
+	Complete(ctx context.Context, m Manifest) error
+
+	// List returns the complete layers, newest first.
+	List(ctx context.Context) ([]Manifest, error)
+
+	// Remove forgets the layers, and the steps that no other layer needs.
+	// A manifest that is not there is no error. It returns how many bytes
+	// of blobs it freed.
+	Remove(ctx context.Context, ms []Manifest) (int64, error)
+}

@@ -1,0 +1,109 @@
+package transfer
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Redact returns a URL as it may be shown: without userinfo and fragment, and
+// with "..." for a query. Tokens and signatures live there.
+func Redact(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		// Parse fails on what a user may well have typed; show what comes
+		// before the parts that may be secret.
+		s, _, _ := strings.Cut(rawURL, "#")
+		s, _, _ = strings.Cut(s, "?")
+		scheme, rest, ok := strings.Cut(s, "://")
+		if !ok {
+			return "(malformed URL)"
+		}
+		if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+			rest = rest[i+1:]
+		}
+		return scheme + "://" + rest
+	}
+	if u.Opaque != "" { // "http:user:password@host"
+		return u.Scheme + ":..."
+	}
+	u.User = nil
+	u.Fragment, u.RawFragment = "", ""
+	query := u.RawQuery != ""
+	u.RawQuery = ""
+	u.ForceQuery = false
+	if query {
+		return u.String() + "?..."
+	}
+	return u.String()
+}
+
+// A StatusError is an answer other than the file.
+type StatusError struct {
+	URL        string        // redacted
+	Code       int           // the HTTP status
+	RetryAfter time.Duration // what the server asked for; 0 for nothing
+}
+
+func (e *StatusError) Error() string {
+	text := http.StatusText(e.Code)
+	if text == "" {
+		text = "unknown status"
+	}
+	return fmt.Sprintf("get %s: %d %s", e.URL, e.Code, text)
+}
+
+func newStatusError(rawURL string, resp *http.Response, now time.Time) *StatusError {
+	e := &StatusError{URL: Redact(rawURL), Code: resp.StatusCode}
+	after := resp.Header.Get("Retry-After")
+	if s, err := strconv.ParseUint(after, 10, 31); err == nil {
+		e.RetryAfter = time.Duration(s) * time.Second
+	} else if t, err := http.ParseTime(after); err == nil {
+		e.RetryAfter = max(t.Sub(now), 0)
+	}
+	return e
+}
+
+// A ChecksumError says that other bytes arrived than those that were asked for.
+type ChecksumError struct {
+	URL       string // redacted
+	Want, Got digest.Digest
+}
+
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("checksum mismatch for %s: want %s, got %s", e.URL, e.Want, e.Got)
+}
+
+// A RedirectError is a redirect that is not followed.
+type RedirectError struct {
+	To     string // redacted
+	Reason string
+}
+
+func (e *RedirectError) Error() string { return fmt.Sprintf("redirect to %s: %s", e.To, e.Reason) }
+
+// A ProxyError says that a proxy would not connect to a host.
+type ProxyError struct {
+	Host string // that was asked for, with port
+	Code int    // the proxy's HTTP status
+}
+
+func (e *ProxyError) Error() string {
+	return fmt.Sprintf("the proxy refuses %s: %d %s", e.Host, e.Code, http.StatusText(e.Code))
+}
+
+// unwrapURLError takes off the layer that net/http puts around errors: its text
+// quotes the URL with its query.
+func unwrapURLError(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}

@@ -1,0 +1,94 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A CorruptError says that a blob is not what its descriptor says. It wraps
+// ErrNotCached: such a blob is as good as none.
+type CorruptError struct {
+	Want, Got digest.Digest // Got is "" where the size alone tells
+	WantSize  int64
+	GotSize   int64
+}
+
+func (e *CorruptError) Error() string {
+	if e.GotSize != e.WantSize {
+		return fmt.Sprintf("corrupt blob %s: %d bytes, want %d", e.Want, e.GotSize, e.WantSize)
+	}
+	return fmt.Sprintf("corrupt blob: %s, want %s", e.Got, e.Want)
+}
+
+func (e *CorruptError) Unwrap() error { return ErrNotCached }
+
+// OpenVerified returns a blob of the store as a file at its beginning, all of
+// it checked against its size and SHA-256: nothing that came from a store may
+// touch a root before. The caller closes the file.
+//
+// A store whose Open returns an *os.File is read once for that, in place. From
+// any other the blob goes to a temporary file in dir ("": the system's) that
+// has no name any more.
+func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.File, error) {
+	rc, err := s.Open(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	file, ok := rc.(*os.File)
+	w := io.Discard
+	if !ok {
+		defer rc.Close()
+		if file, err = os.CreateTemp(dir, "clayer-blob-"); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(file.Name()); err != nil {
+			file.Close()
+			return nil, err
+		}
+		w = file
+	}
+	if err := check(ctx, w, rc, d); err != nil {
+		file.Close()
+		return nil, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// check copies a blob and compares it with what it should be. It reads no more
+// than a byte beyond its size.
+func check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
+	v := digest.Canonical.Digester()
+	n, err := io.Copy(io.MultiWriter(v.Hash(), w), io.LimitReader(&contextReader{ctx, r}, d.Size+1))
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	switch got := v.Digest(); {
+	case n != d.Size:
+		return &CorruptError{Want: d.Digest, WantSize: d.Size, GotSize: n}
+	case got != d.Digest:
+		return &CorruptError{Want: d.Digest, Got: got, WantSize: d.Size, GotSize: n}
+	}
+	return nil
+}
+
+// contextReader ends reading when its context does.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

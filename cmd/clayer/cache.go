@@ -1,0 +1,197 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+)
+
+func newCache() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "cache",
+		Short: "List, remove and prune what the stores keep",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune())
+	return c
+}
+
+// openStore returns the stores of a command that does nothing else with them.
+func openStore(cmd *cobra.Command, f *storeFlags) (*cache.Tier, error) {
+	store, _, err := f.open(func(store string, err error) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: store %s: %v\n", store, err)
+	})
+	return store, err
+}
+
+func manifestSize(m cache.Manifest) (n int64) {
+	for _, d := range m.Steps {
+		n += d.Size
+	}
+	return n
+}
+
+func newCacheLs() *cobra.Command {
+	var f storeFlags
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "ls [NAME]...",
+		Short: "List the layers that are kept, newest first",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := openStore(cmd, &f)
+			if err != nil {
+				return err
+			}
+			ms, err := store.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			list := []cache.Manifest{}
+			for _, m := range ms {
+				if len(args) == 0 || matches(m, args) {
+					list = append(list, m)
+				}
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), list)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 3, ' ', 0)
+			if len(list) > 0 {
+				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tPLATFORM")
+			}
+			for _, m := range list {
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", m.Tag(), len(m.Steps), dag.Size(manifestSize(m)),
+					m.Created.Local().Format("2006-01-02 15:04"), m.Platform)
+			}
+			return w.Flush()
+		},
+	}
+	f.register(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return c
+}
+
+// matches reports whether a layer is meant by one of the words: its name, its
+// tag, or its key or the beginning of it.
+func matches(m cache.Manifest, words []string) bool {
+	for _, w := range words {
+		if w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w) {
+			return true
+		}
+	}
+	return false
+}
+
+func newCacheRm() *cobra.Command {
+	var f storeFlags
+	c := &cobra.Command{
+		Use:   "rm NAME|TAG|KEY...",
+		Short: "Remove layers, with the snapshots that no other layer needs",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := openStore(cmd, &f)
+			if err != nil {
+				return err
+			}
+			ms, err := store.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var remove []cache.Manifest
+			var unknown []error
+			for _, arg := range args {
+				found := false
+				for _, m := range ms {
+					if matches(m, []string{arg}) {
+						remove, found = append(remove, m), true
+					}
+				}
+				if !found {
+					unknown = append(unknown, fmt.Errorf("%s: no such layer is kept; see clayer cache ls", arg))
+				}
+			}
+			if err := errors.Join(unknown...); err != nil {
+				return usageError{err}
+			}
+			freed, err := store.Remove(cmd.Context(), remove)
+			reportRemoved(cmd, remove, freed, false)
+			return err
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func newCachePrune() *cobra.Command {
+	var f storeFlags
+	var keep int
+	var olderThan string
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Keep the newest layers of each name, remove the others",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			age, err := parseAge(olderThan)
+			if err != nil {
+				return usagef("--older-than: %w", err)
+			}
+			if keep < 0 {
+				return usagef("--keep %d: want 0 or more", keep)
+			}
+			store, err := openStore(cmd, &f)
+			if err != nil {
+				return err
+			}
+			removed, freed, err := cache.Prune(cmd.Context(), store, keep, age, dryRun)
+			reportRemoved(cmd, removed, freed, dryRun)
+			return err
+		},
+	}
+	f.register(c)
+	c.Flags().IntVar(&keep, "keep", 3, "how many of each name stay")
+	c.Flags().StringVar(&olderThan, "older-than", "", "remove only what is older: 30d, 12h")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be removed")
+	return c
+}
+
+func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun bool) {
+	verb := "removed"
+	if dryRun {
+		verb = "would remove"
+	}
+	for _, m := range ms {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, m.Tag())
+	}
+	if !dryRun {
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %d layers removed, %s freed\n", len(ms), dag.Size(freed))
+	}
+}
+
+// parseAge reads a duration that may be in days: "30d".
+func parseAge(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseFloat(days, 64)
+		if err != nil || n < 0 || n > 100_000 {
+			return 0, fmt.Errorf("%q is no number of days", s)
+		}
+		return time.Duration(n * 24 * float64(time.Hour)), nil
+	}
+	d, err := time.ParseDuration(s)
+	if err == nil && d < 0 {
+		return 0, fmt.Errorf("%q is negative", s)
+	}
+	return d, err
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// floors is docs/architecture.md as data: a package imports only from floors
+// below its own. Test files may import what they like.
+var floors = map[string]int{
+	"cmd/clayer":             6,
+	"cmd/clayer/internal/ui": 5,
+	"solver":                 4,
+	"solver/source":          3,
+	"solver/sandbox":         3,
+	"solver/rootfs":          2,
+	"cache/dir":              2,
+	"solver/rootfs/treetest": 2,
+	"dag":                    1,
+	"cache":                  1,
+	"solver/tree":            1,
+	"dag/key":                0,
+	"frontend":               0,
+	"cache/snapshot":         0,
+	"cache/transfer":         0,
+}
+
+const module = "github.com/clayer/clayer/"
+
+func TestPackagesImportOnlyFromFloorsBelow(t *testing.T) {
+	root := filepath.Join("..", "..")
+	seen := make(map[string]bool)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || d.Name() == ".git" || d.Name() == "dist") {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(rel)
+		floor, ok := floors[pkg]
+		if !ok {
+			t.Errorf("%s: package %s has no floor: add it to floors and to docs/architecture.md", path, pkg)
+			return nil
+		}
+		seen[pkg] = true
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, imp := range f.Imports {
+			name, err := strconv.Unquote(imp.Path.Value)
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(name, "github.com/moby/buildkit") && pkg != "frontend" {
+				t.Errorf("%s imports BuildKit; only frontend does", path)
+			}
+			if own, ok := strings.CutPrefix(name, module); ok && floors[own] >= floor {
+				t.Errorf("%s (floor %d) imports %s (floor %d)", path, floor, own, floors[own])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range floors {
+		if !seen[pkg] {
+			t.Errorf("package %s has a floor, but no files", pkg)
+		}
+	}
+}
+
+func TestTopLevelHoldsOnlyWhatItShould(t *testing.T) {
+	want := map[string]bool{
+		"frontend": true, "dag": true, "solver": true, "cache": true, "cmd": true, "testdata": true, "docs": true,
+		"go.mod": true, "go.sum": true, "README.md": true, "LICENSE": true,
+		"bin": true, "dist": true, // made by builds, ignored by git
+	}
+	entries, err := os.ReadDir(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !want[e.Name()] && !strings.HasPrefix(e.Name(), ".") {
+			t.Errorf("%s does not belong to the top level", e.Name())
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver"
+)
+
+func newHash() *cobra.Command {
+	var f solveFlags
+	var full bool
+	c := &cobra.Command{
+		Use:   "hash FILE...",
+		Short: "Print the tag of each layer, and of several one hash for all",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := f.request(cmd, args)
+			if err != nil {
+				return err
+			}
+			g, keys, err := solver.Hash(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			type layer struct {
+				Name string  `json:"name"`
+				File string  `json:"file"`
+				Key  key.Key `json:"key"`
+				Tag  string  `json:"tag"`
+			}
+			var out struct {
+				Layers    []layer `json:"layers"`
+				Composite key.Key `json:"composite"`
+			}
+			for _, l := range g.Layers {
+				k := keys.Layer[l]
+				out.Layers = append(out.Layers, layer{l.Name, l.File.Path, k, cache.Tag(l.Name, k)})
+			}
+			out.Composite = keys.Composite(g)
+			w := cmd.OutOrStdout()
+			if f.json {
+				return writeJSON(w, out)
+			}
+			for _, l := range out.Layers {
+				if full {
+					fmt.Fprintf(w, "%s  %s\n", l.Key, l.File)
+				} else {
+					fmt.Fprintln(w, l.Tag)
+				}
+			}
+			if len(out.Layers) > 1 {
+				if full {
+					fmt.Fprintf(w, "%s  (all)\n", out.Composite)
+				} else {
+					fmt.Fprintf(w, "composite-%s\n", out.Composite.Short())
+				}
+			}
+			return nil
+		},
+	}
+	f.register(c)
+	c.Flags().BoolVar(&full, "full", false, "whole keys, and the files, in place of tags")
+	return c
+}

@@ -1,0 +1,50 @@
+package ui
+
+import (
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/clayer/clayer/solver"
+)
+
+// event is a line of --progress=json.
+type event struct {
+	Time    time.Time `json:"time"`
+	Event   string    `json:"event"`
+	Layer   string    `json:"layer,omitempty"`
+	Line    int       `json:"line,omitempty"`
+	Step    string    `json:"step,omitempty"`
+	Text    string    `json:"text,omitempty"`
+	Store   string    `json:"store,omitempty"`
+	TookMS  int64     `json:"tookMS,omitempty"`  // milliseconds
+	Entries int       `json:"entries,omitempty"` // changes of the root
+	Bytes   int64     `json:"bytes,omitempty"`
+}
+
+func newJSON(w io.Writer) func(solver.Event) {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	write := func(e event) {
+		// A progress stream that nobody reads any more must not end the solve.
+		_ = enc.Encode(e)
+	}
+	return func(e solver.Event) {
+		out := event{
+			Time: e.Time, Event: string(e.Kind), Text: e.Text, Store: e.Store,
+			TookMS: e.Took.Milliseconds(), Entries: e.Entries, Bytes: e.Bytes,
+		}
+		if e.Step != nil {
+			out.Layer, out.Line, out.Step = e.Step.Layer.Name, e.Step.Pos().Line, e.Step.Text()
+		}
+		if e.Plan == nil {
+			write(out)
+			return
+		}
+		for i := range e.Plan.Layers {
+			l := &e.Plan.Layers[i]
+			out.Layer, out.Text = l.Layer.Name, l.Totals().String()
+			write(out)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package ui
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver"
+)
+
+// plain writes one line per event.
+type plain struct {
+	w       io.Writer
+	quiet   bool
+	partial map[*dag.Step][]byte // output of a RUN that has not ended its line
+}
+
+func newPlain(w io.Writer) *plain {
+	return &plain{w: w, partial: make(map[*dag.Step][]byte)}
+}
+
+func (p *plain) event(e solver.Event) {
+	if p.quiet && e.Kind != solver.EventWarning {
+		return
+	}
+	switch e.Kind {
+	case solver.EventWarning:
+		fmt.Fprintf(p.w, "clayer: warning: %s\n", e.Text)
+	case solver.EventWaiting:
+		fmt.Fprintf(p.w, "clayer: waiting for %s\n", e.Text)
+	case solver.EventPlanned:
+		for i := range e.Plan.Layers {
+			l := &e.Plan.Layers[i]
+			fmt.Fprintf(p.w, "clayer: %s: %s\n", l.Layer.Name, l.Totals())
+		}
+	case solver.EventSandbox:
+		fmt.Fprintf(p.w, "clayer: sandbox: %s\n", e.Text)
+	case solver.EventStarted:
+		p.step(e.Step, e.Step.Text())
+	case solver.EventOutput:
+		p.output(e.Step, e.Text)
+	case solver.EventRan:
+		p.flush(e.Step)
+		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), plural(e.Entries, "change"), dag.Size(e.Bytes))
+		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
+			what = fmt.Sprintf("done in %s, but changed nothing: what it installs was there before, so its snapshot holds nothing", Duration(e.Took))
+		}
+		p.step(e.Step, what)
+	case solver.EventRestored:
+		p.step(e.Step, fmt.Sprintf("cached, %s from %s", dag.Size(e.Bytes), e.Store))
+	case solver.EventApplying:
+		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
+	}
+}
+
+func (p *plain) step(s *dag.Step, text string) {
+	fmt.Fprintf(p.w, "%s:%d  %s\n", s.Layer.Name, s.Pos().Line, text)
+}
+
+// output writes the whole lines of what came so far.
+func (p *plain) output(s *dag.Step, text string) {
+	buf := append(p.partial[s], text...)
+	for {
+		i := bytes.IndexAny(buf, "\n\r")
+		if i < 0 {
+			break
+		}
+		p.outputLine(s, buf[:i])
+		buf = buf[i+1:]
+	}
+	p.partial[s] = bytes.Clone(buf)
+	if len(buf) > maxLine {
+		p.flush(s)
+	}
+}
+
+// maxLine bounds what is kept of a line that doesn't end, in bytes.
+const maxLine = 16 << 10
+
+func (p *plain) flush(s *dag.Step) {
+	if buf := p.partial[s]; len(buf) > 0 {
+		p.outputLine(s, buf)
+	}
+	delete(p.partial, s)
+}
+
+func (p *plain) outputLine(s *dag.Step, line []byte) {
+	if text := clean(line); text != "" {
+		p.step(s, "| "+text)
+	}
+}
+
+// clean drops escape sequences and control characters.
+func clean(line []byte) string {
+	var b strings.Builder
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == 0x1b:
+			i = skipEscape(line, i)
+		case c == '\t' || c >= ' ' && c != 0x7f:
+			b.WriteByte(c)
+		}
+	}
+	return strings.ToValidUTF8(strings.TrimRight(b.String(), " \t"), "\uFFFD")
+}
+
+// skipEscape returns the index of the last byte of the sequence at i:
+// CSI (ESC [ .. final byte), OSC (ESC ] .. BEL or ESC \), or two bytes (ECMA-48).
+func skipEscape(line []byte, i int) int {
+	if i+1 >= len(line) {
+		return i
+	}
+	switch line[i+1] {
+	case '[':
+		for j := i + 2; j < len(line); j++ {
+			if line[j] >= 0x40 && line[j] <= 0x7e {
+				return j
+			}
+		}
+		return len(line) - 1
+	case ']':
+		for j := i + 2; j < len(line); j++ {
+			if line[j] == 0x07 {
+				return j
+			}
+			if line[j] == 0x1b && j+1 < len(line) {
+				return j + 1
+			}
+		}
+		return len(line) - 1
+	}
+	return i + 1
+}
+
+// Duration writes a duration as people read it: "0.4s", "12.3s", "2m5s".
+func Duration(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/solver"
+)
+
+// storeFlags say where snapshots are kept.
+type storeFlags struct {
+	cacheDir, cacheSize string
+	stores              []string
+	repo, token         string
+}
+
+func (f *storeFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.cacheDir, "cache-dir", "", "folder for snapshots, downloads and cache mounts (default $XDG_CACHE_HOME/clayer)")
+	c.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "bound of the snapshots kept there; the least recently used go first")
+	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH")
+	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots (not in this version)")
+	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN, where other users of the machine can't read it (not in this version)")
+}
+
+// folder returns the folder for snapshots, downloads and cache mounts.
+func (f *storeFlags) folder() (string, error) {
+	if f.cacheDir != "" {
+		return filepath.Abs(f.cacheDir)
+	}
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", usagef("where to keep snapshots? %w: give --cache-dir", err)
+	}
+	return filepath.Join(base, "clayer"), nil
+}
+
+// open returns the stores in order, the local one first.
+func (f *storeFlags) open(warn func(store string, err error)) (tier *cache.Tier, local *dir.Dir, err error) {
+	if f.repo != "" || f.token != "" {
+		return nil, nil, usagef("--repo: GitHub Releases are not here yet; this version keeps snapshots in folders: --cache-dir, --store dir:PATH")
+	}
+	size, err := parseSize(f.cacheSize)
+	if err != nil {
+		return nil, nil, usagef("--cache-size: %w", err)
+	}
+	folder, err := f.folder()
+	if err != nil {
+		return nil, nil, err
+	}
+	paths := []string{filepath.Join(folder, "store")}
+	for _, s := range f.stores {
+		path, ok := strings.CutPrefix(s, "dir:")
+		if !ok || path == "" {
+			return nil, nil, usagef("--store=%s: want dir:PATH", s)
+		}
+		paths = append(paths, path)
+	}
+	var stores []cache.Keeper
+	for _, path := range paths {
+		d, err := dir.Open(path, dir.Options{MaxSize: size})
+		if err != nil {
+			return nil, nil, err
+		}
+		if local == nil {
+			local = d
+		}
+		stores = append(stores, d)
+	}
+	return cache.Tiered(warn, stores...), local, nil
+}
+
+// parseSize reads "10GiB", "500MB" or a number of bytes.
+func parseSize(s string) (int64, error) {
+	num := strings.TrimRight(s, "BiKkMGTb ")
+	factor, ok := map[string]float64{
+		"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "t": 1e12, "tb": 1e12,
+		"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+	}[strings.ToLower(strings.TrimSpace(s[len(num):]))]
+	n, err := strconv.ParseFloat(num, 64)
+	if err != nil || !ok || n <= 0 || n*factor > 1<<60 {
+		return 0, fmt.Errorf("%q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", s)
+	}
+	return int64(n * factor), nil
+}
+
+// solveFlags say what to solve, and how.
+type solveFlags struct {
+	storeFlags
+	files, names                []string
+	root, dest                  string
+	baseID                      string
+	salts, buildArgs, secrets   []string
+	invalidateOn                []string
+	sandbox, progress           string
+	timeout                     time.Duration
+	jobs                        int
+	hermetic, requireCache      bool
+	noCache, noWait, quiet, yes bool
+	json, dryRun                bool
+}
+
+func (f *solveFlags) register(c *cobra.Command) {
+	f.storeFlags.register(c)
+	fl := c.Flags()
+	fl.StringArrayVar(&f.names, "name", nil, "name of the layer: NAME, or NAME:PATH for one of several")
+	fl.StringVar(&f.root, "root", "", "a complete root file system to make, in place of /")
+	fl.StringVar(&f.dest, "dest", "", "a folder that all changes go to, laid over the root for RUN; needs no privilege")
+	fl.StringVar(&f.baseID, "base-id", "", "a word that enters every key: what this machine is beside its platform")
+	fl.StringArrayVar(&f.salts, "salt", nil, "a text that enters every key (repeatable)")
+	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (not in this version)")
+	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "id=ID[,src=FILE|,env=NAME] for RUN --mount=type=secret (repeatable)")
+	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay")
+	fl.BoolVar(&f.hermetic, "hermetic", false, "RUN inherits only PATH, HOME, LANG, TERM, proxy and CA variables")
+	fl.DurationVar(&f.timeout, "timeout", 0, "end a RUN that takes longer, 5m (default: none)")
+	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
+	fl.BoolVar(&f.noCache, "no-cache", false, "don't put what is built into a store")
+	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
+	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once while another solve of this root is at work")
+	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
+	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+}
+
+func (f *solveFlags) registerFiles(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "a Containerfile; several are composed in order (default: Containerfile)")
+	// Completion offers files by default.
+}
+
+func (f *solveFlags) registerYes(c *cobra.Command) {
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "change / even if this machine does not look ephemeral")
+}
+
+// request makes the request for the Containerfiles at paths.
+func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Request, error) {
+	if len(f.invalidateOn) > 0 {
+		return nil, usagef("--invalidate-on: GitHub is not here yet; --salt enters every key too")
+	}
+	progress := f.progress
+	if f.quiet {
+		progress = "quiet"
+	}
+	emit, err := ui.New(progress, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	names, err := layerNames(f.names, paths)
+	if err != nil {
+		return nil, err
+	}
+	r := &solver.Request{
+		Root: f.root, Dest: f.dest,
+		BaseID: f.baseID, Salts: f.salts,
+		Environ: os.Environ(), Hermetic: f.hermetic,
+		Timeout: f.timeout, Jobs: f.jobs, Sandbox: f.sandbox,
+		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait,
+		Emit: emit,
+	}
+	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {
+		return nil, err
+	}
+	if r.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
+		return nil, err
+	}
+	if r.Secrets, err = secrets(f.secrets); err != nil {
+		return nil, err
+	}
+	if r.Cache, err = f.folder(); err != nil {
+		return nil, err
+	}
+	store, local, err := f.storeFlags.open(r.StoreFailed)
+	if err != nil {
+		return nil, err
+	}
+	r.Store, r.Spool = store, local
+	r.Files, err = solver.Load(paths, names)
+	if err != nil {
+		return nil, r.AllProblems(err)
+	}
+	return r, nil
+}
+
+func roots(root, dest string) (string, string, error) {
+	if root != "" && dest != "" {
+		return "", "", usagef("--root and --dest don't go together")
+	}
+	for flag, path := range map[string]*string{"--root": &root, "--dest": &dest} {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return "", "", err
+		}
+		*path = abs
+		info, err := os.Stat(abs)
+		switch {
+		case err == nil && !info.IsDir():
+			return "", "", usagef("%s %s: not a folder", flag, abs)
+		case err != nil && flag == "--root":
+			return "", "", usagef("--root: %w", err)
+		case abs == "/" && flag == "--dest":
+			return "", "", usagef("--dest /: give a folder of its own, or no --dest to change / itself")
+		}
+	}
+	return root, dest, nil
+}
+
+// layerNames reads --name: NAME for a single file, NAME:PATH for one of several.
+func layerNames(flags, paths []string) (map[string]string, error) {
+	names := make(map[string]string)
+	for _, v := range flags {
+		name, path, ok := strings.Cut(v, ":")
+		if !ok {
+			if len(paths) != 1 || len(flags) != 1 {
+				return nil, usagef("--name %s: of several files, say which: --name %s:PATH", v, v)
+			}
+			path = paths[0]
+		}
+		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+			return nil, usagef("--name %s: a layer's name is made of a-z, 0-9, _ and -", v)
+		}
+		found := false
+		for _, p := range paths {
+			if filepath.Clean(p) == filepath.Clean(path) {
+				names[p], found = name, true
+			}
+		}
+		if !found {
+			return nil, usagef("--name %s: %s is none of the files given", v, path)
+		}
+	}
+	return names, nil
+}
+
+func buildArgs(flags []string) (map[string]string, error) {
+	args := make(map[string]string)
+	for _, v := range flags {
+		name, value, ok := strings.Cut(v, "=")
+		if name == "" {
+			return nil, usagef("--build-arg %s: want NAME=value", v)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		args[name] = value
+	}
+	return args, nil
+}
+
+// secrets reads --secret as docker buildx does. Without src and env it is the
+// variable of that name, else the file.
+func secrets(flags []string) (map[string]solver.Secret, error) {
+	all := make(map[string]solver.Secret)
+	for _, v := range flags {
+		var id, typ string
+		var s solver.Secret
+		for part := range strings.SplitSeq(v, ",") {
+			key, value, _ := strings.Cut(part, "=")
+			switch key {
+			case "id":
+				id = value
+			case "src", "source":
+				s.File = value
+			case "env":
+				s.Env = value
+			case "type":
+				typ = value
+			default:
+				return nil, usagef("--secret: %q is none of id=, src=, env=, type=", key)
+			}
+		}
+		if id == "" {
+			return nil, usagef("--secret: id= is missing")
+		}
+		if typ == "env" && s.Env == "" {
+			s.Env, s.File = s.File, ""
+		}
+		if s.Env == "" && s.File == "" {
+			if _, ok := os.LookupEnv(id); ok {
+				s.Env = id
+			} else {
+				s.File = id
+			}
+		}
+		if s.File != "" {
+			abs, err := filepath.Abs(s.File)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := os.Stat(abs); err != nil {
+				return nil, usagef("--secret id=%s: %w", id, err)
+			}
+			s.File = abs
+		}
+		all[id] = s
+	}
+	return all, nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver"
+)
+
+// Exit codes, DESIGN §9.
+const (
+	exitDone        = 0
+	exitBuild       = 1 // a build step failed
+	exitUsage       = 2 // usage, or a Containerfile that doesn't parse
+	exitStore       = 3 // a cache that was required failed
+	exitRoot        = 4 // the root could not be changed
+	exitInterrupted = 130
+)
+
+// usageError is a fault of the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is main with its streams, and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	// The first Ctrl-C or SIGTERM cancels: children are stopped, root and store
+	// are left consistent. A second one ends the program at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	cmd := newRoot()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	code := exitCode(ctx, err)
+	if code == exitInterrupted {
+		fmt.Fprintln(stderr, "clayer: interrupted")
+		return code
+	}
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintf(stderr, "clayer: %v\n", err)
+	}
+	return code
+}
+
+// errSaid ends a command whose output has already told what is wrong.
+var errSaid = errors.New("see above")
+
+func exitCode(ctx context.Context, err error) int {
+	var usage usageError
+	var problems frontend.Problems
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &usage), errors.As(err, &problems):
+		return exitUsage
+	case errors.Is(err, solver.ErrStore):
+		return exitStore
+	case errors.Is(err, solver.ErrRoot):
+		return exitRoot
+	}
+	return exitBuild
+}
+
+func newRoot() *cobra.Command {
+	var verbose bool
+	root := &cobra.Command{
+		Use:   "clayer",
+		Short: "Make an ephemeral machine yours",
+		Long: `clayer builds the environment that a Containerfile describes onto a live root,
+keeps a snapshot of every step, and restores it everywhere else.
+
+Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := "see clayer --help"
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "did you mean " + near[0] + "?"
+			}
+			return usagef("unknown command %q\nhint: %s", args[0], hint)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelDebug
+			}
+			slog.SetDefault(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})))
+			return fromEnvironment(cmd)
+		},
+	}
+	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "tell more on stderr")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SuggestionsMinimumDistance = 2
+	root.AddCommand(
+		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
+		newHash(), newInspect(), newEnv(), newStatus(), newCache(), newVersion(),
+	)
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes a wrong number of arguments a usage error, as wrong flags are.
+func wrapArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+// fromEnvironment sets the flags that were not given from CLAYER_.. variables.
+// A flag that may be given several times takes its values one a line.
+func fromEnvironment(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "CLAYER_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := os.LookupEnv(name)
+		if f.Changed || !ok || value == "" || err != nil {
+			return
+		}
+		values := []string{value}
+		if _, many := f.Value.(pflag.SliceValue); many {
+			values = strings.Split(strings.TrimRight(value, "\n"), "\n")
+		}
+		for _, v := range values {
+			if e := cmd.Flags().Set(f.Name, v); e != nil {
+				err = usagef("%s: %w", name, e)
+			}
+		}
+	})
+	return err
+}

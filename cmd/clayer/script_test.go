@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/reexec"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/clayer/clayer/solver"
+)
+
+func TestMain(m *testing.M) {
+	if reexec.Init() {
+		return
+	}
+	testscript.Main(m, map[string]func(){
+		"clayer": func() {
+			code := run(os.Args[1:], os.Stdout, os.Stderr)
+			if path := os.Getenv(exitCodeFile); path != "" {
+				if err := os.WriteFile(path, fmt.Append(nil, code), 0o644); err != nil {
+					panic(err)
+				}
+			}
+			os.Exit(code)
+		},
+	})
+}
+
+// exitCodeFile names the variable with the file that a script's last exit code
+// goes to: testscript itself tells success from failure alone.
+const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
+
+// TestScripts runs the stories of testdata/script through the real main. Their
+// words beside testscript's own:
+//
+//	root DIR         makes a small root file system: busybox and nothing else
+//	serve DIR        serves DIR on loopback until the script ends; $WWW is its URL
+//	exitcode N       the last clayer command exited with N
+//	crlf FILE        gives FILE a byte order mark and CRLF line ends
+//	corrupt DIR      changes a byte of every file in DIR
+//	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
+//
+// and the condition [container]: this machine looks ephemeral.
+func TestScripts(t *testing.T) {
+	requireSandbox(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("..", "..", "testdata", "script"),
+		RequireExplicitExec: false,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
+			e.Setenv(exitCodeFile, filepath.Join(e.WorkDir, "home", "exitcode"))
+			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o755)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"root":     cmdRoot,
+			"serve":    cmdServe,
+			"exitcode": cmdExitCode,
+			"crlf":     cmdCRLF,
+			"corrupt":  cmdCorrupt,
+			"listing":  cmdListing,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "container" {
+				return solver.Ephemeral(nil) != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+// requireSandbox skips, by name, what needs RUN where RUN can't be had.
+func requireSandbox(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip("busybox is not installed: no root file system to test in")
+	}
+	if out, err := exec.Command("unshare", "-Ur", "true").CombinedOutput(); os.Geteuid() != 0 && err != nil {
+		t.Skipf("neither root nor user namespaces: %s", out)
+	}
+}
+
+// makeRoot makes a root file system that has a shell and what busybox has.
+func makeRoot(dir string) error {
+	for _, d := range []string{"bin", "etc", "tmp", "proc", "dev", "sys", "run", "var/lib", "opt", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin", "busybox"), data, 0o755); err != nil {
+		return err
+	}
+	applets, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		return err
+	}
+	for name := range strings.FieldsSeq(string(applets)) {
+		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "etc", "os-release"), []byte("ID=testroot\nVERSION_ID=1\n"), 0o644)
+}
+
+func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: root DIR")
+	}
+	ts.Check(makeRoot(ts.MkAbs(args[0])))
+}
+
+func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: serve DIR")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	srv := &http.Server{Handler: http.FileServer(http.Dir(ts.MkAbs(args[0])))}
+	go srv.Serve(l)
+	ts.Defer(func() { srv.Close() })
+	ts.Setenv("WWW", "http://"+l.Addr().String())
+}
+
+func cmdExitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: exitcode N")
+	}
+	code := strings.TrimSpace(ts.ReadFile(ts.Getenv(exitCodeFile)))
+	if code != args[0] {
+		ts.Fatalf("exit code %s, want %s", code, args[0])
+	}
+}
+
+func cmdCRLF(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	data = append([]byte("\ufeff"), bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))...)
+	ts.Check(os.WriteFile(path, data, 0o644))
+}
+
+func cmdCorrupt(ts *testscript.TestScript, neg bool, args []string) {
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for _, e := range entries {
+		path := filepath.Join(ts.MkAbs(args[0]), e.Name())
+		data, err := os.ReadFile(path)
+		ts.Check(err)
+		data[len(data)/2] ^= 0xff
+		ts.Check(os.WriteFile(path, data, 0o644))
+	}
+}
+
+func cmdListing(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: listing DIR FILE")
+	}
+	var b strings.Builder
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, path, info.Mode(), info.Size(), info.ModTime().UnixNano())
+		return nil
+	}))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b.String()), 0o644))
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/solver"
+)
+
+func newSolve() *cobra.Command {
+	var f solveFlags
+	c := &cobra.Command{
+		Use:   "solve [-f FILE]...",
+		Short: "Restore what is cached, build the rest, apply",
+		Example: `  clayer solve --dest out                 # the environment in a folder; nothing else changes
+  clayer solve -f Containerfile.mojo      # with the layer that it names by FROM
+  eval "$(clayer env)"                    # its variables, in this shell`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(f.files) == 0 {
+				f.files = []string{"Containerfile"}
+			}
+			return f.solve(cmd, f.files, false)
+		},
+	}
+	f.register(c)
+	f.registerFiles(c)
+	f.registerYes(c)
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
+	return c
+}
+
+func newCompose() *cobra.Command {
+	var f solveFlags
+	c := &cobra.Command{
+		Use:   "compose [NAME|FILE]...",
+		Short: "Solve several layers, in order",
+		Long: `compose solves several layers in the order given; later ones win. A NAME is
+looked up in layers/ and here: base is Containerfile, x is Containerfile.x.
+Without arguments the layers are those of .claude/container-layers.json.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			paths, err := solver.Lookup(".", args)
+			if err != nil {
+				return err
+			}
+			return f.solve(cmd, paths, false)
+		},
+	}
+	f.register(c)
+	f.registerYes(c)
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
+	return c
+}
+
+func newBuild() *cobra.Command {
+	var f solveFlags
+	c := &cobra.Command{
+		Use:   "build FILE...",
+		Short: "Build anew, whatever is cached, and store it",
+		Args:  cobra.MinimumNArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, true) },
+	}
+	f.register(c)
+	f.registerYes(c)
+	return c
+}
+
+func newRestore() *cobra.Command {
+	var f solveFlags
+	c := &cobra.Command{
+		Use:   "restore FILE...",
+		Short: "Restore from a store, or build on a miss",
+		Args:  cobra.MinimumNArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, false) },
+	}
+	f.register(c)
+	f.registerYes(c)
+	return c
+}
+
+func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) error {
+	if f.dryRun {
+		return f.plan(cmd, paths, "")
+	}
+	if f.root == "" && f.dest == "" && !f.yes && solver.Ephemeral(os.Environ()) == "" {
+		return usagef("this machine does not look ephemeral, and solve changes its root, /\n" +
+			"hint: --dest DIR keeps all changes in a folder; --yes changes / all the same")
+	}
+	r, err := f.request(cmd, paths)
+	if err != nil {
+		return err
+	}
+	r.Rebuild = rebuild
+	result, err := solver.Solve(cmd.Context(), r)
+	if result != nil {
+		if !f.quiet && f.progress != "json" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s\n", result, ui.Duration(result.Took))
+		}
+		if f.json {
+			if err := writeJSON(cmd.OutOrStdout(), result); err != nil {
+				return err
+			}
+		}
+	}
+	return err
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker in a release: -ldflags "-X main.version=v1.2.3".
+var version string
+
+func newVersion() *cobra.Command {
+	var deps bool
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := cmd.OutOrStdout()
+			info, ok := debug.ReadBuildInfo()
+			v := version
+			if v == "" && ok {
+				v = info.Main.Version
+			}
+			if v == "" {
+				v = "(devel)"
+			}
+			fmt.Fprintf(w, "clayer %s %s/%s %s\n", v, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			if deps && ok {
+				for _, d := range info.Deps {
+					fmt.Fprintf(w, "%s %s\n", d.Path, d.Version)
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&deps, "deps", false, "with the modules that it is built from")
+	return c
+}

@@ -1,0 +1,115 @@
+package dag
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/clayer/clayer/frontend"
+)
+
+// scratch is the image name that stands for the bare root.
+const scratch = "scratch"
+
+// compose makes the layers, in composition order, and sets what each builds on.
+func (g *Graph) compose(files []*frontend.File) frontend.Problems {
+	var problems frontend.Problems
+	byName := make(map[string]*frontend.File)
+	for _, f := range files {
+		if first, ok := byName[f.Name]; ok {
+			problems = append(problems, &frontend.Problem{
+				Pos:     frontend.Pos{File: f.Path},
+				Message: fmt.Sprintf("layer %q is defined twice, here and in %s", f.Name, first.Path),
+				Hint:    fmt.Sprintf("give one of them another name: --name NAME:%s", f.Path),
+			})
+			continue
+		}
+		byName[f.Name] = f
+	}
+
+	done := make(map[*frontend.File]*Layer)
+	var path []*frontend.File // from a composed file along FROM to the one visited
+	var visit func(f *frontend.File) *Layer
+	visit = func(f *frontend.File) *Layer {
+		if l, ok := done[f]; ok {
+			return l
+		}
+		for i, p := range path {
+			if p == f {
+				problems = append(problems, cycle(path[i:]))
+				return nil
+			}
+		}
+		path = append(path, f)
+		defer func() { path = path[:len(path)-1] }()
+
+		l := &Layer{Name: f.Name, File: f}
+		from, ps := BuildsOn(f)
+		problems = append(problems, ps...)
+		switch {
+		case from == nil || from.Image != scratch && byName[from.Image] == nil:
+			l.Ordered = true // on the layer before, which is known once this one is reached
+		case from.Image == scratch:
+		default:
+			l.On = visit(byName[from.Image])
+		}
+		if l.Ordered && len(g.Layers) > 0 {
+			l.On = g.Layers[len(g.Layers)-1]
+		}
+		l.Ordered = l.Ordered && l.On != nil
+		l.index = len(g.Layers)
+		done[f] = l
+		g.Layers = append(g.Layers, l)
+		return l
+	}
+	for _, f := range files {
+		if byName[f.Name] == f {
+			visit(f)
+		}
+	}
+	return problems
+}
+
+// BuildsOn returns the FROM of a file that may name a layer, and nil where it
+// has none. Only one FROM is of use: a file is one layer, not several stages.
+func BuildsOn(f *frontend.File) (*frontend.From, frontend.Problems) {
+	var from *frontend.From
+	var problems frontend.Problems
+	for _, in := range f.Instructions {
+		fr, ok := in.(*frontend.From)
+		if !ok {
+			continue
+		}
+		if from != nil {
+			problems = append(problems, &frontend.Problem{
+				Pos:     fr.Pos,
+				Word:    fr.Word,
+				Message: fmt.Sprintf("a second FROM, after that of line %d: a file is one layer, not several stages", from.Pos.Line),
+				Line:    fr.Text,
+				Hint:    "put the other stage into a file of its own, Containerfile.NAME",
+			})
+			continue
+		}
+		from = fr
+	}
+	return from, problems
+}
+
+// cycle tells a cycle of FROMs as "a → b → a".
+func cycle(path []*frontend.File) *frontend.Problem {
+	names := make([]string, 0, len(path)+1)
+	for _, f := range path {
+		names = append(names, f.Name)
+	}
+	names = append(names, path[0].Name)
+	last := path[len(path)-1]
+	p := &frontend.Problem{
+		Pos:     frontend.Pos{File: last.Path},
+		Word:    "FROM",
+		Message: "layers build on each other in a cycle: " + strings.Join(names, " → "),
+		Hint:    "FROM scratch builds on the bare root; FROM an image has no effect",
+	}
+	if from, _ := BuildsOn(last); from != nil {
+		p.Pos, p.Line = from.Pos, from.Text
+	}
+	return p
+}

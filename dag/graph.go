@@ -1,0 +1,246 @@
+// Package dag lowers Containerfiles to a graph of keyed steps, and tells, from
+// what the network, the stores and the root answered, what a solve would do.
+// It is pure: those answers are arguments.
+package dag
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/frontend"
+)
+
+// A Graph is a composition: layers in the order in which they are applied.
+type Graph struct {
+	Layers  []*Layer
+	Sources []*Source
+}
+
+// A Layer is one Containerfile as a chain of steps.
+type Layer struct {
+	Name  string
+	File  *frontend.File
+	Steps []*Step // in the order in which they run: SNAPSHOT steps are last
+
+	// On is the layer that this one builds on: what its steps see in the root.
+	// nil is the bare root.
+	On *Layer
+	// Ordered says that On is only the layer composed before this one, not one
+	// that it names by FROM: the edge is for order alone and enters no key.
+	Ordered bool
+
+	Scope frontend.Scope // what is in effect at the end of the file
+
+	index int // in Graph.Layers
+}
+
+// A Step is a node that changes the root (RUN, FETCH, COPY, WORKDIR, SNAPSHOT)
+// or its state (ENV).
+type Step struct {
+	Layer     *Layer
+	Index     int     // in Layer.Steps
+	Source    *Source // what FETCH and COPY bring; nil for the others
+	Instr     frontend.Instruction
+	CacheBust []string        // the cache-bust comments since the step before
+	Filter    snapshot.Filter // of a RUN: what is captured
+}
+
+// A Source is a node that brings bytes: a download, or a set of local files.
+// It depends on nothing. Equal sources of several steps are one.
+type Source struct {
+	ID    string // unique in the graph, the same for equal sources
+	Steps []*Step
+}
+
+// Options are what else than the files' text decides the graph.
+type Options struct {
+	Session   map[string]string   // the variables of the live machine
+	BuildArgs map[string]string   // --build-arg
+	Ignore    map[string][]string // the patterns of .clayerignore, by File.Dir
+}
+
+// Build lowers files, given in the order in which they are composed, to a
+// graph. A file that another one names by FROM must be among them; it is moved
+// before the one that names it.
+//
+// The error is frontend.Problems: all that is wrong in all files, cycles and
+// layers of one name included.
+func Build(files []*frontend.File, opt Options) (*Graph, error) {
+	g := &Graph{}
+	problems := g.compose(files)
+	if len(problems) > 0 {
+		return nil, problems.Err()
+	}
+	sources := make(map[string]*Source)
+	for _, l := range g.Layers {
+		if err := l.lower(opt, sources); err != nil {
+			ps, ok := err.(frontend.Problems)
+			if !ok {
+				return nil, err
+			}
+			problems = append(problems, ps...)
+		}
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	for _, l := range g.Layers {
+		for _, s := range l.Steps {
+			if s.Source != nil && s.Source.Steps[0] == s {
+				g.Sources = append(g.Sources, s.Source)
+			}
+		}
+	}
+	return g, nil
+}
+
+// lower resolves the layer's instructions and turns them into steps.
+func (l *Layer) lower(opt Options, sources map[string]*Source) error {
+	scope := frontend.Scope{}
+	if l.On != nil && !l.Ordered {
+		// As FROM does in a Dockerfile: ENV, WORKDIR and SHELL are inherited, ARG is not.
+		scope = l.On.Scope
+		scope.Args = nil
+	}
+	scope.Session, scope.BuildArgs = opt.Session, opt.BuildArgs
+	instrs, scope, err := l.File.Resolve(scope)
+	l.Scope = scope
+	if err != nil {
+		return err
+	}
+
+	filter := snapshot.Filter{Ignore: opt.Ignore[l.File.Dir]}
+	for _, in := range instrs {
+		// Naming a path that is left out by default changes what the RUNs of
+		// this layer capture, so it enters their filter and with it their keys.
+		if s, ok := in.(*frontend.Snapshot); ok && snapshot.LiftsExclusion(s.Path) {
+			filter.Include = append(filter.Include, s.Path)
+		}
+	}
+	slices.Sort(filter.Include)
+	filter.Include = slices.Compact(filter.Include)
+
+	var bust []string
+	var last []*Step // SNAPSHOT captures what stands at the end of the layer
+	for _, in := range instrs {
+		bust = append(bust, in.Base().CacheBust...)
+		s := &Step{Layer: l, Instr: in, CacheBust: bust}
+		switch in := in.(type) {
+		case *frontend.Env, *frontend.Workdir:
+		case *frontend.Run:
+			s.Filter = filter
+		case *frontend.Fetch:
+			s.use(sources, fetchID(in))
+		case *frontend.Copy:
+			s.use(sources, copyID(l.File.Dir, in))
+		case *frontend.Snapshot:
+			last = append(last, s)
+			bust = nil
+			continue
+		default:
+			continue // no node; a cache-bust comment is for the next one that is
+		}
+		bust = nil
+		l.Steps = append(l.Steps, s)
+	}
+	l.Steps = append(l.Steps, last...)
+	for i, s := range l.Steps {
+		s.Index = i
+	}
+	return nil
+}
+
+func (s *Step) use(sources map[string]*Source, id string) {
+	src := sources[id]
+	if src == nil {
+		src = &Source{ID: id}
+		sources[id] = src
+	}
+	src.Steps = append(src.Steps, s)
+	s.Source = src
+}
+
+// fetchID leaves out where the bytes go: one download may serve several steps.
+func fetchID(f *frontend.Fetch) string {
+	if f.Checksum != "" {
+		return "fetch " + f.Source + " " + f.Checksum.String()
+	}
+	return "fetch " + f.Source
+}
+
+func copyID(dir string, c *frontend.Copy) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "copy %q %q %q", dir, c.Sources, c.Dest)
+	for _, in := range c.Inline {
+		fmt.Fprintf(&b, " <<%q %q", in.Name, in.Content)
+	}
+	return b.String()
+}
+
+// Pos returns where the step's instruction stands.
+func (s *Step) Pos() frontend.Pos { return s.Instr.Base().Pos }
+
+// Word returns the step's instruction, "RUN".
+func (s *Step) Word() string { return s.Instr.Base().Word }
+
+// Text returns the instruction on one line, fit to be kept and shown: of an
+// ENV the names alone, of a URL no query, since both may be secret.
+func (s *Step) Text() string {
+	switch in := s.Instr.(type) {
+	case *frontend.Env:
+		var b strings.Builder
+		b.WriteString("ENV")
+		for _, v := range in.Vars {
+			b.WriteString(" " + v.Name)
+		}
+		return b.String()
+	case *frontend.Fetch:
+		return urlQuery.ReplaceAllString(in.Text, "$1?…")
+	}
+	return s.Instr.Base().Text
+}
+
+var urlQuery = regexp.MustCompile(`(https?://[^\s?]*)\?\S*`)
+
+// ChangesRoot reports whether the step has a snapshot. ENV has none: it is
+// known from the file alone.
+func (s *Step) ChangesRoot() bool {
+	_, env := s.Instr.(*frontend.Env)
+	return !env
+}
+
+// Last returns the layer's last step, and nil where it has none.
+func (l *Layer) Last() *Step {
+	if len(l.Steps) == 0 {
+		return nil
+	}
+	return l.Steps[len(l.Steps)-1]
+}
+
+// Steps returns all steps in composition order.
+func (g *Graph) Steps() []*Step {
+	var all []*Step
+	for _, l := range g.Layers {
+		all = append(all, l.Steps...)
+	}
+	return all
+}
+
+// UnusedArgs returns the names among args that no layer declares by ARG, sorted.
+func (g *Graph) UnusedArgs(args map[string]string) []string {
+	unused := maps.Clone(args)
+	for _, l := range g.Layers {
+		for _, in := range l.File.Instructions {
+			if a, ok := in.(*frontend.Arg); ok {
+				for _, d := range a.Args {
+					delete(unused, d.Name)
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(unused))
+}

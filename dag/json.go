@@ -1,0 +1,80 @@
+package dag
+
+import (
+	"encoding/json"
+	"io"
+
+	"github.com/clayer/clayer/dag/key"
+)
+
+// The JSON form of a plan. Fields are added, never changed: programs read it.
+type (
+	jsonPlan struct {
+		Version int          `json:"version"`
+		Key     key.Key      `json:"key"` // of the whole composition
+		Layers  []jsonLayer  `json:"layers"`
+		Sources []jsonSource `json:"sources"`
+	}
+	jsonLayer struct {
+		Name     string     `json:"name"`
+		File     string     `json:"file"`
+		Key      key.Key    `json:"key"`
+		BuildsOn string     `json:"buildsOn,omitempty"`
+		Order    bool       `json:"orderOnly,omitempty"` // buildsOn enters no key
+		Steps    []jsonStep `json:"steps"`
+	}
+	jsonStep struct {
+		Line        int        `json:"line"`
+		Instruction string     `json:"instruction"`
+		Text        string     `json:"text"`
+		Key         key.Key    `json:"key"`
+		State       State      `json:"state"`
+		Why         string     `json:"why,omitempty"`
+		Store       string     `json:"store,omitempty"`
+		Size        int64      `json:"size,omitempty"`       // bytes
+		EstimateMS  int64      `json:"estimateMS,omitempty"` // milliseconds
+		Inputs      key.Record `json:"inputs"`
+	}
+	jsonSource struct {
+		Source string `json:"source"`
+		State  State  `json:"state"`
+		Lines  []int  `json:"lines"`
+	}
+)
+
+// WriteJSON writes the plan as one JSON object.
+func (p *Plan) WriteJSON(w io.Writer) error {
+	out := jsonPlan{Version: 1, Key: p.Keys.Composite(p.Graph), Layers: []jsonLayer{}, Sources: []jsonSource{}}
+	for _, pl := range p.Layers {
+		l := jsonLayer{Name: pl.Layer.Name, File: pl.Layer.File.Path, Key: pl.Key, Order: pl.Layer.Ordered, Steps: []jsonStep{}}
+		if pl.Layer.On != nil {
+			l.BuildsOn = pl.Layer.On.Name
+		}
+		for _, it := range pl.Items {
+			l.Steps = append(l.Steps, jsonStep{
+				Line:        it.Step.Pos().Line,
+				Instruction: it.Step.Word(),
+				Text:        it.Step.Text(),
+				Key:         it.Key,
+				State:       it.State,
+				Why:         it.Why,
+				Store:       it.Found.Store,
+				Size:        it.Found.Size,
+				EstimateMS:  it.Estimate.Milliseconds(),
+				Inputs:      p.Keys.Record(it.Step),
+			})
+		}
+		out.Layers = append(out.Layers, l)
+	}
+	for _, ps := range p.Sources() {
+		s := jsonSource{Source: ps.Source.label(), State: ps.State}
+		for _, step := range ps.Source.Steps {
+			s.Lines = append(s.Lines, step.Pos().Line)
+		}
+		out.Sources = append(out.Sources, s)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}

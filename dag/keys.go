@@ -1,0 +1,199 @@
+package dag
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+)
+
+// Base is what the first key of every layer depends on.
+type Base struct {
+	Platform string   // "linux/amd64 debian 12 python3.11": what the root is
+	ID       string   // --base-id: a word of the user's
+	Salts    []string // --salt, in the order given
+	Commits  []string // of --invalidate-on: "owner/repo@commit"
+}
+
+// A Pin is what a source resolved to: exactly one of its fields is set.
+type Pin struct {
+	Digest string // "sha256:..", of a URL's bytes or of local files
+	Commit string // of a Git tree
+}
+
+// Pins holds what the network and the disk said, by Source.ID.
+type Pins map[string]Pin
+
+// Keys are the chain keys of a graph.
+type Keys struct {
+	Step   map[*Step]key.Key
+	Layer  map[*Layer]key.Key // the key of the layer's last step
+	inputs map[*Step]key.Inputs
+}
+
+// Record returns the inputs of the step's key, as they may be kept.
+func (k *Keys) Record(s *Step) key.Record { return key.Explain(k.inputs[s]) }
+
+// Composite returns one key for the whole composition.
+func (k *Keys) Composite(g *Graph) key.Key {
+	return key.Sum("composition", func(w key.Writer) {
+		for _, l := range g.Layers {
+			w.Field("layer", k.Layer[l].String())
+		}
+	})
+}
+
+// Keys computes the chain key of every step. All sources must be pinned.
+func (g *Graph) Keys(base Base, pins Pins) (*Keys, error) {
+	first := key.Sum("layer", base.inputs)
+	n := 0
+	for _, l := range g.Layers {
+		n += len(l.Steps)
+	}
+	k := &Keys{
+		Step:   make(map[*Step]key.Key, n),
+		Layer:  make(map[*Layer]key.Key, len(g.Layers)),
+		inputs: make(map[*Step]key.Inputs, n),
+	}
+	for _, l := range g.Layers {
+		prev := first
+		if l.On != nil && !l.Ordered {
+			prev = k.Layer[l.On]
+		}
+		for _, s := range l.Steps {
+			var pin Pin
+			if s.Source != nil {
+				var ok bool
+				if pin, ok = pins[s.Source.ID]; !ok {
+					return nil, fmt.Errorf("%s: %s: source is not pinned", s.Pos(), s.Word())
+				}
+			}
+			in := s.inputs(prev, pin)
+			k.inputs[s] = in
+			prev = key.Sum("step", in)
+			k.Step[s] = prev
+		}
+		k.Layer[l] = prev
+	}
+	return k, nil
+}
+
+func (b Base) inputs(w key.Writer) {
+	w.Field("platform", b.Platform)
+	w.Field("base-id", b.ID)
+	for _, s := range b.Salts {
+		w.Field("salt", s)
+	}
+	for _, c := range b.Commits {
+		w.Field("invalidate-on", c)
+	}
+}
+
+// Names of inputs that explanations treat apart.
+const (
+	inPrevious    = "previous"
+	inInstruction = "instruction"
+	inCommand     = "command"
+	inContent     = "content"
+)
+
+// inputs lists what the step's result depends on. It is the one list that is
+// both hashed and explained; a change here is a new key.Version.
+func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
+	return func(w key.Writer) {
+		w.Field(inPrevious, prev.String())
+		for _, text := range s.CacheBust {
+			w.Field("cache-bust", text)
+		}
+		switch in := s.Instr.(type) {
+		case *frontend.Env:
+			w.Field(inInstruction, "ENV")
+			for _, v := range in.Vars {
+				w.Private("ENV "+v.Name, v.Value)
+			}
+		case *frontend.Run:
+			runInputs(w, in)
+			w.Field("capture", s.Filter.String())
+		case *frontend.Fetch:
+			w.Field(inInstruction, "FETCH")
+			// Where the bytes come from is no input, but their name may be one:
+			// what is no archive is stored under it.
+			w.Field("name", fetchName(in.Source))
+			w.Field(inContent, pin.Digest+pin.Commit)
+			w.Field("strip", strconv.Itoa(in.Strip))
+			w.Field("extract", string(in.Extract))
+			w.Field("dest", in.Dest)
+			ownerInputs(w, in.Owner)
+		case *frontend.Copy:
+			w.Field(inInstruction, "COPY")
+			w.Field("source", strings.Join(in.Sources, "\x00"))
+			w.Field(inContent, pin.Digest)
+			w.Field("dest", in.Dest)
+			ownerInputs(w, in.Owner)
+		case *frontend.Workdir:
+			w.Field(inInstruction, "WORKDIR")
+			w.Field("path", in.Path)
+		case *frontend.Snapshot:
+			w.Field(inInstruction, "SNAPSHOT")
+			w.Field("path", in.Path)
+			w.Field("capture", string(in.Capture))
+		default:
+			panic(fmt.Sprintf("dag: step of %T", in))
+		}
+	}
+}
+
+func runInputs(w key.Writer, in *frontend.Run) {
+	w.Field(inInstruction, "RUN")
+	switch {
+	case in.Exec != nil:
+		w.Field(inCommand, "exec "+strings.Join(in.Exec, "\x00"))
+	case in.Script != "":
+		w.Field(inCommand, "script "+in.Script)
+	default:
+		w.Field(inCommand, "shell "+in.Command)
+		w.Field("shell", strings.Join(in.Shell, "\x00"))
+	}
+	for _, m := range in.Mounts {
+		w.Field("mount", fmt.Sprintf("%s target=%q id=%q sharing=%s ro=%t required=%t env=%s mode=%o uid=%d gid=%d size=%d",
+			m.Type, m.Target, m.ID, m.Sharing, m.ReadOnly, m.Required, m.EnvName, m.Mode, m.UID, m.GID, m.Size))
+	}
+	vars := func(kind string, vs []frontend.Var) {
+		if !slices.IsSortedFunc(vs, byVarName) {
+			vs = slices.SortedFunc(slices.Values(vs), byVarName)
+		}
+		for _, v := range vs {
+			w.Private(kind+" "+v.Name, v.Value)
+		}
+	}
+	vars("ENV", in.Env)
+	vars("ARG", in.Args)
+	w.Field("workdir", in.Dir)
+}
+
+func byVarName(a, b frontend.Var) int { return strings.Compare(a.Name, b.Name) }
+
+func ownerInputs(w key.Writer, o frontend.Ownership) {
+	w.Field("chown", o.Chown)
+	mode := ""
+	if o.Chmod != nil {
+		mode = fmt.Sprintf("%o", *o.Chmod)
+	}
+	w.Field("chmod", mode)
+}
+
+// fetchName returns the last path part of a URL, and the folder in a
+// repository of a github: source.
+func fetchName(source string) string {
+	if rest, ok := strings.CutPrefix(source, "github:"); ok {
+		_, sub, _ := strings.Cut(rest, "//")
+		return "//" + sub
+	}
+	source, _, _ = strings.Cut(source, "#")
+	source, _, _ = strings.Cut(source, "?")
+	return path.Base(source)
+}

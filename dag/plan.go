@@ -1,0 +1,222 @@
+package dag
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/clayer/clayer/dag/key"
+)
+
+// State is what a solve has to do for a step.
+type State uint8
+
+// The states of a step.
+const (
+	Present State = iota // it is in this root already
+	Cached               // a store has its snapshot
+	ToRun                // it has to be run, or fetched
+)
+
+func (s State) String() string {
+	switch s {
+	case Present:
+		return "present"
+	case Cached:
+		return "cached"
+	case ToRun:
+		return "to run"
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// MarshalText writes the state as String does.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// A Found says where a snapshot is.
+type Found struct {
+	Store string // the store's name
+	Size  int64  // bytes of the blob
+}
+
+// An Old is a step of an earlier solve: what explains why a key is another now.
+type Old struct {
+	Key    key.Key
+	Line   int
+	Record key.Record
+	Took   time.Duration
+}
+
+// Answers is what the root and the stores said.
+type Answers struct {
+	Present  map[key.Key]bool
+	Cached   map[key.Key]Found
+	Previous map[string][]Old // by layer name, in order
+}
+
+// A Plan says for every step of a graph what a solve would do, and why.
+type Plan struct {
+	Graph  *Graph
+	Keys   *Keys
+	Layers []PlannedLayer
+}
+
+// A PlannedLayer is a layer with its steps in the order in which they run.
+type PlannedLayer struct {
+	Layer *Layer
+	Key   key.Key
+	Items []Item
+}
+
+// An Item is a step with what there is to do for it.
+type Item struct {
+	Step     *Step
+	Key      key.Key
+	State    State
+	Found    Found         // of a cached step
+	Why      string        // of a step to run: the reason
+	Estimate time.Duration // of a step to run: how long it took before; 0 if unknown
+}
+
+// NewPlan decides the state of every step. In a chain (a layer, with those that
+// it builds on by FROM) steps are present, then cached, up to the first one
+// that is neither; that one and all that follow are to run.
+func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
+	p := &Plan{Graph: g, Keys: keys}
+	type prefix struct {
+		absent bool  // a step is not present: none that follows counts as present
+		broken *Step // the first step to run; nil while there is none
+	}
+	ends := make(map[*Layer]prefix, len(g.Layers))
+	for _, l := range g.Layers {
+		var pre prefix
+		if l.On != nil && !l.Ordered {
+			pre = ends[l.On]
+		}
+		pl := PlannedLayer{Layer: l, Key: keys.Layer[l], Items: make([]Item, 0, len(l.Steps))}
+		old := newHistory(keys, l, a.Previous[l.Name])
+		for _, s := range l.Steps {
+			it := Item{Step: s, Key: keys.Step[s]}
+			found, cached := a.Cached[it.Key]
+			switch {
+			case !pre.absent && a.Present[it.Key]:
+				it.State = Present
+			case !s.ChangesRoot():
+				// Nothing to store or to restore: it breaks no chain.
+				it.State, it.Why = ToRun, "sets variables only"
+			case pre.broken == nil && cached:
+				it.State, it.Found = Cached, found
+				pre.absent = true
+			default:
+				it.State = ToRun
+				it.Why, it.Estimate = old.explain(s, it.Key, cached, pre.broken)
+				pre.absent = true
+				if pre.broken == nil {
+					pre.broken = s
+				}
+			}
+			pl.Items = append(pl.Items, it)
+		}
+		ends[l] = pre
+		p.Layers = append(p.Layers, pl)
+	}
+	return p
+}
+
+// Item returns the plan of a step.
+func (p *Plan) Item(s *Step) *Item {
+	return &p.Layers[s.Layer.index].Items[s.Index]
+}
+
+// Totals counts steps that change the root, by state.
+type Totals struct {
+	Steps, Present, Cached, ToRun int
+	CachedBytes                   int64
+	Stores                        []string // that cached steps are in, each once
+	Estimate                      time.Duration
+}
+
+// Totals counts the steps of a layer.
+func (pl *PlannedLayer) Totals() Totals {
+	var t Totals
+	for _, it := range pl.Items {
+		if !it.Step.ChangesRoot() {
+			continue
+		}
+		t.Steps++
+		switch it.State {
+		case Present:
+			t.Present++
+		case Cached:
+			t.Cached++
+			t.CachedBytes += it.Found.Size
+			if !slices.Contains(t.Stores, it.Found.Store) {
+				t.Stores = append(t.Stores, it.Found.Store)
+			}
+		case ToRun:
+			t.ToRun++
+			t.Estimate += it.Estimate
+		}
+	}
+	return t
+}
+
+// Sources returns the plan's source nodes with what there is to do for each: to
+// run (be fetched) if one of its steps is, else what its steps are.
+func (p *Plan) Sources() []PlannedSource {
+	var list []PlannedSource
+	for _, src := range p.Graph.Sources {
+		ps := PlannedSource{Source: src}
+		for _, s := range src.Steps {
+			ps.State = max(ps.State, p.Item(s).State)
+		}
+		list = append(list, ps)
+	}
+	return list
+}
+
+// A PlannedSource is a source with what there is to do for it.
+type PlannedSource struct {
+	Source *Source
+	State  State
+}
+
+// Edges returns the edges of the graph, each from what depends to what it
+// depends on, ordered.
+func (g *Graph) Edges() []Edge {
+	var edges []Edge
+	for _, l := range g.Layers {
+		for _, s := range l.Steps {
+			if s.Source != nil {
+				edges = append(edges, Edge{From: s, Source: s.Source})
+			}
+			if s.Index > 0 {
+				edges = append(edges, Edge{From: s, To: l.Steps[s.Index-1]})
+				continue
+			}
+			// A layer without steps passes on what it builds on itself.
+			order := l.Ordered
+			on := l.On
+			for on != nil && on.Last() == nil {
+				order = order || on.Ordered
+				on = on.On
+			}
+			if on != nil {
+				edges = append(edges, Edge{From: s, To: on.Last(), OrderOnly: order})
+			}
+		}
+	}
+	return edges
+}
+
+// An Edge says that From depends on To, or on Source.
+type Edge struct {
+	From      *Step
+	To        *Step   // nil where it is a source
+	Source    *Source // nil where it is a step
+	OrderOnly bool    // it enters no key
+}
+
+// byLine orders the items of a layer as the file has them.
+func byLine(a, b Item) int { return cmp.Compare(a.Step.Pos().Line, b.Step.Pos().Line) }

@@ -1,0 +1,142 @@
+package dag
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/dag/key"
+)
+
+// history is what is known of a layer's earlier solve, to explain new keys by.
+// The indices are made on first use: most plans have nothing to explain.
+type history struct {
+	keys  *Keys
+	layer *Layer
+	old   []Old
+
+	byKey    map[key.Key]*Old
+	byInputs map[string]*Old // by all inputs but the key before; the first of equals
+	now      map[string]bool // the layer's steps today, likewise
+}
+
+// newHistory leaves out ENV steps, which no store lists.
+func newHistory(keys *Keys, l *Layer, old []Old) *history {
+	h := &history{keys: keys, layer: l}
+	for _, o := range old {
+		if o.Record.Get(inInstruction) != "ENV" {
+			h.old = append(h.old, o)
+		}
+	}
+	return h
+}
+
+// place returns how many steps that change the root stand before s in its layer.
+func place(s *Step) (n int) {
+	for _, before := range s.Layer.Steps[:s.Index] {
+		if before.ChangesRoot() {
+			n++
+		}
+	}
+	return n
+}
+
+// inputsID is a record as text, without the key before it.
+func inputsID(r key.Record) string {
+	var b strings.Builder
+	for _, in := range r {
+		if in.Name != inPrevious {
+			fmt.Fprintf(&b, "%s\x00%s\x00", in.Name, in.Value)
+		}
+	}
+	return b.String()
+}
+
+func (h *history) index() {
+	if h.byKey != nil {
+		return
+	}
+	h.byKey = make(map[key.Key]*Old, len(h.old))
+	h.byInputs = make(map[string]*Old, len(h.old))
+	h.now = make(map[string]bool, len(h.layer.Steps))
+	for i := range h.old {
+		o := &h.old[i]
+		h.byKey[o.Key] = o
+		if id := inputsID(o.Record); h.byInputs[id] == nil {
+			h.byInputs[id] = o
+		}
+	}
+	for _, s := range h.layer.Steps {
+		h.now[inputsID(h.keys.Record(s))] = true
+	}
+}
+
+// explain says why a step has to run, by the step of the earlier solve that it
+// most likely was, and how long that one took (0 if unknown). cached says that
+// a store has it all the same; broken is the step before it that has to run.
+func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why string, took time.Duration) {
+	if len(h.old) == 0 {
+		if cached {
+			return behind(broken), 0
+		}
+		return "not built yet", 0
+	}
+	h.index()
+	if o := h.byKey[k]; o != nil {
+		if cached {
+			return behind(broken), o.Took
+		}
+		return "no longer cached", o.Took
+	}
+	if cached {
+		return behind(broken), 0
+	}
+	rec := h.keys.Record(s)
+
+	// The same inputs but for the key before it: something before it changed.
+	if o := h.byInputs[inputsID(rec)]; o != nil {
+		switch {
+		case s.Index > 0:
+			return fmt.Sprintf("key of line %d changed", s.Layer.Steps[s.Index-1].Pos().Line), o.Took
+		case s.Layer.On != nil && !s.Layer.Ordered:
+			return fmt.Sprintf("key of layer %s changed", s.Layer.On.Name), o.Took
+		case h.old[0].Key == o.Key:
+			return "platform, salt or base id changed", o.Took
+		}
+		return "moved to the front", o.Took
+	}
+
+	// Otherwise the step that stood in the same place, unless that one still
+	// stands somewhere in the layer: then this one is new.
+	if i := place(s); i < len(h.old) {
+		o := &h.old[i]
+		if o.Record.Get(inInstruction) == rec.Get(inInstruction) && !h.now[inputsID(o.Record)] {
+			return changed(s, rec.Changed(o.Record)), o.Took
+		}
+	}
+	return "new", 0
+}
+
+// behind explains a cached step that is not restored: what is before it runs
+// anew, and might not do the same again.
+func behind(broken *Step) string {
+	return fmt.Sprintf("cached, but line %d runs before it", broken.Pos().Line)
+}
+
+// changed says in a few words which inputs of a step changed.
+func changed(s *Step, names []string) string {
+	names = slices.DeleteFunc(names, func(n string) bool { return n == inPrevious })
+	for i, n := range names {
+		switch {
+		case n == inCommand:
+			return s.Word() + " changed"
+		case n == inContent && s.Word() == "COPY":
+			names[i] = "files"
+		}
+	}
+	if len(names) == 0 || len(names) > 3 {
+		return s.Word() + " changed"
+	}
+	return strings.Join(names, ", ") + " changed"
+}

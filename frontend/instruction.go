@@ -1,0 +1,199 @@
+package frontend
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Pos is where an instruction stands.
+type Pos struct {
+	File string // as the user named it
+	Line int    // its first line, from 1; 0 for the file as a whole
+	End  int    // its last line, heredocs included
+}
+
+func (p Pos) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
+// A File is a parsed Containerfile.
+type File struct {
+	Path         string        // as the user named it
+	Dir          string        // the folder that COPY reads from and sibling layers are looked up in
+	Name         string        // the layer's name, see LayerName; a caller may change it
+	Instructions []Instruction // as written, nothing expanded
+	Lines        []string      // the text, for the excerpt in an error
+}
+
+// Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell
+// *From *Ignored.
+type Instruction interface{ Base() *Meta }
+
+// Meta is what every instruction has.
+type Meta struct {
+	Pos       Pos
+	Word      string   // upper case, "RUN"
+	Text      string   // the instruction on one line, for people: continuations joined, white space folded, heredocs as "<<EOF"
+	CacheBust []string // texts of the "# cache-bust:" comments directly before it
+}
+
+// Base returns m; it makes every type that embeds Meta an Instruction.
+func (m *Meta) Base() *Meta { return m }
+
+// A Var is a variable with its value. A value may refer to variables of the
+// session, see Substitute.
+type Var struct{ Name, Value string }
+
+// Env is ENV.
+type Env struct {
+	Meta
+	Vars []Var
+}
+
+// Arg is ARG; one line may declare several.
+type Arg struct {
+	Meta
+	Args []ArgDecl
+}
+
+// ArgDecl is one name of an ARG line. Default is nil where none is given.
+type ArgDecl struct {
+	Name    string
+	Default *string
+}
+
+// Run is RUN. Exactly one of Exec, Command and Script is set.
+type Run struct {
+	Meta
+	Exec      []string // RUN ["a","b"]
+	Command   string   // for the shell; heredocs follow it as the shell reads them
+	Script    string   // RUN <<EOF whose text begins with "#!": a program of its own
+	Mounts    []Mount
+	rawMounts []string
+
+	// Set by Resolve: what is in effect at this line.
+	Env   []Var
+	Args  []Var
+	Dir   string
+	Shell []string
+}
+
+// MountType is the type= of RUN --mount.
+type MountType string
+
+// The mount types.
+const (
+	MountCache  MountType = "cache"
+	MountSecret MountType = "secret"
+	MountTmpfs  MountType = "tmpfs"
+)
+
+// Mount is RUN --mount=..., with BuildKit's meanings and defaults.
+type Mount struct {
+	Type     MountType
+	Target   string // absolute and clean; "" for a secret that is only a variable
+	ID       string // of a cache (default: the target) or a secret (default: the last part of the target)
+	Sharing  string // of a cache: "shared" (default), "private" or "locked"
+	ReadOnly bool
+	Required bool   // of a secret
+	EnvName  string // of a secret: env=NAME
+	Mode     uint32 // 0o755 for a cache, 0o400 for a secret, 0o1777 for a tmpfs
+	UID, GID int
+	Size     int64 // of a tmpfs, in bytes; 0 for no bound of its own
+}
+
+// Extract is the --extract of FETCH.
+type Extract string
+
+// What FETCH does with an archive.
+const (
+	ExtractAuto  Extract = "auto"
+	ExtractTrue  Extract = "true"
+	ExtractFalse Extract = "false"
+)
+
+// Fetch is FETCH, and ADD of a URL or a Git source.
+type Fetch struct {
+	Meta
+	Source   string // http(s)://.. or github:owner/repo[@ref][//subdir]
+	Dest     string // a folder; absolute and clean after Resolve
+	Checksum digest.Digest
+	Strip    int
+	Extract  Extract
+	Owner    Ownership
+	raw      []rawFlag
+}
+
+// Ownership is --chown and --chmod.
+type Ownership struct {
+	Chown string // "user", "user:group", "1:2" or ""
+	Chmod *uint32
+}
+
+// Copy is COPY, and ADD of local files.
+type Copy struct {
+	Meta
+	Sources      []string // relative to the Containerfile's folder; may hold patterns
+	Inline       []Inline // COPY <<name dest
+	Dest         string   // absolute and, but for a final slash, clean after Resolve
+	Owner        Ownership
+	raw          []rawFlag
+	expandInline []bool
+}
+
+// Inline is a file that stands in the Containerfile.
+type Inline struct{ Name, Content string }
+
+// Workdir is WORKDIR.
+type Workdir struct {
+	Meta
+	Path string // absolute and clean after Resolve
+}
+
+// Capture is how much SNAPSHOT captures.
+type Capture string
+
+// The captures.
+const (
+	CaptureAuto    Capture = ""        // by where the path is
+	CaptureAll     Capture = "all"     // the path as it stands at the end of the layer
+	CaptureChanged Capture = "changed" // what the layer changed under it
+)
+
+// Snapshot is SNAPSHOT.
+type Snapshot struct {
+	Meta
+	Path    string  // absolute and clean after Resolve
+	Capture Capture // all or changed after Resolve
+}
+
+// Shell is SHELL.
+type Shell struct {
+	Meta
+	Argv []string
+}
+
+// From is FROM.
+type From struct {
+	Meta
+	Image string
+	Alias string // AS name; without effect
+}
+
+// Ignored is a Dockerfile instruction that has no effect here.
+type Ignored struct{ Meta }
+
+// Scope is what is in effect at a line. The zero Scope is that of a first line.
+type Scope struct {
+	Env   []Var    // by order of definition, each name once
+	Args  []Var    // declared ARGs that have a value, likewise
+	Dir   string   // "" means "/"
+	Shell []string // nil means /bin/sh -c
+
+	Session   map[string]string // the variables of the live machine
+	BuildArgs map[string]string // --build-arg
+}

@@ -1,0 +1,450 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox"
+)
+
+// A builder carries one solve from its plan to the root.
+type builder struct {
+	r    *Request
+	root *rootfs.Root
+	sv   *survey
+	sb   sandbox.Sandbox
+
+	mu    sync.Mutex
+	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
+	kept  int                 // steps that were built and stored
+	views map[*dag.Layer]*layerView
+
+	puts         errgroup.Group // snapshots on their way into the stores
+	stopPrefetch context.CancelFunc
+	prefetching  sync.WaitGroup
+}
+
+// A layerView is the view in which a layer's steps run, or are laid over the
+// root for those of the layers that build on it.
+type layerView struct {
+	mu     sync.Mutex // a view is used by one goroutine at a time
+	view   sandbox.View
+	from   *dag.Layer // whose view this one begins as; nil: the root as it stands
+	heirs  int        // how many layers begin as this one ends
+	shared bool       // it is from's view itself: this layer is its only heir
+}
+
+// build runs the steps that are to run. The nodes of its schedule:
+//
+//   - FETCH, COPY and WORKDIR are functions of their source and dest alone: a
+//     node without dependencies makes the snapshot.
+//   - RUN, and SNAPSHOT, look at the root: a node for each, behind the node
+//     before it in the layer's view, or of what the layer builds on.
+//   - What stands before a RUN in its view and has a snapshot already (it was
+//     restored, or is a FETCH) is laid over the view by a node of its own.
+//
+// Layers that don't build on each other share no node, so they are built side
+// by side, unless the sandbox cannot isolate them.
+func (b *builder) build(ctx context.Context) error {
+	var s schedule
+	made := make(map[*dag.Step]*node)
+	toRun := false
+	for i := range b.sv.plan.Layers {
+		for _, it := range b.sv.plan.Layers[i].Items {
+			if it.State == dag.ToRun && it.Step.ChangesRoot() {
+				toRun = true
+				if !looksAtRoot(it.Step) {
+					made[it.Step] = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.bring) })
+				}
+			}
+		}
+	}
+	if !toRun {
+		return nil
+	}
+	order := b.planViews()
+	workers := b.r.jobs()
+	if len(order) > 0 {
+		if err := b.openSandbox(); err != nil {
+			return err
+		}
+		if !b.sb.Isolates() {
+			workers = 1
+		}
+	}
+	last := make(map[*dag.Layer]*node) // the node after which a layer's view is as the layer leaves it
+	for _, l := range order {
+		lv := b.views[l]
+		prev := last[lv.from]
+		for _, it := range b.inView(l) {
+			if it.State == dag.ToRun && looksAtRoot(it.Step) {
+				prev = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.inLayerView) }, prev)
+				continue
+			}
+			prev = s.add(func(ctx context.Context) error { return b.lay(ctx, it.Step) }, prev, made[it.Step])
+		}
+		last[l] = prev
+	}
+	return s.run(ctx, workers)
+}
+
+// looksAtRoot reports whether a step's snapshot depends on the root, so that
+// it has to be made in a view.
+func looksAtRoot(s *dag.Step) bool {
+	switch s.Instr.(type) {
+	case *frontend.Run, *frontend.Snapshot:
+		return true
+	}
+	return false
+}
+
+// planViews decides which layers need a view: those with a step that looks at
+// the root, and those that they build on as far as they are not present. It
+// returns them in composition order.
+func (b *builder) planViews() []*dag.Layer {
+	b.views = make(map[*dag.Layer]*layerView)
+	need := make(map[*dag.Layer]bool)
+	for i := range b.sv.plan.Layers {
+		pl := &b.sv.plan.Layers[i]
+		for _, it := range pl.Items {
+			if it.State == dag.ToRun && looksAtRoot(it.Step) {
+				for l := pl.Layer; l != nil; l = l.On {
+					need[l] = true
+				}
+				break
+			}
+		}
+	}
+	var order []*dag.Layer
+	for _, l := range b.sv.plan.Graph.Layers {
+		if !need[l] || len(b.absent(l)) == 0 {
+			continue
+		}
+		lv := &layerView{}
+		for on := l.On; on != nil && lv.from == nil; on = on.On {
+			if b.views[on] != nil {
+				lv.from = on
+				b.views[on].heirs++
+			}
+		}
+		b.views[l] = lv
+		order = append(order, l)
+	}
+	for _, lv := range b.views {
+		lv.shared = lv.from != nil && b.views[lv.from].heirs == 1
+	}
+	return order
+}
+
+// absent returns the items of a layer that change the root and are not present.
+func (b *builder) absent(l *dag.Layer) []*dag.Item {
+	var items []*dag.Item
+	for _, s := range l.Steps {
+		if it := b.sv.plan.Item(s); s.ChangesRoot() && it.State != dag.Present {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
+// inView returns the items that take place in the layer's view: all that are
+// absent, up to the last that looks at the root if no other layer begins there.
+func (b *builder) inView(l *dag.Layer) []*dag.Item {
+	items := b.absent(l)
+	if b.views[l].heirs > 0 {
+		return items
+	}
+	for len(items) > 0 {
+		if it := items[len(items)-1]; it.State == dag.ToRun && looksAtRoot(it.Step) {
+			break
+		}
+		items = items[:len(items)-1]
+	}
+	return items
+}
+
+func (b *builder) openSandbox() error {
+	work, err := b.root.WorkDir()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	over := ""
+	if b.r.Dest != "" {
+		over = b.r.target()
+	}
+	switch b.r.Sandbox {
+	case "", "auto", "overlay":
+	case "inplace":
+		return errors.New("--sandbox=inplace is not here yet: this version runs RUN in an overlay alone")
+	default:
+		return fmt.Errorf("--sandbox=%s: want auto or overlay", b.r.Sandbox)
+	}
+	b.sb, err = sandbox.NewOverlay(sandbox.OverlayOptions{
+		Root: b.r.base(), Over: over, Work: work,
+		Hide: []string{b.root.StateDir(), b.r.Cache},
+	})
+	if err != nil {
+		return err
+	}
+	b.r.emit(Event{Kind: EventSandbox, Text: b.sb.Name()})
+	return nil
+}
+
+// use calls f with the layer's view, which is made at its first use.
+func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.View) error) error {
+	lv := b.views[l]
+	lv.mu.Lock()
+	defer lv.mu.Unlock()
+	if lv.view == nil {
+		view, err := b.open(ctx, lv)
+		if err != nil {
+			return err
+		}
+		lv.view = view
+	}
+	return f(lv.view)
+}
+
+func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, err error) {
+	if lv.from == nil {
+		return b.sb.View(ctx)
+	}
+	err = b.use(ctx, lv.from, func(from sandbox.View) error {
+		if view = from; lv.shared {
+			return nil
+		}
+		view, err = from.Clone(ctx)
+		return err
+	})
+	return view, err
+}
+
+// lay puts the snapshot of a step over the view of its layer.
+func (b *builder) lay(ctx context.Context, s *dag.Step) error {
+	return b.use(ctx, s.Layer, func(v sandbox.View) error {
+		b.mu.Lock()
+		bl := b.blobs[s]
+		b.mu.Unlock()
+		if err := v.Apply(ctx, bl.reader()); err != nil {
+			return b.failure(s, err)
+		}
+		return nil
+	})
+}
+
+// A changer makes the changes of a step and hands them to pack, which reads
+// them before anything else happens to where they come from.
+type changer func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error
+
+// step makes the changes of a step that is to run, packs them, and has them
+// stored in the background.
+func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
+	b.r.emit(Event{Kind: EventStarted, Step: s})
+	start := time.Now()
+	var bl *blob
+	err := change(ctx, s, func(changes snapshot.Changes) error {
+		took := time.Since(start)
+		file, packed, err := b.pack(ctx, changes)
+		if err != nil {
+			return err
+		}
+		bl = &blob{file: file, desc: cache.Descriptor{
+			Key: b.sv.plan.Keys.Step[s], Layer: s.Layer.Name,
+			Digest: packed.Digest, Size: packed.Size, DiffID: packed.DiffID,
+			Entries: packed.Entries, Bytes: packed.Bytes,
+			Record: b.sv.plan.Keys.Record(s), Text: s.Text(),
+			Took: took, Created: time.Now().UTC(),
+		}}
+		return nil
+	})
+	if err != nil {
+		return b.failure(s, err)
+	}
+	b.setBlob(s, bl)
+	b.r.emit(Event{Kind: EventRan, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
+	b.put(s, bl)
+	return nil
+}
+
+// failure says that a step failed, and how many before it were kept.
+func (b *builder) failure(s *dag.Step, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &BuildError{Step: s, Kept: b.kept, Err: err}
+}
+
+// put stores a step's snapshot in the background. A store that fails is told
+// once, by the store, and fails nothing.
+func (b *builder) put(s *dag.Step, bl *blob) {
+	if b.r.Store == nil || !b.r.Push {
+		return
+	}
+	// What is finished is kept, also when the solve is cancelled meanwhile.
+	ctx := context.WithoutCancel(context.Background())
+	b.puts.Go(func() error {
+		if err := b.r.Store.Put(ctx, bl.desc, bl.file); err != nil {
+			b.r.StoreFailed(b.r.Store.Name(), err)
+			return nil
+		}
+		b.mu.Lock()
+		b.kept++
+		b.mu.Unlock()
+		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size})
+		return nil
+	})
+}
+
+// wait returns when all that was built is stored.
+func (b *builder) wait() { _ = b.puts.Wait() }
+
+// close gives back views, files and what is still being downloaded.
+func (b *builder) close() {
+	if b.stopPrefetch != nil {
+		b.stopPrefetch()
+		b.prefetching.Wait()
+	}
+	b.wait()
+	for _, lv := range b.views {
+		if lv.view != nil && !lv.shared {
+			if err := lv.view.Close(); err != nil {
+				b.r.warn("a work folder is left behind: %v", err)
+			}
+		}
+	}
+	for _, bl := range b.blobs {
+		b.discard(bl.file)
+		bl.file.Close()
+	}
+}
+
+// pack writes changes into a file of their own, which needs no name any more
+// once it is open.
+func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File, snapshot.Packed, error) {
+	file, err := b.spool()
+	if err != nil {
+		return nil, snapshot.Packed{}, err
+	}
+	packed, err := snapshot.Pack(ctx, file, changes, snapshot.PackOptions{})
+	if err != nil {
+		b.discard(file)
+		file.Close()
+		return nil, snapshot.Packed{}, err
+	}
+	return file, packed, nil
+}
+
+// spool makes a file to pack into: where a store can take it without a copy,
+// and, when that fails, in the root's work folder: no store is needed to build.
+func (b *builder) spool() (*os.File, error) {
+	if b.r.Spool != nil && b.r.Push {
+		f, err := b.r.Spool.Create()
+		if err == nil {
+			return f, nil
+		}
+		b.r.StoreFailed(b.r.Store.Name(), err)
+	}
+	work, err := b.root.WorkDir()
+	if err != nil {
+		return nil, err
+	}
+	return os.CreateTemp(work, "blob-")
+}
+
+// discard removes a spool file that is in no store. Those in the work folder
+// go with it.
+func (b *builder) discard(f *os.File) {
+	if b.r.Spool != nil {
+		b.r.Spool.Discard(f)
+	}
+}
+
+func (b *builder) setBlob(s *dag.Step, bl *blob) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blobs[s] = bl
+}
+
+// bring makes the changes of FETCH, COPY and WORKDIR.
+func (b *builder) bring(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	changes, err := b.r.changes(ctx, s)
+	if err != nil {
+		return err
+	}
+	return pack(changes)
+}
+
+// inLayerView makes the changes of RUN and SNAPSHOT.
+func (b *builder) inLayerView(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	return b.use(ctx, s.Layer, func(v sandbox.View) error {
+		switch in := s.Instr.(type) {
+		case *frontend.Run:
+			return b.runStep(ctx, v, s, in, pack)
+		case *frontend.Snapshot:
+			changes, err := v.Capture(ctx, in.Path)
+			if errors.Is(err, fs.ErrNotExist) {
+				b.r.warn("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
+				return pack(nothing)
+			}
+			if err != nil {
+				return err
+			}
+			if in.Capture == frontend.CaptureChanged {
+				// What the steps changed there is in their own snapshots.
+				return pack(nothing)
+			}
+			return pack(changes)
+		}
+		panic(fmt.Sprintf("solver: %T in a view", s.Instr))
+	})
+}
+
+// nothing is the changes of a step that changes nothing.
+func nothing(func(*snapshot.Entry, error) bool) {}
+
+func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run *frontend.Run, pack func(snapshot.Changes) error) error {
+	cmd := sandbox.Command{
+		Argv:    run.Exec,
+		Script:  []byte(run.Script),
+		Env:     b.r.environ(s.Layer, run),
+		Dir:     run.Dir,
+		Timeout: b.r.Timeout,
+		Keep:    &s.Filter,
+		Output: writerFunc(func(p []byte) (int, error) {
+			b.r.emit(Event{Kind: EventOutput, Step: s, Text: string(p)})
+			return len(p), nil
+		}),
+	}
+	if run.Exec == nil && run.Script == "" {
+		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
+	}
+	mounts, err := b.r.mounts(run, &cmd.Env)
+	if err != nil {
+		return err
+	}
+	defer mounts.release()
+	cmd.Mounts = mounts.list
+	changes, err := v.Run(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	return pack(changes)
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

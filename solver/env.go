@@ -1,0 +1,144 @@
+package solver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// compositionEnv returns the variables of a whole composition in order of
+// definition, later layers winning. References that are left are to the
+// session: what one layer refers to and a layer before it sets is that.
+func compositionEnv(g *dag.Graph) []frontend.Var {
+	var env []frontend.Var
+	for _, l := range g.Layers {
+		was := slices.Clone(env)
+		for _, v := range l.Scope.Env {
+			if l.On != nil && !l.Ordered && slices.Contains(l.On.Scope.Env, v) {
+				continue // inherited by FROM, and in env already
+			}
+			v.Value = frontend.Substitute(v.Value, func(name string) string {
+				if i := indexVar(was, name); i >= 0 {
+					return was[i].Value
+				}
+				return frontend.Ref(name)
+			})
+			if strings.HasSuffix(v.Name, "PATH") {
+				v.Value = uniqueParts(v.Value)
+			}
+			if i := indexVar(env, v.Name); i >= 0 {
+				env[i] = v
+			} else {
+				env = append(env, v)
+			}
+		}
+	}
+	return env
+}
+
+func indexVar(vars []frontend.Var, name string) int {
+	return slices.IndexFunc(vars, func(v frontend.Var) bool { return v.Name == name })
+}
+
+// uniqueParts drops from a list of folders those that it has already: two
+// layers FROM one that sets PATH both carry its part.
+func uniqueParts(list string) string {
+	var parts []string
+	for p := range strings.SplitSeq(list, ":") {
+		if !slices.Contains(parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, ":")
+}
+
+// stateEnv is the composition's environment as the state keeps it.
+func stateEnv(g *dag.Graph) []rootfs.Var {
+	var vars []rootfs.Var
+	for _, v := range compositionEnv(g) {
+		vars = append(vars, rootfs.Var(v))
+	}
+	return vars
+}
+
+// sameEnv reports whether the state has the plan's environment.
+func (sv *survey) sameEnv() bool {
+	return slices.Equal(sv.state.Env, stateEnv(sv.plan.Graph))
+}
+
+// Env returns the variables of the request's files, or, where it has none, of
+// what is applied to its root.
+func Env(r *Request) ([]frontend.Var, error) {
+	if len(r.Files) > 0 {
+		g, err := r.graph()
+		if err != nil {
+			return nil, err
+		}
+		return compositionEnv(g), nil
+	}
+	st, err := Status(r)
+	if err != nil {
+		return nil, err
+	}
+	var vars []frontend.Var
+	for _, v := range st.State.Env {
+		vars = append(vars, frontend.Var(v))
+	}
+	return vars, nil
+}
+
+// FormatEnv writes variables for "sh", as commands to be evaluated, or as
+// "json", an object with references resolved in environ.
+func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, error) {
+	var b bytes.Buffer
+	switch format {
+	case "sh":
+		for _, v := range vars {
+			value := frontend.Substitute(quoteSh(v.Value), func(name string) string { return `'"${` + name + `-}"'` })
+			fmt.Fprintf(&b, "export %s=%s\n", v.Name, value)
+		}
+	case "json":
+		session := (&Request{Environ: environ}).session()
+		values := make(map[string]string, len(vars))
+		for _, v := range vars {
+			values[v.Name] = frontend.Substitute(v.Value, func(name string) string { return session[name] })
+		}
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(values); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("--shell=%s: want sh or json", format)
+	}
+	return b.Bytes(), nil
+}
+
+// quoteSh quotes a text for a POSIX shell.
+func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// A RootStatus is what is known of a root.
+type RootStatus struct {
+	Root  string        `json:"root"`
+	State *rootfs.State `json:"state"`
+}
+
+// Status reads what is applied to the request's root. It never waits.
+func Status(r *Request) (*RootStatus, error) {
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return &RootStatus{Root: root.Dir(), State: state}, nil
+}

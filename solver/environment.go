@@ -1,0 +1,88 @@
+package solver
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+)
+
+// runDefaults are set for every RUN that the session has no other value for,
+// so that RUN uv pip install works as it stands on a machine of one's own.
+var runDefaults = map[string]string{
+	"PIP_BREAK_SYSTEM_PACKAGES": "1",
+	"UV_BREAK_SYSTEM_PACKAGES":  "1",
+	"UV_SYSTEM_PYTHON":          "1",
+	"UV_LINK_MODE":              "copy",
+	"DEBIAN_FRONTEND":           "noninteractive",
+}
+
+// hermeticKeep are the variables that --hermetic leaves a RUN: without them no
+// program is found and no network is reached.
+var hermeticKeep = []string{
+	"PATH", "HOME", "LANG", "TERM",
+	"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+	"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO",
+}
+
+// session returns the variables of the live machine.
+func (r *Request) session() map[string]string {
+	env := make(map[string]string, len(r.Environ))
+	for _, kv := range r.Environ {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			continue
+		}
+		if r.Hermetic && !slices.Contains(hermeticKeep, k) {
+			continue
+		}
+		env[k] = v
+	}
+	return env
+}
+
+// ambient returns what a step of l finds in the environment beside what its
+// own file sets: the session, and the ENV of the layers that it is composed
+// behind. Like the files that it finds in the root, none of it enters a key.
+func (r *Request) ambient(l *dag.Layer) map[string]string {
+	var before []*dag.Layer
+	for l := l; l.On != nil; l = l.On {
+		if l.Ordered {
+			before = append(before, l.On)
+		}
+	}
+	env := r.session()
+	for k, v := range runDefaults {
+		if _, ok := env[k]; !ok {
+			env[k] = v
+		}
+	}
+	for _, l := range slices.Backward(before) {
+		setVars(env, l.Scope.Env)
+	}
+	return env
+}
+
+// setVars sets the variables; what a value refers to is looked up in env as it
+// was before.
+func setVars(env map[string]string, vars []frontend.Var) {
+	was := maps.Clone(env)
+	for _, v := range vars {
+		env[v.Name] = frontend.Substitute(v.Value, func(name string) string { return was[name] })
+	}
+}
+
+// environ returns the environment of a RUN, sorted.
+func (r *Request) environ(l *dag.Layer, run *frontend.Run) []string {
+	env := r.ambient(l)
+	setVars(env, run.Args)
+	setVars(env, run.Env)
+	list := make([]string, 0, len(env))
+	for k, v := range env {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,135 @@
+package solver
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+)
+
+// Load reads the Containerfiles at paths and, beside them, the sibling layers
+// that they name by FROM. names gives layers other names than their files do,
+// by path. The error is frontend.Problems: all that is wrong in all files.
+func Load(paths []string, names map[string]string) ([]*frontend.File, error) {
+	var files []*frontend.File
+	var problems frontend.Problems
+	loaded := make(map[string]bool) // by absolute path
+	load := func(path string) (*frontend.File, error) {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		loaded[abs] = true
+		f, err := frontend.Load(path)
+		var ps frontend.Problems
+		if errors.As(err, &ps) {
+			problems = append(problems, ps...)
+		} else if err != nil {
+			return nil, err
+		}
+		if f == nil {
+			return nil, nil
+		}
+		if name, ok := names[path]; ok {
+			f.Name = name
+		}
+		files = append(files, f)
+		return f, nil
+	}
+	for _, path := range paths {
+		if _, err := load(path); err != nil {
+			return nil, err
+		}
+	}
+
+	// Siblings are looked for until no file names a new one. files grows.
+	for i := 0; i < len(files); i++ {
+		from, _ := dag.BuildsOn(files[i])
+		if from == nil || hasLayer(files, from.Image) {
+			continue
+		}
+		path, ok := sibling(files[i], from.Image)
+		if abs, err := filepath.Abs(path); !ok || err != nil || loaded[abs] {
+			continue // an image: no effect
+		}
+		if _, err := load(path); err != nil {
+			return nil, err
+		}
+	}
+	if len(problems) == 0 {
+		return files, nil
+	}
+	return files, problems
+}
+
+func hasLayer(files []*frontend.File, name string) bool {
+	return slices.ContainsFunc(files, func(f *frontend.File) bool { return f.Name == name })
+}
+
+// sibling returns the file beside f that the layer name stands for.
+func sibling(f *frontend.File, layer string) (path string, ok bool) {
+	if layer == "" || strings.ContainsAny(layer, "/\x00") {
+		return "", false
+	}
+	name := "Containerfile." + layer
+	if layer == "base" {
+		name = "Containerfile"
+	}
+	entries, err := os.ReadDir(f.Dir)
+	if err != nil {
+		return "", false
+	}
+	// The exact name first; else a file whose layer name is the one asked for,
+	// as Containerfile.JuliaSR is juliasr.
+	for _, e := range entries {
+		if e.Name() == name {
+			return filepath.Join(f.Dir, name), true
+		}
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "Containerfile") && frontend.LayerName(e.Name()) == layer {
+			return filepath.Join(f.Dir, e.Name()), true
+		}
+	}
+	return "", false
+}
+
+// graph lowers the files of the request.
+func (r *Request) graph() (*dag.Graph, error) {
+	ignore := make(map[string][]string)
+	for _, f := range r.Files {
+		if _, ok := ignore[f.Dir]; ok {
+			continue
+		}
+		patterns, err := readIgnore(filepath.Join(f.Dir, ".clayerignore"))
+		if err != nil {
+			return nil, err
+		}
+		ignore[f.Dir] = patterns
+	}
+	return dag.Build(r.Files, dag.Options{
+		Session:   r.session(),
+		BuildArgs: r.BuildArgs,
+		Ignore:    ignore,
+	})
+}
+
+// readIgnore reads a file of patterns; one that is not there has none.
+func readIgnore(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ignorefile.ReadAll(f)
+}

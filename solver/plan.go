@@ -1,0 +1,239 @@
+package solver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// Plan says what Solve would do. It opens nothing for writing.
+func Plan(ctx context.Context, r *Request) (*dag.Plan, error) {
+	r.readOnly = true
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.survey(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return s.plan, nil
+}
+
+// Hash computes the keys of the request's layers: a plan without a look at
+// stores and root.
+func Hash(ctx context.Context, r *Request) (*dag.Graph, *dag.Keys, error) {
+	r.readOnly = true
+	root, err := r.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	g, err := r.graph()
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := r.keys(ctx, g, r.platform(ctx, state))
+	return g, keys, err
+}
+
+// A survey is all that is known before anything is changed.
+type survey struct {
+	plan     *dag.Plan
+	state    *rootfs.State
+	platform string
+	found    map[key.Key]cache.Descriptor // what the stores have
+	answers  dag.Answers
+
+	// incomplete says what of an apply could not be done; the rest was.
+	incomplete error
+}
+
+// lose takes back that the stores have a key, and plans anew.
+func (sv *survey) lose(keys ...key.Key) {
+	for _, k := range keys {
+		delete(sv.found, k)
+		delete(sv.answers.Cached, k)
+	}
+	sv.plan = dag.NewPlan(sv.plan.Graph, sv.plan.Keys, sv.answers)
+}
+
+func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error) {
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	g, err := r.graph()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range g.UnusedArgs(r.BuildArgs) {
+		r.warn("--build-arg %s: no layer has ARG %s", name, name)
+	}
+	s := &survey{state: state, platform: r.platform(ctx, state)}
+	keys, err := r.keys(ctx, g, s.platform)
+	if err != nil {
+		return nil, err
+	}
+	answers := dag.Answers{
+		Present:  make(map[key.Key]bool),
+		Cached:   make(map[key.Key]dag.Found),
+		Previous: make(map[string][]dag.Old),
+	}
+	if !r.Rebuild {
+		for _, l := range state.Layers {
+			for _, a := range l.Steps {
+				answers.Present[a.Key] = true
+			}
+		}
+		if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
+			return nil, err
+		}
+		for k, d := range s.found {
+			answers.Cached[k] = dag.Found{Store: r.Store.Holder(k), Size: d.Size}
+		}
+	}
+	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
+		return nil, err
+	}
+	s.answers = answers
+	s.plan = dag.NewPlan(g, keys, answers)
+	return s, nil
+}
+
+// platform returns what the root was before clayer changed it first.
+func (r *Request) platform(ctx context.Context, state *rootfs.State) string {
+	if state.Platform != "" {
+		return state.Platform
+	}
+	searchPath := defaultPath
+	if r.base() == "/" {
+		searchPath = r.session()["PATH"]
+	}
+	return Platform(ctx, r.base(), searchPath)
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// keys pins all sources, at the same time, and computes the keys.
+func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag.Keys, error) {
+	pins := make(dag.Pins, len(g.Sources))
+	var mu sync.Mutex
+	var problems frontend.Problems
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(r.jobs())
+	for _, src := range g.Sources {
+		eg.Go(func() error {
+			pin, err := r.pin(ctx, src.Steps[0])
+			mu.Lock()
+			defer mu.Unlock()
+			switch p := problem(src.Steps[0], err); {
+			case p != nil:
+				problems = append(problems, p) // the writer's fault: gather them all
+			case err != nil:
+				return &BuildError{Step: src.Steps[0], Err: err}
+			}
+			pins[src.ID] = pin
+			return nil
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts}, pins)
+}
+
+// find asks the stores for all keys of layers that are not wholly present.
+// A store that fails is a miss, told by the store itself.
+func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[key.Key]bool) (map[key.Key]cache.Descriptor, error) {
+	all := make(map[key.Key]cache.Descriptor)
+	if r.Store == nil {
+		return all, nil
+	}
+	var mu sync.Mutex
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(r.jobs())
+	for _, l := range g.Layers {
+		var want []key.Key
+		for _, s := range l.Steps {
+			if k := keys.Step[s]; s.ChangesRoot() && !present[k] {
+				want = append(want, k)
+			}
+		}
+		if len(want) == 0 {
+			continue
+		}
+		eg.Go(func() error {
+			found, err := r.Store.Find(ctx, l.Name, want)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				r.warn("%s: %v", r.Store.Name(), err)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for k, d := range found {
+				all[k] = d
+			}
+			return nil
+		})
+	}
+	err := eg.Wait()
+	return all, err
+}
+
+// previous gathers the steps of earlier solves, by which new keys are
+// explained: those of this root, else the newest layer of that name in a store.
+func (r *Request) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *rootfs.State, a *dag.Answers) error {
+	for _, l := range state.Layers {
+		for _, s := range l.Steps {
+			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took})
+		}
+	}
+	missing := false
+	for _, l := range g.Layers {
+		if len(a.Previous[l.Name]) > 0 {
+			continue
+		}
+		for _, s := range l.Steps {
+			k := keys.Step[s]
+			_, cached := a.Cached[k]
+			missing = missing || s.ChangesRoot() && !a.Present[k] && !cached
+		}
+	}
+	if !missing || r.Store == nil {
+		return nil
+	}
+	manifests, err := r.Store.List(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return nil // it only explains; Find has told that the store is ill
+	}
+	for _, m := range manifests { // newest first
+		if len(a.Previous[m.Name]) > 0 {
+			continue
+		}
+		for _, d := range m.Steps {
+			a.Previous[m.Name] = append(a.Previous[m.Name], dag.Old{Key: d.Key, Record: d.Record, Took: d.Took})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package solver
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+)
+
+// Platform says what a root is, as far as it decides whether a snapshot fits:
+// "linux/amd64 debian 12 python3.11". searchPath is the PATH in which python3
+// is looked up.
+//
+// It is read once per root, before anything is changed there, and kept with
+// the state: a layer that installs python3 must not change its own key.
+func Platform(ctx context.Context, root, searchPath string) string {
+	parts := []string{runtime.GOOS + "/" + runtime.GOARCH}
+	if id, version := osRelease(root); id != "" {
+		parts = append(parts, strings.TrimSpace(id+" "+version))
+	}
+	if v := python(ctx, root, searchPath); v != "" {
+		parts = append(parts, v)
+	}
+	return strings.Join(parts, " ")
+}
+
+// osRelease returns ID and VERSION_ID of os-release(5), "" where not told.
+func osRelease(root string) (id, version string) {
+	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		path, err := within(root, name)
+		if err != nil {
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		for sc := bufio.NewScanner(f); sc.Scan(); {
+			k, v, _ := strings.Cut(sc.Text(), "=")
+			v = strings.Trim(strings.TrimSpace(v), `"'`)
+			switch strings.TrimSpace(k) {
+			case "ID":
+				id = v
+			case "VERSION_ID":
+				version = v
+			}
+		}
+		return id, version
+	}
+	return "", ""
+}
+
+var pythonName = regexp.MustCompile(`^python3\.\d+`)
+
+// python returns "python3.X" for the python3 that a RUN would find, "" for none.
+func python(ctx context.Context, root, searchPath string) string {
+	for _, dir := range filepath.SplitList(searchPath) {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		path, err := within(root, filepath.Join(dir, "python3"))
+		if err != nil {
+			continue
+		}
+		if info, err := os.Stat(path); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		// Distributions have python3 -> python3.11: no need to start it.
+		if v := pythonName.FindString(filepath.Base(path)); v != "" {
+			return v
+		}
+		if root == "/" {
+			out, err := exec.CommandContext(ctx, path, "-c",
+				`import sys; print("python%d.%d" % sys.version_info[:2])`).Output()
+			if v := pythonName.FindString(string(out)); err == nil && v != "" {
+				return v
+			}
+		}
+		// A python3 that is no link, in another root: by its library's folder.
+		libs, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "..", "lib", "python3.*"))
+		for _, lib := range libs {
+			if v := pythonName.FindString(filepath.Base(lib)); v != "" {
+				return v
+			}
+		}
+		return "python3"
+	}
+	return ""
+}
+
+// within returns the path of the machine that name has in root, with all
+// symlinks resolved as a process chrooted to root sees them.
+func within(root, name string) (string, error) {
+	done, rest := "/", filepath.Clean("/"+name)
+	for range 255 {
+		rest = strings.TrimPrefix(rest, "/")
+		if rest == "" {
+			return filepath.Join(root, done), nil
+		}
+		part, more, _ := strings.Cut(rest, "/")
+		if part == ".." {
+			done, rest = filepath.Dir(done), more
+			continue
+		}
+		next := filepath.Join(done, part)
+		info, err := os.Lstat(filepath.Join(root, next))
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&os.ModeSymlink == 0 {
+			done, rest = next, more
+			continue
+		}
+		target, err := os.Readlink(filepath.Join(root, next))
+		if err != nil {
+			return "", err
+		}
+		if filepath.IsAbs(target) {
+			done = "/"
+		}
+		// Not cleaned: ".." behind a link is the parent of where the link leads.
+		rest = target + "/" + more
+	}
+	return "", &os.PathError{Op: "resolve", Path: name, Err: errors.New("too many levels of symbolic links")}
+}

@@ -1,0 +1,159 @@
+// Package solver makes a root what its Containerfiles say: it plans, restores
+// what is cached, builds the rest and applies both. It emits events and prints
+// nothing.
+package solver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// A Request says what to solve, and how. The zero value of a field is its
+// default.
+type Request struct {
+	Files []*frontend.File // as Load returns them, in the order in which they are composed
+
+	Root string // the root that is made; "" means "/"
+	Dest string // a folder that changes go to, laid over Root, in place of Root itself; "" means none
+
+	BaseID    string            // --base-id
+	Salts     []string          // --salt
+	BuildArgs map[string]string // --build-arg
+	Secrets   map[string]Secret // --secret, by id
+	Environ   []string          // the session's variables, as os.Environ returns them
+	Hermetic  bool              // RUN inherits no more of them than it needs
+	Timeout   time.Duration     // of each RUN; 0 means none
+	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
+
+	Sandbox      string      // "auto", which "" means too, "overlay" or "inplace"
+	Store        *cache.Tier // nil: nothing is restored or kept
+	Spool        Spool       // where snapshots are packed; nil: the root's work folder
+	Push         bool        // what is built is put into Store
+	Rebuild      bool        // what is cached or present is built anew
+	RequireCache bool        // a store that fails is an error in the end
+	Cache        string      // a folder for downloads and cache mounts, made when needed
+	NoWait       bool        // fail at once while another solve holds the root
+
+	// Emit is told what happens, one event at a time. It must not block for
+	// long. nil tells nobody.
+	Emit func(Event)
+
+	emitting  sync.Mutex
+	readOnly  bool // nothing is kept of what is downloaded
+	resolving sync.Once
+	resolver  *source.Resolver
+	failed    failures
+}
+
+// A Spool makes the files that snapshots are packed into. A store that keeps
+// files is one, so that Put has nothing to copy.
+type Spool interface {
+	Create() (*os.File, error)
+	Discard(f *os.File) // removes a file that was put into no store
+}
+
+// A Secret is where the content of RUN --mount=type=secret comes from: one of
+// a file and a variable of the session.
+type Secret struct {
+	File string
+	Env  string
+}
+
+// Errors that decide the exit code. Others are of the packages below:
+// frontend.Problems, *BuildError, rootfs errors.
+var (
+	// ErrStore says that a store failed, under RequireCache.
+	ErrStore = errors.New("a store failed")
+	// ErrRoot says that the root could not be changed, or not wholly.
+	ErrRoot = errors.New("the root could not be changed")
+)
+
+// A BuildError says which step failed.
+type BuildError struct {
+	Step *dag.Step
+	Kept int // steps that were finished and stored before
+	Err  error
+}
+
+// Error returns the error in the form of DESIGN §9, with the last lines that a
+// failed RUN printed.
+func (e *BuildError) Error() string {
+	m := e.Step.Instr.Base()
+	var fault *source.Fault
+	if errors.As(e.Err, &fault) {
+		return fault.At(m).Error()
+	}
+	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
+	var exit *sandbox.ExitError
+	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
+		p.Detail = string(trimNewline(exit.Output))
+	}
+	return p.Error()
+}
+
+func (e *BuildError) Unwrap() error { return e.Err }
+
+func trimNewline(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+func (r *Request) emit(e Event) {
+	if r.Emit == nil {
+		return
+	}
+	r.emitting.Lock()
+	defer r.emitting.Unlock()
+	e.Time = time.Now()
+	r.Emit(e)
+}
+
+func (r *Request) warn(format string, args ...any) {
+	r.emit(Event{Kind: EventWarning, Text: fmt.Sprintf(format, args...)})
+}
+
+func (r *Request) jobs() int {
+	if r.Jobs > 0 {
+		return r.Jobs
+	}
+	return max(8, runtime.GOMAXPROCS(0))
+}
+
+// base is the folder of the complete root: what RUN sees where nothing is
+// laid over it.
+func (r *Request) base() string {
+	if r.Root == "" {
+		return "/"
+	}
+	return filepath.Clean(r.Root)
+}
+
+// target is the folder that is changed.
+func (r *Request) target() string {
+	if r.Dest != "" {
+		return filepath.Clean(r.Dest)
+	}
+	return r.base()
+}
+
+func (r *Request) open() (*rootfs.Root, error) {
+	root, err := rootfs.Open(r.target(), rootfs.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return root, nil
+}

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package rootfs
+
+import (
+	"context"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// UnpackOptions are how to unpack.
+type UnpackOptions struct{ WithoutOpenat2 bool }
+
+// Unpack applies a stream to a folder; it works on Linux alone.
+func Unpack(context.Context, string, snapshot.Changes, UnpackOptions) (Result, error) {
+	return Result{}, errOther
+}
+
+func (l *Lock) apply(context.Context, int, snapshot.Changes) (Result, error) {
+	return Result{}, errOther
+}

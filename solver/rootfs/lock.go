@@ -1,0 +1,191 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// ErrLocked says that another solve is at work in the root.
+var ErrLocked = errors.New("another solve is at work here")
+
+func mayWrite(path string) bool { return unix.Access(path, unix.W_OK) == nil }
+func isInvalid(err error) bool  { return errors.Is(err, unix.EINVAL) }
+
+// A Lock is the right to change a root: one process has it. It ends with
+// Unlock, or with the process.
+type Lock struct {
+	root  *Root
+	file  *os.File
+	state *State
+	saved time.Time
+
+	touched map[string]bool // paths changed under this lock
+}
+
+// Lock takes the root's lock, making the state folder. While another process
+// has it, waiting is told once for whom, and Lock waits; without wait it fails
+// with ErrLocked. What a killed solve left in the work folder is removed.
+func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string)) (*Lock, error) {
+	if err := os.MkdirAll(r.state, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(r.state, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	told := false
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		who := holder(f)
+		if !wait {
+			f.Close()
+			return nil, fmt.Errorf("%w: %s", ErrLocked, who)
+		}
+		if !told && waiting != nil {
+			waiting(who)
+		}
+		told = true
+		// flock(2) cannot be cancelled: it is asked again and again.
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	l := &Lock{root: r, file: f, touched: make(map[string]bool)}
+	if l.state, err = r.State(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if err := l.sign(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if err := os.RemoveAll(filepath.Join(r.state, "work")); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// sign writes into the lock file who has it, for those who wait.
+func (l *Lock) sign() error {
+	if err := l.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := l.file.WriteAt(fmt.Appendf(nil, "process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly)), 0)
+	return err
+}
+
+func holder(f *os.File) string {
+	text, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, 0, 200), 200))
+	if s := strings.TrimSpace(string(text)); err == nil && s != "" {
+		return s
+	}
+	return "another process"
+}
+
+// Unlock gives the lock back, and removes the work folder.
+func (l *Lock) Unlock() error {
+	return errors.Join(os.RemoveAll(filepath.Join(l.root.state, "work")), l.file.Close())
+}
+
+// SetPlatform records what the root is, if nothing is recorded yet.
+func (l *Lock) SetPlatform(platform string) error {
+	if l.state.Platform == "" {
+		l.state.Platform = platform
+		return l.root.saveState(l.state)
+	}
+	return nil
+}
+
+// Apply changes the root by the step's entries and records the step. When it
+// fails half-way, the record does not have the step; what was changed is in the
+// log all the same.
+//
+// The error is a hard one (a full disk, a stream that is invalid, ctx); entries
+// that could not be made are in the Result, and the step counts as applied.
+func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes) (Result, error) {
+	var res Result
+	if step.Digest != "" {
+		seq := l.state.nextSeq()
+		l.state.Log = append(l.state.Log, Event{seq, step.Key})
+		var err error
+		if res, err = l.apply(ctx, seq, changes); err != nil {
+			return res, errors.Join(err, l.root.saveState(l.state))
+		}
+	}
+	i := slices.IndexFunc(l.state.Layers, func(x Layer) bool { return x.Name == step.Layer })
+	if i < 0 {
+		i = len(l.state.Layers)
+		l.state.Layers = append(l.state.Layers, Layer{Name: step.Layer})
+	}
+	steps := slices.DeleteFunc(l.state.Layers[i].Steps, func(a Applied) bool { return a.Key == step.Key })
+	l.state.Layers[i].Steps = append(steps, step)
+	// Saving costs a sync: not for each of a thousand small steps.
+	if time.Since(l.saved) < time.Second {
+		return res, nil
+	}
+	l.saved = time.Now()
+	return res, l.root.saveState(l.state)
+}
+
+// Commit records the composition as it is now: of each layer the steps with the
+// given keys, in their order, and the environment. Steps of these layers that
+// are not among them fell away; layers that are not named stay as they are.
+func (l *Lock) Commit(layers map[string][]key.Key, env []Var) error {
+	for i := range l.state.Layers {
+		layer := &l.state.Layers[i]
+		keys, ok := layers[layer.Name]
+		if !ok {
+			continue
+		}
+		var steps []Applied
+		for _, k := range keys {
+			if j := slices.IndexFunc(layer.Steps, func(a Applied) bool { return a.Key == k }); j >= 0 {
+				steps = append(steps, layer.Steps[j])
+			}
+		}
+		layer.Steps = steps
+	}
+	l.state.Env = env
+	return l.root.saveState(l.state)
+}
+
+// Overlaps reports whether a step that is applied changed a path that was
+// changed under this lock since: it has to be applied again to win.
+func (l *Lock) Overlaps(k key.Key) (bool, error) {
+	seq := l.state.seqOf(k)
+	if seq == 0 || len(l.touched) == 0 {
+		return false, nil
+	}
+	for c, err := range l.root.changesOf(seq) {
+		if err != nil {
+			return false, err
+		}
+		if c.Kind != "dir" && l.touched[string(c.Path)] {
+			return true, nil
+		}
+	}
+	return false, nil
+}

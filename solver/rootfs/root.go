@@ -1,0 +1,137 @@
+// Package rootfs is the only writer of a root: it applies streams of entries,
+// keeps the record of what is applied, and holds the root's lock.
+//
+// What it keeps, in the state folder (var/lib/clayer of the root, or
+// $XDG_STATE_HOME/clayer for a / that may not be written):
+//
+//	state.json             what is applied: State
+//	changes/<seq>.jsonl    what the apply of that number changed, a Change a line
+//	originals/<seq>/<n>    what that apply replaced or deleted, moved here
+//	work/                  upper folders and other scratch of a solve
+//	lock                   held by the one solve that is at work
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// Options are how to open a root. The zero value is the default.
+type Options struct {
+	StateDir string // where state is kept; "" means as the package says
+}
+
+// Root is a root file system with its state.
+type Root struct {
+	dir   string
+	state string
+}
+
+// Open returns the root in the folder dir, which need not be there yet.
+// Nothing is made or written.
+func Open(dir string, opt Options) (*Root, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("root %s: not a folder", dir)
+	}
+	r := &Root{dir: dir, state: opt.StateDir}
+	if r.state == "" {
+		if r.state, err = stateDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// stateDir decides where the state of dir is: where there is one already; in
+// the root, where it can be made; else, for /, in the user's home.
+func stateDir(dir string) (string, error) {
+	inRoot := filepath.Join(dir, "var", "lib", "clayer")
+	if dir != "/" {
+		return inRoot, nil
+	}
+	if writable(inRoot) {
+		return inRoot, nil
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("where to keep state? %s is not writable, and %w", inRoot, err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "clayer"), nil
+}
+
+// writable reports whether the folder at path, or the nearest one above that is
+// there, may be written.
+func writable(path string) bool {
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return mayWrite(path)
+		}
+		if path == filepath.Dir(path) {
+			return false
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// Dir returns the root's folder.
+func (r *Root) Dir() string { return r.dir }
+
+// StateDir returns the folder of the state.
+func (r *Root) StateDir() string { return r.state }
+
+// WorkDir makes and returns the folder for scratch, on the file system of the
+// state. What a killed solve left there goes with the next Lock.
+func (r *Root) WorkDir() (string, error) {
+	dir := filepath.Join(r.state, "work")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// stateBelow returns the state folder relative to the root, "" where it is
+// somewhere else.
+func (r *Root) stateBelow() string {
+	rel, err := filepath.Rel(r.dir, r.state)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return ""
+	}
+	return rel
+}
+
+// Result is what an apply did.
+type Result struct {
+	Entries int
+	Bytes   int64 // of file content
+
+	// Problems are the entries that could not be made, while the rest was: an
+	// immutable file, a read-only file system or another mount underneath.
+	Problems []Problem
+
+	// Unprivileged counts owners, attributes and device nodes that a user
+	// without the privilege cannot set or make: as tar does for a user, they
+	// are left out without a word.
+	Unprivileged int
+}
+
+// A Problem is an entry that could not be made.
+type Problem struct {
+	Path string // relative to the root
+	Err  error
+}
+
+// errOther says that this system has no roots to write.
+var errOther = errors.New("changing a root works on Linux alone")
+
+// unsafe is an error about an entry that no honest stream has.
+func unsafe(path, reason string) error { return &snapshot.UnsafeError{Path: path, Reason: reason} }

@@ -1,0 +1,268 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"github.com/clayer/clayer/solver/tree"
+	"github.com/moby/sys/reexec"
+	"golang.org/x/sys/unix"
+)
+
+// files looks after the files of uppers, as whoever may: what RUN makes as
+// root of a user namespace (files of mode 0, folders that may not be entered)
+// is closed to the very user that owns it, outside of a namespace.
+type files interface {
+	read(ctx context.Context, dir string) (*tree.Reading, error)
+	open(dir, path string) (*os.File, error) // for reading
+	copy(ctx context.Context, from, to string, skip []string) error
+	remove(dir string) error
+	close() error
+}
+
+// direct is for the machine's root.
+type direct struct{ ownerless bool }
+
+func (d direct) read(ctx context.Context, dir string) (*tree.Reading, error) {
+	return tree.Read(ctx, dir, tree.Options{Ownerless: d.ownerless})
+}
+
+func (direct) open(dir, path string) (*os.File, error) {
+	return tree.OpenAt(dir, path, unix.O_RDONLY)
+}
+
+func (direct) copy(ctx context.Context, from, to string, skip []string) error {
+	return copyTree(ctx, from, to, hides(skip))
+}
+
+func (direct) remove(dir string) error { return os.RemoveAll(dir) }
+func (direct) close() error            { return nil }
+
+// keeperName is argv[0] of a keeper: this program once more, as root of a user
+// namespace, doing for its parent what direct does. Open files come back as
+// descriptors.
+const keeperName = "clayer-sandbox-files"
+
+func init() { reexec.Register(keeperName, keeperMain) }
+
+// keeper is the parent's end. It is used by one view, but contents are opened
+// by whoever packs them: the lock keeps question and answer together.
+type keeper struct {
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	conn *os.File
+}
+
+type request struct {
+	Op   string
+	Dir  string
+	Path string
+	To   string
+	Skip []string
+}
+
+type reply struct {
+	Err   string
+	Errno syscall.Errno
+	File  bool // a descriptor comes with it
+}
+
+// Both fit into one packet: a path is bounded by what a process can be told.
+const packetSize = 128 << 10
+
+func startKeeper() (*keeper, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	mine, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "keeper")
+	defer theirs.Close()
+	cmd := &exec.Cmd{
+		Path: reexec.Self(), Args: []string{keeperName}, Env: []string{},
+		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
+		SysProcAttr: inUserNamespace(&syscall.SysProcAttr{}),
+	}
+	if err := cmd.Start(); err != nil {
+		mine.Close()
+		return nil, fmt.Errorf("start a process in a user namespace: %w", err)
+	}
+	return &keeper{cmd: cmd, conn: mine}, nil
+}
+
+// inUserNamespace maps the one id that a user may map without help: its own, to root.
+func inUserNamespace(a *syscall.SysProcAttr) *syscall.SysProcAttr {
+	a.Cloneflags |= unix.CLONE_NEWUSER
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	a.GidMappingsEnableSetgroups = false
+	return a
+}
+
+func (k *keeper) ask(q request) (*os.File, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := send(int(k.conn.Fd()), q, -1); err != nil {
+		return nil, fmt.Errorf("ask the file keeper: %w", err)
+	}
+	var a reply
+	fd, err := receive(int(k.conn.Fd()), &a)
+	if err != nil {
+		return nil, fmt.Errorf("ask the file keeper: %w", err)
+	}
+	switch {
+	case a.Errno != 0:
+		return nil, &remoteError{a.Err, a.Errno}
+	case a.Err != "":
+		return nil, errors.New(a.Err)
+	case !a.File:
+		return nil, nil
+	}
+	return os.NewFile(uintptr(fd), q.Path), nil
+}
+
+// remoteError is an error of another process: its text, and what it was caused by.
+type remoteError struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.errno }
+
+func (k *keeper) read(_ context.Context, dir string) (*tree.Reading, error) {
+	f, err := k.ask(request{Op: "read", Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return nil, err
+	}
+	r := new(tree.Reading)
+	return r, r.UnmarshalBinary(b.Bytes())
+}
+
+func (k *keeper) open(dir, path string) (*os.File, error) {
+	return k.ask(request{Op: "open", Dir: dir, Path: path})
+}
+
+func (k *keeper) copy(_ context.Context, from, to string, skip []string) error {
+	_, err := k.ask(request{Op: "copy", Dir: from, To: to, Skip: skip})
+	return err
+}
+
+func (k *keeper) remove(dir string) error {
+	_, err := k.ask(request{Op: "remove", Dir: dir})
+	return err
+}
+
+func (k *keeper) close() error {
+	return errors.Join(k.conn.Close(), k.cmd.Wait())
+}
+
+// keeperMain answers until the parent closes its end, or is gone.
+func keeperMain() {
+	const conn = 3
+	unix.CloseOnExec(conn)
+	for {
+		var q request
+		if _, err := receive(conn, &q); err != nil {
+			os.Exit(0)
+		}
+		f, err := q.do(direct{ownerless: true})
+		a, fd := reply{File: f != nil}, -1
+		if err != nil {
+			a.Err = err.Error()
+			errors.As(err, &a.Errno)
+		} else if f != nil {
+			fd = int(f.Fd())
+		}
+		if err := send(conn, a, fd); err != nil {
+			os.Exit(1)
+		}
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func (q request) do(d direct) (*os.File, error) {
+	ctx := context.Background()
+	switch q.Op {
+	case "open":
+		return d.open(q.Dir, q.Path)
+	case "copy":
+		return nil, d.copy(ctx, q.Dir, q.To, q.Skip)
+	case "remove":
+		return nil, d.remove(q.Dir)
+	case "read":
+		r, err := d.read(ctx, q.Dir)
+		if err != nil {
+			return nil, err
+		}
+		b, err := r.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		return inMemory(b)
+	}
+	return nil, fmt.Errorf("unknown request %q", q.Op)
+}
+
+// inMemory returns a file that is nowhere, at its beginning.
+func inMemory(b []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("reading", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "reading")
+	if _, err := f.Write(b); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	_, err = f.Seek(0, 0)
+	return f, err
+}
+
+func send(conn int, v any, fd int) error {
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(v); err != nil {
+		return err
+	}
+	var rights []byte
+	if fd >= 0 {
+		rights = unix.UnixRights(fd)
+	}
+	return unix.Sendmsg(conn, b.Bytes(), rights, nil, unix.MSG_NOSIGNAL)
+}
+
+func receive(conn int, v any) (fd int, err error) {
+	b, oob := make([]byte, packetSize), make([]byte, unix.CmsgSpace(4))
+	n, oobn := 0, 0
+	for {
+		n, oobn, _, _, err = unix.Recvmsg(conn, b, oob, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return -1, err
+	}
+	if n == 0 {
+		return -1, unix.EPIPE
+	}
+	fd = -1
+	if msgs, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(msgs) > 0 {
+		if fds, err := unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) > 0 {
+			fd = fds[0]
+		}
+	}
+	return fd, gob.NewDecoder(bytes.NewReader(b[:n])).Decode(v)
+}

@@ -1,0 +1,484 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/moby/sys/reexec"
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is a tool in the test root too: what shells and coreutils
+// cannot do, or not the same everywhere.
+func init() {
+	reexec.Register("manifest", func() { // manifest DIR: what the tree there is, line by line
+		m, err := manifest(os.Args[1], os.Getenv("OWNERS") != "")
+		exitOn(err)
+		fmt.Print(m)
+	})
+	reexec.Register("mksock", func() { // mksock PATH
+		l, err := net.Listen("unix", os.Args[1])
+		exitOn(err)
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		l.Close()
+	})
+	reexec.Register("setx", func() { // setx PATH NAME HEX
+		b, err := hex.DecodeString(os.Args[3])
+		exitOn(err)
+		exitOn(unix.Lsetxattr(os.Args[1], os.Args[2], b, 0))
+	})
+	reexec.Register("holes", func() { // holes PATH: 4 KiB of data, 1 MiB of nothing, 4 KiB of data
+		f, err := os.Create(os.Args[1])
+		exitOn(err)
+		b := bytes.Repeat([]byte("x"), 4096)
+		_, err = f.Write(b)
+		exitOn(err)
+		_, err = f.WriteAt(b, 4096+1<<20)
+		exitOn(err)
+	})
+	reexec.Register("chaos", func() { // chaos DIR SEED: random changes
+		seed, err := strconv.ParseUint(os.Args[2], 10, 64)
+		exitOn(err)
+		chaos(os.Args[1], rand.New(rand.NewPCG(seed, 0)))
+	})
+	reexec.Register("deep", func() { // deep DIR: a file below more folders than a path can name
+		exitOn(os.Chdir(os.Args[1]))
+		for range 25 {
+			name := strings.Repeat("d", 250)
+			exitOn(os.Mkdir(name, 0o755))
+			exitOn(os.Chdir(name))
+		}
+		exitOn(os.WriteFile("end", []byte("deep\n"), 0o644))
+	})
+	reexec.Register("odd", func() { // odd DIR: names with any bytes
+		for _, n := range []string{"new\nline", "bad\xff\xfeutf8", strings.Repeat("n", 255), " ", "-rf"} {
+			exitOn(os.WriteFile(filepath.Join(os.Args[1], n), []byte(n), 0o644))
+		}
+	})
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func TestMain(m *testing.M) {
+	if reexec.Init() {
+		return
+	}
+	code := m.Run()
+	if testRoot.dir != "" {
+		direct{}.remove(testRoot.dir)
+	}
+	os.Exit(code)
+}
+
+var testRoot struct {
+	once sync.Once
+	dir  string // holds root and work
+	err  error
+}
+
+// fixture returns a small root of a shell, coreutils and some files in /w,
+// made once per test binary, and a folder for views.
+func fixture(t testing.TB) (root, work string) {
+	t.Helper()
+	testRoot.once.Do(func() {
+		testRoot.dir, testRoot.err = os.MkdirTemp("", "sandbox-test-*")
+		if testRoot.err == nil {
+			testRoot.err = makeRoot(testRoot.dir)
+		}
+	})
+	if testRoot.err != nil {
+		t.Skipf("no test root: %v", testRoot.err)
+	}
+	return filepath.Join(testRoot.dir, "root"), filepath.Join(testRoot.dir, "work")
+}
+
+func makeRoot(dir string) error {
+	root := filepath.Join(dir, "root")
+	for _, d := range []string{"root/bin", "root/w", "root/tmp", "root/run", "root/proc", "root/etc", "root/var/lib/clayer", "work"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/clayer/state"), []byte("secret state"), 0o644); err != nil {
+		return err
+	}
+	tools := []string{"cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln", "touch", "chmod", "chown", "truncate",
+		"mkfifo", "ls", "sleep", "dd", "id", "setsid", "head", "seq", "stat", "mknod"}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	need := map[string]string{"sh": "/bin/sh", "t": self}
+	for _, name := range tools {
+		if need[name], err = exec.LookPath(name); err != nil {
+			return err
+		}
+	}
+	libs := make(map[string]bool)
+	lib := regexp.MustCompile(`(/\S+) \(0x`)
+	for name, path := range need {
+		if err := copyExecutable(path, filepath.Join(root, "bin", name)); err != nil {
+			return err
+		}
+		out, _ := exec.Command("ldd", path).Output() // fails for a static one
+		for _, m := range lib.FindAllSubmatch(out, -1) {
+			libs[string(m[1])] = true
+		}
+	}
+	for path := range libs {
+		if err := copyExecutable(path, filepath.Join(root, path)); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"manifest", "mksock", "setx", "holes", "deep", "odd", "chaos"} {
+		if err := os.Symlink("t", filepath.Join(root, "bin", name)); err != nil {
+			return err
+		}
+	}
+	const files = `
+		cd "$1"; umask 022
+		echo hello >f; echo other >g; chmod 0755 g
+		mkdir -p d/s e tree/a/b; echo x >d/x; echo y >d/y; echo z >d/s/z
+		ln -s f l; ln -s d ld
+		echo linked >h1; ln h1 h2
+		for i in 1 2 3 4 5; do echo $i >tree/a/$i; done; echo b >tree/a/b/b
+		find . -exec touch -h -d '2001-02-03 04:05:06.123456789Z' {} +`
+	out, err := exec.Command("/bin/sh", "-ec", files, "sh", filepath.Join(root, "w")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func copyExecutable(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// modes are the two ways of the overlay sandbox, as far as this machine has
+// them. The user namespace is tried as root here, and as nobody by TestNobody.
+func modes(t *testing.T, f func(t *testing.T, s *overlay)) {
+	t.Helper()
+	for _, m := range []struct {
+		name   string
+		rooted bool
+	}{{"root", true}, {"user", false}} {
+		t.Run(m.name, func(t *testing.T) {
+			f(t, newOverlay(t, m.rooted, OverlayOptions{}))
+		})
+	}
+}
+
+// newOverlay makes a sandbox in the one mode, over the test root unless opt names another.
+func newOverlay(t testing.TB, rooted bool, opt OverlayOptions) *overlay {
+	t.Helper()
+	root, work := fixture(t)
+	if opt.Root == "" {
+		opt.Root = root
+	}
+	if opt.Work == "" {
+		opt.Work = work
+	}
+	if opt.Hide == nil {
+		opt.Hide = []string{"/var/lib/clayer"}
+	}
+	if rooted && os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	if err := opt.cleanHide(); err != nil {
+		t.Fatal(err)
+	}
+	s := &overlay{OverlayOptions: opt, rooted: rooted}
+	if err := s.probe(); err != nil {
+		t.Skipf("this machine does not allow it: %v", err)
+	}
+	return s
+}
+
+func newView(t testing.TB, s Sandbox) *view {
+	t.Helper()
+	v, err := s.View(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return v.(*view)
+}
+
+var testEnv = []string{"PATH=/bin", "HOME=/"}
+
+// sh runs a script in /w and returns the changes as text, one line each:
+//
+//	file w/f 0644 6      kind, path, mode, size
+//	link w/b -> w/a
+//	delete w/c
+//
+// and what it printed.
+func sh(t testing.TB, v View, script string) (changes, output string) {
+	t.Helper()
+	text, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w"})
+	if err != nil {
+		t.Fatalf("%s\n%v\n%s", script, err, out)
+	}
+	return text, out
+}
+
+func try(t testing.TB, v View, c Command) (changes, output string, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	c.Output = &out
+	ch, err := v.Run(context.Background(), c)
+	if err != nil {
+		return "", out.String(), err
+	}
+	return text(t, ch), out.String(), nil
+}
+
+func text(t testing.TB, ch snapshot.Changes) string {
+	t.Helper()
+	var b strings.Builder
+	for e, err := range ch {
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString(line(t, e) + "\n")
+	}
+	return b.String()
+}
+
+func line(t testing.TB, e *snapshot.Entry) string {
+	t.Helper()
+	s := ""
+	if e.Implied {
+		s = "implied "
+	}
+	switch e.Kind {
+	case snapshot.File:
+		s += fmt.Sprintf("file %s %04o %d", e.Path, e.Mode, e.Size)
+		r, err := e.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, r)
+		if err := errors.Join(err, r.Close()); err != nil || n != e.Size {
+			t.Fatalf("%s: read %d of %d bytes: %v", e.Path, n, e.Size, err)
+		}
+		if e.Data != nil {
+			s += fmt.Sprintf(" data %v", e.Data)
+		}
+	case snapshot.Dir:
+		s += fmt.Sprintf("dir %s %04o", e.Path, e.Mode)
+	case snapshot.Symlink:
+		s += fmt.Sprintf("symlink %s -> %s", e.Path, e.Target)
+	case snapshot.Link:
+		s += fmt.Sprintf("link %s -> %s", e.Path, e.Target)
+	case snapshot.Char:
+		s += fmt.Sprintf("char %s %04o %d:%d", e.Path, e.Mode, e.Major, e.Minor)
+	case snapshot.Fifo:
+		s += fmt.Sprintf("fifo %s %04o", e.Path, e.Mode)
+	case snapshot.Delete:
+		s += "delete " + e.Path
+	case snapshot.Opaque:
+		s += "opaque " + e.Path
+	default:
+		t.Fatalf("%s: kind %d", e.Path, e.Kind)
+	}
+	if e.UID != 0 || e.GID != 0 {
+		s += fmt.Sprintf(" %d:%d", e.UID, e.GID)
+	}
+	for _, k := range slices.Sorted(func(yield func(string) bool) {
+		for k := range e.Xattrs {
+			if !yield(k) {
+				return
+			}
+		}
+	}) {
+		s += fmt.Sprintf(" %s=%x", k, e.Xattrs[k])
+	}
+	return s
+}
+
+// trim takes the indentation off a table's text.
+func trim(s string) string {
+	var b strings.Builder
+	for l := range strings.Lines(s) {
+		if l = strings.TrimSpace(l); l != "" {
+			b.WriteString(l + "\n")
+		}
+	}
+	return b.String()
+}
+
+// manifest tells a tree in a line per entry, with all that a snapshot keeps:
+// link groups by their first name, content by its digest.
+func manifest(dir string, owners bool) (string, error) {
+	var b strings.Builder
+	first := make(map[uint64]string)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		if rel == "." {
+			return nil
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return nil
+		}
+		fmt.Fprintf(&b, "%q %o %d.%09d", rel, st.Mode, st.Mtim.Sec, st.Mtim.Nsec)
+		if owners {
+			fmt.Fprintf(&b, " %d:%d", st.Uid, st.Gid)
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			l, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " -> %q", l)
+		case unix.S_IFCHR, unix.S_IFBLK:
+			fmt.Fprintf(&b, " dev %d", st.Rdev)
+		case unix.S_IFREG:
+			f, err := os.Open(p)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			h := sha256.New()
+			if _, err := io.Copy(h, f); err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %d %x", st.Size, h.Sum(nil)[:6])
+			if st.Nlink > 1 {
+				if _, ok := first[st.Ino]; !ok {
+					first[st.Ino] = rel
+				}
+				fmt.Fprintf(&b, " group %q", first[st.Ino])
+			}
+		}
+		list := make([]byte, 4096)
+		if n, err := unix.Llistxattr(p, list); err == nil {
+			for _, k := range strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 }) {
+				if strings.HasPrefix(k, "user.overlay.") || strings.HasPrefix(k, "trusted.") || k == "security.selinux" {
+					continue
+				}
+				v := make([]byte, 4096)
+				n, err := unix.Lgetxattr(p, k, v)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(&b, " %s=%x", k, v[:n])
+			}
+		}
+		b.WriteByte('\n')
+		return nil
+	})
+	return b.String(), err
+}
+
+// pack returns the changes as a blob.
+func pack(t testing.TB, ch snapshot.Changes) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := snapshot.Pack(context.Background(), &b, ch, snapshot.PackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func unpack(t testing.TB, dir string, blob []byte) {
+	t.Helper()
+	res, err := rootfs.Unpack(context.Background(), dir, snapshot.Read(bytes.NewReader(blob)), rootfs.UnpackOptions{})
+	if err != nil || len(res.Problems) > 0 {
+		t.Fatal(err, res.Problems)
+	}
+}
+
+// TestNobody runs all tests once more as a user without any privilege.
+func TestNobody(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("already nobody")
+	}
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	dir, err := os.MkdirTemp("", "sandbox-nobody-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct{}.remove(dir)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The go tool's own folder for the binary is closed to others.
+	exe := filepath.Join(dir, "sandbox.test")
+	if err := copyExecutable(self, exe); err != nil {
+		t.Fatal(err)
+	}
+	tmp := filepath.Join(dir, "tmp")
+	if err := errors.Join(os.Mkdir(tmp, 0o755), os.Chown(tmp, 65534, 65534), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "-test.v", "-test.timeout=5m")
+	cmd.Dir = tmp
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("as nobody: %v", err)
+	}
+	for l := range strings.Lines(string(out)) {
+		if strings.Contains(l, "SKIP") || err != nil && !strings.Contains(l, "=== ") && !strings.Contains(l, "PASS") {
+			t.Log(strings.TrimRight(l, "\n"))
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/moby/sys/reexec"
+	"golang.org/x/sys/unix"
+)
+
+// helperName is argv[0] of the helper: this program once more, as process 1 of
+// the namespaces of one job. main and TestMain call reexec.Init.
+const helperName = "clayer-sandbox"
+
+func init() { reexec.Register(helperName, helperMain) }
+
+// helperMain does one job and never returns. When it exits, the kernel kills
+// all that is left in its PID namespace.
+func helperMain() {
+	for _, fd := range []int{controlFD, resultFD, spoolFD} {
+		unix.CloseOnExec(fd)
+	}
+	control := gob.NewDecoder(os.NewFile(controlFD, "control"))
+	var j job
+	if err := control.Decode(&j); err != nil {
+		os.Exit(1) // the parent is gone
+	}
+	h := &helper{job: j}
+	go func() {
+		for {
+			var s signal
+			if control.Decode(&s) != nil {
+				os.Exit(128 + int(syscall.SIGKILL))
+			}
+			h.terminate()
+		}
+	}()
+	res := result{}
+	if err := h.do(&res); err != nil {
+		res.Err = err.Error()
+		errors.As(err, &res.Errno)
+	}
+	res.Warnings = h.warnings
+	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+type helper struct {
+	job
+	stubs    stubs
+	staged   bool // the tmpfs for staged files is mounted
+	warnings []string
+
+	mu   sync.Mutex
+	pid  int  // of the command while it runs
+	term bool // asked to end before it ran
+}
+
+func (h *helper) warn(format string, args ...any) {
+	h.warnings = append(h.warnings, fmt.Sprintf(format, args...))
+}
+
+func (h *helper) do(res *result) error {
+	// What is made here gets the mode that it is made with.
+	unix.Umask(0)
+	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	if err := h.mountRoot(); err != nil {
+		return err
+	}
+	switch h.Task {
+	case taskApply:
+		return h.apply(context.Background())
+	case taskCapture:
+		return h.capture(context.Background())
+	}
+	mounts, err := h.attachments()
+	if err != nil {
+		return err
+	}
+	script, err := h.script()
+	if err != nil {
+		return err
+	}
+	if err := h.enter(mounts); err != nil {
+		return err
+	}
+	if h.Task == taskProbe {
+		return h.leave()
+	}
+	res.Status = h.command(stdin, script)
+	return h.leave()
+}
+
+// terminate passes SIGTERM to the command and what shares its process group.
+func (h *helper) terminate() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.term = true
+	if h.pid > 0 {
+		_ = unix.Kill(-h.pid, unix.SIGTERM)
+	}
+}

@@ -1,0 +1,54 @@
+package sandbox
+
+import "syscall"
+
+// What the parent and its helper process say to each other, as gob streams:
+// paths, arguments and environment may hold any bytes, which JSON would change.
+
+// task is what a helper is started for.
+type task uint8
+
+const (
+	taskProbe   task = iota + 1 // make all mounts, run nothing
+	taskRun                     // run a command
+	taskApply                   // apply the snapshot on stdin
+	taskCapture                 // pack a path of the merged tree
+)
+
+// A job is all that a helper is told. It goes through a pipe: what stands in
+// argv or environment of a process can be read by others.
+type job struct {
+	Task   task
+	Rooted bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Root   string   // the lower folder
+	View   string   // the folder of the view
+	Hide   []string // absolute paths in the root that are shown as empty
+	Plain  []string // top-level folders that are not overlaid, see seed
+
+	Argv   []string
+	Script []byte
+	Env    []string
+	Dir    string
+	Mounts []Mount
+
+	Path string // what taskCapture packs
+}
+
+// A signal asks the helper to end the command in good manners. The end of the
+// pipe asks it to end at once: the parent is gone.
+type signal struct{}
+
+// A result is the helper's last word.
+type result struct {
+	Status   int    // of the command
+	Err      string // what could not be set up; "" if the job was done
+	Errno    syscall.Errno
+	Warnings []string
+}
+
+// The descriptors that a helper is born with, beside the standard ones.
+const (
+	controlFD = 3 // a job, then signals
+	resultFD  = 4 // one result
+	spoolFD   = 5 // where taskCapture writes
+)

@@ -1,0 +1,147 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// overlay makes views of a root by overlayfs.
+type overlay struct {
+	OverlayOptions
+	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
+
+	warned sync.Map // texts that were logged
+}
+
+// NewOverlay returns a sandbox whose views are overlays: a command sees the
+// root with the view's changes in namespaces of its own, and the root stays as
+// it is. As root of the machine one overlay covers the root; other users get a
+// user namespace of their own, in which they are root, with an overlay for each
+// top-level folder. There a file can have no other owner than 0:0, which is
+// what its entry tells; a top-level folder can be emptied but not removed.
+//
+// Whether the machine allows it is found out by doing it, which takes some
+// milliseconds. If not, the error wraps ErrUnavailable and says why.
+func NewOverlay(opt OverlayOptions) (Sandbox, error) {
+	for _, p := range []*string{&opt.Root, &opt.Work, &opt.Over} {
+		if *p == "" && p == &opt.Over {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err == nil {
+			// Mounts are compared by the kernel's names for them.
+			abs, err = filepath.EvalSymlinks(abs)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("overlay sandbox: %w", err)
+		}
+		*p = abs
+	}
+	if err := opt.cleanHide(); err != nil {
+		return nil, fmt.Errorf("overlay sandbox: %w", err)
+	}
+	var errs []error
+	for _, rooted := range []bool{true, false} {
+		if rooted && os.Geteuid() != 0 {
+			continue
+		}
+		s := &overlay{OverlayOptions: opt, rooted: rooted}
+		err := s.probe()
+		if err == nil {
+			return s, nil
+		}
+		if rooted {
+			err = fmt.Errorf("as root: %w", err)
+		} else {
+			err = fmt.Errorf("in a user namespace: %w", err)
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("overlay %w: %w; --sandbox=inplace needs none of this", ErrUnavailable, errors.Join(errs...))
+}
+
+// cleanHide makes Hide a list of clean paths in the root.
+func (opt *OverlayOptions) cleanHide() error {
+	// A RUN that saw the uppers could change them below the kernel's feet.
+	given := append(slices.Clone(opt.Hide), opt.Work)
+	opt.Hide = nil
+	for _, p := range given {
+		if p == "" {
+			continue
+		}
+		if !filepath.IsAbs(p) {
+			return fmt.Errorf("hide %q: not an absolute path", p)
+		}
+		p = filepath.Clean(p)
+		for _, dir := range []string{opt.Root, opt.Over} {
+			if dir != "" && dir != "/" && p != dir && under(p, dir) {
+				p = p[len(dir):]
+			}
+		}
+		opt.Hide = append(opt.Hide, p)
+	}
+	return nil
+}
+
+func (s *overlay) Name() string   { return "overlay" }
+func (s *overlay) Isolates() bool { return true }
+
+// probe makes a view, mounts all that a command would see, and takes it away.
+func (s *overlay) probe() (err error) {
+	ctx := context.Background()
+	v, err := s.view(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	// Without xattrs overlayfs mounts, and then cannot mark a folder as opaque.
+	mark := "user.overlay.probe"
+	if s.rooted {
+		mark = "trusted.overlay.probe"
+	}
+	upper := v.upper()
+	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
+		return fmt.Errorf("set an xattr in %s: %w", s.Work, err)
+	}
+	if err := unix.Removexattr(upper, mark); err != nil {
+		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
+	}
+	if err := v.help(ctx, job{Task: taskProbe}, nil, nil, nil); err != nil {
+		var st unix.Statfs_t
+		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+			return fmt.Errorf("%w: %s lies on an overlay itself, as a container's root does; a volume or a tmpfs would do", err, s.Work)
+		}
+		return err
+	}
+	s.sweep(v.files)
+	return nil
+}
+
+// warn logs what a view cannot show, once.
+func (s *overlay) warn(texts []string) {
+	for _, t := range texts {
+		if _, again := s.warned.LoadOrStore(t, true); !again {
+			slog.Warn("overlay sandbox: " + t)
+		}
+	}
+}
+
+// View implements Sandbox.
+func (s *overlay) View(ctx context.Context) (View, error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.begin(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("begin a view: %w", err), v.Close())
+	}
+	return v, nil
+}

@@ -1,0 +1,93 @@
+// Package sandbox runs one command in a root and tells what it changed.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A Sandbox makes views of a root.
+type Sandbox interface {
+	// Name is "overlay" or "inplace".
+	Name() string
+
+	// Isolates reports whether what runs in a view leaves the root untouched.
+	// Only then may several views be in use at the same time.
+	Isolates() bool
+
+	// View returns a new view of the root as it stands now.
+	View(ctx context.Context) (View, error)
+}
+
+// A View is a root with changes laid over it. It is used by one goroutine at a
+// time. Close gives back all that it holds.
+type View interface {
+	// Apply lays a packed snapshot over the view. It is no part of what a
+	// later Run reports.
+	Apply(ctx context.Context, blob io.Reader) error
+
+	// Run runs the command and returns what it changed since the last Apply
+	// or Run. The changes can be read until the next call of a method. The
+	// error is an *ExitError when the command ended with another status
+	// than 0; the view is then good for Close alone.
+	Run(ctx context.Context, c Command) (snapshot.Changes, error)
+
+	// Capture returns the tree at the absolute path as it stands in the view,
+	// as far as the view's own layers don't hold it: what a SNAPSHOT of a
+	// whole path adds to the steps before it. The error wraps fs.ErrNotExist
+	// when nothing is there.
+	Capture(ctx context.Context, path string) (snapshot.Changes, error)
+
+	// Clone returns a second view that begins as this one is now.
+	Clone(ctx context.Context) (View, error)
+
+	Close() error
+}
+
+// A Command is one RUN.
+type Command struct {
+	Argv    []string
+	Script  []byte   // if set, a program with a "#!" line that is executed in place of Argv
+	Env     []string // "NAME=value"; nothing is inherited beside it
+	Dir     string   // absolute; made in the root if missing
+	Mounts  []Mount
+	Output  io.Writer        // stdout and stderr together, as they come
+	Timeout time.Duration    // 0 means none
+	Keep    *snapshot.Filter // which changes are reported; nil means the default exclusions
+}
+
+// Mount is something that a command sees at Target and that is no part of the root.
+// Exactly one of Source, Content and Tmpfs is set.
+type Mount struct {
+	Target   string // absolute and clean
+	Source   string // a folder of the machine that is bound there (a cache mount)
+	Content  []byte // a file with this content (a secret); never on disk
+	Tmpfs    bool
+	Size     int64 // bytes of a tmpfs; 0 means no bound of its own
+	Mode     uint32
+	UID, GID int
+	ReadOnly bool
+}
+
+// ExitError says that a command ran and failed.
+type ExitError struct {
+	Code   int    // its exit status; 128+n when signal n ended it, as shells say
+	Output []byte // its last 20 lines of output, at most 16 KiB
+	Reason string // "" or, in words, why it was ended: "timeout after 5s"
+}
+
+func (e *ExitError) Error() string {
+	if e.Reason != "" {
+		return fmt.Sprintf("exit code %d (%s)", e.Code, e.Reason)
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
+
+// ErrUnavailable says that this machine does not allow a sandbox of this kind.
+// The error that wraps it says why.
+var ErrUnavailable = errors.New("sandbox not available")

@@ -1,0 +1,285 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/tree"
+	"golang.org/x/sys/unix"
+)
+
+// view is one upper folder, and the reading of it that the next change is told
+// against.
+type view struct {
+	s     *overlay
+	dir   string
+	lock  *os.File // held while the view is in use, see sweep
+	files files
+	plain []string // top-level folders that are not overlaid, see seed
+
+	at     *tree.Reading // of the upper folder as the last Apply or Run left it
+	spool  *os.File      // of the last Capture
+	broken error         // set once the upper folder is not what at says
+}
+
+func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
+
+// view makes the folders of a view.
+func (s *overlay) view(ctx context.Context) (_ *view, err error) {
+	// A name that sweep passes over, until the lock is held.
+	dir, err := os.MkdirTemp(s.Work, "new-view-*")
+	if err != nil {
+		return nil, err
+	}
+	v := &view{s: s, dir: dir, files: direct{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, v.Close())
+		}
+	}()
+	if v.lock, err = os.Open(dir); err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(v.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	final := filepath.Join(s.Work, strings.TrimPrefix(filepath.Base(dir), "new-"))
+	if err = os.Rename(dir, final); err != nil {
+		return nil, err
+	}
+	v.dir = final
+	for _, d := range []string{upperDir, workDir, rootDir, stageDir} {
+		if err = os.Mkdir(filepath.Join(final, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if !s.rooted {
+		k, err := startKeeper()
+		if err != nil {
+			return nil, err
+		}
+		v.files = k
+	}
+	return v, nil
+}
+
+// refresh makes the upper folder as it is now the start of the next change.
+func (v *view) refresh(ctx context.Context) error {
+	r, err := v.files.read(ctx, v.upper())
+	if err == nil {
+		v.at = r
+	}
+	return err
+}
+
+// ready is asked first by every method.
+func (v *view) ready() error {
+	if v.broken != nil {
+		return fmt.Errorf("the view is of no use any more: %w", v.broken)
+	}
+	if v.at == nil {
+		return fmt.Errorf("the view is closed: %w", os.ErrClosed)
+	}
+	if v.spool != nil {
+		v.spool.Close()
+		v.spool = nil
+	}
+	return nil
+}
+
+// Apply implements View.
+func (v *view) Apply(ctx context.Context, blob io.Reader) (err error) {
+	if err := v.ready(); err != nil {
+		return err
+	}
+	defer func() { v.broken = err }()
+	if err := v.help(ctx, job{Task: taskApply}, blob, nil, nil); err != nil {
+		return fmt.Errorf("apply a snapshot to the view: %w", err)
+	}
+	return v.refresh(ctx)
+}
+
+// Run implements View.
+func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	keep := c.Keep
+	if keep == nil {
+		keep = new(snapshot.Filter)
+	}
+	matcher, err := keep.Compile()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.Mounts {
+		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
+			return nil, fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
+		}
+	}
+	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
+		return nil, err
+	}
+	defer func() { v.broken = err }()
+
+	out := &tail{out: c.Output}
+	j := job{Task: taskRun, Argv: c.Argv, Script: c.Script, Env: c.Env, Dir: c.Dir, Mounts: c.Mounts}
+	var limit context.CancelFunc = func() {}
+	run := ctx
+	if c.Timeout > 0 {
+		run, limit = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})
+	}
+	err = v.help(run, j, nil, out, nil)
+	limit()
+	if err != nil {
+		return nil, ended(err, out)
+	}
+	after, err := v.files.read(ctx, v.upper())
+	if err != nil {
+		return nil, err
+	}
+	u := tree.Upper{
+		Before: v.at, After: after, Lower: v.s.Root, Ownerless: !v.s.rooted,
+		Open: v.open, Keep: matcher, Hide: hides(v.hidden(c.Mounts)),
+	}
+	if !v.s.rooted {
+		u.Merged = v.merges
+	}
+	changes, err := u.Changes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.at = after
+	return changes, nil
+}
+
+func (v *view) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
+
+// hidden lists what is no part of a change: clayer's own, and what the mounts cover.
+func (v *view) hidden(mounts []Mount) []string {
+	l := slices.Clone(v.s.Hide)
+	for _, m := range mounts {
+		l = append(l, m.Target)
+	}
+	return l
+}
+
+// timeout is the cause of a context that ended because of Command.Timeout.
+type timeout struct{ after time.Duration }
+
+func (t *timeout) Error() string { return "timeout after " + t.after.String() }
+
+// statusTimeout is what timeout(1) gives for a command that then ends with 0.
+const statusTimeout = 124
+
+// ended completes the error of a command.
+func ended(err error, out *tail) error {
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		exit.Output = out.last()
+		return exit
+	}
+	return err
+}
+
+// Capture implements View.
+func (v *view) Capture(ctx context.Context, path string) (snapshot.Changes, error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("capture %q: not an absolute path", path)
+	}
+	fd, err := unix.Open(v.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: make a spool file: %w", path, err)
+	}
+	v.spool = os.NewFile(uintptr(fd), "spool")
+	if err := v.help(ctx, job{Task: taskCapture, Path: filepath.Clean(path)}, nil, nil, v.spool); err != nil {
+		return nil, fmt.Errorf("capture %s: %w", path, err)
+	}
+	spool := v.spool
+	return func(yield func(*snapshot.Entry, error) bool) {
+		st, err := spool.Stat()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for e, err := range snapshot.Read(io.NewSectionReader(spool, 0, st.Size())) {
+			if !yield(e, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// Clone implements View.
+func (v *view) Clone(ctx context.Context) (View, error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	c, err := v.s.view(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("clone a view: %w", err)
+	}
+	c.plain = v.plain
+	err = v.files.copy(ctx, v.upper(), c.upper(), nil)
+	if err == nil {
+		err = c.refresh(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clone a view: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// Close implements View. A second call does nothing.
+func (v *view) Close() error {
+	if v.dir == "" {
+		return nil
+	}
+	err := v.files.remove(v.dir)
+	if cerr := v.files.close(); err == nil && cerr != nil {
+		err = cerr
+	}
+	if v.spool != nil {
+		v.spool.Close()
+	}
+	if v.lock != nil {
+		v.lock.Close()
+	}
+	v.dir, v.at = "", nil
+	if err != nil {
+		return fmt.Errorf("remove a view: %w", err)
+	}
+	return nil
+}
+
+// sweep removes the views of processes that were killed. The lock of a view
+// goes with the process that made it, however that ended.
+func (s *overlay) sweep(f files) {
+	old, _ := filepath.Glob(filepath.Join(s.Work, "view-*"))
+	half, _ := filepath.Glob(filepath.Join(s.Work, "new-view-*"))
+	for _, dir := range append(old, half...) {
+		lock, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		st, err := lock.Stat()
+		young := err == nil && strings.HasPrefix(filepath.Base(dir), "new-") && time.Since(st.ModTime()) < time.Minute
+		if !young && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			if err := f.remove(dir); err != nil {
+				s.warn([]string{fmt.Sprintf("an old view is left: %v", err)})
+			}
+		}
+		lock.Close()
+	}
+}

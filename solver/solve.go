@@ -1,0 +1,341 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// A Result is what a solve did.
+type Result struct {
+	Ran      int           `json:"ran"`      // steps that were run, fetched or copied
+	Restored int           `json:"restored"` // steps whose snapshot came from a store
+	Present  int           `json:"present"`  // steps that were in the root already
+	Layers   []LayerResult `json:"layers"`
+	Took     time.Duration `json:"took"` // nanoseconds
+}
+
+// A LayerResult names a layer that is now in the root.
+type LayerResult struct {
+	Name string  `json:"name"`
+	Key  key.Key `json:"key"`
+	Tag  string  `json:"tag"`
+}
+
+// String says the counts in words: "1 ran, 2 restored, 3 present".
+func (r *Result) String() string {
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	if len(parts) == 0 {
+		return "nothing to do"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Solve makes the root what the request says: it plans, restores what is
+// cached, builds the rest, and applies both.
+//
+// The error is frontend.Problems for what the files' writer has to change, a
+// *BuildError for a step that failed (the root is untouched then), wraps
+// ErrRoot when the root could not be changed, wholly or in part, and ErrStore
+// when a store failed under RequireCache. The Result is nil if nothing was
+// applied.
+func Solve(ctx context.Context, r *Request) (*Result, error) {
+	start := time.Now()
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	sv, err := r.survey(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	if !sv.upToDate() {
+		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
+			r.emit(Event{Kind: EventWaiting, Text: holder})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+		}
+		defer lock.Unlock()
+		// Another solve may have changed the root since. The sources are pinned
+		// already: nothing is requested twice.
+		if sv, err = r.survey(ctx, root); err != nil {
+			return nil, err
+		}
+		r.emit(Event{Kind: EventPlanned, Plan: sv.plan})
+		if err := r.make(ctx, root, lock, sv); err != nil {
+			return nil, err
+		}
+	}
+	res := sv.result()
+	res.Took = time.Since(start)
+	if r.RequireCache {
+		if err := r.storeErr(); err != nil {
+			return res, err
+		}
+	}
+	return res, sv.incomplete
+}
+
+// upToDate reports whether the root is what the plan wants.
+func (sv *survey) upToDate() bool {
+	for _, pl := range sv.plan.Layers {
+		for _, it := range pl.Items {
+			if it.State != dag.Present {
+				return false
+			}
+		}
+	}
+	return sv.state.Platform != "" && sv.sameEnv()
+}
+
+func (sv *survey) result() *Result {
+	res := &Result{}
+	for i := range sv.plan.Layers {
+		pl := &sv.plan.Layers[i]
+		t := pl.Totals()
+		res.Ran += t.ToRun
+		res.Restored += t.Cached
+		res.Present += t.Present
+		res.Layers = append(res.Layers, LayerResult{pl.Layer.Name, pl.Key, cache.Tag(pl.Layer.Name, pl.Key)})
+	}
+	return res
+}
+
+// make does what is to be done, under the root's lock.
+func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, sv *survey) error {
+	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob)}
+	defer b.close()
+	b.prefetch(ctx)
+	if err := b.restore(ctx); err != nil {
+		return err
+	}
+	err := b.build(ctx)
+	b.wait() // what is finished is kept, whatever became of the rest
+	if err != nil {
+		return err
+	}
+	if err := b.apply(ctx, lock); err != nil {
+		return err
+	}
+	b.complete(ctx)
+	return nil
+}
+
+// apply changes the root: all steps that are not present, in composition order.
+func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
+	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
+	if err := lock.SetPlatform(b.sv.platform); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	var incomplete []error
+	for i := range b.sv.plan.Layers {
+		pl := &b.sv.plan.Layers[i]
+		for j := range pl.Items {
+			it := &pl.Items[j]
+			if it.State == dag.Present {
+				again, err := b.reapply(ctx, lock, it)
+				if err != nil {
+					return err
+				}
+				if !again {
+					continue
+				}
+			}
+			if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
+				return err
+			}
+		}
+	}
+	layers := make(map[string][]key.Key)
+	for _, pl := range b.sv.plan.Layers {
+		keys := []key.Key{}
+		for _, it := range pl.Items {
+			keys = append(keys, it.Key)
+		}
+		layers[pl.Layer.Name] = keys
+	}
+	if err := lock.Commit(layers, stateEnv(b.sv.plan.Graph)); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	if len(incomplete) > 0 {
+		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(incomplete))
+	}
+	return nil
+}
+
+// reapply reports whether a step that is present has to be applied again, since
+// one before it in composition order changed a path of it: later layers win.
+// Its snapshot is then among the blobs.
+func (b *builder) reapply(ctx context.Context, lock *rootfs.Lock, it *dag.Item) (bool, error) {
+	if !it.Step.ChangesRoot() {
+		return false, nil
+	}
+	overlaps, err := lock.Overlaps(it.Key)
+	if err != nil || !overlaps {
+		return false, err
+	}
+	if b.r.Store != nil {
+		found, err := b.r.Store.Find(ctx, it.Step.Layer.Name, []key.Key{it.Key})
+		if d, ok := found[it.Key]; ok && err == nil {
+			file, err := b.fetchBlob(ctx, d)
+			if err == nil {
+				b.setBlob(it.Step, &blob{desc: d, file: file})
+				return true, nil
+			}
+		}
+	}
+	b.r.warn("%s: a step before it changed the same files, and its own snapshot is in no store: the files are now as that step has them", it.Step.Pos())
+	return false, ctx.Err()
+}
+
+// complete lists the layers that are whole in the stores, with all their steps.
+func (b *builder) complete(ctx context.Context) {
+	if b.r.Store == nil || !b.r.Push {
+		return
+	}
+	applied := make(map[key.Key]rootfs.Applied)
+	for _, l := range b.sv.state.Layers {
+		for _, a := range l.Steps {
+			applied[a.Key] = a
+		}
+	}
+	for _, pl := range b.sv.plan.Layers {
+		m := cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.platform, Created: time.Now().UTC()}
+		fresh := false
+		for _, it := range pl.Items {
+			if !it.Step.ChangesRoot() {
+				continue
+			}
+			if bl := b.blobs[it.Step]; bl != nil {
+				fresh = fresh || it.State != dag.Present
+				m.Steps = append(m.Steps, bl.desc)
+				continue
+			}
+			a := applied[it.Key]
+			m.Steps = append(m.Steps, cache.Descriptor{
+				Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, DiffID: a.DiffID,
+				Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
+			})
+		}
+		if !fresh {
+			continue
+		}
+		// A store that lost a step of it, or never had it, lists no layer.
+		if err := b.r.Store.Complete(ctx, m); err != nil && !errors.Is(err, cache.ErrNotCached) && ctx.Err() == nil {
+			b.r.StoreFailed(b.r.Store.Name(), err)
+		}
+	}
+}
+
+func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item, incomplete *[]error) error {
+	s := it.Step
+	applied := rootfs.Applied{
+		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
+		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
+	}
+	var changes snapshot.Changes = nothing
+	if s.ChangesRoot() {
+		bl := b.blobs[s]
+		applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
+		applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
+		changes = snapshot.Read(bl.reader())
+	}
+	res, err := lock.Apply(ctx, applied, changes)
+	for _, p := range res.Problems {
+		*incomplete = append(*incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: apply %s: %w", ErrRoot, s.Pos(), it.Key.Short(), err)
+	}
+	b.r.emit(Event{Kind: EventApplied, Step: s, Entries: res.Entries, Bytes: res.Bytes})
+	return nil
+}
+
+// joinLines joins errors, one a line, indented; more than twenty are cut short.
+func joinLines(errs []error) error {
+	const most = 20
+	more := len(errs) - most
+	if more > 0 {
+		errs = errs[:most:most]
+		errs = append(errs, fmt.Errorf("and %d more", more))
+	}
+	return &lines{errs}
+}
+
+type lines struct{ errs []error }
+
+func (l *lines) Unwrap() []error { return l.errs }
+
+func (l *lines) Error() string {
+	texts := make([]string, len(l.errs))
+	for i, err := range l.errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "\n  ")
+}
+
+// AllProblems completes the problems of loading by those that show only once
+// the files that could be read are put together, so that a user sees all that
+// is wrong in one go.
+func (r *Request) AllProblems(err error) error {
+	var ps, more frontend.Problems
+	if !errors.As(err, &ps) || len(r.Files) == 0 {
+		return err
+	}
+	_, gerr := r.graph()
+	if errors.As(gerr, &more) {
+		ps = append(ps, more...)
+	}
+	return ps.Sorted()
+}
+
+// failures remembers which stores failed; each is told once.
+type failures struct {
+	mu   sync.Mutex
+	errs map[string]error
+}
+
+// StoreFailed is told when a store fails; it warns once for each store.
+func (r *Request) StoreFailed(store string, err error) {
+	r.failed.mu.Lock()
+	_, told := r.failed.errs[store]
+	if !told {
+		if r.failed.errs == nil {
+			r.failed.errs = make(map[string]error)
+		}
+		r.failed.errs[store] = err
+	}
+	r.failed.mu.Unlock()
+	if !told {
+		r.warn("store %s: %v", store, err)
+	}
+}
+
+// storeErr returns that a store failed, or nil.
+func (r *Request) storeErr() error {
+	r.failed.mu.Lock()
+	defer r.failed.mu.Unlock()
+	for store, err := range r.failed.errs {
+		return fmt.Errorf("%w: %s: %w", ErrStore, store, err)
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package source
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// archiveKind is how an archive is read.
+type archiveKind uint8
+
+const (
+	notAnArchive archiveKind = iota
+	tarArchive
+	tarGzip
+	tarXz
+	tarBzip2
+	tarZstd
+	zipArchive
+)
+
+var magics = []struct {
+	magic string
+	kind  archiveKind
+}{
+	{"\x1f\x8b", tarGzip},
+	{"\xfd7zXZ\x00", tarXz},
+	{"BZh", tarBzip2},
+	{"\x28\xb5\x2f\xfd", tarZstd},
+	{"PK\x03\x04", zipArchive},
+	{"PK\x05\x06", zipArchive}, // an empty one
+}
+
+// detect tells the kind by the first bytes, never by a name. A compressed file
+// is an archive only if a tar is inside.
+func detect(r io.ReaderAt, size int64) (archiveKind, error) {
+	head := make([]byte, 512)
+	n, err := r.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return notAnArchive, err
+	}
+	head = head[:n]
+	for _, m := range magics {
+		if !bytes.HasPrefix(head, []byte(m.magic)) {
+			continue
+		}
+		if m.kind == zipArchive {
+			return zipArchive, nil
+		}
+		inner, err := m.kind.decompress(io.NewSectionReader(r, 0, size))
+		if err != nil {
+			return notAnArchive, nil // it only began like one
+		}
+		defer inner.Close()
+		block := make([]byte, 512)
+		if _, err := io.ReadFull(inner, block); err == nil && isTarHeader(block) {
+			return m.kind, nil
+		}
+		return notAnArchive, nil
+	}
+	if isTarHeader(head) {
+		return tarArchive, nil
+	}
+	return notAnArchive, nil
+}
+
+// isTarHeader reports whether a block is the header of a tar's first member.
+// The checksum tells, and not "ustar" at 257, which an old v7 tar lacks.
+func isTarHeader(b []byte) bool {
+	if len(b) < 512 || b[0] == 0 {
+		return false
+	}
+	const from, to = 148, 156 // the checksum, which counts itself as blanks
+	var unsigned, signed int64
+	for i, c := range b[:512] {
+		if i >= from && i < to {
+			c = ' '
+		}
+		unsigned += int64(c)
+		signed += int64(int8(c)) // as some old tars sum up
+	}
+	var sum int64
+	field := bytes.Trim(b[from:to], " \x00")
+	if len(field) == 0 {
+		return false
+	}
+	for _, c := range field {
+		if c < '0' || c > '7' {
+			return false
+		}
+		sum = sum<<3 | int64(c-'0')
+	}
+	return sum == unsigned || sum == signed
+}
+
+// usedAsZip reports whether a URL names a format that is a zip inside, but used
+// as the one file that it is.
+func usedAsZip(source string) bool {
+	u, err := url.Parse(source)
+	if err != nil {
+		return false
+	}
+	switch strings.ToLower(path.Ext(u.Path)) {
+	case ".jar", ".war", ".ear", ".aar", ".apk", ".xpi", ".vsix", ".crx", // programs
+		".whl", ".egg", ".nupkg", // packages, which their managers unpack
+		".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", // documents
+		".npz", ".pt", ".pth", ".keras": // arrays and models
+		return true
+	}
+	return false
+}
+
+// decompress returns the tar stream of a kind of tar.
+func (k archiveKind) decompress(r io.Reader) (io.ReadCloser, error) {
+	r = bufio.NewReaderSize(r, 256<<10)
+	switch k {
+	case tarArchive:
+		return io.NopCloser(r), nil
+	case tarGzip:
+		return gzip.NewReader(r)
+	case tarXz:
+		x, err := xz.NewReader(r)
+		return io.NopCloser(x), err
+	case tarBzip2:
+		return io.NopCloser(bzip2.NewReader(r)), nil
+	case tarZstd:
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	panic("source: no tar")
+}
+
+// An archive is a download that is unpacked.
+type archive struct {
+	name string // for errors
+	kind archiveKind
+	open func() (blob, error)
+}
+
+// A member is one entry of an archive, not yet judged.
+type member struct {
+	name    string        // as the archive has it
+	kind    snapshot.Kind // Dir, File, Symlink or Link
+	mode    uint32
+	size    int64
+	modTime time.Time
+	target  string
+	open    func() (io.ReadCloser, error) // of a File; good until the next member
+}
+
+// members yields all members in the archive's order, which is the same each
+// time. Memory is that of one member, and for zip that of the directory.
+func (a *archive) members(ctx context.Context) iter.Seq2[member, error] {
+	return func(yield func(member, error) bool) {
+		b, err := a.open()
+		if err != nil {
+			yield(member{}, err)
+			return
+		}
+		defer b.Close()
+		inner := tarMembers(ctx, a.kind, b)
+		if a.kind == zipArchive {
+			inner = zipMembers(ctx, b)
+		}
+		for m, err := range inner {
+			if err != nil {
+				err = fmt.Errorf("%s: %w", a.name, err)
+			}
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func tarMembers(ctx context.Context, kind archiveKind, b blob) iter.Seq2[member, error] {
+	return func(yield func(member, error) bool) {
+		stream, err := kind.decompress(io.NewSectionReader(b, 0, b.size))
+		if err != nil {
+			yield(member{}, err)
+			return
+		}
+		defer stream.Close()
+		// Next skips content within one call, and may have a terabyte of zeros
+		// to skip.
+		tr := tar.NewReader(&interruptible{ctx, stream})
+		for {
+			h, err := tr.Next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are judged by cleanName
+				yield(member{}, notEOF(err))
+				return
+			}
+			m := member{
+				name: h.Name, size: h.Size, modTime: memberTime(h.ModTime),
+				mode: uint32(h.Mode) & 0o7777, target: h.Linkname,
+			}
+			switch h.Typeflag {
+			case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse:
+				m.kind = snapshot.File
+				m.open = func() (io.ReadCloser, error) { return io.NopCloser(tr), nil }
+			case tar.TypeDir:
+				m.kind = snapshot.Dir
+			case tar.TypeSymlink:
+				m.kind = snapshot.Symlink
+			case tar.TypeLink:
+				m.kind = snapshot.Link
+			case tar.TypeXGlobalHeader, 'V': // a commit in a comment; a volume's label
+				continue
+			case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+				yield(member{}, fmt.Errorf("%q is a device or a pipe, which FETCH does not make", h.Name))
+				return
+			default:
+				yield(member{}, fmt.Errorf("%q: unknown type %q", h.Name, h.Typeflag))
+				return
+			}
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// notEOF is for places where the end of a stream is a cut.
+func notEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// memberTime returns t in whole seconds, and epoch for what is no time that a
+// file can have: zip's zero, or one out of bounds (a tar may claim any).
+func memberTime(t time.Time) time.Time {
+	s := t.Unix()
+	if t.IsZero() || s < 0 || s >= 1<<33 {
+		return epoch
+	}
+	return time.Unix(s, 0).UTC()
+}
+
+// interruptible ends a stream when its context does.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if err := canceled(i.ctx); err != nil {
+		return 0, err
+	}
+	return i.r.Read(p)
+}

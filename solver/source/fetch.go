@@ -1,0 +1,324 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend"
+)
+
+// origin is where a FETCH gets its bytes.
+type origin uint8
+
+const (
+	fromURL origin = iota
+	fromGitHub
+)
+
+// originOf tells the kind of a source, and refuses those that there are not.
+func originOf(source string) (origin, error) {
+	scheme, _, _ := strings.Cut(source, ":")
+	switch strings.ToLower(scheme) {
+	case "http", "https":
+		return fromURL, nil
+	case "github":
+		return fromGitHub, nil
+	}
+	return 0, &Fault{
+		Message: fmt.Sprintf("source %q is neither a URL nor github:owner/repo", transfer.Redact(source)),
+		Hint:    "local files are for COPY",
+	}
+}
+
+// Fetch resolves the source of a FETCH. With --checksum that takes no request.
+// A plain URL is downloaded and hashed, and kept where Downloads keeps anything.
+func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
+	from, err := originOf(f.Source)
+	if err != nil {
+		return Pin{}, err
+	}
+	switch from {
+	case fromGitHub:
+		return Pin{}, errGitHub
+	default:
+		if f.Checksum == "" {
+			return r.request(ctx, f.Source)
+		}
+		if err := checkChecksum(f); err != nil {
+			return Pin{}, err
+		}
+		return Pin{Digest: f.Checksum}, nil
+	}
+}
+
+// errGitHub stands where a ref is resolved to a commit.
+var errGitHub = &Fault{
+	Message: "FETCH from GitHub is not here yet",
+	Hint:    "name the archive's URL: --strip=1 https://github.com/OWNER/REPO/archive/REF.tar.gz",
+}
+
+func checkChecksum(f *frontend.Fetch) error {
+	if err := f.Checksum.Validate(); err != nil || f.Checksum.Algorithm() != digest.SHA256 {
+		return faultf("--checksum=%s: want sha256: and 64 hex digits", f.Checksum)
+	}
+	return nil
+}
+
+// request downloads a URL, once.
+func (r *Resolver) request(ctx context.Context, source string) (Pin, error) {
+	return once(&r.mu, &r.urls, source, func() (Pin, error) { return r.download(ctx, source, true) })
+}
+
+// download downloads a URL. Where reuse is true and its server says that the
+// kept bytes are still current, those are taken.
+func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin, error) {
+	var opt transfer.GetOptions
+	if r.Progress != nil {
+		shown := transfer.Redact(source)
+		opt.Progress = func(n int64) { r.Progress(shown, n) }
+	}
+	var last answer
+	if reuse {
+		if a, ok := r.Downloads.recall(source); ok {
+			last = a
+			opt.ETag, opt.LastModified = a.ETag, a.LastModified
+		}
+	}
+	if r.Downloads == nil || r.Downloads.ReadOnly {
+		res, err := r.Client.Get(ctx, source, nothing{}, opt)
+		if errors.Is(err, transfer.ErrNotModified) {
+			return Pin{Digest: last.Digest, Size: last.Size}, nil
+		}
+		if err != nil {
+			return Pin{}, err
+		}
+		return Pin{Digest: res.Digest, Size: res.Size}, nil
+	}
+	p, err := r.Downloads.newPart()
+	if err != nil {
+		return Pin{}, err
+	}
+	res, err := r.Client.Get(ctx, source, p, opt)
+	if err != nil {
+		p.drop()
+		if errors.Is(err, transfer.ErrNotModified) {
+			return Pin{Digest: last.Digest, Size: last.Size}, nil
+		}
+		return Pin{}, err
+	}
+	if err := p.keep(res.Digest); err != nil {
+		return Pin{}, err
+	}
+	r.Downloads.remember(source, answer{
+		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
+	})
+	return Pin{Digest: res.Digest, Size: res.Size}, nil
+}
+
+// bring sees to it that Downloads has the bytes of a pin, verified.
+func (r *Resolver) bring(ctx context.Context, f *frontend.Fetch, want digest.Digest) error {
+	if r.Downloads == nil || r.Downloads.ReadOnly {
+		return errors.New("no folder to keep downloads in")
+	}
+	kept := func() (bool, error) {
+		file, err := r.Downloads.open(want)
+		if errors.Is(err, errNotKept) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, file.Close()
+	}
+	if ok, err := kept(); ok || err != nil {
+		return err
+	}
+	pin, err := r.request(ctx, f.Source)
+	if err != nil {
+		return err
+	}
+	if pin.Digest == want {
+		if ok, err := kept(); ok || err != nil {
+			return err
+		}
+		// It was resolved to kept bytes that turn out to be corrupt, or that
+		// another process has pruned since.
+		if pin, err = r.download(ctx, f.Source, false); err != nil {
+			return err
+		}
+	}
+	if pin.Digest != want {
+		return mismatch(f, want, pin.Digest)
+	}
+	return nil
+}
+
+// mismatch says that a URL gave other bytes than those asked for.
+func mismatch(f *frontend.Fetch, want, got digest.Digest) error {
+	shown := transfer.Redact(f.Source)
+	fault := &Fault{
+		Message: "checksum mismatch for " + shown,
+		Detail:  fmt.Sprintf("want %s  got %s   nothing was written to %s", want, got, f.Dest),
+		Err:     &transfer.ChecksumError{URL: shown, Want: want, Got: got},
+	}
+	if f.Checksum == "" {
+		fault.Message = shown + " changed since it was resolved"
+		fault.Hint = "run the command again; --checksum names the version that is wanted"
+	} else if f.Pos.Line > 0 {
+		fault.Hint = fmt.Sprintf("if the file was meant to change, put the new checksum into line %d", f.Pos.Line)
+	}
+	return fault
+}
+
+// FetchChanges returns the entries that a FETCH brings, given its pin. It
+// downloads what Downloads doesn't have, and reads an archive's headers once, so
+// that what is wrong with it is known before the first entry is asked for. The
+// stream may be read several times.
+//
+// Dest is a folder that is made if missing. An archive is unpacked there: owner
+// 0:0 unless --chown is given, since archives carry the numbers of whoever made
+// them; modes and times (in whole seconds) as the archive has them; extended
+// attributes are left out. --chmod goes for files, and for folders with the right
+// to enter where there is one to read. Folders are implied: one that stands there
+// already, or a symlink to one, is kept as it is. A hard link whose target --strip
+// drops becomes the file itself. Anything but an archive is stored as a file with
+// mode 0644 or --chmod, of 1980-01-01, named by the URL's last path part.
+func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
+	from, err := originOf(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	if from == fromGitHub {
+		return nil, errGitHub
+	}
+	if f.Checksum != "" {
+		if err := checkChecksum(f); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("pin of %s: %w", transfer.Redact(f.Source), err)
+	}
+	by, err := r.style(f.Owner)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.bring(ctx, f, p.Digest); err != nil {
+		return nil, err
+	}
+	open := func() (blob, error) { return r.openBlob(p.Digest) }
+	b, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	shown := transfer.Redact(f.Source)
+	kind := notAnArchive
+	if f.Extract != frontend.ExtractFalse {
+		if kind, err = detect(b, b.size); err != nil {
+			return nil, fmt.Errorf("%s: %w", shown, err)
+		}
+		if kind == notAnArchive && f.Extract == frontend.ExtractTrue {
+			return nil, &Fault{
+				Message: shown + " is not an archive",
+				Hint:    "without --extract=true it is stored as it is",
+			}
+		}
+		if kind == zipArchive && f.Extract != frontend.ExtractTrue && usedAsZip(f.Source) {
+			kind = notAnArchive
+		}
+	}
+	dest := entryPath(f.Dest)
+	if kind == notAnArchive {
+		name, err := fileName(f.Source)
+		if err != nil {
+			return nil, err
+		}
+		return storeFile(dest, name, b.size, by, func() (io.ReadCloser, error) {
+			b, err := open()
+			if err != nil {
+				return nil, err
+			}
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.NewSectionReader(b, 0, b.size), b}, nil
+		}), nil
+	}
+	a := &archive{name: shown, kind: kind, open: open}
+	l, err := a.layout(ctx, f.Strip)
+	if err != nil {
+		return nil, err
+	}
+	return a.unpack(ctx, l, dest, by), nil
+}
+
+// blob is an open download.
+type blob struct {
+	io.ReaderAt
+	io.Closer
+	size int64
+}
+
+func (r *Resolver) openBlob(dg digest.Digest) (blob, error) {
+	f, err := r.Downloads.open(dg)
+	if err != nil {
+		return blob{}, fmt.Errorf("download %s: %w", dg, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return blob{}, err
+	}
+	return blob{f, f, info.Size()}, nil
+}
+
+// storeFile is a download as a file of its own.
+func storeFile(dest, name string, size int64, by style, open func() (io.ReadCloser, error)) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		if dest != "" && !yield(impliedDir(dest, by), nil) {
+			return
+		}
+		e := &snapshot.Entry{
+			Path: path.Join(dest, name), Kind: snapshot.File,
+			Mode: 0o644, Size: size, ModTime: epoch, Open: open,
+		}
+		by.apply(e)
+		yield(e, nil)
+	}
+}
+
+// fileName returns the name under which the file of a URL is stored.
+func fileName(source string) (string, error) {
+	u, err := url.Parse(source)
+	if err != nil {
+		return "", faultf("malformed URL %s", transfer.Redact(source))
+	}
+	escaped := u.EscapedPath()
+	name, err := url.PathUnescape(escaped[strings.LastIndexByte(escaped, '/')+1:])
+	if err != nil {
+		return "", faultf("malformed URL %s", transfer.Redact(source))
+	}
+	if name == "" {
+		return "", &Fault{
+			Message: transfer.Redact(source) + " has no file name",
+			Hint:    "give a URL whose path ends in the name that the file shall have",
+		}
+	}
+	if name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return "", &Fault{
+			Message: fmt.Sprintf("%s: %q is no file name", transfer.Redact(source), name),
+			Hint:    "give a URL whose path ends in the name that the file shall have",
+		}
+	}
+	return name, nil
+}

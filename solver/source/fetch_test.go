@@ -1,0 +1,870 @@
+package source
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"github.com/ulikunitz/xz"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend"
+)
+
+// site is a server of files by path that counts requests.
+type site struct {
+	*httptest.Server
+	mu       sync.Mutex
+	files    map[string][]byte
+	requests atomic.Int32
+	sent     atomic.Int32 // answers with content
+}
+
+func newSite(t testing.TB, files map[string][]byte) *site {
+	s := &site{files: files}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		s.mu.Lock()
+		b, ok := s.files[r.URL.Path]
+		s.mu.Unlock()
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		tag := `"` + digest.FromBytes(b).Encoded() + `"`
+		if r.Header.Get("If-None-Match") != tag {
+			s.sent.Add(1)
+		}
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *site) put(name string, b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = b
+}
+
+func newResolver(t testing.TB) *Resolver {
+	tr := transfer.NewTransport()
+	tr.Proxy = nil
+	t.Cleanup(tr.CloseIdleConnections)
+	return &Resolver{
+		Client:    transfer.New(transfer.Options{Transport: tr, Retries: -1, Patience: -1}),
+		Downloads: &Downloads{Dir: filepath.Join(t.TempDir(), "downloads")},
+	}
+}
+
+// text writes a stream as text, a line per entry, and checks the rules of
+// snapshot.Entry on the way.
+func text(t testing.TB, changes snapshot.Changes) (string, error) {
+	t.Helper()
+	var b strings.Builder
+	seen := map[string]snapshot.Kind{}
+	for e, err := range changes {
+		if err != nil {
+			return b.String(), err
+		}
+		if _, ok := seen[e.Path]; ok {
+			t.Errorf("%q comes twice", e.Path)
+		}
+		if e.Path != path.Clean(e.Path) || e.Path == "." || path.IsAbs(e.Path) || strings.HasPrefix(e.Path, "..") {
+			t.Errorf("%q is no path of an entry", e.Path)
+		}
+		for up := path.Dir(e.Path); up != "."; up = path.Dir(up) {
+			if k, ok := seen[up]; ok && k != snapshot.Dir {
+				t.Errorf("%q lies below %q, which is no folder", e.Path, up)
+			}
+		}
+		seen[e.Path] = e.Kind
+		own := ""
+		if e.UID != 0 || e.GID != 0 {
+			own = fmt.Sprintf(" %d:%d", e.UID, e.GID)
+		}
+		when := ""
+		if e.ModTime != epoch {
+			when = " @" + fmt.Sprint(e.ModTime.Unix())
+		}
+		switch e.Kind {
+		case snapshot.Dir:
+			if !e.Implied {
+				t.Errorf("%q is not implied", e.Path)
+			}
+			fmt.Fprintf(&b, "d %04o%s %s%s\n", e.Mode, own, e.Path, when)
+		case snapshot.Symlink:
+			fmt.Fprintf(&b, "l%s %s -> %s%s\n", own, e.Path, e.Target, when)
+		case snapshot.Link:
+			if seen[e.Target] != snapshot.File {
+				t.Errorf("%q links to %q, which is no file before it", e.Path, e.Target)
+			}
+			fmt.Fprintf(&b, "h %s => %s\n", e.Path, e.Target)
+		case snapshot.File:
+			rc, err := e.Open()
+			if err != nil {
+				return b.String(), err
+			}
+			content := make([]byte, e.Size)
+			_, err = io.ReadFull(rc, content) // by size, as a packer reads
+			rc.Close()
+			if err != nil {
+				return b.String(), err
+			}
+			fmt.Fprintf(&b, "f %04o%s %s %q%s\n", e.Mode, own, e.Path, content, when)
+		}
+	}
+	return b.String(), nil
+}
+
+func want(s string) string {
+	var out []string
+	for _, l := range strings.Split(strings.TrimSpace(s), "\n") {
+		if l = strings.TrimSpace(l); l != "" {
+			out = append(out, l)
+		}
+	}
+	return strings.Join(out, "\n") + "\n"
+}
+
+// tarOf makes a tar of lines: "d 0755 name", "f 0644 name content",
+// "l name target", "h name target", and other types by their letter.
+func tarOf(lines ...string) []byte {
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for _, l := range lines {
+		f := strings.SplitN(l, " ", 4)
+		h := &tar.Header{ModTime: time.Unix(1e9, 0), Uid: 1234, Gid: 1234, Uname: "builder", Mode: 0o644}
+		content := ""
+		switch f[0] {
+		case "d", "f":
+			fmt.Sscanf(f[1], "%o", &h.Mode)
+			h.Name, h.Typeflag = f[2], tar.TypeDir
+			if f[0] == "f" {
+				h.Typeflag, content = tar.TypeReg, f[3]
+				h.Size = int64(len(content))
+			}
+		case "l", "h":
+			h.Name, h.Linkname, h.Typeflag = f[1], f[2], tar.TypeSymlink
+			if f[0] == "h" {
+				h.Typeflag = tar.TypeLink
+			}
+		case "g":
+			h = &tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "commit"}}
+		default:
+			h.Name, h.Typeflag = f[1], f[0][0]
+		}
+		if err := tw.WriteHeader(h); err != nil {
+			panic(err)
+		}
+		io.WriteString(tw, content)
+	}
+	tw.Close()
+	return b.Bytes()
+}
+
+func compressed(kind archiveKind, b []byte) []byte {
+	var out bytes.Buffer
+	var w io.WriteCloser
+	switch kind {
+	case tarGzip:
+		w = gzip.NewWriter(&out)
+	case tarXz:
+		w, _ = xz.NewWriter(&out)
+	case tarZstd:
+		w, _ = zstd.NewWriter(&out)
+	}
+	w.Write(b)
+	w.Close()
+	return out.Bytes()
+}
+
+// bzipped is `d 0755 d` and `f 0644 d/f hello` as tar.bz2: the standard library
+// has no writer for it.
+const bzipped = `QlpoOTFBWSZTWfb2W8EAAI57gMmAAAhAAN+AAANnRJ4ACAggAHISlNNGgDQaZNqeoJJTymjKbRM0TINO+Ma0UJAdSSQiMvZo9AxMnuMBCGEy9GjgnGEQMBbeAHGNrV3LqtMvKXvaRIiZOBxhagpJq+OqoowwxmIgfi7kinChIe3st4I=`
+
+func zipOf(t testing.TB, members func(add func(h zip.FileHeader, content string))) []byte {
+	var b bytes.Buffer
+	zw := zip.NewWriter(&b)
+	members(func(h zip.FileHeader, content string) {
+		if h.Modified.IsZero() {
+			h.Modified = time.Unix(1e9, 0).UTC()
+		}
+		w, err := zw.CreateHeader(&h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, content)
+	})
+	zw.Close()
+	return b.Bytes()
+}
+
+func simpleZip(t testing.TB) []byte {
+	return zipOf(t, func(add func(zip.FileHeader, string)) {
+		add(zip.FileHeader{Name: "d/", CreatorVersion: zipUnix << 8, ExternalAttrs: 0o40755 << 16}, "")
+		add(zip.FileHeader{Name: "d/f", CreatorVersion: zipUnix << 8, ExternalAttrs: 0o100644 << 16}, "hello")
+	})
+}
+
+func TestArchiveFormats(t *testing.T) {
+	plain := tarOf("d 0755 d", "f 0644 d/f hello")
+	bz, err := base64.StdEncoding.DecodeString(bzipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v7 := asV7(bytes.Clone(plain))
+	const unpacked = `
+		d 0755 opt/x
+		d 0755 opt/x/d @1000000000
+		f 0644 opt/x/d/f "hello" @1000000000`
+	stored := func(name string, b []byte) string {
+		return fmt.Sprintf("d 0755 opt/x\nf 0644 opt/x/%s %q", name, b)
+	}
+	two := append(compressed(tarGzip, plain[:700]), compressed(tarGzip, plain[700:])...)
+	tests := []struct {
+		name    string
+		file    string
+		body    []byte
+		extract frontend.Extract
+		want    string
+		err     string
+	}{
+		{name: "tar", file: "a.tar", body: plain, want: unpacked},
+		{name: "a tar without ustar", file: "a.tar", body: v7, want: unpacked},
+		{name: "gzip", file: "a.tar.gz", body: compressed(tarGzip, plain), want: unpacked},
+		{name: "gzip of two members", file: "a.tgz", body: two, want: unpacked},
+		{name: "xz", file: "a.tar.xz", body: compressed(tarXz, plain), want: unpacked},
+		{name: "bzip2", file: "a.tar.bz2", body: bz, want: unpacked},
+		{name: "zstd", file: "a.tar.zst", body: compressed(tarZstd, plain), want: unpacked},
+		{name: "zip", file: "a.zip", body: simpleZip(t), want: unpacked},
+		{name: "the name doesn't matter", file: "download", body: compressed(tarGzip, plain), want: unpacked},
+		{name: "nor a wrong one", file: "a.zip", body: compressed(tarXz, plain), want: unpacked},
+		{name: "an archive may be kept", file: "a.tar", body: plain[:1024], extract: "false", want: stored("a.tar", plain[:1024])},
+		{name: "a gzip that is no tar", file: "a.gz", body: compressed(tarGzip, []byte("hello")), want: stored("a.gz", compressed(tarGzip, []byte("hello")))},
+		{name: "a name is no archive", file: "a.tar.gz", body: []byte("hello"), want: stored("a.tar.gz", []byte("hello"))},
+		{name: "an empty file", file: "a.tar.gz", body: nil, want: stored("a.tar.gz", nil)},
+		{name: "a broken gzip is stored", file: "a.gz", body: []byte("\x1f\x8b!"), want: stored("a.gz", []byte("\x1f\x8b!"))},
+		{name: "a wheel is a file", file: "a.whl", body: simpleZip(t), want: stored("a.whl", simpleZip(t))},
+		{name: "unless told otherwise", file: "a.whl", body: simpleZip(t), extract: "true", want: unpacked},
+		{name: "what must be an archive and is none", file: "a.gz", body: []byte("hello"), extract: "true", err: "is not an archive"},
+		{name: "a cut archive", file: "a.tar.gz", body: compressed(tarGzip, plain[:1026]), err: "unexpected EOF"},
+		{name: "a corrupt zip", file: "a.zip", body: simpleZip(t)[:50], err: "zip: not a valid zip file"},
+		{name: "percent-encoded", file: "a%20b+c", body: []byte("x"), want: stored("a b+c", []byte("x"))},
+		{name: "a slash in the name", file: "a%2Fb", body: []byte("x"), err: "is no file name"},
+		{name: "dots as a name", file: "%2E%2E", body: []byte("x"), err: "is no file name"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, map[string][]byte{})
+			u, err := url.Parse(s.URL + "/dir/" + tt.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.put(u.Path, tt.body)
+			r := newResolver(t)
+			f := &frontend.Fetch{Source: s.URL + "/dir/" + tt.file + "?q=1/2", Dest: "/opt/x", Extract: tt.extract}
+			check(t, r, f, tt.want, tt.err)
+			if n := s.requests.Load(); n != 1 {
+				t.Errorf("%d requests, want 1", n)
+			}
+		})
+	}
+	t.Run("no name", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/": []byte("x"), "/d/": []byte("x")})
+		for _, u := range []string{s.URL, s.URL + "/", s.URL + "/d/?name=x"} {
+			check(t, newResolver(t), &frontend.Fetch{Source: u, Dest: "/opt/x"}, "", "has no file name")
+		}
+	})
+}
+
+// check fetches f and compares what it brings, or its error. The stream is read
+// twice: it must give the same.
+func check(t *testing.T, r *Resolver, f *frontend.Fetch, wanted, wantErr string) {
+	t.Helper()
+	ctx := t.Context()
+	pin, err := r.Fetch(ctx, f)
+	var changes snapshot.Changes
+	if err == nil {
+		changes, err = r.FetchChanges(ctx, f, pin)
+	}
+	var got string
+	if err == nil {
+		got, err = text(t, changes)
+	}
+	if wantErr != "" {
+		if err == nil || !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("error = %v, want %q\n%s", err, wantErr, got)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want(wanted) {
+		t.Errorf("got\n%swant\n%s", got, want(wanted))
+	}
+	if again, err := text(t, changes); err != nil || again != got {
+		t.Errorf("read again: %v\n%s", err, again)
+	}
+}
+
+// asV7 turns the headers of a small tar into those of the first tars.
+func asV7(b []byte) []byte {
+	for at := 0; at+512 <= len(b); at += 512 {
+		h := b[at : at+512]
+		if string(h[257:262]) != "ustar" {
+			continue
+		}
+		clear(h[257:])
+		if h[156] == '0' {
+			h[156] = 0
+		}
+		copy(h[148:156], "        ")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	}
+	return b
+}
+
+func TestUnpacking(t *testing.T) {
+	chmod := func(m uint32) *uint32 { return &m }
+	tests := []struct {
+		name  string
+		tar   []string
+		strip int
+		owner frontend.Ownership
+		dest  string // "/" unless given
+		want  string
+		err   string
+	}{
+		{
+			name: "folders that the archive leaves out are implied",
+			tar:  []string{"f 0755 a/b/c x"},
+			want: `
+				d 0755 a
+				d 0755 a/b
+				f 0755 a/b/c "x" @1000000000`,
+		},
+		{
+			name: "a folder that comes after what it holds",
+			tar:  []string{"f 0644 a/b x", "d 0700 a"},
+			want: `
+				d 0700 a @1000000000
+				f 0644 a/b "x" @1000000000`,
+		},
+		{
+			name: "of two of a name, the later",
+			tar:  []string{"f 0644 a old", "f 0644 b x", "f 0600 a new", "d 0700 d", "d 0711 d"},
+			want: `
+				f 0644 b "x" @1000000000
+				f 0600 a "new" @1000000000
+				d 0711 d @1000000000`,
+		},
+		{
+			name: "the archive's top is dest",
+			dest: "/opt/x",
+			tar:  []string{"d 0700 ./", "f 0644 ./a x", "f 0644 b//./c x"},
+			want: `
+				d 0755 opt/x
+				f 0644 opt/x/a "x" @1000000000
+				d 0755 opt/x/b
+				f 0644 opt/x/b/c "x" @1000000000`,
+		},
+		{
+			name: "strip", strip: 1, dest: "/opt/x",
+			tar: []string{"g", "d 0755 top", "f 0644 README x", "f 0644 top/a x", "h top/b top/a", "l top/c a"},
+			want: `
+				d 0755 opt/x
+				f 0644 opt/x/a "x" @1000000000
+				h opt/x/b => opt/x/a
+				l opt/x/c -> a @1000000000`,
+		},
+		{
+			name: "strip all", strip: 5, dest: "/opt/x",
+			tar:  []string{"f 0644 a/b x"},
+			want: `d 0755 opt/x`,
+		},
+		{
+			name: "a link to what strip drops is the file", strip: 1,
+			tar: []string{"f 0640 a x", "h d/b a", "h d/c a"},
+			want: `
+				f 0640 b "x" @1000000000
+				h c => b`,
+		},
+		{
+			name: "a link keeps what a later member replaces",
+			tar:  []string{"f 0644 a old", "h b a", "f 0644 a new"},
+			want: `
+				f 0644 b "old" @1000000000
+				f 0644 a "new" @1000000000`,
+		},
+		{
+			name: "a link to a link, and to a symlink",
+			tar:  []string{"f 0644 a x", "h b a", "h c b", "l s a", "h z s"},
+			want: `
+				f 0644 a "x" @1000000000
+				h b => a
+				h c => a
+				l s -> a @1000000000
+				l z -> a @1000000000`,
+		},
+		{name: "a link to nothing", tar: []string{"h b a"}, err: `"b": hard link to "a", which is not before it`},
+		{name: "a link to what comes later", tar: []string{"h b a", "f 0644 a x"}, err: "not before it"},
+		{name: "a link to a folder", tar: []string{"d 0755 a", "h b a"}, err: `hard link to the folder "a"`},
+		{name: "a link out of the archive", tar: []string{"h b ../../etc/shadow"}, err: "leaves the archive's folder"},
+		{name: "a link to an absolute name", tar: []string{"h b /etc/shadow"}, err: "is an absolute name"},
+		{name: "dots", tar: []string{"f 0644 ../a x"}, err: `"../a" leaves the archive's folder`},
+		{name: "dots further in", tar: []string{"f 0644 a/../../b x"}, err: `"a/../../b" leaves the archive's folder`},
+		{name: "dots that strip would drop", strip: 1, tar: []string{"f 0644 ../a x"}, err: "leaves the archive's folder"},
+		{name: "dots that stay inside", tar: []string{"f 0644 a/../b x"}, want: `f 0644 b "x" @1000000000`},
+		{name: "an absolute name", tar: []string{"f 0644 /etc/passwd x"}, err: `"/etc/passwd" is an absolute name`},
+		{name: "a symlink anywhere is text", tar: []string{"l a /etc/passwd", "l b ../../x"}, want: `
+				l a -> /etc/passwd @1000000000
+				l b -> ../../x @1000000000`},
+		{name: "a file through a symlink", tar: []string{"l a /etc", "f 0644 a/passwd x"}, err: `"a/passwd" lies below "a", which is not a folder`},
+		{name: "a file through a symlink that comes later", tar: []string{"f 0644 a/passwd x", "l a /etc"}, err: "is not a folder"},
+		{name: "a file below a file", tar: []string{"f 0644 a x", "f 0644 a/b x"}, err: "is not a folder"},
+		{name: "a symlink that becomes a folder", tar: []string{"l a /etc", "d 0755 a", "f 0644 a/b x"}, want: `
+				d 0755 a @1000000000
+				f 0644 a/b "x" @1000000000`},
+		{name: "a device", tar: []string{"3 null"}, err: `"null" is a device`},
+		{name: "a pipe", tar: []string{"6 pipe"}, err: `"pipe" is a device or a pipe`},
+		{
+			name: "chown and chmod", owner: frontend.Ownership{Chown: "7:8", Chmod: chmod(0o640)}, dest: "/x",
+			tar: []string{"d 0777 d", "f 0755 d/f x", "l d/l f"},
+			want: `
+				d 0755 7:8 x
+				d 0750 7:8 x/d @1000000000
+				f 0640 7:8 x/d/f "x" @1000000000
+				l 7:8 x/d/l -> f @1000000000`,
+		},
+		{name: "setuid stays", tar: []string{"f 4755 su x"}, want: `f 4755 su "x" @1000000000`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSite(t, map[string][]byte{"/a.tar": tarOf(tt.tar...)})
+			dest := tt.dest
+			if dest == "" {
+				dest = "/"
+			}
+			f := &frontend.Fetch{Source: s.URL + "/a.tar", Dest: dest, Strip: tt.strip, Owner: tt.owner, Extract: "true"}
+			check(t, newResolver(t), f, tt.want, tt.err)
+			if tt.err != "" {
+				_, err := newResolver(t).FetchChanges(t.Context(), f, Pin{Digest: digest.FromBytes(tarOf(tt.tar...))})
+				if err == nil || !strings.Contains(err.Error(), s.URL) {
+					t.Errorf("the error doesn't name the archive: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestZip(t *testing.T) {
+	const unix = zipUnix << 8
+	tests := []struct {
+		name string
+		zip  func(add func(zip.FileHeader, string))
+		edit func([]byte) []byte
+		want string
+		err  string
+	}{
+		{
+			name: "without modes, and with backslashes",
+			zip: func(add func(zip.FileHeader, string)) {
+				add(zip.FileHeader{Name: `a\b.txt`}, "x")
+				add(zip.FileHeader{Name: `c/d\e`}, "y")
+				add(zip.FileHeader{Name: `e\`}, "")
+			},
+			want: `
+				d 0755 a
+				f 0644 a/b.txt "x" @1000000000
+				d 0755 c
+				f 0644 c/d\e "y" @1000000000
+				d 0755 e @1000000000`,
+		},
+		{
+			name: "Unix modes, a symlink, a backslash that is one",
+			zip: func(add func(zip.FileHeader, string)) {
+				add(zip.FileHeader{Name: "a", CreatorVersion: unix, ExternalAttrs: 0o104755 << 16, Method: zip.Deflate}, strings.Repeat("x", 20))
+				add(zip.FileHeader{Name: "l", CreatorVersion: unix, ExternalAttrs: 0o120777 << 16}, "a")
+				add(zip.FileHeader{Name: `b\c`, CreatorVersion: unix, ExternalAttrs: 0o600 << 16}, "x")
+				add(zip.FileHeader{Name: "d", CreatorVersion: unix}, "x")
+			},
+			want: `
+				f 4755 a "xxxxxxxxxxxxxxxxxxxx" @1000000000
+				l l -> a @1000000000
+				f 0600 b\c "x" @1000000000
+				f 0644 d "x" @1000000000`,
+		},
+		{
+			name: "dots by backslashes",
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: `..\..\x`}, "x") },
+			err:  "leaves the archive's folder",
+		},
+		{
+			name: "an absolute name",
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "/x"}, "x") },
+			err:  "is an absolute name",
+		},
+		{
+			name: "a zero byte",
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "x\x00y"}, "x") },
+			err:  "holds a zero byte",
+		},
+		{
+			name: "encrypted",
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "x", Flags: encrypted}, "x") },
+			err:  "is encrypted",
+		},
+		{
+			name: "a device",
+			zip: func(add func(zip.FileHeader, string)) {
+				add(zip.FileHeader{Name: "x", CreatorVersion: unix, ExternalAttrs: 0o20666 << 16}, "")
+			},
+			err: "is a device",
+		},
+		{
+			name: "a symlink of a megabyte",
+			zip: func(add func(zip.FileHeader, string)) {
+				add(zip.FileHeader{Name: "x", CreatorVersion: unix, ExternalAttrs: 0o120777 << 16}, strings.Repeat("x", 1<<20))
+			},
+			err: "too long",
+		},
+		{
+			name: "a changed byte is found though no reader asks for the end",
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "x"}, "hello") },
+			edit: func(b []byte) []byte { return bytes.Replace(b, []byte("hello"), []byte("hellO"), 1) },
+			err:  "checksum error",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := zipOf(t, tt.zip)
+			if tt.edit != nil {
+				b = tt.edit(b)
+			}
+			s := newSite(t, map[string][]byte{"/a.zip": b})
+			check(t, newResolver(t), &frontend.Fetch{Source: s.URL + "/a.zip", Dest: "/"}, tt.want, tt.err)
+		})
+	}
+}
+
+func TestStoredFile(t *testing.T) {
+	mode := uint32(0o755)
+	s := newSite(t, map[string][]byte{"/tool": []byte("#!")})
+	for dest, wanted := range map[string]string{
+		"/":              `f 0755 7:7 tool "#!"`,
+		"/usr/local/bin": "d 0755 7:7 usr/local/bin\nf 0755 7:7 usr/local/bin/tool \"#!\"",
+	} {
+		f := &frontend.Fetch{Source: s.URL + "/tool", Dest: dest, Owner: frontend.Ownership{Chown: "7", Chmod: &mode}}
+		check(t, newResolver(t), f, wanted, "")
+	}
+}
+
+func TestRequests(t *testing.T) {
+	hello := []byte("hello")
+	sum := digest.FromBytes(hello)
+	ctx := context.Background()
+
+	t.Run("a URL is requested once, also when asked at the same time", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": hello})
+		r := newResolver(t)
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+				pin, err := r.Fetch(ctx, f)
+				if err != nil || pin != (Pin{Digest: sum, Size: 5}) {
+					t.Errorf("pin %+v, error %v", pin, err)
+				}
+				if _, err := r.FetchChanges(ctx, f, pin); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := s.requests.Load(); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+	t.Run("a checksum takes none, and one for its bytes", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": hello})
+		r := newResolver(t)
+		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/", Checksum: sum}
+		pin, err := r.Fetch(ctx, f)
+		if err != nil || pin.Digest != sum || s.requests.Load() != 0 {
+			t.Fatalf("pin %+v, error %v, %d requests", pin, err, s.requests.Load())
+		}
+		check(t, r, f, `f 0644 a "hello"`, "")
+		if n := s.requests.Load(); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+		// A later session has the bytes.
+		later := newResolver(t)
+		later.Downloads.Dir = r.Downloads.Dir
+		check(t, later, f, `f 0644 a "hello"`, "")
+		if n := s.requests.Load(); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+	t.Run("a checksum that differs", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": []byte("other")})
+		r := newResolver(t)
+		f := &frontend.Fetch{Source: s.URL + "/a?token=hunter2", Dest: "/opt/x", Checksum: sum}
+		f.Pos = frontend.Pos{File: "Containerfile.mojo", Line: 4}
+		f.Word, f.Text = "FETCH", "FETCH ..."
+		_, err := r.FetchChanges(ctx, f, Pin{Digest: sum})
+		var mismatch *transfer.ChecksumError
+		if !errors.As(err, &mismatch) || mismatch.Got != digest.FromString("other") {
+			t.Fatalf("error = %v", err)
+		}
+		var fault *Fault
+		if !errors.As(err, &fault) {
+			t.Fatalf("error = %v", err)
+		}
+		wanted := fmt.Sprintf(`Containerfile.mojo:4: FETCH: checksum mismatch for %s/a?...
+  4 | FETCH ...
+      want %s  got %s   nothing was written to /opt/x
+hint: if the file was meant to change, put the new checksum into line 4`, s.URL, sum, digest.FromString("other"))
+		if got := fault.At(&f.Meta).Error(); got != wanted {
+			t.Errorf("got\n%s\nwant\n%s", got, wanted)
+		}
+	})
+	t.Run("plan keeps nothing", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": hello})
+		r := newResolver(t)
+		r.Downloads = nil
+		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+		pin, err := r.Fetch(ctx, f)
+		if err != nil || pin.Digest != sum {
+			t.Fatalf("pin %+v, error %v", pin, err)
+		}
+		if _, err := r.FetchChanges(ctx, f, pin); err == nil {
+			t.Error("entries without a folder")
+		}
+		ro := newResolver(t)
+		ro.Downloads.ReadOnly = true
+		if _, err := ro.Fetch(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(ro.Downloads.Dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a read-only folder was made: %v", err)
+		}
+	})
+	t.Run("an unchanged URL is not sent again in a later session", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": hello})
+		r := newResolver(t)
+		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+		check(t, r, f, `f 0644 a "hello"`, "")
+		for _, readOnly := range []bool{false, true} {
+			later := newResolver(t)
+			later.Downloads = &Downloads{Dir: r.Downloads.Dir, ReadOnly: readOnly}
+			pin, err := later.Fetch(ctx, f)
+			if err != nil || pin != (Pin{Digest: sum, Size: 5}) {
+				t.Errorf("pin %+v, error %v", pin, err)
+			}
+		}
+		if s.sent.Load() != 1 || s.requests.Load() != 3 {
+			t.Errorf("%d of %d requests were answered with content", s.sent.Load(), s.requests.Load())
+		}
+		s.put("/a", []byte("new"))
+		later := newResolver(t)
+		later.Downloads.Dir = r.Downloads.Dir
+		check(t, later, f, `f 0644 a "new"`, "")
+	})
+	t.Run("kept bytes that rot are fetched again", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": hello})
+		r := newResolver(t)
+		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+		check(t, r, f, `f 0644 a "hello"`, "")
+		if err := os.WriteFile(r.Downloads.path(sum), []byte("hellO"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		later := newResolver(t)
+		later.Downloads.Dir = r.Downloads.Dir
+		check(t, later, f, `f 0644 a "hello"`, "")
+		if s.sent.Load() != 2 {
+			t.Errorf("content was sent %d times", s.sent.Load())
+		}
+	})
+	t.Run("a URL that changed since it was pinned", func(t *testing.T) {
+		s := newSite(t, map[string][]byte{"/a": []byte("new")})
+		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+		_, err := newResolver(t).FetchChanges(ctx, f, Pin{Digest: sum})
+		if err == nil || !strings.Contains(err.Error(), "changed since it was resolved") {
+			t.Errorf("error = %v", err)
+		}
+	})
+	t.Run("an HTTP error leaves nothing behind", func(t *testing.T) {
+		s := newSite(t, nil)
+		r := newResolver(t)
+		_, err := r.Fetch(ctx, &frontend.Fetch{Source: s.URL + "/a", Dest: "/"})
+		var status *transfer.StatusError
+		if !errors.As(err, &status) || status.Code != 404 {
+			t.Errorf("error = %v", err)
+		}
+		list, _ := os.ReadDir(r.Downloads.Dir)
+		if len(list) > 0 {
+			t.Errorf("left %v", list)
+		}
+	})
+	t.Run("sources of other kinds", func(t *testing.T) {
+		r := newResolver(t)
+		for source, wanted := range map[string]string{
+			"github:owner/repo@v1": "FETCH from GitHub is not here yet",
+			"ftp://u:p@host/x":     "neither a URL nor github:",
+			"x.tar.gz":             "neither a URL nor github:",
+		} {
+			f := &frontend.Fetch{Source: source, Dest: "/x"}
+			_, err := r.Fetch(ctx, f)
+			var fault *Fault
+			if !errors.As(err, &fault) || !strings.Contains(err.Error(), wanted) || fault.Hint == "" {
+				t.Errorf("%s: error = %v", source, err)
+			}
+			if _, err := r.FetchChanges(ctx, f, Pin{}); !errors.As(err, &fault) {
+				t.Errorf("%s: error = %v", source, err)
+			}
+		}
+		for _, sum := range []digest.Digest{"sha256:12ab", "md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA512.FromString("")} {
+			if _, err := r.Fetch(ctx, &frontend.Fetch{Source: "https://host/x", Checksum: sum}); err == nil {
+				t.Errorf("checksum %s is accepted", sum)
+			}
+		}
+	})
+}
+
+func TestPrune(t *testing.T) {
+	d := &Downloads{Dir: t.TempDir()}
+	now := time.Now()
+	put := func(content string, age time.Duration) string {
+		p, err := d.newPart()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Write([]byte(content))
+		if err := p.keep(digest.FromString(content)); err != nil {
+			t.Fatal(err)
+		}
+		name := d.path(digest.FromString(content))
+		os.Chtimes(name, now.Add(-age), now.Add(-age))
+		return name
+	}
+	old, older, fresh := put("old", 48*time.Hour), put("older", 72*time.Hour), put("fresh", 0)
+	dead, _ := d.newPart()
+	dead.f.Close()
+	os.Chtimes(dead.f.Name(), now.Add(-48*time.Hour), now.Add(-48*time.Hour))
+	live, _ := d.newPart()
+	defer live.f.Close()
+
+	there := func(name string) bool { _, err := os.Stat(name); return err == nil }
+	if freed, err := d.Prune(8); err != nil || freed != 5 {
+		t.Errorf("freed %d, error %v", freed, err)
+	}
+	if there(older) || !there(old) || !there(fresh) || there(dead.f.Name()) || !there(live.f.Name()) {
+		t.Error("not the longest unused and the dead part were removed")
+	}
+	if _, err := d.Prune(0); err != nil || there(old) || !there(fresh) {
+		t.Errorf("what may be in use was removed, or what isn't kept: %v", err)
+	}
+	if _, err := (&Downloads{Dir: filepath.Join(d.Dir, "none")}).Prune(0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOwners(t *testing.T) {
+	root := fstest.MapFS{
+		"etc/passwd": {Data: []byte("root:x:0:0::/:/bin/sh\nbroken\napp:x:1001:50:::\n")},
+		"etc/group":  {Data: []byte("root:x:0:\nstaff:x:50:app\n")},
+	}
+	for chown, wanted := range map[string]string{
+		"": "0 0", "5": "5 5", "5:6": "5 6", "app": "1001 1001", "app:staff": "1001 50", "7:staff": "7 50", "app:9": "1001 9",
+		"nobody": "user nobody: not in /etc/passwd", "app:none": "group none: not in /etc/group",
+		":5": "want USER or USER:GROUP", "5:": "want USER or USER:GROUP", "99999999999": "not in /etc/passwd",
+	} {
+		r := &Resolver{Owner: Owners(root)}
+		s, err := r.style(frontend.Ownership{Chown: chown})
+		got := fmt.Sprint(s.uid, " ", s.gid)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, wanted) {
+			t.Errorf("--chown=%s: %s, want %s", chown, got, wanted)
+		}
+	}
+	if _, err := (&Resolver{}).style(frontend.Ownership{Chown: "app"}); err == nil {
+		t.Error("a name without names")
+	}
+}
+
+func TestWorkdir(t *testing.T) {
+	got, _ := text(t, WorkdirChanges(&frontend.Workdir{Path: "/a/b"}))
+	if got != "d 0755 a/b\n" {
+		t.Error(got)
+	}
+	if got, _ := text(t, WorkdirChanges(&frontend.Workdir{Path: "/"})); got != "" {
+		t.Error(got)
+	}
+}
+
+// FuzzArchive reads hostile bytes as each kind of archive: it may fail, but not
+// panic, and what it yields obeys the rules of snapshot.Entry.
+func FuzzArchive(f *testing.F) {
+	plain := tarOf("g", "d 0755 d", "f 0644 d/f hello", "h d/h d/f", "l d/l f", "f 0644 d/f again")
+	f.Add(plain, 0)
+	f.Add(asV7(bytes.Clone(plain)), 1)
+	f.Add(compressed(tarGzip, plain), 1)
+	f.Add(compressed(tarZstd, plain), 0)
+	f.Add(compressed(tarXz, plain), 0)
+	f.Add(simpleZip(f), 1)
+	bz, _ := base64.StdEncoding.DecodeString(bzipped)
+	f.Add(bz, 0)
+	f.Fuzz(func(t *testing.T, b []byte, strip int) {
+		kind, err := detect(bytes.NewReader(b), int64(len(b)))
+		if err != nil || kind == notAnArchive {
+			return
+		}
+		a := &archive{name: "fuzz", kind: kind, open: func() (blob, error) {
+			return blob{bytes.NewReader(b), io.NopCloser(nil), int64(len(b))}, nil
+		}}
+		l, err := a.layout(t.Context(), strip&7)
+		if err != nil {
+			return
+		}
+		for e, err := range a.unpack(t.Context(), l, "x", style{}) {
+			if err != nil {
+				return
+			}
+			if e.Kind == snapshot.File && e.Size > 1<<20 {
+				return
+			}
+		}
+		text(t, a.unpack(t.Context(), l, "x", style{}))
+	})
+}

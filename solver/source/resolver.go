@@ -1,0 +1,141 @@
+// Package source resolves what FETCH and COPY name to pins, which are keyed,
+// and yields the entries that they bring.
+//
+// What a source brings is a function of the instruction and its pin, with two
+// questions to the root: the numbers of names in --chown, and whether the dest
+// of a single file is a folder already. The package writes to no root.
+package source
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend"
+)
+
+// A Pin is what a source resolved to: what is keyed. One of Digest and Commit
+// is set.
+type Pin struct {
+	Digest digest.Digest // of the bytes of a URL, or of the files of a COPY
+	Commit string        // of a Git tree
+	Size   int64         // bytes; 0 where a checksum made a request needless
+}
+
+// Resolver resolves the sources of one plan or solve. Its methods are safe for
+// concurrent use, once its fields are set. How many run at a time is the
+// caller's choice.
+//
+// A URL is requested once per Resolver, a folder read once per COPY; what they
+// gave, errors included, stands for as long as the Resolver does.
+type Resolver struct {
+	Client *transfer.Client
+
+	// Downloads keeps what is fetched; nil keeps nothing, and FetchChanges is
+	// then no use.
+	Downloads *Downloads
+
+	// Owner returns the numbers of a user and a group by the root's names.
+	// Either name may be "": its number is then not asked for. nil knows no
+	// names. See Owners.
+	Owner func(user, group string) (uid, gid int, err error)
+
+	// IsDir reports whether the root has a folder, or a link to one, at an
+	// absolute path. COPY of a single file to a dest without a final slash
+	// goes into such a folder, as with Docker; nil: none is there.
+	IsDir func(path string) bool
+
+	// Progress is told of bytes that arrive for a URL (as transfer.Redact
+	// shows it), possibly from several goroutines. nil tells nobody.
+	Progress func(url string, n int64)
+
+	mu     sync.Mutex
+	urls   map[string]func() (Pin, error)
+	copies map[*frontend.Copy]func() (*files, error)
+}
+
+// once returns the result of f for the key's first caller, to all callers.
+// The first caller's context is f's; the callers of one solve share their fate.
+func once[K comparable, V any](mu *sync.Mutex, m *map[K]func() (V, error), k K, f func() (V, error)) (V, error) {
+	mu.Lock()
+	if *m == nil {
+		*m = make(map[K]func() (V, error))
+	}
+	get, ok := (*m)[k]
+	if !ok {
+		get = sync.OnceValues(f)
+		(*m)[k] = get
+	}
+	mu.Unlock()
+	return get()
+}
+
+// epoch is the time of all that has none of its own: the first that FAT, and so
+// zip, can tell. A fixed time packs to the same bytes.
+var epoch = time.Unix(315532800, 0).UTC() // 1980-01-01
+
+// impliedDir is a folder that is made if missing.
+func impliedDir(path string, by style) *snapshot.Entry {
+	return &snapshot.Entry{
+		Path: path, Kind: snapshot.Dir, Implied: true,
+		Mode: 0o755, UID: by.uid, GID: by.gid, ModTime: epoch,
+	}
+}
+
+// WorkdirChanges returns what WORKDIR brings: its folder, if missing.
+func WorkdirChanges(w *frontend.Workdir) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		if p := entryPath(w.Path); p != "" {
+			yield(impliedDir(p, style{}), nil)
+		}
+	}
+}
+
+// entryPath turns an absolute, clean path into that of an entry; "" for the
+// root itself.
+func entryPath(abs string) string { return strings.Trim(abs, "/") }
+
+// A Fault is something that the writer of the Containerfile must change, as
+// yet without its position.
+type Fault struct {
+	Message string
+	Detail  string // more lines
+	Hint    string
+	Err     error // what it came from; may be nil
+}
+
+func (f *Fault) Error() string {
+	if f.Detail == "" {
+		return f.Message
+	}
+	return f.Message + ": " + strings.ReplaceAll(f.Detail, "\n", "; ")
+}
+
+// Unwrap returns f.Err.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// At returns the fault as a problem of the instruction m.
+func (f *Fault) At(m *frontend.Meta) *frontend.Problem {
+	return &frontend.Problem{
+		Pos: m.Pos, Word: m.Word, Line: m.Text,
+		Message: f.Message, Detail: f.Detail, Hint: f.Hint,
+	}
+}
+
+func faultf(format string, args ...any) *Fault {
+	return &Fault{Message: fmt.Sprintf(format, args...)}
+}
+
+// canceled returns the error of a done context.
+func canceled(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}

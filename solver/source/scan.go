@@ -1,0 +1,362 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A scan reads the Containerfile's folder for one COPY. All reading goes
+// through root, so that no link leads out of the folder.
+type scan struct {
+	root   *os.Root
+	ignore *patternmatcher.PatternMatcher
+	items  []item
+}
+
+// A match is what one source, or one name that its pattern matches, stands for.
+type match struct {
+	name  string // as it is called
+	real  string // the path, links followed; "." for the folder itself
+	isDir bool
+}
+
+func newScan(dir, containerfile string) (*scan, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &scan{root: root}
+	patterns, err := ignorePatterns(root, containerfile)
+	if err == nil {
+		s.ignore, err = patternmatcher.New(patterns)
+	}
+	if err != nil {
+		root.Close()
+		return nil, faultf(".dockerignore: %v", err)
+	}
+	return s, nil
+}
+
+// ignorePatterns reads the .dockerignore that goes for a Containerfile.
+func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
+	for _, name := range []string{filepath.Base(containerfile) + ".dockerignore", ".dockerignore"} {
+		f, err := openRegular(root, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return ignorefile.ReadAll(f)
+	}
+	return nil, nil
+}
+
+// match returns what a source stands for, in order of name.
+func (s *scan) match(src string) ([]match, error) {
+	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the folder's x, as with Docker
+	if clean == ".." || strings.HasPrefix(clean, "../") {
+		return nil, &Fault{
+			Message: fmt.Sprintf("source %q leaves the Containerfile's folder", src),
+			Hint:    "only what stands in that folder, or below it, can be copied",
+		}
+	}
+	names, err := s.glob(".", strings.Split(clean, "/"))
+	if errors.Is(err, filepath.ErrBadPattern) {
+		return nil, faultf("source %q: malformed pattern", src)
+	}
+	if err != nil {
+		return nil, asFault(src, err)
+	}
+	var out []match
+	ignored := 0
+	for _, name := range names {
+		real, err := s.resolve(name)
+		if err != nil {
+			return nil, asFault(name, err)
+		}
+		info, err := s.root.Lstat(real)
+		if err != nil {
+			return nil, asFault(name, err)
+		}
+		excluded, _, err := s.excluded(real)
+		if err != nil {
+			return nil, err
+		}
+		if excluded && (!info.IsDir() || !s.ignore.Exclusions()) {
+			ignored++
+			continue
+		}
+		out = append(out, match{name, real, info.IsDir()})
+	}
+	switch {
+	case len(out) == 0 && ignored > 0:
+		return nil, ignoredFault(src)
+	case len(out) == 0:
+		return nil, faultf("source %q: no such file in the Containerfile's folder", src)
+	}
+	return out, nil
+}
+
+func ignoredFault(src string) *Fault {
+	return &Fault{
+		Message: fmt.Sprintf("source %q is left out by .dockerignore", src),
+		Hint:    "a line that begins with ! brings it back",
+	}
+}
+
+// asFault words an error about a source.
+func asFault(name string, err error) error {
+	switch {
+	case errors.Is(err, errLeaves):
+		return &Fault{
+			Message: fmt.Sprintf("source %q is a link that leaves the Containerfile's folder", name),
+			Err:     err,
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		return &Fault{
+			Message: fmt.Sprintf("source %q: no such file in the Containerfile's folder", name),
+			Err:     err,
+		}
+	}
+	return fmt.Errorf("source %q: %w", name, err)
+}
+
+// glob returns the paths below dir that match the parts of a pattern. A part
+// without a pattern must not exist to be returned.
+func (s *scan) glob(dir string, parts []string) ([]string, error) {
+	for len(parts) > 0 && !strings.ContainsAny(parts[0], `*?[\`) {
+		dir = path.Join(dir, parts[0])
+		parts = parts[1:]
+	}
+	if len(parts) == 0 {
+		return []string{dir}, nil
+	}
+	if _, err := filepath.Match(parts[0], ""); err != nil {
+		return nil, err
+	}
+	real, err := s.resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.names(real)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range names {
+		ok, err := filepath.Match(parts[0], e.Name())
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		name := path.Join(dir, e.Name())
+		if len(parts) > 1 {
+			// With more parts to come, only folders can match.
+			real, err := s.resolve(name)
+			if err != nil {
+				continue
+			}
+			if info, err := s.root.Lstat(real); err != nil || !info.IsDir() {
+				continue
+			}
+		}
+		more, err := s.glob(name, parts[1:])
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range more {
+			// A literal part after a pattern exists below some matches only.
+			if _, err := s.root.Lstat(name); err == nil || !errors.Is(err, fs.ErrNotExist) {
+				out = append(out, name)
+			}
+		}
+	}
+	return out, nil
+}
+
+// names lists a folder by name.
+func (s *scan) names(dir string) ([]fs.DirEntry, error) {
+	f, err := s.root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(-1)
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, err
+}
+
+var errLeaves = errors.New("leads out of the folder")
+
+// maxLinks is how many links a path may go through, as in the kernel.
+const maxLinks = 40
+
+// resolve follows all links of a path. .dockerignore is asked about the result:
+// a link is no way around it.
+func (s *scan) resolve(name string) (string, error) {
+	done, todo := ".", strings.Split(name, "/")
+	for links := 0; len(todo) > 0; {
+		part := todo[0]
+		todo = todo[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			if done == "." {
+				return "", errLeaves
+			}
+			done = path.Dir(done)
+			continue
+		}
+		next := path.Join(done, part)
+		info, err := s.root.Lstat(next)
+		if err != nil {
+			return "", err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", errors.New("too many links")
+		}
+		target, err := s.root.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if path.IsAbs(target) {
+			return "", errLeaves
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return done, nil
+}
+
+// excluded asks .dockerignore about a path and all folders above it.
+func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
+	var info patternmatcher.MatchInfo
+	if name == "." {
+		return false, info, nil
+	}
+	excluded := false
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '/' {
+			continue
+		}
+		var err error
+		if excluded, info, err = s.ignore.MatchesUsingParentResults(name[:i], info); err != nil {
+			return false, info, faultf(".dockerignore: %v", err)
+		}
+	}
+	return excluded, info, nil
+}
+
+// add adds what a match brings: a file by its name, a folder's content.
+func (s *scan) add(ctx context.Context, m match) error {
+	excluded, info, err := s.excluded(m.real)
+	if err != nil {
+		return err
+	}
+	if m.isDir {
+		before := len(s.items)
+		if err := s.folder(ctx, m.real, "", excluded, info); err != nil {
+			return err
+		}
+		if excluded && len(s.items) == before {
+			return ignoredFault(m.name)
+		}
+		return nil
+	}
+	fi, err := s.root.Lstat(m.real)
+	if err != nil {
+		return err
+	}
+	return s.file(m.real, path.Base(m.name), fi)
+}
+
+// folder adds what is below a folder, and, where it has a path in dest, the
+// folder itself: if it is not excluded, or something below it isn't.
+func (s *scan) folder(ctx context.Context, real, rel string, excluded bool, parent patternmatcher.MatchInfo) error {
+	if err := canceled(ctx); err != nil {
+		return err
+	}
+	list, err := s.names(real)
+	if err != nil {
+		return err
+	}
+	// Names are looked up from the folder itself: from the top, each one would
+	// cost as many steps as it lies deep.
+	here, err := s.root.OpenRoot(real)
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	before := len(s.items)
+	for _, e := range list {
+		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
+		out, info, err := s.ignore.MatchesUsingParentResults(child, parent)
+		if err != nil {
+			return faultf(".dockerignore: %v", err)
+		}
+		if out && (!e.IsDir() || !s.ignore.Exclusions()) {
+			continue
+		}
+		if e.IsDir() {
+			if err := s.folder(ctx, child, childRel, out, info); err != nil {
+				return err
+			}
+			continue
+		}
+		fi, err := here.Lstat(e.Name())
+		if err != nil {
+			return err
+		}
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			target, err := here.Readlink(e.Name())
+			if err != nil {
+				return err
+			}
+			s.items = append(s.items, item{rel: childRel, from: child, kind: snapshot.Symlink, mode: 0o777, target: target})
+			continue
+		}
+		if err := s.file(child, childRel, fi); err != nil {
+			return err
+		}
+	}
+	if rel != "" && (!excluded || len(s.items) > before) {
+		s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.Dir, mode: 0o755})
+	}
+	return nil
+}
+
+// file adds a regular file.
+func (s *scan) file(real, rel string, fi fs.FileInfo) error {
+	if !fi.Mode().IsRegular() {
+		return &Fault{
+			Message: fmt.Sprintf("%q is a socket, a pipe or a device, which COPY does not make", real),
+			Hint:    "a line in .dockerignore leaves it out",
+		}
+	}
+	mode := uint32(0o644)
+	if fi.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.File, mode: mode, size: fi.Size()})
+	return nil
+}

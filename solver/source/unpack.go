@@ -1,0 +1,205 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A layout is what an archive will look like when it is unpacked: which member
+// each path shows in the end. A stream of entries has each path once and folders
+// before what they hold; an archive need not. So its headers are read first, for
+// the names, and its content in a second pass.
+//
+// Members are known by their number in the archive's order.
+type layout struct {
+	paths map[int][]string // the paths that show a member; several by hard links
+	final map[string]int   // and the member that a path shows
+	dirs  map[int]dirMeta
+	count int // of all members
+}
+
+type dirMeta struct {
+	mode    uint32
+	modTime time.Time
+}
+
+// layout makes the first pass. strip is how many leading parts names lose.
+func (a *archive) layout(ctx context.Context, strip int) (*layout, error) {
+	l := &layout{
+		paths: make(map[int][]string),
+		final: make(map[string]int),
+		dirs:  make(map[int]dirMeta),
+	}
+	// Hard links name their target unstripped, and mean what it is at that
+	// point of the archive, even if it is replaced later.
+	now := make(map[string]int)
+	var kinds []snapshot.Kind
+	for m, err := range a.members(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		n := len(kinds)
+		kinds = append(kinds, m.kind)
+		name, err := cleanName(m.name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %q %w", a.name, m.name, err)
+		}
+		if name == "" { // "./": that is dest, which has its own
+			if m.kind != snapshot.Dir {
+				return nil, fmt.Errorf("%s: %q is no name for a file", a.name, m.name)
+			}
+			continue
+		}
+		switch m.kind {
+		case snapshot.Dir:
+			l.dirs[n] = dirMeta{m.mode, m.modTime}
+		case snapshot.Symlink:
+			if m.target == "" || strings.ContainsRune(m.target, 0) {
+				return nil, fmt.Errorf("%s: %q is a symlink without a target", a.name, m.name)
+			}
+		case snapshot.Link:
+			target, err := cleanName(m.target)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %q: hard link to %q, which %w", a.name, m.name, m.target, err)
+			}
+			to, ok := now[target]
+			if !ok {
+				return nil, fmt.Errorf("%s: %q: hard link to %q, which is not before it in the archive", a.name, m.name, m.target)
+			}
+			if kinds[to] == snapshot.Dir {
+				return nil, fmt.Errorf("%s: %q: hard link to the folder %q", a.name, m.name, m.target)
+			}
+			n = to
+		}
+		now[name] = n
+		if p, ok := stripped(name, strip); ok {
+			l.final[p] = n
+		}
+	}
+	l.count = len(kinds)
+	for p, n := range l.final {
+		for up := path.Dir(p); up != "."; up = path.Dir(up) {
+			if above, ok := l.final[up]; ok && kinds[above] != snapshot.Dir {
+				// Through a symlink it would land elsewhere, out of dest even.
+				return nil, fmt.Errorf("%s: %q lies below %q, which is not a folder", a.name, p, up)
+			}
+		}
+		l.paths[n] = append(l.paths[n], p)
+	}
+	for _, ps := range l.paths {
+		slices.Sort(ps)
+	}
+	return l, nil
+}
+
+// cleanName returns a member's name as a path below dest; "" for dest itself.
+// The error continues a sentence that begins with the name.
+func cleanName(name string) (string, error) {
+	switch {
+	case strings.ContainsRune(name, 0):
+		return "", errors.New("holds a zero byte")
+	case strings.HasPrefix(name, "/"):
+		return "", errors.New("is an absolute name")
+	case len(name) > longestPath:
+		return "", errors.New("is too long a name")
+	}
+	clean := path.Clean(name)
+	switch {
+	case clean == ".":
+		return "", nil
+	case clean == "..", strings.HasPrefix(clean, "../"):
+		return "", errors.New("leaves the archive's folder")
+	}
+	return clean, nil
+}
+
+// stripped returns name without its n leading parts, if it has more.
+func stripped(name string, n int) (string, bool) {
+	for ; n > 0; n-- {
+		_, rest, ok := strings.Cut(name, "/")
+		if !ok {
+			return "", false
+		}
+		name = rest
+	}
+	return name, true
+}
+
+// unpack makes the second pass, and yields the entries.
+func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		if dest != "" && !yield(impliedDir(dest, by), nil) {
+			return
+		}
+		made := make(map[string]struct{})
+		// folder yields the folder p of the archive, after those above it.
+		var folder func(p string) bool
+		folder = func(p string) bool {
+			if _, ok := made[p]; ok || p == "." {
+				return true
+			}
+			if !folder(path.Dir(p)) {
+				return false
+			}
+			made[p] = struct{}{}
+			e := impliedDir(path.Join(dest, p), by)
+			if n, ok := l.final[p]; ok {
+				e.Mode, e.ModTime = l.dirs[n].mode, l.dirs[n].modTime
+			}
+			by.apply(e)
+			return yield(e, nil)
+		}
+		n := 0
+		for m, err := range a.members(ctx) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			first := ""
+			for _, p := range l.paths[n] {
+				if m.kind == snapshot.Dir {
+					if !folder(p) {
+						return
+					}
+					continue
+				}
+				if !folder(path.Dir(p)) {
+					return
+				}
+				e := &snapshot.Entry{Path: path.Join(dest, p), Kind: m.kind, Mode: m.mode, ModTime: m.modTime}
+				switch {
+				case m.kind == snapshot.Symlink:
+					e.Mode, e.Target = 0o777, m.target
+				case first == "":
+					first = e.Path
+					e.Size = m.size
+					e.Open = func() (io.ReadCloser, error) {
+						rc, err := m.open()
+						if err != nil {
+							return nil, fmt.Errorf("%s: %q: %w", a.name, m.name, err)
+						}
+						return rc, nil
+					}
+				default:
+					e.Kind, e.Target = snapshot.Link, first
+				}
+				by.apply(e)
+				if !yield(e, nil) {
+					return
+				}
+			}
+			n++
+		}
+		if n != l.count {
+			yield(nil, fmt.Errorf("%s: changed while it was unpacked", a.name))
+		}
+	}
+}

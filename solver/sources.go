@@ -1,0 +1,86 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// sources returns the resolver of the request's sources: one for plan and
+// solve, so that nothing is requested twice.
+func (r *Request) sources() *source.Resolver {
+	r.resolving.Do(func() {
+		r.resolver = &source.Resolver{
+			Client:    transfer.New(transfer.Options{UserAgent: "clayer"}),
+			Downloads: &source.Downloads{Dir: filepath.Join(r.Cache, "downloads"), ReadOnly: r.readOnly},
+			Owner:     source.Owners(os.DirFS(r.base())),
+			IsDir: func(path string) bool {
+				for _, root := range []string{r.target(), r.base()} {
+					if p, err := within(root, path); err == nil {
+						if info, err := os.Lstat(p); err == nil {
+							return info.IsDir()
+						}
+					}
+				}
+				return false
+			},
+		}
+	})
+	return r.resolver
+}
+
+// pin resolves what a FETCH or COPY names.
+func (r *Request) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
+	var p source.Pin
+	var err error
+	switch in := s.Instr.(type) {
+	case *frontend.Fetch:
+		p, err = r.sources().Fetch(ctx, in)
+	case *frontend.Copy:
+		p, err = r.sources().Copy(ctx, s.Layer.File.Dir, in)
+	default:
+		panic(fmt.Sprintf("solver: %T has no source", in))
+	}
+	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
+}
+
+// changes returns what a FETCH, COPY or WORKDIR brings.
+func (r *Request) changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+	src := r.sources()
+	switch in := s.Instr.(type) {
+	case *frontend.Fetch:
+		p, err := src.Fetch(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		return src.FetchChanges(ctx, in, p)
+	case *frontend.Copy:
+		dir := s.Layer.File.Dir
+		p, err := src.Copy(ctx, dir, in)
+		if err != nil {
+			return nil, err
+		}
+		return src.CopyChanges(ctx, dir, in, p)
+	case *frontend.Workdir:
+		return source.WorkdirChanges(in), nil
+	}
+	panic(fmt.Sprintf("solver: %T brings nothing", s.Instr))
+}
+
+// problem returns what the Containerfile's writer has to mend, and nil for an
+// error that is no fault of the file.
+func problem(s *dag.Step, err error) *frontend.Problem {
+	var fault *source.Fault
+	if errors.As(err, &fault) {
+		return fault.At(s.Instr.Base())
+	}
+	return nil
+}

@@ -1,0 +1,445 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// make builds a tree from lines: "dir p", "file p text", "link p target",
+// "hard p old", "gone p" (a whiteout), "opaque p", "sock p", "mode p 0700".
+func build(t testing.TB, dir string, lines ...string) string {
+	t.Helper()
+	for _, l := range lines {
+		f := strings.SplitN(l, " ", 3)
+		p, arg := filepath.Join(dir, f[1]), ""
+		if len(f) > 2 {
+			arg = f[2]
+		}
+		var err error
+		switch f[0] {
+		case "dir":
+			err = os.MkdirAll(p, 0o755)
+		case "file":
+			err = errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(arg), 0o644))
+		case "link":
+			err = os.Symlink(arg, p)
+		case "hard":
+			err = os.Link(filepath.Join(dir, arg), p)
+		case "gone":
+			err = unix.Mknod(p, unix.S_IFCHR, 0)
+		case "opaque":
+			err = errors.Join(os.MkdirAll(p, 0o755), unix.Setxattr(p, "user.overlay.opaque", []byte("y"), 0))
+		case "rm":
+			err = os.RemoveAll(p)
+		default:
+			t.Fatalf("what is %q?", l)
+		}
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+			t.Skipf("%s: %v", l, err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One time for all, so that the cases tell of what they mean alone.
+	_ = filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			ts := []unix.Timespec{{Sec: 1}, {Sec: 1}}
+			err = unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		return err
+	})
+	return dir
+}
+
+func read(t testing.TB, dir string, opt Options) *Reading {
+	t.Helper()
+	r, err := Read(context.Background(), dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func text(t testing.TB, ch snapshot.Changes) string {
+	t.Helper()
+	names := map[snapshot.Kind]string{
+		snapshot.File: "file", snapshot.Dir: "dir", snapshot.Symlink: "symlink", snapshot.Link: "link",
+		snapshot.Delete: "delete", snapshot.Opaque: "opaque", snapshot.Fifo: "fifo",
+	}
+	var b strings.Builder
+	for e, err := range snapshot.Validate(ch) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Implied {
+			b.WriteString("implied ")
+		}
+		fmt.Fprintf(&b, "%s %s", names[e.Kind], e.Path)
+		if e.Target != "" {
+			b.WriteString(" -> " + e.Target)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func trim(s string) string {
+	var b strings.Builder
+	for l := range strings.Lines(s) {
+		if l = strings.TrimSpace(l); l != "" {
+			b.WriteString(l + "\n")
+		}
+	}
+	return b.String()
+}
+
+func paths(r *Reading) []string {
+	var l []string
+	var walk func(at string, i int32)
+	walk = func(at string, i int32) {
+		for _, c := range r.list(i) {
+			p := join(at, r.nodes[c].Name)
+			l = append(l, p)
+			walk(p, c)
+		}
+	}
+	walk("", 0)
+	return l
+}
+
+func TestRead(t *testing.T) {
+	dir := build(t, t.TempDir(), "file b/x 1", "dir a/q", "file c.d 2", "file c/y 3", "link l nowhere", "link loop loop", "dir z")
+	all := []string{"a", "a/q", "b", "b/x", "c", "c/y", "c.d", "l", "loop", "z"}
+	tests := []struct {
+		name string
+		opt  Options
+		want []string
+	}{
+		{"all, folders before what they hold", Options{}, all},
+		{"pruned", Options{Prune: func(p string) bool { return p == "b" || p == "c/y" }}, []string{"a", "a/q", "c", "c.d", "l", "loop", "z"}},
+		{"one path", Options{Below: "b"}, []string{"b", "b/x"}},
+		{"one file", Options{Below: "c/y"}, []string{"c", "c/y"}},
+	}
+	for _, tt := range tests {
+		r := read(t, dir, tt.opt)
+		if got := paths(r); !slices.Equal(got, tt.want) || r.Len() != len(tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	for _, below := range []string{"none", "b/none", "l/x", "b/x/y"} {
+		if _, err := Read(context.Background(), dir, Options{Below: below}); err == nil {
+			t.Errorf("below %s: no error", below)
+		}
+	}
+	if _, err := Read(context.Background(), filepath.Join(dir, "none"), Options{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Read(ctx, dir, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestReadingSurvivesTheWire(t *testing.T) {
+	r := read(t, build(t, t.TempDir(), "file bad\xff/x\ny 1", "link l to", "dir e"), Options{})
+	b, err := r.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Reading
+	if err := got.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(got.nodes) != fmt.Sprint(r.nodes) {
+		t.Errorf("got %v\nwant %v", got.nodes, r.nodes)
+	}
+	if err := got.UnmarshalBinary(b[:len(b)/2]); err == nil {
+		t.Error("half a reading was taken for one")
+	}
+}
+
+// upper tells the changes of an upper folder over a lower one.
+func upper(t testing.TB, lower, dir string, before *Reading) (snapshot.Changes, error) {
+	t.Helper()
+	u := Upper{
+		Before: before, After: read(t, dir, Options{}), Lower: lower,
+		Open: func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
+	}
+	return u.Changes(context.Background())
+}
+
+func TestUpper(t *testing.T) {
+	lower := []string{"file d/a a", "file d/b b", "file f hello", "dir e", "link l f", "file h1 1", "hard h2 h1"}
+	tests := []struct {
+		name          string
+		before, after []string // done to the upper folder
+		want          string
+	}{
+		{name: "nothing"},
+		{name: "copied up without a change", after: []string{"file d/a a", "file f hello", "link l f", "dir e"}},
+		{name: "same size, same time, other bytes", after: []string{"file f HELLO"}, want: "file f"},
+		{name: "whiteouts", after: []string{"gone f", "dir d", "gone d/a"}, want: "delete d/a\ndelete f"},
+		{name: "a whiteout of nothing", after: []string{"gone none"}},
+		{name: "a whiteout that was there", before: []string{"gone f"}},
+		{name: "back after a whiteout, and the same as in the lower tree", before: []string{"gone f"}, after: []string{"rm f", "file f hello"}, want: "file f"},
+		{name: "opaque", after: []string{"opaque d", "file d/a a"}, want: "dir d\nopaque d\nfile d/a"},
+		{name: "opaque since before", before: []string{"opaque d", "file d/a a"}, after: []string{"file d/c c"}, want: "file d/c"},
+		{name: "a new inode for a folder that was opaque", before: []string{"opaque d", "file d/a a", "file d/c c"},
+			after: []string{"rm d", "opaque d", "file d/c c"}, want: "delete d/a\nfile d/c"},
+		{name: "opaque over nothing", after: []string{"opaque n", "file n/x x"}, want: "dir n\nfile n/x"},
+		{name: "gone from the upper folder", before: []string{"file n/x x"}, after: []string{"rm n"}, want: "delete n"},
+		{name: "folder to file, and what was below", after: []string{"file d x"}, want: "file d"},
+		{name: "file to folder", after: []string{"opaque f", "file f/x x"}, want: "dir f\nfile f/x"},
+		{name: "a group, from its first name", before: []string{"file n1 1", "hard n2 n1"}, after: []string{"hard m n2"}, want: "file m\nlink n1 -> m\nlink n2 -> m"},
+		{name: "a new name for a file that was copied up", after: []string{"file h1 1", "hard n h1"}, want: "file h1\nlink n -> h1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			low, up := build(t, t.TempDir(), lower...), build(t, t.TempDir(), tt.before...)
+			before := read(t, up, Options{})
+			if err := Barrier(context.Background(), t.TempDir(), before); err != nil {
+				t.Fatal(err)
+			}
+			// Only what the case names may get another ctime.
+			if tt.after != nil {
+				build(t, up, tt.after...)
+				before = refreshed(before, read(t, up, Options{}), tt.after)
+			}
+			ch, err := upper(t, low, up, before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := text(t, ch); got != trim(tt.want) {
+				t.Errorf("got:\n%swant:\n%s", got, trim(tt.want))
+			}
+		})
+	}
+}
+
+// refreshed gives files that the lines don't name the ctime that build's own
+// setting of times gave them.
+func refreshed(before, now *Reading, lines []string) *Reading {
+	ctimes := make(map[uint64]stamp)
+	for _, n := range now.nodes {
+		ctimes[n.Ino] = n.CTime
+	}
+	r := &Reading{nodes: slices.Clone(before.nodes)}
+	for i := range r.nodes {
+		named := slices.ContainsFunc(lines, func(l string) bool {
+			return slices.Contains(strings.FieldsFunc(l, func(r rune) bool { return r == ' ' || r == '/' }), r.nodes[i].Name)
+		})
+		if c, ok := ctimes[r.nodes[i].Ino]; ok && !named {
+			r.nodes[i].CTime = c
+		}
+	}
+	return r
+}
+
+func TestUpperFolderChangedByOtherHands(t *testing.T) {
+	tests := []struct {
+		name          string
+		before, after []string
+		want          string
+	}{
+		{"a whiteout was removed", []string{"gone f"}, []string{"rm f"}, "without a whiteout"},
+		{"an opaque mark was removed", []string{"opaque d"}, []string{"rm d", "dir d"}, "shows through"},
+	}
+	for _, tt := range tests {
+		low, up := build(t, t.TempDir(), "file d/a a", "file f x"), build(t, t.TempDir(), tt.before...)
+		before := read(t, up, Options{})
+		build(t, up, tt.after...)
+		if _, err := upper(t, low, up, before); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v", tt.name, err)
+		}
+	}
+}
+
+func TestAFileThatChangesWhileItIsRead(t *testing.T) {
+	low, up := t.TempDir(), t.TempDir()
+	before := read(t, up, Options{})
+	build(t, up, "file f hello")
+	ch, err := upper(t, low, up, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range [][]string{{"file f more than that"}, {"rm f", "link f /etc/passwd"}, {"rm f"}} {
+		build(t, up, change...)
+		for e, err := range ch {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := e.Open(); err == nil {
+				r.Close()
+				t.Errorf("%q: opened", change)
+			} else if !strings.Contains(err.Error(), "f") {
+				t.Errorf("%q: %v", change, err)
+			}
+		}
+	}
+}
+
+type keepAll struct{ skip, prune string }
+
+func (k keepAll) Skip(p string) bool {
+	return p == k.skip || p == k.prune || strings.HasPrefix(p, k.prune+"/")
+}
+func (k keepAll) Prune(p string) bool { return p == k.prune }
+
+func TestFoldersAboveWhatIsKept(t *testing.T) {
+	low, up := t.TempDir(), t.TempDir()
+	before := read(t, up, Options{})
+	build(t, up, "file a/b/c c", "file a/p/q q", "file x/y y")
+	u := Upper{Before: before, After: read(t, up, Options{}), Lower: low, Keep: keepAll{skip: "a", prune: "a/p"},
+		Hide: func(p string) bool { return p == "x" },
+		Open: func(p string) (*os.File, error) { return OpenAt(up, p, unix.O_RDONLY) }}
+	ch, err := u.Changes(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := text(t, ch), "implied dir a\ndir a/b\nfile a/b/c\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestWhole(t *testing.T) {
+	dir := build(t, t.TempDir(), "file a/b/c c", "file a/b/d d", "file a/x x", "hard a/b/e a/b/d")
+	up := build(t, t.TempDir(), "file a/b/c c")
+	whole := Whole{Reading: read(t, dir, Options{Below: "a/b"}), Below: "a/b",
+		Open: func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) }}
+	if got, want := text(t, whole.Changes()), "implied dir a\ndir a/b\nfile a/b/c\nfile a/b/d\nlink a/b/e -> a/b/d\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	whole.Except = read(t, up, Options{})
+	if got, want := text(t, whole.Changes()), "file a/b/d\nlink a/b/e -> a/b/d\n"; got != want {
+		t.Errorf("beside the upper folder:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestOpenAtFollowsNothing(t *testing.T) {
+	dir := build(t, t.TempDir(), "file d/f x", "link l d", "link d/g f")
+	for p, ok := range map[string]bool{"d/f": true, "l/f": false, "d/g": false, "d/none": false} {
+		f, err := OpenAt(dir, p, unix.O_RDONLY)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", p, err)
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+}
+
+func TestSparseFilesKeepTheirHoles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f, err := os.CreateTemp("", "holes-*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(f.Name())
+		defer f.Close()
+		size := rapid.Int64Range(0, 1<<20).Draw(t, "size")
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		for range rapid.IntRange(0, 4).Draw(t, "writes") {
+			at := rapid.Int64Range(0, max(size-1, 0)).Draw(t, "at")
+			if _, err := f.WriteAt([]byte("data")[:min(4, size-at)], at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data, err := extents(f, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data == nil {
+			return
+		}
+		want, err := io.ReadAll(f)
+		if err != nil || int64(len(want)) != size {
+			t.Fatalf("extents moved the file's offset: %d bytes, %v", len(want), err)
+		}
+		got := make([]byte, size)
+		end := int64(0)
+		for _, x := range data {
+			if x.Offset < end || x.Length <= 0 {
+				t.Fatalf("extents %v", data)
+			}
+			end = x.Offset + x.Length
+			copy(got[x.Offset:end], want[x.Offset:end])
+		}
+		if string(got) != string(want) {
+			t.Fatalf("extents %v leave data out", data)
+		}
+	})
+}
+
+func TestBarrier(t *testing.T) {
+	dir := t.TempDir()
+	f := filepath.Join(dir, "f")
+	for i := range 50 {
+		if err := os.WriteFile(f, []byte{byte(i)}, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := read(t, dir, Options{})
+		if err := Barrier(context.Background(), dir, r); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(f, []byte{byte(i + 1)}, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if after := read(t, dir, Options{}); !r.newest().before(after.newest()) {
+			t.Fatalf("a change after the barrier has the ctime %v, before it %v", after.Newest(), r.Newest())
+		}
+	}
+	ahead := read(t, dir, Options{})
+	ahead.nodes[0].CTime.Sec += 1000
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Barrier(ctx, dir, ahead); !errors.Is(err, context.Canceled) {
+		t.Errorf("a clock that was set back: %v", err)
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	dir := b.TempDir()
+	for i := range 1000 {
+		d := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.Mkdir(d, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		for j := range 99 {
+			if err := os.WriteFile(filepath.Join(d, fmt.Sprint("file", j)), nil, 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var r *Reading
+	b.Run("100000", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r = read(b, dir, Options{})
+		}
+	})
+	b.Run("changes", func(b *testing.B) {
+		for b.Loop() {
+			u := Upper{Before: r, After: r, Lower: dir}
+			if _, err := u.Changes(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
