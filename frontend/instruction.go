@@ -27,6 +27,8 @@ type File struct {
 	Name         string        // the layer's name, see LayerName; a caller may change it
 	Instructions []Instruction // as written, nothing expanded
 	Lines        []string      // the text, for the excerpt in an error
+
+	escape rune // what "# escape=" sets; 0 means a backslash
 }
 
 // Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell
@@ -69,15 +71,15 @@ type ArgDecl struct {
 // Run is RUN. Exactly one of Exec, Command and Script is set.
 type Run struct {
 	Meta
-	Exec      []string // RUN ["a","b"]
-	Command   string   // for the shell; heredocs follow it as the shell reads them
-	Script    string   // RUN <<EOF whose text begins with "#!": a program of its own
-	Mounts    []Mount
-	rawMounts []string
+	Exec    []string // RUN ["a","b"]
+	Command string   // for the shell; heredocs follow it as the shell reads them
+	Script  string   // RUN <<EOF whose text begins with "#!": a program of its own
+	Mounts  []Mount  // before Resolve: those that hold no variable
+	Flags   []string // the values of --mount as written; Resolve makes Mounts of them
 
 	// Set by Resolve: what is in effect at this line.
 	Env   []Var
-	Args  []Var
+	Args  []Var // without those that an ENV overrides
 	Dir   string
 	Shell []string
 }
@@ -125,7 +127,8 @@ type Fetch struct {
 	Strip    int
 	Extract  Extract
 	Owner    Ownership
-	raw      []rawFlag
+
+	flags []flag // as written; Resolve sets the fields above by them
 }
 
 // Ownership is --chown and --chmod.
@@ -137,16 +140,23 @@ type Ownership struct {
 // Copy is COPY, and ADD of local files.
 type Copy struct {
 	Meta
-	Sources      []string // relative to the Containerfile's folder; may hold patterns
-	Inline       []Inline // COPY <<name dest
-	Dest         string   // absolute and, but for a final slash, clean after Resolve
-	Owner        Ownership
-	raw          []rawFlag
-	expandInline []bool
+	Sources []string // relative to the Containerfile's folder; may hold patterns
+	Inline  []Inline // COPY <<name dest
+	Dest    string   // absolute and, but for a final slash, clean after Resolve
+	Owner   Ownership
+
+	flags []flag // --chown and --chmod as written
+
+	// Remote is set for an ADD whose only source begins with a variable: the
+	// FETCH that it is if that turns out to be a URL. nil after Resolve.
+	Remote *Fetch
 }
 
 // Inline is a file that stands in the Containerfile.
-type Inline struct{ Name, Content string }
+type Inline struct {
+	Name, Content string
+	Expand        bool // Resolve expands variables in Content; false for <<"name", and after Resolve
+}
 
 // Workdir is WORKDIR.
 type Workdir struct {

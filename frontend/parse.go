@@ -24,23 +24,32 @@ const maxFile = 4 << 20
 // Load reads and parses a Containerfile. The error is Problems; the File is
 // what was understood all the same, and nil where nothing could be read.
 func Load(path string) (*File, error) {
-	bad := func(format string, args ...any) (*File, error) {
-		return nil, Problems{{Pos: Pos{File: path}, Message: fmt.Sprintf(format, args...)}}
+	bad := func(hint, format string, args ...any) (*File, error) {
+		return nil, Problems{{Pos: Pos{File: path}, Message: fmt.Sprintf(format, args...), Hint: hint}}
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return bad("no such file")
+		return bad("", "no such file")
 	}
 	if err != nil {
-		return bad("%v", errors.Unwrap(err))
+		var pe *fs.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err
+		}
+		return bad("", "%v", err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return bad("is a folder; name the Containerfile in it")
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return bad("", "%v", err)
+	case info.IsDir():
+		return bad("name the file in it: "+filepath.Join(path, "Containerfile"), "is a folder")
+	case !info.Mode().IsRegular() && info.Mode()&fs.ModeNamedPipe == 0:
+		return bad("", "is no file")
 	}
 	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return bad("%v", err)
+		return bad("", "%v", err)
 	}
 	return Parse(path, src)
 }
@@ -64,67 +73,72 @@ func Parse(path string, src []byte) (*File, error) {
 	f.Lines = strings.Split(strings.TrimSuffix(string(src), "\n"), "\n")
 
 	p := &fileParser{file: f}
-	nodes, escape := p.nodes(src)
-	p.escape = escape
-	for _, n := range nodes {
+	for _, n := range p.nodes(src) {
 		p.instruction(n)
 	}
 	if len(f.Instructions) == 0 && len(p.problems) == 0 {
 		return whole("holds no instructions")
 	}
-	p.problems.sort()
-	return f, p.problems.Err()
+	return f, p.problems.Sorted().Err()
 }
 
 type fileParser struct {
 	file     *File
-	escape   rune
 	problems Problems
 	lastEnd  int // the last line of the instruction before
 }
 
-// nodes parses the lines. BuildKit's parser stops at the first line that it
-// can't parse: what is before it is then parsed alone, and what follows too.
-func (p *fileParser) nodes(src []byte) ([]*parser.Node, rune) {
-	escape := parser.DefaultEscapeToken
+// nodes parses the lines. BuildKit's parser stops at the first instruction that
+// it can't parse: that one is told, and those before and behind it are parsed
+// on their own.
+func (p *fileParser) nodes(src []byte) []*parser.Node {
 	var all []*parser.Node
 	skipped := 0 // lines before src
-	for len(bytes.TrimSpace(src)) > 0 {
+	take := func(src []byte) error {
 		res, err := parser.Parse(bytes.NewReader(src))
+		if err != nil {
+			return err
+		}
+		if skipped == 0 {
+			p.file.escape = res.EscapeToken
+		}
+		for _, n := range res.AST.Children {
+			n.StartLine += skipped
+			n.EndLine += skipped
+			all = append(all, n)
+		}
+		return nil
+	}
+	for !onlyComments(src) {
+		err := take(src)
 		if err == nil {
-			if skipped == 0 {
-				escape = res.EscapeToken
-			}
-			for _, n := range res.AST.Children {
-				n.StartLine += skipped
-				n.EndLine += skipped
-				all = append(all, n)
-			}
 			break
 		}
-		start, end := errorLines(err)
-		if start == 0 {
-			break // comments alone
-		}
-		p.syntax(err, skipped+start, skipped+end)
 		lines := bytes.SplitAfter(src, []byte("\n"))
-		if start <= len(lines) {
-			if before, err := parser.Parse(bytes.NewReader(bytes.Join(lines[:start-1], nil))); err == nil {
-				for _, n := range before.AST.Children {
-					n.StartLine += skipped
-					n.EndLine += skipped
-					all = append(all, n)
-				}
-			}
-		}
-		end = max(start, min(end, len(lines)))
-		if strings.Contains(err.Error(), "unterminated heredoc") {
-			end = len(lines)
+		start, end := errorLines(err)
+		start = min(max(start, 1), len(lines))
+		end = min(max(start, end), len(lines))
+		p.syntax(err, skipped+start, skipped+end)
+		if before := bytes.Join(lines[:start-1], nil); !onlyComments(before) {
+			// It parsed as far as here a moment ago, but for what a directive
+			// of the whole file did.
+			_ = take(before)
 		}
 		src = bytes.Join(lines[end:], nil)
 		skipped += end
 	}
-	return all, escape
+	return all
+}
+
+// onlyComments reports whether there is no instruction in a text, which
+// BuildKit's parser takes for an error.
+func onlyComments(src []byte) bool {
+	for line := range bytes.Lines(src) {
+		if text := string(line); !isBlank(text) && !isComment(text) {
+			return false
+		}
+	}
+	return true
 }
 
 // errorLines returns the lines that a parse error is about, 0 for none.
@@ -142,4 +156,172 @@ func errorLines(err error) (start, end int) {
 		}
 	}
 	return start, end
+}
+
+// syntax adds what BuildKit's parser said of some lines.
+func (p *fileParser) syntax(err error, start, end int) {
+	m := &Meta{Pos: Pos{p.file.Path, start, end}}
+	word, _, _ := strings.Cut(strings.TrimSpace(p.file.Lines[start-1]), " ")
+	if word = strings.ToUpper(word); isWord(word) {
+		m.Word = word
+	}
+	message, _, _ := strings.Cut(err.Error(), "\n")
+	f := faultf("%s", message)
+	if strings.Contains(message, "unterminated heredoc") {
+		f.hint = "a heredoc ends with its name on a line of its own"
+	}
+	p.file.report(&p.problems, m, f)
+}
+
+func isWord(s string) bool {
+	return s != "" && len(s) <= 20 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
+// escapeByte returns what "# escape=" sets.
+func (f *File) escapeByte() byte {
+	if f.escape == 0 {
+		return '\\'
+	}
+	return byte(f.escape)
+}
+
+// A fault is what is wrong with an instruction, as yet without its position.
+type fault struct{ message, hint string }
+
+func (f *fault) Error() string { return f.message }
+
+func faultf(format string, args ...any) *fault { return &fault{message: fmt.Sprintf(format, args...)} }
+
+func (f *fault) withHint(format string, args ...any) *fault {
+	f.hint = fmt.Sprintf(format, args...)
+	return f
+}
+
+// report adds what is wrong with an instruction.
+func (f *File) report(ps *Problems, m *Meta, err error) {
+	p := &Problem{Pos: m.Pos, Word: m.Word, Message: redact(err.Error())}
+	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
+		p.Line = excerpt(f.Lines[line-1], 0)
+	}
+	var ft *fault
+	if errors.As(err, &ft) {
+		p.Hint = ft.hint
+	}
+	*ps = append(*ps, p)
+}
+
+// source is one instruction as written: on one line, in its parts.
+type source struct {
+	node   *parser.Node
+	joined joined
+	escape byte
+	flags  []flag
+	rest   int // where in joined.text the arguments begin
+}
+
+// args returns the arguments as written.
+func (s *source) args() string { return strings.TrimSpace(s.joined.text[s.rest:]) }
+
+// words returns the arguments one by one, quotes and escapes included, also
+// those of the JSON form.
+func (s *source) words() ([]string, error) {
+	list, ok := jsonWords(s.args(), s.rest, s.escape)
+	if !ok {
+		var open byte
+		if list, open = splitWords(s.joined.text, s.rest, s.escape); open != 0 {
+			return nil, faultf("a quote %c is not closed", open)
+		}
+	}
+	words := make([]string, len(list))
+	for i, w := range list {
+		words[i] = w.raw
+	}
+	return words, nil
+}
+
+// noFlags refuses the flags of an instruction that has none.
+func (s *source) noFlags() error {
+	if len(s.flags) > 0 {
+		return faultf("takes no flag --%s", s.flags[0].name)
+	}
+	return nil
+}
+
+// exactly returns the arguments, which must be those named.
+func (s *source) exactly(word string, names ...string) ([]string, error) {
+	words, err := s.words()
+	if err != nil {
+		return nil, err
+	}
+	usage := word + " " + strings.Join(names, " ")
+	if len(words) < len(names) {
+		return nil, faultf("%s is missing", names[len(words)]).withHint("%s", usage)
+	}
+	if len(words) > len(names) {
+		return nil, faultf("%d arguments, want %d", len(words), len(names)).withHint("%s; an argument with blanks in it is quoted", usage)
+	}
+	return words, nil
+}
+
+// instruction adds the instruction of a node, or what is wrong with it.
+func (p *fileParser) instruction(n *parser.Node) {
+	s := &source{node: n, joined: join(p.file.Lines, n.StartLine, p.file.escapeByte()), escape: p.file.escapeByte()}
+	text := s.joined.text
+	end := strings.IndexAny(text, " \t")
+	if end < 0 {
+		end = len(text)
+	}
+	s.flags, s.rest = splitFlags(text, end, s.escape)
+	m := Meta{
+		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},
+		Word:      strings.ToUpper(text[:end]),
+		Text:      people(text),
+		CacheBust: cacheBust(p.file.Lines, p.lastEnd+1, lineEnd(n)),
+	}
+	p.lastEnd = n.EndLine
+	in, err := build(m, s)
+	if err != nil {
+		p.file.report(&p.problems, &m, err)
+		return
+	}
+	p.file.Instructions = append(p.file.Instructions, in)
+}
+
+// maxText is the longest Meta.Text, in runes.
+const maxText = 500
+
+// people returns an instruction as people read it: on one line, blanks folded.
+func people(text string) string {
+	word, rest, _ := strings.Cut(text, " ")
+	text = redact(show(strings.Join(strings.Fields(strings.ToUpper(word)+" "+rest), " ")))
+	if r := []rune(text); len(r) > maxText {
+		text = string(r[:maxText-1]) + "…"
+	}
+	return text
+}
+
+// lineEnd returns the last line of an instruction itself, before its heredocs.
+func lineEnd(n *parser.Node) int {
+	end := n.EndLine
+	for _, h := range n.Heredocs {
+		end -= strings.Count(h.Content, "\n") + 1
+	}
+	return max(end, n.StartLine)
+}
+
+// cacheBust returns the texts of the cache-bust comments of lines from to to,
+// counted from 1.
+func cacheBust(lines []string, from, to int) []string {
+	var list []string
+	for i := from; i <= min(to, len(lines)); i++ {
+		text, ok := strings.CutPrefix(strings.TrimSpace(lines[i-1]), "#")
+		if !ok {
+			continue
+		}
+		name, value, ok := strings.Cut(text, ":")
+		if ok && strings.EqualFold(strings.TrimSpace(name), "cache-bust") {
+			list = append(list, strings.TrimSpace(value))
+		}
+	}
+	return list
 }

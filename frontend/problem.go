@@ -55,13 +55,12 @@ func (ps Problems) Error() string {
 	return strings.Join(texts, "\n")
 }
 
-// Sorted returns ps by file and line.
-func (ps Problems) Sorted() Problems { ps.sort(); return ps }
-
-func (ps Problems) sort() {
+// Sorted returns ps in order of file and line.
+func (ps Problems) Sorted() Problems {
 	slices.SortStableFunc(ps, func(a, b *Problem) int {
 		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line))
 	})
+	return ps
 }
 
 // Err returns ps as an error, and nil where there are none.

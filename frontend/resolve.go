@@ -1,78 +1,22 @@
 package frontend
 
 import (
-	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"github.com/opencontainers/go-digest"
 )
 
-func isRemote(src string) bool {
-	for _, p := range []string{"http://", "https://", "github:", "git@", "git://"} {
-		if strings.HasPrefix(src, p) {
-			return true
-		}
-	}
-	return false
-}
-
-type env struct {
-	s       *Scope
-	session bool // references stay
-}
-
-func (e env) Get(name string) (string, bool) {
-	for _, v := range e.s.Env {
-		if v.Name == name {
-			if !e.session {
-				return Substitute(v.Value, func(n string) string { return e.s.Session[n] }), true
-			}
-			return v.Value, true
-		}
-	}
-	for _, v := range e.s.Args {
-		if v.Name == name {
-			return v.Value, true
-		}
-	}
-	v, ok := e.s.Session[name]
-	if ok && e.session {
-		return Ref(name), true
-	}
-	return v, ok
-}
-
-func (e env) Keys() []string { return nil }
-
-type resolver struct {
-	s   *Scope
-	lex *shell.Lex
-}
-
-func (r *resolver) word(w string, session bool) (string, error) {
-	if !strings.ContainsAny(w, "$'\"\\`") {
-		return w, nil
-	}
-	out, _, err := r.lex.ProcessWord(w, env{r.s, session})
-	return out, err
-}
-
-func set(vars []Var, v Var) []Var {
-	vars = slices.Clone(vars)
-	for i := range vars {
-		if vars[i].Name == v.Name {
-			vars[i] = v
-			return vars
-		}
-	}
-	return append(vars, v)
-}
-
-// Resolve expands.
+// Resolve expands the instructions in order, as they are in effect in a scope,
+// and returns them with the scope at the end. The File stays as it is.
+//
+// ENV comes before ARG, and both before the session's variables; the variables
+// of one ENV line don't see each other. In the value of an ENV a variable of
+// the session stays a reference, see Substitute; anywhere else it is expanded.
+//
+// The error is Problems: all that is wrong. The instructions are then those
+// that could be resolved.
 func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 	if s.Dir == "" {
 		s.Dir = "/"
@@ -80,161 +24,256 @@ func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 	if s.Shell == nil {
 		s.Shell = []string{"/bin/sh", "-c"}
 	}
-	r := &resolver{s: &s, lex: shell.NewLex('\\')}
-	var out []Instruction
-	var ps Problems
+	r := &resolver{scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
+	r.index()
+	resolved := make([]Instruction, 0, len(f.Instructions))
+	var problems Problems
 	for _, in := range f.Instructions {
-		got, err := r.resolve(in)
+		r.err = nil
+		out, err := r.resolve(in)
+		if r.err != nil {
+			err = r.err
+		}
 		if err != nil {
-			f.report(&ps, in.Base(), err)
+			f.report(&problems, in.Base(), err)
 			continue
 		}
-		out = append(out, got)
+		resolved = append(resolved, out)
 	}
-	return out, s, ps.Err()
+	return resolved, r.scope, problems.Err()
+}
+
+type resolver struct {
+	scope  Scope
+	escape byte
+	lex    *shell.Lex
+	env    map[string]string // scope.Env and scope.Args, by name
+	args   map[string]string
+	err    error // the first of expanding an instruction
+}
+
+func (r *resolver) index() {
+	r.env, r.args = make(map[string]string), make(map[string]string)
+	for _, v := range r.scope.Env {
+		r.env[v.Name] = v.Value
+	}
+	for _, v := range r.scope.Args {
+		r.args[v.Name] = v.Value
+	}
+}
+
+// variables is what the lexer asks. With refs the session's variables are
+// references.
+type variables struct {
+	r    *resolver
+	refs bool
+}
+
+func (v variables) Get(name string) (string, bool) {
+	session := v.r.scope.Session
+	if value, ok := v.r.env[name]; ok {
+		if !v.refs {
+			value = Substitute(value, func(name string) string { return session[name] })
+		}
+		return value, true
+	}
+	if value, ok := v.r.args[name]; ok {
+		return value, true
+	}
+	value, ok := session[name]
+	if ok && v.refs {
+		value = Ref(name)
+	}
+	return value, ok
+}
+
+// Keys lists the names for the lexer's error texts, which need none.
+func (v variables) Keys() []string { return nil }
+
+// expand expands variables and removes quotes. The first error is kept.
+func (r *resolver) expand(word string) string { return r.process(word, false) }
+
+func (r *resolver) process(word string, refs bool) string {
+	// The lexer is slow, and most words are plain.
+	if !strings.ContainsAny(word, `$'"`) && strings.IndexByte(word, r.escape) < 0 {
+		return word
+	}
+	out, _, err := r.lex.ProcessWord(word, variables{r, refs})
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return out
+}
+
+// inline expands the text of a heredoc, in which quotes are only characters.
+func (r *resolver) inline(text string) string {
+	if !strings.Contains(text, "$") {
+		return text
+	}
+	lex := shell.NewLex(rune(r.escape))
+	lex.RawQuotes, lex.RawEscapes = true, true
+	out, _, err := lex.ProcessWord(text, variables{r, false})
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return out
 }
 
 func (r *resolver) resolve(in Instruction) (Instruction, error) {
-	var err error
-	get := func(w string) string {
-		v, e := r.word(w, false)
-		if e != nil && err == nil {
-			err = e
-		}
-		return v
-	}
 	switch in := in.(type) {
 	case *Env:
-		c := *in
-		c.Vars = nil
-		for _, v := range in.Vars {
-			val, e := r.word(v.Value, true)
-			if e != nil {
-				return nil, e
-			}
-			c.Vars = append(c.Vars, Var{v.Name, val})
-		}
-		for _, v := range c.Vars {
-			r.s.Env = set(r.s.Env, v)
-		}
-		return &c, nil
+		return r.resolveEnv(in), nil
 	case *Arg:
-		for _, d := range in.Args {
-			if v, ok := r.s.BuildArgs[d.Name]; ok {
-				r.s.Args = set(r.s.Args, Var{d.Name, v})
-			} else if d.Default != nil {
-				r.s.Args = set(r.s.Args, Var{d.Name, get(*d.Default)})
-			}
-		}
-		return in, err
+		r.declare(in)
+		return in, nil
 	case *Run:
-		c := *in
-		c.Env, c.Args, c.Dir, c.Shell = r.s.Env, r.s.Args, r.s.Dir, r.s.Shell
-		c.Mounts = nil
-		for _, m := range in.rawMounts {
-			mount, err := parseMount(get(m), r.s.Dir)
-			if err != nil {
-				return nil, err
-			}
-			c.Mounts = append(c.Mounts, mount)
-		}
-		return &c, err
+		return r.resolveRun(in)
 	case *Fetch:
-		c := *in
-		c.Source, c.Dest = get(in.Source), get(in.Dest)
-		for _, f := range in.raw {
-			v := get(f.value)
-			switch f.name {
-			case "--checksum":
-				c.Checksum = digest.Digest(v)
-				if c.Checksum.Validate() != nil || c.Checksum.Algorithm() != digest.SHA256 {
-					return nil, faultf("--checksum=%s is no sha256:<64 hex digits>", v)
-				}
-			case "--strip":
-				n, e := strconv.Atoi(v)
-				if e != nil || n < 0 {
-					return nil, faultf("--strip=%s is no number", v)
-				}
-				c.Strip = n
-			case "--extract":
-				c.Extract = Extract(v)
-				if v != "auto" && v != "true" && v != "false" {
-					return nil, faultf("--extract=%s: want auto, true or false", v)
-				}
-			default:
-				if e := ownerFlag(&c.Owner, f.name, v); e != nil {
-					return nil, e
-				}
-			}
+		return r.resolveFetch(in)
+	case *Copy:
+		return r.resolveCopy(in)
+	case *Workdir:
+		out := *in
+		out.Path = absolute(r.scope.Dir, r.expand(in.Path))
+		r.scope.Dir = out.Path
+		return &out, nil
+	case *Snapshot:
+		out := *in
+		out.Path = absolute(r.scope.Dir, r.expand(in.Path))
+		if out.Capture == CaptureAuto {
+			out.Capture = captureOf(out.Path)
 		}
+		return &out, nil
+	case *Shell:
+		r.scope.Shell = in.Argv
+		return in, nil
+	}
+	return in, nil // FROM, and what has no effect
+}
+
+func (r *resolver) resolveEnv(in *Env) *Env {
+	out := *in
+	out.Vars = make([]Var, len(in.Vars))
+	for i, v := range in.Vars {
+		out.Vars[i] = Var{v.Name, r.process(v.Value, true)}
+	}
+	// Before any is set: they don't see each other. Copied: Runs before this
+	// line share the slice as it was.
+	env := slices.Clone(r.scope.Env)
+	for _, v := range out.Vars {
+		env = setVar(env, v)
+		r.env[v.Name] = v.Value
+	}
+	r.scope.Env = env
+	return &out
+}
+
+func setVar(vars []Var, v Var) []Var {
+	if i := slices.IndexFunc(vars, func(x Var) bool { return x.Name == v.Name }); i >= 0 {
+		vars[i] = v
+		return vars
+	}
+	return append(vars, v)
+}
+
+// declare gives the ARGs their values: of --build-arg, else the default. One
+// without either is as if it weren't there.
+func (r *resolver) declare(in *Arg) {
+	args := slices.Clone(r.scope.Args)
+	for _, d := range in.Args {
+		value, ok := r.scope.BuildArgs[d.Name]
+		if !ok && d.Default != nil {
+			value, ok = r.expand(*d.Default), true
+		}
+		if ok {
+			args = setVar(args, Var{d.Name, value})
+			r.args[d.Name] = value
+		}
+	}
+	r.scope.Args = args
+}
+
+func (r *resolver) resolveRun(in *Run) (Instruction, error) {
+	out := *in
+	out.Env, out.Dir, out.Shell = r.scope.Env, r.scope.Dir, r.scope.Shell
+	out.Args = r.scope.Args
+	if slices.ContainsFunc(out.Args, func(v Var) bool { return r.hasEnv(v.Name) }) {
+		out.Args = slices.DeleteFunc(slices.Clone(out.Args), func(v Var) bool { return r.hasEnv(v.Name) })
+	}
+	out.Mounts = nil
+	for _, f := range in.Flags {
+		m, err := parseMount(r.expand(f), r.scope.Dir)
 		if err != nil {
 			return nil, err
 		}
-		if !path.IsAbs(c.Dest) {
-			return nil, faultf("dest %q is not absolute", c.Dest).withHint("write /%s", c.Dest)
-		}
-		c.Dest = path.Clean(c.Dest)
-		if !strings.HasPrefix(c.Source, "github:") {
-			u, e := url.Parse(c.Source)
-			if e != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-				return nil, faultf("source is no http or https URL")
-			}
-		}
-		return &c, nil
-	case *Copy:
-		c := *in
-		c.Sources = nil
-		for _, s := range in.Sources {
-			v := get(s)
-			if p := path.Clean(strings.TrimLeft(v, "/")); p == ".." || strings.HasPrefix(p, "../") {
-				return nil, faultf("source %q leaves the Containerfile's folder", v)
-			}
-			c.Sources = append(c.Sources, v)
-		}
-		d := get(in.Dest)
-		c.Dest = absolute(r.s.Dir, d)
-		if strings.HasSuffix(d, "/") && c.Dest != "/" {
-			c.Dest += "/"
-		}
-		for _, f := range in.raw {
-			if e := ownerFlag(&c.Owner, f.name, get(f.value)); e != nil {
-				return nil, e
-			}
-		}
-		return &c, err
-	case *Workdir:
-		c := *in
-		c.Path = absolute(r.s.Dir, get(in.Path))
-		r.s.Dir = c.Path
-		return &c, err
-	case *Snapshot:
-		c := *in
-		c.Path = absolute(r.s.Dir, get(in.Path))
-		if c.Capture == CaptureAuto {
-			c.Capture = CaptureAll
-			top, _, _ := strings.Cut(strings.TrimPrefix(c.Path, "/"), "/")
-			if slices.Contains([]string{"usr", "bin", "sbin", "etc", "var", "opt"}, top) || strings.HasPrefix(top, "lib") {
-				c.Capture = CaptureChanged
-			}
-		}
-		return &c, err
-	case *Shell:
-		r.s.Shell = in.Argv
-		return in, nil
+		out.Mounts = append(out.Mounts, m)
 	}
-	return in, nil
+	return &out, nil
 }
 
-func ownerFlag(o *Ownership, name, v string) error {
-	if name == "--chown" {
-		o.Chown = v
-		return nil
+func (r *resolver) hasEnv(name string) bool {
+	_, ok := r.env[name]
+	return ok
+}
+
+func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
+	out := *in
+	out.Source, out.Dest = r.expand(in.Source), r.expand(in.Dest)
+	for _, f := range in.flags {
+		if err := setFetchFlag(&out, f.name, r.expand(f.value)); err != nil {
+			return nil, err
+		}
 	}
-	m, err := strconv.ParseUint(v, 8, 12)
-	if err != nil {
-		return faultf("--chmod=%s is no octal mode", v)
+	return &out, checkFetch(&out)
+}
+
+func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
+	if in.Remote != nil && isRemote(r.expand(in.Sources[0])) {
+		return r.resolveFetch(in.Remote)
 	}
-	mode := uint32(m)
-	o.Chmod = &mode
-	return nil
+	out := *in
+	out.Remote = nil
+	out.Sources = make([]string, len(in.Sources))
+	for i, s := range in.Sources {
+		out.Sources[i] = r.expand(s)
+		if err := checkCopySource(out.Sources[i]); err != nil {
+			return nil, err
+		}
+	}
+	out.Inline = slices.Clone(in.Inline)
+	for i := range out.Inline {
+		if inl := &out.Inline[i]; inl.Expand {
+			inl.Content, inl.Expand = r.inline(inl.Content), false
+		}
+	}
+	dest := r.expand(in.Dest)
+	out.Dest = absolute(r.scope.Dir, dest)
+	if (strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.") || dest == ".") && out.Dest != "/" {
+		out.Dest += "/"
+	}
+	for _, f := range in.flags {
+		if err := setOwner(&out.Owner, f.name, r.expand(f.value)); err != nil {
+			return nil, err
+		}
+	}
+	return &out, nil
+}
+
+// absolute returns a clean path; a relative one is below dir.
+func absolute(dir, p string) string {
+	if path.IsAbs(p) {
+		return path.Clean(p)
+	}
+	return path.Join("/", dir, p)
+}
+
+// captureOf says how much SNAPSHOT captures of a path: what packages and builds
+// change within the system's folders, all of what is elsewhere.
+func captureOf(p string) Capture {
+	top, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	switch {
+	case slices.Contains([]string{"usr", "bin", "sbin", "etc", "var", "opt"}, top), strings.HasPrefix(top, "lib"):
+		return CaptureChanged
+	}
+	return CaptureAll
 }

@@ -1,0 +1,43 @@
+package frontend
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/agext/levenshtein"
+)
+
+// nearest returns the one of known that word was probably meant to be, and ""
+// where none is near: at most a third of its letters differ, or, as in FECTH,
+// they stand in another order.
+func nearest(word string, known []string) string {
+	best, bestDist := "", 0
+	for _, k := range known {
+		limit := max(1, len(k)/3)
+		d := levenshtein.Distance(strings.ToUpper(word), strings.ToUpper(k), nil)
+		if d > limit && sortedLetters(word) != sortedLetters(k) {
+			continue
+		}
+		if best == "" || d < bestDist {
+			best, bestDist = k, d
+		}
+	}
+	return best
+}
+
+func sortedLetters(s string) string {
+	b := []byte(strings.ToUpper(s))
+	slices.Sort(b)
+	return string(b)
+}
+
+// didYouMean words a suggestion; "" where there is none.
+func didYouMean(word string, known []string, prefix string) string {
+	if word == "" || len(word) > 40 {
+		return ""
+	}
+	if k := nearest(word, known); k != "" {
+		return "did you mean " + prefix + k + "?"
+	}
+	return ""
+}

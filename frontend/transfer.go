@@ -1,0 +1,201 @@
+package frontend
+
+import (
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/opencontainers/go-digest"
+)
+
+// FETCH, COPY and ADD: what brings files.
+
+var fetchFlags = []string{"checksum", "strip", "extract", "chmod", "chown"}
+
+func buildFetch(m Meta, s *source) (Instruction, error) {
+	f := &Fetch{Meta: m, Extract: ExtractAuto, flags: s.flags}
+	for _, fl := range s.flags {
+		if !slices.Contains(fetchFlags, fl.name) {
+			return nil, unknownFlag(fl, fetchFlags...)
+		}
+		if fl.value == "" {
+			return nil, faultf("--%s wants a value", fl.name).withHint("--%s=...", fl.name)
+		}
+	}
+	args, err := s.exactly(m.Word, "source", "dest")
+	if err != nil {
+		return nil, err
+	}
+	f.Source, f.Dest = args[0], args[1]
+	return f, nil
+}
+
+// isRemote reports whether the source of an ADD is not a local file.
+func isRemote(source string) bool {
+	return slices.ContainsFunc([]string{"http://", "https://", "github:", "git@", "git://", "ssh://"}, func(p string) bool {
+		return strings.HasPrefix(source, p)
+	})
+}
+
+func buildAdd(m Meta, s *source) (Instruction, error) {
+	words, err := s.words()
+	if err != nil {
+		return nil, err
+	}
+	if len(words) > 0 && isRemote(unquote(words[0], s.escape)) {
+		return buildFetch(m, s)
+	}
+	in, err := buildCopy(m, s)
+	if c, ok := in.(*Copy); ok && len(c.Sources) == 1 && strings.HasPrefix(words[0], "$") {
+		if f, err := buildFetch(m, s); err == nil {
+			c.Remote = f.(*Fetch)
+		}
+	}
+	return in, err
+}
+
+func buildCopy(m Meta, s *source) (Instruction, error) {
+	c := &Copy{Meta: m}
+	for _, f := range s.flags {
+		switch f.name {
+		case "link": // how layers are put together is not a matter of the writer's here
+		case "chown", "chmod":
+			if f.value == "" {
+				return nil, faultf("--%s wants a value", f.name).withHint("--%s=...", f.name)
+			}
+			c.flags = append(c.flags, f)
+		case "from":
+			return nil, faultf("--from copies from another stage or image, and there are none here").withHint("FROM layer builds on another layer")
+		case "parents", "exclude", "keep-git-dir", "checksum", "unpack":
+			return nil, faultf("--%s is not known here", f.name)
+		default:
+			return nil, unknownFlag(f, "chown", "chmod", "link")
+		}
+	}
+	words, err := s.words()
+	if err != nil {
+		return nil, err
+	}
+	if len(words) < 2 {
+		missing := []string{"source", "dest"}[len(words)]
+		return nil, faultf("%s is missing", missing).withHint("%s source... dest", m.Word)
+	}
+	c.Dest = words[len(words)-1]
+	docs := s.node.Heredocs
+	for _, w := range words[:len(words)-1] {
+		if h := parser.MustParseHeredoc(w); h != nil && len(docs) > 0 && docs[0].Name == h.Name {
+			content := docs[0].Content
+			if docs[0].Chomp {
+				content = parser.ChompHeredocContent(content)
+			}
+			c.Inline = append(c.Inline, Inline{Name: h.Name, Content: content, Expand: docs[0].Expand})
+			docs = docs[1:]
+			continue
+		}
+		c.Sources = append(c.Sources, w)
+	}
+	return c, nil
+}
+
+var (
+	githubSource = regexp.MustCompile(`^github:[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+(@[^\s@/][^\s@]*?)?(//[^\s@]+)?$`)
+	githubURL    = regexp.MustCompile(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
+)
+
+// checkFetch looks at a FETCH whose variables are expanded.
+func checkFetch(f *Fetch) error {
+	// ADD https://github.com/o/r.git#ref:dir is github:o/r@ref//dir.
+	if m := githubURL.FindStringSubmatch(f.Source); m != nil && f.Word == "ADD" {
+		f.Source = "github:" + m[1]
+		if m[2] != "" {
+			f.Source += "@" + m[2]
+		}
+		if m[3] != "" {
+			f.Source += "//" + strings.Trim(m[3], "/")
+		}
+	}
+	scheme, _, _ := strings.Cut(f.Source, ":")
+	switch scheme {
+	case "github":
+		if !githubSource.MatchString(f.Source) {
+			return faultf("source %q is not of the form github:owner/repo[@ref][//subdir]", f.Source)
+		}
+	case "http", "https":
+		u, err := url.Parse(f.Source)
+		if err != nil || u.Host == "" {
+			return faultf("source is no valid URL") // not shown: it may hold a password
+		}
+		if u.User != nil {
+			return faultf("a user or password in a URL would be kept, and shown").
+				withHint("fetch it in a RUN, with RUN --mount=type=secret")
+		}
+		if f.Word == "ADD" && strings.HasSuffix(u.Path, ".git") {
+			return faultf("Git repositories of other hosts than GitHub are not known here").withHint("RUN git clone")
+		}
+	default:
+		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
+			withHint("http://, https:// and github: are known; local files are for COPY")
+	}
+	if !path.IsAbs(f.Dest) {
+		return faultf("dest %q is not absolute", f.Dest).withHint("write /%s", path.Clean(f.Dest))
+	}
+	f.Dest = path.Clean(f.Dest)
+	return nil
+}
+
+// setFetchFlag sets a flag whose variables are expanded.
+func setFetchFlag(f *Fetch, name, value string) error {
+	switch name {
+	case "checksum":
+		d := digest.Digest(value)
+		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+			return faultf("--checksum=%s is malformed", value).withHint("--checksum=sha256: and 64 hex digits in lower case")
+		}
+		f.Checksum = d
+	case "strip":
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 0 {
+			return faultf("--strip=%s: want a number of path parts, 0 or more", value)
+		}
+		f.Strip = n
+	case "extract":
+		f.Extract = Extract(value)
+		if !slices.Contains([]Extract{ExtractAuto, ExtractTrue, ExtractFalse}, f.Extract) {
+			return faultf("--extract=%s: want auto, true or false", value)
+		}
+	default:
+		return setOwner(&f.Owner, name, value)
+	}
+	return nil
+}
+
+var chownForm = regexp.MustCompile(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$`)
+
+func setOwner(o *Ownership, name, value string) error {
+	if name == "chown" {
+		if !chownForm.MatchString(value) {
+			return faultf("--chown=%s: want user or user:group", value)
+		}
+		o.Chown = value
+		return nil
+	}
+	mode, err := strconv.ParseUint(value, 8, 12)
+	if err != nil {
+		return faultf("--chmod=%s: want octal digits", value).withHint("--chmod=0755")
+	}
+	m := uint32(mode)
+	o.Chmod = &m
+	return nil
+}
+
+// checkCopySource refuses what is not in the Containerfile's folder.
+func checkCopySource(source string) error {
+	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {
+		return faultf("source %q leaves the Containerfile's folder", source)
+	}
+	return nil
+}
