@@ -1,0 +1,127 @@
+//go:build linux
+
+package solver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/dir"
+)
+
+// manyLayers writes n files of m instructions each, and returns their paths.
+func manyLayers(b *testing.B, folder string, n, m int) []string {
+	b.Helper()
+	var paths []string
+	for l := range n {
+		var text strings.Builder
+		for i := range m {
+			switch i % 10 {
+			case 0:
+				fmt.Fprintf(&text, "ENV VAR_%d=value-%d\n", i%50, i)
+			case 1:
+				fmt.Fprintf(&text, "WORKDIR /srv/app-%d\n", i)
+			default:
+				fmt.Fprintf(&text, "RUN uv pip install --system package-%d==1.%d.0 && echo ${VAR_%d}\n", i, l, i%50)
+			}
+		}
+		path := filepath.Join(folder, fmt.Sprintf("Containerfile.l%d", l))
+		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+			b.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func benchRequest(b *testing.B, folder string, paths []string) *Request {
+	b.Helper()
+	d, err := dir.Open(filepath.Join(folder, "store"), dir.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &Request{
+		Root: filepath.Join(folder, "root"), Cache: filepath.Join(folder, "cache"),
+		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true,
+	}
+	r.Store = cache.Tiered(r.StoreFailed, d)
+	if r.Files, err = Load(paths, nil); err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// benchmarkPlan plans with every step cached, parsing and stores included.
+func benchmarkPlan(b *testing.B, layers, each int) {
+	folder := b.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, "root"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	paths := manyLayers(b, folder, layers, each)
+	g, keys, err := Hash(context.Background(), benchRequest(b, folder, paths))
+	if err != nil {
+		b.Fatal(err)
+	}
+	// One blob for all: only how many there are matters to a plan.
+	blob := []byte("blob")
+	r := benchRequest(b, folder, paths)
+	for _, s := range g.Steps() {
+		if !s.ChangesRoot() {
+			continue
+		}
+		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
+		if err := r.Store.Put(context.Background(), d, bytes.NewReader(blob)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := Plan(context.Background(), benchRequest(b, folder, paths))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if t := p.Layers[0].Totals(); t.ToRun > 0 {
+			b.Fatalf("not all is cached: %s", t)
+		}
+	}
+}
+
+func BenchmarkPlan1000(b *testing.B)         { benchmarkPlan(b, 1, 1000) }
+func BenchmarkPlan10000Over100(b *testing.B) { benchmarkPlan(b, 100, 100) }
+func BenchmarkPlan20000Over200(b *testing.B) { benchmarkPlan(b, 200, 100) }
+
+// BenchmarkSolveNothing solves what is solved: parsing, keys and state.
+func BenchmarkSolveNothing(b *testing.B) {
+	folder := b.TempDir()
+	var text strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&text, "WORKDIR /srv/app-%d\nENV VAR_%d=%d\n", i, i, i)
+	}
+	path := filepath.Join(folder, "Containerfile")
+	if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	solve := func() *Result {
+		res, err := Solve(context.Background(), benchRequest(b, folder, []string{path}))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return res
+	}
+	solve()
+	b.ReportAllocs()
+	for b.Loop() {
+		if res := solve(); res.Present != 30 {
+			b.Fatalf("present: %d", res.Present)
+		}
+	}
+}
