@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -30,6 +32,7 @@ type builder struct {
 	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
 	kept  int                 // steps that were built and stored
 	views map[*dag.Layer]*layerView
+	order []*dag.Layer // those with a view, in composition order
 
 	puts         errgroup.Group // snapshots on their way into the stores
 	stopPrefetch context.CancelFunc
@@ -41,9 +44,15 @@ type builder struct {
 type layerView struct {
 	mu     sync.Mutex // a view is used by one goroutine at a time
 	view   sandbox.View
-	from   *dag.Layer // whose view this one begins as; nil: the root as it stands
+	from   *dag.Layer // whose view this one begins as; nil: the root, without what is reverted
 	heirs  int        // how many layers begin as this one ends
 	shared bool       // it is from's view itself: this layer is its only heir
+
+	// Of a view that begins as the root: the applies that are taken back in
+	// it, the last ones of the log. A step must not see what a later layer, or
+	// what stood in its place before, has made: it would capture too little.
+	revert []rootfs.Event
+	lower  map[key.Key]bool // the steps that stay, and so are in the view from the beginning
 }
 
 // build runs the steps that are to run. The nodes of its schedule:
@@ -74,7 +83,7 @@ func (b *builder) build(ctx context.Context) error {
 	if !toRun {
 		return nil
 	}
-	order := b.planViews()
+	order := b.order
 	workers := b.r.jobs()
 	if len(order) > 0 {
 		if err := b.openSandbox(); err != nil {
@@ -111,9 +120,9 @@ func looksAtRoot(s *dag.Step) bool {
 }
 
 // planViews decides which layers need a view: those with a step that looks at
-// the root, and those that they build on as far as they are not present. It
-// returns them in composition order.
-func (b *builder) planViews() []*dag.Layer {
+// the root, and those that they build on as far as they are not in it. order
+// has them in composition order.
+func (b *builder) planViews() {
 	b.views = make(map[*dag.Layer]*layerView)
 	need := make(map[*dag.Layer]bool)
 	for i := range b.sv.plan.Layers {
@@ -127,32 +136,63 @@ func (b *builder) planViews() []*dag.Layer {
 			}
 		}
 	}
-	var order []*dag.Layer
+	b.order = nil
 	for _, l := range b.sv.plan.Graph.Layers {
-		if !need[l] || len(b.absent(l)) == 0 {
+		if !need[l] {
 			continue
 		}
 		lv := &layerView{}
 		for on := l.On; on != nil && lv.from == nil; on = on.On {
 			if b.views[on] != nil {
 				lv.from = on
-				b.views[on].heirs++
 			}
 		}
+		if lv.from != nil {
+			lv.lower = b.views[lv.from].lower
+		} else {
+			lv.lower, lv.revert = b.lower(l)
+		}
+		if len(b.absent(l, lv)) == 0 {
+			continue // it is in the root as it should be seen
+		}
+		if lv.from != nil {
+			b.views[lv.from].heirs++
+		}
 		b.views[l] = lv
-		order = append(order, l)
+		b.order = append(b.order, l)
 	}
 	for _, lv := range b.views {
 		lv.shared = lv.from != nil && b.views[lv.from].heirs == 1
 	}
-	return order
 }
 
-// absent returns the items of a layer that change the root and are not present.
-func (b *builder) absent(l *dag.Layer) []*dag.Item {
+// lower divides the log of the root into what a layer's steps should see there,
+// as far as that is its beginning, and the rest.
+func (b *builder) lower(l *dag.Layer) (stay map[key.Key]bool, revert []rootfs.Event) {
+	below := make(map[key.Key]bool)
+	for ; l != nil; l = l.On {
+		for _, s := range l.Steps {
+			if it := b.sv.plan.Item(s); it.State == dag.Present {
+				below[it.Key] = true
+			}
+		}
+	}
+	stay = make(map[key.Key]bool)
+	for i, ev := range b.sv.state.Log {
+		if !below[ev.Key] {
+			return stay, b.sv.state.Log[i:]
+		}
+		stay[ev.Key] = true
+	}
+	return stay, nil
+}
+
+// absent returns the items of a layer that change the root and are not in its
+// view from the beginning.
+func (b *builder) absent(l *dag.Layer, lv *layerView) []*dag.Item {
 	var items []*dag.Item
 	for _, s := range l.Steps {
-		if it := b.sv.plan.Item(s); s.ChangesRoot() && it.State != dag.Present {
+		if it := b.sv.plan.Item(s); s.ChangesRoot() && !lv.lower[it.Key] {
 			items = append(items, it)
 		}
 	}
@@ -162,7 +202,7 @@ func (b *builder) absent(l *dag.Layer) []*dag.Item {
 // inView returns the items that take place in the layer's view: all that are
 // absent, up to the last that looks at the root if no other layer begins there.
 func (b *builder) inView(l *dag.Layer) []*dag.Item {
-	items := b.absent(l)
+	items := b.absent(l, b.views[l])
 	if b.views[l].heirs > 0 {
 		return items
 	}
@@ -219,7 +259,7 @@ func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.View) er
 
 func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, err error) {
 	if lv.from == nil {
-		return b.sb.View(ctx)
+		return b.openReverted(ctx, lv.revert)
 	}
 	err = b.use(ctx, lv.from, func(from sandbox.View) error {
 		if view = from; lv.shared {
@@ -229,6 +269,28 @@ func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, e
 		return err
 	})
 	return view, err
+}
+
+// openReverted returns a view of the root without the given applies.
+func (b *builder) openReverted(ctx context.Context, events []rootfs.Event) (sandbox.View, error) {
+	view, err := b.sb.View(ctx)
+	if err != nil || len(events) == 0 {
+		return view, err
+	}
+	changes, err := b.root.Revert(events)
+	if err == nil {
+		var file *os.File
+		var packed snapshot.Packed
+		if file, packed, err = b.pack(ctx, changes); err == nil {
+			err = view.Apply(ctx, io.NewSectionReader(file, 0, packed.Size))
+			b.discard(file)
+			file.Close()
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: take back what was applied: %w", ErrRoot, err), view.Close())
+	}
+	return view, nil
 }
 
 // lay puts the snapshot of a step over the view of its layer.

@@ -60,11 +60,12 @@ type survey struct {
 	incomplete error
 }
 
-// lose takes back that the stores have a key, and plans anew.
+// lose takes back that the stores, or the root, have a key, and plans anew.
 func (sv *survey) lose(keys ...key.Key) {
 	for _, k := range keys {
 		delete(sv.found, k)
 		delete(sv.answers.Cached, k)
+		delete(sv.answers.Present, k)
 	}
 	sv.plan = dag.NewPlan(sv.plan.Graph, sv.plan.Keys, sv.answers)
 }
@@ -79,7 +80,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		return nil, err
 	}
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
-		r.warn("--build-arg %s: no layer has ARG %s", name, name)
+		r.warnOnce("--build-arg %s: no layer has ARG %s", name, name)
 	}
 	s := &survey{state: state, platform: r.platform(ctx, state)}
 	keys, err := r.keys(ctx, g, s.platform)
@@ -183,7 +184,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 				return ctx.Err()
 			}
 			if err != nil {
-				r.warn("%s: %v", r.Store.Name(), err)
+				r.StoreFailed(r.Store.Name(), err)
 				return nil
 			}
 			mu.Lock()

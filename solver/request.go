@@ -51,6 +51,7 @@ type Request struct {
 	Emit func(Event)
 
 	emitting  sync.Mutex
+	warned    sync.Map
 	readOnly  bool // nothing is kept of what is downloaded
 	resolving sync.Once
 	resolver  *source.Resolver
@@ -120,6 +121,14 @@ func (r *Request) emit(e Event) {
 	defer r.emitting.Unlock()
 	e.Time = time.Now()
 	r.Emit(e)
+}
+
+// warnOnce is warn for what a plan made twice would tell twice.
+func (r *Request) warnOnce(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if _, told := r.warned.LoadOrStore(text, true); !told {
+		r.warn("%s", text)
+	}
 }
 
 func (r *Request) warn(format string, args ...any) {

@@ -23,49 +23,94 @@ type blob struct {
 // reader returns the blob from its beginning. Several readers may be in use.
 func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.desc.Size) }
 
-// restore brings the snapshots of all cached steps near and verifies them,
-// several at a time. One that is corrupt or gone turns its step, and what
-// follows in its chain, into one to run.
+// restore brings the snapshots near and verifies them, several at a time: of
+// all cached steps, and of steps that are present, but have to be laid over a
+// view. One that is corrupt or gone turns its step, and what follows in its
+// chain, into one to run; the plan is then made anew, and more may be needed.
 func (b *builder) restore(ctx context.Context) error {
+	for {
+		b.planViews()
+		lost, err := b.restoreAll(ctx, b.needed())
+		if err != nil || len(lost) == 0 {
+			return err
+		}
+		b.sv.lose(lost...)
+	}
+}
+
+// needed returns the items whose snapshots are needed and not there yet.
+func (b *builder) needed() []*dag.Item {
+	var items []*dag.Item
+	for i := range b.sv.plan.Layers {
+		pl := &b.sv.plan.Layers[i]
+		for j := range pl.Items {
+			if it := &pl.Items[j]; it.State == dag.Cached && b.blobs[it.Step] == nil {
+				items = append(items, it)
+			}
+		}
+	}
+	for _, l := range b.order {
+		for _, it := range b.inView(l) {
+			if it.State == dag.Present && b.blobs[it.Step] == nil {
+				items = append(items, it)
+			}
+		}
+	}
+	return items
+}
+
+func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key.Key, err error) {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(b.r.jobs())
 	var mu sync.Mutex
-	var lost []key.Key
-	for i := range b.sv.plan.Layers {
-		for _, it := range b.sv.plan.Layers[i].Items {
-			if it.State != dag.Cached {
-				continue
+	for _, it := range items {
+		eg.Go(func() error {
+			d, ok := b.sv.found[it.Key]
+			if !ok {
+				d, ok = b.findOne(ctx, it)
 			}
-			eg.Go(func() error {
-				d := b.sv.found[it.Key]
-				file, err := b.fetchBlob(ctx, d)
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case err == nil:
-					b.setBlob(it.Step, &blob{desc: d, file: file})
+			file, err := b.fetchBlob(ctx, d, ok)
+			if err == nil {
+				b.setBlob(it.Step, &blob{desc: d, file: file})
+				if it.State == dag.Cached {
 					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size})
-				case ctx.Err() != nil:
-					return ctx.Err()
-				default:
-					lost = append(lost, it.Key)
-					b.r.warn("%s: its snapshot can't be used, so it is built anew: %v", it.Step.Pos(), err)
 				}
 				return nil
-			})
-		}
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			lost = append(lost, it.Key)
+			if it.State == dag.Cached {
+				b.r.warn("%s: its snapshot can't be used, so it is built anew: %v", it.Step.Pos(), err)
+			} else {
+				b.r.warn("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built anew", it.Step.Pos())
+			}
+			return nil
+		})
 	}
-	if err := eg.Wait(); err != nil {
-		return err
+	err = eg.Wait()
+	return lost, err
+}
+
+// findOne asks the stores for the snapshot of a step that is present: the plan
+// had no need to.
+func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Descriptor, bool) {
+	if b.r.Store == nil {
+		return cache.Descriptor{}, false
 	}
-	if len(lost) > 0 {
-		b.sv.lose(lost...)
-	}
-	return nil
+	found, err := b.r.Store.Find(ctx, it.Step.Layer.Name, []key.Key{it.Key})
+	d, ok := found[it.Key]
+	return d, ok && err == nil
 }
 
 // fetchBlob opens a verified blob as a file.
-func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor) (*os.File, error) {
+func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor, found bool) (*os.File, error) {
+	if !found {
+		return nil, cache.ErrNotCached
+	}
 	rc, err := b.r.Store.Open(ctx, d, 0)
 	if err != nil {
 		return nil, err

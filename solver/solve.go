@@ -193,15 +193,13 @@ func (b *builder) reapply(ctx context.Context, lock *rootfs.Lock, it *dag.Item) 
 	if err != nil || !overlaps {
 		return false, err
 	}
-	if b.r.Store != nil {
-		found, err := b.r.Store.Find(ctx, it.Step.Layer.Name, []key.Key{it.Key})
-		if d, ok := found[it.Key]; ok && err == nil {
-			file, err := b.fetchBlob(ctx, d)
-			if err == nil {
-				b.setBlob(it.Step, &blob{desc: d, file: file})
-				return true, nil
-			}
-		}
+	if b.blobs[it.Step] != nil {
+		return true, nil
+	}
+	d, ok := b.findOne(ctx, it)
+	if file, err := b.fetchBlob(ctx, d, ok); err == nil {
+		b.setBlob(it.Step, &blob{desc: d, file: file})
+		return true, nil
 	}
 	b.r.warn("%s: a step before it changed the same files, and its own snapshot is in no store: the files are now as that step has them", it.Step.Pos())
 	return false, ctx.Err()

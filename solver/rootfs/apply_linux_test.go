@@ -341,6 +341,41 @@ func TestApplyKeepsOriginals(t *testing.T) {
 	treetest.Diff(t, before, after)
 }
 
+// Laid over the root, the reverted changes of the last applies give back what
+// it was before them, whatever they did to each other's files.
+func TestRevert(t *testing.T) {
+	r, l := testRoot(t)
+	shell(t, r.Dir(), "echo old > a; mkdir -p tree/sub; echo deep > tree/sub/f; ln -s a link; mkdir -m 700 d; echo x > d/x; touch -d @1000000000 d tree/sub tree")
+	skip := func(p string) bool { return p == "var" }
+	want := []string{treetest.Describe(t, r.Dir(), skip)}
+	steps := [][]*snapshot.Entry{
+		{file("a", "1"), folderEntry("new"), file("new/f", "1"), file("tree/sub/f", "1")},
+		{file("a", "2"), file("new/f", "2"), file("new/g", "2"), gone("link"), folderEntry("d"), gone("d/x")},
+		{file("tree", "a file"), gone("new"), file("d/x", "3"), symlink("a", "d")},
+	}
+	for i, es := range steps {
+		step := Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}
+		if res, err := l.Apply(t.Context(), step, stream(es...)); err != nil || len(res.Problems) > 0 {
+			t.Fatal(err, res.Problems)
+		}
+		want = append(want, treetest.Describe(t, r.Dir(), skip))
+	}
+	for m := range len(steps) {
+		over := filepath.Join(t.TempDir(), "copy")
+		if out, err := exec.Command("cp", "-a", r.Dir(), over).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v\n%s", err, out)
+		}
+		changes, err := r.Revert(l.state.Log[m:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := Unpack(t.Context(), over, changes, UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+			t.Fatal(err, res.Problems)
+		}
+		treetest.Diff(t, want[m], treetest.Describe(t, over, skip))
+	}
+}
+
 func TestApplyRefusesItsOwnFolder(t *testing.T) {
 	_, l := testRoot(t)
 	step := Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x"}

@@ -19,3 +19,6 @@ func Unpack(context.Context, string, snapshot.Changes, UnpackOptions) (Result, e
 func (l *Lock) apply(context.Context, int, snapshot.Changes) (Result, error) {
 	return Result{}, errOther
 }
+
+// Revert works on Linux alone.
+func (r *Root) Revert([]Event) (snapshot.Changes, error) { return nil, errOther }

@@ -23,7 +23,7 @@ func chaos(dir string, r *rand.Rand) {
 		}
 		return nil
 	})
-	any := func() string {
+	pick := func() string {
 		if len(all) == 0 || r.IntN(4) == 0 {
 			return filepath.Join(dir, string(rune('a'+r.IntN(6))))
 		}
@@ -35,7 +35,7 @@ func chaos(dir string, r *rand.Rand) {
 		return p
 	}
 	for range 5 + r.IntN(20) {
-		p, q := any(), any()
+		p, q := pick(), pick()
 		switch r.IntN(17) {
 		case 0, 1, 2:
 			_ = os.WriteFile(p, fmt.Append(nil, "content ", r.IntN(3)), 0o644)

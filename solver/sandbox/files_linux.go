@@ -175,7 +175,7 @@ func keeperMain() {
 	for {
 		var q request
 		if _, err := receive(conn, &q); err != nil {
-			os.Exit(0)
+			unix.Exit(0)
 		}
 		f, err := q.do(direct{ownerless: true})
 		a, fd := reply{File: f != nil}, -1
@@ -186,7 +186,7 @@ func keeperMain() {
 			fd = int(f.Fd())
 		}
 		if err := send(conn, a, fd); err != nil {
-			os.Exit(1)
+			unix.Exit(1)
 		}
 		if f != nil {
 			f.Close()

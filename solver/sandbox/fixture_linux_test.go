@@ -86,7 +86,7 @@ func exitOn(err error) {
 
 func TestMain(m *testing.M) {
 	if reexec.Init() {
-		return
+		unix.Exit(0) // as helperMain does, and why
 	}
 	code := m.Run()
 	if testRoot.dir != "" {

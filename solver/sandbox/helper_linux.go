@@ -20,7 +20,8 @@ const helperName = "clayer-sandbox"
 func init() { reexec.Register(helperName, helperMain) }
 
 // helperMain does one job and never returns. When it exits, the kernel kills
-// all that is left in its PID namespace.
+// all that is left in its PID namespace. It exits by the system call alone:
+// os.Exit of a program with the race detector sleeps for a second first.
 func helperMain() {
 	for _, fd := range []int{controlFD, resultFD, spoolFD} {
 		unix.CloseOnExec(fd)
@@ -28,14 +29,14 @@ func helperMain() {
 	control := gob.NewDecoder(os.NewFile(controlFD, "control"))
 	var j job
 	if err := control.Decode(&j); err != nil {
-		os.Exit(1) // the parent is gone
+		unix.Exit(1) // the parent is gone
 	}
 	h := &helper{job: j}
 	go func() {
 		for {
 			var s signal
 			if control.Decode(&s) != nil {
-				os.Exit(128 + int(syscall.SIGKILL))
+				unix.Exit(128 + int(syscall.SIGKILL))
 			}
 			h.terminate()
 		}
@@ -47,9 +48,9 @@ func helperMain() {
 	}
 	res.Warnings = h.warnings
 	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
-		os.Exit(1)
+		unix.Exit(1)
 	}
-	os.Exit(0)
+	unix.Exit(0)
 }
 
 type helper struct {

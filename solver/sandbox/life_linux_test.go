@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -415,8 +416,15 @@ func TestApply(t *testing.T) {
 		if changes != "" {
 			t.Errorf("what was applied is told again:\n%s", changes)
 		}
+		cut := errors.New("the network went away")
+		if err := newView(t, s).Apply(context.Background(), iotest.ErrReader(cut)); !errors.Is(err, cut) {
+			t.Errorf("a blob that ends early: %v", err)
+		}
 		if err := to.Apply(context.Background(), strings.NewReader("no snapshot")); err == nil {
 			t.Error("garbage was applied")
+		}
+		if err := to.Apply(context.Background(), strings.NewReader("")); err == nil {
+			t.Error("a view that failed goes on")
 		}
 	})
 }
@@ -552,14 +560,16 @@ func TestTail(t *testing.T) {
 }
 
 func BenchmarkRunTrue(b *testing.B) {
-	for _, rooted := range []bool{true, false} {
-		b.Run("rooted="+strconv.FormatBool(rooted), func(b *testing.B) {
-			v := newView(b, newOverlay(b, rooted, OverlayOptions{}))
-			for b.Loop() {
-				if _, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv}); err != nil {
-					b.Fatal(err)
+	for _, root := range []string{"", "/"} {
+		for _, rooted := range []bool{true, false} {
+			b.Run(fmt.Sprintf("root=%s,rooted=%v", root, rooted), func(b *testing.B) {
+				v := newView(b, newOverlay(b, rooted, OverlayOptions{Root: root}))
+				for b.Loop() {
+					if _, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv}); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }

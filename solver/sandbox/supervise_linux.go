@@ -111,6 +111,9 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 		return fmt.Errorf("the helper ended early: %w: %s", exit, crash.last())
 	case decodeErr != nil:
 		return fmt.Errorf("the helper ended without an answer: %w", decodeErr)
+	case res.Err != "" && exit != nil:
+		// What fed stdin failed first; the helper saw an early end of it.
+		return fmt.Errorf("%w: %s", exit, res.Err)
 	case res.Errno != 0:
 		return &remoteError{res.Err, res.Errno}
 	case res.Err != "":
