@@ -224,16 +224,10 @@ func (b *builder) openSandbox() error {
 	if b.r.Dest != "" {
 		over = b.r.target()
 	}
-	switch b.r.Sandbox {
-	case "", "auto", "overlay":
-	case "inplace":
-		return errors.New("--sandbox=inplace is not here yet: this version runs RUN in an overlay alone")
-	default:
-		return fmt.Errorf("--sandbox=%s: want auto or overlay", b.r.Sandbox)
-	}
 	b.sb, err = sandbox.NewOverlay(sandbox.OverlayOptions{
 		Root: b.r.base(), Over: over, Work: work,
 		Hide: []string{b.root.StateDir(), b.r.Cache},
+		Warn: func(text string) { b.r.warnOnce("in the sandbox %s", text) },
 	})
 	if err != nil {
 		return err
@@ -340,14 +334,12 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 	return nil
 }
 
-// failure says that a step failed, and how many before it were kept.
+// failure says that a step failed.
 func (b *builder) failure(s *dag.Step, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return &BuildError{Step: s, Kept: b.kept, Err: err}
+	return &BuildError{Step: s, Err: err}
 }
 
 // put stores a step's snapshot in the background. A store that fails is told
@@ -494,7 +486,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}
-	mounts, err := b.r.mounts(run, &cmd.Env)
+	mounts, err := b.r.mounts(ctx, run, &cmd.Env)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,10 +27,10 @@ type runMounts struct {
 
 // mounts prepares the mounts of a RUN: folders of cache mounts are made and
 // locked, secrets are read, and those asked for as variables added to env.
-func (r *Request) mounts(run *frontend.Run, env *[]string) (*runMounts, error) {
+func (r *Request) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
 	rm := &runMounts{}
 	for _, m := range run.Mounts {
-		if err := rm.add(r, m, env); err != nil {
+		if err := rm.add(ctx, r, m, env); err != nil {
 			rm.release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
 		}
@@ -36,13 +38,13 @@ func (r *Request) mounts(run *frontend.Run, env *[]string) (*runMounts, error) {
 	return rm, nil
 }
 
-func (rm *runMounts) add(r *Request, m frontend.Mount, env *[]string) error {
+func (rm *runMounts) add(ctx context.Context, r *Request, m frontend.Mount, env *[]string) error {
 	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		folder, err := rm.cacheFolder(r, m)
+		folder, err := rm.cacheFolder(ctx, r, m)
 		if err != nil {
 			return err
 		}
@@ -100,7 +102,7 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 // cacheFolder returns the folder that a cache mount binds: one for each id,
 // kept from solve to solve. sharing=locked waits until no other RUN has it;
 // sharing=private takes an empty one while another RUN has it.
-func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
+func (rm *runMounts) cacheFolder(ctx context.Context, r *Request, m frontend.Mount) (string, error) {
 	sum := sha256.Sum256([]byte(m.ID))
 	parent := filepath.Join(r.Cache, "mounts")
 	folder := filepath.Join(parent, hex.EncodeToString(sum[:8]))
@@ -113,11 +115,7 @@ func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
 			return "", err
 		}
 		rm.locks = append(rm.locks, lock)
-		how := unix.LOCK_EX
-		if m.Sharing == "private" {
-			how |= unix.LOCK_NB
-		}
-		err = flock(lock, how)
+		err = flock(ctx, lock, m.Sharing == "locked")
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			if folder, err = os.MkdirTemp(parent, "private-"); err != nil {
 				return "", err
@@ -144,12 +142,20 @@ func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
 	return folder, nil
 }
 
-func flock(f *os.File, how int) error {
+// flock locks a file; while another has it, it waits, or returns EWOULDBLOCK.
+// flock(2) cannot be cancelled, so it is asked again and again.
+func flock(ctx context.Context, f *os.File, wait bool) error {
 	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EWOULDBLOCK) && wait {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(50 * time.Millisecond):
+				continue
+			}
 		}
+		return err
 	}
 }
 

@@ -37,13 +37,13 @@ type Request struct {
 	Timeout   time.Duration     // of each RUN; 0 means none
 	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
 
-	Sandbox      string      // "auto", which "" means too, "overlay" or "inplace"
 	Store        *cache.Tier // nil: nothing is restored or kept
 	Spool        Spool       // where snapshots are packed; nil: the root's work folder
 	Push         bool        // what is built is put into Store
 	Rebuild      bool        // what is cached or present is built anew
 	RequireCache bool        // a store that fails is an error in the end
 	Cache        string      // a folder for downloads and cache mounts, made when needed
+	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
 
 	// Emit is told what happens, one event at a time. It must not block for
@@ -55,6 +55,7 @@ type Request struct {
 	readOnly  bool // nothing is kept of what is downloaded
 	resolving sync.Once
 	resolver  *source.Resolver
+	brought   sync.Map // *dag.Step: what it brings, once
 	failed    failures
 }
 
@@ -84,7 +85,7 @@ var (
 // A BuildError says which step failed.
 type BuildError struct {
 	Step *dag.Step
-	Kept int // steps that were finished and stored before
+	Kept int // steps of this solve that were finished, and are stored
 	Err  error
 }
 
@@ -100,6 +101,12 @@ func (e *BuildError) Error() string {
 	var exit *sandbox.ExitError
 	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
 		p.Detail = string(trimNewline(exit.Output))
+	}
+	switch {
+	case e.Kept == 1:
+		p.Hint = "1 step is done and kept: the next solve goes on behind it"
+	case e.Kept > 1:
+		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
 	}
 	return p.Error()
 }

@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,10 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	}
 	err := b.build(ctx)
 	b.wait() // what is finished is kept, whatever became of the rest
+	var failed *BuildError
+	if errors.As(err, &failed) {
+		failed.Kept = b.kept
+	}
 	if err != nil {
 		return err
 	}
@@ -137,8 +142,13 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 		return err
 	}
 	b.complete(ctx)
+	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
+		r.warn("downloads that are not needed any more stay: %v", err)
+	}
 	return nil
 }
+
+const defaultDownloads = 2 << 30
 
 // apply changes the root: all steps that are not present, in composition order.
 func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
@@ -52,8 +53,15 @@ func (r *Request) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
 }
 
-// changes returns what a FETCH, COPY or WORKDIR brings.
+// changes returns what a FETCH, COPY or WORKDIR brings. It is asked for ahead,
+// and again when the step's turn has come: what it takes, a download and a look
+// through an archive, is done once.
 func (r *Request) changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+	once, _ := r.brought.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
+	return once.(func() (snapshot.Changes, error))()
+}
+
+func (r *Request) readChanges(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
 	src := r.sources()
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:

@@ -145,6 +145,13 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if len(f.invalidateOn) > 0 {
 		return nil, usagef("--invalidate-on: GitHub is not here yet; --salt enters every key too")
 	}
+	switch f.sandbox {
+	case "auto", "overlay":
+	case "inplace":
+		return nil, usagef("--sandbox=inplace is not here yet: this version runs RUN in an overlay alone")
+	default:
+		return nil, usagef("--sandbox=%s: want auto or overlay", f.sandbox)
+	}
 	progress := f.progress
 	if f.quiet {
 		progress = "quiet"
@@ -161,7 +168,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		Root: f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
 		Environ: os.Environ(), Hermetic: f.hermetic,
-		Timeout: f.timeout, Jobs: f.jobs, Sandbox: f.sandbox,
+		Timeout: f.timeout, Jobs: f.jobs,
 		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait,
 		Emit: emit,
 	}

@@ -109,7 +109,15 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 			if verbose {
 				level = slog.LevelDebug
 			}
-			slog.SetDefault(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})))
+			slog.SetDefault(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{
+				Level: level,
+				ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+					if len(groups) == 0 && a.Key == slog.TimeKey {
+						return slog.Attr{} // a command ends before one asks when
+					}
+					return a
+				},
+			})))
 			return fromEnvironment(cmd)
 		},
 	}

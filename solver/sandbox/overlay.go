@@ -17,4 +17,8 @@ type OverlayOptions struct {
 	// below Root. A path that lies in the folder Root or Over of the machine
 	// is taken for the one in the root. "" is passed over.
 	Hide []string
+
+	// Warn is told, each text once, what views can't show or keep apart here.
+	// nil logs it.
+	Warn func(text string)
 }

@@ -18,7 +18,7 @@ type overlay struct {
 	OverlayOptions
 	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
 
-	warned sync.Map // texts that were logged
+	warned sync.Map // texts that were told
 }
 
 // NewOverlay returns a sandbox whose views are overlays: a command sees the
@@ -125,10 +125,14 @@ func (s *overlay) probe() (err error) {
 	return nil
 }
 
-// warn logs what a view cannot show, once.
+// warn tells what a view cannot show, once.
 func (s *overlay) warn(texts []string) {
 	for _, t := range texts {
-		if _, again := s.warned.LoadOrStore(t, true); !again {
+		switch _, again := s.warned.LoadOrStore(t, true); {
+		case again:
+		case s.Warn != nil:
+			s.Warn(t)
+		default:
 			slog.Warn("overlay sandbox: " + t)
 		}
 	}

@@ -1,0 +1,243 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+)
+
+// write makes files of a map in a new folder.
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestLookup(t *testing.T) {
+	dir := write(t, map[string]string{
+		"Containerfile": "", "Containerfile.here": "", "layers/Containerfile": "", "layers/Containerfile.mojo": "", "other.txt": "",
+	})
+	tests := []struct {
+		args []string
+		want string // relative to dir; "" for an error
+	}{
+		{[]string{"base", "mojo", "here"}, "layers/Containerfile layers/Containerfile.mojo Containerfile.here"},
+		{[]string{"other.txt"}, "other.txt"},
+		{[]string{"layers/Containerfile.mojo"}, "layers/Containerfile.mojo"},
+		{[]string{filepath.Join(dir, "other.txt")}, "other.txt"},
+		{nil, "Containerfile"},
+		{[]string{"nosuch"}, ""},
+		{[]string{"layers"}, ""},
+	}
+	check := func(args []string, want string) {
+		t.Helper()
+		paths, err := Lookup(dir, args)
+		var got []string
+		for _, p := range paths {
+			rel, _ := filepath.Rel(dir, p)
+			got = append(got, rel)
+		}
+		if strings.Join(got, " ") != want || (err != nil) != (want == "") {
+			t.Errorf("Lookup(%q) = %v, %v, want %s", args, got, err, want)
+		}
+	}
+	for _, tt := range tests {
+		check(tt.args, tt.want)
+	}
+	for text, want := range map[string]string{
+		`{"layers": ["base"], "extra": ["mojo"]}`: "layers/Containerfile layers/Containerfile.mojo",
+		`{"layers": []}`: "",
+		`{`:              "",
+	} {
+		path := filepath.Join(dir, compositionFile)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		check(nil, want)
+	}
+}
+
+func TestLoadFindsSiblings(t *testing.T) {
+	dir := write(t, map[string]string{
+		"Containerfile":          "RUN base\n",
+		"Containerfile.JuliaSR":  "FROM base\nRUN julia\n",
+		"Containerfile.x":        "FROM juliasr\nRUN x\n",
+		"Containerfile.image":    "FROM debian:12\nRUN y\n",
+		"Containerfile.problem":  "FROM base\nRUNN\n",
+		"other/Containerfile.zz": "FROM base\nRUN z\n",
+	})
+	names := func(path string) string {
+		files, err := Load([]string{filepath.Join(dir, path)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range files {
+			got = append(got, f.Name)
+		}
+		return strings.Join(got, " ")
+	}
+	for path, want := range map[string]string{
+		"Containerfile.x":        "x juliasr base",
+		"Containerfile.image":    "image",
+		"other/Containerfile.zz": "zz", // base is no sibling of it
+	} {
+		if got := names(path); got != want {
+			t.Errorf("Load(%s) = %s, want %s", path, got, want)
+		}
+	}
+	var ps frontend.Problems
+	if files, err := Load([]string{filepath.Join(dir, "Containerfile.problem")}, nil); !errors.As(err, &ps) || len(files) != 2 {
+		t.Errorf("a file with a problem: %d files, %v", len(files), err)
+	}
+}
+
+func TestPlatform(t *testing.T) {
+	root := write(t, map[string]string{
+		"usr/lib/os-release":      "NAME=\"A B\"\nID=debian\nVERSION_ID=\"12\"\n",
+		"usr/bin/python3.11":      "",
+		"opt/py/bin/python3":      "", // a program of its own
+		"opt/py/lib/python3.13/x": "",
+	})
+	// Absolute links are the root's, not the machine's.
+	for link, target := range map[string]string{
+		"etc": "", "usr/bin/python3": "/usr/bin/python3.11", "bin": "usr/bin", "etc/os-release": "../usr/lib/os-release", "loop": "loop",
+	} {
+		path := filepath.Join(root, link)
+		var err error
+		if target == "" {
+			err = os.Mkdir(path, 0o755)
+		} else {
+			err = os.Symlink(target, path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for searchPath, want := range map[string]string{
+		"/bin":                 " debian 12 python3.11",
+		"/nowhere:/usr/bin":    " debian 12 python3.11",
+		"/opt/py/bin:/usr/bin": " debian 12 python3.13",
+		"relative:/nowhere":    " debian 12",
+		"/loop":                " debian 12",
+	} {
+		if got := Platform(context.Background(), root, searchPath); !strings.HasSuffix(got, want) || !strings.Contains(got, "/") {
+			t.Errorf("Platform with PATH=%s = %q, want ...%q", searchPath, got, want)
+		}
+	}
+}
+
+func compositionOf(t *testing.T, session map[string]string, texts ...string) *dag.Graph {
+	t.Helper()
+	var files []*frontend.File
+	for i, text := range texts {
+		f, err := frontend.Parse([]string{"Containerfile", "Containerfile.a", "Containerfile.b"}[i], []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	g, err := dag.Build(files, dag.Options{Session: session})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func TestCompositionEnv(t *testing.T) {
+	session := map[string]string{"PATH": "/bin", "HOME": "/root"}
+	tests := []struct {
+		name  string
+		texts []string
+		want  map[string]string // references shown as ${NAME}
+	}{
+		{"one layer", []string{"ENV A=1 PATH=/x:$PATH\nENV B=$A$HOME\n"},
+			map[string]string{"A": "1", "PATH": "/x:${PATH}", "B": "1${HOME}"}},
+		{"later layers win", []string{"ENV A=1\n", "ENV A=2\n"}, map[string]string{"A": "2"}},
+		{"PATH of several layers", []string{"ENV PATH=/x:$PATH\n", "FROM base\nENV PATH=/a:$PATH\n", "FROM base\nENV PATH=/b:$PATH\n"},
+			map[string]string{"PATH": "/b:/x:/a:${PATH}"}},
+		{"what a layer refers to and one before it sets", []string{"ENV PATH=/x:$PATH\n", "ENV PATH=/a:$PATH\n"},
+			map[string]string{"PATH": "/a:/x:${PATH}"}},
+		{"inherited by FROM, unchanged", []string{"ENV A=1\n", "ENV A=2\n", "FROM base\nENV B=3\n"}, map[string]string{"A": "2", "B": "3"}},
+	}
+	for _, tt := range tests {
+		got := make(map[string]string)
+		for _, v := range compositionEnv(compositionOf(t, session, tt.texts...)) {
+			got[v.Name] = frontend.Canonical(v.Value)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+// What FormatEnv prints for sh means to sh what it should.
+func TestFormatEnvSurvivesAShell(t *testing.T) {
+	vars := []frontend.Var{
+		{Name: "QUOTES", Value: `it's "quoted" \ $HOME ` + "`x`"},
+		{Name: "LINES", Value: "one\ntwo\n"},
+		{Name: "PATH", Value: "/x:" + frontend.Ref("PATH") + ":/y"},
+		{Name: "UNSET", Value: "a" + frontend.Ref("NOSUCH") + "b"},
+		{Name: "EMPTY", Value: ""},
+	}
+	text, err := FormatEnv(vars, "sh", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/sh", "-euc", string(text)+`printf '%s\0' "$QUOTES" "$LINES" "$PATH" "$UNSET" "$EMPTY"`)
+	cmd.Env = []string{"PATH=/bin"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, text)
+	}
+	want := []string{vars[0].Value, vars[1].Value, "/x:/bin:/y", "ab", "", ""}
+	if diff := cmp.Diff(want, strings.Split(string(out), "\x00")); diff != "" {
+		t.Errorf("(-want +got):\n%s\nof %s", diff, text)
+	}
+	if _, err := FormatEnv(vars, "cmd.exe", nil); err == nil {
+		t.Error("an unknown shell has no error")
+	}
+}
+
+func TestEnvironmentOfARun(t *testing.T) {
+	g := compositionOf(t, map[string]string{"PATH": "/bin"},
+		"ENV PATH=/base:$PATH A=base\n", "ARG V=arg\nARG B=arg\nENV B=env PATH=/a:$PATH\nRUN true\n", "FROM scratch\nRUN true\n")
+	r := &Request{Environ: []string{"PATH=/bin", "S=session", "UV_LINK_MODE=hardlink", "odd"}}
+	runs := func(i int) *frontend.Run {
+		for _, s := range g.Layers[i].Steps {
+			if run, ok := s.Instr.(*frontend.Run); ok {
+				return run
+			}
+		}
+		t.Fatal("no RUN")
+		return nil
+	}
+	want := []string{
+		"A=base", // of the layer that it is composed behind
+		"B=env", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session",
+		"UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=hardlink", "UV_SYSTEM_PYTHON=1", "V=arg",
+	}
+	if diff := cmp.Diff(want, r.environ(g.Layers[1], runs(1))); diff != "" {
+		t.Errorf("behind base (-want +got):\n%s", diff)
+	}
+	r.Hermetic = true
+	want = []string{"DEBIAN_FRONTEND=noninteractive", "PATH=/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}
+	if diff := cmp.Diff(want, r.environ(g.Layers[2], runs(2))); diff != "" {
+		t.Errorf("hermetic, FROM scratch (-want +got):\n%s", diff)
+	}
+}
