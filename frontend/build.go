@@ -42,16 +42,16 @@ func build(m Meta, s *source) (Instruction, error) {
 		if err := s.noFlags(); err != nil {
 			return nil, err
 		}
-		args, err := s.exactly(m.Word, "path")
-		if err != nil {
-			return nil, err
+		// As in Docker, all of the line is the path, blanks included.
+		if s.args() == "" {
+			return nil, faultf("path is missing").withHint("WORKDIR path")
 		}
-		return &Workdir{m, args[0]}, nil
+		return &Workdir{m, s.args()}, nil
 	case "SNAPSHOT":
 		return buildSnapshot(m, s)
 	case "SHELL":
 		argv, ok := jsonStrings(s.args())
-		if !ok || len(argv) == 0 {
+		if !ok || !isCommand(argv) {
 			return nil, faultf("wants a JSON list").withHint(`SHELL ["/bin/bash", "-c"]`)
 		}
 		return &Shell{m, argv}, nil
@@ -69,6 +69,11 @@ func jsonStrings(args string) (list []string, ok bool) {
 		return nil, false
 	}
 	return list, true
+}
+
+// isCommand reports whether a list can be executed.
+func isCommand(argv []string) bool {
+	return len(argv) > 0 && argv[0] != "" && !slices.ContainsFunc(argv, func(s string) bool { return strings.Contains(s, mark) })
 }
 
 func unknownFlag(f flag, flags ...string) error {
@@ -163,6 +168,11 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 }
 
 func buildFrom(m Meta, s *source) (Instruction, error) {
+	for _, f := range s.flags {
+		if f.name != "platform" { // of an image, and so without effect
+			return nil, unknownFlag(f, "platform")
+		}
+	}
 	words, err := s.words()
 	if err != nil {
 		return nil, err
@@ -201,8 +211,8 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 	docs := s.node.Heredocs
 	if len(docs) == 0 {
 		if argv, ok := jsonStrings(command); ok {
-			if len(argv) == 0 {
-				return nil, faultf("an empty list is no command").withHint(`RUN ["program", "argument"]`)
+			if !isCommand(argv) {
+				return nil, faultf("the list is no command").withHint(`RUN ["program", "argument"]`)
 			}
 			r.Exec = argv
 			return r, nil

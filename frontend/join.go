@@ -1,23 +1,15 @@
 package frontend
 
 import (
-	"sort"
 	"strings"
 	"unicode"
 )
 
 // joined is an instruction on one line, as BuildKit's parser joins it, with
-// where each part of it came from: the parser keeps the text alone.
+// where each source line of it begins: the parser keeps the text alone.
 type joined struct {
-	text  string
-	parts []part
-}
-
-// part is what one source line brought.
-type part struct {
-	at    int // where it begins in the text
-	line  int // its source line, from 1
-	start int // where it begins in that line, in bytes
+	text string
+	at   []int
 }
 
 // join joins the instruction that begins at line start, from 1. Comments and
@@ -36,7 +28,7 @@ func join(lines []string, start int, escape byte) joined {
 			cut = len(line) - len(strings.TrimLeftFunc(line, unicode.IsSpace))
 		}
 		line, more := cutContinuation(line[cut:], escape)
-		j.parts = append(j.parts, part{at: b.Len(), line: i + 1, start: cut})
+		j.at = append(j.at, b.Len())
 		b.WriteString(line)
 		if !more {
 			break
@@ -46,23 +38,12 @@ func join(lines []string, start int, escape byte) joined {
 	return j
 }
 
-// source returns the source line of a place in the text, from 1, and the byte
-// column there.
-func (j *joined) source(at int) (line, col int) {
-	i := sort.Search(len(j.parts), func(i int) bool { return j.parts[i].at > at }) - 1
-	if i < 0 {
-		return 0, 0
-	}
-	p := j.parts[i]
-	return p.line, p.start + at - p.at
-}
-
 // seams returns where in text[from:] two source lines meet.
 func (j *joined) seams(from int) []int {
 	var seams []int
-	for _, p := range j.parts {
-		if p.at >= from && p.at > 0 {
-			seams = append(seams, p.at-from)
+	for _, at := range j.at {
+		if at >= from && at > 0 {
+			seams = append(seams, at-from)
 		}
 	}
 	return seams

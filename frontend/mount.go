@@ -15,9 +15,10 @@ var mountOptions = map[MountType][]string{
 	MountTmpfs:  {"target", "dst", "destination", "size"},
 }
 
-// parseMount reads the value of RUN --mount, with variables expanded. A
-// relative target is below dir.
-func parseMount(value, dir string) (Mount, error) {
+// parseMount reads the value of RUN --mount. Variables are expanded in the
+// values of its options alone: none can bring in another option. A relative
+// target is below dir.
+func parseMount(value, dir string, expand func(string) string) (Mount, error) {
 	m := Mount{Type: "bind"} // BuildKit's default, which is not known here
 	type option struct{ name, value string }
 	var opts []option
@@ -27,6 +28,7 @@ func parseMount(value, dir string) (Mount, error) {
 		if !ok {
 			v = "true" // "required" is "required=true"
 		}
+		v = expand(v)
 		if name == "type" {
 			m.Type = MountType(strings.ToLower(v))
 			continue

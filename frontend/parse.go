@@ -4,6 +4,7 @@
 package frontend
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -20,6 +23,13 @@ import (
 // maxFile bounds a Containerfile, in bytes. One that is larger is no text that
 // somebody wrote.
 const maxFile = 4 << 20
+
+// maxLine bounds a line, in bytes: BuildKit's parser takes no longer ones.
+const maxLine = bufio.MaxScanTokenSize - 1
+
+// maxSyntax bounds how many lines that can't be parsed are told: after each
+// one what follows is parsed anew.
+const maxSyntax = 20
 
 // Load reads and parses a Containerfile. The error is Problems; the File is
 // what was understood all the same, and nil where nothing could be read.
@@ -71,6 +81,14 @@ func Parse(path string, src []byte) (*File, error) {
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	src = bytes.ReplaceAll(src, []byte("\r\n"), []byte("\n"))
 	f.Lines = strings.Split(strings.TrimSuffix(string(src), "\n"), "\n")
+	for i, line := range f.Lines {
+		if len(line) >= maxLine {
+			return f, Problems{{
+				Pos: Pos{path, i + 1, i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
+				Line: excerpt(line[:maxExcerpt], 0), Hint: "COPY brings what is long",
+			}}
+		}
+	}
 
 	p := &fileParser{file: f}
 	for _, n := range p.nodes(src) {
@@ -93,14 +111,12 @@ type fileParser struct {
 // on their own.
 func (p *fileParser) nodes(src []byte) []*parser.Node {
 	var all []*parser.Node
+	p.file.escape = escapeOf(src)
 	skipped := 0 // lines before src
 	take := func(src []byte) error {
 		res, err := parser.Parse(bytes.NewReader(src))
 		if err != nil {
 			return err
-		}
-		if skipped == 0 {
-			p.file.escape = res.EscapeToken
 		}
 		for _, n := range res.AST.Children {
 			n.StartLine += skipped
@@ -109,7 +125,10 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 		}
 		return nil
 	}
-	for !onlyComments(src) {
+	for range maxSyntax {
+		if onlyComments(src) {
+			break
+		}
 		err := take(src)
 		if err == nil {
 			break
@@ -124,10 +143,30 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 			// of the whole file did.
 			_ = take(before)
 		}
-		src = bytes.Join(lines[end:], nil)
-		skipped += end
+		// What follows is no beginning of a file: the escape character stays,
+		// and a comment that looks like a directive is none.
+		head := []byte("# escape=" + string(p.file.escape) + "\n#\n")
+		src = slices.Concat(head, bytes.Join(lines[end:], nil))
+		skipped += end - 2
 	}
 	return all
+}
+
+// escapeOf returns the escape character that the directives of a file set.
+func escapeOf(src []byte) rune {
+	// The directives alone, and an instruction, without which there is an error.
+	var head bytes.Buffer
+	for line := range bytes.Lines(src) {
+		if !isComment(string(line)) {
+			break
+		}
+		head.Write(line)
+	}
+	res, err := parser.Parse(io.MultiReader(&head, strings.NewReader("\nRUN true\n")))
+	if err != nil {
+		return parser.DefaultEscapeToken
+	}
+	return res.EscapeToken
 }
 
 // onlyComments reports whether there is no instruction in a text, which
@@ -165,6 +204,9 @@ func (p *fileParser) syntax(err error, start, end int) {
 	if word = strings.ToUpper(word); isWord(word) {
 		m.Word = word
 	}
+	if slices.Contains(ignored, word) {
+		return // without effect, however it is written
+	}
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	f := faultf("%s", message)
 	if strings.Contains(message, "unterminated heredoc") {
@@ -197,9 +239,14 @@ func (f *fault) withHint(format string, args ...any) *fault {
 	return f
 }
 
+// lexPrefix is what BuildKit's lexer puts before each of its errors: the word,
+// which the excerpt shows.
+var lexPrefix = regexp.MustCompile(`^failed to process "[^"]*": `)
+
 // report adds what is wrong with an instruction.
 func (f *File) report(ps *Problems, m *Meta, err error) {
-	p := &Problem{Pos: m.Pos, Word: m.Word, Message: redact(err.Error())}
+	message := lexPrefix.ReplaceAllString(redact(err.Error()), "")
+	p := &Problem{Pos: m.Pos, Word: m.Word, Message: show(message)}
 	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
 		p.Line = excerpt(f.Lines[line-1], 0)
 	}
@@ -239,6 +286,16 @@ func (s *source) words() ([]string, error) {
 	return words, nil
 }
 
+// twice returns the name of a flag that is given more than once, "" for none.
+func (s *source) twice() string {
+	for i, f := range s.flags {
+		if slices.ContainsFunc(s.flags[:i], func(g flag) bool { return g.name == f.name }) {
+			return f.name
+		}
+	}
+	return ""
+}
+
 // noFlags refuses the flags of an instruction that has none.
 func (s *source) noFlags() error {
 	if len(s.flags) > 0 {
@@ -272,6 +329,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 		end = len(text)
 	}
 	s.flags, s.rest = splitFlags(text, end, s.escape)
+	twice := s.twice()
 	m := Meta{
 		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},
 		Word:      strings.ToUpper(text[:end]),
@@ -280,7 +338,11 @@ func (p *fileParser) instruction(n *parser.Node) {
 	}
 	p.lastEnd = n.EndLine
 	in, err := build(m, s)
+	if err == nil && twice != "" && m.Word != "RUN" {
+		err = faultf("--%s is given twice", twice)
+	}
 	if err != nil {
+		m.Word = show(m.Word)
 		p.file.report(&p.problems, &m, err)
 		return
 	}

@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -49,6 +50,7 @@ type resolver struct {
 	lex    *shell.Lex
 	env    map[string]string // scope.Env and scope.Args, by name
 	args   map[string]string
+	hides  bool  // an ENV has the name of an ARG
 	err    error // the first of expanding an instruction
 }
 
@@ -98,6 +100,12 @@ func (r *resolver) process(word string, refs bool) string {
 	if !strings.ContainsAny(word, `$'"`) && strings.IndexByte(word, r.escape) < 0 {
 		return word
 	}
+	if refs && r.err == nil {
+		r.err = r.cutsReference(word)
+	}
+	if r.err != nil {
+		return word
+	}
 	out, _, err := r.lex.ProcessWord(word, variables{r, refs})
 	if err != nil && r.err == nil {
 		r.err = err
@@ -105,13 +113,28 @@ func (r *resolver) process(word string, refs bool) string {
 	return out
 }
 
+// cutting is an expansion that takes a part of a value.
+var cutting = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)[%#/]`)
+
+// cutsReference refuses to take a part of what a session's variable holds: it
+// is not known before the value is used.
+func (r *resolver) cutsReference(word string) error {
+	for _, m := range cutting.FindAllStringSubmatch(word, -1) {
+		if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
+			return faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", m[1]).
+				withHint("a RUN can take it")
+		}
+	}
+	return nil
+}
+
 // inline expands the text of a heredoc, in which quotes are only characters.
 func (r *resolver) inline(text string) string {
 	if !strings.Contains(text, "$") {
 		return text
 	}
-	lex := shell.NewLex(rune(r.escape))
-	lex.RawQuotes, lex.RawEscapes = true, true
+	lex := shell.NewLex('\\') // as BuildKit has it, whatever the file's is
+	lex.SkipProcessQuotes = true
 	out, _, err := lex.ProcessWord(text, variables{r, false})
 	if err != nil && r.err == nil {
 		r.err = err
@@ -157,52 +180,57 @@ func (r *resolver) resolveEnv(in *Env) *Env {
 	for i, v := range in.Vars {
 		out.Vars[i] = Var{v.Name, r.process(v.Value, true)}
 	}
-	// Before any is set: they don't see each other. Copied: Runs before this
-	// line share the slice as it was.
-	env := slices.Clone(r.scope.Env)
+	// Only now: they don't see each other.
 	for _, v := range out.Vars {
-		env = setVar(env, v)
-		r.env[v.Name] = v.Value
+		r.scope.Env = setVar(r.scope.Env, r.env, v)
+		_, arg := r.args[v.Name]
+		r.hides = r.hides || arg
 	}
-	r.scope.Env = env
 	return &out
 }
 
-func setVar(vars []Var, v Var) []Var {
-	if i := slices.IndexFunc(vars, func(x Var) bool { return x.Name == v.Name }); i >= 0 {
-		vars[i] = v
+// setVar sets a variable in a list and its index. RUNs before this line share
+// the list as it was: what they see of it is never written again, and what is
+// appended lies behind the end of theirs.
+func setVar(vars []Var, index map[string]string, v Var) []Var {
+	old, ok := index[v.Name]
+	index[v.Name] = v.Value
+	switch {
+	case !ok:
+		return append(vars, v)
+	case old == v.Value:
 		return vars
 	}
-	return append(vars, v)
+	vars = slices.Clone(vars)
+	vars[slices.IndexFunc(vars, func(x Var) bool { return x.Name == v.Name })] = v
+	return vars
 }
 
 // declare gives the ARGs their values: of --build-arg, else the default. One
 // without either is as if it weren't there.
 func (r *resolver) declare(in *Arg) {
-	args := slices.Clone(r.scope.Args)
 	for _, d := range in.Args {
 		value, ok := r.scope.BuildArgs[d.Name]
 		if !ok && d.Default != nil {
 			value, ok = r.expand(*d.Default), true
 		}
 		if ok {
-			args = setVar(args, Var{d.Name, value})
-			r.args[d.Name] = value
+			r.scope.Args = setVar(r.scope.Args, r.args, Var{d.Name, value})
+			r.hides = r.hides || r.hasEnv(d.Name)
 		}
 	}
-	r.scope.Args = args
 }
 
 func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 	out := *in
-	out.Env, out.Dir, out.Shell = r.scope.Env, r.scope.Dir, r.scope.Shell
-	out.Args = r.scope.Args
-	if slices.ContainsFunc(out.Args, func(v Var) bool { return r.hasEnv(v.Name) }) {
+	out.Env, out.Dir, out.Shell = slices.Clip(r.scope.Env), r.scope.Dir, r.scope.Shell
+	out.Args = slices.Clip(r.scope.Args)
+	if r.hides {
 		out.Args = slices.DeleteFunc(slices.Clone(out.Args), func(v Var) bool { return r.hasEnv(v.Name) })
 	}
 	out.Mounts = nil
 	for _, f := range in.Flags {
-		m, err := parseMount(r.expand(f), r.scope.Dir)
+		m, err := parseMount(f, r.scope.Dir, r.expand)
 		if err != nil {
 			return nil, err
 		}
@@ -219,6 +247,9 @@ func (r *resolver) hasEnv(name string) bool {
 func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 	out := *in
 	out.Source, out.Dest = r.expand(in.Source), r.expand(in.Dest)
+	if out.Word == "ADD" { // as in Docker; FETCH wants it said
+		out.Dest = absolute(r.scope.Dir, out.Dest)
+	}
 	for _, f := range in.flags {
 		if err := setFetchFlag(&out, f.name, r.expand(f.value)); err != nil {
 			return nil, err
@@ -235,10 +266,12 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 	out.Remote = nil
 	out.Sources = make([]string, len(in.Sources))
 	for i, s := range in.Sources {
-		out.Sources[i] = r.expand(s)
-		if err := checkCopySource(out.Sources[i]); err != nil {
+		expanded := r.expand(s)
+		if err := checkCopySource(expanded); err != nil {
 			return nil, err
 		}
+		// Clean, so that "./a" and "a" have one key; "/a" is "a", as in Docker.
+		out.Sources[i] = path.Clean(strings.TrimLeft(expanded, "/"))
 	}
 	out.Inline = slices.Clone(in.Inline)
 	for i := range out.Inline {
@@ -272,7 +305,7 @@ func absolute(dir, p string) string {
 func captureOf(p string) Capture {
 	top, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
 	switch {
-	case slices.Contains([]string{"usr", "bin", "sbin", "etc", "var", "opt"}, top), strings.HasPrefix(top, "lib"):
+	case slices.Contains([]string{"", "usr", "bin", "sbin", "etc", "var", "opt"}, top), strings.HasPrefix(top, "lib"):
 		return CaptureChanged
 	}
 	return CaptureAll

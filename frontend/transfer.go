@@ -17,8 +17,17 @@ import (
 var fetchFlags = []string{"checksum", "strip", "extract", "chmod", "chown"}
 
 func buildFetch(m Meta, s *source) (Instruction, error) {
-	f := &Fetch{Meta: m, Extract: ExtractAuto, flags: s.flags}
+	f := &Fetch{Meta: m, Extract: ExtractAuto}
 	for _, fl := range s.flags {
+		if m.Word == "ADD" {
+			switch fl.name {
+			case "link", "keep-git-dir":
+				continue // without effect here
+			case "unpack":
+				fl.name = "extract"
+			}
+		}
+		f.flags = append(f.flags, fl)
 		if !slices.Contains(fetchFlags, fl.name) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
@@ -49,8 +58,13 @@ func buildAdd(m Meta, s *source) (Instruction, error) {
 	if len(words) > 0 && isRemote(unquote(words[0], s.escape)) {
 		return buildFetch(m, s)
 	}
+	for _, w := range words[min(1, len(words)):] {
+		if isRemote(unquote(w, s.escape)) {
+			return nil, faultf("a URL stands alone: ADD source dest")
+		}
+	}
 	in, err := buildCopy(m, s)
-	if c, ok := in.(*Copy); ok && len(c.Sources) == 1 && strings.HasPrefix(words[0], "$") {
+	if c, ok := in.(*Copy); ok && len(c.Sources) == 1 && strings.HasPrefix(strings.TrimLeft(words[0], `"`), "$") {
 		if f, err := buildFetch(m, s); err == nil {
 			c.Remote = f.(*Fetch)
 		}
@@ -86,6 +100,9 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 	}
 	c.Dest = words[len(words)-1]
 	docs := s.node.Heredocs
+	if h := parser.MustParseHeredoc(c.Dest); h != nil && len(docs) > 0 {
+		return nil, faultf("dest is missing").withHint("%s <<%s dest", m.Word, h.Name)
+	}
 	for _, w := range words[:len(words)-1] {
 		if h := parser.MustParseHeredoc(w); h != nil && len(docs) > 0 && docs[0].Name == h.Name {
 			content := docs[0].Content
@@ -102,7 +119,7 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 }
 
 var (
-	githubSource = regexp.MustCompile(`^github:[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+(@[^\s@/][^\s@]*?)?(//[^\s@]+)?$`)
+	githubSource = regexp.MustCompile(`^github:[A-Za-z0-9][A-Za-z0-9_-]*/([A-Za-z0-9._-]+)(?:@([^\s@]+?))?(?://([^\s@]+))?$`)
 	githubURL    = regexp.MustCompile(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
 )
 
@@ -121,7 +138,9 @@ func checkFetch(f *Fetch) error {
 	scheme, _, _ := strings.Cut(f.Source, ":")
 	switch scheme {
 	case "github":
-		if !githubSource.MatchString(f.Source) {
+		m := githubSource.FindStringSubmatch(f.Source)
+		if m == nil || strings.Trim(m[1], ".") == "" || strings.HasPrefix(m[2], "-") || strings.Contains(m[2], "..") ||
+			slices.Contains(strings.Split(m[3], "/"), "..") {
 			return faultf("source %q is not of the form github:owner/repo[@ref][//subdir]", f.Source)
 		}
 	case "http", "https":
@@ -133,9 +152,11 @@ func checkFetch(f *Fetch) error {
 			return faultf("a user or password in a URL would be kept, and shown").
 				withHint("fetch it in a RUN, with RUN --mount=type=secret")
 		}
-		if f.Word == "ADD" && strings.HasSuffix(u.Path, ".git") {
-			return faultf("Git repositories of other hosts than GitHub are not known here").withHint("RUN git clone")
+		if strings.HasSuffix(u.Path, ".git") {
+			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone %s", f.Source)
 		}
+	case "git", "ssh", "git@github.com":
+		return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone %s", f.Source)
 	default:
 		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
 			withHint("http://, https:// and github: are known; local files are for COPY")
@@ -151,9 +172,9 @@ func checkFetch(f *Fetch) error {
 func setFetchFlag(f *Fetch, name, value string) error {
 	switch name {
 	case "checksum":
-		d := digest.Digest(value)
+		d := digest.Digest(strings.ToLower(value))
 		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
-			return faultf("--checksum=%s is malformed", value).withHint("--checksum=sha256: and 64 hex digits in lower case")
+			return faultf("--checksum=%s is malformed", value).withHint("--checksum=sha256: and 64 hex digits")
 		}
 		f.Checksum = d
 	case "strip":

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -100,6 +101,9 @@ func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, er
 	switch format {
 	case "sh":
 		for _, v := range vars {
+			if !shellName.MatchString(v.Name) {
+				continue // the environment can hold it, a shell can't set it
+			}
 			value := frontend.Substitute(quoteSh(v.Value), func(name string) string { return `'"${` + name + `-}"'` })
 			fmt.Fprintf(&b, "export %s=%s\n", v.Name, value)
 		}
@@ -120,6 +124,8 @@ func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, er
 	}
 	return b.Bytes(), nil
 }
+
+var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // quoteSh quotes a text for a POSIX shell.
 func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -613,7 +613,7 @@ func TestSecretsOfURLsAreNeverShown(t *testing.T) {
 		"status": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(404) },
 		"cut":    func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
 		"redirect": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "ftp://user:hunter2@x/?hunter2", 302)
+			http.Redirect(w, r, "ftp://user:hunter2@x/?hunter2", http.StatusFound)
 		},
 		"malformed redirect": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "http://hunter2:hunter2@ho st/%zz?hunter2")

@@ -38,7 +38,7 @@ func TestBadInput(t *testing.T) {
 		{name: "unknown instruction, nothing near", text: "FROBNICATE now\n"},
 		{name: "missing argument", text: "FETCH https://example.com/x\n"},
 		{name: "no argument", text: "RUN\n"},
-		{name: "too many arguments", text: "WORKDIR /a /b\n"},
+		{name: "too many arguments", text: "SNAPSHOT /a /b\n"},
 		{name: "bad flag", text: "FETCH --chekcsum=sha256:00 https://example.com/x /opt\n"},
 		{name: "bad checksum", text: "FETCH --checksum=md5:12ab https://example.com/x /opt\n"},
 		{name: "relative dest", text: "FETCH https://example.com/x opt/x\n"},

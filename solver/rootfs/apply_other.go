@@ -4,9 +4,13 @@ package rootfs
 
 import (
 	"context"
+	"errors"
 
 	"github.com/clayer/clayer/cache/snapshot"
 )
+
+// errOther says that this system has no roots to write.
+var errOther = errors.New("changing a root works on Linux alone")
 
 // UnpackOptions are how to unpack.
 type UnpackOptions struct{ WithoutOpenat2 bool }

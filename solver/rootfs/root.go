@@ -12,7 +12,6 @@
 package rootfs
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -129,9 +128,6 @@ type Problem struct {
 	Path string // relative to the root
 	Err  error
 }
-
-// errOther says that this system has no roots to write.
-var errOther = errors.New("changing a root works on Linux alone")
 
 // unsafe is an error about an entry that no honest stream has.
 func unsafe(path, reason string) error { return &snapshot.UnsafeError{Path: path, Reason: reason} }

@@ -1,0 +1,409 @@
+package frontend
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"pgregory.net/rapid"
+)
+
+// resolve parses and resolves a text that has nothing wrong.
+func resolve(t testing.TB, text string, s Scope) []Instruction {
+	t.Helper()
+	f, err := Parse("Containerfile", []byte(text))
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	list, _, err := f.Resolve(s)
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return list
+}
+
+// same compares instructions but for where and how they are written.
+var same = cmp.Options{
+	cmpopts.IgnoreFields(Meta{}, "Pos", "Text", "Word"),
+	cmpopts.IgnoreUnexported(Fetch{}, Copy{}),
+	cmpopts.IgnoreFields(Run{}, "Flags"),
+	cmpopts.EquateEmpty(),
+}
+
+func TestLayerName(t *testing.T) {
+	for path, want := range map[string]string{
+		"Containerfile": "base", "a/Containerfile": "base", "Containerfile.scientific": "scientific",
+		"Containerfile.JuliaSR": "juliasr", "Containerfile.foo bar": "foo-bar", "foo/bar.txt": "bar",
+		"Containerfile.@@@": "layer", "Containerfile.": "layer", "weird.name.txt": "weird-name", "Dockerfile": "dockerfile",
+		"Containerfile.-x-": "x", "Containerfile.a_b-c": "a_b-c", "Containerfile.é": "layer",
+	} {
+		if got := LayerName(path); got != want {
+			t.Errorf("LayerName(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestInstructions(t *testing.T) {
+	mode := uint32(0o755)
+	sum := "sha256:" + strings.Repeat("ab", 32)
+	shell := []string{"/bin/sh", "-c"}
+	run := func(r Run) *Run {
+		if r.Dir == "" {
+			r.Dir = "/"
+		}
+		if r.Shell == nil {
+			r.Shell = shell
+		}
+		return &r
+	}
+	tests := []struct {
+		name string
+		text string // the last instruction is looked at
+		want Instruction
+	}{
+		{"ENV", `ENV A=1 B="two words" C='$A'`, &Env{Vars: []Var{{"A", "1"}, {"B", "two words"}, {"C", "$A"}}}},
+		{"ENV, old form", "ENV A one two", &Env{Vars: []Var{{"A", "one two"}}}},
+		{"ENV, an empty value", "ENV A=", &Env{Vars: []Var{{"A", ""}}}},
+		{"ENV of one line don't see each other", "ENV A=0\nENV A=1 B=$A", &Env{Vars: []Var{{"A", "1"}, {"B", "0"}}}},
+		{"ENV before ARG", "ARG A=arg\nENV A=env\nENV B=$A", &Env{Vars: []Var{{"B", "env"}}}},
+		{"ENV of the session stays a reference", "ENV PATH=/x:$PATH", &Env{Vars: []Var{{"PATH", "/x:\x00PATH\x00"}}}},
+		{"ENV by way of another", "ENV A=$PATH:a\nENV B=b:$A", &Env{Vars: []Var{{"B", "b:\x00PATH\x00:a"}}}},
+		{"ENV, default where the session has it", "ENV A=${PATH:-none}", &Env{Vars: []Var{{"A", "\x00PATH\x00"}}}},
+		{"ENV, default where it has not", "ENV A=${NOSUCH:-none}$NOSUCH", &Env{Vars: []Var{{"A", "none"}}}},
+		{"RUN", "RUN echo $A  b", run(Run{Command: "echo $A  b"})},
+		{"RUN, a list", `RUN ["echo", "a b"]`, run(Run{Exec: []string{"echo", "a b"}})},
+		{"RUN, what only looks like a list", `RUN [ -e /x ]`, run(Run{Command: "[ -e /x ]"})},
+		{"RUN, continued", "RUN a && \\\n    b \\\n# comment\n\n\t&& c", run(Run{Command: "a && b && c"})},
+		{"RUN, continued in quotes", "RUN echo 'a \\\n   b'", run(Run{Command: "echo 'a    b'"})},
+		{"RUN, a heredoc", "RUN <<EOF\necho one\n  echo two\nEOF", run(Run{Command: "echo one\n  echo two\n"})},
+		{"RUN, a heredoc with tabs", "RUN <<-EOF\n\techo one\n\tEOF", run(Run{Command: "echo one\n"})},
+		{"RUN, a program", "RUN <<EOF\n#!/usr/bin/python3\nprint(1)\nEOF", run(Run{Script: "#!/usr/bin/python3\nprint(1)\n"})},
+		{"RUN, a heredoc for a command", "RUN cat > /x <<'EOF' && echo\n$A\nEOF", run(Run{Command: "cat > /x <<'EOF' && echo\n$A\nEOF\n"})},
+		{"RUN, two heredocs", "RUN cat <<A - <<B\na\nA\nb\nB", run(Run{Command: "cat <<A - <<B\na\nA\nb\nB\n"})},
+		{"RUN, in scope", "ENV A=1\nARG V=2\nARG A=3\nARG U\nWORKDIR w\nSHELL [\"/bin/bash\",\"-c\"]\nRUN true",
+			run(Run{Command: "true", Env: []Var{{"A", "1"}}, Args: []Var{{"V", "2"}}, Dir: "/w", Shell: []string{"/bin/bash", "-c"}})},
+		{"RUN, a build argument", "ARG B=default\nRUN true", run(Run{Command: "true", Args: []Var{{"B", "given"}}})},
+		{"RUN, a cache", "RUN --mount=type=cache,target=/c true", run(Run{Command: "true", Mounts: []Mount{{Type: MountCache, Target: "/c", ID: "/c", Sharing: "shared", Mode: 0o755}}})},
+		{"RUN, a cache with all of it", "ARG D=/d,id=evil\nRUN --mount=type=cache,dst=$D,id=x,sharing=locked,mode=0700,uid=1,gid=2,ro true",
+			run(Run{Command: "true", Args: []Var{{"D", "/d,id=evil"}}, Mounts: []Mount{{Type: MountCache, Target: "/d,id=evil", ID: "x", Sharing: "locked", Mode: 0o700, UID: 1, GID: 2, ReadOnly: true}}})},
+		{"RUN, a secret", "RUN --mount=type=secret,id=a/token,required true", run(Run{Command: "true", Mounts: []Mount{{Type: MountSecret, Target: "/run/secrets/token", ID: "a/token", Required: true, Mode: 0o400}}})},
+		{"RUN, a secret as a variable", "RUN --mount=type=secret,id=t,env=TOKEN true", run(Run{Command: "true", Mounts: []Mount{{Type: MountSecret, ID: "t", EnvName: "TOKEN", Mode: 0o400}}})},
+		{"RUN, a tmpfs", "RUN --mount=type=tmpfs,target=t,size=64m true", run(Run{Command: "true", Mounts: []Mount{{Type: MountTmpfs, Target: "/t", Size: 64 << 20, Mode: 0o1777}}})},
+		{"FETCH", "FETCH https://example.com/x.tar.gz /opt/./x/", &Fetch{Source: "https://example.com/x.tar.gz", Dest: "/opt/x", Extract: ExtractAuto}},
+		{"FETCH, all flags", "ARG S=" + sum + "\nFETCH --checksum=$S --strip=1 --extract=true --chmod=0755 --chown=a:b \"https://example.com/a b\" $HOME/x",
+			&Fetch{Source: "https://example.com/a b", Dest: "/home/me/x", Checksum: "sha256:abababababababababababababababababababababababababababababababab", Strip: 1, Extract: ExtractTrue, Owner: Ownership{"a:b", &mode}}},
+		{"FETCH from GitHub", "FETCH github:o-w/r.js@feature/x//sub/dir /x", &Fetch{Source: "github:o-w/r.js@feature/x//sub/dir", Dest: "/x", Extract: ExtractAuto}},
+		{"ADD of a URL", "WORKDIR /w\nADD https://example.com/x y", &Fetch{Source: "https://example.com/x", Dest: "/w/y", Extract: ExtractAuto}},
+		{"ADD of a URL in a variable", "ARG U=https://example.com\nADD ${U}/x /y", &Fetch{Source: "https://example.com/x", Dest: "/y", Extract: ExtractAuto}},
+		{"ADD of a repository", "ADD https://github.com/o/r.git#v1:sub /x", &Fetch{Source: "github:o/r@v1//sub", Dest: "/x", Extract: ExtractAuto}},
+		{"ADD of a file", "ADD a /x", &Copy{Sources: []string{"a"}, Dest: "/x"}},
+		{"COPY", "WORKDIR /w\nCOPY --chown=1:2 --chmod=755 --link ./a /b c/", &Copy{Sources: []string{"a", "b"}, Dest: "/w/c/", Owner: Ownership{"1:2", &mode}}},
+		{"COPY, a list", `COPY ["a b", "c d/"]`, &Copy{Sources: []string{"a b"}, Dest: "/c d/"}},
+		{"COPY to the working directory", "WORKDIR /w\nCOPY a .", &Copy{Sources: []string{"a"}, Dest: "/w/"}},
+		{"COPY, heredocs", "ENV A=1\nCOPY <<a <<'b' c /x/\nit's $A \\$A\na\n$A\nb", &Copy{Sources: []string{"c"}, Dest: "/x/", Inline: []Inline{{Name: "a", Content: "it's 1 $A\n"}, {Name: "b", Content: "$A\n"}}}},
+		{"WORKDIR", "WORKDIR a\nWORKDIR b/../c d", &Workdir{Path: "/a/c d"}},
+		{"WORKDIR of the session", "WORKDIR $HOME", &Workdir{Path: "/home/me"}},
+		{"SNAPSHOT in a system folder", "SNAPSHOT /usr/lib/x", &Snapshot{Path: "/usr/lib/x", Capture: CaptureChanged}},
+		{"SNAPSHOT elsewhere", "WORKDIR /srv\nSNAPSHOT x", &Snapshot{Path: "/srv/x", Capture: CaptureAll}},
+		{"SNAPSHOT of the root", "SNAPSHOT /", &Snapshot{Path: "/", Capture: CaptureChanged}},
+		{"SNAPSHOT, forced", "SNAPSHOT --all /usr/lib64", &Snapshot{Path: "/usr/lib64", Capture: CaptureAll}},
+		{"FROM", "FROM --platform=linux/amd64 base AS x", &From{Image: "base", Alias: "x"}},
+		{"ONBUILD", "ONBUILD RUN true", &Ignored{}},
+		{"any case", "rUn true", run(Run{Command: "true"})},
+		{"another escape character", "# escape=`\nRUN a `\n  b\\c", run(Run{Command: "a b\\c"})},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			list := resolve(t, tt.text, Scope{
+				Session:   map[string]string{"PATH": "/bin", "HOME": "/home/me"},
+				BuildArgs: map[string]string{"B": "given"},
+			})
+			if diff := cmp.Diff(tt.want, list[len(list)-1], same); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWithoutEffect(t *testing.T) {
+	for _, word := range ignored {
+		for _, args := range []string{"", " x", " [", " a=b c d=", ` ["a"]`, " --x=y z"} {
+			text := word + args + "\nRUN true\n"
+			f, err := Parse("Containerfile", []byte(text))
+			if err != nil || f == nil {
+				t.Errorf("%q: %v", text, err)
+				continue
+			}
+			if _, ok := f.Instructions[len(f.Instructions)-1].(*Run); !ok {
+				t.Errorf("%q: the RUN behind it is lost", text)
+			}
+		}
+	}
+}
+
+func TestProblems(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"GitHub, no repository", "FETCH github:owner /x", "is not of the form"},
+		{"GitHub, an escape", "FETCH github:o/r//../../etc /x", "is not of the form"},
+		{"GitHub, an option", "FETCH github:o/r@-x /x", "is not of the form"},
+		{"another Git host", "FETCH https://example.com/o/r.git /x", "from GitHub alone"},
+		{"SSH", "ADD git@github.com:o/r.git /x", "from GitHub alone"},
+		{"strip", "FETCH --strip=-1 https://example.com/x /x", "--strip=-1: want"},
+		{"extract", "FETCH --extract=maybe https://example.com/x /x", "--extract=maybe: want"},
+		{"chmod", "FETCH --chmod=u+x https://example.com/x /x", "--chmod=u+x: want octal"},
+		{"chown", "COPY --chown=a:b:c a /x", "--chown=a:b:c: want"},
+		{"a flag twice", "FETCH --strip=1 --strip=2 https://example.com/x /x", "--strip is given twice"},
+		{"a flag without a value", "FETCH --strip https://example.com/x /x", "--strip wants a value"},
+		{"a quote that is not closed", "FETCH 'https://example.com/x /x", "is not closed"},
+		{"a part of a session's variable", "ENV A=${PATH%%:*}", "a part of $PATH can't be taken"},
+		{"a part by way of another", "ENV B=$PATH\nENV A=${B#/}", "a part of $B can't be taken"},
+		{"no target", "RUN --mount=type=cache true", "target is missing"},
+		{"target /", "RUN --mount=type=tmpfs,target=/ true", "would hide the root"},
+		{"secret without id", "RUN --mount=type=secret true", "id is missing"},
+		{"mount from a stage", "RUN --mount=type=cache,target=/x,from=build true", "no other stages"},
+		{"an empty program", `RUN [""]`, "no command"},
+		{"an empty heredoc", "RUN <<EOF\nEOF", "the heredoc is empty"},
+		{"COPY without dest", "COPY <<EOF\nx\nEOF", "dest is missing"},
+		{"two URLs", "ADD a https://example.com/x /x", "stands alone"},
+		{"a name that is none", "ARG 1=2", "no variable's name"},
+		{"a terminal's escape", "FOO\x1b[31m x", "\ufffd"},
+		{"a long line", "RUN " + strings.Repeat("x", 70_000), "a line of 70004 bytes"},
+		{"FROM of nothing", "FROM", "wants one name"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := Parse("Containerfile", []byte(tt.text))
+			if err == nil {
+				_, _, err = f.Resolve(Scope{Session: map[string]string{"PATH": "/bin"}})
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error = %v, want %q in it", err, tt.want)
+			}
+			if err != nil && strings.ContainsAny(err.Error(), "\x1b\x00") {
+				t.Errorf("the error holds control characters: %q", err)
+			}
+		})
+	}
+}
+
+// All that is wrong is told, before and behind what can't be parsed at all.
+func TestAllProblemsAtOnce(t *testing.T) {
+	const text = "# escape=`\nRUNN a\nENV A\n# escape=\\\nFETCH x\nRUN a `\n  b\nRUN <<EOF\nnever ends\n"
+	_, err := Parse("f", []byte(text))
+	ps, ok := err.(Problems)
+	if !ok {
+		t.Fatalf("error = %v", err)
+	}
+	var got []int
+	for _, p := range ps {
+		got = append(got, p.Pos.Line)
+	}
+	if diff := cmp.Diff([]int{2, 3, 5, 8}, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s\n%v", diff, err)
+	}
+}
+
+func TestPositionsAndCacheBust(t *testing.T) {
+	const text = `# cache-bust: one
+
+RUN a \
+  # Cache-Bust :two
+  b
+# other
+COPY <<EOF /x
+# cache-bust: in a heredoc
+EOF
+#cache-bust:
+RUN c
+# cache-bust: at the end
+`
+	f, err := Parse("f", []byte(strings.ReplaceAll(text, "\n", "\r\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type row struct {
+		Line, End int
+		Bust      []string
+	}
+	var got []row
+	for _, in := range f.Instructions {
+		m := in.Base()
+		got = append(got, row{m.Pos.Line, m.Pos.End, m.CacheBust})
+	}
+	want := []row{{3, 5, []string{"one", "two"}}, {7, 9, nil}, {11, 11, []string{""}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := f.Instructions[1].Base().Text; got != "COPY <<EOF /x" {
+		t.Errorf("Text = %q", got)
+	}
+}
+
+// Layout changes nothing: the case of words, comments, blank lines, trailing
+// blanks, the kind of line ends.
+func TestLayoutChangesNothing(t *testing.T) {
+	layers, err := filepath.Glob("../testdata/layers/Containerfile*")
+	if err != nil || len(layers) == 0 {
+		t.Fatal("no layers", err)
+	}
+	for _, path := range layers {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := Scope{BuildArgs: map[string]string{"MIRROR": "https://example.com"}}
+		want := resolve(t, string(src), scope)
+		rapid.Check(t, func(rt *rapid.T) {
+			rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+			got := resolve(t, relayout(rng, string(src)), scope)
+			if diff := cmp.Diff(want, got, same); diff != "" {
+				rt.Fatalf("%s (-want +got):\n%s", path, diff)
+			}
+		})
+	}
+}
+
+func relayout(rng *rand.Rand, src string) string {
+	f, err := Parse("f", []byte(src))
+	if err != nil {
+		panic(err)
+	}
+	starts := make(map[int]bool)
+	for _, in := range f.Instructions {
+		starts[in.Base().Pos.Line] = true
+	}
+	var b strings.Builder
+	for i, line := range f.Lines {
+		if starts[i+1] {
+			for range rng.IntN(3) {
+				b.WriteString([]string{"\n", "# a comment\n", "   \n"}[rng.IntN(3)])
+			}
+			word, rest, _ := strings.Cut(line, " ")
+			if rng.IntN(2) == 0 {
+				word = strings.ToLower(word)
+			}
+			line = strings.Repeat(" ", rng.IntN(3)) + word + strings.Repeat(" ", 1+rng.IntN(3)) + rest
+			if !strings.Contains(line, "<<") {
+				line += strings.Repeat(" ", rng.IntN(3))
+			}
+		}
+		b.WriteString(line + "\n")
+	}
+	if rng.IntN(2) == 0 {
+		return strings.ReplaceAll(b.String(), "\n", "\r\n")
+	}
+	return b.String()
+}
+
+// join does as BuildKit's parser does.
+func TestJoinIsBuildKits(t *testing.T) {
+	line := rapid.StringOfN(rapid.RuneFrom([]rune("ab# \t\\'\"é")), 0, 8, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		lines := append([]string{"RUN x" + line.Draw(t, "first")}, rapid.SliceOfN(line, 0, 4).Draw(t, "more")...)
+		res, err := parser.Parse(strings.NewReader(strings.Join(lines, "\n") + "\n"))
+		if err != nil {
+			return
+		}
+		if got, want := join(lines, 1, '\\').text, res.AST.Children[0].Original; got != want {
+			t.Fatalf("join(%q) = %q, BuildKit has %q", lines, got, want)
+		}
+	})
+}
+
+// A folded command means to sh what it meant before.
+func TestFoldMeansTheSame(t *testing.T) {
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skip("no sh")
+	}
+	piece := rapid.SampledFrom([]string{"a", " b", "'q  q'", `"d  d"`, `\ `, "  ", "$(echo  x  y)", "${HOME:-a  b}", "`echo  z`", "\\\n", "  \\\n   ", "# c"})
+	rapid.Check(t, func(t *rapid.T) {
+		var text strings.Builder
+		text.WriteString("RUN printf '<%s>'")
+		for _, p := range rapid.SliceOfN(piece, 1, 8).Draw(t, "pieces") {
+			text.WriteString(p)
+		}
+		lines := strings.Split(text.String(), "\n")
+		j := join(lines, 1, '\\')
+		plain := j.text[len("RUN "):]
+		folded := fold(plain, j.seams(len("RUN ")))
+		want, err1 := exec.Command("sh", "-c", plain).CombinedOutput()
+		got, err2 := exec.Command("sh", "-c", folded).CombinedOutput()
+		if string(got) != string(want) || (err1 == nil) != (err2 == nil) {
+			t.Fatalf("%q prints %q, folded to %q it prints %q", plain, want, folded, got)
+		}
+	})
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"good": "RUN true\n", "empty": "", "rubbish": "\x7fELF\x00", "latin1": "RUN echo \xe9\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"good": "", "empty": "holds no instructions", "rubbish": "not a text", "latin1": "not a text", "nosuch": "no such file", ".": "is a folder"} {
+		_, err := Load(filepath.Join(dir, name))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Load(%s) = %v, want %q", name, err, want)
+		}
+		if _, ok := err.(Problems); err != nil && !ok {
+			t.Errorf("Load(%s): the error is a %T, want Problems", name, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	layers, _ := filepath.Glob("../testdata/layers/Containerfile*")
+	for _, path := range layers {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(src)
+	}
+	for _, s := range []string{"\\", "# escape=`\nRUN `\n", "RUN <<A <<B\n", "COPY <<-A /x\n\tA\n", "FETCH '", "ENV A=${B", "RUN --mount=", "\ufeffRUN x", "ARG A=${A:-$A}\n", "RUN [\"\\u0000\"]"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		file, err := Parse("f", src)
+		if ps, ok := err.(Problems); err != nil && (!ok || len(ps) == 0) {
+			t.Fatalf("error of type %T: %v", err, err)
+		}
+		for _, in := range file.Instructions {
+			if p := in.Base().Pos; p.Line < 1 || p.End < p.Line || p.End > len(file.Lines)+1 {
+				t.Fatalf("position %d-%d of %d lines", p.Line, p.End, len(file.Lines))
+			}
+		}
+		if _, _, err := file.Resolve(Scope{Session: map[string]string{"HOME": "/root", "A": "x"}}); err != nil {
+			_ = err.Error()
+		}
+	})
+}
+
+func benchmarkParse(b *testing.B, n int) {
+	var text strings.Builder
+	for i := range n / 3 {
+		fmt.Fprintf(&text, "ENV VAR_%d=value\nARG ARG_%d=$VAR_%d\nRUN uv pip install package-%d && \\\n    echo $VAR_%d\n", i, i, i, i, i)
+	}
+	src := []byte(text.String())
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := Parse("f", src)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := f.Resolve(Scope{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParse1000(b *testing.B)  { benchmarkParse(b, 1000) }
+func BenchmarkParse10000(b *testing.B) { benchmarkParse(b, 10000) }
