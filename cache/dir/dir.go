@@ -209,11 +209,13 @@ func (d *Dir) hold(dg digest.Digest) func() {
 
 func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	path := d.blobPath(desc.Digest)
-	if info, err := os.Stat(path); err == nil && info.Size() == desc.Size {
-		return nil // another step, or session, brought the same bytes
-	}
 	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
 		return d.adopt(f, desc, path)
+	}
+	// Another step, or session, may have brought the same bytes. One that has
+	// gone bad meanwhile is replaced: it would be a miss for ever.
+	if f, err := cache.OpenVerified(ctx, d, desc, ""); err == nil {
+		return f.Close()
 	}
 	return d.writeFrom(path, func(w io.Writer) error {
 		v := digest.Canonical.Digester()

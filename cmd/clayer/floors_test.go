@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"solver/sandbox":         3,
 	"solver/rootfs":          2,
 	"cache/dir":              2,
+	"cache/storetest":        2,
 	"solver/rootfs/treetest": 2,
 	"dag":                    1,
 	"cache":                  1,

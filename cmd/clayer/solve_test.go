@@ -248,3 +248,70 @@ func TestSecondSolveWaits(t *testing.T) {
 		t.Errorf("the second: %v\n%s", err, rest2)
 	}
 }
+
+// Without any privilege: as nobody, in a user namespace, into a folder.
+func TestDestAsNobody(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: can't become nobody; the scripts run as this user already")
+	}
+	const nobody = 65534
+	// Folders of tests are closed to others; so is that of the test binary.
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "clayer-nobody-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	data, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"clayer":        string(data),
+		"Containerfile": "WORKDIR /opt/clayer-test\nRUN echo made > made; id -u > id\nENV A=1\nCOPY Containerfile copied\nRUN cat made copied > both && rm made\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "clayer"), args...)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + dir}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := cmd.CombinedOutput()
+		if strings.Contains(string(out), "sandbox not available") {
+			t.Skipf("no user namespaces here: %s", out)
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return string(out)
+	}
+	if out := run("solve", "--dest=out"); !strings.Contains(out, "4 ran") {
+		t.Errorf("the first: %s", out)
+	}
+	if out := run("solve", "--dest=out2"); !strings.Contains(out, "4 restored") {
+		t.Errorf("the second: %s", out)
+	}
+	for _, out := range []string{"out", "out2"} {
+		both, err := os.ReadFile(filepath.Join(dir, out, "opt/clayer-test/both"))
+		if err != nil || string(both) != "made\n"+files["Containerfile"] {
+			t.Errorf("%s: %q, %v", out, both, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, out, "opt/clayer-test/made")); err == nil {
+			t.Errorf("%s: what was deleted is there", out)
+		}
+	}
+	if _, err := os.Stat("/opt/clayer-test"); err == nil {
+		t.Error("the machine was changed")
+	}
+}

@@ -1,0 +1,480 @@
+package dir
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// TestMain runs the test binary as a process that puts steps: see TestTwoProcesses.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("STORE_PUTTER"); path != "" {
+		d, err := Open(path, Options{})
+		for i := 0; err == nil && i < 30; i++ {
+			desc, blob := storetest.Step(fmt.Sprint(i), fmt.Sprint("content ", i))
+			if err = d.Put(context.Background(), desc, blob); err == nil {
+				err = d.Complete(context.Background(), storetest.Layer(fmt.Sprint(i), i, desc))
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func open(t testing.TB, opt Options) *Dir {
+	t.Helper()
+	d, err := Open(filepath.Join(t.TempDir(), "store"), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func put(t testing.TB, d *Dir, name, content string) cache.Descriptor {
+	t.Helper()
+	desc, blob := storetest.Step(name, content)
+	if err := d.Put(context.Background(), desc, blob); err != nil {
+		t.Fatal(err)
+	}
+	return desc
+}
+
+func has(t testing.TB, d *Dir, desc cache.Descriptor) bool {
+	t.Helper()
+	found, err := d.Find(context.Background(), "", []key.Key{desc.Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found) == 1
+}
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) cache.Keeper { return open(t, Options{}) })
+}
+
+func TestTier(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) cache.Keeper {
+		return cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, open(t, Options{}), open(t, Options{}))
+	})
+}
+
+func TestLookingChangesNothing(t *testing.T) {
+	d := open(t, Options{})
+	desc, _ := storetest.Step("a", "a")
+	has(t, d, desc)
+	d.List(t.Context())
+	d.Open(t.Context(), desc, 0)
+	d.Remove(t.Context(), []cache.Manifest{storetest.Layer("base", 1, desc)})
+	if _, err := os.Stat(d.Path()); err == nil {
+		t.Error("the folder was made")
+	}
+}
+
+// The folder is an OCI image layout: index, manifest, config, layers, each with
+// its digest and size.
+func TestIsAnImageLayout(t *testing.T) {
+	d := open(t, Options{})
+	a, b := put(t, d, "a", "content a"), put(t, d, "b", "content b")
+	if err := d.Complete(t.Context(), storetest.Layer("base", 1, a, b)); err != nil {
+		t.Fatal(err)
+	}
+	readJSON := func(path string, v any) {
+		t.Helper()
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blob := func(desc specs.Descriptor, v any) {
+		t.Helper()
+		path := filepath.Join(d.Path(), "blobs", "sha256", desc.Digest.Encoded())
+		data, err := os.ReadFile(path)
+		if err != nil || int64(len(data)) != desc.Size || digest.FromBytes(data) != desc.Digest {
+			t.Fatalf("blob %s: %d bytes, %v", desc.Digest, len(data), err)
+		}
+		if v != nil {
+			readJSON(path, v)
+		}
+	}
+	var layout specs.ImageLayout
+	readJSON(filepath.Join(d.Path(), specs.ImageLayoutFile), &layout)
+	var index specs.Index
+	readJSON(filepath.Join(d.Path(), specs.ImageIndexFile), &index)
+	if layout.Version != "1.0.0" || index.SchemaVersion != 2 || len(index.Manifests) != 1 {
+		t.Fatalf("layout %v, index %v", layout, index)
+	}
+	if got, want := index.Manifests[0].Annotations[specs.AnnotationRefName], "layer-base-"+b.Key.Short(); got != want {
+		t.Errorf("name %s, want %s", got, want)
+	}
+	var manifest specs.Manifest
+	blob(index.Manifests[0], &manifest)
+	var config specs.Image
+	blob(manifest.Config, &config)
+	if len(manifest.Layers) != 2 || len(config.RootFS.DiffIDs) != 2 || config.RootFS.DiffIDs[1] != b.DiffID || len(config.History) != 2 ||
+		config.OS != "linux" || config.Architecture != "amd64" {
+		t.Errorf("manifest %+v\nconfig %+v", manifest, config)
+	}
+	for _, l := range manifest.Layers {
+		blob(l, nil)
+		if l.MediaType != "application/vnd.oci.image.layer.v1.tar+zstd" {
+			t.Errorf("media type %s", l.MediaType)
+		}
+	}
+}
+
+func TestBoundedLeastRecentlyUsedFirst(t *testing.T) {
+	content := func(c string) string { return strings.Repeat(c, 1000) }
+	d := open(t, Options{MaxSize: 3500})
+	var steps []cache.Descriptor
+	for i, c := range []string{"a", "b", "c"} {
+		desc := put(t, d, c, content(c))
+		at := time.Now().Add(time.Duration(i-10) * time.Minute)
+		if err := os.Chtimes(d.keyPath(desc.Key), at, at); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, desc)
+	}
+	// Reading a makes it the last used.
+	rc, err := d.Open(t.Context(), steps[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	e := put(t, d, "e", content("e"))
+	for i, want := range []bool{true, false, true} {
+		if got := has(t, d, steps[i]); got != want {
+			t.Errorf("step %d is there: %t, want %t", i, got, want)
+		}
+	}
+	if !has(t, d, e) {
+		t.Error("what was put is not there")
+	}
+	if n, err := d.size(); err != nil || n > 3500 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	// Larger than the bound: it is what is needed now.
+	huge := put(t, d, "huge", content("huge"))
+	if !has(t, d, huge) {
+		t.Error("a blob larger than the bound is not there after its Put")
+	}
+	if n, _ := os.ReadDir(filepath.Join(d.Path(), "blobs", "sha256")); len(n) != 1 {
+		t.Errorf("%d blobs beside it", len(n)-1)
+	}
+}
+
+func TestLayerThatLostAStepIsForgotten(t *testing.T) {
+	d := open(t, Options{})
+	a, b := put(t, d, "a", strings.Repeat("a", 1000)), put(t, d, "b", strings.Repeat("b", 1000))
+	if err := d.Complete(t.Context(), storetest.Layer("ab", 1, a, b)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(d.keyPath(a.Key), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := d.size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.max = n + 100 // what comes is larger, but than a step
+	put(t, d, "c", strings.Repeat("c", 500))
+	if list, err := d.List(t.Context()); err != nil || len(list) != 0 || has(t, d, a) || !has(t, d, b) {
+		t.Errorf("layers %v, %v; a is there: %t, b: %t", list, err, has(t, d, a), has(t, d, b))
+	}
+}
+
+// A spool file of the store is moved into place.
+func TestCreateIsAdopted(t *testing.T) {
+	d := open(t, Options{})
+	desc, blob := storetest.Step("a", "content")
+	f, err := d.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	io.Copy(f, blob)
+	if err := d.Put(t.Context(), desc, f); err != nil {
+		t.Fatal(err)
+	}
+	here, _ := f.Stat()
+	there, err := os.Stat(d.blobPath(desc.Digest))
+	if err != nil || !os.SameFile(here, there) {
+		t.Errorf("it was copied, %v", err)
+	}
+	d.Discard(f)
+	if !has(t, d, desc) {
+		t.Error("Discard removed what was put")
+	}
+	g, err := d.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	d.Discard(g)
+	if left, _ := os.ReadDir(d.tmp()); len(left) != 0 {
+		t.Errorf("left in tmp: %v", left)
+	}
+}
+
+func TestTwoProcesses(t *testing.T) {
+	d := open(t, Options{})
+	var cmds []*exec.Cmd
+	for range 3 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), "STORE_PUTTER="+d.Path())
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	list, err := d.List(t.Context())
+	if err != nil || len(list) != 30 {
+		t.Errorf("%d layers, %v, want 30", len(list), err)
+	}
+	for _, m := range list {
+		f, err := cache.OpenVerified(t.Context(), d, m.Steps[0], "")
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		f.Close()
+	}
+}
+
+func TestWhatKilledProcessesLeftIsSwept(t *testing.T) {
+	d := open(t, Options{MaxSize: 10})
+	put(t, d, "a", "a")
+	old, young := filepath.Join(d.tmp(), "part-old"), filepath.Join(d.tmp(), "part-young")
+	for _, p := range []string{old, young} {
+		if err := os.WriteFile(p, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Chtimes(old, time.Now().Add(-48*time.Hour), time.Now().Add(-48*time.Hour))
+	put(t, d, "b", strings.Repeat("b", 100))
+	if _, err := os.Stat(old); err == nil {
+		t.Error("an old one is left")
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Error("one that may be in use is gone")
+	}
+}
+
+func TestDamagedFilesAreMisses(t *testing.T) {
+	d := open(t, Options{})
+	a, b := put(t, d, "a", "a"), put(t, d, "b", "b")
+	if err := d.Complete(t.Context(), storetest.Layer("base", 1, a)); err != nil {
+		t.Fatal(err)
+	}
+	damage := func(path string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage(d.keyPath(a.Key))
+	if has(t, d, a) {
+		t.Error("a damaged key file is found")
+	}
+	put(t, d, "a", "a")
+	if !has(t, d, a) {
+		t.Error("the next Put did not mend it")
+	}
+	damage(d.blobPath(b.Digest))
+	if _, err := cache.OpenVerified(t.Context(), d, b, ""); !errors.Is(err, cache.ErrNotCached) {
+		t.Errorf("a damaged blob: %v, want ErrNotCached", err)
+	}
+	damage(d.indexPath())
+	if list, err := d.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("a damaged index: %v, %v", list, err)
+	}
+	if err := d.Complete(t.Context(), storetest.Layer("base", 1, a)); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := d.List(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("after it was mended: %v, %v", list, err)
+	}
+}
+
+// A blob that has gone bad is a miss once, not for ever.
+func TestCorruptBlobIsReplaced(t *testing.T) {
+	d := open(t, Options{})
+	a := put(t, d, "a", "content")
+	if err := os.WriteFile(d.blobPath(a.Digest), []byte("CONTENT"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.OpenVerified(t.Context(), d, a, ""); err == nil {
+		t.Fatal("a corrupt blob is opened")
+	}
+	put(t, d, "a", "content")
+	f, err := cache.OpenVerified(t.Context(), d, a, "")
+	if err != nil {
+		t.Fatalf("after the right bytes were put: %v", err)
+	}
+	f.Close()
+}
+
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: no tmpfs can be mounted")
+	}
+	// The mount is in a namespace of the child's own.
+	script := `mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" -test.run '^TestFullDiskInside$'`
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", dir, os.Args[0])
+	cmd.Env = append(os.Environ(), "STORE_ON_FULL_DISK="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "unshare") || strings.Contains(string(out), "mount:") {
+			t.Skipf("no tmpfs can be mounted: %s", out)
+		}
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestFullDiskInside(t *testing.T) {
+	dir := os.Getenv("STORE_ON_FULL_DISK")
+	if dir == "" {
+		t.Skip("run by TestFullDisk")
+	}
+	d, err := Open(filepath.Join(dir, "store"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := put(t, d, "small", "small")
+	big, blob := storetest.Step("big", strings.Repeat("x", 200<<10))
+	if err := d.Put(t.Context(), big, blob); err == nil {
+		t.Error("no error")
+	}
+	if has(t, d, big) || !has(t, d, small) {
+		t.Errorf("big is there: %t, small: %t", has(t, d, big), has(t, d, small))
+	}
+	if left, _ := os.ReadDir(d.tmp()); len(left) > 0 {
+		t.Errorf("left in tmp: %v", left)
+	}
+}
+
+// failing is a store of which every call fails.
+type failing struct{ cache.Keeper }
+
+var errFailing = errors.New("out of order")
+
+func (failing) Name() string { return "failing" }
+func (failing) Find(context.Context, string, []key.Key) (map[key.Key]cache.Descriptor, error) {
+	return nil, errFailing
+}
+func (failing) Open(context.Context, cache.Descriptor, int64) (io.ReadCloser, error) {
+	return nil, errFailing
+}
+func (failing) Put(context.Context, cache.Descriptor, io.ReaderAt) error { return errFailing }
+
+func TestTierWithAStoreThatFails(t *testing.T) {
+	far := open(t, Options{})
+	near := open(t, Options{})
+	desc := put(t, far, "a", "content")
+	var told []string
+	tier := cache.Tiered(func(store string, err error) { told = append(told, store) }, failing{}, near, far)
+	found, err := tier.Find(t.Context(), "", []key.Key{desc.Key})
+	if err != nil || len(found) != 1 || tier.Holder(desc.Key) != "dir" {
+		t.Fatalf("Find: %v, %v", found, err)
+	}
+	rc, err := tier.Open(t.Context(), desc, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ := io.ReadAll(rc)
+	rc.Close()
+	if string(data) != "ent" {
+		t.Errorf("read %q", data)
+	}
+	if !has(t, near, desc) {
+		t.Error("what the far store had is not kept in the near one")
+	}
+	if len(told) == 0 || told[0] != "failing" {
+		t.Errorf("told of %v", told)
+	}
+	other, blob := storetest.Step("b", "b")
+	if err := tier.Put(t.Context(), other, blob); !errors.Is(err, errFailing) || !has(t, near, other) || !has(t, far, other) {
+		t.Errorf("Put: %v; the stores that work have it: %t, %t", err, has(t, near, other), has(t, far, other))
+	}
+	missing, _ := storetest.Step("c", "c")
+	if _, err := tier.Open(t.Context(), missing, 0); !errors.Is(err, cache.ErrNotCached) {
+		t.Errorf("Open of what is nowhere: %v", err)
+	}
+	// Corrupt in the near store, whole in the far one.
+	if err := os.WriteFile(near.blobPath(desc.Digest), []byte("CONTENT"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := tier.Open(t.Context(), desc, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ = io.ReadAll(f)
+	f.Close()
+	if string(data) != "content" {
+		t.Errorf("read %q", data)
+	}
+}
+
+func BenchmarkFind10000Over100(b *testing.B) {
+	d := open(b, Options{})
+	layers := make([][]key.Key, 100)
+	for l := range layers {
+		for i := range 100 {
+			desc, blob := storetest.Step(fmt.Sprint(l, "/", i), "content")
+			if err := d.Put(context.Background(), desc, blob); err != nil {
+				b.Fatal(err)
+			}
+			layers[l] = append(layers[l], desc.Key)
+		}
+	}
+	for b.Loop() {
+		for _, keys := range layers {
+			if found, err := d.Find(context.Background(), "", keys); err != nil || len(found) != 100 {
+				b.Fatal(len(found), err)
+			}
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	d := open(b, Options{})
+	content := bytes.Repeat([]byte("x"), 1<<20)
+	b.SetBytes(int64(len(content)))
+	n := 0
+	for b.Loop() {
+		n++
+		copy(content, fmt.Sprint(n))
+		desc, blob := storetest.Step(fmt.Sprint(n), string(content))
+		if err := d.Put(context.Background(), desc, blob); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

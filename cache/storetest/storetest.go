@@ -1,0 +1,227 @@
+// Package storetest is the suite that every store passes.
+package storetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// Step returns a descriptor and its blob: name decides the key, content the bytes.
+func Step(name, content string) (cache.Descriptor, *bytes.Reader) {
+	return cache.Descriptor{
+		Key: key.Sum("test", func(w key.Writer) { w.Field("name", name) }), Layer: "base",
+		Digest: digest.FromString(content), Size: int64(len(content)), DiffID: digest.FromString("plain " + content),
+		Entries: 1, Bytes: 2, Text: "RUN " + name, Took: time.Second,
+		Record:  key.Record{{Name: "command", Value: name}},
+		Created: time.Unix(1_700_000_000, 0).UTC(),
+	}, bytes.NewReader([]byte(content))
+}
+
+// Layer returns the manifest of a layer of these steps, made at a minute.
+func Layer(name string, minute int, steps ...cache.Descriptor) cache.Manifest {
+	return cache.Manifest{
+		Name: name, Key: steps[len(steps)-1].Key, Platform: "linux/amd64 debian 12",
+		Steps: steps, Created: time.Unix(1_700_000_000+int64(minute)*60, 0).UTC(),
+	}
+}
+
+// Run runs the suite on stores that open makes, each empty.
+func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
+	t.Run("an empty store", func(t *testing.T) {
+		s := open(t)
+		d, _ := Step("a", "content")
+		if found := find(t, s, d); len(found) != 0 {
+			t.Errorf("found %v", found)
+		}
+		if _, err := s.Open(t.Context(), d, 0); !errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("Open: %v, want ErrNotCached", err)
+		}
+		if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("List: %v, %v", list, err)
+		}
+		if n, err := s.Remove(t.Context(), []cache.Manifest{Layer("base", 0, d)}); err != nil || n != 0 {
+			t.Errorf("Remove: %d, %v", n, err)
+		}
+	})
+	t.Run("what is put is found and opened", func(t *testing.T) {
+		s := open(t)
+		a, blob := Step("a", "content of a")
+		b, _ := Step("b", "never put")
+		put(t, s, a, blob)
+		if diff := cmp.Diff(map[key.Key]cache.Descriptor{a.Key: a}, find(t, s, a, b)); diff != "" {
+			t.Errorf("Find (-want +got):\n%s", diff)
+		}
+		for _, offset := range []int64{0, 3, a.Size} {
+			want := "content of a"[offset:]
+			if got := read(t, s, a, offset); got != want {
+				t.Errorf("from %d on: %q, want %q", offset, got, want)
+			}
+		}
+	})
+	t.Run("an empty blob and a large one", func(t *testing.T) {
+		s := open(t)
+		large := string(bytes.Repeat([]byte("0123456789abcdef"), 1<<17))
+		for name, content := range map[string]string{"empty": "", "large": large} {
+			d, blob := Step(name, content)
+			put(t, s, d, blob)
+			if got := read(t, s, d, 0); got != content {
+				t.Errorf("%s: %d bytes, want %d", name, len(got), len(content))
+			}
+		}
+	})
+	t.Run("two keys of the same bytes", func(t *testing.T) {
+		s := open(t)
+		a, blob := Step("a", "same")
+		b, _ := Step("b", "same")
+		put(t, s, a, blob)
+		put(t, s, b, blob)
+		complete(t, s, Layer("one", 1, a), Layer("two", 2, b))
+		remove(t, s, Layer("one", 1, a))
+		if got := find(t, s, a, b); len(got) != 1 || read(t, s, b, 0) != "same" {
+			t.Errorf("after one was removed: %v", got)
+		}
+	})
+	t.Run("bytes that are not what is said are refused", func(t *testing.T) {
+		s := open(t)
+		d, _ := Step("a", "content")
+		if err := s.Put(t.Context(), d, bytes.NewReader([]byte("CONTENT"))); err == nil {
+			t.Error("other bytes: no error")
+		}
+		if err := s.Put(t.Context(), d, bytes.NewReader([]byte("cont"))); err == nil {
+			t.Error("fewer bytes: no error")
+		}
+		if found := find(t, s, d); len(found) != 0 {
+			t.Errorf("found %v", found)
+		}
+	})
+	t.Run("the same at the same time", func(t *testing.T) {
+		s := open(t)
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				d, blob := Step(fmt.Sprint(i%4), fmt.Sprint("content ", i%4))
+				if err := s.Put(t.Context(), d, blob); err != nil {
+					t.Error(err)
+				}
+				if err := s.Complete(t.Context(), Layer(fmt.Sprint(i%4), i, d)); err != nil {
+					t.Error(err)
+				}
+				if got := read(t, s, d, 0); got != fmt.Sprint("content ", i%4) {
+					t.Errorf("%q", got)
+				}
+			})
+		}
+		wg.Wait()
+		if list, err := s.List(t.Context()); err != nil || len(list) != 4 {
+			t.Errorf("List: %d, %v, want 4", len(list), err)
+		}
+	})
+	t.Run("layers are listed, newest first, each once", func(t *testing.T) {
+		s := open(t)
+		a, blobA := Step("a", "a")
+		b, blobB := Step("b", "b")
+		put(t, s, a, blobA)
+		put(t, s, b, blobB)
+		one, two, unnamed := Layer("base", 1, a), Layer("base", 2, a, b), Layer("", 3, a)
+		complete(t, s, two, one, unnamed, one)
+		list, err := s.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]cache.Manifest{unnamed, two, one}, list); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+	t.Run("a layer without its steps is not complete", func(t *testing.T) {
+		s := open(t)
+		a, _ := Step("a", "never put")
+		if err := s.Complete(t.Context(), Layer("base", 1, a)); !errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("error = %v, want ErrNotCached", err)
+		}
+	})
+	t.Run("removing keeps what others need", func(t *testing.T) {
+		s := open(t)
+		steps := make([]cache.Descriptor, 4)
+		for i, name := range []string{"shared", "old", "new", "interrupted"} {
+			d, blob := Step(name, "content of "+name)
+			put(t, s, d, blob)
+			steps[i] = d
+		}
+		complete(t, s, Layer("base", 1, steps[0], steps[1]), Layer("base", 2, steps[0], steps[2]))
+		removed, freed, err := cache.Prune(t.Context(), s, 1, 0, false)
+		if err != nil || len(removed) != 1 || removed[0].Key != steps[1].Key || freed < steps[1].Size {
+			t.Errorf("Prune: %v, %d bytes, %v", removed, freed, err)
+		}
+		if found := find(t, s, steps...); len(found) != 3 || found[steps[1].Key].Size != 0 {
+			t.Errorf("%d steps are left, want 3: not the one that only the removed layer had", len(found))
+		}
+		for _, i := range []int{0, 2, 3} {
+			read(t, s, steps[i], 0)
+		}
+		if removed, _, err := cache.Prune(t.Context(), s, 0, 0, true); err != nil || len(removed) != 1 || len(find(t, s, steps[2])) != 1 {
+			t.Errorf("a dry run: %v, %v", removed, err)
+		}
+	})
+}
+
+func find(t *testing.T, s cache.Keeper, ds ...cache.Descriptor) map[key.Key]cache.Descriptor {
+	t.Helper()
+	var keys []key.Key
+	for _, d := range ds {
+		keys = append(keys, d.Key)
+	}
+	found, err := s.Find(t.Context(), "base", keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func put(t *testing.T, s cache.Keeper, d cache.Descriptor, blob io.ReaderAt) {
+	t.Helper()
+	if err := s.Put(t.Context(), d, blob); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func complete(t *testing.T, s cache.Keeper, ms ...cache.Manifest) {
+	t.Helper()
+	for _, m := range ms {
+		if err := s.Complete(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func remove(t *testing.T, s cache.Keeper, ms ...cache.Manifest) {
+	t.Helper()
+	if _, err := s.Remove(t.Context(), ms); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, s cache.Keeper, d cache.Descriptor, offset int64) string {
+	t.Helper()
+	rc, err := s.Open(t.Context(), d, offset)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer rc.Close()
+	data, err := io.ReadAll(rc)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,130 @@
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver"
+)
+
+// steps returns the steps of two layers.
+func steps(t *testing.T) (*dag.Plan, []*dag.Step) {
+	t.Helper()
+	base, err := frontend.Parse("Containerfile", []byte("RUN one\nENV SECRET=hunter2\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mojo, err := frontend.Parse("Containerfile.mojo", []byte("\n\nRUN two\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := dag.Build([]*frontend.File{base, mojo}, dag.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := g.Keys(dag.Base{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dag.NewPlan(g, k, dag.Answers{}), g.Steps()
+}
+
+func events(t *testing.T) []solver.Event {
+	plan, s := steps(t)
+	return []solver.Event{
+		{Kind: solver.EventPlanned, Plan: plan},
+		{Kind: solver.EventSandbox, Text: "overlay"},
+		{Kind: solver.EventStarted, Step: s[0]},
+		{Kind: solver.EventStarted, Step: s[2]},
+		{Kind: solver.EventOutput, Step: s[0], Text: "half a "},
+		{Kind: solver.EventOutput, Step: s[2], Text: "of mojo\n"},
+		{Kind: solver.EventOutput, Step: s[0], Text: "line\nprogress 1%\rprogress 100%\r\n\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x07\xff"},
+		{Kind: solver.EventRan, Step: s[0], Took: 12340 * time.Millisecond, Entries: 1, Bytes: 41_000_000},
+		{Kind: solver.EventRan, Step: s[2], Took: 125 * time.Second},
+		{Kind: solver.EventRestored, Step: s[2], Bytes: 3_100_000, Store: "dir"},
+		{Kind: solver.EventWarning, Text: "something"},
+		{Kind: solver.EventWaiting, Text: "process 1"},
+		{Kind: solver.EventApplying, Text: "/"},
+		{Kind: solver.EventApplied, Step: s[0]},
+	}
+}
+
+func show(t *testing.T, mode string) string {
+	t.Helper()
+	var b bytes.Buffer
+	emit, err := New(mode, &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events(t) {
+		emit(e)
+	}
+	return b.String()
+}
+
+func TestPlain(t *testing.T) {
+	const want = `clayer: base: 1 to run
+clayer: mojo: 1 to run
+clayer: sandbox: overlay
+base:1  RUN one
+mojo:3  RUN two
+mojo:3  | of mojo
+base:1  | half a line
+base:1  | progress 1%
+base:1  | progress 100%
+base:1  | red ` + "\uFFFD" + `
+base:1  done in 12.3s, 1 change, 41 MB
+mojo:3  done in 2m5s, but changed nothing: what it installs was there before, so its snapshot holds nothing
+mojo:3  cached, 3.1 MB from dir
+clayer: warning: something
+clayer: waiting for process 1
+clayer: applying to /
+`
+	if diff := cmp.Diff(want, show(t, "plain")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := show(t, "quiet"); got != "clayer: warning: something\n" {
+		t.Errorf("quiet: %q", got)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	lines := strings.Split(strings.TrimSpace(show(t, "json")), "\n")
+	if len(lines) != len(events(t))+1 { // a line for each of two layers
+		t.Errorf("%d lines", len(lines))
+	}
+	for _, line := range lines {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == "" {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	if !strings.Contains(lines[8], `"event":"ran","layer":"base","line":1,"step":"RUN one","tookMS":12340,"entries":1,"bytes":41000000`) {
+		t.Errorf("line 8 = %s", lines[8])
+	}
+}
+
+func TestUnknownMode(t *testing.T) {
+	if _, err := New("fancy", nil); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestALineThatNeverEndsIsBounded(t *testing.T) {
+	_, s := steps(t)
+	var b bytes.Buffer
+	p := newPlain(&b)
+	for range 100 {
+		p.event(solver.Event{Kind: solver.EventOutput, Step: s[0], Text: strings.Repeat("x", 4096)})
+	}
+	if n := len(p.partial[s[0]]); n > maxLine+4096 {
+		t.Errorf("%d bytes are kept", n)
+	}
+}
