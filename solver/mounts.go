@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/gofrs/flock"
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -21,7 +21,7 @@ import (
 // runMounts are the mounts of one RUN, and what is held while it runs.
 type runMounts struct {
 	list  []sandbox.Mount
-	locks []*os.File
+	locks []*flock.Flock
 	temps []string
 }
 
@@ -110,18 +110,17 @@ func (rm *runMounts) cacheFolder(ctx context.Context, r *Request, m frontend.Mou
 		return "", err
 	}
 	if m.Sharing != "shared" && m.Sharing != "" {
-		lock, err := os.OpenFile(folder+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return "", err
-		}
+		lock := flock.New(folder+".lock", flock.SetPermissions(0o600))
 		rm.locks = append(rm.locks, lock)
-		err = flock(ctx, lock, m.Sharing == "locked")
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			if folder, err = os.MkdirTemp(parent, "private-"); err != nil {
-				return "", err
+		locked, err := lock.TryLock()
+		if err == nil && !locked {
+			if m.Sharing == "locked" {
+				_, err = lock.TryLockContext(ctx, 50*time.Millisecond)
+			} else if folder, err = os.MkdirTemp(parent, "private-"); err == nil {
+				rm.temps = append(rm.temps, folder)
 			}
-			rm.temps = append(rm.temps, folder)
-		} else if err != nil {
+		}
+		if err != nil {
 			return "", fmt.Errorf("lock cache %q: %w", m.ID, err)
 		}
 	}
@@ -140,23 +139,6 @@ func (rm *runMounts) cacheFolder(ctx context.Context, r *Request, m frontend.Mou
 		return "", err
 	}
 	return folder, nil
-}
-
-// flock locks a file; while another has it, it waits, or returns EWOULDBLOCK.
-// flock(2) cannot be cancelled, so it is asked again and again.
-func flock(ctx context.Context, f *os.File, wait bool) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EWOULDBLOCK) && wait {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(50 * time.Millisecond):
-				continue
-			}
-		}
-		return err
-	}
 }
 
 // release gives back locks and folders that were for this RUN alone.

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/gofrs/flock"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 func (d *Dir) tmp() string { return filepath.Join(d.path, "tmp") }
@@ -105,32 +105,16 @@ func syncDir(path string) error {
 }
 
 // lock locks the store against eviction and removal (shared), or for them
-// (exclusive). The returned function may be called twice.
+// (exclusive). The returned function may be called twice. Those who hold it do
+// so for milliseconds, or for one copy of a blob.
 func (d *Dir) lock(ctx context.Context, exclusive bool) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(d.path, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	how := unix.LOCK_SH
+	l := flock.New(filepath.Join(d.path, "lock"), flock.SetPermissions(0o644))
+	try := l.TryRLockContext
 	if exclusive {
-		how = unix.LOCK_EX
+		try = l.TryLockContext
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		// flock(2) cannot be cancelled, so it is asked again and again; those
-		// who hold it do so for milliseconds, or for one copy of a blob.
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
-		}
+	if _, err := try(ctx, 5*time.Millisecond); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", l.Path(), err), l.Close())
 	}
+	return func() { l.Close() }, nil
 }

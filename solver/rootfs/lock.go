@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -27,7 +27,7 @@ func isInvalid(err error) bool  { return errors.Is(err, unix.EINVAL) }
 // Unlock, or with the process.
 type Lock struct {
 	root  *Root
-	file  *os.File
+	file  *flock.Flock
 	state *State
 	saved time.Time
 
@@ -41,64 +41,43 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 	if err := os.MkdirAll(r.state, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(r.state, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	told := false
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		who := holder(f)
+	f := flock.New(filepath.Join(r.state, "lock"), flock.SetPermissions(0o644))
+	locked, err := f.TryLock()
+	if err == nil && !locked {
+		who := holder(f.Path())
 		if !wait {
-			f.Close()
-			return nil, fmt.Errorf("%w: %s", ErrLocked, who)
+			return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, who), f.Close())
 		}
-		if !told && waiting != nil {
+		if waiting != nil {
 			waiting(who)
 		}
-		told = true
-		// flock(2) cannot be cancelled: it is asked again and again.
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
-		}
+		_, err = f.TryLockContext(ctx, 50*time.Millisecond)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Path(), err), f.Close())
 	}
 	l := &Lock{root: r, file: f, touched: make(map[string]bool)}
-	if l.state, err = r.State(); err != nil {
-		f.Close()
-		return nil, err
+	l.state, err = r.State()
+	if err == nil {
+		err = l.sign()
 	}
-	if err := l.sign(); err != nil {
-		f.Close()
-		return nil, err
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(r.state, "work"))
 	}
-	if err := os.RemoveAll(filepath.Join(r.state, "work")); err != nil {
-		f.Close()
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return l, nil
 }
 
 // sign writes into the lock file who has it, for those who wait.
 func (l *Lock) sign() error {
-	if err := l.file.Truncate(0); err != nil {
-		return err
-	}
-	_, err := l.file.WriteAt(fmt.Appendf(nil, "process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly)), 0)
-	return err
+	who := fmt.Sprintf("process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
+	return os.WriteFile(l.file.Path(), []byte(who), 0o644)
 }
 
-func holder(f *os.File) string {
-	text, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, 0, 200), 200))
+func holder(path string) string {
+	text, err := os.ReadFile(path)
 	if s := strings.TrimSpace(string(text)); err == nil && s != "" {
 		return s
 	}
