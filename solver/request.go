@@ -4,11 +4,13 @@
 package solver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -100,7 +102,11 @@ func (e *BuildError) Error() string {
 	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
 	var exit *sandbox.ExitError
 	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
-		p.Detail = string(trimNewline(exit.Output))
+		var lines []string
+		for line := range bytes.Lines(bytes.TrimRight(exit.Output, "\r\n")) {
+			lines = append(lines, PlainText(bytes.TrimRight(line, "\n")))
+		}
+		p.Detail = strings.Join(lines, "\n")
 	}
 	switch {
 	case e.Kept == 1:
@@ -112,13 +118,6 @@ func (e *BuildError) Error() string {
 }
 
 func (e *BuildError) Unwrap() error { return e.Err }
-
-func trimNewline(b []byte) []byte {
-	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
 
 func (r *Request) emit(e Event) {
 	if r.Emit == nil {

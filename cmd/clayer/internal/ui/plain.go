@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -65,15 +64,15 @@ func (p *plain) step(s *dag.Step, text string) {
 func (p *plain) output(s *dag.Step, text string) {
 	buf := append(p.partial[s], text...)
 	for {
-		i := bytes.IndexAny(buf, "\n\r")
+		i := bytes.IndexByte(buf, '\n')
 		if i < 0 {
 			break
 		}
 		p.outputLine(s, buf[:i])
 		buf = buf[i+1:]
 	}
-	p.partial[s] = bytes.Clone(buf)
-	if len(buf) > maxLine {
+	p.partial[s] = bytes.Clone(solver.Overwritten(buf))
+	if len(p.partial[s]) > maxLine {
 		p.flush(s)
 	}
 }
@@ -89,51 +88,9 @@ func (p *plain) flush(s *dag.Step) {
 }
 
 func (p *plain) outputLine(s *dag.Step, line []byte) {
-	if text := clean(line); text != "" {
+	if text := solver.PlainText(line); text != "" {
 		p.step(s, "| "+text)
 	}
-}
-
-// clean drops escape sequences and control characters.
-func clean(line []byte) string {
-	var b strings.Builder
-	for i := 0; i < len(line); i++ {
-		switch c := line[i]; {
-		case c == 0x1b:
-			i = skipEscape(line, i)
-		case c == '\t' || c >= ' ' && c != 0x7f:
-			b.WriteByte(c)
-		}
-	}
-	return strings.ToValidUTF8(strings.TrimRight(b.String(), " \t"), "\uFFFD")
-}
-
-// skipEscape returns the index of the last byte of the sequence at i:
-// CSI (ESC [ .. final byte), OSC (ESC ] .. BEL or ESC \), or two bytes (ECMA-48).
-func skipEscape(line []byte, i int) int {
-	if i+1 >= len(line) {
-		return i
-	}
-	switch line[i+1] {
-	case '[':
-		for j := i + 2; j < len(line); j++ {
-			if line[j] >= 0x40 && line[j] <= 0x7e {
-				return j
-			}
-		}
-		return len(line) - 1
-	case ']':
-		for j := i + 2; j < len(line); j++ {
-			if line[j] == 0x07 {
-				return j
-			}
-			if line[j] == 0x1b && j+1 < len(line) {
-				return j + 1
-			}
-		}
-		return len(line) - 1
-	}
-	return i + 1
 }
 
 // Duration writes a duration as people read it: "0.4s", "12.3s", "2m5s".

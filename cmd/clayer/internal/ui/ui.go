@@ -6,8 +6,9 @@
 //   - A line tells one event and begins with where it belongs: "base:4" is
 //     line 4 of layer base. What a RUN prints follows behind "|".
 //   - Steps that are present are not told one by one, only counted.
-//   - Control characters that a RUN prints stay out of the lines of others: a
-//     carriage return ends a line, escape sequences are dropped.
+//   - Control characters that a RUN prints stay out of the lines of others: of
+//     what carriage returns overwrite the last is shown, escape sequences are
+//     dropped.
 //   - --progress=json writes one JSON object a line; its fields are added to,
 //     never changed.
 package ui

@@ -77,7 +77,6 @@ base:1  RUN one
 mojo:3  RUN two
 mojo:3  | of mojo
 base:1  | half a line
-base:1  | progress 1%
 base:1  | progress 100%
 base:1  | red ` + "\uFFFD" + `
 base:1  done in 12.3s, 1 change, 41 MB
