@@ -152,6 +152,8 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 			snap.Capture = CaptureAll
 		case f.name == "changed" && !f.hasValue:
 			snap.Capture = CaptureChanged
+		case f.name == "all" || f.name == "changed":
+			return nil, faultf("--%s takes no value", f.name)
 		default:
 			return nil, unknownFlag(f, "all", "changed")
 		}
@@ -197,6 +199,9 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 	for _, f := range s.flags {
 		switch f.name {
 		case "mount":
+			if f.value == "" {
+				return nil, faultf("--mount wants a value").withHint("--mount=type=cache,target=/path")
+			}
 			r.Flags = append(r.Flags, f.value)
 		case "network", "security", "device":
 			return nil, faultf("--%s is not known here", f.name).withHint("a RUN has the session's network and privileges")

@@ -59,10 +59,14 @@ var (
 
 const hiddenInfo = "://***@"
 
+// scpInfo is a password in the form that scp and git have: git@user:password@host.
+var scpInfo = regexp.MustCompile(`\bgit@[^\s@]*@`)
+
 // redact hides the user and password of URLs.
 func redact(s string) string {
-	if !strings.Contains(s, "://") || !strings.Contains(s, "@") {
+	if !strings.Contains(s, "@") {
 		return s
 	}
+	s = scpInfo.ReplaceAllString(s, "git@***@")
 	return userInfo.ReplaceAllString(slashyUser.ReplaceAllString(s, hiddenInfo), hiddenInfo)
 }

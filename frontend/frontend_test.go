@@ -164,6 +164,18 @@ func TestProblems(t *testing.T) {
 		{"a quote that is not closed", "FETCH 'https://example.com/x /x", "is not closed"},
 		{"a part of a session's variable", "ENV A=${PATH%%:*}", "a part of $PATH can't be taken"},
 		{"a part by way of another", "ENV B=$PATH\nENV A=${B#/}", "a part of $B can't be taken"},
+		{"a part by way of the session", "ENV A=/bin/x\nENV B=${A#$PATH}", "a part of $PATH can't be taken"},
+		{"a password in a hint", "ADD ssh://u:hunter2@h/x /y", "from GitHub alone"},
+		{"a password as scp has it", "ADD git@u:hunter2@h:x /y", "from GitHub alone"},
+		{"a token in a URL", "FETCH https://h/x.git?token=hunter2 /y", "from GitHub alone"},
+		{"a value that doubles", "ENV A=xxxx\n" + strings.Repeat("ENV A=$A$A$A$A\n", 30), "a value of"},
+		{"a NUL in a list", `COPY ["a\u0000b", "/x"]`, "a NUL"},
+		{"SNAPSHOT of nothing", "SNAPSHOT $NO", "is empty"},
+		{"COPY of nothing", "COPY $NO /x", "is empty"},
+		{"WORKDIR of nothing", "WORKDIR $NO", "is empty"},
+		{"FETCH to nothing", "FETCH https://h/x $NO", "is empty"},
+		{"a flag that takes no value", "SNAPSHOT --all=true /x", "--all takes no value"},
+		{"--mount without a value", "RUN --mount true", "--mount wants a value"},
 		{"no target", "RUN --mount=type=cache true", "target is missing"},
 		{"target /", "RUN --mount=type=tmpfs,target=/ true", "would hide the root"},
 		{"secret without id", "RUN --mount=type=secret true", "id is missing"},
@@ -186,10 +198,33 @@ func TestProblems(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error = %v, want %q in it", err, tt.want)
 			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(tt.text, "?token=") {
+				t.Errorf("the error shows a password: %v", err)
+			}
 			if err != nil && strings.ContainsAny(err.Error(), "\x1b\x00") {
 				t.Errorf("the error holds control characters: %q", err)
 			}
 		})
+	}
+}
+
+// However much of a file can't be parsed, nothing of it is lost without a word.
+func TestNothingIsLostInSilence(t *testing.T) {
+	for _, text := range []string{
+		"RUN a\n" + strings.Repeat("LABEL a\n", 50) + "FOO true\n",
+		strings.Repeat("LABEL a\n", 5000) + "RUN a\nFOO true\n",
+		strings.Repeat("ENV A\n", 5000) + "FOO true\n",
+	} {
+		if f, err := Parse("f", []byte(text)); err == nil {
+			t.Errorf("%.20q...: no error, %d instructions", text, len(f.Instructions))
+		}
+	}
+	f, err := Parse("f", []byte("ENV A='${PATH%x}' B=\\${PATH%x}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.Resolve(Scope{Session: map[string]string{"NO": "x"}}); err != nil {
+		t.Errorf("an escaped expansion: %v", err)
 	}
 }
 

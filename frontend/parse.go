@@ -27,9 +27,12 @@ const maxFile = 4 << 20
 // maxLine bounds a line, in bytes: BuildKit's parser takes no longer ones.
 const maxLine = bufio.MaxScanTokenSize - 1
 
-// maxSyntax bounds how many lines that can't be parsed are told: after each
-// one what follows is parsed anew.
-const maxSyntax = 20
+// After each instruction that can't be parsed what follows is parsed anew. That
+// ends, with a word, after so many that were told, and so many in all.
+const (
+	maxSyntax = 20
+	maxPasses = 200
+)
 
 // Load reads and parses a Containerfile. The error is Problems; the File is
 // what was understood all the same, and nil where nothing could be read.
@@ -125,10 +128,7 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 		}
 		return nil
 	}
-	for range maxSyntax {
-		if onlyComments(src) {
-			break
-		}
+	for passes := 0; !onlyComments(src); passes++ {
 		err := take(src)
 		if err == nil {
 			break
@@ -138,6 +138,12 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 		start = min(max(start, 1), len(lines))
 		end = min(max(start, end), len(lines))
 		p.syntax(err, skipped+start, skipped+end)
+		if len(p.problems) >= maxSyntax || passes >= maxPasses {
+			p.problems = append(p.problems, &Problem{
+				Pos: Pos{p.file.Path, skipped + end, skipped + end}, Message: "too much before this line can't be parsed: what follows was not looked at",
+			})
+			break
+		}
 		if before := bytes.Join(lines[:start-1], nil); !onlyComments(before) {
 			// It parsed as far as here a moment ago, but for what a directive
 			// of the whole file did.
@@ -252,7 +258,7 @@ func (f *File) report(ps *Problems, m *Meta, err error) {
 	}
 	var ft *fault
 	if errors.As(err, &ft) {
-		p.Hint = ft.hint
+		p.Hint = redact(ft.hint)
 	}
 	*ps = append(*ps, p)
 }
@@ -272,6 +278,9 @@ func (s *source) args() string { return strings.TrimSpace(s.joined.text[s.rest:]
 // words returns the arguments one by one, quotes and escapes included, also
 // those of the JSON form.
 func (s *source) words() ([]string, error) {
+	if list, ok := jsonStrings(s.args()); ok && strings.Contains(strings.Join(list, ""), mark) {
+		return nil, faultf("a NUL can't be part of an argument")
+	}
 	list, ok := jsonWords(s.args(), s.rest, s.escape)
 	if !ok {
 		var open byte
@@ -354,7 +363,10 @@ const maxText = 500
 
 // people returns an instruction as people read it: on one line, blanks folded.
 func people(text string) string {
-	word, rest, _ := strings.Cut(text, " ")
+	word, rest := text, ""
+	if i := strings.IndexAny(text, " \t"); i >= 0 {
+		word, rest = text[:i], text[i:]
+	}
 	text = redact(show(strings.Join(strings.Fields(strings.ToUpper(word)+" "+rest), " ")))
 	if r := []rune(text); len(r) > maxText {
 		text = string(r[:maxText-1]) + "…"

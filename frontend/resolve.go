@@ -107,22 +107,50 @@ func (r *resolver) process(word string, refs bool) string {
 		return word
 	}
 	out, _, err := r.lex.ProcessWord(word, variables{r, refs})
+	if err == nil && len(out) > maxValue {
+		err = faultf("a value of %d bytes; the most is %d", len(out), maxValue)
+	}
 	if err != nil && r.err == nil {
 		r.err = err
 	}
 	return out
 }
 
-// cutting is an expansion that takes a part of a value.
+// maxValue bounds what expansion makes of a word, in bytes: Linux takes no
+// longer variable (MAX_ARG_STRLEN), and lines that double a value grow fast.
+const maxValue = 128 << 10
+
+// cutting is the beginning of an expansion that takes a part of a value.
 var cutting = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)[%#/]`)
 
-// cutsReference refuses to take a part of what a session's variable holds: it
-// is not known before the value is used.
+// named is a variable in an expansion's pattern.
+var named = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
+
+// cutsReference refuses to take a part of what a session's variable holds, or
+// a part by what it holds: that is not known before the value is used.
 func (r *resolver) cutsReference(word string) error {
-	for _, m := range cutting.FindAllStringSubmatch(word, -1) {
-		if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
-			return faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", m[1]).
-				withHint("a RUN can take it")
+	for _, at := range cutting.FindAllStringSubmatchIndex(word, -1) {
+		if at[0] > 0 && word[at[0]-1] == r.escape {
+			continue
+		}
+		rest, depth := word[at[0]:], 0
+		end := strings.IndexFunc(rest, func(c rune) bool {
+			switch c {
+			case '{':
+				depth++
+			case '}':
+				depth--
+			}
+			return c == '}' && depth == 0
+		})
+		if end < 0 {
+			end = len(rest)
+		}
+		for _, m := range named.FindAllStringSubmatch(rest[:end], -1) {
+			if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
+				return faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", m[1]).
+					withHint("a RUN can take it")
+			}
 		}
 	}
 	return nil
@@ -157,12 +185,20 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 		return r.resolveCopy(in)
 	case *Workdir:
 		out := *in
-		out.Path = absolute(r.scope.Dir, r.expand(in.Path))
+		p := r.expand(in.Path)
+		if p == "" {
+			return nil, errEmpty
+		}
+		out.Path = absolute(r.scope.Dir, p)
 		r.scope.Dir = out.Path
 		return &out, nil
 	case *Snapshot:
 		out := *in
-		out.Path = absolute(r.scope.Dir, r.expand(in.Path))
+		p := r.expand(in.Path)
+		if p == "" {
+			return nil, errEmpty
+		}
+		out.Path = absolute(r.scope.Dir, p)
 		if out.Capture == CaptureAuto {
 			out.Capture = captureOf(out.Path)
 		}
@@ -280,6 +316,9 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 		}
 	}
 	dest := r.expand(in.Dest)
+	if dest == "" {
+		return nil, errEmpty
+	}
 	out.Dest = absolute(r.scope.Dir, dest)
 	if (strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.") || dest == ".") && out.Dest != "/" {
 		out.Dest += "/"
@@ -305,7 +344,7 @@ func absolute(dir, p string) string {
 func captureOf(p string) Capture {
 	top, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
 	switch {
-	case slices.Contains([]string{"", "usr", "bin", "sbin", "etc", "var", "opt"}, top), strings.HasPrefix(top, "lib"):
+	case slices.Contains([]string{"", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "var", "opt"}, top):
 		return CaptureChanged
 	}
 	return CaptureAll

@@ -123,6 +123,10 @@ var (
 	githubURL    = regexp.MustCompile(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
 )
 
+// errEmpty is for an argument of which expansion leaves nothing: a folder
+// more than was meant would be taken.
+var errEmpty = faultf("an argument is empty when its variables are expanded").withHint("${NAME:?} fails where NAME is not set")
+
 // checkFetch looks at a FETCH whose variables are expanded.
 func checkFetch(f *Fetch) error {
 	// ADD https://github.com/o/r.git#ref:dir is github:o/r@ref//dir.
@@ -134,6 +138,9 @@ func checkFetch(f *Fetch) error {
 		if m[3] != "" {
 			f.Source += "//" + strings.Trim(m[3], "/")
 		}
+	}
+	if f.Source == "" || f.Dest == "" {
+		return errEmpty
 	}
 	scheme, _, _ := strings.Cut(f.Source, ":")
 	switch scheme {
@@ -153,11 +160,14 @@ func checkFetch(f *Fetch) error {
 				withHint("fetch it in a RUN, with RUN --mount=type=secret")
 		}
 		if strings.HasSuffix(u.Path, ".git") {
-			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone %s", f.Source)
+			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
 		}
-	case "git", "ssh", "git@github.com":
-		return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone %s", f.Source)
+	case "git", "ssh":
+		return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
 	default:
+		if strings.HasPrefix(scheme, "git@") {
+			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
+		}
 		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
 			withHint("http://, https:// and github: are known; local files are for COPY")
 	}
@@ -215,6 +225,9 @@ func setOwner(o *Ownership, name, value string) error {
 
 // checkCopySource refuses what is not in the Containerfile's folder.
 func checkCopySource(source string) error {
+	if source == "" {
+		return errEmpty
+	}
 	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {
 		return faultf("source %q leaves the Containerfile's folder", source)
 	}
