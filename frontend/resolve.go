@@ -104,14 +104,15 @@ func (r *resolver) process(word string, refs bool) string {
 		r.err = r.cutsReference(word)
 	}
 	if r.err != nil {
-		return word
+		return ""
 	}
 	out, _, err := r.lex.ProcessWord(word, variables{r, refs})
 	if err == nil && len(out) > maxValue {
 		err = faultf("a value of %d bytes; the most is %d", len(out), maxValue)
 	}
-	if err != nil && r.err == nil {
+	if err != nil {
 		r.err = err
+		return ""
 	}
 	return out
 }

@@ -30,7 +30,7 @@ func compositionEnv(g *dag.Graph) []frontend.Var {
 				}
 				return frontend.Ref(name)
 			})
-			if strings.HasSuffix(v.Name, "PATH") {
+			if slices.Contains(searchPaths, v.Name) {
 				v.Value = uniqueParts(v.Value)
 			}
 			if i := indexVar(env, v.Name); i >= 0 {
@@ -46,6 +46,9 @@ func compositionEnv(g *dag.Graph) []frontend.Var {
 func indexVar(vars []frontend.Var, name string) int {
 	return slices.IndexFunc(vars, func(v frontend.Var) bool { return v.Name == name })
 }
+
+// searchPaths are lists of folders in which a second mention of one changes nothing.
+var searchPaths = []string{"PATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PYTHONPATH", "NODE_PATH", "MANPATH", "PKG_CONFIG_PATH", "XDG_DATA_DIRS"}
 
 // uniqueParts drops from a list of folders those that it has already: two
 // layers FROM one that sets PATH both carry its part.
@@ -105,7 +108,15 @@ func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, er
 				continue // the environment can hold it, a shell can't set it
 			}
 			value := frontend.Substitute(quoteSh(v.Value), func(name string) string { return `'"${` + name + `-}"'` })
-			fmt.Fprintf(&b, "export %s=%s\n", v.Name, value)
+			// One command: a shell expands all its values before it sets the
+			// first, so that each refers to the session as it was.
+			if b.Len() == 0 {
+				b.WriteString("export")
+			}
+			fmt.Fprintf(&b, " %s=%s", v.Name, value)
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
 		}
 	case "json":
 		session := (&Request{Environ: environ}).session()

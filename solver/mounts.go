@@ -1,11 +1,13 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,14 +25,20 @@ type runMounts struct {
 	list  []sandbox.Mount
 	locks []*flock.Flock
 	temps []string
+
+	folders map[string]string // of private caches that another RUN has, by id
 }
 
 // mounts prepares the mounts of a RUN: folders of cache mounts are made and
 // locked, secrets are read, and those asked for as variables added to env.
 func (r *Request) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
-	rm := &runMounts{}
+	rm := &runMounts{folders: make(map[string]string)}
+	if err := rm.lock(ctx, r, run.Mounts); err != nil {
+		rm.release()
+		return nil, err
+	}
 	for _, m := range run.Mounts {
-		if err := rm.add(ctx, r, m, env); err != nil {
+		if err := rm.add(r, m, env); err != nil {
 			rm.release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
 		}
@@ -38,13 +46,13 @@ func (r *Request) mounts(ctx context.Context, run *frontend.Run, env *[]string) 
 	return rm, nil
 }
 
-func (rm *runMounts) add(ctx context.Context, r *Request, m frontend.Mount, env *[]string) error {
+func (rm *runMounts) add(r *Request, m frontend.Mount, env *[]string) error {
 	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		folder, err := rm.cacheFolder(ctx, r, m)
+		folder, err := rm.cacheFolder(r, m)
 		if err != nil {
 			return err
 		}
@@ -99,31 +107,58 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 	return content, true, nil
 }
 
-// cacheFolder returns the folder that a cache mount binds: one for each id,
-// kept from solve to solve. sharing=locked waits until no other RUN has it;
-// sharing=private takes an empty one while another RUN has it.
-func (rm *runMounts) cacheFolder(ctx context.Context, r *Request, m frontend.Mount) (string, error) {
-	sum := sha256.Sum256([]byte(m.ID))
-	parent := filepath.Join(r.Cache, "mounts")
-	folder := filepath.Join(parent, hex.EncodeToString(sum[:8]))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", err
+// mountsFolder holds the folders of cache mounts.
+func (r *Request) mountsFolder() string { return filepath.Join(r.Cache, "mounts") }
+
+// cachePath returns the folder of a cache mount's id.
+func (r *Request) cachePath(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return filepath.Join(r.mountsFolder(), hex.EncodeToString(sum[:8]))
+}
+
+// lock locks the caches that a RUN wants for itself, each once and in one order
+// for all: two RUNs that want the same two don't wait for each other.
+// sharing=locked waits until no other RUN has the cache; sharing=private takes
+// an empty folder while another RUN has it.
+func (rm *runMounts) lock(ctx context.Context, r *Request, mounts []frontend.Mount) error {
+	sharing := make(map[string]string)
+	for _, m := range mounts {
+		if m.Type == frontend.MountCache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
+			sharing[m.ID] = m.Sharing
+		}
 	}
-	if m.Sharing != "shared" && m.Sharing != "" {
-		lock := flock.New(folder+".lock", flock.SetPermissions(0o600))
-		rm.locks = append(rm.locks, lock)
-		locked, err := lock.TryLock()
+	if len(sharing) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(r.mountsFolder(), 0o755); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(sharing)) {
+		l := flock.New(r.cachePath(id)+".lock", flock.SetPermissions(0o600))
+		rm.locks = append(rm.locks, l)
+		locked, err := l.TryLock()
 		if err == nil && !locked {
-			if m.Sharing == "locked" {
-				_, err = lock.TryLockContext(ctx, 50*time.Millisecond)
-			} else if folder, err = os.MkdirTemp(parent, "private-"); err == nil {
-				rm.temps = append(rm.temps, folder)
+			if sharing[id] == "locked" {
+				_, err = l.TryLockContext(ctx, 50*time.Millisecond)
+			} else if rm.folders[id], err = os.MkdirTemp(r.mountsFolder(), "private-"); err == nil {
+				rm.temps = append(rm.temps, rm.folders[id])
+				err = os.Remove(rm.folders[id]) // made anew, with the mount's mode
 			}
 		}
 		if err != nil {
-			return "", fmt.Errorf("lock cache %q: %w", m.ID, err)
+			return fmt.Errorf("lock cache %q: %w", id, err)
 		}
 	}
+	return nil
+}
+
+// cacheFolder returns the folder that a cache mount binds: one for each id,
+// kept from solve to solve.
+func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
+	if err := os.MkdirAll(r.mountsFolder(), 0o755); err != nil {
+		return "", err
+	}
+	folder := cmp.Or(rm.folders[m.ID], r.cachePath(m.ID))
 	switch err := os.Mkdir(folder, os.FileMode(m.Mode&0o777)); {
 	case err == nil:
 		// The umask and, for root, another owner: as the mount asks for.

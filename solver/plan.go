@@ -93,11 +93,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		Previous: make(map[string][]dag.Old),
 	}
 	if !r.Rebuild {
-		for _, l := range state.Layers {
-			for _, a := range l.Steps {
-				answers.Present[a.Key] = true
-			}
-		}
+		answers.Present = present(g, keys, state)
 		if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
@@ -111,6 +107,39 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	s.answers = answers
 	s.plan = dag.NewPlan(g, keys, answers)
 	return s, nil
+}
+
+// present returns the steps that are in the root and stay as they are. Where
+// the composition's order departs from the one that was applied (a step was
+// edited, or removed, or layers changed places), what follows is under what
+// fell away, so it has to be applied again.
+func present(g *dag.Graph, keys *dag.Keys, state *rootfs.State) map[key.Key]bool {
+	there := make(map[key.Key]bool)
+	for i, k := range order(g, keys) {
+		if i >= len(state.Order) || state.Order[i] != k {
+			break
+		}
+		there[k] = true
+	}
+	for _, l := range state.Layers {
+		for _, a := range l.Steps {
+			if a.Digest == "" { // ENV
+				there[a.Key] = true
+			}
+		}
+	}
+	return there
+}
+
+// order returns the keys of the steps that have a snapshot, in composition order.
+func order(g *dag.Graph, keys *dag.Keys) []key.Key {
+	var list []key.Key
+	for _, s := range g.Steps() {
+		if s.ChangesRoot() {
+			list = append(list, keys.Step[s])
+		}
+	}
+	return list
 }
 
 // platform returns what the root was before clayer changed it first.

@@ -97,7 +97,9 @@ func (e *BuildError) Error() string {
 	m := e.Step.Instr.Base()
 	var fault *source.Fault
 	if errors.As(e.Err, &fault) {
-		return fault.At(m).Error()
+		p := fault.At(m)
+		p.Line = e.Step.Text() // without what is secret in a URL
+		return p.Error()
 	}
 	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
 	var exit *sandbox.ExitError

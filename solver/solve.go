@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -105,7 +106,7 @@ func (sv *survey) upToDate() bool {
 			}
 		}
 	}
-	return sv.state.Platform != "" && sv.sameEnv()
+	return sv.state.Platform != "" && sv.sameEnv() && slices.Equal(sv.state.Order, order(sv.plan.Graph, sv.plan.Keys))
 }
 
 func (sv *survey) result() *Result {
@@ -153,25 +154,44 @@ const defaultDownloads = 2 << 30
 // apply changes the root: all steps that are not present, in composition order.
 func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
-	if err := lock.SetPlatform(b.sv.platform); err != nil {
+	var stay []key.Key
+	for _, k := range order(b.sv.plan.Graph, b.sv.plan.Keys) {
+		if !b.sv.answers.Present[k] {
+			break
+		}
+		stay = append(stay, k)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := lock.Begin(b.sv.platform, stay); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	// What stays, but lost files to a step that fell away, is applied again.
+	again, err := lock.Overlapping(stay, b.fellAway(len(stay)))
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	var incomplete []error
+	var whole []key.Key
 	for i := range b.sv.plan.Layers {
 		pl := &b.sv.plan.Layers[i]
 		for j := range pl.Items {
 			it := &pl.Items[j]
 			if it.State == dag.Present {
-				again, err := b.reapply(ctx, lock, it)
-				if err != nil {
-					return err
+				if it.Step.ChangesRoot() && len(incomplete) == 0 {
+					whole = append(whole, it.Key)
 				}
-				if !again {
+				if !again[it.Key] || !b.bringBack(ctx, it) {
 					continue
 				}
 			}
 			if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
 				return err
+			}
+			// What could not be applied wholly is tried again the next time.
+			if it.Step.ChangesRoot() && len(incomplete) == 0 {
+				whole = append(whole, it.Key)
 			}
 		}
 	}
@@ -183,36 +203,13 @@ func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 		}
 		layers[pl.Layer.Name] = keys
 	}
-	if err := lock.Commit(layers, stateEnv(b.sv.plan.Graph)); err != nil {
+	if err := lock.Commit(layers, whole, stateEnv(b.sv.plan.Graph)); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	if len(incomplete) > 0 {
 		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(incomplete))
 	}
 	return nil
-}
-
-// reapply reports whether a step that is present has to be applied again, since
-// one before it in composition order changed a path of it: later layers win.
-// Its snapshot is then among the blobs.
-func (b *builder) reapply(ctx context.Context, lock *rootfs.Lock, it *dag.Item) (bool, error) {
-	if !it.Step.ChangesRoot() {
-		return false, nil
-	}
-	overlaps, err := lock.Overlaps(it.Key)
-	if err != nil || !overlaps {
-		return false, err
-	}
-	if b.blobs[it.Step] != nil {
-		return true, nil
-	}
-	d, ok := b.findOne(ctx, it)
-	if file, err := b.fetchBlob(ctx, d, ok); err == nil {
-		b.setBlob(it.Step, &blob{desc: d, file: file})
-		return true, nil
-	}
-	b.r.warn("%s: a step before it changed the same files, and its own snapshot is in no store: the files are now as that step has them", it.Step.Pos())
-	return false, ctx.Err()
 }
 
 // complete lists the layers that are whole in the stores, with all their steps.
@@ -252,6 +249,26 @@ func (b *builder) complete(ctx context.Context) {
 			b.r.StoreFailed(b.r.Store.Name(), err)
 		}
 	}
+}
+
+// fellAway returns the steps that were applied behind the first n, which stay.
+func (b *builder) fellAway(n int) []key.Key {
+	return b.sv.state.Order[min(n, len(b.sv.state.Order)):]
+}
+
+// bringBack fetches the snapshot of a step that is present, to apply it again.
+func (b *builder) bringBack(ctx context.Context, it *dag.Item) bool {
+	if b.blobs[it.Step] != nil {
+		return true
+	}
+	d, ok := b.findOne(ctx, it)
+	file, err := b.fetchBlob(ctx, d, ok)
+	if err != nil {
+		b.r.warn("%s: a step that fell away changed the same files, and the snapshot of this one is in no store: they stay as that step had them", it.Step.Pos())
+		return false
+	}
+	b.setBlob(it.Step, &blob{desc: d, file: file})
+	return true
 }
 
 func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item, incomplete *[]error) error {

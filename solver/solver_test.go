@@ -186,6 +186,7 @@ func TestFormatEnvSurvivesAShell(t *testing.T) {
 		{Name: "QUOTES", Value: `it's "quoted" \ $HOME ` + "`x`"},
 		{Name: "LINES", Value: "one\ntwo\n"},
 		{Name: "PATH", Value: "/x:" + frontend.Ref("PATH") + ":/y"},
+		{Name: "OLD", Value: frontend.Ref("PATH")},
 		{Name: "UNSET", Value: "a" + frontend.Ref("NOSUCH") + "b"},
 		{Name: "EMPTY", Value: ""},
 	}
@@ -193,13 +194,13 @@ func TestFormatEnvSurvivesAShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/bin/sh", "-euc", string(text)+`printf '%s\0' "$QUOTES" "$LINES" "$PATH" "$UNSET" "$EMPTY"`)
+	cmd := exec.Command("/bin/sh", "-euc", string(text)+`printf '%s\0' "$QUOTES" "$LINES" "$PATH" "$OLD" "$UNSET" "$EMPTY"`)
 	cmd.Env = []string{"PATH=/bin"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, out, text)
 	}
-	want := []string{vars[0].Value, vars[1].Value, "/x:/bin:/y", "ab", "", ""}
+	want := []string{vars[0].Value, vars[1].Value, "/x:/bin:/y", "/bin", "ab", "", ""}
 	if diff := cmp.Diff(want, strings.Split(string(out), "\x00")); diff != "" {
 		t.Errorf("(-want +got):\n%s\nof %s", diff, text)
 	}

@@ -88,7 +88,9 @@ func (r *Request) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 func problem(s *dag.Step, err error) *frontend.Problem {
 	var fault *source.Fault
 	if errors.As(err, &fault) {
-		return fault.At(s.Instr.Base())
+		p := fault.At(s.Instr.Base())
+		p.Line = s.Text()
+		return p
 	}
 	return nil
 }

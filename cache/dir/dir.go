@@ -49,6 +49,8 @@ type Dir struct {
 	path string
 	max  int64
 
+	sweeping sync.Once
+
 	mu      sync.Mutex
 	putting map[digest.Digest]int // blobs that this process is putting: not to be evicted
 }
@@ -151,7 +153,8 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 
 // Put stores a blob and its key file, the blob first: a key file always names a
 // blob that was there. A blob that Create of this store made is renamed into
-// place, any other is copied; either is checked against its digest.
+// place and trusted to hold what was hashed while it was packed, any other is
+// copied and checked against its digest.
 func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	if err := d.put(ctx, desc, blob); err != nil {
 		return fmt.Errorf("keep %s in %s: %w", desc.Key.Short(), d.path, err)
@@ -210,7 +213,9 @@ func (d *Dir) hold(dg digest.Digest) func() {
 func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	path := d.blobPath(desc.Digest)
 	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
-		return d.adopt(f, desc, path)
+		if _, err := os.Lstat(f.Name()); err == nil { // else it was put already
+			return d.adopt(f, desc, path)
+		}
 	}
 	// Another step, or session, may have brought the same bytes. One that has
 	// gone bad meanwhile is replaced: it would be a miss for ever.

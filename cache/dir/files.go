@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,6 +25,11 @@ func (d *Dir) init() error {
 			return err
 		}
 	}
+	d.sweeping.Do(func() {
+		if err := d.sweepTmp(); err != nil {
+			slog.Warn("what killed processes left in the store stays", "err", err)
+		}
+	})
 	path := filepath.Join(d.path, specs.ImageLayoutFile)
 	if _, err := os.Stat(path); err == nil {
 		return nil

@@ -120,6 +120,9 @@ func (v *validator) parents(p string) error {
 		return nil
 	}
 	for d := dir; d != "."; d = path.Dir(d) {
+		if v.dirSafe && (d == v.dir || strings.HasPrefix(v.dir, d+"/")) {
+			break // looked at for the entry before
+		}
 		switch k, ok := v.seen[maphash.String(v.seed, d)]; {
 		case !ok || k == Dir || k == Opaque:
 		default:

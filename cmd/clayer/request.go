@@ -68,7 +68,8 @@ func (f *storeFlags) open(warn func(store string, err error)) (tier *cache.Tier,
 	for _, path := range paths {
 		d, err := dir.Open(path, dir.Options{MaxSize: size})
 		if err != nil {
-			return nil, nil, err
+			warn("dir:"+path, err) // a store that fails fails no build
+			continue
 		}
 		if local == nil {
 			local = d

@@ -87,7 +87,7 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 	if f.dryRun {
 		return f.plan(cmd, paths, "")
 	}
-	if f.root == "" && f.dest == "" && !f.yes && solver.Ephemeral(os.Environ()) == "" {
+	if f.dest == "" && isMachineRoot(f.root) && !f.yes && solver.Ephemeral(os.Environ()) == "" {
 		return usagef("this machine does not look ephemeral, and solve changes its root, /\n" +
 			"hint: --dest DIR keeps all changes in a folder; --yes changes / all the same")
 	}
@@ -108,6 +108,16 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 		}
 	}
 	return err
+}
+
+// isMachineRoot reports whether --root is /, under whatever name.
+func isMachineRoot(root string) bool {
+	if root == "" {
+		return true
+	}
+	here, err1 := os.Stat(root)
+	top, err2 := os.Stat("/")
+	return err1 == nil && err2 == nil && os.SameFile(here, top)
 }
 
 func writeJSON(w io.Writer, v any) error {

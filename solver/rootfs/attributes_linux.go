@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,62 +13,72 @@ import (
 // attributes sets owner, mode and extended attributes of an open file or
 // folder, in this order: chown clears setuid bits and capabilities. old are the
 // attributes that it has; those that the entry lacks are removed.
-func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) error {
-	if err := a.owner(e, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
-		return err
+//
+// It returns the mode that the file has to have. A folder that this user could
+// then put nothing into, such as those of Go's module cache, has more for now.
+func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
+	if err := a.allow(unix.Fchown(fd, e.UID, e.GID)); err != nil {
+		return 0, err
 	}
-	if err := unix.Fchmod(fd, e.Mode&0o7777); err != nil {
-		return err
+	mode = e.Mode & 0o7777
+	now := mode
+	if e.Kind == snapshot.Dir && a.uid != 0 {
+		now |= 0o700
+	}
+	if err := unix.Fchmod(fd, now); err != nil {
+		return 0, err
 	}
 	for name := range old {
-		if _, ok := e.Xattrs[name]; ok || !managed(name) {
+		if _, ok := e.Xattrs[name]; ok {
 			continue
 		}
 		if err := a.allow(unix.Fremovexattr(fd, name)); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for name, value := range e.Xattrs {
+		if isOverlayMark(name) {
+			continue
+		}
 		if v, ok := old[name]; ok && string(v) == value {
 			continue
 		}
 		if err := a.allow(unix.Fsetxattr(fd, name, []byte(value), 0)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return mode, nil
 }
 
 // attributesAt is attributes, and the time, for what cannot be opened: links,
-// devices and pipes.
+// devices and pipes. The name is our own temporary one.
 func (a *applier) attributesAt(parent *folder, name string, e *snapshot.Entry) error {
-	err := a.owner(e, func(uid, gid int) error {
-		return unix.Fchownat(parent.fd, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
-	})
-	if err != nil {
+	if err := a.allow(unix.Fchownat(parent.fd, name, e.UID, e.GID, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
 		return err
 	}
 	if e.Kind != snapshot.Symlink {
-		// The name is our own temporary one, and no link.
 		if err := unix.Fchmodat(parent.fd, name, e.Mode&0o7777, 0); err != nil {
 			return err
 		}
 	}
-	if len(e.Xattrs) > 0 {
-		// There is no *at form of setxattr before Linux 6.13, and what is not a
-		// file or folder can only have attributes that root sets.
-		a.res.Unprivileged++
+	// There is no *at form of setxattr before Linux 6.13.
+	p := fmt.Sprintf("/proc/self/fd/%d/%s", parent.fd, name)
+	if parent.acl && e.Kind != snapshot.Symlink {
+		err := unix.Lremovexattr(p, "system.posix_acl_access")
+		if err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+	}
+	for k, v := range e.Xattrs {
+		if isOverlayMark(k) {
+			continue
+		}
+		if err := a.allow(unix.Lsetxattr(p, k, []byte(v), 0)); err != nil {
+			return err
+		}
 	}
 	ts := timespec(e.ModTime)
 	return unix.UtimesNanoAt(parent.fd, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// owner sets the owner where it is another than that of what we make.
-func (a *applier) owner(e *snapshot.Entry, chown func(uid, gid int) error) error {
-	if !a.privileged && e.UID == a.uid && e.GID == a.gid {
-		return nil
-	}
-	return a.allow(chown(e.UID, e.GID))
 }
 
 // allow counts what a user without the privilege may not do, as tar does for a
@@ -81,10 +92,16 @@ func (a *applier) allow(err error) error {
 	return err
 }
 
+// isOverlayMark reports whether an attribute of that name makes a file mean
+// something else once it is in a layer of an overlay.
+func isOverlayMark(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+}
+
 // managed reports whether snapshots hold attributes of that name. Those of a
 // security module belong to the machine.
 func managed(name string) bool {
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") ||
+	return strings.HasPrefix(name, "user.") && !isOverlayMark(name) ||
 		name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
 }
 

@@ -6,19 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// A Change is what an apply did to one path, with what undoing it needs.
+// A Change is what an apply did to one path, with what undoing it needs. It is
+// written before it is done: one whose original is not among the originals was
+// not done, be it that it could not be or that clayer was killed.
 type Change struct {
 	Path     []byte `json:"path"`               // relative to the root; bytes, since names need not be UTF-8
 	Kind     string `json:"kind"`               // what stands there now: file, dir, symlink, link, device, fifo; "gone"
 	Created  bool   `json:"created,omitempty"`  // nothing stood there before
-	Original int    `json:"original,omitempty"` // what stood there, by its number in originals/; 0: nothing was moved
+	Original int    `json:"original,omitempty"` // what stood there, by its number in originals/; 0: nothing was kept
 	Was      *Meta  `json:"was,omitempty"`      // of a folder that was kept: its metadata before
 	Now      *Meta  `json:"now,omitempty"`      // as applied, for verify
 }
@@ -37,6 +41,22 @@ func (r *Root) changesPath(seq int) string {
 	return filepath.Join(r.state, "changes", fmt.Sprintf("%06d.jsonl", seq))
 }
 
+// lastSeq returns the highest number of an apply that has a record, 0 for none.
+func (r *Root) lastSeq() (int, error) {
+	files, err := os.ReadDir(filepath.Dir(r.changesPath(0)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	last := 0
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), ".jsonl")
+		if n, err := strconv.Atoi(name); ok && err == nil {
+			last = max(last, n)
+		}
+	}
+	return last, nil
+}
+
 func (r *Root) originalsPath(seq int) string {
 	return filepath.Join(r.state, "originals", fmt.Sprintf("%06d", seq))
 }
@@ -46,7 +66,8 @@ func (r *Root) OriginalPath(seq, original int) string {
 	return filepath.Join(r.originalsPath(seq), strconv.Itoa(original))
 }
 
-// Changes yields what the apply of that number changed, in its order.
+// Changes yields what the apply of that number changed, in its order. A line
+// that a kill cut off is its end.
 func (r *Root) Changes(seq int) iter.Seq2[Change, error] { return r.changesOf(seq) }
 
 func (r *Root) changesOf(seq int) iter.Seq2[Change, error] {
@@ -61,7 +82,7 @@ func (r *Root) changesOf(seq int) iter.Seq2[Change, error] {
 		for {
 			var c Change
 			err := dec.Decode(&c)
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return
 			}
 			if err != nil {
@@ -74,10 +95,12 @@ func (r *Root) changesOf(seq int) iter.Seq2[Change, error] {
 	}
 }
 
-// changeLog writes the changes of one apply.
+// changeLog writes the changes of one apply, each with a write of its own: what
+// a buffer held would be lost with the process, and with it the way to what was
+// moved away.
 type changeLog struct {
-	f *os.File
-	w *bufio.Writer
+	f   *os.File
+	enc *json.Encoder
 }
 
 func (r *Root) newChangeLog(seq int) (*changeLog, error) {
@@ -85,24 +108,14 @@ func (r *Root) newChangeLog(seq int) (*changeLog, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	// EXCL: the record of another apply is never overwritten.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &changeLog{f, bufio.NewWriterSize(f, 64<<10)}, nil
+	return &changeLog{f, json.NewEncoder(f)}, nil
 }
 
-func (l *changeLog) add(c *Change) error {
-	data, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	if _, err := l.w.Write(data); err != nil {
-		return err
-	}
-	return l.w.WriteByte('\n')
-}
+func (l *changeLog) add(c *Change) error { return l.enc.Encode(c) }
 
-func (l *changeLog) close() error {
-	return errors.Join(l.w.Flush(), l.f.Close())
-}
+func (l *changeLog) close() error { return l.f.Close() }

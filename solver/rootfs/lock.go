@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,8 +31,6 @@ type Lock struct {
 	file  *flock.Flock
 	state *State
 	saved time.Time
-
-	touched map[string]bool // paths changed under this lock
 }
 
 // Lock takes the root's lock, making the state folder. While another process
@@ -56,10 +55,13 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Path(), err), f.Close())
 	}
-	l := &Lock{root: r, file: f, touched: make(map[string]bool)}
-	l.state, err = r.State()
+	l := &Lock{root: r, file: f}
+	err = l.sign()
 	if err == nil {
-		err = l.sign()
+		l.state, err = r.State()
+	}
+	if err == nil {
+		err = l.recover()
 	}
 	if err == nil {
 		err = os.RemoveAll(filepath.Join(r.state, "work"))
@@ -68,6 +70,34 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 		return nil, errors.Join(err, f.Close())
 	}
 	return l, nil
+}
+
+// recover adds to the log what has a record in changes/ alone: of applies that
+// a kill cut off before the state was written. What they did to the root is
+// done, and their originals are wanted when it is undone. What they were making
+// is removed.
+func (l *Lock) recover() error {
+	last, err := l.root.lastSeq()
+	if err != nil || last < l.state.nextSeq() {
+		return err
+	}
+	for seq := l.state.nextSeq(); seq <= last; seq++ {
+		doing := ""
+		for c, err := range l.root.changesOf(seq) {
+			if err != nil {
+				return err
+			}
+			doing = string(c.Path)
+		}
+		l.state.Log = append(l.state.Log, Event{Seq: seq})
+		if doing == "" {
+			continue
+		}
+		if err := l.root.sweep(doing); err != nil {
+			return fmt.Errorf("after a solve that was killed: %w", err)
+		}
+	}
+	return l.root.saveState(l.state)
 }
 
 // sign writes into the lock file who has it, for those who wait.
@@ -89,13 +119,15 @@ func (l *Lock) Unlock() error {
 	return errors.Join(os.RemoveAll(filepath.Join(l.root.state, "work")), l.file.Close())
 }
 
-// SetPlatform records what the root is, if nothing is recorded yet.
-func (l *Lock) SetPlatform(platform string) error {
+// Begin records, before anything is changed, what the root is, if nothing is
+// recorded yet, and which steps stay as they are: after a kill none but these
+// may be taken for applied.
+func (l *Lock) Begin(platform string, order []key.Key) error {
 	if l.state.Platform == "" {
 		l.state.Platform = platform
-		return l.root.saveState(l.state)
 	}
-	return nil
+	l.state.Order = order
+	return l.root.saveState(l.state)
 }
 
 // Apply changes the root by the step's entries and records the step. When it
@@ -108,9 +140,12 @@ func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes
 	var res Result
 	if step.Digest != "" {
 		seq := l.state.nextSeq()
-		l.state.Log = append(l.state.Log, Event{seq, step.Key})
 		var err error
-		if res, err = l.apply(ctx, seq, changes); err != nil {
+		res, err = l.apply(ctx, seq, changes)
+		if _, missing := os.Lstat(l.root.changesPath(seq)); missing == nil {
+			l.state.Log = append(l.state.Log, Event{seq, step.Key})
+		}
+		if err != nil {
 			return res, errors.Join(err, l.root.saveState(l.state))
 		}
 	}
@@ -130,9 +165,10 @@ func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes
 }
 
 // Commit records the composition as it is now: of each layer the steps with the
-// given keys, in their order, and the environment. Steps of these layers that
+// given keys, in their order, the order of all, and the environment. Steps of these layers that
 // are not among them fell away; layers that are not named stay as they are.
-func (l *Lock) Commit(layers map[string][]key.Key, env []Var) error {
+func (l *Lock) Commit(layers map[string][]key.Key, order []key.Key, env []Var) error {
+	l.state.Order = order
 	for i := range l.state.Layers {
 		layer := &l.state.Layers[i]
 		keys, ok := layers[layer.Name]
@@ -151,20 +187,61 @@ func (l *Lock) Commit(layers map[string][]key.Key, env []Var) error {
 	return l.root.saveState(l.state)
 }
 
-// Overlaps reports whether a step that is applied changed a path that was
-// changed under this lock since: it has to be applied again to win.
-func (l *Lock) Overlaps(k key.Key) (bool, error) {
-	seq := l.state.seqOf(k)
-	if seq == 0 || len(l.touched) == 0 {
-		return false, nil
+// Overlapping returns which of the steps that stay, given in order, have to be
+// applied again: those that own a path which a step that fell away changed or
+// took away, or which one applied again before it changes.
+func (l *Lock) Overlapping(stay, fell []key.Key) (map[key.Key]bool, error) {
+	touched := make(map[string]bool)
+	add := func(k key.Key) error {
+		return l.lastChanges(k, func(c Change) bool {
+			if c.Kind != "dir" {
+				touched[string(c.Path)] = true
+			}
+			return true
+		})
 	}
-	for c, err := range l.root.changesOf(seq) {
+	for _, k := range fell {
+		if err := add(k); err != nil {
+			return nil, err
+		}
+	}
+	again := make(map[key.Key]bool)
+	for _, k := range stay {
+		if len(touched) == 0 {
+			break
+		}
+		err := l.lastChanges(k, func(c Change) bool {
+			// The path, or a folder above it that was deleted or replaced.
+			for p := string(c.Path); p != "." && !again[k]; p = path.Dir(p) {
+				again[k] = touched[p]
+			}
+			return !again[k]
+		})
+		if err == nil && again[k] {
+			err = add(k)
+		}
 		if err != nil {
-			return false, err
-		}
-		if c.Kind != "dir" && l.touched[string(c.Path)] {
-			return true, nil
+			return nil, err
 		}
 	}
-	return false, nil
+	return again, nil
+}
+
+// lastChanges calls f for the changes of a step's last apply while it returns true.
+func (l *Lock) lastChanges(k key.Key, f func(Change) bool) error {
+	for _, ev := range slices.Backward(l.state.Log) {
+		if ev.Key != k {
+			continue
+		}
+		for c, err := range l.root.Changes(ev.Seq) {
+			if err != nil {
+				return err
+			}
+			if !f(c) {
+				return nil
+			}
+		}
+		return nil
+	}
+	return nil
 }

@@ -34,14 +34,44 @@ func (a *applier) change(e *snapshot.Entry, st *unix.Stat_t) *Change {
 	return c
 }
 
-func (a *applier) record(e *snapshot.Entry, c *Change) error {
+// begin records what an entry is about to do to what stands at its path: before
+// it is done, so that after a kill no original is without its record.
+func (a *applier) begin(e *snapshot.Entry, st *unix.Stat_t) (*Change, error) {
+	c := a.change(e, st)
 	if c == nil {
+		return nil, nil
+	}
+	if st != nil {
+		if err := a.openOriginals(); err != nil {
+			return nil, hard{err}
+		}
+		a.kept++
+		c.Original = a.kept
+	}
+	return c, a.record(c)
+}
+
+func (a *applier) record(c *Change) error {
+	if err := a.log.add(c); err != nil {
+		return hard{fmt.Errorf("record: %w", err)}
+	}
+	return nil
+}
+
+func (a *applier) openOriginals() error {
+	if a.originalsFD >= 0 {
 		return nil
 	}
-	a.touched[e.Path] = true
-	if err := a.log.add(c); err != nil {
-		return hard{err}
+	// Others must not come at what the root itself hides, or at old programs
+	// with the setuid bit.
+	if err := os.MkdirAll(a.originals, 0o700); err != nil {
+		return err
 	}
+	fd, err := unix.Open(a.originals, openFolder, 0)
+	if err != nil {
+		return err
+	}
+	a.originalsFD = fd
 	return nil
 }
 
@@ -52,68 +82,70 @@ func (a *applier) save(parent *folder, name string, c *Change, st *unix.Stat_t) 
 	if isDir(st) {
 		return a.aside(parent, name, c, st)
 	}
+	if isLink(st) {
+		a.forgetBut(parent)
+	}
 	if c == nil {
 		return nil
 	}
-	to, err := a.nextOriginal()
-	if err != nil {
-		return err
-	}
-	err = unix.Linkat(parent.fd, name, a.originalsFD, to, 0)
+	err := unix.Linkat(parent.fd, name, a.originalsFD, strconv.Itoa(c.Original), 0)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
 		// A file system without hard links, a file with too many, or one that
 		// fs.protected_hardlinks guards: for an instant the name is gone.
-		err = unix.Renameat(parent.fd, name, a.originalsFD, to)
+		return a.aside(parent, name, c, st)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the original: %w", err)
 	}
-	c.Original = a.kept
 	return nil
 }
 
 // aside takes away what is at a name: to the originals, or, where no record is
 // kept, for good.
 func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t) error {
+	if isDir(st) || isLink(st) {
+		a.forgetBut(parent) // it may have been the way to others
+	}
 	if c == nil {
 		if !isDir(st) {
 			return unix.Unlinkat(parent.fd, name, 0)
 		}
 		return removeAll(parent.fd, name)
 	}
-	to, err := a.nextOriginal()
-	if err != nil {
-		return err
-	}
+	to := strconv.Itoa(c.Original)
 	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
+	// EINVAL: a folder that clayer's own is in.
 	if err := unix.Renameat(parent.fd, name, a.originalsFD, to); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("clayer's own folder is in it: %w", unix.EBUSY)
+		}
 		return fmt.Errorf("keep the original: %w", err)
 	}
-	c.Original = a.kept
-	if isDir(st) {
-		mtime := st.Mtim
-		if t := a.times[string(c.Path)]; t != nil && t.ino == st.Ino {
-			mtime = t.time
-			delete(a.times, string(c.Path))
-		}
-		return unix.UtimesNanoAt(a.originalsFD, to, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	if !isDir(st) {
+		return nil
 	}
-	return nil
+	mtime := st.Mtim
+	if t := a.times[idOf(st)]; t != nil {
+		mtime = t.time
+		delete(a.times, idOf(st))
+	}
+	return unix.UtimesNanoAt(a.originalsFD, to, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (a *applier) nextOriginal() (string, error) {
-	if a.originalsFD < 0 {
-		if err := os.MkdirAll(a.originals, 0o700); err != nil {
-			return "", hard{err}
-		}
-		fd, err := unix.Open(a.originals, openFolder, 0)
-		if err != nil {
-			return "", hard{err}
-		}
-		a.originalsFD = fd
+// putBack gives a name its original back, if it was moved away, after what was
+// to replace it could not be made.
+func (a *applier) putBack(parent *folder, name string, c *Change) error {
+	if c == nil || c.Original == 0 {
+		return nil
 	}
-	a.kept++
-	return strconv.Itoa(a.kept), nil
+	err := unix.Renameat2(a.originalsFD, strconv.Itoa(c.Original), parent.fd, name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) {
+		return nil // it was linked, not moved, and stands there still
+	}
+	if err != nil {
+		return fmt.Errorf("put the original back: %w", err)
+	}
+	return nil
 }
 
 // removeAll deletes a folder with all in it, following nothing.
@@ -129,7 +161,7 @@ func removeAll(at int, name string) error {
 	}
 	for _, n := range names {
 		err := unix.Unlinkat(fd, n, 0)
-		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
+		if errors.Is(err, unix.EISDIR) { // what Linux says, where POSIX has EPERM
 			err = removeAll(fd, n)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {

@@ -85,6 +85,9 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c Change) error {
 		note(p, &snapshot.Entry{Path: p, Kind: snapshot.Delete})
 	case c.Original > 0:
 		original := r.OriginalPath(seq, c.Original)
+		if _, err := os.Lstat(original); errors.Is(err, fs.ErrNotExist) {
+			return nil // it was not done
+		}
 		return filepath.WalkDir(original, func(at string, _ fs.DirEntry, err error) error {
 			if err != nil {
 				return err

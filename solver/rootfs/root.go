@@ -50,14 +50,14 @@ func Open(dir string, opt Options) (*Root, error) {
 	return r, nil
 }
 
-// stateDir decides where the state of dir is: where there is one already; in
-// the root, where it can be made; else, for /, in the user's home.
+// stateDir decides where the state of dir is: in the root, or, for a / that may
+// not be written, in the user's home.
 func stateDir(dir string) (string, error) {
-	inRoot := filepath.Join(dir, "var", "lib", "clayer")
-	if dir != "/" {
-		return inRoot, nil
+	inRoot, err := inside(dir, "var/lib/clayer")
+	if err != nil {
+		return "", fmt.Errorf("where to keep state? %w", err)
 	}
-	if writable(inRoot) {
+	if dir != "/" || writable(inRoot) {
 		return inRoot, nil
 	}
 	base := os.Getenv("XDG_STATE_HOME")
@@ -69,6 +69,32 @@ func stateDir(dir string) (string, error) {
 		base = filepath.Join(home, ".local", "state")
 	}
 	return filepath.Join(base, "clayer"), nil
+}
+
+// inside returns where a path of a root is, following links as a process
+// chrooted to dir does: the state of a root with an absolute link at /var is in
+// that root, not in the machine's /var.
+func inside(dir, p string) (string, error) {
+	at := "/"
+	links := 0
+	for rest := p; rest != ""; {
+		var part string
+		part, rest, _ = strings.Cut(rest, "/")
+		next := filepath.Join(at, part) // never above /
+		target, err := os.Readlink(filepath.Join(dir, next))
+		if err != nil {
+			at = next // no link, or nothing
+			continue
+		}
+		if links++; links > 40 {
+			return "", fmt.Errorf("%s: too many links", filepath.Join(dir, p))
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = target + "/" + rest
+	}
+	return filepath.Join(dir, at), nil
 }
 
 // writable reports whether the folder at path, or the nearest one above that is
@@ -96,16 +122,6 @@ func (r *Root) StateDir() string { return r.state }
 func (r *Root) WorkDir() (string, error) {
 	dir := filepath.Join(r.state, "work")
 	return dir, os.MkdirAll(dir, 0o755)
-}
-
-// stateBelow returns the state folder relative to the root, "" where it is
-// somewhere else.
-func (r *Root) stateBelow() string {
-	rel, err := filepath.Rel(r.dir, r.state)
-	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-		return ""
-	}
-	return rel
 }
 
 // Result is what an apply did.

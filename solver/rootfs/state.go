@@ -23,7 +23,13 @@ type State struct {
 	Platform string  `json:"platform,omitempty"` // what the root was before clayer changed it first
 	Layers   []Layer `json:"layers,omitempty"`
 	Env      []Var   `json:"env,omitempty"` // of the composition; values may refer to the session
-	Log      []Event `json:"log,omitempty"` // every apply, in order: undone backwards, it gives the root back
+
+	// Order holds the keys of the composition's steps that have a snapshot, in
+	// the order in which they were applied, as far as they were applied wholly:
+	// what comes first in it is under what follows.
+	Order []key.Key `json:"order,omitempty"`
+
+	Log []Event `json:"log,omitempty"` // every apply, in order: undone backwards, it gives the root back
 }
 
 // Layer is a layer that is applied, with its steps in order.
@@ -54,10 +60,10 @@ type Var struct {
 	Value string `json:"value"`
 }
 
-// Event is one apply of one step.
+// Event is one apply of one step, whole or in part.
 type Event struct {
 	Seq int     `json:"seq"` // names its files in changes/ and originals/
-	Key key.Key `json:"key"`
+	Key key.Key `json:"key"` // zero for an apply that was cut off by a kill
 }
 
 // State reads what is applied. It never waits. A root without state has the
@@ -79,16 +85,6 @@ func (r *Root) State() (*State, error) {
 		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", path, s.Version, stateVersion)
 	}
 	return s, nil
-}
-
-// seqOf returns the number of the last apply of a step, 0 for none.
-func (s *State) seqOf(k key.Key) int {
-	for i := len(s.Log) - 1; i >= 0; i-- {
-		if s.Log[i].Key == k {
-			return s.Log[i].Seq
-		}
-	}
-	return 0
 }
 
 func (s *State) nextSeq() int {

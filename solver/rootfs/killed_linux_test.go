@@ -1,0 +1,197 @@
+package rootfs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/clayer/clayer/solver/rootfs/treetest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A process of this test that locks a root, and does what it is told until its
+// input ends or it is killed.
+const (
+	helperDoes = "ROOTFS_TEST_HELPER"
+	helperRoot = "ROOTFS_TEST_ROOT"
+)
+
+func TestMain(m *testing.M) {
+	if does := os.Getenv(helperDoes); does != "" {
+		if err := helper(does, os.Getenv(helperRoot)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func helper(does, dir string) error {
+	r, err := Open(dir, Options{})
+	if err != nil {
+		return err
+	}
+	l, err := r.Lock(context.Background(), false, nil)
+	if err != nil {
+		return err
+	}
+	wait := func() {
+		fmt.Println("here")
+		io.Copy(io.Discard, os.Stdin)
+	}
+	switch does {
+	case "lock":
+		wait()
+	case "apply": // stops within a file, after much else was done
+		stuck := file("d/stuck", "never whole")
+		stuck.Open = func() (io.ReadCloser, error) {
+			r, w := io.Pipe()
+			go func() {
+				io.WriteString(w, "never")
+				wait()
+			}()
+			return r, nil
+		}
+		_, err := l.Apply(context.Background(), step("1"), stream(changesAll(stuck)...))
+		return errors.Join(errors.New("not killed"), err)
+	}
+	return l.Unlock()
+}
+
+// changesAll replaces, moves away, describes and makes, and ends with last.
+func changesAll(last *snapshot.Entry) []*snapshot.Entry {
+	return []*snapshot.Entry{
+		file("replaced", "new"), file("tree", "a file now"), gone("gone"), symlink("link", "d"), file("new/a/b", "x"), folderEntry("d"), last,
+	}
+}
+
+// start starts the helper, and returns once it is where it waits.
+func start(t *testing.T, does, dir string) (cmd *exec.Cmd, stdin io.Closer) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), helperDoes+"="+does, helperRoot+"="+dir)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "here\n" {
+		t.Fatalf("the helper says %q, %v", line, err)
+	}
+	return cmd, in
+}
+
+func TestLockOfAnotherProcess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	r, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{"unlock", "kill"} {
+		cmd, stdin := start(t, "lock", dir)
+		pid := fmt.Sprint(cmd.Process.Pid)
+		if _, err := r.Lock(t.Context(), false, nil); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), pid) {
+			t.Errorf("%s: error = %v, want ErrLocked with %s", end, err, pid)
+		}
+		l, err := r.Lock(t.Context(), true, func(holder string) {
+			if !strings.Contains(holder, pid) {
+				t.Errorf("%s: waits for %q, want process %s", end, holder, pid)
+			}
+			if end == "kill" {
+				cmd.Process.Kill()
+			} else {
+				stdin.Close()
+			}
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", end, err)
+		}
+		if err := l.Unlock(); err != nil {
+			t.Error(err)
+		}
+	}
+	// A wait that is given up.
+	start(t, "lock", dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := r.Lock(ctx, true, func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v, want Canceled", err)
+	}
+}
+
+// After a kill the next Lock knows what was done, its originals are there, and
+// nothing half-made is left.
+func TestLockAfterAKill(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	shell(t, filepath.Dir(dir), `mkdir root; cd root; echo old > replaced; mkdir -p tree/sub d; echo deep > tree/sub/f; echo x > gone; chmod 4711 gone; ln -s nowhere link
+		touch -d @1000000000 replaced gone tree/sub/f tree/sub tree d`)
+	skip := func(p string) bool { return p == "var" }
+	before := treetest.Describe(t, dir, skip)
+	cmd, _ := start(t, "apply", dir)
+	if half, _ := filepath.Glob(filepath.Join(dir, "d", tempPrefix+"*")); len(half) != 1 {
+		t.Errorf("half-made are %v: the test is not within a file", half)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+
+	r, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(t.Context(), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Unlock()
+	shell(t, dir, `[ "$(cat replaced)" = new ] && [ -f tree ] && [ ! -e gone ] && [ -f new/a/b ] && [ -z "$(ls -A d)" ]`)
+	s, err := r.State()
+	if err != nil || len(s.Layers) != 0 || len(s.Log) != 1 || s.Log[0].Seq != 1 {
+		t.Fatalf("state = %+v, %v, want no step, and the apply in the log", s, err)
+	}
+	back := func() {
+		t.Helper()
+		s, err := r.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes, err := r.Revert(s.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := filepath.Join(t.TempDir(), "copy")
+		if out, err := exec.Command("cp", "-a", dir, over).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v\n%s", err, out)
+		}
+		if res, err := Unpack(t.Context(), over, changes, UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+			t.Fatal(err, res.Problems)
+		}
+		treetest.Diff(t, before, treetest.Describe(t, over, skip))
+	}
+	back()
+
+	// The same again takes nothing from the record of the first.
+	if res, err := l.Apply(t.Context(), step("1"), stream(changesAll(file("d/stuck", "whole"))...)); err != nil || len(res.Problems) > 0 {
+		t.Fatal(err, res.Problems)
+	}
+	shell(t, dir, `[ "$(cat d/stuck)" = whole ]`)
+	back()
+}
