@@ -64,8 +64,8 @@ type Store interface {
 	Find(ctx context.Context, layer string, keys []key.Key) (map[key.Key]Descriptor, error)
 
 	// Open returns the blob from offset on; the caller closes it. The bytes
-	// are not verified: wrap the store with Verified. The error wraps
-	// ErrNotCached when the blob is not there.
+	// are not verified: OpenVerified does that. The error wraps ErrNotCached
+	// when the blob is not there.
 	Open(ctx context.Context, d Descriptor, offset int64) (io.ReadCloser, error)
 
 	// Put stores blob, d.Size bytes, under d.Key. A nil error means that the

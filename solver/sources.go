@@ -22,6 +22,8 @@ func (r *Request) sources() *source.Resolver {
 		r.resolver = &source.Resolver{
 			Client:    transfer.New(transfer.Options{UserAgent: "clayer"}),
 			Downloads: &source.Downloads{Dir: filepath.Join(r.Cache, "downloads"), ReadOnly: r.readOnly},
+			Warn:      func(text string) { r.warn("%s", text) },
+			Exclude:   r.own(),
 			Owner:     source.Owners(os.DirFS(r.base())),
 			IsDir: func(path string) bool {
 				for _, root := range []string{r.target(), r.base()} {
@@ -36,6 +38,15 @@ func (r *Request) sources() *source.Resolver {
 		}
 	})
 	return r.resolver
+}
+
+// own lists the folders that a solve writes to.
+func (r *Request) own() []string {
+	own := []string{r.Cache}
+	if t := r.target(); t != "/" {
+		own = append(own, t)
+	}
+	return own
 }
 
 // pin resolves what a FETCH or COPY names.

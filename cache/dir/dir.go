@@ -49,7 +49,7 @@ type Dir struct {
 	path string
 	max  int64
 
-	sweeping sync.Once
+	sweepOnce sync.Once // of tmp/, at the first Put
 
 	mu      sync.Mutex
 	putting map[digest.Digest]int // blobs that this process is putting: not to be evicted
@@ -152,9 +152,10 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 }
 
 // Put stores a blob and its key file, the blob first: a key file always names a
-// blob that was there. A blob that Create of this store made is renamed into
-// place and trusted to hold what was hashed while it was packed, any other is
-// copied and checked against its digest.
+// blob that was there. A file that Create of this store made is moved into
+// place: it was hashed when it was packed, so its size alone is checked, and it
+// must not be written to any more. Any other blob is copied, and its digest
+// checked on the way.
 func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	if err := d.put(ctx, desc, blob); err != nil {
 		return fmt.Errorf("keep %s in %s: %w", desc.Key.Short(), d.path, err)
@@ -213,8 +214,10 @@ func (d *Dir) hold(dg digest.Digest) func() {
 func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	path := d.blobPath(desc.Digest)
 	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
-		if _, err := os.Lstat(f.Name()); err == nil { // else it was put already
-			return d.adopt(f, desc, path)
+		// One that was put before, under this key or another, has gone from
+		// tmp/: it is a blob like any other.
+		if err := d.adopt(f, desc, path); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	// Another step, or session, may have brought the same bytes. One that has
@@ -266,8 +269,8 @@ func (d *Dir) Discard(f *os.File) {
 	}
 }
 
-// adopt moves a file of Create into place. What it holds was hashed when it was
-// packed; its size is checked, since a full disk shows there.
+// adopt moves a file of Create into place. Its size is checked, since a full
+// disk shows there. The error is fs.ErrNotExist for one that was moved before.
 func (d *Dir) adopt(f *os.File, desc cache.Descriptor, path string) error {
 	info, err := f.Stat()
 	if err != nil {

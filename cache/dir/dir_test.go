@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
@@ -238,6 +239,35 @@ func TestCreateIsAdopted(t *testing.T) {
 	}
 }
 
+// A file that was moved into the store before is put again: under its key,
+// under another, and into a second store in the same folder.
+func TestPutOfWhatWasMovedBefore(t *testing.T) {
+	d := open(t, Options{})
+	a, blob := storetest.Step("a", "content")
+	b, _ := storetest.Step("b", "content")
+	again, err := Open(d.Path(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	io.Copy(f, blob)
+	for _, put := range []struct {
+		store *Dir
+		desc  cache.Descriptor
+	}{{d, a}, {d, a}, {d, b}, {again, a}} {
+		if err := put.store.Put(t.Context(), put.desc, f); err != nil {
+			t.Error(err)
+		}
+		if !has(t, d, put.desc) {
+			t.Error("it is not there")
+		}
+	}
+}
+
 func TestTwoProcesses(t *testing.T) {
 	d := open(t, Options{})
 	var cmds []*exec.Cmd
@@ -285,6 +315,96 @@ func TestWhatKilledProcessesLeftIsSwept(t *testing.T) {
 	}
 	if _, err := os.Stat(young); err != nil {
 		t.Error("one that may be in use is gone")
+	}
+}
+
+// The store need not be full for that.
+func TestSweptAtTheFirstPut(t *testing.T) {
+	d := open(t, Options{})
+	put(t, d, "a", "a")
+	old := filepath.Join(d.tmp(), "blob-old")
+	if err := os.WriteFile(old, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Chtimes(old, time.Now().Add(-48*time.Hour), time.Now().Add(-48*time.Hour))
+	later, err := Open(d.Path(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, later, "b", "b")
+	if _, err := os.Stat(old); err == nil {
+		t.Error("it is left")
+	}
+}
+
+// A file that can't be read now may be whole: nothing is removed for it.
+func TestErrorsOfReadingRemoveNothing(t *testing.T) {
+	folder := t.TempDir() // reading it is an error, whoever reads
+	for name, broken := range map[string]func(d *Dir, s cache.Descriptor) string{
+		"a key file": func(d *Dir, s cache.Descriptor) string { return d.keyPath(s.Key) },
+		"a layer": func(d *Dir, s cache.Descriptor) string {
+			idx, err := d.readIndex()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d.blobPath(idx.Manifests[0].Digest)
+		},
+	} {
+		d := open(t, Options{})
+		a, b := put(t, d, "a", "content a"), put(t, d, "b", "content b")
+		for i, s := range []cache.Descriptor{a, b} {
+			if err := d.Complete(t.Context(), storetest.Layer(fmt.Sprint(i), i, s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := broken(d, a)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(path)
+		if err := os.Symlink(folder, path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Remove(t.Context(), []cache.Manifest{storetest.Layer("1", 1, b)}); err == nil {
+			t.Errorf("%s: Remove has no error", name)
+		}
+		d.max = 1
+		if err := d.evict(t.Context()); err == nil {
+			t.Errorf("%s: evict has no error", name)
+		}
+		os.Remove(path)
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := d.List(t.Context()); err != nil || !has(t, d, a) || len(list) == 0 || list[len(list)-1].Key != a.Key {
+			t.Errorf("%s: after it can be read again: step a is there: %t, layers %v, %v", name, has(t, d, a), list, err)
+		}
+	}
+}
+
+func TestDamagedLayerIsRemoved(t *testing.T) {
+	d := open(t, Options{})
+	a := put(t, d, "a", "a")
+	m := storetest.Layer("base", 1, a)
+	if err := d.Complete(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	idx, err := d.readIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.blobPath(idx.Manifests[0].Digest), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Remove(t.Context(), []cache.Manifest{m}); err != nil {
+		t.Fatal(err)
+	}
+	if idx, err = d.readIndex(); err != nil || len(idx.Manifests) != 0 {
+		t.Errorf("it is still listed: %v, %v", idx.Manifests, err)
+	}
+	if !has(t, d, a) {
+		t.Error("its step is gone, though nobody knew that it was its only layer")
 	}
 }
 
@@ -343,19 +463,59 @@ func TestCorruptBlobIsReplaced(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("not root: no tmpfs can be mounted")
+	mounted(t, `mount -t tmpfs -o size=64k tmpfs "$1"`, "TestFullDiskInside", "STORE_ON_FULL_DISK", t.TempDir())
+}
+
+func TestReadOnly(t *testing.T) {
+	d := open(t, Options{})
+	a := put(t, d, "a", "content")
+	if err := d.Complete(t.Context(), storetest.Layer("base", 1, a)); err != nil {
+		t.Fatal(err)
 	}
-	// The mount is in a namespace of the child's own.
-	script := `mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" -test.run '^TestFullDiskInside$'`
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", dir, os.Args[0])
-	cmd.Env = append(os.Environ(), "STORE_ON_FULL_DISK="+dir)
+	mounted(t, `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"`, "TestReadOnlyInside", "STORE_READ_ONLY", d.Path())
+}
+
+// mounted runs a test of this binary behind a mount over dir, which is in a
+// namespace of the child's own. The test finds dir in a variable.
+func mounted(t *testing.T, mount, test, variable, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not root: nothing can be mounted")
+	}
+	script := mount + ` && exec "$2" -test.run "^$3\$"`
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", dir, os.Args[0], test)
+	cmd.Env = append(os.Environ(), variable+"="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if strings.Contains(string(out), "unshare") || strings.Contains(string(out), "mount:") {
-			t.Skipf("no tmpfs can be mounted: %s", out)
+			t.Skipf("nothing can be mounted: %s", out)
 		}
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestReadOnlyInside(t *testing.T) {
+	dir := os.Getenv("STORE_READ_ONLY")
+	if dir == "" {
+		t.Skip("run by TestReadOnly")
+	}
+	d, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, blob := storetest.Step("a", "content")
+	f, err := cache.OpenVerified(t.Context(), d, a, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if list, err := d.List(t.Context()); err != nil || len(list) != 1 || !has(t, d, a) {
+		t.Errorf("layers %v, %v; the step is there: %t", list, err, has(t, d, a))
+	}
+	if err := d.Put(t.Context(), a, blob); err == nil {
+		t.Error("Put has no error")
+	}
+	if _, err := d.Remove(t.Context(), []cache.Manifest{storetest.Layer("base", 1, a)}); err == nil {
+		t.Error("Remove has no error")
 	}
 }
 
@@ -455,11 +615,19 @@ func BenchmarkFind10000Over100(b *testing.B) {
 			layers[l] = append(layers[l], desc.Key)
 		}
 	}
-	for b.Loop() {
+	for b.Loop() { // side by side, as the solver asks
+		var eg errgroup.Group
 		for _, keys := range layers {
-			if found, err := d.Find(context.Background(), "", keys); err != nil || len(found) != 100 {
-				b.Fatal(len(found), err)
-			}
+			eg.Go(func() error {
+				found, err := d.Find(context.Background(), "", keys)
+				if err == nil && len(found) != len(keys) {
+					err = fmt.Errorf("%d found, want %d", len(found), len(keys))
+				}
+				return err
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -88,8 +88,10 @@ type usedStep struct {
 	at   time.Time
 }
 
-// used returns all steps, the least recently used first. Key files that can't
-// be read are removed: they name nothing.
+// used returns all steps, the least recently used first. Key files that are
+// damaged are removed: they name nothing. One that merely can't be read now
+// (too many open files, a disk that hesitates) is an error: taken for none, its
+// blob would be swept.
 func (d *Dir) used() ([]usedStep, error) {
 	var list []usedStep
 	err := filepath.WalkDir(filepath.Join(d.path, "keys"), func(path string, e fs.DirEntry, err error) error {
@@ -103,12 +105,12 @@ func (d *Dir) used() ([]usedStep, error) {
 		if err != nil {
 			return nil // removed meanwhile
 		}
-		var desc cache.Descriptor
 		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &desc)
+		if err != nil {
+			return err
 		}
-		if err != nil || d.keyPath(desc.Key) != path || desc.Digest.Validate() != nil {
+		var desc cache.Descriptor
+		if json.Unmarshal(data, &desc) != nil || d.keyPath(desc.Key) != path || desc.Digest.Validate() != nil {
 			return os.Remove(path)
 		}
 		list = append(list, usedStep{desc, info.ModTime()})
@@ -129,9 +131,12 @@ func (d *Dir) forget() error {
 	before := len(idx.Manifests)
 	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(desc specs.Descriptor) bool {
 		m, err := d.manifest(desc)
-		return err != nil || slices.ContainsFunc(m.Steps, func(s cache.Descriptor) bool {
+		if err != nil {
+			return !unreadable(err)
+		}
+		return slices.ContainsFunc(m.Steps, func(s cache.Descriptor) bool {
 			_, err := os.Stat(d.keyPath(s.Key))
-			return err != nil
+			return errors.Is(err, fs.ErrNotExist)
 		})
 	})
 	if len(idx.Manifests) == before {
@@ -159,8 +164,11 @@ func (d *Dir) sweep() (freed int64, err error) {
 	for _, desc := range idx.Manifests {
 		named[desc.Digest.Encoded()] = true
 		image, err := d.image(desc)
+		if unreadable(err) {
+			return 0, err
+		}
 		if err != nil {
-			continue
+			continue // damaged: it names nothing
 		}
 		named[image.Config.Digest.Encoded()] = true
 		for _, l := range image.Layers {

@@ -25,9 +25,11 @@ func (d *Dir) init() error {
 			return err
 		}
 	}
-	d.sweeping.Do(func() {
+	// What killed processes left counts for no bound: it must go while the
+	// store is far from full, too.
+	d.sweepOnce.Do(func() {
 		if err := d.sweepTmp(); err != nil {
-			slog.Warn("what killed processes left in the store stays", "err", err)
+			slog.Warn("what a killed process left in the store stays", "path", d.tmp(), "err", err)
 		}
 	})
 	path := filepath.Join(d.path, specs.ImageLayoutFile)

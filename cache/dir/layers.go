@@ -175,6 +175,13 @@ func (d *Dir) manifest(desc specs.Descriptor) (m cache.Manifest, err error) {
 	return m, json.Unmarshal([]byte(image.Annotations[annotation]), &m)
 }
 
+// unreadable reports whether an error is of reading, not of what was read: the
+// file is there, and may be whole. Nothing may be removed for it.
+func unreadable(err error) bool {
+	var perr *fs.PathError
+	return errors.As(err, &perr) && !errors.Is(err, fs.ErrNotExist)
+}
+
 func (d *Dir) image(desc specs.Descriptor) (image specs.Manifest, err error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return image, err
@@ -209,9 +216,14 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	stay := newIndex()
 	for _, desc := range idx.Manifests {
 		m, err := d.manifest(desc)
-		if err == nil && gone[m.Tag()] {
+		if gone[desc.Annotations[specs.AnnotationRefName]] {
+			// The steps of one that can't be read stay, as those of a build
+			// that was interrupted do, until the bound takes them.
 			steps = append(steps, m.Steps...)
 			continue
+		}
+		if unreadable(err) {
+			return 0, err // its steps are not known, and must not go with another layer's
 		}
 		stay.Manifests = append(stay.Manifests, desc)
 		for _, s := range m.Steps {

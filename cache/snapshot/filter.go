@@ -130,10 +130,11 @@ func (m *Matcher) Skip(p string) bool {
 		}
 	}
 	if leftOut(p) {
-		// Folders on the way to what is named are captured: without them it
-		// could not be restored with its owner and mode. Those that are usual
-		// themselves (/tmp) are in every root.
-		return true
+		// Folders on the way to what is named are captured: without them they
+		// would be restored with another owner and mode. But /tmp and its like
+		// are in every root, and as the machine has them.
+		onTheWay := func(in string) bool { return under(in, p) }
+		return slices.Contains(usually, p) || !slices.ContainsFunc(m.include, onTheWay)
 	}
 	if m.ignore == nil {
 		return false

@@ -31,18 +31,17 @@ func Read(r io.Reader) Changes {
 			return
 		}
 		defer done()
-		tail := &zeros{r: plain}
-		t := tar.NewReader(tail)
+		body := &unended{r: plain}
+		t := tar.NewReader(body)
 		for {
 			h, err := t.Next()
 			if err == io.EOF {
-				err = tail.end()
-				if err == nil {
+				if err = body.end(); err == nil {
 					return
 				}
 			}
 			if err != nil {
-				yield(nil, fmt.Errorf("read snapshot: %w", unexpected(err)))
+				yield(nil, fmt.Errorf("read snapshot: %w", err))
 				return
 			}
 			e, err := entry(h, t)
@@ -55,13 +54,6 @@ func Read(r io.Reader) Changes {
 			}
 		}
 	})
-}
-
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func decompress(r *bufio.Reader) (plain io.Reader, done func(), err error) {
@@ -87,33 +79,29 @@ func decompress(r *bufio.Reader) (plain io.Reader, done func(), err error) {
 	return r, func() {}, nil
 }
 
-// zeros remembers how many zero bytes were read last. A tar ends with two
-// blocks of them; archive/tar takes a stream that just stops between two
-// entries for whole as well.
-type zeros struct {
-	r io.Reader
-	n int
+// unended is a tar whose end is unexpected wherever it is met. A tar ends with
+// two blocks of zeros, behind which archive/tar reads nothing: whoever meets
+// the end of the input before that has a tar that was cut off, and archive/tar
+// takes one that just stops between two entries for whole.
+type unended struct{ r io.Reader }
+
+func (u *unended) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	switch {
+	case err != io.EOF:
+		return n, err
+	case n > 0:
+		return n, nil
+	}
+	return 0, io.ErrUnexpectedEOF
 }
 
-func (z *zeros) Read(p []byte) (int, error) {
-	n, err := z.r.Read(p)
-	if rest := len(bytes.TrimRight(p[:n], "\x00")); rest > 0 {
-		z.n = n - rest
-	} else {
-		z.n = min(z.n+n, 1<<20)
-	}
-	return n, err
-}
-
-// end checks that the tar ended as tars end, and reads on to the end of the
-// compressed stream, where its checksum is.
-func (z *zeros) end() error {
-	if z.n < 1024 {
-		return io.ErrUnexpectedEOF
-	}
+// end reads on from behind the two blocks to the end of the compressed stream,
+// where its checksum is. Tars are padded with zeros; nothing else may come.
+func (u *unended) end() error {
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := z.r.Read(buf)
+		n, err := u.r.Read(buf)
 		if len(bytes.TrimRight(buf[:n], "\x00")) > 0 {
 			return errors.New("there is more behind the end of the tar")
 		}
@@ -161,8 +149,8 @@ func entry(h *tar.Header, content io.Reader) (*Entry, error) {
 			return io.NopCloser(content), nil
 		}
 		if s, ok := h.PAXRecords[recordData]; ok {
-			if e.Data, err = parseExtents(s, h.Size); err != nil {
-				return nil, fmt.Errorf("%q: %w", name, err)
+			if e.Data, err = parseExtents(s); err != nil {
+				return nil, &UnsafeError{Path: name, Reason: err.Error()}
 			}
 		}
 	case tar.TypeDir:
@@ -174,10 +162,15 @@ func entry(h *tar.Header, content io.Reader) (*Entry, error) {
 		if e.Target, err = cleanName(h.Linkname); err != nil {
 			return nil, fmt.Errorf("hard link %q: %w", name, err)
 		}
-	case tar.TypeChar:
+	case tar.TypeChar, tar.TypeBlock:
 		e.Kind, e.Major, e.Minor = Char, uint32(h.Devmajor), uint32(h.Devminor)
-	case tar.TypeBlock:
-		e.Kind, e.Major, e.Minor = Block, uint32(h.Devmajor), uint32(h.Devminor)
+		if h.Typeflag == tar.TypeBlock {
+			e.Kind = Block
+		}
+		// Cut to 32 bits it would be another device.
+		if int64(e.Major) != h.Devmajor || int64(e.Minor) != h.Devminor {
+			return nil, &UnsafeError{Path: name, Reason: fmt.Sprintf("device %d:%d", h.Devmajor, h.Devminor)}
+		}
 	case tar.TypeFifo:
 		e.Kind = Fifo
 	default:

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -160,8 +162,8 @@ func TestRoundTripOfAnything(t *testing.T) {
 			case 0:
 				e := file(p, rapid.String().Draw(t, "content"))
 				e.ModTime = time.Unix(rapid.Int64Range(-1<<33, 1<<34).Draw(t, "s"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns"))
-				if v := string(rapid.SliceOf(rapid.Byte()).Draw(t, "xattr")); v != "" {
-					e.Xattrs = map[string]string{"user.x": v}
+				if rapid.Bool().Draw(t, "has an xattr") { // an empty one is not none
+					e.Xattrs = map[string]string{"user.x": string(rapid.SliceOf(rapid.Byte()).Draw(t, "xattr"))}
 				}
 				es = append(es, e)
 			case 1:
@@ -217,6 +219,13 @@ func TestConcurrencyChangesNoByte(t *testing.T) {
 	}
 }
 
+// holed is a file of ten bytes with data at these extents.
+func holed(data ...Extent) *Entry {
+	e := file("f", "0123456789")
+	e.Data = data
+	return e
+}
+
 func TestPackRefuses(t *testing.T) {
 	grown := file("f", "content")
 	grown.Size = 3
@@ -238,6 +247,12 @@ func TestPackRefuses(t *testing.T) {
 		{"a link to nothing", []*Entry{{Path: "a", Kind: Link, Target: "b"}}, "hard link"},
 		{"an absolute name", []*Entry{file("/a", "")}, "absolute"},
 		{"no kind", []*Entry{{Path: "a"}}, "kind 0"},
+		{"the owner -1, which chown takes for none", []*Entry{{Path: "a", Kind: Dir, GID: -1}}, "owner 0:-1"},
+		{"the owner -1 of 32 bits", []*Entry{{Path: "a", Kind: Dir, UID: 1<<32 - 1}}, "owner 4294967295:0"},
+		{"extents out of order", []*Entry{holed(Extent{5, 3}, Extent{1, 2})}, "overlap"},
+		{"an extent behind the end", []*Entry{holed(Extent{5, 6})}, "beyond"},
+		{"an extent before the beginning", []*Entry{holed(Extent{-1, 2})}, "overlap"},
+		{"extents that overflow", []*Entry{holed(Extent{1<<63 - 1, 1<<63 - 1})}, "beyond"},
 	}
 	for _, tt := range tests {
 		if _, err := Pack(t.Context(), io.Discard, stream(tt.es...), PackOptions{}); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -277,13 +292,79 @@ func TestTruncatedAtEveryByte(t *testing.T) {
 		w.Write([]byte("abc"))
 	}
 	w.Close()
-	for n := range plain.Len() - 1 {
+	for n := range plain.Len() {
 		if _, err := tell(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
 			t.Fatalf("a tar, %d of %d bytes: no error", n, plain.Len())
 		}
 	}
 	if list, err := tell(Read(bytes.NewReader(plain.Bytes()))); err != nil || len(list) != 2 {
 		t.Errorf("a whole tar: %v, %v", list, err)
+	}
+}
+
+// A file of zeros looks like the end of a tar, when nothing follows it.
+func TestTruncatedBehindZeros(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range []string{"a", "b"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Size: 2048}); err != nil {
+			t.Fatal(err)
+		}
+		w.Write(make([]byte, 2048))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole := b.Bytes()
+	for n := range len(whole) {
+		if list, err := tell(Read(bytes.NewReader(whole[:n]))); err == nil {
+			t.Fatalf("%d of %d bytes: no error, %d entries", n, len(whole), len(list))
+		}
+	}
+	for name, r := range map[string]io.Reader{
+		"whole":                 bytes.NewReader(whole),
+		"a byte at a time":      iotest.OneByteReader(bytes.NewReader(whole)),
+		"the end with data":     iotest.DataErrReader(bytes.NewReader(whole)),
+		"padded as tar pads":    bytes.NewReader(append(bytes.Clone(whole), make([]byte, 10240)...)),
+		"compressed, and so on": compressed(t, whole),
+	} {
+		if list, err := tell(Read(r)); err != nil || len(list) != 2 {
+			t.Errorf("%s: %d entries, %v", name, len(list), err)
+		}
+	}
+}
+
+func compressed(t *testing.T, data []byte) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(data)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func TestCompressedStreamsEndWhole(t *testing.T) {
+	blob, _ := pack(t, stream(file("a", "content")))
+	plain := must(io.ReadAll(foreign(t, &tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: 7})))
+	zipped := must(io.ReadAll(compressed(t, plain)))
+	for name, whole := range map[string][]byte{"zstd": blob, "gzip": zipped} {
+		for n := range len(whole) {
+			if _, err := tell(Read(bytes.NewReader(whole[:n]))); err == nil {
+				t.Errorf("%s: %d of %d bytes: no error", name, n, len(whole))
+			}
+		}
+		if _, err := tell(Read(bytes.NewReader(append(bytes.Clone(whole), "more"...)))); err == nil {
+			t.Errorf("%s: no error for what is behind the end", name)
+		}
+	}
+	// As zstd's seekable format, and a table of contents of ours, have it.
+	skippable := append([]byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0}, "toc"...)
+	for name, r := range map[string][]byte{"behind": append(bytes.Clone(blob), skippable...), "before": append(skippable, blob...)} {
+		if list, err := tell(Read(bytes.NewReader(r))); err != nil || len(list) != 1 {
+			t.Errorf("a skippable frame %s: %d entries, %v", name, len(list), err)
+		}
 	}
 }
 
@@ -330,8 +411,11 @@ func TestForeign(t *testing.T) {
 		{"a whiteout of ..", []*tar.Header{{Name: "a/.wh...", Typeflag: tar.TypeReg}}, "error: unsafe entry"},
 		{"a hard link to outside", []*tar.Header{{Name: "a", Typeflag: tar.TypeLink, Linkname: "../b"}}, `error: hard link "a"`},
 		{"a link, then a file through it", []*tar.Header{{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "/"}, {Name: "a/b", Typeflag: tar.TypeReg}}, "error: unsafe entry"},
-		{"extents that overlap", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "0,5,3,2"}}}, "error: \"a\": malformed"},
-		{"extents behind the end", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,5"}}}, "error: \"a\": malformed"},
+		{"extents that overlap", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "0,5,3,2"}}}, `error: unsafe entry "a": extents`},
+		{"extents behind the end", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,5"}}}, `error: unsafe entry "a": extents`},
+		{"extents that are no numbers", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,x"}}}, `error: unsafe entry "a": malformed`},
+		{"the owner -1", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Uid: -1, Format: tar.FormatGNU}}, `error: unsafe entry "a": the owner -1:0`},
+		{"a device of more than 32 bits", []*tar.Header{{Name: "a", Typeflag: tar.TypeChar, Devmajor: 1<<32 + 1, Devminor: 3, Format: tar.FormatGNU}}, `error: unsafe entry "a": device 4294967297:3`},
 	}
 	for _, tt := range tests {
 		list, err := tell(Read(foreign(t, tt.hs...)))
@@ -424,6 +508,7 @@ func TestFilter(t *testing.T) {
 		{Filter{}, "proc proc/1 sys dev/null run/x tmp tmp/a var/tmp/x var/cache/apt/archives/x.deb var/cache/apt/pkgcache.bin root/.cache/pip/x home/me/.cache/uv home/me/.npm/_cacache/a root/.cargo/registry/x var/lib/clayer/state.json root/.cache/go-build",
 			"a usr/lib/x process tmpx var/cache/apt var/cache/apt/other root/.cache root/.cache/other root/.npm/x root/.cargo/bin/x srv/.cachepip"},
 		{Filter{Include: []string{"/tmp/kept"}}, "tmp tmp/other run/x tmp/keptx", "tmp/kept tmp/kept/a"},
+		{Filter{Include: []string{"/tmp/a/b", "/root/.cache/pip/http"}}, "tmp tmp/ab tmp/a/c root/.cache/pip/other", "tmp/a tmp/a/b/c root/.cache/pip root/.cache/pip/http/x"},
 		{Filter{Include: []string{"/"}}, "proc/1 run/x var/lib/clayer", "tmp/x root/.cache/pip/x"},
 		{Filter{Ignore: []string{"opt/logs", "**/*.log", "!opt/keep.log"}}, "opt/logs opt/logs/x a/b.log tmp/x", "opt opt/keep.log"},
 	}

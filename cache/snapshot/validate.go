@@ -10,8 +10,9 @@ import (
 // Bounds of what a stream may hold: beyond what Linux takes, so that they stop
 // only what was made to hurt.
 const (
-	maxPath   = 16 << 10 // bytes of a path; deeper than PATH_MAX is possible, folder by folder
-	maxXattrs = 1 << 20  // bytes of all extended attributes of an entry
+	maxPath   = 16 << 10  // bytes of a path; deeper than PATH_MAX is possible, folder by folder
+	maxXattrs = 1 << 20   // bytes of all extended attributes of an entry
+	maxID     = 1<<32 - 2 // of a user or group; one more is -1 to chown, which keeps whatever owner there is
 )
 
 // An UnsafeError says that an entry reaches for something outside the root, or
@@ -63,6 +64,12 @@ func (v *validator) check(e *Entry) error {
 	}
 	if e.Size < 0 {
 		return bad("a size of %d", e.Size)
+	}
+	if e.UID < 0 || e.UID > maxID || e.GID < 0 || e.GID > maxID {
+		return bad("the owner %d:%d", e.UID, e.GID)
+	}
+	if !inOrder(e.Data, e.Size) {
+		return bad("extents of data that overlap or reach beyond its %d bytes", e.Size)
 	}
 	n := 0
 	for k, x := range e.Xattrs {
@@ -131,6 +138,18 @@ func (v *validator) parents(p string) error {
 	}
 	v.dir, v.dirSafe = dir, true
 	return nil
+}
+
+// inOrder reports whether extents are as Entry.Data demands.
+func inOrder(data []Extent, size int64) bool {
+	end := int64(0)
+	for _, x := range data {
+		if x.Offset < end || x.Length < 0 || x.Length > size || x.Offset > size-x.Length {
+			return false
+		}
+		end = x.Offset + x.Length
+	}
+	return true
 }
 
 func checkPath(p string) error {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/moby/sys/reexec"
@@ -44,6 +45,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //
 //	root DIR         makes a small root file system: busybox and nothing else
 //	serve DIR        serves DIR on loopback until the script ends; $WWW is its URL
+//	unserve          ends that server
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
 //	corrupt DIR      changes a byte of every file in DIR
@@ -65,6 +67,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"root":     cmdRoot,
 			"serve":    cmdServe,
+			"unserve":  cmdUnserve,
 			"exitcode": cmdExitCode,
 			"crlf":     cmdCRLF,
 			"corrupt":  cmdCorrupt,
@@ -127,6 +130,15 @@ func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(makeRoot(ts.MkAbs(args[0])))
 }
 
+// servers holds the server of each script.
+var servers sync.Map
+
+func cmdUnserve(ts *testscript.TestScript, neg bool, args []string) {
+	if srv, ok := servers.Load(ts); ok {
+		ts.Check(srv.(*http.Server).Close())
+	}
+}
+
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: serve DIR")
@@ -135,6 +147,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	srv := &http.Server{Handler: http.FileServer(http.Dir(ts.MkAbs(args[0])))}
 	go srv.Serve(l)
+	servers.Store(ts, srv)
 	ts.Defer(func() { srv.Close() })
 	ts.Setenv("WWW", "http://"+l.Addr().String())
 }

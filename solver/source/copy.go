@@ -62,16 +62,19 @@ func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin,
 }
 
 func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*files, error) {
-	return once(&r.mu, &r.copies, c, func() (*files, error) { return readFiles(ctx, dir, c) })
+	return once(&r.mu, &r.copies, c, func() (*files, error) { return readFiles(ctx, dir, c, r.Exclude) })
 }
 
 // readFiles finds the files of a COPY and hashes them.
-func readFiles(ctx context.Context, dir string, c *frontend.Copy) (*files, error) {
+func readFiles(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*files, error) {
 	s, err := newScan(dir, c.Pos.File)
 	if err != nil {
 		return nil, err
 	}
 	defer s.root.Close()
+	if err := s.leaveOut(dir, exclude); err != nil {
+		return nil, err
+	}
 	fs := &files{dir: dir}
 	var found []match
 	for _, src := range c.Sources {

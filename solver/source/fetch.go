@@ -99,7 +99,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 			return Pin{Digest: last.Digest, Size: last.Size}, nil
 		}
 		if err != nil {
-			return Pin{}, err
+			return r.lastSeen(ctx, source, last, err)
 		}
 		return Pin{Digest: res.Digest, Size: res.Size}, nil
 	}
@@ -113,7 +113,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		if errors.Is(err, transfer.ErrNotModified) {
 			return Pin{Digest: last.Digest, Size: last.Size}, nil
 		}
-		return Pin{}, err
+		return r.lastSeen(ctx, source, last, err)
 	}
 	if err := p.keep(res.Digest); err != nil {
 		return Pin{}, err
@@ -122,6 +122,19 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
 	return Pin{Digest: res.Digest, Size: res.Size}, nil
+}
+
+// lastSeen returns what a URL gave last, if there is such a thing and the
+// network alone is to blame that it does not answer now; else the error.
+func (r *Resolver) lastSeen(ctx context.Context, source string, last answer, err error) (Pin, error) {
+	var status *transfer.StatusError
+	if last.Digest == "" || ctx.Err() != nil || errors.As(err, &status) {
+		return Pin{}, err
+	}
+	if r.Warn != nil {
+		r.Warn(fmt.Sprintf("%s does not answer, so what it gave last is taken: %v", transfer.Redact(source), err))
+	}
+	return Pin{Digest: last.Digest, Size: last.Size}, nil
 }
 
 // bring sees to it that Downloads has the bytes of a pin, verified.

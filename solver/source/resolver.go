@@ -51,6 +51,14 @@ type Resolver struct {
 	// goes into such a folder, as with Docker; nil: none is there.
 	IsDir func(path string) bool
 
+	// Exclude lists absolute paths that no COPY takes: the folders that a solve
+	// itself writes to, which would grow into themselves.
+	Exclude []string
+
+	// Warn is told that a URL does not answer and what it gave last is taken.
+	// nil tells nobody.
+	Warn func(text string)
+
 	// Progress is told of bytes that arrive for a URL (as transfer.Redact
 	// shows it), possibly from several goroutines. nil tells nobody.
 	Progress func(url string, n int64)

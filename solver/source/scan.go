@@ -23,6 +23,23 @@ type scan struct {
 	root   *os.Root
 	ignore *patternmatcher.PatternMatcher
 	items  []item
+
+	exclude map[string]bool // paths below the folder that are clayer's own
+}
+
+// leaveOut excludes those of the absolute paths that are in the folder dir.
+func (s *scan) leaveOut(dir string, paths []string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	s.exclude = make(map[string]bool)
+	for _, p := range paths {
+		if rel, err := filepath.Rel(dir, p); err == nil && filepath.IsLocal(rel) {
+			s.exclude[filepath.ToSlash(rel)] = true
+		}
+	}
+	return nil
 }
 
 // A match is what one source, or one name that its pattern matches, stands for.
@@ -310,6 +327,9 @@ func (s *scan) folder(ctx context.Context, real, rel string, excluded bool, pare
 	before := len(s.items)
 	for _, e := range list {
 		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
+		if s.exclude[child] {
+			continue
+		}
 		out, info, err := s.ignore.MatchesUsingParentResults(child, parent)
 		if err != nil {
 			return faultf(".dockerignore: %v", err)

@@ -1,0 +1,88 @@
+package cache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/storetest"
+)
+
+// remote is a store whose blobs come as streams, as from a network.
+type remote struct {
+	cache.Store
+	open func() io.Reader
+}
+
+func (r remote) Open(context.Context, cache.Descriptor, int64) (io.ReadCloser, error) {
+	return io.NopCloser(r.open()), nil
+}
+
+func TestOpenVerified(t *testing.T) {
+	d, _ := storetest.Step("a", "content")
+	broken := errors.New("connection reset")
+	tests := []struct {
+		name    string
+		blob    io.Reader
+		want    error // nil: it is opened
+		corrupt bool
+	}{
+		{name: "whole", blob: strings.NewReader("content")},
+		{name: "a byte at a time", blob: iotest.OneByteReader(strings.NewReader("content"))},
+		{name: "the end with data", blob: iotest.DataErrReader(strings.NewReader("content"))},
+		{name: "other bytes", blob: strings.NewReader("CONTENT"), want: cache.ErrNotCached, corrupt: true},
+		{name: "cut off", blob: strings.NewReader("cont"), want: cache.ErrNotCached, corrupt: true},
+		{name: "cut off, and told so", blob: io.MultiReader(strings.NewReader("cont"), iotest.ErrReader(io.ErrUnexpectedEOF)), want: cache.ErrNotCached, corrupt: true},
+		{name: "nothing", blob: strings.NewReader(""), want: cache.ErrNotCached, corrupt: true},
+		{name: "more behind it", blob: strings.NewReader("content and more"), want: cache.ErrNotCached, corrupt: true},
+		{name: "without an end", blob: endless{}, want: cache.ErrNotCached, corrupt: true},
+		{name: "an error on the way", blob: io.MultiReader(strings.NewReader("cont"), iotest.ErrReader(broken)), want: broken},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			f, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return tt.blob }}, d, dir)
+			if left, _ := os.ReadDir(dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if tt.want != nil {
+				var ce *cache.CorruptError
+				if !errors.Is(err, tt.want) || errors.As(err, &ce) != tt.corrupt || errors.Is(err, cache.ErrNotCached) != tt.corrupt {
+					t.Errorf("error = %v, want %v; corrupt: %t", err, tt.want, tt.corrupt)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if data, err := io.ReadAll(f); err != nil || string(data) != "content" {
+				t.Errorf("%q, %v", data, err)
+			}
+		})
+	}
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := errors.New("interrupted")
+		cancel(stop)
+		if _, err := cache.OpenVerified(ctx, remote{open: func() io.Reader { return endless{} }}, d, t.TempDir()); !errors.Is(err, stop) {
+			t.Errorf("error = %v, want the cause", err)
+		}
+	})
+	t.Run("no room for it", func(t *testing.T) {
+		_, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return bytes.NewReader(nil) }}, d, t.TempDir()+"/missing")
+		if err == nil || errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("error = %v: want one that blames no blob", err)
+		}
+	})
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return copy(p, "more"), nil }
