@@ -44,6 +44,10 @@ func (d *Dir) evict(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keys := make(map[digest.Digest]int) // of each blob: it goes with its last
+	for _, u := range used {
+		keys[u.desc.Digest]++
+	}
 	for _, u := range used {
 		if size <= d.max {
 			break
@@ -54,7 +58,9 @@ func (d *Dir) evict(ctx context.Context) error {
 		if err := os.Remove(d.keyPath(u.desc.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		size -= u.desc.Size // twice for a blob of two keys: then sweep says how it is
+		if keys[u.desc.Digest]--; keys[u.desc.Digest] == 0 {
+			size -= u.desc.Size
+		}
 	}
 	if err := d.forget(); err != nil {
 		return err
@@ -110,7 +116,7 @@ func (d *Dir) used() ([]usedStep, error) {
 			return err
 		}
 		var desc cache.Descriptor
-		if json.Unmarshal(data, &desc) != nil || d.keyPath(desc.Key) != path || desc.Digest.Validate() != nil {
+		if json.Unmarshal(data, &desc) != nil || d.keyPath(desc.Key) != path || !valid(desc.Digest) || desc.Size < 0 {
 			return os.Remove(path)
 		}
 		list = append(list, usedStep{desc, info.ModTime()})

@@ -44,6 +44,7 @@ func (d *Dir) readIndex() (*specs.Index, error) {
 		slog.Warn("the store's index is damaged; the layers in it are not listed any more", "path", d.indexPath(), "err", err)
 		return newIndex(), nil
 	}
+	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(desc specs.Descriptor) bool { return !valid(desc.Digest) })
 	return idx, nil
 }
 
@@ -73,6 +74,9 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 	}
 	defer unlock()
 	for _, s := range m.Steps {
+		if !valid(s.Digest) {
+			return fmt.Errorf("step %s: digest %q", s.Key.Short(), s.Digest)
+		}
 		if _, err := os.Stat(d.blobPath(s.Digest)); err != nil {
 			return fmt.Errorf("step %s: %w", s.Key.Short(), cache.ErrNotCached)
 		}
@@ -183,14 +187,21 @@ func unreadable(err error) bool {
 }
 
 func (d *Dir) image(desc specs.Descriptor) (image specs.Manifest, err error) {
-	if err := desc.Digest.Validate(); err != nil {
-		return image, err
-	}
 	data, err := os.ReadFile(d.blobPath(desc.Digest))
 	if err != nil {
 		return image, err
 	}
-	return image, json.Unmarshal(data, &image)
+	if got := digest.FromBytes(data); got != desc.Digest {
+		return image, &cache.CorruptError{Want: desc.Digest, Got: got, WantSize: desc.Size, GotSize: int64(len(data))}
+	}
+	if err := json.Unmarshal(data, &image); err != nil {
+		return image, err
+	}
+	// Another tool's entry may be an index, which has neither.
+	if !valid(image.Config.Digest) || slices.ContainsFunc(image.Layers, func(l specs.Descriptor) bool { return !valid(l.Digest) }) {
+		return image, fmt.Errorf("%s: not the manifest of an image", desc.Digest)
+	}
+	return image, nil
 }
 
 // Remove forgets layers, with the steps that no other layer has.

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/patternmatcher"
 )
@@ -114,7 +115,9 @@ func (f Filter) Compile() (*Matcher, error) {
 // A Matcher says of paths whether they are captured. It is safe for concurrent use.
 type Matcher struct {
 	include []string
-	ignore  *patternmatcher.PatternMatcher // nil: no patterns
+
+	mu     sync.Mutex                     // guards ignore, which compiles a pattern when it first matches it
+	ignore *patternmatcher.PatternMatcher // nil: no patterns
 }
 
 // Skip reports whether the entry at path, relative to the root, is left out.
@@ -139,7 +142,9 @@ func (m *Matcher) Skip(p string) bool {
 	if m.ignore == nil {
 		return false
 	}
-	// The patterns compile when they are made, and match without errors after.
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// New has checked the patterns: they match without errors.
 	skip, err := m.ignore.MatchesOrParentMatches(p)
 	return err == nil && skip
 }

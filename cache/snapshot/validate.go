@@ -47,6 +47,13 @@ func Validate(changes Changes) Changes {
 	}
 }
 
+// What a validator remembers of a folder besides the Kind of its entry.
+const (
+	parent     Kind = 100 + iota // entries below it, and none of its own yet
+	filledDir                    // a Dir, and entries below it
+	opaqueOnly                   // an Opaque before its Dir, as foreign layers may have it
+)
+
 type validator struct {
 	seed maphash.Seed
 	seen map[uint64]Kind
@@ -91,10 +98,17 @@ func (v *validator) check(e *Entry) error {
 	before, twice := v.seen[id]
 	switch e.Kind {
 	case Opaque:
-		if twice && before != Dir {
+		switch {
+		case !twice:
+			v.seen[id] = opaqueOnly
+		case before == Dir:
+			v.seen[id] = Opaque
+		case before == filledDir || before == parent:
+			// It would delete what this very stream made there.
+			return bad("an opaque folder behind what it holds")
+		default:
 			return bad("an opaque folder that is none")
 		}
-		v.seen[id] = Opaque
 		return nil
 	case Link:
 		if err := checkPath(e.Target); err != nil {
@@ -111,11 +125,20 @@ func (v *validator) check(e *Entry) error {
 	default:
 		return bad("unknown kind %d", e.Kind)
 	}
-	// A foreign layer may name an opaque folder before its entry.
-	if twice && !(e.Kind == Dir && before == Opaque) {
+	// A foreign layer may name an opaque folder, or what a folder holds, before
+	// the folder itself. Anything else there would move the entries below it.
+	switch {
+	case !twice:
+		v.seen[id] = e.Kind
+	case e.Kind == Dir && before == parent:
+		v.seen[id] = filledDir
+	case e.Kind == Dir && before == opaqueOnly:
+		v.seen[id] = Opaque
+	case before == parent:
+		return bad("no folder, behind entries below it")
+	default:
 		return bad("two entries of one name")
 	}
-	v.seen[id] = e.Kind
 	return nil
 }
 
@@ -130,8 +153,13 @@ func (v *validator) parents(p string) error {
 		if v.dirSafe && (d == v.dir || strings.HasPrefix(v.dir, d+"/")) {
 			break // looked at for the entry before
 		}
-		switch k, ok := v.seen[maphash.String(v.seed, d)]; {
-		case !ok || k == Dir || k == Opaque:
+		id := maphash.String(v.seed, d)
+		switch k, ok := v.seen[id]; {
+		case !ok:
+			v.seen[id] = parent
+		case k == Dir:
+			v.seen[id] = filledDir
+		case k >= parent || k == Opaque:
 		default:
 			return &UnsafeError{Path: p, Reason: fmt.Sprintf("%q before it is no folder", d)}
 		}

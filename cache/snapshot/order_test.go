@@ -1,0 +1,131 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestValidateOrder(t *testing.T) {
+	dir, opaque := &Entry{Path: "a", Kind: Dir}, &Entry{Path: "a", Kind: Opaque}
+	bad := file("d", "0123456789")
+	bad.Data = []Extent{{5, 3}, {0, 2}}
+	behind := file("d", "0123456789")
+	behind.Data = []Extent{{5, 6}}
+	tests := []struct {
+		name string
+		es   []*Entry
+		want string // of the error; "": none
+	}{
+		{"a folder, opaque, what it holds", []*Entry{dir, opaque, file("a/b", "")}, ""},
+		{"opaque, its folder", []*Entry{opaque, dir, file("a/b", "")}, ""},
+		{"what a folder holds, the folder", []*Entry{file("a/b", ""), dir, file("a/c", "")}, ""},
+		{"opaque behind what the folder holds", []*Entry{dir, file("a/b", ""), opaque}, "behind what it holds"},
+		{"opaque behind what a folder of no entry holds", []*Entry{file("a/b/c", ""), opaque}, "behind what it holds"},
+		{"a folder twice about its opaque", []*Entry{dir, opaque, dir}, "two entries"},
+		{"opaque twice", []*Entry{dir, opaque, opaque}, "opaque folder that is none"},
+		{"a link over a folder that holds something", []*Entry{file("a/b", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}}, "behind entries below it"},
+		{"a link further up", []*Entry{file("a/b/c", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}, {Path: "h", Kind: Link, Target: "a/b/c"}}, "behind entries below it"},
+		{"a folder deleted behind what it holds", []*Entry{file("a/b", "x"), {Path: "a", Kind: Delete}}, "behind entries below it"},
+		{"extents out of order", []*Entry{bad}, "extents"},
+		{"extents outside", []*Entry{behind}, "extents"},
+	}
+	for _, tt := range tests {
+		_, err := tell(Validate(stream(tt.es...)))
+		if tt.want == "" && err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		var unsafe *UnsafeError
+		if tt.want != "" && (!errors.As(err, &unsafe) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: error = %v, want %q in it", tt.name, err, tt.want)
+		}
+	}
+}
+
+// The zeros that a file ends with are not the end of its tar.
+func TestTarCutOffBehindZeros(t *testing.T) {
+	var plain bytes.Buffer
+	w := tar.NewWriter(&plain)
+	for _, size := range []int64{2048, 5000, 3} {
+		if err := w.WriteHeader(&tar.Header{Name: strings.Repeat("z", int(size%97)+1), Typeflag: tar.TypeReg, Size: size}); err != nil {
+			t.Fatal(err)
+		}
+		io.CopyN(w, zeroReader{}, size)
+	}
+	w.Close()
+	for n := range plain.Len() - 1 {
+		if _, err := tell(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
+			t.Errorf("%d of %d bytes: no error", n, plain.Len())
+		}
+	}
+	// As it comes, byte for byte and all at once, with padding to a record behind it.
+	plain.Write(make([]byte, 10240))
+	for _, r := range []io.Reader{bytes.NewReader(plain.Bytes()), oneByte{bytes.NewReader(plain.Bytes())}} {
+		if list, err := tell(Read(r)); err != nil || len(list) != 3 {
+			t.Errorf("whole: %d entries, %v", len(list), err)
+		}
+	}
+}
+
+type oneByte struct{ r io.Reader }
+
+func (o oneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(p))]) }
+
+func TestFilterOnTheWayToWhatIsNamed(t *testing.T) {
+	m, err := Filter{Include: []string{"/tmp/a/b", "/root/.cache/pip/http"}}.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]bool{
+		"tmp": true, "tmp/a": false, "tmp/a/b": false, "tmp/a/b/c": false, "tmp/a/c": true, "tmp/c": true,
+		"root/.cache/pip": false, "root/.cache/pip/http": false, "root/.cache/pip/wheels": true,
+	} {
+		if got := m.Skip(p); got != want {
+			t.Errorf("Skip(%s) = %t, want %t", p, got, want)
+		}
+	}
+}
+
+func TestMatcherIsSafeForConcurrentUse(t *testing.T) {
+	for range 20 {
+		m, err := Filter{Ignore: []string{"a/**/b*", "!x/?", "*.log"}}.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { m.Skip("a/q/bc") })
+		}
+		wg.Wait()
+	}
+}
+
+// A consumer that stops early leaves no goroutine of the decompressor.
+func TestReadThatIsLeftEarlyEnds(t *testing.T) {
+	blob, _ := pack(t, stream(file("a", strings.Repeat("abc", 1<<20)), file("b", strings.Repeat("q", 1<<22))))
+	before := runtime.NumGoroutine()
+	for range 20 {
+		for e, err := range Read(bytes.NewReader(blob)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, _ := e.Open()
+			io.ReadFull(r, make([]byte, 10))
+			break
+		}
+		tell(Read(bytes.NewReader(blob[:len(blob)/2])))
+	}
+	for n := 0; runtime.NumGoroutine() > before; n++ {
+		if n == 1000 {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+		runtime.Gosched()
+		time.Sleep(time.Millisecond) // they end by themselves, soon
+	}
+}
