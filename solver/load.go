@@ -55,7 +55,7 @@ func Load(paths []string, names map[string]string) ([]*frontend.File, error) {
 		if from == nil || hasLayer(files, from.Image) {
 			continue
 		}
-		path, ok := sibling(files[i], from.Image)
+		path, ok := layerFile(files[i].Dir, from.Image)
 		if abs, err := filepath.Abs(path); !ok || err != nil || loaded[abs] {
 			continue // an image: no effect
 		}
@@ -73,8 +73,8 @@ func hasLayer(files []*frontend.File, name string) bool {
 	return slices.ContainsFunc(files, func(f *frontend.File) bool { return f.Name == name })
 }
 
-// sibling returns the file beside f that the layer name stands for.
-func sibling(f *frontend.File, layer string) (path string, ok bool) {
+// layerFile returns the file in a folder that the name of a layer stands for.
+func layerFile(dir, layer string) (path string, ok bool) {
 	if layer == "" || strings.ContainsAny(layer, "/\x00") {
 		return "", false
 	}
@@ -82,7 +82,7 @@ func sibling(f *frontend.File, layer string) (path string, ok bool) {
 	if layer == "base" {
 		name = "Containerfile"
 	}
-	entries, err := os.ReadDir(f.Dir)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", false
 	}
@@ -90,12 +90,12 @@ func sibling(f *frontend.File, layer string) (path string, ok bool) {
 	// as Containerfile.JuliaSR is juliasr.
 	for _, e := range entries {
 		if e.Name() == name {
-			return filepath.Join(f.Dir, name), true
+			return filepath.Join(dir, name), true
 		}
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "Containerfile") && frontend.LayerName(e.Name()) == layer {
-			return filepath.Join(f.Dir, e.Name()), true
+			return filepath.Join(dir, e.Name()), true
 		}
 	}
 	return "", false

@@ -53,19 +53,19 @@ func lookup(dir, arg string) (path string, tried []string) {
 			return arg, nil
 		}
 	}
-	if p := filepath.Join(dir, arg); isRegular(p) {
-		return p, nil
-	}
 	name := "Containerfile." + arg
 	if arg == "base" {
 		name = "Containerfile"
 	}
+	// Names first: a file that happens to be called like a layer does not hide it.
 	for _, d := range []string{filepath.Join(dir, "layers"), dir} {
-		p := filepath.Join(d, name)
-		if isRegular(p) {
+		if p, ok := layerFile(d, arg); ok && isRegular(p) {
 			return p, nil
 		}
-		tried = append(tried, p)
+		tried = append(tried, filepath.Join(d, name))
+	}
+	if p := filepath.Join(dir, arg); isRegular(p) {
+		return p, nil
 	}
 	return "", tried
 }

@@ -30,13 +30,14 @@ func write(t *testing.T, files map[string]string) string {
 
 func TestLookup(t *testing.T) {
 	dir := write(t, map[string]string{
-		"Containerfile": "", "Containerfile.here": "", "layers/Containerfile": "", "layers/Containerfile.mojo": "", "other.txt": "",
+		"Containerfile": "", "Containerfile.here": "", "here": "", "layers/Containerfile.JuliaSR": "", "layers/Containerfile": "", "layers/Containerfile.mojo": "", "other.txt": "",
 	})
 	tests := []struct {
 		args []string
 		want string // relative to dir; "" for an error
 	}{
 		{[]string{"base", "mojo", "here"}, "layers/Containerfile layers/Containerfile.mojo Containerfile.here"},
+		{[]string{"juliasr"}, "layers/Containerfile.JuliaSR"},
 		{[]string{"other.txt"}, "other.txt"},
 		{[]string{"layers/Containerfile.mojo"}, "layers/Containerfile.mojo"},
 		{[]string{filepath.Join(dir, "other.txt")}, "other.txt"},
