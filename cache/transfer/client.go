@@ -93,6 +93,10 @@ type GetOptions struct {
 	ETag         string
 	LastModified string
 
+	// Patience is that of Options for this one request; 0 means the client's.
+	// One who has something to fall back on waits less for a network.
+	Patience time.Duration
+
 	// Progress is told of bytes that arrived since it was told last. It is
 	// called by one goroutine at a time. Bytes that arrive again, after a start
 	// over, count again.

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ type download struct {
 
 // run makes attempts until one completes the file or none may follow.
 func (d *download) run(ctx context.Context) error {
-	r := retry{max: d.client.retries, patience: d.client.patience}
+	r := retry{max: d.client.retries, patience: cmp.Or(d.opt.Patience, d.client.patience)}
 	for {
 		err := d.attempt(ctx, d.client.stall*time.Duration(min(r.failures, 2)+1))
 		if err == nil {

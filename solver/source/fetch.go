@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -91,6 +92,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		if a, ok := r.Downloads.recall(source); ok {
 			last = a
 			opt.ETag, opt.LastModified = a.ETag, a.LastModified
+			opt.Patience = 3 * time.Second // see lastSeen
 		}
 	}
 	if r.Downloads == nil || r.Downloads.ReadOnly {
