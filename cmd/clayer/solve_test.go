@@ -166,6 +166,18 @@ func TestStoppedInTheThirdRun(t *testing.T) {
 			}
 			stderr := bufio.NewReader(pipe)
 			waitFor(t, stderr, "| begun")
+			// The second step is stored while the third runs.
+			deadline := time.Now().Add(60 * time.Second)
+			for {
+				stored, _ := filepath.Glob(w.path("cache/store/keys/*/*.json"))
+				if len(stored) == 2 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("stored: %v", stored)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +187,7 @@ func TestStoppedInTheThirdRun(t *testing.T) {
 				t.Errorf("exit code %d, %v, want 130", code, err)
 			}
 			// The kernel ends the RUN's processes; it may take a moment.
-			deadline := time.Now().Add(20 * time.Second)
+			deadline = time.Now().Add(20 * time.Second)
 			for len(sleepers(t, seconds)) > 0 {
 				if time.Now().After(deadline) {
 					t.Fatalf("the RUN's processes outlive it: %v", sleepers(t, seconds))
