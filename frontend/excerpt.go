@@ -9,32 +9,14 @@ import (
 // maxExcerpt is the most runes of a source line that an error shows.
 const maxExcerpt = 120
 
-// excerpt returns a source line fit to be shown: without the passwords of
-// URLs, without what a terminal would obey, and, where it is long, the part of
-// it around the byte column col.
-func excerpt(line string, col int) string {
-	shown := redact(line)
-	if shown != line {
-		col = 0 // columns are no longer what they were
-	}
-	at := len([]rune(shown[:min(col, len(shown))]))
-	runes := []rune(strings.TrimRight(show(shown), " "))
+// excerpt returns a source line fit to be shown: without the passwords of URLs,
+// without what a terminal would obey, and of a long one the beginning.
+func excerpt(line string) string {
+	runes := []rune(strings.TrimRight(show(redact(line)), " "))
 	if len(runes) <= maxExcerpt {
 		return string(runes)
 	}
-	from := 0
-	if at > maxExcerpt-30 {
-		from = min(at-maxExcerpt/3, len(runes)-maxExcerpt)
-	}
-	to := min(from+maxExcerpt, len(runes))
-	text := string(runes[from:to])
-	if from > 0 {
-		text = "…" + text
-	}
-	if to < len(runes) {
-		text += "…"
-	}
-	return text
+	return string(runes[:maxExcerpt]) + "…"
 }
 
 // show makes blanks of tabs, and marks other control characters.

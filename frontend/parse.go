@@ -88,7 +88,7 @@ func Parse(path string, src []byte) (*File, error) {
 		if len(line) >= maxLine {
 			return f, Problems{{
 				Pos: Pos{path, i + 1, i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
-				Line: excerpt(line[:maxExcerpt], 0), Hint: "COPY brings what is long",
+				Line: excerpt(line[:maxExcerpt]), Hint: "COPY brings what is long",
 			}}
 		}
 	}
@@ -254,7 +254,7 @@ func (f *File) report(ps *Problems, m *Meta, err error) {
 	message := lexPrefix.ReplaceAllString(redact(err.Error()), "")
 	p := &Problem{Pos: m.Pos, Word: m.Word, Message: show(message)}
 	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
-		p.Line = excerpt(f.Lines[line-1], 0)
+		p.Line = excerpt(f.Lines[line-1])
 	}
 	var ft *fault
 	if errors.As(err, &ft) {
@@ -278,19 +278,15 @@ func (s *source) args() string { return strings.TrimSpace(s.joined.text[s.rest:]
 // words returns the arguments one by one, quotes and escapes included, also
 // those of the JSON form.
 func (s *source) words() ([]string, error) {
-	if list, ok := jsonStrings(s.args()); ok && strings.Contains(strings.Join(list, ""), mark) {
-		return nil, faultf("a NUL can't be part of an argument")
-	}
-	list, ok := jsonWords(s.args(), s.rest, s.escape)
-	if !ok {
-		var open byte
-		if list, open = splitWords(s.joined.text, s.rest, s.escape); open != 0 {
-			return nil, faultf("a quote %c is not closed", open)
+	if list, ok := jsonStrings(s.args()); ok {
+		if strings.Contains(strings.Join(list, ""), mark) {
+			return nil, faultf("a NUL can't be part of an argument")
 		}
+		return escaped(list, s.escape), nil
 	}
-	words := make([]string, len(list))
-	for i, w := range list {
-		words[i] = w.raw
+	words, open := splitWords(s.joined.text, s.rest, s.escape)
+	if open != 0 {
+		return nil, faultf("a quote %c is not closed", open)
 	}
 	return words, nil
 }

@@ -1,25 +1,16 @@
 package frontend
 
 import (
-	"encoding/json"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
-
-// A word is an argument as written, quotes and escapes included: they matter
-// to expansion, which removes them.
-type word struct {
-	raw string
-	at  int // where it begins in the instruction's text
-}
 
 // A flag is --name or --name=value, without quotes.
 type flag struct {
 	name     string
 	value    string
 	hasValue bool
-	at       int
 }
 
 // splitFlags takes the flags from the front of text[at:] and returns where
@@ -35,21 +26,21 @@ func splitFlags(text string, at int, escape byte) (flags []flag, rest int) {
 		}
 		end, _ := wordEnd(text, at, escape)
 		raw := unquote(text[at:end], escape)
-		start := at
 		at = end
 		if raw == "--" {
 			at += len(text[at:]) - len(strings.TrimLeftFunc(text[at:], unicode.IsSpace))
 			return flags, at
 		}
-		f := flag{at: start}
+		var f flag
 		f.name, f.value, f.hasValue = strings.Cut(raw[2:], "=")
 		flags = append(flags, f)
 	}
 }
 
-// splitWords splits text[at:] into words. open is the quote that is not
-// closed, or 0.
-func splitWords(text string, at int, escape byte) (words []word, open byte) {
+// splitWords splits text[at:] into words as written, quotes and escapes
+// included: they matter to expansion, which removes them. open is the quote that
+// is not closed, or 0.
+func splitWords(text string, at int, escape byte) (words []string, open byte) {
 	for {
 		at += len(text[at:]) - len(strings.TrimLeftFunc(text[at:], unicode.IsSpace))
 		if at == len(text) {
@@ -59,7 +50,7 @@ func splitWords(text string, at int, escape byte) (words []word, open byte) {
 		if q != 0 {
 			open = q
 		}
-		words = append(words, word{text[at:end], at})
+		words = append(words, text[at:end])
 		at = end
 	}
 }
@@ -123,18 +114,11 @@ func unquote(s string, escape byte) string {
 	return b.String()
 }
 
-// jsonWords returns the words of a JSON array of strings, escaped so that
-// expansion takes them as they are but for variables. ok is false where args
-// is no such array.
-func jsonWords(args string, at int, escape byte) (words []word, ok bool) {
-	if !strings.HasPrefix(args, "[") {
-		return nil, false
-	}
-	var list []string
-	if json.Unmarshal([]byte(args), &list) != nil {
-		return nil, false
-	}
-	for _, s := range list {
+// escaped returns the strings of a JSON array as words that expansion takes as
+// they are, but for variables.
+func escaped(list []string, escape byte) []string {
+	words := make([]string, len(list))
+	for n, s := range list {
 		var b strings.Builder
 		for i := 0; i < len(s); i++ {
 			if s[i] == '\'' || s[i] == '"' || s[i] == escape {
@@ -142,7 +126,7 @@ func jsonWords(args string, at int, escape byte) (words []word, ok bool) {
 			}
 			b.WriteByte(s[i])
 		}
-		words = append(words, word{b.String(), at})
+		words[n] = b.String()
 	}
-	return words, true
+	return words
 }

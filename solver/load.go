@@ -73,15 +73,20 @@ func hasLayer(files []*frontend.File, name string) bool {
 	return slices.ContainsFunc(files, func(f *frontend.File) bool { return f.Name == name })
 }
 
+// layerFileName is the usual name of a layer's file, the inverse of LayerName.
+func layerFileName(layer string) string {
+	if layer == "base" {
+		return "Containerfile"
+	}
+	return "Containerfile." + layer
+}
+
 // layerFile returns the file in a folder that the name of a layer stands for.
 func layerFile(dir, layer string) (path string, ok bool) {
 	if layer == "" || strings.ContainsAny(layer, "/\x00") {
 		return "", false
 	}
-	name := "Containerfile." + layer
-	if layer == "base" {
-		name = "Containerfile"
-	}
+	name := layerFileName(layer)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", false

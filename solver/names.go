@@ -53,16 +53,12 @@ func lookup(dir, arg string) (path string, tried []string) {
 			return arg, nil
 		}
 	}
-	name := "Containerfile." + arg
-	if arg == "base" {
-		name = "Containerfile"
-	}
 	// Names first: a file that happens to be called like a layer does not hide it.
 	for _, d := range []string{filepath.Join(dir, "layers"), dir} {
 		if p, ok := layerFile(d, arg); ok && isRegular(p) {
 			return p, nil
 		}
-		tried = append(tried, filepath.Join(d, name))
+		tried = append(tried, filepath.Join(d, layerFileName(arg)))
 	}
 	if p := filepath.Join(dir, arg); isRegular(p) {
 		return p, nil

@@ -94,13 +94,10 @@ type BuildError struct {
 // Error returns the error in the form of DESIGN §9, with the last lines that a
 // failed RUN printed.
 func (e *BuildError) Error() string {
-	m := e.Step.Instr.Base()
-	var fault *source.Fault
-	if errors.As(e.Err, &fault) {
-		p := fault.At(m)
-		p.Line = e.Step.Text() // without what is secret in a URL
+	if p := problem(e.Step, e.Err); p != nil {
 		return p.Error()
 	}
+	m := e.Step.Instr.Base()
 	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
 	var exit *sandbox.ExitError
 	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {

@@ -100,7 +100,7 @@ func problem(s *dag.Step, err error) *frontend.Problem {
 	var fault *source.Fault
 	if errors.As(err, &fault) {
 		p := fault.At(s.Instr.Base())
-		p.Line = s.Text()
+		p.Line = s.Text() // without what is secret in a URL
 		return p
 	}
 	return nil

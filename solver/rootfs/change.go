@@ -68,9 +68,7 @@ func (r *Root) OriginalPath(seq, original int) string {
 
 // Changes yields what the apply of that number changed, in its order. A line
 // that a kill cut off is its end.
-func (r *Root) Changes(seq int) iter.Seq2[Change, error] { return r.changesOf(seq) }
-
-func (r *Root) changesOf(seq int) iter.Seq2[Change, error] {
+func (r *Root) Changes(seq int) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, err := os.Open(r.changesPath(seq))
 		if err != nil {

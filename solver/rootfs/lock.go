@@ -83,7 +83,7 @@ func (l *Lock) recover() error {
 	}
 	for seq := l.state.nextSeq(); seq <= last; seq++ {
 		doing := ""
-		for c, err := range l.root.changesOf(seq) {
+		for c, err := range l.root.Changes(seq) {
 			if err != nil {
 				return err
 			}
@@ -165,8 +165,9 @@ func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes
 }
 
 // Commit records the composition as it is now: of each layer the steps with the
-// given keys, in their order, the order of all, and the environment. Steps of these layers that
-// are not among them fell away; layers that are not named stay as they are.
+// given keys, in their order, the order of all, and the environment. Steps of
+// these layers that are not among them fell away; layers that are not named
+// stay as they are.
 func (l *Lock) Commit(layers map[string][]key.Key, order []key.Key, env []Var) error {
 	l.state.Order = order
 	for i := range l.state.Layers {
