@@ -83,6 +83,8 @@ func (h *helper) do(res *result) error {
 		return h.apply(context.Background())
 	case taskCapture:
 		return h.capture(context.Background())
+	case taskCopyUp:
+		return h.copyUp()
 	}
 	mounts, err := h.attachments()
 	if err != nil {

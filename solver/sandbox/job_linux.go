@@ -13,6 +13,7 @@ const (
 	taskRun                     // run a command
 	taskApply                   // apply the snapshot on stdin
 	taskCapture                 // pack a path of the merged tree
+	taskCopyUp                  // copy files up that are hard links
 )
 
 // A job is all that a helper is told. It goes through a pipe: what stands in
@@ -31,7 +32,8 @@ type job struct {
 	Dir    string
 	Mounts []Mount
 
-	Path string // what taskCapture packs
+	Path  string   // what taskCapture packs
+	Names []string // what taskCopyUp copies up
 }
 
 // A signal asks the helper to end the command in good manners. The end of the

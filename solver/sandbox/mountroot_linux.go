@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,21 +86,33 @@ func (h *helper) overlay(lower, upper, work, at string) error {
 		opts = append(opts, o.key+"="+fdPath(fd))
 	}
 	if h.Rooted {
-		// Each of these would keep what a file is, or where it came from, in
-		// the upper folder as a reference to the lower one.
-		for _, o := range []string{"redirect_dir", "metacopy", "index"} {
-			if _, err := os.Stat("/sys/module/overlay/parameters/" + o); err == nil {
-				opts = append(opts, o+"=off")
+		// The first two would keep what a file is, or where it came from, in
+		// the upper folder as a reference to the lower one. With the third, a
+		// lower file of several names stays one file when it is written to.
+		for _, o := range []string{"redirect_dir=off", "metacopy=off", "index=on"} {
+			name, _, _ := strings.Cut(o, "=")
+			if _, err := os.Stat("/sys/module/overlay/parameters/" + name); err == nil {
+				opts = append(opts, o)
 			}
 		}
 	} else {
 		opts = append(opts, "userxattr") // implies the first two
 	}
-	if err := unix.Mount("overlay", at, "overlay", 0, strings.Join(opts, ",")); err != nil {
+	// With an index the kernel wants the upper folder for itself, and the mount
+	// of the helper before may take a moment to go.
+	var err error
+	for start := time.Now(); time.Since(start) < busyLimit; time.Sleep(time.Millisecond) {
+		if err = unix.Mount("overlay", at, "overlay", 0, strings.Join(opts, ",")); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("mount an overlay of %s: %w", lower, err)
 	}
 	return nil
 }
+
+const busyLimit = 5 * time.Second
 
 func bindReadOnly(from, at string) error {
 	if err := unix.Mount(from, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {

@@ -19,6 +19,10 @@ type overlay struct {
 	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
 
 	warned sync.Map // texts that were told
+
+	grouping    sync.Mutex // guards what follows
+	grouped     bool
+	lowerGroups []group
 }
 
 // NewOverlay returns a sandbox whose views are overlays: a command sees the

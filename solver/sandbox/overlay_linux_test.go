@@ -71,10 +71,10 @@ func TestWhatARunChanged(t *testing.T) {
 		{name: "rename a tree over a tree", scripts: []string{`rm -r e; mv d e; mkdir d; echo q >d/q`}, want: `
 			dir w 0755
 			dir w/d 0755
-			opaque w/d
 			file w/d/q 0644 2
-			dir w/e 0755
-			opaque w/e
+			delete w/d/s
+			delete w/d/x
+			delete w/d/y
 			dir w/e/s 0755
 			file w/e/s/z 0644 2
 			file w/e/x 0644 2
@@ -82,8 +82,9 @@ func TestWhatARunChanged(t *testing.T) {
 		{name: "delete and recreate a folder in one step", scripts: []string{`rm -r d; mkdir d; echo x >d/x`}, want: `
 			dir w 0755
 			dir w/d 0755
-			opaque w/d
-			file w/d/x 0644 2`},
+			delete w/d/s
+			file w/d/x 0644 2
+			delete w/d/y`},
 		{name: "delete in one, recreate in the next", scripts: []string{`rm -r d`, `mkdir d; echo x >d/x`}, want: `
 			dir w 0755
 			dir w/d 0755
@@ -122,8 +123,34 @@ func TestWhatARunChanged(t *testing.T) {
 			link w/n2 -> w/n1`},
 		{name: "a broken link group", scripts: []string{`echo 1 >n1; ln n1 n2`, `cp n2 t; mv t n2`}, want: `
 			dir w 0755
-			file w/n1 0644 2
 			file w/n2 0644 2`},
+		{name: "a link group of the root loses a name", scripts: []string{`rm h1`}, want: `
+			dir w 0755
+			delete w/h1`},
+		{name: "a link group of the root gets a name", scripts: []string{`ln h2 h3`}, want: `
+			dir w 0755
+			file w/h1 0644 7
+			link w/h2 -> w/h1
+			link w/h3 -> w/h1`},
+		{name: "a write through one name of a link group of the root", scripts: []string{`echo x >>h2; test "$(cat h1)" = "$(cat h2)"`}, want: `
+			file w/h1 0644 9
+			link w/h2 -> w/h1`},
+		{name: "the same in two steps", scripts: []string{`rm h2; ln h1 k`, `echo x >>k; test "$(cat h1)" = "$(cat k)"`}, want: `
+			file w/h1 0644 9
+			link w/k -> w/h1`},
+		{name: "a link group of the root is renamed", scripts: []string{`mv h1 z1; mv h2 z2`}, want: `
+			dir w 0755
+			delete w/h1
+			delete w/h2
+			file w/z1 0644 7
+			link w/z2 -> w/z1`},
+		{name: "a link group of the root is broken up", scripts: []string{`cp -p h1 t; mv t h1`}, want: `
+			dir w 0755
+			file w/h1 0644 7`},
+		{name: "equal files become one", scripts: []string{`echo 1 >n; cp -p n m`, `ln -f n m`}, want: `
+			dir w 0755
+			file w/m 0644 2
+			link w/n -> w/m`},
 		{name: "a link into what is left out tells nothing", scripts: []string{`ln f /tmp/fl`}, partly: true, rootOnly: true},
 		{name: "symlink to folder", scripts: []string{`rm ld; mkdir ld`}, want: `
 			dir w 0755

@@ -25,9 +25,11 @@ type view struct {
 	files files
 	plain []string // top-level folders that are not overlaid, see seed
 
-	at     *tree.Reading // of the upper folder as the last Apply or Run left it
-	spool  *os.File      // of the last Capture
-	broken error         // set once the upper folder is not what at says
+	at    *tree.Reading // of the upper folder as the last Apply or Run left it
+	spool *os.File      // of the last Capture
+
+	indexed map[string]bool // entries of the overlay's index that are dealt with
+	broken  error           // set once the upper folder is not what at says
 }
 
 func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
@@ -73,7 +75,7 @@ func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 
 // refresh makes the upper folder as it is now the start of the next change.
 func (v *view) refresh(ctx context.Context) error {
-	r, err := v.files.read(ctx, v.upper())
+	r, err := v.files.read(ctx, v.upper(), v.at)
 	if err == nil {
 		v.at = r
 	}
@@ -142,7 +144,10 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 	if err != nil {
 		return nil, ended(err, out)
 	}
-	after, err := v.files.read(ctx, v.upper())
+	if err := v.completeGroups(ctx); err != nil {
+		return nil, err
+	}
+	after, err := v.files.read(ctx, v.upper(), v.at)
 	if err != nil {
 		return nil, err
 	}
