@@ -224,7 +224,7 @@ func (b *builder) openSandbox() error {
 	if b.r.Dest != "" {
 		over = b.r.target()
 	}
-	b.sb, err = sandbox.NewOverlay(sandbox.OverlayOptions{
+	b.sb, err = sandbox.NewOverlay(sandbox.Options{
 		Root: b.r.base(), Over: over, Work: work,
 		Hide: []string{b.root.StateDir(), b.r.Cache},
 		Warn: func(text string) { b.r.warnOnce("in the sandbox %s", text) },

@@ -53,7 +53,7 @@ func Open(dir string, opt Options) (*Root, error) {
 // stateDir decides where the state of dir is: in the root, or, for a / that may
 // not be written, in the user's home.
 func stateDir(dir string) (string, error) {
-	inRoot, err := inside(dir, "var/lib/clayer")
+	inRoot, err := Inside(dir, "var/lib/clayer")
 	if err != nil {
 		return "", fmt.Errorf("where to keep state? %w", err)
 	}
@@ -71,10 +71,10 @@ func stateDir(dir string) (string, error) {
 	return filepath.Join(base, "clayer"), nil
 }
 
-// inside returns where a path of a root is, following links as a process
+// Inside returns where a path of a root is, following links as a process
 // chrooted to dir does: the state of a root with an absolute link at /var is in
 // that root, not in the machine's /var.
-func inside(dir, p string) (string, error) {
+func Inside(dir, p string) (string, error) {
 	at := "/"
 	links := 0
 	for rest := p; rest != ""; {

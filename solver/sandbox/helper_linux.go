@@ -36,7 +36,11 @@ func helperMain() {
 		for {
 			var s signal
 			if control.Decode(&s) != nil {
-				unix.Exit(128 + int(syscall.SIGKILL))
+				if !j.InPlace {
+					unix.Exit(128 + int(syscall.SIGKILL))
+				}
+				h.hangUp()
+				return
 			}
 			h.terminate()
 		}
@@ -59,9 +63,14 @@ type helper struct {
 	staged   bool // the tmpfs for staged files is mounted
 	warnings []string
 
-	mu   sync.Mutex
-	pid  int  // of the command while it runs
-	term bool // asked to end before it ran
+	proc *os.File // /proc as it was before the helper went into its root; in place alone
+
+	secrets []*os.File
+
+	mu      sync.Mutex
+	pid     int  // of the command while it runs
+	session int  // of the command, also after it
+	term    bool // asked to end before it ran
 }
 
 func (h *helper) warn(format string, args ...any) {
@@ -74,6 +83,9 @@ func (h *helper) do(res *result) error {
 	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	if h.InPlace {
+		return h.inPlace(res, stdin)
 	}
 	if err := h.mountRoot(); err != nil {
 		return err

@@ -19,12 +19,13 @@ const (
 // A job is all that a helper is told. It goes through a pipe: what stands in
 // argv or environment of a process can be read by others.
 type job struct {
-	Task   task
-	Rooted bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
-	Root   string   // the lower folder
-	View   string   // the folder of the view
-	Hide   []string // absolute paths in the root that are shown as empty
-	Plain  []string // top-level folders that are not overlaid, see seed
+	Task    task
+	InPlace bool     // on Root itself, in no namespaces; View is then a folder for scratch
+	Rooted  bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Root    string   // the lower folder
+	View    string   // the folder of the view
+	Hide    []string // absolute paths in the root that are shown as empty
+	Plain   []string // top-level folders that are not overlaid, see seed
 
 	Argv   []string
 	Script []byte

@@ -15,7 +15,7 @@ import (
 
 // overlay makes views of a root by overlayfs.
 type overlay struct {
-	OverlayOptions
+	Options
 	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
 
 	warned sync.Map // texts that were told
@@ -34,7 +34,7 @@ type overlay struct {
 //
 // Whether the machine allows it is found out by doing it, which takes some
 // milliseconds. If not, the error wraps ErrUnavailable and says why.
-func NewOverlay(opt OverlayOptions) (Sandbox, error) {
+func NewOverlay(opt Options) (Sandbox, error) {
 	for _, p := range []*string{&opt.Root, &opt.Work, &opt.Over} {
 		if *p == "" && p == &opt.Over {
 			continue
@@ -57,7 +57,7 @@ func NewOverlay(opt OverlayOptions) (Sandbox, error) {
 		if rooted && os.Geteuid() != 0 {
 			continue
 		}
-		s := &overlay{OverlayOptions: opt, rooted: rooted}
+		s := &overlay{Options: opt, rooted: rooted}
 		err := s.probe()
 		if err == nil {
 			return s, nil
@@ -73,7 +73,7 @@ func NewOverlay(opt OverlayOptions) (Sandbox, error) {
 }
 
 // cleanHide makes Hide a list of clean paths in the root.
-func (opt *OverlayOptions) cleanHide() error {
+func (opt *Options) cleanHide() error {
 	// A RUN that saw the uppers could change them below the kernel's feet.
 	given := append(slices.Clone(opt.Hide), opt.Work)
 	opt.Hide = nil
@@ -97,6 +97,13 @@ func (opt *OverlayOptions) cleanHide() error {
 
 func (s *overlay) Name() string   { return "overlay" }
 func (s *overlay) Isolates() bool { return true }
+
+func (s *overlay) How() string {
+	if s.rooted {
+		return "as root"
+	}
+	return "in a user namespace"
+}
 
 // probe makes a view, mounts all that a command would see, and takes it away.
 func (s *overlay) probe() (err error) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -122,10 +121,8 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range c.Mounts {
-		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
-			return nil, fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
-		}
+	if err := checkMounts(c.Mounts); err != nil {
+		return nil, err
 	}
 	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
 		return nil, err
@@ -134,11 +131,7 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 
 	out := &tail{out: c.Output}
 	j := job{Task: taskRun, Argv: c.Argv, Script: c.Script, Env: c.Env, Dir: c.Dir, Mounts: c.Mounts}
-	var limit context.CancelFunc = func() {}
-	run := ctx
-	if c.Timeout > 0 {
-		run, limit = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})
-	}
+	run, limit := withTimeout(ctx, c.Timeout)
 	err = v.help(run, j, nil, out, nil)
 	limit()
 	if err != nil {
@@ -153,7 +146,7 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 	}
 	u := tree.Upper{
 		Before: v.at, After: after, Lower: v.s.Root, Ownerless: !v.s.rooted,
-		Open: v.open, Keep: matcher, Hide: hides(v.hidden(c.Mounts)),
+		Open: v.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), v.s.Hide...)),
 	}
 	if !v.s.rooted {
 		u.Merged = v.merges
@@ -168,13 +161,30 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 
 func (v *view) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
 
-// hidden lists what is no part of a change: clayer's own, and what the mounts cover.
-func (v *view) hidden(mounts []Mount) []string {
-	l := slices.Clone(v.s.Hide)
+func checkMounts(mounts []Mount) error {
+	for _, m := range mounts {
+		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
+			return fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
+		}
+	}
+	return nil
+}
+
+// targets lists what mounts cover, which is no part of a change.
+func targets(mounts []Mount) []string {
+	var l []string
 	for _, m := range mounts {
 		l = append(l, m.Target)
 	}
 	return l
+}
+
+// withTimeout bounds a command; 0 means not.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, &timeout{d})
 }
 
 // timeout is the cause of a context that ended because of Command.Timeout.
