@@ -119,7 +119,7 @@ func (h *helper) mountProc(old int) error {
 	if err == nil {
 		return nil
 	}
-	if merr := unix.MoveMount(old, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); merr != nil {
+	if merr := moveTree(old, "/proc"); merr != nil {
 		return fmt.Errorf("mount /proc: %w", errors.Join(err, merr))
 	}
 	return nil
@@ -152,7 +152,7 @@ func (h *helper) attach(m attachment) error {
 		if err := unix.Mount(m.fs, m.target, m.fs, unix.MS_NOSUID|unix.MS_NODEV, m.data); err != nil {
 			return err
 		}
-	} else if err := unix.MoveMount(m.tree, "", unix.AT_FDCWD, m.target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
+	} else if err := moveTree(m.tree, m.target); err != nil {
 		return err
 	}
 	h.stubs.mounted = append(h.stubs.mounted, m.target)

@@ -25,7 +25,7 @@ func (h *helper) merged() string { return filepath.Join(h.View, rootDir) }
 // mountRoot mounts the merged tree. Nothing of it is seen outside of the
 // helper's mount namespace.
 func (h *helper) mountRoot() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := makePrivate(h.View); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if h.Rooted {
@@ -67,6 +67,39 @@ func (h *helper) mountRoot() error {
 		}
 	}
 	return nil
+}
+
+// makePrivate keeps what is mounted from now on in this mount namespace. In a
+// chroot the root is no mount of its own; then it is done from the root of the
+// namespace, and the way back is through the descriptor. below is any folder.
+func makePrivate(below string) error {
+	private := func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+	err := private()
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	// A root below the current folder does not stop "..".
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	if err := unix.Chroot(below); err != nil {
+		return err
+	}
+	for range 1000 {
+		if err := unix.Chdir(".."); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	err = private()
+	return errors.Join(err, unix.Fchdir(root), unix.Chroot("."))
 }
 
 // overlay mounts one overlay. The folders go in as descriptors: paths would

@@ -16,7 +16,8 @@ import (
 // overlay makes views of a root by overlayfs.
 type overlay struct {
 	Options
-	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	rooted    bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	elsewhere bool // Work is not the one that was given
 
 	warned sync.Map // texts that were told
 
@@ -52,13 +53,12 @@ func NewOverlay(opt Options) (Sandbox, error) {
 	if err := opt.cleanHide(); err != nil {
 		return nil, fmt.Errorf("overlay sandbox: %w", err)
 	}
-	var errs []error
+	why := &reason{}
 	for _, rooted := range []bool{true, false} {
 		if rooted && os.Geteuid() != 0 {
 			continue
 		}
-		s := &overlay{Options: opt, rooted: rooted}
-		err := s.probe()
+		s, err := newOverlayAs(rooted, opt)
 		if err == nil {
 			return s, nil
 		}
@@ -67,9 +67,30 @@ func NewOverlay(opt Options) (Sandbox, error) {
 		} else {
 			err = fmt.Errorf("in a user namespace: %w", err)
 		}
-		errs = append(errs, err)
+		why.errs = append(why.errs, err)
 	}
-	return nil, fmt.Errorf("overlay %w: %w; --sandbox=inplace needs none of this", ErrUnavailable, errors.Join(errs...))
+	return nil, fmt.Errorf("overlay %w: %w", ErrUnavailable, why)
+}
+
+// newOverlayAs probes one way, with views in Work, or, where that lies on a
+// file system that can't hold the upper folder of an overlay, in one that can.
+func newOverlayAs(rooted bool, opt Options) (*overlay, error) {
+	s := &overlay{Options: opt, rooted: rooted}
+	err := s.probe()
+	if !errors.Is(err, errUpper) {
+		return s, err
+	}
+	for _, dir := range uppers(opt.Work) {
+		elsewhere := opt
+		elsewhere.Work = dir
+		elsewhere.Hide = append(slices.Clone(opt.Hide), dir)
+		s := &overlay{Options: elsewhere, rooted: rooted, elsewhere: true}
+		if s.probe() == nil {
+			return s, nil
+		}
+		_ = os.Remove(dir)
+	}
+	return nil, fmt.Errorf("%w, and there is no other place with %d MiB free", err, minUpper>>20)
 }
 
 // cleanHide makes Hide a list of clean paths in the root.
@@ -120,7 +141,7 @@ func (s *overlay) probe() (err error) {
 	}
 	upper := v.upper()
 	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
-		return fmt.Errorf("set an xattr in %s: %w", s.Work, err)
+		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errUpper)
 	}
 	if err := unix.Removexattr(upper, mark); err != nil {
 		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
@@ -128,13 +149,19 @@ func (s *overlay) probe() (err error) {
 	if err := v.help(ctx, job{Task: taskProbe}, nil, nil, nil); err != nil {
 		var st unix.Statfs_t
 		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-			return fmt.Errorf("%w: %s lies on an overlay itself, as a container's root does; a volume or a tmpfs would do", err, s.Work)
+			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errUpper)
+		}
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s %w, perhaps: %w", s.Work, errUpper, err)
 		}
 		return err
 	}
 	s.sweep(v.files)
 	return nil
 }
+
+// errUpper says that a folder lies where no upper folder of an overlay can be.
+var errUpper = errors.New("can't hold the changes of an overlay")
 
 // warn tells what a view cannot show, once.
 func (s *overlay) warn(texts []string) {

@@ -36,6 +36,11 @@ func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
 // view makes the folders of a view.
 func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 	// A name that sweep passes over, until the lock is held.
+	if s.elsewhere {
+		if err := os.MkdirAll(s.Work, 0o700); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := os.MkdirTemp(s.Work, "new-view-*")
 	if err != nil {
 		return nil, err
@@ -270,6 +275,9 @@ func (v *view) Close() error {
 	}
 	if v.lock != nil {
 		v.lock.Close()
+	}
+	if v.s.elsewhere {
+		_ = os.Remove(v.s.Work) // the last one
 	}
 	v.dir, v.at = "", nil
 	if err != nil {
