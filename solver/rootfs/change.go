@@ -63,6 +63,9 @@ func (r *Root) logPath(tx int) string {
 	return filepath.Join(r.state, "log", fmt.Sprintf("%06d", tx))
 }
 
+// rolledBack is what the log of a transaction becomes that was taken back.
+func (r *Root) rolledBack() string { return filepath.Join(r.state, "log", "rolled-back") }
+
 func (r *Root) originalsPath(seq int) string {
 	return filepath.Join(r.state, "originals", fmt.Sprintf("%06d", seq))
 }

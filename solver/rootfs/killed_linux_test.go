@@ -162,8 +162,8 @@ func TestLockAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Unlock()
-	if !l.Recovered {
-		t.Error("nothing was recovered")
+	if l.Recovered != TakenBack {
+		t.Errorf("recovered: %q", l.Recovered)
 	}
 	treetest.Diff(t, before, treetest.Describe(t, dir, skip))
 	if s, err := r.State(); err != nil || !s.Pristine() {

@@ -29,9 +29,19 @@ type Lock struct {
 	state *State       // as committed
 	tx    *transaction // nil: none is open
 
-	// Recovered tells whether what was cut off before was found, and taken back.
-	Recovered bool
+	// Recovered tells what became of what was cut off before.
+	Recovered Recovery
 }
+
+// Recovery tells what Lock found of a command that was cut off, and made of it.
+type Recovery string
+
+// What becomes of what was cut off.
+const (
+	NothingCutOff Recovery = ""
+	TakenBack     Recovery = "taken back" // the root is what it was before that command
+	Finished      Recovery = "finished"   // the root is what that command made it
+)
 
 // State returns what is applied, as committed last. It is not to be changed.
 func (l *Lock) State() *State { return l.state }
@@ -103,14 +113,23 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 
 // recover takes back what was cut off, and finishes what was committed.
 func (l *Lock) recover() error {
-	if tx := l.root.unfinished(l.state); tx > 0 {
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	switch tx := l.root.unfinished(l.state); {
+	case tx > 0:
 		if err := l.root.rollback(tx); err != nil {
-			return fmt.Errorf("after a solve that was cut off: %w", err)
+			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
-		l.Recovered = true
+		l.Recovered = TakenBack
+	case there(l.root.rolledBack()):
+		l.Recovered = TakenBack
+	case there(filepath.Join(l.root.state, "stage")), there(filepath.Join(l.root.state, "trash")):
+		l.Recovered = Finished
 	}
 	if err := l.root.cleanup(l.state); err != nil {
-		return fmt.Errorf("after a solve that was cut off: %w", err)
+		return fmt.Errorf("after a command that was cut off: %w", err)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (r *Root) unfinished(s *State) int {
 func (r *Root) rollback(tx int) error {
 	a, err := newApplier(r.dir, hasOpenat2())
 	if errors.Is(err, unix.ENOENT) {
-		return removePath(r.logPath(tx)) // not even the root was made
+		return r.takenBack(tx) // not even the root was made
 	}
 	if err != nil {
 		return err
@@ -72,7 +72,14 @@ func (r *Root) rollback(tx int) error {
 	if err := syncfs(b.state); err != nil { // before the log, which tells what to do
 		return err
 	}
-	return removePath(r.logPath(tx))
+	return r.takenBack(tx)
+}
+
+// takenBack says that nothing of a transaction is in the root any more: from
+// here on its log must not be followed again, since cleanup removes that by which
+// it tells what was done.
+func (r *Root) takenBack(tx int) error {
+	return renamePath(r.logPath(tx), r.rolledBack())
 }
 
 type rollback struct {

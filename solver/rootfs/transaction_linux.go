@@ -259,13 +259,9 @@ func (r *Root) cleanup(s *State) error {
 		logs[filepath.Base(r.logPath(ev.Tx))] = true
 		originals[filepath.Base(r.originalsPath(ev.Seq))] = true
 	}
-	var errs []error
-	for dir, needed := range map[string]map[string]bool{"log": logs, "originals": originals, "stage": nil, "trash": nil} {
+	errs := []error{removeTree(filepath.Join(r.state, "stage")), removeTree(filepath.Join(r.state, "trash"))}
+	sweep := func(dir string, needed map[string]bool) {
 		dir = filepath.Join(r.state, dir)
-		if needed == nil {
-			errs = append(errs, removeTree(dir))
-			continue
-		}
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
@@ -276,6 +272,8 @@ func (r *Root) cleanup(s *State) error {
 			}
 		}
 	}
+	sweep("originals", originals)
+	sweep("log", logs) // last: it has what says that the root was taken back
 	return errors.Join(errs...)
 }
 
