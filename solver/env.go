@@ -143,8 +143,9 @@ func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) 
 
 // A RootStatus is what is known of a root.
 type RootStatus struct {
-	Root  string        `json:"root"`
-	State *rootfs.State `json:"state"`
+	Root   string        `json:"root"`
+	State  *rootfs.State `json:"state"`
+	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 }
 
 // Status reads what is applied to the request's root. It never waits.
@@ -157,5 +158,9 @@ func Status(r *Request) (*RootStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	return &RootStatus{Root: root.Dir(), State: state}, nil
+	cut, err := root.CutOff()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return &RootStatus{Root: root.Dir(), State: state, CutOff: cut}, nil
 }

@@ -83,6 +83,8 @@ var (
 	ErrStore = errors.New("a store failed")
 	// ErrRoot says that the root could not be changed, or not wholly.
 	ErrRoot = errors.New("the root could not be changed")
+	// ErrUnread says that the root could not be looked at.
+	ErrUnread = errors.New("the root could not be read")
 )
 
 // A BuildError says which step failed.

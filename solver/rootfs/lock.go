@@ -134,6 +134,22 @@ func (l *Lock) recover() error {
 	return nil
 }
 
+// unfinished returns the number of a transaction that was begun and not
+// committed, and 0 for none.
+func (r *Root) unfinished(s *State) int {
+	if _, err := os.Lstat(r.logPath(s.Tx + 1)); err != nil {
+		return 0
+	}
+	return s.Tx + 1
+}
+
+// CutOff reports whether a command that changed the root has not come to its end:
+// it is at work, or was cut off. It never waits.
+func (r *Root) CutOff() (bool, error) {
+	s, err := r.State()
+	return err == nil && r.unfinished(s) > 0, err
+}
+
 // makeHome makes the state folder, and returns those above it that it made,
 // relative to the root and the uppermost first. The folder that was there keeps
 // its time: to keep a record leaves no trace in what it is about.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -29,15 +28,6 @@ func (l *Lock) Rollback() error {
 		return fmt.Errorf("%s is left half-changed; the next command goes on to take it back: %w", l.root.dir, err)
 	}
 	return l.root.cleanup(l.state)
-}
-
-// unfinished returns the number of a transaction that was begun and not
-// committed, and 0 for none.
-func (r *Root) unfinished(s *State) int {
-	if _, err := os.Lstat(r.logPath(s.Tx + 1)); err != nil {
-		return 0
-	}
-	return s.Tx + 1
 }
 
 // rollback takes back the changes of a transaction that was not committed, from
