@@ -113,7 +113,7 @@ func (sv *survey) upToDate() bool {
 			}
 		}
 	}
-	return sv.state.Platform != "" && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l rootfs.Layer, k rootfs.LayerKeys) bool {
+	return sv.state.Platform != "" && !sv.state.Retry() && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l rootfs.Layer, k rootfs.LayerKeys) bool {
 		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a rootfs.Applied, k key.Key) bool { return a.Key == k })
 	})
 }
@@ -213,7 +213,7 @@ func (b *builder) undo(ctx context.Context, lock *rootfs.Lock, incomplete *[]err
 		}
 		stay++
 	}
-	if len(lock.State().Log) == stay {
+	if len(lock.State().Log) == stay && !lock.State().Retry() {
 		return nil
 	}
 	undone, err := lock.Undo(ctx, stay, b.r.Force)

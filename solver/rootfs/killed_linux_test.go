@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,6 +50,14 @@ func helper(does, dir string) error {
 		io.Copy(io.Discard, os.Stdin)
 	}
 	switch does {
+	case "edit":
+		n, err := strconv.Atoi(os.Getenv(helperKill))
+		if err != nil {
+			return err
+		}
+		killAt(n)
+		_, err = operations[1].do(l)
+		return errors.Join(errors.New("not killed"), err)
 	case "lock":
 		wait()
 	case "apply": // stops within a file, after much else was done

@@ -32,6 +32,8 @@ type logWriter struct {
 	buf bytes.Buffer
 	enc *json.Encoder
 	end int64 // bytes so far, those in buf included
+
+	synced int64 // bytes that outlive a loss of power
 }
 
 func createLog(path string) (*logWriter, error) {
@@ -73,7 +75,11 @@ func (w *logWriter) sync() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return syncFile(w.f)
+	if err := syncFile(w.f); err != nil {
+		return err
+	}
+	w.synced = w.end
+	return nil
 }
 
 // lineOf returns the JSON of a line, and false for one that is damaged.

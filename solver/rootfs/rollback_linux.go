@@ -171,13 +171,11 @@ func (b *rollback) back(p, in, out string) error {
 	case came:
 		if in == inMade {
 			err = unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
-		} else if strings.HasPrefix(in, "originals/") {
-			err = b.giveBack(at, place{b.state, in}, kept != nil && !isDir(kept) && !isDir(here))
-		} else if kept == nil || isDir(kept) {
-			err = unlinkat(at.fd, at.name, 0)
+		} else {
+			err = b.giveBack(at, b.waiting(f, in), kept != nil && !isDir(kept) && !isDir(here))
 		}
 		if err != nil {
-			return missingIsFine(err)
+			return err
 		}
 	}
 	if kept == nil {
@@ -194,16 +192,21 @@ func (b *rollback) cameIn(f *folder, in string, here *unix.Stat_t) (bool, error)
 	case in == inMade:
 		return isDir(here), nil
 	}
-	waiting := place{b.state, in}
-	if name, ok := strings.CutPrefix(in, inBeside); ok {
-		waiting = place{f.fd, name}
-	}
-	st, err := b.stat(waiting, true)
+	st, err := b.stat(b.waiting(f, in), true)
 	return err == nil && st == nil, err
 }
 
-// giveBack moves an original to where originals are: by a second link where
-// something takes its name at once.
+// waiting is where what came in was before.
+func (b *rollback) waiting(f *folder, in string) place {
+	if name, ok := strings.CutPrefix(in, inBeside); ok {
+		return place{f.fd, name}
+	}
+	return place{b.state, in}
+}
+
+// giveBack moves what came in to where it was, also what is needed no more: its
+// place tells, should this be cut off too, that it has been taken back. By a
+// second link, where something takes its name at once.
 func (b *rollback) giveBack(at, to place, replaced bool) error {
 	if replaced {
 		err := linkat(at.fd, at.name, to.fd, to.name)

@@ -51,8 +51,8 @@ func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
 		denied := a.res.Unprivileged
 		name := strconv.Itoa(s.n)
 		s.made, s.err = a.make(ctx, a.stageDir, name, e)
-		if s.err != nil && isHard(s.err) {
-			return s.err
+		if s.err != nil && (isHard(s.err) || errors.Is(s.err, unix.EROFS)) {
+			return hard{s.err} // of clayer's own folder, not of the entry
 		}
 		s.now = metaOf(e)
 		if s.made && s.err == nil {

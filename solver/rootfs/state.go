@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,7 @@ const stateVersion = 2
 type State struct {
 	Version  int     `json:"version"`
 	Tx       int     `json:"tx"`                 // the number of the last transaction that was committed
+	Seq      int     `json:"seq"`                // the number of the last apply
 	Platform string  `json:"platform,omitempty"` // what the root was before clayer changed it first
 	Layers   []Layer `json:"layers,omitempty"`   // in composition order
 	Env      []Var   `json:"env,omitempty"`      // of the composition; values may refer to the session
@@ -30,7 +32,7 @@ type State struct {
 	Log []Event `json:"log,omitempty"`
 
 	// Kept are applies that were undone but for some files, which the user had
-	// changed: their changes are these files alone.
+	// changed or which could not be: their changes are these files alone.
 	Kept []Event `json:"kept,omitempty"`
 
 	// Made are the folders above the state folder that were made for it,
@@ -83,6 +85,7 @@ type Event struct {
 	Again      []int     `json:"again,omitempty"`      // numbers of the changes that have a second line, which counts
 	Incomplete bool      `json:"incomplete,omitempty"` // some entries could not be made: it is tried again
 	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
+	Retry      bool      `json:"retry,omitempty"`      // of Kept: some changes could not be undone, and are tried again
 	Done       time.Time `json:"done"`                 // by the file system's clock: what has a later ctime was changed since
 }
 
@@ -111,16 +114,17 @@ func (r *Root) State() (*State, error) {
 // Pristine reports whether nothing of clayer's is in the root.
 func (s *State) Pristine() bool { return len(s.Log) == 0 && len(s.Kept) == 0 && len(s.Layers) == 0 }
 
-// nextSeq returns the next number of an apply. None comes twice while anything
-// of the first is there.
+// Retry reports whether there are changes that an undo could not take back, and
+// should try again.
+func (s *State) Retry() bool {
+	return slices.ContainsFunc(s.Kept, func(ev Event) bool { return ev.Retry })
+}
+
+// nextSeq returns the next number of an apply. None comes twice: while a
+// transaction can be taken back, the originals of what it undid keep their place.
 func (s *State) nextSeq() int {
-	next := 1
-	for _, list := range [][]Event{s.Log, s.Kept} {
-		for _, ev := range list {
-			next = max(next, ev.Seq+1)
-		}
-	}
-	return next
+	s.Seq++
+	return s.Seq
 }
 
 // saveState replaces state.json: a reader, and the next command after a kill,

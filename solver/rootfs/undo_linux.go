@@ -17,14 +17,18 @@ import (
 
 // Undo takes back all applies but the first keep of the log, the last one first,
 // in the transaction that the first Undo or Apply begins. What the user changed
-// since stays, and is told; with force it is taken too, also what an earlier
-// undo left. After an error of the transaction nothing but Rollback is possible.
+// since stays, and is told; with force it is taken too. What an earlier undo
+// left is tried again: what could not be undone then always, and what the user
+// had changed when nothing is to be kept. After an error of the transaction nothing
+// but Rollback is possible.
 func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
 	res := &Undone{}
 	t, err := l.begin()
 	if err != nil {
 		return nil, err
 	}
+	left := t.next.Kept[:len(t.next.Kept):len(t.next.Kept)]
+	t.next.Kept = nil
 	for len(t.next.Log) > keep {
 		ev := t.next.Log[len(t.next.Log)-1]
 		t.next.Log = t.next.Log[:len(t.next.Log)-1]
@@ -33,14 +37,14 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 		}
 		res.Steps = append(res.Steps, ev.Key)
 	}
-	if force && keep == 0 {
-		left := t.next.Kept
-		t.next.Kept = nil
-		slices.SortFunc(left, func(x, y Event) int { return y.Seq - x.Seq })
-		for _, ev := range left {
-			if err := t.undo(ctx, ev, force, res); err != nil {
-				return res, fmt.Errorf("undo what was kept: %w", err)
-			}
+	slices.SortFunc(left, func(x, y Event) int { return y.Seq - x.Seq })
+	for _, ev := range left {
+		if keep > 0 && !ev.Retry {
+			t.next.Kept = append(t.next.Kept, ev)
+			continue
+		}
+		if err := t.undo(ctx, ev, force, res); err != nil {
+			return res, fmt.Errorf("undo what was left: %w", err)
 		}
 	}
 	return res, nil
@@ -56,6 +60,7 @@ type undoing struct {
 	chunk   []backward
 	paths   map[string]bool // of the chunk
 	left    []Change        // that stay, the last first
+	retry   bool            // not all of them because of the user
 }
 
 // backward is a change that is about to be undone.
@@ -100,7 +105,7 @@ func (u *undoing) keepLeft(ev Event) error {
 		return nil
 	}
 	t := u.t
-	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted}
+	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
 	for _, c := range slices.Backward(u.left) {
 		c.Left, c.Again = true, false
 		if err := t.log.add(&c); err != nil {
@@ -255,6 +260,7 @@ func (u *undoing) flush() error {
 		case err != nil:
 			u.res.Problems = append(u.res.Problems, Problem{string(b.Path), err})
 			u.left = append(u.left, b.Change)
+			u.retry = true
 		}
 	}
 	u.chunk = u.chunk[:0]
