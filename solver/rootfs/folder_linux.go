@@ -282,8 +282,9 @@ func (a *applier) setTimes() error {
 	var errs []error
 	for _, id := range ids {
 		t := a.times[id]
-		if err := a.setTime(id, t); err != nil && isHard(err) {
-			errs = append(errs, fmt.Errorf("time of %q: %w", t.path, err))
+		err := a.setTime(id, t)
+		if err != nil && (isHard(err) || a.t != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES)) {
+			errs = append(errs, hard{fmt.Errorf("time of %q: %w", t.path, err)})
 		}
 	}
 	return errors.Join(errs...)
