@@ -47,6 +47,7 @@ type Request struct {
 	Cache        string      // a folder for downloads and cache mounts, made when needed
 	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
+	Force        bool        // what the user changed since it was applied is undone too
 
 	// Emit is told what happens, one event at a time. It must not block for
 	// long. nil tells nobody.
@@ -82,6 +83,8 @@ var (
 	ErrStore = errors.New("a store failed")
 	// ErrRoot says that the root could not be changed, or not wholly.
 	ErrRoot = errors.New("the root could not be changed")
+	// ErrUnread says that the root could not be looked at.
+	ErrUnread = errors.New("the root could not be read")
 )
 
 // A BuildError says which step failed.

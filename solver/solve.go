@@ -20,9 +20,11 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran      int           `json:"ran"`      // steps that were run, fetched or copied
-	Restored int           `json:"restored"` // steps whose snapshot came from a store
-	Present  int           `json:"present"`  // steps that were in the root already
+	Ran      int           `json:"ran"`            // steps that were run, fetched or copied
+	Restored int           `json:"restored"`       // steps whose snapshot came from a store
+	Present  int           `json:"present"`        // steps that were in the root already
+	Undone   int           `json:"undone"`         // steps that fell away, or have to be applied anew
+	Kept     []rootfs.Kept `json:"kept,omitempty"` // files that stay as the user has them
 	Layers   []LayerResult `json:"layers"`
 	Took     time.Duration `json:"took"` // nanoseconds
 }
@@ -40,7 +42,7 @@ func (r *Result) String() string {
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}} {
+	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}, {r.Undone, "undone"}} {
 		if c.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
@@ -59,7 +61,7 @@ func (r *Result) String() string {
 // ErrRoot when the root could not be changed, wholly or in part, and ErrStore
 // when a store failed under RequireCache. The Result is nil if nothing was
 // applied.
-func Solve(ctx context.Context, r *Request) (*Result, error) {
+func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	start := time.Now()
 	root, err := r.open()
 	if err != nil {
@@ -76,7 +78,12 @@ func Solve(ctx context.Context, r *Request) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
-		defer lock.Unlock()
+		defer func() {
+			if uerr := lock.Unlock(); uerr != nil {
+				err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
+			}
+		}()
+		r.tellRecovered(lock)
 		// Another solve may have changed the root since. The sources are pinned
 		// already: nothing is requested twice.
 		if sv, err = r.survey(ctx, root); err != nil {
@@ -87,7 +94,7 @@ func Solve(ctx context.Context, r *Request) (*Result, error) {
 			return nil, err
 		}
 	}
-	res := sv.result()
+	res = sv.result()
 	res.Took = time.Since(start)
 	if r.RequireCache {
 		if err := r.storeErr(); err != nil {
@@ -106,11 +113,26 @@ func (sv *survey) upToDate() bool {
 			}
 		}
 	}
-	return sv.state.Platform != "" && sv.sameEnv() && slices.Equal(sv.state.Order, order(sv.plan.Graph, sv.plan.Keys))
+	return sv.state.Platform != "" && !sv.state.Retry() && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l rootfs.Layer, k rootfs.LayerKeys) bool {
+		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a rootfs.Applied, k key.Key) bool { return a.Key == k })
+	})
+}
+
+// layers returns the composition as the state records it.
+func (sv *survey) layers() []rootfs.LayerKeys {
+	var layers []rootfs.LayerKeys
+	for i, pl := range sv.plan.Layers {
+		l := rootfs.LayerKeys{Name: pl.Layer.Name, Env: stateEnv(sv.plan.Graph, i+1)}
+		for _, it := range pl.Items {
+			l.Steps = append(l.Steps, it.Key)
+		}
+		layers = append(layers, l)
+	}
+	return layers
 }
 
 func (sv *survey) result() *Result {
-	res := &Result{}
+	res := &Result{Undone: sv.undone, Kept: sv.kept}
 	for i := range sv.plan.Layers {
 		pl := &sv.plan.Layers[i]
 		t := pl.Totals()
@@ -151,65 +173,67 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 
 const defaultDownloads = 2 << 30
 
-// apply changes the root: all steps that are not present, in composition order.
+// apply makes the root what the plan wants, in one transaction: what is not at
+// the beginning of the composition any more is undone, the last first, and the
+// steps that are not present are applied, in composition order.
 func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
-	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
-	var stay []key.Key
-	for _, k := range order(b.sv.plan.Graph, b.sv.plan.Keys) {
-		if !b.sv.answers.Present[k] {
-			break
-		}
-		stay = append(stay, k)
-	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := lock.Begin(b.sv.platform, stay); err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
-	}
-	// What stays, but lost files to a step that fell away, is applied again.
-	again, err := lock.Overlapping(stay, b.fellAway(len(stay)))
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
-	}
+	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
 	var incomplete []error
-	var whole []key.Key
+	if err := b.undo(ctx, lock, &incomplete); err != nil {
+		return err
+	}
 	for i := range b.sv.plan.Layers {
 		pl := &b.sv.plan.Layers[i]
 		for j := range pl.Items {
-			it := &pl.Items[j]
-			if it.State == dag.Present {
-				if it.Step.ChangesRoot() && len(incomplete) == 0 {
-					whole = append(whole, it.Key)
+			if it := &pl.Items[j]; it.State != dag.Present {
+				if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
+					return err
 				}
-				if !again[it.Key] || !b.bringBack(ctx, it) {
-					continue
-				}
-			}
-			if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
-				return err
-			}
-			// What could not be applied wholly is tried again the next time.
-			if it.Step.ChangesRoot() && len(incomplete) == 0 {
-				whole = append(whole, it.Key)
 			}
 		}
 	}
-	layers := make(map[string][]key.Key)
-	for _, pl := range b.sv.plan.Layers {
-		keys := []key.Key{}
-		for _, it := range pl.Items {
-			keys = append(keys, it.Key)
-		}
-		layers[pl.Layer.Name] = keys
-	}
-	if err := lock.Commit(layers, whole, stateEnv(b.sv.plan.Graph)); err != nil {
+	if err := lock.Commit(b.sv.platform, b.sv.layers(), stateEnv(b.sv.plan.Graph, len(b.sv.plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	if len(incomplete) > 0 {
 		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(incomplete))
 	}
 	return nil
+}
+
+// undo takes back the applies behind those that stay.
+func (b *builder) undo(ctx context.Context, lock *rootfs.Lock, incomplete *[]error) error {
+	stay := 0
+	for _, k := range order(b.sv.plan.Graph, b.sv.plan.Keys) {
+		if !b.sv.answers.Present[k] {
+			break
+		}
+		stay++
+	}
+	if len(lock.State().Log) == stay && !lock.State().Retry() {
+		return nil
+	}
+	undone, err := lock.Undo(ctx, stay, b.r.Force)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	b.sv.undone = len(undone.Steps)
+	b.keep(undone.Kept...)
+	*incomplete = append(*incomplete, notUndone(undone)...)
+	return nil
+}
+
+// keep tells which files stay as the user has them, each once.
+func (b *builder) keep(kept ...rootfs.Kept) {
+	for _, k := range kept {
+		if !slices.ContainsFunc(b.sv.kept, func(x rootfs.Kept) bool { return x.Path == k.Path }) {
+			b.sv.kept = append(b.sv.kept, k)
+			b.r.warn("%s", KeptText(k))
+		}
+	}
 }
 
 // complete lists the layers that are whole in the stores, with all their steps.
@@ -251,26 +275,6 @@ func (b *builder) complete(ctx context.Context) {
 	}
 }
 
-// fellAway returns the steps that were applied behind the first n, which stay.
-func (b *builder) fellAway(n int) []key.Key {
-	return b.sv.state.Order[min(n, len(b.sv.state.Order)):]
-}
-
-// bringBack fetches the snapshot of a step that is present, to apply it again.
-func (b *builder) bringBack(ctx context.Context, it *dag.Item) bool {
-	if b.blobs[it.Step] != nil {
-		return true
-	}
-	d, ok := b.findOne(ctx, it)
-	file, err := b.fetchBlob(ctx, d, ok)
-	if err != nil {
-		b.r.warn("%s: a step that fell away changed the same files, and the snapshot of this one is in no store: they stay as that step had them", it.Step.Pos())
-		return false
-	}
-	b.setBlob(it.Step, &blob{desc: d, file: file})
-	return true
-}
-
 func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item, incomplete *[]error) error {
 	s := it.Step
 	applied := rootfs.Applied{
@@ -285,6 +289,9 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 		changes = snapshot.Read(bl.reader())
 	}
 	res, err := lock.Apply(ctx, applied, changes)
+	for _, p := range res.Kept {
+		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
+	}
 	for _, p := range res.Problems {
 		*incomplete = append(*incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
 	}

@@ -106,6 +106,7 @@ type solveFlags struct {
 	jobs                        int
 	hermetic, requireCache      bool
 	noCache, noWait, quiet, yes bool
+	force                       bool
 	json, dryRun                bool
 }
 
@@ -126,10 +127,38 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "don't put what is built into a store")
 	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
+	fl.BoolVar(&f.force, "force", false, "undo what fell away also where it was changed since")
 	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once while another solve of this root is at work")
 	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
 	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+}
+
+// registerRoot is register for commands that want a root and nothing else.
+func (f *solveFlags) registerRoot(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.root, "root", "", "the root file system, in place of /")
+	fl.StringVar(&f.dest, "dest", "", "the folder that changes went to")
+	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
+	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+}
+
+// rootRequest makes the request of a command that wants a root and nothing else.
+func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
+	progress := f.progress
+	if f.quiet {
+		progress = "quiet"
+	}
+	emit, err := ui.New(progress, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	root, dest, err := roots(f.root, f.dest)
+	if err != nil {
+		return nil, err
+	}
+	return &solver.Request{Root: root, Dest: dest, NoWait: f.noWait, Force: f.force, Emit: emit}, nil
 }
 
 func (f *solveFlags) registerFiles(c *cobra.Command) {
@@ -170,7 +199,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		BaseID: f.baseID, Salts: f.salts,
 		Environ: os.Environ(), Hermetic: f.hermetic,
 		Timeout: f.timeout, Jobs: f.jobs,
-		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait,
+		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Emit: emit,
 	}
 	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {
