@@ -29,7 +29,12 @@ func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.desc
 // chain, into one to run; the plan is then made anew, and more may be needed.
 func (b *builder) restore(ctx context.Context) error {
 	for {
-		b.planViews()
+		if err := b.openSandbox(); err != nil {
+			return err
+		}
+		if !b.direct() {
+			b.planViews()
+		}
 		lost, err := b.restoreAll(ctx, b.needed())
 		if err != nil || len(lost) == 0 {
 			return err

@@ -152,7 +152,12 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	if err := b.restore(ctx); err != nil {
 		return err
 	}
-	err := b.build(ctx)
+	build, apply := b.build, b.apply
+	if b.direct() {
+		build = func(ctx context.Context) error { return b.buildDirect(ctx, lock) }
+		apply = b.commit
+	}
+	err := build(ctx)
 	b.wait() // what is finished is kept, whatever became of the rest
 	var failed *BuildError
 	if errors.As(err, &failed) {
@@ -161,7 +166,7 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	if err != nil {
 		return err
 	}
-	if err := b.apply(ctx, lock); err != nil {
+	if err := apply(ctx, lock); err != nil {
 		return err
 	}
 	b.complete(ctx)
@@ -181,31 +186,35 @@ func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 		return err
 	}
 	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
-	var incomplete []error
-	if err := b.undo(ctx, lock, &incomplete); err != nil {
+	if err := b.undo(ctx, lock); err != nil {
 		return err
 	}
 	for i := range b.sv.plan.Layers {
 		pl := &b.sv.plan.Layers[i]
 		for j := range pl.Items {
 			if it := &pl.Items[j]; it.State != dag.Present {
-				if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
+				if err := b.applyStep(ctx, lock, it); err != nil {
 					return err
 				}
 			}
 		}
 	}
+	return b.commit(ctx, lock)
+}
+
+// commit makes lasting what was applied.
+func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
 	if err := lock.Commit(b.sv.platform, b.sv.layers(), stateEnv(b.sv.plan.Graph, len(b.sv.plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	if len(incomplete) > 0 {
-		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(incomplete))
+	if len(b.incomplete) > 0 {
+		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(b.incomplete))
 	}
 	return nil
 }
 
 // undo takes back the applies behind those that stay.
-func (b *builder) undo(ctx context.Context, lock *rootfs.Lock, incomplete *[]error) error {
+func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
 	stay := 0
 	for _, k := range order(b.sv.plan.Graph, b.sv.plan.Keys) {
 		if !b.sv.answers.Present[k] {
@@ -222,7 +231,11 @@ func (b *builder) undo(ctx context.Context, lock *rootfs.Lock, incomplete *[]err
 	}
 	b.sv.undone = len(undone.Steps)
 	b.keep(undone.Kept...)
-	*incomplete = append(*incomplete, notUndone(undone)...)
+	if b.direct() {
+		// The next RUN takes care of it: its snapshot has what is there.
+		b.dirty, undone.Lost = undone.Lost, nil
+	}
+	b.incomplete = append(b.incomplete, notUndone(undone)...)
 	return nil
 }
 
@@ -275,31 +288,37 @@ func (b *builder) complete(ctx context.Context) {
 	}
 }
 
-func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item, incomplete *[]error) error {
+func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
 	s := it.Step
-	applied := rootfs.Applied{
-		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
-		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
-	}
-	var changes snapshot.Changes = nothing
-	if s.ChangesRoot() {
-		bl := b.blobs[s]
-		applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
-		applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
-		changes = snapshot.Read(bl.reader())
-	}
+	applied, changes := b.applied(it)
 	res, err := lock.Apply(ctx, applied, changes)
 	for _, p := range res.Kept {
 		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
 	}
 	for _, p := range res.Problems {
-		*incomplete = append(*incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
+		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: apply %s: %w", ErrRoot, s.Pos(), it.Key.Short(), err)
 	}
 	b.r.emit(Event{Kind: EventApplied, Step: s, Entries: res.Entries, Bytes: res.Bytes})
 	return nil
+}
+
+// applied is what is recorded of an item, and its changes.
+func (b *builder) applied(it *dag.Item) (rootfs.Applied, snapshot.Changes) {
+	s := it.Step
+	applied := rootfs.Applied{
+		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
+		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
+	}
+	if !s.ChangesRoot() {
+		return applied, nothing
+	}
+	bl := b.blobs[s]
+	applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
+	applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
+	return applied, snapshot.Read(bl.reader())
 }
 
 // joinLines joins errors, one a line, indented; more than twenty are cut short.

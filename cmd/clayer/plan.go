@@ -56,5 +56,15 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	if err != nil {
 		return err
 	}
-	return write(p, cmd.OutOrStdout())
+	if err := write(p, cmd.OutOrStdout()); err != nil {
+		return err
+	}
+	text, err := r.PlannedSandbox(p)
+	if err != nil {
+		return err
+	}
+	if text != "" && !f.quiet {
+		r.Emit(solver.Event{Kind: solver.EventSandbox, Text: text})
+	}
+	return nil
 }

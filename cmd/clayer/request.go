@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // storeFlags say where snapshots are kept.
@@ -101,7 +103,7 @@ type solveFlags struct {
 	baseID                      string
 	salts, buildArgs, secrets   []string
 	invalidateOn                []string
-	sandbox, progress           string
+	sandbox, compare, progress  string
 	timeout                     time.Duration
 	jobs                        int
 	hermetic, requireCache      bool
@@ -121,7 +123,8 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (not in this version)")
 	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "id=ID[,src=FILE|,env=NAME] for RUN --mount=type=secret (repeatable)")
-	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay")
+	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay, or inplace: it is not")
+	fl.StringVar(&f.compare, "compare", "auto", "how a RUN in place tells what changed: auto, ctime, or digest: reads every file")
 	fl.BoolVar(&f.hermetic, "hermetic", false, "RUN inherits only PATH, HOME, LANG, TERM, proxy and CA variables")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end a RUN that takes longer, 5m (default: none)")
 	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
@@ -175,12 +178,15 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if len(f.invalidateOn) > 0 {
 		return nil, usagef("--invalidate-on: GitHub is not here yet; --salt enters every key too")
 	}
-	switch f.sandbox {
-	case "auto", "overlay":
-	case "inplace":
-		return nil, usagef("--sandbox=inplace is not here yet: this version runs RUN in an overlay alone")
-	default:
-		return nil, usagef("--sandbox=%s: want auto or overlay", f.sandbox)
+	if !slices.Contains(sandbox.Kinds, f.sandbox) {
+		return nil, usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
+	}
+	compare, ok := map[string]sandbox.Compare{"auto": sandbox.CompareAuto, "ctime": sandbox.CompareCTime, "digest": sandbox.CompareDigest}[f.compare]
+	if !ok {
+		return nil, usagef("--compare=%s: want auto, ctime or digest", f.compare)
+	}
+	if f.sandbox == "inplace" && f.dest != "" {
+		return nil, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
 	progress := f.progress
 	if f.quiet {
@@ -197,7 +203,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	r := &solver.Request{
 		Root: f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
-		Environ: os.Environ(), Hermetic: f.hermetic,
+		Environ: os.Environ(), Hermetic: f.hermetic, Sandbox: f.sandbox, Compare: compare,
 		Timeout: f.timeout, Jobs: f.jobs,
 		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Emit: emit,

@@ -14,7 +14,7 @@ import (
 // already: a transaction of its own, which also commits what was begun before.
 //
 // Nothing was kept of what the step overwrote or deleted. Undo takes away what it
-// created, by step.Existed, and tells the rest as lost. The content of the entries
+// created, by step.Before, gives folders back what they were, and tells the rest as lost. The content of the entries
 // is not read.
 func (l *Lock) Adopt(ctx context.Context, step Applied, changes snapshot.Changes) (Result, error) {
 	t, err := l.begin()
@@ -46,7 +46,7 @@ func (t *transaction) adopt(ctx context.Context, step Applied, changes snapshot.
 			err = context.Cause(ctx)
 		}
 		if err == nil {
-			err = a.adoptEntry(e, step.Existed)
+			err = a.adoptEntry(e, step.Before)
 		}
 		if err != nil {
 			return a.res, err
@@ -62,14 +62,19 @@ func (t *transaction) adopt(ctx context.Context, step Applied, changes snapshot.
 
 // adoptEntry records what stands at the path of an entry. Left: taken back is
 // only what a transaction did itself.
-func (a *applier) adoptEntry(e *snapshot.Entry, existed func(string) bool) error {
+func (a *applier) adoptEntry(e *snapshot.Entry, before func(string) (*snapshot.Entry, bool)) error {
 	c := &Change{Seq: a.ev.Seq, Path: []byte(e.Path), Kind: kindNames[e.Kind], N: a.number(), Lost: true, Left: true}
 	switch {
 	case e.Kind == snapshot.Opaque, e.Kind == snapshot.Dir && e.Implied:
 		return nil
 	case e.Kind != snapshot.Delete:
 		c.Now = metaOf(e)
-		c.Lost = existed == nil || existed(e.Path)
+		if before != nil {
+			var folder *snapshot.Entry
+			if folder, c.Lost = before(e.Path); folder != nil && e.Kind == snapshot.Dir {
+				c.Was, c.Lost = metaOf(folder), false
+			}
+		}
 	}
 	if e.Kind == snapshot.Link {
 		f, err := a.get(path.Dir(e.Path))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -62,10 +63,10 @@ type Applied struct {
 	Record  key.Record    `json:"record,omitempty"`
 	At      time.Time     `json:"at"`
 
-	// Existed tells Adopt whether there was something at a path of the root
-	// before the step. nil: nothing is known, and so nothing that the step made
-	// is taken for new.
-	Existed func(path string) bool `json:"-"`
+	// Before tells Adopt what there was at a path of the root before the step:
+	// whether something existed, and of a folder its entry. nil: nothing is
+	// known, and so nothing that the step made is taken for new.
+	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
 }
 
 // Var is a variable.

@@ -87,6 +87,11 @@ func (h *helper) do(res *result) error {
 	if h.InPlace {
 		return h.inPlace(res, stdin)
 	}
+	if h.Task == taskCheck {
+		if err := h.checkView(); err != nil {
+			return err
+		}
+	}
 	if err := h.mountRoot(); err != nil {
 		return err
 	}
@@ -109,7 +114,7 @@ func (h *helper) do(res *result) error {
 	if err := h.enter(mounts); err != nil {
 		return err
 	}
-	if h.Task == taskProbe {
+	if h.Task == taskProbe || h.Task == taskCheck {
 		return h.leave()
 	}
 	res.Status = h.command(stdin, script)

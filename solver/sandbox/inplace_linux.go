@@ -118,6 +118,7 @@ type place struct {
 	s *inplace
 
 	at     *tree.Reading // nil: not read yet
+	before *tree.Reading // what the last Run began with
 	filter string        // of the Keep that at was read for
 	stale  bool          // the root was changed since by other hands
 	told   map[string]bool
@@ -126,6 +127,11 @@ type place struct {
 
 // Stale implements Direct.
 func (p *place) Stale() { p.stale = true }
+
+// Before implements Direct.
+func (p *place) Before(path string) (folder *snapshot.Entry, existed bool) {
+	return p.before.Lookup(path)
+}
 
 // Apply implements View: what is to be in the root is applied to it, not laid
 // over it.
@@ -189,13 +195,14 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 	if err != nil {
 		return nil, errors.Join(ran, err)
 	}
-	p.at = after
+	p.before, p.at = p.at, after
 	return p.note(changes), ran
 }
 
 // begin makes sure that there is a reading of the root as it stands, and that
 // the clock has moved on since. It reports whether ctime will tell of changes.
 func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher) (trusted bool, err error) {
+	p.before = nil
 	if p.at == nil || p.stale || p.filter != filter {
 		var previous *tree.Reading
 		if p.s.trusted && p.filter == filter {
@@ -308,7 +315,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 
 // Close implements View.
 func (p *place) Close() error {
-	p.at = nil
+	p.at, p.before = nil, nil
 	return nil
 }
 

@@ -13,6 +13,7 @@ const (
 	taskRun                     // run a command
 	taskApply                   // apply the snapshot on stdin
 	taskCapture                 // pack a path of the merged tree
+	taskCheck                   // taskProbe over memory alone
 	taskCopyUp                  // copy files up that are hard links
 )
 

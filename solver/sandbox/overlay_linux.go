@@ -146,6 +146,11 @@ func (s *overlay) probe() (err error) {
 	if err := unix.Removexattr(upper, mark); err != nil {
 		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
 	}
+	if !s.rooted {
+		if err := v.seed(); err != nil {
+			return err
+		}
+	}
 	if err := v.help(ctx, job{Task: taskProbe}, nil, nil, nil); err != nil {
 		var st unix.Statfs_t
 		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {

@@ -61,6 +61,11 @@ type Direct interface {
 
 	// Stale says that the root was changed by other hands than Run's.
 	Stale()
+
+	// Before tells what there was at the path, relative to the root, before
+	// the last Run: whether something existed, and of a folder its entry. It is
+	// good until the next Run.
+	Before(path string) (folder *snapshot.Entry, existed bool)
 }
 
 // A Command is one RUN.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"iter"
 	"os"
+	"path"
+	"strings"
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -50,7 +52,7 @@ func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
 	for _, p := range b.Dirty {
 		dirty[p] = true
 	}
-	d := between{Between: b, ctx: ctx, dirty: dirty, list: newPlan(b.Keep)}
+	d := between{Between: b, ctx: ctx, dirty: dirty, told: make(map[string]bool), list: newPlan(b.Keep)}
 	if !b.SetBack.IsZero() {
 		d.setBack = stamp{b.SetBack.Unix(), int32(b.SetBack.Nanosecond())}
 	}
@@ -59,8 +61,35 @@ func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
 			return nil, err
 		}
 		if !d.list.again() {
+			d.gone()
 			return d.list.stream(b.After, fillStill(b.Open)), nil
 		}
+	}
+}
+
+// gone tells the dirty paths that are in neither reading, as far as they are in
+// a folder.
+func (d *between) gone() {
+	for _, p := range d.Dirty {
+		parent, name := path.Split(p)
+		at := int32(0)
+		for part := range strings.SplitSeq(strings.TrimSuffix(parent, "/"), "/") {
+			if part != "" {
+				at = d.After.child(at, part)
+			}
+			if at < 0 || !d.After.at(at).isDir() {
+				at = -1
+				break
+			}
+		}
+		if at < 0 || d.After.child(at, name) >= 0 || d.told[p] {
+			continue
+		}
+		if d.Hide != nil && d.Hide(p) || d.Keep != nil && d.Keep.Prune(p) {
+			continue
+		}
+		d.told[p] = true
+		d.list.remove(p)
 	}
 }
 
@@ -68,6 +97,7 @@ type between struct {
 	*Between
 	ctx     context.Context
 	dirty   map[string]bool
+	told    map[string]bool // as gone
 	list    plan
 	setBack stamp
 }
@@ -104,6 +134,7 @@ func (d *between) name(p string, bi, ai int32) error {
 	switch {
 	case now == nil || now.nothing():
 		if base != nil {
+			d.told[p] = true
 			d.list.remove(p)
 		}
 	case !now.isDir():

@@ -279,13 +279,6 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 	return s, w.sum(fd, &s.node, b, had)
 }
 
-// same reports whether nothing was done to a file between two readings, where
-// ctime can be trusted: it moves with every change, and nothing sets it.
-func (n *node) same(m *node) bool {
-	return n.Ino == m.Ino && n.ctime() == m.ctime() && n.Mode == m.Mode &&
-		n.Size == m.Size && n.mtime() == m.mtime() && n.UID == m.UID && n.GID == m.GID && n.Nlink == m.Nlink
-}
-
 // statAt reads one name of the open folder.
 func statAt(fd int, name string, ownerless bool) (seen, error) {
 	s, err := statx(fd, name, ownerless, new(unix.Statx_t))

@@ -9,10 +9,13 @@ import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // Options say what a reading covers.
@@ -143,6 +146,13 @@ func (n *node) nothing() bool   { return n.is(whiteout) || n.kind() == unix.S_IF
 func (n *node) mtime() stamp    { return stamp{n.MSec, n.MNsec} }
 func (n *node) ctime() stamp    { return stamp{n.CSec, n.CNsec} }
 
+// same reports whether nothing was done to a file between two readings, where
+// ctime can be trusted: it moves with every change, and nothing sets it.
+func (n *node) same(m *node) bool {
+	return n.Ino == m.Ino && n.ctime() == m.ctime() && n.Mode == m.Mode &&
+		n.Size == m.Size && n.mtime() == m.mtime() && n.UID == m.UID && n.GID == m.GID && n.Nlink == m.Nlink
+}
+
 // seen is a node with what is rare about it, detached from its reading.
 type seen struct {
 	node
@@ -190,6 +200,32 @@ func (r *Reading) newest() stamp {
 		}
 	}
 	return s
+}
+
+// Lookup tells what there was at the path: existed, and of a folder its entry,
+// else nil. What the reading leaves out counts as something.
+func (r *Reading) Lookup(path string) (folder *snapshot.Entry, existed bool) {
+	if r == nil {
+		return nil, true
+	}
+	i := int32(0)
+	for name := range strings.SplitSeq(path, "/") {
+		if r.at(i).is(mount) || r.at(i).is(closed) {
+			return nil, true
+		}
+		if i = r.child(i, name); i < 0 {
+			return nil, false
+		}
+	}
+	n := r.at(i)
+	if !n.isDir() || n.is(mount) {
+		return nil, !n.is(whiteout)
+	}
+	e, err := makeEntry(r, step{path, i, whole}, nil, nil)
+	if err != nil {
+		panic("tree: a folder without an entry")
+	}
+	return e, true
 }
 
 // Linked returns the files with several names, each with those of its names
