@@ -13,6 +13,7 @@ type runCase struct {
 	partly   bool   // what is left out is seen in what is not
 	rootFits bool   // nobody cannot apply it
 	isolated bool   // not in place
+	xattr    bool   // more is told because a change of an xattr moves ctime
 }
 
 var runCases = []runCase{
@@ -231,7 +232,7 @@ var runCases = []runCase{
 			dir w/d 0755
 			delete w/d/x`},
 	{name: "an xattr is taken away", scripts: []string{`unsetx xa user.k`}, want: `file w/xa 0644 3`},
-	{name: "an xattr gets another value, and its own again", scripts: []string{`setx xa user.k 6363; setx xa user.k 6162`}, more: `file w/xa 0644 3 user.k=6162`},
+	{name: "an xattr gets another value, and its own again", scripts: []string{`setx xa user.k 6363; setx xa user.k 6162`}, xattr: true, more: `file w/xa 0644 3 user.k=6162`},
 	{name: "a capability is taken away", scripts: []string{
 		`setx g security.capability 0100000200040000000000000000000000000000`, `unsetx g security.capability`}, want: `file w/g 0755 6`, rootFits: true},
 	{name: "an ACL", scripts: []string{`setx f system.posix_acl_access 0200000001000600ffffffff02000400e803000004000400ffffffff10000400ffffffff20000400ffffffff`},

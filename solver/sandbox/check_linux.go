@@ -75,7 +75,7 @@ func (s *overlay) check() error {
 	}
 	s.Root, s.Warn = root, func(string) {} // told when it is done in earnest
 	v := &view{s: s}
-	return v.help(context.Background(), job{Task: taskCheck}, nil, nil, nil)
+	return v.help(context.Background(), job{Task: taskCheck, Mounts: probeMounts}, nil, nil, nil)
 }
 
 // checkView makes a view in a tmpfs that only the helper sees.
@@ -104,6 +104,9 @@ func (h *helper) checkView() error {
 		}
 	}
 	if h.Rooted {
+		if err := unix.Setxattr(filepath.Join(h.View, upperDir), "trusted.overlay.probe", []byte("y"), 0); err != nil {
+			return fmt.Errorf("set an xattr: %w", err)
+		}
 		return nil
 	}
 	top, err := os.ReadDir(h.Root)
@@ -160,9 +163,9 @@ func Diagnose(opt Options, scratch string) []Finding {
 		}
 		add(name, s.check(), "works", remedy)
 	}
-	doubt, err := tree.Probe(scratch)
-	if err == nil && doubt != "" {
-		err = errors.New(doubt)
+	trust, err := tree.Probe(scratch)
+	if err == nil && trust.Doubt != "" {
+		err = errors.New(trust.Doubt)
 	}
 	add("ctime", err, "tells of every change", "--compare=digest is used in its place: slower, and as exact")
 	name, how, why, err := Check("auto", opt)

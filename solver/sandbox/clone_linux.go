@@ -228,8 +228,8 @@ func copyXattrs(from, to string) error {
 	}
 	v := make([]byte, 64<<10)
 	for _, name := range strings.Split(strings.TrimSuffix(string(b[:n]), "\x00"), "\x00") {
-		if name == "security.selinux" {
-			continue // the policy's, not ours
+		if name == "security.selinux" || strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(to, "/proc/") {
+			continue // the policy's, not ours; or of an overlay that the root itself is
 		}
 		m, err := unix.Lgetxattr(from, name, v)
 		if errors.Is(err, unix.ENODATA) {

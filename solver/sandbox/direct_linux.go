@@ -23,9 +23,7 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("ask for orphans: %w", err)
 	}
-	if h.proc, err = os.Open("/proc"); err != nil {
-		h.proc = nil
-	}
+	h.proc = openProc()
 	if h.Root != "/" {
 		if err := unix.Chroot(h.Root); err != nil {
 			return fmt.Errorf("enter %s: %w", h.Root, err)
@@ -52,6 +50,19 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	}
 	res.Status = h.command(stdin, script)
 	return nil
+}
+
+// openProc opens /proc; nil if there is none, or if it is that of another PID
+// namespace, where the numbers mean others.
+func openProc() *os.File {
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	f, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	return f
 }
 
 // scriptFile is script for a command in place: the file is nowhere on disk.

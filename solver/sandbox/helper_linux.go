@@ -32,6 +32,7 @@ func helperMain() {
 		unix.Exit(1) // the parent is gone
 	}
 	h := &helper{job: j}
+	withoutOpenTree = j.OldKernel
 	go func() {
 		for {
 			var s signal

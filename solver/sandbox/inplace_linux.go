@@ -24,6 +24,8 @@ type inplace struct {
 	Options
 	trusted bool      // ctime tells of every change
 	sums    tree.Sums // which files are read before a command runs
+	xattrs  bool      // ctime tells of xattrs too
+	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
 
 	warned sync.Map
@@ -63,6 +65,11 @@ func mayChroot() bool {
 
 // compare decides by what changes are found.
 func (s *inplace) compare() error {
+	trust, err := tree.Probe(s.Work)
+	if err != nil {
+		return err
+	}
+	s.xattrs = trust.Xattrs
 	switch s.Compare {
 	case CompareCTime:
 		s.trusted, s.sums, s.how = true, tree.SumLinked, "compares ctime, as asked"
@@ -74,20 +81,42 @@ func (s *inplace) compare() error {
 	default:
 		return fmt.Errorf("compare by %q: want ctime or digest", s.Compare)
 	}
-	doubt, err := tree.Probe(s.Work)
-	if err != nil {
-		return err
-	}
 	var st unix.Statfs_t
 	onOverlay := unix.Statfs(s.Root, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
 	switch {
-	case doubt != "":
-		s.trusted, s.sums, s.how = false, tree.SumAll, "compares digests: "+doubt
+	case trust.Doubt != "":
+		s.trusted, s.sums, s.how = false, tree.SumAll, "compares digests: "+trust.Doubt
 	case onOverlay:
 		// Copy-up renews ctime and inode of a file that stays what it is.
-		s.trusted, s.sums, s.how = true, tree.SumAll, "compares ctime, and digests where it moved: the root is an overlay"
+		s.trusted, s.sums, s.bounded, s.how = true, tree.SumAll, true, "compares ctime, and digests where it moved: the root is an overlay"
 	default:
 		s.trusted, s.sums, s.how = true, tree.SumLinked, "compares ctime"
+	}
+	return nil
+}
+
+// On a root that is an overlay, all files are read before the first command: a
+// file that was only opened for writing, or given the mode that it has, is then
+// seen to be the same. Of a root with more than this, some seconds of reading,
+// such a file is told: the safe side.
+const (
+	maxSumFiles = 200_000
+	maxSumBytes = 4 << 30
+)
+
+// bound decides whether a root is too large to be read, once.
+func (s *inplace) bound(ctx context.Context, p *place, keep *snapshot.Matcher) error {
+	if !s.bounded {
+		return nil
+	}
+	s.bounded = false
+	r, err := p.read(ctx, keep, tree.SumNone, nil)
+	if err != nil {
+		return err
+	}
+	if n, bytes := r.Files(); n > maxSumFiles || bytes > maxSumBytes {
+		s.sums = tree.SumLinked
+		s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too; --compare=digest reads all of them", n, bytes>>20)})
 	}
 	return nil
 }
@@ -145,7 +174,7 @@ var errDirect = fmt.Errorf("in place there is but the root itself: %w", errors.E
 func (p *place) read(ctx context.Context, keep *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
 	hidden := hides(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{
-		Live: true, Sums: sums, Previous: previous,
+		Live: true, Sums: sums, Previous: previous, XattrsAnew: !p.s.xattrs,
 		Prune: func(path string) bool { return keep.Prune(path) || hidden != nil && hidden(path) },
 	})
 }
@@ -207,6 +236,9 @@ func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher
 		var previous *tree.Reading
 		if p.s.trusted && p.filter == filter {
 			previous = p.at
+		}
+		if err := p.s.bound(ctx, p, keep); err != nil {
+			return false, err
 		}
 		if p.at, err = p.read(ctx, keep, p.s.sums, previous); err != nil {
 			return false, err

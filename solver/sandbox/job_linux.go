@@ -20,13 +20,15 @@ const (
 // A job is all that a helper is told. It goes through a pipe: what stands in
 // argv or environment of a process can be read by others.
 type job struct {
-	Task    task
-	InPlace bool     // on Root itself, in no namespaces; View is then a folder for scratch
-	Rooted  bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
-	Root    string   // the lower folder
-	View    string   // the folder of the view
-	Hide    []string // absolute paths in the root that are shown as empty
-	Plain   []string // top-level folders that are not overlaid, see seed
+	Task      task
+	OldKernel bool     // tests: as if there was no open_tree
+	InPlace   bool     // on Root itself, in no namespaces; View is then a folder for scratch
+	Rooted    bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Root      string   // the lower folder
+	View      string   // the folder of the view
+	Hide      []string // absolute paths in the root that are shown as empty
+	Seeded    bool     // the upper folder holds stand-ins for hard links
+	Plain     []string // top-level folders that are not overlaid, see seed
 
 	Argv   []string
 	Script []byte

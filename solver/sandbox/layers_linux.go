@@ -60,7 +60,7 @@ func (h *helper) capture(ctx context.Context) error {
 		Reading: merged, Below: below, Except: upper, Keep: keep,
 		Open: func(p string) (*os.File, error) { return tree.OpenAt(h.merged(), p, unix.O_RDONLY) },
 	}
-	if !h.Rooted {
+	if h.Seeded {
 		whole.Stand = h.stands
 	}
 	spool := os.NewFile(spoolFD, "spool")
@@ -97,7 +97,7 @@ func (h *helper) resolve(path string) (string, error) {
 func (h *helper) stands(path string) bool {
 	lower, err := os.Lstat(filepath.Join(h.Root, path))
 	if err != nil || !strings.Contains(path, "/") {
-		return err == nil
+		return err == nil && !h.Rooted
 	}
 	upper, err := os.Lstat(filepath.Join(h.View, upperDir, path))
 	return err == nil && lower.Mode() == upper.Mode() && lower.ModTime().Equal(upper.ModTime()) &&

@@ -63,11 +63,15 @@ func TestStatus(t *testing.T) {
 		{"no interpreter", Command{Script: []byte("#!/bin/none\n")}, 127, "interpreter"},
 		{"a script's own", Command{Script: []byte("#!/bin/sh -e\necho from here; exit 3\n")}, 3, "from here"},
 	}
-	modes(t, func(t *testing.T, s *overlay) {
+	sandboxes(t, func(t *testing.T, b testBox) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
+				if b.direct && tt.c.Script != nil {
+					t.Skip("there is no /proc in the test root")
+				}
 				tt.c.Env = testEnv
-				_, out, err := try(t, newView(t, s), tt.c)
+				v, _ := b.view(t)
+				_, out, err := try(t, v, tt.c)
 				var exit *ExitError
 				if !errors.As(err, &exit) || exit.Code != tt.code {
 					t.Errorf("error %v, want exit code %d\n%s", err, tt.code, out)
@@ -124,8 +128,9 @@ func unique() string {
 }
 
 func TestWhatARunLeavesBehindIsEnded(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
-		v, word := newView(t, s), unique()
+	sandboxes(t, func(t *testing.T, b testBox) {
+		v, _ := b.view(t)
+		word := unique()
 		sh(t, v, `sleep `+word+` & setsid sh -c "setsid sleep `+word+`; true" & true`)
 		if alive(t, word) {
 			t.Error("a process is left")
@@ -153,10 +158,11 @@ func (w *sawLine) Write(p []byte) (int, error) {
 }
 
 func TestCancel(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	sandboxes(t, func(t *testing.T, b testBox) {
 		for _, deaf := range []bool{false, true} {
 			t.Run(fmt.Sprintf("deaf=%v", deaf), func(t *testing.T) {
-				v, word := newView(t, s), unique()
+				v, _ := b.view(t)
+				word := unique()
 				script := `echo ready; sleep ` + word
 				if deaf {
 					script = `trap "" TERM; ` + script
@@ -178,8 +184,9 @@ func TestCancel(t *testing.T) {
 }
 
 func TestTimeout(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
-		_, _, err := try(t, newView(t, s), Command{
+	sandboxes(t, func(t *testing.T, b testBox) {
+		v, _ := b.view(t)
+		_, _, err := try(t, v, Command{
 			Argv: []string{"/bin/sh", "-c", "sleep 1000"}, Env: testEnv, Timeout: 50 * time.Millisecond})
 		var exit *ExitError
 		if !errors.As(err, &exit) || exit.Code != 143 || exit.Reason != "timeout after 50ms" {
@@ -191,7 +198,11 @@ func TestTimeout(t *testing.T) {
 // A process that runs a command in a view, to be killed.
 func init() {
 	reexec.Register("doomed", func() {
-		s, err := NewOverlay(Options{Root: os.Args[1], Work: os.Args[2]})
+		kind := "overlay"
+		if len(os.Args) > 4 {
+			kind = os.Args[4]
+		}
+		s, _, err := Choose(kind, Options{Root: os.Args[1], Work: os.Args[2]})
 		exitOn(err)
 		v, err := s.View(context.Background())
 		exitOn(err)

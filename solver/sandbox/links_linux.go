@@ -19,9 +19,10 @@ import (
 // Hard links and overlays: a lower file of several names that is written to, or
 // loses a name, is copied up by the one name that it was reached by. With an
 // index, the kernel goes on showing the other names as the same file, but the
-// upper folder holds only the one: completeGroups adds the others. In a user
-// namespace there is no index, and the others would go on showing the old file:
-// there seedGroups puts all of such files into the upper folder beforehand.
+// upper folder holds only the one: completeGroups adds the others. There is no
+// index in a user namespace, or over a root that is an overlay itself, and the
+// others would go on showing the old file: there seedGroups puts all of such
+// files into the upper folder beforehand.
 
 // A group is a lower file of several names.
 type group struct {
@@ -68,7 +69,7 @@ func never(hide []string) (func(string) bool, error) {
 // completeGroups copies up the other names of lower files that a command copied
 // up by one of theirs.
 func (v *view) completeGroups(ctx context.Context) error {
-	if !v.s.rooted {
+	if !v.s.index {
 		return nil
 	}
 	// The index names each file by the handle of the lower one.
@@ -124,8 +125,8 @@ func (h *helper) copyUp() error {
 	return nil
 }
 
-// The lower files of several names that a view in a user namespace begins with
-// a copy of: each up to a size, and all together up to another. A larger one
+// The lower files of several names that a view without an index begins with a
+// copy of: each up to a size, and all together up to another. A larger one
 // breaks up when it is written to.
 const (
 	seedLinkLimit  = 8 << 20
@@ -170,11 +171,7 @@ func (v *view) seedGroup(g group) error {
 		}
 		if first == "" {
 			src := filepath.Join(v.s.Root, name)
-			err := seedFile(src, dst)
-			if err == nil {
-				err = copyXattrs(src, dst)
-			}
-			if err != nil {
+			if err := v.seedLinked(src, dst); err != nil {
 				return errors.Join(err, os.RemoveAll(dst))
 			}
 			first = dst
@@ -186,6 +183,26 @@ func (v *view) seedGroup(g group) error {
 		}
 	}
 	return nil
+}
+
+// seedLinked copies a file in all that can be seen of it.
+func (v *view) seedLinked(src, dst string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(src, &st)
+	if err == nil {
+		err = seedFile(src, dst)
+	}
+	if err == nil && v.s.rooted {
+		// chown takes setuid bits away.
+		err = errors.Join(os.Lchown(dst, int(st.Uid), int(st.Gid)), unix.Chmod(dst, st.Mode&0o7777))
+	}
+	if err == nil {
+		err = copyXattrs(src, dst)
+	}
+	if err == nil {
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, dst, []unix.Timespec{st.Atim, st.Mtim}, 0)
+	}
+	return err
 }
 
 // seedParents makes the folders above a name as the lower ones are.
@@ -201,6 +218,9 @@ func (v *view) seedParents(dir string) error {
 		return err
 	}
 	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	if err := copyXattrs(filepath.Join(v.s.Root, dir), at); err != nil && !errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	if err := likeLower(filepath.Join(v.s.Root, dir), at); err != nil {

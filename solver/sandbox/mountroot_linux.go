@@ -46,6 +46,8 @@ func (h *helper) mountRoot() error {
 	if err != nil {
 		return err
 	}
+	var refused error // by the kernel, and not for one folder alone
+	overlaid := 0
 	for _, d := range top {
 		name := d.Name()
 		if !d.IsDir() || slices.Contains(h.Plain, name) || slices.Contains(mounts, "/"+name) {
@@ -59,12 +61,19 @@ func (h *helper) mountRoot() error {
 			return err
 		}
 		lower := filepath.Join(h.Root, name)
-		if err := h.overlay(lower, upperDir+"/"+name, workDir+"/"+name, at); err != nil {
-			if berr := bindReadOnly(lower, at); berr != nil {
-				return errors.Join(err, berr)
-			}
-			h.warn("/%s is read-only: %v", name, err)
+		err := h.overlay(lower, upperDir+"/"+name, workDir+"/"+name, at)
+		if err == nil {
+			overlaid++
+			continue
 		}
+		refused = err
+		if berr := bindReadOnly(lower, at); berr != nil {
+			return errors.Join(err, berr)
+		}
+		h.warn("/%s is read-only: %v", name, err)
+	}
+	if overlaid == 0 {
+		return refused
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type overlay struct {
 	Options
 	rooted    bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
 	elsewhere bool // Work is not the one that was given
+	index     bool // the kernel keeps hard links of the root together: see links_linux.go
 
 	warned sync.Map // texts that were told
 
@@ -129,11 +130,19 @@ func (s *overlay) How() string {
 // probe makes a view, mounts all that a command would see, and takes it away.
 func (s *overlay) probe() (err error) {
 	ctx := context.Background()
-	v, err := s.view(ctx)
+	// What can't be shown is told only if this way is taken.
+	var texts []string
+	quiet := &overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere}
+	quiet.Warn = func(text string) { texts = append(texts, text) }
+	v, err := quiet.view(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.Close()) }()
+	defer func() {
+		if err = errors.Join(err, v.Close()); err == nil {
+			s.warn(texts)
+		}
+	}()
 	// Without xattrs overlayfs mounts, and then cannot mark a folder as opaque.
 	mark := "user.overlay.probe"
 	if s.rooted {
@@ -151,7 +160,7 @@ func (s *overlay) probe() (err error) {
 			return err
 		}
 	}
-	if err := v.help(ctx, job{Task: taskProbe}, nil, nil, nil); err != nil {
+	if err := v.help(ctx, job{Task: taskProbe, Mounts: probeMounts}, nil, nil, nil); err != nil {
 		var st unix.Statfs_t
 		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
 			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errUpper)
@@ -161,9 +170,15 @@ func (s *overlay) probe() (err error) {
 		}
 		return err
 	}
+	// It is made where the root's file system has handles for its files.
+	_, err = os.Stat(filepath.Join(v.dir, workDir, "index"))
+	s.index = s.rooted && err == nil
 	s.sweep(v.files)
 	return nil
 }
+
+// probeMounts are tried with all the rest: a file that is mounted on its own.
+var probeMounts = []Mount{{Target: "/run/clayer-probe", Content: []byte("x")}}
 
 // errUpper says that a folder lies where no upper folder of an overlay can be.
 var errUpper = errors.New("can't hold the changes of an overlay")

@@ -26,6 +26,8 @@ func (v *view) begin(ctx context.Context) error {
 		if err := v.seed(); err != nil {
 			return err
 		}
+	}
+	if !v.s.index {
 		if err := v.seedGroups(ctx); err != nil {
 			return err
 		}

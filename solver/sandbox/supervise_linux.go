@@ -31,7 +31,7 @@ type help struct {
 // help has a helper of the view do the job.
 func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
-	j.Hide, j.Plain = v.s.Hide, v.plain
+	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
 	if !v.s.rooted {
 		inUserNamespace(attr)
@@ -48,6 +48,7 @@ func (h help) with(ctx context.Context, j job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	j.OldKernel = withoutOpenTree
 	controlRead, control, err := os.Pipe()
 	if err != nil {
 		return err
@@ -71,6 +72,10 @@ func (h help) with(ctx context.Context, j job) error {
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
 		SysProcAttr: h.attr,
 	}
+	if j.InPlace {
+		// A process that could not be ended would hold the output open.
+		cmd.WaitDelay = endLimit
+	}
 	if h.spool != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, h.spool)
 	}
@@ -86,7 +91,13 @@ func (h help) with(ctx context.Context, j job) error {
 		b, _ := io.ReadAll(answer)
 		answered <- b
 	}()
-	go func() { done <- cmd.Wait() }()
+	go func() {
+		err := cmd.Wait()
+		if errors.Is(err, exec.ErrWaitDelay) {
+			err = nil // the helper has told
+		}
+		done <- err
+	}()
 
 	toHelper := gob.NewEncoder(control)
 	if err := toHelper.Encode(j); err != nil && !errors.Is(err, unix.EPIPE) {

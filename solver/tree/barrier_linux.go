@@ -61,46 +61,74 @@ var errClock = errors.New("the clock was set back")
 func IsClock(err error) bool { return errors.Is(err, errClock) }
 
 // probeLimit bounds how long Probe waits for a tick.
-const probeLimit = 100 * time.Millisecond
+const probeLimit = 50 * time.Millisecond
+
+// A Trust says what ctime tells in a file system.
+type Trust struct {
+	Doubt  string // "", or why it does not tell of every change of a file
+	Xattrs bool   // it tells of changes of xattrs too; it does not in gVisor
+}
 
 // Probe finds out, by doing, whether ctime can be trusted in the file system of
 // the folder: a file is written twice, with the same size, and its mtime is put
-// back, as tar and others do. If its ctime tells, doubt is ""; else it says why
-// not. It takes a tick of the clock.
-func Probe(dir string) (doubt string, err error) {
+// back, as tar and others do; then it gets an xattr. It takes a tick of the
+// clock or two.
+func Probe(dir string) (Trust, error) {
 	f, err := os.CreateTemp(dir, ".clock-*")
 	if err != nil {
-		return "", fmt.Errorf("probe of ctime: %w", err)
+		return Trust{}, fmt.Errorf("probe of ctime: %w", err)
 	}
 	defer f.Close()
 	defer os.Remove(f.Name())
-	state := func(text string) (st unix.Stat_t, err error) {
-		if _, err = f.WriteAt([]byte(text), 0); err == nil {
+	write := func(text string) error {
+		_, err := f.WriteAt([]byte(text), 0)
+		if err == nil {
 			err = unix.UtimesNanoAt(unix.AT_FDCWD, f.Name(), []unix.Timespec{{Sec: 1}, {Sec: 1}}, 0)
 		}
-		if err == nil {
-			err = unix.Stat(f.Name(), &st)
-		}
-		return st, err
+		return err
 	}
-	first, err := state("a")
-	if err != nil {
-		return "", fmt.Errorf("probe of ctime: %w", err)
+	var first unix.Stat_t
+	if err := errors.Join(write("a"), unix.Stat(f.Name(), &first)); err != nil {
+		return Trust{}, fmt.Errorf("probe of ctime: %w", err)
 	}
 	if first.Ctim == first.Mtim {
-		return "ctime follows the mtime that programs set", nil
+		return Trust{Doubt: "ctime follows the mtime that programs set"}, nil
+	}
+	moved, err := moves(f.Name(), func() error { return write("b") })
+	if err != nil {
+		return Trust{}, fmt.Errorf("probe of ctime: %w", err)
+	}
+	if !moved {
+		return Trust{Doubt: fmt.Sprintf("a write of the same size does not move ctime within %v", probeLimit)}, nil
+	}
+	value := byte('a')
+	xattrs, err := moves(f.Name(), func() error {
+		value++
+		return unix.Setxattr(f.Name(), "user.clayer", []byte{value}, 0)
+	})
+	if errors.Is(err, unix.ENOTSUP) {
+		xattrs, err = true, nil // there are none to change
+	}
+	if err != nil {
+		return Trust{}, fmt.Errorf("probe of ctime: %w", err)
+	}
+	return Trust{Xattrs: xattrs}, nil
+}
+
+// moves reports whether a change moves the ctime of a file, made again until
+// the clock has had time to tick.
+func moves(path string, change func() error) (bool, error) {
+	var before, now unix.Stat_t
+	if err := unix.Stat(path, &before); err != nil {
+		return false, err
 	}
 	for start := time.Now(); time.Since(start) < probeLimit; time.Sleep(500 * time.Microsecond) {
-		now, err := state("b")
-		if err != nil {
-			return "", fmt.Errorf("probe of ctime: %w", err)
+		if err := errors.Join(change(), unix.Stat(path, &now)); err != nil {
+			return false, err
 		}
-		if now.Ino != first.Ino {
-			return "inode numbers are not lasting", nil
-		}
-		if now.Ctim != first.Ctim {
-			return "", nil
+		if now.Ctim != before.Ctim {
+			return true, nil
 		}
 	}
-	return fmt.Sprintf("a write of the same size does not move ctime within %v", probeLimit), nil
+	return false, nil
 }

@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"iter"
+	"maps"
 	"os"
 	"path"
 	"strings"
@@ -159,7 +160,7 @@ func (d *between) name(p string, bi, ai int32) error {
 func unchanged(before *Reading, bi int32, after *Reading, ai int32, trusted bool, risen stamp) bool {
 	base, now := before.at(bi), after.at(ai)
 	if trusted && base.same(now) && (risen == stamp{} || now.ctime().before(risen)) {
-		return true
+		return !base.is(hasRare) && !now.is(hasRare) || maps.Equal(before.rare[bi].Xattrs, after.rare[ai].Xattrs)
 	}
 	if !sameThing(before.seen(bi), after.seen(ai)) {
 		return false

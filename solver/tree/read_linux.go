@@ -264,6 +264,12 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 			if o.is(hasRare) {
 				s.rare = w.opt.Previous.rare[old]
 			}
+			if w.opt.XattrsAnew {
+				s.Xattrs = nil
+				if err := s.readXattrs(fd); err != nil {
+					return s, err
+				}
+			}
 			if x, ok := w.opt.Previous.sumOf(old); ok {
 				b.sum = &x
 			} else {

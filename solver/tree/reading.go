@@ -45,6 +45,9 @@ type Options struct {
 	// ctime and inode as it had there is taken from it, without a look at
 	// xattrs or content: not to be set where ctime can't be trusted.
 	Previous *Reading
+
+	// XattrsAnew looks at xattrs all the same: see Trust.
+	XattrsAnew bool
 }
 
 // Sums says of which files a reading holds a digest of the content.
@@ -203,7 +206,7 @@ func (r *Reading) newest() stamp {
 }
 
 // Lookup tells what there was at the path: existed, and of a folder its entry,
-// else nil. What the reading leaves out counts as something.
+// else nil. What it could not look at counts as something.
 func (r *Reading) Lookup(path string) (folder *snapshot.Entry, existed bool) {
 	if r == nil {
 		return nil, true
@@ -253,6 +256,19 @@ func (r *Reading) Linked() [][]string {
 		groups = append(groups, names[ino])
 	}
 	return groups
+}
+
+// Files counts the regular files, and the bytes that they hold.
+func (r *Reading) Files() (n int, bytes int64) {
+	for i := range r.n {
+		if f := r.at(i); f.isFile() && !f.is(mount) {
+			n++
+			if !f.is(sparse) {
+				bytes += f.Size
+			}
+		}
+	}
+	return n, bytes
 }
 
 // Closed returns the folders that could not be read, at most so many.

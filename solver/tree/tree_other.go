@@ -25,7 +25,13 @@ func Barrier(context.Context, string, *Reading) error { return errSystem }
 func extents(*os.File, int64) ([]extent, error) { return nil, errSystem }
 
 // Probe returns an error that wraps errors.ErrUnsupported on this system.
-func Probe(string) (string, error) { return "", errSystem }
+func Probe(string) (Trust, error) { return Trust{}, errSystem }
+
+// A Trust says what ctime tells in a file system.
+type Trust struct {
+	Doubt  string
+	Xattrs bool
+}
 
 // IsClock reports whether an error is Barrier's about the clock.
 func IsClock(error) bool { return false }

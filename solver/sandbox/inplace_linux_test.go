@@ -1,0 +1,354 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/reexec"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+}
+
+func TestInPlaceAFailedRunTellsWhatItDid(t *testing.T) {
+	needRoot(t)
+	v, _ := newPlace(t, CompareCTime)
+	ch, err := v.Run(context.Background(), Command{
+		Argv: []string{"/bin/sh", "-c", `echo 1 >n; rm f; echo out; exit 3`}, Env: testEnv, Dir: "/w"})
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.Code != 3 || string(exit.Output) != "out\n" {
+		t.Fatalf("error %v", err)
+	}
+	if got, want := text(t, ch), "dir w 0755\ndelete w/f\nfile w/n 0644 2\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
+	needRoot(t)
+	v, _ := newPlace(t, CompareCTime)
+	ch, err := v.Run(context.Background(), Command{
+		Argv: []string{"/bin/sh", "-c", `rm g`}, Env: testEnv, Dir: "/w", Dirty: []string{"w/d", "w/f", "w/g", "w/never", "w/f/below", "none/x", "tmp/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := text(t, ch), "dir w 0755\ndir w/d 0755\nfile w/f 0644 6\ndelete w/g\ndelete w/never\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	for p, want := range map[string]bool{"w/g": true, "w/n": false, "w/f/x": false} {
+		if _, existed := v.(Direct).Before(p); existed != want {
+			t.Errorf("existed before: %s: %v", p, existed)
+		}
+	}
+	if folder, _ := v.(Direct).Before("w/d"); folder == nil || folder.Kind != snapshot.Dir || folder.Mode != 0o755 {
+		t.Errorf("w/d was %v", folder)
+	}
+}
+
+func TestInPlaceKilledParentLeavesNothing(t *testing.T) {
+	needRoot(t)
+	_, root := newPlace(t, CompareCTime)
+	word := unique()
+	out := &sawLine{want: "ready", seen: make(chan struct{})}
+	cmd := &exec.Cmd{Path: reexec.Self(), Args: []string{"doomed", root, t.TempDir(), word, "inplace"}, Stdout: out, Stderr: os.Stderr}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-out.seen
+	if !alive(t, word) {
+		t.Fatal("the command does not run")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = cmd.Process.Wait()
+	awaitDeath(t, word)
+}
+
+func TestEmulatedMounts(t *testing.T) {
+	needRoot(t)
+	v, root := newPlace(t, CompareCTime)
+	run := func(script string, mounts ...Mount) (changes, out string) {
+		t.Helper()
+		changes, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Mounts: mounts})
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+		return changes, out
+	}
+	refused := func(want string, m Mount) {
+		t.Helper()
+		_, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo ran >/w/ran"}, Env: testEnv, Dir: "/w", Mounts: []Mount{m}})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), m.Target) {
+			t.Errorf("%v: error %v, want %q", m, err, want)
+		}
+		if _, err := os.Stat(filepath.Join(root, "w/ran")); err == nil {
+			t.Error("it ran")
+		}
+	}
+	secret := Mount{Target: "/srv/secrets/token", Content: []byte("s3cret-" + unique()), Mode: 0o440}
+	if changes, out := run(`cat /srv/secrets/token`, secret); changes != "" || out != string(secret.Content) {
+		t.Errorf("secret %q\n%s", out, changes)
+	}
+	if p := find(t, root, secret.Content); p != "" {
+		t.Errorf("the secret is on disk, in %s", p)
+	}
+	if _, err := os.Lstat(filepath.Join(root, "srv")); err == nil {
+		t.Error("what the secret stood in is left")
+	}
+	refused("something stands there", Mount{Target: "/w/f", Content: []byte("x")})
+	refused("read-only", Mount{Target: "/w/ro", Tmpfs: true, ReadOnly: true})
+	refused("no folder", Mount{Target: "/w/f", Tmpfs: true})
+	refused("not empty", Mount{Target: "/w/d", Tmpfs: true})
+
+	// A cache: with a root of its own it begins empty, and leaves nothing.
+	if changes, _ := run(`echo 1 >/w/c/x; mkdir /w/c/d`, Mount{Target: "/w/c", Source: t.TempDir()}); changes != "" {
+		t.Errorf("a cache changed:\n%s", changes)
+	}
+	if _, err := os.Lstat(filepath.Join(root, "w/c")); err == nil {
+		t.Error("the cache is left")
+	}
+	// A folder that is there is the cache.
+	if changes, _ := run(`echo 1 >/w/d/cached`, Mount{Target: "/w/d", Source: t.TempDir()}); changes != "" {
+		t.Errorf("a cache changed:\n%s", changes)
+	}
+	// An empty one is lent, and given back as it was.
+	if changes, out := run(`echo 1 >e/x; ls e`, Mount{Target: "/w/e", Tmpfs: true}); changes != "" || out != "x\n" {
+		t.Errorf("tmpfs: %q\n%s", out, changes)
+	}
+	if changes, _ := run(`test -z "$(ls e)"`); changes != "" {
+		t.Errorf("a folder that was lent:\n%s", changes)
+	}
+	// What the command does beside a mount point is its own.
+	changes, _ := run(`echo 1 >/w/n/mine`, Mount{Target: "/w/n/m", Tmpfs: true})
+	if want := "dir w 0755\ndir w/n 0755\nfile w/n/mine 0644 2\n"; changes != want {
+		t.Errorf("beside a mount:\n%swant:\n%s", changes, want)
+	}
+}
+
+func TestInPlaceCapture(t *testing.T) {
+	needRoot(t)
+	v, _ := newPlace(t, CompareCTime)
+	sh(t, v, `echo 1 >d/new`)
+	ch, err := v.Capture(context.Background(), "/w/ld/../d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := text(t, ch), "implied dir w 0755\ndir w/d/s 0755\nfile w/d/s/z 0644 2\nfile w/d/x 0644 2\nfile w/d/y 0644 2\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	if _, err := v.Capture(context.Background(), "/none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestInPlaceAsAUser runs on the root of the machine, as the one who tests it
+// without privilege does anyway; it writes into a folder of its own there.
+func TestInPlaceAsAUser(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("run by TestNobody")
+	}
+	dir, work := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644), os.Mkdir(filepath.Join(dir, "secret"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	s, err := NewInPlace(Options{Root: "/", Work: work, Warn: func(text string) { warned = append(warned, text) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.View(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	cache := t.TempDir()
+	run := func(script string) string {
+		t.Helper()
+		ch, err := v.Run(context.Background(), Command{
+			Argv: []string{"/bin/sh", "-ec", script}, Env: os.Environ(), Dir: dir, Timeout: time.Minute, Output: &testOutput{t},
+			Keep: &snapshot.Filter{Include: []string{dir}},
+			Mounts: []Mount{
+				{Target: filepath.Join(dir, "c"), Source: cache},
+				{Target: filepath.Join(dir, "run", "token"), Content: []byte("s3cret")},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel := strings.TrimPrefix(dir, "/") + "/"
+		var b strings.Builder
+		for l := range strings.Lines(text(t, ch)) {
+			if strings.Contains(l, rel) {
+				l, _, _ = strings.Cut(l, fmt.Sprintf(" %d:", os.Geteuid()))
+				b.WriteString(strings.TrimSuffix(strings.ReplaceAll(l, rel, ""), "\n") + "\n")
+			}
+		}
+		return b.String()
+	}
+	got := run(`touch -r f ref; echo HELLO | head -c 5 >f; touch -r ref f; rm ref; mkdir n; ln -s ../f n/l; ln f g
+		test "$(cat run/token)" = s3cret; echo 1 >c/cached`)
+	if want := "file f 0644 5\nlink g -> f\ndir n 0755\nsymlink n/l -> ../f\n"; got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	if b, _ := os.ReadFile(filepath.Join(cache, "cached")); string(b) != "1\n" {
+		t.Errorf("the cache holds %q", b)
+	}
+	if got := run(`test -e c/cached; rm -r n`); got != "delete n\n" {
+		t.Errorf("got:\n%s", got)
+	}
+	if len(warned) == 0 || !strings.Contains(warned[0], "never captured") {
+		t.Errorf("what may not be read was not told: %q", warned)
+	}
+	if _, err := NewInPlace(Options{Root: dir, Work: work}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "chroot") {
+		t.Errorf("another root: %v", err)
+	}
+}
+
+// A file that others write to while it is captured is captured when it stands
+// still, or named.
+func TestAFileThatIsBusy(t *testing.T) {
+	needRoot(t)
+	v, root := newPlace(t, CompareCTime)
+	ch, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo 1 >log"}, Env: testEnv, Dir: "/w"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(root, "w/log")
+	if err := os.WriteFile(log, []byte("longer by now"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	packed := func() error {
+		_, err := snapshot.Pack(context.Background(), discard{}, ch, snapshot.PackOptions{})
+		return err
+	}
+	if err := packed(); !errors.Is(err, tree.ErrBusy) || !strings.Contains(err.Error(), "w/log") {
+		t.Fatalf("error %v", err)
+	}
+	if err := packed(); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	if got := text(t, ch); !strings.Contains(got, "file w/log 0644 13") {
+		t.Errorf("got %s", got)
+	}
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f, _ := os.OpenFile(log, os.O_WRONLY|os.O_APPEND, 0)
+		defer f.Close()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				fmt.Fprintln(f, "more")
+			}
+		}
+	}()
+	err = packed()
+	close(stop)
+	<-done
+	if !errors.Is(err, tree.ErrBusy) || !strings.Contains(err.Error(), "w/log") {
+		t.Errorf("a file that never stands still: %v", err)
+	}
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, ch); !strings.Contains(got, "delete w/log") {
+		t.Errorf("a file that is gone: %s", got)
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestNamesThatALayerCannotHold(t *testing.T) {
+	sandboxes(t, func(t *testing.T, b testBox) {
+		v, _ := b.view(t)
+		ch, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo 1 >d/.wh.x"}, Env: testEnv, Dir: "/w"})
+		if err == nil {
+			_, err = snapshot.Pack(context.Background(), discard{}, ch, snapshot.PackOptions{})
+		}
+		if err == nil || !strings.Contains(err.Error(), "w/d/.wh.x") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestDeepPathsInBoth(t *testing.T) {
+	sandboxes(t, func(t *testing.T, b testBox) {
+		v, _ := b.view(t)
+		var blob []byte
+		runAll(t, v, []string{`mkdir D; deep D; touch -d @1000000000 /w`}, func(p []byte) { blob = p })
+		if !strings.HasSuffix(strings.TrimSpace(lines(t, blob)), "end 0644 5") {
+			t.Error("the file at the end is missing")
+		}
+	})
+}
+
+// TestLarge is what takes long, and has to stay small in memory.
+func TestLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	sandboxes(t, func(t *testing.T, b testBox) {
+		if b.name == "inplace by digest" {
+			t.Skip("reads 5 GB twice")
+		}
+		v, _ := b.view(t)
+		ch, err := v.Run(context.Background(), Command{
+			Argv: []string{"/bin/sh", "-ec", `mkdir many; cd many; i=0; while test $i -lt 1000; do
+				for k in 0 1 2 3 4 5 6 7 8 9; do :>$i.${k}0; :>$i.${k}1; :>$i.${k}2; :>$i.${k}3; :>$i.${k}4; :>$i.${k}5; :>$i.${k}6; :>$i.${k}7; :>$i.${k}8; :>$i.${k}9; done
+				i=$((i+1)); done; truncate -s 5G ../sparse`},
+			Env: testEnv, Dir: "/w"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, sparse := 0, false
+		for e, err := range ch {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			sparse = sparse || e.Path == "w/sparse" && e.Size == 5<<30 && e.Data != nil && len(e.Data) == 0
+		}
+		if n != 100_003 || !sparse {
+			t.Errorf("%d entries, a sparse one %v", n, sparse)
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if m.HeapInuse > 200<<20 {
+			t.Errorf("%d MB are in use", m.HeapInuse>>20)
+		}
+	})
+}
+
+func TestManySteps(t *testing.T) {
+	sandboxes(t, func(t *testing.T, b testBox) {
+		v, _ := b.view(t)
+		for i := range 120 {
+			got, _ := sh(t, v, fmt.Sprintf("echo %d >n%d; rm -f n%d; touch -d @%d .", i, i, i-1, i+1))
+			if want := fmt.Sprintf("file w/n%d 0644 %d\n", i, len(fmt.Sprint(i))+1); !strings.Contains(got, want) {
+				t.Fatalf("step %d: got:\n%s", i, got)
+			}
+		}
+	})
+}

@@ -1,0 +1,274 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The suite runs once more in places that are hard: the test binary starts
+// itself there, with the name of the place in this variable.
+const placeVariable = "CLAYER_TEST_PLACE"
+
+// A hardPlace is somewhere else to run the suite.
+type hardPlace struct {
+	name  string
+	run   string                       // which tests
+	start func(exe string) *exec.Cmd   // nil: as it is, in a mount namespace of its own
+	setUp func() error                 // in the new process, before the tests
+	check func(t *testing.T, s string) // of the output
+}
+
+const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$"
+
+var hardPlaces = []hardPlace{
+	{name: "a root that is an overlay", run: suite + "|^TestOverlayOverAnOverlay$", setUp: func() error {
+		// As in a container: the root, and the folder for views in it, are of an overlay.
+		if err := privateMounts(); err != nil {
+			return err
+		}
+		root := filepath.Join(testRoot.dir, "root")
+		mem := filepath.Join(testRoot.dir, "mem")
+		if err := errors.Join(os.Mkdir(mem, 0o755), unix.Mount("tmpfs", mem, "tmpfs", 0, "mode=755")); err != nil {
+			return err
+		}
+		up, work := filepath.Join(mem, "up"), filepath.Join(mem, "work")
+		if err := errors.Join(os.Mkdir(up, 0o755), os.Mkdir(work, 0o755)); err != nil {
+			return err
+		}
+		return unix.Mount("overlay", root, "overlay", 0, "lowerdir="+root+",upperdir="+up+",workdir="+work)
+	}},
+	{name: "a chroot", run: suite, setUp: func() error {
+		if err := privateMounts(); err != nil {
+			return err
+		}
+		// The chroot is no mount; it holds the test root, and another for itself.
+		cell := filepath.Join(testRoot.dir, "cell")
+		if err := os.Mkdir(cell, 0o755); err != nil {
+			return err
+		}
+		if err := copyTree(context.Background(), filepath.Join(testRoot.dir, "root"), cell, nil); err != nil {
+			return err
+		}
+		inner := filepath.Join(cell, "tmp", "inner")
+		err := errors.Join(os.MkdirAll(filepath.Join(inner, "work"), 0o755), os.Mkdir(filepath.Join(inner, "root"), 0o755),
+			os.Mkdir(filepath.Join(cell, "sys"), 0o755), os.MkdirAll(filepath.Join(cell, "dev"), 0o755))
+		if err == nil {
+			err = copyTree(context.Background(), filepath.Join(testRoot.dir, "root"), filepath.Join(inner, "root"), nil)
+		}
+		for _, dir := range []string{"/proc", "/dev", "/sys"} {
+			err = errors.Join(err, unix.Mount(dir, filepath.Join(cell, dir), "", unix.MS_BIND|unix.MS_REC, ""))
+		}
+		if err == nil {
+			err = errors.Join(unix.Chroot(cell), os.Chdir("/"))
+		}
+		testRoot.dir = "/tmp/inner"
+		return errors.Join(err, os.Setenv("TMPDIR", "/tmp"))
+	}},
+	{name: "a kernel without open_tree", run: suite + "|^TestMounts$", setUp: func() error { withoutOpenTree = true; return nil }},
+	{name: "a read-only root", run: "^TestWhatARunChanged$/^(root|user)$", setUp: func() error {
+		if err := privateMounts(); err != nil {
+			return err
+		}
+		root := filepath.Join(testRoot.dir, "root")
+		return errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	}},
+	{name: "other mounts in the root", run: "^TestOtherMounts$", setUp: privateMounts},
+	{name: "unshare -Urm", run: suite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
+	{name: "bubblewrap", run: suite, start: func(exe string) *exec.Cmd {
+		return exec.Command("bwrap", "--dev-bind", "/", "/", "--proc", "/proc", "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0", "--cap-add", "ALL", exe)
+	}},
+	{name: "gVisor", run: suite + "|^TestInPlace", start: func(exe string) *exec.Cmd {
+		return exec.Command("runsc", "--root", filepath.Join(filepath.Dir(exe), "runsc"), "--network=none", "--ignore-cgroups", "do", "--", exe)
+	}, check: func(t *testing.T, out string) {
+		if !strings.Contains(out, "--- PASS: TestWhatARunChanged/inplace_by_ctime/") {
+			t.Errorf("nothing ran in place:\n%s", out)
+		}
+	}},
+}
+
+func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+
+// setUpPlace is called by TestMain.
+func setUpPlace() error {
+	name := os.Getenv(placeVariable)
+	for _, p := range hardPlaces {
+		if p.name != name || p.setUp == nil {
+			continue
+		}
+		testRoot.once.Do(func() {
+			if testRoot.dir, testRoot.err = os.MkdirTemp("", "sandbox-test-*"); testRoot.err == nil {
+				testRoot.err = makeRoot(testRoot.dir)
+			}
+		})
+		if testRoot.err != nil {
+			return testRoot.err
+		}
+		return p.setUp()
+	}
+	return nil
+}
+
+func TestHardPlaces(t *testing.T) {
+	needRoot(t)
+	if os.Getenv(placeVariable) != "" {
+		t.Skip("there already")
+	}
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	dir, err := os.MkdirTemp("", "sandbox-place-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = direct{}.remove(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(dir, "sandbox.test")
+	if err := errors.Join(copyExecutable(self, exe), os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range hardPlaces {
+		t.Run(p.name, func(t *testing.T) {
+			cmd := exec.Command(exe)
+			if p.start != nil {
+				cmd = p.start(exe)
+				if _, err := exec.LookPath(cmd.Args[0]); err != nil {
+					t.Skipf("%s is not installed", cmd.Args[0])
+				}
+				if out, err := p.start("/bin/true").CombinedOutput(); err != nil {
+					t.Skipf("%s does not work here: %v: %s", cmd.Args[0], err, out)
+				}
+			} else {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+			}
+			cmd.Args = append(cmd.Args, "-test.v", "-test.short", "-test.timeout=2m", "-test.run="+p.run)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), placeVariable+"="+p.name, "TMPDIR="+filepath.Join(dir, "tmp"))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v", err)
+			}
+			ran := 0
+			for l := range strings.Lines(string(out)) {
+				l = strings.TrimRight(l, "\n")
+				if strings.Contains(l, "--- PASS: ") {
+					ran++
+				} else if strings.Contains(l, "SKIP") && !strings.Contains(l, "/inplace_") || err != nil && !strings.Contains(l, "=== ") {
+					t.Log(l)
+				}
+			}
+			if ran == 0 {
+				t.Errorf("only %d tests ran:\n%s", ran, out)
+			}
+			if p.check != nil {
+				p.check(t, string(out))
+			}
+			t.Logf("%d tests passed", ran)
+		})
+	}
+}
+
+// TestOverlayOverAnOverlay runs where the folder for views lies on an overlay:
+// they go elsewhere.
+func TestOverlayOverAnOverlay(t *testing.T) {
+	if os.Getenv(placeVariable) != "a root that is an overlay" {
+		t.Skip("run by TestHardPlaces")
+	}
+	root, _ := fixture(t)
+	work := filepath.Join(root, "var/lib/clayer/work")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, why, err := Choose("auto", Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Name() != "overlay" || s.(*overlay).Work == work {
+		t.Fatalf("%s in %v: %s", s.Name(), s, why)
+	}
+	v := newView(t, s)
+	if got, _ := sh(t, v, `echo 1 >n; rm f`); got != "dir w 0755\ndelete w/f\nfile w/n 0644 2\n" {
+		t.Errorf("got:\n%s", got)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(s.(*overlay).Work); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left", s.(*overlay).Work)
+	}
+
+	// In place, copy-up without a change is no change, by the default.
+	in, err := NewInPlace(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(in.How(), "overlay") {
+		t.Errorf("compares %s", in.How())
+	}
+	p, err := in.View(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := sh(t, p, `: >>f; chmod 0644 f; : >>d/x; ln -f f /tmp/f; rm /tmp/f`); got != "" {
+		t.Errorf("copy-up was told:\n%s", got)
+	}
+	if got, _ := sh(t, p, `echo HELLO >f; touch -d '2001-02-03 04:05:06.123456789Z' f`); got != "file w/f 0644 6\n" {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+// TestOtherMounts has a file, a folder and a late mount in the root, each a
+// mount of its own: nothing of them is the root's.
+func TestOtherMounts(t *testing.T) {
+	if os.Getenv(placeVariable) != "other mounts in the root" {
+		t.Skip("run by TestHardPlaces")
+	}
+	mountIn := func(root string) {
+		host := filepath.Join(t.TempDir(), "hosts")
+		err := errors.Join(os.WriteFile(host, []byte("127.0.0.1 localhost\n"), 0o644), os.WriteFile(filepath.Join(root, "etc/hosts"), nil, 0o644),
+			unix.Mount(host, filepath.Join(root, "etc/hosts"), "", unix.MS_BIND, ""),
+			os.MkdirAll(filepath.Join(root, "w/vol"), 0o755), os.MkdirAll(filepath.Join(root, "w/late"), 0o755),
+			os.WriteFile(filepath.Join(root, "w/late/below"), []byte("x"), 0o644),
+			unix.Mount("tmpfs", filepath.Join(root, "w/vol"), "tmpfs", 0, ""),
+			os.WriteFile(filepath.Join(root, "w/vol/on"), []byte("volume"), 0o644))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			for _, p := range []string{"etc/hosts", "w/vol", "w/late"} {
+				_ = unix.Unmount(filepath.Join(root, p), unix.MNT_DETACH)
+			}
+		})
+	}
+	const script = `echo 1 >>/etc/hosts; echo 1 >>vol/on; echo 1 >vol/new; echo 1 >n; cat vol/on >/dev/null`
+	const want = "dir w 0755\nfile w/n 0644 2\n"
+	v, root := newPlace(t, CompareCTime)
+	mountIn(root)
+	if got, _ := sh(t, v, script); got != want {
+		t.Errorf("in place:\n%s", got)
+	}
+	// One that appears hides what was there, which is not gone.
+	late := filepath.Join(root, "w/late")
+	if err := unix.Mount("tmpfs", late, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := sh(t, v, `echo 1 >late/x; echo 2 >m`); got != "dir w 0755\nfile w/m 0644 2\n" {
+		t.Errorf("a mount that appeared:\n%s", got)
+	}
+	base, _ := fixture(t)
+	mountIn(base)
+	s := newOverlay(t, true, Options{})
+	if got, _ := sh(t, newView(t, s), script); got != want {
+		t.Errorf("overlay:\n%s", got)
+	}
+}
