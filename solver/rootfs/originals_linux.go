@@ -72,26 +72,20 @@ func (a *applier) begin(c *Change, s *staged) error {
 	} else if err := a.openOriginals(); err != nil {
 		return hard{err}
 	}
-	if s != nil && s.line != nil {
-		if sameLine(s.line, c) {
-			return a.t.sync() // nothing, unless something else was added since
-		}
-		c.Again = true
-		a.again(c.N)
+	if s != nil && s.line != nil && sameLine(s.line, c) {
+		return a.t.sync() // nothing, unless something else was added since
+	}
+	if s != nil {
+		a.supersede(c, s)
 	}
 	return a.announce(c)
-}
-
-func (a *applier) again(n int) {
-	if len(a.ev.Again) == 0 || a.ev.Again[len(a.ev.Again)-1] != n {
-		a.ev.Again = append(a.ev.Again, n)
-	}
 }
 
 func (a *applier) announce(c *Change) error {
 	if err := a.t.log.add(c); err != nil {
 		return hard{err}
 	}
+	a.unforeseen = true
 	a.t.unsynced = true
 	return a.t.sync()
 }

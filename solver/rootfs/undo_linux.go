@@ -122,9 +122,13 @@ func (u *undoing) keepLeft(ev Event) error {
 // forgotten.
 func (u *undoing) keep(c *Change, why string) {
 	u.res.Kept = append(u.res.Kept, Kept{string(c.Path), why})
-	u.t.keep[string(c.Path)] = true
 	u.left = append(u.left, *c)
+	if why != notEmpty { // the folder itself is not changed
+		u.t.keep[string(c.Path)] = true
+	}
 }
+
+const notEmpty = "holds files that are not clayer's, or were changed"
 
 // change looks at what undoing a change takes, and announces it.
 func (u *undoing) change(c *Change) error {
@@ -291,7 +295,7 @@ func (u *undoing) do(b *backward) error {
 			return err
 		}
 		if !empty {
-			u.keep(&b.Change, "holds files that are not clayer's, or were changed")
+			u.keep(&b.Change, notEmpty)
 			return nil
 		}
 	}
