@@ -130,6 +130,7 @@ type mChange struct {
 }
 
 type mEvent struct {
+	seq        int
 	key        key.Key
 	changes    []mChange
 	incomplete bool
@@ -140,10 +141,11 @@ type model struct {
 	files tree
 	log   []mEvent
 	left  []mEvent
+	seq   int
 }
 
 func (m *model) clone() *model {
-	return &model{maps.Clone(m.files), slices.Clone(m.log), slices.Clone(m.left)}
+	return &model{maps.Clone(m.files), slices.Clone(m.log), slices.Clone(m.left), m.seq}
 }
 
 // mStep is a step: a key and what it does.
@@ -153,7 +155,8 @@ type mStep struct {
 }
 
 func (m *model) apply(s mStep, keep map[string]bool) {
-	ev := mEvent{key: keyOf(s.name)}
+	m.seq++
+	ev := mEvent{seq: m.seq, key: keyOf(s.name)}
 	for _, e := range s.entries {
 		p := e.Path
 		cur, there := m.files[p]
@@ -226,17 +229,18 @@ func nodeOf(e *snapshot.Entry, all []*snapshot.Entry) node {
 
 // undo undoes all but the first n events, as the rules of docs/root.md say.
 func (m *model) undo(n int, force bool, keep map[string]bool) {
-	old := m.left
+	old := slices.Clone(m.left)
 	m.left = nil
 	for len(m.log) > n {
 		ev := m.log[len(m.log)-1]
 		m.log = m.log[:len(m.log)-1]
 		m.undoEvent(ev, force, keep)
 	}
-	if n > 0 { // applied last, undone first: they are in that order
+	if n > 0 {
 		m.left = append(m.left, old...)
 		return
 	}
+	slices.SortFunc(old, func(x, y mEvent) int { return y.seq - x.seq })
 	for _, ev := range old {
 		m.undoEvent(ev, force, keep)
 	}
@@ -295,7 +299,7 @@ func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
 	}
 	if len(left) > 0 {
 		slices.Reverse(left)
-		m.left = append(m.left, mEvent{key: ev.key, changes: left})
+		m.left = append(m.left, mEvent{seq: ev.seq, key: ev.key, changes: left})
 	}
 }
 
@@ -589,9 +593,9 @@ func (w *world) edit() {
 		err = os.Remove(in(p))
 	case 4:
 		w.note("new file in %s", d)
-		err = os.WriteFile(in(path.Join(d, fmt.Sprintf("f%d", w.r.IntN(6)))), []byte("mine"), 0o644)
-		if err != nil { // there is something else of that name
-			err = nil
+		name := path.Join(d, fmt.Sprintf("f%d", w.r.IntN(6)))
+		if _, there := w.model.files[name]; !there {
+			err = os.WriteFile(in(name), []byte("mine"), 0o644)
 		}
 	case 5:
 		w.note("chmod %s", d)
