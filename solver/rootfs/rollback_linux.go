@@ -96,10 +96,10 @@ func (b *rollback) line(c *Change) error {
 		return missingIsFine(err)
 	case c.Kind == kindUndo:
 		return b.back(p, c.In, c.Out)
-	case c.Again:
-		b.again[[2]int{c.Seq, c.N}] = true
 	case b.again[[2]int{c.Seq, c.N}]:
 		return nil
+	case c.Again > 0:
+		b.again[[2]int{c.Seq, c.N}] = true
 	}
 	if c.Kept || c.Lost || c.Left {
 		return nil

@@ -242,8 +242,11 @@ func (a *applier) foresee(s *staged) (bool, error) {
 // supersede marks a line that takes the place of one before, for the same change.
 func (a *applier) supersede(c *Change, s *staged) {
 	if s.announced {
-		c.Again = true
-		a.ev.Again = append(a.ev.Again, c.N)
+		if a.ev.Again == nil {
+			a.ev.Again = make(map[int]int)
+		}
+		a.ev.Again[c.N]++
+		c.Again = a.ev.Again[c.N]
 	}
 	s.announced = true
 }

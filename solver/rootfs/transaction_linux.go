@@ -132,7 +132,6 @@ func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Cha
 	// What is under a step that could not be undone is applied anew with it.
 	ev.Key, ev.To, ev.Incomplete = k, t.log.end, len(res.Problems) > 0 || t.next.Retry()
 	slices.Sort(ev.Not)
-	slices.Sort(ev.Again)
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }

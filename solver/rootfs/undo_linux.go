@@ -107,7 +107,7 @@ func (u *undoing) keepLeft(ev Event) error {
 	t := u.t
 	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
 	for _, c := range slices.Backward(u.left) {
-		c.Left, c.Again = true, false
+		c.Left, c.Again = true, 0
 		if err := t.log.add(&c); err != nil {
 			return hard{err}
 		}
