@@ -154,8 +154,14 @@ func FuzzApply(f *testing.F) {
 			return
 		}
 		dir := fastDir(t)
-		defer removeAllModes(dir)
-		shell(t, dir, "mkdir -p root/dir/sub; echo k > root/keep; echo o > root/dir/old; ln -s ../outside root/out; mkdir outside; echo o > outside/f")
+		defer os.RemoveAll(dir)
+		in := func(p string) string { return filepath.Join(dir, p) }
+		err := errors.Join(
+			os.MkdirAll(in("root/dir/sub"), 0o755), os.Mkdir(in("outside"), 0o755), os.Symlink("../outside", in("root/out")),
+			os.WriteFile(in("root/keep"), []byte("k"), 0o644), os.WriteFile(in("root/dir/old"), []byte("o"), 0o644), os.WriteFile(in("outside/f"), []byte("o"), 0o644))
+		if err != nil {
+			t.Fatal(err)
+		}
 		outside := treetest.Describe(t, filepath.Join(dir, "outside"), nil)
 		before := treetest.Describe(t, filepath.Join(dir, "root"), nil)
 		r, err := Open(filepath.Join(dir, "root"), Options{})

@@ -121,12 +121,11 @@ func (m tree) take(p string) tree {
 
 // mChange is a change as the model records it.
 type mChange struct {
-	p           string
-	kind        string // "gone", "dir", or another
-	now, was    *node  // was: of a folder that was there
-	before      tree   // what stood there
-	kept        bool
-	nothingDone bool
+	p        string
+	kind     string // "gone", "dir", or another
+	now, was *node  // was: of a folder that was there
+	before   tree   // what stood there
+	kept     bool
 }
 
 type mEvent struct {
@@ -395,8 +394,8 @@ type world struct {
 	// what is written into one of two names changes the other too, which may be an
 	// original, and the model doesn't know that.
 	byHand bool
-	base  string
-	did   []string
+	base   string
+	did    []string
 }
 
 func (w *world) fresh() {

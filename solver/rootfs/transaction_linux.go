@@ -25,7 +25,6 @@ type transaction struct {
 	log      *logWriter
 	next     State           // what is committed
 	steps    []Applied       // applied in it
-	undone   []Event         // whose originals and log lines are needed no more
 	seen     map[fileID]bool // folders whose metadata is in the log, or that were made here
 	keep     map[string]bool // paths that the user changed, which stay as they are
 	unsynced bool            // there are lines that no sync has covered
