@@ -176,7 +176,39 @@ func (b *rollback) back(p, in, out string) error {
 	if kept == nil {
 		return nil
 	}
+	if in != inMade && isDir(kept) && isDir(here) { // it was being moved file by file
+		return b.moveBack(from, at)
+	}
 	return renameat(from.fd, from.name, at.fd, at.name, 0)
+}
+
+// moveBack puts what a folder holds, which was being moved, back into what is
+// left of it.
+func (b *rollback) moveBack(from, to place) error {
+	src, err := unix.Openat(from.fd, from.name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	dst, err := unix.Openat(to.fd, to.name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	names, err := list(src)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		err := renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EEXIST) {
+			err = b.moveBack(place{src, n}, place{dst, n})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
 }
 
 // cameIn reports whether what stands at a path is what a change brought.
