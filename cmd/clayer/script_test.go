@@ -51,7 +51,8 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	corrupt DIR      changes a byte of every file in DIR
 //	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
 //
-// and the condition [container]: this machine looks ephemeral.
+// and the conditions [container]: this machine looks ephemeral; [immutable]: files
+// can be made immutable in temporary folders.
 func TestScripts(t *testing.T) {
 	requireSandbox(t)
 	testscript.Run(t, testscript.Params{
@@ -80,9 +81,25 @@ func TestScripts(t *testing.T) {
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
 			}
+			if cond == "immutable" {
+				return canBeImmutable(), nil
+			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 	})
+}
+
+func canBeImmutable() bool {
+	f, err := os.CreateTemp("", "immutable-")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	defer os.Remove(f.Name())
+	if exec.Command("chattr", "+i", f.Name()).Run() != nil {
+		return false
+	}
+	return exec.Command("chattr", "-i", f.Name()).Run() == nil
 }
 
 // requireSandbox skips, by name, what needs RUN where RUN can't be had.

@@ -61,6 +61,7 @@ type applier struct {
 	originalsFD int     // -1 until the first original
 	chunk       []staged
 	inChunk     map[string]int    // by the path of a file of the chunk: its index
+	unforeseen  bool              // something was announced by itself
 	will        map[string]string // by the path of a folder that the chunk makes: where it will be
 }
 

@@ -33,7 +33,7 @@ type Change struct {
 	Out string `json:"out,omitempty"`
 
 	Left   bool `json:"left,omitempty"`   // nothing of this transaction: what an undo left, or a step did that was adopted
-	Again  bool `json:"again,omitempty"`  // takes the place of the line before with this N: the root was not as foreseen
+	Again  int  `json:"again,omitempty"`  // takes the place of the lines before with this N: the root was not as foreseen
 	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as tempName says: the folder is on another file system
 }
 
@@ -113,7 +113,7 @@ func (ev *Event) did(c *Change) bool {
 	case has(ev.Not, c.N):
 		return false
 	}
-	return c.Again || !has(ev.Again, c.N)
+	return c.Left || c.Again == ev.Again[c.N]
 }
 
 func has(sorted []int, n int) bool {

@@ -102,7 +102,7 @@ func (a *applier) folder(parent *folder, name string, e *snapshot.Entry, s *stag
 				there = true
 			}
 		}
-		if there && s != nil && s.line != nil {
+		if there && s != nil && s.announced {
 			return errNotMade // though it was foreseen
 		}
 		if there {
@@ -223,6 +223,7 @@ func (a *applier) opaque(p string) error {
 		if a.t != nil { // all are announced first, for one sync
 			s.n = a.number()
 			s.line = a.change(f, name, s.e, &s)
+			s.announced, a.unforeseen = true, true
 			if err := a.t.log.add(s.line); err != nil {
 				return hard{err}
 			}

@@ -72,26 +72,20 @@ func (a *applier) begin(c *Change, s *staged) error {
 	} else if err := a.openOriginals(); err != nil {
 		return hard{err}
 	}
-	if s != nil && s.line != nil {
-		if sameLine(s.line, c) {
-			return a.t.sync() // nothing, unless something else was added since
-		}
-		c.Again = true
-		a.again(c.N)
+	if s != nil && s.line != nil && sameLine(s.line, c) {
+		return a.t.sync() // nothing, unless something else was added since
+	}
+	if s != nil {
+		a.supersede(c, s)
 	}
 	return a.announce(c)
-}
-
-func (a *applier) again(n int) {
-	if len(a.ev.Again) == 0 || a.ev.Again[len(a.ev.Again)-1] != n {
-		a.ev.Again = append(a.ev.Again, n)
-	}
 }
 
 func (a *applier) announce(c *Change) error {
 	if err := a.t.log.add(c); err != nil {
 		return hard{err}
 	}
+	a.unforeseen = true
 	a.t.unsynced = true
 	return a.t.sync()
 }
@@ -168,7 +162,11 @@ func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t)
 	to := strconv.Itoa(c.N)
 	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
 	// EINVAL: a folder that clayer's own is in.
-	if err := renameat(parent.fd, name, a.originalsFD, to, 0); err != nil {
+	err := renameat(parent.fd, name, a.originalsFD, to, 0)
+	if errors.Is(err, unix.EXDEV) && isDir(st) {
+		err = a.moveTree(parent, name, c, st)
+	}
+	if err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("clayer's own folder is in it: %w", unix.EBUSY)
 		}
@@ -225,4 +223,113 @@ func removeAll(at int, name string) error {
 		}
 	}
 	return unlinkat(at, name, unix.AT_REMOVEDIR)
+}
+
+// moveTree moves a folder that can't be renamed, since a file system below an
+// overlay has it: file by file. It is announced anew, behind the times of all its
+// folders, so that it can be taken back from wherever it was cut off.
+func (a *applier) moveTree(parent *folder, name string, c *Change, st *unix.Stat_t) error {
+	var own unix.Stat_t
+	if err := unix.Fstat(a.originalsFD, &own); err != nil || own.Dev != st.Dev {
+		return unix.EXDEV // it is on another file system
+	}
+	p := path.Join(parent.path, name)
+	if err := a.noteTree(parent.fd, name, p, uint64(st.Dev)); err != nil {
+		return err
+	}
+	a.supersede(c, &staged{announced: true})
+	if err := a.announce(c); err != nil {
+		return err
+	}
+	return a.moveFolder(parent.fd, name, a.originalsFD, strconv.Itoa(c.N))
+}
+
+// noteTree announces that the times of a folder, and of those below it, will
+// change. A mount in it is an error, before anything is moved.
+func (a *applier) noteTree(at int, name, p string, dev uint64) error {
+	fd, err := unix.Openat(at, name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	f, err := newFolder(fd, p, p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if uint64(f.st.Dev) != dev {
+		return unix.EXDEV
+	}
+	if err := a.t.note(f); err != nil {
+		return err
+	}
+	names, err := list(fd)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		st, err := stat(f, n)
+		if err == nil && isDir(st) {
+			err = a.noteTree(fd, n, path.Join(p, n), dev)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveFolder makes a folder like another, moves into it what that holds, and
+// removes that.
+func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error {
+	src, err := unix.Openat(fromAt, from, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return err
+	}
+	if err := mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	dst, err := unix.Openat(toAt, to, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	names, err := list(src)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		err := renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a folder of the same sort, or one that was begun
+			err = a.moveFolder(src, n, dst, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	xattrs, err := listXattrs(src)
+	if err != nil {
+		return err
+	}
+	have, err := listXattrs(dst)
+	if err == nil {
+		err = setXattrs(dst, have, xattrs)
+	}
+	if err == nil {
+		err = a.allow(fchown(dst, int(st.Uid), int(st.Gid)))
+	}
+	if err == nil {
+		err = fchmod(dst, st.Mode&0o7777)
+	}
+	if err == nil {
+		err = utimensat(dst, ".", st.Atim, st.Mtim)
+	}
+	if err != nil {
+		return err
+	}
+	return unlinkat(fromAt, from, unix.AT_REMOVEDIR)
 }

@@ -95,8 +95,8 @@ func (a *applier) placeBeside(ctx context.Context, parent *folder, name string, 
 	}
 	if err == nil {
 		// From here on it is the file beside that tells whether it was done.
-		c.Again, c.Beside = true, true
-		a.again(c.N)
+		c.Beside = true
+		a.supersede(c, s)
 		if err = a.announce(c); err == nil {
 			err = renameat(parent.fd, temp, parent.fd, name, unix.RENAME_NOREPLACE)
 		}

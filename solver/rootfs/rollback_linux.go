@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +41,7 @@ func (r *Root) rollback(tx int) error {
 		return err
 	}
 	defer a.close()
-	b := &rollback{applier: a, r: r, again: make(map[[2]int]bool), was: make(map[string]*Meta), xattrs: make(map[string]map[string][]byte)}
+	b := &rollback{applier: a, r: r, again: make(map[[2]int]bool)}
 	if b.state, err = unix.Open(r.state, openFolder, 0); err != nil {
 		return fmt.Errorf("open %s: %w", r.state, err)
 	}
@@ -55,9 +54,6 @@ func (r *Root) rollback(tx int) error {
 		if err != nil {
 			return fmt.Errorf("take back %q: %w", c.Path, err)
 		}
-	}
-	if err := b.folders(); err != nil {
-		return err
 	}
 	if err := syncfs(b.state); err != nil { // before the log, which tells what to do
 		return err
@@ -77,10 +73,6 @@ type rollback struct {
 	r     *Root
 	state int // the state folder
 	again map[[2]int]bool
-	was   map[string]*Meta // of folders, before the transaction
-
-	// xattrs are those of the folders that may have got others.
-	xattrs map[string]map[string][]byte
 }
 
 // place is a name in an open folder.
@@ -93,8 +85,9 @@ func (b *rollback) line(c *Change) error {
 	p := string(c.Path)
 	switch {
 	case c.Kind == kindTime:
-		b.was[p] = c.Was // the first line of a folder is the last that is met
-		return nil
+		// Before the first change in the folder: what is taken back after this
+		// line, which stands before it, is not in it.
+		return b.restore(p, c.Was, false)
 	case c.Kind == kindTemp:
 		f, err := b.getReal(path.Dir(p))
 		if err == nil {
@@ -103,17 +96,16 @@ func (b *rollback) line(c *Change) error {
 		return missingIsFine(err)
 	case c.Kind == kindUndo:
 		return b.back(p, c.In, c.Out)
-	case c.Again:
-		b.again[[2]int{c.Seq, c.N}] = true
 	case b.again[[2]int{c.Seq, c.N}]:
 		return nil
+	case c.Again > 0:
+		b.again[[2]int{c.Seq, c.N}] = true
 	}
 	if c.Kept || c.Lost || c.Left {
 		return nil
 	}
 	if c.Was != nil {
-		b.was[p], b.xattrs[p] = c.Was, c.Was.Xattrs
-		return nil
+		return b.restore(p, c.Was, true)
 	}
 	n := strconv.Itoa(c.N)
 	out := path.Join("originals", fmt.Sprintf("%06d", c.Seq), n)
@@ -171,6 +163,9 @@ func (b *rollback) back(p, in, out string) error {
 	case came:
 		if in == inMade {
 			err = unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
+			if errors.Is(err, unix.ENOTEMPTY) {
+				err = nil // it is another line's, or holds what is not clayer's
+			}
 		} else {
 			err = b.giveBack(at, b.waiting(f, in), kept != nil && !isDir(kept) && !isDir(here))
 		}
@@ -181,7 +176,39 @@ func (b *rollback) back(p, in, out string) error {
 	if kept == nil {
 		return nil
 	}
+	if in != inMade && isDir(kept) && isDir(here) { // it was being moved file by file
+		return b.moveBack(from, at)
+	}
 	return renameat(from.fd, from.name, at.fd, at.name, 0)
+}
+
+// moveBack puts what a folder holds, which was being moved, back into what is
+// left of it.
+func (b *rollback) moveBack(from, to place) error {
+	src, err := unix.Openat(from.fd, from.name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(src)
+	dst, err := unix.Openat(to.fd, to.name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dst)
+	names, err := list(src)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		err := renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EEXIST) {
+			err = b.moveBack(place{src, n}, place{dst, n})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
 }
 
 // cameIn reports whether what stands at a path is what a change brought.
@@ -239,23 +266,8 @@ func missingIsFine(err error) error {
 	return err
 }
 
-// folders gives the folders that were there before their metadata: the deepest
-// first, since the mode of one may keep this user out of those below.
-func (b *rollback) folders() error {
-	paths := make([]string, 0, len(b.was))
-	for p := range b.was {
-		paths = append(paths, p)
-	}
-	slices.SortFunc(paths, func(x, y string) int { return strings.Compare(y, x) })
-	for _, p := range paths {
-		if err := b.restore(p, b.was[p]); err != nil {
-			return fmt.Errorf("metadata of %q: %w", p, err)
-		}
-	}
-	return nil
-}
-
-func (b *rollback) restore(p string, m *Meta) error {
+// restore gives a folder the metadata that it had.
+func (b *rollback) restore(p string, m *Meta, xattrs bool) error {
 	f, err := b.getReal(p)
 	if err != nil {
 		return missingIsFine(err)
@@ -269,10 +281,10 @@ func (b *rollback) restore(p string, m *Meta) error {
 			return err
 		}
 	}
-	if want, ok := b.xattrs[p]; ok {
+	if xattrs {
 		have, err := listXattrs(f.fd)
 		if err == nil {
-			err = setXattrs(f.fd, have, want)
+			err = setXattrs(f.fd, have, m.Xattrs)
 		}
 		if err != nil {
 			return err

@@ -24,7 +24,9 @@ type staged struct {
 	now  *Meta   // nil for what only deletes
 	made bool    // false: this user may not make it
 	err  error   // why it could not be made
-	line *Change // its announcement; nil: it could not be foreseen
+	line *Change // its announcement; nil: it is not foreseen
+
+	announced bool // there is a line, be it an old one
 }
 
 // errNotMade says that an entry was left out for want of privilege.
@@ -122,52 +124,73 @@ func (a *applier) room(e *snapshot.Entry) error {
 	return nil
 }
 
-// flush changes the root by the entries that are staged: what each does is
-// announced, all is synced at once, and then done.
+// flush changes the root by the entries that are staged. As many as can be
+// foreseen are announced, all at once and in the order in which they are done
+// then; an entry that needs more than that is announced and synced by itself.
+//
+// Where something was not as foreseen, what follows is announced anew, since
+// taking back goes by the order of the lines: little at first, lest a stream that
+// was made for it be announced over and over.
 func (a *applier) flush(ctx context.Context) error {
-	if len(a.chunk) == 0 {
-		return nil
-	}
-	for i := range a.chunk {
-		if err := a.foresee(&a.chunk[i]); err != nil {
+	for i, most := 0, maxChunk; i < len(a.chunk); most = min(2*most, maxChunk) {
+		clear(a.will)
+		end := i
+		for end < len(a.chunk) && end-i < most {
+			foreseen, err := a.foresee(&a.chunk[end])
+			if err != nil {
+				return err
+			}
+			if !foreseen {
+				break
+			}
+			end++
+		}
+		if err := a.t.sync(); err != nil {
 			return err
 		}
-	}
-	if err := a.t.sync(); err != nil {
-		return err
-	}
-	for i := range a.chunk {
-		s := &a.chunk[i]
-		if err := context.Cause(ctx); err != nil {
-			return err
+		end = max(end, i+1)
+		for a.unforeseen = false; i < end && !a.unforeseen; i++ {
+			if err := a.finish(ctx, &a.chunk[i]); err != nil {
+				return err
+			}
 		}
-		err := s.err
-		if err == nil {
-			err = a.entry(ctx, s.e, s)
-		}
-		if err != nil && s.n > 0 {
-			a.ev.Not = append(a.ev.Not, s.n)
-		}
-		if errors.Is(err, errNotMade) {
-			continue
-		}
-		if err := a.outcome(s.e, err); err != nil {
-			return err
+		if a.unforeseen && i < end {
+			most = 1
 		}
 	}
 	a.chunk = a.chunk[:0]
 	clear(a.inChunk)
-	clear(a.will)
 	return nil
 }
 
-// foresee announces what an entry will do, as far as that can be told from the
-// root as it is. What turns out otherwise is announced, and synced, anew when it
-// is done.
-func (a *applier) foresee(s *staged) error {
-	e := s.e
-	if s.err != nil || e.Kind == snapshot.Opaque {
+// finish puts what was staged where it belongs.
+func (a *applier) finish(ctx context.Context, s *staged) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	err := s.err
+	if err == nil {
+		err = a.entry(ctx, s.e, s)
+	}
+	if err != nil && s.n > 0 {
+		a.ev.Not = append(a.ev.Not, s.n)
+	}
+	if errors.Is(err, errNotMade) {
 		return nil
+	}
+	return a.outcome(s.e, err)
+}
+
+// foresee announces what an entry will do, if that can be told from the root as
+// it is, and what the entries before it do.
+func (a *applier) foresee(s *staged) (bool, error) {
+	s.line = nil
+	e := s.e
+	if s.err != nil {
+		return true, nil
+	}
+	if e.Kind == snapshot.Opaque {
+		return false, nil
 	}
 	dir, name := path.Split(e.Path)
 	dir = path.Clean(dir)
@@ -177,40 +200,53 @@ func (a *applier) foresee(s *staged) error {
 	if !ok {
 		f, err := a.get(dir)
 		if err != nil {
-			return nil // made by an entry before this, or by this one
+			return false, nil
 		}
 		if err := a.keepTime(f); err != nil {
-			return err
+			return false, err
 		}
 		parent = f
 		if e.Kind == snapshot.Delete || e.Kind == snapshot.Dir {
 			if st, err = stat(f, name); err != nil {
-				return nil
+				return false, nil
 			}
 		}
 	}
 	if e.Kind == snapshot.Delete && st == nil || e.Kind == snapshot.Dir && e.Implied && st != nil {
-		return nil
+		return true, nil
 	}
 	c := a.change(parent, name, e, s)
 	if isDir(st) && e.Kind == snapshot.Dir {
 		fd, err := unix.Openat(parent.fd, name, openFolder|unix.O_NOFOLLOW, 0)
 		if err != nil {
-			return nil
+			return false, nil
 		}
 		xattrs, err := listXattrs(fd)
 		unix.Close(fd)
 		if err != nil {
-			return nil
+			return false, nil
 		}
 		a.was(c, st, xattrs)
 	} else if e.Kind == snapshot.Dir {
 		a.will[e.Path] = string(c.Path)
 	}
+	a.supersede(c, s)
 	s.line = c
 	a.t.unsynced = true
 	if err := a.t.log.add(c); err != nil {
-		return hard{err}
+		return false, hard{err}
 	}
-	return nil
+	return true, nil
+}
+
+// supersede marks a line that takes the place of one before, for the same change.
+func (a *applier) supersede(c *Change, s *staged) {
+	if s.announced {
+		if a.ev.Again == nil {
+			a.ev.Again = make(map[int]int)
+		}
+		a.ev.Again[c.N]++
+		c.Again = a.ev.Again[c.N]
+	}
+	s.announced = true
 }

@@ -77,13 +77,17 @@ type Var struct {
 
 // Event is one apply of one step.
 type Event struct {
-	Seq        int       `json:"seq"` // names its folder in originals/
-	Key        key.Key   `json:"key"`
-	Tx         int       `json:"tx"`   // the transaction: names the file in log/ that has its changes
-	From       int64     `json:"from"` // where in it, in bytes
-	To         int64     `json:"to"`
-	Not        []int     `json:"not,omitempty"`        // numbers of the changes that were not done
-	Again      []int     `json:"again,omitempty"`      // numbers of the changes that have a second line, which counts
+	Seq  int     `json:"seq"` // names its folder in originals/
+	Key  key.Key `json:"key"`
+	Tx   int     `json:"tx"`   // the transaction: names the file in log/ that has its changes
+	From int64   `json:"from"` // where in it, in bytes
+	To   int64   `json:"to"`
+	Not  []int   `json:"not,omitempty"` // numbers of the changes that were not done, sorted
+
+	// Again tells, by the number of a change that has several lines, which counts:
+	// that with this Again.
+	Again map[int]int `json:"again,omitempty"`
+
 	Incomplete bool      `json:"incomplete,omitempty"` // some entries could not be made: it is tried again
 	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
 	Retry      bool      `json:"retry,omitempty"`      // of Kept: some changes could not be undone, and are tried again

@@ -25,7 +25,6 @@ type transaction struct {
 	log      *logWriter
 	next     State           // what is committed
 	steps    []Applied       // applied in it
-	undone   []Event         // whose originals and log lines are needed no more
 	seen     map[fileID]bool // folders whose metadata is in the log, or that were made here
 	keep     map[string]bool // paths that the user changed, which stay as they are
 	unsynced bool            // there are lines that no sync has covered
@@ -132,7 +131,6 @@ func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Cha
 	// What is under a step that could not be undone is applied anew with it.
 	ev.Key, ev.To, ev.Incomplete = k, t.log.end, len(res.Problems) > 0 || t.next.Retry()
 	slices.Sort(ev.Not)
-	slices.Sort(ev.Again)
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }

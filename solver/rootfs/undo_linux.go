@@ -107,7 +107,7 @@ func (u *undoing) keepLeft(ev Event) error {
 	t := u.t
 	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
 	for _, c := range slices.Backward(u.left) {
-		c.Left, c.Again = true, false
+		c.Left, c.Again = true, 0
 		if err := t.log.add(&c); err != nil {
 			return hard{err}
 		}
@@ -122,9 +122,13 @@ func (u *undoing) keepLeft(ev Event) error {
 // forgotten.
 func (u *undoing) keep(c *Change, why string) {
 	u.res.Kept = append(u.res.Kept, Kept{string(c.Path), why})
-	u.t.keep[string(c.Path)] = true
 	u.left = append(u.left, *c)
+	if why != notEmpty { // the folder itself is not changed
+		u.t.keep[string(c.Path)] = true
+	}
 }
+
+const notEmpty = "holds files that are not clayer's, or were changed"
 
 // change looks at what undoing a change takes, and announces it.
 func (u *undoing) change(c *Change) error {
@@ -291,7 +295,7 @@ func (u *undoing) do(b *backward) error {
 			return err
 		}
 		if !empty {
-			u.keep(&b.Change, "holds files that are not clayer's, or were changed")
+			u.keep(&b.Change, notEmpty)
 			return nil
 		}
 	}

@@ -1,0 +1,89 @@
+package rootfs
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/treetest"
+)
+
+// A step that ran on the root itself is undone as far as that goes: what it
+// created is taken away, and the rest is told.
+func TestAdopt(t *testing.T) {
+	r, l := testRoot(t)
+	shell(t, r.Dir(), "echo old > f; mkdir d; echo x > gone; mkdir was; touch -d @1000000000 f d gone was .")
+	// What the step did, and what it is told to have done.
+	existed := map[string]bool{"f": true, "d": true, "gone": true}
+	shell(t, r.Dir(), "rm gone; mkdir d/new; touch -d @1600000000.123456789 d/new")
+	for name, content := range map[string]string{"f": "new", "d/new/x": "x", "d/y": "y"} {
+		shell(t, r.Dir(), "printf "+content+" > "+name+"; touch -d @1600000000.123456789 "+name)
+	}
+	shell(t, r.Dir(), "touch -d @1600000000.123456789 d/new")
+	s := step("1")
+	was := folderEntry("was")
+	was.ModTime = time.Unix(1000000000, 0)
+	now := folderEntry("was")
+	now.Mode = 0o700
+	shell(t, r.Dir(), "chmod 0700 was; touch -d @1600000000.123456789 was")
+	s.Before = func(p string) (*snapshot.Entry, bool) {
+		if p == "was" {
+			return was, true
+		}
+		return nil, existed[p]
+	}
+	res, err := l.Adopt(t.Context(), s, stream(file("f", "new"), gone("gone"), folderEntry("d/new"), file("d/new/x", "x"), file("d/y", "y"), now))
+	if err != nil || res.Entries != 6 {
+		t.Fatal(err, res)
+	}
+	state, err := r.State()
+	if err != nil || len(state.Log) != 1 || !state.Log[0].Adopted || len(state.Layers) != 1 || len(state.Layers[0].Steps) != 1 {
+		t.Fatalf("state = %+v, %v", state, err)
+	}
+	files, err := r.Verify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.State != AsApplied {
+			t.Errorf("%+v", f)
+		}
+	}
+	// A step over it is undone wholly; then what it made itself.
+	applyAll(t, l, "2", file("d/y", "2"), file("more", "2"))
+	commit(t, l)
+	shell(t, r.Dir(), "echo mine > d/new/x")
+	undone, err := l.Undo(t.Context(), 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	slices.Sort(undone.Lost)
+	if !slices.Equal(undone.Lost, []string{"f", "gone"}) || len(undone.Kept) != 2 {
+		t.Errorf("lost %q, kept %v", undone.Lost, undone.Kept)
+	}
+	shell(t, r.Dir(), `[ "$(stat -c '%a %Y' was)" = "755 1000000000" ]`)
+	shell(t, r.Dir(), `[ ! -e d/y ] && [ ! -e more ] && [ "$(cat d/new/x)" = mine ] && [ "$(cat f)" = new ]`)
+	if _, err := l.Undo(t.Context(), 0, true); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	shell(t, r.Dir(), `[ ! -e d/new ] && [ -d d ]`)
+}
+
+// While nothing is known of what was there, nothing is taken for new.
+func TestAdoptKnowingNothing(t *testing.T) {
+	r, l := testRoot(t)
+	shell(t, r.Dir(), "echo x > f")
+	if _, err := l.Adopt(t.Context(), step("1"), stream(file("f", "x"))); err != nil {
+		t.Fatal(err)
+	}
+	before := treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" })
+	undone, err := l.Undo(t.Context(), 0, true)
+	if err != nil || !slices.Equal(undone.Lost, []string{"f"}) {
+		t.Fatal(err, undone)
+	}
+	commit(t, l)
+	treetest.Diff(t, before, treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" }))
+}

@@ -1,0 +1,84 @@
+package rootfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// manyFiles is a tree of files in folders of fifty.
+func manyFiles(n, size int) []*snapshot.Entry {
+	content := strings.Repeat("x", size)
+	var es []*snapshot.Entry
+	for i := range n {
+		if i%50 == 0 {
+			es = append(es, folderEntry(fmt.Sprintf("d%d", i/50)))
+		}
+		es = append(es, file(fmt.Sprintf("d%d/f%d", i/50, i), content))
+	}
+	return es
+}
+
+// BenchmarkApply measures what the journal and the undo record cost: each round
+// applies the same tree without (Unpack) and with, one after the other, and the
+// ratio is what counts. CLAYER_BENCH_DIR is where; the default is a temporary
+// folder.
+func BenchmarkApply(b *testing.B) {
+	for _, bb := range []struct {
+		name    string
+		n, size int
+	}{{"25000x10kB", 25_000, 10_000}, {"60000x100B", 60_000, 100}} {
+		b.Run(bb.name, func(b *testing.B) {
+			es := manyFiles(bb.n, bb.size)
+			var without, with float64
+			for b.Loop() {
+				without += applyOnce(b, es, false)
+				with += applyOnce(b, es, true)
+			}
+			b.ReportMetric(without/float64(b.N), "s/without")
+			b.ReportMetric(with/float64(b.N), "s/with")
+			b.ReportMetric(with/without, "ratio")
+		})
+	}
+}
+
+// applyOnce returns the seconds that an apply into a new folder takes.
+func applyOnce(b *testing.B, es []*snapshot.Entry, record bool) float64 {
+	b.Helper()
+	dir, err := os.MkdirTemp(os.Getenv("CLAYER_BENCH_DIR"), "bench-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer removeAllModes(dir)
+	root := filepath.Join(dir, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	before := b.Elapsed()
+	if record {
+		r, err := Open(root, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l, err := r.Lock(b.Context(), false, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if res, err := l.Apply(b.Context(), step("1"), stream(es...)); err != nil || len(res.Problems) > 0 {
+			b.Fatal(err, res.Problems)
+		}
+		commit(b, l)
+		if err := l.Unlock(); err != nil {
+			b.Fatal(err)
+		}
+	} else {
+		if res, err := Unpack(b.Context(), root, stream(es...), UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+			b.Fatal(err, res.Problems)
+		}
+	}
+	return (b.Elapsed() - before).Seconds()
+}
