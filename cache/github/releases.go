@@ -1,0 +1,342 @@
+package github
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/transfer"
+)
+
+// A Release is one of a repository's, as far as it is needed.
+type Release struct {
+	ID         int64     `json:"id"`
+	Tag        string    `json:"tag_name"`
+	Title      string    `json:"name"`
+	Body       string    `json:"body"`
+	Draft      bool      `json:"draft"`
+	Prerelease bool      `json:"prerelease"`
+	Immutable  bool      `json:"immutable"`
+	Created    time.Time `json:"created_at"`
+	UploadURL  string    `json:"upload_url"`
+	Assets     []Asset   `json:"assets"`
+}
+
+// An Asset is a file of a release.
+type Asset struct {
+	ID      int64         `json:"id"`
+	Name    string        `json:"name"`
+	State   string        `json:"state"` // "uploaded"; "starter" is what a broken upload leaves
+	Size    int64         `json:"size"`
+	Digest  digest.Digest `json:"digest"` // "" for one from before June 2025, and on old servers
+	Updated time.Time     `json:"updated_at"`
+}
+
+// Whole reports whether all of an asset is there.
+func (a *Asset) Whole() bool { return a.State == "uploaded" }
+
+// Limits of GitHub's.
+const (
+	MaxAssets    = 1000      // of a release
+	MaxAssetSize = 2<<30 - 1 // a file must be under 2 GiB
+	MaxBody      = 125_000   // characters of a release's text
+
+	mediaType = "application/octet-stream"
+	perPage   = "?per_page=100" // the most there is
+)
+
+// Info is what is asked about a repository.
+type Info struct {
+	Private  bool `json:"private"`
+	Archived bool `json:"archived"`
+}
+
+// Info asks about a repository.
+func (c *Client) Info(ctx context.Context, repo Repo) (Info, error) {
+	var i Info
+	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo}, &i)
+	return i, err
+}
+
+// Releases lists all releases; drafts too, for a token that may push.
+func (c *Client) Releases(ctx context.Context, repo Repo) ([]Release, error) {
+	return pages[Release](ctx, c, call{method: http.MethodGet, repo: repo, path: "/releases" + perPage})
+}
+
+// ReleaseByTag returns a published release.
+func (c *Client) ReleaseByTag(ctx context.Context, repo Repo, tag string) (*Release, error) {
+	var r Release
+	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo, path: "/releases/tags/" + url.PathEscape(tag)}, &r)
+	return &r, err
+}
+
+// Release returns a release, draft or not.
+func (c *Client) Release(ctx context.Context, repo Repo, id int64) (*Release, error) {
+	var r Release
+	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(id, 10)}, &r)
+	return &r, err
+}
+
+// A Change is what a release is to be. Fields that are nil stay as they are.
+type Change struct {
+	Tag        *string `json:"tag_name,omitempty"`
+	Title      *string `json:"name,omitempty"`
+	Body       *string `json:"body,omitempty"`
+	Draft      *bool   `json:"draft,omitempty"`
+	Prerelease *bool   `json:"prerelease,omitempty"`
+	Latest     string  `json:"make_latest,omitempty"` // "false": the cache is nobody's latest version
+}
+
+// NewDraft makes a draft. Its tag is no tag of Git's until it is published.
+// Where an answer gets lost, the draft that it was about is found by its title
+// and text, which must be unique for that.
+func (c *Client) NewDraft(ctx context.Context, repo Repo, ch Change) (*Release, error) {
+	yes := true
+	ch.Draft, ch.Prerelease = &yes, &yes
+	var r Release
+	err := c.create(ctx, func() error {
+		_, err := c.do(ctx, call{method: http.MethodPost, repo: repo, path: "/releases", in: ch, once: true}, &r)
+		if err == nil || !doubtful(err) {
+			return err
+		}
+		all, lerr := c.Releases(ctx, repo)
+		if lerr != nil {
+			return errors.Join(err, lerr)
+		}
+		for i := range all {
+			if a := &all[i]; a.Draft && a.Title == *ch.Title && a.Body == *ch.Body {
+				r = *a
+				return nil
+			}
+		}
+		return err
+	})
+	return &r, err
+}
+
+// create has one request that creates something at a time, paced, and sends
+// it again after an error that is transient. f finds out what became of a
+// request whose answer is doubtful.
+func (c *Client) create(ctx context.Context, f func() error) error {
+	return c.transfer.Retry(ctx, func() error {
+		c.creating.Lock()
+		defer c.creating.Unlock()
+		if err := c.pace.Wait(ctx); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// doubtful reports whether a request may have had its effect all the same.
+func doubtful(err error) bool {
+	var e *Error
+	return !errors.As(err, &e) || e.Code >= 500
+}
+
+// Edit changes a release.
+func (c *Client) Edit(ctx context.Context, repo Repo, id int64, ch Change) (*Release, error) {
+	var r Release
+	c.creating.Lock()
+	defer c.creating.Unlock()
+	_, err := c.do(ctx, call{method: http.MethodPatch, repo: repo, path: "/releases/" + strconv.FormatInt(id, 10), in: ch}, &r)
+	return &r, err
+}
+
+// Publish makes a draft a prerelease, which is nobody's latest version.
+func (c *Client) Publish(ctx context.Context, repo Repo, id int64, ch Change) (*Release, error) {
+	no, yes := false, true
+	ch.Draft, ch.Prerelease, ch.Latest = &no, &yes, "false"
+	return c.Edit(ctx, repo, id, ch)
+}
+
+// Delete removes a release, and its tag if it was published. One that is not
+// there is no error.
+func (c *Client) Delete(ctx context.Context, repo Repo, r *Release) error {
+	err := c.remove(ctx, repo, "/releases/"+strconv.FormatInt(r.ID, 10))
+	if err != nil || r.Draft {
+		return err
+	}
+	err = c.remove(ctx, repo, "/git/refs/tags/"+url.PathEscape(r.Tag))
+	if Is(err, Invalid) { // "Reference does not exist"
+		return nil
+	}
+	return err
+}
+
+// DeleteAsset removes an asset. One that is not there is no error.
+func (c *Client) DeleteAsset(ctx context.Context, repo Repo, id int64) error {
+	return c.remove(ctx, repo, "/releases/assets/"+strconv.FormatInt(id, 10))
+}
+
+func (c *Client) remove(ctx context.Context, repo Repo, path string) error {
+	_, err := c.do(ctx, call{method: http.MethodDelete, repo: repo, path: path}, nil)
+	if e := new(Error); errors.As(err, &e) && e.Code == http.StatusNotFound {
+		return nil
+	}
+	return err
+}
+
+// Assets lists the assets of a release. Other than a list of releases it has
+// what a broken upload left.
+func (c *Client) Assets(ctx context.Context, repo Repo, release int64) ([]Asset, error) {
+	return pages[Asset](ctx, c, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(release, 10) + "/assets" + perPage})
+}
+
+// A File is what is uploaded: size bytes of r, which have the digest.
+type File struct {
+	Name   string // of A-Z a-z 0-9 . _ -, neither beginning nor ending with a dot: GitHub would change any other
+	Digest digest.Digest
+	Size   int64
+	Bytes  io.ReaderAt
+}
+
+// ErrOtherBytes says that a release has an asset of that name with other bytes.
+var ErrOtherBytes = errors.New("the release has other bytes under this name")
+
+// Upload adds a file to a release. Nil means that the release has these bytes
+// under this name, whoever brought them: after an answer that leaves that open
+// (an upload that ended in a 502 may be there), and after "already exists", the
+// release's assets are looked at; what a broken upload left is removed, and the
+// file sent again. Other bytes under the name are ErrOtherBytes.
+func (c *Client) Upload(ctx context.Context, repo Repo, r *Release, f File) (Asset, error) {
+	if f.Size > MaxAssetSize {
+		return Asset{}, fmt.Errorf("%s: %d bytes are more than a release takes in one file", f.Name, f.Size)
+	}
+	var got Asset
+	err := c.create(ctx, func() error {
+		a, err := c.upload(ctx, repo, r, f)
+		switch {
+		case err == nil && f.matches(&a):
+			got = a
+			return nil
+		case err != nil && !doubtful(err) && !Is(err, Exists):
+			return err
+		case err == nil:
+			err = fmt.Errorf("%s: GitHub has %d bytes, %s, in state %q, of %d, %s", f.Name, a.Size, a.Digest, a.State, f.Size, f.Digest)
+		}
+		found, rerr := c.reconcile(ctx, repo, r, f)
+		if rerr != nil {
+			return rerr
+		}
+		if found != nil {
+			got = *found
+			return nil
+		}
+		if Is(err, Exists) {
+			// It was broken, and is removed.
+			return fmt.Errorf("%s: what a broken upload left had to be removed", f.Name)
+		}
+		return err
+	})
+	return got, err
+}
+
+// matches reports whether an asset is the file. Where a server tells no digest
+// the size has to do: who reads checks all bytes.
+func (f *File) matches(a *Asset) bool {
+	return a.Whole() && a.Name == f.Name && a.Size == f.Size && (a.Digest == "" || a.Digest == f.Digest)
+}
+
+// reconcile finds out what a release has under the file's name: the asset if
+// it is the file, and nil if there is none, any more.
+func (c *Client) reconcile(ctx context.Context, repo Repo, r *Release, f File) (*Asset, error) {
+	assets, err := c.Assets(ctx, repo, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	for i := range assets {
+		switch a := &assets[i]; {
+		case a.Name != f.Name:
+		case f.matches(a):
+			return a, nil
+		case !a.Whole():
+			if err := c.DeleteAsset(ctx, repo, a.ID); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, transfer.Fatal(fmt.Errorf("%s: %w", f.Name, ErrOtherBytes))
+		}
+	}
+	return nil, nil
+}
+
+// upload sends a file, once.
+func (c *Client) upload(ctx context.Context, repo Repo, r *Release, f File) (Asset, error) {
+	// upload_url is a URI template: https://uploads.github.com/..{?name,label}
+	raw, _, _ := strings.Cut(r.UploadURL, "{")
+	to, err := url.Parse(raw)
+	if err != nil || to.Host == "" {
+		return Asset{}, transfer.Fatal(fmt.Errorf("%s: the API names no upload URL", repo))
+	}
+	if err := c.trustUploads(to); err != nil {
+		return Asset{}, transfer.Fatal(err)
+	}
+	to.RawQuery = url.Values{"name": {f.Name}}.Encode()
+	for {
+		if err := c.limit.wait(ctx, true); err != nil {
+			return Asset{}, transfer.Fatal(named(err, repo))
+		}
+		req, err := http.NewRequest(http.MethodPost, to.String(), io.NewSectionReader(f.Bytes, 0, f.Size))
+		if err != nil {
+			return Asset{}, transfer.Fatal(err)
+		}
+		if req.ContentLength = f.Size; f.Size == 0 {
+			req.Body = http.NoBody
+		}
+		req.Header.Set("Content-Type", mediaType)
+		req.Header.Set("Accept", "application/vnd.github+json")
+		a, err := c.transfer.Send(withToken(ctx), req)
+		if err != nil {
+			return Asset{}, describe(err)
+		}
+		if a.Code == http.StatusCreated {
+			c.limit.ok()
+			var got Asset
+			if err := json.Unmarshal(a.Body, &got); err != nil {
+				return Asset{}, fmt.Errorf("GitHub's answer to an upload: %w", err)
+			}
+			return got, nil
+		}
+		e := c.newError(req, a, repo)
+		if _, limited := c.limit.note(a.Code, a.Header, e.Said, time.Now()); !limited {
+			return Asset{}, e
+		}
+	}
+}
+
+// DownloadURL is where anyone gets an asset of a public repository's published
+// release: no call of the API, no token, no limit.
+func (c *Client) DownloadURL(repo Repo, tag, asset string) string {
+	return c.web(repo, "/releases/download/"+url.PathEscape(tag)+"/"+url.PathEscape(asset))
+}
+
+// Asset writes an asset to f, by the API: of a private repository, or a draft.
+// Each attempt asks the API for a fresh address.
+func (c *Client) Asset(ctx context.Context, repo Repo, id, size int64, f transfer.File) error {
+	if err := c.limit.wait(ctx, false); err != nil {
+		return named(err, repo)
+	}
+	return c.transfer.Download(withToken(ctx), c.assetURL(repo, id), f, size, assetOptions)
+}
+
+// ReadAsset writes an asset of unknown size to w, by the API.
+func (c *Client) ReadAsset(ctx context.Context, repo Repo, id int64, w io.Writer, opt transfer.GetOptions) (transfer.Result, error) {
+	opt.Header = assetOptions.Header
+	return c.transfer.Get(withToken(ctx), c.assetURL(repo, id), w, opt)
+}
+
+func (c *Client) assetURL(repo Repo, id int64) string {
+	return c.api.BaseURL.String() + repo.path() + "/releases/assets/" + strconv.FormatInt(id, 10)
+}
+
+var assetOptions = transfer.GetOptions{Header: http.Header{"Accept": {mediaType}}}
