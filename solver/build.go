@@ -35,6 +35,7 @@ type builder struct {
 	order []*dag.Layer // those with a view, in composition order
 
 	puts         errgroup.Group // snapshots on their way into the stores
+	putting      context.Context
 	stopPrefetch context.CancelFunc
 	prefetching  sync.WaitGroup
 }
@@ -348,12 +349,9 @@ func (b *builder) put(s *dag.Step, bl *blob) {
 	if b.r.Store == nil || !b.r.Push {
 		return
 	}
-	// What is finished is kept, also when the solve is cancelled meanwhile.
-	ctx := context.WithoutCancel(context.Background())
 	b.puts.Go(func() error {
-		if err := b.r.Store.Put(ctx, bl.desc, bl.file); err != nil {
-			b.r.StoreFailed(b.r.Store.Name(), err)
-			return nil
+		if err := b.r.Store.Put(b.putting, bl.desc, bl.file); err != nil {
+			return nil // the store has told
 		}
 		b.mu.Lock()
 		b.kept++

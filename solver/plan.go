@@ -208,7 +208,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			continue
 		}
 		eg.Go(func() error {
-			found, err := r.Store.Find(ctx, l.Name, want)
+			found, err := r.Store.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -38,6 +39,9 @@ type Request struct {
 	Hermetic  bool              // RUN inherits no more of them than it needs
 	Timeout   time.Duration     // of each RUN; 0 means none
 	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
+
+	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
+	InvalidateOn []string       // --invalidate-on: "owner/repo[@ref]"
 
 	Store        *cache.Tier // nil: nothing is restored or kept
 	Spool        Spool       // where snapshots are packed; nil: the root's work folder
@@ -139,6 +143,9 @@ func (r *Request) warnOnce(format string, args ...any) {
 func (r *Request) warn(format string, args ...any) {
 	r.emit(Event{Kind: EventWarning, Text: fmt.Sprintf(format, args...)})
 }
+
+// Warn tells the user of something that fails nothing.
+func (r *Request) Warn(text string) { r.warn("%s", text) }
 
 func (r *Request) jobs() int {
 	if r.Jobs > 0 {

@@ -124,29 +124,43 @@ func (sv *survey) result() *Result {
 
 // make does what is to be done, under the root's lock.
 func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, sv *survey) error {
-	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob)}
+	putting, stop := lasting(ctx)
+	defer stop()
+	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
 	defer b.close()
 	b.prefetch(ctx)
 	if err := b.restore(ctx); err != nil {
 		return err
 	}
-	err := b.build(ctx)
-	b.wait() // what is finished is kept, whatever became of the rest
-	var failed *BuildError
-	if errors.As(err, &failed) {
-		failed.Kept = b.kept
-	}
-	if err != nil {
+	if err := b.build(ctx); err != nil {
+		b.wait() // what is finished is kept, whatever became of the rest
+		var failed *BuildError
+		if errors.As(err, &failed) {
+			failed.Kept = b.kept
+		}
 		return err
 	}
+	// What is still being uploaded does not keep the root waiting.
 	if err := b.apply(ctx, lock); err != nil {
 		return err
 	}
+	b.wait()
 	b.complete(ctx)
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("downloads that are not needed any more stay: %v", err)
 	}
 	return nil
+}
+
+// grace is how long a cancelled solve still stores what is finished: a folder
+// has it long before; an upload is taken up by the next session.
+const grace = 5 * time.Second
+
+// lasting returns a context that ends some time after ctx does.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
 }
 
 const defaultDownloads = 2 << 30
@@ -245,9 +259,7 @@ func (b *builder) complete(ctx context.Context) {
 			continue
 		}
 		// A store that lost a step of it, or never had it, lists no layer.
-		if err := b.r.Store.Complete(ctx, m); err != nil && !errors.Is(err, cache.ErrNotCached) && ctx.Err() == nil {
-			b.r.StoreFailed(b.r.Store.Name(), err)
-		}
+		_ = b.r.Store.Complete(ctx, m) // the store has told
 	}
 }
 

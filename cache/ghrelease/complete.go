@@ -27,6 +27,13 @@ const maxSuffix = 20
 // in it, under the layer's tag. Steps of other releases are referred to; other
 // drafts that have some are published too, without a manifest.
 func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
+	if known, whole := s.knows(m); whole {
+		return nil
+	} else if !known {
+		// Nothing of it was brought here, or found here: it came from a nearer
+		// store, which has to do with no network.
+		return fmt.Errorf("complete %s: %w", m.Tag(), cache.ErrNotCached)
+	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if err := s.ready(ctx); err != nil {
@@ -36,6 +43,23 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 		return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
 	}
 	return nil
+}
+
+// knows reports whether this session has met a step of the layer here, and
+// whether it has met the layer as it is.
+func (s *Store) knows(m cache.Manifest) (known, whole bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range m.Steps {
+		_, ok := s.located[d.Key]
+		known = known || ok
+	}
+	a, ok := s.asked[m.Tag()]
+	if ok && a.err == nil {
+		h := held{record: a.rec}
+		whole = a.rec.Layer.Name == m.Name && a.rec.Layer.Key == m.Key && h.sameSteps(m)
+	}
+	return known, whole
 }
 
 func (s *Store) complete(ctx context.Context, m cache.Manifest) error {

@@ -60,7 +60,8 @@ type Store struct {
 	listed   bool
 	listErr  error
 	listedAt time.Time
-	located  map[key.Key]location // what Find told of
+	located  map[key.Key]location // what Find told of, and Put brought
+	asked    map[string]asked     // manifests, by tag
 	down     error                // nobody answers: not asked again
 	refused  error                // nothing can be pushed: not tried again
 }
@@ -78,7 +79,7 @@ func New(gh *github.Client, repo github.Repo, opt Options) *Store {
 	if opt.Warn == nil {
 		opt.Warn = func(string) {}
 	}
-	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location)}
+	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location), asked: make(map[string]asked)}
 }
 
 // Name returns "github".
@@ -220,9 +221,33 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 	return found, nil
 }
 
-// published reads the manifest of a layer that is whole. ErrNotCached says that
-// there is none, or none for everyone to see.
+// asked is what a request for a manifest brought, and when.
+type asked struct {
+	rec record
+	err error
+	at  time.Time
+}
+
+// published returns the manifest of a layer that is whole; ErrNotCached says
+// that there is none. A plan that is made twice asks once.
 func (s *Store) published(ctx context.Context, tag string) (record, error) {
+	s.mu.Lock()
+	a, ok := s.asked[tag]
+	s.mu.Unlock()
+	if ok && (a.err == nil || time.Since(a.at) < time.Minute) {
+		return a.rec, a.err
+	}
+	rec, err := s.readManifest(ctx, tag)
+	if ctx.Err() == nil {
+		s.mu.Lock()
+		s.asked[tag] = asked{rec, err, time.Now()}
+		s.mu.Unlock()
+	}
+	return rec, err
+}
+
+// readManifest asks where everyone may read, and then, with a token, the API.
+func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
 	var b limitedBuffer
 	_, err := s.gh.Transfer().Get(ctx, s.gh.DownloadURL(s.repo, tag, manifestName), &b, transfer.GetOptions{})
 	if err == nil {

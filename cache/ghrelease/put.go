@@ -76,7 +76,8 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	if _, ok := s.lookup(d.Key, sameBytes(d)); ok {
+	if loc, ok := s.lookup(d.Key, sameBytes(d)); ok {
+		s.locate(loc)
 		return nil
 	}
 	for range 3 {

@@ -27,9 +27,8 @@ func newCache() *cobra.Command {
 
 // openStore returns the stores of a command that does nothing else with them.
 func openStore(cmd *cobra.Command, f *storeFlags) (*cache.Tier, error) {
-	store, _, err := f.open(func(store string, err error) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: store %s: %v\n", store, err)
-	})
+	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
+	store, _, err := f.open(func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) }, warn, nil)
 	return store, err
 }
 

@@ -18,6 +18,7 @@ func newHash() *cobra.Command {
 		Short: "Print the tag of each layer, and of several one hash for all",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.readOnly = true
 			r, err := f.request(cmd, args)
 			if err != nil {
 				return err
