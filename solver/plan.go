@@ -163,6 +163,11 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	var problems frontend.Problems
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(r.jobs())
+	var commits []string
+	eg.Go(func() (err error) {
+		commits, err = r.commits(ctx)
+		return err
+	})
 	for _, src := range g.Sources {
 		eg.Go(func() error {
 			pin, err := r.pin(ctx, src.Steps[0])
@@ -184,7 +189,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts}, pins)
+	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
 }
 
 // find asks the stores for all keys of layers that are not wholly present.

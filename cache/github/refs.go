@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/clayer/clayer/cache/transfer"
 )
@@ -39,9 +40,11 @@ func (e *NoRefError) Error() string {
 // one; "" for the default branch) is at. Where the API refuses, or can't be
 // reached, Git's own protocol is asked.
 //
+// wait is how long a network that is not up is waited for; 0 means 30 s.
+//
 // The error is a *NoRefError where the repository says that there is none, and
 // else that of the API, joined with that of the other way.
-func (c *Client) Commit(ctx context.Context, repo Repo, ref string) (string, error) {
+func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Duration) (string, error) {
 	if IsCommit(ref) {
 		return ref, nil
 	}
@@ -51,7 +54,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string) (string, err
 	}
 	body, _, err := c.raw(ctx, call{
 		method: http.MethodGet, repo: repo, path: "/commits/" + escapeRef(ask),
-		accept: "application/vnd.github.sha",
+		accept: "application/vnd.github.sha", wait: wait,
 	})
 	if err == nil {
 		if id := strings.TrimSpace(string(body)); IsCommit(id) {
@@ -68,7 +71,10 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string) (string, err
 	case Is(err, Empty):
 		return "", transfer.Fatal(&NoRefError{repo, ""})
 	}
-	id, gitErr := c.advertised(ctx, repo, ref)
+	if transfer.Unreachable(err) {
+		wait = time.Second // enough was waited
+	}
+	id, gitErr := c.advertised(ctx, repo, ref, wait)
 	if gitErr == nil {
 		return id, nil
 	}
@@ -76,7 +82,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string) (string, err
 	if errors.As(gitErr, &none) {
 		return "", gitErr
 	}
-	return "", errors.Join(err, fmt.Errorf("and by Git's protocol: %w", gitErr))
+	return "", fmt.Errorf("%w; and by Git's protocol: %w", err, gitErr)
 }
 
 func escapeRef(ref string) string {
@@ -95,12 +101,12 @@ var errEnough = errors.New("enough")
 
 // advertised reads a repository's refs by Git's smart HTTP protocol
 // (gitprotocol-http, version 0), which the API's rate limit does not count.
-func (c *Client) advertised(ctx context.Context, repo Repo, ref string) (string, error) {
+func (c *Client) advertised(ctx context.Context, repo Repo, ref string, wait time.Duration) (string, error) {
 	r, w := io.Pipe()
 	got := make(chan error, 1)
 	go func() {
 		limited := &capped{w: w, left: maxAdvertised}
-		_, err := c.transfer.Get(withToken(ctx), c.web(repo, ".git/info/refs?service=git-upload-pack"), limited, transfer.GetOptions{})
+		_, err := c.transfer.Get(withToken(ctx), c.web(repo, ".git/info/refs?service=git-upload-pack"), limited, transfer.GetOptions{Patience: wait})
 		w.CloseWithError(err)
 		got <- err
 	}()

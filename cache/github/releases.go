@@ -127,7 +127,7 @@ func (c *Client) NewDraft(ctx context.Context, repo Repo, ch Change) (*Release, 
 // it again after an error that is transient. f finds out what became of a
 // request whose answer is doubtful.
 func (c *Client) create(ctx context.Context, f func() error) error {
-	return c.transfer.Retry(ctx, func() error {
+	return c.transfer.Retry(ctx, 0, func() error {
 		c.creating.Lock()
 		defer c.creating.Unlock()
 		if err := c.pace.Wait(ctx); err != nil {

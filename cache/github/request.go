@@ -17,10 +17,11 @@ import (
 type call struct {
 	method string
 	repo   Repo
-	path   string // below the repository, "/releases"; or a whole URL of the API's host
-	accept string // "" means GitHub's JSON
-	in     any    // sent as JSON; nil for nothing
-	once   bool   // not to be sent again where it is not known what became of it
+	path   string        // below the repository, "/releases"; or a whole URL of the API's host
+	accept string        // "" means GitHub's JSON
+	in     any           // sent as JSON; nil for nothing
+	wait   time.Duration // for a network that is not up; 0 means the client's patience
+	once   bool          // not to be sent again where it is not known what became of it
 }
 
 // maxMoves is how often in a row a repository may have been renamed.
@@ -60,7 +61,7 @@ func (c *Client) raw(ctx context.Context, q call) (body []byte, next string, err
 	if q.once {
 		err = attempt()
 	} else {
-		err = c.transfer.Retry(ctx, attempt)
+		err = c.transfer.Retry(ctx, q.wait, attempt)
 	}
 	return body, next, err
 }

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -86,9 +87,10 @@ func (b *sentBody) Read(p []byte) (int, error) {
 }
 
 // Retry calls attempt until it succeeds, its error is one that another try
-// would bring again, or the client's tries are used up.
-func (c *Client) Retry(ctx context.Context, attempt func() error) error {
-	r := retry{max: c.retries, patience: c.patience}
+// would bring again, or the client's tries are used up. A patience other than 0
+// goes before the client's.
+func (c *Client) Retry(ctx context.Context, patience time.Duration, attempt func() error) error {
+	r := retry{max: c.retries, patience: cmp.Or(patience, c.patience)}
 	for {
 		err := attempt()
 		if err == nil || ctx.Err() != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/source"
 )
 
 // storeFlags say where snapshots are kept.
@@ -237,8 +238,14 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if err != nil {
 		return nil, err
 	}
+	for _, v := range f.invalidateOn {
+		if _, err := source.ParseRef(v); err != nil {
+			return nil, usagef("--invalidate-on %w", err)
+		}
+	}
 	r := &solver.Request{
-		Root: f.root, Dest: f.dest,
+		InvalidateOn: f.invalidateOn,
+		Root:         f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
 		Environ: os.Environ(), Hermetic: f.hermetic,
 		Timeout: f.timeout, Jobs: f.jobs,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
@@ -40,7 +41,7 @@ func originOf(source string) (origin, error) {
 	}
 }
 
-// Fetch resolves the source of a FETCH. With --checksum that takes no request.
+// Fetch resolves the source of a FETCH: github: to a commit. With --checksum that takes no request.
 // A plain URL is downloaded and hashed, and kept where Downloads keeps anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := originOf(f.Source)
@@ -49,7 +50,7 @@ func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	}
 	switch from {
 	case fromGitHub:
-		return Pin{}, errGitHub
+		return r.resolveTree(ctx, f)
 	default:
 		if f.Checksum == "" {
 			return r.request(ctx, f.Source)
@@ -59,12 +60,6 @@ func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 		}
 		return Pin{Digest: f.Checksum}, nil
 	}
-}
-
-// errGitHub stands where a ref is resolved to a commit.
-var errGitHub = &Fault{
-	Message: "FETCH from GitHub is not here yet",
-	Hint:    "name the archive's URL: --strip=1 https://github.com/OWNER/REPO/archive/REF.tar.gz",
 }
 
 func checkChecksum(f *frontend.Fetch) error {
@@ -213,7 +208,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		return nil, err
 	}
 	if from == fromGitHub {
-		return nil, errGitHub
+		return r.treeChanges(ctx, f, p)
 	}
 	if f.Checksum != "" {
 		if err := checkChecksum(f); err != nil {
@@ -270,11 +265,42 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		}), nil
 	}
 	a := &archive{name: shown, kind: kind, open: open}
-	l, err := a.layout(ctx, f.Strip)
+	l, err := a.layout(ctx, trim{strip: f.Strip})
 	if err != nil {
 		return nil, err
 	}
 	return a.unpack(ctx, l, dest, by), nil
+}
+
+// treeChanges returns the entries of a commit's tree, or of a folder in it.
+func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
+	ref, sub, err := parseTree(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	if !github.IsCommit(p.Commit) {
+		return nil, fmt.Errorf("pin of %s: %q is no commit", f.Source, p.Commit)
+	}
+	by, err := r.style(f.Owner)
+	if err != nil {
+		return nil, err
+	}
+	dg, err := r.bringTree(ctx, ref.Repo, p.Commit)
+	if err != nil {
+		return nil, err
+	}
+	a := &archive{name: f.Source, kind: tarGzip, open: func() (blob, error) { return r.openBlob(dg) }}
+	l, err := a.layout(ctx, trim{top: true, below: sub, strip: f.Strip})
+	if err != nil {
+		return nil, err
+	}
+	if sub != "" && len(l.final) == 0 {
+		return nil, &Fault{
+			Message: fmt.Sprintf("%s has no %q at commit %.12s", ref.Repo, sub, p.Commit),
+			Hint:    "what is behind // is a folder of the repository, from its top",
+		}
+	}
+	return a.unpack(ctx, l, entryPath(f.Dest), by), nil
 }
 
 // blob is an open download.
