@@ -2,6 +2,7 @@ package ghrelease
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
@@ -90,6 +92,7 @@ const (
 	markName  = "<!-- clayer-release "
 	markLayer = "<!-- clayer-layer "
 	markStep  = "<!-- clayer-step "
+	markSteps = "<!-- clayer-steps " // all of them, compressed, in base64
 	markEnd   = " -->"
 )
 
@@ -97,9 +100,10 @@ const (
 var errFull = errors.New("the release's text is full")
 
 // body writes the text of a release. Where it gets too long for GitHub, first
-// the records that explain a change of key are left out, then the table.
+// the records that explain a change of key are left out, then the table; then
+// the steps are compressed.
 func (r *record) body() (string, error) {
-	for _, short := range []int{0, 1, 2} {
+	for short := range 4 {
 		if text := r.text(short); utf8.RuneCountInString(text) <= github.MaxBody-1000 {
 			return text, nil
 		}
@@ -141,14 +145,48 @@ func (r *record) text(short int) string {
 	if r.Layer != nil {
 		line(markLayer, r.Layer)
 	}
+	var lines []byte
 	for _, st := range steps {
 		s := *st
 		if short > 0 {
 			s.Record, s.Text = nil, ""
 		}
-		line(markStep, s)
+		if short < 3 {
+			line(markStep, s)
+			continue
+		}
+		data, err := json.Marshal(s)
+		if err != nil {
+			panic("ghrelease: " + err.Error())
+		}
+		lines = append(append(lines, data...), '\n')
+	}
+	if short == 3 {
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			panic("ghrelease: " + err.Error()) // of its options
+		}
+		b.WriteString(markSteps + base64.StdEncoding.EncodeToString(enc.EncodeAll(lines, nil)) + markEnd + "\n")
 	}
 	return b.String()
+}
+
+// unpackSteps reads the compressed form of the steps.
+func unpackSteps(data []byte) []byte {
+	packed, err := base64.StdEncoding.AppendDecode(nil, data)
+	if err != nil {
+		return nil
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+	if err != nil {
+		return nil
+	}
+	defer dec.Close()
+	lines, err := dec.DecodeAll(packed, nil)
+	if err != nil {
+		return nil
+	}
+	return lines
 }
 
 // code shows a text as code in a table of Markdown, cut to what is readable.
@@ -195,13 +233,23 @@ func parseBody(text string) (record, bool) {
 			}
 		}
 		if d, is := data(markStep); is {
-			var st step
-			if json.Unmarshal(d, &st) == nil && st.valid() {
-				r.Steps[st.Key] = &st
+			r.add(d)
+		}
+		if d, is := data(markSteps); is {
+			for line := range bytes.Lines(unpackSteps(d)) {
+				r.add(line)
 			}
 		}
 	}
 	return r, ok
+}
+
+// add reads a step; one that can't be read is left out.
+func (r *record) add(data []byte) {
+	var st step
+	if json.Unmarshal(data, &st) == nil && st.valid() {
+		r.Steps[st.Key] = &st
+	}
 }
 
 // valid reports whether a step can be what it says: its text comes from where

@@ -282,6 +282,7 @@ func (c *Client) upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 		return Asset{}, transfer.Fatal(err)
 	}
 	to.RawQuery = url.Values{"name": {f.Name}}.Encode()
+	moves := 0
 	for {
 		if err := c.limit.wait(ctx, true); err != nil {
 			return Asset{}, transfer.Fatal(named(err, repo))
@@ -306,6 +307,17 @@ func (c *Client) upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 				return Asset{}, fmt.Errorf("GitHub's answer to an upload: %w", err)
 			}
 			return got, nil
+		}
+		if isMoved(a.Code) && moves < maxMoves {
+			// A renamed repository; the draft names the old one.
+			moves++
+			if to, err = to.Parse(a.Header.Get("Location")); err == nil {
+				err = c.trustUploads(to)
+			}
+			if err != nil {
+				return Asset{}, transfer.Fatal(err)
+			}
+			continue
 		}
 		e := c.newError(req, a, repo)
 		if _, limited := c.limit.note(a.Code, a.Header, e.Said, time.Now()); !limited {

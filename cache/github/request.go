@@ -95,7 +95,7 @@ func (c *Client) follow(ctx context.Context, q call) ([]byte, string, error) {
 		switch code := a.Code; {
 		case code >= 200 && code < 300:
 			return a.Body, nextPage(a.Header.Get("Link"), c.api.BaseURL), nil
-		case code == http.StatusMovedPermanently, code == http.StatusTemporaryRedirect, code == http.StatusPermanentRedirect, code == http.StatusFound:
+		case isMoved(code):
 			to, err := req.URL.Parse(a.Header.Get("Location"))
 			if err != nil || !sameOrigin(to, c.api.BaseURL) {
 				return nil, "", transfer.Fatal(fmt.Errorf("%s: the API redirects to another host, and the token does not go there", q.repo))
@@ -111,6 +111,14 @@ func (c *Client) follow(ctx context.Context, q call) ([]byte, string, error) {
 		}
 	}
 	return nil, "", transfer.Fatal(fmt.Errorf("%s: the API redirects without an end", q.repo))
+}
+
+func isMoved(code int) bool {
+	switch code {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
 }
 
 // learn keeps where a renamed repository is: /repos/o/r/x led to /repositories/1/x.

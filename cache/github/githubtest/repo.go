@@ -305,7 +305,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, f *Fault) {
 		for _, x := range s.repos {
 			if slices.Contains(x.aliases, name) {
 				to := fmt.Sprintf("%s/repositories/%d%s", s.URL, x.id, rest)
-				if !api {
+				if upload {
+					to = s.URL + "/uploads/repos/" + x.name + rest
+				} else if !api {
 					to = s.URL + "/" + x.name + rest
 				}
 				if r.URL.RawQuery != "" {
