@@ -34,8 +34,11 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 		// store, which has to do with no network.
 		return fmt.Errorf("complete %s: %w", m.Tag(), cache.ErrNotCached)
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	done, err := s.write(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := s.ready(ctx); err != nil {
 		return s.refuse(err)
 	}

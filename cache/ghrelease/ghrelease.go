@@ -53,7 +53,7 @@ type Store struct {
 
 	public sync.Once // that the repository is public has been said
 
-	writing sync.Mutex // what changes releases, one at a time
+	writing chan struct{} // holds one while releases are being changed
 
 	mu       sync.Mutex
 	releases map[int64]*held // all of the store's, once listed
@@ -79,7 +79,7 @@ func New(gh *github.Client, repo github.Repo, opt Options) *Store {
 	if opt.Warn == nil {
 		opt.Warn = func(string) {}
 	}
-	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location), asked: make(map[string]asked)}
+	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location), asked: make(map[string]asked), writing: make(chan struct{}, 1)}
 }
 
 // Name returns "github".
@@ -127,6 +127,17 @@ func (h *held) has(st *step) bool {
 func (h *held) whole() bool {
 	a := h.asset(manifestName)
 	return !h.Draft && h.Layer != nil && a != nil && a.Whole()
+}
+
+// write waits for the turn to change releases; the caller calls the function
+// that it returns at the end of it.
+func (s *Store) write(ctx context.Context) (func(), error) {
+	select {
+	case s.writing <- struct{}{}:
+		return func() { <-s.writing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // list reads all releases, once. An error is remembered for a while: several

@@ -71,8 +71,11 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 		return err
 	}
 	// One at a time: GitHub wants it, and a draft's text is read and written.
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	done, err := s.write(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := s.ready(ctx); err != nil {
 		return err
 	}

@@ -20,8 +20,11 @@ const abandoned = 14 * 24 * time.Hour
 // two weeks old. An immutable release can only go whole: it stays while
 // another layer needs a part of it, and is told.
 func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
+	done, err := s.write(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	if err := s.list(ctx); err != nil {
 		return 0, err
 	}

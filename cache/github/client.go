@@ -59,7 +59,7 @@ type Client struct {
 	transfer *transfer.Client
 	answers  answers
 
-	creating sync.Mutex // one request that creates content at a time
+	creating chan struct{} // holds one while a request that changes something is under way
 	pace     *rate.Limiter
 
 	mu      sync.Mutex
@@ -83,12 +83,13 @@ func New(opt Options) (*Client, error) {
 		return nil, errors.New("the GitHub token holds a character that no token has")
 	}
 	c := &Client{
-		api:     gh.NewClient(nil),
-		server:  server,
-		token:   opt.Token,
-		moved:   make(map[string]string),
-		uploads: make(map[string]bool),
-		limit:   limit{budget: cmp.Or(opt.Patience, 5*time.Minute)},
+		api:      gh.NewClient(nil),
+		server:   server,
+		token:    opt.Token,
+		moved:    make(map[string]string),
+		uploads:  make(map[string]bool),
+		creating: make(chan struct{}, 1),
+		limit:    limit{budget: cmp.Or(opt.Patience, 5*time.Minute)},
 	}
 	c.api.BaseURL = base
 	c.api.UserAgent = cmp.Or(opt.Transfer.UserAgent, "clayer")

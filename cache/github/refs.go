@@ -48,7 +48,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 	if IsCommit(ref) {
 		return ref, nil
 	}
-	ask := ref
+	ask := strings.TrimPrefix(ref, "refs/") // the API wants heads/x, tags/x, or x alone
 	if ask == "" {
 		ask = "HEAD"
 	}

@@ -128,8 +128,10 @@ func (c *Client) NewDraft(ctx context.Context, repo Repo, ch Change) (*Release, 
 // request whose answer is doubtful.
 func (c *Client) create(ctx context.Context, f func() error) error {
 	return c.transfer.Retry(ctx, 0, func() error {
-		c.creating.Lock()
-		defer c.creating.Unlock()
+		if err := c.alone(ctx); err != nil {
+			return err
+		}
+		defer c.next()
 		if err := c.pace.Wait(ctx); err != nil {
 			return err
 		}
@@ -137,17 +139,35 @@ func (c *Client) create(ctx context.Context, f func() error) error {
 	})
 }
 
+// alone waits until no other request that changes something is under way, and
+// next ends this one's turn.
+func (c *Client) alone(ctx context.Context) error {
+	select {
+	case c.creating <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Client) next() { <-c.creating }
+
 // doubtful reports whether a request may have had its effect all the same.
 func doubtful(err error) bool {
 	var e *Error
-	return !errors.As(err, &e) || e.Code >= 500
+	if errors.As(err, &e) {
+		return e.Code >= 500
+	}
+	return !transfer.IsFatal(err)
 }
 
 // Edit changes a release.
 func (c *Client) Edit(ctx context.Context, repo Repo, id int64, ch Change) (*Release, error) {
 	var r Release
-	c.creating.Lock()
-	defer c.creating.Unlock()
+	if err := c.alone(ctx); err != nil {
+		return nil, err
+	}
+	defer c.next()
 	_, err := c.do(ctx, call{method: http.MethodPatch, repo: repo, path: "/releases/" + strconv.FormatInt(id, 10), in: ch}, &r)
 	return &r, err
 }

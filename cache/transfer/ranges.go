@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,10 @@ func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 	}
 	for {
 		before := s.from
-		err := r.attempt(ctx, s, w, r.client.stall*time.Duration(min(again.failures, 2)+1), probe)
+		r.mu.Lock()
+		at := cmp.Or(r.address, r.url)
+		r.mu.Unlock()
+		err := r.attempt(ctx, at, s, w, r.client.stall*time.Duration(min(again.failures, 2)+1), probe)
 		if err == nil || errors.Is(err, errRangeRefused) {
 			return err
 		}
@@ -132,7 +136,7 @@ func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 		if s.from > before {
 			again.progressed()
 		}
-		if r.forget(err) {
+		if r.forget(at) && classify(err) == fatal && !IsFatal(err) {
 			continue // at once: only the address was old
 		}
 		wait, more := again.next(err, time.Now())
@@ -145,26 +149,24 @@ func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 	}
 }
 
-// forget has the next attempt ask at the URL, for a fresh address. It reports
-// whether that alone may mend a fatal err.
-func (r *ranged) forget(err error) bool {
+// forget has the next attempt not use an address again that failed. It reports
+// whether at was one, and not the URL, which gives fresh ones.
+func (r *ranged) forget(at string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	had := r.address != ""
-	r.address = ""
-	return had && classify(err) == fatal
+	if r.address == at {
+		r.address = ""
+	}
+	return at != r.url
 }
 
 // attempt sends one request for what is left of the span.
-func (r *ranged) attempt(ctx context.Context, s *span, w io.WriterAt, headLimit time.Duration, probe bool) error {
+func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt, headLimit time.Duration, probe bool) error {
 	ctx, watch := newWatch(ctx)
 	defer watch.end()
 	r.mu.Lock()
-	to, validator := r.address, r.validator
+	validator := r.validator
 	r.mu.Unlock()
-	if to == "" {
-		to = r.url
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, to, nil)
 	if err != nil {
 		return &fatalError{errors.New("malformed URL")}

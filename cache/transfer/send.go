@@ -3,6 +3,7 @@ package transfer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -104,6 +105,12 @@ func (c *Client) Retry(ctx context.Context, patience time.Duration, attempt func
 			return err
 		}
 	}
+}
+
+// IsFatal reports whether an error was marked by Fatal.
+func IsFatal(err error) bool {
+	var f *fatalError
+	return errors.As(err, &f)
 }
 
 // Fatal marks an error as one that another try would bring again.
