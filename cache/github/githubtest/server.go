@@ -148,9 +148,6 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // broken answers as a fault says.
 func (s *Server) broken(w http.ResponseWriter, r *http.Request, f *Fault, real func(http.ResponseWriter)) {
-	if f.Do != nil {
-		f.Do()
-	}
 	if f.Stall > 0 && f.CutAt == 0 {
 		select {
 		case <-time.After(f.Stall):
@@ -161,6 +158,9 @@ func (s *Server) broken(w http.ResponseWriter, r *http.Request, f *Fault, real f
 		real(httptest.NewRecorder())
 	} else if f.Status != 0 {
 		io.Copy(io.Discard, r.Body)
+	}
+	if f.Do != nil {
+		f.Do()
 	}
 	switch {
 	case f.Status != 0:
