@@ -183,10 +183,18 @@ func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) erro
 			}
 		}
 		if name != "" {
-			return &SecretError{Path: e.Path, Name: name}
+			return &SecretError{Path: g.without(e.Path), Name: name}
 		}
 	}
 	return nil
+}
+
+// without returns a name as it may be shown.
+func (g *guard) without(path string) string {
+	for _, c := range g.credentials {
+		path = strings.ReplaceAll(path, string(c.value), "...")
+	}
+	return path
 }
 
 func orName(a, b string) string {

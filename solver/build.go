@@ -346,7 +346,7 @@ func (b *builder) failure(s *dag.Step, err error) error {
 // put stores a step's snapshot in the background. A store that fails is told
 // once, by the store, and fails nothing.
 func (b *builder) put(s *dag.Step, bl *blob) {
-	if b.r.Store == nil || !b.r.Push {
+	if b.r.Store == nil || !b.r.Push || b.r.isLegacy(s.Layer) {
 		return
 	}
 	b.puts.Go(func() error {

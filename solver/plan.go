@@ -97,6 +97,22 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
+		other, err := r.legacy(ctx, g, keys, answers.Present, s.found)
+		if err != nil {
+			return nil, err
+		}
+		if other {
+			if g, err = r.graph(); err != nil {
+				return nil, err
+			}
+			if keys, err = r.keys(ctx, g, s.platform); err != nil {
+				return nil, err
+			}
+			answers.Present = present(g, keys, state)
+			if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
+				return nil, err
+			}
+		}
 		for k, d := range s.found {
 			answers.Cached[k] = dag.Found{Store: r.Store.Holder(k), Size: d.Size}
 		}

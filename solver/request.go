@@ -43,6 +43,10 @@ type Request struct {
 	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
 	InvalidateOn []string       // --invalidate-on: "owner/repo[@ref]"
 
+	// LegacyURL returns where layer.tar.gz of a release of container-layer's
+	// would be; nil: none is looked for.
+	LegacyURL func(tag string) string
+
 	Store        *cache.Tier // nil: nothing is restored or kept
 	Spool        Spool       // where snapshots are packed; nil: the root's work folder
 	Push         bool        // what is built is put into Store
@@ -63,6 +67,9 @@ type Request struct {
 	resolver  *source.Resolver
 	brought   sync.Map // *dag.Step: what it brings, once
 	failed    failures
+
+	asked   map[*frontend.File]bool // whether there is a legacy release of it
+	fetched map[*frontend.File]bool // those that come from one
 }
 
 // A Spool makes the files that snapshots are packed into. A store that keeps

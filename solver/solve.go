@@ -238,6 +238,9 @@ func (b *builder) complete(ctx context.Context) {
 		}
 	}
 	for _, pl := range b.sv.plan.Layers {
+		if b.r.isLegacy(pl.Layer) {
+			continue
+		}
 		m := cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.platform, Created: time.Now().UTC()}
 		fresh := false
 		for _, it := range pl.Items {

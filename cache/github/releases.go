@@ -367,6 +367,34 @@ func (c *Client) ReadAsset(ctx context.Context, repo Repo, id int64, w io.Writer
 	return c.transfer.Get(withToken(ctx), c.assetURL(repo, id), w, opt)
 }
 
+// ReadReleaseFile writes the file of a release, whose DownloadURL is given, to
+// w by the API. It reports false where that is no such URL, there is no token,
+// or the API knows of no such file either.
+func (c *Client) ReadReleaseFile(ctx context.Context, rawURL string, w io.Writer, opt transfer.GetOptions) (transfer.Result, bool, error) {
+	rest, ok := strings.CutPrefix(rawURL, c.server.String())
+	parts := strings.Split(rest, "/")
+	if !ok || c.token == "" || len(parts) != 6 || parts[2] != "releases" || parts[3] != "download" {
+		return transfer.Result{}, false, nil
+	}
+	repo, err := ParseRepo(parts[0] + "/" + parts[1])
+	tag, err1 := url.PathUnescape(parts[4])
+	name, err2 := url.PathUnescape(parts[5])
+	if errors.Join(err, err1, err2) != nil {
+		return transfer.Result{}, false, nil
+	}
+	r, err := c.ReleaseByTag(ctx, repo, tag)
+	if err != nil {
+		return transfer.Result{}, false, nil // what the URL said stands
+	}
+	for i := range r.Assets {
+		if a := &r.Assets[i]; a.Name == name && a.Whole() {
+			res, err := c.ReadAsset(ctx, repo, a.ID, w, opt)
+			return res, true, err
+		}
+	}
+	return transfer.Result{}, false, nil
+}
+
 func (c *Client) assetURL(repo Repo, id int64) string {
 	return c.api.BaseURL.String() + repo.path() + "/releases/assets/" + strconv.FormatInt(id, 10)
 }

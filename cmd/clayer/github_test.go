@@ -1,6 +1,9 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -139,6 +142,29 @@ func cmdGitHubReleases(ts *testscript.TestScript, neg bool, args []string) {
 func cmdGitHubAsked(ts *testscript.TestScript, neg bool, args []string) {
 	list := theGitHub(ts).Asked()
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(list, "\n")+"\n"), 0o644))
+}
+
+func cmdGitHubLegacy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: github-legacy NAME TAG DIR")
+	}
+	files := map[string][]byte{}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for name, content := range filesIn(ts, args[2]) {
+		ts.Check(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content))}))
+		_, err := w.Write([]byte(content))
+		ts.Check(err)
+	}
+	ts.Check(w.Close())
+	ts.Check(z.Close())
+	files["layer.tar.gz"] = b.Bytes()
+	theGitHub(ts).Release(args[0], args[1], files)
+}
+
+func cmdGitHubCorrupt(ts *testscript.TestScript, neg bool, args []string) {
+	theGitHub(ts).Corrupt(args[0], args[1])
 }
 
 func cmdGitHubDown(ts *testscript.TestScript, neg bool, args []string) { theGitHub(ts).tb.end() }

@@ -271,6 +271,13 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.GitHub, err = f.github(); err != nil {
 		return nil, err
 	}
+	if f.repo != "" {
+		repo, err := github.ParseRepo(f.repo)
+		if err != nil {
+			return nil, usagef("--repo %w", err)
+		}
+		r.LegacyURL = func(tag string) string { return r.GitHub.DownloadURL(repo, tag, solver.LegacyAsset) }
+	}
 	r.Store, r.Spool = store, local
 	r.Files, err = solver.Load(paths, names)
 	if err != nil {

@@ -51,6 +51,8 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github-commit NAME REF DIR                         a further commit of it
 //	github-fail STATUS TIMES TEXT [BODY]               requests with TEXT in "METHOD /path" fail; TIMES -1: all
 //	github-releases NAME FILE                          writes its releases to FILE
+//	github-legacy NAME TAG DIR                         adds a release with layer.tar.gz, the files in DIR
+//	github-corrupt NAME TEXT                           changes a byte of the files of its releases with TEXT in the name
 //	github-asked FILE                                  writes the requests since it was last said to FILE
 //	github-down                                        ends it
 //	exitcode N       the last clayer command exited with N
@@ -84,7 +86,7 @@ func TestScripts(t *testing.T) {
 			"listing":  cmdListing,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
-			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown,
+			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "container" {

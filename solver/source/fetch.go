@@ -91,7 +91,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		}
 	}
 	if r.Downloads == nil || r.Downloads.ReadOnly {
-		res, err := r.Client.Get(ctx, source, nothing{}, opt)
+		res, err := r.get(ctx, source, nothing{}, opt)
 		if errors.Is(err, transfer.ErrNotModified) {
 			return Pin{Digest: last.Digest, Size: last.Size}, nil
 		}
@@ -104,7 +104,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 	if err != nil {
 		return Pin{}, err
 	}
-	res, err := r.Client.Get(ctx, source, p, opt)
+	res, err := r.get(ctx, source, p, opt)
 	if err != nil {
 		p.drop()
 		if errors.Is(err, transfer.ErrNotModified) {
@@ -119,6 +119,20 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
 	return Pin{Digest: res.Digest, Size: res.Size}, nil
+}
+
+// get downloads a URL. A file of a private repository's release is asked for by
+// the API, with the token, when its URL says that there is none.
+func (r *Resolver) get(ctx context.Context, source string, w transfer.Rewinder, opt transfer.GetOptions) (transfer.Result, error) {
+	res, err := r.Client.Get(ctx, source, w, opt)
+	var status *transfer.StatusError
+	if r.GitHub == nil || !errors.As(err, &status) || status.Code != 404 {
+		return res, err
+	}
+	if res, ok, aerr := r.GitHub.ReadReleaseFile(ctx, source, w, opt); ok {
+		return res, aerr
+	}
+	return res, err
 }
 
 // lastSeen returns what a URL gave last, if there is such a thing and the
