@@ -84,7 +84,7 @@ func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Ke
 // Open opens the blob in the nearest store that has it, verified; it is an
 // *os.File. What a farther one had is first kept in the nearer ones.
 func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadCloser, error) {
-	var errs []error
+	why := ErrNotCached
 	for i, s := range t.stores {
 		f, err := OpenVerified(ctx, s, d, "")
 		if ctx.Err() != nil {
@@ -94,10 +94,14 @@ func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadClo
 			return nil, context.Cause(ctx)
 		}
 		if err != nil {
-			if !errors.Is(err, ErrNotCached) {
+			var corrupt *CorruptError
+			missing := errors.Is(err, ErrNotCached)
+			if !missing {
 				t.warn(s.Name(), err)
 			}
-			errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
+			if !missing || errors.As(err, &corrupt) { // more to tell than that it is not there
+				why = fmt.Errorf("%w; %s: %w", why, s.Name(), err)
+			}
 			continue
 		}
 		t.keep(ctx, t.stores[:i], d, f)
@@ -108,7 +112,7 @@ func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadClo
 		return f, nil
 	}
 	// A blob that no store could give is a miss, whatever the reasons.
-	return nil, fmt.Errorf("%w: %w", ErrNotCached, errors.Join(errs...))
+	return nil, why
 }
 
 func (t *Tier) keep(ctx context.Context, nearer []Keeper, d Descriptor, f *os.File) {
@@ -122,17 +126,17 @@ func (t *Tier) keep(ctx context.Context, nearer []Keeper, d Descriptor, f *os.Fi
 // Put puts the blob into all stores, the nearest first. An error says that none
 // has it.
 func (t *Tier) Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
-	return t.any(func(s Keeper) error { return s.Put(ctx, d, blob) })
+	return t.any(ctx, func(s Keeper) error { return s.Put(ctx, d, blob) })
 }
 
 // Complete completes the layer in all stores. An error says that none has it.
 func (t *Tier) Complete(ctx context.Context, m Manifest) error {
-	return t.any(func(s Keeper) error { return s.Complete(ctx, m) })
+	return t.any(ctx, func(s Keeper) error { return s.Complete(ctx, m) })
 }
 
 // any calls f for every store, and tells of those that fail. A store that lacks
 // a step has been told of before.
-func (t *Tier) any(f func(Keeper) error) error {
+func (t *Tier) any(ctx context.Context, f func(Keeper) error) error {
 	var errs []error
 	for _, s := range t.stores {
 		err := f(s)
@@ -140,7 +144,7 @@ func (t *Tier) any(f func(Keeper) error) error {
 			continue
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
-		if !errors.Is(err, ErrNotCached) {
+		if !errors.Is(err, ErrNotCached) && ctx.Err() == nil {
 			t.warn(s.Name(), err)
 		}
 	}
@@ -174,6 +178,23 @@ func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 				all = append(all, m)
 			}
 		}
+		return err
+	})
+	slices.SortStableFunc(all, NewestFirst)
+	return all, err
+}
+
+// Interrupted returns the layers that are not whole, of all stores that know of
+// such.
+func (t *Tier) Interrupted(ctx context.Context) ([]Manifest, error) {
+	var all []Manifest
+	err := t.each(func(s Keeper) error {
+		i, ok := s.(Interrupted)
+		if !ok {
+			return nil
+		}
+		ms, err := i.Interrupted(ctx)
+		all = append(all, ms...)
 		return err
 	})
 	slices.SortStableFunc(all, NewestFirst)

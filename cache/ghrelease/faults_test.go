@@ -21,6 +21,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -554,6 +555,28 @@ func TestRefusedByOthers(t *testing.T) {
 			t.Errorf("the signature is in %v", err)
 		}
 	})
+}
+
+// Who has waited once for a network that is not there does not wait again.
+func TestNobodyAnswers(t *testing.T) {
+	gh := fake(t, githubtest.Repo{})
+	gh.Fail(githubtest.Fault{Match: " /", Stall: time.Minute, Status: 500, Times: -1})
+	s := open(t, gh, token, ghrelease.Options{})
+	a, ba := blobOf("a", 1000)
+	_, err := s.Find(t.Context(), cache.Tag("base", a.Key), []key.Key{a.Key})
+	if !transfer.Unreachable(err) {
+		t.Errorf("Find: %v", err)
+	}
+	gh.Asked()
+	if _, err := s.Open(t.Context(), a, 0); err == nil {
+		t.Error("Open: no error")
+	}
+	if err := s.Put(t.Context(), a, ba); err == nil {
+		t.Error("Put: no error")
+	}
+	if asked := gh.Asked(); len(asked) > 0 {
+		t.Errorf("asked again: %q", asked)
+	}
 }
 
 func TestNothingOfTheTokenIsWritten(t *testing.T) {

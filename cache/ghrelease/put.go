@@ -1,6 +1,7 @@
 package ghrelease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (s *Store) refuse(err error) error {
 // ready asks what a first write wants to know.
 func (s *Store) ready(ctx context.Context) error {
 	s.mu.Lock()
-	err := s.refused
+	err := cmp.Or(s.refused, s.down)
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (s *Store) ready(ctx context.Context) error {
 		return &github.Error{Kind: github.NoToken, Repo: s.repo.String(), Write: true}
 	}
 	if err := s.list(ctx); err != nil {
-		return err
+		return s.failed(err)
 	}
 	s.public.Do(func() {
 		if info, err := s.gh.Info(ctx, s.repo); err == nil && !info.Private {

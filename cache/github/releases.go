@@ -82,7 +82,7 @@ func (c *Client) ReleaseByTag(ctx context.Context, repo Repo, tag string) (*Rele
 // Release returns a release, draft or not.
 func (c *Client) Release(ctx context.Context, repo Repo, id int64) (*Release, error) {
 	var r Release
-	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(id, 10)}, &r)
+	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(id, 10), fresh: true}, &r)
 	return &r, err
 }
 
@@ -209,7 +209,7 @@ func (c *Client) remove(ctx context.Context, repo Repo, path string) error {
 // Assets lists the assets of a release. Other than a list of releases it has
 // what a broken upload left.
 func (c *Client) Assets(ctx context.Context, repo Repo, release int64) ([]Asset, error) {
-	return pages[Asset](ctx, c, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(release, 10) + "/assets" + perPage})
+	return pages[Asset](ctx, c, call{method: http.MethodGet, repo: repo, path: "/releases/" + strconv.FormatInt(release, 10) + "/assets" + perPage, fresh: true})
 }
 
 // A File is what is uploaded: size bytes of r, which have the digest.

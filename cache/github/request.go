@@ -151,7 +151,8 @@ func (c *Client) ask(ctx context.Context, q call, at string) (*transfer.Answer, 
 		req.Header.Set("Accept", q.accept)
 	}
 	var kept answer
-	if q.method == http.MethodGet {
+	keep := q.method == http.MethodGet && !q.fresh
+	if keep {
 		if kept, _ = c.answers.load(req.URL.String(), q.accept); kept.ETag != "" {
 			req.Header.Set("If-None-Match", kept.ETag)
 		}
@@ -171,7 +172,7 @@ func (c *Client) ask(ctx context.Context, q call, at string) (*transfer.Answer, 
 	if a.Code == http.StatusNotModified && kept.ETag != "" {
 		a.Code, a.Body = http.StatusOK, unquoted(kept.Body, q.accept)
 		a.Header.Set("Link", kept.Link)
-	} else if a.Code == http.StatusOK && q.method == http.MethodGet {
+	} else if a.Code == http.StatusOK && keep {
 		c.answers.keep(req.URL.String(), q.accept, answer{ETag: a.Header.Get("ETag"), Link: a.Header.Get("Link"), Body: quoted(a.Body, q.accept)})
 	}
 	if a.Code < 300 {

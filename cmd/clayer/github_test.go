@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -120,16 +121,20 @@ func filesIn(ts *testscript.TestScript, dir string) map[string]string {
 }
 
 func cmdGitHubFail(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 || len(args) > 4 {
-		ts.Fatalf("usage: github-fail STATUS TIMES TEXT [BODY]")
+	if neg || len(args) < 3 || len(args) > 5 {
+		ts.Fatalf("usage: github-fail STATUS TIMES TEXT [BODY [AFTER]]")
 	}
 	status, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	times, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	f := githubtest.Fault{Match: args[2], Status: status, Times: times}
-	if len(args) == 4 {
+	if len(args) > 3 {
 		f.Body = args[3]
+	}
+	if len(args) > 4 {
+		f.After, err = strconv.Atoi(args[4])
+		ts.Check(err)
 	}
 	theGitHub(ts).Fail(f)
 }
@@ -165,6 +170,15 @@ func cmdGitHubLegacy(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdGitHubCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 	theGitHub(ts).Corrupt(args[0], args[1])
+}
+
+func cmdGitHubHeal(ts *testscript.TestScript, neg bool, args []string) { theGitHub(ts).Heal() }
+
+func cmdGitHubLimit(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	gh := theGitHub(ts)
+	gh.Limit(n, gh.Now().Add(time.Hour))
 }
 
 func cmdGitHubDown(ts *testscript.TestScript, neg bool, args []string) { theGitHub(ts).tb.end() }

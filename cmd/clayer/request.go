@@ -65,7 +65,7 @@ func (f *storeFlags) github() (*github.Client, error) {
 	}
 	f.client, err = github.New(github.Options{
 		APIURL: os.Getenv("GITHUB_API_URL"), ServerURL: os.Getenv("GITHUB_SERVER_URL"),
-		Token:    cmp.Or(f.token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN")),
+		Token:    strings.TrimSpace(cmp.Or(f.token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN"))),
 		Answers:  filepath.Join(folder, "github"),
 		ReadOnly: f.readOnly,
 		Transfer: transfer.Options{UserAgent: "clayer"},
@@ -114,45 +114,75 @@ func (f *storeFlags) releases(warn func(text string), secrets map[string]solver.
 	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: warn}), credentials), nil
 }
 
-// open returns the stores in order, the local one first. failed is told of
-// stores that fail, warn of what a user should know.
-func (f *storeFlags) open(failed func(store string, err error), warn func(text string), secrets map[string]solver.Secret) (tier *cache.Tier, local *dir.Dir, err error) {
-	size, err := parseSize(f.cacheSize)
-	if err != nil {
-		return nil, nil, usagef("--cache-size: %w", err)
+// tell is who is told of stores that fail, and of what a user should know.
+type tell struct {
+	failed func(store string, err error)
+	warn   func(text string)
+}
+
+// open returns the stores in order, the local one first.
+func (f *storeFlags) open(t tell, secrets map[string]solver.Secret) (tier *cache.Tier, local *dir.Dir, err error) {
+	var stores []cache.Keeper
+	if local, err = f.local(t); err != nil {
+		return nil, nil, err
 	}
-	folder, err := f.folder()
+	if local != nil {
+		stores = append(stores, local)
+	}
+	far, err := f.far(t, secrets)
 	if err != nil {
 		return nil, nil, err
 	}
-	paths := []string{filepath.Join(folder, "store")}
+	return cache.Tiered(t.failed, append(stores, far...)...), local, nil
+}
+
+// local returns the store in --cache-dir, and nil, told, for one that fails: a
+// store that fails fails no build.
+func (f *storeFlags) local(t tell) (*dir.Dir, error) {
+	folder, err := f.folder()
+	if err != nil {
+		return nil, err
+	}
+	return f.dir(filepath.Join(folder, "store"), t)
+}
+
+func (f *storeFlags) dir(path string, t tell) (*dir.Dir, error) {
+	size, err := parseSize(f.cacheSize)
+	if err != nil {
+		return nil, usagef("--cache-size: %w", err)
+	}
+	d, err := dir.Open(path, dir.Options{MaxSize: size})
+	if err != nil {
+		t.failed("dir:"+path, err)
+		return nil, nil
+	}
+	return d, nil
+}
+
+// far returns the stores that --store and --repo name.
+func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keeper, error) {
+	var stores []cache.Keeper
 	for _, s := range f.stores {
 		path, ok := strings.CutPrefix(s, "dir:")
 		if !ok || path == "" {
-			return nil, nil, usagef("--store=%s: want dir:PATH", s)
+			return nil, usagef("--store=%s: want dir:PATH", s)
 		}
-		paths = append(paths, path)
-	}
-	var stores []cache.Keeper
-	for _, path := range paths {
-		d, err := dir.Open(path, dir.Options{MaxSize: size})
+		d, err := f.dir(path, t)
 		if err != nil {
-			failed("dir:"+path, err) // a store that fails fails no build
-			continue
+			return nil, err
 		}
-		if local == nil {
-			local = d
+		if d != nil {
+			stores = append(stores, d)
 		}
-		stores = append(stores, d)
 	}
 	if f.repo != "" {
-		s, err := f.releases(warn, secrets)
+		s, err := f.releases(t.warn, secrets)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		stores = append(stores, s)
 	}
-	return cache.Tiered(failed, stores...), local, nil
+	return stores, nil
 }
 
 // parseSize reads "10GiB", "500MB" or a number of bytes.
@@ -264,7 +294,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.Cache, err = f.folder(); err != nil {
 		return nil, err
 	}
-	store, local, err := f.storeFlags.open(r.StoreFailed, r.Warn, r.Secrets)
+	store, local, err := f.storeFlags.open(tell{r.StoreFailed, r.Warn}, r.Secrets)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,9 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github           starts a GitHub on loopback with the public repository me/env; GH_TOKEN may write
 //	github-repo NAME [private|immutable|empty] [DIR]   adds a repository with the files in DIR
 //	github-commit NAME REF DIR                         a further commit of it
-//	github-fail STATUS TIMES TEXT [BODY]               requests with TEXT in "METHOD /path" fail; TIMES -1: all
+//	github-fail STATUS TIMES TEXT [BODY [AFTER]]       requests with TEXT in "METHOD /path" fail; TIMES -1: all
+//	github-heal                                        ends all failures
+//	github-limit N                                     N API requests are left; -1: no limit
 //	github-releases NAME FILE                          writes its releases to FILE
 //	github-legacy NAME TAG DIR                         adds a release with layer.tar.gz, the files in DIR
 //	github-corrupt NAME TEXT                           changes a byte of the files of its releases with TEXT in the name
@@ -86,7 +88,7 @@ func TestScripts(t *testing.T) {
 			"listing":  cmdListing,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
-			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
+			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "container" {

@@ -313,3 +313,10 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, code int, v any) {
 	w.WriteHeader(code)
 	w.Write(data)
 }
+
+// Heal ends all faults.
+func (s *Server) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
