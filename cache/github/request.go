@@ -21,6 +21,7 @@ type call struct {
 	accept string        // "" means GitHub's JSON
 	in     any           // sent as JSON; nil for nothing
 	wait   time.Duration // for a network that is not up; 0 means the client's patience
+	fresh  bool          // the answer is not kept: it is about to change
 	once   bool          // not to be sent again where it is not known what became of it
 }
 
