@@ -20,7 +20,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +61,7 @@ type Store struct {
 	listedAt time.Time
 	located  map[key.Key]location // what Find told of, and Put brought
 	asked    map[string]asked     // manifests, by tag
+	private  bool                 // only the API has what is published
 	down     error                // nobody answers: not asked again
 	refused  error                // nothing can be pushed: not tried again
 }
@@ -288,6 +288,7 @@ func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
 	}
 	s.mu.Lock()
 	s.releases[h.ID] = h
+	s.private = true // it is there, and not for everyone
 	s.mu.Unlock()
 	s.locateAll(h.record, tag, h.ID)
 	return h.record, nil
@@ -446,12 +447,4 @@ func (s *Store) temp() (*os.File, error) {
 		return nil, err
 	}
 	return f, os.Remove(f.Name())
-}
-
-// nameOf returns the name in a layer's tag, and a name as it is.
-func nameOf(tag string) string {
-	if m := layerTag.FindStringSubmatch(tag); m != nil {
-		return m[1]
-	}
-	return strings.TrimPrefix(tag, "layer-")
 }

@@ -79,7 +79,10 @@ func (s section) Truncate(n int64) error                   { return s.f.Truncate
 // that there is none: of a private repository, and of a draft.
 func (s *Store) bringPart(ctx context.Context, loc location, p part, f section) error {
 	var err error
-	if loc.tag != "" {
+	s.mu.Lock()
+	private := s.private
+	s.mu.Unlock()
+	if loc.tag != "" && !private {
 		err = s.gh.Transfer().Download(ctx, s.gh.DownloadURL(s.repo, loc.tag, p.Name), f, p.Size, transfer.GetOptions{})
 		if err == nil || !notThere(err) {
 			return err

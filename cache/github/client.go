@@ -64,7 +64,8 @@ type Client struct {
 
 	mu      sync.Mutex
 	moved   map[string]string // of renamed repositories: "repos/o/r" → "repositories/1"
-	uploads map[string]bool   // hosts that the API named for uploads
+	infos   map[Repo]Info
+	uploads map[string]bool // hosts that the API named for uploads
 	limit   limit
 	ahead   time.Duration // of GitHub's clock before ours
 }
@@ -86,6 +87,7 @@ func New(opt Options) (*Client, error) {
 		api:      gh.NewClient(nil),
 		server:   server,
 		token:    opt.Token,
+		infos:    make(map[Repo]Info),
 		moved:    make(map[string]string),
 		uploads:  make(map[string]bool),
 		creating: make(chan struct{}, 1),

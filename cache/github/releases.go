@@ -60,10 +60,20 @@ type Info struct {
 	Archived bool `json:"archived"`
 }
 
-// Info asks about a repository.
+// Info asks about a repository, once.
 func (c *Client) Info(ctx context.Context, repo Repo) (Info, error) {
-	var i Info
+	c.mu.Lock()
+	i, ok := c.infos[repo]
+	c.mu.Unlock()
+	if ok {
+		return i, nil
+	}
 	_, err := c.do(ctx, call{method: http.MethodGet, repo: repo}, &i)
+	if err == nil {
+		c.mu.Lock()
+		c.infos[repo] = i
+		c.mu.Unlock()
+	}
 	return i, err
 }
 
@@ -381,6 +391,9 @@ func (c *Client) ReadReleaseFile(ctx context.Context, rawURL string, w io.Writer
 	name, err2 := url.PathUnescape(parts[5])
 	if errors.Join(err, err1, err2) != nil {
 		return transfer.Result{}, false, nil
+	}
+	if i, err := c.Info(ctx, repo); err != nil || !i.Private {
+		return transfer.Result{}, false, nil // of a public one the server has said all
 	}
 	r, err := c.ReleaseByTag(ctx, repo, tag)
 	if err != nil {

@@ -270,7 +270,7 @@ func TestSend(t *testing.T) {
 		}
 	})
 	t.Run("a redirect is an answer", func(t *testing.T) {
-		srv := httptest.NewServer(http.RedirectHandler("/elsewhere", 301))
+		srv := httptest.NewServer(http.RedirectHandler("/elsewhere", http.StatusMovedPermanently))
 		defer srv.Close()
 		req, _ := http.NewRequest(http.MethodPost, srv.URL, nil)
 		if a, err := New(Options{}).Send(t.Context(), req); err != nil || a.Code != 301 {
