@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/tree"
 )
 
 // A builder carries one solve from its plan to the root.
@@ -33,6 +35,13 @@ type builder struct {
 	kept  int                 // steps that were built and stored
 	views map[*dag.Layer]*layerView
 	order []*dag.Layer // those with a view, in composition order
+
+	// In place alone: what is in the root as no step that stays has left it,
+	// and what a RUN that failed did all the same.
+	dirty  []string
+	failed snapshot.Changes
+
+	incomplete []error // what could not be applied, or undone, while the rest was
 
 	puts         errgroup.Group // snapshots on their way into the stores
 	putting      context.Context
@@ -69,31 +78,8 @@ type layerView struct {
 // by side, unless the sandbox cannot isolate them.
 func (b *builder) build(ctx context.Context) error {
 	var s schedule
-	made := make(map[*dag.Step]*node)
-	toRun := false
-	for i := range b.sv.plan.Layers {
-		for _, it := range b.sv.plan.Layers[i].Items {
-			if it.State == dag.ToRun && it.Step.ChangesRoot() {
-				toRun = true
-				if !looksAtRoot(it.Step) {
-					made[it.Step] = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.bring) })
-				}
-			}
-		}
-	}
-	if !toRun {
-		return nil
-	}
+	made := b.bringAll(&s)
 	order := b.order
-	workers := b.r.jobs()
-	if len(order) > 0 {
-		if err := b.openSandbox(); err != nil {
-			return err
-		}
-		if !b.sb.Isolates() {
-			workers = 1
-		}
-	}
 	last := make(map[*dag.Layer]*node) // the node after which a layer's view is as the layer leaves it
 	for _, l := range order {
 		lv := b.views[l]
@@ -107,7 +93,20 @@ func (b *builder) build(ctx context.Context) error {
 		}
 		last[l] = prev
 	}
-	return s.run(ctx, workers)
+	return s.run(ctx, b.r.jobs())
+}
+
+// bringAll adds a node for each FETCH, COPY and WORKDIR that is to run.
+func (b *builder) bringAll(s *schedule) map[*dag.Step]*node {
+	made := make(map[*dag.Step]*node)
+	for _, pl := range b.sv.plan.Layers {
+		for _, it := range pl.Items {
+			if it.State == dag.ToRun && it.Step.ChangesRoot() && !looksAtRoot(it.Step) {
+				made[it.Step] = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.bring) })
+			}
+		}
+	}
+	return made
 }
 
 // looksAtRoot reports whether a step's snapshot depends on the root, so that
@@ -216,26 +215,37 @@ func (b *builder) inView(l *dag.Layer) []*dag.Item {
 	return items
 }
 
+// openSandbox chooses the sandbox, once it is known that something is to run.
 func (b *builder) openSandbox() error {
+	if b.sb != nil || !b.runs() {
+		return nil
+	}
 	work, err := b.root.WorkDir()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	over := ""
-	if b.r.Dest != "" {
-		over = b.r.target()
+	opt := b.r.sandboxOptions(b.root)
+	opt.Work = work
+	opt.Warn = func(text string) { b.r.warnOnce("in the sandbox %s", text) }
+	sb, why, err := sandbox.Choose(b.r.Sandbox, opt)
+	if errors.Is(err, sandbox.ErrUnavailable) && b.r.Sandbox == "overlay" {
+		err = fmt.Errorf("%w\n  --sandbox=inplace, or auto, runs on the root itself", err)
 	}
-	b.sb, err = sandbox.NewOverlay(sandbox.OverlayOptions{
-		Root: b.r.base(), Over: over, Work: work,
-		Hide: []string{b.root.StateDir(), b.r.Cache},
-		Warn: func(text string) { b.r.warnOnce("in the sandbox %s", text) },
-	})
 	if err != nil {
 		return err
 	}
-	b.r.emit(Event{Kind: EventSandbox, Text: b.sb.Name()})
+	b.sb = sb
+	b.r.emit(Event{Kind: EventSandbox, Text: SandboxText(sb.Name(), sb.How(), why)})
 	return nil
 }
+
+// runs reports whether a step that looks at the root is to run.
+func (b *builder) runs() bool {
+	return slices.ContainsFunc(b.sv.plan.Layers, func(pl dag.PlannedLayer) bool { return layerRuns(&pl) })
+}
+
+// direct reports whether RUN changes the root itself.
+func (b *builder) direct() bool { return b.sb != nil && !b.sb.Isolates() }
 
 // use calls f with the layer's view, which is made at its first use.
 func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.View) error) error {
@@ -305,6 +315,9 @@ func (b *builder) lay(ctx context.Context, s *dag.Step) error {
 // them before anything else happens to where they come from.
 type changer func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error
 
+// maxTries bounds how often changes are packed of which a file changes meanwhile.
+const maxTries = 3
+
 // step makes the changes of a step that is to run, packs them, and has them
 // stored in the background.
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
@@ -314,6 +327,9 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 	err := change(ctx, s, func(changes snapshot.Changes) error {
 		took := time.Since(start)
 		file, packed, err := b.pack(ctx, changes)
+		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
+			file, packed, err = b.pack(ctx, changes) // as it is by now
+		}
 		if err != nil {
 			return err
 		}
@@ -442,27 +458,30 @@ func (b *builder) bring(ctx context.Context, s *dag.Step, pack func(snapshot.Cha
 
 // inLayerView makes the changes of RUN and SNAPSHOT.
 func (b *builder) inLayerView(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-	return b.use(ctx, s.Layer, func(v sandbox.View) error {
-		switch in := s.Instr.(type) {
-		case *frontend.Run:
-			return b.runStep(ctx, v, s, in, pack)
-		case *frontend.Snapshot:
-			changes, err := v.Capture(ctx, in.Path)
-			if errors.Is(err, fs.ErrNotExist) {
-				b.r.warn("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
-				return pack(nothing)
-			}
-			if err != nil {
-				return err
-			}
-			if in.Capture == frontend.CaptureChanged {
-				// What the steps changed there is in their own snapshots.
-				return pack(nothing)
-			}
-			return pack(changes)
+	return b.use(ctx, s.Layer, func(v sandbox.View) error { return b.look(ctx, v, s, pack) })
+}
+
+// look makes the changes of a step that looks at the root.
+func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack func(snapshot.Changes) error) error {
+	switch in := s.Instr.(type) {
+	case *frontend.Run:
+		return b.runStep(ctx, v, s, in, pack)
+	case *frontend.Snapshot:
+		changes, err := v.Capture(ctx, in.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			b.r.warn("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
+			return pack(nothing)
 		}
-		panic(fmt.Sprintf("solver: %T in a view", s.Instr))
-	})
+		if err != nil {
+			return err
+		}
+		if in.Capture == frontend.CaptureChanged {
+			// What the steps changed there is in their own snapshots.
+			return pack(nothing)
+		}
+		return pack(changes)
+	}
+	panic(fmt.Sprintf("solver: %T in a view", s.Instr))
 }
 
 // nothing is the changes of a step that changes nothing.
@@ -490,8 +509,10 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	}
 	defer mounts.release()
 	cmd.Mounts = mounts.list
+	cmd.Dirty = b.dirty
 	changes, err := v.Run(ctx, cmd)
 	if err != nil {
+		b.failed = changes
 		return err
 	}
 	return pack(changes)

@@ -13,12 +13,12 @@ import (
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
-// compositionEnv returns the variables of a whole composition in order of
-// definition, later layers winning. References that are left are to the
+// compositionEnv returns the variables of a composition in order of
+// definition, later layers winning; of the first n layers alone. References that are left are to the
 // session: what one layer refers to and a layer before it sets is that.
-func compositionEnv(g *dag.Graph) []frontend.Var {
+func compositionEnv(g *dag.Graph, n int) []frontend.Var {
 	var env []frontend.Var
-	for _, l := range g.Layers {
+	for _, l := range g.Layers[:n] {
 		was := slices.Clone(env)
 		for _, v := range l.Scope.Env {
 			if l.On != nil && !l.Ordered && slices.Contains(l.On.Scope.Env, v) {
@@ -62,10 +62,10 @@ func uniqueParts(list string) string {
 	return strings.Join(parts, ":")
 }
 
-// stateEnv is the composition's environment as the state keeps it.
-func stateEnv(g *dag.Graph) []rootfs.Var {
+// stateEnv is the environment of the first n layers as the state keeps it.
+func stateEnv(g *dag.Graph, n int) []rootfs.Var {
 	var vars []rootfs.Var
-	for _, v := range compositionEnv(g) {
+	for _, v := range compositionEnv(g, n) {
 		vars = append(vars, rootfs.Var(v))
 	}
 	return vars
@@ -73,7 +73,7 @@ func stateEnv(g *dag.Graph) []rootfs.Var {
 
 // sameEnv reports whether the state has the plan's environment.
 func (sv *survey) sameEnv() bool {
-	return slices.Equal(sv.state.Env, stateEnv(sv.plan.Graph))
+	return slices.Equal(sv.state.Env, stateEnv(sv.plan.Graph, len(sv.plan.Graph.Layers)))
 }
 
 // Env returns the variables of the request's files, or, where it has none, of
@@ -84,7 +84,7 @@ func Env(r *Request) ([]frontend.Var, error) {
 		if err != nil {
 			return nil, err
 		}
-		return compositionEnv(g), nil
+		return compositionEnv(g, len(g.Layers)), nil
 	}
 	st, err := Status(r)
 	if err != nil {
@@ -143,8 +143,9 @@ func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) 
 
 // A RootStatus is what is known of a root.
 type RootStatus struct {
-	Root  string        `json:"root"`
-	State *rootfs.State `json:"state"`
+	Root   string        `json:"root"`
+	State  *rootfs.State `json:"state"`
+	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 }
 
 // Status reads what is applied to the request's root. It never waits.
@@ -157,5 +158,9 @@ func Status(r *Request) (*RootStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	return &RootStatus{Root: root.Dir(), State: state}, nil
+	cut, err := root.CutOff()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return &RootStatus{Root: root.Dir(), State: state, CutOff: cut}, nil
 }

@@ -58,6 +58,8 @@ type survey struct {
 
 	// incomplete says what of an apply could not be done; the rest was.
 	incomplete error
+	undone     int // steps
+	kept       []rootfs.Kept
 }
 
 // lose takes back that the stores, or the root, have a key, and plans anew.
@@ -125,14 +127,14 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	return s, nil
 }
 
-// present returns the steps that are in the root and stay as they are. Where
-// the composition's order departs from the one that was applied (a step was
-// edited, or removed, or layers changed places), what follows is under what
-// fell away, so it has to be applied again.
+// present returns the steps that are in the root and stay as they are: those up
+// to where the composition departs from what was applied (a step was edited, or
+// removed, or layers changed places, or one could not be applied wholly). What
+// follows is under something else now, so it is undone, and applied anew.
 func present(g *dag.Graph, keys *dag.Keys, state *rootfs.State) map[key.Key]bool {
 	there := make(map[key.Key]bool)
 	for i, k := range order(g, keys) {
-		if i >= len(state.Order) || state.Order[i] != k {
+		if i >= len(state.Log) || state.Log[i].Key != k || state.Log[i].Incomplete {
 			break
 		}
 		there[k] = true

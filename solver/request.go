@@ -36,6 +36,8 @@ type Request struct {
 	BuildArgs map[string]string // --build-arg
 	Secrets   map[string]Secret // --secret, by id
 	Environ   []string          // the session's variables, as os.Environ returns them
+	Sandbox   string            // how RUN is kept apart from the root: one of sandbox.Kinds; "" means "auto"
+	Compare   sandbox.Compare   // by what a RUN in place tells what changed
 	Hermetic  bool              // RUN inherits no more of them than it needs
 	Timeout   time.Duration     // of each RUN; 0 means none
 	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
@@ -55,6 +57,7 @@ type Request struct {
 	Cache        string      // a folder for downloads and cache mounts, made when needed
 	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
+	Force        bool        // what the user changed since it was applied is undone too
 
 	// Emit is told what happens, one event at a time. It must not block for
 	// long. nil tells nobody.
@@ -93,12 +96,15 @@ var (
 	ErrStore = errors.New("a store failed")
 	// ErrRoot says that the root could not be changed, or not wholly.
 	ErrRoot = errors.New("the root could not be changed")
+	// ErrUnread says that the root could not be looked at.
+	ErrUnread = errors.New("the root could not be read")
 )
 
 // A BuildError says which step failed.
 type BuildError struct {
 	Step *dag.Step
-	Kept int // steps of this solve that were finished, and are stored
+	Kept int    // steps of this solve that were finished, and are stored
+	Did  string // what a RUN in place did to the root all the same, in words
 	Err  error
 }
 
@@ -123,6 +129,9 @@ func (e *BuildError) Error() string {
 		p.Hint = "1 step is done and kept: the next solve goes on behind it"
 	case e.Kept > 1:
 		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
+	}
+	if e.Did != "" {
+		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+e.Did, "\n      ")
 	}
 	return p.Error()
 }

@@ -31,13 +31,50 @@ func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.desc
 // chain, into one to run; the plan is then made anew, and more may be needed.
 func (b *builder) restore(ctx context.Context) error {
 	for {
-		b.planViews()
+		if err := b.openSandbox(); err != nil {
+			return err
+		}
+		if !b.direct() {
+			b.planViews()
+		}
 		lost, err := b.restoreAll(ctx, b.needed())
 		if err != nil || len(lost) == 0 {
 			return err
 		}
-		b.sv.lose(lost...)
+		b.lose(ctx, lost...)
 	}
+}
+
+// lose takes back that the stores, or the root, have the keys, and plans anew.
+// What is present behind one that is not has to be applied anew.
+func (b *builder) lose(ctx context.Context, keys ...key.Key) {
+	sv := b.sv
+	sv.lose(keys...)
+	var behind []key.Key
+	cut := false
+	for _, k := range order(sv.plan.Graph, sv.plan.Keys) {
+		switch here := sv.answers.Present[k]; {
+		case !here:
+			cut = true
+		case cut:
+			behind = append(behind, k)
+		}
+	}
+	if len(behind) == 0 {
+		return
+	}
+	sv.lose(behind...)
+	found, err := b.r.find(ctx, sv.plan.Graph, sv.plan.Keys, sv.answers.Present)
+	if err != nil {
+		return // cancelled, which the next step says
+	}
+	for _, k := range behind {
+		if d, ok := found[k]; ok {
+			sv.found[k] = d
+			sv.answers.Cached[k] = dag.Found{Store: b.r.Store.Holder(k), Size: d.Size}
+		}
+	}
+	sv.lose()
 }
 
 // needed returns the items whose snapshots are needed and not there yet.

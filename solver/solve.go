@@ -20,9 +20,11 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran      int           `json:"ran"`      // steps that were run, fetched or copied
-	Restored int           `json:"restored"` // steps whose snapshot came from a store
-	Present  int           `json:"present"`  // steps that were in the root already
+	Ran      int           `json:"ran"`            // steps that were run, fetched or copied
+	Restored int           `json:"restored"`       // steps whose snapshot came from a store
+	Present  int           `json:"present"`        // steps that were in the root already
+	Undone   int           `json:"undone"`         // steps that fell away, or have to be applied anew
+	Kept     []rootfs.Kept `json:"kept,omitempty"` // files that stay as the user has them
 	Layers   []LayerResult `json:"layers"`
 	Took     time.Duration `json:"took"` // nanoseconds
 }
@@ -40,7 +42,7 @@ func (r *Result) String() string {
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}} {
+	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}, {r.Undone, "undone"}} {
 		if c.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
@@ -59,7 +61,7 @@ func (r *Result) String() string {
 // ErrRoot when the root could not be changed, wholly or in part, and ErrStore
 // when a store failed under RequireCache. The Result is nil if nothing was
 // applied.
-func Solve(ctx context.Context, r *Request) (*Result, error) {
+func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	start := time.Now()
 	root, err := r.open()
 	if err != nil {
@@ -76,7 +78,12 @@ func Solve(ctx context.Context, r *Request) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
-		defer lock.Unlock()
+		defer func() {
+			if uerr := lock.Unlock(); uerr != nil {
+				err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
+			}
+		}()
+		r.tellRecovered(lock)
 		// Another solve may have changed the root since. The sources are pinned
 		// already: nothing is requested twice.
 		if sv, err = r.survey(ctx, root); err != nil {
@@ -87,7 +94,7 @@ func Solve(ctx context.Context, r *Request) (*Result, error) {
 			return nil, err
 		}
 	}
-	res := sv.result()
+	res = sv.result()
 	res.Took = time.Since(start)
 	if r.RequireCache {
 		if err := r.storeErr(); err != nil {
@@ -106,11 +113,26 @@ func (sv *survey) upToDate() bool {
 			}
 		}
 	}
-	return sv.state.Platform != "" && sv.sameEnv() && slices.Equal(sv.state.Order, order(sv.plan.Graph, sv.plan.Keys))
+	return sv.state.Platform != "" && !sv.state.Retry() && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l rootfs.Layer, k rootfs.LayerKeys) bool {
+		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a rootfs.Applied, k key.Key) bool { return a.Key == k })
+	})
+}
+
+// layers returns the composition as the state records it.
+func (sv *survey) layers() []rootfs.LayerKeys {
+	var layers []rootfs.LayerKeys
+	for i, pl := range sv.plan.Layers {
+		l := rootfs.LayerKeys{Name: pl.Layer.Name, Env: stateEnv(sv.plan.Graph, i+1)}
+		for _, it := range pl.Items {
+			l.Steps = append(l.Steps, it.Key)
+		}
+		layers = append(layers, l)
+	}
+	return layers
 }
 
 func (sv *survey) result() *Result {
-	res := &Result{}
+	res := &Result{Undone: sv.undone, Kept: sv.kept}
 	for i := range sv.plan.Layers {
 		pl := &sv.plan.Layers[i]
 		t := pl.Totals()
@@ -132,7 +154,12 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	if err := b.restore(ctx); err != nil {
 		return err
 	}
-	if err := b.build(ctx); err != nil {
+	build, apply := b.build, b.apply
+	if b.direct() {
+		build = func(ctx context.Context) error { return b.buildDirect(ctx, lock) }
+		apply = b.commit
+	}
+	if err := build(ctx); err != nil {
 		b.wait() // what is finished is kept, whatever became of the rest
 		var failed *BuildError
 		if errors.As(err, &failed) {
@@ -141,7 +168,7 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 		return err
 	}
 	// What is still being uploaded does not keep the root waiting.
-	if err := b.apply(ctx, lock); err != nil {
+	if err := apply(ctx, lock); err != nil {
 		return err
 	}
 	b.wait()
@@ -165,65 +192,75 @@ func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
 
 const defaultDownloads = 2 << 30
 
-// apply changes the root: all steps that are not present, in composition order.
+// apply makes the root what the plan wants, in one transaction: what is not at
+// the beginning of the composition any more is undone, the last first, and the
+// steps that are not present are applied, in composition order.
 func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
-	var stay []key.Key
+	if err := b.undo(ctx, lock); err != nil {
+		return err
+	}
+	for i := range b.sv.plan.Layers {
+		pl := &b.sv.plan.Layers[i]
+		for j := range pl.Items {
+			if it := &pl.Items[j]; it.State != dag.Present {
+				if err := b.applyStep(ctx, lock, it); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return b.commit(ctx, lock)
+}
+
+// commit makes lasting what was applied.
+func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
+	if err := lock.Commit(b.sv.platform, b.sv.layers(), stateEnv(b.sv.plan.Graph, len(b.sv.plan.Layers))); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	if len(b.incomplete) > 0 {
+		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(b.incomplete))
+	}
+	return nil
+}
+
+// undo takes back the applies behind those that stay.
+func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
+	stay := 0
 	for _, k := range order(b.sv.plan.Graph, b.sv.plan.Keys) {
 		if !b.sv.answers.Present[k] {
 			break
 		}
-		stay = append(stay, k)
+		stay++
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if len(lock.State().Log) == stay && !lock.State().Retry() {
+		return nil
 	}
-	if err := lock.Begin(b.sv.platform, stay); err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
-	}
-	// What stays, but lost files to a step that fell away, is applied again.
-	again, err := lock.Overlapping(stay, b.fellAway(len(stay)))
+	undone, err := lock.Undo(ctx, stay, b.r.Force)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	var incomplete []error
-	var whole []key.Key
-	for i := range b.sv.plan.Layers {
-		pl := &b.sv.plan.Layers[i]
-		for j := range pl.Items {
-			it := &pl.Items[j]
-			if it.State == dag.Present {
-				if it.Step.ChangesRoot() && len(incomplete) == 0 {
-					whole = append(whole, it.Key)
-				}
-				if !again[it.Key] || !b.bringBack(ctx, it) {
-					continue
-				}
-			}
-			if err := b.applyStep(ctx, lock, it, &incomplete); err != nil {
-				return err
-			}
-			// What could not be applied wholly is tried again the next time.
-			if it.Step.ChangesRoot() && len(incomplete) == 0 {
-				whole = append(whole, it.Key)
-			}
-		}
+	b.sv.undone = len(undone.Steps)
+	b.keep(undone.Kept...)
+	if b.direct() {
+		// The next RUN takes care of it: its snapshot has what is there.
+		b.dirty, undone.Lost = undone.Lost, nil
 	}
-	layers := make(map[string][]key.Key)
-	for _, pl := range b.sv.plan.Layers {
-		keys := []key.Key{}
-		for _, it := range pl.Items {
-			keys = append(keys, it.Key)
-		}
-		layers[pl.Layer.Name] = keys
-	}
-	if err := lock.Commit(layers, whole, stateEnv(b.sv.plan.Graph)); err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
-	}
-	if len(incomplete) > 0 {
-		b.sv.incomplete = fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(incomplete))
-	}
+	b.incomplete = append(b.incomplete, notUndone(undone)...)
 	return nil
+}
+
+// keep tells which files stay as the user has them, each once.
+func (b *builder) keep(kept ...rootfs.Kept) {
+	for _, k := range kept {
+		if !slices.ContainsFunc(b.sv.kept, func(x rootfs.Kept) bool { return x.Path == k.Path }) {
+			b.sv.kept = append(b.sv.kept, k)
+			b.r.warn("%s", KeptText(k))
+		}
+	}
 }
 
 // complete lists the layers that are whole in the stores, with all their steps.
@@ -266,48 +303,37 @@ func (b *builder) complete(ctx context.Context) {
 	}
 }
 
-// fellAway returns the steps that were applied behind the first n, which stay.
-func (b *builder) fellAway(n int) []key.Key {
-	return b.sv.state.Order[min(n, len(b.sv.state.Order)):]
-}
-
-// bringBack fetches the snapshot of a step that is present, to apply it again.
-func (b *builder) bringBack(ctx context.Context, it *dag.Item) bool {
-	if b.blobs[it.Step] != nil {
-		return true
-	}
-	d, ok := b.findOne(ctx, it)
-	file, err := b.fetchBlob(ctx, d, ok)
-	if err != nil {
-		b.r.warn("%s: a step that fell away changed the same files, and the snapshot of this one is in no store: they stay as that step had them", it.Step.Pos())
-		return false
-	}
-	b.setBlob(it.Step, &blob{desc: d, file: file})
-	return true
-}
-
-func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item, incomplete *[]error) error {
+func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
 	s := it.Step
-	applied := rootfs.Applied{
-		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
-		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
-	}
-	var changes snapshot.Changes = nothing
-	if s.ChangesRoot() {
-		bl := b.blobs[s]
-		applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
-		applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
-		changes = snapshot.Read(bl.reader())
-	}
+	applied, changes := b.applied(it)
 	res, err := lock.Apply(ctx, applied, changes)
+	for _, p := range res.Kept {
+		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
+	}
 	for _, p := range res.Problems {
-		*incomplete = append(*incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
+		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: apply %s: %w", ErrRoot, s.Pos(), it.Key.Short(), err)
 	}
 	b.r.emit(Event{Kind: EventApplied, Step: s, Entries: res.Entries, Bytes: res.Bytes})
 	return nil
+}
+
+// applied is what is recorded of an item, and its changes.
+func (b *builder) applied(it *dag.Item) (rootfs.Applied, snapshot.Changes) {
+	s := it.Step
+	applied := rootfs.Applied{
+		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
+		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
+	}
+	if !s.ChangesRoot() {
+		return applied, nothing
+	}
+	bl := b.blobs[s]
+	applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
+	applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
+	return applied, snapshot.Read(bl.reader())
 }
 
 // joinLines joins errors, one a line, indented; more than twenty are cut short.

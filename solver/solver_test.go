@@ -172,7 +172,8 @@ func TestCompositionEnv(t *testing.T) {
 	}
 	for _, tt := range tests {
 		got := make(map[string]string)
-		for _, v := range compositionEnv(compositionOf(t, session, tt.texts...)) {
+		g := compositionOf(t, session, tt.texts...)
+		for _, v := range compositionEnv(g, len(g.Layers)) {
 			got[v.Name] = frontend.Canonical(v.Value)
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -5,6 +5,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,12 +30,18 @@ func onGitHub(t testing.TB) (*githubtest.Server, []string) {
 func TestUploadOverlapsTheNextRun(t *testing.T) {
 	w := newWorkspace(t)
 	gh, env := onGitHub(t)
-	gh.Fail(githubtest.Fault{Match: "POST /uploads", Do: func() {
-		if err := os.WriteFile(w.path("root/uploading"), nil, 0o644); err != nil {
-			t.Error(err)
+	uploading := make(chan struct{})
+	gh.Fail(githubtest.Fault{Match: "POST /uploads", Do: func() { close(uploading) }})
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-uploading:
+			io.WriteString(rw, "overlapped\n")
+		case <-time.After(30 * time.Second):
+			rw.WriteHeader(http.StatusGone)
 		}
-	}, Stall: time.Millisecond})
-	w.write("Containerfile", "RUN echo one > /one\nRUN for i in $(seq 300); do test -e /uploading && echo overlapped && exit; sleep 0.1; done; exit 1\n")
+	}))
+	defer srv.Close()
+	w.write("Containerfile", "RUN echo one > /one\nRUN wget -q -O - "+srv.URL+"/wait\n")
 	cmd := w.command("solve", "--root=root", "-f", "Containerfile", "--progress=json")
 	cmd.Env = append(cmd.Env, env...)
 	out, err := cmd.CombinedOutput()

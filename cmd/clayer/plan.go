@@ -14,13 +14,9 @@ func newPlan() *cobra.Command {
 		Use:   "plan [-f FILE]... [NAME|FILE]...",
 		Short: "Say what solve would do, and why; change nothing",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths := f.files
-			if len(args) > 0 || len(paths) == 0 {
-				more, err := solver.Lookup(".", args)
-				if err != nil {
-					return err
-				}
-				paths = append(paths, more...)
+			paths, err := f.paths(args)
+			if err != nil {
+				return err
 			}
 			return f.plan(cmd, paths, graph)
 		},
@@ -29,6 +25,15 @@ func newPlan() *cobra.Command {
 	f.registerFiles(c)
 	c.Flags().StringVar(&graph, "graph", "", "the graph in place of the list: dot or mermaid")
 	return c
+}
+
+// paths returns the files of -f and of the arguments, which may be names.
+func (f *solveFlags) paths(args []string) ([]string, error) {
+	if len(args) == 0 && len(f.files) > 0 {
+		return f.files, nil
+	}
+	more, err := solver.Lookup(".", args)
+	return append(f.files, more...), err
 }
 
 func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) error {
@@ -52,5 +57,15 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	if err != nil {
 		return err
 	}
-	return write(p, cmd.OutOrStdout())
+	if err := write(p, cmd.OutOrStdout()); err != nil {
+		return err
+	}
+	text, err := r.PlannedSandbox(p)
+	if err != nil {
+		return err
+	}
+	if text != "" && !f.quiet {
+		r.Emit(solver.Event{Kind: solver.EventSandbox, Text: text})
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -207,11 +209,12 @@ type solveFlags struct {
 	baseID                      string
 	salts, buildArgs, secrets   []string
 	invalidateOn                []string
-	sandbox, progress           string
+	sandbox, compare, progress  string
 	timeout                     time.Duration
 	jobs                        int
 	hermetic, requireCache      bool
 	noCache, noWait, quiet, yes bool
+	force                       bool
 	json, dryRun                bool
 }
 
@@ -226,16 +229,45 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (repeatable)")
 	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "id=ID[,src=FILE|,env=NAME] for RUN --mount=type=secret (repeatable)")
-	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay")
+	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay, or inplace: it is not")
+	fl.StringVar(&f.compare, "compare", "auto", "how a RUN in place tells what changed: auto, ctime, or digest: reads every file")
 	fl.BoolVar(&f.hermetic, "hermetic", false, "RUN inherits only PATH, HOME, LANG, TERM, proxy and CA variables")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end a RUN that takes longer, 5m (default: none)")
 	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "don't put what is built into a store")
 	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
+	fl.BoolVar(&f.force, "force", false, "undo what fell away also where it was changed since")
 	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once while another solve of this root is at work")
 	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
 	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+}
+
+// registerRoot is register for commands that want a root and nothing else.
+func (f *solveFlags) registerRoot(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.root, "root", "", "the root file system, in place of /")
+	fl.StringVar(&f.dest, "dest", "", "the folder that changes went to")
+	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
+	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+}
+
+// rootRequest makes the request of a command that wants a root and nothing else.
+func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
+	progress := f.progress
+	if f.quiet {
+		progress = "quiet"
+	}
+	emit, err := ui.New(progress, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	root, dest, err := roots(f.root, f.dest)
+	if err != nil {
+		return nil, err
+	}
+	return &solver.Request{Root: root, Dest: dest, NoWait: f.noWait, Force: f.force, Emit: emit}, nil
 }
 
 func (f *solveFlags) registerFiles(c *cobra.Command) {
@@ -249,12 +281,15 @@ func (f *solveFlags) registerYes(c *cobra.Command) {
 
 // request makes the request for the Containerfiles at paths.
 func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Request, error) {
-	switch f.sandbox {
-	case "auto", "overlay":
-	case "inplace":
-		return nil, usagef("--sandbox=inplace is not here yet: this version runs RUN in an overlay alone")
-	default:
-		return nil, usagef("--sandbox=%s: want auto or overlay", f.sandbox)
+	if !slices.Contains(sandbox.Kinds, f.sandbox) {
+		return nil, usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
+	}
+	compare, ok := map[string]sandbox.Compare{"auto": sandbox.CompareAuto, "ctime": sandbox.CompareCTime, "digest": sandbox.CompareDigest}[f.compare]
+	if !ok {
+		return nil, usagef("--compare=%s: want auto, ctime or digest", f.compare)
+	}
+	if f.sandbox == "inplace" && f.dest != "" {
+		return nil, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
 	progress := f.progress
 	if f.quiet {
@@ -277,9 +312,9 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		InvalidateOn: f.invalidateOn,
 		Root:         f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
-		Environ: os.Environ(), Hermetic: f.hermetic,
+		Environ: os.Environ(), Hermetic: f.hermetic, Sandbox: f.sandbox, Compare: compare,
 		Timeout: f.timeout, Jobs: f.jobs,
-		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait,
+		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Emit: emit,
 	}
 	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {

@@ -24,7 +24,7 @@ const (
 	exitBuild       = 1 // a build step failed
 	exitUsage       = 2 // usage, or a Containerfile that doesn't parse
 	exitStore       = 3 // a cache that was required failed
-	exitRoot        = 4 // the root could not be changed
+	exitRoot        = 4 // the root could not be changed, or not be looked at
 	exitInterrupted = 130
 )
 
@@ -76,7 +76,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.Is(err, solver.ErrStore):
 		return exitStore
-	case errors.Is(err, solver.ErrRoot):
+	case errors.Is(err, solver.ErrRoot), errors.Is(err, solver.ErrUnread):
 		return exitRoot
 	}
 	return exitBuild
@@ -126,7 +126,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newCache(), newVersion(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newVersion(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

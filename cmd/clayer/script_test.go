@@ -94,6 +94,9 @@ func TestScripts(t *testing.T) {
 			if cond == "container" {
 				return solver.Ephemeral(nil) != "", nil
 			}
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 	})

@@ -12,11 +12,20 @@ import (
 
 func newStatus() *cobra.Command {
 	var f solveFlags
+	var exitCode bool
 	c := &cobra.Command{
-		Use:   "status",
+		Use:   "status [--exit-code [-f FILE]... [NAME|FILE]...]",
 		Short: "Print what is applied to the root",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Long: `status prints what is applied to the root. With --exit-code it compares that
+with the Containerfiles, as solve would, and exits with 1 if a solve would change
+something: for hooks. It never waits, and changes nothing.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if exitCode {
+				return f.drift(cmd, args)
+			}
+			if len(args)+len(f.files) > 0 {
+				return usagef("status takes files with --exit-code alone")
+			}
 			root, dest, err := roots(f.root, f.dest)
 			if err != nil {
 				return err
@@ -26,6 +35,9 @@ func newStatus() *cobra.Command {
 				return err
 			}
 			w := cmd.OutOrStdout()
+			if st.CutOff {
+				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: a command is changing %s, or was cut off: this is what was applied before\n", st.Root)
+			}
 			if f.json {
 				return writeJSON(w, st)
 			}
@@ -47,10 +59,40 @@ func newStatus() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&f.root, "root", "", "the root file system, in place of /")
-	c.Flags().StringVar(&f.dest, "dest", "", "the folder that changes went to")
-	c.Flags().BoolVar(&f.json, "json", false, "as JSON")
+	f.register(c)
+	f.registerFiles(c)
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the Containerfiles are not what is applied")
 	return c
+}
+
+// drift tells whether a solve of the files would change the root.
+func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
+	paths, err := f.paths(args)
+	if err != nil {
+		return err
+	}
+	r, err := f.request(cmd, paths)
+	if err != nil {
+		return err
+	}
+	drift, err := solver.Drift(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	w := cmd.OutOrStdout()
+	if f.json {
+		if err := writeJSON(w, drift); err != nil {
+			return err
+		}
+	} else if !f.quiet {
+		for _, l := range drift.Layers {
+			fmt.Fprintf(w, "%-12s  %s\n", l.Name, l.Text)
+		}
+	}
+	if drift.Differs {
+		return errSaid
+	}
+	return nil
 }
 
 func shortKey(l rootfs.Layer) string {

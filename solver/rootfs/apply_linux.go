@@ -36,27 +36,6 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Unpac
 	return a.run(ctx, changes)
 }
 
-// apply applies a stream to the root and keeps what it replaces.
-func (l *Lock) apply(ctx context.Context, seq int, changes snapshot.Changes) (res Result, err error) {
-	if err := os.MkdirAll(l.root.dir, 0o755); err != nil {
-		return res, err
-	}
-	a, err := newApplier(l.root.dir, hasOpenat2())
-	if err != nil {
-		return res, err
-	}
-	a.originals = l.root.originalsPath(seq)
-	if a.own, a.ownID, err = l.root.stateBelow(); err == nil {
-		a.log, err = l.root.newChangeLog(seq)
-	}
-	if err != nil {
-		a.close()
-		return res, err
-	}
-	res, err = a.run(ctx, changes)
-	return res, errors.Join(err, a.log.close())
-}
-
 // applier is one run over a stream.
 type applier struct {
 	*folders
@@ -65,6 +44,7 @@ type applier struct {
 	prefix     string // of temporary names
 	temps      int
 	buf        []byte
+	sum        uint32 // CRC-32C of the content that was copied last
 	times      map[fileID]*folderTime
 	filled     map[string]bool // folders that the stream put something into, and those above
 	res        Result
@@ -73,11 +53,15 @@ type applier struct {
 	own   string // without links
 	ownID fileID
 
-	// Of an apply that keeps a record; log is nil for Unpack.
-	log         *changeLog
-	originals   string
-	originalsFD int // -1 until the first one
-	kept        int
+	// Of an apply in a transaction; t is nil for Unpack.
+	t           *transaction
+	ev          Event
+	n           int     // of the last change
+	stageDir    *folder // where what comes is made
+	originalsFD int     // -1 until the first original
+	chunk       []staged
+	inChunk     map[string]int    // by the path of a file of the chunk: its index
+	will        map[string]string // by the path of a folder that the chunk makes: where it will be
 }
 
 func newApplier(dir string, openat2 bool) (*applier, error) {
@@ -94,33 +78,6 @@ func newApplier(dir string, openat2 bool) (*applier, error) {
 		filled:      make(map[string]bool),
 		originalsFD: -1,
 	}, nil
-}
-
-// tempPrefix begins the names of what is being made.
-const tempPrefix = ".clayer-new-"
-
-// sweep removes what a killed apply was making: beside its last entry, whose
-// path that is.
-func (r *Root) sweep(last string) error {
-	fs, err := newFolders(r.dir, hasOpenat2())
-	if err != nil {
-		return err
-	}
-	defer fs.close()
-	f, err := fs.get(path.Dir(last))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-		return nil // it did not come so far as to make the folder
-	}
-	if err != nil {
-		return err
-	}
-	names, err := list(f.fd)
-	for _, name := range names {
-		if strings.HasPrefix(name, tempPrefix) {
-			err = errors.Join(err, unix.Unlinkat(f.fd, name, 0))
-		}
-	}
-	return err
 }
 
 // privileged reports whether this process may set any owner: root, and not of a
@@ -141,6 +98,9 @@ func (a *applier) close() {
 	if a.originalsFD >= 0 {
 		unix.Close(a.originalsFD)
 	}
+	if a.stageDir != nil {
+		unix.Close(a.stageDir.fd)
+	}
 	a.folders.close()
 }
 
@@ -150,6 +110,7 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 		// far we came.
 		err = errors.Join(err, a.setTimes())
 		a.close()
+		res = a.res
 	}()
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {
@@ -158,16 +119,37 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 		if err != nil {
 			return a.res, err
 		}
-		switch err := a.entry(ctx, e); {
-		case err == nil:
-			a.res.Entries++
-		case isHard(err):
-			return a.res, fmt.Errorf("%q: %w", e.Path, err)
-		default:
-			a.res.Problems = append(a.res.Problems, Problem{e.Path, err})
+		if a.t != nil {
+			if err := a.stage(ctx, e); err != nil {
+				return a.res, fmt.Errorf("%q: %w", e.Path, err)
+			}
+			if len(a.chunk) < maxChunk {
+				continue
+			}
+			if err := a.flush(ctx); err != nil {
+				return a.res, err
+			}
+			continue
+		}
+		if err := a.outcome(e, a.entry(ctx, e, nil)); err != nil {
+			return a.res, err
 		}
 	}
-	return a.res, nil
+	return a.res, a.flush(ctx)
+}
+
+// outcome counts an entry that was made, notes one that could not be, and
+// returns the error after which none can.
+func (a *applier) outcome(e *snapshot.Entry, err error) error {
+	switch {
+	case err == nil:
+		a.res.Entries++
+	case isHard(err):
+		return fmt.Errorf("%q: %w", e.Path, err)
+	default:
+		a.res.Problems = append(a.res.Problems, Problem{e.Path, err})
+	}
+	return nil
 }
 
 // hard is an error of the stream or of the record, not of one entry: it never
@@ -192,7 +174,8 @@ func isHard(err error) bool {
 	return true // ENOSPC, EDQUOT, EIO, EMFILE, ENOMEM, ...
 }
 
-func (a *applier) entry(ctx context.Context, e *snapshot.Entry) error {
+// entry makes an entry; s is what was made of it already, nil for Unpack.
+func (a *applier) entry(ctx context.Context, e *snapshot.Entry, s *staged) error {
 	if err := a.guard(e.Path); err != nil {
 		return err
 	}
@@ -210,13 +193,13 @@ func (a *applier) entry(ctx context.Context, e *snapshot.Entry) error {
 	}
 	switch e.Kind {
 	case snapshot.Delete:
-		return a.remove(parent, name, e.Path)
+		return a.remove(parent, name, e, s)
 	case snapshot.Dir:
 		a.fill(dir)
-		return a.folder(parent, name, e)
+		return a.folder(parent, name, e, s)
 	}
 	a.fill(dir)
-	return a.place(ctx, parent, name, e)
+	return a.place(ctx, parent, name, e, s)
 }
 
 // stateBelow tells where in the root the state folder is, without links, and
@@ -253,7 +236,7 @@ func (a *applier) guard(p string) error {
 // guardBelow is guard for what stands at a name, however one came there: a
 // step before, or the machine, may have a link to clayer's folder.
 func (a *applier) guardBelow(parent *folder, name, p string) error {
-	if a.own == "" || parent.direct {
+	if a.own == "" || parent.path == parent.name {
 		return nil
 	}
 	in, err := a.isBelow(parent.fd, a.ownID)
@@ -271,7 +254,7 @@ func (a *applier) guardBelow(parent *folder, name, p string) error {
 // stat returns what stands at a name, nil for nothing.
 func stat(f *folder, name string) (*unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := unix.Fstatat(f.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := fstatat(f.fd, name, &st)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -286,14 +269,13 @@ func isDir(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == un
 func isLink(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == unix.S_IFLNK }
 
 // remove deletes what is at a name, with all below it; nothing there is no error.
-func (a *applier) remove(parent *folder, name, p string) error {
+func (a *applier) remove(parent *folder, name string, e *snapshot.Entry, s *staged) error {
 	st, err := stat(parent, name)
 	if err != nil || st == nil {
 		return err
 	}
-	e := &snapshot.Entry{Path: p, Kind: snapshot.Delete}
-	c, err := a.begin(e, st)
-	if err != nil {
+	c := a.change(parent, name, e, s)
+	if err := a.begin(c, s); err != nil || c.isKept() {
 		return err
 	}
 	return a.aside(parent, name, c, st)

@@ -307,38 +307,38 @@ func TestApplyKeepsOriginals(t *testing.T) {
 	}
 	shell(t, r.Dir(), `[ "$(cat replaced)" = new ] && [ -f tree ] && [ ! -e gone ] && [ -f d/new ]`)
 
-	// Undone by hand, from the record alone, the root is what it was.
-	var changes []Change
-	for c, err := range r.Changes(1) {
+	// Undone, the root is what it was, as it stands and after a commit.
+	commit(t, l)
+	n := 0
+	for _, err := range r.Changes(l.State().Log[0]) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		changes = append(changes, c)
+		n++
 	}
-	if len(changes) != 5 {
-		t.Fatalf("%d changes are recorded, want 5", len(changes))
+	if n != 5 {
+		t.Errorf("%d changes are recorded, want 5", n)
 	}
-	for i := len(changes) - 1; i >= 0; i-- {
-		c := changes[i]
-		path := filepath.Join(r.Dir(), string(c.Path))
-		switch {
-		case c.Was != nil:
-			if err := errors.Join(os.Chmod(path, os.FileMode(c.Was.Mode)), os.Chtimes(path, c.Was.ModTime, c.Was.ModTime)); err != nil {
-				t.Fatal(err)
-			}
-		case c.Created:
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-		default:
-			os.RemoveAll(path)
-			if err := os.Rename(r.OriginalPath(1, c.Original), path); err != nil {
-				t.Fatal(err)
-			}
+	undone, err := l.Undo(t.Context(), 0, false)
+	if err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+		t.Fatal(err, undone)
+	}
+	commit(t, l)
+	treetest.Diff(t, before, treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" }))
+}
+
+// commit commits what was applied as one layer.
+func commit(t testing.TB, l *Lock) {
+	t.Helper()
+	var keys []key.Key
+	if l.tx != nil {
+		for _, ev := range l.tx.next.Log {
+			keys = append(keys, ev.Key)
 		}
 	}
-	after := treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" })
-	treetest.Diff(t, before, after)
+	if err := l.Commit("test", []LayerKeys{{Name: "base", Steps: keys}}, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Laid over the root, the reverted changes of the last applies give back what
@@ -358,6 +358,7 @@ func TestRevert(t *testing.T) {
 		if res, err := l.Apply(t.Context(), step, stream(es...)); err != nil || len(res.Problems) > 0 {
 			t.Fatal(err, res.Problems)
 		}
+		commit(t, l)
 		want = append(want, treetest.Describe(t, r.Dir(), skip))
 	}
 	for m := range len(steps) {
@@ -395,17 +396,17 @@ func TestStateRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(l.Begin("first", nil), l.Begin("second", nil)); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Commit(map[string][]key.Key{"base": {keyOf("1"), keyOf("3")}}, []key.Key{keyOf("1"), keyOf("3")}, []Var{{"A", "1"}}); err != nil {
-		t.Fatal(err)
+	layers := []LayerKeys{{Name: "base", Steps: []key.Key{keyOf("1"), keyOf("2"), keyOf("3")}}}
+	for _, platform := range []string{"first", "second"} {
+		if err := l.Commit(platform, layers, []Var{{"A", "1"}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s, err := r.State()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Platform != "first" || len(s.Log) != 3 || len(s.Layers) != 1 || len(s.Layers[0].Steps) != 2 || len(s.Order) != 2 || s.Env[0].Value != "1" {
+	if s.Platform != "first" || len(s.Log) != 3 || len(s.Layers) != 1 || len(s.Layers[0].Steps) != 3 || s.Env[0].Value != "1" {
 		t.Errorf("state = %+v", s)
 	}
 

@@ -24,7 +24,5 @@ func (l *Lock) apply(context.Context, int, snapshot.Changes) (Result, error) {
 	return Result{}, errOther
 }
 
-func (r *Root) sweep(string) error { return errOther }
-
 // Revert works on Linux alone.
 func (r *Root) Revert([]Event) (snapshot.Changes, error) { return nil, errOther }

@@ -17,7 +17,7 @@ import (
 // It returns the mode that the file has to have. A folder that this user could
 // then put nothing into, such as those of Go's module cache, has more for now.
 func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
-	if err := a.allow(unix.Fchown(fd, e.UID, e.GID)); err != nil {
+	if err := a.allow(fchown(fd, e.UID, e.GID)); err != nil {
 		return 0, err
 	}
 	mode = e.Mode & 0o7777
@@ -25,14 +25,14 @@ func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (
 	if e.Kind == snapshot.Dir && a.uid != 0 {
 		now |= 0o700
 	}
-	if err := unix.Fchmod(fd, now); err != nil {
+	if err := fchmod(fd, now); err != nil {
 		return 0, err
 	}
 	for name := range old {
 		if _, ok := e.Xattrs[name]; ok {
 			continue
 		}
-		if err := a.allow(unix.Fremovexattr(fd, name)); err != nil {
+		if err := a.allow(fremovexattr(fd, name)); err != nil {
 			return 0, err
 		}
 	}
@@ -43,7 +43,7 @@ func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (
 		if v, ok := old[name]; ok && string(v) == value {
 			continue
 		}
-		if err := a.allow(unix.Fsetxattr(fd, name, []byte(value), 0)); err != nil {
+		if err := a.allow(fsetxattr(fd, name, []byte(value))); err != nil {
 			return 0, err
 		}
 	}
@@ -53,10 +53,16 @@ func (a *applier) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (
 // attributesAt is attributes, and the time, for what cannot be opened: links,
 // devices and pipes. The name is our own temporary one.
 func (a *applier) attributesAt(parent *folder, name string, e *snapshot.Entry) error {
+	if err := allowed("chown"); err != nil {
+		return err
+	}
 	if err := a.allow(unix.Fchownat(parent.fd, name, e.UID, e.GID, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
 		return err
 	}
 	if e.Kind != snapshot.Symlink {
+		if err := allowed("chmod"); err != nil {
+			return err
+		}
 		if err := unix.Fchmodat(parent.fd, name, e.Mode&0o7777, 0); err != nil {
 			return err
 		}
@@ -77,8 +83,7 @@ func (a *applier) attributesAt(parent *folder, name string, e *snapshot.Entry) e
 			return err
 		}
 	}
-	ts := timespec(e.ModTime)
-	return unix.UtimesNanoAt(parent.fd, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	return utimensat(parent.fd, name, timespec(e.ModTime), timespec(e.ModTime))
 }
 
 // allow counts what a user without the privilege may not do, as tar does for a

@@ -1,119 +1,134 @@
 package rootfs
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
-// A Change is what an apply did to one path, with what undoing it needs. It is
-// written before it is done: one whose original is not among the originals was
-// not done, be it that it could not be or that clayer was killed.
+// A Change is what an apply does to one path, with what undoing it needs. Its
+// line is synced before it is done, since the line alone tells after a kill, or
+// a loss of power, where what was moved belongs. Whether it was done is seen by
+// what it moves: what comes waits as stage/<seq>/<N>, and what stood there is
+// originals/<seq>/<N> afterwards, if anything did.
 type Change struct {
-	Path     []byte `json:"path"`               // relative to the root; bytes, since names need not be UTF-8
-	Kind     string `json:"kind"`               // what stands there now: file, dir, symlink, link, device, fifo; "gone"
-	Created  bool   `json:"created,omitempty"`  // nothing stood there before
-	Original int    `json:"original,omitempty"` // what stood there, by its number in originals/; 0: nothing was kept
-	Was      *Meta  `json:"was,omitempty"`      // of a folder that was kept: its metadata before
-	Now      *Meta  `json:"now,omitempty"`      // as applied, for verify
+	Seq  int    `json:"seq,omitempty"`  // the apply
+	Path []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
+	Kind string `json:"kind,omitempty"` // what stands there now: file, dir, symlink, link, device, fifo; "gone"; see below
+	N    int    `json:"n,omitempty"`    // its number in the apply, from 1
+	Was  *Meta  `json:"was,omitempty"`  // of a folder that was there, and stays: its metadata before
+	Now  *Meta  `json:"now,omitempty"`  // as applied; nil for "gone"
+	Kept bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
+	Lost bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
+
+	// Of a line that announces that a change is undone: where what comes back
+	// is now, and where what goes is moved, in the state folder.
+	In  string `json:"in,omitempty"`
+	Out string `json:"out,omitempty"`
+
+	Left   bool `json:"left,omitempty"`   // nothing of this transaction: what an undo left, or a step did that was adopted
+	Again  bool `json:"again,omitempty"`  // takes the place of the line before with this N: the root was not as foreseen
+	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as tempName says: the folder is on another file system
 }
 
-// Meta is the metadata of a file.
+// Kinds of lines that are no changes of their own.
+const (
+	kindTime = "time" // Was is the metadata of a folder that something is put into or taken out of, before the first
+	kindTemp = "temp" // a file is made at Path, to be renamed
+	kindUndo = "undo" // In and Out
+)
+
+// Meta is the metadata of a file, and what tells its content.
 type Meta struct {
 	Mode    uint32            `json:"mode"` // permission bits, setuid, setgid and sticky
 	UID     int               `json:"uid"`
 	GID     int               `json:"gid"`
 	Size    int64             `json:"size,omitempty"`
 	ModTime time.Time         `json:"mtime"`
+	Target  []byte            `json:"target,omitempty"` // of a symlink
+	Rdev    uint64            `json:"rdev,omitempty"`   // of a device
+	Sum     *uint32           `json:"sum,omitempty"`    // CRC-32C of a file's content; nil: not known
 	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
 }
 
-func (r *Root) changesPath(seq int) string {
-	return filepath.Join(r.state, "changes", fmt.Sprintf("%06d.jsonl", seq))
+// logPath is where a transaction announces its changes, and what of them is
+// then the record of its applies.
+func (r *Root) logPath(tx int) string {
+	return filepath.Join(r.state, "log", fmt.Sprintf("%06d", tx))
 }
 
-// lastSeq returns the highest number of an apply that has a record, 0 for none.
-func (r *Root) lastSeq() (int, error) {
-	files, err := os.ReadDir(filepath.Dir(r.changesPath(0)))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
-	}
-	last := 0
-	for _, f := range files {
-		name, ok := strings.CutSuffix(f.Name(), ".jsonl")
-		if n, err := strconv.Atoi(name); ok && err == nil {
-			last = max(last, n)
-		}
-	}
-	return last, nil
-}
+// rolledBack is what the log of a transaction becomes that was taken back.
+func (r *Root) rolledBack() string { return filepath.Join(r.state, "log", "rolled-back") }
 
 func (r *Root) originalsPath(seq int) string {
 	return filepath.Join(r.state, "originals", fmt.Sprintf("%06d", seq))
 }
 
 // OriginalPath returns where the original of a Change is.
-func (r *Root) OriginalPath(seq, original int) string {
-	return filepath.Join(r.originalsPath(seq), strconv.Itoa(original))
+func (r *Root) OriginalPath(seq, n int) string {
+	return filepath.Join(r.originalsPath(seq), strconv.Itoa(n))
 }
 
-// Changes yields what the apply of that number changed, in its order. A line
-// that a kill cut off is its end.
-func (r *Root) Changes(seq int) iter.Seq2[Change, error] {
+func tempName(seq, n int) string { return fmt.Sprintf("%s%d-%d", tempPrefix, seq, n) }
+
+// tempPrefix begins the names of what is being made beside where it goes.
+const tempPrefix = ".clayer-new-"
+
+// Changes yields what an apply changed, in its order.
+func (r *Root) Changes(ev Event) iter.Seq2[Change, error] { return r.changes(ev, readLog) }
+
+// changesBackward is Changes from the last to the first.
+func (r *Root) changesBackward(ev Event) iter.Seq2[Change, error] { return r.changes(ev, readBackward) }
+
+type reader func(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
+
+func (r *Root) changes(ev Event, read reader) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		f, err := os.Open(r.changesPath(seq))
-		if err != nil {
-			yield(Change{}, err)
-			return
-		}
-		defer f.Close()
-		dec := json.NewDecoder(bufio.NewReaderSize(f, 64<<10))
-		for {
-			var c Change
-			err := dec.Decode(&c)
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return
-			}
-			if err != nil {
-				err = fmt.Errorf("%s: %w", f.Name(), err)
+		path, sound := r.logPath(ev.Tx), int64(0)
+		for c, err := range read(path, ev.From, ev.To, &sound) {
+			if err == nil && !ev.did(&c) {
+				continue
 			}
 			if !yield(c, err) || err != nil {
 				return
 			}
 		}
+		if sound < ev.To-ev.From {
+			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", path, ev.From+sound))
+		}
 	}
 }
 
-// changeLog writes the changes of one apply, each with a write of its own: what
-// a buffer held would be lost with the process, and with it the way to what was
-// moved away.
-type changeLog struct {
-	f   *os.File
-	enc *json.Encoder
+// did reports whether a line is a change that was done.
+func (ev *Event) did(c *Change) bool {
+	switch {
+	case c.Kind == kindTime || c.Kind == kindTemp || c.Kind == kindUndo || c.Seq != ev.Seq:
+		return false
+	case has(ev.Not, c.N):
+		return false
+	}
+	return c.Again || !has(ev.Again, c.N)
 }
 
-func (r *Root) newChangeLog(seq int) (*changeLog, error) {
-	path := r.changesPath(seq)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	// EXCL: the record of another apply is never overwritten.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	return &changeLog{f, json.NewEncoder(f)}, nil
+func has(sorted []int, n int) bool {
+	_, ok := slices.BinarySearch(sorted, n)
+	return ok
 }
 
-func (l *changeLog) add(c *Change) error { return l.enc.Encode(c) }
-
-func (l *changeLog) close() error { return l.f.Close() }
+// kept reports whether what stood at the path of a change is among the originals.
+func (r *Root) kept(seq int, c *Change) (bool, error) {
+	if c.N == 0 || c.Lost || c.Kept {
+		return false, nil
+	}
+	_, err := os.Lstat(r.OriginalPath(seq, c.N))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

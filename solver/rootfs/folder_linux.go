@@ -38,21 +38,25 @@ func (a *applier) parent(dir string, deletion bool) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.keepTime(f)
-	return f, nil
+	return f, a.keepTime(f)
 }
 
 // keepTime notes the time that a folder has, before something is put into it.
-func (a *applier) keepTime(f *folder) {
-	if id := idOf(&f.st); a.times[id] == nil {
+func (a *applier) keepTime(f *folder) error {
+	id := idOf(&f.st)
+	if a.times[id] == nil {
 		a.times[id] = &folderTime{f.path, f.st.Mtim, -1}
 	}
+	if a.t == nil {
+		return nil
+	}
+	return a.t.note(f)
 }
 
 // makeAll makes the folder at a path and what is missing above it, also where a
 // link on the way leads to nothing.
 func (a *applier) makeAll(dir string) (*folder, error) {
-	fd, direct, err := walkInRoot(a.root, dir, func(at int, name, p string) error {
+	fd, real, err := walkInRoot(a.root, dir, func(at int, name, p string) error {
 		if err := a.guard(p); err != nil {
 			return err
 		}
@@ -60,18 +64,20 @@ func (a *applier) makeAll(dir string) (*folder, error) {
 		if err != nil {
 			return err
 		}
-		above, err := newFolder(fd, path.Dir(p), true)
+		above, err := newFolder(fd, path.Dir(p), path.Dir(p))
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		a.keepTime(above)
-		return a.makeFolder(above, name, &snapshot.Entry{Path: p, Kind: snapshot.Dir, Mode: 0o755, ModTime: epoch}, nil)
+		if err := a.keepTime(above); err != nil {
+			return err
+		}
+		return a.makeFolder(above, name, &snapshot.Entry{Path: p, Kind: snapshot.Dir, Mode: 0o755, ModTime: epoch}, nil, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return a.keep(fd, dir, direct)
+	return a.keep(fd, dir, real)
 }
 
 // fill notes that the stream put something into a folder.
@@ -82,30 +88,36 @@ func (a *applier) fill(dir string) {
 }
 
 // folder makes a folder, or gives the one that is there its metadata.
-func (a *applier) folder(parent *folder, name string, e *snapshot.Entry) error {
+func (a *applier) folder(parent *folder, name string, e *snapshot.Entry, s *staged) error {
 	st, err := stat(parent, name)
 	if err != nil {
 		return err
 	}
 	if e.Implied {
-		if isDir(st) {
-			return nil
+		there := isDir(st)
+		if !there {
+			// Through a symlink to a folder it is there too, such as /lib.
+			if fd, _, err := openInRoot(a.root, e.Path, a.openat2); err == nil {
+				unix.Close(fd)
+				there = true
+			}
 		}
-		// Through a symlink to a folder it is there too, such as /lib.
-		if fd, _, err := openInRoot(a.root, e.Path, a.openat2); err == nil {
-			unix.Close(fd)
+		if there && s != nil && s.line != nil {
+			return errNotMade // though it was foreseen
+		}
+		if there {
 			return nil
 		}
 	}
 	if isDir(st) {
-		return a.describe(parent, name, e, st)
+		return a.describe(parent, name, e, st, s)
 	}
-	return a.makeFolder(parent, name, e, st)
+	return a.makeFolder(parent, name, e, st, s)
 }
 
-func (a *applier) makeFolder(parent *folder, name string, e *snapshot.Entry, st *unix.Stat_t) error {
-	c, err := a.begin(e, st)
-	if err != nil {
+func (a *applier) makeFolder(parent *folder, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
+	c := a.change(parent, name, e, s)
+	if err := a.begin(c, s); err != nil || c.isKept() {
 		return err
 	}
 	if st != nil {
@@ -113,7 +125,7 @@ func (a *applier) makeFolder(parent *folder, name string, e *snapshot.Entry, st 
 			return err
 		}
 	}
-	if err := unix.Mkdirat(parent.fd, name, 0o700); err != nil {
+	if err := mkdirat(parent.fd, name, 0o700); err != nil {
 		return errors.Join(err, a.putBack(parent, name, c))
 	}
 	fd, err := unix.Openat(parent.fd, name, openFolder|unix.O_NOFOLLOW, 0)
@@ -127,11 +139,11 @@ func (a *applier) makeFolder(parent *folder, name string, e *snapshot.Entry, st 
 			return err
 		}
 	}
-	return a.dress(fd, e, old)
+	return a.dress(fd, e, old, true)
 }
 
 // describe gives a folder that is there the entry's metadata.
-func (a *applier) describe(parent *folder, name string, e *snapshot.Entry, st *unix.Stat_t) error {
+func (a *applier) describe(parent *folder, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
 	fd, err := unix.Openat(parent.fd, name, openFolder|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
@@ -141,25 +153,33 @@ func (a *applier) describe(parent *folder, name string, e *snapshot.Entry, st *u
 	if err != nil {
 		return err
 	}
-	if c := a.change(e, st); c != nil {
-		mtime := st.Mtim
-		if t := a.times[idOf(st)]; t != nil {
-			mtime = t.time // entries below were made before: by then it had changed
-		}
-		c.Was = &Meta{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(mtime.Unix()).UTC(), Xattrs: old}
-		if err := a.record(c); err != nil {
+	if c := a.change(parent, name, e, s); c != nil {
+		a.was(c, st, old)
+		if err := a.begin(c, s); err != nil || c.Kept {
 			return err
 		}
 	}
 	if len(old) > 0 || len(e.Xattrs) > 0 {
 		a.forgetBut(parent) // what is made in it may inherit another ACL now
 	}
-	return a.dress(fd, e, old)
+	return a.dress(fd, e, old, false)
+}
+
+// was completes the record of a folder that is described.
+func (a *applier) was(c *Change, st *unix.Stat_t, xattrs map[string][]byte) {
+	mtime := st.Mtim
+	if t := a.times[idOf(st)]; t != nil {
+		mtime = t.time // entries below were made before: by then it had changed
+	}
+	c.Was = &Meta{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(mtime.Unix()).UTC(), Xattrs: xattrs}
+	if !a.privileged { // it stays what it is
+		c.Now.UID, c.Now.GID = c.Was.UID, c.Was.GID
+	}
 }
 
 // dress gives an open folder its metadata: the time when all is in it, and then
 // too the mode, where it would keep this user from putting something in.
-func (a *applier) dress(fd int, e *snapshot.Entry, old map[string][]byte) error {
+func (a *applier) dress(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
 	mode, err := a.attributes(fd, e, old)
 	if err != nil {
 		return err
@@ -173,6 +193,9 @@ func (a *applier) dress(fd int, e *snapshot.Entry, old map[string][]byte) error 
 		t.mode = int(mode)
 	}
 	a.times[idOf(&st)] = t
+	if created && a.t != nil {
+		a.t.seen[idOf(&st)] = true // taken back, it is gone
+	}
 	return nil
 }
 
@@ -190,22 +213,49 @@ func (a *applier) opaque(p string) error {
 	if err != nil {
 		return err
 	}
-	var left error
+	var gone []staged
 	for _, name := range names {
 		below := path.Join(p, name)
 		if a.guard(below) != nil {
 			continue // it held that before clayer came as little as after
 		}
-		if f, err = a.get(p); err == nil {
-			if err = a.guardBelow(f, name, below); err == nil {
-				err = a.remove(f, name, below)
+		s := staged{e: &snapshot.Entry{Path: below, Kind: snapshot.Delete}}
+		if a.t != nil { // all are announced first, for one sync
+			s.n = a.number()
+			s.line = a.change(f, name, s.e, &s)
+			if err := a.t.log.add(s.line); err != nil {
+				return hard{err}
+			}
+			a.t.unsynced = true
+		}
+		gone = append(gone, s)
+	}
+	if a.t != nil && len(gone) > 0 {
+		if err := a.t.sync(); err != nil {
+			return err
+		}
+	}
+	var left error
+	for i := range gone {
+		s := &gone[i]
+		name := path.Base(s.e.Path)
+		f, err := a.get(p)
+		if err == nil {
+			if err = a.guardBelow(f, name, s.e.Path); err == nil {
+				if a.t == nil {
+					s = nil
+				}
+				err = a.remove(f, name, gone[i].e, s)
 			}
 		}
 		if err != nil && isHard(err) {
 			return err
 		}
-		if err != nil && left == nil {
-			left = fmt.Errorf("%q: %w", name, err)
+		if err != nil {
+			a.ev.Not = append(a.ev.Not, gone[i].n)
+			if left == nil {
+				left = fmt.Errorf("%q: %w", name, err)
+			}
 		}
 	}
 	return left
@@ -232,8 +282,9 @@ func (a *applier) setTimes() error {
 	var errs []error
 	for _, id := range ids {
 		t := a.times[id]
-		if err := a.setTime(id, t); err != nil && isHard(err) {
-			errs = append(errs, fmt.Errorf("time of %q: %w", t.path, err))
+		err := a.setTime(id, t)
+		if err != nil && (isHard(err) || a.t != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES)) {
+			errs = append(errs, hard{fmt.Errorf("time of %q: %w", t.path, err)})
 		}
 	}
 	return errors.Join(errs...)
@@ -252,10 +303,10 @@ func (a *applier) setTime(id fileID, t *folderTime) error {
 	if st.Mtim != t.time {
 		// By the folder itself: /proc need not be mounted here. And before the
 		// mode, with which "." may not be entered any more.
-		err = unix.UtimesNanoAt(fd, ".", []unix.Timespec{st.Atim, t.time}, 0)
+		err = utimensat(fd, ".", st.Atim, t.time)
 	}
 	if t.mode >= 0 {
-		err = errors.Join(err, unix.Fchmod(fd, uint32(t.mode)))
+		err = errors.Join(err, fchmod(fd, uint32(t.mode)))
 	}
 	return err
 }

@@ -75,7 +75,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 		{"a new folder in it", "true", file("var/lib/clayer/a/b/c", "{}"), false},
 		{"by a link to it", "ln -s var/lib/clayer l", file("l/state.json", "{}"), false},
 		{"by an absolute link", "ln -s /var/lib/clayer l", file("l/state.json", "{}"), false},
-		{"by a link to what is in it", "ln -s var/lib/clayer/changes l", gone("l/000001.jsonl"), false},
+		{"by a link to what is in it", "ln -s var/lib/clayer/log l", gone("l/000001"), false},
 		{"by a link above it", "ln -s var l", file("l/lib/clayer/state.json", "{}"), false},
 		{"by a link to what is not there yet", "ln -s var/lib/clayer/new l", file("l/x", "{}"), false},
 		{"its mode by a link above it", "ln -s var/lib l", with(folderEntry("l/clayer"), func(e *snapshot.Entry) { e.Mode = 0o777 }), false},
@@ -89,6 +89,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 			if _, err := l.Apply(t.Context(), step("first"), stream(file("f", "x"))); err != nil {
 				t.Fatal(err)
 			}
+			commit(t, l)
 			shell(t, r.Dir(), tt.before+"; echo > var/lib/neighbour")
 			res, err := l.Apply(t.Context(), step("second"), stream(tt.entry))
 			var bad *snapshot.UnsafeError
@@ -101,7 +102,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 			if s, err := r.State(); err != nil || len(s.Log) == 0 {
 				t.Errorf("state = %+v, %v", s, err)
 			}
-			shell(t, r.Dir(), `[ -f var/lib/neighbour ] && [ -f var/lib/clayer/changes/000001.jsonl ] && [ $(stat -c %a var/lib/clayer) = 755 ]`)
+			shell(t, r.Dir(), `[ -f var/lib/neighbour ] && [ -f var/lib/clayer/log/000001 ] && [ $(stat -c %a var/lib/clayer) = 755 ]`)
 		})
 	}
 }

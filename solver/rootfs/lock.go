@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,9 +13,6 @@ import (
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
-
-	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/dag/key"
 )
 
 // ErrLocked says that another solve is at work in the root.
@@ -29,15 +26,43 @@ func isInvalid(err error) bool  { return errors.Is(err, unix.EINVAL) }
 type Lock struct {
 	root  *Root
 	file  *flock.Flock
-	state *State
-	saved time.Time
+	state *State       // as committed
+	tx    *transaction // nil: none is open
+
+	// Recovered tells what became of what was cut off before.
+	Recovered Recovery
 }
+
+// Recovery tells what Lock found of a command that was cut off, and made of it.
+type Recovery string
+
+// What becomes of what was cut off.
+const (
+	NothingCutOff Recovery = ""
+	TakenBack     Recovery = "taken back" // the root is what it was before that command
+	Finished      Recovery = "finished"   // the root is what that command made it
+)
+
+// State returns what is applied, as committed last. It is not to be changed.
+func (l *Lock) State() *State { return l.state }
 
 // Lock takes the root's lock, making the state folder. While another process
 // has it, waiting is told once for whom, and Lock waits; without wait it fails
-// with ErrLocked. What a killed solve left in the work folder is removed.
+// with ErrLocked. What was cut off before is taken back, or finished.
 func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string)) (*Lock, error) {
-	if err := os.MkdirAll(r.state, 0o755); err != nil {
+	for {
+		l, err := r.lock(ctx, wait, waiting)
+		if l != nil || err != nil {
+			return l, err
+		}
+	}
+}
+
+// lock is Lock; it returns nil where the lock's file was removed meanwhile, by
+// an undo that left nothing.
+func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string)) (*Lock, error) {
+	made, err := r.makeHome()
+	if err != nil {
 		return nil, err
 	}
 	f := flock.New(filepath.Join(r.state, "lock"), flock.SetPermissions(0o644))
@@ -52,11 +77,22 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 		}
 		_, err = f.TryLockContext(ctx, 50*time.Millisecond)
 	}
+	if errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
+		return nil, f.Close()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Path(), err), f.Close())
 	}
+	have, err := f.Stat()
+	if err == nil {
+		if now, e := os.Stat(f.Path()); e != nil || !os.SameFile(have, now) {
+			return nil, f.Close()
+		}
+	}
 	l := &Lock{root: r, file: f}
-	err = l.sign()
+	if err == nil {
+		err = l.sign()
+	}
 	if err == nil {
 		l.state, err = r.State()
 	}
@@ -64,40 +100,119 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 		err = l.recover()
 	}
 	if err == nil {
-		err = os.RemoveAll(filepath.Join(r.state, "work"))
+		err = removeTree(filepath.Join(r.state, "work"))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if len(made) > 0 {
+		l.state.Made = made
+	}
 	return l, nil
 }
 
-// recover adds to the log what has a record in changes/ alone: of applies that
-// a kill cut off before the state was written. What they did to the root is
-// done, and their originals are wanted when it is undone. What they were making
-// is removed.
+// recover takes back what was cut off, and finishes what was committed.
 func (l *Lock) recover() error {
-	last, err := l.root.lastSeq()
-	if err != nil || last < l.state.nextSeq() {
+	there := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	switch tx := l.root.unfinished(l.state); {
+	case tx > 0:
+		if err := l.root.rollback(tx); err != nil {
+			return fmt.Errorf("after a command that was cut off: %w", err)
+		}
+		l.Recovered = TakenBack
+	case there(l.root.rolledBack()):
+		l.Recovered = TakenBack
+	case there(filepath.Join(l.root.state, "stage")), there(filepath.Join(l.root.state, "trash")):
+		l.Recovered = Finished
+	}
+	if err := l.root.cleanup(l.state); err != nil {
+		return fmt.Errorf("after a command that was cut off: %w", err)
+	}
+	return nil
+}
+
+// unfinished returns the number of a transaction that was begun and not
+// committed, and 0 for none.
+func (r *Root) unfinished(s *State) int {
+	if _, err := os.Lstat(r.logPath(s.Tx + 1)); err != nil {
+		return 0
+	}
+	return s.Tx + 1
+}
+
+// CutOff reports whether a command that changed the root has not come to its end:
+// it is at work, or was cut off. It never waits.
+func (r *Root) CutOff() (bool, error) {
+	s, err := r.State()
+	return err == nil && r.unfinished(s) > 0, err
+}
+
+// makeHome makes the state folder, and returns those above it that it made,
+// relative to the root and the uppermost first. The folder that was there keeps
+// its time: to keep a record leaves no trace in what it is about.
+func (r *Root) makeHome() (made []string, err error) {
+	top := r.state
+	for {
+		_, err := os.Lstat(top)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if rel, err := filepath.Rel(r.dir, top); err == nil && top != r.state && rel != "." && !strings.HasPrefix(rel, "..") {
+			made = append(made, rel)
+		}
+		top = filepath.Dir(top)
+	}
+	if top == r.state {
+		return nil, nil
+	}
+	slices.Reverse(made)
+	return made, keepingTime(top, func() error { return mkdirAll(r.state, 0o755) })
+}
+
+// removeHome removes the state folder, which has no state any more, and the
+// folders that were made for it, as far as nothing else is in them.
+func (r *Root) removeHome(made []string) error {
+	entries, err := os.ReadDir(r.state)
+	if err != nil {
 		return err
 	}
-	for seq := l.state.nextSeq(); seq <= last; seq++ {
-		doing := ""
-		for c, err := range l.root.Changes(seq) {
-			if err != nil {
+	for _, e := range entries {
+		if e.Name() != "lock" { // last: it is what others wait for
+			if err := removeTree(filepath.Join(r.state, e.Name())); err != nil {
 				return err
 			}
-			doing = string(c.Path)
-		}
-		l.state.Log = append(l.state.Log, Event{Seq: seq})
-		if doing == "" {
-			continue
-		}
-		if err := l.root.sweep(doing); err != nil {
-			return fmt.Errorf("after a solve that was killed: %w", err)
 		}
 	}
-	return l.root.saveState(l.state)
+	if err := removePath(filepath.Join(r.state, "lock")); err != nil {
+		return err
+	}
+	dirs := []string{r.state}
+	for _, m := range slices.Backward(made) {
+		dirs = append(dirs, filepath.Join(r.dir, m))
+	}
+	for _, dir := range dirs {
+		_ = keepingTime(filepath.Dir(dir), func() error { return removePath(dir) }) // fails where something is in it
+	}
+	return nil
+}
+
+// keepingTime gives a folder the time that it had back behind f.
+func keepingTime(dir string, f func() error) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	err = f()
+	if err == nil {
+		_ = os.Chtimes(dir, time.Time{}, info.ModTime()) // another's folder, perhaps
+	}
+	return err
 }
 
 // sign writes into the lock file who has it, for those who wait.
@@ -114,135 +229,12 @@ func holder(path string) string {
 	return "another process"
 }
 
-// Unlock gives the lock back, and removes the work folder.
+// Unlock gives the lock back, takes back what was not committed, and removes the
+// work folder; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	return errors.Join(os.RemoveAll(filepath.Join(l.root.state, "work")), l.file.Close())
-}
-
-// Begin records, before anything is changed, what the root is, if nothing is
-// recorded yet, and which steps stay as they are: after a kill none but these
-// may be taken for applied.
-func (l *Lock) Begin(platform string, order []key.Key) error {
-	if l.state.Platform == "" {
-		l.state.Platform = platform
+	err := errors.Join(l.Rollback(), removeTree(filepath.Join(l.root.state, "work")))
+	if err == nil && l.state.Pristine() {
+		err = l.root.removeHome(l.state.Made)
 	}
-	l.state.Order = order
-	return l.root.saveState(l.state)
-}
-
-// Apply changes the root by the step's entries and records the step. When it
-// fails half-way, the record does not have the step; what was changed is in the
-// log all the same.
-//
-// The error is a hard one (a full disk, a stream that is invalid, ctx); entries
-// that could not be made are in the Result, and the step counts as applied.
-func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes) (Result, error) {
-	var res Result
-	if step.Digest != "" {
-		seq := l.state.nextSeq()
-		var err error
-		res, err = l.apply(ctx, seq, changes)
-		if _, missing := os.Lstat(l.root.changesPath(seq)); missing == nil {
-			l.state.Log = append(l.state.Log, Event{seq, step.Key})
-		}
-		if err != nil {
-			return res, errors.Join(err, l.root.saveState(l.state))
-		}
-	}
-	i := slices.IndexFunc(l.state.Layers, func(x Layer) bool { return x.Name == step.Layer })
-	if i < 0 {
-		i = len(l.state.Layers)
-		l.state.Layers = append(l.state.Layers, Layer{Name: step.Layer})
-	}
-	steps := slices.DeleteFunc(l.state.Layers[i].Steps, func(a Applied) bool { return a.Key == step.Key })
-	l.state.Layers[i].Steps = append(steps, step)
-	// Saving costs a sync: not for each of a thousand small steps.
-	if time.Since(l.saved) < time.Second {
-		return res, nil
-	}
-	l.saved = time.Now()
-	return res, l.root.saveState(l.state)
-}
-
-// Commit records the composition as it is now: of each layer the steps with the
-// given keys, in their order, the order of all, and the environment. Steps of
-// these layers that are not among them fell away; layers that are not named
-// stay as they are.
-func (l *Lock) Commit(layers map[string][]key.Key, order []key.Key, env []Var) error {
-	l.state.Order = order
-	for i := range l.state.Layers {
-		layer := &l.state.Layers[i]
-		keys, ok := layers[layer.Name]
-		if !ok {
-			continue
-		}
-		var steps []Applied
-		for _, k := range keys {
-			if j := slices.IndexFunc(layer.Steps, func(a Applied) bool { return a.Key == k }); j >= 0 {
-				steps = append(steps, layer.Steps[j])
-			}
-		}
-		layer.Steps = steps
-	}
-	l.state.Env = env
-	return l.root.saveState(l.state)
-}
-
-// Overlapping returns which of the steps that stay, given in order, have to be
-// applied again: those that own a path which a step that fell away changed or
-// took away, or which one applied again before it changes.
-func (l *Lock) Overlapping(stay, fell []key.Key) (map[key.Key]bool, error) {
-	touched := make(map[string]bool)
-	add := func(k key.Key) error {
-		return l.lastChanges(k, func(c Change) bool {
-			if c.Kind != "dir" {
-				touched[string(c.Path)] = true
-			}
-			return true
-		})
-	}
-	for _, k := range fell {
-		if err := add(k); err != nil {
-			return nil, err
-		}
-	}
-	again := make(map[key.Key]bool)
-	for _, k := range stay {
-		if len(touched) == 0 {
-			break
-		}
-		err := l.lastChanges(k, func(c Change) bool {
-			// The path, or a folder above it that was deleted or replaced.
-			for p := string(c.Path); p != "." && !again[k]; p = path.Dir(p) {
-				again[k] = touched[p]
-			}
-			return !again[k]
-		})
-		if err == nil && again[k] {
-			err = add(k)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return again, nil
-}
-
-// lastChanges calls f for the changes of a step's last apply while it returns true.
-func (l *Lock) lastChanges(k key.Key, f func(Change) bool) error {
-	for _, ev := range slices.Backward(l.state.Log) {
-		if ev.Key != k {
-			continue
-		}
-		for c, err := range l.root.Changes(ev.Seq) {
-			if err != nil {
-				return err
-			}
-			if !f(c) {
-				return nil
-			}
-		}
-		return nil
-	}
-	return nil
+	return errors.Join(err, l.file.Close())
 }

@@ -1,9 +1,12 @@
 package rootfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
+	"path"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -16,63 +19,116 @@ var kindNames = map[snapshot.Kind]string{
 	snapshot.Char: "device", snapshot.Block: "device", snapshot.Fifo: "fifo", snapshot.Delete: "gone",
 }
 
-// change begins the record of an entry; nil where none is kept.
-func (a *applier) change(e *snapshot.Entry, st *unix.Stat_t) *Change {
-	if a.log == nil {
+// change is the record of an entry at a name; nil for Unpack, which keeps none.
+func (a *applier) change(parent *folder, name string, e *snapshot.Entry, s *staged) *Change {
+	if a.t == nil {
 		return nil
 	}
-	c := &Change{Path: []byte(e.Path), Kind: kindNames[e.Kind], Created: st == nil}
-	if e.Kind != snapshot.Delete && e.Kind != snapshot.Link {
-		c.Now = &Meta{Mode: e.Mode, UID: e.UID, GID: e.GID, Size: e.Size, ModTime: e.ModTime.UTC()}
-		for k, v := range e.Xattrs {
-			if c.Now.Xattrs == nil {
-				c.Now.Xattrs = make(map[string][]byte)
-			}
-			c.Now.Xattrs[k] = []byte(v)
-		}
+	p := path.Join(parent.path, name)
+	c := &Change{Seq: a.ev.Seq, Path: []byte(p), Kind: kindNames[e.Kind], Kept: a.t.keep[p]}
+	switch {
+	case s == nil: // a folder that is needed, and has no entry
+		c.N, c.Now = a.number(), metaOf(e)
+	case s.now != nil:
+		c.N, c.Now = s.n, s.now
+	default:
+		c.N = s.n
 	}
 	return c
 }
 
-// begin records what an entry is about to do to what stands at its path: before
-// it is done, so that after a kill no original is without its record.
-func (a *applier) begin(e *snapshot.Entry, st *unix.Stat_t) (*Change, error) {
-	c := a.change(e, st)
-	if c == nil {
-		return nil, nil
+func (a *applier) number() int {
+	a.n++
+	return a.n
+}
+
+func metaOf(e *snapshot.Entry) *Meta {
+	m := &Meta{Mode: e.Mode & 0o7777, UID: e.UID, GID: e.GID, Size: e.Size, ModTime: e.ModTime.UTC(), Target: []byte(e.Target)}
+	if e.Kind == snapshot.Char || e.Kind == snapshot.Block {
+		m.Rdev = unix.Mkdev(e.Major, e.Minor)
 	}
-	if st != nil {
-		if err := a.openOriginals(); err != nil {
-			return nil, hard{err}
+	for k, v := range e.Xattrs {
+		if !managed(k) {
+			continue
 		}
-		a.kept++
-		c.Original = a.kept
+		if m.Xattrs == nil {
+			m.Xattrs = make(map[string][]byte)
+		}
+		m.Xattrs[k] = []byte(v)
 	}
-	return c, a.record(c)
+	return m
 }
 
-func (a *applier) record(c *Change) error {
-	if err := a.log.add(c); err != nil {
-		return hard{fmt.Errorf("record: %w", err)}
+// isKept reports whether nothing is done, since what is there is the user's.
+func (c *Change) isKept() bool { return c != nil && c.Kept }
+
+// begin announces what is about to be done to a path, unless that was foreseen.
+func (a *applier) begin(c *Change, s *staged) error {
+	if c == nil {
+		return nil
 	}
-	return nil
+	if c.Kept {
+		a.res.Kept = append(a.res.Kept, string(c.Path))
+	} else if err := a.openOriginals(); err != nil {
+		return hard{err}
+	}
+	if s != nil && s.line != nil {
+		if sameLine(s.line, c) {
+			return a.t.sync() // nothing, unless something else was added since
+		}
+		c.Again = true
+		a.again(c.N)
+	}
+	return a.announce(c)
 }
 
+func (a *applier) again(n int) {
+	if len(a.ev.Again) == 0 || a.ev.Again[len(a.ev.Again)-1] != n {
+		a.ev.Again = append(a.ev.Again, n)
+	}
+}
+
+func (a *applier) announce(c *Change) error {
+	if err := a.t.log.add(c); err != nil {
+		return hard{err}
+	}
+	a.t.unsynced = true
+	return a.t.sync()
+}
+
+// sameLine reports whether a change is as it was foreseen.
+func sameLine(x, y *Change) bool {
+	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Kept == y.Kept && (x.Was == nil) == (y.Was == nil) &&
+		(x.Was == nil || x.Was.Mode == y.Was.Mode && x.Was.UID == y.Was.UID && x.Was.GID == y.Was.GID && x.Was.ModTime.Equal(y.Was.ModTime) &&
+			maps.EqualFunc(x.Was.Xattrs, y.Was.Xattrs, bytes.Equal))
+}
+
+// openOriginals opens the folder of the originals, making it.
 func (a *applier) openOriginals() error {
 	if a.originalsFD >= 0 {
 		return nil
 	}
-	// Others must not come at what the root itself hides, or at old programs
-	// with the setuid bit.
-	if err := os.MkdirAll(a.originals, 0o700); err != nil {
-		return err
+	fd, err := openPrivate(a.t.r.originalsPath(a.ev.Seq))
+	if err == nil {
+		a.originalsFD = fd
 	}
-	fd, err := unix.Open(a.originals, openFolder, 0)
+	return err
+}
+
+// openPrivate makes and opens a folder that others must not come at: it holds
+// what the root itself hides, and old programs with the setuid bit.
+func openPrivate(path string) (int, error) {
+	if err := mkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return -1, err
+	}
+	if err := mkdirAll(path, 0o700); err != nil {
+		return -1, err
+	}
+	fd, err := unix.Open(path, openFolder, 0)
 	if err != nil {
-		return err
+		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
-	a.originalsFD = fd
-	return nil
+	return fd, nil
 }
 
 // save keeps the original of a name that a rename is about to replace: by a
@@ -85,10 +141,7 @@ func (a *applier) save(parent *folder, name string, c *Change, st *unix.Stat_t) 
 	if isLink(st) {
 		a.forgetBut(parent)
 	}
-	if c == nil {
-		return nil
-	}
-	err := unix.Linkat(parent.fd, name, a.originalsFD, strconv.Itoa(c.Original), 0)
+	err := linkat(parent.fd, name, a.originalsFD, strconv.Itoa(c.N))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
 		// A file system without hard links, a file with too many, or one that
 		// fs.protected_hardlinks guards: for an instant the name is gone.
@@ -108,14 +161,14 @@ func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t)
 	}
 	if c == nil {
 		if !isDir(st) {
-			return unix.Unlinkat(parent.fd, name, 0)
+			return unlinkat(parent.fd, name, 0)
 		}
 		return removeAll(parent.fd, name)
 	}
-	to := strconv.Itoa(c.Original)
+	to := strconv.Itoa(c.N)
 	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
 	// EINVAL: a folder that clayer's own is in.
-	if err := unix.Renameat(parent.fd, name, a.originalsFD, to); err != nil {
+	if err := renameat(parent.fd, name, a.originalsFD, to, 0); err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("clayer's own folder is in it: %w", unix.EBUSY)
 		}
@@ -129,21 +182,24 @@ func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t)
 		mtime = t.time
 		delete(a.times, idOf(st))
 	}
-	return unix.UtimesNanoAt(a.originalsFD, to, []unix.Timespec{st.Atim, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	return utimensat(a.originalsFD, to, st.Atim, mtime)
 }
 
-// putBack gives a name its original back, if it was moved away, after what was
-// to replace it could not be made.
+// putBack gives a name its original back after what was to replace it could not
+// be made.
 func (a *applier) putBack(parent *folder, name string, c *Change) error {
-	if c == nil || c.Original == 0 {
+	if c == nil {
 		return nil
 	}
-	err := unix.Renameat2(a.originalsFD, strconv.Itoa(c.Original), parent.fd, name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) {
-		return nil // it was linked, not moved, and stands there still
-	}
-	if err != nil {
-		return fmt.Errorf("put the original back: %w", err)
+	from := strconv.Itoa(c.N)
+	err := renameat(a.originalsFD, from, parent.fd, name, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.ENOENT): // nothing stood there
+		return nil
+	case errors.Is(err, unix.EEXIST): // it was linked, not moved, and stands there still
+		return unlinkat(a.originalsFD, from, 0)
+	case err != nil:
+		return hard{fmt.Errorf("put the original back: %w", err)}
 	}
 	return nil
 }
@@ -160,7 +216,7 @@ func removeAll(at int, name string) error {
 		return err
 	}
 	for _, n := range names {
-		err := unix.Unlinkat(fd, n, 0)
+		err := unlinkat(fd, n, 0)
 		if errors.Is(err, unix.EISDIR) { // what Linux says, where POSIX has EPERM
 			err = removeAll(fd, n)
 		}
@@ -168,5 +224,5 @@ func removeAll(at int, name string) error {
 			return err
 		}
 	}
-	return unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
+	return unlinkat(at, name, unix.AT_REMOVEDIR)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"os"
 	"path"
 	"strconv"
 
@@ -16,13 +18,11 @@ import (
 // place makes anything but a folder: aside first, then over what is there, so
 // that there is no instant without the name, and what has the old file open or
 // mapped keeps it.
-func (a *applier) place(ctx context.Context, parent *folder, name string, e *snapshot.Entry) error {
-	st, err := stat(parent, name)
-	if err != nil {
-		return err
+func (a *applier) place(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged) error {
+	if s != nil {
+		return a.placeStaged(ctx, parent, name, e, s)
 	}
-	// First, so that the record tells where a kill left a temporary file.
-	c, err := a.begin(e, st)
+	st, err := stat(parent, name)
 	if err != nil {
 		return err
 	}
@@ -30,35 +30,95 @@ func (a *applier) place(ctx context.Context, parent *folder, name string, e *sna
 	temp := a.prefix + strconv.Itoa(a.temps)
 	made, err := a.make(ctx, parent, temp, e)
 	if err == nil && made {
-		err = a.install(parent, temp, name, c, st)
+		if isDir(st) || isLink(st) {
+			a.forgetBut(parent) // it may have been the way to others
+		}
+		if isDir(st) {
+			err = removeAll(parent.fd, name)
+		}
+		if err == nil {
+			err = renameat(parent.fd, temp, parent.fd, name, 0)
+		}
 	}
 	if err != nil || e.Kind == snapshot.Link && st != nil {
 		// Also for a link: rename(2) of two names of one file does nothing.
-		_ = unix.Unlinkat(parent.fd, temp, 0)
+		_ = unlinkat(parent.fd, temp, 0)
 	}
 	return err
 }
 
-// install puts what was made over what stands at the name.
-func (a *applier) install(parent *folder, temp, name string, c *Change, st *unix.Stat_t) error {
+// placeStaged puts what was staged over what stands at its name, which becomes
+// an original.
+func (a *applier) placeStaged(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged) error {
+	st, err := stat(parent, name)
+	if err != nil {
+		return err
+	}
+	c := a.change(parent, name, e, s)
+	if err := a.begin(c, s); err != nil || c.isKept() {
+		return err
+	}
+	if !s.made {
+		return errNotMade
+	}
+	from := strconv.Itoa(s.n)
 	if st == nil {
-		if c == nil {
-			return unix.Renameat(parent.fd, temp, parent.fd, name)
-		}
 		// What another program put there meanwhile is in no record, and stays.
-		err := unix.Renameat2(parent.fd, temp, parent.fd, name, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // not on every file system
-			err = unix.Renameat(parent.fd, temp, parent.fd, name)
+		err := renameat(a.stageDir.fd, from, parent.fd, name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EXDEV) {
+			err = a.placeBeside(ctx, parent, name, e, s, c)
 		}
 		return err
 	}
 	if err := a.save(parent, name, c, st); err != nil {
 		return err
 	}
-	if err := unix.Renameat(parent.fd, temp, parent.fd, name); err != nil {
+	if err := renameat(a.stageDir.fd, from, parent.fd, name, 0); err != nil {
 		return errors.Join(err, a.putBack(parent, name, c))
 	}
 	return nil
+}
+
+// placeBeside is the end of placeStaged for a folder on another file system
+// than clayer's state: the only one that copies.
+func (a *applier) placeBeside(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged, c *Change) error {
+	temp := tempName(a.ev.Seq, s.n)
+	if err := a.announce(&Change{Seq: a.ev.Seq, Kind: kindTemp, Path: []byte(path.Join(parent.path, temp))}); err != nil {
+		return err
+	}
+	copied := *e
+	var err error
+	if e.Kind == snapshot.File || e.Kind == snapshot.Link {
+		err = a.copyStaged(ctx, parent, temp, &copied, s)
+	} else {
+		_, err = a.make(ctx, parent, temp, &copied)
+	}
+	if err == nil {
+		// From here on it is the file beside that tells whether it was done.
+		c.Again, c.Beside = true, true
+		a.again(c.N)
+		if err = a.announce(c); err == nil {
+			err = renameat(parent.fd, temp, parent.fd, name, unix.RENAME_NOREPLACE)
+		}
+	}
+	if err != nil {
+		_ = unlinkat(parent.fd, temp, 0)
+		return err
+	}
+	return unlinkat(a.stageDir.fd, strconv.Itoa(s.n), 0)
+}
+
+// copyStaged makes a copy of a staged file under a temporary name.
+func (a *applier) copyStaged(ctx context.Context, parent *folder, temp string, e *snapshot.Entry, s *staged) error {
+	fd, err := unix.Openat(a.stageDir.fd, strconv.Itoa(s.n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), temp)
+	defer f.Close()
+	e.Kind, e.Size, e.Mode, e.UID, e.GID, e.ModTime = snapshot.File, s.now.Size, s.now.Mode, s.now.UID, s.now.GID, s.now.ModTime
+	e.Open = func() (io.ReadCloser, error) { return io.NopCloser(f), nil }
+	return a.file(ctx, parent, temp, e)
 }
 
 // make makes the entry's object under a temporary name. It reports false for
@@ -68,6 +128,9 @@ func (a *applier) make(ctx context.Context, parent *folder, temp string, e *snap
 	case snapshot.File:
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
+		if i, ok := a.inChunk[e.Target]; ok {
+			return true, linkat(parent.fd, strconv.Itoa(a.chunk[i].n), parent.fd, temp)
+		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
 		fd, _, err := openInRoot(a.root, path.Clean(dir), a.openat2)
@@ -75,14 +138,14 @@ func (a *applier) make(ctx context.Context, parent *folder, temp string, e *snap
 			return false, err
 		}
 		defer unix.Close(fd)
-		return true, unix.Linkat(fd, name, parent.fd, temp, 0)
+		return true, linkat(fd, name, parent.fd, temp)
 	case snapshot.Symlink:
-		if err := unix.Symlinkat(e.Target, parent.fd, temp); err != nil {
+		if err := symlinkat(e.Target, parent.fd, temp); err != nil {
 			return false, err
 		}
 	case snapshot.Char, snapshot.Block, snapshot.Fifo:
 		mode := map[snapshot.Kind]uint32{snapshot.Char: unix.S_IFCHR, snapshot.Block: unix.S_IFBLK, snapshot.Fifo: unix.S_IFIFO}[e.Kind]
-		err := unix.Mknodat(parent.fd, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
+		err := mknodat(parent.fd, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
 		if errors.Is(err, unix.EPERM) && !a.privileged {
 			a.res.Unprivileged++
 			return false, nil
@@ -95,12 +158,12 @@ func (a *applier) make(ctx context.Context, parent *folder, temp string, e *snap
 }
 
 func (a *applier) file(ctx context.Context, parent *folder, temp string, e *snapshot.Entry) (err error) {
-	fd, err := unix.Openat(parent.fd, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := createat(parent.fd, temp)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if cerr := unix.Close(fd); err == nil {
+		if cerr := closeFile(fd); err == nil {
 			err = cerr // a quota that is full may be told only now
 		}
 	}()
@@ -116,12 +179,12 @@ func (a *applier) file(ctx context.Context, parent *folder, temp string, e *snap
 	if _, err := a.attributes(fd, e, old); err != nil {
 		return err
 	}
-	ts := []unix.Timespec{timespec(e.ModTime), timespec(e.ModTime)}
-	return unix.UtimesNanoAt(parent.fd, temp, ts, unix.AT_SYMLINK_NOFOLLOW)
+	return utimensat(parent.fd, temp, timespec(e.ModTime), timespec(e.ModTime))
 }
 
 // content writes a file; holes are not written.
 func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error {
+	a.sum = 0
 	if e.Size == 0 {
 		return nil
 	}
@@ -152,7 +215,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 		return err
 	}
 	if at < e.Size {
-		if err := unix.Ftruncate(fd, e.Size); err != nil {
+		if err := ftruncate(fd, e.Size); err != nil {
 			return err
 		}
 	}
@@ -167,6 +230,7 @@ func (a *applier) copy(ctx context.Context, fd int, off int64, r io.Reader, n in
 			return hard{err}
 		}
 		k, err := r.Read(a.buf[:min(int64(len(a.buf)), n)])
+		a.sum = crc32.Update(a.sum, castagnoli, a.buf[:k])
 		if fd >= 0 {
 			if err := writeAt(fd, a.buf[:k], off); err != nil {
 				return err
@@ -185,7 +249,7 @@ func (a *applier) copy(ctx context.Context, fd int, off int64, r io.Reader, n in
 
 func writeAt(fd int, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
+		n, err := pwrite(fd, p, off)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}

@@ -30,20 +30,17 @@ func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
 
 // openInRoot opens the folder at a path as a process chrooted to the folder of
 // root sees it: symlinks are followed, absolute ones and ".." end at the root.
-// Names that are swapped meanwhile can't lead out. direct tells that no link
-// was on the way: the folder is where its path says.
-func openInRoot(root int, p string, openat2 bool) (fd int, direct bool, err error) {
+// Names that are swapped meanwhile can't lead out. It returns the folder's path
+// without links too.
+func openInRoot(root int, p string, openat2 bool) (fd int, real string, err error) {
 	// openat2 takes PATH_MAX bytes at most; a deeper path is walked.
-	if !openat2 || len(p) >= unix.PathMax-1 {
-		return walkInRoot(root, p, nil)
+	if openat2 && len(p) < unix.PathMax-1 {
+		fd, err = openat2Folder(root, p, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
+		if !errors.Is(err, unix.ELOOP) {
+			return fd, path.Clean(p), err
+		}
 	}
-	const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-	fd, err = openat2Folder(root, p, inRoot|unix.RESOLVE_NO_SYMLINKS)
-	if !errors.Is(err, unix.ELOOP) {
-		return fd, true, err
-	}
-	fd, err = openat2Folder(root, p, inRoot)
-	return fd, false, err
+	return walkInRoot(root, p, nil)
 }
 
 func openat2Folder(root int, p string, resolve uint64) (int, error) {
@@ -65,10 +62,10 @@ const maxLinks = 40
 //
 // Of a folder that is missing, missing is told the folder that it should be in,
 // its name, and its path without links, and makes it; nil makes none.
-func walkInRoot(root int, p string, missing func(at int, name, path string) error) (_ int, direct bool, err error) {
+func walkInRoot(root int, p string, missing func(at int, name, path string) error) (_ int, real string, err error) {
 	top, err := unix.Openat(root, ".", openFolder, 0)
 	if err != nil {
-		return -1, false, err
+		return -1, "", err
 	}
 	stack, names := []int{top}, []string{}
 	defer func() {
@@ -94,7 +91,7 @@ func walkInRoot(root int, p string, missing func(at int, name, path string) erro
 		fd, err := unix.Openat(at, part, openFolder|unix.O_NOFOLLOW, 0)
 		if errors.Is(err, unix.ENOENT) && missing != nil {
 			if err := missing(at, part, path.Join(path.Join(names...), part)); err != nil {
-				return -1, false, err
+				return -1, "", err
 			}
 			fd, err = unix.Openat(at, part, openFolder|unix.O_NOFOLLOW, 0)
 		}
@@ -103,14 +100,14 @@ func walkInRoot(root int, p string, missing func(at int, name, path string) erro
 			continue
 		}
 		if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR) {
-			return -1, false, err
+			return -1, "", err
 		}
 		target, lerr := readlinkat(at, part)
 		if lerr != nil {
-			return -1, false, err // no link: it is no folder
+			return -1, "", err // no link: it is no folder
 		}
 		if links++; links > maxLinks {
-			return -1, false, unix.ELOOP
+			return -1, "", unix.ELOOP
 		}
 		if path.IsAbs(target) {
 			for _, fd := range stack[1:] {
@@ -122,7 +119,7 @@ func walkInRoot(root int, p string, missing func(at int, name, path string) erro
 	}
 	last := stack[len(stack)-1]
 	stack = stack[:len(stack)-1]
-	return last, links == 0, nil
+	return last, path.Join(".", path.Join(names...)), nil
 }
 
 func readlinkat(fd int, name string) (string, error) {
@@ -136,17 +133,17 @@ func readlinkat(fd int, name string) (string, error) {
 
 // folder is an open folder of the root.
 type folder struct {
-	fd     int
-	path   string // as the entries name it
-	direct bool   // path has no links in it
-	st     unix.Stat_t
-	acl    bool // what is made in it inherits an ACL
-	used   uint64
+	fd   int
+	name string // as the entries name it
+	path string // without links
+	st   unix.Stat_t
+	acl  bool // what is made in it inherits an ACL
+	used uint64
 }
 
 // newFolder looks at an open folder, which it takes over.
-func newFolder(fd int, p string, direct bool) (*folder, error) {
-	f := &folder{fd: fd, path: p, direct: direct}
+func newFolder(fd int, name, real string) (*folder, error) {
+	f := &folder{fd: fd, name: name, path: real}
 	if err := unix.Fstat(fd, &f.st); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -183,16 +180,25 @@ func (fs *folders) get(p string) (*folder, error) {
 		f.used = fs.clock
 		return f, nil
 	}
-	fd, direct, err := openInRoot(fs.root, p, fs.openat2)
+	fd, real, err := openInRoot(fs.root, p, fs.openat2)
 	if err != nil {
 		return nil, err
 	}
-	return fs.keep(fd, p, direct)
+	return fs.keep(fd, p, real)
+}
+
+// getReal is get for a path without links; a link on the way is an error, ELOOP.
+func (fs *folders) getReal(p string) (*folder, error) {
+	f, err := fs.get(p)
+	if err == nil && f.path != p {
+		return nil, unix.ELOOP
+	}
+	return f, err
 }
 
 // keep adds an open folder, which it takes over, to those kept open.
-func (fs *folders) keep(fd int, p string, direct bool) (*folder, error) {
-	f, err := newFolder(fd, p, direct)
+func (fs *folders) keep(fd int, p, real string) (*folder, error) {
+	f, err := newFolder(fd, p, real)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +218,7 @@ func (fs *folders) keep(fd int, p string, direct bool) (*folder, error) {
 
 func (fs *folders) drop(f *folder) {
 	unix.Close(f.fd)
-	delete(fs.open, f.path)
+	delete(fs.open, f.name)
 }
 
 // forgetBut closes all folders but parent, which is in use: one of them, or a

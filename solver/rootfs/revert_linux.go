@@ -26,7 +26,7 @@ import (
 func (r *Root) Revert(events []Event) (snapshot.Changes, error) {
 	was := make(map[string]*snapshot.Entry) // by path, what stood there before the first change of it
 	for _, ev := range events {
-		for c, err := range r.Changes(ev.Seq) {
+		for c, err := range r.Changes(ev) {
 			if err != nil {
 				return nil, fmt.Errorf("revert %s: %w", ev.Key.Short(), err)
 			}
@@ -81,12 +81,19 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c Change) error {
 			e.Xattrs[k] = string(v)
 		}
 		note(p, e)
-	case c.Created:
-		note(p, &snapshot.Entry{Path: p, Kind: snapshot.Delete})
-	case c.Original > 0:
-		original := r.OriginalPath(seq, c.Original)
-		if _, err := os.Lstat(original); errors.Is(err, fs.ErrNotExist) {
-			return nil // it was not done
+		return nil
+	case c.Kept || c.Lost:
+		return nil
+	default:
+		original := r.OriginalPath(seq, c.N)
+		switch kept, err := r.kept(seq, &c); {
+		case err != nil:
+			return err
+		case !kept && c.Kind != "gone":
+			note(p, &snapshot.Entry{Path: p, Kind: snapshot.Delete})
+			return nil
+		case !kept:
+			return nil
 		}
 		return filepath.WalkDir(original, func(at string, _ fs.DirEntry, err error) error {
 			if err != nil {
@@ -107,7 +114,6 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c Change) error {
 			return err
 		})
 	}
-	return nil
 }
 
 // entryAt reads a file of the machine as the entry of a path; nil for a socket.

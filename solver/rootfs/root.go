@@ -4,11 +4,17 @@
 // What it keeps, in the state folder (var/lib/clayer of the root, or
 // $XDG_STATE_HOME/clayer for a / that may not be written):
 //
-//	state.json             what is applied: State
-//	changes/<seq>.jsonl    what the apply of that number changed, a Change a line
-//	originals/<seq>/<n>    what that apply replaced or deleted, moved here
-//	work/                  upper folders and other scratch of a solve
-//	lock                   held by the one solve that is at work
+//	state.json            what is applied: State
+//	log/<tx>              what a transaction was about to do, a Change a line:
+//	                      its journal first, the record of its applies then
+//	originals/<seq>/<n>   what an apply replaced or deleted, moved here
+//	stage/<seq>/<n>       what an apply has made and not yet put where it belongs
+//	trash/<seq>/<n>       what an undo took away, until it is committed
+//	work/                 upper folders and other scratch of a solve
+//	lock                  held by the one solve that is at work
+//
+// docs/root.md says how they give back the old state, or the new one, after
+// whatever happened.
 package rootfs
 
 import (
@@ -18,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
 )
 
 // Options are how to open a root. The zero value is the default.
@@ -53,7 +60,7 @@ func Open(dir string, opt Options) (*Root, error) {
 // stateDir decides where the state of dir is: in the root, or, for a / that may
 // not be written, in the user's home.
 func stateDir(dir string) (string, error) {
-	inRoot, err := inside(dir, "var/lib/clayer")
+	inRoot, err := Inside(dir, "var/lib/clayer")
 	if err != nil {
 		return "", fmt.Errorf("where to keep state? %w", err)
 	}
@@ -71,10 +78,10 @@ func stateDir(dir string) (string, error) {
 	return filepath.Join(base, "clayer"), nil
 }
 
-// inside returns where a path of a root is, following links as a process
+// Inside returns where a path of a root is, following links as a process
 // chrooted to dir does: the state of a root with an absolute link at /var is in
 // that root, not in the machine's /var.
-func inside(dir, p string) (string, error) {
+func Inside(dir, p string) (string, error) {
 	at := "/"
 	links := 0
 	for rest := p; rest != ""; {
@@ -133,6 +140,10 @@ type Result struct {
 	// immutable file, a read-only file system or another mount underneath.
 	Problems []Problem
 
+	// Kept are the paths that the step would have changed, and that stay as the
+	// user has them.
+	Kept []string
+
 	// Unprivileged counts owners, attributes and device nodes that a user
 	// without the privilege cannot set or make: as tar does for a user, they
 	// are left out without a word.
@@ -143,6 +154,29 @@ type Result struct {
 type Problem struct {
 	Path string // relative to the root
 	Err  error
+}
+
+// LayerKeys names a layer of a composition with its steps in order, and the
+// environment of the composition up to it.
+type LayerKeys struct {
+	Name  string
+	Steps []key.Key
+	Env   []Var
+}
+
+// Undone is what an undo did, and what it could not do.
+type Undone struct {
+	Steps    []key.Key // undone, the last applied first
+	Files    int       // changes that were taken back
+	Kept     []Kept    // what stays as it is, since the user changed it
+	Lost     []string  // what can't come back, since a step that ran in place changed it
+	Problems []Problem // what could not be changed
+}
+
+// Kept is a path that an undo leaves as the user has it.
+type Kept struct {
+	Path string `json:"path"` // relative to the root
+	Why  string `json:"why"`
 }
 
 // unsafe is an error about an entry that no honest stream has.

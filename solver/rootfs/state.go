@@ -7,35 +7,45 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 )
 
 // stateVersion is that of state.json and of the files beside it.
-const stateVersion = 1
+const stateVersion = 2
 
 // State is what is applied to a root.
 type State struct {
 	Version  int     `json:"version"`
+	Tx       int     `json:"tx"`                 // the number of the last transaction that was committed
+	Seq      int     `json:"seq"`                // the number of the last apply
 	Platform string  `json:"platform,omitempty"` // what the root was before clayer changed it first
-	Layers   []Layer `json:"layers,omitempty"`
-	Env      []Var   `json:"env,omitempty"` // of the composition; values may refer to the session
+	Layers   []Layer `json:"layers,omitempty"`   // in composition order
+	Env      []Var   `json:"env,omitempty"`      // of the composition; values may refer to the session
 
-	// Order holds the keys of the composition's steps that have a snapshot, in
-	// the order in which they were applied, as far as they were applied wholly:
-	// what comes first in it is under what follows.
-	Order []key.Key `json:"order,omitempty"`
+	// Log has the applies in their order, one for each step that has a snapshot:
+	// undone from the last to the first, they give the root back.
+	Log []Event `json:"log,omitempty"`
 
-	Log []Event `json:"log,omitempty"` // every apply, in order: undone backwards, it gives the root back
+	// Kept are applies that were undone but for some files, which the user had
+	// changed or which could not be: their changes are these files alone.
+	Kept []Event `json:"kept,omitempty"`
+
+	// Made are the folders above the state folder that were made for it,
+	// relative to the root, the uppermost first.
+	Made []string `json:"made,omitempty"`
 }
 
 // Layer is a layer that is applied, with its steps in order.
 type Layer struct {
 	Name  string    `json:"name"`
 	Steps []Applied `json:"steps"`
+	Env   []Var     `json:"env,omitempty"` // of the composition up to this layer
 }
 
 // Applied is a step that is applied.
@@ -52,6 +62,11 @@ type Applied struct {
 	Took    time.Duration `json:"took,omitempty"`
 	Record  key.Record    `json:"record,omitempty"`
 	At      time.Time     `json:"at"`
+
+	// Before tells Adopt what there was at a path of the root before the step:
+	// whether something existed, and of a folder its entry. nil: nothing is
+	// known, and so nothing that the step made is taken for new.
+	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
 }
 
 // Var is a variable.
@@ -60,14 +75,24 @@ type Var struct {
 	Value string `json:"value"`
 }
 
-// Event is one apply of one step, whole or in part.
+// Event is one apply of one step.
 type Event struct {
-	Seq int     `json:"seq"` // names its files in changes/ and originals/
-	Key key.Key `json:"key"` // zero for an apply that was cut off by a kill
+	Seq        int       `json:"seq"` // names its folder in originals/
+	Key        key.Key   `json:"key"`
+	Tx         int       `json:"tx"`   // the transaction: names the file in log/ that has its changes
+	From       int64     `json:"from"` // where in it, in bytes
+	To         int64     `json:"to"`
+	Not        []int     `json:"not,omitempty"`        // numbers of the changes that were not done
+	Again      []int     `json:"again,omitempty"`      // numbers of the changes that have a second line, which counts
+	Incomplete bool      `json:"incomplete,omitempty"` // some entries could not be made: it is tried again
+	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
+	Retry      bool      `json:"retry,omitempty"`      // of Kept: some changes could not be undone, and are tried again
+	Done       time.Time `json:"done"`                 // by the file system's clock: what has a later ctime was changed since
 }
 
 // State reads what is applied. It never waits. A root without state has the
-// zero State.
+// zero State. While a solve is at work, or after one was cut off, it is what
+// was applied before.
 func (r *Root) State() (*State, error) {
 	path := filepath.Join(r.state, "state.json")
 	data, err := os.ReadFile(path)
@@ -87,54 +112,57 @@ func (r *Root) State() (*State, error) {
 	return s, nil
 }
 
+// Pristine reports whether nothing of clayer's is in the root.
+func (s *State) Pristine() bool { return len(s.Log) == 0 && len(s.Kept) == 0 && len(s.Layers) == 0 }
+
+// Retry reports whether there are changes that an undo could not take back, and
+// should try again.
+func (s *State) Retry() bool {
+	return slices.ContainsFunc(s.Kept, func(ev Event) bool { return ev.Retry })
+}
+
+// nextSeq returns the next number of an apply. None comes twice: while a
+// transaction can be taken back, the originals of what it undid keep their place.
 func (s *State) nextSeq() int {
-	if len(s.Log) == 0 {
-		return 1
-	}
-	return s.Log[len(s.Log)-1].Seq + 1
+	s.Seq++
+	return s.Seq
 }
 
 // saveState replaces state.json: a reader, and the next command after a kill,
-// sees the old or the new one.
-func (r *Root) saveState(s *State) (err error) {
+// sees the old or the new one. stamp, if not nil, is told the time by the clock
+// of the file system before the state is written.
+func (r *Root) saveState(s *State, stamp func(now time.Time)) (err error) {
 	s.Version = stateVersion
-	data, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
+	temp := filepath.Join(r.state, "state.new")
+	if err := removePath(temp); err != nil { // of a kill
 		return err
 	}
-	f, err := os.CreateTemp(r.state, "state-")
+	f, err := openFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		f.Close()
+		err = errors.Join(err, f.Close())
 		if err != nil {
-			os.Remove(f.Name())
+			_ = removePath(temp)
 		}
 	}()
-	if _, err := f.Write(data); err != nil {
-		return err
+	if stamp != nil {
+		now, err := changedAt(f)
+		if err != nil {
+			return err
+		}
+		stamp(now)
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil { // before the name: a name must never show half a file
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(r.state, "state.json")); err != nil {
-		return err
-	}
-	return syncDir(r.state)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
+	data, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !isInvalid(err) {
+	if err := writeFile(f, data); err != nil {
 		return err
 	}
-	return nil
+	if err := syncFile(f); err != nil { // before the name: a name must never show half a file
+		return err
+	}
+	return renamePath(temp, filepath.Join(r.state, "state.json"))
 }

@@ -23,7 +23,7 @@ const copyLimit = 1 << 20
 // from there the machine's paths can't be named any more, and a link in the
 // root cannot lead a target out of it.
 type attachment struct {
-	tree     int    // from open_tree; -1: see fs
+	tree     int    // from openTree; -1: see fs
 	fs, data string // a new file system in place of tree
 	target   string // absolute in the merged root
 	dir      bool
@@ -235,11 +235,44 @@ func (h *helper) stageFile(content []byte, mode uint32, uid, gid int) (string, e
 	return f.Name(), errors.Join(err, f.Close())
 }
 
-// openTree takes a detached copy of the mount at path with all below it.
+// openTree takes a detached copy of the mount at path with all below it. A
+// kernel before 5.2 has no such copies: there, and where the call is refused,
+// it is the folder or file itself, to be bound later.
 func openTree(path string) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || withoutOpenTree {
+		fd, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("bind %s: %w", path, err)
 	}
 	return fd, nil
+}
+
+// withoutOpenTree is set by tests, for a kernel that has it not.
+var withoutOpenTree bool
+
+// moveTree mounts what openTree gave at target.
+func moveTree(fd int, target string) error {
+	err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+	if err == nil {
+		return nil
+	}
+	var st unix.Stat_t
+	if serr := unix.Fstat(fd, &st); serr != nil {
+		return err
+	}
+	source := fdPath(fd)
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		// Without a way through /proc, which may be what is to be mounted.
+		if cerr := unix.Fchdir(fd); cerr != nil {
+			return err
+		}
+		defer unix.Chdir("/")
+		source = "."
+	}
+	if berr := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); berr != nil {
+		return errors.Join(err, berr)
+	}
+	return nil
 }

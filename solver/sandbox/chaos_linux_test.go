@@ -1,15 +1,23 @@
 package sandbox
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,11 +42,12 @@ func chaos(dir string, r *rand.Rand) {
 		all = append(all, p)
 		return p
 	}
+	write := func(p string) { _ = os.WriteFile(p, fmt.Append(nil, "content ", r.IntN(3)), 0o644) }
 	for range 5 + r.IntN(20) {
 		p, q := pick(), pick()
-		switch r.IntN(17) {
+		switch r.IntN(20) {
 		case 0, 1, 2:
-			_ = os.WriteFile(p, fmt.Append(nil, "content ", r.IntN(3)), 0o644)
+			write(p)
 		case 3:
 			_ = os.RemoveAll(p)
 		case 4:
@@ -46,13 +55,13 @@ func chaos(dir string, r *rand.Rand) {
 		case 5, 6:
 			_ = os.MkdirAll(p, 0o755)
 		case 7, 8:
-			_ = os.Rename(p, q)
+			move(p, q)
 		case 9:
 			_ = os.Link(p, q)
 		case 10:
 			_ = os.Symlink(filepath.Base(q), p)
 		case 11:
-			_ = unix.Chmod(p, 0o700|r.Uint32N(0o100))
+			_ = unix.Fchmodat(unix.AT_FDCWD, p, 0o700|r.Uint32N(0o100), 0)
 		case 12:
 			_ = os.Chtimes(p, time.Time{}, time.Unix(r.Int64N(3), 0))
 		case 13:
@@ -60,7 +69,7 @@ func chaos(dir string, r *rand.Rand) {
 		case 14:
 			// As tar and cp -p do: another content, the old time.
 			if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() {
-				_ = os.WriteFile(p, fmt.Append(nil, "content ", r.IntN(3)), 0o644)
+				write(p)
 				_ = os.Chtimes(p, time.Time{}, st.ModTime())
 			}
 		case 15:
@@ -72,7 +81,53 @@ func chaos(dir string, r *rand.Rand) {
 			if f, err := os.OpenFile(p, os.O_WRONLY, 0); err == nil {
 				f.Close() // copied up, and the same
 			}
+		case 17:
+			// Away and back again; a folder of the lower tree can't be renamed in an overlay.
+			if st, err := os.Lstat(p); err != nil || st.IsDir() {
+				continue
+			}
+			if err := os.Rename(p, filepath.Join(dir, "away")); err == nil {
+				_ = os.Rename(filepath.Join(dir, "away"), p)
+			}
+		case 18:
+			_ = unix.Lremovexattr(p, "user.k")
+		case 19:
+			// A copy in every respect, and yet another file.
+			if st, err := os.Lstat(p); err == nil && st.Mode().IsRegular() {
+				if out, err := os.ReadFile(p); err == nil && os.Remove(p) == nil {
+					_ = errors.Join(os.WriteFile(p, out, 0o600), os.Chmod(p, st.Mode()), os.Chtimes(p, time.Time{}, st.ModTime()))
+				}
+			}
 		}
+	}
+}
+
+// move is mv: what rename can't do in an overlay, with folders of the lower
+// tree, is done by copying. But not where that would part hard links.
+func move(from, to string) {
+	st, err := os.Lstat(from)
+	if err != nil || !st.IsDir() {
+		_ = os.Rename(from, to)
+		return
+	}
+	err = filepath.WalkDir(from, func(p string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(p, &st)
+		}
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
+			err = fs.SkipAll
+		}
+		if err == nil && st.Mode&0o700 != 0o700 && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = fs.ErrPermission
+		}
+		if errors.Is(err, fs.SkipAll) {
+			return fs.ErrPermission
+		}
+		return err
+	})
+	if err == nil && !strings.HasPrefix(to, from+"/") {
+		_ = exec.Command("/bin/mv", "-T", from, to).Run()
 	}
 }
 
@@ -82,12 +137,10 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 	if testing.Short() {
 		n = 5
 	}
-	modes(t, func(t *testing.T, s *overlay) {
+	sandboxes(t, func(t *testing.T, b testBox) {
 		for seed := range n {
-			v := newView(t, s)
-			// Overlayfs parts links of the lower tree when it copies one up,
-			// which is no change of anyone's; those of the upper stay.
-			scripts := []string{"rm h1 h2"}
+			v, root := b.view(t)
+			var scripts []string
 			for step := range uint64(4) {
 				scripts = append(scripts, fmt.Sprintf("chaos /w %d", 10*seed+step))
 			}
@@ -96,7 +149,7 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 			if err := os.Mkdir(to, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := copyTree(t.Context(), filepath.Join(s.Root, "w"), to, nil); err != nil {
+			if err := copyTree(t.Context(), filepath.Join(root, "w"), to, nil); err != nil {
 				t.Fatal(err)
 			}
 			for i, script := range scripts {
@@ -119,4 +172,171 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A judged is what the slow judge knows of a path: all that a snapshot keeps,
+// read with full digests, and which file it is.
+type judged struct {
+	line         string // of the manifest, without the group
+	file, folder bool
+	ino          uint64
+	link         uint64 // how many names it has
+}
+
+var groupMark = regexp.MustCompile(` group "(\\.|[^"\\])*"`)
+
+func judge(t testing.TB, dir string) map[string]judged {
+	t.Helper()
+	m, err := manifest(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]judged)
+	for l := range strings.Lines(m) {
+		quoted, err := strconv.QuotedPrefix(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _ := strconv.Unquote(quoted)
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, p), &st); err != nil {
+			t.Fatal(err)
+		}
+		l = groupMark.ReplaceAllString(l, "")
+		kind := st.Mode & unix.S_IFMT
+		all[p] = judged{strings.TrimSpace(l), kind == unix.S_IFREG, kind == unix.S_IFDIR, st.Ino, uint64(st.Nlink)}
+	}
+	return all
+}
+
+// verdict says which paths have to be told, and how: "file p" or "delete p".
+func verdict(before, after map[string]judged) []string {
+	changed := make(map[uint64]bool)
+	was := make(map[uint64]uint64)
+	var told []string
+	for range 2 {
+		told = nil
+		for p, now := range after {
+			old, there := before[p]
+			same := there && old.line == now.line && !(old.file && old.link > 1 && old.ino != now.ino)
+			if same && now.link > 1 && now.file {
+				if o, ok := was[now.ino]; ok && o != old.ino {
+					changed[now.ino] = true
+				}
+				was[now.ino] = old.ino
+			}
+			if !same && now.file {
+				changed[now.ino] = true
+			}
+			if !same || now.file && now.link > 1 && changed[now.ino] {
+				told = append(told, "file "+p)
+			}
+		}
+	}
+	for p := range before {
+		_, there := after[p]
+		up, above := after[filepath.Dir(p)]
+		if !there && (filepath.Dir(p) == "." || above && up.folder && before[filepath.Dir(p)].folder) {
+			told = append(told, "delete "+p)
+		}
+	}
+	slices.Sort(told)
+	return told
+}
+
+// TestRandomRuns compares the sandboxes with each other and with the judge.
+func TestRandomRuns(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	n := 1000
+	if testing.Short() {
+		n = 30
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("CLAYER_TEST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		n = 1
+	}
+	t.Logf("the first seed is %d, of %d", seed, n)
+	s := newOverlay(t, true, Options{})
+	byCTime, ctimeRoot := newPlace(t, CompareCTime)
+	byDigest, digestRoot := newPlace(t, CompareDigest)
+	reset := func(v View, root string) {
+		w := filepath.Join(root, "w")
+		err := errors.Join(os.RemoveAll(w), os.Mkdir(w, 0o755), copyTree(t.Context(), filepath.Join(s.Root, "w"), w, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.(Direct).Stale()
+	}
+	for i := range uint64(n) {
+		script := []string{fmt.Sprintf("chaos /w %d; settle /w", seed+i)}
+		fail := func(format string, args ...any) {
+			t.Errorf("CLAYER_TEST_SEED=%d: %s", seed+i, fmt.Sprintf(format, args...))
+		}
+		var packed [3][]byte
+		v := newView(t, s)
+		runAll(t, v, script, func(b []byte) { packed[0] = b })
+		reset(byCTime, ctimeRoot)
+		runAll(t, byCTime, script, func(b []byte) { packed[1] = b })
+		reset(byDigest, digestRoot)
+		before := judge(t, filepath.Join(digestRoot, "w"))
+		runAll(t, byDigest, script, func(b []byte) { packed[2] = b })
+		after := judge(t, filepath.Join(digestRoot, "w"))
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		want := verdict(before, after)
+		for k, name := range []string{"overlay", "inplace by ctime", "inplace by digest"} {
+			got := toldOf(t, packed[k])
+			if name == "inplace by ctime" {
+				// What it tells beyond is the same as before: the safe side.
+				got = slices.DeleteFunc(got, func(l string) bool {
+					p := strings.TrimPrefix(l, "file ")
+					return !slices.Contains(want, l) && p != l && before[p].line == after[p].line
+				})
+			}
+			if !slices.Equal(got, want) {
+				fail("%s:\n%s", name, difference(strings.Join(want, "\n")+"\n", strings.Join(got, "\n")+"\n"))
+			}
+		}
+		if !bytes.Equal(packed[0], packed[2]) {
+			fail("overlay\n%sinplace by digest\n%s", lines(t, packed[0]), lines(t, packed[2]))
+		}
+		if t.Failed() {
+			for _, side := range []map[string]judged{before, after} {
+				for _, p := range slices.Sorted(maps.Keys(side)) {
+					t.Logf("%s inode %d of %d names", side[p].line, side[p].ino, side[p].link)
+				}
+				t.Log("and after it")
+			}
+			return
+		}
+	}
+}
+
+// toldOf says which paths below /w a snapshot tells.
+func toldOf(t testing.TB, blob []byte) []string {
+	t.Helper()
+	var told []string
+	for e, err := range snapshot.Read(bytes.NewReader(blob)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, below := strings.CutPrefix(e.Path, "w/")
+		switch {
+		case !below:
+		case e.Kind == snapshot.Delete:
+			told = append(told, "delete "+p)
+		default:
+			told = append(told, "file "+p)
+		}
+	}
+	slices.Sort(told)
+	return told
 }

@@ -42,9 +42,9 @@ func (h *helper) command(stdin int, script *os.File) int {
 	}
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Dir: h.Dir, Env: h.Env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal(h.InPlace)},
 	})
-	h.pid = pid
+	h.pid, h.session = pid, pid
 	h.mu.Unlock()
 	if err != nil {
 		return cannotStart(path, err)
@@ -54,11 +54,28 @@ func (h *helper) command(stdin int, script *os.File) int {
 	h.pid = 0
 	h.mu.Unlock()
 
-	// As process 1: everyone else in the namespace, sessions of their own included.
-	_ = unix.Kill(-1, unix.SIGKILL)
-	reap(-1)
+	h.endAll()
 	unix.Umask(0)
 	return status
+}
+
+// deathSignal is for a command in place, whose helper might be killed. In a
+// namespace it would be killed with it anyway.
+func deathSignal(inPlace bool) syscall.Signal {
+	if inPlace {
+		return syscall.SIGKILL
+	}
+	return 0
+}
+
+// endAll ends what the command left behind, sessions of their own included.
+func (h *helper) endAll() {
+	if h.InPlace {
+		h.endDescendants()
+		return
+	}
+	_ = unix.Kill(-1, unix.SIGKILL) // as process 1: everyone else in the namespace
+	reap(-1)
 }
 
 // reap waits for the process, and for every orphan that ends before it; for -1

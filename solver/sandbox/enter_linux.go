@@ -115,10 +115,11 @@ func (h *helper) mountProc(old int) error {
 		return err
 	}
 	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	h.stubs.mounted = append(h.stubs.mounted, "/proc")
 	if err == nil {
 		return nil
 	}
-	if merr := unix.MoveMount(old, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); merr != nil {
+	if merr := moveTree(old, "/proc"); merr != nil {
 		return fmt.Errorf("mount /proc: %w", errors.Join(err, merr))
 	}
 	return nil
@@ -151,7 +152,7 @@ func (h *helper) attach(m attachment) error {
 		if err := unix.Mount(m.fs, m.target, m.fs, unix.MS_NOSUID|unix.MS_NODEV, m.data); err != nil {
 			return err
 		}
-	} else if err := unix.MoveMount(m.tree, "", unix.AT_FDCWD, m.target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
+	} else if err := moveTree(m.tree, m.target); err != nil {
 		return err
 	}
 	h.stubs.mounted = append(h.stubs.mounted, m.target)
@@ -178,8 +179,10 @@ type stubs struct {
 }
 
 type stub struct {
-	path string
-	dir  bool
+	path  string
+	dir   bool
+	all   bool // with all that is in it
+	empty bool // a folder that was there, and was empty
 }
 
 type parentTimes struct{ before, after unix.Timespec }
@@ -189,30 +192,68 @@ func (s *stubs) ensure(path string, dir bool) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	parent := filepath.Dir(path)
-	if err := s.ensure(parent, true); err != nil {
+	if err := s.ensure(filepath.Dir(path), true); err != nil {
 		return err
 	}
+	return s.put(path, stub{path: path, dir: dir}, func() error {
+		if dir {
+			return os.Mkdir(path, 0o755)
+		}
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err == nil {
+			err = f.Close()
+		}
+		return err
+	})
+}
+
+// link makes a symbolic link, and the folders above it where they are missing.
+func (s *stubs) link(path, target string) error {
+	if err := s.ensure(filepath.Dir(path), true); err != nil {
+		return err
+	}
+	return s.put(path, stub{path: path, all: true}, func() error { return os.Symlink(target, path) })
+}
+
+// scratch makes a folder that is removed with all that is put into it.
+func (s *stubs) scratch(path string) error {
+	if err := s.ensure(filepath.Dir(path), true); err != nil {
+		return err
+	}
+	return s.put(path, stub{path: path, dir: true, all: true}, func() error { return os.Mkdir(path, 0o755) })
+}
+
+// borrow lets an empty folder be used, and empties it again.
+func (s *stubs) borrow(path string) error {
+	before, err := mtime(path)
+	if err != nil {
+		return err
+	}
+	s.note(path, before, before)
+	s.made = append(s.made, stub{path: path, empty: true})
+	return nil
+}
+
+// put makes a stub in a folder that is there.
+func (s *stubs) put(path string, st stub, make func() error) error {
+	parent := filepath.Dir(path)
 	before, err := mtime(parent)
 	if err != nil {
 		return err
 	}
-	if dir {
-		err = os.Mkdir(path, 0o755)
-	} else {
-		var f *os.File
-		if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err == nil {
-			err = f.Close()
-		}
-	}
-	if err != nil {
+	if err := make(); err != nil {
 		return fmt.Errorf("make a mount point: %w", err)
 	}
-	s.made = append(s.made, stub{path, dir})
+	s.made = append(s.made, st)
 	after, err := mtime(parent)
 	if err != nil {
 		return err
 	}
+	s.note(parent, before, after)
+	return nil
+}
+
+func (s *stubs) note(parent string, before, after unix.Timespec) {
 	if s.parents == nil {
 		s.parents = make(map[string]*parentTimes)
 	}
@@ -221,7 +262,6 @@ func (s *stubs) ensure(path string, dir bool) error {
 	} else {
 		s.parents[parent] = &parentTimes{before, after}
 	}
-	return nil
 }
 
 // remove takes all mounts off that could hold a stub, removes the stubs, and
@@ -234,7 +274,6 @@ func (s *stubs) remove() error {
 	for _, at := range slices.Backward(s.mounted) {
 		_ = unix.Unmount(at, unix.MNT_DETACH) // the command may have done it, or moved it away
 	}
-	_ = unix.Unmount("/proc", unix.MNT_DETACH)
 	now := make(map[string]unix.Timespec)
 	for parent := range s.parents {
 		if cur, err := mtime(parent); err == nil { // else gone, by the command's will
@@ -243,11 +282,7 @@ func (s *stubs) remove() error {
 	}
 	kept := make(map[string]bool)
 	for _, st := range slices.Backward(s.made) {
-		how := unix.Unlink
-		if st.dir {
-			how = unix.Rmdir
-		}
-		err := how(st.path)
+		err := st.remove()
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EISDIR):
@@ -258,7 +293,10 @@ func (s *stubs) remove() error {
 		}
 	}
 	for parent, t := range now {
-		if p := s.parents[parent]; t == p.after && !kept[parent] {
+		p := s.parents[parent]
+		// A folder that was borrowed is as empty as it was: with its old time.
+		borrowed := slices.Contains(s.made, stub{path: parent, empty: true})
+		if (t == p.after || borrowed) && !kept[parent] {
 			t = p.before
 		}
 		err := unix.UtimesNanoAt(unix.AT_FDCWD, parent, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}, 0)
@@ -267,6 +305,22 @@ func (s *stubs) remove() error {
 		}
 	}
 	return nil
+}
+
+func (st stub) remove() error {
+	switch {
+	case st.empty:
+		names, err := os.ReadDir(st.path)
+		for _, n := range names {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(st.path, n.Name())))
+		}
+		return err
+	case st.all:
+		return os.RemoveAll(st.path)
+	case st.dir:
+		return unix.Rmdir(st.path)
+	}
+	return unix.Unlink(st.path)
 }
 
 func mtime(path string) (unix.Timespec, error) {

@@ -20,7 +20,7 @@ import (
 // root of a user namespace (files of mode 0, folders that may not be entered)
 // is closed to the very user that owns it, outside of a namespace.
 type files interface {
-	read(ctx context.Context, dir string) (*tree.Reading, error)
+	read(ctx context.Context, dir string, previous *tree.Reading) (*tree.Reading, error)
 	open(dir, path string) (*os.File, error) // for reading
 	copy(ctx context.Context, from, to string, skip []string) error
 	remove(dir string) error
@@ -30,8 +30,8 @@ type files interface {
 // direct is for the machine's root.
 type direct struct{ ownerless bool }
 
-func (d direct) read(ctx context.Context, dir string) (*tree.Reading, error) {
-	return tree.Read(ctx, dir, tree.Options{Ownerless: d.ownerless})
+func (d direct) read(ctx context.Context, dir string, previous *tree.Reading) (*tree.Reading, error) {
+	return tree.Read(ctx, dir, tree.Options{Ownerless: d.ownerless, Sums: tree.SumLinked, Previous: previous})
 }
 
 func (direct) open(dir, path string) (*os.File, error) {
@@ -136,7 +136,7 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.errno }
 
-func (k *keeper) read(_ context.Context, dir string) (*tree.Reading, error) {
+func (k *keeper) read(_ context.Context, dir string, _ *tree.Reading) (*tree.Reading, error) {
 	f, err := k.ask(request{Op: "read", Dir: dir})
 	if err != nil {
 		return nil, err
@@ -172,12 +172,13 @@ func (k *keeper) close() error {
 func keeperMain() {
 	const conn = 3
 	unix.CloseOnExec(conn)
+	d := &keptReadings{direct{ownerless: true}, make(map[string]*tree.Reading)}
 	for {
 		var q request
 		if _, err := receive(conn, &q); err != nil {
 			unix.Exit(0)
 		}
-		f, err := q.do(direct{ownerless: true})
+		f, err := q.do(d)
 		a, fd := reply{File: f != nil}, -1
 		if err != nil {
 			a.Err = err.Error()
@@ -194,7 +195,13 @@ func keeperMain() {
 	}
 }
 
-func (q request) do(d direct) (*os.File, error) {
+// keptReadings remembers the last reading of each folder, for the next one.
+type keptReadings struct {
+	direct
+	last map[string]*tree.Reading
+}
+
+func (q request) do(d *keptReadings) (*os.File, error) {
 	ctx := context.Background()
 	switch q.Op {
 	case "open":
@@ -204,10 +211,11 @@ func (q request) do(d direct) (*os.File, error) {
 	case "remove":
 		return nil, d.remove(q.Dir)
 	case "read":
-		r, err := d.read(ctx, q.Dir)
+		r, err := d.read(ctx, q.Dir, d.last[q.Dir])
 		if err != nil {
 			return nil, err
 		}
+		d.last[q.Dir] = r
 		b, err := r.MarshalBinary()
 		if err != nil {
 			return nil, err

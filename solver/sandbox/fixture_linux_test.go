@@ -21,6 +21,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -46,6 +47,21 @@ func init() {
 		b, err := hex.DecodeString(os.Args[3])
 		exitOn(err)
 		exitOn(unix.Lsetxattr(os.Args[1], os.Args[2], b, 0))
+	})
+	reexec.Register("unsetx", func() { // unsetx PATH NAME
+		exitOn(unix.Lremovexattr(os.Args[1], os.Args[2]))
+	})
+	reexec.Register("settle", func() { // settle DIR: what has a time of today gets one that is always the same
+		exitOn(filepath.WalkDir(os.Args[1], func(p string, _ fs.DirEntry, err error) error {
+			var st unix.Stat_t
+			if err == nil || errors.Is(err, fs.ErrPermission) {
+				err = unix.Lstat(p, &st)
+			}
+			if now := time.Now().Unix(); err != nil || st.Mtim.Sec < now-24*3600 || st.Mtim.Sec > now {
+				return err
+			}
+			return unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1e9}}, unix.AT_SYMLINK_NOFOLLOW)
+		}))
 	})
 	reexec.Register("holes", func() { // holes PATH: 4 KiB of data, 1 MiB of nothing, 4 KiB of data
 		f, err := os.Create(os.Args[1])
@@ -158,14 +174,14 @@ func makeRoot(dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"manifest", "mksock", "setx", "holes", "deep", "odd", "chaos"} {
+	for _, name := range []string{"manifest", "mksock", "setx", "unsetx", "settle", "holes", "deep", "odd", "chaos"} {
 		if err := os.Symlink("t", filepath.Join(root, "bin", name)); err != nil {
 			return err
 		}
 	}
 	const files = `
 		cd "$1"; umask 022
-		echo hello >f; echo other >g; chmod 0755 g
+		echo hello >f; echo other >g; chmod 0755 g; echo xa >xa
 		mkdir -p d/s e tree/a/b; echo x >d/x; echo y >d/y; echo z >d/s/z
 		ln -s f l; ln -s d ld
 		echo linked >h1; ln h1 h2
@@ -175,7 +191,11 @@ func makeRoot(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	return nil
+	err = unix.Lsetxattr(filepath.Join(root, "w", "xa"), "user.k", []byte("ab"), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	return err
 }
 
 func copyExecutable(from, to string) error {
@@ -204,13 +224,75 @@ func modes(t *testing.T, f func(t *testing.T, s *overlay)) {
 		rooted bool
 	}{{"root", true}, {"user", false}} {
 		t.Run(m.name, func(t *testing.T) {
-			f(t, newOverlay(t, m.rooted, OverlayOptions{}))
+			f(t, newOverlay(t, m.rooted, Options{}))
 		})
 	}
 }
 
+// A testBox is a sandbox that a test runs in.
+type testBox struct {
+	name      string
+	owners    bool // files may have other owners
+	direct    bool // in place
+	ctimeOnly bool // no digests decide
+	view      func(t *testing.T) (v View, root string)
+}
+
+// sandboxes are all ways to run, as far as this machine has them.
+func sandboxes(t *testing.T, f func(t *testing.T, b testBox)) {
+	t.Helper()
+	modes(t, func(t *testing.T, s *overlay) {
+		name := "overlay in a user namespace"
+		if s.rooted {
+			name = "overlay"
+		}
+		f(t, testBox{name: name, owners: s.rooted, view: func(t *testing.T) (View, string) { return newView(t, s), s.Root }})
+	})
+	for _, compare := range []Compare{CompareCTime, CompareDigest} {
+		t.Run("inplace by "+string(compare), func(t *testing.T) {
+			if os.Geteuid() != 0 {
+				t.Skip("not root")
+			}
+			f(t, testBox{
+				name: "inplace by " + string(compare), owners: true, direct: true, ctimeOnly: compare == CompareCTime,
+				view: func(t *testing.T) (View, string) { return newPlace(t, compare) },
+			})
+		})
+	}
+}
+
+// newPlace returns the view of a copy of the test root.
+func newPlace(t testing.TB, compare Compare) (View, string) {
+	t.Helper()
+	from, _ := fixture(t)
+	root := t.TempDir()
+	if err := copyTree(context.Background(), from, root, nil); err != nil {
+		t.Fatal(err)
+	}
+	work := filepath.Join(root, "var/lib/clayer/work")
+	// A shell gives what runs in the background the /dev/null of its root.
+	err := errors.Join(os.MkdirAll(work, 0o755), os.Mkdir(filepath.Join(root, "dev"), 0o755),
+		unix.Mknod(filepath.Join(root, "dev/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewInPlace(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}, Compare: compare})
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.View(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	return v, root
+}
+
 // newOverlay makes a sandbox in the one mode, over the test root unless opt names another.
-func newOverlay(t testing.TB, rooted bool, opt OverlayOptions) *overlay {
+func newOverlay(t testing.TB, rooted bool, opt Options) *overlay {
 	t.Helper()
 	root, work := fixture(t)
 	if opt.Root == "" {
@@ -228,7 +310,7 @@ func newOverlay(t testing.TB, rooted bool, opt OverlayOptions) *overlay {
 	if err := opt.cleanHide(); err != nil {
 		t.Fatal(err)
 	}
-	s := &overlay{OverlayOptions: opt, rooted: rooted}
+	s := &overlay{Options: opt, rooted: rooted}
 	if err := s.probe(); err != nil {
 		t.Skipf("this machine does not allow it: %v", err)
 	}
@@ -271,6 +353,9 @@ func try(t testing.TB, v View, c Command) (changes, output string, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	c.Output = &out
+	if c.Timeout == 0 {
+		c.Timeout = time.Minute
+	}
 	ch, err := v.Run(context.Background(), c)
 	if err != nil {
 		return "", out.String(), err

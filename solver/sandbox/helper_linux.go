@@ -36,7 +36,11 @@ func helperMain() {
 		for {
 			var s signal
 			if control.Decode(&s) != nil {
-				unix.Exit(128 + int(syscall.SIGKILL))
+				if !j.InPlace {
+					unix.Exit(128 + int(syscall.SIGKILL))
+				}
+				h.hangUp()
+				return
 			}
 			h.terminate()
 		}
@@ -59,9 +63,14 @@ type helper struct {
 	staged   bool // the tmpfs for staged files is mounted
 	warnings []string
 
-	mu   sync.Mutex
-	pid  int  // of the command while it runs
-	term bool // asked to end before it ran
+	proc *os.File // /proc as it was before the helper went into its root; in place alone
+
+	secrets []*os.File
+
+	mu      sync.Mutex
+	pid     int  // of the command while it runs
+	session int  // of the command, also after it
+	term    bool // asked to end before it ran
 }
 
 func (h *helper) warn(format string, args ...any) {
@@ -75,6 +84,14 @@ func (h *helper) do(res *result) error {
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)
 	}
+	if h.InPlace {
+		return h.inPlace(res, stdin)
+	}
+	if h.Task == taskCheck {
+		if err := h.checkView(); err != nil {
+			return err
+		}
+	}
 	if err := h.mountRoot(); err != nil {
 		return err
 	}
@@ -83,6 +100,8 @@ func (h *helper) do(res *result) error {
 		return h.apply(context.Background())
 	case taskCapture:
 		return h.capture(context.Background())
+	case taskCopyUp:
+		return h.copyUp()
 	}
 	mounts, err := h.attachments()
 	if err != nil {
@@ -95,7 +114,7 @@ func (h *helper) do(res *result) error {
 	if err := h.enter(mounts); err != nil {
 		return err
 	}
-	if h.Task == taskProbe {
+	if h.Task == taskProbe || h.Task == taskCheck {
 		return h.leave()
 	}
 	res.Status = h.command(stdin, script)

@@ -13,17 +13,20 @@ const (
 	taskRun                     // run a command
 	taskApply                   // apply the snapshot on stdin
 	taskCapture                 // pack a path of the merged tree
+	taskCheck                   // taskProbe over memory alone
+	taskCopyUp                  // copy files up that are hard links
 )
 
 // A job is all that a helper is told. It goes through a pipe: what stands in
 // argv or environment of a process can be read by others.
 type job struct {
-	Task   task
-	Rooted bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
-	Root   string   // the lower folder
-	View   string   // the folder of the view
-	Hide   []string // absolute paths in the root that are shown as empty
-	Plain  []string // top-level folders that are not overlaid, see seed
+	Task    task
+	InPlace bool     // on Root itself, in no namespaces; View is then a folder for scratch
+	Rooted  bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Root    string   // the lower folder
+	View    string   // the folder of the view
+	Hide    []string // absolute paths in the root that are shown as empty
+	Plain   []string // top-level folders that are not overlaid, see seed
 
 	Argv   []string
 	Script []byte
@@ -31,7 +34,8 @@ type job struct {
 	Dir    string
 	Mounts []Mount
 
-	Path string // what taskCapture packs
+	Path  string   // what taskCapture packs
+	Names []string // what taskCopyUp copies up
 }
 
 // A signal asks the helper to end the command in good manners. The end of the

@@ -61,7 +61,7 @@ func (h *helper) capture(ctx context.Context) error {
 		Open: func(p string) (*os.File, error) { return tree.OpenAt(h.merged(), p, unix.O_RDONLY) },
 	}
 	if !h.Rooted {
-		whole.Stand = func(top string) bool { return h.stands(top) }
+		whole.Stand = h.stands
 	}
 	spool := os.NewFile(spoolFD, "spool")
 	_, err = snapshot.Pack(ctx, spool, whole.Changes(), snapshot.PackOptions{Level: 1})
@@ -92,11 +92,16 @@ func (h *helper) resolve(path string) (string, error) {
 	return strings.TrimPrefix(filepath.Join(dir, filepath.Base(path)), "/"), nil
 }
 
-// stands reports whether the top-level name was put into the upper folder as a
-// stand-in for the root's own.
-func (h *helper) stands(top string) bool {
-	_, err := os.Lstat(filepath.Join(h.Root, top))
-	return err == nil
+// stands reports whether the path was put into the upper folder as a stand-in
+// for the root's own: a top-level name, or a hard link and the folders above it.
+func (h *helper) stands(path string) bool {
+	lower, err := os.Lstat(filepath.Join(h.Root, path))
+	if err != nil || !strings.Contains(path, "/") {
+		return err == nil
+	}
+	upper, err := os.Lstat(filepath.Join(h.View, upperDir, path))
+	return err == nil && lower.Mode() == upper.Mode() && lower.ModTime().Equal(upper.ModTime()) &&
+		(lower.IsDir() || lower.Size() == upper.Size())
 }
 
 // hides returns a test for the paths below a root that are hidden, or nil.

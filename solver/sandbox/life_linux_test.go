@@ -191,7 +191,7 @@ func TestTimeout(t *testing.T) {
 // A process that runs a command in a view, to be killed.
 func init() {
 	reexec.Register("doomed", func() {
-		s, err := NewOverlay(OverlayOptions{Root: os.Args[1], Work: os.Args[2]})
+		s, err := NewOverlay(Options{Root: os.Args[1], Work: os.Args[2]})
 		exitOn(err)
 		v, err := s.View(context.Background())
 		exitOn(err)
@@ -223,7 +223,7 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 		awaitDeath(t, word)
 		// Its view is swept by the next sandbox that works there.
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if _, err := NewOverlay(OverlayOptions{Root: s.Root, Work: work}); err != nil {
+			if _, err := NewOverlay(Options{Root: s.Root, Work: work}); err != nil {
 				t.Fatal(err)
 			}
 			left, err := os.ReadDir(work)
@@ -490,7 +490,7 @@ func TestOver(t *testing.T) {
 	}
 	for _, rooted := range []bool{true, false} {
 		t.Run("rooted="+strconv.FormatBool(rooted), func(t *testing.T) {
-			v := newView(t, newOverlay(t, rooted, OverlayOptions{Root: root, Over: dest}))
+			v := newView(t, newOverlay(t, rooted, Options{Root: root, Over: dest}))
 			changes, out := sh(t, v, `cat f /opt/x d/x; echo more >>f; rm /opt/x`)
 			if out != "from dest\nxx\n" {
 				t.Errorf("output %q", out)
@@ -518,7 +518,7 @@ func TestMachineRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer os.RemoveAll(work)
-			v := newView(t, newOverlay(t, rooted, OverlayOptions{Root: "/", Work: work, Hide: []string{"/var/lib/clayer"}}))
+			v := newView(t, newOverlay(t, rooted, Options{Root: "/", Work: work, Hide: []string{"/var/lib/clayer"}}))
 			name := "/clayer-test-" + unique()
 			changes, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", "echo hello >" + name + "; test -c /dev/null; ls /proc/self >/dev/null; id -u"},
 				Env: []string{"PATH=/usr/bin:/bin"}})
@@ -536,8 +536,8 @@ func TestMachineRoot(t *testing.T) {
 }
 
 func TestUnavailable(t *testing.T) {
-	_, err := NewOverlay(OverlayOptions{Root: "/", Work: "/proc"})
-	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "--sandbox=inplace") {
+	_, err := NewOverlay(Options{Root: "/", Work: "/proc"})
+	if !errors.Is(err, ErrUnavailable) || Reason(err) == err.Error() {
 		t.Errorf("error %v", err)
 	}
 }
@@ -563,7 +563,7 @@ func BenchmarkRunTrue(b *testing.B) {
 	for _, root := range []string{"", "/"} {
 		for _, rooted := range []bool{true, false} {
 			b.Run(fmt.Sprintf("root=%s,rooted=%v", root, rooted), func(b *testing.B) {
-				v := newView(b, newOverlay(b, rooted, OverlayOptions{Root: root}))
+				v := newView(b, newOverlay(b, rooted, Options{Root: root}))
 				for b.Loop() {
 					if _, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv}); err != nil {
 						b.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,7 @@ func (h *helper) merged() string { return filepath.Join(h.View, rootDir) }
 // mountRoot mounts the merged tree. Nothing of it is seen outside of the
 // helper's mount namespace.
 func (h *helper) mountRoot() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := makePrivate(h.View); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if h.Rooted {
@@ -68,6 +69,39 @@ func (h *helper) mountRoot() error {
 	return nil
 }
 
+// makePrivate keeps what is mounted from now on in this mount namespace. In a
+// chroot the root is no mount of its own; then it is done from the root of the
+// namespace, and the way back is through the descriptor. below is any folder.
+func makePrivate(below string) error {
+	private := func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+	err := private()
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	// A root below the current folder does not stop "..".
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	if err := unix.Chroot(below); err != nil {
+		return err
+	}
+	for range 1000 {
+		if err := unix.Chdir(".."); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	err = private()
+	return errors.Join(err, unix.Fchdir(root), unix.Chroot("."))
+}
+
 // overlay mounts one overlay. The folders go in as descriptors: paths would
 // need an escape for each of ":,\\", and have to fit into a page together.
 func (h *helper) overlay(lower, upper, work, at string) error {
@@ -85,21 +119,33 @@ func (h *helper) overlay(lower, upper, work, at string) error {
 		opts = append(opts, o.key+"="+fdPath(fd))
 	}
 	if h.Rooted {
-		// Each of these would keep what a file is, or where it came from, in
-		// the upper folder as a reference to the lower one.
-		for _, o := range []string{"redirect_dir", "metacopy", "index"} {
-			if _, err := os.Stat("/sys/module/overlay/parameters/" + o); err == nil {
-				opts = append(opts, o+"=off")
+		// The first two would keep what a file is, or where it came from, in
+		// the upper folder as a reference to the lower one. With the third, a
+		// lower file of several names stays one file when it is written to.
+		for _, o := range []string{"redirect_dir=off", "metacopy=off", "index=on"} {
+			name, _, _ := strings.Cut(o, "=")
+			if _, err := os.Stat("/sys/module/overlay/parameters/" + name); err == nil {
+				opts = append(opts, o)
 			}
 		}
 	} else {
 		opts = append(opts, "userxattr") // implies the first two
 	}
-	if err := unix.Mount("overlay", at, "overlay", 0, strings.Join(opts, ",")); err != nil {
+	// With an index the kernel wants the upper folder for itself, and the mount
+	// of the helper before may take a moment to go.
+	var err error
+	for start := time.Now(); time.Since(start) < busyLimit; time.Sleep(time.Millisecond) {
+		if err = unix.Mount("overlay", at, "overlay", 0, strings.Join(opts, ",")); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("mount an overlay of %s: %w", lower, err)
 	}
 	return nil
 }
+
+const busyLimit = 5 * time.Second
 
 func bindReadOnly(from, at string) error {
 	if err := unix.Mount(from, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {

@@ -15,10 +15,15 @@ import (
 
 // overlay makes views of a root by overlayfs.
 type overlay struct {
-	OverlayOptions
-	rooted bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Options
+	rooted    bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	elsewhere bool // Work is not the one that was given
 
 	warned sync.Map // texts that were told
+
+	grouping    sync.Mutex // guards what follows
+	grouped     bool
+	lowerGroups []group
 }
 
 // NewOverlay returns a sandbox whose views are overlays: a command sees the
@@ -30,7 +35,7 @@ type overlay struct {
 //
 // Whether the machine allows it is found out by doing it, which takes some
 // milliseconds. If not, the error wraps ErrUnavailable and says why.
-func NewOverlay(opt OverlayOptions) (Sandbox, error) {
+func NewOverlay(opt Options) (Sandbox, error) {
 	for _, p := range []*string{&opt.Root, &opt.Work, &opt.Over} {
 		if *p == "" && p == &opt.Over {
 			continue
@@ -48,13 +53,12 @@ func NewOverlay(opt OverlayOptions) (Sandbox, error) {
 	if err := opt.cleanHide(); err != nil {
 		return nil, fmt.Errorf("overlay sandbox: %w", err)
 	}
-	var errs []error
+	why := &reason{}
 	for _, rooted := range []bool{true, false} {
 		if rooted && os.Geteuid() != 0 {
 			continue
 		}
-		s := &overlay{OverlayOptions: opt, rooted: rooted}
-		err := s.probe()
+		s, err := newOverlayAs(rooted, opt)
 		if err == nil {
 			return s, nil
 		}
@@ -63,13 +67,34 @@ func NewOverlay(opt OverlayOptions) (Sandbox, error) {
 		} else {
 			err = fmt.Errorf("in a user namespace: %w", err)
 		}
-		errs = append(errs, err)
+		why.errs = append(why.errs, err)
 	}
-	return nil, fmt.Errorf("overlay %w: %w; --sandbox=inplace needs none of this", ErrUnavailable, errors.Join(errs...))
+	return nil, fmt.Errorf("overlay %w: %w", ErrUnavailable, why)
+}
+
+// newOverlayAs probes one way, with views in Work, or, where that lies on a
+// file system that can't hold the upper folder of an overlay, in one that can.
+func newOverlayAs(rooted bool, opt Options) (*overlay, error) {
+	s := &overlay{Options: opt, rooted: rooted}
+	err := s.probe()
+	if !errors.Is(err, errUpper) {
+		return s, err
+	}
+	for _, dir := range uppers(opt.Work) {
+		elsewhere := opt
+		elsewhere.Work = dir
+		elsewhere.Hide = append(slices.Clone(opt.Hide), dir)
+		s := &overlay{Options: elsewhere, rooted: rooted, elsewhere: true}
+		if s.probe() == nil {
+			return s, nil
+		}
+		_ = os.Remove(dir)
+	}
+	return nil, fmt.Errorf("%w, and there is no other place with %d MiB free", err, minUpper>>20)
 }
 
 // cleanHide makes Hide a list of clean paths in the root.
-func (opt *OverlayOptions) cleanHide() error {
+func (opt *Options) cleanHide() error {
 	// A RUN that saw the uppers could change them below the kernel's feet.
 	given := append(slices.Clone(opt.Hide), opt.Work)
 	opt.Hide = nil
@@ -94,6 +119,13 @@ func (opt *OverlayOptions) cleanHide() error {
 func (s *overlay) Name() string   { return "overlay" }
 func (s *overlay) Isolates() bool { return true }
 
+func (s *overlay) How() string {
+	if s.rooted {
+		return "as root"
+	}
+	return "in a user namespace"
+}
+
 // probe makes a view, mounts all that a command would see, and takes it away.
 func (s *overlay) probe() (err error) {
 	ctx := context.Background()
@@ -109,21 +141,32 @@ func (s *overlay) probe() (err error) {
 	}
 	upper := v.upper()
 	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
-		return fmt.Errorf("set an xattr in %s: %w", s.Work, err)
+		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errUpper)
 	}
 	if err := unix.Removexattr(upper, mark); err != nil {
 		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
 	}
+	if !s.rooted {
+		if err := v.seed(); err != nil {
+			return err
+		}
+	}
 	if err := v.help(ctx, job{Task: taskProbe}, nil, nil, nil); err != nil {
 		var st unix.Statfs_t
 		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-			return fmt.Errorf("%w: %s lies on an overlay itself, as a container's root does; a volume or a tmpfs would do", err, s.Work)
+			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errUpper)
+		}
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s %w, perhaps: %w", s.Work, errUpper, err)
 		}
 		return err
 	}
 	s.sweep(v.files)
 	return nil
 }
+
+// errUpper says that a folder lies where no upper folder of an overlay can be.
+var errUpper = errors.New("can't hold the changes of an overlay")
 
 // warn tells what a view cannot show, once.
 func (s *overlay) warn(texts []string) {

@@ -17,8 +17,12 @@ type Sandbox interface {
 	Name() string
 
 	// Isolates reports whether what runs in a view leaves the root untouched.
-	// Only then may several views be in use at the same time.
+	// Only then may several views be in use at the same time; otherwise there
+	// is one, and it is Direct.
 	Isolates() bool
+
+	// How says in a few words how it works here: "as root", "compares ctime".
+	How() string
 
 	// View returns a new view of the root as it stands now.
 	View(ctx context.Context) (View, error)
@@ -32,9 +36,11 @@ type View interface {
 	Apply(ctx context.Context, blob io.Reader) error
 
 	// Run runs the command and returns what it changed since the last Apply
-	// or Run. The changes can be read until the next call of a method. The
+	// or Run. The changes can be read until the next call of a method; read
+	// again, they tell files that changed meanwhile as they are by then. The
 	// error is an *ExitError when the command ended with another status
-	// than 0; the view is then good for Close alone.
+	// than 0; the view is then good for Close alone. What a Direct view
+	// returns with it is what the command did to the root all the same.
 	Run(ctx context.Context, c Command) (snapshot.Changes, error)
 
 	// Capture returns the tree at the absolute path as it stands in the view,
@@ -49,6 +55,19 @@ type View interface {
 	Close() error
 }
 
+// A Direct view is the root itself: Apply and Clone are not for it.
+type Direct interface {
+	View
+
+	// Stale says that the root was changed by other hands than Run's.
+	Stale()
+
+	// Before tells what there was at the path, relative to the root, before
+	// the last Run: whether something existed, and of a folder its entry. It is
+	// good until the next Run.
+	Before(path string) (folder *snapshot.Entry, existed bool)
+}
+
 // A Command is one RUN.
 type Command struct {
 	Argv    []string
@@ -59,6 +78,12 @@ type Command struct {
 	Output  io.Writer        // stdout and stderr together, as they come
 	Timeout time.Duration    // 0 means none
 	Keep    *snapshot.Filter // which changes are reported; nil means the default exclusions
+
+	// Dirty lists paths, relative to the root, that are in the root as no step
+	// that stays has left them, for a Direct view: what a RUN that failed, or
+	// fell away, did there and could not be taken back. They are reported as
+	// they stand after the command.
+	Dirty []string
 }
 
 // Mount is something that a command sees at Target and that is no part of the root.

@@ -26,6 +26,9 @@ func (v *view) begin(ctx context.Context) error {
 		if err := v.seed(); err != nil {
 			return err
 		}
+		if err := v.seedGroups(ctx); err != nil {
+			return err
+		}
 	}
 	if err := likeLower(v.s.Root, upper); err != nil {
 		return err

@@ -19,19 +19,35 @@ import (
 // grace is what a command has between SIGTERM and SIGKILL.
 const grace = 2 * time.Second
 
-// help starts a helper for the job and waits for its end. stdin, out and spool
-// may be nil. The error is an *ExitError if the command failed, and that of ctx
-// if it was cancelled.
-//
-// The helper dies with this process: the control pipe ends then. (A parent
-// death signal would not do: it is tied to the thread that started the child.)
+// A help is a helper process to be started.
+type help struct {
+	attr  *syscall.SysProcAttr
+	stdin io.Reader // may be nil, as out and spool may
+	out   io.Writer
+	spool *os.File
+	warn  func(texts []string)
+}
+
+// help has a helper of the view do the job.
 func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
+	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
+	j.Hide, j.Plain = v.s.Hide, v.plain
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+	if !v.s.rooted {
+		inUserNamespace(attr)
+	}
+	return help{attr, stdin, out, spool, v.s.warn}.with(ctx, j)
+}
+
+// with starts a helper for the job and waits for its end. The error is an
+// *ExitError if the command failed, and that of ctx if it was cancelled.
+//
+// The helper ends with this process: the control pipe ends then. (A parent
+// death signal would not do: it is tied to the thread that started the child.)
+func (h help) with(ctx context.Context, j job) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
-	j.Hide, j.Plain = v.s.Hide, v.plain
-
 	controlRead, control, err := os.Pipe()
 	if err != nil {
 		return err
@@ -46,23 +62,20 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 	defer answerWrite.Close()
 
 	var crash tail // what a helper that dies says last
-	if out == nil {
-		out = &crash
+	if h.out == nil {
+		h.out = &crash
 	}
 	cmd := &exec.Cmd{
 		Path: reexec.Self(), Args: []string{helperName}, Env: []string{}, Dir: "/",
-		Stdin: stdin, Stdout: out, Stderr: out,
+		Stdin: h.stdin, Stdout: h.out, Stderr: h.out,
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
-		SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID},
+		SysProcAttr: h.attr,
 	}
-	if spool != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, spool)
-	}
-	if !v.s.rooted {
-		inUserNamespace(cmd.SysProcAttr)
+	if h.spool != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, h.spool)
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start a process in new namespaces: %w", err)
+		return fmt.Errorf("start a helper process: %w", err)
 	}
 	controlRead.Close()
 	answerWrite.Close()
@@ -88,11 +101,12 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 	case exit = <-done:
 	case <-ctx.Done():
 		stopped = true
-		exit = stop(cmd, toHelper, done, j.Task == taskRun)
+		ask := func() error { return toHelper.Encode(signal{}) }
+		exit = stop(cmd, done, j, ask, control.Close)
 	}
 	var res result
 	decodeErr := gob.NewDecoder(bytes.NewReader(<-answered)).Decode(&res)
-	v.s.warn(res.Warnings)
+	h.warn(res.Warnings)
 
 	var late *timeout
 	switch {
@@ -124,17 +138,34 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 	return exit // of what fed stdin
 }
 
-// stop ends a helper: a command is asked first.
-func stop(cmd *exec.Cmd, toHelper *gob.Encoder, done <-chan error, ask bool) error {
-	if ask && toHelper.Encode(signal{}) == nil {
-		t := time.NewTimer(grace)
+// stop ends a helper: a command is asked first. A helper in namespaces of its
+// own takes all in them with it; one in place has to end its descendants and to
+// clear up, which the end of the control pipe tells it to.
+func stop(cmd *exec.Cmd, done <-chan error, j job, ask, hangUp func() error) error {
+	wait := func(d time.Duration) (error, bool) {
+		t := time.NewTimer(d)
 		defer t.Stop()
 		select {
 		case err := <-done:
-			return err
+			return err, true
 		case <-t.C:
+			return nil, false
+		}
+	}
+	if j.Task == taskRun && ask() == nil {
+		if err, ended := wait(grace); ended {
+			return err
+		}
+	}
+	if j.InPlace {
+		_ = hangUp()
+		if err, ended := wait(clearUp); ended {
+			return err
 		}
 	}
 	_ = cmd.Process.Kill()
 	return <-done
 }
+
+// clearUp is what a helper in place has to end what will not end.
+const clearUp = 10 * time.Second

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,9 +24,11 @@ type view struct {
 	files files
 	plain []string // top-level folders that are not overlaid, see seed
 
-	at     *tree.Reading // of the upper folder as the last Apply or Run left it
-	spool  *os.File      // of the last Capture
-	broken error         // set once the upper folder is not what at says
+	at    *tree.Reading // of the upper folder as the last Apply or Run left it
+	spool *os.File      // of the last Capture
+
+	indexed map[string]bool // entries of the overlay's index that are dealt with
+	broken  error           // set once the upper folder is not what at says
 }
 
 func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
@@ -35,6 +36,11 @@ func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
 // view makes the folders of a view.
 func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 	// A name that sweep passes over, until the lock is held.
+	if s.elsewhere {
+		if err := os.MkdirAll(s.Work, 0o700); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := os.MkdirTemp(s.Work, "new-view-*")
 	if err != nil {
 		return nil, err
@@ -73,7 +79,7 @@ func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 
 // refresh makes the upper folder as it is now the start of the next change.
 func (v *view) refresh(ctx context.Context) error {
-	r, err := v.files.read(ctx, v.upper())
+	r, err := v.files.read(ctx, v.upper(), v.at)
 	if err == nil {
 		v.at = r
 	}
@@ -120,10 +126,8 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range c.Mounts {
-		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
-			return nil, fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
-		}
+	if err := checkMounts(c.Mounts); err != nil {
+		return nil, err
 	}
 	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
 		return nil, err
@@ -132,23 +136,22 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 
 	out := &tail{out: c.Output}
 	j := job{Task: taskRun, Argv: c.Argv, Script: c.Script, Env: c.Env, Dir: c.Dir, Mounts: c.Mounts}
-	var limit context.CancelFunc = func() {}
-	run := ctx
-	if c.Timeout > 0 {
-		run, limit = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})
-	}
+	run, limit := withTimeout(ctx, c.Timeout)
 	err = v.help(run, j, nil, out, nil)
 	limit()
 	if err != nil {
 		return nil, ended(err, out)
 	}
-	after, err := v.files.read(ctx, v.upper())
+	if err := v.completeGroups(ctx); err != nil {
+		return nil, err
+	}
+	after, err := v.files.read(ctx, v.upper(), v.at)
 	if err != nil {
 		return nil, err
 	}
 	u := tree.Upper{
 		Before: v.at, After: after, Lower: v.s.Root, Ownerless: !v.s.rooted,
-		Open: v.open, Keep: matcher, Hide: hides(v.hidden(c.Mounts)),
+		Open: v.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), v.s.Hide...)),
 	}
 	if !v.s.rooted {
 		u.Merged = v.merges
@@ -163,13 +166,30 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 
 func (v *view) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
 
-// hidden lists what is no part of a change: clayer's own, and what the mounts cover.
-func (v *view) hidden(mounts []Mount) []string {
-	l := slices.Clone(v.s.Hide)
+func checkMounts(mounts []Mount) error {
+	for _, m := range mounts {
+		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
+			return fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
+		}
+	}
+	return nil
+}
+
+// targets lists what mounts cover, which is no part of a change.
+func targets(mounts []Mount) []string {
+	var l []string
 	for _, m := range mounts {
 		l = append(l, m.Target)
 	}
 	return l
+}
+
+// withTimeout bounds a command; 0 means not.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, &timeout{d})
 }
 
 // timeout is the cause of a context that ended because of Command.Timeout.
@@ -255,6 +275,9 @@ func (v *view) Close() error {
 	}
 	if v.lock != nil {
 		v.lock.Close()
+	}
+	if v.s.elsewhere {
+		_ = os.Remove(v.s.Work) // the last one
 	}
 	v.dir, v.at = "", nil
 	if err != nil {

@@ -98,8 +98,8 @@ func (l *lowerDir) open(name string) (*os.File, error) {
 }
 
 // stat returns nil where nothing is.
-func (l *lowerDir) stat(name string, ownerless bool) (*node, error) {
-	n, err := stat(l.fd, name, ownerless)
+func (l *lowerDir) stat(name string, ownerless bool) (*seen, error) {
+	n, err := statAt(l.fd, name, ownerless)
 	if err == unix.ENOENT {
 		return nil, nil
 	}
@@ -107,6 +107,16 @@ func (l *lowerDir) stat(name string, ownerless bool) (*node, error) {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
 	return &n, nil
+}
+
+// list returns the names in the folder.
+func (l *lowerDir) list() ([]string, error) {
+	fd, err := unix.Openat(l.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: ".", Err: err}
+	}
+	defer unix.Close(fd)
+	return list(fd)
 }
 
 func (l *lowerDir) close() {

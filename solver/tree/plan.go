@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,8 +15,12 @@ type extent = snapshot.Extent
 
 // plan lists the entries of a stream before they are made.
 type plan struct {
-	steps []step
-	above []step // new folders around the current path that Keep leaves out
+	keep   Keep // nil means everything
+	steps  []step
+	above  []step            // new folders around the current path that Keep leaves out
+	groups map[uint64]bool   // inodes of link groups with a change
+	was    map[uint64]uint64 // what inode the first unchanged member of a group had before
+	known  int               // how many of them there were when this pass began
 }
 
 type step struct {
@@ -29,32 +34,61 @@ type how uint8
 const (
 	whole   how = iota // the entry as it is
 	implied            // a folder that is needed above a kept path
-	opaque             // the Opaque behind a Dir
 	gone               // a Delete
 )
 
-func (l *plan) reset() { l.steps, l.above = nil, nil }
+func newPlan(keep Keep) plan {
+	return plan{keep: keep, groups: make(map[uint64]bool), was: make(map[uint64]uint64)}
+}
 
-func (l *plan) put(k Keep, s step) {
-	if k != nil && k.Skip(s.path) {
+// again reports whether the comparison has to be made once more, and forgets
+// what it gave: a member of a group that comes before the changed one in order
+// was passed over.
+func (l *plan) again() bool {
+	if len(l.groups) == l.known {
+		return false
+	}
+	l.known, l.steps, l.above = len(l.groups), nil, nil
+	return true
+}
+
+func (l *plan) put(s step) {
+	if l.keep != nil && l.keep.Skip(s.path) {
 		return
 	}
 	l.steps = append(append(l.steps, l.above...), s)
 	l.above = l.above[:0]
 }
 
-func (l *plan) add(k Keep, path string, node int32) { l.put(k, step{path, node, whole}) }
+func (l *plan) add(path string, node int32) { l.put(step{path, node, whole}) }
 
-func (l *plan) opaque(k Keep, path string, node int32) { l.put(k, step{path, node, opaque}) }
+func (l *plan) remove(path string) { l.put(step{path, -1, gone}) }
 
-func (l *plan) remove(k Keep, path string) { l.put(k, step{path, -1, gone}) }
+// file adds what is no folder, if it changed or its group did. base is what it
+// was before. Unchanged files that were apart, and now are one, are a change.
+func (l *plan) file(path string, i int32, n *node, base *node, same bool) {
+	if same && n.linked() {
+		if was, ok := l.was[n.Ino]; ok && was != base.Ino {
+			l.groups[n.Ino] = true
+		} else {
+			l.was[n.Ino] = base.Ino
+		}
+	}
+	if same && !(n.linked() && l.groups[n.Ino]) || l.keep != nil && l.keep.Skip(path) {
+		return
+	}
+	if n.linked() {
+		l.groups[n.Ino] = true
+	}
+	l.add(path, i)
+}
 
 // enter adds a folder that was not there before. If Keep leaves it out, it is
 // added as an implied one as soon as something below it is kept. The function
 // that it returns leaves the folder.
-func (l *plan) enter(k Keep, path string, node int32) func() {
-	if k == nil || !k.Skip(path) {
-		l.add(nil, path, node)
+func (l *plan) enter(path string, node int32) func() {
+	if l.keep == nil || !l.keep.Skip(path) {
+		l.add(path, node)
 		return func() {}
 	}
 	l.above = append(l.above, step{path, node, implied})
@@ -66,13 +100,16 @@ func (l *plan) enter(k Keep, path string, node int32) func() {
 	}
 }
 
-// stream makes the entries. open opens a file of the tree that r was read from.
-func (l *plan) stream(r *Reading, open func(string) (*os.File, error)) snapshot.Changes {
+// A filler completes the entry of a file that was read as n: its content.
+type filler func(n *node, path string, e *snapshot.Entry) error
+
+// stream makes the entries.
+func (l *plan) stream(r *Reading, fill filler) snapshot.Changes {
 	steps := l.steps
 	return func(yield func(*snapshot.Entry, error) bool) {
 		first := make(map[uint64]string) // the File of each group of hard links
 		for _, s := range steps {
-			e, err := makeEntry(r, s, first, open)
+			e, err := makeEntry(r, s, first, fill)
 			if !yield(e, err) || err != nil {
 				return
 			}
@@ -80,17 +117,14 @@ func (l *plan) stream(r *Reading, open func(string) (*os.File, error)) snapshot.
 	}
 }
 
-func makeEntry(r *Reading, s step, first map[uint64]string, open func(string) (*os.File, error)) (*snapshot.Entry, error) {
+func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snapshot.Entry, error) {
 	if s.how == gone {
 		return &snapshot.Entry{Path: s.path, Kind: snapshot.Delete}, nil
 	}
-	n := &r.nodes[s.node]
-	if s.how == opaque {
-		return &snapshot.Entry{Path: s.path, Kind: snapshot.Opaque}, nil
-	}
+	n := r.seen(s.node)
 	e := &snapshot.Entry{
-		Path: s.path, Mode: n.Mode & 0o7777, UID: int(n.UID), GID: int(n.GID),
-		ModTime: n.MTime.time(), Xattrs: maps.Clone(n.Xattrs), Implied: s.how == implied,
+		Path: s.path, Mode: uint32(n.Mode) & 0o7777, UID: int(n.UID), GID: int(n.GID),
+		ModTime: n.mtime().time(), Xattrs: maps.Clone(n.Xattrs), Implied: s.how == implied,
 	}
 	switch n.kind() {
 	case unix.S_IFDIR:
@@ -102,7 +136,7 @@ func makeEntry(r *Reading, s step, first map[uint64]string, open func(string) (*
 		if n.kind() == unix.S_IFBLK {
 			e.Kind = snapshot.Block
 		}
-		e.Major, e.Minor = major(n.Rdev), minor(n.Rdev)
+		e.Major, e.Minor = major(uint64(n.Size)), minor(uint64(n.Size))
 	case unix.S_IFIFO:
 		e.Kind = snapshot.Fifo
 	case unix.S_IFREG:
@@ -114,16 +148,8 @@ func makeEntry(r *Reading, s step, first map[uint64]string, open func(string) (*
 			}
 			first[n.Ino] = s.path
 		}
-		e.Open = func() (io.ReadCloser, error) { return openAs(n, s.path, open) }
-		if n.Blocks*512 < n.Size {
-			f, err := openAs(n, s.path, open)
-			if err != nil {
-				return nil, err
-			}
-			defer f.Close()
-			if e.Data, err = extents(f, n.Size); err != nil {
-				return nil, fmt.Errorf("find the holes of %q: %w", s.path, err)
-			}
+		if err := fill(&n.node, s.path, e); err != nil {
+			return nil, err
 		}
 	default:
 		return nil, fmt.Errorf("%q: unknown type of file, mode %o", s.path, n.Mode)
@@ -131,19 +157,46 @@ func makeEntry(r *Reading, s step, first map[uint64]string, open func(string) (*
 	return e, nil
 }
 
-// openAs opens a file, and makes sure that it is still what was read.
-func openAs(n *node, path string, open func(string) (*os.File, error)) (*os.File, error) {
-	f, err := open(path)
-	if err != nil {
-		return nil, err
+// fillFrom is for a tree that nobody else changes: a file that is not what was
+// read is an error that wraps ErrBusy.
+func fillFrom(open func(path string) (*os.File, error)) filler {
+	return func(n *node, path string, e *snapshot.Entry) error {
+		as := func() (*os.File, error) {
+			f, err := open(path)
+			if err != nil {
+				return nil, err
+			}
+			st, err := f.Stat()
+			if err == nil && (!st.Mode().IsRegular() || st.Size() != n.Size) {
+				err = fmt.Errorf("%q %w: %d bytes, now %d", path, ErrBusy, n.Size, st.Size())
+			}
+			if err != nil {
+				f.Close()
+				return nil, err
+			}
+			return f, nil
+		}
+		e.Open = func() (io.ReadCloser, error) { return as() }
+		if !n.is(sparse) {
+			return nil
+		}
+		f, err := as()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return holes(f, path, e)
 	}
-	st, err := f.Stat()
-	if err == nil && (!st.Mode().IsRegular() || st.Size() != n.Size) {
-		err = fmt.Errorf("%q changed while it was captured: %d bytes, now %d", path, n.Size, st.Size())
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
+
+// holes notes where a file has none.
+func holes(f *os.File, path string, e *snapshot.Entry) (err error) {
+	if e.Data, err = extents(f, e.Size); err != nil {
+		return fmt.Errorf("find the holes of %q: %w", path, err)
+	}
+	return nil
+}
+
+// ErrBusy says that a file changed while it was captured. A stream of a root
+// can be read once more: it then tells files as they stand by then.
+var ErrBusy = errors.New("changed while it was captured")

@@ -5,51 +5,95 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
+	"runtime"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// Read reads the tree at dir. Links are never followed, and every name is
-// looked up in its open folder, so that paths may be of any length and a tree
-// that changes underway cannot lead the walk outside. What vanishes underway
-// is left out. The error wraps fs.ErrNotExist if dir or opt.Below is missing.
+// Read reads the tree at dir, by several goroutines. Links are never followed,
+// and every name is looked up in its open folder, so that paths may be of any
+// length and a tree that changes underway cannot lead the walk outside. What
+// vanishes underway is left out. The error wraps fs.ErrNotExist if dir or
+// opt.Below is missing.
 func Read(ctx context.Context, dir string, opt Options) (*Reading, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "read tree", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
-	w := walker{ctx: ctx, opt: opt}
+	w := walker{
+		ctx: ctx, opt: opt, reading: &Reading{rare: make(map[int32]rare)},
+		others: make(chan struct{}, runtime.GOMAXPROCS(0)-1),
+	}
 	if opt.Below != "" {
 		w.below = strings.Split(opt.Below, "/")
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if opt.Sums != SumNone {
+		w.reading.sums = make(map[int32]sum)
+		w.byInode = make(map[uint64]sum)
+	}
+	root, err := w.stat(fd, "", nil, -1)
+	if err != nil {
 		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	w.nodes = append(w.nodes, fromStat(&st, opt.Ownerless))
-	if err := w.folder(fd, "", 0); err != nil {
-		return nil, fmt.Errorf("read tree %s: %w", dir, err)
+	w.reading.add([]node{root.node})
+	previous := int32(-1)
+	if opt.Previous != nil {
+		previous = 0
 	}
-	w.nodes[0].End = int32(len(w.nodes))
-	return &Reading{nodes: w.nodes}, nil
+	w.folder(fd, "", 0, 0, previous)
+	w.running.Wait()
+	if w.err != nil {
+		return nil, fmt.Errorf("read tree %s: %w", dir, w.err)
+	}
+	return w.reading, nil
 }
 
+// walker is one Read. A goroutine that comes to a folder hands it to another
+// one if fewer than GOMAXPROCS are at work, and else enters it itself: so at
+// most one folder for each level of each goroutine is open.
 type walker struct {
-	ctx   context.Context
-	opt   Options
-	below []string
-	nodes []node
+	ctx      context.Context
+	opt      Options
+	below    []string
+	mountID  uint64 // of the tree's own folder; 0 where the kernel tells none
+	dev      uint64
+	others   chan struct{}
+	running  sync.WaitGroup
+	mu       sync.Mutex // guards what follows
+	reading  *Reading
+	byInode  map[uint64]sum // contents that were read, of files with several names
+	err      error          // the first
+	finished bool
 }
 
-// folder appends what the open folder holds.
-func (w *walker) folder(fd int, at string, depth int) error {
+func (w *walker) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.finished = true
+}
+
+func (w *walker) stopped() bool {
 	if err := w.ctx.Err(); err != nil {
-		return err
+		w.fail(err)
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.finished
+}
+
+// folder reads what the open folder holds: it is node i, and was node previous
+// of the earlier reading (-1: it was not there).
+func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
+	if w.stopped() {
+		return
 	}
 	var names []string
 	if depth < len(w.below) {
@@ -57,45 +101,110 @@ func (w *walker) folder(fd int, at string, depth int) error {
 	} else {
 		var err error
 		if names, err = list(fd); err != nil {
-			return &os.PathError{Op: "read folder", Path: at, Err: err}
+			w.fail(&os.PathError{Op: "read folder", Path: at, Err: err})
+			return
 		}
 	}
+	b := batch{nodes: make([]node, 0, len(names))}
 	for _, name := range names {
-		p := path.Join(at, name)
-		if w.opt.Prune != nil && w.opt.Prune(p) {
-			continue
-		}
-		n, err := stat(fd, name, w.opt.Ownerless)
+		old := w.opt.Previous.child(previous, name)
+		s, err := w.stat(fd, name, &b, old)
 		if errors.Is(err, unix.ENOENT) && depth >= len(w.below) {
 			continue
 		}
 		if err != nil {
-			return &os.PathError{Op: "stat", Path: p, Err: err}
+			w.fail(&os.PathError{Op: "stat", Path: join(at, name), Err: err})
+			return
 		}
-		i := len(w.nodes)
-		w.nodes = append(w.nodes, n)
-		if n.isDir() {
-			if err := w.descend(fd, name, p, depth); err != nil {
-				return err
+		if s.isDir() {
+			if w.opt.Prune != nil && w.opt.Prune(join(at, name)) {
+				continue
 			}
 		} else if depth+1 < len(w.below) {
-			return &os.PathError{Op: "read folder", Path: p, Err: unix.ENOTDIR}
+			w.fail(&os.PathError{Op: "read folder", Path: join(at, name), Err: unix.ENOTDIR})
+			return
 		}
-		w.nodes[i].End = int32(len(w.nodes))
+		b.add(s)
 	}
-	return nil
+	first := w.store(i, &b)
+	for k := range b.nodes {
+		n := &b.nodes[k]
+		if n.isDir() && !n.is(mount) {
+			w.descend(fd, n.Name, join(at, n.Name), depth, first+int32(k), w.opt.Previous.child(previous, n.Name))
+		}
+	}
 }
 
-func (w *walker) descend(fd int, name, p string, depth int) error {
+// batch is what is found in one folder.
+type batch struct {
+	nodes []node
+	rare  map[int]rare
+	sums  map[int]sum
+	sum   *sum // of the name that is looked at
+	stx   unix.Statx_t
+}
+
+func (b *batch) add(s seen) {
+	k := len(b.nodes)
+	if s.Target != "" || s.Xattrs != nil {
+		s.Flags |= hasRare
+		if b.rare == nil {
+			b.rare = make(map[int]rare)
+		}
+		b.rare[k] = s.rare
+	}
+	if b.sum != nil {
+		if b.sums == nil {
+			b.sums = make(map[int]sum)
+		}
+		b.sums[k] = *b.sum
+	}
+	b.nodes = append(b.nodes, s.node)
+}
+
+// store puts a folder's nodes into the reading and returns the index of the first.
+func (w *walker) store(folder int32, b *batch) int32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := w.reading.add(b.nodes)
+	n := w.reading.at(folder)
+	n.Kids, n.Count = first, int32(len(b.nodes))
+	for k, x := range b.rare {
+		w.reading.rare[first+int32(k)] = x
+	}
+	for k, x := range b.sums {
+		w.reading.sums[first+int32(k)] = x
+	}
+	return first
+}
+
+func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
 	child, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return
+	case errors.Is(err, unix.EACCES) && w.opt.Live:
+		w.mu.Lock()
+		w.reading.at(i).Flags |= closed
+		w.mu.Unlock()
+		return
+	case err != nil:
+		w.fail(&os.PathError{Op: "open folder", Path: p, Err: err})
+		return
 	}
-	if err != nil {
-		return &os.PathError{Op: "open folder", Path: p, Err: err}
+	enter := func() {
+		defer unix.Close(child)
+		w.folder(child, p, depth+1, i, previous)
 	}
-	defer unix.Close(child)
-	return w.folder(child, p, depth+1)
+	select {
+	case w.others <- struct{}{}:
+		w.running.Go(func() {
+			enter()
+			<-w.others
+		})
+	default:
+		enter()
+	}
 }
 
 // list returns the names in the open folder in byte order.
@@ -120,41 +229,107 @@ func list(fd int) ([]string, error) {
 	}
 }
 
-// stat reads one name of the open folder.
-func stat(fd int, name string, ownerless bool) (node, error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return node{}, err
+// stat reads one name of the open folder, or with "" the folder itself. old is
+// its node in the earlier reading.
+func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
+	var stx *unix.Statx_t
+	if b != nil {
+		stx = &b.stx
+	} else {
+		stx = new(unix.Statx_t)
 	}
-	n := fromStat(&st, ownerless)
-	n.Name = name
-	if n.kind() == unix.S_IFCHR && n.Rdev == 0 {
-		n.Whiteout = true
-		return n, nil
+	s, err := statx(fd, name, w.opt.Ownerless, stx)
+	if err != nil {
+		return s, err
 	}
-	if n.kind() == unix.S_IFLNK {
-		var err error
-		if n.Target, err = readlink(fd, name, st.Size); err != nil {
-			return node{}, err
+	dev := unix.Mkdev(stx.Dev_major, stx.Dev_minor)
+	var mountID uint64
+	if stx.Mask&unix.STATX_MNT_ID != 0 {
+		mountID = stx.Mnt_id
+	}
+	if name == "" {
+		w.mountID, w.dev = mountID, dev
+		return s, nil
+	}
+	if w.opt.Live && (w.mountID != 0 && mountID != 0 && mountID != w.mountID ||
+		// The files of an overlay may be of other devices than its folders.
+		w.mountID == 0 && s.isDir() && dev != w.dev) {
+		s.Flags |= mount
+		return s, nil
+	}
+	b.sum = nil
+	if old >= 0 {
+		if o := w.opt.Previous.at(old); o.same(&s.node) {
+			s.Flags |= o.Flags & (whiteout | opaque | copiedUp)
+			if o.is(hasRare) {
+				s.rare = w.opt.Previous.rare[old]
+			}
+			if x, ok := w.opt.Previous.sumOf(old); ok {
+				b.sum = &x
+			} else {
+				err = w.sum(fd, &s.node, b, false)
+			}
+			return s, err
 		}
 	}
-	if err := n.readXattrs(fd, name); err != nil {
-		return node{}, err
+	if err := s.complete(fd); err != nil {
+		return s, err
 	}
-	return n, nil
+	_, had := w.opt.Previous.sumOf(old)
+	return s, w.sum(fd, &s.node, b, had)
 }
 
-func fromStat(st *unix.Stat_t, ownerless bool) node {
-	n := node{
-		Mode: st.Mode, UID: st.Uid, GID: st.Gid, Nlink: uint32(st.Nlink),
-		Ino: st.Ino, Rdev: uint64(st.Rdev), Size: st.Size, Blocks: st.Blocks,
-		MTime: stamp{int64(st.Mtim.Sec), int32(st.Mtim.Nsec)},
-		CTime: stamp{int64(st.Ctim.Sec), int32(st.Ctim.Nsec)},
+// statAt reads one name of the open folder.
+func statAt(fd int, name string, ownerless bool) (seen, error) {
+	s, err := statx(fd, name, ownerless, new(unix.Statx_t))
+	if err == nil {
+		err = s.complete(fd)
+	}
+	return s, err
+}
+
+// statx leaves in st what the node has no place for.
+func statx(fd int, name string, ownerless bool, st *unix.Statx_t) (seen, error) {
+	how := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if name == "" {
+		how |= unix.AT_EMPTY_PATH
+	}
+	if err := unix.Statx(fd, name, how, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, st); err != nil {
+		return seen{}, err
+	}
+	s := seen{node: node{
+		Name: name, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Nlink: st.Nlink,
+		Ino: st.Ino, Size: int64(st.Size),
+		MSec: st.Mtime.Sec, MNsec: int32(st.Mtime.Nsec),
+		CSec: st.Ctime.Sec, CNsec: int32(st.Ctime.Nsec),
+	}}
+	switch s.kind() {
+	case unix.S_IFREG:
+		if int64(st.Blocks)*512 < s.Size {
+			s.Flags |= sparse
+		}
+	case unix.S_IFCHR, unix.S_IFBLK:
+		s.Size = int64(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
 	}
 	if ownerless {
-		n.UID, n.GID = 0, 0
+		s.UID, s.GID = 0, 0
 	}
-	return n
+	return s, nil
+}
+
+// complete reads what stat does not tell.
+func (s *seen) complete(fd int) error {
+	if s.kind() == unix.S_IFCHR && s.Size == 0 {
+		s.Flags |= whiteout
+		return nil
+	}
+	if s.kind() == unix.S_IFLNK {
+		var err error
+		if s.Target, err = readlink(fd, s.Name, s.Size); err != nil {
+			return err
+		}
+	}
+	return s.readXattrs(fd)
 }
 
 // readlink does not trust the size that lstat gave: it is 0 in some file systems.
@@ -168,83 +343,5 @@ func readlink(fd int, name string, size int64) (string, error) {
 		if n < room {
 			return string(b[:n]), nil
 		}
-	}
-}
-
-// readXattrs reads the attributes that snapshots keep, and the marks of overlayfs.
-//
-// There is no listxattrat before Linux 6.13. A path through the descriptor in
-// /proc does the same without opening the file, which may be a pipe, a device,
-// or unreadable.
-func (n *node) readXattrs(fd int, name string) error {
-	p := "/proc/self/fd/" + strconv.Itoa(fd) + "/" + name
-	size, err := unix.Llistxattr(p, nil)
-	if noXattrs(err) || err == nil && size == 0 {
-		return nil // as it is for nearly all
-	}
-	names, err := grow(make([]byte, size+256), func(b []byte) (int, error) { return unix.Llistxattr(p, b) })
-	if err != nil {
-		return fmt.Errorf("list xattrs: %w", err)
-	}
-	for _, a := range strings.Split(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		mark, isMark := overlayMark(a)
-		if !isMark && !keptXattr(a) {
-			continue
-		}
-		v, err := grow(make([]byte, 256), func(b []byte) (int, error) { return unix.Lgetxattr(p, a, b) })
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read xattr %s: %w", a, err)
-		}
-		switch {
-		case mark == "opaque":
-			n.Opaque = n.isDir() && string(v) == "y"
-		case mark == "whiteout":
-			n.Whiteout = n.kind() == unix.S_IFREG && n.Size == 0
-		case isMark:
-		default:
-			if n.Xattrs == nil {
-				n.Xattrs = make(map[string]string)
-			}
-			n.Xattrs[a] = string(v)
-		}
-	}
-	return nil
-}
-
-// noXattrs reports whether the error means that there are none. ENOENT is a
-// file that vanished between two calls; its next reading will not have it.
-func noXattrs(err error) bool {
-	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOENT)
-}
-
-// overlayMark cuts the overlay prefix off: trusted. in the initial user
-// namespace, user. with the mount option userxattr.
-func overlayMark(name string) (string, bool) {
-	if m, ok := strings.CutPrefix(name, "trusted.overlay."); ok {
-		return m, true
-	}
-	return strings.CutPrefix(name, "user.overlay.")
-}
-
-func keptXattr(name string) bool {
-	return strings.HasPrefix(name, "user.") || name == "security.capability" ||
-		name == "system.posix_acl_access" || name == "system.posix_acl_default"
-}
-
-// grow calls f with a larger buffer until the answer fits.
-func grow(b []byte, f func([]byte) (int, error)) ([]byte, error) {
-	for {
-		n, err := f(b)
-		if errors.Is(err, unix.ERANGE) && len(b) < 1<<20 {
-			b = make([]byte, 4*len(b))
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return b[:n], nil
 	}
 }

@@ -1,23 +1,28 @@
 // Package tree reads the metadata of a tree, and tells what happened between
-// two readings of an overlay's upper folder as a stream of entries.
+// two readings, of a root or of an overlay's upper folder, as a stream of
+// entries.
 //
-// It writes to no tree, but for the probe file of Barrier.
+// It writes to no tree, but for the probe file of Barrier and Probe.
 package tree
 
 import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // Options say what a reading covers.
 type Options struct {
-	// Prune, if set, is asked for every path; where it says true the path
-	// and all below it is left out of the reading.
+	// Prune, if set, is asked for every folder; where it says true the folder
+	// and all below it is left out of the reading. It is called by several
+	// goroutines at a time.
 	Prune func(path string) bool
 
 	// Below restricts the reading to one path, slash-separated and relative
@@ -28,18 +33,65 @@ type Options struct {
 	// maps a single id: whoever runs there is root and can give nothing to
 	// anyone else, and every other owner reads as 65534, which says nothing.
 	Ownerless bool
+
+	// Live is for a root that is in use: other mounts are told as such and
+	// not entered, and folders that may not be read are passed over.
+	Live bool
+
+	// Sums says of which files the content is read, too.
+	Sums Sums
+
+	// Previous is an earlier reading of the same tree. What has the same
+	// ctime and inode as it had there is taken from it, without a look at
+	// xattrs or content: not to be set where ctime can't be trusted.
+	Previous *Reading
 }
 
-// A Reading is the metadata of a tree at one time, held in memory: about 150
+// Sums says of which files a reading holds a digest of the content.
+type Sums uint8
+
+// The choices of Options.Sums.
+const (
+	SumNone   Sums = iota
+	SumLinked      // of those with several names: a name that comes or goes changes the ctime of the others
+	SumAll
+)
+
+// A Reading is the metadata of a tree at one time, held in memory: about 100
 // bytes an entry. It is never changed after it was made.
 type Reading struct {
-	// nodes in the order of the walk: a folder before what it holds, names
-	// of one folder in byte order. The first is the tree's own folder.
-	nodes []node
+	// Nodes by index, in blocks, so that growing copies nothing. Index 0 is the
+	// tree's own folder; the children of a folder follow each other in byte
+	// order of their names.
+	blocks [][]node
+	n      int32
+	rare   map[int32]rare
+	sums   map[int32]sum
 }
 
-// stamp is a time as the kernel gives it. time.Time would be three times as
-// large, and nanoseconds in an int64 end in 2262, where mtimes need not.
+const (
+	blockBits = 12
+	blockSize = 1 << blockBits
+)
+
+func (r *Reading) at(i int32) *node { return &r.blocks[i>>blockBits][i&(blockSize-1)] }
+
+// add appends the nodes and returns the index of the first.
+func (r *Reading) add(nodes []node) int32 {
+	first := r.n
+	for len(nodes) > 0 {
+		if int(r.n>>blockBits) == len(r.blocks) {
+			r.blocks = append(r.blocks, make([]node, blockSize))
+		}
+		c := copy(r.blocks[r.n>>blockBits][r.n&(blockSize-1):], nodes)
+		r.n += int32(c)
+		nodes = nodes[c:]
+	}
+	return first
+}
+
+// stamp is a time as the kernel gives it. Nanoseconds in an int64 end in 2262,
+// where mtimes need not.
 type stamp struct {
 	Sec  int64
 	Nsec int32
@@ -51,33 +103,90 @@ func (s stamp) before(t stamp) bool {
 	return s.Sec < t.Sec || s.Sec == t.Sec && s.Nsec < t.Nsec
 }
 
-// node is one entry of a reading. Its fields are exported for gob.
+// node is one entry of a reading: 80 bytes. Its fields are exported for gob.
 type node struct {
-	Name     string
-	End      int32  // the index behind the last node below this one
-	Mode     uint32 // st_mode, type bits included
-	UID, GID uint32
-	Nlink    uint32
-	Ino      uint64
-	Rdev     uint64
-	Size     int64
-	Blocks   int64 // of 512 bytes
-	MTime    stamp
-	CTime    stamp
-	Target   string            // of a symlink
-	Xattrs   map[string]string // those that snapshots keep; nil if none
-	Whiteout bool              // an overlay's mark: the name is gone
-	Opaque   bool              // an overlay's mark: the lower folder of that name is hidden
+	Name         string
+	Ino          uint64
+	Size         int64 // of a device: its number
+	MSec, CSec   int64 // mtime and ctime, split so that no byte is lost to alignment
+	MNsec, CNsec int32
+	UID, GID     uint32
+	Nlink        uint32
+	Kids, Count  int32  // of a folder: the index of its first child, and how many there are
+	Mode         uint16 // st_mode, type bits included
+	Flags        flags
 }
 
-func (n *node) kind() uint32  { return n.Mode & unix.S_IFMT }
-func (n *node) isDir() bool   { return n.kind() == unix.S_IFDIR }
-func (n *node) isFile() bool  { return n.kind() == unix.S_IFREG && !n.Whiteout }
-func (n *node) linked() bool  { return n.isFile() && n.Nlink > 1 }
-func (n *node) nothing() bool { return n.Whiteout || n.kind() == unix.S_IFSOCK }
+type flags uint16
+
+const (
+	whiteout flags = 1 << iota // an overlay's mark: the name is gone
+	opaque                     // an overlay's mark: the lower folder of that name is hidden
+	copiedUp                   // an overlay's mark: this was a file of the lower tree
+	mount                      // another file system, or another mount, begins here
+	closed                     // a folder that may not be read
+	sparse                     // fewer blocks than its size needs
+	hasRare                    // there is more about it in Reading.rare
+)
+
+// rare is what few nodes have.
+type rare struct {
+	Target string            // of a symlink
+	Xattrs map[string]string // those that snapshots keep; nil if none
+}
+
+type sum [16]byte // of the content: the first half of its SHA-256
+
+func (n *node) is(f flags) bool { return n.Flags&f != 0 }
+func (n *node) kind() uint32    { return uint32(n.Mode) & unix.S_IFMT }
+func (n *node) isDir() bool     { return n.kind() == unix.S_IFDIR }
+func (n *node) isFile() bool    { return n.kind() == unix.S_IFREG && !n.is(whiteout) }
+func (n *node) linked() bool    { return n.isFile() && n.Nlink > 1 }
+func (n *node) nothing() bool   { return n.is(whiteout) || n.kind() == unix.S_IFSOCK }
+func (n *node) mtime() stamp    { return stamp{n.MSec, n.MNsec} }
+func (n *node) ctime() stamp    { return stamp{n.CSec, n.CNsec} }
+
+// same reports whether nothing was done to a file between two readings, where
+// ctime can be trusted: it moves with every change, and nothing sets it.
+func (n *node) same(m *node) bool {
+	return n.Ino == m.Ino && n.ctime() == m.ctime() && n.Mode == m.Mode &&
+		n.Size == m.Size && n.mtime() == m.mtime() && n.UID == m.UID && n.GID == m.GID && n.Nlink == m.Nlink
+}
+
+// seen is a node with what is rare about it, detached from its reading.
+type seen struct {
+	node
+	rare
+}
+
+// bare returns the node alone; nil for nil.
+func (s *seen) bare() *node {
+	if s == nil {
+		return nil
+	}
+	return &s.node
+}
+
+func (r *Reading) seen(i int32) *seen {
+	n := r.at(i)
+	s := &seen{node: *n}
+	if n.is(hasRare) {
+		s.rare = r.rare[i]
+	}
+	return s
+}
+
+// sumOf returns the digest of the content at i, if there is one.
+func (r *Reading) sumOf(i int32) (sum, bool) {
+	if r == nil || i < 0 {
+		return sum{}, false
+	}
+	x, ok := r.sums[i]
+	return x, ok
+}
 
 // Len returns the number of entries, the tree's own folder not counted.
-func (r *Reading) Len() int { return len(r.nodes) - 1 }
+func (r *Reading) Len() int { return int(r.n) - 1 }
 
 // Newest returns the latest ctime in the reading: the time of its last change,
 // by the clock of its file system.
@@ -85,40 +194,155 @@ func (r *Reading) Newest() time.Time { return r.newest().time() }
 
 func (r *Reading) newest() stamp {
 	var s stamp
-	for i := range r.nodes {
-		if s.before(r.nodes[i].CTime) {
-			s = r.nodes[i].CTime
+	for i := range r.n {
+		if c := r.at(i).ctime(); s.before(c) {
+			s = c
 		}
 	}
 	return s
 }
 
-// list returns the indices of the direct children of the folder at i; none if i < 0.
-func (r *Reading) list(i int32) []int32 {
-	if i < 0 {
-		return nil
+// Lookup tells what there was at the path: existed, and of a folder its entry,
+// else nil. What the reading leaves out counts as something.
+func (r *Reading) Lookup(path string) (folder *snapshot.Entry, existed bool) {
+	if r == nil {
+		return nil, true
 	}
-	var l []int32
-	for c := i + 1; c < r.nodes[i].End; c = r.nodes[c].End {
-		l = append(l, c)
+	i := int32(0)
+	for name := range strings.SplitSeq(path, "/") {
+		if r.at(i).is(mount) || r.at(i).is(closed) {
+			return nil, true
+		}
+		if i = r.child(i, name); i < 0 {
+			return nil, false
+		}
 	}
-	return l
+	n := r.at(i)
+	if !n.isDir() || n.is(mount) {
+		return nil, !n.is(whiteout)
+	}
+	e, err := makeEntry(r, step{path, i, whole}, nil, nil)
+	if err != nil {
+		panic("tree: a folder without an entry")
+	}
+	return e, true
+}
+
+// Linked returns the files with several names, each with those of its names
+// that the reading covers, in the order of the paths.
+func (r *Reading) Linked() [][]string {
+	names := make(map[uint64][]string)
+	var order []uint64
+	var walk func(at string, i int32)
+	walk = func(at string, i int32) {
+		for c := range r.children(i) {
+			n := r.at(c)
+			if n.isDir() {
+				walk(join(at, n.Name), c)
+			} else if n.linked() && !n.is(mount) {
+				if names[n.Ino] == nil {
+					order = append(order, n.Ino)
+				}
+				names[n.Ino] = append(names[n.Ino], join(at, n.Name))
+			}
+		}
+	}
+	walk("", 0)
+	groups := make([][]string, 0, len(order))
+	for _, ino := range order {
+		groups = append(groups, names[ino])
+	}
+	return groups
+}
+
+// Closed returns the folders that could not be read, at most so many.
+func (r *Reading) Closed(most int) []string {
+	var list []string
+	var walk func(at string, i int32)
+	walk = func(at string, i int32) {
+		for c := range r.children(i) {
+			n := r.at(c)
+			if len(list) == most || !n.isDir() {
+				continue
+			}
+			p := join(at, n.Name)
+			if n.is(closed) {
+				list = append(list, p)
+			}
+			walk(p, c)
+		}
+	}
+	walk("", 0)
+	return list
+}
+
+// children yields the indices of the direct children of the folder at i, in
+// byte order of their names; none if i < 0.
+func (r *Reading) children(i int32) func(yield func(int32) bool) {
+	return func(yield func(int32) bool) {
+		if i < 0 {
+			return
+		}
+		n := r.at(i)
+		for c := n.Kids; c < n.Kids+n.Count; c++ {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// child returns the index of the name in the folder at i, -1 if it is not there.
+func (r *Reading) child(i int32, name string) int32 {
+	if r == nil || i < 0 {
+		return -1
+	}
+	n := r.at(i)
+	lo, hi := n.Kids, n.Kids+n.Count
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if r.at(mid).Name < name {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo < n.Kids+n.Count && r.at(lo).Name == name {
+		return lo
+	}
+	return -1
+}
+
+// wire is a Reading in gob's eyes.
+type wire struct {
+	Blocks [][]node
+	N      int32
+	Rare   map[int32]rare
+	Sums   map[int32]sum
 }
 
 // MarshalBinary encodes the reading for another process of the same build.
 func (r *Reading) MarshalBinary() ([]byte, error) {
 	var b bytes.Buffer
-	err := gob.NewEncoder(&b).Encode(r.nodes)
+	blocks := make([][]node, len(r.blocks))
+	for i, block := range r.blocks {
+		blocks[i] = block[:min(blockSize, int(r.n)-i*blockSize)]
+	}
+	err := gob.NewEncoder(&b).Encode(wire{blocks, r.n, r.rare, r.sums})
 	return b.Bytes(), err
 }
 
 // UnmarshalBinary is the inverse of MarshalBinary.
 func (r *Reading) UnmarshalBinary(p []byte) error {
-	r.nodes = nil
-	if err := gob.NewDecoder(bytes.NewReader(p)).Decode(&r.nodes); err != nil {
+	var w wire
+	if err := gob.NewDecoder(bytes.NewReader(p)).Decode(&w); err != nil {
 		return fmt.Errorf("decode reading: %w", err)
 	}
-	if len(r.nodes) == 0 {
+	*r = Reading{rare: w.Rare, sums: w.Sums}
+	for _, block := range w.Blocks {
+		r.add(block)
+	}
+	if r.n == 0 || r.n != w.N {
 		return fmt.Errorf("decode reading: %w", syscall.EINVAL)
 	}
 	return nil

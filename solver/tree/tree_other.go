@@ -24,12 +24,21 @@ func Barrier(context.Context, string, *Reading) error { return errSystem }
 
 func extents(*os.File, int64) ([]extent, error) { return nil, errSystem }
 
+// Probe returns an error that wraps errors.ErrUnsupported on this system.
+func Probe(string) (string, error) { return "", errSystem }
+
+// IsClock reports whether an error is Barrier's about the clock.
+func IsClock(error) bool { return false }
+
+func fillStill(func(string) (*os.File, error)) filler { return nil }
+
 type lowerDir struct{}
 
 func openLower(string) (*lowerDir, error)          { return nil, errSystem }
 func (*lowerDir) folder(string) (*lowerDir, error) { return nil, errSystem }
 func (*lowerDir) open(string) (*os.File, error)    { return nil, errSystem }
-func (*lowerDir) stat(string, bool) (*node, error) { return nil, errSystem }
+func (*lowerDir) list() ([]string, error)          { return nil, errSystem }
+func (*lowerDir) stat(string, bool) (*seen, error) { return nil, errSystem }
 func (*lowerDir) close()                           {}
 func major(uint64) uint32                          { return 0 }
 func minor(uint64) uint32                          { return 0 }

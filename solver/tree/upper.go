@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
@@ -51,11 +52,13 @@ type Keep interface {
 //
 //   - A name is compared with what the merged tree showed before: the entry of
 //     the reading before, or else that of the lower tree. Against the reading,
-//     ctime and inode decide about a file; against the lower tree, its bytes.
-//   - A folder whose lower content was hidden between the readings becomes a
-//     Dir and an Opaque, and all that it holds is told again.
-//   - Of a group of hard links with a new or changed member, all members in
-//     the upper folder are told: the first as a File, the others as Links.
+//     a file is the same as Between has it; against the lower tree, by its bytes.
+//   - A folder that was deleted and made anew is told by what it lacks and has:
+//     what came back as it was is no change.
+//   - A file that was one of several hard links is the same only if it still is
+//     the same inode. Of a group of hard links with a new or changed
+//     member, all members in the upper folder are told: the first as a File,
+//     the others as Links.
 //   - Sockets are left out.
 //
 // The comparison is made at once; contents are opened when the stream is read.
@@ -65,20 +68,16 @@ func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 		return nil, err
 	}
 	defer lower.close()
-	d := differ{Upper: u, ctx: ctx, same: make(map[int32]bool), groups: make(map[uint64]bool)}
+	d := differ{Upper: u, ctx: ctx, same: make(map[int32]bool), list: newPlan(u.Keep)}
 	whole := u.Merged == nil
-	if err := d.folder("", 0, 0, lowerView{lower, whole, whole}); err != nil {
-		return nil, err
-	}
-	if len(d.groups) > 0 {
-		// A member that comes before the changed one in order was passed
-		// over; now the groups are known.
-		d.list.reset()
+	for {
 		if err := d.folder("", 0, 0, lowerView{lower, whole, whole}); err != nil {
 			return nil, err
 		}
+		if !d.list.again() {
+			return d.list.stream(u.After, fillFrom(u.Open)), nil
+		}
 	}
-	return d.list.stream(u.After, u.Open), nil
 }
 
 // lowerView is a folder of the lower tree, and whether it showed through the
@@ -91,10 +90,9 @@ type lowerView struct {
 
 type differ struct {
 	*Upper
-	ctx    context.Context
-	list   plan
-	same   map[int32]bool  // contents that were compared with the lower file, by index in After
-	groups map[uint64]bool // inodes of link groups with a change
+	ctx  context.Context
+	list plan
+	same map[int32]bool // contents that were compared with the lower file, by index in After
 }
 
 // folder compares the children of the folder at b in Before (-1: none) with
@@ -103,18 +101,30 @@ func (d *differ) folder(at string, b, a int32, low lowerView) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
-	bs, as := d.Before.list(b), d.After.list(a)
-	for len(bs) > 0 || len(as) > 0 {
-		bi, ai := int32(-1), int32(-1)
-		switch {
-		case len(as) == 0 || len(bs) > 0 && d.Before.nodes[bs[0]].Name < d.After.nodes[as[0]].Name:
-			bi, bs = bs[0], bs[1:]
-		case len(bs) == 0 || d.After.nodes[as[0]].Name < d.Before.nodes[bs[0]].Name:
-			ai, as = as[0], as[1:]
-		default:
-			bi, bs, ai, as = bs[0], bs[1:], as[0], as[1:]
+	if low.before && !low.after {
+		return d.hidden(at, b, a, low)
+	}
+	for p := range pairs(d.Before, b, d.After, a) {
+		if err := d.name(at, p.name, p.before, p.after, low); err != nil {
+			return err
 		}
-		if err := d.name(at, bi, ai, low); err != nil {
+	}
+	return nil
+}
+
+// hidden is folder where the lower folder showed before, and does not now: its
+// names are gone unless the upper folder has them.
+func (d *differ) hidden(at string, b, a int32, low lowerView) error {
+	names, err := low.dir.list()
+	if err != nil {
+		return fmt.Errorf("lower tree: %q: %w", at, err)
+	}
+	for p := range pairs(d.Before, b, d.After, a) {
+		names = append(names, p.name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if err := d.name(at, name, d.Before.child(b, name), d.After.child(a, name), low); err != nil {
 			return err
 		}
 	}
@@ -122,14 +132,8 @@ func (d *differ) folder(at string, b, a int32, low lowerView) error {
 }
 
 // name compares one name of a folder: bi and ai are its indices in the
-// readings, one of them -1 if it is not there.
-func (d *differ) name(at string, bi, ai int32, low lowerView) error {
-	name := ""
-	if ai >= 0 {
-		name = d.After.nodes[ai].Name
-	} else {
-		name = d.Before.nodes[bi].Name
-	}
+// readings, -1 where it is not there.
+func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	p := join(at, name)
 	if d.Hide != nil && d.Hide(p) || d.Keep != nil && d.Keep.Prune(p) {
 		return nil
@@ -141,8 +145,8 @@ func (d *differ) name(at string, bi, ai int32, low lowerView) error {
 
 	// What the merged tree showed before, and what the lower tree holds. A
 	// file that the upper folder had before needs no look at the lower one.
-	var base, under *node
-	needed := ai < 0 && low.after || bi < 0 && low.before || ai >= 0 && d.After.nodes[ai].isDir() && (low.before || low.after)
+	var base, under *seen
+	needed := ai < 0 && low.after || bi < 0 && low.before || ai >= 0 && d.After.at(ai).isDir() && (low.before || low.after)
 	if needed {
 		var err error
 		if under, err = low.dir.stat(name, d.Ownerless); err != nil {
@@ -150,7 +154,7 @@ func (d *differ) name(at string, bi, ai int32, low lowerView) error {
 		}
 	}
 	if bi >= 0 {
-		base = &d.Before.nodes[bi]
+		base = d.Before.seen(bi)
 	} else if low.before {
 		base = under
 	}
@@ -158,45 +162,37 @@ func (d *differ) name(at string, bi, ai int32, low lowerView) error {
 		base = nil
 	}
 
-	if ai < 0 || d.After.nodes[ai].nothing() {
+	if ai < 0 || d.After.at(ai).nothing() {
 		// Overlayfs puts a whiteout where a lower name must not show. If it
 		// shows all the same, the upper folder was changed by other hands.
 		if ai < 0 && low.after && under != nil {
 			return fmt.Errorf("upper folder: %q is gone without a whiteout", p)
 		}
 		if base != nil {
-			d.list.remove(d.Keep, p)
+			d.list.remove(p)
 		}
 		return nil
 	}
 
-	now := &d.After.nodes[ai]
+	now := d.After.seen(ai)
 	if now.isDir() {
 		return d.dir(p, bi, ai, base, under, low)
 	}
-	same, err := d.unchanged(p, bi, ai, base, low)
+	same, err := d.unchanged(p, bi, ai, base, now, low)
 	if err != nil {
 		return err
 	}
-	if d.Keep != nil && d.Keep.Skip(p) {
-		return nil
-	}
-	if !same && now.linked() {
-		d.groups[now.Ino] = true
-	}
-	if !same || now.linked() && d.groups[now.Ino] {
-		d.list.add(d.Keep, p, ai)
-	}
+	d.list.file(p, ai, &now.node, base.bare(), same)
 	return nil
 }
 
 // dir compares a name that is a folder of the upper folder now.
-func (d *differ) dir(p string, bi, ai int32, base, under *node, low lowerView) error {
-	now := &d.After.nodes[ai]
+func (d *differ) dir(p string, bi, ai int32, base, under *seen, low lowerView) error {
+	now := d.After.seen(ai)
 	lowerDir := under != nil && under.isDir()
 	child := lowerView{
-		before: low.before && lowerDir && base != nil && base.isDir() && !base.Opaque,
-		after:  low.after && lowerDir && !now.Opaque,
+		before: low.before && lowerDir && base != nil && base.isDir() && !base.is(opaque),
+		after:  low.after && lowerDir && !now.is(opaque),
 	}
 	if child.after && !child.before {
 		return fmt.Errorf("upper folder: the lower folder shows through %q again", p)
@@ -208,56 +204,59 @@ func (d *differ) dir(p string, bi, ai int32, base, under *node, low lowerView) e
 		}
 		defer child.dir.close()
 	}
-	switch {
-	case base == nil || !base.isDir():
-		defer d.list.enter(d.Keep, p, ai)()
+	if base == nil || !base.isDir() {
+		defer d.list.enter(p, ai)()
 		return d.folder(p, -1, ai, child)
-	case child.before && !child.after:
-		d.list.add(d.Keep, p, ai)
-		d.list.opaque(d.Keep, p, ai)
-		return d.folder(p, -1, ai, lowerView{})
-	default:
-		if !sameMeta(base, now) {
-			d.list.add(d.Keep, p, ai)
-		}
-		return d.folder(p, bi, ai, child)
 	}
+	if !sameMeta(base, now) {
+		d.list.add(p, ai)
+	}
+	return d.folder(p, bi, ai, child)
 }
 
 // unchanged reports whether what is no folder is as the merged tree showed it before.
-func (d *differ) unchanged(p string, bi, ai int32, base *node, low lowerView) (bool, error) {
-	now := &d.After.nodes[ai]
-	if base == nil || !sameMeta(base, now) {
-		return false, nil
-	}
-	switch now.kind() {
-	case unix.S_IFLNK:
-		return base.Target == now.Target, nil
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return base.Rdev == now.Rdev, nil
-	case unix.S_IFREG:
-	default:
-		return true, nil
-	}
-	if base.Size != now.Size {
+func (d *differ) unchanged(p string, bi, ai int32, base, now *seen, low lowerView) (bool, error) {
+	if base == nil {
 		return false, nil
 	}
 	if bi >= 0 {
-		// A program can set mtime back, and tar does; nothing sets ctime.
-		return base.Ino == now.Ino && base.CTime == now.CTime, nil
+		return unchanged(d.Before, bi, d.After, ai, true, stamp{}), nil
+	}
+	if !sameThing(base, now) {
+		return false, nil
+	}
+	if !now.isFile() {
+		return true, nil
+	}
+	if base.linked() && !now.is(copiedUp) {
+		return false, nil // another inode: the group is broken up
 	}
 	if same, ok := d.same[ai]; ok {
 		return same, nil
 	}
-	same, err := d.sameContent(p, now, low.dir)
+	same, err := d.sameContent(p, &now.node, low.dir)
 	d.same[ai] = same
 	return same, err
 }
 
+// sameThing compares all but the content of what are no folders.
+func sameThing(a, b *seen) bool {
+	if !sameMeta(a, b) {
+		return false
+	}
+	switch a.kind() {
+	case unix.S_IFLNK:
+		return a.Target == b.Target
+	case unix.S_IFREG, unix.S_IFCHR, unix.S_IFBLK:
+		return a.Size == b.Size
+	}
+	return true
+}
+
 // sameMeta compares what an entry tells of a thing beside its content.
-func sameMeta(a, b *node) bool {
+func sameMeta(a, b *seen) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
-		a.MTime == b.MTime && maps.Equal(a.Xattrs, b.Xattrs)
+		a.mtime() == b.mtime() && maps.Equal(a.Xattrs, b.Xattrs)
 }
 
 // sameContent compares a file that was copied up with the lower one.

@@ -17,9 +17,12 @@ type Whole struct {
 	// it looks like; nil leaves nothing out.
 	Except *Reading
 
-	// Stand tells top-level names that are in Except only as stand-ins, for
-	// the lower tree's entry of the same name; nil means none.
-	Stand func(top string) bool
+	// Stand tells paths that are in Except only as stand-ins for what the lower
+	// tree has there; nil means none.
+	Stand func(path string) bool
+
+	// Told says of paths that the receiver has them already; nil means none.
+	Told func(path string) bool
 
 	Open func(path string) (*os.File, error)
 	Keep Keep // nil means everything
@@ -28,36 +31,27 @@ type Whole struct {
 // Changes returns the entries of the path and what is below it. The folders
 // above it are implied ones.
 func (w *Whole) Changes() snapshot.Changes {
-	var l plan
+	l := newPlan(w.Keep)
 	ex := int32(-1)
 	if w.Except != nil {
 		ex = 0
 	}
 	w.folder(&l, "", 0, ex, true)
-	return l.stream(w.Reading, w.Open)
+	return l.stream(w.Reading, fillFrom(w.Open))
 }
 
 // folder walks the folder at i, whose counterpart in Except is at x (-1: none).
 // above says that the folder lies above the path.
 func (w *Whole) folder(l *plan, at string, i, x int32, above bool) {
-	there := make(map[string]int32)
-	if x >= 0 {
-		for _, c := range w.Except.list(x) {
-			there[w.Except.nodes[c].Name] = c
-		}
-	}
-	for _, c := range w.Reading.list(i) {
-		n := &w.Reading.nodes[c]
+	for c := range w.Reading.children(i) {
+		n := w.Reading.at(c)
 		p := join(at, n.Name)
-		if w.Keep != nil && w.Keep.Prune(p) || n.nothing() {
+		if w.Keep != nil && w.Keep.Prune(p) || n.nothing() || n.is(mount) {
 			continue
 		}
-		xc, has := there[n.Name]
-		if !has {
-			xc = -1
-		} else if at == "" && w.Stand != nil && w.Stand(n.Name) {
-			has = false
-		}
+		xc := w.Except.child(x, n.Name)
+		has := xc >= 0 && !(w.Stand != nil && w.Stand(p))
+		has = has || w.Told != nil && w.Told(p)
 		above := above && w.Below != "" && p != w.Below
 		leave := func() {}
 		switch {
@@ -65,9 +59,9 @@ func (w *Whole) folder(l *plan, at string, i, x int32, above bool) {
 		case above:
 			l.steps = append(l.steps, step{p, c, implied})
 		case n.isDir():
-			leave = l.enter(w.Keep, p, c)
+			leave = l.enter(p, c)
 		default:
-			l.add(w.Keep, p, c)
+			l.add(p, c)
 		}
 		if n.isDir() {
 			w.folder(l, p, c, xc, above)

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+func newVerify() *cobra.Command {
+	var f solveFlags
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Tell which applied files are not as they were applied",
+		Long: `verify compares every file that was applied with what was applied, content
+included, and prints those that were changed or are missing. It exits with 1 if
+there are any; --json prints all.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := f.rootRequest(cmd)
+			if err != nil {
+				return err
+			}
+			files, err := solver.Verify(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			counts := make(map[rootfs.DriftState]int)
+			for _, file := range files {
+				counts[file.State]++
+			}
+			w := cmd.OutOrStdout()
+			if f.json {
+				err = writeJSON(w, struct {
+					Files     []rootfs.FileState `json:"files"`
+					AsApplied int                `json:"asApplied"`
+					Changed   int                `json:"changed"`
+					Missing   int                `json:"missing"`
+				}{notNil(files), counts[rootfs.AsApplied], counts[rootfs.Changed], counts[rootfs.Missing]})
+				if err != nil {
+					return err
+				}
+			} else {
+				for _, file := range files {
+					if file.State != rootfs.AsApplied {
+						fmt.Fprintf(w, "%-8s  /%s%s\n", file.State, printable(file.Path), why(file))
+					}
+				}
+				if !f.quiet {
+					fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %d as applied, %d changed, %d missing\n",
+						counts[rootfs.AsApplied], counts[rootfs.Changed], counts[rootfs.Missing])
+				}
+			}
+			if counts[rootfs.Changed]+counts[rootfs.Missing] > 0 {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	f.registerRoot(c)
+	return c
+}
+
+func newDiff() *cobra.Command {
+	var f solveFlags
+	var all bool
+	c := &cobra.Command{
+		Use:   "diff",
+		Short: "Tell what changed in the root since the last solve",
+		Long: `diff prints, as a tree with sizes, what changed in the root since the last
+solve, what clayer did itself left out. A new folder is one line; --all shows
+what is in it. A deleted file that no step made shows as a change of its folder.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := f.rootRequest(cmd)
+			if err != nil {
+				return err
+			}
+			files, err := solver.Diff(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return writeJSON(cmd.OutOrStdout(), notNil(files))
+			}
+			writeTree(cmd.OutOrStdout(), files, all)
+			return nil
+		},
+	}
+	f.registerRoot(c)
+	c.Flags().BoolVar(&all, "all", false, "show what is in new folders")
+	return c
+}
+
+// writeTree writes files, sorted by path, as a tree. Those in a new folder are
+// summed up in its line, unless all are wanted.
+func writeTree(w io.Writer, files []rootfs.FileState, all bool) {
+	var open []string // the folders whose line is written
+	for i := 0; i < len(files); i++ {
+		f := files[i]
+		size, n := f.Size, 0
+		last := i
+		if f.Dir && f.State == rootfs.New {
+			for last+1 < len(files) && strings.HasPrefix(files[last+1].Path, f.Path+"/") {
+				last++
+				size += files[last].Size
+				if !files[last].Dir {
+					n++
+				}
+			}
+		}
+		parts := strings.Split(f.Path, "/")
+		depth := 0
+		for depth < len(open) && depth < len(parts)-1 && open[depth] == parts[depth] {
+			depth++
+		}
+		open = open[:depth]
+		for ; depth < len(parts)-1; depth++ {
+			fmt.Fprintf(w, "%s%s/\n", strings.Repeat("  ", depth), printable(parts[depth]))
+			open = append(open, parts[depth])
+		}
+		name, tail := path.Base(f.Path), ""
+		if f.Dir {
+			name += "/"
+			open = append(open, path.Base(f.Path))
+		}
+		if f.State != rootfs.Missing && (!f.Dir || n > 0) {
+			tail = "   " + dag.Size(size)
+		}
+		if n > 0 && !all {
+			tail += "   " + ui.Plural(n, "file")
+		}
+		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable(name), f.State, why(f), tail)
+		if !all {
+			i = last
+		}
+	}
+}
+
+func why(f rootfs.FileState) string {
+	if len(f.What) == 0 {
+		return ""
+	}
+	return "  (" + strings.Join(f.What, ", ") + ")"
+}
+
+// printable is a path that does nothing to a terminal.
+func printable(p string) string { return solver.PlainText([]byte(p)) }
+
+func notNil(files []rootfs.FileState) []rootfs.FileState {
+	if files == nil {
+		return []rootfs.FileState{}
+	}
+	return files
+}

@@ -1,0 +1,169 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox"
+)
+
+// Building in place: RUN changes the root itself, so that building and applying
+// are one, step by step in composition order. What fell away is undone first;
+// a step that is cached, or brings files, is applied at its turn; a RUN is
+// adopted: its changes are there already. Before each RUN, and after it, what
+// was done so far is committed: it can't be taken back any more.
+
+// buildDirect makes the root what the plan wants, all but the last commit.
+func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
+	var s schedule
+	b.bringAll(&s)
+	if err := s.run(ctx, b.r.jobs()); err != nil {
+		return err
+	}
+	view, err := b.sb.View(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	direct := view.(sandbox.Direct)
+
+	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
+	if err := b.undo(ctx, lock); err != nil {
+		return err
+	}
+	if n := len(b.dirty); n > 0 {
+		b.r.warn("what steps that ran in place changed of others' files can't be taken back, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
+	}
+	done := make(map[key.Key]bool)
+	for i, pl := range b.sv.plan.Layers {
+		if i > 0 && pl.Layer.On != b.sv.plan.Layers[i-1].Layer && layerRuns(&pl) {
+			b.r.warnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
+		}
+		for j := range pl.Items {
+			it := &pl.Items[j]
+			switch {
+			case it.State == dag.Present:
+			case it.State == dag.ToRun && looksAtRoot(it.Step):
+				if err := b.partial(lock, done, i); err != nil {
+					return err
+				}
+				if err := b.adopt(ctx, lock, it, direct); err != nil {
+					return errors.Join(err, b.partial(lock, done, i))
+				}
+			default:
+				if err := b.applyStep(ctx, lock, it); err != nil {
+					return err
+				}
+				direct.Stale()
+			}
+			done[it.Key] = true
+		}
+	}
+	return ctx.Err()
+}
+
+func layerRuns(pl *dag.PlannedLayer) bool {
+	for _, it := range pl.Items {
+		if it.State == dag.ToRun && looksAtRoot(it.Step) {
+			return true
+		}
+	}
+	return false
+}
+
+// partial commits the steps that are done, with the variables of the layers
+// before the n-th.
+func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error {
+	layers := b.sv.layers()
+	for i := range layers {
+		var keys []key.Key
+		for _, k := range layers[i].Steps {
+			if done[k] {
+				keys = append(keys, k)
+			}
+		}
+		layers[i].Steps = keys
+	}
+	layers = layers[:n+1]
+	if err := lock.Commit(b.sv.platform, layers, stateEnv(b.sv.plan.Graph, n)); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return nil
+}
+
+// adopt runs a step on the root itself and records what it did there. What one
+// that fails did is recorded too, as of no step: the next solve takes back what
+// of it was created, and captures the rest.
+func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct) error {
+	b.failed = nil
+	err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+		return b.look(ctx, view, s, pack)
+	})
+	// What is done is recorded, also when the solve was cancelled meanwhile.
+	ctx = context.WithoutCancel(ctx)
+	if err != nil {
+		return b.adoptFailed(ctx, lock, it, view, err)
+	}
+	applied, changes := b.applied(it)
+	applied.Before = view.Before
+	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
+		changes = nothing // it only looked
+	}
+	if _, err := lock.Adopt(ctx, applied, changes); err != nil {
+		return fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
+	}
+	b.dirty = nil
+	b.r.emit(Event{Kind: EventApplied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
+	return nil
+}
+
+func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct, failed error) error {
+	if b.failed == nil {
+		return failed
+	}
+	var did []string
+	counted := func(yield func(*snapshot.Entry, error) bool) {
+		for e, err := range b.failed {
+			if err == nil && !e.Implied {
+				did = append(did, e.Path)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+	step := rootfs.Applied{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line, Before: view.Before}
+	if _, err := lock.Adopt(ctx, step, counted); err != nil {
+		return errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
+	}
+	text := "it ran on the root itself and changed nothing there"
+	if len(did) > 0 {
+		text = fmt.Sprintf("it ran on the root itself and changed %d paths there, %s: the next solve, or undo, takes back what it created", len(did), paths(did))
+	}
+	var be *BuildError
+	if errors.As(failed, &be) {
+		be.Did = text
+	} else {
+		b.r.warn("%s: %s", it.Step.Pos(), text)
+	}
+	return failed
+}
+
+// paths names some paths of a root.
+func paths(list []string) string {
+	const most = 3
+	more := len(list) - most
+	list = list[:min(len(list), most)]
+	text := "/" + strings.Join(list, ", /")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return PlainText([]byte(text))
+}

@@ -1,0 +1,471 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/treetest"
+)
+
+// errDead is what every system call of a process returns that is no more.
+var errDead = errors.New("killed")
+
+// fastDir is a folder for tests that sync often, in memory where that can be had.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "clayer-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { removeAllModes(dir) })
+	return dir
+}
+
+func removeAllModes(dir string) { exec.Command("rm", "-rf", dir).Run() }
+
+// notOwn leaves clayer's own folder out of a description.
+func notOwn(p string) bool { return p == "var/lib/clayer" }
+
+// hooked sets the seam for the time of f.
+func hooked(hook func(name string) error, f func() error) error {
+	beforeCall = hook
+	defer func() { beforeCall = nil }()
+	return f()
+}
+
+// operation is what is stopped: a change of a root that has two steps applied.
+type operation struct {
+	name string
+	do   func(l *Lock) (incomplete bool, err error)
+}
+
+func before(t testing.TB, dir string) {
+	t.Helper()
+	shell(t, dir, `mkdir -p root/var/lib root/etc root/tree/sub root/d; cd root
+		echo conf > etc/conf; echo deep > tree/sub/f; echo x > gone; chmod 4711 gone; ln -s etc link; chmod 700 d; echo 1 > d/1; ln gone hard
+		mkfifo pipe; touch -d @1000000000 etc/conf tree/sub/f tree/sub tree gone d/1 d etc pipe var/lib var .; touch -h -d @1000000000 link`)
+	l := lockOf(t, dir)
+	applyAll(t, l, "1", file("etc/conf", "1"), folderEntry("made"), file("made/f", "1"), &snapshot.Entry{Path: "made/l", Kind: snapshot.Link, Target: "made/f"}, gone("gone"))
+	applyAll(t, l, "2", file("etc/conf", "2"), file("tree", "a file"), folderEntry("d"), file("d/1", "2"), file("d/new", "2"), gone("made/l"), symlink("link", "d"))
+	commit(t, l)
+	if err := l.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func lockOf(t testing.TB, dir string) *Lock {
+	t.Helper()
+	r, err := Open(filepath.Join(dir, "root"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(context.Background(), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func applyAll(t testing.TB, l *Lock, name string, es ...*snapshot.Entry) {
+	t.Helper()
+	if res, err := l.Apply(context.Background(), step(name), stream(es...)); err != nil || len(res.Problems) > 0 {
+		t.Fatal(err, res.Problems)
+	}
+}
+
+var operations = []operation{
+	{"apply", func(l *Lock) (bool, error) {
+		return applySteps(l, 2, "3", "4")
+	}},
+	{"edit", func(l *Lock) (bool, error) { // the second step falls away, and two others come
+		return applySteps(l, 1, "3", "5")
+	}},
+	{"undo", func(l *Lock) (bool, error) {
+		undone, err := l.Undo(context.Background(), 0, false)
+		if err != nil {
+			return false, err
+		}
+		return len(undone.Problems) > 0, l.Commit("test", nil, nil)
+	}},
+}
+
+// stepEntries are what the steps of operations do: to the root, and to each other.
+func stepEntries(name string) []*snapshot.Entry {
+	switch name {
+	case "3":
+		return []*snapshot.Entry{
+			file("etc/conf", "3"), {Path: "pipe", Kind: snapshot.Fifo, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when},
+			gone("made"), file("new/a/b", "3"), file("made2", "3"), {Path: "made3", Kind: snapshot.Link, Target: "made2"}, file("etc/more", "3"),
+			with(folderEntry("d"), func(e *snapshot.Entry) { e.Mode = 0o750; e.Xattrs = map[string]string{"user.x": "3"} }), {Path: "d", Kind: snapshot.Opaque}, file("d/3", "3"),
+		}
+	case "4":
+		return []*snapshot.Entry{folderEntry("tree"), file("tree/x", "4"), gone("d/3"), file("link", "4"), file("new/a/c", "4"), symlink("new/a/b", "c")}
+	}
+	return []*snapshot.Entry{gone("tree/sub"), file("link/through", "5"), file("d/1", "5"), file("new", "5")}
+}
+
+func applySteps(l *Lock, keep int, names ...string) (incomplete bool, err error) {
+	undone, err := l.Undo(context.Background(), keep, false)
+	if err != nil {
+		return false, err
+	}
+	incomplete = len(undone.Problems) > 0
+	layer := LayerKeys{Name: "base"}
+	for _, ev := range l.tx.next.Log {
+		layer.Steps = append(layer.Steps, ev.Key)
+	}
+	for _, name := range names {
+		res, err := l.Apply(context.Background(), step(name), stream(stepEntries(name)...))
+		if err != nil {
+			return false, err
+		}
+		incomplete = incomplete || len(res.Problems) > 0
+		layer.Steps = append(layer.Steps, keyOf(name))
+	}
+	return incomplete, l.Commit("test", []LayerKeys{layer}, []Var{{"A", "1"}})
+}
+
+// outcome is a root with what its state says of it.
+type outcome struct {
+	tree string
+	tx   int
+}
+
+func outcomeOf(t testing.TB, dir string) outcome {
+	t.Helper()
+	r, err := Open(filepath.Join(dir, "root"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outcome{treetest.Describe(t, r.Dir(), notOwn), s.Tx}
+}
+
+// reference returns the root before and after an operation, and how many system
+// calls it makes.
+func reference(t *testing.T, op operation) (was, is outcome, calls int) {
+	t.Helper()
+	dir := fastDir(t)
+	before(t, dir)
+	was = outcomeOf(t, dir)
+	l := lockOf(t, dir)
+	err := hooked(func(string) error { calls++; return nil }, func() error {
+		incomplete, err := op.do(l)
+		if incomplete {
+			err = errors.Join(err, errors.New("incomplete"))
+		}
+		return errors.Join(err, l.file.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	is = outcomeOf(t, dir)
+	if was.tree == is.tree || calls < 50 {
+		t.Fatalf("%s changes nothing, in %d calls", op.name, calls)
+	}
+	return was, is, calls
+}
+
+// recovered locks the root as the next command does, and checks that it is one of
+// the two, which the state and Recovered tell.
+func recovered(t *testing.T, dir string, was, is outcome, what string) {
+	t.Helper()
+	l := lockOf(t, dir)
+	got := outcomeOf(t, dir)
+	want, says := was, l.Recovered != Finished
+	if got.tx == is.tx {
+		want, says = is, l.Recovered != TakenBack
+	}
+	if got.tree != want.tree || !says {
+		t.Errorf("%s: recovered %q, transaction %d", what, l.Recovered, got.tx)
+		treetest.Diff(t, want.tree, got.tree)
+	}
+	for _, rest := range []string{"stage", "trash", "work"} {
+		if _, err := os.Lstat(filepath.Join(l.root.state, rest)); err == nil {
+			t.Errorf("%s: %s is left", what, rest)
+		}
+	}
+	if err := l.file.Close(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// kill does an operation, of which no system call has an effect from the n-th on.
+// It returns how much of the journal had been synced.
+func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled bool) {
+	t.Helper()
+	l := lockOf(t, dir)
+	calls := 0
+	_ = hooked(func(name string) error {
+		if calls++; calls >= n {
+			return errDead
+		}
+		settled = settled || name == "syncfs"
+		if l.tx != nil {
+			synced = l.tx.log.synced
+		}
+		return nil
+	}, func() error {
+		_, err := op.do(l)
+		return err
+	})
+	if l.tx != nil {
+		synced = l.tx.log.synced
+		l.tx.log.f.Close()
+	}
+	l.file.Close()
+	return synced, settled
+}
+
+// After a kill at any system call, also of the recovery itself, the root is what
+// it was, or what it was to be.
+func TestKilledAtEverySystemCall(t *testing.T) {
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			was, is, calls := reference(t, op)
+			t.Logf("%d system calls", calls)
+			for n := 1; n <= calls; n++ {
+				dir := fastDir(t)
+				before(t, dir)
+				kill(t, dir, op, n)
+				if n%3 == 0 { // and again, while it is taken back
+					for m := 1 + n%7; ; m += 5 {
+						r, err := Open(filepath.Join(dir, "root"), Options{})
+						if err != nil {
+							t.Fatal(err)
+						}
+						calls := 0
+						var l *Lock
+						err = hooked(func(string) error {
+							if calls++; calls >= m {
+								return errDead
+							}
+							return nil
+						}, func() (err error) {
+							l, err = r.Lock(t.Context(), false, nil)
+							return err
+						})
+						if err == nil {
+							l.file.Close()
+							break
+						}
+					}
+				}
+				recovered(t, dir, was, is, fmt.Sprintf("killed at call %d of %d", n, calls))
+				removeAllModes(dir)
+			}
+		})
+	}
+}
+
+// After a loss of power, of what was written since the last sync anything may be
+// missing: the end of the journal, and the content of files. What names stand
+// where is kept in order, as journaling file systems do.
+func TestPowerLostAtEverySystemCall(t *testing.T) {
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			was, is, calls := reference(t, op)
+			for n := 1; n <= calls; n++ {
+				dir := fastDir(t)
+				before(t, dir)
+				old := inodes(t, dir)
+				synced, settled := kill(t, dir, op, n)
+				r, err := Open(filepath.Join(dir, "root"), Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !settled {
+					loseContent(t, dir, old)
+				}
+				loseEnd(t, r.logPath(2), synced, n)
+				recovered(t, dir, was, is, fmt.Sprintf("power lost at call %d of %d", n, calls))
+				removeAllModes(dir)
+			}
+		})
+	}
+}
+
+func inodes(t *testing.T, dir string) map[uint64]bool {
+	all := make(map[uint64]bool)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(p, &st)
+		}
+		all[st.Ino] = true
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// loseContent empties the files that are new, but for the journal.
+func loseContent(t *testing.T, dir string, old map[uint64]bool) {
+	log := filepath.Join(dir, "root/var/lib/clayer/log")
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(p, &st)
+		}
+		if err != nil || old[st.Ino] || !d.Type().IsRegular() || filepath.Dir(p) == log {
+			return err
+		}
+		return os.Truncate(p, 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loseEnd cuts off a file somewhere behind what was synced, or leaves its length
+// with something else in it.
+func loseEnd(t *testing.T, path string, synced int64, n int) {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() <= synced {
+		return
+	}
+	rest := info.Size() - synced
+	if err := os.Truncate(path, synced+rest*int64(n%4)/4); err == nil && n%2 == 0 {
+		err = os.Truncate(path, info.Size()) // zeros
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// When a system call fails, once or from then on, the root is what it was, or
+// what it was to be; or it is told what is not, and the same once more does it.
+func TestFailureOfEverySystemCall(t *testing.T) {
+	errnos := []unix.Errno{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT}
+	takesSpace := map[string]bool{"create": true, "write": true, "mkdir": true, "symlink": true, "link": true, "mknod": true, "open": true}
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			was, is, calls := reference(t, op)
+			for n := 1; n <= calls; n++ {
+				for i, errno := range errnos {
+					if (n+i)%2 == 1 && errno != unix.EIO && testing.Short() {
+						continue
+					}
+					dir := fastDir(t)
+					before(t, dir)
+					l := lockOf(t, dir)
+					count, failed := 0, ""
+					lasting := (n+i)%2 == 0 && (errno == unix.ENOSPC || errno == unix.EDQUOT)
+					var incomplete bool
+					err := hooked(func(name string) error {
+						count++
+						if count == n || lasting && count > n && takesSpace[name] {
+							if failed == "" {
+								failed = name
+							}
+							return errno
+						}
+						return nil
+					}, func() (err error) {
+						incomplete, err = op.do(l)
+						return errors.Join(err, l.Rollback())
+					})
+					what := fmt.Sprintf("%v of call %d of %d, %s", errno, n, calls, failed)
+					l.file.Close()
+					recovered2 := func() { recovered(t, dir, was, is, fmt.Sprintf("%s: incomplete %t, error %v", what, incomplete, err)) }
+					if !incomplete {
+						recovered2()
+					}
+					if err == nil && (incomplete || outcomeOf(t, dir).tx == is.tx && op.name == "undo" && incomplete) {
+						again(t, dir, op, is, what)
+					}
+					removeAllModes(dir)
+				}
+			}
+		})
+	}
+}
+
+// again does an operation once more where it could not be done wholly.
+func again(t *testing.T, dir string, op operation, is outcome, what string) {
+	t.Helper()
+	l := lockOf(t, dir)
+	defer l.file.Close()
+	keep := 0
+	for _, ev := range l.state.Log {
+		if ev.Incomplete {
+			break
+		}
+		keep++
+	}
+	var incomplete bool
+	var err error
+	if op.name == "undo" {
+		incomplete, err = op.do(l)
+	} else {
+		var names []string
+		for i := keep; i < len(l.state.Log); i++ {
+			for _, name := range []string{"3", "4", "5"} {
+				if l.state.Log[i].Key == keyOf(name) {
+					names = append(names, name)
+				}
+			}
+		}
+		incomplete, err = applySteps(l, keep, names...)
+	}
+	if err != nil || incomplete {
+		t.Fatalf("%s: and again: incomplete %t, error %v", what, incomplete, err)
+	}
+	if got := outcomeOf(t, dir); got.tree != is.tree {
+		t.Errorf("%s: and again", what)
+		treetest.Diff(t, is.tree, got.tree)
+		t.FailNow()
+	}
+}
+
+// The same with a real kill, of a process of its own.
+func TestKilledProcess(t *testing.T) {
+	op := operations[1]
+	was, is, calls := reference(t, op)
+	for n := 1; n <= calls; n += 7 {
+		dir := fastDir(t)
+		before(t, dir)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), helperDoes+"=edit", helperRoot+"="+filepath.Join(dir, "root"), fmt.Sprintf("%s=%d", helperKill, n))
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("call %d: %v\n%s", n, err, out)
+		}
+		recovered(t, dir, was, is, fmt.Sprintf("killed at call %d of %d", n, calls))
+	}
+}
+
+// helperKill names the variable with the number of the call at which the helper
+// kills itself.
+const helperKill = "ROOTFS_TEST_KILL"
+
+// killAt kills this process before the n-th system call.
+func killAt(n int) {
+	calls := 0
+	beforeCall = func(string) error {
+		if calls++; calls == n {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+}

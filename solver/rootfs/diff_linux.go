@@ -1,0 +1,150 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// Diff tells what changed in the root since the last commit, clayer's own
+// changes left out, sorted by path: by the ctimes of files, which every change
+// moves, and by what the applies own. What a snapshot leaves out by default is
+// left out, and so are other mounts. A file of nobody's that was deleted shows in
+// its folder alone, as changed, if nothing else in it did.
+func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
+	s, err := r.State()
+	if err != nil || s.Tx == 0 {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(r.state, "state.json"), &st); err != nil {
+		return nil, err
+	}
+	all, err := r.owned(s)
+	if err != nil {
+		return nil, err
+	}
+	matcher, err := (snapshot.Filter{}).Compile()
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApplier(r.dir, hasOpenat2())
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	d := &differ{applier: a, all: all, since: time.Unix(st.Ctim.Unix()), skip: matcher.Skip}
+	if d.own, d.ownID, err = r.stateBelow(); err != nil {
+		return nil, err
+	}
+	var top unix.Stat_t
+	if err := unix.Fstat(a.root, &top); err != nil {
+		return nil, err
+	}
+	if _, err := d.folder(ctx, a.root, ".", uint64(top.Dev)); err != nil {
+		return nil, err
+	}
+	for p, o := range all {
+		state, _, err := a.check(&o)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", p, err)
+		}
+		if state == Missing {
+			d.list = append(d.list, FileState{Path: p, State: Missing, Key: o.key, Dir: o.Kind == "dir"})
+		}
+	}
+	slices.SortFunc(d.list, func(x, y FileState) int { return comparePaths(x.Path, y.Path) })
+	return d.list, nil
+}
+
+type differ struct {
+	*applier
+	all   map[string]owned
+	since time.Time
+	skip  func(string) bool
+	list  []FileState
+}
+
+// folder adds what changed in an open folder, and reports whether anything did.
+func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any bool, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return false, err
+	}
+	names, err := list(fd)
+	if err != nil {
+		return false, fmt.Errorf("%q: %w", at, err)
+	}
+	for _, name := range names {
+		p := path.Join(at, name)
+		if d.skip(p) || p == d.own || strings.HasPrefix(name, tempPrefix) {
+			continue
+		}
+		changed, err := d.path(ctx, fd, name, p, dev)
+		if err != nil {
+			return false, err
+		}
+		any = any || changed
+	}
+	return any, nil
+}
+
+func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("%q: %w", p, err)
+	}
+	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if dir && unix.Mkdev(st.Dev_major, st.Dev_minor) != dev {
+		return false, nil
+	}
+	below := false
+	if dir {
+		child, err := unix.Openat(fd, name, openFolder|unix.O_NOFOLLOW, 0)
+		if err == nil {
+			below, err = d.folder(ctx, child, p, dev)
+			unix.Close(child)
+		}
+		if err != nil && isHard(err) {
+			return false, err
+		}
+	}
+	later := func(t unix.StatxTimestamp) bool { return time.Unix(t.Sec, int64(t.Nsec)).After(d.since) }
+	if !later(st.Ctime) {
+		return below, nil
+	}
+	f := FileState{Path: p, Dir: dir}
+	o, ours := d.all[p]
+	if ours {
+		state, what, err := d.check(&o)
+		if err != nil {
+			return false, fmt.Errorf("%q: %w", p, err)
+		}
+		if state == AsApplied {
+			return below, nil
+		}
+		f.State, f.What, f.Key = state, what, o.key
+	} else if f.State = Changed; st.Mask&unix.STATX_BTIME != 0 && later(st.Btime) {
+		f.State = New
+	}
+	if dir && f.State == Changed && !ours && below {
+		return true, nil // what changed in it is told
+	}
+	if !dir {
+		f.Size = int64(st.Size)
+	}
+	d.list = append(d.list, f)
+	return true, nil
+}

@@ -1,0 +1,205 @@
+package rootfs
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"slices"
+)
+
+// A log file is appended to, by one transaction, and made of lines:
+//
+//	<CRC-32C of the JSON, 8 hex digits> <JSON>
+//
+// A line that is cut off, or whose sum is wrong, ends the file: power was lost
+// before it was synced, and so nothing that it announces was begun.
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A logWriter appends lines. They are gathered: flush hands them to the kernel,
+// which is enough for them to outlive a kill, and sync to the disk.
+type logWriter struct {
+	f   *os.File
+	buf bytes.Buffer
+	enc *json.Encoder
+	end int64 // bytes so far, those in buf included
+
+	synced int64 // bytes that outlive a loss of power
+}
+
+func createLog(path string) (*logWriter, error) {
+	// EXCL: the record of another apply is never overwritten.
+	f, err := openFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	w := &logWriter{f: f}
+	w.enc = json.NewEncoder(&w.buf)
+	w.enc.SetEscapeHTML(false)
+	return w, nil
+}
+
+func (w *logWriter) add(v any) error {
+	const prefix = 9
+	at := w.buf.Len()
+	w.buf.WriteString("00000000 ")
+	if err := w.enc.Encode(v); err != nil { // with a line's end
+		return err
+	}
+	line := w.buf.Bytes()[at:]
+	var sum [4]byte
+	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], castagnoli))
+	hex.Encode(line, sum[:])
+	w.end += int64(len(line))
+	return nil
+}
+
+func (w *logWriter) flush() error {
+	if w.buf.Len() == 0 {
+		return nil
+	}
+	defer w.buf.Reset()
+	return writeFile(w.f, w.buf.Bytes())
+}
+
+func (w *logWriter) sync() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if err := syncFile(w.f); err != nil {
+		return err
+	}
+	w.synced = w.end
+	return nil
+}
+
+// lineOf returns the JSON of a line, and false for one that is damaged.
+func lineOf(line []byte) ([]byte, bool) {
+	if len(line) < 11 || line[8] != ' ' || line[len(line)-1] != '\n' {
+		return nil, false
+	}
+	var sum [4]byte
+	if _, err := hex.Decode(sum[:], line[:8]); err != nil {
+		return nil, false
+	}
+	text := line[9 : len(line)-1]
+	return text, binary.BigEndian.Uint32(sum[:]) == crc32.Checksum(text, castagnoli)
+}
+
+// lines yields the sound lines of a file, each with where it begins; one is
+// good until the next.
+func lines(r io.Reader) iter.Seq2[int64, []byte] {
+	return func(yield func(int64, []byte) bool) {
+		in := bufio.NewReaderSize(r, 64<<10)
+		var at int64
+		var long []byte
+		for {
+			line, err := in.ReadSlice('\n')
+			if errors.Is(err, bufio.ErrBufferFull) {
+				long = append(long, line...)
+				continue
+			}
+			if len(long) > 0 {
+				line = append(long, line...)
+				long = nil
+			}
+			text, ok := lineOf(line)
+			if err != nil || !ok || !yield(at, text) {
+				return
+			}
+			at += int64(len(line))
+		}
+	}
+}
+
+// openRange opens bytes from to to of a file; to < 0 is its end. A file that is
+// not there is empty.
+func openRange(path string, from, to int64) (*os.File, *io.SectionReader, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, io.NewSectionReader(bytes.NewReader(nil), 0, 0), nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if to < 0 {
+		info, err := f.Stat()
+		if err != nil {
+			return nil, nil, errors.Join(err, f.Close())
+		}
+		to = info.Size()
+	}
+	return f, io.NewSectionReader(f, from, to-from), nil
+}
+
+// readLog yields the changes in a range of a file in order, or backward, and
+// tells how many bytes of it are sound.
+func readLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		f, r, err := openRange(path, from, to)
+		if err != nil {
+			yield(Change{}, err)
+			return
+		}
+		defer f.Close()
+		for at, text := range lines(r) {
+			c, err := parseChange(path, text)
+			*sound = at + int64(len(text)) + lineExtra
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// readBackward is readLog from the last line to the first. It remembers where
+// the lines begin, 8 bytes for each.
+func readBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		f, r, err := openRange(path, from, to)
+		if err != nil {
+			yield(Change{}, err)
+			return
+		}
+		defer f.Close()
+		var starts []int64
+		end := int64(0)
+		for at, text := range lines(r) {
+			starts = append(starts, at)
+			end = at + int64(len(text)) + lineExtra
+		}
+		*sound = end
+		var buf []byte
+		for _, at := range slices.Backward(starts) {
+			buf = slices.Grow(buf[:0], int(end-at))[:end-at]
+			end = at
+			var c Change
+			_, err := r.ReadAt(buf, at)
+			if err == nil {
+				c, err = parseChange(path, buf[9:len(buf)-1])
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// lineExtra is what a line has beside its JSON.
+const lineExtra = 10
+
+func parseChange(path string, text []byte) (c Change, err error) {
+	if err = json.Unmarshal(text, &c); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return c, err
+}

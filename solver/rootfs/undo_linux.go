@@ -1,0 +1,400 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// Undo takes back all applies but the first keep of the log, the last one first,
+// in the transaction that the first Undo or Apply begins. What the user changed
+// since stays, and is told; with force it is taken too. What an earlier undo
+// left is tried again: what could not be undone then always, and what the user
+// had changed when nothing is to be kept. After an error of the transaction nothing
+// but Rollback is possible.
+func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
+	res := &Undone{}
+	t, err := l.begin()
+	if err != nil {
+		return nil, err
+	}
+	left := t.next.Kept[:len(t.next.Kept):len(t.next.Kept)]
+	t.next.Kept = nil
+	for len(t.next.Log) > keep {
+		ev := t.next.Log[len(t.next.Log)-1]
+		t.next.Log = t.next.Log[:len(t.next.Log)-1]
+		if err := t.undo(ctx, ev, force, res); err != nil {
+			return res, fmt.Errorf("undo %s: %w", ev.Key.Short(), err)
+		}
+		res.Steps = append(res.Steps, ev.Key)
+	}
+	slices.SortFunc(left, func(x, y Event) int { return y.Seq - x.Seq })
+	for _, ev := range left {
+		if keep > 0 && !ev.Retry {
+			t.next.Kept = append(t.next.Kept, ev)
+			continue
+		}
+		if err := t.undo(ctx, ev, force, res); err != nil {
+			return res, fmt.Errorf("undo what was left: %w", err)
+		}
+	}
+	return res, nil
+}
+
+// undoing is the undo of one apply.
+type undoing struct {
+	*applier
+	was     Event // the apply
+	force   bool
+	res     *Undone
+	trashFD int
+	chunk   []backward
+	paths   map[string]bool // of the chunk
+	left    []Change        // that stay, the last first
+	retry   bool            // not all of them because of the user
+}
+
+// backward is a change that is about to be undone.
+type backward struct {
+	Change
+	in bool // there is an original
+}
+
+func (t *transaction) undo(ctx context.Context, ev Event, force bool, res *Undone) (err error) {
+	a, err := t.applier(ev.Seq)
+	if err != nil {
+		return err
+	}
+	u := &undoing{applier: a, was: ev, force: force, res: res, trashFD: -1, paths: make(map[string]bool)}
+	defer func() {
+		err = errors.Join(err, u.setTimes())
+		if u.trashFD >= 0 {
+			unix.Close(u.trashFD)
+		}
+		u.close()
+	}()
+	for c, err := range t.r.changesBackward(ev) {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
+			err = u.change(&c)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", c.Path, err)
+		}
+	}
+	if err := u.flush(); err != nil {
+		return err
+	}
+	return u.keepLeft(ev)
+}
+
+// keepLeft records the changes that were not undone.
+func (u *undoing) keepLeft(ev Event) error {
+	if len(u.left) == 0 {
+		return nil
+	}
+	t := u.t
+	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
+	for _, c := range slices.Backward(u.left) {
+		c.Left, c.Again = true, false
+		if err := t.log.add(&c); err != nil {
+			return hard{err}
+		}
+	}
+	left.To = t.log.end
+	t.unsynced = true
+	t.next.Kept = append(t.next.Kept, left)
+	return nil
+}
+
+// keep leaves a path as it is. A change of which nothing is needed any more is
+// forgotten.
+func (u *undoing) keep(c *Change, why string) {
+	u.res.Kept = append(u.res.Kept, Kept{string(c.Path), why})
+	u.t.keep[string(c.Path)] = true
+	u.left = append(u.left, *c)
+}
+
+// change looks at what undoing a change takes, and announces it.
+func (u *undoing) change(c *Change) error {
+	p := string(c.Path)
+	if u.paths[p] || len(u.chunk) >= maxChunk {
+		// What stands there is not what will stand there.
+		if err := u.flush(); err != nil {
+			return err
+		}
+	}
+	if c.Kept {
+		if !u.force {
+			u.t.keep[p] = true
+			u.res.Kept = append(u.res.Kept, Kept{p, "changed since, and kept before"})
+		}
+		return nil
+	}
+	if c.Lost {
+		u.res.Lost = append(u.res.Lost, p)
+		return nil
+	}
+	in, err := u.t.r.kept(u.was.Seq, c)
+	if err != nil {
+		return err
+	}
+	f, err := u.getReal(path.Dir(p))
+	if err != nil {
+		if missingIsFine(err) != nil {
+			return err
+		}
+		if in {
+			u.keep(c, "its folder was moved or deleted")
+		}
+		return nil
+	}
+	if err := u.keepTime(f); err != nil {
+		return err
+	}
+	st, err := stat(f, path.Base(p))
+	if err != nil {
+		return err
+	}
+	if c.Was != nil {
+		return u.folder(f, c, st)
+	}
+	switch {
+	case st == nil && !in:
+		return nil // the user deleted what was new
+	case u.force || st == nil && c.Kind == "gone":
+	case st == nil:
+		u.keep(c, "deleted")
+		return nil
+	case c.Kind == "gone":
+		u.keep(c, "made anew")
+		return nil
+	case c.Kind == "dir" && isDir(st): // whether it is empty is seen when those below are undone
+	default:
+		what, err := u.drift(f, path.Base(p), st, c, u.was.Done)
+		if err != nil {
+			return err
+		}
+		if len(what) > 0 {
+			u.keep(c, "changed: "+joinWords(what))
+			return nil
+		}
+	}
+	if isDir(st) && u.uid != 0 {
+		// To move a folder one must be able to write it: see move.
+		if d, err := u.get(p); err == nil {
+			if err := u.t.note(d); err != nil {
+				return err
+			}
+		}
+	}
+	b := backward{Change: *c, in: in}
+	line := &Change{Kind: kindUndo, Path: c.Path, Out: path.Join("trash", strconv.Itoa(u.was.Seq), strconv.Itoa(c.N))}
+	if in {
+		line.In = path.Join("originals", filepath.Base(u.t.r.originalsPath(u.was.Seq)), strconv.Itoa(c.N))
+	}
+	return u.plan(b, line)
+}
+
+func (u *undoing) plan(b backward, line *Change) error {
+	u.chunk = append(u.chunk, b)
+	u.paths[string(b.Path)] = true
+	u.t.unsynced = true
+	if err := u.t.log.add(line); err != nil {
+		return hard{err}
+	}
+	return nil
+}
+
+// folder looks at a folder that was described.
+func (u *undoing) folder(f *folder, c *Change, st *unix.Stat_t) error {
+	if !isDir(st) {
+		u.keep(c, "no folder any more")
+		return nil
+	}
+	fd, err := unix.Openat(f.fd, path.Base(string(c.Path)), openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	have, err := listXattrs(fd)
+	if err != nil {
+		return err
+	}
+	if what := metaDrift(st, c.Now, have); len(what) > 0 && !u.force {
+		u.keep(c, "changed: "+joinWords(what))
+		return nil
+	}
+	now := &Meta{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()).UTC(), Xattrs: have}
+	return u.plan(backward{Change: *c}, &Change{Kind: "dir", Path: c.Path, Was: now})
+}
+
+// flush does what was announced.
+func (u *undoing) flush() error {
+	if len(u.chunk) == 0 {
+		return nil
+	}
+	if err := u.t.sync(); err != nil {
+		return err
+	}
+	for i := range u.chunk {
+		b := &u.chunk[i]
+		kept := len(u.res.Kept)
+		err := u.do(b)
+		switch {
+		case err == nil && len(u.res.Kept) == kept:
+			u.res.Files++
+		case err != nil && isHard(err):
+			return fmt.Errorf("%q: %w", b.Path, err)
+		case err != nil:
+			u.res.Problems = append(u.res.Problems, Problem{string(b.Path), err})
+			u.left = append(u.left, b.Change)
+			u.retry = true
+		}
+	}
+	u.chunk = u.chunk[:0]
+	clear(u.paths)
+	return nil
+}
+
+func (u *undoing) do(b *backward) error {
+	p := string(b.Path)
+	name := path.Base(p)
+	f, err := u.getReal(path.Dir(p))
+	if err != nil {
+		return err
+	}
+	if err := u.keepTime(f); err != nil {
+		return err
+	}
+	st, err := stat(f, name)
+	if err != nil {
+		return err
+	}
+	if b.Was != nil {
+		return u.undescribe(f, name, b)
+	}
+	if isDir(st) && !u.force {
+		empty, err := u.isEmpty(f, name)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			u.keep(&b.Change, "holds files that are not clayer's, or were changed")
+			return nil
+		}
+	}
+	if u.trashFD < 0 {
+		if u.trashFD, err = openPrivate(filepath.Join(u.t.r.state, "trash", strconv.Itoa(u.was.Seq))); err != nil {
+			return hard{err}
+		}
+	}
+	to := strconv.Itoa(b.N)
+	linked := false
+	if st != nil {
+		if isDir(st) || isLink(st) {
+			u.forgetBut(f)
+		}
+		if linked, err = u.move(f, name, to, st, b.in); err != nil {
+			return err
+		}
+	}
+	if !b.in {
+		return nil
+	}
+	original := u.t.r.OriginalPath(u.was.Seq, b.N)
+	flags := uint(unix.RENAME_NOREPLACE)
+	if linked {
+		flags = 0
+	}
+	if err := renameat(unix.AT_FDCWD, original, f.fd, name, flags); err != nil {
+		if st != nil {
+			err = errors.Join(err, renameat(u.trashFD, to, f.fd, name, 0))
+		}
+		return err
+	}
+	return nil
+}
+
+// move takes what stands at a name away. Where something else takes its place it
+// only gets a second name, so that there is no instant without the first.
+func (u *undoing) move(f *folder, name, to string, st *unix.Stat_t, replaced bool) (linked bool, err error) {
+	if replaced && !isDir(st) {
+		var orig unix.Stat_t
+		if err := unix.Lstat(u.t.r.OriginalPath(u.was.Seq, mustAtoi(to)), &orig); err == nil && !isDir(&orig) {
+			err := linkat(f.fd, name, u.trashFD, to)
+			if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
+				return err == nil, err
+			}
+		}
+	}
+	if isDir(st) && u.uid != 0 && st.Mode&0o200 == 0 {
+		if err := unix.Fchmodat(f.fd, name, st.Mode&0o7777|0o700, 0); err != nil {
+			return false, err
+		}
+	}
+	return false, renameat(f.fd, name, u.trashFD, to, 0)
+}
+
+func mustAtoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic("rootfs: a change without a number")
+	}
+	return n
+}
+
+func (u *undoing) isEmpty(f *folder, name string) (bool, error) {
+	fd, err := unix.Openat(f.fd, name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	names, err := list(fd)
+	return len(names) == 0, err
+}
+
+// undescribe gives a folder the metadata that it had. Its time comes back if
+// nothing was put into it, or taken out, since.
+func (u *undoing) undescribe(f *folder, name string, b *backward) error {
+	fd, err := unix.Openat(f.fd, name, openFolder|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	mtime := st.Mtim
+	if t := u.times[idOf(&st)]; t != nil {
+		mtime = t.time
+	}
+	if mtime == timespec(b.Now.ModTime) {
+		mtime = timespec(b.Was.ModTime)
+	}
+	have, err := listXattrs(fd)
+	if err != nil {
+		return err
+	}
+	e := &snapshot.Entry{Path: string(b.Path), Kind: snapshot.Dir, Mode: b.Was.Mode, UID: b.Was.UID, GID: b.Was.GID, ModTime: time.Unix(mtime.Unix())}
+	for k, v := range b.Was.Xattrs {
+		if e.Xattrs == nil {
+			e.Xattrs = make(map[string]string)
+		}
+		e.Xattrs[k] = string(v)
+	}
+	u.forgetBut(f) // what is made in it may inherit another ACL now
+	return u.dress(fd, e, have, false)
+}

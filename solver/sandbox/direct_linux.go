@@ -1,0 +1,190 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the helper of a command in place does. There is no namespace around it:
+// what the command leaves behind is found as what descends from the helper,
+// which is given every orphan below it.
+
+// inPlace runs the job's command on the root itself.
+func (h *helper) inPlace(res *result, stdin int) (err error) {
+	// The death signal of the command is tied to the thread that starts it.
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("ask for orphans: %w", err)
+	}
+	if h.proc, err = os.Open("/proc"); err != nil {
+		h.proc = nil
+	}
+	if h.Root != "/" {
+		if err := unix.Chroot(h.Root); err != nil {
+			return fmt.Errorf("enter %s: %w", h.Root, err)
+		}
+	}
+	if h.Dir == "" {
+		h.Dir = "/"
+	}
+	if err := h.makeDir(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.leave()) }()
+	for _, m := range h.Mounts {
+		if err := h.emulate(m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+	}
+	script, err := h.scriptFile()
+	if err != nil {
+		return fmt.Errorf("stage the script: %w", err)
+	}
+	if err := os.Chdir(h.Dir); err != nil {
+		return err
+	}
+	res.Status = h.command(stdin, script)
+	return nil
+}
+
+// scriptFile is script for a command in place: the file is nowhere on disk.
+func (h *helper) scriptFile() (*os.File, error) {
+	if len(h.Script) == 0 {
+		return nil, nil
+	}
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return nil, fmt.Errorf("a script with #! takes a /proc in the root: %w", err)
+	}
+	return memoryFile("script", h.Script, 0o755)
+}
+
+// memoryFile returns a file that is nowhere, open for reading, at its beginning.
+func memoryFile(name string, content []byte, mode uint32) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	w := os.NewFile(uintptr(fd), name)
+	_, err = w.Write(content)
+	if err == nil {
+		err = unix.Fchmod(fd, mode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	// Once more, to read: what is open for writing can't be executed.
+	r, err := os.Open(fdPath(fd))
+	return r, errors.Join(err, w.Close())
+}
+
+// hangUp ends the command at once: the parent is gone, or has no more patience.
+// The rest of the job clears up, and ends the helper.
+func (h *helper) hangUp() {
+	h.mu.Lock()
+	h.term = true
+	h.mu.Unlock()
+	for {
+		h.killDescendants()
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// endLimit bounds how long a helper waits for a process that SIGKILL does not
+// end: one in an uninterruptible call of a file system that hangs.
+const endLimit = 5 * time.Second
+
+// endDescendants kills what descends from the helper until nothing does.
+func (h *helper) endDescendants() {
+	start := time.Now()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		h.killDescendants()
+		for {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return // ECHILD: no one is left
+			}
+			if pid == 0 {
+				break
+			}
+		}
+		if time.Since(start) > endLimit {
+			h.warn("a process that RUN left behind does not end")
+			return
+		}
+		time.Sleep(wait)
+	}
+}
+
+// killDescendants kills all processes below the helper. A process that forks
+// meanwhile is found the next time: its child is the helper's then.
+func (h *helper) killDescendants() {
+	parents := h.parents()
+	self := os.Getpid()
+	for pid := range parents {
+		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parents[p], depth+1 {
+			if parents[p] == self {
+				_ = unix.Kill(pid, unix.SIGKILL)
+				break
+			}
+		}
+	}
+	if len(parents) == 0 {
+		// Without a /proc only the command's own group is known.
+		h.mu.Lock()
+		if h.session > 0 {
+			_ = unix.Kill(-h.session, unix.SIGKILL)
+		}
+		h.mu.Unlock()
+	}
+}
+
+// parents reads the parent of every process.
+func (h *helper) parents() map[int]int {
+	if h.proc == nil {
+		return nil
+	}
+	if _, err := h.proc.Seek(0, 0); err != nil {
+		return nil
+	}
+	names, err := h.proc.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	parents := make(map[int]int)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		fd, err := unix.Openat(int(h.proc.Fd()), name+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		var buf [512]byte
+		n, err := unix.Read(fd, buf[:])
+		unix.Close(fd)
+		if err != nil || n <= 0 {
+			continue
+		}
+		// proc_pid_stat(5): "pid (comm) state ppid"; comm may hold anything.
+		_, rest, _ := bytes.Cut(buf[:n], []byte("("))
+		fields := bytes.Fields(rest[bytes.LastIndexByte(rest, ')')+1:])
+		if len(fields) < 2 {
+			continue
+		}
+		if parents[pid], err = strconv.Atoi(string(fields[1])); err != nil {
+			delete(parents, pid)
+		}
+	}
+	return parents
+}

@@ -1,0 +1,138 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// emulate gives a command in place what a mount would give it. Nothing can be
+// laid over what stands in the root, so that it depends:
+//
+//	secret   nothing may stand at the target; a link to a file in memory is put
+//	         there, or the file itself where such a link cannot be read
+//	cache    a link to the cache's folder; a folder that stands there already
+//	         is taken for a cache itself
+//	tmpfs    a folder that is removed afterwards; one that stands there has to
+//	         be empty, or scratch space such as /tmp
+//
+// All that is put there goes when the command has ended, whatever became of it.
+func (h *helper) emulate(m Mount) error {
+	st, err := os.Lstat(m.Target)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return err
+	}
+	there := err == nil
+	switch {
+	case m.Content != nil:
+		if there {
+			return fmt.Errorf("something stands there, and in place nothing can be laid over it: give the secret another target, or env=NAME")
+		}
+		return h.emulateSecret(m)
+	case m.ReadOnly:
+		return errors.New("in place a mount can't be read-only")
+	case there && !st.IsDir():
+		return errors.New("what stands there is no folder, and in place nothing can be laid over it")
+	case m.Source != "" && there:
+		return nil
+	case m.Source != "" && h.Root == "/":
+		return h.stubs.link(m.Target, m.Source)
+	case there && isScratch(m.Target):
+		return nil
+	case there:
+		names, err := os.ReadDir(m.Target)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return errors.New("the folder there is not empty, and in place nothing can be laid over it: choose another target")
+		}
+		return h.stubs.borrow(m.Target)
+	}
+	mode := m.Mode
+	if mode == 0 {
+		mode = 0o1777 // as /tmp
+	}
+	if err := h.stubs.scratch(m.Target); err != nil {
+		return err
+	}
+	if err := unix.Chmod(m.Target, mode&0o7777); err != nil {
+		return err
+	}
+	return h.chown(m)
+}
+
+// chown is as tar does it for a user: without privilege, things are the user's.
+func (h *helper) chown(m Mount) error {
+	if m.UID == 0 && m.GID == 0 {
+		return nil
+	}
+	err := os.Lchown(m.Target, m.UID, m.GID)
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		return nil
+	}
+	return err
+}
+
+// isScratch reports whether nothing in the folder is ever captured, and nobody
+// is surprised by what others left there.
+func isScratch(target string) bool {
+	for _, dir := range []string{"/tmp", "/var/tmp", "/run", "/dev/shm"} {
+		if target == dir || strings.HasPrefix(target, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// emulateSecret avoids the disk where it can.
+func (h *helper) emulateSecret(m Mount) error {
+	mode := m.Mode
+	if mode == 0 {
+		mode = 0o400
+	}
+	if os.Geteuid() == 0 && (m.UID != 0 || m.GID != 0) {
+		return h.secretFile(m, mode) // another user may not follow the link
+	}
+	f, err := memoryFile("secret", m.Content, mode)
+	if err != nil {
+		return h.secretFile(m, mode)
+	}
+	h.secrets = append(h.secrets, f) // open as long as the helper is
+	target := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	if err := h.stubs.link(m.Target, target); err != nil {
+		return err
+	}
+	if b, err := os.ReadFile(m.Target); err == nil && bytes.Equal(b, m.Content) {
+		return nil
+	}
+	if err := unix.Unlink(m.Target); err != nil {
+		return err
+	}
+	return h.secretFile(m, mode)
+}
+
+func (h *helper) secretFile(m Mount, mode uint32) error {
+	if err := h.stubs.ensure(filepath.Dir(m.Target), true); err != nil {
+		return err
+	}
+	return h.stubs.put(m.Target, stub{path: m.Target}, func() error {
+		f, err := os.OpenFile(m.Target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(m.Content)
+		if err == nil {
+			err = unix.Fchmod(int(f.Fd()), mode&0o7777)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		return h.chown(m)
+	})
+}

@@ -1,0 +1,335 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+// inplace runs commands on the root itself.
+type inplace struct {
+	Options
+	trusted bool      // ctime tells of every change
+	sums    tree.Sums // which files are read before a command runs
+	how     string    // the same in words
+
+	warned sync.Map
+}
+
+// NewInPlace returns a sandbox whose one view is the root itself: a command
+// changes it, and two readings of its metadata tell how. It needs no privilege,
+// but for a Root other than "/": chroot(2).
+//
+// Whether ctime can be trusted is probed in Work, which takes a tick of the
+// clock. The error wraps ErrUnavailable if a command could not be run.
+func NewInPlace(opt Options) (Sandbox, error) {
+	s := &inplace{Options: opt}
+	if opt.Over != "" {
+		return nil, fmt.Errorf("inplace %w: changes are to go to %s, and RUN in place changes the root itself", ErrUnavailable, opt.Over)
+	}
+	var err error
+	if s.Root, err = filepath.Abs(opt.Root); err == nil {
+		s.Root, err = filepath.EvalSymlinks(s.Root)
+	}
+	if err == nil {
+		err = s.cleanHide()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("inplace sandbox: %w", err)
+	}
+	if s.Root != "/" && !mayChroot() {
+		return nil, fmt.Errorf("inplace %w: to run in %s takes chroot, which needs root", ErrUnavailable, s.Root)
+	}
+	return s, s.compare()
+}
+
+func mayChroot() bool {
+	// Entering the root that one is in changes nothing.
+	return unix.Chroot("/") == nil
+}
+
+// compare decides by what changes are found.
+func (s *inplace) compare() error {
+	switch s.Compare {
+	case CompareCTime:
+		s.trusted, s.sums, s.how = true, tree.SumLinked, "compares ctime, as asked"
+		return nil
+	case CompareDigest:
+		s.trusted, s.sums, s.how = false, tree.SumAll, "compares digests, as asked"
+		return nil
+	case CompareAuto:
+	default:
+		return fmt.Errorf("compare by %q: want ctime or digest", s.Compare)
+	}
+	doubt, err := tree.Probe(s.Work)
+	if err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	onOverlay := unix.Statfs(s.Root, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+	switch {
+	case doubt != "":
+		s.trusted, s.sums, s.how = false, tree.SumAll, "compares digests: "+doubt
+	case onOverlay:
+		// Copy-up renews ctime and inode of a file that stays what it is.
+		s.trusted, s.sums, s.how = true, tree.SumAll, "compares ctime, and digests where it moved: the root is an overlay"
+	default:
+		s.trusted, s.sums, s.how = true, tree.SumLinked, "compares ctime"
+	}
+	return nil
+}
+
+func (s *inplace) Name() string   { return "inplace" }
+func (s *inplace) Isolates() bool { return false }
+func (s *inplace) How() string    { return s.how }
+
+func (s *inplace) warn(texts []string) {
+	for _, t := range texts {
+		switch _, again := s.warned.LoadOrStore(t, true); {
+		case again:
+		case s.Warn != nil:
+			s.Warn(t)
+		default:
+			slog.Warn("inplace sandbox: " + t)
+		}
+	}
+}
+
+// View implements Sandbox: there is but one root, so all its views are of it.
+func (s *inplace) View(context.Context) (View, error) {
+	return &place{s: s, told: make(map[string]bool)}, nil
+}
+
+// place is the root itself, and the reading that the next change is told against.
+type place struct {
+	s *inplace
+
+	at     *tree.Reading // nil: not read yet
+	before *tree.Reading // what the last Run began with
+	filter string        // of the Keep that at was read for
+	stale  bool          // the root was changed since by other hands
+	told   map[string]bool
+	spool  *os.File
+}
+
+// Stale implements Direct.
+func (p *place) Stale() { p.stale = true }
+
+// Before implements Direct.
+func (p *place) Before(path string) (folder *snapshot.Entry, existed bool) {
+	return p.before.Lookup(path)
+}
+
+// Apply implements View: what is to be in the root is applied to it, not laid
+// over it.
+func (p *place) Apply(context.Context, io.Reader) error { return errDirect }
+
+// Clone implements View: there is one root.
+func (p *place) Clone(context.Context) (View, error) { return nil, errDirect }
+
+var errDirect = fmt.Errorf("in place there is but the root itself: %w", errors.ErrUnsupported)
+
+func (p *place) read(ctx context.Context, keep *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
+	hidden := hides(p.s.Hide)
+	return tree.Read(ctx, p.s.Root, tree.Options{
+		Live: true, Sums: sums, Previous: previous,
+		Prune: func(path string) bool { return keep.Prune(path) || hidden != nil && hidden(path) },
+	})
+}
+
+// Run implements View. A command that fails has changed the root all the same:
+// then both the changes and the error are there.
+func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
+	keep := c.Keep
+	if keep == nil {
+		keep = new(snapshot.Filter)
+	}
+	matcher, err := keep.Compile()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMounts(c.Mounts); err != nil {
+		return nil, err
+	}
+	trusted, err := p.begin(ctx, keep.String(), matcher)
+	if err != nil {
+		return nil, err
+	}
+	clock := time.Now()
+	ran := p.command(ctx, c)
+	setBack := wentBack(clock)
+
+	// What it did is told also when it failed, or was cancelled.
+	var exit *ExitError
+	if ran != nil && !errors.As(ran, &exit) && ctx.Err() == nil {
+		p.at = nil
+		return nil, ran
+	}
+	ctx = context.WithoutCancel(ctx)
+	sums, previous := p.s.sums, p.at
+	if !trusted {
+		sums, previous = tree.SumAll, nil
+	}
+	after, err := p.read(ctx, matcher, sums, previous)
+	if err != nil {
+		return nil, errors.Join(ran, err)
+	}
+	b := tree.Between{
+		Before: p.at, After: after, Trusted: trusted, SetBack: setBack, Dirty: c.Dirty,
+		Open: p.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), p.s.Hide...)),
+	}
+	changes, err := b.Changes(ctx)
+	if err != nil {
+		return nil, errors.Join(ran, err)
+	}
+	p.before, p.at = p.at, after
+	return p.note(changes), ran
+}
+
+// begin makes sure that there is a reading of the root as it stands, and that
+// the clock has moved on since. It reports whether ctime will tell of changes.
+func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher) (trusted bool, err error) {
+	p.before = nil
+	if p.at == nil || p.stale || p.filter != filter {
+		var previous *tree.Reading
+		if p.s.trusted && p.filter == filter {
+			previous = p.at
+		}
+		if p.at, err = p.read(ctx, keep, p.s.sums, previous); err != nil {
+			return false, err
+		}
+		p.filter, p.stale = filter, false
+		if closed := p.at.Closed(4); len(closed) > 0 {
+			p.s.warn([]string{fmt.Sprintf("what is below %s is never captured: this user may not look", list(closed))})
+		}
+	}
+	if !p.s.trusted {
+		return false, nil
+	}
+	err = tree.Barrier(ctx, p.s.Work, p.at)
+	if !tree.IsClock(err) {
+		return err == nil, err
+	}
+	p.s.warn([]string{"digests decide what changed: " + err.Error()})
+	p.at, err = p.read(ctx, keep, tree.SumAll, nil)
+	return false, err
+}
+
+// wentBack returns the time that the clock shows, if it was set back since
+// start; else zero. Both of Go's clocks are in start.
+func wentBack(start time.Time) time.Time {
+	now := time.Now()
+	elapsed := now.Sub(start) // by the clock that is never set
+	if now.Round(0).Sub(start.Round(0)) >= elapsed-clockSlack {
+		return time.Time{}
+	}
+	return now.Round(0).Add(-elapsed - clockSlack)
+}
+
+// clockSlack is how far the clocks may drift apart, by an adjustment of its
+// speed, before it counts as set back.
+const clockSlack = 20 * time.Millisecond
+
+func (p *place) command(ctx context.Context, c Command) error {
+	out := &tail{out: c.Output}
+	run, limit := withTimeout(ctx, c.Timeout)
+	defer limit()
+	j := job{
+		Task: taskRun, InPlace: true, Root: p.s.Root, View: p.s.Work,
+		Argv: c.Argv, Script: c.Script, Env: c.Env, Dir: c.Dir, Mounts: c.Mounts,
+	}
+	// A session of its own: Ctrl-C is for clayer, which then ends the command.
+	h := help{attr: &syscall.SysProcAttr{Setsid: true}, warn: p.s.warn, out: out}
+	if err := h.with(run, j); err != nil {
+		return ended(err, out)
+	}
+	return nil
+}
+
+func (p *place) open(path string) (*os.File, error) {
+	return tree.OpenAt(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK)
+}
+
+// note remembers what is told, so that Capture need not tell it again.
+func (p *place) note(changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for e, err := range changes {
+			if err == nil {
+				if e.Kind == snapshot.Delete {
+					delete(p.told, e.Path)
+				} else if !e.Implied {
+					p.told[e.Path] = true
+				}
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// Capture implements View.
+func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("capture %q: not an absolute path", path)
+	}
+	dir, err := rootfs.Inside(p.s.Root, filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: %w", path, err)
+	}
+	below, err := filepath.Rel(p.s.Root, filepath.Join(dir, filepath.Base(path)))
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: %w", path, err)
+	}
+	if below == "." {
+		below = ""
+	}
+	keep, err := snapshot.Filter{Include: []string{path, "/" + below}}.Compile()
+	if err != nil {
+		return nil, err
+	}
+	hidden := hides(p.s.Hide)
+	r, err := tree.Read(ctx, p.s.Root, tree.Options{Below: below, Live: true, Prune: hidden})
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: %w", path, err)
+	}
+	whole := tree.Whole{
+		Reading: r, Below: below, Open: p.open, Keep: keep,
+		Told: func(path string) bool { return p.told[path] },
+	}
+	return p.note(whole.Changes()), nil
+}
+
+// Close implements View.
+func (p *place) Close() error {
+	p.at, p.before = nil, nil
+	return nil
+}
+
+// list says paths in words.
+func list(paths []string) string {
+	s := ""
+	for i, p := range paths {
+		switch {
+		case i == 3:
+			return s + " and others"
+		case i > 0:
+			s += ", "
+		}
+		s += "/" + p
+	}
+	return s
+}

@@ -1,0 +1,210 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/tree"
+	"golang.org/x/sys/unix"
+)
+
+// Hard links and overlays: a lower file of several names that is written to, or
+// loses a name, is copied up by the one name that it was reached by. With an
+// index, the kernel goes on showing the other names as the same file, but the
+// upper folder holds only the one: completeGroups adds the others. In a user
+// namespace there is no index, and the others would go on showing the old file:
+// there seedGroups puts all of such files into the upper folder beforehand.
+
+// A group is a lower file of several names.
+type group struct {
+	names  []string
+	handle string // of the file, in hex
+}
+
+// groups returns those of the root. They are looked for once.
+func (s *overlay) groups(ctx context.Context) ([]group, error) {
+	s.grouping.Lock()
+	defer s.grouping.Unlock()
+	if s.grouped {
+		return s.lowerGroups, nil
+	}
+	prune, err := never(s.Hide)
+	if err != nil {
+		return nil, err
+	}
+	r, err := tree.Read(ctx, s.Root, tree.Options{Live: true, Prune: prune})
+	if err != nil {
+		return nil, fmt.Errorf("look for hard links: %w", err)
+	}
+	for _, names := range r.Linked() {
+		g := group{names: names}
+		if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, filepath.Join(s.Root, names[0]), 0); err == nil {
+			g.handle = hex.EncodeToString(h.Bytes())
+		}
+		s.lowerGroups = append(s.lowerGroups, g)
+	}
+	s.grouped = true
+	return s.lowerGroups, nil
+}
+
+// never returns a test for folders that are never captured, or hidden.
+func never(hide []string) (func(string) bool, error) {
+	keep, err := snapshot.Filter{Include: []string{"/"}}.Compile()
+	if err != nil {
+		return nil, err
+	}
+	hidden := hides(hide)
+	return func(p string) bool { return keep.Prune(p) || hidden != nil && hidden(p) }, nil
+}
+
+// completeGroups copies up the other names of lower files that a command copied
+// up by one of theirs.
+func (v *view) completeGroups(ctx context.Context) error {
+	if !v.s.rooted {
+		return nil
+	}
+	// The index names each file by the handle of the lower one.
+	index, err := os.ReadDir(filepath.Join(v.dir, workDir, "index"))
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(index) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var groups []group
+	var names []string
+	for _, e := range index {
+		if v.indexed[e.Name()] || !e.Type().IsRegular() {
+			continue
+		}
+		if groups == nil {
+			if groups, err = v.s.groups(ctx); err != nil {
+				return err
+			}
+		}
+		i := slices.IndexFunc(groups, func(g group) bool { return g.handle != "" && strings.HasSuffix(e.Name(), g.handle) })
+		if i >= 0 {
+			names = append(names, groups[i].names...)
+		}
+		if v.indexed == nil {
+			v.indexed = make(map[string]bool)
+		}
+		v.indexed[e.Name()] = true
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := v.help(ctx, job{Task: taskCopyUp, Names: names}, nil, nil, nil); err != nil {
+		return fmt.Errorf("follow hard links: %w", err)
+	}
+	return nil
+}
+
+// copyUp opens files of the merged tree for writing, which is what copies them
+// up. What is not there any more, or is something else, is passed over.
+func (h *helper) copyUp() error {
+	for _, name := range h.Names {
+		f, err := tree.OpenAt(h.merged(), name, unix.O_WRONLY|unix.O_NONBLOCK)
+		switch {
+		case err == nil:
+			f.Close()
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
+		default:
+			return fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// The lower files of several names that a view in a user namespace begins with
+// a copy of: each up to a size, and all together up to another. A larger one
+// breaks up when it is written to.
+const (
+	seedLinkLimit  = 8 << 20
+	seedLinksLimit = 32 << 20
+)
+
+// seedGroups copies lower files of several names into the upper folder, as one
+// file each. In both readings they are then the upper folder's own.
+func (v *view) seedGroups(ctx context.Context) error {
+	groups, err := v.s.groups(ctx)
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, g := range groups {
+		st, err := os.Lstat(filepath.Join(v.s.Root, g.names[0]))
+		if err != nil || st.Size() > seedLinkLimit || total+st.Size() > seedLinksLimit {
+			continue
+		}
+		total += st.Size()
+		// What may not be read can't be written to either; and a capability
+		// can't be copied.
+		if err := v.seedGroup(g); err != nil && !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("hard link %q: %w", g.names[0], err)
+		}
+	}
+	return nil
+}
+
+func (v *view) seedGroup(g group) error {
+	first := ""
+	for _, name := range g.names {
+		dst := filepath.Join(v.upper(), name)
+		if top, _, _ := strings.Cut(name, "/"); slices.Contains(v.plain, top) {
+			continue
+		}
+		if _, err := os.Lstat(dst); err == nil {
+			return nil // what is laid over the root has its own
+		}
+		if err := v.seedParents(path.Dir(name)); err != nil {
+			return err
+		}
+		if first == "" {
+			src := filepath.Join(v.s.Root, name)
+			err := seedFile(src, dst)
+			if err == nil {
+				err = copyXattrs(src, dst)
+			}
+			if err != nil {
+				return errors.Join(err, os.RemoveAll(dst))
+			}
+			first = dst
+		} else if err := os.Link(first, dst); err != nil {
+			return err
+		}
+		if err := likeLower(filepath.Join(v.s.Root, path.Dir(name)), filepath.Join(v.upper(), path.Dir(name))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seedParents makes the folders above a name as the lower ones are.
+func (v *view) seedParents(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	at := filepath.Join(v.upper(), dir)
+	if _, err := os.Lstat(at); err == nil {
+		return nil
+	}
+	if err := v.seedParents(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	if err := likeLower(filepath.Join(v.s.Root, dir), at); err != nil {
+		return err
+	}
+	return likeLower(filepath.Join(v.s.Root, path.Dir(dir)), filepath.Join(v.upper(), path.Dir(dir)))
+}

@@ -1,0 +1,181 @@
+package tree
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// Of a root that is in use, files up to smallFile are read whole before a byte
+// is passed on, and so can be read again when they change meanwhile.
+const (
+	smallFile = 1 << 20
+	retries   = 3
+	pause     = 20 * time.Millisecond
+)
+
+// fillStill is for a root that is in use: others than the RUN may write there,
+// a daemon its log. A file is captured as it stands, as long as it stands still
+// for the time that reading it takes; if not, the error wraps ErrBusy and names
+// it. When the stream is read once more, what changed since the reading is told
+// as it is by then.
+func fillStill(open func(path string) (*os.File, error)) filler {
+	tried := make(map[string]bool)
+	return func(n *node, path string, e *snapshot.Entry) error {
+		want := stateOf(n)
+		if tried[path] || n.is(sparse) {
+			f, st, err := openState(open, path)
+			if errors.Is(err, fs.ErrNotExist) && tried[path] {
+				*e = snapshot.Entry{Path: path, Kind: snapshot.Delete} // it has gone since
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if st != want && !tried[path] {
+				tried[path] = true
+				return busy(path)
+			}
+			want = st
+			e.Mode, e.UID, e.GID, e.Size, e.ModTime = st.mode&0o7777, int(st.uid), int(st.gid), st.size, st.mtime.time()
+			if n.is(sparse) {
+				if err := holes(f, path, e); err != nil {
+					return err
+				}
+			}
+		}
+		tried[path] = true
+		e.Open = func() (io.ReadCloser, error) {
+			var err error
+			for i := range retries {
+				if i > 0 {
+					time.Sleep(pause)
+				}
+				var r io.ReadCloser
+				if r, err = readStill(open, path, want); err == nil || !errors.Is(err, ErrBusy) {
+					return r, err
+				}
+			}
+			return nil, err
+		}
+		return nil
+	}
+}
+
+// fileState is what changes when a file does.
+type fileState struct {
+	mode, uid, gid uint32
+	size           int64
+	mtime, ctime   stamp
+}
+
+func stateOf(n *node) fileState {
+	return fileState{uint32(n.Mode), n.UID, n.GID, n.Size, n.mtime(), n.ctime()}
+}
+
+func openState(open func(string) (*os.File, error), path string) (*os.File, fileState, error) {
+	f, err := open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return nil, fileState{}, fmt.Errorf("%w: %w", busy(path), err)
+	}
+	if err != nil {
+		return nil, fileState{}, err
+	}
+	st, err := statFile(f)
+	if err == nil && st.mode&unix.S_IFMT != unix.S_IFREG {
+		err = busy(path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, st, err
+	}
+	return f, st, nil
+}
+
+func statFile(f *os.File) (fileState, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fileState{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return fileState{
+		st.Mode, st.Uid, st.Gid, st.Size,
+		stamp{int64(st.Mtim.Sec), int32(st.Mtim.Nsec)}, stamp{int64(st.Ctim.Sec), int32(st.Ctim.Nsec)},
+	}, nil
+}
+
+func busy(path string) error { return fmt.Errorf("%q %w%s", path, ErrBusy, writers(path)) }
+
+func readStill(open func(string) (*os.File, error), path string, want fileState) (io.ReadCloser, error) {
+	f, st, err := openState(open, path)
+	if err != nil {
+		return nil, err
+	}
+	if st != want {
+		f.Close()
+		return nil, busy(path)
+	}
+	s := &stillFile{Reader: io.LimitReader(f, st.size), f: f, path: path, want: want}
+	if st.size > smallFile {
+		return s, nil
+	}
+	content, err := io.ReadAll(s)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return nil, err
+	}
+	if int64(len(content)) != st.size {
+		return nil, busy(path)
+	}
+	return io.NopCloser(bytes.NewReader(content)), nil
+}
+
+// stillFile is a file that must not change until it is closed.
+type stillFile struct {
+	io.Reader
+	f    *os.File
+	path string
+	want fileState
+}
+
+func (s *stillFile) Close() error {
+	st, err := statFile(s.f)
+	err = errors.Join(err, s.f.Close())
+	if err == nil && st != s.want {
+		err = busy(s.path)
+	}
+	return err
+}
+
+// writers names a process that has the file open, if that can be seen.
+func writers(path string) string {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return ""
+	}
+	for _, p := range procs {
+		fds, err := os.ReadDir("/proc/" + p.Name() + "/fd")
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			at, err := os.Readlink("/proc/" + p.Name() + "/fd/" + fd.Name())
+			if err != nil || at != "/"+path && !hasPathSuffix(at, path) || p.Name() == fmt.Sprint(os.Getpid()) {
+				continue
+			}
+			comm, _ := os.ReadFile("/proc/" + p.Name() + "/comm")
+			return fmt.Sprintf(" (process %s, %s, has it open)", p.Name(), bytes.TrimSpace(comm))
+		}
+	}
+	return ""
+}
+
+func hasPathSuffix(at, path string) bool {
+	return len(at) > len(path) && at[len(at)-len(path)-1:] == "/"+path
+}

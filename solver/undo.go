@@ -1,0 +1,141 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// An UndoResult is what an undo did.
+type UndoResult struct {
+	Steps int           `json:"steps"` // undone
+	Files int           `json:"files"` // changes taken back
+	Kept  []rootfs.Kept `json:"kept"`  // what stays, since the user changed it
+	Lost  []string      `json:"lost"`  // what can't come back
+	Left  []string      `json:"left"`  // the layers that are applied still
+}
+
+// An UnknownLayerError says that a layer is not applied.
+type UnknownLayerError struct {
+	Name    string
+	Applied []string
+}
+
+// Error names the layers that are.
+func (e *UnknownLayerError) Error() string {
+	if len(e.Applied) == 0 {
+		return fmt.Sprintf("layer %s is not applied: nothing is", e.Name)
+	}
+	return fmt.Sprintf("layer %s is not applied; applied are %s", e.Name, strings.Join(e.Applied, ", "))
+}
+
+// Undo takes back what was applied to the request's root: all of it, or all
+// behind the layer to, which stays. Of the request Root, Dest, NoWait, Force and
+// Emit count.
+//
+// The error is an *UnknownLayerError, or wraps ErrRoot; with a result, all but
+// what the error says was done.
+func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err error) {
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) { r.emit(Event{Kind: EventWaiting, Text: holder}) })
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	defer func() {
+		if uerr := lock.Unlock(); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
+		}
+	}()
+	r.tellRecovered(lock)
+	state := lock.State()
+	layers, env, err := behind(state, to)
+	if err != nil {
+		return nil, err
+	}
+	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
+	if err == nil {
+		err = lock.Commit(state.Platform, layers.keys, env)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Kept: undone.Kept, Lost: undone.Lost, Left: layers.names}
+	for _, k := range undone.Kept {
+		r.warn("%s", KeptText(k))
+	}
+	if left := notUndone(undone); len(left) > 0 {
+		return res, fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(left))
+	}
+	return res, nil
+}
+
+// remaining is what stays of a state.
+type remaining struct {
+	names []string
+	keys  []rootfs.LayerKeys
+	log   []rootfs.Event
+}
+
+// behind returns what stays when all behind a layer is undone; "" is the layer
+// before the first.
+func behind(state *rootfs.State, to string) (remaining, []rootfs.Var, error) {
+	var rest remaining
+	if to == "" {
+		return rest, nil, nil
+	}
+	var all []string
+	for _, l := range state.Layers {
+		all = append(all, l.Name)
+	}
+	i := slices.Index(all, to)
+	if i < 0 {
+		return rest, nil, &UnknownLayerError{to, all}
+	}
+	steps := 0
+	for _, l := range state.Layers[:i+1] {
+		k := rootfs.LayerKeys{Name: l.Name, Env: l.Env}
+		for _, s := range l.Steps {
+			k.Steps = append(k.Steps, s.Key)
+			if s.Digest != "" {
+				steps++
+			}
+		}
+		rest.names, rest.keys = append(rest.names, l.Name), append(rest.keys, k)
+	}
+	rest.log = state.Log[:min(steps, len(state.Log))]
+	return rest, state.Layers[i].Env, nil
+}
+
+// notUndone lists what an undo could not bring back.
+func notUndone(u *rootfs.Undone) []error {
+	var errs []error
+	for _, p := range u.Problems {
+		errs = append(errs, fmt.Errorf("/%s: %w", p.Path, p.Err))
+	}
+	for _, p := range u.Lost {
+		errs = append(errs, fmt.Errorf("/%s: what stood there before can't come back: the step ran on the root itself", p))
+	}
+	return errs
+}
+
+// KeptText says that a file stays as the user has it.
+func KeptText(k rootfs.Kept) string {
+	return fmt.Sprintf("kept /%s: %s; --force takes it too", k.Path, k.Why)
+}
+
+// tellRecovered tells what became of a command that was cut off.
+func (r *Request) tellRecovered(l *rootfs.Lock) {
+	switch l.Recovered {
+	case rootfs.TakenBack:
+		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")
+	case rootfs.Finished:
+		r.warn("a command before this was cut off when its work was done: the root is as that command made it")
+	}
+}

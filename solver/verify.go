@@ -1,0 +1,106 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// settled opens the request's root for a command that looks at its files. What a
+// command before left half-done is taken back, unless one is at work just now,
+// which is told: the files are between two states then.
+func (r *Request) settled(ctx context.Context) (*rootfs.Root, error) {
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	cut, err := root.CutOff()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	if !cut {
+		return root, nil
+	}
+	lock, err := root.Lock(ctx, false, nil)
+	if errors.Is(err, rootfs.ErrLocked) {
+		r.warn("%v: what is told here is of a root between two states", err)
+		return root, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	r.tellRecovered(lock)
+	if err := lock.Unlock(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return root, nil
+}
+
+// Verify tells of each file that was applied to the request's root whether it is
+// as applied, by path.
+func Verify(ctx context.Context, r *Request) ([]rootfs.FileState, error) {
+	return r.look(ctx, (*rootfs.Root).Verify)
+}
+
+// Diff tells what changed in the request's root since the last solve or undo,
+// their own changes left out, by path.
+func Diff(ctx context.Context, r *Request) ([]rootfs.FileState, error) {
+	return r.look(ctx, (*rootfs.Root).Diff)
+}
+
+func (r *Request) look(ctx context.Context, at func(*rootfs.Root, context.Context) ([]rootfs.FileState, error)) ([]rootfs.FileState, error) {
+	root, err := r.settled(ctx)
+	if err != nil {
+		return nil, err
+	}
+	files, err := at(root, ctx)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	return files, err
+}
+
+// A Drifted tells how a composition stands to what is applied.
+type Drifted struct {
+	Differs bool           `json:"differs"` // a solve would change something
+	Layers  []DriftedLayer `json:"layers"`
+}
+
+// A DriftedLayer is a layer that is composed, applied, or both.
+type DriftedLayer struct {
+	Name string `json:"name"`
+	Text string `json:"text"` // "as applied", or what a solve would do
+}
+
+// Drift tells whether a solve of the request would change its root. It never
+// waits, and changes nothing.
+func Drift(ctx context.Context, r *Request) (*Drifted, error) {
+	r.readOnly = true
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	sv, err := r.survey(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	d := &Drifted{Differs: !sv.upToDate()}
+	composed := make(map[string]bool)
+	for i := range sv.plan.Layers {
+		pl := &sv.plan.Layers[i]
+		composed[pl.Layer.Name] = true
+		text := "as applied"
+		if t := pl.Totals(); t.ToRun+t.Cached > 0 {
+			text = t.String()
+		}
+		d.Layers = append(d.Layers, DriftedLayer{pl.Layer.Name, text})
+	}
+	for _, l := range sv.state.Layers {
+		if !composed[l.Name] {
+			d.Layers = append(d.Layers, DriftedLayer{l.Name, "applied, and not composed"})
+		}
+	}
+	return d, nil
+}
