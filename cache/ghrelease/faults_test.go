@@ -527,6 +527,27 @@ func TestRequestsOfAFullHit(t *testing.T) {
 	}
 }
 
+// An Enterprise server in private mode answers with a page to log in at.
+func TestPageInPlaceOfTheFile(t *testing.T) {
+	for _, size := range []int{1000, 40 << 20} {
+		gh := fake(t, githubtest.Repo{})
+		s := open(t, gh, token, ghrelease.Options{})
+		d, b := blobOf("a", size)
+		mustPut(t, s, d, b)
+		m := storetest.Layer("base", 0, d)
+		mustComplete(t, s, m)
+		gh.Fail(githubtest.Fault{Match: "GET /me/env/releases/download", Status: 200, Times: -1, Body: "<html>log in</html>"})
+		wants(t, gh, token, m)
+		far := open(t, gh, "", ghrelease.Options{})
+		if _, err := far.Find(t.Context(), m.Tag(), []key.Key{d.Key}); err != nil {
+			t.Errorf("without a token: %v", err)
+		}
+		if _, err := cache.OpenVerified(t.Context(), far, d, t.TempDir()); !errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("without a token: %v", err)
+		}
+	}
+}
+
 func TestRefusedByOthers(t *testing.T) {
 	html := "<html>Access denied by policy</html>"
 	t.Run("a firewall before the API", func(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -263,13 +263,13 @@ func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
 	_, err := s.gh.Transfer().Get(ctx, s.gh.DownloadURL(s.repo, tag, manifestName), &b, transfer.GetOptions{})
 	if err == nil {
 		rec, err := parseManifest(b.Bytes())
-		if err != nil {
-			return rec, fmt.Errorf("%s of %s: %w: %w", manifestName, tag, cache.ErrNotCached, err)
+		if err == nil {
+			s.locateAll(rec, tag, 0)
+			return rec, nil
 		}
-		s.locateAll(rec, tag, 0)
-		return rec, nil
-	}
-	if !notThere(err) {
+		// Damaged; or a page to log in at, of an Enterprise server in private mode.
+		slog.Debug("a manifest makes no sense", "tag", tag, "err", err)
+	} else if !notThere(err) {
 		return record{}, err
 	}
 	if !s.gh.HasToken() {

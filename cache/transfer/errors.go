@@ -101,6 +101,17 @@ func (e *ChecksumError) Error() string {
 	return fmt.Sprintf("checksum mismatch for %s: want %s, got %s", e.URL, e.Want, e.Got)
 }
 
+// A SizeError says that something else arrived than the file that was asked
+// for: a page to log in at, say.
+type SizeError struct {
+	URL       string // redacted
+	Want, Got int64  // bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("get %s: %d bytes, want %d", e.URL, e.Got, e.Want)
+}
+
 // A RedirectError is a redirect that is not followed.
 type RedirectError struct {
 	To     string // redacted

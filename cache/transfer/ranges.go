@@ -48,7 +48,7 @@ func (c *Client) Download(ctx context.Context, rawURL string, f File, size int64
 	}
 	res, err := c.Get(ctx, rawURL, &fromStart{f: f}, opt)
 	if err == nil && res.Size != size {
-		err = fmt.Errorf("get %s: %d bytes, want %d", Redact(rawURL), res.Size, size)
+		err = &SizeError{URL: Redact(rawURL), Want: size, Got: res.Size}
 	}
 	return err
 }

@@ -63,10 +63,15 @@ func TestKilledInMidUpload(t *testing.T) {
 	w.write("Containerfile", "RUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\n")
 	cmd := w.command("solve", "--root=root", "-f", "Containerfile")
 	cmd.Env = append(cmd.Env, env...)
-	gh.Fail(githubtest.Fault{Match: "POST /uploads", After: 2, Starter: true, Do: func() { cmd.Process.Kill() }})
+	started := make(chan *os.Process, 1)
+	gh.Fail(githubtest.Fault{Match: "POST /uploads", After: 2, Starter: true, Do: func() { (<-started).Kill() }})
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
-	if err := cmd.Run(); err == nil {
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	started <- cmd.Process
+	if err := cmd.Wait(); err == nil {
 		t.Fatalf("not killed:\n%s", errs.String())
 	}
 	list := gh.Releases("me/env")
