@@ -132,3 +132,42 @@ func BenchmarkRestoreOverLatency(b *testing.B) {
 		})
 	}
 }
+
+// Ctrl-C ends an upload that takes long, and what is on this machine is whole.
+func TestInterruptedUpload(t *testing.T) {
+	w := newWorkspace(t)
+	gh, env := onGitHub(t)
+	w.write("Containerfile", "RUN echo one > /one\nRUN sleep 60\n")
+	cmd := w.command("solve", "--root=root", "-f", "Containerfile")
+	cmd.Env = append(cmd.Env, env...)
+	uploading := make(chan struct{})
+	release := make(chan struct{})
+	defer close(release)
+	gh.Fail(githubtest.Fault{Match: "POST /uploads", Status: 500, Times: -1, Do: func() {
+		close(uploading)
+		<-release
+	}})
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-uploading
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(40 * time.Second): // it is a bug, not a slow machine
+		cmd.Process.Kill()
+		t.Fatal("it does not end")
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 130 || strings.Contains(errs.String(), "store github") {
+		t.Errorf("exit code %d\n%s", code, errs.String())
+	}
+	if out, stderr, _ := w.run("plan", "--root=root", "-f", "Containerfile"); !strings.Contains(out, "1 cached (dir") {
+		t.Errorf("the step that was finished is not kept here:\n%s%s", out, stderr)
+	}
+}
