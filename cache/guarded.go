@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -175,7 +176,7 @@ func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) erro
 		}
 		name := g.in([]byte(e.Path + "\x00" + e.Target))
 		for _, v := range e.Xattrs {
-			name = orName(name, g.in([]byte(v)))
+			name = cmp.Or(name, g.in([]byte(v)))
 		}
 		if name == "" && e.Kind == snapshot.File {
 			if name, err = g.inFile(e, buf); err != nil {
@@ -195,13 +196,6 @@ func (g *guard) without(path string) string {
 		path = strings.ReplaceAll(path, string(c.value), "...")
 	}
 	return path
-}
-
-func orName(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // in returns the name of a credential that is in b, or "".

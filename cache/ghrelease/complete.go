@@ -2,6 +2,7 @@ package ghrelease
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -312,7 +313,7 @@ func (s *Store) point(ctx context.Context, m cache.Manifest, rec record, tag str
 		led := record{Name: rec.Name, Layer: rec.Layer, Steps: make(map[key.Key]*step)}
 		for k, st := range rec.Steps {
 			far := *st
-			far.Tag = cmpTag(far.Tag, tag)
+			far.Tag = cmp.Or(far.Tag, tag)
 			led.Steps[k] = &far
 		}
 		if err := s.putManifest(ctx, h, led); err != nil {
@@ -320,13 +321,6 @@ func (s *Store) point(ctx context.Context, m cache.Manifest, rec record, tag str
 		}
 	}
 	return nil
-}
-
-func cmpTag(has, other string) string {
-	if has != "" {
-		return has
-	}
-	return other
 }
 
 // dropCopy removes a draft that has nothing that is not published elsewhere.

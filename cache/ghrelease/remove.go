@@ -1,9 +1,11 @@
 package ghrelease
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -53,7 +55,7 @@ func (s *Store) needed(goes func(*held) bool) map[string]bool {
 		}
 		for _, k := range h.Layer.Keys {
 			if st := h.Steps[k]; st != nil {
-				need[cmpTag(st.Tag, h.Tag)+" "+k.String()] = true
+				need[cmp.Or(st.Tag, h.Tag)+" "+k.String()] = true
 			}
 		}
 	}
@@ -67,7 +69,7 @@ func (s *Store) removeFrom(ctx context.Context, h *held, layer bool, need map[st
 	keep := 0
 	for k, st := range h.Steps {
 		own := st.Tag == "" || st.Tag == h.Tag
-		isLayers := h.Layer != nil && has(h.Layer.Keys, k)
+		isLayers := h.Layer != nil && slices.Contains(h.Layer.Keys, k)
 		switch {
 		case own && need[h.Tag+" "+k.String()]:
 			keep++
@@ -134,15 +136,6 @@ func (s *Store) removeFrom(ctx context.Context, h *held, layer bool, need map[st
 		}
 	}
 	return freed, nil
-}
-
-func has(keys []key.Key, k key.Key) bool {
-	for _, x := range keys {
-		if x == k {
-			return true
-		}
-	}
-	return false
 }
 
 // old reports whether a step was uploaded long ago. GitHub's clock says when;
