@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,8 +32,7 @@ type scriptTB struct {
 func (t *scriptTB) Errorf(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.errs = append(t.errs, format)
-	_ = args
+	t.errs = append(t.errs, fmt.Sprintf(format, args...))
 }
 
 func (t *scriptTB) Cleanup(f func()) { t.stop = append(t.stop, f) }
