@@ -60,8 +60,9 @@ type Store interface {
 	Name() string
 
 	// Find reports which of the keys it holds, in one round trip where it can.
-	// layer is a hint: the name of the layer that the keys belong to.
-	Find(ctx context.Context, layer string, keys []key.Key) (map[key.Key]Descriptor, error)
+	// tag is a hint: that of the layer which the keys belong to, as Tag
+	// returns it. The answer may be in part beside an error.
+	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Descriptor, error)
 
 	// Open returns the blob from offset on; the caller closes it. The bytes
 	// are not verified: OpenVerified does that. The error wraps ErrNotCached
@@ -73,6 +74,12 @@ type Store interface {
 	// session may have been faster. Put may be called concurrently, also for
 	// the same key.
 	Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error
+}
+
+// Interrupted is a Keeper that knows of layers which are not whole.
+type Interrupted interface {
+	// Interrupted returns them, with the steps that arrived.
+	Interrupted(ctx context.Context) ([]Manifest, error)
 }
 
 // Keeper is a Store that knows layers, and what it can forget.

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -54,32 +52,31 @@ func (t *Tier) Holder(k key.Key) string {
 	return ""
 }
 
-// Find asks all stores at the same time and prefers the nearest.
-func (t *Tier) Find(ctx context.Context, layer string, keys []key.Key) (map[key.Key]Descriptor, error) {
-	found := make([]map[key.Key]Descriptor, len(t.stores))
-	var eg errgroup.Group
-	for i, s := range t.stores {
-		eg.Go(func() error {
-			m, err := s.Find(ctx, layer, keys)
-			if err != nil && ctx.Err() == nil {
-				t.warn(s.Name(), err)
-			}
-			found[i] = m
-			return nil
-		})
-	}
-	_ = eg.Wait() // no store's error is the Tier's
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Find asks the nearest store first, and each farther one for what is missing
+// still: what is near wants no network.
+func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Descriptor, error) {
 	all := make(map[key.Key]Descriptor)
-	for i, m := range slices.Backward(found) {
-		maps.Copy(all, m)
+	for i, s := range t.stores {
+		missing := slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool {
+			_, ok := all[k]
+			return ok
+		})
+		if len(missing) == 0 {
+			break
+		}
+		m, err := s.Find(ctx, tag, missing)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			t.warn(s.Name(), err)
+		}
+		t.mu.Lock()
 		for k := range m {
 			t.where[k] = i
 		}
+		t.mu.Unlock()
+		maps.Copy(all, m)
 	}
 	return all, nil
 }
@@ -87,7 +84,7 @@ func (t *Tier) Find(ctx context.Context, layer string, keys []key.Key) (map[key.
 // Open opens the blob in the nearest store that has it, verified; it is an
 // *os.File. What a farther one had is first kept in the nearer ones.
 func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadCloser, error) {
-	var errs []error
+	why := ErrNotCached
 	for i, s := range t.stores {
 		f, err := OpenVerified(ctx, s, d, "")
 		if ctx.Err() != nil {
@@ -97,10 +94,14 @@ func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadClo
 			return nil, context.Cause(ctx)
 		}
 		if err != nil {
-			if !errors.Is(err, ErrNotCached) {
+			var corrupt *CorruptError
+			missing := errors.Is(err, ErrNotCached)
+			if !missing {
 				t.warn(s.Name(), err)
 			}
-			errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
+			if !missing || errors.As(err, &corrupt) { // more to tell than that it is not there
+				why = fmt.Errorf("%w; %s: %w", why, s.Name(), err)
+			}
 			continue
 		}
 		t.keep(ctx, t.stores[:i], d, f)
@@ -111,7 +112,7 @@ func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadClo
 		return f, nil
 	}
 	// A blob that no store could give is a miss, whatever the reasons.
-	return nil, fmt.Errorf("%w: %w", ErrNotCached, errors.Join(errs...))
+	return nil, why
 }
 
 func (t *Tier) keep(ctx context.Context, nearer []Keeper, d Descriptor, f *os.File) {
@@ -122,15 +123,35 @@ func (t *Tier) keep(ctx context.Context, nearer []Keeper, d Descriptor, f *os.Fi
 	}
 }
 
-// Put puts the blob into all stores; those that fail are in the error, and the
-// others have it.
+// Put puts the blob into all stores, the nearest first. An error says that none
+// has it.
 func (t *Tier) Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
-	return t.each(func(s Keeper) error { return s.Put(ctx, d, blob) })
+	return t.any(ctx, func(s Keeper) error { return s.Put(ctx, d, blob) })
 }
 
-// Complete completes the layer in all stores.
+// Complete completes the layer in all stores. An error says that none has it.
 func (t *Tier) Complete(ctx context.Context, m Manifest) error {
-	return t.each(func(s Keeper) error { return s.Complete(ctx, m) })
+	return t.any(ctx, func(s Keeper) error { return s.Complete(ctx, m) })
+}
+
+// any calls f for every store, and tells of those that fail. A store that lacks
+// a step has been told of before.
+func (t *Tier) any(ctx context.Context, f func(Keeper) error) error {
+	var errs []error
+	for _, s := range t.stores {
+		err := f(s)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
+		if !errors.Is(err, ErrNotCached) && ctx.Err() == nil {
+			t.warn(s.Name(), err)
+		}
+	}
+	if len(errs) < len(t.stores) {
+		return nil
+	}
+	return errors.Join(errs...)
 }
 
 // each calls f for every store and joins the errors.
@@ -157,6 +178,23 @@ func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 				all = append(all, m)
 			}
 		}
+		return err
+	})
+	slices.SortStableFunc(all, NewestFirst)
+	return all, err
+}
+
+// Interrupted returns the layers that are not whole, of all stores that know of
+// such.
+func (t *Tier) Interrupted(ctx context.Context) ([]Manifest, error) {
+	var all []Manifest
+	err := t.each(func(s Keeper) error {
+		i, ok := s.(Interrupted)
+		if !ok {
+			return nil
+		}
+		ms, err := i.Interrupted(ctx)
+		all = append(all, ms...)
 		return err
 	})
 	slices.SortStableFunc(all, NewestFirst)

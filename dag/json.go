@@ -33,6 +33,7 @@ type (
 		Store       string     `json:"store,omitempty"`
 		Size        int64      `json:"size,omitempty"`       // bytes
 		EstimateMS  int64      `json:"estimateMS,omitempty"` // milliseconds
+		Commit      string     `json:"commit,omitempty"`     // of a FETCH of a Git tree
 		Inputs      key.Record `json:"inputs"`
 	}
 	jsonSource struct {
@@ -61,6 +62,7 @@ func (p *Plan) WriteJSON(w io.Writer) error {
 				Store:       it.Found.Store,
 				Size:        it.Found.Size,
 				EstimateMS:  it.Estimate.Milliseconds(),
+				Commit:      p.Keys.Commit[it.Step],
 				Inputs:      p.Keys.Record(it.Step),
 			})
 		}

@@ -32,6 +32,7 @@ type Pins map[string]Pin
 type Keys struct {
 	Step   map[*Step]key.Key
 	Layer  map[*Layer]key.Key // the key of the layer's last step
+	Commit map[*Step]string   // that a FETCH of a Git tree is pinned to
 	inputs map[*Step]key.Inputs
 }
 
@@ -57,6 +58,7 @@ func (g *Graph) Keys(base Base, pins Pins) (*Keys, error) {
 	k := &Keys{
 		Step:   make(map[*Step]key.Key, n),
 		Layer:  make(map[*Layer]key.Key, len(g.Layers)),
+		Commit: make(map[*Step]string),
 		inputs: make(map[*Step]key.Inputs, n),
 	}
 	for _, l := range g.Layers {
@@ -71,6 +73,9 @@ func (g *Graph) Keys(base Base, pins Pins) (*Keys, error) {
 				if pin, ok = pins[s.Source.ID]; !ok {
 					return nil, fmt.Errorf("%s: %s: source is not pinned", s.Pos(), s.Word())
 				}
+			}
+			if pin.Commit != "" {
+				k.Commit[s] = pin.Commit
 			}
 			in := s.inputs(prev, pin)
 			k.inputs[s] = in

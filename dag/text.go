@@ -18,7 +18,7 @@ func (p *Plan) WriteText(w io.Writer) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		p.Layers[i].writeText(&b)
+		p.Layers[i].writeText(&b, p.Keys)
 	}
 	if len(p.Layers) == 0 {
 		b.WriteString("no layers\n")
@@ -31,7 +31,7 @@ func (p *Plan) WriteText(w io.Writer) error {
 // columns beside it a line fits into 80 in most cases.
 const maxText = 46
 
-func (pl *PlannedLayer) writeText(b *strings.Builder) {
+func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 	t := pl.Totals()
 	fmt.Fprintf(b, "%s   %s   %s\n", pl.Layer.File.Path, count(t.Steps, "step"), t)
 
@@ -54,6 +54,9 @@ func (pl *PlannedLayer) writeText(b *strings.Builder) {
 				line += fmt.Sprintf("  ~%s", it.Estimate.Round(time.Second))
 			}
 			line += "  " + it.Why
+		}
+		if commit := keys.Commit[it.Step]; commit != "" {
+			line += fmt.Sprintf("  commit %.12s", commit)
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}

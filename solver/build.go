@@ -44,6 +44,7 @@ type builder struct {
 	incomplete []error // what could not be applied, or undone, while the rest was
 
 	puts         errgroup.Group // snapshots on their way into the stores
+	putting      context.Context
 	stopPrefetch context.CancelFunc
 	prefetching  sync.WaitGroup
 }
@@ -361,15 +362,12 @@ func (b *builder) failure(s *dag.Step, err error) error {
 // put stores a step's snapshot in the background. A store that fails is told
 // once, by the store, and fails nothing.
 func (b *builder) put(s *dag.Step, bl *blob) {
-	if b.r.Store == nil || !b.r.Push {
+	if b.r.Store == nil || !b.r.Push || b.r.isLegacy(s.Layer) {
 		return
 	}
-	// What is finished is kept, also when the solve is cancelled meanwhile.
-	ctx := context.WithoutCancel(context.Background())
 	b.puts.Go(func() error {
-		if err := b.r.Store.Put(ctx, bl.desc, bl.file); err != nil {
-			b.r.StoreFailed(b.r.Store.Name(), err)
-			return nil
+		if err := b.r.Store.Put(b.putting, bl.desc, bl.file); err != nil {
+			return nil // the store has told
 		}
 		b.mu.Lock()
 		b.kept++

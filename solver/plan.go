@@ -99,6 +99,22 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
+		other, err := r.legacy(ctx, g, keys, answers.Present, s.found)
+		if err != nil {
+			return nil, err
+		}
+		if other {
+			if g, err = r.graph(); err != nil {
+				return nil, err
+			}
+			if keys, err = r.keys(ctx, g, s.platform); err != nil {
+				return nil, err
+			}
+			answers.Present = present(g, keys, state)
+			if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
+				return nil, err
+			}
+		}
 		for k, d := range s.found {
 			answers.Cached[k] = dag.Found{Store: r.Store.Holder(k), Size: d.Size}
 		}
@@ -165,6 +181,11 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	var problems frontend.Problems
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(r.jobs())
+	var commits []string
+	eg.Go(func() (err error) {
+		commits, err = r.commits(ctx)
+		return err
+	})
 	for _, src := range g.Sources {
 		eg.Go(func() error {
 			pin, err := r.pin(ctx, src.Steps[0])
@@ -186,7 +207,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts}, pins)
+	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
 }
 
 // find asks the stores for all keys of layers that are not wholly present.
@@ -210,7 +231,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			continue
 		}
 		eg.Go(func() error {
-			found, err := r.Store.Find(ctx, l.Name, want)
+			found, err := r.Store.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -41,6 +42,13 @@ type Request struct {
 	Timeout   time.Duration     // of each RUN; 0 means none
 	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
 
+	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
+	InvalidateOn []string       // --invalidate-on: "owner/repo[@ref]"
+
+	// LegacyURL returns where layer.tar.gz of a release of container-layer's
+	// would be; nil: none is looked for.
+	LegacyURL func(tag string) string
+
 	Store        *cache.Tier // nil: nothing is restored or kept
 	Spool        Spool       // where snapshots are packed; nil: the root's work folder
 	Push         bool        // what is built is put into Store
@@ -62,6 +70,9 @@ type Request struct {
 	resolver  *source.Resolver
 	brought   sync.Map // *dag.Step: what it brings, once
 	failed    failures
+
+	asked   map[*frontend.File]bool // whether there is a legacy release of it
+	fetched map[*frontend.File]bool // those that come from one
 }
 
 // A Spool makes the files that snapshots are packed into. A store that keeps
@@ -148,6 +159,9 @@ func (r *Request) warnOnce(format string, args ...any) {
 func (r *Request) warn(format string, args ...any) {
 	r.emit(Event{Kind: EventWarning, Text: fmt.Sprintf(format, args...)})
 }
+
+// Warn tells the user of something that fails nothing.
+func (r *Request) Warn(text string) { r.warn("%s", text) }
 
 func (r *Request) jobs() int {
 	if r.Jobs > 0 {

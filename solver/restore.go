@@ -2,8 +2,10 @@ package solver
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -98,9 +100,11 @@ func (b *builder) needed() []*dag.Item {
 
 func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key.Key, err error) {
 	eg, ctx := errgroup.WithContext(ctx)
-	eg.SetLimit(b.r.jobs())
+	// Nothing but waiting: more at a time than what computes.
+	eg.SetLimit(max(16, b.r.jobs()))
 	var mu sync.Mutex
-	for _, it := range items {
+	told := make([]error, len(items))
+	for i, it := range items {
 		eg.Go(func() error {
 			d, ok := b.sv.found[it.Key]
 			if !ok {
@@ -121,7 +125,7 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			defer mu.Unlock()
 			lost = append(lost, it.Key)
 			if it.State == dag.Cached {
-				b.r.warn("%s: its snapshot can't be used, so it is built anew: %v", it.Step.Pos(), err)
+				told[i] = fmt.Errorf("%s: its snapshot can't be used, so it is built anew: %w", it.Step.Pos(), err)
 			} else {
 				b.r.warn("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built anew", it.Step.Pos())
 			}
@@ -129,6 +133,13 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 		})
 	}
 	err = eg.Wait()
+	told = slices.DeleteFunc(told, func(err error) bool { return err == nil })
+	switch n := len(told); {
+	case n == 1:
+		b.r.warn("%v", told[0])
+	case n > 1: // a store that dies takes them all
+		b.r.warn("%v (and %d more)", told[0], n-1)
+	}
 	return lost, err
 }
 
@@ -138,7 +149,7 @@ func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Descriptor, 
 	if b.r.Store == nil {
 		return cache.Descriptor{}, false
 	}
-	found, err := b.r.Store.Find(ctx, it.Step.Layer.Name, []key.Key{it.Key})
+	found, err := b.r.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
 	d, ok := found[it.Key]
 	return d, ok && err == nil
 }

@@ -146,7 +146,9 @@ func (sv *survey) result() *Result {
 
 // make does what is to be done, under the root's lock.
 func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, sv *survey) error {
-	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob)}
+	putting, stop := lasting(ctx)
+	defer stop()
+	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
 	defer b.close()
 	b.prefetch(ctx)
 	if err := b.restore(ctx); err != nil {
@@ -157,23 +159,35 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 		build = func(ctx context.Context) error { return b.buildDirect(ctx, lock) }
 		apply = b.commit
 	}
-	err := build(ctx)
-	b.wait() // what is finished is kept, whatever became of the rest
-	var failed *BuildError
-	if errors.As(err, &failed) {
-		failed.Kept = b.kept
-	}
-	if err != nil {
+	if err := build(ctx); err != nil {
+		b.wait() // what is finished is kept, whatever became of the rest
+		var failed *BuildError
+		if errors.As(err, &failed) {
+			failed.Kept = b.kept
+		}
 		return err
 	}
+	// What is still being uploaded does not keep the root waiting.
 	if err := apply(ctx, lock); err != nil {
 		return err
 	}
+	b.wait()
 	b.complete(ctx)
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("downloads that are not needed any more stay: %v", err)
 	}
 	return nil
+}
+
+// grace is how long a cancelled solve still stores what is finished: a folder
+// has it long before; an upload is taken up by the next session.
+const grace = 5 * time.Second
+
+// lasting returns a context that ends some time after ctx does.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
 }
 
 const defaultDownloads = 2 << 30
@@ -261,6 +275,9 @@ func (b *builder) complete(ctx context.Context) {
 		}
 	}
 	for _, pl := range b.sv.plan.Layers {
+		if b.r.isLegacy(pl.Layer) {
+			continue
+		}
 		m := cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.platform, Created: time.Now().UTC()}
 		fresh := false
 		for _, it := range pl.Items {
@@ -282,9 +299,7 @@ func (b *builder) complete(ctx context.Context) {
 			continue
 		}
 		// A store that lost a step of it, or never had it, lists no layer.
-		if err := b.r.Store.Complete(ctx, m); err != nil && !errors.Is(err, cache.ErrNotCached) && ctx.Err() == nil {
-			b.r.StoreFailed(b.r.Store.Name(), err)
-		}
+		_ = b.r.Store.Complete(ctx, m) // the store has told
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
@@ -20,7 +22,8 @@ import (
 func (r *Request) sources() *source.Resolver {
 	r.resolving.Do(func() {
 		r.resolver = &source.Resolver{
-			Client:    transfer.New(transfer.Options{UserAgent: "clayer"}),
+			Client:    r.transfer(),
+			GitHub:    r.GitHub,
 			Downloads: &source.Downloads{Dir: filepath.Join(r.Cache, "downloads"), ReadOnly: r.readOnly},
 			Warn:      func(text string) { r.warn("%s", text) },
 			Exclude:   r.own(),
@@ -38,6 +41,38 @@ func (r *Request) sources() *source.Resolver {
 		}
 	})
 	return r.resolver
+}
+
+// transfer returns what downloads: with GitHub's client, so that one host has
+// its connections from one.
+func (r *Request) transfer() *transfer.Client {
+	if r.GitHub != nil {
+		return r.GitHub.Transfer()
+	}
+	return transfer.New(transfer.Options{UserAgent: "clayer"})
+}
+
+// commits resolves what --invalidate-on names: "owner/repo@commit", in order.
+func (r *Request) commits(ctx context.Context) ([]string, error) {
+	list := make([]string, len(r.InvalidateOn))
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(r.jobs())
+	for i, text := range r.InvalidateOn {
+		eg.Go(func() error {
+			ref, err := source.ParseRef(text)
+			if err != nil {
+				return fmt.Errorf("--invalidate-on %w", err)
+			}
+			id, err := r.sources().Commit(ctx, ref)
+			if err != nil {
+				return fmt.Errorf("--invalidate-on %s: %w", text, err)
+			}
+			list[i] = ref.Repo.String() + "@" + id
+			return nil
+		})
+	}
+	err := eg.Wait()
+	return list, err
 }
 
 // own lists the folders that a solve writes to.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -581,8 +582,13 @@ func TestTierWithAStoreThatFails(t *testing.T) {
 		t.Errorf("told of %v", told)
 	}
 	other, blob := storetest.Step("b", "b")
-	if err := tier.Put(t.Context(), other, blob); !errors.Is(err, errFailing) || !has(t, near, other) || !has(t, far, other) {
-		t.Errorf("Put: %v; the stores that work have it: %t, %t", err, has(t, near, other), has(t, far, other))
+	told = nil
+	if err := tier.Put(t.Context(), other, blob); err != nil || !slices.Equal(told, []string{"failing"}) || !has(t, near, other) || !has(t, far, other) {
+		t.Errorf("Put: %v, told of %v; the stores that work have it: %t, %t", err, told, has(t, near, other), has(t, far, other))
+	}
+	alone := cache.Tiered(func(string, error) {}, failing{})
+	if err := alone.Put(t.Context(), other, blob); !errors.Is(err, errFailing) {
+		t.Errorf("Put into a failing store alone: %v", err)
 	}
 	missing, _ := storetest.Step("c", "c")
 	if _, err := tier.Open(t.Context(), missing, 0); !errors.Is(err, cache.ErrNotCached) {

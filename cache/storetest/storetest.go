@@ -181,7 +181,7 @@ func find(t *testing.T, s cache.Keeper, ds ...cache.Descriptor) map[key.Key]cach
 	for _, d := range ds {
 		keys = append(keys, d.Key)
 	}
-	found, err := s.Find(t.Context(), "base", keys)
+	found, err := s.Find(t.Context(), cache.Tag("base", keys[len(keys)-1]), keys)
 	if err != nil {
 		t.Fatal(err)
 	}

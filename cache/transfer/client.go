@@ -1,4 +1,4 @@
-// Package transfer downloads over HTTP: with retries of what is transient, a
+// Package transfer moves bytes over HTTP: with retries of what is transient, a
 // limit on silence instead of one on time, resumption where a transfer broke
 // off, and a check of what arrived.
 //
@@ -50,6 +50,7 @@ type Client struct {
 	retries  int
 	stall    time.Duration
 	patience time.Duration
+	spans    chan struct{} // one for each range that may be under way
 }
 
 // New returns a client.
@@ -59,6 +60,7 @@ func New(opt Options) *Client {
 		retries:  opt.Retries,
 		stall:    opt.Stall,
 		patience: opt.Patience,
+		spans:    make(chan struct{}, maxSpans),
 	}
 	if c.agent == "" {
 		c.agent = "clayer"
@@ -96,6 +98,10 @@ type GetOptions struct {
 	// Patience is that of Options for this one request; 0 means the client's.
 	// One who has something to fall back on waits less for a network.
 	Patience time.Duration
+
+	// Header is sent with the request, and along redirects. Credentials are
+	// the transport's to add, where they belong.
+	Header http.Header
 
 	// Progress is told of bytes that arrived since it was told last. It is
 	// called by one goroutine at a time. Bytes that arrive again, after a start

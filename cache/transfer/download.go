@@ -86,6 +86,9 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 	if err != nil {
 		return &fatalError{errors.New("malformed URL")}
 	}
+	if d.opt.Header != nil {
+		req.Header = d.opt.Header.Clone()
+	}
 	req.Header.Set("User-Agent", d.client.agent)
 	// Asking for identity also keeps net/http from asking for gzip and
 	// unpacking it.
@@ -111,7 +114,7 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 	resp, err := d.client.http.Do(req)
 	watch.relax()
 	if err != nil {
-		return watch.reason(unwrapURLError(err))
+		return watch.reason(unwrapURLError(err, req.URL))
 	}
 	defer resp.Body.Close()
 

@@ -47,6 +47,7 @@ func Redact(rawURL string) string {
 // A StatusError is an answer other than the file.
 type StatusError struct {
 	URL        string        // redacted
+	Host       string        // that answered, where a redirect led to another; else ""
 	Code       int           // the HTTP status
 	RetryAfter time.Duration // what the server asked for; 0 for nothing
 }
@@ -56,18 +57,38 @@ func (e *StatusError) Error() string {
 	if text == "" {
 		text = "unknown status"
 	}
+	if e.Host != "" {
+		return fmt.Sprintf("get %s: %s answers %d %s", e.URL, e.Host, e.Code, text)
+	}
 	return fmt.Sprintf("get %s: %d %s", e.URL, e.Code, text)
 }
 
 func newStatusError(rawURL string, resp *http.Response, now time.Time) *StatusError {
 	e := &StatusError{URL: Redact(rawURL), Code: resp.StatusCode}
-	after := resp.Header.Get("Retry-After")
-	if s, err := strconv.ParseUint(after, 10, 31); err == nil {
-		e.RetryAfter = time.Duration(s) * time.Second
-	} else if t, err := http.ParseTime(after); err == nil {
-		e.RetryAfter = max(t.Sub(now), 0)
+	if resp.Request != nil {
+		if u, err := url.Parse(rawURL); err != nil || u.Host != resp.Request.URL.Host {
+			e.Host = resp.Request.URL.Host
+		}
 	}
+	e.RetryAfter = RetryAfter(resp.Header, now)
 	return e
+}
+
+// RetryAfter returns what a Retry-After header asks for; 0 for nothing.
+func RetryAfter(h http.Header, now time.Time) time.Duration {
+	after := h.Get("Retry-After")
+	if s, err := strconv.ParseUint(after, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	t, err := http.ParseTime(after)
+	if err != nil {
+		return 0
+	}
+	// By the server's clock, where it tells: ours may be wrong.
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return max(t.Sub(now), 0)
 }
 
 // A ChecksumError says that other bytes arrived than those that were asked for.
@@ -78,6 +99,17 @@ type ChecksumError struct {
 
 func (e *ChecksumError) Error() string {
 	return fmt.Sprintf("checksum mismatch for %s: want %s, got %s", e.URL, e.Want, e.Got)
+}
+
+// A SizeError says that something else arrived than the file that was asked
+// for: a page to log in at, say.
+type SizeError struct {
+	URL       string // redacted
+	Want, Got int64  // bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("get %s: %d bytes, want %d", e.URL, e.Got, e.Want)
 }
 
 // A RedirectError is a redirect that is not followed.
@@ -99,11 +131,15 @@ func (e *ProxyError) Error() string {
 }
 
 // unwrapURLError takes off the layer that net/http puts around errors: its text
-// quotes the URL with its query.
-func unwrapURLError(err error) error {
+// quotes the URL with its query. Where a redirect led to a host other than
+// asked's, that host is named: it may be the one that a network blocks.
+func unwrapURLError(err error, asked *url.URL) error {
 	var ue *url.Error
-	if errors.As(err, &ue) {
-		return ue.Err
+	if !errors.As(err, &ue) {
+		return err
 	}
-	return err
+	if u, perr := url.Parse(ue.URL); perr == nil && u.Host != "" && u.Host != asked.Host {
+		return fmt.Errorf("%s: %w", u.Host, ue.Err)
+	}
+	return ue.Err
 }

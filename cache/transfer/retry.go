@@ -50,6 +50,13 @@ func classify(err error) fate {
 	return transient
 }
 
+// Unreachable reports whether an error says that nobody answers: no name, no
+// route, connection refused, nothing for longer than the stall limit.
+func Unreachable(err error) bool {
+	var stall *stallError
+	return err != nil && (classify(err) == unreachable || errors.As(err, &stall))
+}
+
 func statusFate(code int) fate {
 	switch {
 	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:

@@ -20,7 +20,7 @@ func NewTransport() *http.Transport {
 		}).DialContext,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 8,
+		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     30 * time.Second,
 		DisableCompression:  true,
 		// A request that is cancelled for its silence gives up an HTTP/2

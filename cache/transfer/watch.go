@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -13,8 +14,10 @@ import (
 type watch struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	limit  time.Duration // of what is waited for
+
+	mu    sync.Mutex // a request's body is read by the transport's goroutine
+	timer *time.Timer
+	limit time.Duration // of what is waited for
 }
 
 // stallError says that nothing arrived within a limit.
@@ -32,18 +35,29 @@ func newWatch(ctx context.Context) (context.Context, *watch) {
 
 // expect starts to wait.
 func (w *watch) expect(limit time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.timer != nil && w.limit == limit {
 		w.timer.Reset(limit)
 		return
+	}
+	if w.timer != nil {
+		w.timer.Stop()
 	}
 	w.limit = limit
 	w.timer = time.AfterFunc(limit, func() { w.cancel(&stallError{limit}) })
 }
 
 // relax ends the waiting: something has arrived.
-func (w *watch) relax() { w.timer.Stop() }
+func (w *watch) relax() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+}
 
 func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.timer != nil {
 		w.timer.Stop()
 	}

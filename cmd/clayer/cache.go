@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -17,20 +18,38 @@ import (
 func newCache() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
-		Short: "List, remove and prune what the stores keep",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Short: "List, remove, prune and copy what the stores keep",
+		Long: `The commands work on the store in --cache-dir; where --repo or --store name
+others, on those alone. push and pull copy between the one and the others.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune())
+	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull())
 	return c
 }
 
-// openStore returns the stores of a command that does nothing else with them.
+// telling writes warnings of a command that has no progress.
+func telling(cmd *cobra.Command) tell {
+	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
+	return tell{func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) }, warn}
+}
+
+// openStore returns the stores that a command works on: those that --store and
+// --repo name, and the local one if they name none.
 func openStore(cmd *cobra.Command, f *storeFlags) (*cache.Tier, error) {
-	store, _, err := f.open(func(store string, err error) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: store %s: %v\n", store, err)
-	})
-	return store, err
+	t := telling(cmd)
+	if len(f.stores) > 0 || f.repo != "" {
+		far, err := f.far(t, nil)
+		return cache.Tiered(t.failed, far...), err
+	}
+	local, err := f.local(t)
+	if err != nil {
+		return nil, err
+	}
+	if local == nil {
+		return nil, errSaid
+	}
+	return cache.Tiered(t.failed, local), nil
 }
 
 func manifestSize(m cache.Manifest) (n int64) {
@@ -61,16 +80,27 @@ func newCacheLs() *cobra.Command {
 					list = append(list, m)
 				}
 			}
+			partial, err := store.Interrupted(cmd.Context())
+			if err != nil {
+				return err
+			}
+			partial = slices.DeleteFunc(partial, func(m cache.Manifest) bool { return len(args) > 0 && !matches(m, args) })
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), list)
+				return writeJSON(cmd.OutOrStdout(), listed(list, partial))
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 3, ' ', 0)
-			if len(list) > 0 {
-				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tPLATFORM")
+			if len(list)+len(partial) > 0 {
+				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")
+			}
+			row := func(m cache.Manifest, state string) {
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", m.Tag(), len(m.Steps), dag.Size(manifestSize(m)),
+					m.Created.Local().Format("2006-01-02 15:04"), state, m.Platform)
 			}
 			for _, m := range list {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", m.Tag(), len(m.Steps), dag.Size(manifestSize(m)),
-					m.Created.Local().Format("2006-01-02 15:04"), m.Platform)
+				row(m, "complete")
+			}
+			for _, m := range partial {
+				row(m, "interrupted")
 			}
 			return w.Flush()
 		},
@@ -78,6 +108,25 @@ func newCacheLs() *cobra.Command {
 	f.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
+}
+
+// listedLayer is a layer in the JSON of ls.
+type listedLayer struct {
+	cache.Manifest
+	Tag      string `json:"tag"`
+	Size     int64  `json:"size"` // bytes of all steps
+	Complete bool   `json:"complete"`
+}
+
+func listed(complete, partial []cache.Manifest) []listedLayer {
+	all := []listedLayer{}
+	for _, m := range complete {
+		all = append(all, listedLayer{m, m.Tag(), manifestSize(m), true})
+	}
+	for _, m := range partial {
+		all = append(all, listedLayer{m, m.Tag(), manifestSize(m), false})
+	}
+	return all
 }
 
 // matches reports whether a layer is meant by one of the words: its name, its

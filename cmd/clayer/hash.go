@@ -7,20 +7,32 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
 )
 
 func newHash() *cobra.Command {
 	var f solveFlags
-	var full bool
+	var full, legacy bool
 	c := &cobra.Command{
 		Use:   "hash FILE...",
 		Short: "Print the tag of each layer, and of several one hash for all",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.readOnly = true
 			r, err := f.request(cmd, args)
 			if err != nil {
 				return err
+			}
+			if legacy {
+				tags, err := solver.LegacyTags(cmd.Context(), r, func(*frontend.File) bool { return len(args) > 1 || len(f.names) > 0 })
+				if err != nil {
+					return err
+				}
+				for _, tag := range tags {
+					fmt.Fprintln(cmd.OutOrStdout(), tag)
+				}
+				return nil
 			}
 			g, keys, err := solver.Hash(cmd.Context(), r)
 			if err != nil {
@@ -63,6 +75,7 @@ func newHash() *cobra.Command {
 		},
 	}
 	f.register(c)
+	c.Flags().BoolVar(&legacy, "legacy", false, "the tags that container-layer, which clayer comes from, gives the files")
 	c.Flags().BoolVar(&full, "full", false, "whole keys, and the files, in place of tags")
 	return c
 }

@@ -16,6 +16,7 @@ func newInspect() *cobra.Command {
 		Short: "Print the instructions as parsed, with their keys",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.readOnly = true
 			r, err := f.request(cmd, args)
 			if err != nil {
 				return err

@@ -48,6 +48,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	case graph != "":
 		return usagef("--graph=%s: want dot or mermaid", graph)
 	}
+	f.readOnly = true
 	r, err := f.request(cmd, paths)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +14,13 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/ghrelease"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
 )
 
 // storeFlags say where snapshots are kept.
@@ -23,14 +28,19 @@ type storeFlags struct {
 	cacheDir, cacheSize string
 	stores              []string
 	repo, token         string
+	allowSecrets        []string
+
+	readOnly bool // nothing is written beside what is asked for
+	client   *github.Client
 }
 
 func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.cacheDir, "cache-dir", "", "folder for snapshots, downloads and cache mounts (default $XDG_CACHE_HOME/clayer)")
 	c.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "bound of the snapshots kept there; the least recently used go first")
 	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH")
-	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots (not in this version)")
-	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN, where other users of the machine can't read it (not in this version)")
+	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots, behind the other stores")
+	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN or GITHUB_TOKEN, where other users of the machine can't read it")
+	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
 }
 
 // folder returns the folder for snapshots, downloads and cache mounts.
@@ -45,40 +55,136 @@ func (f *storeFlags) folder() (string, error) {
 	return filepath.Join(base, "clayer"), nil
 }
 
-// open returns the stores in order, the local one first.
-func (f *storeFlags) open(warn func(store string, err error)) (tier *cache.Tier, local *dir.Dir, err error) {
-	if f.repo != "" || f.token != "" {
-		return nil, nil, usagef("--repo: GitHub Releases are not here yet; this version keeps snapshots in folders: --cache-dir, --store dir:PATH")
-	}
-	size, err := parseSize(f.cacheSize)
-	if err != nil {
-		return nil, nil, usagef("--cache-size: %w", err)
+// github returns the client for GitHub: with the token of --token, GH_TOKEN or
+// GITHUB_TOKEN, at the server that GITHUB_API_URL and GITHUB_SERVER_URL name.
+func (f *storeFlags) github() (*github.Client, error) {
+	if f.client != nil {
+		return f.client, nil
 	}
 	folder, err := f.folder()
 	if err != nil {
+		return nil, err
+	}
+	f.client, err = github.New(github.Options{
+		APIURL: os.Getenv("GITHUB_API_URL"), ServerURL: os.Getenv("GITHUB_SERVER_URL"),
+		Token:    strings.TrimSpace(cmp.Or(f.token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN"))),
+		Answers:  filepath.Join(folder, "github"),
+		ReadOnly: f.readOnly,
+		Transfer: transfer.Options{UserAgent: "clayer"},
+	})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return f.client, nil
+}
+
+// releases returns the store of --repo, which no credential of the session
+// gets into.
+func (f *storeFlags) releases(warn func(text string), secrets map[string]solver.Secret) (cache.Keeper, error) {
+	repo, err := github.ParseRepo(f.repo)
+	if err != nil {
+		return nil, usagef("--repo %w", err)
+	}
+	client, err := f.github()
+	if err != nil {
+		return nil, err
+	}
+	folder, err := f.folder()
+	if err != nil {
+		return nil, err
+	}
+	temp := filepath.Join(folder, "tmp")
+	if f.readOnly {
+		temp = ""
+	}
+	files := make(map[string]string)
+	environ := os.Environ()
+	for id, s := range secrets {
+		if s.File != "" {
+			files[id] = s.File
+		} else if v, ok := os.LookupEnv(s.Env); ok {
+			environ = append(environ, id+"_SECRET="+v)
+		}
+	}
+	if f.token != "" {
+		environ = append(environ, "CLAYER_TOKEN="+f.token)
+	}
+	credentials, err := cache.Credentials(environ, files, f.allowSecrets)
+	if err != nil {
+		return nil, err
+	}
+	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: warn}), credentials), nil
+}
+
+// tell is who is told of stores that fail, and of what a user should know.
+type tell struct {
+	failed func(store string, err error)
+	warn   func(text string)
+}
+
+// open returns the stores in order, the local one first.
+func (f *storeFlags) open(t tell, secrets map[string]solver.Secret) (tier *cache.Tier, local *dir.Dir, err error) {
+	var stores []cache.Keeper
+	if local, err = f.local(t); err != nil {
 		return nil, nil, err
 	}
-	paths := []string{filepath.Join(folder, "store")}
+	if local != nil {
+		stores = append(stores, local)
+	}
+	far, err := f.far(t, secrets)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cache.Tiered(t.failed, append(stores, far...)...), local, nil
+}
+
+// local returns the store in --cache-dir, and nil, told, for one that fails: a
+// store that fails fails no build.
+func (f *storeFlags) local(t tell) (*dir.Dir, error) {
+	folder, err := f.folder()
+	if err != nil {
+		return nil, err
+	}
+	return f.dir(filepath.Join(folder, "store"), t)
+}
+
+func (f *storeFlags) dir(path string, t tell) (*dir.Dir, error) {
+	size, err := parseSize(f.cacheSize)
+	if err != nil {
+		return nil, usagef("--cache-size: %w", err)
+	}
+	d, err := dir.Open(path, dir.Options{MaxSize: size})
+	if err != nil {
+		t.failed("dir:"+path, err)
+		return nil, nil
+	}
+	return d, nil
+}
+
+// far returns the stores that --store and --repo name.
+func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keeper, error) {
+	var stores []cache.Keeper
 	for _, s := range f.stores {
 		path, ok := strings.CutPrefix(s, "dir:")
 		if !ok || path == "" {
-			return nil, nil, usagef("--store=%s: want dir:PATH", s)
+			return nil, usagef("--store=%s: want dir:PATH", s)
 		}
-		paths = append(paths, path)
-	}
-	var stores []cache.Keeper
-	for _, path := range paths {
-		d, err := dir.Open(path, dir.Options{MaxSize: size})
+		d, err := f.dir(path, t)
 		if err != nil {
-			warn("dir:"+path, err) // a store that fails fails no build
-			continue
+			return nil, err
 		}
-		if local == nil {
-			local = d
+		if d != nil {
+			stores = append(stores, d)
 		}
-		stores = append(stores, d)
 	}
-	return cache.Tiered(warn, stores...), local, nil
+	if f.repo != "" {
+		s, err := f.releases(t.warn, secrets)
+		if err != nil {
+			return nil, err
+		}
+		stores = append(stores, s)
+	}
+	return stores, nil
 }
 
 // parseSize reads "10GiB", "500MB" or a number of bytes.
@@ -120,7 +226,7 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.dest, "dest", "", "a folder that all changes go to, laid over the root for RUN; needs no privilege")
 	fl.StringVar(&f.baseID, "base-id", "", "a word that enters every key: what this machine is beside its platform")
 	fl.StringArrayVar(&f.salts, "salt", nil, "a text that enters every key (repeatable)")
-	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (not in this version)")
+	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (repeatable)")
 	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "id=ID[,src=FILE|,env=NAME] for RUN --mount=type=secret (repeatable)")
 	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay, or inplace: it is not")
@@ -175,9 +281,6 @@ func (f *solveFlags) registerYes(c *cobra.Command) {
 
 // request makes the request for the Containerfiles at paths.
 func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Request, error) {
-	if len(f.invalidateOn) > 0 {
-		return nil, usagef("--invalidate-on: GitHub is not here yet; --salt enters every key too")
-	}
 	if !slices.Contains(sandbox.Kinds, f.sandbox) {
 		return nil, usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
 	}
@@ -200,8 +303,14 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if err != nil {
 		return nil, err
 	}
+	for _, v := range f.invalidateOn {
+		if _, err := source.ParseRef(v); err != nil {
+			return nil, usagef("--invalidate-on %w", err)
+		}
+	}
 	r := &solver.Request{
-		Root: f.root, Dest: f.dest,
+		InvalidateOn: f.invalidateOn,
+		Root:         f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
 		Environ: os.Environ(), Hermetic: f.hermetic, Sandbox: f.sandbox, Compare: compare,
 		Timeout: f.timeout, Jobs: f.jobs,
@@ -220,9 +329,19 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.Cache, err = f.folder(); err != nil {
 		return nil, err
 	}
-	store, local, err := f.storeFlags.open(r.StoreFailed)
+	store, local, err := f.storeFlags.open(tell{r.StoreFailed, r.Warn}, r.Secrets)
 	if err != nil {
 		return nil, err
+	}
+	if r.GitHub, err = f.github(); err != nil {
+		return nil, err
+	}
+	if f.repo != "" {
+		repo, err := github.ParseRepo(f.repo)
+		if err != nil {
+			return nil, usagef("--repo %w", err)
+		}
+		r.LegacyURL = func(tag string) string { return r.GitHub.DownloadURL(repo, tag, solver.LegacyAsset) }
 	}
 	r.Store, r.Spool = store, local
 	r.Files, err = solver.Load(paths, names)

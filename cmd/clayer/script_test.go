@@ -46,6 +46,17 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	root DIR         makes a small root file system: busybox and nothing else
 //	serve DIR        serves DIR on loopback until the script ends; $WWW is its URL
 //	unserve          ends that server
+//	github           starts a GitHub on loopback with the public repository me/env; GH_TOKEN may write
+//	github-repo NAME [private|immutable|empty] [DIR]   adds a repository with the files in DIR
+//	github-commit NAME REF DIR                         a further commit of it
+//	github-fail STATUS TIMES TEXT [BODY [AFTER]]       requests with TEXT in "METHOD /path" fail; TIMES -1: all
+//	github-heal                                        ends all failures
+//	github-limit N                                     N API requests are left; -1: no limit
+//	github-releases NAME FILE                          writes its releases to FILE
+//	github-legacy NAME TAG DIR                         adds a release with layer.tar.gz, the files in DIR
+//	github-corrupt NAME TEXT                           changes a byte of the files of its releases with TEXT in the name
+//	github-asked FILE                                  writes the requests since it was last said to FILE
+//	github-down                                        ends it
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
 //	corrupt DIR      changes a byte of every file in DIR
@@ -62,6 +73,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
+			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL"} {
+				e.Setenv(name, "") // the session's own are nobody's business here
+			}
 			e.Setenv(exitCodeFile, filepath.Join(e.WorkDir, "home", "exitcode"))
 			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o755)
 		},
@@ -73,6 +87,9 @@ func TestScripts(t *testing.T) {
 			"crlf":     cmdCRLF,
 			"corrupt":  cmdCorrupt,
 			"listing":  cmdListing,
+
+			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
+			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "container" {

@@ -22,7 +22,8 @@ import (
 // share it: a file is there whole or not at all, and its name says what it holds.
 //
 //	sha256/<hex>        the bytes
-//	url/<hex>           what a URL gave last; named by the URL's SHA-256, since URLs may hold secrets
+//	url/<hex>           what a URL gave last, where a ref was, which bytes are a commit's tree;
+//	                    named by the SHA-256 of the name, since URLs may hold secrets
 //	part-*              a download that is under way
 type Downloads struct {
 	Dir string // made when first written to
@@ -40,6 +41,7 @@ type answer struct {
 	LastModified string        `json:"lastModified,omitempty"`
 	Digest       digest.Digest `json:"digest"`
 	Size         int64         `json:"size"`
+	Commit       string        `json:"commit,omitempty"` // of what GitHub gave
 }
 
 func (d *Downloads) path(dg digest.Digest) string {
@@ -60,6 +62,15 @@ func (d *Downloads) has(dg digest.Digest) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
+// noted returns what was noted under a name that is no URL.
+func (d *Downloads) noted(name string) (a answer, ok bool) {
+	if d == nil {
+		return a, false
+	}
+	b, err := os.ReadFile(d.answerPath(name))
+	return a, err == nil && json.Unmarshal(b, &a) == nil
+}
+
 // recall returns what url gave last, if those bytes are still there.
 func (d *Downloads) recall(url string) (answer, bool) {
 	if d == nil {
@@ -73,13 +84,24 @@ func (d *Downloads) recall(url string) (answer, bool) {
 	return a, a.ETag != "" || a.LastModified != ""
 }
 
-// remember notes what url gave. An error is no loss but that of a shortcut.
+// remember notes what url gave, if a later request can be conditional by it.
 func (d *Downloads) remember(url string, a answer) {
-	b, err := json.Marshal(a)
-	if err != nil || a.ETag == "" && a.LastModified == "" {
+	if a.ETag != "" || a.LastModified != "" {
+		d.note(url, a)
+	}
+}
+
+// note keeps what a URL, or something of another name, gave. An error is no
+// loss but that of a shortcut.
+func (d *Downloads) note(name string, a answer) {
+	if d == nil || d.ReadOnly {
 		return
 	}
-	to := d.answerPath(url)
+	b, err := json.Marshal(a)
+	if err != nil {
+		return
+	}
+	to := d.answerPath(name)
 	if os.MkdirAll(filepath.Dir(to), 0o755) != nil {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
@@ -40,7 +41,7 @@ func originOf(source string) (origin, error) {
 	}
 }
 
-// Fetch resolves the source of a FETCH. With --checksum that takes no request.
+// Fetch resolves the source of a FETCH: github: to a commit. With --checksum that takes no request.
 // A plain URL is downloaded and hashed, and kept where Downloads keeps anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := originOf(f.Source)
@@ -49,7 +50,7 @@ func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	}
 	switch from {
 	case fromGitHub:
-		return Pin{}, errGitHub
+		return r.resolveTree(ctx, f)
 	default:
 		if f.Checksum == "" {
 			return r.request(ctx, f.Source)
@@ -59,12 +60,6 @@ func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 		}
 		return Pin{Digest: f.Checksum}, nil
 	}
-}
-
-// errGitHub stands where a ref is resolved to a commit.
-var errGitHub = &Fault{
-	Message: "FETCH from GitHub is not here yet",
-	Hint:    "name the archive's URL: --strip=1 https://github.com/OWNER/REPO/archive/REF.tar.gz",
 }
 
 func checkChecksum(f *frontend.Fetch) error {
@@ -96,7 +91,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		}
 	}
 	if r.Downloads == nil || r.Downloads.ReadOnly {
-		res, err := r.Client.Get(ctx, source, nothing{}, opt)
+		res, err := r.get(ctx, source, nothing{}, opt)
 		if errors.Is(err, transfer.ErrNotModified) {
 			return Pin{Digest: last.Digest, Size: last.Size}, nil
 		}
@@ -109,7 +104,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 	if err != nil {
 		return Pin{}, err
 	}
-	res, err := r.Client.Get(ctx, source, p, opt)
+	res, err := r.get(ctx, source, p, opt)
 	if err != nil {
 		p.drop()
 		if errors.Is(err, transfer.ErrNotModified) {
@@ -124,6 +119,20 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
 	return Pin{Digest: res.Digest, Size: res.Size}, nil
+}
+
+// get downloads a URL. A file of a private repository's release is asked for by
+// the API, with the token, when its URL says that there is none.
+func (r *Resolver) get(ctx context.Context, source string, w transfer.Rewinder, opt transfer.GetOptions) (transfer.Result, error) {
+	res, err := r.Client.Get(ctx, source, w, opt)
+	var status *transfer.StatusError
+	if r.GitHub == nil || !errors.As(err, &status) || status.Code != 404 {
+		return res, err
+	}
+	if res, ok, aerr := r.GitHub.ReadReleaseFile(ctx, source, w, opt); ok {
+		return res, aerr
+	}
+	return res, err
 }
 
 // lastSeen returns what a URL gave last, if there is such a thing and the
@@ -213,7 +222,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		return nil, err
 	}
 	if from == fromGitHub {
-		return nil, errGitHub
+		return r.treeChanges(ctx, f, p)
 	}
 	if f.Checksum != "" {
 		if err := checkChecksum(f); err != nil {
@@ -270,11 +279,42 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		}), nil
 	}
 	a := &archive{name: shown, kind: kind, open: open}
-	l, err := a.layout(ctx, f.Strip)
+	l, err := a.layout(ctx, trim{strip: f.Strip})
 	if err != nil {
 		return nil, err
 	}
 	return a.unpack(ctx, l, dest, by), nil
+}
+
+// treeChanges returns the entries of a commit's tree, or of a folder in it.
+func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
+	ref, sub, err := parseTree(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	if !github.IsCommit(p.Commit) {
+		return nil, fmt.Errorf("pin of %s: %q is no commit", f.Source, p.Commit)
+	}
+	by, err := r.style(f.Owner)
+	if err != nil {
+		return nil, err
+	}
+	dg, err := r.bringTree(ctx, ref.Repo, p.Commit)
+	if err != nil {
+		return nil, err
+	}
+	a := &archive{name: f.Source, kind: tarGzip, open: func() (blob, error) { return r.openBlob(dg) }}
+	l, err := a.layout(ctx, trim{top: true, below: sub, strip: f.Strip})
+	if err != nil {
+		return nil, err
+	}
+	if sub != "" && len(l.final) == 0 {
+		return nil, &Fault{
+			Message: fmt.Sprintf("%s has no %q at commit %.12s", ref.Repo, sub, p.Commit),
+			Hint:    "what is behind // is a folder of the repository, from its top",
+		}
+	}
+	return a.unpack(ctx, l, entryPath(f.Dest), by), nil
 }
 
 // blob is an open download.

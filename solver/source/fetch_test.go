@@ -738,9 +738,9 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 	t.Run("sources of other kinds", func(t *testing.T) {
 		r := newResolver(t)
 		for source, wanted := range map[string]string{
-			"github:owner/repo@v1": "FETCH from GitHub is not here yet",
-			"ftp://u:p@host/x":     "neither a URL nor github:",
-			"x.tar.gz":             "neither a URL nor github:",
+			"github:owner":     "want owner/repo",
+			"ftp://u:p@host/x": "neither a URL nor github:",
+			"x.tar.gz":         "neither a URL nor github:",
 		} {
 			f := &frontend.Fetch{Source: source, Dest: "/x"}
 			_, err := r.Fetch(ctx, f)
@@ -853,7 +853,7 @@ func FuzzArchive(f *testing.F) {
 		a := &archive{name: "fuzz", kind: kind, open: func() (blob, error) {
 			return blob{bytes.NewReader(b), io.NopCloser(nil), int64(len(b))}, nil
 		}}
-		l, err := a.layout(t.Context(), strip&7)
+		l, err := a.layout(t.Context(), trim{strip: strip & 7})
 		if err != nil {
 			return
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
@@ -36,6 +37,9 @@ type Pin struct {
 // gave, errors included, stands for as long as the Resolver does.
 type Resolver struct {
 	Client *transfer.Client
+
+	// GitHub resolves refs and gives trees; nil: there is no github: source.
+	GitHub *github.Client
 
 	// Downloads keeps what is fetched; nil keeps nothing, and FetchChanges is
 	// then no use.
@@ -66,6 +70,9 @@ type Resolver struct {
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*files, error)
+
+	commits map[Ref]func() (string, error)
+	trees   map[string]func() (digest.Digest, error)
 }
 
 // once returns the result of f for the key's first caller, to all callers.

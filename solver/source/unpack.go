@@ -31,8 +31,42 @@ type dirMeta struct {
 	modTime time.Time
 }
 
-// layout makes the first pass. strip is how many leading parts names lose.
-func (a *archive) layout(ctx context.Context, strip int) (*layout, error) {
+// trim says what the names of members lose.
+type trim struct {
+	top   bool   // their first part: the folder that GitHub puts around a tree
+	below string // all but what is below this folder, or this file, goes
+	strip int    // and then, of the rest, so many leading parts
+}
+
+// path returns where a member goes, if anywhere.
+func (t trim) path(name string) (string, bool) {
+	ok := true
+	if t.top {
+		if name, ok = stripped(name, 1); !ok {
+			return "", false
+		}
+	}
+	if t.below != "" {
+		if name == t.below {
+			return path.Base(name), t.strip == 0 // of a folder, it is dest: see layout
+		}
+		if name, ok = strings.CutPrefix(name, t.below+"/"); !ok {
+			return "", false
+		}
+	}
+	return stripped(name, t.strip)
+}
+
+// isDest reports whether a member is the very thing that below names.
+func (t trim) isDest(name string) bool {
+	if t.top {
+		name, _ = stripped(name, 1)
+	}
+	return t.below != "" && name == t.below
+}
+
+// layout makes the first pass. Names are trimmed.
+func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 	l := &layout{
 		paths: make(map[int][]string),
 		final: make(map[string]int),
@@ -80,7 +114,7 @@ func (a *archive) layout(ctx context.Context, strip int) (*layout, error) {
 			n = to
 		}
 		now[name] = n
-		if p, ok := stripped(name, strip); ok {
+		if p, ok := t.path(name); ok && !(t.isDest(name) && kinds[n] == snapshot.Dir) {
 			l.final[p] = n
 		}
 	}

@@ -1,0 +1,158 @@
+package ghrelease
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// layerTag takes apart layer-<name>-<key16>.
+var layerTag = regexp.MustCompile(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
+
+// Find asks for the layer's manifest where anyone may read it: a whole hit is
+// one request. What is not there is looked up in the list of releases.
+func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
+	found := make(map[key.Key]cache.Descriptor)
+	if err := s.isDown(); err != nil {
+		return nil, err
+	}
+	var err error
+	if layerTag.MatchString(tag) {
+		var rec record
+		if rec, err = s.published(ctx, tag); err == nil {
+			for k, st := range rec.Steps {
+				if slices.Contains(keys, k) {
+					found[k] = st.Descriptor
+				}
+			}
+		}
+	}
+	if len(found) == len(keys) || ctx.Err() != nil {
+		return found, ctx.Err()
+	}
+	if err != nil && !errors.Is(err, cache.ErrNotCached) {
+		return found, s.failed(err)
+	}
+	if err := s.list(ctx); err != nil {
+		return found, s.failed(err)
+	}
+	for _, k := range keys {
+		if _, ok := found[k]; ok {
+			continue
+		}
+		if loc, ok := s.lookup(k, anyStep); ok {
+			found[k] = loc.step.Descriptor
+			s.locate(loc)
+		}
+	}
+	return found, nil
+}
+
+// asked is what a request for a manifest brought, and when.
+type asked struct {
+	rec record
+	err error
+	at  time.Time
+}
+
+// published returns the manifest of a layer that is whole; ErrNotCached says
+// that there is none. A plan that is made twice asks once.
+func (s *Store) published(ctx context.Context, tag string) (record, error) {
+	s.mu.Lock()
+	a, ok := s.asked[tag]
+	s.mu.Unlock()
+	if ok && (a.err == nil || time.Since(a.at) < time.Minute) {
+		return a.rec, a.err
+	}
+	rec, err := s.readManifest(ctx, tag)
+	if ctx.Err() == nil {
+		s.mu.Lock()
+		s.asked[tag] = asked{rec, err, time.Now()}
+		s.mu.Unlock()
+	}
+	return rec, err
+}
+
+// readManifest asks where everyone may read, and then, with a token, the API.
+func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
+	var b limitedBuffer
+	_, err := s.gh.Transfer().Get(ctx, s.gh.DownloadURL(s.repo, tag, manifestName), &b, transfer.GetOptions{})
+	if err == nil {
+		rec, err := parseManifest(b.Bytes())
+		if err == nil {
+			s.locateAll(rec, tag, 0)
+			return rec, nil
+		}
+		// Damaged; or a page to log in at, of an Enterprise server in private mode.
+		slog.Debug("a manifest makes no sense", "tag", tag, "err", err)
+	} else if !notThere(err) {
+		return record{}, err
+	}
+	if !s.gh.HasToken() {
+		return record{}, cache.ErrNotCached
+	}
+	r, err := s.gh.ReleaseByTag(ctx, s.repo, tag)
+	if github.Is(err, github.NotFound) {
+		return record{}, cache.ErrNotCached
+	}
+	if err != nil {
+		return record{}, err
+	}
+	h, ok := hold(*r)
+	if !ok || !h.whole() {
+		return record{}, cache.ErrNotCached
+	}
+	s.mu.Lock()
+	s.releases[h.ID] = h
+	s.private = true // it is there, and not for everyone
+	s.mu.Unlock()
+	s.locateAll(h.record, tag, h.ID)
+	return h.record, nil
+}
+
+// notThere reports whether a server's answer is that it has no such thing, or
+// does not say so to everyone.
+func notThere(err error) bool {
+	var status *transfer.StatusError
+	return errors.As(err, &status) && status.Host == "" && (status.Code == 404 || status.Code == 401 || status.Code == 410)
+}
+
+func (s *Store) locate(loc location) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.located[loc.step.Key] = loc
+}
+
+func (s *Store) locateAll(rec record, tag string, id int64) {
+	for _, st := range rec.Steps {
+		loc := location{step: *st, tag: tag, id: id}
+		if st.Tag != "" && st.Tag != tag {
+			loc.tag, loc.id = st.Tag, 0
+		}
+		s.locate(loc)
+	}
+}
+
+// failed remembers that nobody answers, so that not every blob waits for that.
+func (s *Store) failed(err error) error {
+	if transfer.Unreachable(err) {
+		s.mu.Lock()
+		s.down = err
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *Store) isDown() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}

@@ -1,0 +1,200 @@
+// Package ghrelease keeps snapshots in the GitHub Releases of a repository.
+//
+// A layer is a release, tagged layer-<name>-<key16>. Each of its steps is a
+// file of it, named by the step's chain key; one that is too large for GitHub
+// is several. A step that another release has already is referred to. The
+// release's text says, for people and for this program, what steps there are;
+// manifest.json, which comes last, says the same to readers that want neither
+// a token nor a call of the API, and marks the layer as whole.
+//
+// While steps arrive the release is a draft, which a later session that may
+// push takes up where it was left; it is published when the layer is whole, so
+// that immutable releases work too. Nothing else in the repository is touched.
+package ghrelease
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// Options are how to keep. The zero Options is the default.
+type Options struct {
+	// PartSize is the most bytes of a file; 0 means 1900 MiB, below GitHub's
+	// bound of 2 GiB.
+	PartSize int64
+
+	// Temp is the folder for blobs that are being read; "" means the system's.
+	Temp string
+
+	// Warn is told what a user should know and nothing fails for. nil tells
+	// nobody.
+	Warn func(text string)
+}
+
+// Store is a repository's releases. It is safe for concurrent use, and for
+// several sessions on several machines.
+type Store struct {
+	gh   *github.Client
+	repo github.Repo
+	opt  Options
+
+	public sync.Once // that the repository is public has been said
+
+	writing chan struct{} // holds one while releases are being changed
+
+	mu       sync.Mutex
+	releases map[int64]*held // all of the store's, once listed
+	listed   bool
+	listErr  error
+	listedAt time.Time
+	located  map[key.Key]location // what Find told of, and Put brought
+	asked    map[string]asked     // manifests, by tag
+	private  bool                 // only the API has what is published
+	down     error                // nobody answers: not asked again
+	refused  error                // nothing can be pushed: not tried again
+}
+
+// A location is where the files of a step are.
+type location struct {
+	step step
+	tag  string // of the published release; "" for a draft
+	id   int64  // of the release; 0 while not known
+}
+
+// New returns the store of a repository.
+func New(gh *github.Client, repo github.Repo, opt Options) *Store {
+	opt.PartSize = cmp.Or(opt.PartSize, 1900<<20)
+	if opt.Warn == nil {
+		opt.Warn = func(string) {}
+	}
+	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location), asked: make(map[string]asked), writing: make(chan struct{}, 1)}
+}
+
+// Name returns "github".
+func (s *Store) Name() string { return "github" }
+
+// manifestName is the file that marks a layer as whole.
+const manifestName = "manifest.json"
+
+// held is a release of the store's.
+type held struct {
+	github.Release
+	record
+}
+
+// hold reads a release. It reports false for one that is not of this program.
+func hold(r github.Release) (*held, bool) {
+	rec, ok := parseBody(r.Body)
+	return &held{r, rec}, ok
+}
+
+func (h *held) asset(name string) *github.Asset {
+	for i := range h.Assets {
+		if h.Assets[i].Name == name {
+			return &h.Assets[i]
+		}
+	}
+	return nil
+}
+
+// has reports whether all files of a step are in the release.
+func (h *held) has(st *step) bool {
+	if st.Tag != "" && st.Tag != h.Tag {
+		return false
+	}
+	for _, f := range st.files() {
+		a := h.asset(f.Name)
+		if a == nil || !a.Whole() || a.Size != f.Size || a.Digest != "" && a.Digest != f.Digest {
+			return false
+		}
+	}
+	return true
+}
+
+// whole reports whether the release is a published layer.
+func (h *held) whole() bool {
+	a := h.asset(manifestName)
+	return !h.Draft && h.Layer != nil && a != nil && a.Whole()
+}
+
+// write waits for the turn to change releases; the caller calls the function
+// that it returns at the end of it.
+func (s *Store) write(ctx context.Context) (func(), error) {
+	select {
+	case s.writing <- struct{}{}:
+		return func() { <-s.writing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// list reads all releases, once. An error is remembered for a while: several
+// layers are looked up at the same time.
+func (s *Store) list(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listed || s.listErr != nil && time.Since(s.listedAt) < time.Minute {
+		return s.listErr
+	}
+	all, err := s.gh.Releases(ctx, s.repo)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		s.listErr, s.listedAt = err, time.Now()
+		return err
+	}
+	s.listed, s.listErr = true, nil
+	for _, r := range all {
+		if h, ok := hold(r); ok {
+			s.releases[h.ID] = h
+		}
+	}
+	return nil
+}
+
+// lookup returns where a step is, by the releases that are known; the newest
+// where several have it. A digest narrows it to those bytes.
+func (s *Store) lookup(k key.Key, match func(*step) bool) (location, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best location
+	for _, h := range s.releases {
+		st := h.Steps[k]
+		if st == nil || !match(st) || !h.has(st) || !best.step.Created.IsZero() && !st.Created.After(best.step.Created) {
+			continue
+		}
+		best = location{step: *st, tag: h.Tag, id: h.ID}
+		if h.Draft {
+			best.tag = ""
+		}
+	}
+	return best, best.id != 0
+}
+
+func anyStep(*step) bool { return true }
+
+func sameBytes(d cache.Descriptor) func(*step) bool {
+	return func(st *step) bool { return st.Digest == d.Digest && st.Size == d.Size }
+}
+
+// temp makes a file without a name.
+func (s *Store) temp() (*os.File, error) {
+	if s.opt.Temp != "" {
+		if err := os.MkdirAll(s.opt.Temp, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.CreateTemp(s.opt.Temp, "clayer-blob-")
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}

@@ -1,0 +1,71 @@
+package ghrelease_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/ghrelease"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/cache/transfer"
+)
+
+const token = "ghp_write"
+
+var repo = github.Repo{Owner: "me", Name: "env"}
+
+// fake returns a GitHub with the repository me/env, and who may write there.
+func fake(t *testing.T, r githubtest.Repo) *githubtest.Server {
+	t.Helper()
+	gh := githubtest.New(t)
+	gh.Repo("me/env", r)
+	gh.Token(token, "write")
+	gh.Token("ghp_read", "read")
+	return gh
+}
+
+// open returns the store of a new session.
+func open(t *testing.T, gh *githubtest.Server, token string, opt ghrelease.Options) *ghrelease.Store {
+	t.Helper()
+	c, err := github.New(github.Options{
+		APIURL: gh.URL, ServerURL: gh.URL, Token: token, Pace: -1, Patience: 3 * time.Second,
+		Transfer: transfer.Options{Stall: 300 * time.Millisecond, Patience: 300 * time.Millisecond, Retries: 3},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opt.Temp == "" {
+		opt.Temp = t.TempDir()
+	}
+	return ghrelease.New(c, repo, opt)
+}
+
+func TestStore(t *testing.T) {
+	for name, r := range map[string]githubtest.Repo{
+		"public": {}, "private": {Private: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Run(t, func(t *testing.T) cache.Keeper {
+				return open(t, fake(t, r), token, ghrelease.Options{})
+			})
+		})
+	}
+}
+
+func TestStoreInParts(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) cache.Keeper {
+		return open(t, fake(t, githubtest.Repo{}), token, ghrelease.Options{PartSize: 256 << 10})
+	})
+}
+
+// The suite, with each look taken by a session of its own: what counts is what
+// GitHub keeps.
+func TestStoreAcrossSessions(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) cache.Keeper {
+		gh := fake(t, githubtest.Repo{})
+		gh.PageSize = 2
+		return &sessions{Store: open(t, gh, token, ghrelease.Options{}), next: func() *ghrelease.Store { return open(t, gh, token, ghrelease.Options{}) }}
+	})
+}

@@ -1,0 +1,234 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A Credential is a value that must not leave the machine.
+type Credential struct {
+	Name  string // of the variable, or the id of the secret file
+	value []byte
+}
+
+// shortestCredential is what is long enough to be searched for: a shorter
+// value stands in many files by chance.
+const shortestCredential = 8
+
+// largestCredential bounds a secret file.
+const largestCredential = 64 << 10
+
+// Credentials returns those of a session: the values of its variables that are
+// called *_TOKEN, *_KEY, *_SECRET or *PASSWORD*, and of the files, by name. The
+// names in allow are left out, and so are values of less than 8 bytes, and
+// those that are the path of a file which is there.
+func Credentials(environ []string, files map[string]string, allow []string) ([]Credential, error) {
+	var all []Credential
+	add := func(name string, value []byte) {
+		value = bytes.TrimSpace(value)
+		if len(value) >= shortestCredential && !slices.Contains(allow, name) {
+			all = append(all, Credential{name, value})
+		}
+	}
+	for _, v := range environ {
+		name, value, _ := strings.Cut(v, "=")
+		if !isCredential(name) {
+			continue
+		}
+		if _, err := os.Lstat(value); err == nil {
+			continue
+		}
+		add(name, []byte(value))
+	}
+	for name, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("secret %s: %w", name, err)
+		}
+		value, err := io.ReadAll(io.LimitReader(f, largestCredential+1))
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("secret %s: %w", name, err)
+		}
+		if len(value) > largestCredential {
+			value = value[:largestCredential]
+		}
+		add(name, value)
+	}
+	slices.SortFunc(all, func(a, b Credential) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+func isCredential(name string) bool {
+	name = strings.ToUpper(name)
+	for _, end := range []string{"_TOKEN", "_KEY", "_SECRET"} {
+		if strings.HasSuffix(name, end) {
+			return true
+		}
+	}
+	return strings.Contains(name, "PASSWORD")
+}
+
+// A SecretError says that a snapshot holds a credential, and so is not put into
+// a store that is not on this machine.
+type SecretError struct {
+	Path string // of the file; "" where the instruction itself holds it
+	Name string // of the variable or secret
+}
+
+func (e *SecretError) Error() string {
+	where := "the instruction"
+	if e.Path != "" {
+		where = "/" + e.Path
+	}
+	return fmt.Sprintf("built, not pushed: %s holds the value of %s; have the step remove it, or push it all the same with --allow-secret %s", where, e.Name, e.Name)
+}
+
+// guard is a store that no credential gets into.
+type guard struct {
+	Keeper
+	credentials []Credential
+	longest     int
+
+	mu      sync.Mutex
+	stopped map[string]error // by layer's name
+}
+
+// Guarded returns a store that refuses snapshots which hold a credential, and
+// with one all of its layer: the error is a *SecretError. What is compressed or
+// encoded in a file is not seen.
+func Guarded(k Keeper, credentials []Credential) Keeper {
+	g := &guard{Keeper: k, credentials: credentials, stopped: make(map[string]error)}
+	for _, c := range credentials {
+		g.longest = max(g.longest, len(c.value))
+	}
+	return g
+}
+
+// Put searches the snapshot, and stores it if it holds nothing of the kind.
+func (g *guard) Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
+	if err := g.stop(d.Layer, nil); err != nil {
+		return err
+	}
+	if err := g.search(ctx, d, blob); err != nil {
+		var secret *SecretError
+		if errors.As(err, &secret) {
+			g.stop(d.Layer, err)
+		}
+		return err
+	}
+	return g.Keeper.Put(ctx, d, blob)
+}
+
+// Complete completes a layer that was not stopped.
+func (g *guard) Complete(ctx context.Context, m Manifest) error {
+	if err := g.stop(m.Name, nil); err != nil {
+		return err
+	}
+	return g.Keeper.Complete(ctx, m)
+}
+
+// Interrupted is that of the store behind.
+func (g *guard) Interrupted(ctx context.Context) ([]Manifest, error) {
+	if i, ok := g.Keeper.(Interrupted); ok {
+		return i.Interrupted(ctx)
+	}
+	return nil, nil
+}
+
+// stop notes why a layer is stopped, if err is not nil, and returns it.
+func (g *guard) stop(layer string, err error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		g.stopped[layer] = err
+	}
+	return g.stopped[layer]
+}
+
+func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
+	if len(g.credentials) == 0 {
+		return nil
+	}
+	if name := g.in([]byte(d.Text)); name != "" {
+		return &SecretError{Name: name}
+	}
+	for _, in := range d.Record {
+		if name := g.in([]byte(in.Value)); name != "" {
+			return &SecretError{Name: name}
+		}
+	}
+	r := &contextReader{ctx, io.NewSectionReader(blob, 0, d.Size)}
+	buf := make([]byte, 256<<10+g.longest)
+	for e, err := range snapshot.Read(r) {
+		if err != nil {
+			return fmt.Errorf("search for credentials: %w", err)
+		}
+		name := g.in([]byte(e.Path + "\x00" + e.Target))
+		for _, v := range e.Xattrs {
+			name = cmp.Or(name, g.in([]byte(v)))
+		}
+		if name == "" && e.Kind == snapshot.File {
+			if name, err = g.inFile(e, buf); err != nil {
+				return fmt.Errorf("search for credentials: /%s: %w", e.Path, err)
+			}
+		}
+		if name != "" {
+			return &SecretError{Path: g.without(e.Path), Name: name}
+		}
+	}
+	return nil
+}
+
+// without returns a name as it may be shown.
+func (g *guard) without(path string) string {
+	for _, c := range g.credentials {
+		path = strings.ReplaceAll(path, string(c.value), "...")
+	}
+	return path
+}
+
+// in returns the name of a credential that is in b, or "".
+func (g *guard) in(b []byte) string {
+	for _, c := range g.credentials {
+		if bytes.Contains(b, c.value) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+// inFile searches a file piece by piece; the end of each goes before the next.
+func (g *guard) inFile(e *snapshot.Entry, buf []byte) (string, error) {
+	f, err := e.Open()
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	kept := 0
+	for {
+		n, err := io.ReadFull(f, buf[kept:])
+		if name := g.in(buf[:kept+n]); name != "" {
+			return name, nil
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		keep := g.longest - 1
+		copy(buf, buf[len(buf)-keep:])
+		kept = keep
+	}
+}

@@ -1,0 +1,237 @@
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// spanSize is what one range request asks for. A file of less than two is
+	// not worth the probe.
+	spanSize = 16 << 20
+	// spansEach is how many ranges of one file are under way at a time, and
+	// maxSpans how many of all files of a client.
+	spansEach = 4
+	maxSpans  = 12
+)
+
+// A File is what Download writes to; *os.File is one.
+type File interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// Download writes the size bytes of an http or https URL to f, beginning at
+// offset 0. A large file comes in several ranges at the same time, if asking
+// for its first byte shows that the server has ranges; each is taken up again
+// where it was cut off or stalled. What arrived is not checked beyond its
+// size: the caller knows the digest.
+//
+// The answer to the probe tells where a redirect led: the ranges are asked for
+// there, and at rawURL again when that fails, since signed addresses expire.
+//
+// The error is as for Get.
+func (c *Client) Download(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
+	if size >= 2*spanSize {
+		err := c.inSpans(ctx, rawURL, f, size, opt)
+		if !errors.Is(err, errRangeRefused) {
+			return err
+		}
+	}
+	res, err := c.Get(ctx, rawURL, &fromStart{f: f}, opt)
+	if err == nil && res.Size != size {
+		err = &SizeError{URL: Redact(rawURL), Want: size, Got: res.Size}
+	}
+	return err
+}
+
+// fromStart writes to a File in order. It is a Rewinder.
+type fromStart struct {
+	f  File
+	at int64
+}
+
+func (w *fromStart) Write(p []byte) (int, error) {
+	n, err := w.f.WriteAt(p, w.at)
+	w.at += int64(n)
+	return n, err
+}
+
+func (w *fromStart) Rewind() error {
+	w.at = 0
+	return w.f.Truncate(0)
+}
+
+// ranged is one Download in ranges.
+type ranged struct {
+	client *Client
+	url    string
+	opt    GetOptions
+	size   int64
+
+	mu        sync.Mutex
+	address   string // where the last redirect led; "" to ask at url
+	validator string // of the file, for If-Range; "" for none
+	progress  sync.Mutex
+}
+
+func (c *Client) inSpans(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
+	r := &ranged{client: c, url: rawURL, opt: opt, size: size}
+	// One byte: the answer is short even from a server without ranges, whose
+	// body is not read.
+	var first discardAt
+	if err := r.get(ctx, &span{from: 0, to: 1}, first); err != nil {
+		return err
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(spansEach)
+	for from := int64(0); from < size; from += spanSize {
+		eg.Go(func() error {
+			select {
+			case c.spans <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			defer func() { <-c.spans }()
+			return r.get(ctx, &span{from: from, to: min(from+spanSize, size)}, f)
+		})
+	}
+	return eg.Wait()
+}
+
+type discardAt struct{}
+
+func (discardAt) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// A span is a range of a file, from inclusive, to exclusive.
+type span struct{ from, to int64 }
+
+// get brings a span, in as many attempts as that takes.
+func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
+	probe := s.to == 1
+	again := retry{max: r.client.retries, patience: r.client.patience}
+	if r.opt.Patience != 0 {
+		again.patience = r.opt.Patience
+	}
+	for {
+		before := s.from
+		r.mu.Lock()
+		at := cmp.Or(r.address, r.url)
+		r.mu.Unlock()
+		err := r.attempt(ctx, at, s, w, r.client.stall*time.Duration(min(again.failures, 2)+1), probe)
+		if err == nil || errors.Is(err, errRangeRefused) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("get %s: %w", Redact(r.url), context.Cause(ctx))
+		}
+		if s.from > before {
+			again.progressed()
+		}
+		if r.forget(at) && classify(err) == fatal && !IsFatal(err) {
+			continue // at once: only the address was old
+		}
+		wait, more := again.next(err, time.Now())
+		if !more {
+			return (&download{url: r.url}).explain(err, again.attempts)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return fmt.Errorf("get %s: %w", Redact(r.url), err)
+		}
+	}
+}
+
+// forget has the next attempt not use an address again that failed. It reports
+// whether at was one, and not the URL, which gives fresh ones.
+func (r *ranged) forget(at string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.address == at {
+		r.address = ""
+	}
+	return at != r.url
+}
+
+// attempt sends one request for what is left of the span.
+func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt, headLimit time.Duration, probe bool) error {
+	ctx, watch := newWatch(ctx)
+	defer watch.end()
+	r.mu.Lock()
+	validator := r.validator
+	r.mu.Unlock()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, to, nil)
+	if err != nil {
+		return &fatalError{errors.New("malformed URL")}
+	}
+	if r.opt.Header != nil {
+		req.Header = r.opt.Header.Clone()
+	}
+	req.Header.Set("User-Agent", r.client.agent)
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", s.from, s.to-1))
+	if validator != "" {
+		req.Header.Set("If-Range", validator)
+	}
+	watch.expect(headLimit)
+	resp, err := r.client.http.Do(req)
+	watch.relax()
+	if err != nil {
+		return watch.reason(unwrapURLError(err, req.URL))
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+	case http.StatusOK, http.StatusRequestedRangeNotSatisfiable:
+		return errRangeRefused // no ranges here, or not of this file any more
+	default:
+		return newStatusError(to, resp, time.Now())
+	}
+	start, total, ok := parseContentRange(resp.Header.Get("Content-Range"))
+	if !ok || start != s.from || total >= 0 && total != r.size {
+		return errRangeRefused
+	}
+	r.mu.Lock()
+	if final := resp.Request.URL.String(); final != r.url {
+		r.address = final
+	}
+	if probe {
+		r.validator = strongValidator(resp.Header)
+	}
+	r.mu.Unlock()
+	return r.take(watch.reader(resp.Body, r.client.stall), s, w, watch, probe)
+}
+
+// take moves the body to w, no more than the span.
+func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, probe bool) error {
+	buf := make([]byte, 128<<10)
+	for s.from < s.to {
+		n, err := body.Read(buf[:min(int64(len(buf)), s.to-s.from)])
+		if n > 0 {
+			if _, err := w.WriteAt(buf[:n], s.from); err != nil {
+				return &fatalError{err}
+			}
+			s.from += int64(n)
+			if r.opt.Progress != nil && !probe {
+				r.progress.Lock()
+				r.opt.Progress(int64(n))
+				r.progress.Unlock()
+			}
+		}
+		switch {
+		case s.from == s.to:
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return watch.reason(err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+)
+
+func newCachePush() *cobra.Command {
+	return newCopy("push [NAME|TAG|KEY]...", "Copy layers into the stores that --repo and --store name", "pushed",
+		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return local, far })
+}
+
+func newCachePull() *cobra.Command {
+	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores that --repo and --store name", "pulled",
+		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return far, local })
+}
+
+func newCopy(use, short, done string, direction func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper)) *cobra.Command {
+	var f storeFlags
+	var secretFlags []string
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  short + ". Without arguments: the newest layer of each name.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.repo == "" && len(f.stores) == 0 {
+				return usagef("which store? give --repo owner/repo or --store dir:PATH")
+			}
+			given, err := secrets(secretFlags)
+			if err != nil {
+				return err
+			}
+			t := telling(cmd)
+			local, err := f.local(t)
+			if err != nil {
+				return err
+			}
+			if local == nil {
+				return errSaid
+			}
+			stores, err := f.far(t, given)
+			if err != nil {
+				return err
+			}
+			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
+			folder, err := f.folder()
+			if err != nil {
+				return err
+			}
+			return copyLayers(cmd, from, to, args, done, filepath.Join(folder, "tmp"))
+		},
+	}
+	f.register(c)
+	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "id=ID[,src=FILE|,env=NAME] whose value must not be in what is pushed (repeatable)")
+	return c
+}
+
+func copyLayers(cmd *cobra.Command, from, to cache.Keeper, names []string, done, temp string) error {
+	ms, err := from.List(cmd.Context())
+	if err != nil {
+		return err
+	}
+	var wanted []cache.Manifest
+	met := make(map[string]bool)
+	for _, m := range ms { // newest first
+		if len(names) > 0 && matches(m, names) || len(names) == 0 && !met[m.Name] {
+			wanted = append(wanted, m)
+		}
+		met[m.Name] = true
+	}
+	for _, name := range names {
+		found := false
+		for _, m := range ms {
+			found = found || matches(m, []string{name})
+		}
+		if !found {
+			return usagef("%s: no such layer is kept there", name)
+		}
+	}
+	for _, m := range wanted {
+		c, err := cache.Copy(cmd.Context(), from, to, m, temp)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.Tag(), err)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d of %d steps were not there, %s\n", done, m.Tag(), c.Steps, len(m.Steps), dag.Size(c.Bytes))
+	}
+	return nil
+}
