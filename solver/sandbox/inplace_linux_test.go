@@ -411,3 +411,30 @@ func BenchmarkRunInPlace(b *testing.B) {
 		})
 	}
 }
+
+// Choosing is probing by doing: "auto" for a solve, and what plan does.
+func BenchmarkChoose(b *testing.B) {
+	root, work := fixture(b)
+	opt := Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}}
+	b.Run("auto", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := Choose("auto", opt); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("inplace", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := NewInPlace(opt); err != nil {
+				b.Skip(err)
+			}
+		}
+	})
+	b.Run("plan", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, _, err := Check("auto", opt); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
