@@ -159,6 +159,7 @@ func layersEnv() []string {
 	return []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
 		"SSL_CERT_FILE=" + sessionCA, "PIP_CERT=" + sessionCA, "REQUESTS_CA_BUNDLE=" + sessionCA, "CURL_CA_BUNDLE=" + sessionCA,
+		"NODE_EXTRA_CA_CERTS=" + sessionCA,
 		"http_proxy=" + os.Getenv("http_proxy"), "https_proxy=" + os.Getenv("https_proxy"), "no_proxy=" + os.Getenv("no_proxy"),
 	}
 }
@@ -170,6 +171,7 @@ func TestEndToEndComposeBuildAndRestore(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it installs packages for minutes")
 	}
+	t.Parallel()
 	dir := t.TempDir()
 	built, restored := filepath.Join(dir, "built"), filepath.Join(dir, "restored")
 	debianRoot(t, built)
