@@ -66,6 +66,8 @@ type request struct {
 	Path string
 	To   string
 	Skip []string
+
+	Ownerless bool // of "begin", which comes first
 }
 
 type reply struct {
@@ -77,7 +79,7 @@ type reply struct {
 // Both fit into one packet: a path is bounded by what a process can be told.
 const packetSize = 128 << 10
 
-func startKeeper() (*keeper, error) {
+func startKeeper(ids *idMap) (*keeper, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -87,22 +89,22 @@ func startKeeper() (*keeper, error) {
 	cmd := &exec.Cmd{
 		Path: reexec.Self(), Args: []string{keeperName}, Env: []string{},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
-		SysProcAttr: inUserNamespace(&syscall.SysProcAttr{}),
+		SysProcAttr: &syscall.SysProcAttr{},
 	}
+	ids.attr(cmd.SysProcAttr)
 	if err := cmd.Start(); err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start a process in a user namespace: %w", err)
 	}
-	return &keeper{cmd: cmd, conn: mine}, nil
-}
-
-// inUserNamespace maps the one id that a user may map without help: its own, to root.
-func inUserNamespace(a *syscall.SysProcAttr) *syscall.SysProcAttr {
-	a.Cloneflags |= unix.CLONE_NEWUSER
-	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	a.GidMappingsEnableSetgroups = false
-	return a
+	k := &keeper{cmd: cmd, conn: mine}
+	err = ids.assign(cmd.Process.Pid)
+	if err == nil {
+		_, err = k.ask(request{Op: "begin", Ownerless: ids == nil})
+	}
+	if err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
 }
 
 func (k *keeper) ask(q request) (*os.File, error) {
@@ -172,7 +174,7 @@ func (k *keeper) close() error {
 func keeperMain() {
 	const conn = 3
 	unix.CloseOnExec(conn)
-	d := &keptReadings{direct{ownerless: true}, make(map[string]*tree.Reading)}
+	d := &keptReadings{direct{}, make(map[string]*tree.Reading)}
 	for {
 		var q request
 		if _, err := receive(conn, &q); err != nil {
@@ -204,6 +206,9 @@ type keptReadings struct {
 func (q request) do(d *keptReadings) (*os.File, error) {
 	ctx := context.Background()
 	switch q.Op {
+	case "begin":
+		d.ownerless = q.Ownerless
+		return nil, becomeRoot()
 	case "open":
 		return d.open(q.Dir, q.Path)
 	case "copy":

@@ -81,6 +81,11 @@ func (h *helper) warn(format string, args ...any) {
 func (h *helper) do(res *result) error {
 	// What is made here gets the mode that it is made with.
 	unix.Umask(0)
+	if !h.InPlace {
+		if err := becomeRoot(); err != nil {
+			return fmt.Errorf("become root of the namespace: %w", err)
+		}
+	}
 	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/null: %w", err)

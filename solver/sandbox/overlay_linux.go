@@ -16,9 +16,10 @@ import (
 // overlay makes views of a root by overlayfs.
 type overlay struct {
 	Options
-	rooted    bool // has CAP_SYS_ADMIN over the machine; else in a user namespace
-	elsewhere bool // Work is not the one that was given
-	index     bool // the kernel keeps hard links of the root together: see links_linux.go
+	rooted    bool   // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	elsewhere bool   // Work is not the one that was given
+	ids       *idMap // of the user namespace; nil for the one id that needs no help
+	index     bool   // the kernel keeps hard links of the root together: see links_linux.go
 
 	warned sync.Map // texts that were told
 
@@ -77,15 +78,22 @@ func NewOverlay(opt Options) (Sandbox, error) {
 // file system that can't hold the upper folder of an overlay, in one that can.
 func newOverlayAs(rooted bool, opt Options) (*overlay, error) {
 	s := &overlay{Options: opt, rooted: rooted}
+	if !rooted {
+		// If what /etc/subuid promises can't be had, it is not needed.
+		if s.ids = subordinate(); s.ids != nil && s.probe() != nil {
+			s.ids = nil
+		}
+	}
 	err := s.probe()
 	if !errors.Is(err, errUpper) {
 		return s, err
 	}
+	ids := s.ids
 	for _, dir := range uppers(opt.Work) {
 		elsewhere := opt
 		elsewhere.Work = dir
 		elsewhere.Hide = append(slices.Clone(opt.Hide), dir)
-		s := &overlay{Options: elsewhere, rooted: rooted, elsewhere: true}
+		s := &overlay{Options: elsewhere, rooted: rooted, elsewhere: true, ids: ids}
 		if s.probe() == nil {
 			return s, nil
 		}
@@ -120,9 +128,24 @@ func (opt *Options) cleanHide() error {
 func (s *overlay) Name() string   { return "overlay" }
 func (s *overlay) Isolates() bool { return true }
 
+// owner returns how an owner of the root is called where commands run; nil for
+// as it is.
+func (s *overlay) owner() func(uid, gid uint32) (uint32, uint32) {
+	switch {
+	case s.rooted:
+		return nil
+	case s.ids != nil:
+		return s.ids.inner
+	}
+	return func(uint32, uint32) (uint32, uint32) { return 0, 0 }
+}
+
 func (s *overlay) How() string {
 	if s.rooted {
 		return "as root"
+	}
+	if s.ids != nil {
+		return "in a user namespace with subordinate ids"
 	}
 	return "in a user namespace"
 }
@@ -132,7 +155,7 @@ func (s *overlay) probe() (err error) {
 	ctx := context.Background()
 	// What can't be shown is told only if this way is taken.
 	var texts []string
-	quiet := &overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere}
+	quiet := &overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids}
 	quiet.Warn = func(text string) { texts = append(texts, text) }
 	v, err := quiet.view(ctx)
 	if err != nil {

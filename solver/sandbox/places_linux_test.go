@@ -81,6 +81,29 @@ var hardPlaces = []hardPlace{
 		return errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	}},
 	{name: "other mounts in the root", run: "^TestOtherMounts$", setUp: privateMounts},
+	{name: "subordinate ids", run: "^TestSubordinateIDs$|^TestWhatARunChanged$/^user$", setUp: func() error {
+		if os.Geteuid() != 0 {
+			return nil // there already
+		}
+		if _, err := exec.LookPath("newuidmap"); err != nil {
+			return err
+		}
+		err := privateMounts()
+		for _, f := range []string{"/etc/subuid", "/etc/subgid"} {
+			mine := filepath.Join(testRoot.dir, filepath.Base(f))
+			err = errors.Join(err, os.WriteFile(mine, []byte("nobody:200000:65536\n"), 0o644), unix.Mount(mine, f, "", unix.MS_BIND, ""))
+		}
+		if err != nil {
+			return err
+		}
+		_ = direct{}.remove(filepath.Join(testRoot.dir, "root"))
+		cmd := exec.Command(os.Args[0], os.Args[1:]...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		err = cmd.Run()
+		os.Exit(cmd.ProcessState.ExitCode())
+		return err
+	}},
 	{name: "unshare -Urm", run: suite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
 	{name: "bubblewrap", run: suite, start: func(exe string) *exec.Cmd {
 		return exec.Command("bwrap", "--dev-bind", "/", "/", "--proc", "/proc", "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0", "--cap-add", "ALL", exe)
@@ -134,7 +157,7 @@ func TestHardPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	exe := filepath.Join(dir, "sandbox.test")
-	if err := errors.Join(copyExecutable(self, exe), os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o777)); err != nil {
+	if err := errors.Join(copyExecutable(self, exe), os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o777), os.Chmod(filepath.Join(dir, "tmp"), 0o777)); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range hardPlaces {
@@ -223,6 +246,29 @@ func TestOverlayOverAnOverlay(t *testing.T) {
 		t.Errorf("copy-up was told:\n%s", got)
 	}
 	if got, _ := sh(t, p, `echo HELLO >f; touch -d '2001-02-03 04:05:06.123456789Z' f`); got != "file w/f 0644 6\n" {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+// TestSubordinateIDs runs as nobody, who has some: files can be given to others,
+// and the snapshot says to whom.
+func TestSubordinateIDs(t *testing.T) {
+	if os.Getenv(placeVariable) != "subordinate ids" {
+		t.Skip("run by TestHardPlaces")
+	}
+	root, work := fixture(t)
+	s, err := NewOverlay(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.How() != "in a user namespace with subordinate ids" {
+		t.Fatal(s.How())
+	}
+	v := newView(t, s)
+	if got, _ := sh(t, v, `echo 1 >n; chown 33:8 n; chown 12:34 f; chmod 4755 f; stat -c %u:%g n f g`); got != "dir w 0755\nfile w/f 4755 6 12:34\nfile w/n 0644 2 33:8\n" {
+		t.Errorf("got:\n%s", got)
+	}
+	if got, _ := sh(t, v, `chown 0:0 f; rm n; echo x >d/x`); got != "dir w 0755\nfile w/d/x 0644 2\nfile w/f 0755 6\ndelete w/n\n" {
 		t.Errorf("got:\n%s", got)
 	}
 }

@@ -26,6 +26,7 @@ type help struct {
 	out   io.Writer
 	spool *os.File
 	warn  func(texts []string)
+	ids   *idMap // to be mapped before the helper does anything
 }
 
 // help has a helper of the view do the job.
@@ -33,10 +34,12 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
 	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+	h := help{attr: attr, stdin: stdin, out: out, spool: spool, warn: v.s.warn}
 	if !v.s.rooted {
-		inUserNamespace(attr)
+		v.s.ids.attr(attr)
+		h.ids = v.s.ids
 	}
-	return help{attr, stdin, out, spool, v.s.warn}.with(ctx, j)
+	return h.with(ctx, j)
 }
 
 // with starts a helper for the job and waits for its end. The error is an
@@ -100,6 +103,13 @@ func (h help) with(ctx context.Context, j job) error {
 	}()
 
 	toHelper := gob.NewEncoder(control)
+	err = h.ids.assign(cmd.Process.Pid)
+	if err != nil {
+		cmd.Process.Kill()
+		<-done
+		<-answered
+		return err
+	}
 	if err := toHelper.Encode(j); err != nil && !errors.Is(err, unix.EPIPE) {
 		cmd.Process.Kill()
 		<-done

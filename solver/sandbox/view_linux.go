@@ -68,7 +68,7 @@ func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 		}
 	}
 	if !s.rooted {
-		k, err := startKeeper()
+		k, err := startKeeper(s.ids)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +150,7 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 		return nil, err
 	}
 	u := tree.Upper{
-		Before: v.at, After: after, Lower: v.s.Root, Ownerless: !v.s.rooted,
+		Before: v.at, After: after, Lower: v.s.Root, Owner: v.s.owner(),
 		Open: v.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), v.s.Hide...)),
 	}
 	if !v.s.rooted {

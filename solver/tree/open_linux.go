@@ -98,13 +98,16 @@ func (l *lowerDir) open(name string) (*os.File, error) {
 }
 
 // stat returns nil where nothing is.
-func (l *lowerDir) stat(name string, ownerless bool) (*seen, error) {
-	n, err := statAt(l.fd, name, ownerless)
+func (l *lowerDir) stat(name string, owner func(uid, gid uint32) (uint32, uint32)) (*seen, error) {
+	n, err := statAt(l.fd, name)
 	if err == unix.ENOENT {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if owner != nil {
+		n.UID, n.GID = owner(n.UID, n.GID)
 	}
 	return &n, nil
 }

@@ -286,8 +286,8 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 }
 
 // statAt reads one name of the open folder.
-func statAt(fd int, name string, ownerless bool) (seen, error) {
-	s, err := statx(fd, name, ownerless, new(unix.Statx_t))
+func statAt(fd int, name string) (seen, error) {
+	s, err := statx(fd, name, false, new(unix.Statx_t))
 	if err == nil {
 		err = s.complete(fd)
 	}

@@ -44,7 +44,9 @@ func openLower(string) (*lowerDir, error)          { return nil, errSystem }
 func (*lowerDir) folder(string) (*lowerDir, error) { return nil, errSystem }
 func (*lowerDir) open(string) (*os.File, error)    { return nil, errSystem }
 func (*lowerDir) list() ([]string, error)          { return nil, errSystem }
-func (*lowerDir) stat(string, bool) (*seen, error) { return nil, errSystem }
-func (*lowerDir) close()                           {}
-func major(uint64) uint32                          { return 0 }
-func minor(uint64) uint32                          { return 0 }
+func (*lowerDir) stat(string, func(uint32, uint32) (uint32, uint32)) (*seen, error) {
+	return nil, errSystem
+}
+func (*lowerDir) close()  {}
+func major(uint64) uint32 { return 0 }
+func minor(uint64) uint32 { return 0 }

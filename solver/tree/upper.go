@@ -29,8 +29,9 @@ type Upper struct {
 	// have nothing below them. nil: the whole tree is one overlay.
 	Merged func(top string) bool
 
-	// Ownerless is as in the options that the readings were made with.
-	Ownerless bool
+	// Owner, if set, is how an owner of the lower tree is called where the
+	// readings were made: in a user namespace.
+	Owner func(uid, gid uint32) (uint32, uint32)
 
 	// Open opens a file of the upper folder for reading.
 	Open func(path string) (*os.File, error)
@@ -149,7 +150,7 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	needed := ai < 0 && low.after || bi < 0 && low.before || ai >= 0 && d.After.at(ai).isDir() && (low.before || low.after)
 	if needed {
 		var err error
-		if under, err = low.dir.stat(name, d.Ownerless); err != nil {
+		if under, err = low.dir.stat(name, d.Owner); err != nil {
 			return fmt.Errorf("lower tree: %q: %w", p, err)
 		}
 	}
