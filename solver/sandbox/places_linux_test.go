@@ -100,9 +100,11 @@ var hardPlaces = []hardPlace{
 		cmd := exec.Command(os.Args[0], os.Args[1:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		err = cmd.Run()
+		if err := cmd.Run(); cmd.ProcessState == nil {
+			return err
+		}
 		os.Exit(cmd.ProcessState.ExitCode())
-		return err
+		return nil
 	}},
 	{name: "unshare -Urm", run: suite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
 	{name: "bubblewrap", run: suite, start: func(exe string) *exec.Cmd {
