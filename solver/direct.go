@@ -145,7 +145,7 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 	}
 	text := "it ran on the root itself and changed nothing there"
 	if len(did) > 0 {
-		text = fmt.Sprintf("it ran on the root itself and changed %d paths there, %s: the next solve, or undo, takes back what it created", len(did), paths(did))
+		text = fmt.Sprintf("it ran on the root itself and changed %s there: the next solve, or undo, takes back what it created", paths(did))
 	}
 	var be *BuildError
 	if errors.As(failed, &be) {
@@ -156,14 +156,13 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 	return failed
 }
 
-// paths names some paths of a root.
+// paths counts paths of a root, and names some.
 func paths(list []string) string {
 	const most = 3
-	more := len(list) - most
-	list = list[:min(len(list), most)]
-	text := "/" + strings.Join(list, ", /")
-	if more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	n := len(list)
+	text := "/" + strings.Join(list[:min(n, most)], ", /")
+	if n > most {
+		text = fmt.Sprintf("%d paths, %s and others", n, text)
 	}
 	return PlainText([]byte(text))
 }
