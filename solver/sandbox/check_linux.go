@@ -30,7 +30,7 @@ func Check(kind string, opt Options) (name, how, why string, err error) {
 		if kind == "overlay" {
 			return "", "", "", err
 		}
-		why = Reason(err)
+		why = "no overlay here, " + short(err)
 	} else {
 		why = "as asked"
 	}

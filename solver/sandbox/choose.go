@@ -32,7 +32,16 @@ func Choose(kind string, opt Options) (s Sandbox, why string, err error) {
 	if s, err = NewInPlace(opt); errors.Is(err, ErrUnavailable) {
 		err = fmt.Errorf("no sandbox works here:\n  %w\n  %w", none, err)
 	}
-	return s, Reason(none), err
+	return s, "no overlay here, " + short(none), err
+}
+
+// short is the first of the reasons: Diagnose tells them all.
+func short(err error) string {
+	var r *reason
+	if errors.As(err, &r) && len(r.errs) > 0 {
+		return r.errs[0].Error()
+	}
+	return err.Error()
 }
 
 // Reason is why a sandbox is not available, without the words around it.

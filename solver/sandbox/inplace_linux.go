@@ -104,21 +104,20 @@ const (
 	maxSumBytes = 4 << 30
 )
 
-// bound decides whether a root is too large to be read, once.
-func (s *inplace) bound(ctx context.Context, p *place, keep *snapshot.Matcher) error {
-	if !s.bounded {
-		return nil
-	}
-	s.bounded = false
-	r, err := p.read(ctx, keep, tree.SumNone, nil)
+// bound decides, once, whether a root is too large to be read: by a first
+// reading of it, which is enough then.
+func (p *place) bound(ctx context.Context, keep *snapshot.Matcher) (*tree.Reading, error) {
+	p.s.bounded = false
+	r, err := p.read(ctx, keep, tree.SumLinked, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if n, bytes := r.Files(); n > maxSumFiles || bytes > maxSumBytes {
-		s.sums = tree.SumLinked
-		s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too; --compare=digest reads all of them", n, bytes>>20)})
+		p.s.sums = tree.SumLinked
+		p.s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too; --compare=digest reads all of them", n, bytes>>20)})
+		return r, nil
 	}
-	return nil
+	return p.read(ctx, keep, p.s.sums, r)
 }
 
 func (s *inplace) Name() string   { return "inplace" }
@@ -236,10 +235,12 @@ func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher
 		if p.s.trusted && p.filter == filter {
 			previous = p.at
 		}
-		if err := p.s.bound(ctx, p, keep); err != nil {
-			return false, err
+		if p.s.bounded {
+			p.at, err = p.bound(ctx, keep)
+		} else {
+			p.at, err = p.read(ctx, keep, p.s.sums, previous)
 		}
-		if p.at, err = p.read(ctx, keep, p.s.sums, previous); err != nil {
+		if err != nil {
 			return false, err
 		}
 		p.filter, p.stale = filter, false

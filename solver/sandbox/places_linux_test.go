@@ -176,7 +176,7 @@ func TestHardPlaces(t *testing.T) {
 			} else {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 			}
-			cmd.Args = append(cmd.Args, "-test.v", "-test.short", "-test.timeout=2m", "-test.run="+p.run)
+			cmd.Args = append(cmd.Args, "-test.v", "-test.short", "-test.timeout=8m", "-test.run="+p.run)
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), placeVariable+"="+p.name, "TMPDIR="+filepath.Join(dir, "tmp"))
 			out, err := cmd.CombinedOutput()
