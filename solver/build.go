@@ -40,6 +40,7 @@ type builder struct {
 	// and what a RUN that failed did all the same.
 	dirty  []string
 	failed snapshot.Changes
+	over   func() error // says that a RUN is not under way any more
 
 	incomplete []error // what could not be applied, or undone, while the rest was
 
@@ -509,13 +510,28 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	}
 	defer mounts.release()
 	cmd.Mounts = mounts.list
-	cmd.Dirty = b.dirty
-	changes, err := v.Run(ctx, cmd)
-	if err != nil {
-		b.failed = changes
-		return err
+	if b.direct() {
+		cmd.Dirty = b.dirty
+		cmd.Begin = func(before *tree.Reading, secrets []string) error {
+			run := interrupted{Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line, Filter: s.Filter, Secrets: secrets}
+			for _, m := range cmd.Mounts {
+				run.Targets = append(run.Targets, m.Target)
+			}
+			b.over, err = b.announce(run, before)
+			return err
+		}
 	}
-	return pack(changes)
+	changes, err := v.Run(ctx, cmd)
+	if b.direct() {
+		b.failed = changes // until it is packed
+	}
+	if err == nil {
+		err = pack(changes)
+	}
+	if err == nil {
+		b.failed = nil
+	}
+	return err
 }
 
 type writerFunc func(p []byte) (int, error)

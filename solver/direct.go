@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -102,12 +103,19 @@ func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error
 // that fails did is recorded too, as of no step: the next solve takes back what
 // of it was created, and captures the rest.
 func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct) error {
-	b.failed = nil
+	b.failed, b.over = nil, nil
 	err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
 	})
 	// What is done is recorded, also when the solve was cancelled meanwhile.
 	ctx = context.WithoutCancel(ctx)
+	defer func() {
+		if b.over != nil {
+			if oerr := b.over(); oerr != nil {
+				b.r.warn("after a RUN in place: %v", oerr)
+			}
+		}
+	}()
 	if err != nil {
 		return b.adoptFailed(ctx, lock, it, view, err)
 	}
@@ -119,8 +127,26 @@ func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, vi
 	if _, err := lock.Adopt(ctx, applied, changes); err != nil {
 		return fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
 	}
-	b.dirty = nil
+	if err := b.stillDirty(it); err != nil {
+		return err
+	}
 	b.r.emit(Event{Kind: EventApplied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
+	return nil
+}
+
+// stillDirty takes from the dirty paths those that a step's snapshot tells.
+func (b *builder) stillDirty(it *dag.Item) error {
+	if len(b.dirty) == 0 {
+		return nil
+	}
+	told := make(map[string]bool)
+	for e, err := range snapshot.Read(b.blobs[it.Step].reader()) {
+		if err != nil {
+			return err
+		}
+		told[e.Path] = true
+	}
+	b.dirty = slices.DeleteFunc(b.dirty, func(p string) bool { return told[p] })
 	return nil
 }
 
@@ -128,19 +154,8 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 	if b.failed == nil {
 		return failed
 	}
-	var did []string
-	counted := func(yield func(*snapshot.Entry, error) bool) {
-		for e, err := range b.failed {
-			if err == nil && !e.Implied {
-				did = append(did, e.Path)
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-	step := rootfs.Applied{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line, Before: view.Before}
-	if _, err := lock.Adopt(ctx, step, counted); err != nil {
+	did, err := adoptFailed(ctx, lock, &interrupted{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line}, view, b.failed)
+	if err != nil {
 		return errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
 	}
 	text := "it ran on the root itself and changed nothing there"

@@ -71,7 +71,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !sv.upToDate() {
+	if !sv.upToDate() || isInterrupted(root) {
 		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
 			r.emit(Event{Kind: EventWaiting, Text: holder})
 		})
@@ -84,6 +84,9 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 			}
 		}()
 		r.tellRecovered(lock)
+		if err := r.recoverRun(ctx, root, lock); err != nil {
+			return nil, err
+		}
 		// Another solve may have changed the root since. The sources are pinned
 		// already: nothing is requested twice.
 		if sv, err = r.survey(ctx, root); err != nil {

@@ -54,6 +54,9 @@ func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err erro
 		}
 	}()
 	r.tellRecovered(lock)
+	if err := r.recoverRun(ctx, root, lock); err != nil {
+		return nil, err
+	}
 	state := lock.State()
 	layers, env, err := behind(state, to)
 	if err != nil {

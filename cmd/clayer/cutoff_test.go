@@ -3,6 +3,9 @@
 package main
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -64,4 +67,75 @@ func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	treetest.Diff(t, original, tree())
+}
+
+// A RUN in place that clayer was killed under is not forgotten: what it did is in
+// the snapshot of the RUN that goes on, and undone with it.
+func TestKilledInPlace(t *testing.T) {
+	requireSandbox(t)
+	if os.Geteuid() != 0 {
+		t.Skip("not root: chroot")
+	}
+	dir := t.TempDir()
+	root, other, cache := filepath.Join(dir, "root"), filepath.Join(dir, "other"), filepath.Join(dir, "cache")
+	for _, r := range []string{root, other} {
+		if err := makeRoot(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "Containerfile")
+	err := os.WriteFile(file, []byte(`RUN --mount=type=secret,id=tok,target=/opt/tok mkdir -p /opt/pkg; echo x > /opt/pkg/f; echo more >> /etc/os-release; [ -e /tmp/go ] || { touch /tmp/started; sleep 71.7531; }`+"\n"), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := func(root string) []string {
+		return []string{"solve", "-f", file, "--root", root, "--cache-dir", cache, "--secret", "id=tok,src=" + file}
+	}
+	cmd := clayerCommand(t, append(args(root), "--sandbox=inplace")...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err1 := os.Stat(filepath.Join(root, "tmp/started"))
+		_, err2 := os.Stat(filepath.Join(root, "var/lib/clayer/running.reading"))
+		if err1 == nil && err2 == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err1, err2)
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for end := time.Now().Add(20 * time.Second); exec.Command("pgrep", "-f", "sleep 71.7531").Run() == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the RUN goes on")
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "tmp/go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := clayerCommand(t, append(args(root), "--sandbox=inplace")...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "cut off while") || !strings.Contains(string(out), "1 ran") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := os.Lstat(filepath.Join(root, "opt/tok")); err == nil {
+		t.Error("the secret is left")
+	}
+	out, err = clayerCommand(t, args(other)...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "1 restored") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, p := range []string{"opt/pkg/f", "etc/os-release"} {
+		want, err1 := os.ReadFile(filepath.Join(root, p))
+		got, err2 := os.ReadFile(filepath.Join(other, p))
+		if err1 != nil || err2 != nil || string(want) != string(got) {
+			t.Errorf("%s: %v %v: %q, want %q", p, err1, err2, got, want)
+		}
+	}
+	if files, _ := filepath.Glob(filepath.Join(root, "var/lib/clayer/running*")); len(files) > 0 {
+		t.Errorf("left: %v", files)
+	}
 }

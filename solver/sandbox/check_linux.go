@@ -55,7 +55,14 @@ func checkOverlay(opt Options) (*overlay, error) {
 			continue
 		}
 		s := &overlay{Options: opt, rooted: rooted}
+		if !rooted {
+			s.ids = subordinate()
+		}
 		err := s.check()
+		if err != nil && s.ids != nil {
+			s.ids = nil
+			err = s.check()
+		}
 		if err == nil {
 			return s, nil
 		}

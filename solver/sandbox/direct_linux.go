@@ -35,7 +35,7 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	if err := h.makeDir(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.leave()) }()
+	defer h.standIns.remove(h.warn)
 	for _, m := range h.Mounts {
 		if err := h.emulate(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
@@ -159,15 +159,72 @@ func (h *helper) killDescendants() {
 	}
 }
 
+// orphans are what a helper leaves when it is killed itself: this process is
+// given them while a command runs in place.
+type orphans struct {
+	proc   *os.File     // nil if they can't be told
+	others map[int]bool // children that this process had before
+}
+
+func adoptOrphans() *orphans {
+	o := &orphans{proc: openProc(), others: make(map[int]bool)}
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		o.close()
+		return o
+	}
+	self := os.Getpid()
+	for pid, parent := range parentsIn(o.proc) {
+		if parent == self {
+			o.others[pid] = true
+		}
+	}
+	return o
+}
+
+// end kills them until none is left.
+func (o *orphans) end() {
+	if o == nil || o.proc == nil {
+		return
+	}
+	self := os.Getpid()
+	for start := time.Now(); time.Since(start) < endLimit; time.Sleep(5 * time.Millisecond) {
+		left := false
+		parents := parentsIn(o.proc)
+		for pid := range parents {
+			for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parents[p], depth+1 {
+				if parents[p] == self && !o.others[p] {
+					left = true
+					_ = unix.Kill(pid, unix.SIGKILL)
+					_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+					break
+				}
+			}
+		}
+		if !left {
+			return
+		}
+	}
+}
+
+func (o *orphans) close() {
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	if o.proc != nil {
+		o.proc.Close()
+		o.proc = nil
+	}
+}
+
 // parents reads the parent of every process.
-func (h *helper) parents() map[int]int {
-	if h.proc == nil {
+func (h *helper) parents() map[int]int { return parentsIn(h.proc) }
+
+func parentsIn(proc *os.File) map[int]int {
+	if proc == nil {
 		return nil
 	}
-	if _, err := h.proc.Seek(0, 0); err != nil {
+	if _, err := proc.Seek(0, 0); err != nil {
 		return nil
 	}
-	names, err := h.proc.Readdirnames(-1)
+	names, err := proc.Readdirnames(-1)
 	if err != nil {
 		return nil
 	}
@@ -177,7 +234,7 @@ func (h *helper) parents() map[int]int {
 		if err != nil {
 			continue
 		}
-		fd, err := unix.Openat(int(h.proc.Fd()), name+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(int(proc.Fd()), name+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue // it has ended
 		}

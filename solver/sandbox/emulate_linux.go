@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +40,7 @@ func (h *helper) emulate(m Mount) error {
 	case m.Source != "" && there:
 		return nil
 	case m.Source != "" && h.Root == "/":
-		return h.stubs.link(m.Target, m.Source)
+		return h.standIns.link(m.Target, m.Source)
 	case there && isScratch(m.Target):
 		return nil
 	case there:
@@ -52,13 +51,13 @@ func (h *helper) emulate(m Mount) error {
 		if len(names) > 0 {
 			return errors.New("the folder there is not empty, and in place nothing can be laid over it: choose another target")
 		}
-		return h.stubs.borrow(m.Target)
+		return h.standIns.borrow(m.Target)
 	}
 	mode := m.Mode
 	if mode == 0 {
 		mode = 0o1777 // as /tmp
 	}
-	if err := h.stubs.scratch(m.Target); err != nil {
+	if err := h.standIns.folder(m.Target); err != nil {
 		return err
 	}
 	if err := unix.Chmod(m.Target, mode&0o7777); err != nil {
@@ -105,30 +104,29 @@ func (h *helper) emulateSecret(m Mount) error {
 	}
 	h.secrets = append(h.secrets, f) // open as long as the helper is
 	target := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
-	if err := h.stubs.link(m.Target, target); err != nil {
+	mark := len(h.standIns.made)
+	if err := h.standIns.link(m.Target, target); err != nil {
 		return err
 	}
 	if b, err := os.ReadFile(m.Target); err == nil && bytes.Equal(b, m.Content) {
 		return nil
 	}
-	if err := unix.Unlink(m.Target); err != nil {
-		return err
-	}
+	h.standIns.removeFrom(mark, h.warn)
 	return h.secretFile(m, mode)
 }
 
+// secretFile is on the disk of the root for as long as the command runs, where
+// that is no tmpfs.
 func (h *helper) secretFile(m Mount, mode uint32) error {
-	if err := h.stubs.ensure(filepath.Dir(m.Target), true); err != nil {
-		return err
-	}
-	return h.stubs.put(m.Target, stub{path: m.Target}, func() error {
-		f, err := os.OpenFile(m.Target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	return h.standIns.put(m.Target, aName, func(parent int, name string) error {
+		fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err
 		}
+		f := os.NewFile(uintptr(fd), name)
 		_, err = f.Write(m.Content)
 		if err == nil {
-			err = unix.Fchmod(int(f.Fd()), mode&0o7777)
+			err = unix.Fchmod(fd, mode&0o7777)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err

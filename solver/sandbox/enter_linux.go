@@ -179,10 +179,8 @@ type stubs struct {
 }
 
 type stub struct {
-	path  string
-	dir   bool
-	all   bool // with all that is in it
-	empty bool // a folder that was there, and was empty
+	path string
+	dir  bool
 }
 
 type parentTimes struct{ before, after unix.Timespec }
@@ -205,33 +203,6 @@ func (s *stubs) ensure(path string, dir bool) error {
 		}
 		return err
 	})
-}
-
-// link makes a symbolic link, and the folders above it where they are missing.
-func (s *stubs) link(path, target string) error {
-	if err := s.ensure(filepath.Dir(path), true); err != nil {
-		return err
-	}
-	return s.put(path, stub{path: path, all: true}, func() error { return os.Symlink(target, path) })
-}
-
-// scratch makes a folder that is removed with all that is put into it.
-func (s *stubs) scratch(path string) error {
-	if err := s.ensure(filepath.Dir(path), true); err != nil {
-		return err
-	}
-	return s.put(path, stub{path: path, dir: true, all: true}, func() error { return os.Mkdir(path, 0o755) })
-}
-
-// borrow lets an empty folder be used, and empties it again.
-func (s *stubs) borrow(path string) error {
-	before, err := mtime(path)
-	if err != nil {
-		return err
-	}
-	s.note(path, before, before)
-	s.made = append(s.made, stub{path: path, empty: true})
-	return nil
 }
 
 // put makes a stub in a folder that is there.
@@ -293,10 +264,7 @@ func (s *stubs) remove() error {
 		}
 	}
 	for parent, t := range now {
-		p := s.parents[parent]
-		// A folder that was borrowed is as empty as it was: with its old time.
-		borrowed := slices.Contains(s.made, stub{path: parent, empty: true})
-		if (t == p.after || borrowed) && !kept[parent] {
+		if p := s.parents[parent]; t == p.after && !kept[parent] {
 			t = p.before
 		}
 		err := unix.UtimesNanoAt(unix.AT_FDCWD, parent, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}, 0)
@@ -308,16 +276,7 @@ func (s *stubs) remove() error {
 }
 
 func (st stub) remove() error {
-	switch {
-	case st.empty:
-		names, err := os.ReadDir(st.path)
-		for _, n := range names {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(st.path, n.Name())))
-		}
-		return err
-	case st.all:
-		return os.RemoveAll(st.path)
-	case st.dir:
+	if st.dir {
 		return unix.Rmdir(st.path)
 	}
 	return unix.Unlink(st.path)

@@ -61,7 +61,8 @@ func helperMain() {
 type helper struct {
 	job
 	stubs    stubs
-	staged   bool // the tmpfs for staged files is mounted
+	standIns standIns // in place of stubs, in place
+	staged   bool     // the tmpfs for staged files is mounted
 	warnings []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone

@@ -24,6 +24,7 @@ type inplace struct {
 	Options
 	trusted bool      // ctime tells of every change
 	sums    tree.Sums // which files are read before a command runs
+	clock   string    // a folder of the root's file system, to see its clock in
 	xattrs  bool      // ctime tells of xattrs too
 	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
@@ -65,9 +66,14 @@ func mayChroot() bool {
 
 // compare decides by what changes are found.
 func (s *inplace) compare() error {
-	trust, err := tree.Probe(s.Work)
-	if err != nil {
-		return err
+	var trust tree.Trust
+	if s.clock = s.clockFolder(); s.clock == "" {
+		trust = tree.Trust{Doubt: "there is no folder in the root's file system to probe its clock in"}
+	} else {
+		var err error
+		if trust, err = tree.Probe(s.clock); err != nil {
+			return err
+		}
 	}
 	s.xattrs = trust.Xattrs
 	switch s.Compare {
@@ -93,6 +99,23 @@ func (s *inplace) compare() error {
 		s.trusted, s.sums, s.how = true, tree.SumLinked, "compares ctime"
 	}
 	return nil
+}
+
+// clockFolder returns a folder that is in the root's own mount, and where a
+// probe leaves no trace in a snapshot; "" if there is none.
+func (s *inplace) clockFolder() string {
+	root, _, err := lookAt(unix.AT_FDCWD, s.Root)
+	if err != nil {
+		return ""
+	}
+	for _, dir := range []string{s.Work, filepath.Join(s.Root, "tmp"), filepath.Join(s.Root, "var/tmp")} {
+		at, st, err := lookAt(unix.AT_FDCWD, dir)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && at.mount == root.mount && (root.mount != 0 || at.dev == root.dev) &&
+			unix.Access(dir, unix.W_OK|unix.X_OK) == nil {
+			return dir
+		}
+	}
+	return ""
 }
 
 // On a root that is an overlay, all files are read before the first command: a
@@ -195,20 +218,25 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	covered, secrets := p.cover(c.Mounts)
+	if c.Begin != nil {
+		if err := c.Begin(p.at, secrets); err != nil {
+			return nil, err
+		}
+	}
 	clock := time.Now()
 	ran := p.command(ctx, c)
 	setBack := wentBack(clock)
+	p.RemoveSecrets(secrets)
 
-	// What it did is told also when it failed, or was cancelled.
-	var exit *ExitError
-	if ran != nil && !errors.As(ran, &exit) && ctx.Err() == nil {
-		p.at = nil
-		return nil, ran
-	}
+	// What it did is told whatever became of it.
 	ctx = context.WithoutCancel(ctx)
 	sums, previous := p.s.sums, p.at
 	if !trusted {
 		sums, previous = tree.SumAll, nil
+	}
+	if !setBack.IsZero() {
+		previous = nil // a ctime may have come twice
 	}
 	after, err := p.read(ctx, matcher, sums, previous)
 	if err != nil {
@@ -216,7 +244,7 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 	}
 	b := tree.Between{
 		Before: p.at, After: after, Trusted: trusted, SetBack: setBack, Dirty: c.Dirty,
-		Open: p.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), p.s.Hide...)),
+		Open: p.open, Keep: matcher, Hide: hides(append(covered, p.s.Hide...)),
 	}
 	changes, err := b.Changes(ctx)
 	if err != nil {
@@ -224,6 +252,60 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 	}
 	p.before, p.at = p.at, after
 	return p.note(changes), ran
+}
+
+// cover lists where the mounts are, as they are written and without links on the
+// way, and of those of secrets where nothing is yet.
+func (p *place) cover(mounts []Mount) (paths, secrets []string) {
+	for _, m := range mounts {
+		paths = append(paths, m.Target)
+		dir, err := rootfs.Inside(p.s.Root, filepath.Dir(m.Target))
+		if err != nil {
+			continue
+		}
+		at := filepath.Join(dir, filepath.Base(m.Target))
+		if rel, err := filepath.Rel(p.s.Root, at); err == nil {
+			paths = append(paths, filepath.Join("/", rel))
+		}
+		if _, err := os.Lstat(at); m.Content != nil && errors.Is(err, os.ErrNotExist) {
+			secrets = append(secrets, m.Target)
+		}
+	}
+	return paths, secrets
+}
+
+// RemoveSecrets implements Direct: a helper that was killed leaves them.
+func (p *place) RemoveSecrets(targets []string) {
+	for _, t := range targets {
+		dir, err := rootfs.Inside(p.s.Root, filepath.Dir(t))
+		if err != nil {
+			continue
+		}
+		at := filepath.Join(dir, filepath.Base(t))
+		if st, err := os.Lstat(at); err == nil && !st.IsDir() {
+			_ = os.Remove(at)
+		}
+	}
+}
+
+// Recover tells what a command did that was cut off with clayer itself, by the
+// reading that Command.Begin was given.
+func (p *place) Recover(ctx context.Context, before *tree.Reading, c Command) (snapshot.Changes, error) {
+	keep := c.Keep
+	if keep == nil {
+		keep = new(snapshot.Filter)
+	}
+	matcher, err := keep.Compile()
+	if err != nil {
+		return nil, err
+	}
+	after, err := p.read(ctx, matcher, tree.SumLinked, nil)
+	if err != nil {
+		return nil, err
+	}
+	b := tree.Between{Before: before, After: after, Trusted: true, Open: p.open, Keep: matcher, Hide: hides(append(targets(c.Mounts), p.s.Hide...))}
+	p.before = before
+	return b.Changes(ctx)
 }
 
 // begin makes sure that there is a reading of the root as it stands, and that
@@ -251,7 +333,7 @@ func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher
 	if !p.s.trusted {
 		return false, nil
 	}
-	err = tree.Barrier(ctx, p.s.Work, p.at)
+	err = tree.Barrier(ctx, p.s.clock, p.at)
 	if !tree.IsClock(err) {
 		return err == nil, err
 	}
@@ -284,8 +366,10 @@ func (p *place) command(ctx context.Context, c Command) error {
 		Argv: c.Argv, Script: c.Script, Env: c.Env, Dir: c.Dir, Mounts: c.Mounts,
 	}
 	// A session of its own: Ctrl-C is for clayer, which then ends the command.
-	h := help{attr: &syscall.SysProcAttr{Setsid: true}, warn: p.s.warn, out: out}
-	if err := h.with(run, j); err != nil {
+	h := help{attr: &syscall.SysProcAttr{Setsid: true}, warn: p.s.warn, out: out, orphans: adoptOrphans()}
+	err := h.with(run, j)
+	h.orphans.close()
+	if err != nil {
 		return ended(err, out)
 	}
 	return nil

@@ -158,6 +158,7 @@ func (v *view) seedGroups(ctx context.Context) error {
 
 func (v *view) seedGroup(g group) error {
 	first := ""
+	var same os.FileInfo
 	for _, name := range g.names {
 		dst := filepath.Join(v.upper(), name)
 		if top, _, _ := strings.Cut(name, "/"); slices.Contains(v.plain, top) {
@@ -169,12 +170,19 @@ func (v *view) seedGroup(g group) error {
 		if err := v.seedParents(path.Dir(name)); err != nil {
 			return err
 		}
+		st, err := os.Lstat(filepath.Join(v.s.Root, name))
+		if err != nil {
+			return err
+		}
 		if first == "" {
+			same = st
 			src := filepath.Join(v.s.Root, name)
 			if err := v.seedLinked(src, dst); err != nil {
 				return errors.Join(err, os.RemoveAll(dst))
 			}
 			first = dst
+		} else if !os.SameFile(same, st) {
+			continue
 		} else if err := os.Link(first, dst); err != nil {
 			return err
 		}

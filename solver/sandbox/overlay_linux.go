@@ -90,6 +90,9 @@ func newOverlayAs(rooted bool, opt Options) (*overlay, error) {
 	}
 	ids := s.ids
 	for _, dir := range uppers(opt.Work) {
+		if makeUpper(dir) != nil {
+			continue
+		}
 		elsewhere := opt
 		elsewhere.Work = dir
 		elsewhere.Hide = append(slices.Clone(opt.Hide), dir)

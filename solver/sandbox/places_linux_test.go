@@ -80,7 +80,7 @@ var hardPlaces = []hardPlace{
 		root := filepath.Join(testRoot.dir, "root")
 		return errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	}},
-	{name: "other mounts in the root", run: "^TestOtherMounts$", setUp: privateMounts},
+	{name: "other mounts in the root", run: "^(TestOtherMounts|TestStandInsTakeNothingElseAlong)$", setUp: privateMounts},
 	{name: "subordinate ids", run: "^TestSubordinateIDs$|^TestWhatARunChanged$/^user$", setUp: func() error {
 		if os.Geteuid() != 0 {
 			return nil // there already

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/tree"
 )
 
 // A Sandbox makes views of a root.
@@ -40,7 +41,7 @@ type View interface {
 	// again, they tell files that changed meanwhile as they are by then. The
 	// error is an *ExitError when the command ended with another status
 	// than 0; the view is then good for Close alone. What a Direct view
-	// returns with it is what the command did to the root all the same.
+	// returns with any error is what was done to the root all the same.
 	Run(ctx context.Context, c Command) (snapshot.Changes, error)
 
 	// Capture returns the tree at the absolute path as it stands in the view,
@@ -58,6 +59,13 @@ type View interface {
 // A Direct view is the root itself: Apply and Clone are not for it.
 type Direct interface {
 	View
+
+	// Recover tells what a command did that was cut off with the process: by
+	// the reading that Begin was given. Of the command Keep and Mounts count.
+	Recover(ctx context.Context, before *tree.Reading, c Command) (snapshot.Changes, error)
+
+	// RemoveSecrets removes what is left at the targets that Begin was given.
+	RemoveSecrets(targets []string)
 
 	// Stale says that the root was changed by other hands than Run's.
 	Stale()
@@ -79,6 +87,12 @@ type Command struct {
 	Timeout time.Duration    // 0 means none
 	Keep    *snapshot.Filter // which changes are reported; nil means the default exclusions
 
+	// Begin, if set, is called by a Direct view just before the command is
+	// started, with the reading that its changes are told against, and where
+	// secrets will be that nothing was before: what is needed to tell the
+	// changes, and to clear up, if this process is killed meanwhile.
+	Begin func(before *tree.Reading, secrets []string) error
+
 	// Dirty lists paths, relative to the root, that are in the root as no step
 	// that stays has left them, for a Direct view: what a RUN that failed, or
 	// fell away, did there and could not be taken back. They are reported as
@@ -91,7 +105,7 @@ type Command struct {
 type Mount struct {
 	Target   string // absolute and clean
 	Source   string // a folder of the machine that is bound there (a cache mount)
-	Content  []byte // a file with this content (a secret); never on disk
+	Content  []byte // a file with this content (a secret); never on disk, but in place where docs/sandboxes.md says so
 	Tmpfs    bool
 	Size     int64 // bytes of a tmpfs; 0 means no bound of its own
 	Mode     uint32

@@ -27,6 +27,8 @@ type help struct {
 	spool *os.File
 	warn  func(texts []string)
 	ids   *idMap // to be mapped before the helper does anything
+
+	orphans *orphans // of a helper in place that ends early
 }
 
 // help has a helper of the view do the job.
@@ -128,6 +130,9 @@ func (h help) with(ctx context.Context, j job) error {
 	var res result
 	decodeErr := gob.NewDecoder(bytes.NewReader(<-answered)).Decode(&res)
 	h.warn(res.Warnings)
+	if decodeErr != nil {
+		h.orphans.end()
+	}
 
 	var late *timeout
 	switch {

@@ -15,10 +15,9 @@ import (
 // of the one that was meant to have them.
 const minUpper = 512 << 20
 
-// uppers makes folders for views on other file systems than that of work: on
-// disks first, the one with most room first of all, then in memory. A folder
-// is this user's alone; its name is the same each time, so that what a killed
-// solve left there is found.
+// uppers names folders for views on other file systems than that of work: on
+// disks first, the one with most room first of all, then in memory. The name is
+// the same each time, so that what a killed solve left there is found.
 func uppers(work string) []string {
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -59,12 +58,7 @@ func uppers(work string) []string {
 	var dirs []string
 	for _, p := range places {
 		dir := filepath.Join(p.at, fmt.Sprintf(".clayer-work-%d", os.Geteuid()))
-		if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-			continue
-		}
-		// Where all may write, another may have been faster.
-		var st unix.Stat_t
-		if unix.Lstat(dir, &st) != nil || st.Mode != unix.S_IFDIR|0o700 || int(st.Uid) != os.Geteuid() || dir == work {
+		if dir == work {
 			continue
 		}
 		if dirs = append(dirs, dir); len(dirs) == 3 {
@@ -72,4 +66,20 @@ func uppers(work string) []string {
 		}
 	}
 	return dirs
+}
+
+// makeUpper makes such a folder for this user alone. Where all may write,
+// another may have been faster.
+func makeUpper(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return err
+	}
+	if st.Mode != unix.S_IFDIR|0o700 || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is another's", dir)
+	}
+	return nil
 }

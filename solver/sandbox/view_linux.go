@@ -37,7 +37,7 @@ func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
 func (s *overlay) view(ctx context.Context) (_ *view, err error) {
 	// A name that sweep passes over, until the lock is held.
 	if s.elsewhere {
-		if err := os.MkdirAll(s.Work, 0o700); err != nil {
+		if err := makeUpper(s.Work); err != nil {
 			return nil, err
 		}
 	}

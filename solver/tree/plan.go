@@ -146,10 +146,12 @@ func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snaps
 				e.Kind, e.Target, e.Size = snapshot.Link, target, 0
 				return e, nil
 			}
-			first[n.Ino] = s.path
 		}
 		if err := fill(&n.node, s.path, e); err != nil {
 			return nil, err
+		}
+		if n.linked() && e.Kind == snapshot.File {
+			first[n.Ino] = s.path
 		}
 	default:
 		return nil, fmt.Errorf("%q: unknown type of file, mode %o", s.path, n.Mode)

@@ -100,7 +100,10 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 		names = w.below[depth : depth+1]
 	} else {
 		var err error
-		if names, err = list(fd); err != nil {
+		if names, err = list(fd); errors.Is(err, unix.ENOENT) && depth > 0 {
+			return // it was removed since it was opened
+		}
+		if err != nil {
 			w.fail(&os.PathError{Op: "read folder", Path: at, Err: err})
 			return
 		}
@@ -109,7 +112,7 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 	for _, name := range names {
 		old := w.opt.Previous.child(previous, name)
 		s, err := w.stat(fd, name, &b, old)
-		if errors.Is(err, unix.ENOENT) && depth >= len(w.below) {
+		if vanished(err) && depth >= len(w.below) {
 			continue
 		}
 		if err != nil {
@@ -178,11 +181,17 @@ func (w *walker) store(folder int32, b *batch) int32 {
 	return first
 }
 
+// vanished reports whether the error of a look at a name means that it is gone,
+// or was a link when it was first looked at and is none now.
+func vanished(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESTALE)
+}
+
 func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
 	child, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
-	case errors.Is(err, unix.ENOENT):
-		return
+	case errors.Is(err, unix.ENOENT), w.opt.Live && (errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ESTALE)):
+		return // gone, or another thing by now
 	case errors.Is(err, unix.EACCES) && w.opt.Live:
 		w.mu.Lock()
 		w.reading.at(i).Flags |= closed
@@ -305,7 +314,7 @@ func statx(fd int, name string, ownerless bool, st *unix.Statx_t) (seen, error) 
 	}
 	s := seen{node: node{
 		Name: name, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Nlink: st.Nlink,
-		Ino: st.Ino, Size: int64(st.Size),
+		Ino: fileID(st.Ino, unix.Mkdev(st.Dev_major, st.Dev_minor)), Size: int64(st.Size),
 		MSec: st.Mtime.Sec, MNsec: int32(st.Mtime.Nsec),
 		CSec: st.Ctime.Sec, CNsec: int32(st.Ctime.Nsec),
 	}}
@@ -322,6 +331,11 @@ func statx(fd int, name string, ownerless bool, st *unix.Statx_t) (seen, error) 
 	}
 	return s, nil
 }
+
+// fileID is one number for what tells a file from all others. One mount may have
+// files of several devices, whose inodes have the same numbers: an overlay of
+// layers on different file systems, btrfs with subvolumes.
+func fileID(ino, dev uint64) uint64 { return ino ^ dev*0x9e3779b97f4a7c15 }
 
 // complete reads what stat does not tell.
 func (s *seen) complete(fd int) error {

@@ -109,9 +109,9 @@ func (s stamp) before(t stamp) bool {
 // node is one entry of a reading: 80 bytes. Its fields are exported for gob.
 type node struct {
 	Name         string
-	Ino          uint64
-	Size         int64 // of a device: its number
-	MSec, CSec   int64 // mtime and ctime, split so that no byte is lost to alignment
+	Ino          uint64 // see fileID
+	Size         int64  // of a device: its number
+	MSec, CSec   int64  // mtime and ctime, split so that no byte is lost to alignment
 	MNsec, CNsec int32
 	UID, GID     uint32
 	Nlink        uint32

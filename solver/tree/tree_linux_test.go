@@ -299,6 +299,46 @@ func TestAFileThatChangesWhileItIsRead(t *testing.T) {
 	}
 }
 
+// A file that somebody writes to each time that it is looked at is named, however
+// often it is tried.
+func TestAFileThatNeverStandsStill(t *testing.T) {
+	dir := t.TempDir()
+	before := read(t, dir, Options{Live: true})
+	build(t, dir, "file f hello")
+	b := Between{Before: before, After: read(t, dir, Options{Live: true}), Trusted: true, Open: func(p string) (*os.File, error) {
+		f, err := os.OpenFile(filepath.Join(dir, p), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteString("more")
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+		return OpenAt(dir, p, unix.O_RDONLY)
+	}}
+	ch, err := b.Changes(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		var err error
+		for e, eerr := range ch {
+			if err = eerr; err != nil {
+				break
+			}
+			if e.Kind == snapshot.File {
+				var r io.ReadCloser
+				if r, err = e.Open(); err == nil {
+					r.Close()
+				}
+			}
+		}
+		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), `"f"`) {
+			t.Fatalf("error %v", err)
+		}
+	}
+}
+
 type keepAll struct{ skip, prune string }
 
 func (k keepAll) Skip(p string) bool {

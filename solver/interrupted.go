@@ -1,0 +1,195 @@
+package solver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+// A RUN in place changes the root before anything of it can be recorded. So that
+// a clayer that is killed meanwhile does not leave changes that nobody knows of,
+// the state folder says beforehand that a RUN is under way, and how the root was:
+//
+//	running.json      the step
+//	running.reading   the reading that its changes are told against; written while it runs
+//
+// Whoever locks the root next tells what it did, and records that as of no step.
+
+// interrupted is running.json.
+type interrupted struct {
+	Layer   string          `json:"layer"`
+	Text    string          `json:"text"`
+	Line    int             `json:"line"`
+	Filter  snapshot.Filter `json:"filter"`
+	Targets []string        `json:"targets,omitempty"` // of its mounts
+	Secrets []string        `json:"secrets,omitempty"` // those of them where nothing was before
+}
+
+func runningFile(root *rootfs.Root) string { return filepath.Join(root.StateDir(), "running.json") }
+
+func readingFile(root *rootfs.Root) string { return filepath.Join(root.StateDir(), "running.reading") }
+
+// isInterrupted reports whether a RUN in place was cut off here.
+func isInterrupted(root *rootfs.Root) bool {
+	_, err := os.Stat(runningFile(root))
+	return err == nil
+}
+
+// announce says that a RUN in place begins. The function that it returns says
+// that it is over, and recorded.
+func (b *builder) announce(run interrupted, before *tree.Reading) (over func() error, err error) {
+	text, err := json.Marshal(run)
+	if err != nil {
+		return nil, err
+	}
+	name, reading := runningFile(b.root), readingFile(b.root)
+	if err := errors.Join(removeIfThere(reading), replaceFile(name, text)); err != nil {
+		return nil, fmt.Errorf("%w: announce a RUN: %w", ErrRoot, err)
+	}
+	written := make(chan error, 1)
+	go func() {
+		data, err := before.MarshalBinary()
+		if err == nil {
+			err = replaceFile(reading, data)
+		}
+		written <- err
+	}()
+	return func() error { return errors.Join(<-written, removeIfThere(reading), removeIfThere(name)) }, nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// replaceFile writes a file that is there wholly or not at all.
+func replaceFile(name string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// recoverRun records what a RUN in place did that was cut off.
+func (r *Request) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock) error {
+	text, err := os.ReadFile(runningFile(root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var run interrupted
+	if err == nil {
+		err = json.Unmarshal(text, &run)
+	}
+	if err == nil {
+		err = r.adoptInterrupted(ctx, root, lock, &run)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: a RUN in place was cut off: %w", ErrRoot, err)
+	}
+	return errors.Join(removeIfThere(readingFile(root)), removeIfThere(runningFile(root)))
+}
+
+func (r *Request) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
+	opt := r.sandboxOptions(root)
+	opt.Over = ""
+	work, err := root.WorkDir()
+	if err != nil {
+		return err
+	}
+	opt.Work = work
+	opt.Warn = func(text string) { r.warnOnce("in the sandbox %s", text) }
+	sb, err := sandbox.NewInPlace(opt)
+	if err != nil {
+		return err
+	}
+	view, err := sb.View(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	direct := view.(sandbox.Direct)
+	direct.RemoveSecrets(run.Secrets)
+	data, err := os.ReadFile(readingFile(root))
+	if errors.Is(err, fs.ErrNotExist) {
+		r.warn("clayer was cut off as %q of %s had just begun to run in place: what it changed can't be told, and is in no snapshot", run.Text, run.Layer)
+		return nil
+	}
+	before := new(tree.Reading)
+	if err == nil {
+		err = before.UnmarshalBinary(data)
+	}
+	if err != nil {
+		return err
+	}
+	cmd := sandbox.Command{Keep: &run.Filter}
+	for _, t := range run.Targets {
+		cmd.Mounts = append(cmd.Mounts, sandbox.Mount{Target: t})
+	}
+	changes, err := direct.Recover(ctx, before, cmd)
+	if err != nil {
+		return err
+	}
+	did, err := adoptFailed(ctx, lock, run, direct, changes)
+	if err != nil {
+		return err
+	}
+	if len(did) > 0 {
+		r.warn("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, paths(did))
+	}
+	state := lock.State()
+	var layers []rootfs.LayerKeys
+	for _, l := range state.Layers {
+		k := rootfs.LayerKeys{Name: l.Name, Env: l.Env}
+		for _, s := range l.Steps {
+			if !s.Key.IsZero() {
+				k.Steps = append(k.Steps, s.Key)
+			}
+		}
+		if len(l.Steps) == 0 || len(k.Steps) > 0 {
+			layers = append(layers, k)
+		}
+	}
+	return lock.Commit(state.Platform, layers, state.Env)
+}
+
+// adoptFailed records, as of no step, what a RUN in place did that failed, and
+// returns the paths.
+func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view sandbox.Direct, changes snapshot.Changes) (did []string, err error) {
+	for range maxTries {
+		did = nil
+		counted := func(yield func(*snapshot.Entry, error) bool) {
+			for e, err := range changes {
+				if err == nil && !e.Implied {
+					did = append(did, e.Path)
+				}
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+		step := rootfs.Applied{Layer: run.Layer, Text: run.Text, Line: run.Line, Before: view.Before}
+		if _, err = lock.Adopt(ctx, step, counted); !errors.Is(err, tree.ErrBusy) {
+			return did, err
+		}
+	}
+	return did, err
+}
