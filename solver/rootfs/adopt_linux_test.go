@@ -88,3 +88,17 @@ func TestAdoptKnowingNothing(t *testing.T) {
 	commit(t, l)
 	treetest.Diff(t, before, treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" }))
 }
+
+// What the user put in place of a hard link stays, though its time is the same.
+func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
+	r, l := testRoot(t)
+	applyAll(t, l, "1", file("f", "x"), &snapshot.Entry{Path: "l", Kind: snapshot.Link, Target: "f"})
+	commit(t, l)
+	shell(t, r.Dir(), "rm l; ln -s x l; touch -h -r f l")
+	undone, err := l.Undo(t.Context(), 0, false)
+	if err != nil || len(undone.Kept) != 1 || undone.Kept[0] != (Kept{"l", "changed: now a symlink"}) {
+		t.Fatal(err, undone)
+	}
+	commit(t, l)
+	shell(t, r.Dir(), "[ -L l ] && [ ! -e f ]")
+}

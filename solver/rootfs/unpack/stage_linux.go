@@ -81,7 +81,11 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		s.now.Sum = &sum
 	case snapshot.Link:
 		if i, ok := a.inChunk[s.e.Target]; ok {
-			s.now = a.chunk[i].now
+			now := *a.chunk[i].now
+			if a.chunk[i].e.Kind != snapshot.Link {
+				now.Type = record.KindOf(a.chunk[i].e.Kind)
+			}
+			s.now = &now
 			return nil
 		}
 	}
@@ -94,6 +98,7 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
 	if s.e.Kind == snapshot.Link {
+		s.now.Type = record.TypeOf(&st)
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
 	if a.Unprivileged > denied {
