@@ -11,6 +11,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/tree"
 )
@@ -34,9 +35,13 @@ type interrupted struct {
 	Secrets []string        `json:"secrets,omitempty"` // those of them where nothing was before
 }
 
-func runningFile(root *rootfs.Root) string { return filepath.Join(root.StateDir(), "running.json") }
+func runningFile(root *rootfs.Root) string {
+	return filepath.Join(string(root.StateDir()), "running.json")
+}
 
-func readingFile(root *rootfs.Root) string { return filepath.Join(root.StateDir(), "running.reading") }
+func readingFile(root *rootfs.Root) string {
+	return filepath.Join(string(root.StateDir()), "running.reading")
+}
 
 // isInterrupted reports whether a RUN in place was cut off here.
 func isInterrupted(root *rootfs.Root) bool {
@@ -186,7 +191,7 @@ func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view 
 				}
 			}
 		}
-		step := rootfs.Applied{Layer: run.Layer, Text: run.Text, Line: run.Line, Before: view.Before}
+		step := record.Applied{Layer: run.Layer, Text: run.Text, Line: run.Line, Before: view.Before}
 		if _, err = lock.Adopt(ctx, step, counted); !errors.Is(err, tree.ErrBusy) {
 			return did, err
 		}

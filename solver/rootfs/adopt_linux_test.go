@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/drift"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -41,12 +42,12 @@ func TestAdopt(t *testing.T) {
 	if err != nil || len(state.Log) != 1 || !state.Log[0].Adopted || len(state.Layers) != 1 || len(state.Layers[0].Steps) != 1 {
 		t.Fatalf("state = %+v, %v", state, err)
 	}
-	files, err := r.Verify(t.Context())
+	files, err := drift.Verify(t.Context(), r.Dir(), r.StateDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if f.State != AsApplied {
+		if f.State != drift.AsApplied {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -86,4 +87,18 @@ func TestAdoptKnowingNothing(t *testing.T) {
 	}
 	commit(t, l)
 	treetest.Diff(t, before, treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" }))
+}
+
+// What the user put in place of a hard link stays, though its time is the same.
+func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
+	r, l := testRoot(t)
+	applyAll(t, l, "1", file("f", "x"), &snapshot.Entry{Path: "l", Kind: snapshot.Link, Target: "f"})
+	commit(t, l)
+	shell(t, r.Dir(), "rm l; ln -s x l; touch -h -r f l")
+	undone, err := l.Undo(t.Context(), 0, false)
+	if err != nil || len(undone.Kept) != 1 || undone.Kept[0] != (Kept{"l", "changed: now a symlink"}) {
+		t.Fatal(err, undone)
+	}
+	commit(t, l)
+	shell(t, r.Dir(), "[ -L l ] && [ ! -e f ]")
 }

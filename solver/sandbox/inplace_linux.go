@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -259,7 +259,7 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 func (p *place) cover(mounts []Mount) (paths, secrets []string) {
 	for _, m := range mounts {
 		paths = append(paths, m.Target)
-		dir, err := rootfs.Inside(p.s.Root, filepath.Dir(m.Target))
+		dir, err := inroot.Inside(p.s.Root, filepath.Dir(m.Target))
 		if err != nil {
 			continue
 		}
@@ -277,7 +277,7 @@ func (p *place) cover(mounts []Mount) (paths, secrets []string) {
 // RemoveSecrets implements Direct: a helper that was killed leaves them.
 func (p *place) RemoveSecrets(targets []string) {
 	for _, t := range targets {
-		dir, err := rootfs.Inside(p.s.Root, filepath.Dir(t))
+		dir, err := inroot.Inside(p.s.Root, filepath.Dir(t))
 		if err != nil {
 			continue
 		}
@@ -402,7 +402,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("capture %q: not an absolute path", path)
 	}
-	dir, err := rootfs.Inside(p.s.Root, filepath.Dir(path))
+	dir, err := inroot.Inside(p.s.Root, filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}

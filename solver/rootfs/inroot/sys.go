@@ -1,0 +1,170 @@
+// Package inroot has the system calls that a root is read and changed by, and
+// finds names in a root as a process chrooted to it does: nothing that stands in
+// a root leads out of it.
+package inroot
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// BeforeCall is asked before each system call of this package, which is not made
+// where it returns an error. nil but in tests, which stop a change of a root at each
+// of its calls in turn, or let it fail there as a full disk or a bad one does. reads
+// tells a call that changes nothing.
+var BeforeCall func(name string, reads bool) error
+
+func allowed(name string) error {
+	if BeforeCall == nil {
+		return nil
+	}
+	return BeforeCall(name, false)
+}
+
+func mayRead(name string) error {
+	if BeforeCall == nil {
+		return nil
+	}
+	return BeforeCall(name, true)
+}
+
+// Open opens a file to read.
+func Open(path string) (*File, error) {
+	if err := mayRead("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f, err := os.Open(path)
+	return &File{f}, err
+}
+
+// A File is an os.File that is read.
+type File struct{ *os.File }
+
+// ReadAt implements io.ReaderAt.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if err := mayRead("read"); err != nil {
+		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// ReadFile is os.ReadFile.
+func ReadFile(path string) ([]byte, error) {
+	if err := mayRead("read"); err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return os.ReadFile(path)
+}
+
+// ReadDir is os.ReadDir; a folder that is not there is empty.
+func ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := mayRead("readdir"); err != nil {
+		return nil, &os.PathError{Op: "readdir", Path: path, Err: err}
+	}
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+// Exists reports whether there is something at a path, be it a link to nothing.
+func Exists(path string) (bool, error) {
+	if err := mayRead("stat"); err != nil {
+		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// OpenFile is os.OpenFile.
+func OpenFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
+	if err := allowed("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.OpenFile(path, flags, mode)
+}
+
+// WriteFile appends to an open file.
+func WriteFile(f *os.File, p []byte) error {
+	if err := allowed("write"); err != nil {
+		return &os.PathError{Op: "write", Path: f.Name(), Err: err}
+	}
+	_, err := f.Write(p)
+	return err
+}
+
+// SyncFile makes the content of a file outlive a loss of power.
+func SyncFile(f *os.File) error {
+	if err := allowed("fsync"); err != nil {
+		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
+	}
+	return f.Sync()
+}
+
+// SyncDir makes the names in a folder outlive a loss of power.
+func SyncDir(path string) error {
+	if err := allowed("fsync"); err != nil {
+		return &os.PathError{Op: "sync", Path: path, Err: err}
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// MkdirAll is os.MkdirAll.
+func MkdirAll(path string, mode fs.FileMode) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := MkdirAll(filepath.Dir(path), mode); err != nil {
+		return err
+	}
+	if err := allowed("mkdir"); err != nil {
+		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Remove is os.Remove; nothing there is no error.
+func Remove(path string) error {
+	if err := allowed("unlink"); err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Rename is os.Rename.
+func Rename(from, to string) error {
+	if err := allowed("rename"); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return os.Rename(from, to)
+}
+
+// RemoveAll is os.RemoveAll.
+func RemoveAll(path string) error {
+	if err := allowed("unlink"); err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return os.RemoveAll(path)
+}
