@@ -16,7 +16,7 @@ import (
 // frameSize is how many bytes of the tar a frame holds, about: small enough that
 // a few per core are in memory, large enough to compress well; see
 // docs/performance.md.
-const frameSize = 1 << 20
+const frameSize = 2 << 20
 
 // maxFrame bounds the frames that are decoded as a whole, in bytes of the tar.
 // Larger ones, which are not ours, are decoded as a stream.
