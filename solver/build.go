@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/tree"
 )
@@ -61,7 +62,7 @@ type layerView struct {
 	// Of a view that begins as the root: the applies that are taken back in
 	// it, the last ones of the log. A step must not see what a later layer, or
 	// what stood in its place before, has made: it would capture too little.
-	revert []rootfs.Event
+	revert []record.Event
 	lower  map[key.Key]bool // the steps that stay, and so are in the view from the beginning
 }
 
@@ -168,7 +169,7 @@ func (b *builder) planViews() {
 
 // lower divides the log of the root into what a layer's steps should see there,
 // as far as that is its beginning, and the rest.
-func (b *builder) lower(l *dag.Layer) (stay map[key.Key]bool, revert []rootfs.Event) {
+func (b *builder) lower(l *dag.Layer) (stay map[key.Key]bool, revert []record.Event) {
 	below := make(map[key.Key]bool)
 	for ; l != nil; l = l.On {
 		for _, s := range l.Steps {
@@ -277,7 +278,7 @@ func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, e
 }
 
 // openReverted returns a view of the root without the given applies.
-func (b *builder) openReverted(ctx context.Context, events []rootfs.Event) (sandbox.View, error) {
+func (b *builder) openReverted(ctx context.Context, events []record.Event) (sandbox.View, error) {
 	view, err := b.sb.View(ctx)
 	if err != nil || len(events) == 0 {
 		return view, err

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -139,7 +140,7 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 			}
 		}
 	}
-	step := rootfs.Applied{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line, Before: view.Before}
+	step := record.Applied{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line, Before: view.Before}
 	if _, err := lock.Adopt(ctx, step, counted); err != nil {
 		return errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
 	}

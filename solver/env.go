@@ -10,7 +10,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // compositionEnv returns the variables of a composition in order of
@@ -63,10 +63,10 @@ func uniqueParts(list string) string {
 }
 
 // stateEnv is the environment of the first n layers as the state keeps it.
-func stateEnv(g *dag.Graph, n int) []rootfs.Var {
-	var vars []rootfs.Var
+func stateEnv(g *dag.Graph, n int) []record.Var {
+	var vars []record.Var
 	for _, v := range compositionEnv(g, n) {
-		vars = append(vars, rootfs.Var(v))
+		vars = append(vars, record.Var(v))
 	}
 	return vars
 }
@@ -144,7 +144,7 @@ func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) 
 // A RootStatus is what is known of a root.
 type RootStatus struct {
 	Root   string        `json:"root"`
-	State  *rootfs.State `json:"state"`
+	State  *record.State `json:"state"`
 	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 }
 

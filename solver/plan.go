@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Plan says what Solve would do. It opens nothing for writing.
@@ -51,7 +52,7 @@ func Hash(ctx context.Context, r *Request) (*dag.Graph, *dag.Keys, error) {
 // A survey is all that is known before anything is changed.
 type survey struct {
 	plan     *dag.Plan
-	state    *rootfs.State
+	state    *record.State
 	platform string
 	found    map[key.Key]cache.Descriptor // what the stores have
 	answers  dag.Answers
@@ -131,7 +132,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 // to where the composition departs from what was applied (a step was edited, or
 // removed, or layers changed places, or one could not be applied wholly). What
 // follows is under something else now, so it is undone, and applied anew.
-func present(g *dag.Graph, keys *dag.Keys, state *rootfs.State) map[key.Key]bool {
+func present(g *dag.Graph, keys *dag.Keys, state *record.State) map[key.Key]bool {
 	there := make(map[key.Key]bool)
 	for i, k := range order(g, keys) {
 		if i >= len(state.Log) || state.Log[i].Key != k || state.Log[i].Incomplete {
@@ -161,7 +162,7 @@ func order(g *dag.Graph, keys *dag.Keys) []key.Key {
 }
 
 // platform returns what the root was before clayer changed it first.
-func (r *Request) platform(ctx context.Context, state *rootfs.State) string {
+func (r *Request) platform(ctx context.Context, state *record.State) string {
 	if state.Platform != "" {
 		return state.Platform
 	}
@@ -253,7 +254,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 
 // previous gathers the steps of earlier solves, by which new keys are
 // explained: those of this root, else the newest layer of that name in a store.
-func (r *Request) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *rootfs.State, a *dag.Answers) error {
+func (r *Request) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
 	for _, l := range state.Layers {
 		for _, s := range l.Steps {
 			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took})

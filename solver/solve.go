@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // A Result is what a solve did.
@@ -113,8 +114,8 @@ func (sv *survey) upToDate() bool {
 			}
 		}
 	}
-	return sv.state.Platform != "" && !sv.state.Retry() && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l rootfs.Layer, k rootfs.LayerKeys) bool {
-		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a rootfs.Applied, k key.Key) bool { return a.Key == k })
+	return sv.state.Platform != "" && !sv.state.Retry() && sv.sameEnv() && slices.EqualFunc(sv.state.Layers, sv.layers(), func(l record.Layer, k rootfs.LayerKeys) bool {
+		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a record.Applied, k key.Key) bool { return a.Key == k })
 	})
 }
 
@@ -268,7 +269,7 @@ func (b *builder) complete(ctx context.Context) {
 	if b.r.Store == nil || !b.r.Push {
 		return
 	}
-	applied := make(map[key.Key]rootfs.Applied)
+	applied := make(map[key.Key]record.Applied)
 	for _, l := range b.sv.state.Layers {
 		for _, a := range l.Steps {
 			applied[a.Key] = a
@@ -321,9 +322,9 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 }
 
 // applied is what is recorded of an item, and its changes.
-func (b *builder) applied(it *dag.Item) (rootfs.Applied, snapshot.Changes) {
+func (b *builder) applied(it *dag.Item) (record.Applied, snapshot.Changes) {
 	s := it.Step
-	applied := rootfs.Applied{
+	applied := record.Applied{
 		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
 		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // An UndoResult is what an undo did.
@@ -80,12 +81,12 @@ func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err erro
 type remaining struct {
 	names []string
 	keys  []rootfs.LayerKeys
-	log   []rootfs.Event
+	log   []record.Event
 }
 
 // behind returns what stays when all behind a layer is undone; "" is the layer
 // before the first.
-func behind(state *rootfs.State, to string) (remaining, []rootfs.Var, error) {
+func behind(state *record.State, to string) (remaining, []record.Var, error) {
 	var rest remaining
 	if to == "" {
 		return rest, nil, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/drift"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // settled opens the request's root for a command that looks at its files. What a
@@ -40,22 +42,22 @@ func (r *Request) settled(ctx context.Context) (*rootfs.Root, error) {
 
 // Verify tells of each file that was applied to the request's root whether it is
 // as applied, by path.
-func Verify(ctx context.Context, r *Request) ([]rootfs.FileState, error) {
-	return r.look(ctx, (*rootfs.Root).Verify)
+func Verify(ctx context.Context, r *Request) ([]drift.FileState, error) {
+	return r.look(ctx, drift.Verify)
 }
 
 // Diff tells what changed in the request's root since the last solve or undo,
 // their own changes left out, by path.
-func Diff(ctx context.Context, r *Request) ([]rootfs.FileState, error) {
-	return r.look(ctx, (*rootfs.Root).Diff)
+func Diff(ctx context.Context, r *Request) ([]drift.FileState, error) {
+	return r.look(ctx, drift.Diff)
 }
 
-func (r *Request) look(ctx context.Context, at func(*rootfs.Root, context.Context) ([]rootfs.FileState, error)) ([]rootfs.FileState, error) {
+func (r *Request) look(ctx context.Context, at func(ctx context.Context, root string, rec record.Dir) ([]drift.FileState, error)) ([]drift.FileState, error) {
 	root, err := r.settled(ctx)
 	if err != nil {
 		return nil, err
 	}
-	files, err := at(root, ctx)
+	files, err := at(ctx, root.Dir(), root.StateDir())
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrUnread, err)
 	}

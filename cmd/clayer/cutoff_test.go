@@ -23,7 +23,9 @@ func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
 			t.Fatal(stderr)
 		}
 	}
-	tree := func() string { return treetest.Describe(t, w.path("root"), func(p string) bool { return p == "var/lib/clayer" }) }
+	tree := func() string {
+		return treetest.Describe(t, w.path("root"), func(p string) bool { return p == "var/lib/clayer" })
+	}
 	original := tree()
 	solve(one)
 	was := tree()

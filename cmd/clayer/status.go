@@ -7,7 +7,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver"
-	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 func newStatus() *cobra.Command {
@@ -95,14 +95,14 @@ func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func shortKey(l rootfs.Layer) string {
+func shortKey(l record.Layer) string {
 	if len(l.Steps) == 0 {
 		return "-"
 	}
 	return l.Steps[len(l.Steps)-1].Key.Short()
 }
 
-func appliedAt(l rootfs.Layer) string {
+func appliedAt(l record.Layer) string {
 	if len(l.Steps) == 0 {
 		return ""
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver"
-	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
 func newVerify() *cobra.Command {
@@ -32,33 +32,33 @@ there are any; --json prints all.`,
 			if err != nil {
 				return err
 			}
-			counts := make(map[rootfs.DriftState]int)
+			counts := make(map[drift.DriftState]int)
 			for _, file := range files {
 				counts[file.State]++
 			}
 			w := cmd.OutOrStdout()
 			if f.json {
 				err = writeJSON(w, struct {
-					Files     []rootfs.FileState `json:"files"`
-					AsApplied int                `json:"asApplied"`
-					Changed   int                `json:"changed"`
-					Missing   int                `json:"missing"`
-				}{notNil(files), counts[rootfs.AsApplied], counts[rootfs.Changed], counts[rootfs.Missing]})
+					Files     []drift.FileState `json:"files"`
+					AsApplied int               `json:"asApplied"`
+					Changed   int               `json:"changed"`
+					Missing   int               `json:"missing"`
+				}{notNil(files), counts[drift.AsApplied], counts[drift.Changed], counts[drift.Missing]})
 				if err != nil {
 					return err
 				}
 			} else {
 				for _, file := range files {
-					if file.State != rootfs.AsApplied {
+					if file.State != drift.AsApplied {
 						fmt.Fprintf(w, "%-8s  /%s%s\n", file.State, printable(file.Path), why(file))
 					}
 				}
 				if !f.quiet {
 					fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %d as applied, %d changed, %d missing\n",
-						counts[rootfs.AsApplied], counts[rootfs.Changed], counts[rootfs.Missing])
+						counts[drift.AsApplied], counts[drift.Changed], counts[drift.Missing])
 				}
 			}
-			if counts[rootfs.Changed]+counts[rootfs.Missing] > 0 {
+			if counts[drift.Changed]+counts[drift.Missing] > 0 {
 				return errSaid
 			}
 			return nil
@@ -101,13 +101,13 @@ what is in it. A deleted file that no step made shows as a change of its folder.
 
 // writeTree writes files, sorted by path, as a tree. Those in a new folder are
 // summed up in its line, unless all are wanted.
-func writeTree(w io.Writer, files []rootfs.FileState, all bool) {
+func writeTree(w io.Writer, files []drift.FileState, all bool) {
 	var open []string // the folders whose line is written
 	for i := 0; i < len(files); i++ {
 		f := files[i]
 		size, n := f.Size, 0
 		last := i
-		if f.Dir && f.State == rootfs.New {
+		if f.Dir && f.State == drift.New {
 			for last+1 < len(files) && strings.HasPrefix(files[last+1].Path, f.Path+"/") {
 				last++
 				size += files[last].Size
@@ -131,7 +131,7 @@ func writeTree(w io.Writer, files []rootfs.FileState, all bool) {
 			name += "/"
 			open = append(open, path.Base(f.Path))
 		}
-		if f.State != rootfs.Missing && (!f.Dir || n > 0) {
+		if f.State != drift.Missing && (!f.Dir || n > 0) {
 			tail = "   " + dag.Size(size)
 		}
 		if n > 0 && !all {
@@ -144,7 +144,7 @@ func writeTree(w io.Writer, files []rootfs.FileState, all bool) {
 	}
 }
 
-func why(f rootfs.FileState) string {
+func why(f drift.FileState) string {
 	if len(f.What) == 0 {
 		return ""
 	}
@@ -154,9 +154,9 @@ func why(f rootfs.FileState) string {
 // printable is a path that does nothing to a terminal.
 func printable(p string) string { return solver.PlainText([]byte(p)) }
 
-func notNil(files []rootfs.FileState) []rootfs.FileState {
+func notNil(files []drift.FileState) []drift.FileState {
 	if files == nil {
-		return []rootfs.FileState{}
+		return []drift.FileState{}
 	}
 	return files
 }

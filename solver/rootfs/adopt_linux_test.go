@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/drift"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -41,12 +42,12 @@ func TestAdopt(t *testing.T) {
 	if err != nil || len(state.Log) != 1 || !state.Log[0].Adopted || len(state.Layers) != 1 || len(state.Layers[0].Steps) != 1 {
 		t.Fatalf("state = %+v, %v", state, err)
 	}
-	files, err := r.Verify(t.Context())
+	files, err := drift.Verify(t.Context(), r.Dir(), r.StateDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if f.State != AsApplied {
+		if f.State != drift.AsApplied {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -19,7 +19,9 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 var when = time.Unix(1_600_000_000, 123456789)
@@ -54,9 +56,9 @@ func stream(es ...*snapshot.Entry) snapshot.Changes {
 }
 
 // both runs a test with openat2 and without.
-func both(t *testing.T, f func(t *testing.T, opt UnpackOptions)) {
+func both(t *testing.T, f func(t *testing.T, opt unpack.Options)) {
 	for _, without := range []bool{false, true} {
-		t.Run(fmt.Sprintf("without openat2 %t", without), func(t *testing.T) { f(t, UnpackOptions{WithoutOpenat2: without}) })
+		t.Run(fmt.Sprintf("without openat2 %t", without), func(t *testing.T) { f(t, unpack.Options{WithoutOpenat2: without}) })
 	}
 }
 
@@ -104,12 +106,12 @@ b" ]`},
 		{"the root keeps its time", "touch -d @1000000000 .", []*snapshot.Entry{file("b", "x")}, `[ $(stat -c %Y .) = 1000000000 ]`},
 		{"a pipe", "true", []*snapshot.Entry{{Path: "p", Kind: snapshot.Fifo, Mode: 0o640, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when}}, `[ -p p ] && [ $(stat -c %a p) = 640 ]`},
 	}
-	both(t, func(t *testing.T, opt UnpackOptions) {
+	both(t, func(t *testing.T, opt unpack.Options) {
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				dir := t.TempDir()
 				shell(t, dir, tt.before)
-				res, err := Unpack(t.Context(), dir, stream(tt.entries...), opt)
+				res, err := unpack.Unpack(t.Context(), dir, stream(tt.entries...), opt)
 				if err != nil || len(res.Problems) > 0 {
 					t.Fatalf("error %v, problems %v", err, res.Problems)
 				}
@@ -141,11 +143,11 @@ func TestUnpackHostile(t *testing.T) {
 		{"an empty name", []*snapshot.Entry{file("", "x")}},
 		{"a file that is shorter than it says", []*snapshot.Entry{func() *snapshot.Entry { e := file("a", "x"); e.Size = 10; return e }()}},
 	}
-	both(t, func(t *testing.T, opt UnpackOptions) {
+	both(t, func(t *testing.T, opt unpack.Options) {
 		for _, tt := range tests {
 			dir := filepath.Join(t.TempDir(), "root")
 			shell(t, filepath.Dir(dir), "mkdir root; echo > root/keep")
-			if _, err := Unpack(t.Context(), dir, stream(tt.entries...), opt); err == nil {
+			if _, err := unpack.Unpack(t.Context(), dir, stream(tt.entries...), opt); err == nil {
 				t.Errorf("%s: no error", tt.name)
 			}
 			shell(t, dir, "[ -f keep ]")
@@ -160,7 +162,7 @@ func TestUnpackHostile(t *testing.T) {
 // A folder that is swapped for a link out of the root, again and again, while
 // files are made in it: none ends outside.
 func TestUnpackWhileLinksAreSwapped(t *testing.T) {
-	both(t, func(t *testing.T, opt UnpackOptions) {
+	both(t, func(t *testing.T, opt unpack.Options) {
 		base := t.TempDir()
 		dir, outside := filepath.Join(base, "root"), filepath.Join(base, "outside")
 		shell(t, base, "mkdir root root/d outside; ln -s ../../outside root/out")
@@ -178,7 +180,7 @@ func TestUnpackWhileLinksAreSwapped(t *testing.T) {
 			}
 		})
 		for i := range 300 {
-			_, err := Unpack(t.Context(), dir, stream(file(fmt.Sprintf("d/f%d", i), "x")), opt)
+			_, err := unpack.Unpack(t.Context(), dir, stream(file(fmt.Sprintf("d/f%d", i), "x")), opt)
 			var unsafe *snapshot.UnsafeError
 			if errors.As(err, &unsafe) {
 				t.Fatal(err)
@@ -210,7 +212,7 @@ func TestUnpackAttributes(t *testing.T) {
 	dev := &snapshot.Entry{Path: "null", Kind: snapshot.Char, Major: 1, Minor: 3, Mode: 0o666, ModTime: when}
 	l := symlink("l", "f")
 	l.UID = 7
-	res, err := Unpack(t.Context(), dir, stream(f, d, dev, l), UnpackOptions{})
+	res, err := unpack.Unpack(t.Context(), dir, stream(f, d, dev, l), unpack.Options{})
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
 	}
@@ -232,7 +234,7 @@ func TestUnpackSparse(t *testing.T) {
 	e.Data = []snapshot.Extent{{Offset: 1 << 20, Length: 4}}
 	hole := file("hole", strings.Repeat("\x00", 1<<20))
 	hole.Data = []snapshot.Extent{}
-	if _, err := Unpack(t.Context(), dir, stream(e, hole), UnpackOptions{}); err != nil {
+	if _, err := unpack.Unpack(t.Context(), dir, stream(e, hole), unpack.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(filepath.Join(dir, "s"))
@@ -256,7 +258,7 @@ func TestUnpackOverARunningProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	if res, err := Unpack(t.Context(), dir, stream(file("prog", "new")), UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+	if res, err := unpack.Unpack(t.Context(), dir, stream(file("prog", "new")), unpack.Options{}); err != nil || len(res.Problems) > 0 {
 		t.Errorf("error %v, problems %v", err, res.Problems)
 	}
 	if err := cmd.Process.Signal(unix.Signal(0)); err != nil {
@@ -272,7 +274,7 @@ func TestUnpackCancelledLeavesNothingHalfDone(t *testing.T) {
 		cancel()
 		return io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20))), nil
 	}
-	if _, err := Unpack(ctx, dir, stream(big), UnpackOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := unpack.Unpack(ctx, dir, stream(big), unpack.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
 	}
 	if names, _ := os.ReadDir(dir); len(names) > 0 {
@@ -300,7 +302,7 @@ func TestApplyKeepsOriginals(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "echo old > replaced; mkdir -p tree/sub; echo deep > tree/sub/f; touch -d @1000000000 tree; mkdir -m 700 d; echo x > gone; chmod 4711 gone")
 	before := treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" })
-	step := Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x", Text: "RUN x"}
+	step := record.Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x", Text: "RUN x"}
 	res, err := l.Apply(t.Context(), step, stream(file("replaced", "new"), file("tree", "a file now"), folderEntry("d"), gone("gone"), file("d/new", "x")))
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
@@ -310,7 +312,7 @@ func TestApplyKeepsOriginals(t *testing.T) {
 	// Undone, the root is what it was, as it stands and after a commit.
 	commit(t, l)
 	n := 0
-	for _, err := range r.Changes(l.State().Log[0]) {
+	for _, err := range r.state.Changes(l.State().Log[0]) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,7 +356,7 @@ func TestRevert(t *testing.T) {
 		{file("tree", "a file"), gone("new"), file("d/x", "3"), symlink("a", "d")},
 	}
 	for i, es := range steps {
-		step := Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}
+		step := record.Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}
 		if res, err := l.Apply(t.Context(), step, stream(es...)); err != nil || len(res.Problems) > 0 {
 			t.Fatal(err, res.Problems)
 		}
@@ -370,7 +372,7 @@ func TestRevert(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res, err := Unpack(t.Context(), over, changes, UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+		if res, err := unpack.Unpack(t.Context(), over, changes, unpack.Options{}); err != nil || len(res.Problems) > 0 {
 			t.Fatal(err, res.Problems)
 		}
 		treetest.Diff(t, want[m], treetest.Describe(t, over, skip))
@@ -379,7 +381,7 @@ func TestRevert(t *testing.T) {
 
 func TestApplyRefusesItsOwnFolder(t *testing.T) {
 	_, l := testRoot(t)
-	step := Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x"}
+	step := record.Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x"}
 	if _, err := l.Apply(t.Context(), step, stream(file("var/lib/clayer/state.json", "{}"))); err == nil {
 		t.Error("no error")
 	}
@@ -391,14 +393,14 @@ func TestStateRoundTrip(t *testing.T) {
 		t.Fatalf("a new root has state %v, %v", s, err)
 	}
 	for _, name := range []string{"1", "2", "3"} {
-		step := Applied{Key: keyOf(name), Layer: "base", Digest: "sha256:x", Text: "RUN " + name}
+		step := record.Applied{Key: keyOf(name), Layer: "base", Digest: "sha256:x", Text: "RUN " + name}
 		if _, err := l.Apply(t.Context(), step, stream(file("f"+name, name))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	layers := []LayerKeys{{Name: "base", Steps: []key.Key{keyOf("1"), keyOf("2"), keyOf("3")}}}
 	for _, platform := range []string{"first", "second"} {
-		if err := l.Commit(platform, layers, []Var{{"A", "1"}}); err != nil {
+		if err := l.Commit(platform, layers, []record.Var{{Name: "A", Value: "1"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -411,7 +413,7 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 
 	for name, text := range map[string]string{"damaged": "{", "newer": `{"version": 99}`} {
-		if err := os.WriteFile(filepath.Join(r.StateDir(), "state.json"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(r.StateDir().Path("state.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.State(); err == nil {
@@ -465,7 +467,7 @@ func TestUnpackAnyTree(t *testing.T) {
 		}
 		es = append(es, entriesOf(t, want, "")...)
 		without := rapid.Bool().Draw(t, "without openat2")
-		if res, err := Unpack(context.Background(), got, stream(es...), UnpackOptions{WithoutOpenat2: without}); err != nil || len(res.Problems) > 0 {
+		if res, err := unpack.Unpack(context.Background(), got, stream(es...), unpack.Options{WithoutOpenat2: without}); err != nil || len(res.Problems) > 0 {
 			t.Fatalf("error %v, problems %v", err, res.Problems)
 		}
 		tb := &testing.T{}
@@ -550,7 +552,7 @@ func benchmarkUnpack(b *testing.B, files int, content string) {
 	b.SetBytes(int64(files * len(content)))
 	for b.Loop() {
 		dir := b.TempDir()
-		if _, err := Unpack(context.Background(), dir, stream(es...), UnpackOptions{}); err != nil {
+		if _, err := unpack.Unpack(context.Background(), dir, stream(es...), unpack.Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}

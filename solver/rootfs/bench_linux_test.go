@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // manyFiles is a tree of files in folders of fifty.
@@ -76,7 +77,7 @@ func applyOnce(b *testing.B, es []*snapshot.Entry, record bool) float64 {
 			b.Fatal(err)
 		}
 	} else {
-		if res, err := Unpack(b.Context(), root, stream(es...), UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+		if res, err := unpack.Unpack(b.Context(), root, stream(es...), unpack.Options{}); err != nil || len(res.Problems) > 0 {
 			b.Fatal(err, res.Problems)
 		}
 	}

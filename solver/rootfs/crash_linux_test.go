@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -42,8 +44,8 @@ func notOwn(p string) bool { return p == "var/lib/clayer" }
 
 // hooked sets the seam for the time of f.
 func hooked(hook func(name string) error, f func() error) error {
-	beforeCall = hook
-	defer func() { beforeCall = nil }()
+	inroot.BeforeCall = hook
+	defer func() { inroot.BeforeCall = nil }()
 	return f()
 }
 
@@ -136,7 +138,7 @@ func applySteps(l *Lock, keep int, names ...string) (incomplete bool, err error)
 		incomplete = incomplete || len(res.Problems) > 0
 		layer.Steps = append(layer.Steps, keyOf(name))
 	}
-	return incomplete, l.Commit("test", []LayerKeys{layer}, []Var{{"A", "1"}})
+	return incomplete, l.Commit("test", []LayerKeys{layer}, []record.Var{{Name: "A", Value: "1"}})
 }
 
 // outcome is a root with what its state says of it.
@@ -198,7 +200,7 @@ func recovered(t *testing.T, dir string, was, is outcome, what string) {
 		treetest.Diff(t, want.tree, got.tree)
 	}
 	for _, rest := range []string{"stage", "trash", "work"} {
-		if _, err := os.Lstat(filepath.Join(l.root.state, rest)); err == nil {
+		if _, err := os.Lstat(l.root.state.Path(rest)); err == nil {
 			t.Errorf("%s: %s is left", what, rest)
 		}
 	}
@@ -222,7 +224,7 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 		}
 		settled = settled || name == "syncfs"
 		if l.tx != nil {
-			synced = l.tx.log.synced
+			synced = l.tx.journal.Durable()
 		}
 		return nil
 	}, func() error {
@@ -230,8 +232,8 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 		return err
 	})
 	if l.tx != nil {
-		synced = l.tx.log.synced
-		l.tx.log.f.Close()
+		synced = l.tx.journal.Durable()
+		l.tx.journal.Close()
 	}
 	l.file.Close()
 	return synced, settled
@@ -297,7 +299,7 @@ func TestPowerLostAtEverySystemCall(t *testing.T) {
 				if !settled {
 					loseContent(t, dir, old)
 				}
-				loseEnd(t, r.logPath(2), synced, n)
+				loseEnd(t, r.state.LogPath(2), synced, n)
 				recovered(t, dir, was, is, fmt.Sprintf("power lost at call %d of %d", n, calls))
 				removeAllModes(dir)
 			}
@@ -465,7 +467,7 @@ const helperKill = "ROOTFS_TEST_KILL"
 // killAt kills this process before the n-th system call.
 func killAt(n int) {
 	calls := 0
-	beforeCall = func(string) error {
+	inroot.BeforeCall = func(string) error {
 		if calls++; calls == n {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // onThread calls f on a thread that enter changed, and that ends with it: what
@@ -58,8 +60,8 @@ func with(e *snapshot.Entry, change func(*snapshot.Entry)) *snapshot.Entry {
 	return e
 }
 
-func step(name string) Applied {
-	return Applied{Key: keyOf(name), Layer: "base", Digest: "sha256:x", Text: "RUN " + name}
+func step(name string) record.Applied {
+	return record.Applied{Key: keyOf(name), Layer: "base", Digest: "sha256:x", Text: "RUN " + name}
 }
 
 // No way leads into clayer's own folder: not by its name, nor by links that the
@@ -132,10 +134,10 @@ func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := filepath.Join(dir, want); r.StateDir() != want {
+		if want := record.Dir(filepath.Join(dir, want)); r.StateDir() != want {
 			t.Errorf("%s: state in %s, want %s", before, r.StateDir(), want)
 		}
-		if _, err := os.Lstat(r.StateDir()); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(string(r.StateDir())); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: after opening, the state folder: %v", before, err)
 		}
 	}
@@ -147,10 +149,10 @@ func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
 }
 
 func TestUnpackMakesWhatIsMissing(t *testing.T) {
-	both(t, func(t *testing.T, opt UnpackOptions) {
+	both(t, func(t *testing.T, opt unpack.Options) {
 		dir := t.TempDir()
 		shell(t, dir, "mkdir var; ln -s /run var/run; ln -s ../usr/lib/x var/x; touch -d @1000000000 var .")
-		res, err := Unpack(t.Context(), dir, stream(file("var/run/app/pid", "1"), file("var/x/y", "2"), gone("no/such/a")), opt)
+		res, err := unpack.Unpack(t.Context(), dir, stream(file("var/run/app/pid", "1"), file("var/x/y", "2"), gone("no/such/a")), opt)
 		if err != nil || len(res.Problems) > 0 {
 			t.Fatalf("error %v, problems %v", err, res.Problems)
 		}
@@ -160,11 +162,11 @@ func TestUnpackMakesWhatIsMissing(t *testing.T) {
 
 // A folder that is named in two ways has the time of its entry.
 func TestUnpackTimesThroughLinks(t *testing.T) {
-	both(t, func(t *testing.T, opt UnpackOptions) {
+	both(t, func(t *testing.T, opt unpack.Options) {
 		for range 20 { // the order of a map is random
 			dir := t.TempDir()
 			shell(t, dir, "mkdir -p usr/lib; ln -s usr/lib lib; touch -d @1000000000 usr/lib usr")
-			if _, err := Unpack(t.Context(), dir, stream(file("lib/a", "x"), folderEntry("usr/lib"), file("usr/lib/b", "x")), opt); err != nil {
+			if _, err := unpack.Unpack(t.Context(), dir, stream(file("lib/a", "x"), folderEntry("usr/lib"), file("usr/lib/b", "x")), opt); err != nil {
 				t.Fatal(err)
 			}
 			shell(t, dir, `[ $(stat -c %Y usr/lib) = 1600000000 ] && [ $(stat -c %Y usr) = 1000000000 ]`)
@@ -196,7 +198,7 @@ func TestUnpackInvalidStreams(t *testing.T) {
 	}
 	for _, tt := range tests {
 		dir := t.TempDir()
-		if _, err := Unpack(t.Context(), dir, stream(tt.entries...), UnpackOptions{}); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+		if _, err := unpack.Unpack(t.Context(), dir, stream(tt.entries...), unpack.Options{}); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
 			t.Errorf("%s: error = %v, want %v", tt.name, err, tt.want)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
@@ -214,10 +216,10 @@ func TestUnpackUnprivileged(t *testing.T) {
 	setuid := with(file("mod/setuid", "x"), func(e *snapshot.Entry) { e.UID, e.GID, e.Mode = 0, 0, 0o4755 })
 	own := with(file("mod/own", "x"), func(e *snapshot.Entry) { e.UID, e.GID, e.Mode = 65534, 65534, 0o4755 })
 	device := &snapshot.Entry{Path: "null", Kind: snapshot.Char, Major: 1, Minor: 3, Mode: 0o666, ModTime: when}
-	var res Result
+	var res unpack.Result
 	var err error
 	onThread(t, anyUser, func() {
-		res, err = Unpack(t.Context(), root, stream(readOnly, closed, file("mod/closed/f", "x"), setuid, own, device), UnpackOptions{})
+		res, err = unpack.Unpack(t.Context(), root, stream(readOnly, closed, file("mod/closed/f", "x"), setuid, own, device), unpack.Options{})
 	})
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
@@ -247,7 +249,7 @@ func TestUnpackInheritsNoACL(t *testing.T) {
 			with(file(d+"/own", "x"), func(e *snapshot.Entry) { e.Mode, e.Xattrs = 0o775, map[string]string{"system.posix_acl_access": acl} }),
 		}
 	}
-	if res, err := Unpack(t.Context(), dir, stream(append(in("d"), in("plain")...)...), UnpackOptions{}); err != nil || len(res.Problems) > 0 {
+	if res, err := unpack.Unpack(t.Context(), dir, stream(append(in("d"), in("plain")...)...), unpack.Options{}); err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
 	}
 	treetest.Diff(t, treetest.Describe(t, filepath.Join(dir, "plain"), nil), treetest.Describe(t, filepath.Join(dir, "d"), nil))
@@ -263,7 +265,7 @@ func TestUnpackSetsNoOverlayMarks(t *testing.T) {
 	d := with(folderEntry("d"), func(e *snapshot.Entry) {
 		e.Xattrs = map[string]string{"trusted.overlay.opaque": "y", "user.overlay.opaque": "y"}
 	})
-	if _, err := Unpack(t.Context(), dir, stream(d), UnpackOptions{}); err != nil {
+	if _, err := unpack.Unpack(t.Context(), dir, stream(d), unpack.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := treetest.Describe(t, dir, nil); strings.Contains(got, "overlay") {
@@ -297,7 +299,7 @@ var" ]`)
 func TestApplyOverMounts(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "mkdir etc ro busy; echo host > etc/resolv.conf; echo > busy/f")
-	var res Result
+	var res unpack.Result
 	var err error
 	onThread(t, ownMounts, func() {
 		in := func(p string) string { return filepath.Join(r.Dir(), p) }
@@ -314,7 +316,7 @@ func TestApplyOverMounts(t *testing.T) {
 		if err == nil {
 			// What is on another file system is not replaced, since its original
 			// could not be kept; a new file is made.
-			var more Result
+			var more unpack.Result
 			more, err = l.Apply(t.Context(), step("2"), stream(file("busy/old", "x"), file("busy/new", "x")))
 			res.Problems = append(res.Problems, more.Problems...)
 			if text, _ := os.ReadFile(in("busy/old")); string(text) != "old" {
@@ -342,7 +344,7 @@ func TestUnpackDiskFull(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		_, err := Unpack(t.Context(), dir, stream(file("a", "x"), file("d/big", strings.Repeat("x", 2<<20)), file("c", "x")), UnpackOptions{})
+		_, err := unpack.Unpack(t.Context(), dir, stream(file("a", "x"), file("d/big", strings.Repeat("x", 2<<20)), file("c", "x")), unpack.Options{})
 		if !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("error = %v, want ENOSPC", err)
 		}

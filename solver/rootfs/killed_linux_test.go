@@ -13,9 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clayer/clayer/solver/rootfs/treetest"
-
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
 // A process of this test that locks a root, and does what it is told until its

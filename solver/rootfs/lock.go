@@ -13,21 +13,23 @@ import (
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // ErrLocked says that another solve is at work in the root.
 var ErrLocked = errors.New("another solve is at work here")
 
 func mayWrite(path string) bool { return unix.Access(path, unix.W_OK) == nil }
-func isInvalid(err error) bool  { return errors.Is(err, unix.EINVAL) }
 
 // A Lock is the right to change a root: one process has it. It ends with
 // Unlock, or with the process.
 type Lock struct {
 	root  *Root
 	file  *flock.Flock
-	state *State       // as committed
-	tx    *transaction // nil: none is open
+	state *record.State // as committed
+	tx    *transaction  // nil: none is open
 
 	// Recovered tells what became of what was cut off before.
 	Recovered Recovery
@@ -44,7 +46,7 @@ const (
 )
 
 // State returns what is applied, as committed last. It is not to be changed.
-func (l *Lock) State() *State { return l.state }
+func (l *Lock) State() *record.State { return l.state }
 
 // Lock takes the root's lock, making the state folder. While another process
 // has it, waiting is told once for whom, and Lock waits; without wait it fails
@@ -65,7 +67,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 	if err != nil {
 		return nil, err
 	}
-	f := flock.New(filepath.Join(r.state, "lock"), flock.SetPermissions(0o644))
+	f := flock.New(r.state.Path("lock"), flock.SetPermissions(0o644))
 	locked, err := f.TryLock()
 	if err == nil && !locked {
 		who := holder(f.Path())
@@ -100,7 +102,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 		err = l.recover()
 	}
 	if err == nil {
-		err = removeTree(filepath.Join(r.state, "work"))
+		err = inroot.RemoveAll(r.state.Path("work"))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -123,9 +125,9 @@ func (l *Lock) recover() error {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
 		l.Recovered = TakenBack
-	case there(l.root.rolledBack()):
+	case there(l.root.state.RolledBack()):
 		l.Recovered = TakenBack
-	case there(filepath.Join(l.root.state, "stage")), there(filepath.Join(l.root.state, "trash")):
+	case there(l.root.state.Path("stage")), there(l.root.state.Path("trash")):
 		l.Recovered = Finished
 	}
 	if err := l.root.cleanup(l.state); err != nil {
@@ -136,8 +138,8 @@ func (l *Lock) recover() error {
 
 // unfinished returns the number of a transaction that was begun and not
 // committed, and 0 for none.
-func (r *Root) unfinished(s *State) int {
-	if _, err := os.Lstat(r.logPath(s.Tx + 1)); err != nil {
+func (r *Root) unfinished(s *record.State) int {
+	if _, err := os.Lstat(r.state.LogPath(s.Tx + 1)); err != nil {
 		return 0
 	}
 	return s.Tx + 1
@@ -154,7 +156,8 @@ func (r *Root) CutOff() (bool, error) {
 // relative to the root and the uppermost first. The folder that was there keeps
 // its time: to keep a record leaves no trace in what it is about.
 func (r *Root) makeHome() (made []string, err error) {
-	top := r.state
+	state := string(r.state)
+	top := state
 	for {
 		_, err := os.Lstat(top)
 		if err == nil {
@@ -163,41 +166,41 @@ func (r *Root) makeHome() (made []string, err error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if rel, err := filepath.Rel(r.dir, top); err == nil && top != r.state && rel != "." && !strings.HasPrefix(rel, "..") {
+		if rel, err := filepath.Rel(r.dir, top); err == nil && top != state && rel != "." && !strings.HasPrefix(rel, "..") {
 			made = append(made, rel)
 		}
 		top = filepath.Dir(top)
 	}
-	if top == r.state {
+	if top == state {
 		return nil, nil
 	}
 	slices.Reverse(made)
-	return made, keepingTime(top, func() error { return mkdirAll(r.state, 0o755) })
+	return made, keepingTime(top, func() error { return inroot.MkdirAll(state, 0o755) })
 }
 
 // removeHome removes the state folder, which has no state any more, and the
 // folders that were made for it, as far as nothing else is in them.
 func (r *Root) removeHome(made []string) error {
-	entries, err := os.ReadDir(r.state)
+	entries, err := os.ReadDir(string(r.state))
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" { // last: it is what others wait for
-			if err := removeTree(filepath.Join(r.state, e.Name())); err != nil {
+			if err := inroot.RemoveAll(r.state.Path(e.Name())); err != nil {
 				return err
 			}
 		}
 	}
-	if err := removePath(filepath.Join(r.state, "lock")); err != nil {
+	if err := inroot.Remove(r.state.Path("lock")); err != nil {
 		return err
 	}
-	dirs := []string{r.state}
+	dirs := []string{string(r.state)}
 	for _, m := range slices.Backward(made) {
 		dirs = append(dirs, filepath.Join(r.dir, m))
 	}
 	for _, dir := range dirs {
-		_ = keepingTime(filepath.Dir(dir), func() error { return removePath(dir) }) // fails where something is in it
+		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Remove(dir) }) // fails where something is in it
 	}
 	return nil
 }
@@ -232,7 +235,7 @@ func holder(path string) string {
 // Unlock gives the lock back, takes back what was not committed, and removes the
 // work folder; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	err := errors.Join(l.Rollback(), removeTree(filepath.Join(l.root.state, "work")))
+	err := errors.Join(l.Rollback(), inroot.RemoveAll(l.root.state.Path("work")))
 	if err == nil && l.state.Pristine() {
 		err = l.root.removeHome(l.state.Made)
 	}

@@ -19,6 +19,8 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/drift"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -78,7 +80,7 @@ func readNode(t *testing.T, file string) node {
 	if err := unix.Lstat(file, &st); err != nil {
 		t.Fatal(err)
 	}
-	n := node{kind: typeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
+	n := node{kind: drift.TypeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
 	switch n.kind {
 	case "file":
 		data, err := os.ReadFile(file)
@@ -184,7 +186,7 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 		case e.Kind == snapshot.Dir && e.Implied && cur.kind == "dir":
 			continue
 		}
-		c := mChange{p: p, kind: kindNames[e.Kind], kept: keep[p]}
+		c := mChange{p: p, kind: record.KindOf(e.Kind), kept: keep[p]}
 		if e.Kind != snapshot.Delete {
 			n := nodeOf(e, s.entries)
 			c.now = &n
@@ -457,7 +459,7 @@ func (w *world) change(real func(l *Lock) error, ideal func(m *model)) {
 		return nil
 	}, func() error { return real(l) })
 	if l.tx != nil {
-		l.tx.log.f.Close()
+		l.tx.journal.Close()
 	}
 	l.file.Close()
 	l = lockOf(w.t, w.dir)
@@ -514,7 +516,7 @@ func (w *world) solve() {
 func entryTexts(es []*snapshot.Entry) string {
 	var b strings.Builder
 	for _, e := range es {
-		kind := kindNames[e.Kind]
+		kind := record.KindOf(e.Kind)
 		if e.Kind == snapshot.Opaque {
 			kind = "opaque"
 		}

@@ -56,7 +56,7 @@ func TestApplyOnAnOverlay(t *testing.T) {
 					t.Errorf("killed at call %d: %v", n, err)
 				}
 				if l.tx != nil {
-					l.tx.log.f.Close()
+					l.tx.journal.Close()
 				}
 				l.file.Close()
 				l = lockOf(t, dir)

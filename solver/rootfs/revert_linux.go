@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Revert returns the changes that give back what the root was before the
@@ -23,10 +25,10 @@ import (
 // them over a view.
 //
 // Hard links between originals are not told: each is a file of its own.
-func (r *Root) Revert(events []Event) (snapshot.Changes, error) {
+func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	was := make(map[string]*snapshot.Entry) // by path, what stood there before the first change of it
 	for _, ev := range events {
-		for c, err := range r.Changes(ev) {
+		for c, err := range r.state.Changes(ev) {
 			if err != nil {
 				return nil, fmt.Errorf("revert %s: %w", ev.Key.Short(), err)
 			}
@@ -39,7 +41,7 @@ func (r *Root) Revert(events []Event) (snapshot.Changes, error) {
 	for p := range was {
 		paths = append(paths, p)
 	}
-	slices.SortFunc(paths, comparePaths)
+	slices.SortFunc(paths, record.ComparePaths)
 	return func(yield func(*snapshot.Entry, error) bool) {
 		gone := "" // the folder that was deleted last: what is below goes with it
 		for _, p := range paths {
@@ -57,14 +59,9 @@ func (r *Root) Revert(events []Event) (snapshot.Changes, error) {
 	}, nil
 }
 
-// comparePaths orders paths so that a folder is followed by all below it.
-func comparePaths(a, b string) int {
-	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
-}
-
 // before notes what stood at the path of a change, and below it for a folder
 // that was moved away, where no earlier change has told.
-func (r *Root) before(was map[string]*snapshot.Entry, seq int, c Change) error {
+func (r *Root) before(was map[string]*snapshot.Entry, seq int, c record.Change) error {
 	p := string(c.Path)
 	note := func(p string, e *snapshot.Entry) {
 		if was[p] == nil {
@@ -85,8 +82,8 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c Change) error {
 	case c.Kept || c.Lost:
 		return nil
 	default:
-		original := r.OriginalPath(seq, c.N)
-		switch kept, err := r.kept(seq, &c); {
+		original := r.state.OriginalPath(seq, c.N)
+		switch kept, err := r.state.Keeps(seq, &c); {
 		case err != nil:
 			return err
 		case !kept && c.Kind != "gone":
@@ -157,7 +154,7 @@ func entryAt(file, p string) (*snapshot.Entry, error) {
 		return nil, err
 	}
 	defer f.Close()
-	xattrs, err := listXattrs(int(f.Fd()))
+	xattrs, err := inroot.ListXattrs(int(f.Fd()))
 	for k, v := range xattrs {
 		if e.Xattrs == nil {
 			e.Xattrs = make(map[string]string)

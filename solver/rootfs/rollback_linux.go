@@ -1,15 +1,16 @@
 package rootfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Rollback takes back all that was done since Lock, or the last Commit. What it
@@ -22,7 +23,7 @@ func (l *Lock) Rollback() error {
 	}
 	l.tx = nil
 	// Lines that never reached the file announce nothing that was done.
-	_ = t.log.f.Close()
+	_ = t.journal.Close()
 	if err := l.root.rollback(t.id); err != nil {
 		return fmt.Errorf("%s is left half-changed; the next command goes on to take it back: %w", l.root.dir, err)
 	}
@@ -33,21 +34,21 @@ func (l *Lock) Rollback() error {
 // the last to the first. What each line announces was done wholly, in part, or
 // not at all, which is seen by where things are; doing it twice does no harm.
 func (r *Root) rollback(tx int) error {
-	a, err := newApplier(r.dir, hasOpenat2())
+	fs, err := inroot.OpenFolders(r.dir, inroot.HasOpenat2())
 	if errors.Is(err, unix.ENOENT) {
 		return r.takenBack(tx) // not even the root was made
 	}
 	if err != nil {
 		return err
 	}
-	defer a.close()
-	b := &rollback{applier: a, r: r, again: make(map[[2]int]bool)}
-	if b.state, err = unix.Open(r.state, openFolder, 0); err != nil {
+	defer fs.Close()
+	b := &rollback{Folders: fs, r: r, again: make(map[[2]int]bool)}
+	if b.state, err = inroot.OpenDir(string(r.state)); err != nil {
 		return fmt.Errorf("open %s: %w", r.state, err)
 	}
 	defer unix.Close(b.state)
 	var sound int64
-	for c, err := range readBackward(r.logPath(tx), 0, -1, &sound) {
+	for c, err := range record.ReadBackward(r.state.LogPath(tx), 0, -1, &sound) {
 		if err == nil {
 			err = b.line(&c)
 		}
@@ -55,7 +56,7 @@ func (r *Root) rollback(tx int) error {
 			return fmt.Errorf("take back %q: %w", c.Path, err)
 		}
 	}
-	if err := syncfs(b.state); err != nil { // before the log, which tells what to do
+	if err := inroot.Syncfs(b.state); err != nil { // before the log, which tells what to do
 		return err
 	}
 	return r.takenBack(tx)
@@ -65,11 +66,11 @@ func (r *Root) rollback(tx int) error {
 // here on its log must not be followed again, since cleanup removes that by which
 // it tells what was done.
 func (r *Root) takenBack(tx int) error {
-	return renamePath(r.logPath(tx), r.rolledBack())
+	return inroot.Rename(r.state.LogPath(tx), r.state.RolledBack())
 }
 
 type rollback struct {
-	*applier
+	*inroot.Folders
 	r     *Root
 	state int // the state folder
 	again map[[2]int]bool
@@ -81,20 +82,20 @@ type place struct {
 	name string
 }
 
-func (b *rollback) line(c *Change) error {
+func (b *rollback) line(c *record.Change) error {
 	p := string(c.Path)
 	switch {
-	case c.Kind == kindTime:
+	case c.Kind == record.KindTime:
 		// Before the first change in the folder: what is taken back after this
 		// line, which stands before it, is not in it.
 		return b.restore(p, c.Was, false)
-	case c.Kind == kindTemp:
-		f, err := b.getReal(path.Dir(p))
+	case c.Kind == record.KindTemp:
+		f, err := b.GetReal(path.Dir(p))
 		if err == nil {
-			err = unlinkat(f.fd, path.Base(p), 0)
+			err = inroot.Unlinkat(f.FD, path.Base(p), 0)
 		}
-		return missingIsFine(err)
-	case c.Kind == kindUndo:
+		return inroot.UnlessMissing(err)
+	case c.Kind == record.KindUndo:
 		return b.back(p, c.In, c.Out)
 	case b.again[[2]int{c.Seq, c.N}]:
 		return nil
@@ -115,7 +116,7 @@ func (b *rollback) line(c *Change) error {
 	case c.Kind == "dir":
 		return b.back(p, inMade, out)
 	case c.Beside:
-		return b.back(p, inBeside+tempName(c.Seq, c.N), out)
+		return b.back(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
 	return b.back(p, path.Join("stage", strconv.Itoa(c.Seq), n), out)
 }
@@ -129,7 +130,7 @@ const (
 // back takes back one change of a path: what came in goes back to where it was,
 // and what went out comes back.
 func (b *rollback) back(p, in, out string) error {
-	f, err := b.getReal(path.Dir(p))
+	f, err := b.GetReal(path.Dir(p))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		f = nil // then it was not done, or else someone took the folder away
 	} else if err != nil {
@@ -142,32 +143,32 @@ func (b *rollback) back(p, in, out string) error {
 	}
 	if f == nil {
 		if kept != nil {
-			return fmt.Errorf("its folder is gone; what stood there is %s", filepath.Join(b.r.state, out))
+			return fmt.Errorf("its folder is gone; what stood there is %s", b.r.state.Path(out))
 		}
 		return nil
 	}
-	at := place{f.fd, path.Base(p)}
+	at := place{f.FD, path.Base(p)}
 	here, err := b.stat(at, true)
 	if err != nil {
 		return err
 	}
-	if here != nil && kept != nil && idOf(here) == idOf(kept) {
-		return unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
+	if here != nil && kept != nil && inroot.IDOf(here) == inroot.IDOf(kept) {
+		return inroot.Unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
 	}
-	if isDir(here) || isLink(here) {
-		b.forgetBut(f)
+	if inroot.IsDir(here) || inroot.IsLink(here) {
+		b.ForgetBut(f)
 	}
 	switch came, err := b.cameIn(f, in, here); {
 	case err != nil:
 		return err
 	case came:
 		if in == inMade {
-			err = unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
+			err = inroot.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
 			if errors.Is(err, unix.ENOTEMPTY) {
 				err = nil // it is another line's, or holds what is not clayer's
 			}
 		} else {
-			err = b.giveBack(at, b.waiting(f, in), kept != nil && !isDir(kept) && !isDir(here))
+			err = b.giveBack(at, b.waiting(f, in), kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
 		}
 		if err != nil {
 			return err
@@ -176,31 +177,31 @@ func (b *rollback) back(p, in, out string) error {
 	if kept == nil {
 		return nil
 	}
-	if in != inMade && isDir(kept) && isDir(here) { // it was being moved file by file
+	if in != inMade && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveBack(from, at)
 	}
-	return renameat(from.fd, from.name, at.fd, at.name, 0)
+	return inroot.Renameat(from.fd, from.name, at.fd, at.name, 0)
 }
 
 // moveBack puts what a folder holds, which was being moved, back into what is
 // left of it.
 func (b *rollback) moveBack(from, to place) error {
-	src, err := unix.Openat(from.fd, from.name, openFolder|unix.O_NOFOLLOW, 0)
+	src, err := inroot.OpenDirAt(from.fd, from.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
-	dst, err := unix.Openat(to.fd, to.name, openFolder|unix.O_NOFOLLOW, 0)
+	dst, err := inroot.OpenDirAt(to.fd, to.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
-	names, err := list(src)
+	names, err := inroot.List(src)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		err := renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		err := inroot.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EEXIST) {
 			err = b.moveBack(place{src, n}, place{dst, n})
 		}
@@ -208,25 +209,25 @@ func (b *rollback) moveBack(from, to place) error {
 			return err
 		}
 	}
-	return unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
+	return inroot.Unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
 }
 
 // cameIn reports whether what stands at a path is what a change brought.
-func (b *rollback) cameIn(f *folder, in string, here *unix.Stat_t) (bool, error) {
+func (b *rollback) cameIn(f *inroot.Folder, in string, here *unix.Stat_t) (bool, error) {
 	switch {
 	case in == "" || here == nil:
 		return false, nil
 	case in == inMade:
-		return isDir(here), nil
+		return inroot.IsDir(here), nil
 	}
 	st, err := b.stat(b.waiting(f, in), true)
 	return err == nil && st == nil, err
 }
 
 // waiting is where what came in was before.
-func (b *rollback) waiting(f *folder, in string) place {
+func (b *rollback) waiting(f *inroot.Folder, in string) place {
 	if name, ok := strings.CutPrefix(in, inBeside); ok {
-		return place{f.fd, name}
+		return place{f.FD, name}
 	}
 	return place{b.state, in}
 }
@@ -236,12 +237,12 @@ func (b *rollback) waiting(f *folder, in string) place {
 // second link, where something takes its name at once.
 func (b *rollback) giveBack(at, to place, replaced bool) error {
 	if replaced {
-		err := linkat(at.fd, at.name, to.fd, to.name)
+		err := inroot.Linkat(at.fd, at.name, to.fd, to.name)
 		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
 			return err
 		}
 	}
-	return renameat(at.fd, at.name, to.fd, to.name, unix.RENAME_NOREPLACE)
+	return inroot.Renameat(at.fd, at.name, to.fd, to.name, unix.RENAME_NOREPLACE)
 }
 
 func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
@@ -249,7 +250,7 @@ func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
 		return nil, nil
 	}
 	var st unix.Stat_t
-	err := fstatat(p.fd, p.name, &st)
+	err := inroot.Fstatat(p.fd, p.name, &st)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
@@ -259,60 +260,33 @@ func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
 	return &st, nil
 }
 
-func missingIsFine(err error) error {
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil
-	}
-	return err
-}
-
 // restore gives a folder the metadata that it had.
-func (b *rollback) restore(p string, m *Meta, xattrs bool) error {
-	f, err := b.getReal(p)
+func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
+	f, err := b.GetReal(p)
 	if err != nil {
-		return missingIsFine(err)
+		return inroot.UnlessMissing(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(f.fd, &st); err != nil {
+	if err := unix.Fstat(f.FD, &st); err != nil {
 		return err
 	}
 	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
-		if err := fchown(f.fd, m.UID, m.GID); err != nil {
+		if err := inroot.Fchown(f.FD, m.UID, m.GID); err != nil {
 			return err
 		}
 	}
 	if xattrs {
-		have, err := listXattrs(f.fd)
+		have, err := inroot.ListXattrs(f.FD)
 		if err == nil {
-			err = setXattrs(f.fd, have, m.Xattrs)
+			err = inroot.SetXattrs(f.FD, have, m.Xattrs)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	ts := timespec(m.ModTime)
-	if err := utimensat(f.fd, ".", st.Atim, ts); err != nil {
+	ts := inroot.Timespec(m.ModTime)
+	if err := inroot.Utimensat(f.FD, ".", st.Atim, ts); err != nil {
 		return err
 	}
-	return fchmod(f.fd, m.Mode)
-}
-
-// setXattrs gives an open file that has some attributes others in their place.
-func setXattrs(fd int, have, want map[string][]byte) error {
-	for name := range have {
-		if _, ok := want[name]; !ok {
-			if err := fremovexattr(fd, name); err != nil {
-				return err
-			}
-		}
-	}
-	for name, value := range want {
-		if v, ok := have[name]; ok && bytes.Equal(v, value) {
-			continue
-		}
-		if err := fsetxattr(fd, name, value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inroot.Fchmod(f.FD, m.Mode)
 }

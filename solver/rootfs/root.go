@@ -1,12 +1,13 @@
-// Package rootfs is the only writer of a root: it applies streams of entries,
-// keeps the record of what is applied, and holds the root's lock.
+// Package rootfs is the room of a root, and through it alone a root is changed: it
+// holds the lock, applies and undoes in transactions, and takes back one that was
+// cut off. How a stream is applied is in unpack, the record of it in record.
 //
-// What it keeps, in the state folder (var/lib/clayer of the root, or
+// What is kept, in the state folder (var/lib/clayer of the root, or
 // $XDG_STATE_HOME/clayer for a / that may not be written):
 //
-//	state.json            what is applied: State
-//	log/<tx>              what a transaction was about to do, a Change a line:
-//	                      its journal first, the record of its applies then
+//	state.json            what is applied: record.State
+//	log/<tx>              what a transaction was about to do, a record.Change
+//	                      a line: its journal first, the record of its applies then
 //	originals/<seq>/<n>   what an apply replaced or deleted, moved here
 //	stage/<seq>/<n>       what an apply has made and not yet put where it belongs
 //	trash/<seq>/<n>       what an undo took away, until it is committed
@@ -21,10 +22,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // Options are how to open a root. The zero value is the default.
@@ -35,7 +37,7 @@ type Options struct {
 // Root is a root file system with its state.
 type Root struct {
 	dir   string
-	state string
+	state record.Dir
 }
 
 // Open returns the root in the folder dir, which need not be there yet.
@@ -48,11 +50,13 @@ func Open(dir string, opt Options) (*Root, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("root %s: not a folder", dir)
 	}
-	r := &Root{dir: dir, state: opt.StateDir}
+	r := &Root{dir: dir, state: record.Dir(opt.StateDir)}
 	if r.state == "" {
-		if r.state, err = stateDir(dir); err != nil {
+		state, err := stateDir(dir)
+		if err != nil {
 			return nil, err
 		}
+		r.state = record.Dir(state)
 	}
 	return r, nil
 }
@@ -60,7 +64,7 @@ func Open(dir string, opt Options) (*Root, error) {
 // stateDir decides where the state of dir is: in the root, or, for a / that may
 // not be written, in the user's home.
 func stateDir(dir string) (string, error) {
-	inRoot, err := Inside(dir, "var/lib/clayer")
+	inRoot, err := inroot.Inside(dir, "var/lib/clayer")
 	if err != nil {
 		return "", fmt.Errorf("where to keep state? %w", err)
 	}
@@ -76,32 +80,6 @@ func stateDir(dir string) (string, error) {
 		base = filepath.Join(home, ".local", "state")
 	}
 	return filepath.Join(base, "clayer"), nil
-}
-
-// Inside returns where a path of a root is, following links as a process
-// chrooted to dir does: the state of a root with an absolute link at /var is in
-// that root, not in the machine's /var.
-func Inside(dir, p string) (string, error) {
-	at := "/"
-	links := 0
-	for rest := p; rest != ""; {
-		var part string
-		part, rest, _ = strings.Cut(rest, "/")
-		next := filepath.Join(at, part) // never above /
-		target, err := os.Readlink(filepath.Join(dir, next))
-		if err != nil {
-			at = next // no link, or nothing
-			continue
-		}
-		if links++; links > 40 {
-			return "", fmt.Errorf("%s: too many links", filepath.Join(dir, p))
-		}
-		if filepath.IsAbs(target) {
-			at = "/"
-		}
-		rest = target + "/" + rest
-	}
-	return filepath.Join(dir, at), nil
 }
 
 // writable reports whether the folder at path, or the nearest one above that is
@@ -122,38 +100,16 @@ func writable(path string) bool {
 func (r *Root) Dir() string { return r.dir }
 
 // StateDir returns the folder of the state.
-func (r *Root) StateDir() string { return r.state }
+func (r *Root) StateDir() record.Dir { return r.state }
+
+// State reads what is applied: record.Dir.State.
+func (r *Root) State() (*record.State, error) { return r.state.State() }
 
 // WorkDir makes and returns the folder for scratch, on the file system of the
 // state. What a killed solve left there goes with the next Lock.
 func (r *Root) WorkDir() (string, error) {
-	dir := filepath.Join(r.state, "work")
+	dir := r.state.Path("work")
 	return dir, os.MkdirAll(dir, 0o755)
-}
-
-// Result is what an apply did.
-type Result struct {
-	Entries int
-	Bytes   int64 // of file content
-
-	// Problems are the entries that could not be made, while the rest was: an
-	// immutable file, a read-only file system or another mount underneath.
-	Problems []Problem
-
-	// Kept are the paths that the step would have changed, and that stay as the
-	// user has them.
-	Kept []string
-
-	// Unprivileged counts owners, attributes and device nodes that a user
-	// without the privilege cannot set or make: as tar does for a user, they
-	// are left out without a word.
-	Unprivileged int
-}
-
-// A Problem is an entry that could not be made.
-type Problem struct {
-	Path string // relative to the root
-	Err  error
 }
 
 // LayerKeys names a layer of a composition with its steps in order, and the
@@ -161,16 +117,16 @@ type Problem struct {
 type LayerKeys struct {
 	Name  string
 	Steps []key.Key
-	Env   []Var
+	Env   []record.Var
 }
 
 // Undone is what an undo did, and what it could not do.
 type Undone struct {
-	Steps    []key.Key // undone, the last applied first
-	Files    int       // changes that were taken back
-	Kept     []Kept    // what stays as it is, since the user changed it
-	Lost     []string  // what can't come back, since a step that ran in place changed it
-	Problems []Problem // what could not be changed
+	Steps    []key.Key        // undone, the last applied first
+	Files    int              // changes that were taken back
+	Kept     []Kept           // what stays as it is, since the user changed it
+	Lost     []string         // what can't come back, since a step that ran in place changed it
+	Problems []unpack.Problem // what could not be changed
 }
 
 // Kept is a path that an undo leaves as the user has it.
@@ -178,6 +134,3 @@ type Kept struct {
 	Path string `json:"path"` // relative to the root
 	Why  string `json:"why"`
 }
-
-// unsafe is an error about an entry that no honest stream has.
-func unsafe(path, reason string) error { return &snapshot.UnsafeError{Path: path, Reason: reason} }

@@ -7,29 +7,27 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // A transaction takes a root from one committed state to the next: it undoes
 // applies and makes new ones. Until state.json is replaced, all of it can be
 // taken back, since nothing is deleted before; from then on it is done.
 type transaction struct {
-	r        *Root
-	id       int
-	log      *logWriter
-	next     State           // what is committed
-	steps    []Applied       // applied in it
-	seen     map[fileID]bool // folders whose metadata is in the log, or that were made here
-	keep     map[string]bool // paths that the user changed, which stay as they are
-	unsynced bool            // there are lines that no sync has covered
-	named    bool            // the log's name is synced
-	changed  bool            // something was done to the root, or may have been
+	r       *Root
+	id      int
+	journal *record.Journal
+	next    record.State     // what is committed
+	steps   []record.Applied // applied in it
+	keep    map[string]bool  // paths that the user changed, which stay as they are
 }
 
 // begin starts a transaction, if none is open.
@@ -38,99 +36,30 @@ func (l *Lock) begin() (*transaction, error) {
 		return l.tx, nil
 	}
 	r := l.root
-	for _, dir := range []string{r.dir, filepath.Join(r.state, "log")} {
-		if err := mkdirAll(dir, 0o755); err != nil {
+	for _, dir := range []string{r.dir, r.state.Path("log")} {
+		if err := inroot.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
-	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, seen: make(map[fileID]bool), keep: make(map[string]bool)}
+	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, keep: make(map[string]bool)}
 	t.next.Log, t.next.Kept, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Kept), slices.Clone(t.next.Layers)
 	var err error
-	if t.log, err = createLog(r.logPath(t.id)); err != nil {
+	if t.journal, err = r.state.NewJournal(t.id); err != nil {
 		return nil, err
 	}
 	l.tx = t
 	return t, nil
 }
 
-// sync makes what was announced outlive a loss of power. It does nothing if all
-// of it does already.
-func (t *transaction) sync() error {
-	if !t.unsynced {
-		return nil
-	}
-	t.changed = true
-	if err := t.log.sync(); err != nil {
-		return hard{fmt.Errorf("journal: %w", err)}
-	}
-	if !t.named {
-		for _, dir := range []string{filepath.Dir(t.log.f.Name()), t.r.state} {
-			if err := syncDir(dir); err != nil {
-				return hard{fmt.Errorf("journal: %w", err)}
-			}
-		}
-		t.named = true
-	}
-	t.unsynced = false
-	return nil
-}
-
-// note announces that a folder's time will change.
-func (t *transaction) note(f *folder) error {
-	id := idOf(&f.st)
-	if t.seen[id] {
-		return nil
-	}
-	t.seen[id] = true
-	t.unsynced = true
-	m := &Meta{Mode: f.st.Mode & 0o7777, UID: int(f.st.Uid), GID: int(f.st.Gid), ModTime: time.Unix(f.st.Mtim.Unix()).UTC()}
-	if err := t.log.add(&Change{Kind: kindTime, Path: []byte(f.path), Was: m}); err != nil {
-		return hard{err}
-	}
-	return nil
-}
-
-// applier returns one for a number, with the folders that it needs.
-func (t *transaction) applier(seq int) (*applier, error) {
-	a, err := newApplier(t.r.dir, hasOpenat2())
-	if err != nil {
-		return nil, err
-	}
-	a.t, a.ev = t, Event{Seq: seq, Tx: t.id, From: t.log.end}
-	a.inChunk, a.will = make(map[string]int), make(map[string]string)
-	if a.own, a.ownID, err = t.r.stateBelow(); err != nil {
-		a.close()
-		return nil, err
-	}
-	return a, nil
-}
-
 // apply applies a stream to the root and keeps what it replaces.
-func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Changes) (Result, error) {
-	a, err := t.applier(t.next.nextSeq())
-	if err != nil {
-		return Result{}, err
-	}
-	fd, err := openPrivate(filepath.Join(t.r.state, "stage", strconv.Itoa(a.ev.Seq)))
-	if err != nil {
-		a.close()
-		return Result{}, err
-	}
-	// What is made there must inherit nothing from it.
-	if err := unix.Fremovexattr(fd, "system.posix_acl_default"); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
-		unix.Close(fd)
-		a.close()
-		return Result{}, err
-	}
-	a.stageDir = &folder{fd: fd}
-	res, err := a.run(ctx, changes)
+func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Changes) (unpack.Result, error) {
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep}
+	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: k, Tx: t.id})
 	if err != nil {
 		return res, err
 	}
-	ev := a.ev
 	// What is under a step that could not be undone is applied anew with it.
-	ev.Key, ev.To, ev.Incomplete = k, t.log.end, len(res.Problems) > 0 || t.next.Retry()
-	slices.Sort(ev.Not)
+	ev.Incomplete = len(res.Problems) > 0 || t.next.Retry()
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }
@@ -141,12 +70,12 @@ func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Cha
 // The error is a hard one (a full disk, a stream that is invalid, ctx): of the
 // transaction nothing but Rollback is possible then. Entries that could not be
 // made are in the Result, and the step counts as applied, incompletely.
-func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes) (Result, error) {
+func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	t, err := l.begin()
 	if err != nil {
-		return Result{}, err
+		return unpack.Result{}, err
 	}
-	var res Result
+	var res unpack.Result
 	if step.Digest != "" {
 		if res, err = t.apply(ctx, step.Key, changes); err != nil {
 			return res, err
@@ -161,12 +90,12 @@ func (l *Lock) Apply(ctx context.Context, step Applied, changes snapshot.Changes
 // environment, and the platform if none is recorded yet.
 //
 // After an error the root is as it was before; Rollback has been called.
-func (l *Lock) Commit(platform string, layers []LayerKeys, env []Var) error {
+func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) error {
 	t, err := l.begin()
 	if err != nil {
 		return err
 	}
-	known := make(map[key.Key]Applied)
+	known := make(map[key.Key]record.Applied)
 	for _, layer := range t.next.Layers {
 		for _, a := range layer.Steps {
 			known[a.Key] = a
@@ -177,7 +106,7 @@ func (l *Lock) Commit(platform string, layers []LayerKeys, env []Var) error {
 	}
 	t.next.Layers = nil
 	for _, k := range layers {
-		layer := Layer{Name: k.Name, Env: k.Env}
+		layer := record.Layer{Name: k.Name, Env: k.Env}
 		for _, s := range k.Steps {
 			if a, ok := known[s]; ok {
 				layer.Steps = append(layer.Steps, a)
@@ -200,7 +129,7 @@ func (l *Lock) commit() error {
 		return errors.Join(err, l.Rollback())
 	}
 	t.next.Tx = t.id
-	err := t.r.saveState(&t.next, func(now time.Time) {
+	err := t.r.state.Save(&t.next, func(now time.Time) {
 		for i := range t.next.Log {
 			if t.next.Log[i].Tx == t.id {
 				t.next.Log[i].Done = now
@@ -213,8 +142,8 @@ func (l *Lock) commit() error {
 	l.tx = nil
 	l.state = &t.next
 	// It is done, whatever becomes of the rest: the next Lock does it again.
-	_ = syncDir(t.r.state)
-	_ = t.log.f.Close()
+	_ = inroot.SyncDir(string(t.r.state))
+	_ = t.journal.Close()
 	_ = t.r.cleanup(l.state)
 	return nil
 }
@@ -222,23 +151,23 @@ func (l *Lock) commit() error {
 // settle makes the changes of a transaction outlive a loss of power: before the
 // state that says so, and before anything is deleted.
 func (t *transaction) settle() error {
-	if err := t.log.flush(); err != nil {
+	if err := t.journal.Flush(); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if !t.changed {
-		return t.log.sync()
+	if !t.journal.Began() {
+		return t.journal.SyncFile()
 	}
-	for _, dir := range []string{t.r.dir, t.r.state} {
-		fd, err := unix.Open(dir, openFolder, 0)
+	for _, dir := range []string{t.r.dir, string(t.r.state)} {
+		fd, err := inroot.OpenDir(dir)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", dir, err)
 		}
-		err = syncfs(fd)
+		err = inroot.Syncfs(fd)
 		unix.Close(fd)
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", dir, err)
 		}
-		if on, err := sameFS(t.r.dir, t.r.state); err == nil && on {
+		if on, err := sameFS(t.r.dir, string(t.r.state)); err == nil && on {
 			break
 		}
 	}
@@ -252,33 +181,26 @@ func sameFS(x, y string) (bool, error) {
 }
 
 // cleanup removes what no apply of a state needs.
-func (r *Root) cleanup(s *State) error {
+func (r *Root) cleanup(s *record.State) error {
 	logs, originals := make(map[string]bool), make(map[string]bool)
 	for _, ev := range slices.Concat(s.Log, s.Kept) {
-		logs[filepath.Base(r.logPath(ev.Tx))] = true
-		originals[filepath.Base(r.originalsPath(ev.Seq))] = true
+		logs[filepath.Base(r.state.LogPath(ev.Tx))] = true
+		originals[filepath.Base(r.state.OriginalsPath(ev.Seq))] = true
 	}
-	errs := []error{removeTree(filepath.Join(r.state, "stage")), removeTree(filepath.Join(r.state, "trash"))}
+	errs := []error{inroot.RemoveAll(r.state.Path("stage")), inroot.RemoveAll(r.state.Path("trash"))}
 	sweep := func(dir string, needed map[string]bool) {
-		dir = filepath.Join(r.state, dir)
+		dir = r.state.Path(dir)
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 		for _, e := range entries {
 			if !needed[e.Name()] {
-				errs = append(errs, removeTree(filepath.Join(dir, e.Name())))
+				errs = append(errs, inroot.RemoveAll(filepath.Join(dir, e.Name())))
 			}
 		}
 	}
 	sweep("originals", originals)
 	sweep("log", logs) // last: it has what says that the root was taken back
 	return errors.Join(errs...)
-}
-
-// changedAt returns the time of the last change of an open file.
-func changedAt(f *os.File) (time.Time, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(int(f.Fd()), &st)
-	return time.Unix(st.Ctim.Unix()), err
 }

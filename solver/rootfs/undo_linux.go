@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/drift"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // Undo takes back all applies but the first keep of the log, the last one first,
@@ -37,7 +43,7 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 		}
 		res.Steps = append(res.Steps, ev.Key)
 	}
-	slices.SortFunc(left, func(x, y Event) int { return y.Seq - x.Seq })
+	slices.SortFunc(left, func(x, y record.Event) int { return y.Seq - x.Seq })
 	for _, ev := range left {
 		if keep > 0 && !ev.Retry {
 			t.next.Kept = append(t.next.Kept, ev)
@@ -52,37 +58,39 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 
 // undoing is the undo of one apply.
 type undoing struct {
-	*applier
-	was     Event // the apply
+	*unpack.Tree
+	t       *transaction
+	was     record.Event // the apply
 	force   bool
 	res     *Undone
 	trashFD int
+	buf     []byte
 	chunk   []backward
 	paths   map[string]bool // of the chunk
-	left    []Change        // that stay, the last first
+	left    []record.Change // that stay, the last first
 	retry   bool            // not all of them because of the user
 }
 
 // backward is a change that is about to be undone.
 type backward struct {
-	Change
+	record.Change
 	in bool // there is an original
 }
 
-func (t *transaction) undo(ctx context.Context, ev Event, force bool, res *Undone) (err error) {
-	a, err := t.applier(ev.Seq)
+func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res *Undone) (err error) {
+	tree, err := unpack.OpenTree(t.r.dir, inroot.HasOpenat2(), t.journal)
 	if err != nil {
 		return err
 	}
-	u := &undoing{applier: a, was: ev, force: force, res: res, trashFD: -1, paths: make(map[string]bool)}
+	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
 	defer func() {
-		err = errors.Join(err, u.setTimes())
+		err = errors.Join(err, u.SetTimes())
 		if u.trashFD >= 0 {
 			unix.Close(u.trashFD)
 		}
-		u.close()
+		u.Close()
 	}()
-	for c, err := range t.r.changesBackward(ev) {
+	for c, err := range t.r.state.ChangesBackward(ev) {
 		if err == nil {
 			err = context.Cause(ctx)
 		}
@@ -100,27 +108,26 @@ func (t *transaction) undo(ctx context.Context, ev Event, force bool, res *Undon
 }
 
 // keepLeft records the changes that were not undone.
-func (u *undoing) keepLeft(ev Event) error {
+func (u *undoing) keepLeft(ev record.Event) error {
 	if len(u.left) == 0 {
 		return nil
 	}
 	t := u.t
-	left := Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.log.end, Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
+	left := record.Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.journal.End(), Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
 	for _, c := range slices.Backward(u.left) {
 		c.Left, c.Again = true, 0
-		if err := t.log.add(&c); err != nil {
-			return hard{err}
+		if err := t.journal.Add(&c); err != nil {
+			return err
 		}
 	}
-	left.To = t.log.end
-	t.unsynced = true
+	left.To = t.journal.End()
 	t.next.Kept = append(t.next.Kept, left)
 	return nil
 }
 
 // keep leaves a path as it is. A change of which nothing is needed any more is
 // forgotten.
-func (u *undoing) keep(c *Change, why string) {
+func (u *undoing) keep(c *record.Change, why string) {
 	u.res.Kept = append(u.res.Kept, Kept{string(c.Path), why})
 	u.left = append(u.left, *c)
 	if why != notEmpty { // the folder itself is not changed
@@ -131,9 +138,9 @@ func (u *undoing) keep(c *Change, why string) {
 const notEmpty = "holds files that are not clayer's, or were changed"
 
 // change looks at what undoing a change takes, and announces it.
-func (u *undoing) change(c *Change) error {
+func (u *undoing) change(c *record.Change) error {
 	p := string(c.Path)
-	if u.paths[p] || len(u.chunk) >= maxChunk {
+	if u.paths[p] || len(u.chunk) >= unpack.MaxChunk {
 		// What stands there is not what will stand there.
 		if err := u.flush(); err != nil {
 			return err
@@ -150,13 +157,13 @@ func (u *undoing) change(c *Change) error {
 		u.res.Lost = append(u.res.Lost, p)
 		return nil
 	}
-	in, err := u.t.r.kept(u.was.Seq, c)
+	in, err := u.t.r.state.Keeps(u.was.Seq, c)
 	if err != nil {
 		return err
 	}
-	f, err := u.getReal(path.Dir(p))
+	f, err := u.GetReal(path.Dir(p))
 	if err != nil {
-		if missingIsFine(err) != nil {
+		if inroot.UnlessMissing(err) != nil {
 			return err
 		}
 		if in {
@@ -164,10 +171,10 @@ func (u *undoing) change(c *Change) error {
 		}
 		return nil
 	}
-	if err := u.keepTime(f); err != nil {
+	if err := u.KeepTime(f); err != nil {
 		return err
 	}
-	st, err := stat(f, path.Base(p))
+	st, err := f.Stat(path.Base(p))
 	if err != nil {
 		return err
 	}
@@ -184,64 +191,61 @@ func (u *undoing) change(c *Change) error {
 	case c.Kind == "gone":
 		u.keep(c, "made anew")
 		return nil
-	case c.Kind == "dir" && isDir(st): // whether it is empty is seen when those below are undone
+	case c.Kind == "dir" && inroot.IsDir(st): // whether it is empty is seen when those below are undone
 	default:
-		what, err := u.drift(f, path.Base(p), st, c, u.was.Done)
+		what, err := drift.Of(f, path.Base(p), st, c, u.was.Done, u.buf)
 		if err != nil {
 			return err
 		}
 		if len(what) > 0 {
-			u.keep(c, "changed: "+joinWords(what))
+			u.keep(c, "changed: "+strings.Join(what, ", "))
 			return nil
 		}
 	}
-	if isDir(st) && u.uid != 0 {
+	if inroot.IsDir(st) && os.Geteuid() != 0 {
 		// To move a folder one must be able to write it: see move.
-		if d, err := u.get(p); err == nil {
-			if err := u.t.note(d); err != nil {
+		if d, err := u.Get(p); err == nil {
+			if err := u.Note(d); err != nil {
 				return err
 			}
 		}
 	}
 	b := backward{Change: *c, in: in}
-	line := &Change{Kind: kindUndo, Path: c.Path, Out: path.Join("trash", strconv.Itoa(u.was.Seq), strconv.Itoa(c.N))}
+	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", strconv.Itoa(u.was.Seq), strconv.Itoa(c.N))}
 	if in {
-		line.In = path.Join("originals", filepath.Base(u.t.r.originalsPath(u.was.Seq)), strconv.Itoa(c.N))
+		line.In = path.Join("originals", filepath.Base(u.t.r.state.OriginalsPath(u.was.Seq)), strconv.Itoa(c.N))
 	}
 	return u.plan(b, line)
 }
 
-func (u *undoing) plan(b backward, line *Change) error {
+func (u *undoing) plan(b backward, line *record.Change) error {
 	u.chunk = append(u.chunk, b)
 	u.paths[string(b.Path)] = true
-	u.t.unsynced = true
-	if err := u.t.log.add(line); err != nil {
-		return hard{err}
-	}
-	return nil
+	return u.t.journal.Add(line)
 }
 
 // folder looks at a folder that was described.
-func (u *undoing) folder(f *folder, c *Change, st *unix.Stat_t) error {
-	if !isDir(st) {
+func (u *undoing) folder(f *inroot.Folder, c *record.Change, st *unix.Stat_t) error {
+	if !inroot.IsDir(st) {
 		u.keep(c, "no folder any more")
 		return nil
 	}
-	fd, err := unix.Openat(f.fd, path.Base(string(c.Path)), openFolder|unix.O_NOFOLLOW, 0)
+	fd, err := inroot.OpenDirAt(f.FD, path.Base(string(c.Path)))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	have, err := listXattrs(fd)
+	have, err := inroot.ListXattrs(fd)
 	if err != nil {
 		return err
 	}
-	if what := metaDrift(st, c.Now, have); len(what) > 0 && !u.force {
-		u.keep(c, "changed: "+joinWords(what))
+	if what := drift.OfFolder(st, c.Now, have); len(what) > 0 && !u.force {
+		u.keep(c, "changed: "+strings.Join(what, ", "))
 		return nil
 	}
-	now := &Meta{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()).UTC(), Xattrs: have}
-	return u.plan(backward{Change: *c}, &Change{Kind: "dir", Path: c.Path, Was: now})
+	now := record.MetaOfStat(st)
+	now.Xattrs = have
+	return u.plan(backward{Change: *c}, &record.Change{Kind: "dir", Path: c.Path, Was: now})
 }
 
 // flush does what was announced.
@@ -249,7 +253,7 @@ func (u *undoing) flush() error {
 	if len(u.chunk) == 0 {
 		return nil
 	}
-	if err := u.t.sync(); err != nil {
+	if err := u.t.journal.Sync(); err != nil {
 		return err
 	}
 	for i := range u.chunk {
@@ -259,10 +263,10 @@ func (u *undoing) flush() error {
 		switch {
 		case err == nil && len(u.res.Kept) == kept:
 			u.res.Files++
-		case err != nil && isHard(err):
+		case err != nil && inroot.IsHard(err):
 			return fmt.Errorf("%q: %w", b.Path, err)
 		case err != nil:
-			u.res.Problems = append(u.res.Problems, Problem{string(b.Path), err})
+			u.res.Problems = append(u.res.Problems, unpack.Problem{Path: string(b.Path), Err: err})
 			u.left = append(u.left, b.Change)
 			u.retry = true
 		}
@@ -275,21 +279,21 @@ func (u *undoing) flush() error {
 func (u *undoing) do(b *backward) error {
 	p := string(b.Path)
 	name := path.Base(p)
-	f, err := u.getReal(path.Dir(p))
+	f, err := u.GetReal(path.Dir(p))
 	if err != nil {
 		return err
 	}
-	if err := u.keepTime(f); err != nil {
+	if err := u.KeepTime(f); err != nil {
 		return err
 	}
-	st, err := stat(f, name)
+	st, err := f.Stat(name)
 	if err != nil {
 		return err
 	}
 	if b.Was != nil {
 		return u.undescribe(f, name, b)
 	}
-	if isDir(st) && !u.force {
+	if inroot.IsDir(st) && !u.force {
 		empty, err := u.isEmpty(f, name)
 		if err != nil {
 			return err
@@ -300,15 +304,15 @@ func (u *undoing) do(b *backward) error {
 		}
 	}
 	if u.trashFD < 0 {
-		if u.trashFD, err = openPrivate(filepath.Join(u.t.r.state, "trash", strconv.Itoa(u.was.Seq))); err != nil {
-			return hard{err}
+		if u.trashFD, err = unpack.OpenPrivate(u.t.r.state.Path("trash", strconv.Itoa(u.was.Seq))); err != nil {
+			return inroot.Hard(err)
 		}
 	}
 	to := strconv.Itoa(b.N)
 	linked := false
 	if st != nil {
-		if isDir(st) || isLink(st) {
-			u.forgetBut(f)
+		if inroot.IsDir(st) || inroot.IsLink(st) {
+			u.ForgetBut(f)
 		}
 		if linked, err = u.move(f, name, to, st, b.in); err != nil {
 			return err
@@ -317,14 +321,14 @@ func (u *undoing) do(b *backward) error {
 	if !b.in {
 		return nil
 	}
-	original := u.t.r.OriginalPath(u.was.Seq, b.N)
+	original := u.t.r.state.OriginalPath(u.was.Seq, b.N)
 	flags := uint(unix.RENAME_NOREPLACE)
 	if linked {
 		flags = 0
 	}
-	if err := renameat(unix.AT_FDCWD, original, f.fd, name, flags); err != nil {
+	if err := inroot.Renameat(unix.AT_FDCWD, original, f.FD, name, flags); err != nil {
 		if st != nil {
-			err = errors.Join(err, renameat(u.trashFD, to, f.fd, name, 0))
+			err = errors.Join(err, inroot.Renameat(u.trashFD, to, f.FD, name, 0))
 		}
 		return err
 	}
@@ -333,22 +337,22 @@ func (u *undoing) do(b *backward) error {
 
 // move takes what stands at a name away. Where something else takes its place it
 // only gets a second name, so that there is no instant without the first.
-func (u *undoing) move(f *folder, name, to string, st *unix.Stat_t, replaced bool) (linked bool, err error) {
-	if replaced && !isDir(st) {
+func (u *undoing) move(f *inroot.Folder, name, to string, st *unix.Stat_t, replaced bool) (linked bool, err error) {
+	if replaced && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		if err := unix.Lstat(u.t.r.OriginalPath(u.was.Seq, mustAtoi(to)), &orig); err == nil && !isDir(&orig) {
-			err := linkat(f.fd, name, u.trashFD, to)
+		if err := unix.Lstat(u.t.r.state.OriginalPath(u.was.Seq, mustAtoi(to)), &orig); err == nil && !inroot.IsDir(&orig) {
+			err := inroot.Linkat(f.FD, name, u.trashFD, to)
 			if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
 				return err == nil, err
 			}
 		}
 	}
-	if isDir(st) && u.uid != 0 && st.Mode&0o200 == 0 {
-		if err := unix.Fchmodat(f.fd, name, st.Mode&0o7777|0o700, 0); err != nil {
+	if inroot.IsDir(st) && os.Geteuid() != 0 && st.Mode&0o200 == 0 {
+		if err := inroot.Fchmodat(f.FD, name, st.Mode&0o7777|0o700); err != nil {
 			return false, err
 		}
 	}
-	return false, renameat(f.fd, name, u.trashFD, to, 0)
+	return false, inroot.Renameat(f.FD, name, u.trashFD, to, 0)
 }
 
 func mustAtoi(s string) int {
@@ -359,20 +363,20 @@ func mustAtoi(s string) int {
 	return n
 }
 
-func (u *undoing) isEmpty(f *folder, name string) (bool, error) {
-	fd, err := unix.Openat(f.fd, name, openFolder|unix.O_NOFOLLOW, 0)
+func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
+	fd, err := inroot.OpenDirAt(f.FD, name)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
-	names, err := list(fd)
+	names, err := inroot.List(fd)
 	return len(names) == 0, err
 }
 
 // undescribe gives a folder the metadata that it had. Its time comes back if
 // nothing was put into it, or taken out, since.
-func (u *undoing) undescribe(f *folder, name string, b *backward) error {
-	fd, err := unix.Openat(f.fd, name, openFolder|unix.O_NOFOLLOW, 0)
+func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
+	fd, err := inroot.OpenDirAt(f.FD, name)
 	if err != nil {
 		return err
 	}
@@ -381,14 +385,11 @@ func (u *undoing) undescribe(f *folder, name string, b *backward) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	mtime := st.Mtim
-	if t := u.times[idOf(&st)]; t != nil {
-		mtime = t.time
+	mtime := u.TimeOf(&st)
+	if mtime == inroot.Timespec(b.Now.ModTime) {
+		mtime = inroot.Timespec(b.Was.ModTime)
 	}
-	if mtime == timespec(b.Now.ModTime) {
-		mtime = timespec(b.Was.ModTime)
-	}
-	have, err := listXattrs(fd)
+	have, err := inroot.ListXattrs(fd)
 	if err != nil {
 		return err
 	}
@@ -399,6 +400,6 @@ func (u *undoing) undescribe(f *folder, name string, b *backward) error {
 		}
 		e.Xattrs[k] = string(v)
 	}
-	u.forgetBut(f) // what is made in it may inherit another ACL now
-	return u.dress(fd, e, have, false)
+	u.ForgetBut(f) // what is made in it may inherit another ACL now
+	return u.Dress(fd, e, have, false)
 }

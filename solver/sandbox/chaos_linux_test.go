@@ -153,7 +153,7 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, script := range scripts {
-				said := runAll(t, v, []string{script}, func(blob []byte) { unpack(t, dir, blob) })
+				said := runAll(t, v, []string{script}, func(blob []byte) { unpackBlob(t, dir, blob) })
 				_, seen, err := try(t, v, Command{Argv: []string{"manifest", "/w"}, Env: testEnv})
 				if err != nil {
 					t.Fatal(err, seen)

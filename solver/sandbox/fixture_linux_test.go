@@ -23,10 +23,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // The test binary is a tool in the test root too: what shells and coreutils
@@ -539,9 +540,9 @@ func pack(t testing.TB, ch snapshot.Changes) []byte {
 	return b.Bytes()
 }
 
-func unpack(t testing.TB, dir string, blob []byte) {
+func unpackBlob(t testing.TB, dir string, blob []byte) {
 	t.Helper()
-	res, err := rootfs.Unpack(context.Background(), dir, snapshot.Read(bytes.NewReader(blob)), rootfs.UnpackOptions{})
+	res, err := unpack.Unpack(context.Background(), dir, snapshot.Read(bytes.NewReader(blob)), unpack.Options{})
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatal(err, res.Problems)
 	}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -151,7 +151,6 @@ type place struct {
 	filter string        // of the Keep that at was read for
 	stale  bool          // the root was changed since by other hands
 	told   map[string]bool
-	spool  *os.File
 }
 
 // Stale implements Direct.
@@ -318,7 +317,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("capture %q: not an absolute path", path)
 	}
-	dir, err := rootfs.Inside(p.s.Root, filepath.Dir(path))
+	dir, err := inroot.Inside(p.s.Root, filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}

@@ -7,17 +7,18 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/tree"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/tree"
 )
 
 // apply unpacks the snapshot on stdin onto the merged tree, so that the kernel
 // makes whiteouts, opaque folders and copies as it does for a command. No
 // other mount is in the way here.
 func (h *helper) apply(ctx context.Context) error {
-	res, err := rootfs.Unpack(ctx, h.merged(), snapshot.Read(os.Stdin), rootfs.UnpackOptions{})
+	res, err := unpack.Unpack(ctx, h.merged(), snapshot.Read(os.Stdin), unpack.Options{})
 	if err != nil {
 		return err
 	}

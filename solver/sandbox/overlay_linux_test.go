@@ -108,7 +108,7 @@ func check(t *testing.T, v View, root string, owners bool, scripts []string, wan
 			t.Fatal(err)
 		}
 	}
-	got := runAll(t, v, scripts, func(blob []byte) { unpack(t, dir, blob) })
+	got := runAll(t, v, scripts, func(blob []byte) { unpackBlob(t, dir, blob) })
 	if trim(got) != trim(want) {
 		t.Errorf("got:\n%swant:\n%s", got, trim(want))
 	}

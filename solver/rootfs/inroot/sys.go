@@ -1,33 +1,40 @@
-package rootfs
+// Package inroot has the system calls that a root is read and changed by, and
+// finds names in a root as a process chrooted to it does: nothing that stands in
+// a root leads out of it.
+package inroot
 
 import (
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
-// beforeCall is asked before each system call that changes something, and
-// before those that look at what is to be changed; the call is not made where
-// it returns an error. nil but in the tests, which stop an apply at each of its
-// calls in turn, or let it fail there as a full disk or a bad one does.
-var beforeCall func(name string) error
+// BeforeCall is asked before each system call of this package that changes
+// something, or looks at what is to be changed; the call is not made where it
+// returns an error. nil but in tests, which stop a change of a root at each of
+// its calls in turn, or let it fail there as a full disk or a bad one does.
+var BeforeCall func(name string) error
 
 func allowed(name string) error {
-	if beforeCall == nil {
+	if BeforeCall == nil {
 		return nil
 	}
-	return beforeCall(name)
+	return BeforeCall(name)
 }
 
-func openFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
+// OpenFile is os.OpenFile.
+func OpenFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
 	if err := allowed("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.OpenFile(path, flags, mode)
 }
 
-func writeFile(f *os.File, p []byte) error {
+// WriteFile appends to an open file.
+func WriteFile(f *os.File, p []byte) error {
 	if err := allowed("write"); err != nil {
 		return &os.PathError{Op: "write", Path: f.Name(), Err: err}
 	}
@@ -35,15 +42,16 @@ func writeFile(f *os.File, p []byte) error {
 	return err
 }
 
-func syncFile(f *os.File) error {
+// SyncFile makes the content of a file outlive a loss of power.
+func SyncFile(f *os.File) error {
 	if err := allowed("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}
 	return f.Sync()
 }
 
-// syncDir makes the names in a folder outlive a loss of power.
-func syncDir(path string) error {
+// SyncDir makes the names in a folder outlive a loss of power.
+func SyncDir(path string) error {
 	if err := allowed("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: path, Err: err}
 	}
@@ -52,18 +60,18 @@ func syncDir(path string) error {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !isInvalid(err) {
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	return nil
 }
 
-// mkdirAll is os.MkdirAll.
-func mkdirAll(path string, mode fs.FileMode) error {
+// MkdirAll is os.MkdirAll.
+func MkdirAll(path string, mode fs.FileMode) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if err := mkdirAll(filepath.Dir(path), mode); err != nil {
+	if err := MkdirAll(filepath.Dir(path), mode); err != nil {
 		return err
 	}
 	if err := allowed("mkdir"); err != nil {
@@ -75,7 +83,8 @@ func mkdirAll(path string, mode fs.FileMode) error {
 	return nil
 }
 
-func removePath(path string) error {
+// Remove is os.Remove; nothing there is no error.
+func Remove(path string) error {
 	if err := allowed("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: path, Err: err}
 	}
@@ -85,15 +94,16 @@ func removePath(path string) error {
 	return nil
 }
 
-func renamePath(from, to string) error {
+// Rename is os.Rename.
+func Rename(from, to string) error {
 	if err := allowed("rename"); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return os.Rename(from, to)
 }
 
-// removeTree is os.RemoveAll.
-func removeTree(path string) error {
+// RemoveAll is os.RemoveAll.
+func RemoveAll(path string) error {
 	if err := allowed("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: path, Err: err}
 	}

@@ -1,4 +1,4 @@
-package rootfs
+package unpack
 
 import (
 	"context"
@@ -11,20 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// maxChunk is how many entries are made before the root is changed by them:
+// MaxChunk is how many entries are made before the root is changed by them:
 // one sync is for all of them, and they are held in memory, without content.
-const maxChunk = 16 << 10
+const MaxChunk = 16 << 10
 
 // staged is an entry that was made, but not where it belongs.
 type staged struct {
 	e    *snapshot.Entry
-	n    int     // of its change; the name in the stage folder of what is no folder
-	now  *Meta   // nil for what only deletes
-	made bool    // false: this user may not make it
-	err  error   // why it could not be made
-	line *Change // its announcement; nil: it is not foreseen
+	n    int            // of its change; the name in the stage folder of what is no folder
+	now  *record.Meta   // nil for what only deletes
+	made bool           // false: this user may not make it
+	err  error          // why it could not be made
+	line *record.Change // its announcement; nil: it is not foreseen
 
 	announced bool // there is a line, be it an old one
 }
@@ -45,18 +47,18 @@ func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
 	switch e.Kind {
 	case snapshot.Opaque, snapshot.Delete:
 	case snapshot.Dir:
-		s.now = metaOf(e)
+		s.now = record.MetaOf(e)
 	default:
 		if err := a.room(e); err != nil {
 			return err
 		}
-		denied := a.res.Unprivileged
+		denied := a.Unprivileged
 		name := strconv.Itoa(s.n)
 		s.made, s.err = a.make(ctx, a.stageDir, name, e)
-		if s.err != nil && (isHard(s.err) || errors.Is(s.err, unix.EROFS)) {
-			return hard{s.err} // of clayer's own folder, not of the entry
+		if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
+			return inroot.Hard(s.err) // of clayer's own folder, not of the entry
 		}
-		s.now = metaOf(e)
+		s.now = record.MetaOf(e)
 		if s.made && s.err == nil {
 			if err := a.actual(&s, name, denied); err != nil {
 				return err
@@ -87,14 +89,14 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := fstatat(a.stageDir.fd, name, &st); err != nil {
+	if err := inroot.Fstatat(a.stageDir.FD, name, &st); err != nil {
 		return err
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
 	if s.e.Kind == snapshot.Link {
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
-	if a.res.Unprivileged > denied {
+	if a.Unprivileged > denied {
 		s.now.Xattrs = nil
 	}
 	return nil
@@ -115,7 +117,7 @@ func (a *applier) room(e *snapshot.Entry) error {
 		return nil
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(a.stageDir.fd, &fs); err != nil {
+	if err := unix.Fstatfs(a.stageDir.FD, &fs); err != nil {
 		return nil // not worth failing for: the write tells it too
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; need > free {
@@ -132,7 +134,7 @@ func (a *applier) room(e *snapshot.Entry) error {
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
 func (a *applier) flush(ctx context.Context) error {
-	for i, most := 0, maxChunk; i < len(a.chunk); most = min(2*most, maxChunk) {
+	for i, most := 0, MaxChunk; i < len(a.chunk); most = min(2*most, MaxChunk) {
 		clear(a.will)
 		end := i
 		for end < len(a.chunk) && end-i < most {
@@ -145,7 +147,7 @@ func (a *applier) flush(ctx context.Context) error {
 			}
 			end++
 		}
-		if err := a.t.sync(); err != nil {
+		if err := a.to.Journal.Sync(); err != nil {
 			return err
 		}
 		end = max(end, i+1)
@@ -196,18 +198,18 @@ func (a *applier) foresee(s *staged) (bool, error) {
 	dir = path.Clean(dir)
 	real, ok := a.will[dir]
 	var st *unix.Stat_t
-	parent := &folder{path: real}
+	parent := &inroot.Folder{Path: real}
 	if !ok {
-		f, err := a.get(dir)
+		f, err := a.Get(dir)
 		if err != nil {
 			return false, nil
 		}
-		if err := a.keepTime(f); err != nil {
+		if err := a.KeepTime(f); err != nil {
 			return false, err
 		}
 		parent = f
 		if e.Kind == snapshot.Delete || e.Kind == snapshot.Dir {
-			if st, err = stat(f, name); err != nil {
+			if st, err = f.Stat(name); err != nil {
 				return false, nil
 			}
 		}
@@ -216,12 +218,12 @@ func (a *applier) foresee(s *staged) (bool, error) {
 		return true, nil
 	}
 	c := a.change(parent, name, e, s)
-	if isDir(st) && e.Kind == snapshot.Dir {
-		fd, err := unix.Openat(parent.fd, name, openFolder|unix.O_NOFOLLOW, 0)
+	if inroot.IsDir(st) && e.Kind == snapshot.Dir {
+		fd, err := inroot.OpenDirAt(parent.FD, name)
 		if err != nil {
 			return false, nil
 		}
-		xattrs, err := listXattrs(fd)
+		xattrs, err := inroot.ListXattrs(fd)
 		unix.Close(fd)
 		if err != nil {
 			return false, nil
@@ -232,15 +234,14 @@ func (a *applier) foresee(s *staged) (bool, error) {
 	}
 	a.supersede(c, s)
 	s.line = c
-	a.t.unsynced = true
-	if err := a.t.log.add(c); err != nil {
-		return false, hard{err}
+	if err := a.to.Journal.Add(c); err != nil {
+		return false, err
 	}
 	return true, nil
 }
 
 // supersede marks a line that takes the place of one before, for the same change.
-func (a *applier) supersede(c *Change, s *staged) {
+func (a *applier) supersede(c *record.Change, s *staged) {
 	if s.announced {
 		if a.ev.Again == nil {
 			a.ev.Again = make(map[int]int)

@@ -1,4 +1,7 @@
-package rootfs
+// Package record is what is known of a root as data: what is applied to it, and
+// the log of what was done for that, by which it can be taken back. It writes and
+// reads both, and changes nothing else.
+package record
 
 import (
 	"encoding/json"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // stateVersion is that of state.json and of the files beside it.
@@ -97,8 +101,8 @@ type Event struct {
 // State reads what is applied. It never waits. A root without state has the
 // zero State. While a solve is at work, or after one was cut off, it is what
 // was applied before.
-func (r *Root) State() (*State, error) {
-	path := filepath.Join(r.state, "state.json")
+func (d Dir) State() (*State, error) {
+	path := d.statePath()
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &State{}, nil
@@ -125,30 +129,43 @@ func (s *State) Retry() bool {
 	return slices.ContainsFunc(s.Kept, func(ev Event) bool { return ev.Retry })
 }
 
-// nextSeq returns the next number of an apply. None comes twice: while a
+// NextSeq returns the next number of an apply. None comes twice: while a
 // transaction can be taken back, the originals of what it undid keep their place.
-func (s *State) nextSeq() int {
+func (s *State) NextSeq() int {
 	s.Seq++
 	return s.Seq
 }
 
-// saveState replaces state.json: a reader, and the next command after a kill,
+func (d Dir) statePath() string { return filepath.Join(string(d), "state.json") }
+
+// CommittedAt returns when the last transaction was committed, by the file
+// system's clock.
+func (d Dir) CommittedAt() (time.Time, error) {
+	f, err := os.Open(d.statePath())
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer f.Close()
+	return changedAt(f)
+}
+
+// Save replaces state.json: a reader, and the next command after a kill,
 // sees the old or the new one. stamp, if not nil, is told the time by the clock
 // of the file system before the state is written.
-func (r *Root) saveState(s *State, stamp func(now time.Time)) (err error) {
+func (d Dir) Save(s *State, stamp func(now time.Time)) (err error) {
 	s.Version = stateVersion
-	temp := filepath.Join(r.state, "state.new")
-	if err := removePath(temp); err != nil { // of a kill
+	temp := filepath.Join(string(d), "state.new")
+	if err := inroot.Remove(temp); err != nil { // of a kill
 		return err
 	}
-	f, err := openFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := inroot.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		err = errors.Join(err, f.Close())
 		if err != nil {
-			_ = removePath(temp)
+			_ = inroot.Remove(temp)
 		}
 	}()
 	if stamp != nil {
@@ -162,11 +179,11 @@ func (r *Root) saveState(s *State, stamp func(now time.Time)) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(f, data); err != nil {
+	if err := inroot.WriteFile(f, data); err != nil {
 		return err
 	}
-	if err := syncFile(f); err != nil { // before the name: a name must never show half a file
+	if err := inroot.SyncFile(f); err != nil { // before the name: a name must never show half a file
 		return err
 	}
-	return renamePath(temp, filepath.Join(r.state, "state.json"))
+	return inroot.Rename(temp, d.statePath())
 }

@@ -1,4 +1,4 @@
-package rootfs
+package unpack
 
 import (
 	"bytes"
@@ -12,23 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-var kindNames = map[snapshot.Kind]string{
-	snapshot.File: "file", snapshot.Dir: "dir", snapshot.Symlink: "symlink", snapshot.Link: "link",
-	snapshot.Char: "device", snapshot.Block: "device", snapshot.Fifo: "fifo", snapshot.Delete: "gone",
-}
-
 // change is the record of an entry at a name; nil for Unpack, which keeps none.
-func (a *applier) change(parent *folder, name string, e *snapshot.Entry, s *staged) *Change {
-	if a.t == nil {
+func (a *applier) change(parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) *record.Change {
+	if a.to == nil {
 		return nil
 	}
-	p := path.Join(parent.path, name)
-	c := &Change{Seq: a.ev.Seq, Path: []byte(p), Kind: kindNames[e.Kind], Kept: a.t.keep[p]}
+	p := path.Join(parent.Path, name)
+	c := &record.Change{Seq: a.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Kept: a.to.Keep[p]}
 	switch {
 	case s == nil: // a folder that is needed, and has no entry
-		c.N, c.Now = a.number(), metaOf(e)
+		c.N, c.Now = a.number(), record.MetaOf(e)
 	case s.now != nil:
 		c.N, c.Now = s.n, s.now
 	default:
@@ -42,38 +39,21 @@ func (a *applier) number() int {
 	return a.n
 }
 
-func metaOf(e *snapshot.Entry) *Meta {
-	m := &Meta{Mode: e.Mode & 0o7777, UID: e.UID, GID: e.GID, Size: e.Size, ModTime: e.ModTime.UTC(), Target: []byte(e.Target)}
-	if e.Kind == snapshot.Char || e.Kind == snapshot.Block {
-		m.Rdev = unix.Mkdev(e.Major, e.Minor)
-	}
-	for k, v := range e.Xattrs {
-		if !managed(k) {
-			continue
-		}
-		if m.Xattrs == nil {
-			m.Xattrs = make(map[string][]byte)
-		}
-		m.Xattrs[k] = []byte(v)
-	}
-	return m
-}
-
 // isKept reports whether nothing is done, since what is there is the user's.
-func (c *Change) isKept() bool { return c != nil && c.Kept }
+func isKept(c *record.Change) bool { return c != nil && c.Kept }
 
 // begin announces what is about to be done to a path, unless that was foreseen.
-func (a *applier) begin(c *Change, s *staged) error {
+func (a *applier) begin(c *record.Change, s *staged) error {
 	if c == nil {
 		return nil
 	}
 	if c.Kept {
 		a.res.Kept = append(a.res.Kept, string(c.Path))
 	} else if err := a.openOriginals(); err != nil {
-		return hard{err}
+		return inroot.Hard(err)
 	}
 	if s != nil && s.line != nil && sameLine(s.line, c) {
-		return a.t.sync() // nothing, unless something else was added since
+		return a.to.Journal.Sync() // nothing, unless something else was added since
 	}
 	if s != nil {
 		a.supersede(c, s)
@@ -81,17 +61,16 @@ func (a *applier) begin(c *Change, s *staged) error {
 	return a.announce(c)
 }
 
-func (a *applier) announce(c *Change) error {
-	if err := a.t.log.add(c); err != nil {
-		return hard{err}
+func (a *applier) announce(c *record.Change) error {
+	if err := a.to.Journal.Add(c); err != nil {
+		return err
 	}
 	a.unforeseen = true
-	a.t.unsynced = true
-	return a.t.sync()
+	return a.to.Journal.Sync()
 }
 
 // sameLine reports whether a change is as it was foreseen.
-func sameLine(x, y *Change) bool {
+func sameLine(x, y *record.Change) bool {
 	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Kept == y.Kept && (x.Was == nil) == (y.Was == nil) &&
 		(x.Was == nil || x.Was.Mode == y.Was.Mode && x.Was.UID == y.Was.UID && x.Was.GID == y.Was.GID && x.Was.ModTime.Equal(y.Was.ModTime) &&
 			maps.EqualFunc(x.Was.Xattrs, y.Was.Xattrs, bytes.Equal))
@@ -102,23 +81,23 @@ func (a *applier) openOriginals() error {
 	if a.originalsFD >= 0 {
 		return nil
 	}
-	fd, err := openPrivate(a.t.r.originalsPath(a.ev.Seq))
+	fd, err := OpenPrivate(a.to.Dir.OriginalsPath(a.ev.Seq))
 	if err == nil {
 		a.originalsFD = fd
 	}
 	return err
 }
 
-// openPrivate makes and opens a folder that others must not come at: it holds
+// OpenPrivate makes and opens a folder that others must not come at: it holds
 // what the root itself hides, and old programs with the setuid bit.
-func openPrivate(path string) (int, error) {
-	if err := mkdirAll(filepath.Dir(path), 0o700); err != nil {
+func OpenPrivate(path string) (int, error) {
+	if err := inroot.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return -1, err
 	}
-	if err := mkdirAll(path, 0o700); err != nil {
+	if err := inroot.MkdirAll(path, 0o700); err != nil {
 		return -1, err
 	}
-	fd, err := unix.Open(path, openFolder, 0)
+	fd, err := inroot.OpenDir(path)
 	if err != nil {
 		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -128,14 +107,14 @@ func openPrivate(path string) (int, error) {
 // save keeps the original of a name that a rename is about to replace: by a
 // second link to it, so that the name is never without a file. A folder, which
 // no rename replaces, is moved away.
-func (a *applier) save(parent *folder, name string, c *Change, st *unix.Stat_t) error {
-	if isDir(st) {
+func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
+	if inroot.IsDir(st) {
 		return a.aside(parent, name, c, st)
 	}
-	if isLink(st) {
-		a.forgetBut(parent)
+	if inroot.IsLink(st) {
+		a.ForgetBut(parent)
 	}
-	err := linkat(parent.fd, name, a.originalsFD, strconv.Itoa(c.N))
+	err := inroot.Linkat(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
 		// A file system without hard links, a file with too many, or one that
 		// fs.protected_hardlinks guards: for an instant the name is gone.
@@ -149,21 +128,21 @@ func (a *applier) save(parent *folder, name string, c *Change, st *unix.Stat_t) 
 
 // aside takes away what is at a name: to the originals, or, where no record is
 // kept, for good.
-func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t) error {
-	if isDir(st) || isLink(st) {
-		a.forgetBut(parent) // it may have been the way to others
+func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
+	if inroot.IsDir(st) || inroot.IsLink(st) {
+		a.ForgetBut(parent) // it may have been the way to others
 	}
 	if c == nil {
-		if !isDir(st) {
-			return unlinkat(parent.fd, name, 0)
+		if !inroot.IsDir(st) {
+			return inroot.Unlinkat(parent.FD, name, 0)
 		}
-		return removeAll(parent.fd, name)
+		return inroot.RemoveAllAt(parent.FD, name)
 	}
 	to := strconv.Itoa(c.N)
 	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
 	// EINVAL: a folder that clayer's own is in.
-	err := renameat(parent.fd, name, a.originalsFD, to, 0)
-	if errors.Is(err, unix.EXDEV) && isDir(st) {
+	err := inroot.Renameat(parent.FD, name, a.originalsFD, to, 0)
+	if errors.Is(err, unix.EXDEV) && inroot.IsDir(st) {
 		err = a.moveTree(parent, name, c, st)
 	}
 	if err != nil {
@@ -172,103 +151,77 @@ func (a *applier) aside(parent *folder, name string, c *Change, st *unix.Stat_t)
 		}
 		return fmt.Errorf("keep the original: %w", err)
 	}
-	if !isDir(st) {
+	if !inroot.IsDir(st) {
 		return nil
 	}
-	mtime := st.Mtim
-	if t := a.times[idOf(st)]; t != nil {
-		mtime = t.time
-		delete(a.times, idOf(st))
-	}
-	return utimensat(a.originalsFD, to, st.Atim, mtime)
+	mtime := a.TimeOf(st)
+	delete(a.times, inroot.IDOf(st))
+	return inroot.Utimensat(a.originalsFD, to, st.Atim, mtime)
 }
 
 // putBack gives a name its original back after what was to replace it could not
 // be made.
-func (a *applier) putBack(parent *folder, name string, c *Change) error {
+func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) error {
 	if c == nil {
 		return nil
 	}
 	from := strconv.Itoa(c.N)
-	err := renameat(a.originalsFD, from, parent.fd, name, unix.RENAME_NOREPLACE)
+	err := inroot.Renameat(a.originalsFD, from, parent.FD, name, unix.RENAME_NOREPLACE)
 	switch {
 	case errors.Is(err, unix.ENOENT): // nothing stood there
 		return nil
 	case errors.Is(err, unix.EEXIST): // it was linked, not moved, and stands there still
-		return unlinkat(a.originalsFD, from, 0)
+		return inroot.Unlinkat(a.originalsFD, from, 0)
 	case err != nil:
-		return hard{fmt.Errorf("put the original back: %w", err)}
+		return inroot.Hard(fmt.Errorf("put the original back: %w", err))
 	}
 	return nil
-}
-
-// removeAll deletes a folder with all in it, following nothing.
-func removeAll(at int, name string) error {
-	fd, err := unix.Openat(at, name, openFolder|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	names, err := list(fd)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		err := unlinkat(fd, n, 0)
-		if errors.Is(err, unix.EISDIR) { // what Linux says, where POSIX has EPERM
-			err = removeAll(fd, n)
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	return unlinkat(at, name, unix.AT_REMOVEDIR)
 }
 
 // moveTree moves a folder that can't be renamed, since a file system below an
 // overlay has it: file by file. It is announced anew, behind the times of all its
 // folders, so that it can be taken back from wherever it was cut off.
-func (a *applier) moveTree(parent *folder, name string, c *Change, st *unix.Stat_t) error {
+func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
 	var own unix.Stat_t
 	if err := unix.Fstat(a.originalsFD, &own); err != nil || own.Dev != st.Dev {
 		return unix.EXDEV // it is on another file system
 	}
-	p := path.Join(parent.path, name)
-	if err := a.noteTree(parent.fd, name, p, uint64(st.Dev)); err != nil {
+	p := path.Join(parent.Path, name)
+	if err := a.noteTree(parent.FD, name, p, uint64(st.Dev)); err != nil {
 		return err
 	}
 	a.supersede(c, &staged{announced: true})
 	if err := a.announce(c); err != nil {
 		return err
 	}
-	return a.moveFolder(parent.fd, name, a.originalsFD, strconv.Itoa(c.N))
+	return a.moveFolder(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
 }
 
 // noteTree announces that the times of a folder, and of those below it, will
 // change. A mount in it is an error, before anything is moved.
 func (a *applier) noteTree(at int, name, p string, dev uint64) error {
-	fd, err := unix.Openat(at, name, openFolder|unix.O_NOFOLLOW, 0)
+	fd, err := inroot.OpenDirAt(at, name)
 	if err != nil {
 		return err
 	}
-	f, err := newFolder(fd, p, p)
+	f, err := inroot.NewFolder(fd, p, p)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if uint64(f.st.Dev) != dev {
+	if uint64(f.St.Dev) != dev {
 		return unix.EXDEV
 	}
-	if err := a.t.note(f); err != nil {
+	if err := a.Note(f); err != nil {
 		return err
 	}
-	names, err := list(fd)
+	names, err := inroot.List(fd)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		st, err := stat(f, n)
-		if err == nil && isDir(st) {
+		st, err := f.Stat(n)
+		if err == nil && inroot.IsDir(st) {
 			err = a.noteTree(fd, n, path.Join(p, n), dev)
 		}
 		if err != nil {
@@ -281,7 +234,7 @@ func (a *applier) noteTree(at int, name, p string, dev uint64) error {
 // moveFolder makes a folder like another, moves into it what that holds, and
 // removes that.
 func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error {
-	src, err := unix.Openat(fromAt, from, openFolder|unix.O_NOFOLLOW, 0)
+	src, err := inroot.OpenDirAt(fromAt, from)
 	if err != nil {
 		return err
 	}
@@ -290,20 +243,20 @@ func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error
 	if err := unix.Fstat(src, &st); err != nil {
 		return err
 	}
-	if err := mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := inroot.Mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	dst, err := unix.Openat(toAt, to, openFolder|unix.O_NOFOLLOW, 0)
+	dst, err := inroot.OpenDirAt(toAt, to)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
-	names, err := list(src)
+	names, err := inroot.List(src)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		err := renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		err := inroot.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a folder of the same sort, or one that was begun
 			err = a.moveFolder(src, n, dst, n)
 		}
@@ -311,25 +264,25 @@ func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error
 			return err
 		}
 	}
-	xattrs, err := listXattrs(src)
+	xattrs, err := inroot.ListXattrs(src)
 	if err != nil {
 		return err
 	}
-	have, err := listXattrs(dst)
+	have, err := inroot.ListXattrs(dst)
 	if err == nil {
-		err = setXattrs(dst, have, xattrs)
+		err = inroot.SetXattrs(dst, have, xattrs)
 	}
 	if err == nil {
-		err = a.allow(fchown(dst, int(st.Uid), int(st.Gid)))
+		err = a.allow(inroot.Fchown(dst, int(st.Uid), int(st.Gid)))
 	}
 	if err == nil {
-		err = fchmod(dst, st.Mode&0o7777)
+		err = inroot.Fchmod(dst, st.Mode&0o7777)
 	}
 	if err == nil {
-		err = utimensat(dst, ".", st.Atim, st.Mtim)
+		err = inroot.Utimensat(dst, ".", st.Atim, st.Mtim)
 	}
 	if err != nil {
 		return err
 	}
-	return unlinkat(fromAt, from, unix.AT_REMOVEDIR)
+	return inroot.Unlinkat(fromAt, from, unix.AT_REMOVEDIR)
 }

@@ -1,4 +1,4 @@
-package rootfs
+package record
 
 import (
 	"bufio"
@@ -23,64 +23,8 @@ import (
 // A line that is cut off, or whose sum is wrong, ends the file: power was lost
 // before it was synced, and so nothing that it announces was begun.
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// A logWriter appends lines. They are gathered: flush hands them to the kernel,
-// which is enough for them to outlive a kill, and sync to the disk.
-type logWriter struct {
-	f   *os.File
-	buf bytes.Buffer
-	enc *json.Encoder
-	end int64 // bytes so far, those in buf included
-
-	synced int64 // bytes that outlive a loss of power
-}
-
-func createLog(path string) (*logWriter, error) {
-	// EXCL: the record of another apply is never overwritten.
-	f, err := openFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	w := &logWriter{f: f}
-	w.enc = json.NewEncoder(&w.buf)
-	w.enc.SetEscapeHTML(false)
-	return w, nil
-}
-
-func (w *logWriter) add(v any) error {
-	const prefix = 9
-	at := w.buf.Len()
-	w.buf.WriteString("00000000 ")
-	if err := w.enc.Encode(v); err != nil { // with a line's end
-		return err
-	}
-	line := w.buf.Bytes()[at:]
-	var sum [4]byte
-	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], castagnoli))
-	hex.Encode(line, sum[:])
-	w.end += int64(len(line))
-	return nil
-}
-
-func (w *logWriter) flush() error {
-	if w.buf.Len() == 0 {
-		return nil
-	}
-	defer w.buf.Reset()
-	return writeFile(w.f, w.buf.Bytes())
-}
-
-func (w *logWriter) sync() error {
-	if err := w.flush(); err != nil {
-		return err
-	}
-	if err := syncFile(w.f); err != nil {
-		return err
-	}
-	w.synced = w.end
-	return nil
-}
+// Castagnoli is the table of the sums in the record, of lines and of content.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // lineOf returns the JSON of a line, and false for one that is damaged.
 func lineOf(line []byte) ([]byte, bool) {
@@ -92,7 +36,7 @@ func lineOf(line []byte) ([]byte, bool) {
 		return nil, false
 	}
 	text := line[9 : len(line)-1]
-	return text, binary.BigEndian.Uint32(sum[:]) == crc32.Checksum(text, castagnoli)
+	return text, binary.BigEndian.Uint32(sum[:]) == crc32.Checksum(text, Castagnoli)
 }
 
 // lines yields the sound lines of a file, each with where it begins; one is
@@ -141,9 +85,9 @@ func openRange(path string, from, to int64) (*os.File, *io.SectionReader, error)
 	return f, io.NewSectionReader(f, from, to-from), nil
 }
 
-// readLog yields the changes in a range of a file in order, or backward, and
-// tells how many bytes of it are sound.
-func readLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+// ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
+// in order, and tells how many bytes of it are sound.
+func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(path, from, to)
 		if err != nil {
@@ -161,9 +105,9 @@ func readLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
 	}
 }
 
-// readBackward is readLog from the last line to the first. It remembers where
+// ReadBackward is ReadLog from the last line to the first. It remembers where
 // the lines begin, 8 bytes for each.
-func readBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+func ReadBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(path, from, to)
 		if err != nil {

@@ -1,11 +1,10 @@
-package rootfs
+package drift
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Diff tells what changed in the root since the last commit, clayer's own
@@ -20,16 +21,16 @@ import (
 // moves, and by what the applies own. What a snapshot leaves out by default is
 // left out, and so are other mounts. A file of nobody's that was deleted shows in
 // its folder alone, as changed, if nothing else in it did.
-func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
-	s, err := r.State()
+func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error) {
+	s, err := rec.State()
 	if err != nil || s.Tx == 0 {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(r.state, "state.json"), &st); err != nil {
+	since, err := rec.CommittedAt()
+	if err != nil {
 		return nil, err
 	}
-	all, err := r.owned(s)
+	all, err := ownedBy(rec, s)
 	if err != nil {
 		return nil, err
 	}
@@ -37,20 +38,20 @@ func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newApplier(r.dir, hasOpenat2())
+	a, err := newComparer(root)
 	if err != nil {
 		return nil, err
 	}
-	defer a.close()
-	d := &differ{applier: a, all: all, since: time.Unix(st.Ctim.Unix()), skip: matcher.Skip}
-	if d.own, d.ownID, err = r.stateBelow(); err != nil {
+	defer a.Close()
+	d := &differ{comparer: a, all: all, since: since, skip: matcher.Skip}
+	if d.own, _, err = inroot.Below(root, string(rec)); err != nil {
 		return nil, err
 	}
 	var top unix.Stat_t
-	if err := unix.Fstat(a.root, &top); err != nil {
+	if err := unix.Fstat(a.Root, &top); err != nil {
 		return nil, err
 	}
-	if _, err := d.folder(ctx, a.root, ".", uint64(top.Dev)); err != nil {
+	if _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
 		return nil, err
 	}
 	for p, o := range all {
@@ -62,12 +63,13 @@ func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
 			d.list = append(d.list, FileState{Path: p, State: Missing, Key: o.key, Dir: o.Kind == "dir"})
 		}
 	}
-	slices.SortFunc(d.list, func(x, y FileState) int { return comparePaths(x.Path, y.Path) })
+	slices.SortFunc(d.list, func(x, y FileState) int { return record.ComparePaths(x.Path, y.Path) })
 	return d.list, nil
 }
 
 type differ struct {
-	*applier
+	*comparer
+	own   string // the state folder, relative to the root; "" for one elsewhere
 	all   map[string]owned
 	since time.Time
 	skip  func(string) bool
@@ -79,13 +81,13 @@ func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any
 	if err := context.Cause(ctx); err != nil {
 		return false, err
 	}
-	names, err := list(fd)
+	names, err := inroot.List(fd)
 	if err != nil {
 		return false, fmt.Errorf("%q: %w", at, err)
 	}
 	for _, name := range names {
 		p := path.Join(at, name)
-		if d.skip(p) || p == d.own || strings.HasPrefix(name, tempPrefix) {
+		if d.skip(p) || p == d.own || strings.HasPrefix(name, record.TempPrefix) {
 			continue
 		}
 		changed, err := d.path(ctx, fd, name, p, dev)
@@ -112,12 +114,12 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	}
 	below := false
 	if dir {
-		child, err := unix.Openat(fd, name, openFolder|unix.O_NOFOLLOW, 0)
+		child, err := inroot.OpenDirAt(fd, name)
 		if err == nil {
 			below, err = d.folder(ctx, child, p, dev)
 			unix.Close(child)
 		}
-		if err != nil && isHard(err) {
+		if err != nil && inroot.IsHard(err) {
 			return false, err
 		}
 	}

@@ -1,4 +1,4 @@
-package rootfs
+package drift
 
 import (
 	"context"
@@ -11,21 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // owned is the change that made a path what it should be: the last one of it.
 type owned struct {
-	Change
+	record.Change
 	key  key.Key
 	done time.Time
 }
 
-// owned returns what the applies own, by path: nothing that a later one deleted
+// ownedBy returns what the applies own, by path: nothing that a later one deleted
 // or replaced.
-func (r *Root) owned(s *State) (map[string]owned, error) {
+func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 	all := make(map[string]owned)
 	for _, ev := range slices.Backward(s.Log) {
-		for c, err := range r.changesBackward(ev) {
+		for c, err := range d.ChangesBackward(ev) {
 			if err != nil {
 				return nil, err
 			}
@@ -48,22 +50,22 @@ func below(all map[string]owned, p string) bool {
 	return false
 }
 
-// Verify compares the files that the applies own with what was applied, content
+// Verify compares the files of a root that the applies own with what was applied, content
 // included. The list is sorted by path.
-func (r *Root) Verify(ctx context.Context) ([]FileState, error) {
-	s, err := r.State()
+func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error) {
+	s, err := d.State()
 	if err != nil || len(s.Log) == 0 {
 		return nil, err
 	}
-	all, err := r.owned(s)
+	all, err := ownedBy(d, s)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newApplier(r.dir, hasOpenat2())
+	a, err := newComparer(root)
 	if err != nil {
 		return nil, err
 	}
-	defer a.close()
+	defer a.Close()
 	list := make([]FileState, 0, len(all))
 	for p, o := range all {
 		if err := context.Cause(ctx); err != nil {
@@ -80,15 +82,29 @@ func (r *Root) Verify(ctx context.Context) ([]FileState, error) {
 	return list, nil
 }
 
+// comparer is one comparison of a root.
+type comparer struct {
+	*inroot.Folders
+	buf []byte
+}
+
+func newComparer(root string) (*comparer, error) {
+	fs, err := inroot.OpenFolders(root, inroot.HasOpenat2())
+	if err != nil {
+		return nil, err
+	}
+	return &comparer{fs, make([]byte, 128<<10)}, nil
+}
+
 // check looks at what stands at an owned path.
-func (a *applier) check(o *owned) (DriftState, []string, error) {
+func (a *comparer) check(o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
-	f, err := a.getReal(path.Dir(p))
+	f, err := a.GetReal(path.Dir(p))
 	var st *unix.Stat_t
 	if err == nil {
-		st, err = stat(f, path.Base(p))
+		st, err = f.Stat(path.Base(p))
 	}
-	if missingIsFine(err) != nil {
+	if inroot.UnlessMissing(err) != nil {
 		return "", nil, err
 	}
 	switch {
@@ -100,20 +116,20 @@ func (a *applier) check(o *owned) (DriftState, []string, error) {
 		return Missing, nil, nil
 	}
 	var what []string
-	if o.Kind == "dir" && isDir(st) {
+	if o.Kind == "dir" && inroot.IsDir(st) {
 		var xattrs map[string][]byte
-		fd, err := unix.Openat(f.fd, path.Base(p), openFolder|unix.O_NOFOLLOW, 0)
+		fd, err := inroot.OpenDirAt(f.FD, path.Base(p))
 		if err == nil {
-			xattrs, err = listXattrs(fd)
+			xattrs, err = inroot.ListXattrs(fd)
 			unix.Close(fd)
 		}
-		if err != nil && !isHard(err) { // this user can't tell
+		if err != nil && !inroot.IsHard(err) { // this user can't tell
 			xattrs = o.Now.Xattrs
 		} else if err != nil {
 			return "", nil, err
 		}
-		what = metaDrift(st, o.Now, xattrs)
-	} else if what, err = a.drift(f, path.Base(p), st, &o.Change, o.done); err != nil {
+		what = OfFolder(st, o.Now, xattrs)
+	} else if what, err = Of(f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {
 		return "", nil, err
 	}
 	if len(what) > 0 {

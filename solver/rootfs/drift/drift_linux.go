@@ -1,4 +1,4 @@
-package rootfs
+package drift
 
 import (
 	"bytes"
@@ -7,14 +7,16 @@ import (
 	"io"
 	"maps"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// typeOf tells which kind of a Change a file may be of.
-func typeOf(st *unix.Stat_t) string {
+// TypeOf tells which kind of a Change a file may be of.
+func TypeOf(st *unix.Stat_t) string {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return "file"
@@ -30,11 +32,11 @@ func typeOf(st *unix.Stat_t) string {
 	return "socket"
 }
 
-// drift tells in words what of a file differs from what was applied; nothing if
+// Of tells in words what of a file differs from what was applied; nothing if
 // it is as it was. Content and attributes are looked at if the file's ctime is
 // later than done, which any change of them makes it.
-func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done time.Time) ([]string, error) {
-	kind := typeOf(st)
+func Of(f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
+	kind := TypeOf(st)
 	if kind != c.Kind && !(c.Kind == "link" && kind != "dir") {
 		return []string{"now a " + kind}, nil
 	}
@@ -43,7 +45,7 @@ func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done
 	}
 	what := statDrift(st, c.Now)
 	if kind == "symlink" && c.Now.Target != nil {
-		target, err := readlinkat(f.fd, name)
+		target, err := inroot.Readlinkat(f.FD, name)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +56,7 @@ func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done
 	if kind != "file" || !time.Unix(st.Ctim.Unix()).After(done) || len(what) > 0 && what[len(what)-1] == "size" {
 		return what, nil
 	}
-	fd, err := unix.Openat(f.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := inroot.OpenAt(f.FD, name)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return what, nil // this user can't tell
 	}
@@ -64,7 +66,7 @@ func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done
 	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	if c.Kind == "file" {
-		xattrs, err := listXattrs(fd)
+		xattrs, err := inroot.ListXattrs(fd)
 		if err != nil {
 			return nil, err
 		}
@@ -73,8 +75,8 @@ func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done
 		}
 	}
 	if c.Now.Sum != nil {
-		h := crc32.New(castagnoli)
-		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{file}, a.buf); err != nil {
+		h := crc32.New(record.Castagnoli)
+		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{file}, buf); err != nil {
 			return nil, err
 		}
 		if h.Sum32() != *c.Now.Sum {
@@ -85,16 +87,16 @@ func (a *applier) drift(f *folder, name string, st *unix.Stat_t, c *Change, done
 }
 
 // statDrift compares what stat tells.
-func statDrift(st *unix.Stat_t, now *Meta) []string {
+func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 	var what []string
-	kind := typeOf(st)
+	kind := TypeOf(st)
 	if kind != "symlink" && st.Mode&0o7777 != now.Mode {
 		what = append(what, "mode")
 	}
 	if int(st.Uid) != now.UID || int(st.Gid) != now.GID {
 		what = append(what, "owner")
 	}
-	if kind != "dir" && st.Mtim != timespec(now.ModTime) {
+	if kind != "dir" && st.Mtim != inroot.Timespec(now.ModTime) {
 		what = append(what, "time")
 	}
 	if kind == "device" && uint64(st.Rdev) != now.Rdev {
@@ -106,13 +108,11 @@ func statDrift(st *unix.Stat_t, now *Meta) []string {
 	return what
 }
 
-// metaDrift compares a folder, but for its time, which changes with what is in it.
-func metaDrift(st *unix.Stat_t, now *Meta, xattrs map[string][]byte) []string {
+// OfFolder compares a folder, but for its time, which changes with what is in it.
+func OfFolder(st *unix.Stat_t, now *record.Meta, xattrs map[string][]byte) []string {
 	what := statDrift(st, now)
-	if privileged() && !maps.EqualFunc(xattrs, now.Xattrs, bytes.Equal) {
+	if inroot.Privileged() && !maps.EqualFunc(xattrs, now.Xattrs, bytes.Equal) {
 		what = append(what, "attributes")
 	}
 	return what
 }
-
-func joinWords(words []string) string { return strings.Join(words, ", ") }

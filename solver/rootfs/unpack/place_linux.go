@@ -1,4 +1,4 @@
-package rootfs
+package unpack
 
 import (
 	"context"
@@ -13,16 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // place makes anything but a folder: aside first, then over what is there, so
 // that there is no instant without the name, and what has the old file open or
 // mapped keeps it.
-func (a *applier) place(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
 	if s != nil {
 		return a.placeStaged(ctx, parent, name, e, s)
 	}
-	st, err := stat(parent, name)
+	st, err := parent.Stat(name)
 	if err != nil {
 		return err
 	}
@@ -30,32 +32,32 @@ func (a *applier) place(ctx context.Context, parent *folder, name string, e *sna
 	temp := a.prefix + strconv.Itoa(a.temps)
 	made, err := a.make(ctx, parent, temp, e)
 	if err == nil && made {
-		if isDir(st) || isLink(st) {
-			a.forgetBut(parent) // it may have been the way to others
+		if inroot.IsDir(st) || inroot.IsLink(st) {
+			a.ForgetBut(parent) // it may have been the way to others
 		}
-		if isDir(st) {
-			err = removeAll(parent.fd, name)
+		if inroot.IsDir(st) {
+			err = inroot.RemoveAllAt(parent.FD, name)
 		}
 		if err == nil {
-			err = renameat(parent.fd, temp, parent.fd, name, 0)
+			err = inroot.Renameat(parent.FD, temp, parent.FD, name, 0)
 		}
 	}
 	if err != nil || e.Kind == snapshot.Link && st != nil {
 		// Also for a link: rename(2) of two names of one file does nothing.
-		_ = unlinkat(parent.fd, temp, 0)
+		_ = inroot.Unlinkat(parent.FD, temp, 0)
 	}
 	return err
 }
 
 // placeStaged puts what was staged over what stands at its name, which becomes
 // an original.
-func (a *applier) placeStaged(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged) error {
-	st, err := stat(parent, name)
+func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+	st, err := parent.Stat(name)
 	if err != nil {
 		return err
 	}
 	c := a.change(parent, name, e, s)
-	if err := a.begin(c, s); err != nil || c.isKept() {
+	if err := a.begin(c, s); err != nil || isKept(c) {
 		return err
 	}
 	if !s.made {
@@ -64,7 +66,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *folder, name string, 
 	from := strconv.Itoa(s.n)
 	if st == nil {
 		// What another program put there meanwhile is in no record, and stays.
-		err := renameat(a.stageDir.fd, from, parent.fd, name, unix.RENAME_NOREPLACE)
+		err := inroot.Renameat(a.stageDir.FD, from, parent.FD, name, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) {
 			err = a.placeBeside(ctx, parent, name, e, s, c)
 		}
@@ -73,7 +75,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *folder, name string, 
 	if err := a.save(parent, name, c, st); err != nil {
 		return err
 	}
-	if err := renameat(a.stageDir.fd, from, parent.fd, name, 0); err != nil {
+	if err := inroot.Renameat(a.stageDir.FD, from, parent.FD, name, 0); err != nil {
 		return errors.Join(err, a.putBack(parent, name, c))
 	}
 	return nil
@@ -81,9 +83,9 @@ func (a *applier) placeStaged(ctx context.Context, parent *folder, name string, 
 
 // placeBeside is the end of placeStaged for a folder on another file system
 // than clayer's state: the only one that copies.
-func (a *applier) placeBeside(ctx context.Context, parent *folder, name string, e *snapshot.Entry, s *staged, c *Change) error {
-	temp := tempName(a.ev.Seq, s.n)
-	if err := a.announce(&Change{Seq: a.ev.Seq, Kind: kindTemp, Path: []byte(path.Join(parent.path, temp))}); err != nil {
+func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged, c *record.Change) error {
+	temp := record.TempName(a.ev.Seq, s.n)
+	if err := a.announce(&record.Change{Seq: a.ev.Seq, Kind: record.KindTemp, Path: []byte(path.Join(parent.Path, temp))}); err != nil {
 		return err
 	}
 	copied := *e
@@ -98,19 +100,19 @@ func (a *applier) placeBeside(ctx context.Context, parent *folder, name string, 
 		c.Beside = true
 		a.supersede(c, s)
 		if err = a.announce(c); err == nil {
-			err = renameat(parent.fd, temp, parent.fd, name, unix.RENAME_NOREPLACE)
+			err = inroot.Renameat(parent.FD, temp, parent.FD, name, unix.RENAME_NOREPLACE)
 		}
 	}
 	if err != nil {
-		_ = unlinkat(parent.fd, temp, 0)
+		_ = inroot.Unlinkat(parent.FD, temp, 0)
 		return err
 	}
-	return unlinkat(a.stageDir.fd, strconv.Itoa(s.n), 0)
+	return inroot.Unlinkat(a.stageDir.FD, strconv.Itoa(s.n), 0)
 }
 
 // copyStaged makes a copy of a staged file under a temporary name.
-func (a *applier) copyStaged(ctx context.Context, parent *folder, temp string, e *snapshot.Entry, s *staged) error {
-	fd, err := unix.Openat(a.stageDir.fd, strconv.Itoa(s.n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry, s *staged) error {
+	fd, err := unix.Openat(a.stageDir.FD, strconv.Itoa(s.n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -123,31 +125,31 @@ func (a *applier) copyStaged(ctx context.Context, parent *folder, temp string, e
 
 // make makes the entry's object under a temporary name. It reports false for
 // one that this user may not make.
-func (a *applier) make(ctx context.Context, parent *folder, temp string, e *snapshot.Entry) (bool, error) {
+func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry) (bool, error) {
 	switch e.Kind {
 	case snapshot.File:
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
 		if i, ok := a.inChunk[e.Target]; ok {
-			return true, linkat(parent.fd, strconv.Itoa(a.chunk[i].n), parent.fd, temp)
+			return true, inroot.Linkat(parent.FD, strconv.Itoa(a.chunk[i].n), parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
-		fd, _, err := openInRoot(a.root, path.Clean(dir), a.openat2)
+		fd, _, err := inroot.Resolve(a.Root, path.Clean(dir), a.Openat2)
 		if err != nil {
 			return false, err
 		}
 		defer unix.Close(fd)
-		return true, linkat(fd, name, parent.fd, temp)
+		return true, inroot.Linkat(fd, name, parent.FD, temp)
 	case snapshot.Symlink:
-		if err := symlinkat(e.Target, parent.fd, temp); err != nil {
+		if err := inroot.Symlinkat(e.Target, parent.FD, temp); err != nil {
 			return false, err
 		}
 	case snapshot.Char, snapshot.Block, snapshot.Fifo:
 		mode := map[snapshot.Kind]uint32{snapshot.Char: unix.S_IFCHR, snapshot.Block: unix.S_IFBLK, snapshot.Fifo: unix.S_IFIFO}[e.Kind]
-		err := mknodat(parent.fd, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
+		err := inroot.Mknodat(parent.FD, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
 		if errors.Is(err, unix.EPERM) && !a.privileged {
-			a.res.Unprivileged++
+			a.Unprivileged++
 			return false, nil
 		}
 		if err != nil {
@@ -157,13 +159,13 @@ func (a *applier) make(ctx context.Context, parent *folder, temp string, e *snap
 	return true, a.attributesAt(parent, temp, e)
 }
 
-func (a *applier) file(ctx context.Context, parent *folder, temp string, e *snapshot.Entry) (err error) {
-	fd, err := createat(parent.fd, temp)
+func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry) (err error) {
+	fd, err := inroot.Createat(parent.FD, temp)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if cerr := closeFile(fd); err == nil {
+		if cerr := inroot.Close(fd); err == nil {
 			err = cerr // a quota that is full may be told only now
 		}
 	}()
@@ -171,15 +173,15 @@ func (a *applier) file(ctx context.Context, parent *folder, temp string, e *snap
 		return err
 	}
 	var old map[string][]byte
-	if parent.acl {
-		if old, err = listXattrs(fd); err != nil {
+	if parent.ACL {
+		if old, err = inroot.ListXattrs(fd); err != nil {
 			return err
 		}
 	}
 	if _, err := a.attributes(fd, e, old); err != nil {
 		return err
 	}
-	return utimensat(parent.fd, temp, timespec(e.ModTime), timespec(e.ModTime))
+	return inroot.Utimensat(parent.FD, temp, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
 }
 
 // content writes a file; holes are not written.
@@ -194,7 +196,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 	}
 	r, err := e.Open()
 	if err != nil {
-		return hard{err}
+		return inroot.Hard(err)
 	}
 	defer r.Close()
 	var at int64
@@ -215,7 +217,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 		return err
 	}
 	if at < e.Size {
-		if err := ftruncate(fd, e.Size); err != nil {
+		if err := inroot.Ftruncate(fd, e.Size); err != nil {
 			return err
 		}
 	}
@@ -227,34 +229,22 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 func (a *applier) copy(ctx context.Context, fd int, off int64, r io.Reader, n int64) error {
 	for n > 0 {
 		if err := context.Cause(ctx); err != nil {
-			return hard{err}
+			return inroot.Hard(err)
 		}
 		k, err := r.Read(a.buf[:min(int64(len(a.buf)), n)])
-		a.sum = crc32.Update(a.sum, castagnoli, a.buf[:k])
+		a.sum = crc32.Update(a.sum, record.Castagnoli, a.buf[:k])
 		if fd >= 0 {
-			if err := writeAt(fd, a.buf[:k], off); err != nil {
+			if err := inroot.WriteAt(fd, a.buf[:k], off); err != nil {
 				return err
 			}
 		}
 		off, n = off+int64(k), n-int64(k)
 		if err == io.EOF && n > 0 {
-			return hard{io.ErrUnexpectedEOF}
+			return inroot.Hard(io.ErrUnexpectedEOF)
 		}
 		if err != nil && err != io.EOF {
-			return hard{err}
+			return inroot.Hard(err)
 		}
-	}
-	return nil
-}
-
-func writeAt(fd int, p []byte, off int64) error {
-	for len(p) > 0 {
-		n, err := pwrite(fd, p, off)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		n = max(n, 0)
-		p, off = p[n:], off+int64(n)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package rootfs
+package record
 
 import (
 	"errors"
@@ -9,8 +9,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// Dir is the state folder of a root: where the record of it is.
+type Dir string
+
+// Path returns a path in the state folder.
+func (d Dir) Path(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
 
 // A Change is what an apply does to one path, with what undoing it needs. Its
 // line is synced before it is done, since the line alone tells after a kill, or
@@ -34,14 +43,14 @@ type Change struct {
 
 	Left   bool `json:"left,omitempty"`   // nothing of this transaction: what an undo left, or a step did that was adopted
 	Again  int  `json:"again,omitempty"`  // takes the place of the lines before with this N: the root was not as foreseen
-	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as tempName says: the folder is on another file system
+	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the folder is on another file system
 }
 
 // Kinds of lines that are no changes of their own.
 const (
-	kindTime = "time" // Was is the metadata of a folder that something is put into or taken out of, before the first
-	kindTemp = "temp" // a file is made at Path, to be renamed
-	kindUndo = "undo" // In and Out
+	KindTime = "time" // Was is the metadata of a folder that something is put into or taken out of, before the first
+	KindTemp = "temp" // a file is made at Path, to be renamed
+	KindUndo = "undo" // In and Out
 )
 
 // Meta is the metadata of a file, and what tells its content.
@@ -57,40 +66,43 @@ type Meta struct {
 	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
 }
 
-// logPath is where a transaction announces its changes, and what of them is
+// LogPath is where a transaction announces its changes, and what of them is
 // then the record of its applies.
-func (r *Root) logPath(tx int) string {
-	return filepath.Join(r.state, "log", fmt.Sprintf("%06d", tx))
+func (d Dir) LogPath(tx int) string {
+	return filepath.Join(string(d), "log", fmt.Sprintf("%06d", tx))
 }
 
-// rolledBack is what the log of a transaction becomes that was taken back.
-func (r *Root) rolledBack() string { return filepath.Join(r.state, "log", "rolled-back") }
+// RolledBack is what the log of a transaction becomes that was taken back.
+func (d Dir) RolledBack() string { return filepath.Join(string(d), "log", "rolled-back") }
 
-func (r *Root) originalsPath(seq int) string {
-	return filepath.Join(r.state, "originals", fmt.Sprintf("%06d", seq))
+// OriginalsPath is where what an apply replaced or deleted is kept.
+func (d Dir) OriginalsPath(seq int) string {
+	return filepath.Join(string(d), "originals", fmt.Sprintf("%06d", seq))
 }
 
 // OriginalPath returns where the original of a Change is.
-func (r *Root) OriginalPath(seq, n int) string {
-	return filepath.Join(r.originalsPath(seq), strconv.Itoa(n))
+func (d Dir) OriginalPath(seq, n int) string {
+	return filepath.Join(d.OriginalsPath(seq), strconv.Itoa(n))
 }
 
-func tempName(seq, n int) string { return fmt.Sprintf("%s%d-%d", tempPrefix, seq, n) }
+// TempName is the name of a file that is copied beside its place, on another file
+// system than the state.
+func TempName(seq, n int) string { return fmt.Sprintf("%s%d-%d", TempPrefix, seq, n) }
 
-// tempPrefix begins the names of what is being made beside where it goes.
-const tempPrefix = ".clayer-new-"
+// TempPrefix begins the names of what is being made beside where it goes.
+const TempPrefix = ".clayer-new-"
 
 // Changes yields what an apply changed, in its order.
-func (r *Root) Changes(ev Event) iter.Seq2[Change, error] { return r.changes(ev, readLog) }
+func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadLog) }
 
-// changesBackward is Changes from the last to the first.
-func (r *Root) changesBackward(ev Event) iter.Seq2[Change, error] { return r.changes(ev, readBackward) }
+// ChangesBackward is Changes from the last to the first.
+func (d Dir) ChangesBackward(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadBackward) }
 
 type reader func(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
 
-func (r *Root) changes(ev Event, read reader) iter.Seq2[Change, error] {
+func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		path, sound := r.logPath(ev.Tx), int64(0)
+		path, sound := d.LogPath(ev.Tx), int64(0)
 		for c, err := range read(path, ev.From, ev.To, &sound) {
 			if err == nil && !ev.did(&c) {
 				continue
@@ -108,7 +120,7 @@ func (r *Root) changes(ev Event, read reader) iter.Seq2[Change, error] {
 // did reports whether a line is a change that was done.
 func (ev *Event) did(c *Change) bool {
 	switch {
-	case c.Kind == kindTime || c.Kind == kindTemp || c.Kind == kindUndo || c.Seq != ev.Seq:
+	case c.Kind == KindTime || c.Kind == KindTemp || c.Kind == KindUndo || c.Seq != ev.Seq:
 		return false
 	case has(ev.Not, c.N):
 		return false
@@ -121,14 +133,19 @@ func has(sorted []int, n int) bool {
 	return ok
 }
 
-// kept reports whether what stood at the path of a change is among the originals.
-func (r *Root) kept(seq int, c *Change) (bool, error) {
+// Keeps reports whether what stood at the path of a change is among the originals.
+func (d Dir) Keeps(seq int, c *Change) (bool, error) {
 	if c.N == 0 || c.Lost || c.Kept {
 		return false, nil
 	}
-	_, err := os.Lstat(r.OriginalPath(seq, c.N))
+	_, err := os.Lstat(d.OriginalPath(seq, c.N))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// ComparePaths orders paths so that a folder is followed by all below it.
+func ComparePaths(a, b string) int {
+	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }

@@ -1,4 +1,6 @@
-package rootfs
+// Package drift compares a root with the record of it: what is as it was applied,
+// what was changed since, and what else was. It changes nothing.
+package drift
 
 import "github.com/clayer/clayer/dag/key"
 

@@ -1,0 +1,76 @@
+package inroot
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsOverlayMark reports whether an attribute of that name makes a file mean
+// something else once it is in a layer of an overlay.
+func IsOverlayMark(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+}
+
+// Managed reports whether snapshots hold attributes of that name. Those of a
+// security module belong to the machine.
+func Managed(name string) bool {
+	return strings.HasPrefix(name, "user.") && !IsOverlayMark(name) ||
+		name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
+}
+
+// ListXattrs returns the Managed attributes of an open file, nil for none.
+func ListXattrs(fd int) (map[string][]byte, error) {
+	n, err := flistxattr(fd, nil)
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, n+256)
+	if n, err = flistxattr(fd, buf); err != nil {
+		return nil, err
+	}
+	var all map[string][]byte
+	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
+		if !Managed(name) {
+			continue
+		}
+		size, err := Fgetxattr(fd, name, nil)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		value := make([]byte, size)
+		if size, err = Fgetxattr(fd, name, value); err != nil {
+			continue
+		}
+		if all == nil {
+			all = make(map[string][]byte)
+		}
+		all[name] = value[:size]
+	}
+	return all, nil
+}
+
+// SetXattrs gives an open file that has some attributes others in their place.
+func SetXattrs(fd int, have, want map[string][]byte) error {
+	for name := range have {
+		if _, ok := want[name]; !ok {
+			if err := Fremovexattr(fd, name); err != nil {
+				return err
+			}
+		}
+	}
+	for name, value := range want {
+		if v, ok := have[name]; ok && bytes.Equal(v, value) {
+			continue
+		}
+		if err := Fsetxattr(fd, name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

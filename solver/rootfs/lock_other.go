@@ -1,0 +1,43 @@
+//go:build !linux
+
+package rootfs
+
+import (
+	"context"
+	"errors"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+)
+
+// errOther says that this system has no roots to write.
+var errOther = errors.New("changing a root works on Linux alone")
+
+type transaction struct{ next record.State }
+
+// Apply works on Linux alone.
+func (l *Lock) Apply(context.Context, record.Applied, snapshot.Changes) (unpack.Result, error) {
+	return unpack.Result{}, errOther
+}
+
+// Adopt works on Linux alone.
+func (l *Lock) Adopt(context.Context, record.Applied, snapshot.Changes) (unpack.Result, error) {
+	return unpack.Result{}, errOther
+}
+
+// Undo works on Linux alone.
+func (l *Lock) Undo(context.Context, int, bool) (*Undone, error) { return nil, errOther }
+
+// Commit works on Linux alone.
+func (l *Lock) Commit(string, []LayerKeys, []record.Var) error { return errOther }
+
+// Rollback has nothing to take back.
+func (l *Lock) Rollback() error { return nil }
+
+func (r *Root) rollback(int) error { return errOther }
+
+func (r *Root) cleanup(*record.State) error { return nil }
+
+// Revert works on Linux alone.
+func (r *Root) Revert([]record.Event) (snapshot.Changes, error) { return nil, errOther }

@@ -1,0 +1,131 @@
+package record
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+)
+
+// A Journal is what one transaction announces, in a log file of its own: each line
+// is synced before what it announces is done. Lines are gathered; Flush hands them
+// to the kernel, which is enough for them to outlive a kill, and Sync to the disk.
+//
+// Its errors are hard ones, as inroot has them.
+type Journal struct {
+	dir      Dir
+	f        *os.File
+	buf      bytes.Buffer
+	enc      *json.Encoder
+	end      int64                  // bytes so far, those in buf included
+	durable  int64                  // bytes that outlive a loss of power
+	unsynced bool                   // there are lines that no sync has covered
+	named    bool                   // the file's name is synced
+	began    bool                   // something was done to the root, or may have been
+	seen     map[inroot.FileID]bool // folders whose metadata is in it, or that were made in the transaction
+}
+
+// NewJournal makes the log of a transaction.
+func (d Dir) NewJournal(tx int) (*Journal, error) {
+	// EXCL: the record of another apply is never overwritten.
+	f, err := inroot.OpenFile(d.LogPath(tx), os.O_CREATE|os.O_WRONLY|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool)}
+	j.enc = json.NewEncoder(&j.buf)
+	j.enc.SetEscapeHTML(false)
+	return j, nil
+}
+
+// Add appends a line.
+func (j *Journal) Add(c *Change) error {
+	const prefix = 9
+	j.unsynced = true
+	at := j.buf.Len()
+	j.buf.WriteString("00000000 ")
+	if err := j.enc.Encode(c); err != nil { // with a line's end
+		return inroot.Hard(err)
+	}
+	line := j.buf.Bytes()[at:]
+	var sum [4]byte
+	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], Castagnoli))
+	hex.Encode(line, sum[:])
+	j.end += int64(len(line))
+	return nil
+}
+
+// AddFolder announces that the metadata of a folder will change, its time at
+// least, unless that was announced before.
+func (j *Journal) AddFolder(id inroot.FileID, path string, was func() *Meta) error {
+	if j.seen[id] {
+		return nil
+	}
+	j.seen[id] = true
+	return j.Add(&Change{Kind: KindTime, Path: []byte(path), Was: was()})
+}
+
+// Made notes a folder that was made in the transaction: taken back, it is gone.
+func (j *Journal) Made(id inroot.FileID) { j.seen[id] = true }
+
+// End is where the next line begins, in bytes.
+func (j *Journal) End() int64 { return j.end }
+
+// Durable is up to where the log outlives a loss of power, in bytes.
+func (j *Journal) Durable() int64 { return j.durable }
+
+// Began reports whether there was a Sync: what is announced may have been done.
+func (j *Journal) Began() bool { return j.began }
+
+// Flush hands the lines to the kernel.
+func (j *Journal) Flush() error {
+	if j.buf.Len() == 0 {
+		return nil
+	}
+	defer j.buf.Reset()
+	return inroot.WriteFile(j.f, j.buf.Bytes())
+}
+
+// Sync makes what was announced outlive a loss of power, before it is done. It
+// does nothing if all of it does already.
+func (j *Journal) Sync() error {
+	if !j.unsynced {
+		return nil
+	}
+	j.began = true
+	if err := j.SyncFile(); err != nil {
+		return inroot.Hard(fmt.Errorf("journal: %w", err))
+	}
+	if !j.named {
+		for _, dir := range []string{filepath.Dir(j.f.Name()), string(j.dir)} {
+			if err := inroot.SyncDir(dir); err != nil {
+				return inroot.Hard(fmt.Errorf("journal: %w", err))
+			}
+		}
+		j.named = true
+	}
+	j.unsynced = false
+	return nil
+}
+
+// SyncFile syncs the lines, but not yet the name of the file.
+func (j *Journal) SyncFile() error {
+	if err := j.Flush(); err != nil {
+		return err
+	}
+	if err := inroot.SyncFile(j.f); err != nil {
+		return err
+	}
+	j.durable = j.end
+	return nil
+}
+
+// Close closes the file. Lines that were not flushed are lost: what they announce
+// was not begun.
+func (j *Journal) Close() error { return j.f.Close() }

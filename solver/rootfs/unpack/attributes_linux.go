@@ -1,0 +1,89 @@
+package unpack
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+)
+
+// attributes sets owner, mode and extended attributes of an open file or
+// folder, in this order: chown clears setuid bits and capabilities. old are the
+// attributes that it has; those that the entry lacks are removed.
+//
+// It returns the mode that the file has to have. A folder that this user could
+// then put nothing into, such as those of Go's module cache, has more for now.
+func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
+	if err := t.allow(inroot.Fchown(fd, e.UID, e.GID)); err != nil {
+		return 0, err
+	}
+	mode = e.Mode & 0o7777
+	now := mode
+	if e.Kind == snapshot.Dir && t.uid != 0 {
+		now |= 0o700
+	}
+	if err := inroot.Fchmod(fd, now); err != nil {
+		return 0, err
+	}
+	for name := range old {
+		if _, ok := e.Xattrs[name]; ok {
+			continue
+		}
+		if err := t.allow(inroot.Fremovexattr(fd, name)); err != nil {
+			return 0, err
+		}
+	}
+	for name, value := range e.Xattrs {
+		if inroot.IsOverlayMark(name) {
+			continue
+		}
+		if v, ok := old[name]; ok && string(v) == value {
+			continue
+		}
+		if err := t.allow(inroot.Fsetxattr(fd, name, []byte(value))); err != nil {
+			return 0, err
+		}
+	}
+	return mode, nil
+}
+
+// attributesAt is attributes, and the time, for what cannot be opened: links,
+// devices and pipes. The name is our own temporary one.
+func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entry) error {
+	if err := t.allow(inroot.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
+		return err
+	}
+	if e.Kind != snapshot.Symlink {
+		if err := inroot.Fchmodat(parent.FD, name, e.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	if parent.ACL && e.Kind != snapshot.Symlink {
+		err := inroot.RemoveXattrAt(parent.FD, name, "system.posix_acl_access")
+		if err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+	}
+	for k, v := range e.Xattrs {
+		if inroot.IsOverlayMark(k) {
+			continue
+		}
+		if err := t.allow(inroot.SetXattrAt(parent.FD, name, k, v)); err != nil {
+			return err
+		}
+	}
+	return inroot.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
+}
+
+// allow counts what a user without the privilege may not do, as tar does for a
+// user, in place of failing. EINVAL: an id that a user namespace doesn't map.
+func (t *Tree) allow(err error) error {
+	if err != nil && !t.privileged &&
+		(errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EACCES)) {
+		t.Unprivileged++
+		return nil
+	}
+	return err
+}

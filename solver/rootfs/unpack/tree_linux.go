@@ -1,0 +1,131 @@
+package unpack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+)
+
+// folderTime is what a folder gets when all is in it.
+type folderTime struct {
+	path string
+	time unix.Timespec
+	mode int // -1: it has its mode
+}
+
+// A Tree is an open root that is changed. Its folders get their times when all is
+// in them: the one that they had, or that was given to them since.
+type Tree struct {
+	*inroot.Folders
+	Unprivileged int // owners and the like that this user may not set, and that were left out
+
+	journal    *record.Journal // nil: no record is kept
+	privileged bool
+	uid        int
+	times      map[inroot.FileID]*folderTime
+}
+
+// OpenTree opens a root. What changes of its folders is announced in the journal,
+// if there is one.
+func OpenTree(dir string, openat2 bool, j *record.Journal) (*Tree, error) {
+	fs, err := inroot.OpenFolders(dir, openat2)
+	if err != nil {
+		return nil, err
+	}
+	return &Tree{Folders: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*folderTime)}, nil
+}
+
+// Note announces that the metadata of a folder will change.
+func (t *Tree) Note(f *inroot.Folder) error {
+	if t.journal == nil {
+		return nil
+	}
+	return t.journal.AddFolder(inroot.IDOf(&f.St), f.Path, func() *record.Meta { return record.MetaOfStat(&f.St) })
+}
+
+// TimeOf returns the time that a folder will have.
+func (t *Tree) TimeOf(st *unix.Stat_t) unix.Timespec {
+	if known := t.times[inroot.IDOf(st)]; known != nil {
+		return known.time
+	}
+	return st.Mtim
+}
+
+// KeepTime notes the time that a folder has, before something is put into it.
+func (t *Tree) KeepTime(f *inroot.Folder) error {
+	id := inroot.IDOf(&f.St)
+	if t.times[id] == nil {
+		t.times[id] = &folderTime{f.Path, f.St.Mtim, -1}
+	}
+	return t.Note(f)
+}
+
+// Dress gives an open folder its metadata: the time when all is in it, and then
+// too the mode, where it would keep this user from putting something in.
+func (t *Tree) Dress(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
+	mode, err := t.attributes(fd, e, old)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	ft := &folderTime{e.Path, inroot.Timespec(e.ModTime), -1}
+	if st.Mode&0o7777 != mode {
+		ft.mode = int(mode)
+	}
+	t.times[inroot.IDOf(&st)] = ft
+	if created && t.journal != nil {
+		t.journal.Made(inroot.IDOf(&st))
+	}
+	return nil
+}
+
+// SetTimes gives the folders their times, and the modes that had to wait: a
+// folder before those above, which may then not be entered any more.
+func (t *Tree) SetTimes() error {
+	ids := make([]inroot.FileID, 0, len(t.times))
+	for id := range t.times {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(x, y inroot.FileID) int { return strings.Compare(t.times[y].path, t.times[x].path) })
+	var errs []error
+	for _, id := range ids {
+		ft := t.times[id]
+		err := t.setTime(id, ft)
+		if err != nil && (inroot.IsHard(err) || t.journal != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES)) {
+			errs = append(errs, inroot.Hard(fmt.Errorf("time of %q: %w", ft.path, err)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Tree) setTime(id inroot.FileID, ft *folderTime) error {
+	fd, _, err := inroot.Resolve(t.Root, ft.path, t.Openat2)
+	if err != nil {
+		return nil // deleted, or replaced, by a later entry
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
+		return err
+	}
+	if st.Mtim != ft.time {
+		// By the folder itself: /proc need not be mounted here. And before the
+		// mode, with which "." may not be entered any more.
+		err = inroot.Utimensat(fd, ".", st.Atim, ft.time)
+	}
+	if ft.mode >= 0 {
+		err = errors.Join(err, inroot.Fchmod(fd, uint32(ft.mode)))
+	}
+	return err
+}

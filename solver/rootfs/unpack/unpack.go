@@ -1,0 +1,51 @@
+// Package unpack applies streams of entries to a folder: a root, or the view of
+// one. It can announce each change before it is done, and keep what it replaces,
+// so that package rootfs can take it back.
+package unpack
+
+import (
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+)
+
+// Options are how to unpack. The zero value is the default.
+type Options struct {
+	// WithoutOpenat2 resolves names part by part, as on kernels that don't
+	// have openat2(2).
+	WithoutOpenat2 bool
+}
+
+// A Recording is where an apply announces its changes, and keeps what they replace.
+type Recording struct {
+	Dir     record.Dir
+	Journal *record.Journal
+	Keep    map[string]bool // paths that the user changed, which stay as they are
+}
+
+// Result is what an apply did.
+type Result struct {
+	Entries int
+	Bytes   int64 // of file content
+
+	// Problems are the entries that could not be made, while the rest was: an
+	// immutable file, a read-only file system or another mount underneath.
+	Problems []Problem
+
+	// Kept are the paths that the step would have changed, and that stay as the
+	// user has them.
+	Kept []string
+
+	// Unprivileged counts owners, attributes and device nodes that a user
+	// without the privilege cannot set or make: as tar does for a user, they
+	// are left out without a word.
+	Unprivileged int
+}
+
+// A Problem is an entry that could not be made.
+type Problem struct {
+	Path string // relative to the root
+	Err  error
+}
+
+// unsafe is an error about an entry that no honest stream has.
+func unsafe(path, reason string) error { return &snapshot.UnsafeError{Path: path, Reason: reason} }

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package unpack
+
+import (
+	"context"
+	"errors"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// Unpack applies a stream to a folder; it works on Linux alone.
+func Unpack(context.Context, string, snapshot.Changes, Options) (Result, error) {
+	return Result{}, errors.New("changing a root works on Linux alone")
+}
