@@ -92,10 +92,11 @@ type applier struct {
 	n           int            // of the last change
 	stageDir    *inroot.Folder // where what comes is made
 	originalsFD int            // -1 until the first original
-	chunk       []staged
-	inChunk     map[string]int    // by the path of a file of the chunk: its index
-	unforeseen  bool              // something was announced by itself
-	will        map[string]string // by the path of a folder that the chunk makes: where it will be
+	chunk       []*staged
+	hands       *hands             // nil: no file was given to one
+	inChunk     map[string]*staged // by the path, the files of the chunk
+	unforeseen  bool               // something was announced by itself
+	will        map[string]string  // by the path of a folder that the chunk makes: where it will be
 }
 
 func newApplier(dir string, openat2 bool, to *Recording) (*applier, error) {
@@ -110,10 +111,9 @@ func newApplier(dir string, openat2 bool, to *Recording) (*applier, error) {
 	return &applier{
 		Tree: tree, dir: dir, to: to,
 		prefix:      fmt.Sprintf(record.TempPrefix+"%x-%d-", time.Now().UnixNano(), os.Getpid()),
-		buf:         make([]byte, 128<<10),
 		filled:      make(map[string]bool),
 		originalsFD: -1,
-		inChunk:     make(map[string]int),
+		inChunk:     make(map[string]*staged),
 		will:        make(map[string]string),
 	}, nil
 }
@@ -130,6 +130,7 @@ func (a *applier) close() {
 
 func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result, err error) {
 	defer func() {
+		a.endHands()
 		// Also after a failure: what a folder's time was must not depend on how
 		// far we came.
 		err = errors.Join(err, a.SetTimes())

@@ -130,8 +130,8 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 	case snapshot.File:
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
-		if i, ok := a.inChunk[e.Target]; ok {
-			return true, inroot.Linkat(parent.FD, strconv.Itoa(a.chunk[i].n), parent.FD, temp)
+		if to := a.target(e); to != nil {
+			return true, inroot.Linkat(parent.FD, strconv.Itoa(to.n), parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
@@ -194,11 +194,22 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 	if data == nil {
 		data = []snapshot.Extent{{Length: e.Size}}
 	}
+	if e.Content != nil && e.Data == nil {
+		if err := context.Cause(ctx); err != nil {
+			return inroot.Hard(err)
+		}
+		a.sum = crc32.Checksum(e.Content, record.Castagnoli)
+		a.res.Bytes += e.Size
+		return inroot.WriteAt(fd, e.Content, 0)
+	}
 	r, err := e.Open()
 	if err != nil {
 		return inroot.Hard(err)
 	}
 	defer r.Close()
+	if a.buf == nil {
+		a.buf = make([]byte, 128<<10)
+	}
 	var at int64
 	for _, x := range data {
 		// In this form no sum of the two can overflow.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,7 @@ func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
 	if err := a.guard(e.Path); err != nil {
 		return err
 	}
-	s := staged{e: e}
+	s := &staged{e: e}
 	if e.Kind != snapshot.Opaque {
 		s.n = a.number()
 	}
@@ -52,23 +51,35 @@ func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
 		if err := a.room(e); err != nil {
 			return err
 		}
-		denied := a.Unprivileged
-		name := strconv.Itoa(s.n)
-		s.made, s.err = a.make(ctx, a.stageDir, name, e)
-		if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
-			return inroot.Hard(s.err) // of clayer's own folder, not of the entry
+		if canHand(e) {
+			held := *e
+			s.e = &held
+			a.inChunk[e.Path] = s
+			a.chunk = append(a.chunk, s)
+			a.hand(ctx, s)
+			return nil
 		}
-		s.now = record.MetaOf(e)
-		if s.made && s.err == nil {
-			if err := a.actual(&s, name, denied); err != nil {
+		if e.Kind == snapshot.Link {
+			if err := a.settle(); err != nil { // its target is there now
 				return err
 			}
 		}
+		if err := a.makeStaged(ctx, s); err != nil {
+			return err
+		}
 	}
 	if s.err == nil && (e.Kind == snapshot.File || e.Kind == snapshot.Link) {
-		a.inChunk[e.Path] = len(a.chunk)
+		a.inChunk[e.Path] = s
 	}
 	a.chunk = append(a.chunk, s)
+	return nil
+}
+
+// target returns the file of the chunk that a link is to; nil if it is in none.
+func (a *applier) target(e *snapshot.Entry) *staged {
+	if s := a.inChunk[e.Target]; s != nil && s.err == nil {
+		return s
+	}
 	return nil
 }
 
@@ -80,8 +91,8 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		sum := a.sum
 		s.now.Sum = &sum
 	case snapshot.Link:
-		if i, ok := a.inChunk[s.e.Target]; ok {
-			s.now = a.chunk[i].now
+		if to := a.target(s.e); to != nil {
+			s.now = to.now
 			return nil
 		}
 	}
@@ -134,11 +145,14 @@ func (a *applier) room(e *snapshot.Entry) error {
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
 func (a *applier) flush(ctx context.Context) error {
+	if err := a.settle(); err != nil {
+		return err
+	}
 	for i, most := 0, MaxChunk; i < len(a.chunk); most = min(2*most, MaxChunk) {
 		clear(a.will)
 		end := i
 		for end < len(a.chunk) && end-i < most {
-			foreseen, err := a.foresee(&a.chunk[end])
+			foreseen, err := a.foresee(a.chunk[end])
 			if err != nil {
 				return err
 			}
@@ -152,7 +166,7 @@ func (a *applier) flush(ctx context.Context) error {
 		}
 		end = max(end, i+1)
 		for a.unforeseen = false; i < end && !a.unforeseen; i++ {
-			if err := a.finish(ctx, &a.chunk[i]); err != nil {
+			if err := a.finish(ctx, a.chunk[i]); err != nil {
 				return err
 			}
 		}
@@ -160,6 +174,7 @@ func (a *applier) flush(ctx context.Context) error {
 			most = 1
 		}
 	}
+	clear(a.chunk)
 	a.chunk = a.chunk[:0]
 	clear(a.inChunk)
 	return nil
