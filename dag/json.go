@@ -14,6 +14,7 @@ type (
 		Key     key.Key      `json:"key"` // of the whole composition
 		Layers  []jsonLayer  `json:"layers"`
 		Sources []jsonSource `json:"sources"`
+		Undo    []key.Key    `json:"undo"` // steps in the root that are undone first, the last applied first
 	}
 	jsonLayer struct {
 		Name     string     `json:"name"`
@@ -45,7 +46,7 @@ type (
 
 // WriteJSON writes the plan as one JSON object.
 func (p *Plan) WriteJSON(w io.Writer) error {
-	out := jsonPlan{Version: 1, Key: p.Keys.Composite(p.Graph), Layers: []jsonLayer{}, Sources: []jsonSource{}}
+	out := jsonPlan{Version: 1, Key: p.Keys.Composite(p.Graph), Layers: []jsonLayer{}, Sources: []jsonSource{}, Undo: append([]key.Key{}, p.Undo...)}
 	for _, pl := range p.Layers {
 		l := jsonLayer{Name: pl.Layer.Name, File: pl.Layer.File.Path, Key: pl.Key, Order: pl.Layer.Ordered, Steps: []jsonStep{}}
 		if pl.Layer.On != nil {

@@ -53,6 +53,7 @@ type Answers struct {
 	Present  map[key.Key]bool
 	Cached   map[key.Key]Found
 	Previous map[string][]Old // by layer name, in order
+	Undo     []key.Key        // steps in the root that are undone first, the last applied first
 }
 
 // A Plan says for every step of a graph what a solve would do, and why.
@@ -60,6 +61,7 @@ type Plan struct {
 	Graph  *Graph
 	Keys   *Keys
 	Layers []PlannedLayer
+	Undo   []key.Key // steps in the root that are undone first, the last applied first
 }
 
 // A PlannedLayer is a layer with its steps in the order in which they run.
@@ -83,7 +85,7 @@ type Item struct {
 // it builds on by FROM) steps are present, then cached, up to the first one
 // that is neither; that one and all that follow are to run.
 func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
-	p := &Plan{Graph: g, Keys: keys}
+	p := &Plan{Graph: g, Keys: keys, Undo: a.Undo}
 	type prefix struct {
 		absent bool  // a step is not present: none that follows counts as present
 		broken *Step // the first step to run; nil while there is none
@@ -122,6 +124,23 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 		p.Layers = append(p.Layers, pl)
 	}
 	return p
+}
+
+// Gone counts the steps that are undone and not applied again.
+func (p *Plan) Gone() int {
+	stay := make(map[key.Key]bool)
+	for _, pl := range p.Layers {
+		for _, it := range pl.Items {
+			stay[it.Key] = true
+		}
+	}
+	n := 0
+	for _, k := range p.Undo {
+		if !stay[k] {
+			n++
+		}
+	}
+	return n
 }
 
 // Item returns the plan of a step.

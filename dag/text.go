@@ -11,9 +11,17 @@ import (
 )
 
 // WriteText writes the plan for people: a line for each layer, below it one
-// for each of its steps, in the order of the file.
+// for each of its steps, in the order of the file. The first line tells what is
+// undone before, if anything.
 func (p *Plan) WriteText(w io.Writer) error {
 	var b strings.Builder
+	if n := len(p.Undo); n > 0 {
+		fmt.Fprintf(&b, "%s to undo first", count(n, "applied step"))
+		if gone := p.Gone(); gone > 0 {
+			fmt.Fprintf(&b, ", %d of them for good", gone)
+		}
+		b.WriteString("\n\n")
+	}
 	for i := range p.Layers {
 		if i > 0 {
 			b.WriteByte('\n')

@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -123,6 +124,9 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
 		return nil, err
 	}
+	for _, ev := range slices.Backward(state.Log[stay(g, keys, answers.Present):]) {
+		answers.Undo = append(answers.Undo, ev.Key)
+	}
 	s.answers = answers
 	s.plan = dag.NewPlan(g, keys, answers)
 	return s, nil
@@ -148,6 +152,15 @@ func present(g *dag.Graph, keys *dag.Keys, state *record.State) map[key.Key]bool
 		}
 	}
 	return there
+}
+
+// stay returns how many of the applies in the root are not undone.
+func stay(g *dag.Graph, keys *dag.Keys, present map[key.Key]bool) int {
+	all := order(g, keys)
+	if i := slices.IndexFunc(all, func(k key.Key) bool { return !present[k] }); i >= 0 {
+		return i
+	}
+	return len(all)
 }
 
 // order returns the keys of the steps that have a snapshot, in composition order.

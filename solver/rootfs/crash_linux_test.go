@@ -43,10 +43,25 @@ func removeAllModes(dir string) { exec.Command("rm", "-rf", dir).Run() }
 func notOwn(p string) bool { return p == "var/lib/clayer" }
 
 // hooked sets the seam for the time of f.
-func hooked(hook func(name string) error, f func() error) error {
+func hooked(hook func(name string, reads bool) error, f func() error) error {
 	inroot.BeforeCall = hook
 	defer func() { inroot.BeforeCall = nil }()
 	return f()
+}
+
+// killedAt is a seam of a process that is killed at the n-th call that changes
+// something: no call has an effect from there on.
+func killedAt(n int) func(name string, reads bool) error {
+	calls := 0
+	return func(_ string, reads bool) error {
+		if !reads {
+			calls++
+		}
+		if calls >= n {
+			return errDead
+		}
+		return nil
+	}
 }
 
 // operation is what is stopped: a change of a root that has two steps applied.
@@ -161,14 +176,20 @@ func outcomeOf(t testing.TB, dir string) outcome {
 }
 
 // reference returns the root before and after an operation, and how many system
-// calls it makes.
-func reference(t *testing.T, op operation) (was, is outcome, calls int) {
+// calls it makes: those that change something, and all.
+func reference(t *testing.T, op operation) (was, is outcome, calls, all int) {
 	t.Helper()
 	dir := fastDir(t)
 	before(t, dir)
 	was = outcomeOf(t, dir)
 	l := lockOf(t, dir)
-	err := hooked(func(string) error { calls++; return nil }, func() error {
+	err := hooked(func(_ string, reads bool) error {
+		all++
+		if !reads {
+			calls++
+		}
+		return nil
+	}, func() error {
 		incomplete, err := op.do(l)
 		if incomplete {
 			err = errors.Join(err, errors.New("incomplete"))
@@ -179,10 +200,10 @@ func reference(t *testing.T, op operation) (was, is outcome, calls int) {
 		t.Fatal(err)
 	}
 	is = outcomeOf(t, dir)
-	if was.tree == is.tree || calls < 50 {
+	if was.tree == is.tree || calls < 40 || all <= calls+calls/4 {
 		t.Fatalf("%s changes nothing, in %d calls", op.name, calls)
 	}
-	return was, is, calls
+	return was, is, calls, all
 }
 
 // recovered locks the root as the next command does, and checks that it is one of
@@ -217,10 +238,10 @@ func recovered(t *testing.T, dir string, was, is outcome, what string) {
 func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled bool) {
 	t.Helper()
 	l := lockOf(t, dir)
-	calls := 0
-	_ = hooked(func(name string) error {
-		if calls++; calls >= n {
-			return errDead
+	dead := killedAt(n)
+	_ = hooked(func(name string, reads bool) error {
+		if err := dead(name, reads); err != nil {
+			return err
 		}
 		settled = settled || name == "syncfs"
 		if l.tx != nil {
@@ -244,8 +265,8 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 func TestKilledAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
-			was, is, calls := reference(t, op)
-			t.Logf("%d system calls", calls)
+			was, is, calls, all := reference(t, op)
+			t.Logf("%d system calls that change something, %d in all", calls, all)
 			for n := 1; n <= calls; n++ {
 				dir := fastDir(t)
 				before(t, dir)
@@ -256,14 +277,8 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						calls := 0
 						var l *Lock
-						err = hooked(func(string) error {
-							if calls++; calls >= m {
-								return errDead
-							}
-							return nil
-						}, func() (err error) {
+						err = hooked(killedAt(m), func() (err error) {
 							l, err = r.Lock(t.Context(), false, nil)
 							return err
 						})
@@ -286,7 +301,7 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 func TestPowerLostAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
-			was, is, calls := reference(t, op)
+			was, is, calls, _ := reference(t, op)
 			for n := 1; n <= calls; n++ {
 				dir := fastDir(t)
 				before(t, dir)
@@ -360,13 +375,17 @@ func loseEnd(t *testing.T, path string, synced int64, n int) {
 // When a system call fails, once or from then on, the root is what it was, or
 // what it was to be; or it is told what is not, and the same once more does it.
 func TestFailureOfEverySystemCall(t *testing.T) {
-	errnos := []unix.Errno{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT}
+	ofChange := []unix.Errno{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT}
+	ofRead := []unix.Errno{unix.EIO, unix.EMFILE}
 	takesSpace := map[string]bool{"create": true, "write": true, "mkdir": true, "symlink": true, "link": true, "mknod": true, "open": true}
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
-			was, is, calls := reference(t, op)
+			was, is, _, calls := reference(t, op)
+			t.Logf("%d system calls", calls)
 			for n := 1; n <= calls; n++ {
-				for i, errno := range errnos {
+				errnos := ofChange
+				for i := 0; i < len(errnos); i++ {
+					errno := errnos[i]
 					if (n+i)%2 == 1 && errno != unix.EIO && testing.Short() {
 						continue
 					}
@@ -376,9 +395,12 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 					count, failed := 0, ""
 					lasting := (n+i)%2 == 0 && (errno == unix.ENOSPC || errno == unix.EDQUOT)
 					var incomplete bool
-					err := hooked(func(name string) error {
+					err := hooked(func(name string, reads bool) error {
 						count++
-						if count == n || lasting && count > n && takesSpace[name] {
+						if count == n && reads {
+							errnos, errno, lasting = ofRead, ofRead[i], false
+						}
+						if count == n || lasting && count > n && !reads && takesSpace[name] {
 							if failed == "" {
 								failed = name
 							}
@@ -442,10 +464,46 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 	}
 }
 
+// What fails while a command that was cut off is taken back is told, and the next
+// command goes on: also a journal that can't be read is not taken for one that ends.
+func TestFailureWhileItIsTakenBack(t *testing.T) {
+	op := operations[1]
+	was, is, calls, _ := reference(t, op)
+	for _, n := range []int{calls / 4, calls / 2, calls * 3 / 4, calls - 8} {
+		for m, more := 1, true; more; m++ {
+			dir := fastDir(t)
+			before(t, dir)
+			kill(t, dir, op, n)
+			r, err := Open(filepath.Join(dir, "root"), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var l *Lock
+			count, failed := 0, ""
+			err = hooked(func(name string, _ bool) error {
+				if count++; count == m {
+					failed = name
+					return unix.EIO
+				}
+				return nil
+			}, func() (err error) {
+				l, err = r.Lock(t.Context(), false, nil)
+				return err
+			})
+			if l != nil {
+				l.file.Close()
+			}
+			more = failed != ""
+			recovered(t, dir, was, is, fmt.Sprintf("killed at call %d of %d, then EIO of call %d, %s: %v", n, calls, m, failed, err))
+			removeAllModes(dir)
+		}
+	}
+}
+
 // The same with a real kill, of a process of its own.
 func TestKilledProcess(t *testing.T) {
 	op := operations[1]
-	was, is, calls := reference(t, op)
+	was, is, calls, _ := reference(t, op)
 	for n := 1; n <= calls; n += 7 {
 		dir := fastDir(t)
 		before(t, dir)
@@ -466,9 +524,9 @@ const helperKill = "ROOTFS_TEST_KILL"
 
 // killAt kills this process before the n-th system call.
 func killAt(n int) {
-	calls := 0
-	inroot.BeforeCall = func(string) error {
-		if calls++; calls == n {
+	dead := killedAt(n)
+	inroot.BeforeCall = func(name string, reads bool) error {
+		if dead(name, reads) != nil {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}

@@ -115,11 +115,17 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 
 // recover takes back what was cut off, and finishes what was committed.
 func (l *Lock) recover() error {
+	var errs error
 	there := func(path string) bool {
-		_, err := os.Lstat(path)
-		return err == nil
+		is, err := inroot.Exists(path)
+		errs = errors.Join(errs, err)
+		return is
 	}
-	switch tx := l.root.unfinished(l.state); {
+	tx, err := l.root.unfinished(l.state)
+	if err != nil {
+		return err
+	}
+	switch {
 	case tx > 0:
 		if err := l.root.rollback(tx); err != nil {
 			return fmt.Errorf("after a command that was cut off: %w", err)
@@ -130,6 +136,9 @@ func (l *Lock) recover() error {
 	case there(l.root.state.Path("stage")), there(l.root.state.Path("trash")):
 		l.Recovered = Finished
 	}
+	if errs != nil {
+		return errs
+	}
 	if err := l.root.cleanup(l.state); err != nil {
 		return fmt.Errorf("after a command that was cut off: %w", err)
 	}
@@ -138,18 +147,23 @@ func (l *Lock) recover() error {
 
 // unfinished returns the number of a transaction that was begun and not
 // committed, and 0 for none.
-func (r *Root) unfinished(s *record.State) int {
-	if _, err := os.Lstat(r.state.LogPath(s.Tx + 1)); err != nil {
-		return 0
+func (r *Root) unfinished(s *record.State) (int, error) {
+	is, err := inroot.Exists(r.state.LogPath(s.Tx + 1))
+	if err != nil || !is {
+		return 0, err
 	}
-	return s.Tx + 1
+	return s.Tx + 1, nil
 }
 
 // CutOff reports whether a command that changed the root has not come to its end:
 // it is at work, or was cut off. It never waits.
 func (r *Root) CutOff() (bool, error) {
 	s, err := r.State()
-	return err == nil && r.unfinished(s) > 0, err
+	if err != nil {
+		return false, err
+	}
+	tx, err := r.unfinished(s)
+	return tx > 0, err
 }
 
 // makeHome makes the state folder, and returns those above it that it made,

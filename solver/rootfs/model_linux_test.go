@@ -450,14 +450,9 @@ func (w *world) change(real func(l *Lock) error, ideal func(m *model)) {
 		}
 		return
 	}
-	n, calls := 1+w.r.IntN(200), 0
+	n := 1 + w.r.IntN(200)
 	w.note("killed at call %d", n)
-	err := hooked(func(string) error {
-		if calls++; calls >= n {
-			return errDead
-		}
-		return nil
-	}, func() error { return real(l) })
+	err := hooked(killedAt(n), func() error { return real(l) })
 	if l.tx != nil {
 		l.tx.journal.Close()
 	}

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,13 +31,11 @@ func TestApplyOnAnOverlay(t *testing.T) {
 			skip := func(p string) bool { return p == "var" }
 			before := treetest.Describe(t, root, skip)
 			l := lockOf(t, dir)
-			calls := 0
-			err := hooked(func(string) error {
-				if calls++; n > 0 && calls >= n {
-					return errDead
-				}
-				return nil
-			}, func() error {
+			at := n
+			if n == 0 {
+				at = math.MaxInt
+			}
+			err := hooked(killedAt(at), func() error {
 				res, err := l.Apply(t.Context(), step("1"), stream(gone("d/sub"), file("d/f", "new")))
 				if err == nil && len(res.Problems) > 0 {
 					err = res.Problems[0].Err

@@ -267,7 +267,7 @@ func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
 		return inroot.UnlessMissing(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(f.FD, &st); err != nil {
+	if err := inroot.Fstat(f.FD, &st); err != nil {
 		return err
 	}
 	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {

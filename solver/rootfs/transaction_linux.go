@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -190,8 +189,8 @@ func (r *Root) cleanup(s *record.State) error {
 	errs := []error{inroot.RemoveAll(r.state.Path("stage")), inroot.RemoveAll(r.state.Path("trash"))}
 	sweep := func(dir string, needed map[string]bool) {
 		dir = r.state.Path(dir)
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		entries, err := inroot.ReadDir(dir)
+		if err != nil {
 			errs = append(errs, err)
 		}
 		for _, e := range entries {
@@ -201,6 +200,9 @@ func (r *Root) cleanup(s *record.State) error {
 		}
 	}
 	sweep("originals", originals)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	sweep("log", logs) // last: it has what says that the root was taken back
 	return errors.Join(errs...)
 }

@@ -340,7 +340,11 @@ func (u *undoing) do(b *backward) error {
 func (u *undoing) move(f *inroot.Folder, name, to string, st *unix.Stat_t, replaced bool) (linked bool, err error) {
 	if replaced && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		if err := unix.Lstat(u.t.r.state.OriginalPath(u.was.Seq, mustAtoi(to)), &orig); err == nil && !inroot.IsDir(&orig) {
+		err := inroot.Fstatat(unix.AT_FDCWD, u.t.r.state.OriginalPath(u.was.Seq, mustAtoi(to)), &orig)
+		if err != nil {
+			return false, err
+		}
+		if !inroot.IsDir(&orig) {
 			err := inroot.Linkat(f.FD, name, u.trashFD, to)
 			if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
 				return err == nil, err
@@ -382,7 +386,7 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := inroot.Fstat(fd, &st); err != nil {
 		return err
 	}
 	mtime := u.TimeOf(&st)

@@ -48,7 +48,7 @@ func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error)
 		return nil, err
 	}
 	var top unix.Stat_t
-	if err := unix.Fstat(a.Root, &top); err != nil {
+	if err := inroot.Fstat(a.Root, &top); err != nil {
 		return nil, err
 	}
 	if _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {

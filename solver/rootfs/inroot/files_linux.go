@@ -25,6 +25,9 @@ func List(fd int) ([]string, error) {
 	}
 	f := os.NewFile(uintptr(dup), ".")
 	defer f.Close()
+	if err := mayRead("readdir"); err != nil {
+		return nil, err
+	}
 	return f.Readdirnames(-1)
 }
 

@@ -20,11 +20,15 @@ type Folder struct {
 // NewFolder looks at an open folder, which it takes over.
 func NewFolder(fd int, name, real string) (*Folder, error) {
 	f := &Folder{FD: fd, Name: name, Path: real}
-	if err := unix.Fstat(fd, &f.St); err != nil {
+	if err := Fstat(fd, &f.St); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	n, err := Fgetxattr(fd, "system.posix_acl_default", nil)
+	if err != nil && !noXattr(err) {
+		unix.Close(fd)
+		return nil, err
+	}
 	f.ACL = err == nil && n > 0
 	return f, nil
 }
@@ -113,13 +117,13 @@ func (fs *Folders) ForgetBut(parent *Folder) {
 func (fs *Folders) IsBelow(fd int, id FileID) (bool, error) {
 	const openPath = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	var st unix.Stat_t
-	if err := unix.Fstat(fs.Root, &st); err != nil {
+	if err := Fstat(fs.Root, &st); err != nil {
 		return false, err
 	}
 	top, last := IDOf(&st), FileID{}
 	at, err := unix.Openat(fd, ".", openPath, 0)
 	for err == nil {
-		err = unix.Fstat(at, &st)
+		err = Fstat(at, &st)
 		// The .. of / is / itself: the folder was moved out of the root.
 		if here := IDOf(&st); err != nil || here == id || here == top || here == last {
 			unix.Close(at)

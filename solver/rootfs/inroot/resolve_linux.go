@@ -42,6 +42,9 @@ func Resolve(root int, p string, openat2 bool) (fd int, real string, err error) 
 }
 
 func openat2Folder(root int, p string, resolve uint64) (int, error) {
+	if err := mayRead("open"); err != nil {
+		return -1, err
+	}
 	for {
 		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: openFolder, Resolve: resolve})
 		// EAGAIN: something was renamed while ".." was resolved.
@@ -122,6 +125,9 @@ func Walk(root int, p string, missing func(at int, name, path string) error) (_ 
 
 // Readlinkat returns the target of a symlink.
 func Readlinkat(fd int, name string) (string, error) {
+	if err := mayRead("readlink"); err != nil {
+		return "", err
+	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(fd, name, buf)
 	if err != nil {

@@ -12,17 +12,76 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BeforeCall is asked before each system call of this package that changes
-// something, or looks at what is to be changed; the call is not made where it
-// returns an error. nil but in tests, which stop a change of a root at each of
-// its calls in turn, or let it fail there as a full disk or a bad one does.
-var BeforeCall func(name string) error
+// BeforeCall is asked before each system call of this package, which is not made
+// where it returns an error. nil but in tests, which stop a change of a root at each
+// of its calls in turn, or let it fail there as a full disk or a bad one does. reads
+// tells a call that changes nothing.
+var BeforeCall func(name string, reads bool) error
 
 func allowed(name string) error {
 	if BeforeCall == nil {
 		return nil
 	}
-	return BeforeCall(name)
+	return BeforeCall(name, false)
+}
+
+func mayRead(name string) error {
+	if BeforeCall == nil {
+		return nil
+	}
+	return BeforeCall(name, true)
+}
+
+// Open opens a file to read.
+func Open(path string) (*File, error) {
+	if err := mayRead("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f, err := os.Open(path)
+	return &File{f}, err
+}
+
+// A File is an os.File that is read.
+type File struct{ *os.File }
+
+// ReadAt implements io.ReaderAt.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if err := mayRead("read"); err != nil {
+		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// ReadFile is os.ReadFile.
+func ReadFile(path string) ([]byte, error) {
+	if err := mayRead("read"); err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return os.ReadFile(path)
+}
+
+// ReadDir is os.ReadDir; a folder that is not there is empty.
+func ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := mayRead("readdir"); err != nil {
+		return nil, &os.PathError{Op: "readdir", Path: path, Err: err}
+	}
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+// Exists reports whether there is something at a path, be it a link to nothing.
+func Exists(path string) (bool, error) {
+	if err := mayRead("stat"); err != nil {
+		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // OpenFile is os.OpenFile.

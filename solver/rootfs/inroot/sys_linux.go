@@ -133,7 +133,7 @@ func Utimensat(fd int, name string, atime, mtime unix.Timespec) error {
 
 // Fstatat is fstatat(2), following nothing.
 func Fstatat(fd int, name string, st *unix.Stat_t) error {
-	if err := allowed("stat"); err != nil {
+	if err := mayRead("stat"); err != nil {
 		return err
 	}
 	return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW)
@@ -150,24 +150,51 @@ func Syncfs(fd int) error {
 
 // OpenDir opens a folder by its path.
 func OpenDir(path string) (int, error) {
+	if err := mayRead("open"); err != nil {
+		return -1, err
+	}
 	return unix.Open(path, openFolder, 0)
 }
 
 // OpenDirAt opens a folder, following nothing; "." opens another description of
 // an open folder.
 func OpenDirAt(fd int, name string) (int, error) {
+	if err := mayRead("open"); err != nil {
+		return -1, err
+	}
 	return unix.Openat(fd, name, openFolder|unix.O_NOFOLLOW, 0)
 }
 
 // OpenAt opens a file to read, following nothing and waiting for nobody.
 func OpenAt(fd int, name string) (int, error) {
+	if err := mayRead("open"); err != nil {
+		return -1, err
+	}
 	return unix.Openat(fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 }
 
-func flistxattr(fd int, buf []byte) (int, error) { return unix.Flistxattr(fd, buf) }
+// Fstat is fstat(2).
+func Fstat(fd int, st *unix.Stat_t) error {
+	if err := mayRead("stat"); err != nil {
+		return err
+	}
+	return unix.Fstat(fd, st)
+}
+
+func flistxattr(fd int, buf []byte) (int, error) {
+	if err := mayRead("listxattr"); err != nil {
+		return 0, err
+	}
+	return unix.Flistxattr(fd, buf)
+}
 
 // Fgetxattr is fgetxattr(2).
-func Fgetxattr(fd int, name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) }
+func Fgetxattr(fd int, name string, buf []byte) (int, error) {
+	if err := mayRead("getxattr"); err != nil {
+		return 0, err
+	}
+	return unix.Fgetxattr(fd, name, buf)
+}
 
 // Fchownat is fchownat(2), following nothing.
 func Fchownat(fd int, name string, uid, gid int) error {

@@ -24,7 +24,7 @@ func Managed(name string) bool {
 // ListXattrs returns the Managed attributes of an open file, nil for none.
 func ListXattrs(fd int) (map[string][]byte, error) {
 	n, err := flistxattr(fd, nil)
-	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) || err == nil && n == 0 {
+	if err != nil && noXattr(err) || err == nil && n == 0 {
 		return nil, nil
 	}
 	if err != nil {
@@ -40,12 +40,15 @@ func ListXattrs(fd int) (map[string][]byte, error) {
 			continue
 		}
 		size, err := Fgetxattr(fd, name, nil)
-		if err != nil {
+		value := make([]byte, max(size, 0))
+		if err == nil {
+			size, err = Fgetxattr(fd, name, value)
+		}
+		if err != nil && noXattr(err) {
 			continue // gone meanwhile
 		}
-		value := make([]byte, size)
-		if size, err = Fgetxattr(fd, name, value); err != nil {
-			continue
+		if err != nil {
+			return nil, err
 		}
 		if all == nil {
 			all = make(map[string][]byte)
@@ -73,4 +76,10 @@ func SetXattrs(fd int, have, want map[string][]byte) error {
 		}
 	}
 	return nil
+}
+
+// noXattr reports whether an error says that there is no such attribute: there is
+// none here at all, or none that this user may know of.
+func noXattr(err error) bool {
+	return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSYS)
 }

@@ -1,16 +1,15 @@
 package record
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // Dir is the state folder of a root: where the record of it is.
@@ -138,11 +137,7 @@ func (d Dir) Keeps(seq int, c *Change) (bool, error) {
 	if c.N == 0 || c.Lost || c.Kept {
 		return false, nil
 	}
-	_, err := os.Lstat(d.OriginalPath(seq, c.N))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+	return inroot.Exists(d.OriginalPath(seq, c.N))
 }
 
 // ComparePaths orders paths so that a folder is followed by all below it.

@@ -2,7 +2,6 @@ package record
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -12,8 +11,9 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"slices"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // A log file is appended to, by one transaction, and made of lines:
@@ -40,8 +40,8 @@ func lineOf(line []byte) ([]byte, bool) {
 }
 
 // lines yields the sound lines of a file, each with where it begins; one is
-// good until the next.
-func lines(r io.Reader) iter.Seq2[int64, []byte] {
+// good until the next. A file that can't be read is an error, and no end.
+func lines(r io.Reader, failed *error) iter.Seq2[int64, []byte] {
 	return func(yield func(int64, []byte) bool) {
 		in := bufio.NewReaderSize(r, 64<<10)
 		var at int64
@@ -51,6 +51,10 @@ func lines(r io.Reader) iter.Seq2[int64, []byte] {
 			if errors.Is(err, bufio.ErrBufferFull) {
 				long = append(long, line...)
 				continue
+			}
+			if err != nil && err != io.EOF {
+				*failed = err
+				return
 			}
 			if len(long) > 0 {
 				line = append(long, line...)
@@ -65,13 +69,9 @@ func lines(r io.Reader) iter.Seq2[int64, []byte] {
 	}
 }
 
-// openRange opens bytes from to to of a file; to < 0 is its end. A file that is
-// not there is empty.
-func openRange(path string, from, to int64) (*os.File, *io.SectionReader, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, io.NewSectionReader(bytes.NewReader(nil), 0, 0), nil
-	}
+// openRange opens bytes from to to of a file; to < 0 is its end.
+func openRange(path string, from, to int64) (*inroot.File, *io.SectionReader, error) {
+	f, err := inroot.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,21 +86,28 @@ func openRange(path string, from, to int64) (*os.File, *io.SectionReader, error)
 }
 
 // ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
-// in order, and tells how many bytes of it are sound.
+// in order, and tells how many bytes of it are sound. A file that is not there has
+// none.
 func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(path, from, to)
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
 		if err != nil {
 			yield(Change{}, err)
 			return
 		}
 		defer f.Close()
-		for at, text := range lines(r) {
+		for at, text := range lines(r, &err) {
 			c, err := parseChange(path, text)
 			*sound = at + int64(len(text)) + lineExtra
 			if !yield(c, err) || err != nil {
 				return
 			}
+		}
+		if err != nil {
+			yield(Change{}, err)
 		}
 	}
 }
@@ -110,6 +117,9 @@ func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
 func ReadBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(path, from, to)
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
 		if err != nil {
 			yield(Change{}, err)
 			return
@@ -117,9 +127,13 @@ func ReadBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, e
 		defer f.Close()
 		var starts []int64
 		end := int64(0)
-		for at, text := range lines(r) {
+		for at, text := range lines(r, &err) {
 			starts = append(starts, at)
 			end = at + int64(len(text)) + lineExtra
+		}
+		if err != nil {
+			yield(Change{}, err)
+			return
 		}
 		*sound = end
 		var buf []byte

@@ -103,7 +103,7 @@ type Event struct {
 // was applied before.
 func (d Dir) State() (*State, error) {
 	path := d.statePath()
-	data, err := os.ReadFile(path)
+	data, err := inroot.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &State{}, nil
 	}

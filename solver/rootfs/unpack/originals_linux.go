@@ -183,7 +183,10 @@ func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) 
 // folders, so that it can be taken back from wherever it was cut off.
 func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
 	var own unix.Stat_t
-	if err := unix.Fstat(a.originalsFD, &own); err != nil || own.Dev != st.Dev {
+	if err := inroot.Fstat(a.originalsFD, &own); err != nil {
+		return err
+	}
+	if own.Dev != st.Dev {
 		return unix.EXDEV // it is on another file system
 	}
 	p := path.Join(parent.Path, name)
@@ -240,7 +243,7 @@ func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error
 	}
 	defer unix.Close(src)
 	var st unix.Stat_t
-	if err := unix.Fstat(src, &st); err != nil {
+	if err := inroot.Fstat(src, &st); err != nil {
 		return err
 	}
 	if err := inroot.Mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {

@@ -112,7 +112,7 @@ func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name s
 
 // copyStaged makes a copy of a staged file under a temporary name.
 func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry, s *staged) error {
-	fd, err := unix.Openat(a.stageDir.FD, strconv.Itoa(s.n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := inroot.OpenAt(a.stageDir.FD, strconv.Itoa(s.n))
 	if err != nil {
 		return err
 	}

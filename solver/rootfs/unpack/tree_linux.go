@@ -76,7 +76,7 @@ func (t *Tree) Dress(fd int, e *snapshot.Entry, old map[string][]byte, created b
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := inroot.Fstat(fd, &st); err != nil {
 		return err
 	}
 	ft := &folderTime{e.Path, inroot.Timespec(e.ModTime), -1}
@@ -112,11 +112,11 @@ func (t *Tree) SetTimes() error {
 func (t *Tree) setTime(id inroot.FileID, ft *folderTime) error {
 	fd, _, err := inroot.Resolve(t.Root, ft.path, t.Openat2)
 	if err != nil {
-		return nil // deleted, or replaced, by a later entry
+		return inroot.UnlessMissing(err) // deleted, or replaced, by a later entry
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
+	if err := inroot.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
 		return err
 	}
 	if st.Mtim != ft.time {
