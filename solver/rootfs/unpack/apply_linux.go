@@ -68,6 +68,10 @@ func (a *applier) openState() error {
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		err = nil
 	}
+	if err != nil {
+		return err
+	}
+	a.born, err = bornIn(fd)
 	return err
 }
 
@@ -91,6 +95,7 @@ type applier struct {
 	ev          record.Event
 	n           int            // of the last change
 	stageDir    *inroot.Folder // where what comes is made
+	born        *birth         // of what is made there; nil: not known
 	originalsFD int            // -1 until the first original
 	chunk       []*staged
 	hands       *hands             // nil: no file was given to one

@@ -88,7 +88,7 @@ func (a *applier) endHands() {
 
 // labour is what a hand does: it has its own buffers and counts, and shares the stage folder.
 func (a *applier) labour(ctx context.Context, h *hands) {
-	own := &applier{Tree: &Tree{privileged: a.privileged, uid: a.uid}, stageDir: a.stageDir}
+	own := &applier{Tree: &Tree{privileged: a.privileged, uid: a.uid}, stageDir: a.stageDir, born: a.born}
 	for batch := range h.work {
 		h.mu.Lock()
 		failed := h.failed
