@@ -190,10 +190,10 @@ func TestUnpackInvalidStreams(t *testing.T) {
 		{"data whose end overflows", []*snapshot.Entry{data(snapshot.Extent{Offset: 5, Length: 1<<63 - 1})}, nil},
 		{"opaque behind what it holds", []*snapshot.Entry{folderEntry("d"), file("d/e/f", "x"), {Path: "d", Kind: snapshot.Opaque}}, nil},
 		{"content that cannot be opened", []*snapshot.Entry{with(file("f", "x"), func(e *snapshot.Entry) {
-			e.Open = func() (io.ReadCloser, error) { return nil, lost }
+			e.Content, e.Open = nil, func() (io.ReadCloser, error) { return nil, lost }
 		})}, lost},
 		{"content whose error looks like one of the root", []*snapshot.Entry{with(file("f", "x"), func(e *snapshot.Entry) {
-			e.Open = func() (io.ReadCloser, error) { return nil, unix.EACCES }
+			e.Content, e.Open = nil, func() (io.ReadCloser, error) { return nil, unix.EACCES }
 		})}, unix.EACCES},
 	}
 	for _, tt := range tests {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,12 +94,10 @@ type applier struct {
 	// Of an apply in a transaction; to is nil for Unpack.
 	to          *Recording
 	ev          record.Event
-	n           int            // of the last change
-	stageDir    *inroot.Folder // where what comes is made
-	born        *birth         // of what is made there; nil: not known
-	originalsFD int            // -1 until the first original
-	chunk       []*staged
-	hands       *hands             // nil: no file was given to one
+	n           atomic.Int64       // of the last change
+	stageDir    *inroot.Folder     // where what comes is made
+	born        *birth             // of what is made there; nil: not known
+	originalsFD int                // -1 until the first original
 	inChunk     map[string]*staged // by the path, the files of the chunk
 	unforeseen  bool               // something was announced by itself
 	will        map[string]string  // by the path of a folder that the chunk makes: where it will be
@@ -134,8 +133,14 @@ func (a *applier) close() {
 }
 
 func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result, err error) {
+	var st *stager
+	if a.to != nil {
+		st = newStager(a)
+	}
 	defer func() {
-		a.endHands()
+		if st != nil {
+			err = errors.Join(err, st.end())
+		}
 		// Also after a failure: what a folder's time was must not depend on how
 		// far we came.
 		err = errors.Join(err, a.SetTimes())
@@ -150,14 +155,8 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 		if err != nil {
 			return a.res, err
 		}
-		if a.to != nil {
-			if err := a.stage(ctx, e); err != nil {
-				return a.res, fmt.Errorf("%q: %w", e.Path, err)
-			}
-			if len(a.chunk) < MaxChunk {
-				continue
-			}
-			if err := a.flush(ctx); err != nil {
+		if st != nil {
+			if err := st.stage(ctx, e); err != nil {
 				return a.res, err
 			}
 			continue
@@ -166,7 +165,10 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 			return a.res, err
 		}
 	}
-	return a.res, a.flush(ctx)
+	if st != nil {
+		return a.res, st.finish(ctx)
+	}
+	return a.res, nil
 }
 
 // outcome counts an entry that was made, notes one that could not be, and

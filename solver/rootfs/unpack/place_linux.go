@@ -232,7 +232,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 	if data == nil {
 		data = []snapshot.Extent{{Length: e.Size}}
 	}
-	if e.Content != nil && e.Data == nil {
+	if e.Data == nil && canHand(e) {
 		if err := context.Cause(ctx); err != nil {
 			return inroot.Hard(err)
 		}

@@ -33,48 +33,6 @@ type staged struct {
 // errNotMade says that an entry was left out for want of privilege.
 var errNotMade = errors.New("not made")
 
-// stage makes an entry in the stage folder: all that takes time, or space, or
-// can fail for what is in the stream, before the root is touched.
-func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
-	if err := a.guard(e.Path); err != nil {
-		return err
-	}
-	s := &staged{e: e}
-	if e.Kind != snapshot.Opaque {
-		s.n = a.number()
-	}
-	switch e.Kind {
-	case snapshot.Opaque, snapshot.Delete:
-	case snapshot.Dir:
-		s.now = record.MetaOf(e)
-	default:
-		if err := a.room(e); err != nil {
-			return err
-		}
-		if canHand(e) {
-			held := *e
-			s.e = &held
-			a.inChunk[e.Path] = s
-			a.chunk = append(a.chunk, s)
-			a.hand(ctx, s)
-			return nil
-		}
-		if e.Kind == snapshot.Link {
-			if err := a.settle(); err != nil { // its target is there now
-				return err
-			}
-		}
-		if err := a.makeStaged(ctx, s); err != nil {
-			return err
-		}
-	}
-	if s.err == nil && (e.Kind == snapshot.File || e.Kind == snapshot.Link) {
-		a.inChunk[e.Path] = s
-	}
-	a.chunk = append(a.chunk, s)
-	return nil
-}
-
 // target returns the file of the chunk that a link is to; nil if it is in none.
 func (a *applier) target(e *snapshot.Entry) *staged {
 	if s := a.inChunk[e.Target]; s != nil && s.err == nil {
@@ -144,15 +102,12 @@ func (a *applier) room(e *snapshot.Entry) error {
 // Where something was not as foreseen, what follows is announced anew, since
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
-func (a *applier) flush(ctx context.Context) error {
-	if err := a.settle(); err != nil {
-		return err
-	}
-	for i, most := 0, MaxChunk; i < len(a.chunk); most = min(2*most, MaxChunk) {
+func (a *applier) flush(ctx context.Context, chunk []*staged) error {
+	for i, most := 0, MaxChunk; i < len(chunk); most = min(2*most, MaxChunk) {
 		clear(a.will)
 		end := i
-		for end < len(a.chunk) && end-i < most {
-			foreseen, err := a.foresee(a.chunk[end])
+		for end < len(chunk) && end-i < most {
+			foreseen, err := a.foresee(chunk[end])
 			if err != nil {
 				return err
 			}
@@ -166,7 +121,7 @@ func (a *applier) flush(ctx context.Context) error {
 		}
 		end = max(end, i+1)
 		for a.unforeseen = false; i < end && !a.unforeseen; i++ {
-			if err := a.finish(ctx, a.chunk[i]); err != nil {
+			if err := a.finish(ctx, chunk[i]); err != nil {
 				return err
 			}
 		}
@@ -174,9 +129,6 @@ func (a *applier) flush(ctx context.Context) error {
 			most = 1
 		}
 	}
-	clear(a.chunk)
-	a.chunk = a.chunk[:0]
-	clear(a.inChunk)
 	return nil
 }
 
