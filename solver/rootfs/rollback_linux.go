@@ -121,7 +121,7 @@ func (b *rollback) line(c *record.Change) error {
 	return b.back(p, path.Join("stage", strconv.Itoa(c.Seq), n), out)
 }
 
-// What Change.In can be beside a path in the state folder.
+// What Change.In and Out can be beside a path in the state folder.
 const (
 	inMade   = "mkdir"   // a new folder
 	inBeside = "beside:" // a name in the same folder
@@ -136,7 +136,10 @@ func (b *rollback) back(p, in, out string) error {
 	} else if err != nil {
 		return err
 	}
-	from := place{b.state, out}
+	if f == nil && strings.HasPrefix(out, inBeside) {
+		return nil
+	}
+	from := b.waiting(f, out)
 	kept, err := b.stat(from, out != "")
 	if err != nil {
 		return err
@@ -224,7 +227,7 @@ func (b *rollback) cameIn(f *inroot.Folder, in string, here *unix.Stat_t) (bool,
 	return err == nil && st == nil, err
 }
 
-// waiting is where what came in was before.
+// waiting is where what came in was before, or what went out is.
 func (b *rollback) waiting(f *inroot.Folder, in string) place {
 	if name, ok := strings.CutPrefix(in, inBeside); ok {
 		return place{f.FD, name}

@@ -41,6 +41,7 @@ func (l *Lock) begin() (*transaction, error) {
 		}
 	}
 	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, keep: make(map[string]bool)}
+	t.next.Trash = nil
 	t.next.Log, t.next.Kept, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Kept), slices.Clone(t.next.Layers)
 	var err error
 	if t.journal, err = r.state.NewJournal(t.id); err != nil {
@@ -124,11 +125,15 @@ func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) err
 // done, and removes what only taking it back would have needed.
 func (l *Lock) commit() error {
 	t := l.tx
-	if err := t.settle(); err != nil {
+	err := t.datesOfTrash()
+	if err == nil {
+		err = t.settle()
+	}
+	if err != nil {
 		return errors.Join(err, l.Rollback())
 	}
 	t.next.Tx = t.id
-	err := t.r.state.Save(&t.next, func(now time.Time) {
+	err = t.r.state.Save(&t.next, func(now time.Time) {
 		for i := range t.next.Log {
 			if t.next.Log[i].Tx == t.id {
 				t.next.Log[i].Done = now
@@ -185,6 +190,9 @@ func (r *Root) cleanup(s *record.State) error {
 	for _, ev := range slices.Concat(s.Log, s.Kept) {
 		logs[filepath.Base(r.state.LogPath(ev.Tx))] = true
 		originals[filepath.Base(r.state.OriginalsPath(ev.Seq))] = true
+	}
+	if err := r.emptyTrash(s); err != nil {
+		return err
 	}
 	errs := []error{inroot.RemoveAll(r.state.Path("stage")), inroot.RemoveAll(r.state.Path("trash"))}
 	sweep := func(dir string, needed map[string]bool) {

@@ -356,7 +356,11 @@ func (u *undoing) move(f *inroot.Folder, name, to string, st *unix.Stat_t, repla
 			return false, err
 		}
 	}
-	return false, inroot.Renameat(f.FD, name, u.trashFD, to, 0)
+	err = inroot.Renameat(f.FD, name, u.trashFD, to, 0)
+	if errors.Is(err, unix.EXDEV) && !replaced {
+		err = u.moveBeside(f, name, mustAtoi(to))
+	}
+	return false, err
 }
 
 func mustAtoi(s string) int {
@@ -374,7 +378,9 @@ func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
 	}
 	defer unix.Close(fd)
 	names, err := inroot.List(fd)
-	return len(names) == 0, err
+	// What was taken away on another mount is in it still, and goes with it.
+	mine := fmt.Sprintf("%s%d-", record.TrashPrefix, u.t.id)
+	return !slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, mine) }), err
 }
 
 // undescribe gives a folder the metadata that it had. Its time comes back if

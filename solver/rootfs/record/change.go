@@ -91,6 +91,13 @@ func TempName(seq, n int) string { return fmt.Sprintf("%s%d-%d", TempPrefix, seq
 // TempPrefix begins the names of what is being made beside where it goes.
 const TempPrefix = ".clayer-new-"
 
+// TrashName is the name of what an undo takes away on another file system than the
+// state, beside where it stood.
+func TrashName(tx, seq, n int) string { return fmt.Sprintf("%s%d-%d-%d", TrashPrefix, tx, seq, n) }
+
+// TrashPrefix begins the names of what waits beside its place to be removed.
+const TrashPrefix = ".clayer-old-"
+
 // Changes yields what an apply changed, in its order.
 func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadLog) }
 

@@ -40,9 +40,19 @@ type State struct {
 	// changed or which could not be: their changes are these files alone.
 	Kept []Event `json:"kept,omitempty"`
 
+	// Trash is what the last undo took away on other mounts below the root, beside
+	// where it stood: it is removed after the commit.
+	Trash []Trash `json:"trash,omitempty"`
+
 	// Made are the folders above the state folder that were made for it,
 	// relative to the root, the uppermost first.
 	Made []string `json:"made,omitempty"`
+}
+
+// Trash is a file, or a folder, that is to be removed.
+type Trash struct {
+	Path []byte    `json:"path"`
+	Time time.Time `json:"time"` // of the folder that it is in, which that keeps
 }
 
 // Layer is a layer that is applied, with its steps in order.

@@ -1,0 +1,88 @@
+package rootfs
+
+import (
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/treetest"
+)
+
+// What an apply made on another mount below the root is taken away by an undo, and
+// killed at any call, all of it is there, or nothing.
+func TestUndoOnAnotherMount(t *testing.T) {
+	onThread(t, ownMounts, func() {
+		for n := 1; ; n++ {
+			dir := fastDir(t)
+			shell(t, dir, "mkdir -p root/mnt root/var/lib; touch -d @1000000000 root/var/lib root/var root/mnt root")
+			mnt := filepath.Join(dir, "root/mnt")
+			if err := unix.Mount("mnt", mnt, "tmpfs", 0, ""); err != nil {
+				t.Logf("nothing can be mounted here: %v", err)
+				return
+			}
+			shell(t, mnt, "echo x > theirs; ln theirs link; touch -d @1000000000 theirs .")
+			root := filepath.Dir(mnt)
+			original := treetest.Describe(t, root, nil)
+			l := lockOf(t, dir)
+			applyAll(t, l, "1", file("mnt/f", "1"), folderEntry("mnt/d"), file("mnt/d/g", "1"),
+				&snapshot.Entry{Path: "mnt/d/h", Kind: snapshot.Link, Target: "mnt/d/g"}, symlink("mnt/d/l", "g"), file("here", "1"))
+			commit(t, l)
+			l.file.Close()
+			was := treetest.Describe(t, root, notOwn)
+
+			l = lockOf(t, dir)
+			problems, killed, dead := 0, false, killedAt(n)
+			err := hooked(func(name string, reads bool) error {
+				err := dead(name, reads)
+				killed = killed || err != nil
+				return err
+			}, func() error {
+				undone, err := l.Undo(t.Context(), 0, false)
+				if err != nil {
+					return err
+				}
+				problems = len(undone.Problems) + len(undone.Kept)
+				if err := l.Commit("test", nil, nil); err != nil {
+					return err
+				}
+				return l.Unlock()
+			})
+			if l.tx != nil {
+				l.tx.journal.Close()
+			}
+			done := err == nil
+			if !done {
+				l.file.Close()
+				l = lockOf(t, dir)
+				if l.state.Pristine() {
+					done, err = true, l.Unlock()
+				} else {
+					err = l.file.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			switch {
+			case !killed:
+				treetest.Diff(t, original, treetest.Describe(t, root, nil))
+			case done: // an empty folder of clayer's may be left
+				treetest.Diff(t, original, treetest.Describe(t, root, notOwn))
+			default:
+				treetest.Diff(t, was, treetest.Describe(t, root, notOwn))
+			}
+			if problems > 0 {
+				t.Errorf("%d problems", problems)
+			}
+			if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+			if t.Failed() || !killed {
+				t.Logf("at call %d", n)
+				return
+			}
+		}
+	})
+}
