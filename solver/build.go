@@ -43,6 +43,8 @@ type builder struct {
 	failed snapshot.Changes
 	over   func() error // says that a RUN is not under way any more
 
+	arrived map[*dag.Step]chan struct{} // while they are applied as they come: closed when a snapshot is there
+
 	incomplete []error // what could not be applied, or undone, while the rest was
 
 	puts         errgroup.Group // snapshots on their way into the stores
@@ -409,7 +411,7 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File,
 	if err != nil {
 		return nil, snapshot.Packed{}, err
 	}
-	packed, err := snapshot.Pack(ctx, file, changes, snapshot.PackOptions{})
+	packed, err := snapshot.Pack(ctx, file, changes, snapshot.PackOptions{Level: b.r.Compression})
 	if err != nil {
 		b.discard(file)
 		file.Close()
@@ -447,6 +449,9 @@ func (b *builder) setBlob(s *dag.Step, bl *blob) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blobs[s] = bl
+	if there := b.arrived[s]; there != nil {
+		close(there)
+	}
 }
 
 // bring makes the changes of FETCH, COPY and WORKDIR.

@@ -53,6 +53,7 @@ type Request struct {
 	Spool        Spool       // where snapshots are packed; nil: the root's work folder
 	Push         bool        // what is built is put into Store
 	Rebuild      bool        // what is cached or present is built anew
+	Compression  int         // zstd level of what is packed; 0 means snapshot.DefaultLevel
 	RequireCache bool        // a store that fails is an error in the end
 	Cache        string      // a folder for downloads and cache mounts, made when needed
 	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB

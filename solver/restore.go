@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
@@ -99,13 +100,22 @@ func (b *builder) needed() []*dag.Item {
 }
 
 func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key.Key, err error) {
-	eg, ctx := errgroup.WithContext(ctx)
+	whole := ctx
+	eg, ctx := errgroup.WithContext(whole)
 	// Nothing but waiting: more at a time than what computes.
 	eg.SetLimit(max(16, b.r.jobs()))
+	// In order, and of large ones few: what comes first can be applied first,
+	// where all at the same time would all be there at the end.
+	room := semaphore.NewWeighted(largest)
 	var mu sync.Mutex
 	told := make([]error, len(items))
 	for i, it := range items {
+		size := min(b.sv.found[it.Key].Size, largest)
+		if err := room.Acquire(ctx, size); err != nil {
+			break
+		}
 		eg.Go(func() error {
+			defer room.Release(size)
 			d, ok := b.sv.found[it.Key]
 			if !ok {
 				d, ok = b.findOne(ctx, it)
@@ -132,7 +142,9 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			return nil
 		})
 	}
-	err = eg.Wait()
+	if err = eg.Wait(); err == nil {
+		err = context.Cause(whole)
+	}
 	told = slices.DeleteFunc(told, func(err error) bool { return err == nil })
 	switch n := len(told); {
 	case n == 1:
@@ -142,6 +154,10 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 	}
 	return lost, err
 }
+
+// largest is how many bytes of snapshots come at a time, and one that is larger
+// by itself: enough for many small ones to hide each other's round trips.
+const largest = 64 << 20
 
 // findOne asks the stores for the snapshot of a step that is present: the plan
 // had no need to.

@@ -155,6 +155,23 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
 	defer b.close()
 	b.prefetch(ctx)
+	applied, err := b.stream(ctx, lock)
+	if err == nil && !applied {
+		err = b.buildAndApply(ctx, lock)
+	}
+	if err != nil {
+		return err
+	}
+	b.wait()
+	b.complete(ctx)
+	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
+		r.warn("downloads that are not needed any more stay: %v", err)
+	}
+	return nil
+}
+
+// buildAndApply restores what is cached, builds the rest, and then changes the root.
+func (b *builder) buildAndApply(ctx context.Context, lock *rootfs.Lock) error {
 	if err := b.restore(ctx); err != nil {
 		return err
 	}
@@ -172,15 +189,7 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 		return err
 	}
 	// What is still being uploaded does not keep the root waiting.
-	if err := apply(ctx, lock); err != nil {
-		return err
-	}
-	b.wait()
-	b.complete(ctx)
-	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
-		r.warn("downloads that are not needed any more stay: %v", err)
-	}
-	return nil
+	return apply(ctx, lock)
 }
 
 // grace is how long a cancelled solve still stores what is finished: a folder
@@ -200,7 +209,15 @@ const defaultDownloads = 2 << 30
 // the beginning of the composition any more is undone, the last first, and the
 // steps that are not present are applied, in composition order.
 func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
-	if err := ctx.Err(); err != nil {
+	if err := b.applySteps(ctx, lock); err != nil {
+		return err
+	}
+	return b.commit(ctx, lock)
+}
+
+// applySteps is apply without the commit.
+func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
+	if err := b.arriveFirst(ctx); err != nil {
 		return err
 	}
 	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
@@ -217,7 +234,7 @@ func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 			}
 		}
 	}
-	return b.commit(ctx, lock)
+	return nil
 }
 
 // commit makes lasting what was applied.
@@ -303,6 +320,9 @@ func (b *builder) complete(ctx context.Context) {
 
 func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
 	s := it.Step
+	if err := b.arrive(ctx, s); err != nil {
+		return err
+	}
 	applied, changes := b.applied(it)
 	res, err := lock.Apply(ctx, applied, changes)
 	for _, p := range res.Kept {
@@ -328,7 +348,9 @@ func (b *builder) applied(it *dag.Item) (record.Applied, snapshot.Changes) {
 	if !s.ChangesRoot() {
 		return applied, nothing
 	}
+	b.mu.Lock()
 	bl := b.blobs[s]
+	b.mu.Unlock()
 	applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
 	applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
 	return applied, snapshot.Read(bl.reader())

@@ -62,6 +62,10 @@ type Entry struct {
 	// zeros). The caller closes it. An entry that was read from a stream can
 	// be opened once, and only until the next entry is asked for.
 	Open func() (io.ReadCloser, error)
+
+	// Content is what Open returns, where it is in memory; nil where it is not.
+	// It must not be changed, and stays good, in memory, while it is referred to.
+	Content []byte
 }
 
 // An Extent is a run of bytes in a file.

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -39,9 +37,12 @@ const maxExtents = 1000
 
 // PackOptions are how to pack. The zero value is the default.
 type PackOptions struct {
-	Level       int // zstd level; 0 means 3
-	Concurrency int // compressors at a time; 0 means GOMAXPROCS. The bytes don't depend on it
+	Level       int // zstd level; 0 means DefaultLevel
+	Concurrency int // frames compressed at a time; 0 means GOMAXPROCS. The bytes don't depend on it
 }
+
+// DefaultLevel is the zstd level of snapshots; docs/performance.md says why.
+const DefaultLevel = 3
 
 // Packed says what was packed.
 type Packed struct {
@@ -52,43 +53,40 @@ type Packed struct {
 	Bytes   int64 // of file content
 }
 
-// Pack writes the changes to w as one blob. The same changes give the same
-// bytes. It needs constant memory. When it fails, what was written is no blob.
+// Pack writes the changes to w as one blob: a tar in independent zstd frames,
+// cut at entries, and a table of contents. The same changes give the same
+// bytes. Reading, hashing, compressing and writing go on at the same time. It
+// needs constant memory. When it fails, what was written is no blob.
 func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (Packed, error) {
 	if opt.Level == 0 {
-		opt.Level = 3
+		opt.Level = DefaultLevel
 	}
 	if opt.Concurrency == 0 {
 		opt.Concurrency = runtime.GOMAXPROCS(0)
 	}
 	blob := &counter{w: w, digest: digest.Canonical.Digester()}
-	enc, err := zstd.NewWriter(blob,
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(opt.Level)),
-		zstd.WithEncoderConcurrency(opt.Concurrency),
-		zstd.WithEncoderCRC(true))
+	f, err := newFramer(ctx, blob, opt)
 	if err != nil {
 		return Packed{}, fmt.Errorf("pack: %w", err)
 	}
-	stream := &counter{w: enc, digest: digest.Canonical.Digester()}
-	p := packer{ctx: ctx, tar: tar.NewWriter(stream), buf: make([]byte, 256<<10)}
-	for e, err := range Validate(changes) {
-		if err == nil {
-			err = context.Cause(ctx)
-		}
-		if err == nil {
-			err = p.entry(e)
-		}
-		if err != nil {
-			enc.Close() // ends its goroutines; the blob is of no use
-			return Packed{}, err
-		}
+	p := packer{ctx: f.ctx, frames: f, tar: tar.NewWriter(f), buf: make([]byte, 128<<10)}
+	err = p.all(changes)
+	if ferr := f.close(); err == nil || ferr != nil {
+		err = ferr // the writer's is the reason of the other
 	}
-	if err := errors.Join(p.tar.Close(), enc.Close()); err != nil {
+	if err != nil {
+		return Packed{}, err
+	}
+	toc, err := f.toc.close()
+	if err == nil {
+		_, err = blob.Write(toc)
+	}
+	if err != nil {
 		return Packed{}, fmt.Errorf("pack: %w", err)
 	}
 	return Packed{
 		Digest: blob.digest.Digest(), Size: blob.n,
-		DiffID: stream.digest.Digest(), Entries: p.entries, Bytes: p.bytes,
+		DiffID: f.diffID.Digest(), Entries: p.entries, Bytes: p.bytes,
 	}, nil
 }
 
@@ -108,31 +106,85 @@ func (c *counter) Write(p []byte) (int, error) {
 
 type packer struct {
 	ctx     context.Context
+	frames  *framer
 	tar     *tar.Writer
 	buf     []byte
 	entries int
 	bytes   int64
 }
 
+func (p *packer) all(changes Changes) error {
+	for e, err := range Validate(changes) {
+		if err == nil {
+			err = context.Cause(p.ctx)
+		}
+		if err == nil {
+			err = p.entry(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := p.tar.Close(); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+// headerRoom is what the headers of an entry take at most, nearly always.
+const headerRoom = 2 << 10
+
 func (p *packer) entry(e *Entry) error {
 	h, err := header(e)
 	if err != nil {
 		return err
 	}
+	size := int64(0)
+	if e.Kind == File {
+		size = e.Size
+	}
+	p.frames.room(headerRoom + size)
 	if err := p.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
 	}
 	p.entries++
-	if e.Kind != File || e.Size == 0 {
+	start := len(p.frames.cur.plain)
+	if size == 0 {
+		p.frames.entry(e, start)
 		return nil
 	}
-	p.bytes += e.Size
-	return p.content(e)
+	p.bytes += size
+	if start+int(min(size, maxFrame)) <= frameSize {
+		if err := p.content(e, nil); err != nil {
+			return err
+		}
+		p.frames.entry(e, start)
+		return p.flush(e)
+	}
+	large := p.frames.begin(e)
+	if err := p.content(e, large); err != nil {
+		return err
+	}
+	p.frames.end(large)
+	if err := p.flush(e); err != nil {
+		return err
+	}
+	p.frames.cut()
+	return nil
+}
+
+// flush pads the entry, so that it ends in the frame that it is in.
+func (p *packer) flush(e *Entry) error {
+	if err := p.tar.Flush(); err != nil {
+		return fmt.Errorf("pack %q: %w", e.Path, err)
+	}
+	return nil
 }
 
 // content copies exactly Size bytes: a file that grew or shrank meanwhile
 // would otherwise be kept cut off, or padded, without a word.
-func (p *packer) content(e *Entry) (err error) {
+// large is the file's place in the table of contents if it may take several frames.
+func (p *packer) content(e *Entry, large *listed) (err error) {
 	r, err := e.Open()
 	if err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
@@ -147,7 +199,12 @@ func (p *packer) content(e *Entry) (err error) {
 		if err := context.Cause(p.ctx); err != nil {
 			return err
 		}
-		k, err := r.Read(p.buf)
+		if large != nil {
+			if err := p.frames.next(large, e.Size-n); err != nil {
+				return err
+			}
+		}
+		k, err := r.Read(p.buf[:min(int64(len(p.buf)), e.Size-n+1)])
 		n += int64(k)
 		if n > e.Size {
 			return fmt.Errorf("pack %q: the file grew while it was read: more than %d bytes", e.Path, e.Size)

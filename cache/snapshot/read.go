@@ -10,8 +10,6 @@ import (
 	"io"
 	"path"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // maxWindow bounds what a zstd frame may ask for, in bytes: as much as zstd
@@ -23,60 +21,85 @@ const maxWindow = 128 << 20
 // one that is absolute or has ".." in it is an UnsafeError. The stream is
 // validated as by Validate. Input that is corrupt or cut off, at whatever byte,
 // is an error; it is never taken for the end.
+//
+// The frames of a blob of Pack are decoded on all cores, some of them ahead. It
+// begins with the first bytes and needs a few MiB per core. When the loop
+// over the entries is left, nothing reads from r any more.
 func Read(r io.Reader) Changes {
 	return Validate(func(yield func(*Entry, error) bool) {
-		plain, done, err := decompress(bufio.NewReaderSize(r, 64<<10))
-		if err != nil {
-			yield(nil, fmt.Errorf("read snapshot: %w", err))
-			return
-		}
-		defer done()
-		body := &unended{r: plain}
-		t := tar.NewReader(body)
-		for {
-			h, err := t.Next()
-			if err == io.EOF {
-				if err = body.end(); err == nil {
-					return
-				}
-			}
-			if err != nil {
-				yield(nil, fmt.Errorf("read snapshot: %w", err))
-				return
-			}
-			e, err := entry(h, t)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if e != nil && !yield(e, nil) {
-				return
-			}
+		if err := read(bufio.NewReaderSize(r, 64<<10), yield); err != nil {
+			yield(nil, err)
 		}
 	})
 }
 
-func decompress(r *bufio.Reader) (plain io.Reader, done func(), err error) {
+func read(r *bufio.Reader, yield func(*Entry, error) bool) error {
 	magic, err := r.Peek(4)
 	if err != nil && err != io.EOF {
-		return nil, nil, err
+		return fmt.Errorf("read snapshot: %w", err)
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
 		len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
-		d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
-		if err != nil {
-			return nil, nil, err
+		j := &joiner{chunks: newChunker(r)}
+		defer j.chunks.close()
+		ended, more, err := j.entries(yield)
+		switch {
+		case err != nil:
+			return fmt.Errorf("read snapshot: %w", err)
+		case !more:
+			return nil
+		case ended:
+			if err := (&unended{r: j}).end(); err != nil {
+				return fmt.Errorf("read snapshot: %w", err)
+			}
+			return nil
 		}
-		return d, d.Close, nil
+		return readTar(j, yield)
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		d, err := gzip.NewReader(r)
 		if err != nil {
-			return nil, nil, err
+			return fmt.Errorf("read snapshot: %w", err)
 		}
-		return d, func() {}, nil
+		return readTar(d, yield)
 	}
-	return r, func() {}, nil
+	return readTar(r, yield)
+}
+
+// readTar reads a tar entry by entry.
+func readTar(r io.Reader, yield func(*Entry, error) bool) error {
+	body := &unended{r: r}
+	t := tar.NewReader(body)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			if err = body.end(); err == nil {
+				return nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("read snapshot: %w", err)
+		}
+		e, err := entry(h, t)
+		if err != nil {
+			return err
+		}
+		if e != nil && !yield(e, nil) {
+			return nil
+		}
+	}
+}
+
+// openOnce returns an Entry.Open of what can be read once.
+func openOnce(name string, content io.Reader) func() (io.ReadCloser, error) {
+	opened := false
+	return func() (io.ReadCloser, error) {
+		if opened {
+			return nil, fmt.Errorf("%q: an entry of a stream can be opened once", name)
+		}
+		opened = true
+		return io.NopCloser(content), nil
+	}
 }
 
 // unended is a tar whose end is unexpected wherever it is met. A tar ends with
@@ -140,14 +163,7 @@ func entry(h *tar.Header, content io.Reader) (*Entry, error) {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, '\x00', '7':
 		e.Kind, e.Size = File, h.Size
-		opened := false
-		e.Open = func() (io.ReadCloser, error) {
-			if opened {
-				return nil, fmt.Errorf("%q: an entry of a stream can be opened once", name)
-			}
-			opened = true
-			return io.NopCloser(content), nil
-		}
+		e.Open = openOnce(name, content)
 		if s, ok := h.PAXRecords[recordData]; ok {
 			if e.Data, err = parseExtents(s); err != nil {
 				return nil, &UnsafeError{Path: name, Reason: err.Error()}

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/ghrelease"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
@@ -211,7 +212,7 @@ type solveFlags struct {
 	invalidateOn                []string
 	sandbox, compare, progress  string
 	timeout                     time.Duration
-	jobs                        int
+	jobs, compression           int
 	hermetic, requireCache      bool
 	noCache, noWait, quiet, yes bool
 	force                       bool
@@ -234,6 +235,7 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.BoolVar(&f.hermetic, "hermetic", false, "RUN inherits only PATH, HOME, LANG, TERM, proxy and CA variables")
 	fl.DurationVar(&f.timeout, "timeout", 0, "end a RUN that takes longer, 5m (default: none)")
 	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
+	fl.IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd level of snapshots, 1 to 19: 1 is faster, 9 and more are slow")
 	fl.BoolVar(&f.noCache, "no-cache", false, "don't put what is built into a store")
 	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
 	fl.BoolVar(&f.force, "force", false, "undo what fell away also where it was changed since")
@@ -288,6 +290,9 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if !ok {
 		return nil, usagef("--compare=%s: want auto, ctime or digest", f.compare)
 	}
+	if f.compression < 1 || f.compression > 19 {
+		return nil, usagef("--compression=%d: want a level from 1 to 19", f.compression)
+	}
 	if f.sandbox == "inplace" && f.dest != "" {
 		return nil, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
@@ -314,7 +319,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		BaseID: f.baseID, Salts: f.salts,
 		Environ: os.Environ(), Hermetic: f.hermetic, Sandbox: f.sandbox, Compare: compare,
 		Timeout: f.timeout, Jobs: f.jobs,
-		Push: !f.noCache, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
+		Push: !f.noCache, Compression: f.compression, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Emit: emit,
 	}
 	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {

@@ -29,7 +29,8 @@ var when = time.Unix(1_600_000_000, 123456789)
 func file(path, content string) *snapshot.Entry {
 	return &snapshot.Entry{
 		Path: path, Kind: snapshot.File, Mode: 0o644, UID: os.Geteuid(), GID: os.Getegid(), Size: int64(len(content)), ModTime: when,
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil },
+		Open:    func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil },
+		Content: []byte(content), // so that it is made by a hand
 	}
 }
 
@@ -270,7 +271,7 @@ func TestUnpackCancelledLeavesNothingHalfDone(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	big := file("big", strings.Repeat("x", 1<<20))
-	big.Open = func() (io.ReadCloser, error) {
+	big.Content, big.Open = nil, func() (io.ReadCloser, error) {
 		cancel()
 		return io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20))), nil
 	}
@@ -526,7 +527,7 @@ func entriesOf(t *rapid.T, dir, at string) (es []*snapshot.Entry) {
 				t.Fatal(err)
 			}
 			e.Kind, e.Size = snapshot.File, st.Size
-			e.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+			e.Content, e.Open = nil, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 		case unix.S_IFLNK:
 			e.Kind = snapshot.Symlink
 			e.Target, _ = os.Readlink(filepath.Join(dir, p))

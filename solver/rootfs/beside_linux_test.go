@@ -13,7 +13,7 @@ import (
 // What an apply made on another mount below the root is taken away by an undo, and
 // killed at any call, all of it is there, or nothing.
 func TestUndoOnAnotherMount(t *testing.T) {
-	onThread(t, ownMounts, func() {
+	mounting(t, func() {
 		for n := 1; ; n++ {
 			dir := fastDir(t)
 			shell(t, dir, "mkdir -p root/mnt root/var/lib; touch -d @1000000000 root/var/lib root/var root/mnt root")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -42,9 +43,19 @@ func removeAllModes(dir string) { exec.Command("rm", "-rf", dir).Run() }
 // notOwn leaves clayer's own folder out of a description.
 func notOwn(p string) bool { return p == "var/lib/clayer" }
 
+// oneByOne makes a hook that several goroutines may call: files are made by several.
+func oneByOne(hook func(name string, reads bool) error) func(name string, reads bool) error {
+	var mu sync.Mutex
+	return func(name string, reads bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return hook(name, reads)
+	}
+}
+
 // hooked sets the seam for the time of f.
 func hooked(hook func(name string, reads bool) error, f func() error) error {
-	inroot.BeforeCall = hook
+	inroot.BeforeCall = oneByOne(hook)
 	defer func() { inroot.BeforeCall = nil }()
 	return f()
 }

@@ -72,7 +72,7 @@ func TestApplyATerabyteOfZeros(t *testing.T) {
 	r, l := testRoot(t)
 	huge := with(file("huge", ""), func(e *snapshot.Entry) {
 		e.Size = 1 << 60
-		e.Open = func() (io.ReadCloser, error) {
+		e.Content, e.Open = nil, func() (io.ReadCloser, error) {
 			t.Error("it was opened")
 			return nil, errors.New("opened")
 		}

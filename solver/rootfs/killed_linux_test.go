@@ -61,7 +61,7 @@ func helper(does, dir string) error {
 		wait()
 	case "apply": // stops within a file, after much else was done
 		stuck := file("d/stuck", "never whole")
-		stuck.Open = func() (io.ReadCloser, error) {
+		stuck.Content, stuck.Open = nil, func() (io.ReadCloser, error) {
 			r, w := io.Pipe()
 			go func() {
 				io.WriteString(w, "never")

@@ -17,7 +17,7 @@ import (
 // can't be renamed. It is moved file by file, and taken back after a kill at any
 // call.
 func TestApplyOnAnOverlay(t *testing.T) {
-	onThread(t, ownMounts, func() {
+	mounting(t, func() {
 		for n := 0; ; n++ { // 0: no kill
 			dir := fastDir(t)
 			shell(t, dir, `mkdir -p lower/d/sub/deep lower/keep upper work root; echo 1 > lower/d/f; echo 2 > lower/d/sub/deep/g; chmod 750 lower/d/sub

@@ -62,12 +62,22 @@ func Mknodat(fd int, name string, mode uint32, dev int) error {
 	return unix.Mknodat(fd, name, mode, dev)
 }
 
-// Createat makes and opens a file that nothing has the name of.
-func Createat(fd int, name string) (int, error) {
+// Createat makes and opens a file that nothing has the name of, with a mode that
+// the umask has taken from.
+func Createat(fd int, name string, mode uint32) (int, error) {
 	if err := allowed("create"); err != nil {
 		return -1, err
 	}
-	return unix.Openat(fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	return unix.Openat(fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+}
+
+// Place is rename(2) to a name that nothing has. Where a file system can't see
+// to that, it is an error.
+func Place(fromFD int, from string, toFD int, to string) error {
+	if err := allowed("rename"); err != nil {
+		return err
+	}
+	return unix.Renameat2(fromFD, from, toFD, to, unix.RENAME_NOREPLACE)
 }
 
 func pwrite(fd int, p []byte, off int64) (int, error) {

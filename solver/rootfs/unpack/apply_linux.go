@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,10 @@ func (a *applier) openState() error {
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		err = nil
 	}
+	if err != nil {
+		return err
+	}
+	a.born, err = bornIn(fd)
 	return err
 }
 
@@ -89,13 +94,13 @@ type applier struct {
 	// Of an apply in a transaction; to is nil for Unpack.
 	to          *Recording
 	ev          record.Event
-	n           int            // of the last change
-	stageDir    *inroot.Folder // where what comes is made
-	originalsFD int            // -1 until the first original
-	chunk       []staged
-	inChunk     map[string]int    // by the path of a file of the chunk: its index
-	unforeseen  bool              // something was announced by itself
-	will        map[string]string // by the path of a folder that the chunk makes: where it will be
+	n           atomic.Int64       // of the last change
+	stageDir    *inroot.Folder     // where what comes is made
+	born        *birth             // of what is made there; nil: not known
+	originalsFD int                // -1 until the first original
+	inChunk     map[string]*staged // by the path, the files of the chunk
+	unforeseen  bool               // something was announced by itself
+	will        map[string]string  // by the path of a folder that the chunk makes: where it will be
 }
 
 func newApplier(dir string, openat2 bool, to *Recording) (*applier, error) {
@@ -110,10 +115,9 @@ func newApplier(dir string, openat2 bool, to *Recording) (*applier, error) {
 	return &applier{
 		Tree: tree, dir: dir, to: to,
 		prefix:      fmt.Sprintf(record.TempPrefix+"%x-%d-", time.Now().UnixNano(), os.Getpid()),
-		buf:         make([]byte, 128<<10),
 		filled:      make(map[string]bool),
 		originalsFD: -1,
-		inChunk:     make(map[string]int),
+		inChunk:     make(map[string]*staged),
 		will:        make(map[string]string),
 	}, nil
 }
@@ -129,7 +133,14 @@ func (a *applier) close() {
 }
 
 func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result, err error) {
+	var st *stager
+	if a.to != nil {
+		st = newStager(a)
+	}
 	defer func() {
+		if st != nil {
+			err = errors.Join(err, st.end())
+		}
 		// Also after a failure: what a folder's time was must not depend on how
 		// far we came.
 		err = errors.Join(err, a.SetTimes())
@@ -144,14 +155,8 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 		if err != nil {
 			return a.res, err
 		}
-		if a.to != nil {
-			if err := a.stage(ctx, e); err != nil {
-				return a.res, fmt.Errorf("%q: %w", e.Path, err)
-			}
-			if len(a.chunk) < MaxChunk {
-				continue
-			}
-			if err := a.flush(ctx); err != nil {
+		if st != nil {
+			if err := st.stage(ctx, e); err != nil {
 				return a.res, err
 			}
 			continue
@@ -160,7 +165,10 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 			return a.res, err
 		}
 	}
-	return a.res, a.flush(ctx)
+	if st != nil {
+		return a.res, st.finish(ctx)
+	}
+	return a.res, nil
 }
 
 // outcome counts an entry that was made, notes one that could not be, and

@@ -34,9 +34,10 @@ func (a *applier) change(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	return c
 }
 
+// number returns the number of the next change: of one that is staged, or of one that
+// shows as the root is changed, by whoever comes first.
 func (a *applier) number() int {
-	a.n++
-	return a.n
+	return int(a.n.Add(1))
 }
 
 // isKept reports whether nothing is done, since what is there is the user's.

@@ -52,10 +52,6 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 // placeStaged puts what was staged over what stands at its name, which becomes
 // an original.
 func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
-	st, err := parent.Stat(name)
-	if err != nil {
-		return err
-	}
 	c := a.change(parent, name, e, s)
 	if err := a.begin(c, s); err != nil || isKept(c) {
 		return err
@@ -64,8 +60,16 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 		return errNotMade
 	}
 	from := strconv.Itoa(s.n)
+	// Nothing stands there, nearly always, and one call is enough. What another
+	// program put there meanwhile is seen.
+	if err := inroot.Place(a.stageDir.FD, from, parent.FD, name); err == nil || inroot.IsHard(err) {
+		return err
+	}
+	st, err := parent.Stat(name)
+	if err != nil {
+		return err
+	}
 	if st == nil {
-		// What another program put there meanwhile is in no record, and stays.
 		err := inroot.Renameat(a.stageDir.FD, from, parent.FD, name, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) {
 			err = a.placeBeside(ctx, parent, name, e, s, c)
@@ -130,8 +134,8 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 	case snapshot.File:
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
-		if i, ok := a.inChunk[e.Target]; ok {
-			return true, inroot.Linkat(parent.FD, strconv.Itoa(a.chunk[i].n), parent.FD, temp)
+		if to := a.target(e); to != nil {
+			return true, inroot.Linkat(parent.FD, strconv.Itoa(to.n), parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
@@ -160,7 +164,11 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 }
 
 func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry) (err error) {
-	fd, err := inroot.Createat(parent.FD, temp)
+	mode, done := uint32(0o600), false
+	if a.born != nil && parent == a.stageDir {
+		mode, done = a.born.mode(e)
+	}
+	fd, err := inroot.Createat(parent.FD, temp, mode)
 	if err != nil {
 		return err
 	}
@@ -178,10 +186,40 @@ func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, 
 			return err
 		}
 	}
-	if _, err := a.attributes(fd, e, old); err != nil {
-		return err
+	if !done {
+		if _, err := a.attributes(fd, e, old); err != nil {
+			return err
+		}
 	}
 	return inroot.Utimensat(parent.FD, temp, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
+}
+
+// birth is what a file that is made in the stage folder has from the beginning.
+type birth struct {
+	uid, gid int
+	umask    uint32
+}
+
+// bornIn returns what files have that are made in a folder that hands down no ACL.
+func bornIn(fd int) (*birth, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	b := &birth{uid: os.Geteuid(), gid: os.Getegid(), umask: inroot.Umask()}
+	if st.Mode&unix.S_ISGID != 0 {
+		b.gid = int(st.Gid)
+	}
+	return b, nil
+}
+
+// mode returns the mode to make a file with, and whether it then has all that
+// its entry says, but for the content and the time.
+func (b *birth) mode(e *snapshot.Entry) (uint32, bool) {
+	if e.UID != b.uid || e.GID != b.gid || len(e.Xattrs) > 0 || e.Mode&^0o777 != 0 || e.Mode&b.umask != 0 {
+		return 0o600, false
+	}
+	return e.Mode, true
 }
 
 // content writes a file; holes are not written.
@@ -194,11 +232,22 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 	if data == nil {
 		data = []snapshot.Extent{{Length: e.Size}}
 	}
+	if e.Data == nil && canHand(e) {
+		if err := context.Cause(ctx); err != nil {
+			return inroot.Hard(err)
+		}
+		a.sum = crc32.Checksum(e.Content, record.Castagnoli)
+		a.res.Bytes += e.Size
+		return inroot.WriteAt(fd, e.Content, 0)
+	}
 	r, err := e.Open()
 	if err != nil {
 		return inroot.Hard(err)
 	}
 	defer r.Close()
+	if a.buf == nil {
+		a.buf = make([]byte, 128<<10)
+	}
 	var at int64
 	for _, x := range data {
 		// In this form no sum of the two can overflow.

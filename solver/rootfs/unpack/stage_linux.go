@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,41 +33,11 @@ type staged struct {
 // errNotMade says that an entry was left out for want of privilege.
 var errNotMade = errors.New("not made")
 
-// stage makes an entry in the stage folder: all that takes time, or space, or
-// can fail for what is in the stream, before the root is touched.
-func (a *applier) stage(ctx context.Context, e *snapshot.Entry) error {
-	if err := a.guard(e.Path); err != nil {
-		return err
+// target returns the file of the chunk that a link is to; nil if it is in none.
+func (a *applier) target(e *snapshot.Entry) *staged {
+	if s := a.inChunk[e.Target]; s != nil && s.err == nil {
+		return s
 	}
-	s := staged{e: e}
-	if e.Kind != snapshot.Opaque {
-		s.n = a.number()
-	}
-	switch e.Kind {
-	case snapshot.Opaque, snapshot.Delete:
-	case snapshot.Dir:
-		s.now = record.MetaOf(e)
-	default:
-		if err := a.room(e); err != nil {
-			return err
-		}
-		denied := a.Unprivileged
-		name := strconv.Itoa(s.n)
-		s.made, s.err = a.make(ctx, a.stageDir, name, e)
-		if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
-			return inroot.Hard(s.err) // of clayer's own folder, not of the entry
-		}
-		s.now = record.MetaOf(e)
-		if s.made && s.err == nil {
-			if err := a.actual(&s, name, denied); err != nil {
-				return err
-			}
-		}
-	}
-	if s.err == nil && (e.Kind == snapshot.File || e.Kind == snapshot.Link) {
-		a.inChunk[e.Path] = len(a.chunk)
-	}
-	a.chunk = append(a.chunk, s)
 	return nil
 }
 
@@ -80,10 +49,10 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		sum := a.sum
 		s.now.Sum = &sum
 	case snapshot.Link:
-		if i, ok := a.inChunk[s.e.Target]; ok {
-			now := *a.chunk[i].now
-			if a.chunk[i].e.Kind != snapshot.Link {
-				now.Type = record.KindOf(a.chunk[i].e.Kind)
+		if to := a.target(s.e); to != nil {
+			now := *to.now
+			if to.e.Kind != snapshot.Link {
+				now.Type = record.KindOf(to.e.Kind)
 			}
 			s.now = &now
 			return nil
@@ -138,12 +107,12 @@ func (a *applier) room(e *snapshot.Entry) error {
 // Where something was not as foreseen, what follows is announced anew, since
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
-func (a *applier) flush(ctx context.Context) error {
-	for i, most := 0, MaxChunk; i < len(a.chunk); most = min(2*most, MaxChunk) {
+func (a *applier) flush(ctx context.Context, chunk []*staged) error {
+	for i, most := 0, MaxChunk; i < len(chunk); most = min(2*most, MaxChunk) {
 		clear(a.will)
 		end := i
-		for end < len(a.chunk) && end-i < most {
-			foreseen, err := a.foresee(&a.chunk[end])
+		for end < len(chunk) && end-i < most {
+			foreseen, err := a.foresee(chunk[end])
 			if err != nil {
 				return err
 			}
@@ -157,7 +126,7 @@ func (a *applier) flush(ctx context.Context) error {
 		}
 		end = max(end, i+1)
 		for a.unforeseen = false; i < end && !a.unforeseen; i++ {
-			if err := a.finish(ctx, &a.chunk[i]); err != nil {
+			if err := a.finish(ctx, chunk[i]); err != nil {
 				return err
 			}
 		}
@@ -165,8 +134,6 @@ func (a *applier) flush(ctx context.Context) error {
 			most = 1
 		}
 	}
-	a.chunk = a.chunk[:0]
-	clear(a.inChunk)
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// stream restores and applies at the same time, where nothing is to run: each
+// snapshot is applied when it is there and verified, and those before it are
+// applied, while the next ones come. It reports false if that can't be, and the
+// root is as it was: something is to run, or a snapshot could not be had, and then
+// its step is one to run now.
+func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, err error) {
+	if err := b.openSandbox(); err != nil || b.direct() || b.toRun() {
+		return false, err
+	}
+	b.planViews()
+	items := b.needed()
+	b.arrived = make(map[*dag.Step]chan struct{}, len(items))
+	for _, it := range items {
+		b.arrived[it.Step] = make(chan struct{})
+	}
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	failed := false // applying has, for reasons of its own
+	go func() {
+		err := b.applySteps(running, lock)
+		if failed = err != nil && running.Err() == nil; failed {
+			cancel()
+		}
+		done <- err
+	}()
+	lost, err := b.restoreAll(running, items)
+	if err != nil || len(lost) > 0 {
+		cancel()
+	}
+	applyErr := <-done
+	b.arrived = nil
+	switch {
+	case failed:
+		return false, applyErr
+	case err == nil && len(lost) == 0:
+		return true, b.commit(ctx, lock)
+	}
+	if rerr := lock.Rollback(); rerr != nil {
+		return false, errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, rerr))
+	}
+	b.sv.undone, b.incomplete = 0, nil
+	if err == nil {
+		b.lose(ctx, lost...)
+	}
+	return false, err
+}
+
+// toRun reports whether a step that changes the root is to run.
+func (b *builder) toRun() bool {
+	for _, pl := range b.sv.plan.Layers {
+		for _, it := range pl.Items {
+			if it.State == dag.ToRun && it.Step.ChangesRoot() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// arrive waits for the snapshot of a step that is still on its way.
+func (b *builder) arrive(ctx context.Context, s *dag.Step) error {
+	there := b.arrived[s]
+	if there == nil {
+		return nil
+	}
+	select {
+	case <-there:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// arriveFirst waits until something can be done to the root.
+func (b *builder) arriveFirst(ctx context.Context) error {
+	for _, pl := range b.sv.plan.Layers {
+		for _, it := range pl.Items {
+			if b.arrived[it.Step] != nil {
+				return b.arrive(ctx, it.Step)
+			}
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,256 @@
+// Command bench measures clayer's snapshots beside what people use, alternately,
+// in one run, and prints medians. Call it by testdata/bench/run.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	b := &bench{}
+	trees := flag.String("trees", "S,M,L,N", "which trees")
+	flag.StringVar(&b.clayer, "clayer", "", "the binary")
+	flag.StringVar(&b.base, "dir", "/dev/shm", "where to unpack: on tmpfs, or on a disk")
+	flag.IntVar(&b.runs, "runs", 5, "runs of each, after a warm-up")
+	keep := flag.Bool("keep", false, "keep the trees, and take those that are there")
+	flag.Parse()
+	if err := b.run(strings.Split(*trees, ","), *keep); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	clayer string
+	base   string
+	runs   int
+	dir    string // of all that is written
+}
+
+func (b *bench) run(trees []string, keep bool) error {
+	b.dir = filepath.Join(b.base, "clayer-bench")
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
+	if !keep {
+		defer os.RemoveAll(b.dir)
+	}
+	l, err := measureLimits(b.dir)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d cores; %s; page cache %.1f GB/s and %.0f files/s with all cores\n\n", runtime.GOMAXPROCS(0), b.base, l.write/1e9, l.files)
+	for _, name := range trees {
+		build, ok := builders[name]
+		if !ok {
+			return fmt.Errorf("no tree %q", name)
+		}
+		tree := filepath.Join(b.dir, name)
+		if _, err := os.Stat(tree); err != nil {
+			err := os.MkdirAll(tree, 0o755)
+			if err == nil {
+				err = build(tree)
+			}
+			if errors.Is(err, errUnreachable) {
+				fmt.Printf("%s: skipped: %v\n\n", name, err)
+				if err := os.RemoveAll(tree); err != nil {
+					return err
+				}
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err := b.tree(name, tree); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if !keep {
+			if err := os.RemoveAll(tree); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A contender is one way to do a thing.
+type contender struct {
+	name    string
+	prepare func() error
+	run     func() (usage, error)
+	of      []usage
+}
+
+// usage is what one run took.
+type usage struct {
+	wall, cpu time.Duration
+	rss       int64 // bytes at most; 0: not known
+}
+
+// command runs one and measures it, with the processes that it waits for.
+func command(argv ...string) (usage, error) {
+	c := exec.Command(argv[0], argv[1:]...)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	start := time.Now()
+	err := c.Run()
+	u := usage{wall: time.Since(start)}
+	if err != nil {
+		return u, fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out.Bytes())
+	}
+	u.cpu = c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	if r, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		u.rss = r.Maxrss << 10
+	}
+	return u, nil
+}
+
+// alternate runs all contenders in turn, so that a mood of the machine is
+// everybody's, and prints a table: ratios are to the contenders named.
+func (b *bench) alternate(title string, list []*contender, to ...string) error {
+	for i := range b.runs + 1 {
+		for _, c := range list {
+			if err := c.prepare(); err != nil {
+				return err
+			}
+			u, err := c.run()
+			if err != nil {
+				return err
+			}
+			if i > 0 { // the first is the warm-up
+				c.of = append(c.of, u)
+			}
+		}
+	}
+	fmt.Printf("%-30s %8s %8s %8s", title, "s", "CPU s", "MB")
+	for _, t := range to {
+		fmt.Printf("  %18s", "× of "+t)
+	}
+	fmt.Println()
+	for _, c := range list {
+		m := median(c.of)
+		fmt.Printf("  %-28s %8.2f %8.2f %8d", c.name, m.wall.Seconds(), m.cpu.Seconds(), m.rss>>20)
+		for _, t := range to {
+			i := slices.IndexFunc(list, func(c *contender) bool { return c.name == t })
+			o := median(list[i].of)
+			fmt.Printf("  %8.2f (CPU %4.2f)", o.wall.Seconds()/m.wall.Seconds(), o.cpu.Seconds()/m.cpu.Seconds())
+		}
+		fmt.Println()
+	}
+	fmt.Println()
+	return nil
+}
+
+// median returns the median of each figure.
+func median(list []usage) usage {
+	at := func(f func(u usage) int64) int64 {
+		var all []int64
+		for _, u := range list {
+			all = append(all, f(u))
+		}
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
+	return usage{
+		wall: time.Duration(at(func(u usage) int64 { return int64(u.wall) })),
+		cpu:  time.Duration(at(func(u usage) int64 { return int64(u.cpu) })),
+		rss:  at(func(u usage) int64 { return u.rss }),
+	}
+}
+
+// tree measures one tree: packing, then restoring.
+func (b *bench) tree(name, tree string) error {
+	files, bytes := 0, int64(0)
+	err := filepath.WalkDir(tree, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				files, bytes = files+1, bytes+info.Size()
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	gz, zst, snap := b.path("tree.tar.gz"), b.path("tree.tar.zst"), b.path("tree.snapshot")
+	nothing := func() error { return nil }
+	err = b.alternate(fmt.Sprintf("%s: %d files, %d MB: packing", name, files, bytes>>20), []*contender{
+		{name: "tar -czf", prepare: nothing, run: func() (usage, error) { return command("tar", "-C", tree, "-czf", gz, ".") }},
+		{name: "tar -I 'zstd -T0 -3'", prepare: nothing, run: func() (usage, error) {
+			return command("tar", "-C", tree, "-I", "zstd -T0 -3", "-cf", zst, ".")
+		}},
+		{name: "clayer's snapshot", prepare: nothing, run: func() (usage, error) { return pack(tree, snap) }},
+	}, "tar -czf", "tar -I 'zstd -T0 -3'")
+	if err != nil {
+		return err
+	}
+	size := func(p string) int64 {
+		info, err := os.Stat(p)
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	fmt.Printf("  bytes: tar.gz %d, tar.zst %d, snapshot %d\n\n", size(gz), size(zst), size(snap))
+	return b.restore(name, tree, gz, zst, snap)
+}
+
+func (b *bench) restore(name, tree, gz, zst, snap string) error {
+	file, store, out := b.path("Containerfile"), b.path("store"), b.path("out")
+	text := fmt.Sprintf("RUN mkdir -p /opt && cp -a %s /opt/tree\n", tree)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(store); err != nil {
+		return err
+	}
+	solve := []string{b.clayer, "solve", "--sandbox=overlay", "--cache-dir=" + store, "--dest=" + out, "-f", file}
+	if _, err := command(solve...); err != nil {
+		return err
+	}
+	fresh := func() error {
+		if err := os.RemoveAll(out); err != nil {
+			return err
+		}
+		return os.MkdirAll(out, 0o755)
+	}
+	decoded, err := decode(snap)
+	if err != nil {
+		return err
+	}
+	err = b.alternate(name+": restoring", []*contender{
+		{name: "tar -xzf", prepare: fresh, run: func() (usage, error) { return command("tar", "-C", out, "-xzf", gz) }},
+		{name: "tar --zstd -xf", prepare: fresh, run: func() (usage, error) { return command("tar", "-C", out, "--zstd", "-xf", zst) }},
+		{name: "clayer solve", prepare: fresh, run: func() (usage, error) { return command(solve...) }},
+		{name: "writing the files, all cores", prepare: fresh, run: func() (usage, error) { return writeAll(tree, out) }},
+	}, "tar -xzf", "tar --zstd -xf", "clayer solve")
+	if err != nil {
+		return err
+	}
+	if err := fresh(); err != nil {
+		return err
+	}
+	w, err := writeAll(tree, out)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  the limit: (%.2f s of decoding on one core, %.1f GB/s, + %.2f CPU s of writing) / cores = %.2f s\n\n",
+		decoded.cpu.Seconds(), decoded.rate/1e9, w.cpu.Seconds(), (decoded.cpu+w.cpu).Seconds()/float64(runtime.GOMAXPROCS(0)))
+	return os.RemoveAll(out)
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
