@@ -16,6 +16,7 @@ import (
 var floors = map[string]int{
 	"cmd/clayer":              6,
 	"cmd/clayer/internal/ui":  5,
+	"frontend/edit":           1,
 	"solver":                  4,
 	"solver/source":           3,
 	"solver/sandbox":          3,
