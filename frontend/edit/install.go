@@ -111,12 +111,17 @@ func Programs() []string {
 	return slices.Compact(list)
 }
 
-// Verbs returns the words of which every install has one, sorted, each once: a
-// command line without any is none.
-func Verbs() []string {
+// Verbs returns the words of which every install by program has one, sorted,
+// each once: a command line without any installs nothing.
+func Verbs(program string) []string {
+	if isPython(program) {
+		return []string{"-mpip", "pip"}
+	}
 	var list []string
 	for _, m := range managers {
-		list = append(list, m.verbs[len(m.verbs)-1]...)
+		if slices.Contains(m.programs, program) {
+			list = append(list, m.verbs[len(m.verbs)-1]...)
+		}
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
