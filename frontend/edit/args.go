@@ -1,6 +1,9 @@
 package edit
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // An effect is what an option of a package manager does to what is written.
 type effect uint8
@@ -51,23 +54,28 @@ func (a arg) words() []string {
 type options map[string]effect
 
 // known are the options by each spelling.
-type known map[string]struct {
+type known map[string]option
+
+type option struct {
 	name   string
 	effect effect
 }
 
-func (o options) bySpelling() known {
-	k := make(known)
-	for spellings, e := range o {
-		names := strings.Fields(spellings)
-		for _, n := range names {
-			k[n] = struct {
-				name   string
-				effect effect
-			}{names[0], e}
+// lazily returns a function that makes known of options: a shim, which every
+// install waits for, wants those of one program.
+func lazily(all ...options) func() known {
+	return sync.OnceValue(func() known {
+		k := make(known)
+		for _, o := range all {
+			for spellings, e := range o {
+				names := strings.Fields(spellings)
+				for _, n := range names {
+					k[n] = option{names[0], e}
+				}
+			}
 		}
-	}
-	return k
+		return k
+	})
 }
 
 // scan splits arguments as getopt_long does: --name=value, -n value, -nvalue,

@@ -72,7 +72,7 @@ type manager struct {
 	name     string
 	programs []string
 	verbs    [][]string // the words that begin an install: each one of these, in turn
-	options  known
+	options  func() known
 
 	// command returns what is written first, normalised.
 	command func(program string, verbs []string) []string
@@ -152,7 +152,7 @@ func Read(argv []string, at Place) Reading {
 }
 
 func (m *manager) read(program, args, argv []string, at Place) Reading {
-	scanned := m.options.scan(args)
+	scanned := m.options().scan(args)
 	var verbs, words []string
 	var opts []arg
 	for _, a := range scanned {
@@ -232,7 +232,7 @@ func (m *manager) asTyped(in *Install, args, words, verbs []string, at Place, no
 	in.AsTyped = true
 	skip := slices.Clone(verbs)
 	for _, s := range args {
-		switch o, ok := m.options[s]; {
+		switch o, ok := m.options()[s]; {
 		case len(skip) > 0 && s == skip[0]:
 			skip = skip[1:]
 		case ok && o.effect == talk, slices.Contains(in.Command, s):

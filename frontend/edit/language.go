@@ -9,7 +9,7 @@ var npm = &manager{
 	programs: []string{"npm"},
 	// npm's own aliases of install.
 	verbs: [][]string{{"install", "i", "add", "in", "ins", "inst", "insta", "instal", "isnt", "isnta", "isntal", "isntall"}},
-	options: options{
+	options: lazily(options{
 		"-g --global --location=global": keep, "-s -d -dd -ddd --silent --quiet --verbose -q": talk, "--loglevel": talkValue, "--no-progress --progress": talk, "--no-audit --audit": talk,
 		"--no-fund --fund": talk, "-S --save": talk, "--no-save": talk, "-D --save-dev": talk, "-E --save-exact": talk, "-O --save-optional": talk,
 		"-P --save-prod": talk, "-B --save-bundle": talk, "-y --yes": talk, "--no-update-notifier": talk, "--prefer-offline": talk, "--prefer-online": talk,
@@ -19,7 +19,7 @@ var npm = &manager{
 		"--omit": keepValue, "--include": keepValue, "--no-optional": keep, "--tag": keepValue, "--registry": keepValue,
 		"--prefix": keepPath, "--engine-strict": keep, "--foreground-scripts": talk, "--os": keepValue, "--cpu": keepValue,
 		"--allow-scripts": keepValue, "--before": keepValue, "--install-strategy": keepValue,
-	}.bySpelling(),
+	}),
 	command: func(string, []string) []string { return []string{"npm", "install", "-g"} },
 	require: "-g",
 	local: func(w string) bool {
@@ -37,7 +37,7 @@ var cargo = &manager{
 	name:     "cargo",
 	programs: []string{"cargo"},
 	verbs:    [][]string{{"install", "binstall"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "-vv": talk, "--color": talkValue, "--message-format": talkValue, "--timings": talk,
 		"-j --jobs": talkValue, "--keep-going": talk, "-y --no-confirm": keep, "--offline": talk,
 		"-h --help": never, "--list": never, "-V": never, "-n --dry-run": never,
@@ -46,7 +46,7 @@ var cargo = &manager{
 		"--no-default-features": keep, "--bin": keepValue, "--bins": keep, "--example": keepValue, "--examples": keep,
 		"--locked": keep, "--frozen": keep, "--profile": keepValue, "--debug": keep, "--target": keepValue, "--index": keepValue,
 		"--registry": keepValue, "--ignore-rust-version": keep, "--config": keepValue, "--target-dir": talkValue,
-	}.bySpelling(),
+	}),
 	command: func(_ string, verbs []string) []string { return []string{"cargo", verbs[0]} },
 	single:  true,
 	base:    baseBefore("@"),
@@ -56,11 +56,11 @@ var goInstall = &manager{
 	name:     "go",
 	programs: []string{"go"},
 	verbs:    [][]string{{"install"}},
-	options: options{
+	options: lazily(options{
 		"-v": talk, "-x": talk, "-p": talkValue, "-h": never, "-n": never, "-a": keep, "-race": keep, "-trimpath": keep,
 		"-tags": keepValue, "-ldflags": keepValue, "-gcflags": keepValue, "-mod": keepValue, "-buildvcs": keepValue, "-asmflags": keepValue,
 		"-installsuffix": keepValue, "-buildmode": keepValue, "-overlay": away, "-modfile": away, "-C": away, "-work": talk, "-cover": keep,
-	}.bySpelling(),
+	}),
 	command: func(string, []string) []string { return []string{"go", "install"} },
 	single:  true,
 	// Without @version it is the module of the folder.
@@ -83,7 +83,7 @@ var gem = &manager{
 	name:     "gem",
 	programs: []string{"gem"},
 	verbs:    [][]string{{"install", "i"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-V --verbose": talk, "--no-verbose": talk, "--silent": talk, "--backtrace": talk, "--debug": talk, "--norc": keep,
 		"-h --help": never, "--explain": never,
 		"-v --version": keepValue, "--platform": keepValue, "-i --install-dir": keepPath, "-n --bindir": keepPath, "-N --no-document": keep,
@@ -91,7 +91,7 @@ var gem = &manager{
 		"--conservative": keep, "--minimal-deps": keep, "-s --source": keepValue, "--clear-sources": keep, "-b --both": keep,
 		"-r --remote": keep, "--ignore-dependencies": keep, "--development": keep, "-g --file": reads, "-l --local": folder,
 		"--without": keepValue, "-P --trust-policy": keepValue, "-w --wrappers": keep, "-E --env-shebang": keep,
-	}.bySpelling(),
+	}),
 	command: func(string, []string) []string { return []string{"gem", "install"} },
 	single:  true,
 	local:   localOr(".gem"),
@@ -102,7 +102,7 @@ var conda = &manager{
 	name:     "conda",
 	programs: []string{"conda", "mamba", "micromamba"},
 	verbs:    [][]string{{"install"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "-y --yes": talk, "--json": talk, "--no-banner": talk, "--console": talkValue,
 		"-h --help": never, "-d --dry-run": never, "--download-only": never, "-V --version": never,
 		"-c --channel": keepValue, "-n --name": keepValue, "-p --prefix": keepPath, "--file -f": reads, "--override-channels": keep,
@@ -110,7 +110,7 @@ var conda = &manager{
 		"--update-all --all": keep, "--update-specs": keep, "--force-reinstall": keep, "--strict-channel-priority": keep,
 		"--no-channel-priority": keep, "--solver": keepValue, "--copy": keep, "-S --satisfied-skip-solve": keep, "--use-local": away,
 		"--revision": away, "--offline -C --use-index-cache -k --insecure": talk,
-	}.bySpelling(),
+	}),
 	command: func(program string, _ []string) []string { return []string{program, "install", "-y"} },
 	local:   localOr(".conda", ".tar.bz2"),
 	base:    baseBefore("=<>! "),

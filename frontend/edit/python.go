@@ -1,7 +1,6 @@
 package edit
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,19 +65,11 @@ var uvOptions = options{
 	"--overrides": reads, "--excludes": reads, "--preview": keep,
 }
 
-func together(all ...options) known {
-	o := make(options)
-	for _, m := range all {
-		maps.Copy(o, m)
-	}
-	return o.bySpelling()
-}
-
 var pip = &manager{
 	name:     "pip",
 	programs: []string{"pip", "pip3", "python", "python3"},
 	verbs:    [][]string{{"install"}},
-	options:  together(pipOptions, options{"--python": keepPath, "-p": keepValue}),
+	options:  lazily(pipOptions, options{"--python": keepPath, "-p": keepValue}),
 	command: func(program string, _ []string) []string {
 		return append(strings.Fields(program), "install")
 	},
@@ -96,7 +87,7 @@ var uvPip = &manager{
 	name:     "uv pip",
 	programs: []string{"uv"},
 	verbs:    [][]string{{"pip"}, {"install"}},
-	options:  together(pipOptions, uvOptions),
+	options:  lazily(pipOptions, uvOptions),
 	// The environment is the system's: what the session has is what is kept.
 	command: func(string, []string) []string { return []string{"uv", "pip", "install", "--system"} },
 	drop:    []string{"--system", "--break-system-packages"},
@@ -110,7 +101,7 @@ var uvTool = &manager{
 	name:     "uv tool",
 	programs: []string{"uv"},
 	verbs:    [][]string{{"tool"}, {"install"}},
-	options:  together(pipOptions, uvOptions),
+	options:  lazily(pipOptions, uvOptions),
 	command:  func(string, []string) []string { return []string{"uv", "tool", "install"} },
 	single:   true,
 	local:    pythonLocal,

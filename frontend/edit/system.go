@@ -26,7 +26,7 @@ var apt = &manager{
 	name:     "apt",
 	programs: []string{"apt", "apt-get"},
 	verbs:    [][]string{{"install"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-qq": talk, "-y --yes --assume-yes": talk, "--show-progress": talk, "--assume-no": never,
 		"-V --verbose-versions": talk, "--no-color": talk, "--color": talk, "-u --show-upgraded": talk,
 		"-s --simulate --just-print --dry-run --recon --no-act": never, "-h --help": never, "-v --version": never,
@@ -37,7 +37,7 @@ var apt = &manager{
 		"--allow-change-held-packages": keep, "--allow-remove-essential": keep, "--reinstall": keep, "--no-upgrade": keep,
 		"--only-upgrade": keep, "-f --fix-broken": keep, "-m --ignore-missing --fix-missing": keep, "--no-remove": keep,
 		"--force-yes": keep, "--purge": keep, "--auto-remove --autoremove": keep, "--mark-auto": keep,
-	}.bySpelling(),
+	}),
 	// apt says itself that its command line is not for scripts.
 	command: func(string, []string) []string {
 		return []string{"apt-get", "install", "-y", "--no-install-recommends"}
@@ -53,7 +53,7 @@ var apk = &manager{
 	name:     "apk",
 	programs: []string{"apk"},
 	verbs:    [][]string{{"add"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "--progress": talk, "--no-progress": talk, "--progress-fd": talkValue,
 		"-i --interactive": talk, "--no-interactive": talk, "--no-cache": talk, "-U --update-cache": talk, "--cache-dir": talkValue,
 		"--cache-max-age": talkValue, "--wait": talkValue, "--timeout": talkValue,
@@ -61,7 +61,7 @@ var apk = &manager{
 		"-t --virtual": keepValue, "-u --upgrade": keep, "-l --latest": keep, "--allow-untrusted": keep, "-f --force": keep,
 		"--force-overwrite": keep, "--no-scripts": keep, "-X --repository": keepValue, "--repositories-file": keepPath,
 		"-p --root": keepPath, "--initdb": keep, "--arch": keepValue, "--no-chown": keep, "--keys-dir": keepPath,
-	}.bySpelling(),
+	}),
 	command: func(string, []string) []string { return []string{"apk", "add", "--no-cache"} },
 	local:   localOr(".apk"),
 	base:    baseBefore("=<>~@"),
@@ -71,7 +71,7 @@ var dnf = &manager{
 	name:     "dnf",
 	programs: []string{"dnf", "microdnf", "yum"},
 	verbs:    [][]string{{"install", "in"}},
-	options: options{
+	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "-y --assumeyes": talk, "--color": talkValue, "-d --debuglevel": talkValue,
 		"-e --errorlevel": talkValue, "-C --cacheonly": talk, "--refresh": talk, "-R --randomwait": talkValue,
 		"-h --help": never, "--version": never, "--assumeno": never, "--downloadonly": never,
@@ -80,7 +80,7 @@ var dnf = &manager{
 		"--skip-broken": keep, "--nogpgcheck --no-gpgchecks": keep, "--nodocs": keep, "--installroot": keepPath,
 		"--releasever": keepValue, "-c --config": keepPath, "--forcearch": keepValue, "--noplugins": keep,
 		"--allow-downgrade": keep,
-	}.bySpelling(),
+	}),
 	command: func(program string, _ []string) []string { return []string{program, "install", "-y"} },
 	local:   localOr(".rpm"),
 }
