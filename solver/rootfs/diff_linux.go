@@ -85,7 +85,7 @@ func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any
 	}
 	for _, name := range names {
 		p := path.Join(at, name)
-		if d.skip(p) || p == d.own || strings.HasPrefix(name, tempPrefix) {
+		if d.skip(p) || p == d.own || p == profilePath || strings.HasPrefix(name, tempPrefix) {
 			continue
 		}
 		changed, err := d.path(ctx, fd, name, p, dev)
