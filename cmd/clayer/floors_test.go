@@ -27,6 +27,7 @@ var floors = map[string]int{
 	"cache/ghrelease":          2,
 	"cache/github/githubtest":  2,
 	"cache/storetest":          2,
+	"solver/capture":           3,
 	"solver/rootfs/treetest":   2,
 	"dag":                      1,
 	"cache":                    1,

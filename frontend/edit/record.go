@@ -61,16 +61,6 @@ func Capture(src []byte, in *Install, last *Record) (out []byte, next *Record, e
 	return out, &Record{[]*Install{in}, text}, f.check(out, len(lines)+1)
 }
 
-// Append adds instructions under the last one, one a line.
-func Append(src []byte, lines ...string) ([]byte, error) {
-	f, err := parse(src)
-	if err != nil {
-		return nil, err
-	}
-	out := f.insert(strings.Join(lines, "\n"))
-	return out, f.check(out, len(lines))
-}
-
 // Comment adds a comment under the last instruction, unless the file has it.
 func Comment(src []byte, text string) ([]byte, error) {
 	f, err := parse(src)
@@ -394,4 +384,24 @@ func (f *file) check(out []byte, more int) error {
 func withoutPos(in frontend.Instruction) frontend.Instruction {
 	in.Base().Pos = frontend.Pos{}
 	return in
+}
+
+// Snapshot adds a SNAPSHOT of path, with a comment above it, unless the file has
+// one. What is below a system folder is captured whole all the same.
+func Snapshot(src []byte, path, comment string) ([]byte, error) {
+	f, err := parse(src)
+	if err != nil {
+		return nil, err
+	}
+	for _, in := range f.Instructions {
+		if s, ok := in.(*frontend.Snapshot); ok && s.Path == path {
+			return src, nil
+		}
+	}
+	word, ok := quote([]string{path})
+	if !ok || strings.Contains(word, "$") {
+		return src, nil // no line can name it
+	}
+	out := f.insert(comment + "\nSNAPSHOT --all " + word)
+	return out, f.check(out, 1)
 }

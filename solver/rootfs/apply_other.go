@@ -61,5 +61,11 @@ func (r *Root) Verify(context.Context) ([]FileState, error) { return nil, errOth
 // Diff works on Linux alone.
 func (r *Root) Diff(context.Context) ([]FileState, error) { return nil, errOther }
 
+// Committed is zero: no root is committed here.
+func (r *Root) Committed() (time.Time, error) { return time.Time{}, nil }
+
+// DiffSince works on Linux alone.
+func (r *Root) DiffSince(context.Context, time.Time) ([]FileState, error) { return nil, errOther }
+
 // Revert works on Linux alone.
 func (r *Root) Revert([]Event) (snapshot.Changes, error) { return nil, errOther }

@@ -21,12 +21,32 @@ import (
 // left out, and so are other mounts. A file of nobody's that was deleted shows in
 // its folder alone, as changed, if nothing else in it did.
 func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
+	since, err := r.Committed()
+	if err != nil || since.IsZero() {
+		return nil, err
+	}
+	return r.DiffSince(ctx, since)
+}
+
+// Committed returns when the root was committed last, by the clock of its file
+// system; the zero time if it never was.
+func (r *Root) Committed() (time.Time, error) {
 	s, err := r.State()
 	if err != nil || s.Tx == 0 {
-		return nil, err
+		return time.Time{}, err
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(r.state, "state.json"), &st); err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(st.Ctim.Unix()), nil
+}
+
+// DiffSince is Diff for what changed since some other time, also of a root that
+// clayer never changed.
+func (r *Root) DiffSince(ctx context.Context, since time.Time) ([]FileState, error) {
+	s, err := r.State()
+	if err != nil {
 		return nil, err
 	}
 	all, err := r.owned(s)
@@ -42,7 +62,7 @@ func (r *Root) Diff(ctx context.Context) ([]FileState, error) {
 		return nil, err
 	}
 	defer a.close()
-	d := &differ{applier: a, all: all, since: time.Unix(st.Ctim.Unix()), skip: matcher.Skip}
+	d := &differ{applier: a, all: all, since: since, skip: matcher.Skip}
 	if d.own, d.ownID, err = r.stateBelow(); err != nil {
 		return nil, err
 	}
