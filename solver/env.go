@@ -1,10 +1,7 @@
 package solver
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -90,56 +87,16 @@ func Env(r *Request) ([]frontend.Var, error) {
 	if err != nil {
 		return nil, err
 	}
+	return envVars(st.State.Env), nil
+}
+
+func envVars(env []record.Var) []frontend.Var {
 	var vars []frontend.Var
-	for _, v := range st.State.Env {
+	for _, v := range env {
 		vars = append(vars, frontend.Var(v))
 	}
-	return vars, nil
+	return vars
 }
-
-// FormatEnv writes variables for "sh", as commands to be evaluated, or as
-// "json", an object with references resolved in environ.
-func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, error) {
-	var b bytes.Buffer
-	switch format {
-	case "sh":
-		for _, v := range vars {
-			if !shellName.MatchString(v.Name) {
-				continue // the environment can hold it, a shell can't set it
-			}
-			value := frontend.Substitute(quoteSh(v.Value), func(name string) string { return `'"${` + name + `-}"'` })
-			// One command: a shell expands all its values before it sets the
-			// first, so that each refers to the session as it was.
-			if b.Len() == 0 {
-				b.WriteString("export")
-			}
-			fmt.Fprintf(&b, " %s=%s", v.Name, value)
-		}
-		if b.Len() > 0 {
-			b.WriteByte('\n')
-		}
-	case "json":
-		session := (&Request{Environ: environ}).session()
-		values := make(map[string]string, len(vars))
-		for _, v := range vars {
-			values[v.Name] = frontend.Substitute(v.Value, func(name string) string { return session[name] })
-		}
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(values); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("--shell=%s: want sh or json", format)
-	}
-	return b.Bytes(), nil
-}
-
-var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// quoteSh quotes a text for a POSIX shell.
-func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // A RootStatus is what is known of a root.
 type RootStatus struct {

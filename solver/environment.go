@@ -62,6 +62,7 @@ func (r *Request) ambient(l *dag.Layer) map[string]string {
 	for _, l := range slices.Backward(before) {
 		setVars(env, l.Scope.Env)
 	}
+	env["CLAYER_SHIM"] = "off" // what a RUN installs is in the Containerfile already
 	return env
 }
 

@@ -58,6 +58,7 @@ type Request struct {
 	Cache        string      // a folder for downloads and cache mounts, made when needed
 	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
+	Profile      bool        // login shells of the root get the environment too
 	Force        bool        // what the user changed since it was applied is undone too
 
 	// Emit is told what happens, one event at a time. It must not block for

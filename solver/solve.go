@@ -72,7 +72,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !sv.upToDate() || isInterrupted(root) {
+	if !sv.upToDate() || isInterrupted(root) || r.profileDiffers(root, sv.env()) {
 		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
 			r.emit(Event{Kind: EventWaiting, Text: holder})
 		})
@@ -121,6 +121,9 @@ func (sv *survey) upToDate() bool {
 		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a record.Applied, k key.Key) bool { return a.Key == k })
 	})
 }
+
+// env is the environment of the composition.
+func (sv *survey) env() []frontend.Var { return compositionEnv(sv.plan.Graph, len(sv.plan.Layers)) }
 
 // layers returns the composition as the state records it.
 func (sv *survey) layers() []rootfs.LayerKeys {
@@ -239,6 +242,7 @@ func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
 
 // commit makes lasting what was applied.
 func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
+	b.r.keepProfile(b.root, b.sv.env())
 	if err := lock.Commit(b.sv.platform, b.sv.layers(), stateEnv(b.sv.plan.Graph, len(b.sv.plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}

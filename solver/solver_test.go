@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -182,35 +181,6 @@ func TestCompositionEnv(t *testing.T) {
 	}
 }
 
-// What FormatEnv prints for sh means to sh what it should.
-func TestFormatEnvSurvivesAShell(t *testing.T) {
-	vars := []frontend.Var{
-		{Name: "QUOTES", Value: `it's "quoted" \ $HOME ` + "`x`"},
-		{Name: "LINES", Value: "one\ntwo\n"},
-		{Name: "PATH", Value: "/x:" + frontend.Ref("PATH") + ":/y"},
-		{Name: "OLD", Value: frontend.Ref("PATH")},
-		{Name: "UNSET", Value: "a" + frontend.Ref("NOSUCH") + "b"},
-		{Name: "EMPTY", Value: ""},
-	}
-	text, err := FormatEnv(vars, "sh", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("/bin/sh", "-euc", string(text)+`printf '%s\0' "$QUOTES" "$LINES" "$PATH" "$OLD" "$UNSET" "$EMPTY"`)
-	cmd.Env = []string{"PATH=/bin"}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, out, text)
-	}
-	want := []string{vars[0].Value, vars[1].Value, "/x:/bin:/y", "/bin", "ab", "", ""}
-	if diff := cmp.Diff(want, strings.Split(string(out), "\x00")); diff != "" {
-		t.Errorf("(-want +got):\n%s\nof %s", diff, text)
-	}
-	if _, err := FormatEnv(vars, "cmd.exe", nil); err == nil {
-		t.Error("an unknown shell has no error")
-	}
-}
-
 func TestEnvironmentOfARun(t *testing.T) {
 	g := compositionOf(t, map[string]string{"PATH": "/bin"},
 		"ENV PATH=/base:$PATH A=base\n", "ARG V=arg\nARG B=arg\nENV B=env PATH=/a:$PATH\nRUN true\n", "FROM scratch\nRUN true\n")
@@ -226,14 +196,14 @@ func TestEnvironmentOfARun(t *testing.T) {
 	}
 	want := []string{
 		"A=base", // of the layer that it is composed behind
-		"B=env", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session",
+		"B=env", "CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session",
 		"UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=hardlink", "UV_SYSTEM_PYTHON=1", "V=arg",
 	}
 	if diff := cmp.Diff(want, r.environ(g.Layers[1], runs(1))); diff != "" {
 		t.Errorf("behind base (-want +got):\n%s", diff)
 	}
 	r.Hermetic = true
-	want = []string{"DEBIAN_FRONTEND=noninteractive", "PATH=/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}
+	want = []string{"CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}
 	if diff := cmp.Diff(want, r.environ(g.Layers[2], runs(2))); diff != "" {
 		t.Errorf("hermetic, FROM scratch (-want +got):\n%s", diff)
 	}

@@ -65,6 +65,7 @@ func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err erro
 	}
 	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
 	if err == nil {
+		r.keepProfile(root, envVars(env))
 		err = lock.Commit(state.Platform, layers.keys, env)
 	}
 	if err != nil {

@@ -1,22 +1,33 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"strings"
+
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
 )
 
 func newEnv() *cobra.Command {
 	var f solveFlags
 	var shell string
+	var github, claude bool
 	c := &cobra.Command{
 		Use:   "env [-f FILE]...",
 		Short: "Print the environment's variables, for eval",
 		Long: `env prints the ENV of what is applied to the root, or of the files given, as
 commands of a shell. A value that refers to a variable of the session, as
-ENV PATH=/opt/bin:$PATH does, refers to it there too.`,
-		Example: `  eval "$(clayer env)"`,
-		Args:    cobra.NoArgs,
+ENV PATH=/opt/bin:$PATH does, refers to it there too.
+
+--github and --claude write to the files that GitHub Actions and Claude Code
+name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
+		Example: `  eval "$(clayer env)"                                    # sh, bash, zsh
+  clayer env --shell fish | source
+  clayer env --shell powershell | Out-String | Invoke-Expression`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.request(cmd, f.files)
 			if err != nil {
@@ -25,6 +36,19 @@ ENV PATH=/opt/bin:$PATH does, refers to it there too.`,
 			vars, err := solver.Env(r)
 			if err != nil {
 				return err
+			}
+			if github {
+				if err := envToGitHub(vars, r); err != nil {
+					return err
+				}
+			}
+			if claude {
+				if err := envToClaude(cmd, vars, r); err != nil {
+					return err
+				}
+			}
+			if github || claude {
+				return nil
 			}
 			if f.json {
 				shell = "json"
@@ -39,6 +63,46 @@ ENV PATH=/opt/bin:$PATH does, refers to it there too.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&shell, "shell", "sh", "sh or json")
+	c.Flags().StringVar(&shell, "shell", "sh", strings.Join(solver.EnvFormats, ", "))
+	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the next steps of a job")
+	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the next commands of a session; where it is not set, do nothing")
 	return c
+}
+
+func envToGitHub(vars []frontend.Var, r *solver.Request) error {
+	env, path, left := solver.FormatGitHub(vars, r.Environ)
+	for _, name := range left {
+		r.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{{"GITHUB_ENV", env}, {"GITHUB_PATH", path}}
+	for _, f := range files {
+		if os.Getenv(f.name) == "" {
+			return usagef("--github: $%s is not set: this is no step of GitHub Actions", f.name)
+		}
+	}
+	for _, f := range files {
+		if err := solver.AppendFile(os.Getenv(f.name), f.data); err != nil {
+			return fmt.Errorf("$%s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// envToClaude writes to the file that only a session's first hook is given.
+func envToClaude(cmd *cobra.Command, vars []frontend.Var, r *solver.Request) error {
+	file := os.Getenv("CLAUDE_ENV_FILE")
+	if file == "" {
+		return nil
+	}
+	text, err := solver.FormatEnv(vars, "sh", r.Environ)
+	if err != nil {
+		return err
+	}
+	if err := solver.WriteBlock(cmd.Context(), file, text); err != nil {
+		return fmt.Errorf("$CLAUDE_ENV_FILE: %w", err)
+	}
+	return nil
 }

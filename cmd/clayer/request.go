@@ -214,6 +214,7 @@ type solveFlags struct {
 	timeout                     time.Duration
 	jobs, compression           int
 	hermetic, requireCache      bool
+	profile                     bool
 	noCache, noWait, quiet, yes bool
 	force                       bool
 	json, dryRun                bool
@@ -279,6 +280,7 @@ func (f *solveFlags) registerFiles(c *cobra.Command) {
 
 func (f *solveFlags) registerYes(c *cobra.Command) {
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "change / even if this machine does not look ephemeral")
+	c.Flags().BoolVar(&f.profile, "profile", false, "write /etc/profile.d/clayer.sh too, from which login shells have the environment")
 }
 
 // request makes the request for the Containerfiles at paths.
@@ -320,7 +322,8 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		Environ: os.Environ(), Hermetic: f.hermetic, Sandbox: f.sandbox, Compare: compare,
 		Timeout: f.timeout, Jobs: f.jobs,
 		Push: !f.noCache, Compression: f.compression, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
-		Emit: emit,
+		Profile: f.profile,
+		Emit:    emit,
 	}
 	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {
 		return nil, err

@@ -38,6 +38,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // run is main with its streams, and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 2 && args[0] == "shim" && args[1] == "exec" {
+		return runShim(args[2:], stderr)
+	}
 	// The first Ctrl-C or SIGTERM cancels: children are stopped, root and store
 	// are left consistent. A second one ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -126,7 +129,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newVersion(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

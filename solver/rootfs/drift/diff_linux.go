@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -22,11 +23,27 @@ import (
 // left out, and so are other mounts. A file of nobody's that was deleted shows in
 // its folder alone, as changed, if nothing else in it did.
 func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error) {
-	s, err := rec.State()
-	if err != nil || s.Tx == 0 {
+	since, err := Committed(rec)
+	if err != nil || since.IsZero() {
 		return nil, err
 	}
-	since, err := rec.CommittedAt()
+	return DiffSince(ctx, root, rec, since)
+}
+
+// Committed returns when the root was committed last, by the clock of its file
+// system; the zero time if it never was.
+func Committed(rec record.Dir) (time.Time, error) {
+	s, err := rec.State()
+	if err != nil || s.Tx == 0 {
+		return time.Time{}, err
+	}
+	return rec.CommittedAt()
+}
+
+// DiffSince is Diff for what changed since some other time, also of a root that
+// clayer never changed.
+func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time) ([]FileState, error) {
+	s, err := rec.State()
 	if err != nil {
 		return nil, err
 	}
@@ -44,8 +61,8 @@ func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error)
 	}
 	defer a.Close()
 	d := &differ{comparer: a, all: all, since: since, skip: matcher.Skip}
-	if d.own, _, err = inroot.Below(root, string(rec)); err != nil {
-		return nil, err
+	if d.own, _, err = inroot.Below(root, string(rec)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // where there is no state folder, none is left out
 	}
 	var top unix.Stat_t
 	if err := inroot.Fstat(a.Root, &top); err != nil {
@@ -87,7 +104,7 @@ func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any
 	}
 	for _, name := range names {
 		p := path.Join(at, name)
-		if d.skip(p) || p == d.own || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
+		if d.skip(p) || p == d.own || p == record.ProfilePath || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
 			continue
 		}
 		changed, err := d.path(ctx, fd, name, p, dev)

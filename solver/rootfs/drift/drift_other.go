@@ -5,6 +5,7 @@ package drift
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -16,3 +17,11 @@ func Verify(context.Context, string, record.Dir) ([]FileState, error) { return n
 
 // Diff works on Linux alone.
 func Diff(context.Context, string, record.Dir) ([]FileState, error) { return nil, errOther }
+
+// Committed is zero: no root is committed here.
+func Committed(record.Dir) (time.Time, error) { return time.Time{}, nil }
+
+// DiffSince works on Linux alone.
+func DiffSince(context.Context, string, record.Dir, time.Time) ([]FileState, error) {
+	return nil, errOther
+}

@@ -152,3 +152,7 @@ func (d Dir) Keeps(seq int, c *Change) (bool, error) {
 func ComparePaths(a, b string) int {
 	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }
+
+// ProfilePath is where login shells find the environment: a file of solve
+// --profile, and of no step.
+const ProfilePath = "etc/profile.d/clayer.sh"

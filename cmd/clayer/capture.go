@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/capture"
+)
+
+func newCapture() *cobra.Command {
+	var f solveFlags
+	var o capture.Options
+	var file, since string
+	var write bool
+	c := &cobra.Command{
+		Use:   "capture [-f FILE] [--write]",
+		Short: "Propose lines for what was installed by hand",
+		Long: `capture asks the package managers on PATH (dpkg, the Pythons, npm, cargo, gem)
+what was installed since the last solve, or since the machine started, and shows
+as a diff what would repeat it: RUNs for what was asked for, without what came as
+its dependency, and SNAPSHOTs for new files that are of no package.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := f.rootRequest(cmd)
+			if err != nil {
+				return err
+			}
+			if o.Since, err = parseSince(since, time.Now()); err != nil {
+				return err
+			}
+			o.Skip = notEnvironment(file)
+			found, err := solver.Installed(cmd.Context(), r, o)
+			if err != nil {
+				return err
+			}
+			for _, p := range found.Problems {
+				r.Warn(p)
+			}
+			return proposeCapture(cmd, &f, found, file, write)
+		},
+	}
+	f.registerRoot(c)
+	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "the Containerfile that lines are proposed for")
+	c.Flags().StringVar(&since, "since", "", "2h, or 2006-01-02T15:04:05Z: what was installed later is meant (default: the last solve, or the machine's start)")
+	c.Flags().BoolVar(&o.Pin, "pin", false, "with the versions that are installed")
+	c.Flags().BoolVar(&write, "write", false, "write them into the file")
+	return c
+}
+
+func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, file string, write bool) error {
+	var before, after []byte
+	propose := func(src []byte) (out []byte, err error) {
+		before = src
+		after, err = found.Propose(src)
+		return after, err
+	}
+	var err error
+	if write {
+		_, err = edit.Update(cmd.Context(), file, propose)
+	} else if before, err = os.ReadFile(file); err == nil || os.IsNotExist(err) {
+		_, err = propose(before)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	text := diff.Diff(file, before, file, after)
+	if f.json {
+		return writeJSON(cmd.OutOrStdout(), struct {
+			File    string `json:"file"`
+			Diff    string `json:"diff"`
+			Written bool   `json:"written"`
+		}{file, string(text), write && len(text) > 0})
+	}
+	if _, err := cmd.OutOrStdout().Write(text); err != nil {
+		return err
+	}
+	switch {
+	case f.quiet:
+	case len(text) == 0:
+		fmt.Fprintln(cmd.ErrOrStderr(), "clayer: nothing was installed that is not there")
+	case write:
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: wrote %s\n", file)
+	default:
+		fmt.Fprintln(cmd.ErrOrStderr(), "hint: --write writes it")
+	}
+	return nil
+}
+
+// parseSince reads a time, or how long ago it was.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, usagef("--since %s: want 2h, or 2006-01-02T15:04:05Z", s)
+	}
+	return t, nil
+}
+
+// notEnvironment lists folders that are the session's own: the project, what is
+// temporary, and clayer's.
+func notEnvironment(file string) []string {
+	list := []string{os.TempDir()}
+	if abs, err := filepath.Abs(file); err == nil {
+		list = append(list, filepath.Dir(abs))
+	}
+	if dir, err := os.Getwd(); err == nil {
+		list = append(list, dir)
+	}
+	if dir, err := shim.DefaultDir(); err == nil {
+		list = append(list, filepath.Dir(dir))
+	}
+	return list
+}

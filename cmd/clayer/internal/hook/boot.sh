@@ -1,0 +1,77 @@
+#!/bin/sh
+# Makes this machine what the Containerfiles of the project say; made by
+# "clayer init". To be run at the start of a session, as often as one likes:
+#
+#   sh {{.Path}}             # by a hook
+#   sh {{.Path}} COMMAND...  # a command in the environment
+#   . {{.Path}}              # this shell, sh or bash, has the environment
+#
+# CLAYER_ variables are the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
+# the token for it. CLAYER_ENV_FILES names a folder whose *.env files are sourced.
+CLAYER_BOOT_VERSION={{.Version}}
+CLAYER_BOOT_CHECKSUMS={{.Checksums}}
+CLAYER_BOOT_DIR=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/clayer/bin
+{{- if .EnvFiles}}
+CLAYER_ENV_FILES=${CLAYER_ENV_FILES-{{.EnvFiles}}}
+{{- end}}
+
+{{.Install}}
+# clayer_boot composes, and says in at most 2 KB on stdout what became of it.
+clayer_boot() (
+	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || exit 1
+	lock=$CLAYER_BOOT_DIR/.boot log=$CLAYER_BOOT_DIR/boot.log
+	# One at a time: a second waits, and then finds all done.
+	waited=0
+	dead() {
+		pid=$(cat "$lock/pid" 2>/dev/null)
+		if [ -n "$pid" ]; then ! kill -0 "$pid" 2>/dev/null; else [ "$waited" -ge 5 ]; fi
+	}
+	until mkdir "$lock" 2>/dev/null; do
+		# One that was killed left its lock: only one of those who wait takes it
+		# away, and looks again before, since it may be another's by then.
+		if dead && mkdir "$lock.break" 2>/dev/null; then
+			if dead; then rm -rf "$lock"; fi
+			rmdir "$lock.break"
+			continue
+		fi
+		sleep 1
+		waited=$((waited + 1))
+		if [ "$((waited % 30))" = 0 ]; then rmdir "$lock.break" 2>/dev/null; fi
+	done
+	trap 'rm -rf "$lock"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	sh -c 'echo $PPID' >"$lock/pid"
+	code=0
+	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
+	{
+		clayer=$(clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_CHECKSUMS" "$CLAYER_BOOT_DIR") &&
+			"$clayer" compose --progress=plain{{.Layers}} || code=$?
+		if [ "$code" = 0 ] && [ -n "${CLAUDE_ENV_FILE:-}" ]; then "$clayer" env --claude || code=$?; fi
+		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi
+	} >"$log" 2>&1
+	if [ "$code" = 0 ]; then
+		tail -n 1 "$log" | head -c 1000
+	else
+		echo "clayer: the environment is not there (exit code $code); $log has all of it:"
+		tail -n 20 "$log" | tail -c 1500
+	fi
+	exit "$code"
+)
+
+if [ -n "${CLAYER_ENV_FILES:-}" ]; then
+	set -a
+	for clayer_file in "$CLAYER_ENV_FILES"/*.env; do
+		if [ -f "$clayer_file" ]; then . "$clayer_file"; fi
+	done
+	unset clayer_file
+	set +a
+fi
+clayer_code=0
+# Without a command stdout is the report's; a command's is its own.
+if [ $# -gt 0 ]; then clayer_boot >&2 || clayer_code=$?; else clayer_boot || clayer_code=$?; fi
+if [ "$clayer_code" = 0 ]; then
+	eval "$("$CLAYER_BOOT_DIR/clayer" env)"
+	if [ $# -gt 0 ]; then exec "$@"; fi
+fi
+(exit "$clayer_code")

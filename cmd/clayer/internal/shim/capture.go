@@ -1,0 +1,136 @@
+package shim
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/clayer/clayer/frontend/edit"
+)
+
+// lockTime is how long a shim waits for others that write to the same file.
+const lockTime = 20 * time.Second
+
+// sessionTime is how long after an install another one folds into its RUN: what
+// was captured yesterday may be cached, and then stays as it is.
+const sessionTime = 12 * time.Hour
+
+// session is what shims remember of a Containerfile. It is kept beside them, and
+// where that can't be written every install is a RUN of its own.
+type session struct {
+	Last *edit.Record `json:"last,omitempty"`
+	Told []string     `json:"told,omitempty"` // virtual environments
+	At   time.Time    `json:"at"`
+}
+
+func (o Options) sessionFile() string {
+	sum := sha256.Sum256([]byte(o.File))
+	return filepath.Join(o.Dir, fmt.Sprintf("%s%x", sessionPrefix, sum[:8]))
+}
+
+func (o Options) session() session {
+	var s session
+	data, err := os.ReadFile(o.sessionFile())
+	if err != nil || json.Unmarshal(data, &s) != nil || time.Since(s.At) > sessionTime {
+		return session{}
+	}
+	return s
+}
+
+func (o Options) save(s session) error {
+	s.At = time.Now()
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(o.Dir, sessionPrefix)
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(data)
+	if e := temp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(temp.Name(), o.sessionFile())
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err
+}
+
+// once reports whether a virtual environment was not told of in this session.
+func (o Options) once(venv string) bool {
+	s := o.session()
+	if slices.Contains(s.Told, venv) {
+		return false
+	}
+	s.Told = append(s.Told, venv)
+	_ = o.save(s) // at worst it is told again
+	return true
+}
+
+// capture writes what was installed into the Containerfile.
+func (o Options) capture(r edit.Reading, warn func(format string, args ...any)) {
+	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
+	defer cancel()
+	var wrote string
+	_, err := edit.Update(ctx, o.File, func(src []byte) ([]byte, error) {
+		if r.Verdict == edit.Noted {
+			out, err := edit.Comment(src, r.Note)
+			if err == nil && len(out) != len(src) {
+				wrote = r.Note
+			}
+			return out, err
+		}
+		s := o.session()
+		out, next, err := edit.Capture(src, r.Install, s.Last)
+		if err != nil {
+			return nil, err
+		}
+		if string(out) != string(src) {
+			wrote = next.Text
+			s.Last = next
+			// Under the lock, and before the file: a record of what isn't there
+			// matches nothing.
+			_ = o.save(s)
+		}
+		return out, nil
+	})
+	switch {
+	case err != nil:
+		warn("%s: what was installed is not captured: %v", o.File, err)
+	case wrote != "" && os.Getenv(offVar) != "quiet":
+		warn("%s: %s", o.File, wrote)
+	}
+	o.refresh()
+}
+
+// refresh makes shims of what was just installed: pip install uv.
+func (o Options) refresh() {
+	entries, err := os.ReadDir(o.Dir)
+	if err != nil {
+		return
+	}
+	installed := false
+	var missing []string
+	for _, name := range edit.Programs() {
+		if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name }) {
+			installed = true
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	if installed && o.Clayer != "" { // else it is the functions of Source that called
+		_, _ = add(o, missing)
+	}
+}

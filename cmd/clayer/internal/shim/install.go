@@ -1,0 +1,132 @@
+// Package shim stands in front of package managers: it runs the real program as
+// if it were not there, and writes what was installed into a Containerfile.
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/frontend/edit"
+)
+
+// Options say where shims are, and what they write to.
+type Options struct {
+	Dir    string // the folder of the shims, absolute
+	File   string // the Containerfile, absolute
+	Clayer string // this program, absolute
+	Path   string // $PATH
+}
+
+// mark is in every shim, and tells it from other people's files.
+const mark = "# A shim of clayer's; \"clayer shim uninstall\" removes it."
+
+// sessionPrefix begins the names of the files that a session keeps beside the shims.
+const sessionPrefix = ".session-"
+
+// DefaultDir is where shims are if nobody says otherwise: in $XDG_STATE_HOME.
+func DefaultDir() (string, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(base) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("where to keep shims? %w: give --dir", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "clayer", "shims"), nil
+}
+
+// Install makes a shim of each package manager that is found on $PATH, and none
+// of one that is not: who asks whether there is an apk is not to be misled. It
+// begins a new session, and returns the names, sorted. It may be called again.
+func Install(o Options) ([]string, error) {
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := removeOwn(o.Dir); err != nil {
+		return nil, err
+	}
+	return add(o, edit.Programs())
+}
+
+// add makes the shims of those programs that are there.
+func add(o Options, programs []string) ([]string, error) {
+	var names []string
+	for _, name := range programs {
+		if find(name, o.Dir, o.Path) == "" {
+			continue
+		}
+		path := filepath.Join(o.Dir, name)
+		if old, err := os.ReadFile(path); err == nil && !isShim(old) {
+			return nil, fmt.Errorf("%s is no shim: give another --dir", path)
+		}
+		// Renamed into place: a shell may be reading the old one.
+		temp := filepath.Join(o.Dir, "."+name+".new")
+		if err := os.WriteFile(temp, []byte(executable(name, o)), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.Rename(temp, path); err != nil {
+			return nil, errors.Join(err, os.Remove(temp))
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// Uninstall removes the shims in dir, and dir if nothing else is in it. It
+// returns how many there were.
+func Uninstall(dir string) (int, error) {
+	n, err := removeOwn(dir)
+	if err != nil {
+		return n, err
+	}
+	for range 2 { // the folder, and the one above if it was made for it
+		if os.Remove(dir) != nil {
+			break
+		}
+		if dir = filepath.Dir(dir); filepath.Base(dir) != "clayer" {
+			break
+		}
+	}
+	return n, nil
+}
+
+func removeOwn(dir string) (n int, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	programs := edit.Programs()
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		name := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "."), ".new")
+		switch {
+		case strings.HasPrefix(e.Name(), sessionPrefix):
+		case slices.Contains(programs, name):
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return n, err
+			}
+			if !isShim(data) {
+				continue
+			}
+			n++
+		default:
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func isShim(data []byte) bool { return strings.Contains(string(data), mark) }

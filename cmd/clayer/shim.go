@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+)
+
+// runShim is "clayer shim exec", which every install waits for: without flags,
+// commands, and the handling of signals that they come with.
+func runShim(args []string, stderr io.Writer) int {
+	o, argv, err := shim.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "clayer: %v\n", err)
+		return exitUsage
+	}
+	o.Path = os.Getenv("PATH")
+	o.Clayer, _ = self()
+	return shim.Exec(o, argv, stderr)
+}
+
+// self returns the path of this program. One that PATH finds it by is kept, since
+// it may be a link that the next version moves.
+func self() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if named, err := exec.LookPath(os.Args[0]); err == nil {
+		if abs, err := filepath.Abs(named); err == nil && sameFile(abs, exe) {
+			return abs, nil
+		}
+	}
+	return exe, nil
+}
+
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
+func newShim() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "shim",
+		Short: "Write what is installed by hand into the Containerfile",
+		Long: `Shims are small executables in front of pip, uv, apt-get, npm, cargo, go, gem,
+conda, apk and dnf. They run the real program, and when it has installed
+something, write a RUN that repeats it into the Containerfile.
+
+CLAYER_SHIM=off turns them off, CLAYER_SHIM=quiet keeps them from telling.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(newShimInstall(), newShimUninstall(), newShimEnv(), newShimSource())
+	return c
+}
+
+// shimDir is the flag that all commands of shims have.
+func shimDir(c *cobra.Command) func() (string, error) {
+	dir := c.Flags().String("dir", "", "the folder of the shims (default $XDG_STATE_HOME/clayer/shims)")
+	return func() (string, error) {
+		if *dir == "" {
+			return shim.DefaultDir()
+		}
+		return filepath.Abs(*dir)
+	}
+}
+
+func newShimInstall() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:     "install [--dir DIR] [-f FILE]",
+		Short:   "Make the shims of the package managers that are here",
+		Example: "  clayer shim install && eval \"$(clayer shim env)\"",
+		Args:    cobra.NoArgs,
+	}
+	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "the Containerfile that is written to; made when needed")
+	dir := shimDir(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		o, err := shimOptions(dir, file)
+		if err != nil {
+			return err
+		}
+		names, err := shim.Install(o)
+		if err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), "clayer: no package manager is on PATH: nothing to stand before")
+			return nil
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(clayer shim env)\" puts them in front of PATH\n",
+			ui.Plural(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "))
+		return nil
+	}
+	return c
+}
+
+func shimOptions(dir func() (string, error), file string) (o shim.Options, err error) {
+	if o.Dir, err = dir(); err != nil {
+		return o, err
+	}
+	if strings.ContainsAny(o.Dir, ":\n") {
+		return o, usagef("--dir %q: PATH can't hold it", o.Dir)
+	}
+	if o.File, err = filepath.Abs(file); err != nil {
+		return o, err
+	}
+	if info, err := os.Stat(o.File); err == nil && !info.Mode().IsRegular() {
+		return o, usagef("-f %s: is no file", file)
+	}
+	o.Path = os.Getenv("PATH")
+	o.Clayer, err = self()
+	return o, err
+}
+
+func newShimUninstall() *cobra.Command {
+	c := &cobra.Command{Use: "uninstall [--dir DIR]", Short: "Remove the shims", Args: cobra.NoArgs}
+	dir := shimDir(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := dir()
+		if err != nil {
+			return err
+		}
+		n, err := shim.Uninstall(d)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed from %s\n", ui.Plural(n, "shim"), d)
+		return nil
+	}
+	return c
+}
+
+func newShimEnv() *cobra.Command {
+	var shell string
+	c := &cobra.Command{Use: "env [--dir DIR]", Short: "Print what puts the shims in front of PATH, for eval", Args: cobra.NoArgs}
+	c.Flags().StringVar(&shell, "shell", "sh", "sh or fish")
+	dir := shimDir(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := dir()
+		if err != nil {
+			return err
+		}
+		text, err := shim.Env(d, shell)
+		if err != nil {
+			return usageError{err}
+		}
+		_, err = io.WriteString(cmd.OutOrStdout(), text)
+		return err
+	}
+	return c
+}
+
+func newShimSource() *cobra.Command {
+	return &cobra.Command{
+		Use:     "source",
+		Short:   "Print uv_shim.sh, which bash and zsh source with a Containerfile",
+		Example: "  clayer shim source > uv_shim.sh\n  source uv_shim.sh layers/Containerfile",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			clayer, err := self()
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), shim.Source(clayer))
+			return err
+		},
+	}
+}

@@ -1,0 +1,205 @@
+package edit
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var pythonName = regexp.MustCompile(`^python(3(\.\d+)?)?$`)
+
+func isPython(program string) bool { return pythonName.MatchString(program) }
+
+// pythonModule returns where the arguments of pip begin in those of python, or
+// -1: -m pip, behind options without a value.
+func pythonModule(args []string) int {
+	for i, a := range args {
+		switch {
+		case a == "-m" && i+1 < len(args) && args[i+1] == "pip":
+			return i + 2
+		case a == "-mpip":
+			return i + 1
+		case !strings.HasPrefix(a, "-") || a == "-c" || a == "-m" || a == "-W" || a == "-X" || a == "-":
+			return -1
+		}
+	}
+	return -1
+}
+
+// pipOptions are those that pip and uv pip share.
+var pipOptions = options{
+	"-q --quiet": talk, "-v --verbose": talk, "--no-color": talk, "--no-input": talk, "--disable-pip-version-check": talk,
+	"--progress-bar": talkValue, "--no-progress": talk, "--color": talkValue, "--log": talkValue, "--debug": talk,
+	"--cache-dir": talkValue, "--no-cache-dir": talk, "-n --no-cache": talk, "--no-warn-script-location": talk,
+	"--no-warn-conflicts": talk, "--root-user-action": talkValue, "--report": talkValue, "--retries": talkValue,
+	"--timeout": talkValue, "--exists-action": talkValue, "--require-virtualenv": talk,
+	"-h --help": never, "--dry-run": never, "-V --version": never,
+	"-r --requirement --requirements": reads, "-c --constraint --constraints": reads,
+	"-b --build-constraint --build-constraints": reads, "--override --overrides": reads,
+	"-e --editable": folder,
+	"-t --target":   keepPath, "--prefix": keepPath, "--root": keepPath, "-f --find-links": keepPath, "--cert": talkValue,
+	"--client-cert": talkValue, "--src": keepPath,
+	"-U --upgrade": keep, "-P --upgrade-package": keepValue, "--upgrade-strategy": keepValue, "--force-reinstall": keep,
+	"--reinstall": keep, "--reinstall-package": keepValue, "-I --ignore-installed": keep, "--no-deps": keep, "--pre": keep,
+	"--user": keep, "--break-system-packages": keep, "--no-build-isolation": keep, "--use-pep517": keep,
+	"--no-binary": keepValue, "--only-binary": keepValue, "--prefer-binary": keep, "--require-hashes": keep, "--no-index": keep,
+	"-i --index-url": keepValue, "--default-index": keepValue, "--index": keepValue, "--extra-index-url": keepValue,
+	"--trusted-host": keepValue, "--allow-insecure-host": keepValue, "--ignore-requires-python": keep,
+	"--compile": keep, "--no-compile": keep, "--platform": keepValue, "--python-version": keepValue,
+	"--implementation": keepValue, "--abi": keepValue, "-C --config-settings --config-setting": keepValue,
+	"--extra": keepValue, "--all-extras": keep, "--use-deprecated": keepValue, "--use-feature": keepValue,
+}
+
+// uvOptions are those of uv alone.
+var uvOptions = options{
+	"--system": keep, "--no-system": keep, "-p --python": keepValue, "--native-tls": talk, "--offline": talk,
+	"--link-mode": keepValue, "--compile-bytecode": keep, "--resolution": keepValue, "--prerelease": keepValue,
+	"--index-strategy": keepValue, "--keyring-provider": keepValue, "--exclude-newer": keepValue, "--exact": keep,
+	"--refresh": talk, "--refresh-package": talkValue, "--torch-backend": keepValue, "--no-config": keep,
+	"--config-file": keepPath, "--no-build": keep, "--no-build-package": keepValue, "--no-binary-package": keepValue,
+	"--no-sources": keep, "--with": keepValue, "--with-executables-from": keepValue, "--with-requirements": reads,
+	"--with-editable": folder, "--force": keep, "--fork-strategy": keepValue, "--strict": talk, "--lfs": keep,
+	"--managed-python": keep, "--no-managed-python": keep, "--no-python-downloads": keep, "--directory": away, "--project": away,
+	"--overrides": reads, "--excludes": reads, "--preview": keep,
+}
+
+var pip = &manager{
+	name:     "pip",
+	programs: []string{"pip", "pip3", "python", "python3"},
+	verbs:    [][]string{{"install"}},
+	options:  lazily(pipOptions, options{"--python": keepPath, "-p": keepValue}),
+	command: func(program string, _ []string) []string {
+		return append(strings.Fields(program), "install")
+	},
+	local: pythonLocal,
+	base:  pythonBase,
+	venv: func(at Place, opts []arg) string {
+		if goesElsewhere(opts) {
+			return ""
+		}
+		return venvOf(at.Program)
+	},
+}
+
+var uvPip = &manager{
+	name:     "uv pip",
+	programs: []string{"uv"},
+	verbs:    [][]string{{"pip"}, {"install"}},
+	options:  lazily(pipOptions, uvOptions),
+	// The environment is the system's: what the session has is what is kept.
+	command: func(string, []string) []string { return []string{"uv", "pip", "install", "--system"} },
+	drop:    []string{"--system", "--break-system-packages"},
+	local:   pythonLocal,
+	base:    pythonBase,
+	venv:    uvVenv,
+	refuse:  elsewhere,
+}
+
+var uvTool = &manager{
+	name:     "uv tool",
+	programs: []string{"uv"},
+	verbs:    [][]string{{"tool"}, {"install"}},
+	options:  lazily(pipOptions, uvOptions),
+	command:  func(string, []string) []string { return []string{"uv", "tool", "install"} },
+	single:   true,
+	local:    pythonLocal,
+	base:     pythonBase,
+	refuse:   elsewhere,
+}
+
+func elsewhere(opts []arg, _ []string) string {
+	for _, a := range opts {
+		if a.effect == away {
+			return a.name + " makes it depend on a folder of this machine"
+		}
+	}
+	return ""
+}
+
+// goesElsewhere reports whether options say where the install goes.
+func goesElsewhere(opts []arg) bool {
+	return slices.ContainsFunc(opts, func(a arg) bool {
+		return a.name == "--target" || a.name == "-t" || a.name == "--prefix" || a.name == "--root" || a.name == "--python"
+	})
+}
+
+// venvOf returns the virtual environment that a program is of, "" for none.
+func venvOf(program string) string {
+	if program == "" {
+		return ""
+	}
+	dir := filepath.Dir(filepath.Dir(program))
+	if _, err := os.Stat(filepath.Join(dir, "pyvenv.cfg")); err == nil {
+		return dir
+	}
+	return ""
+}
+
+// uvVenv finds the environment that uv pip would take: that of --python, none
+// with --system, else $VIRTUAL_ENV, $CONDA_PREFIX, or .venv here or above.
+func uvVenv(at Place, opts []arg) string {
+	for _, a := range opts {
+		switch a.name {
+		case "--system", "-t", "--target", "--prefix", "--root":
+			return ""
+		case "-p", "--python":
+			if v := venvOf(at.abs(a.value)); v != "" {
+				return v
+			}
+			if v := at.abs(a.value); isVenv(v) {
+				return v
+			}
+			return ""
+		}
+	}
+	if at.Getenv == nil {
+		return ""
+	}
+	if s := at.getenv("UV_SYSTEM_PYTHON"); s != "" && s != "0" && s != "false" {
+		return ""
+	}
+	if v := at.getenv("VIRTUAL_ENV"); v != "" {
+		return v
+	}
+	if v, name := at.getenv("CONDA_PREFIX"), at.getenv("CONDA_DEFAULT_ENV"); v != "" && name != "base" {
+		return v
+	}
+	for dir := at.Dir; dir != ""; dir = filepath.Dir(dir) {
+		if v := filepath.Join(dir, ".venv"); isVenv(v) {
+			return v
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	return ""
+}
+
+func isVenv(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "pyvenv.cfg"))
+	return err == nil
+}
+
+// pythonLocal reports whether a requirement is a file or folder.
+func pythonLocal(w string) bool {
+	if _, url, ok := strings.Cut(w, " @ "); ok {
+		w = strings.TrimSpace(url)
+	}
+	if isURL(w) {
+		return false
+	}
+	return strings.HasPrefix(w, "file:") || strings.HasPrefix(w, ".") || strings.ContainsRune(w, '/') ||
+		strings.HasSuffix(w, ".whl") || strings.HasSuffix(w, ".tar.gz") || strings.HasSuffix(w, ".zip")
+}
+
+var pythonRuns = regexp.MustCompile(`[-_.]+`)
+
+// pythonBase is a requirement's name, as PyPI compares names.
+func pythonBase(w string) string {
+	if isURL(w) || pythonLocal(w) {
+		return w
+	}
+	return strings.ToLower(pythonRuns.ReplaceAllString(baseBefore("=<>!~;@ ")(w), "-"))
+}

@@ -1,0 +1,90 @@
+#!/bin/sh
+# Installs a released clayer, checked against its checksum.
+#
+#   install.sh [--version VERSION] [--checksums SHA256] [--dir DIR]
+#
+# SHA256 is that of the release's checksums.txt: it pins the binaries of all
+# platforms. Without one the file is believed, as it came over TLS. Prints the
+# path of the program, and nothing else, on stdout.
+set -eu
+
+version=${CLAYER_VERSION:-}
+checksums=${CLAYER_CHECKSUMS:-}
+dir=${CLAYER_INSTALL_DIR:-${HOME:-/root}/.local/bin}
+while [ $# -gt 0 ]; do
+	case $1 in
+	--version) version=${2:?} ;;
+	--checksums) checksums=${2:?} ;;
+	--dir) dir=${2:?} ;;
+	*) echo "clayer: install.sh: unknown argument $1" >&2; exit 2 ;;
+	esac
+	shift 2
+done
+
+# BEGIN install
+# clayer_install VERSION CHECKSUMS DIR puts the program into DIR and prints its path.
+clayer_install() (
+	version=$1 checksums=$2 dir=$3
+	base=${CLAYER_DOWNLOAD_URL:-https://github.com/clayer/clayer/releases}
+	case $(uname -s) in
+	Linux) os=linux ;;
+	Darwin) os=darwin ;;
+	*) echo "clayer: no release for $(uname -s)" >&2; exit 1 ;;
+	esac
+	case $(uname -m) in
+	x86_64 | amd64) arch=amd64 ;;
+	aarch64 | arm64) arch=arm64 ;;
+	*) echo "clayer: no release for $(uname -m)" >&2; exit 1 ;;
+	esac
+	if [ -n "$version" ] && [ -x "$dir/clayer" ] && "$dir/clayer" version 2>/dev/null | grep -q "^clayer v\{0,1\}${version#v} "; then
+		echo "$dir/clayer"
+		exit 0
+	fi
+	if [ -n "$version" ]; then from=$base/download/v${version#v}; else from=$base/latest/download; fi
+	mkdir -p "$dir"
+	temp=$(mktemp -d "$dir/.clayer-XXXXXX")
+	trap 'rm -rf "$temp"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	# A network that is not up yet gets 30 s.
+	fetch() {
+		tries=0
+		while :; do
+			if command -v curl >/dev/null 2>&1; then
+				curl -fsSL --connect-timeout 10 -o "$2" "$1" 2>"$temp/error" && return
+			else
+				wget -q -T 10 -O "$2" "$1" 2>"$temp/error" && return
+			fi
+			# What is not there now won't be there in a moment.
+			if grep -q '404' "$temp/error"; then break; fi
+			tries=$((tries + 1))
+			[ "$tries" -lt "${CLAYER_TRIES:-15}" ] || break
+			sleep 2
+		done
+		echo "clayer: $1 can't be fetched: $(tail -n 1 "$temp/error")" >&2
+		exit 1
+	}
+	sha256() {
+		if command -v sha256sum >/dev/null 2>&1; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
+	}
+	file=clayer_${os}_$arch.tar.gz
+	fetch "$from/checksums.txt" "$temp/checksums.txt"
+	if [ -n "$checksums" ] && [ "$(sha256 "$temp/checksums.txt")" != "$checksums" ]; then
+		echo "clayer: $from/checksums.txt is not the one whose SHA-256 is $checksums: nothing is installed" >&2
+		exit 1
+	fi
+	want=$(grep "[ *]$file\$" "$temp/checksums.txt" | cut -d ' ' -f 1)
+	fetch "$from/$file" "$temp/$file"
+	got=$(sha256 "$temp/$file")
+	if [ -z "$want" ] || [ "$got" != "$want" ]; then
+		echo "clayer: $from/$file has SHA-256 $got, want ${want:-one in checksums.txt}: nothing is installed" >&2
+		exit 1
+	fi
+	tar -xzf "$temp/$file" -C "$temp" clayer
+	chmod 755 "$temp/clayer"
+	mv -f "$temp/clayer" "$dir/clayer"
+	echo "$dir/clayer"
+)
+# END install
+
+clayer_install "$version" "$checksums" "$dir"

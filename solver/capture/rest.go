@@ -1,0 +1,116 @@
+package capture
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/solver/rootfs/drift"
+)
+
+// maxRest bounds how many SNAPSHOTs are proposed: the largest.
+const maxRest = 20
+
+// passing are files that managers and sessions change as they go; none of them
+// is part of an environment. Folders end with a slash.
+var passing = []string{
+	"/var/lib/dpkg/", "/var/lib/apt/", "/var/lib/systemd/", "/var/lib/ucf/", "/var/lib/pam/", "/var/cache/", "/var/log/", "/var/backups/",
+	"/var/lib/clayer/", "/run/", "/tmp/", "/var/tmp/", "/proc/", "/sys/", "/dev/", "/lost+found/", "/etc/ld.so.cache", "/etc/mtab", "/etc/hosts",
+	"/etc/hostname", "/etc/resolv.conf", "/etc/.pwd.lock", "/etc/alternatives/",
+}
+
+// passingNames are folders of that kind wherever they are.
+var passingNames = []string{"__pycache__", ".cache", ".git", ".npm", ".claude", ".bash_history", ".zsh_history", ".python_history", ".lesshst", ".wget-hsts", ".ssh", ".gnupg", ".aws", ".netrc"}
+
+// rest returns what is new and of no package: the uppermost new folders and, in
+// others, files. Of what was there before and changed, nothing: which part of it
+// is wanted nobody knows but the user.
+func rest(o Options, isOwned func(string) bool) []Tree {
+	var trees []Tree
+	for i := 0; i < len(o.Changed); i++ {
+		f := o.Changed[i]
+		p := "/" + f.Path
+		last := i
+		if f.Dir {
+			for last+1 < len(o.Changed) && strings.HasPrefix(o.Changed[last+1].Path, f.Path+"/") {
+				last++
+			}
+		}
+		if isPassing(p, o.Skip) || isCheckout(f, o.Changed[i+1:last+1]) || isOwned(p) && !f.Dir {
+			i = last
+			continue
+		}
+		if f.State != drift.New {
+			continue
+		}
+		if !f.Dir {
+			trees = append(trees, Tree{p, f.Size, 1})
+			continue
+		}
+		t := Tree{Path: p}
+		mixed := false
+		for _, below := range o.Changed[i+1 : last+1] {
+			q := "/" + below.Path
+			if isOwned(q) || isPassing(q, o.Skip) {
+				mixed = mixed || !below.Dir
+				continue
+			}
+			if !below.Dir {
+				t.Files++
+				t.Size += below.Size
+			}
+		}
+		if mixed {
+			continue // what is below is looked at on its own
+		}
+		if t.Files > 0 {
+			trees = append(trees, t)
+		}
+		i = last
+	}
+	slices.SortStableFunc(trees, func(a, b Tree) int { return cmp.Compare(b.Size, a.Size) })
+	trees = trees[:min(len(trees), maxRest)]
+	slices.SortFunc(trees, func(a, b Tree) int { return cmp.Compare(a.Path, b.Path) })
+	return trees
+}
+
+// isCheckout reports whether a folder is a new working tree of Git: a project, and
+// Git brings it.
+func isCheckout(f drift.FileState, below []drift.FileState) bool {
+	return f.Dir && f.State == drift.New && slices.ContainsFunc(below, func(b drift.FileState) bool { return b.Path == f.Path+"/.git" })
+}
+
+func isPassing(p string, skip []string) bool {
+	for _, s := range passing {
+		if strings.HasPrefix(p+"/", s) || p == s {
+			return true
+		}
+	}
+	for _, s := range skip {
+		if s != "/" && (p == s || strings.HasPrefix(p, s+"/")) {
+			return true
+		}
+	}
+	return slices.Contains(passingNames, path.Base(p))
+}
+
+// String is how much a tree holds.
+func (t Tree) String() string {
+	unit, n := "B", float64(t.Size)
+	for _, u := range []string{"kB", "MB", "GB"} {
+		if n < 1000 {
+			break
+		}
+		unit, n = u, n/1000
+	}
+	text := fmt.Sprintf("%.3g %s", n, unit)
+	if n >= 1000 {
+		text = fmt.Sprintf("%.0f %s", n, unit)
+	}
+	if t.Files != 1 {
+		text += fmt.Sprintf(" in %d files", t.Files)
+	}
+	return text
+}

@@ -1,0 +1,37 @@
+package solver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/clayer/clayer/solver/capture"
+	"github.com/clayer/clayer/solver/rootfs/drift"
+)
+
+// Installed finds what the request's machine has beyond its base and the applied
+// layers: what was installed since the last solve, or, where there was none,
+// since the machine started. o.Since, if it is set, is taken in place of both.
+func Installed(ctx context.Context, r *Request, o capture.Options) (*capture.Found, error) {
+	root, err := r.settled(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.Since.IsZero() {
+		if o.Since, err = drift.Committed(root.StateDir()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnread, err)
+		}
+	}
+	if o.Since.IsZero() {
+		if o.Since, err = capture.Started(); err != nil {
+			return nil, fmt.Errorf("since when? %w: give --since", err)
+		}
+	}
+	o.Changed, err = drift.DiffSince(ctx, root.Dir(), root.StateDir(), o.Since)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	return capture.Look(ctx, o)
+}
