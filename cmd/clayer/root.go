@@ -126,7 +126,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newVersion(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newVersion(), newCheck(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

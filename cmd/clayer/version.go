@@ -11,6 +11,17 @@ import (
 // version is set by the linker in a release: -ldflags "-X main.version=v1.2.3".
 var version string
 
+// buildVersion is the version of this binary.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
 func newVersion() *cobra.Command {
 	var deps bool
 	c := &cobra.Command{
@@ -20,14 +31,7 @@ func newVersion() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := cmd.OutOrStdout()
 			info, ok := debug.ReadBuildInfo()
-			v := version
-			if v == "" && ok {
-				v = info.Main.Version
-			}
-			if v == "" {
-				v = "(devel)"
-			}
-			fmt.Fprintf(w, "clayer %s %s/%s %s\n", v, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			fmt.Fprintf(w, "clayer %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 			if deps && ok {
 				for _, d := range info.Deps {
 					fmt.Fprintf(w, "%s %s\n", d.Path, d.Version)
