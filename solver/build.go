@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -343,7 +344,13 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		return nil
 	})
 	if err != nil {
-		return b.failure(s, err)
+		err = b.failure(s, err)
+		var failed *BuildError
+		if errors.As(err, &failed) {
+			text, _, _ := strings.Cut(failed.Err.Error(), "\n")
+			b.r.emit(Event{Kind: EventFailed, Step: s, Text: text, Took: time.Since(start)})
+		}
+		return err
 	}
 	b.setBlob(s, bl)
 	b.r.emit(Event{Kind: EventRan, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
@@ -366,13 +373,15 @@ func (b *builder) put(s *dag.Step, bl *blob) {
 		return
 	}
 	b.puts.Go(func() error {
+		start := time.Now()
+		b.r.emit(Event{Kind: EventStoring, Step: s, Bytes: bl.desc.Size})
 		if err := b.r.Store.Put(b.putting, bl.desc, bl.file); err != nil {
 			return nil // the store has told
 		}
 		b.mu.Lock()
 		b.kept++
 		b.mu.Unlock()
-		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size})
+		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
 		return nil
 	})
 }

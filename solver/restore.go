@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -110,11 +111,12 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			if !ok {
 				d, ok = b.findOne(ctx, it)
 			}
-			file, err := b.fetchBlob(ctx, d, ok)
+			metered, m := b.r.metered(ctx, Event{Kind: EventRestoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
+			file, err := b.fetchBlob(metered, d, ok)
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file})
 				if it.State == dag.Cached {
-					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size})
+					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: time.Since(m.start)})
 				}
 				return nil
 			}

@@ -94,6 +94,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 			return nil, err
 		}
 	}
+	r.emit(Event{Kind: EventDone})
 	res = sv.result()
 	res.Took = time.Since(start)
 	if r.RequireCache {

@@ -48,12 +48,14 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	case graph != "":
 		return usagef("--graph=%s: want dot or mermaid", graph)
 	}
-	f.readOnly = true
+	f.readOnly, f.live = true, true
+	defer f.hide()
 	r, err := f.request(cmd, paths)
 	if err != nil {
 		return err
 	}
 	p, err := solver.Plan(cmd.Context(), r)
+	f.hide()
 	if err != nil {
 		return err
 	}
