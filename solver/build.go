@@ -30,6 +30,7 @@ type builder struct {
 	root *rootfs.Root
 	sv   *survey
 	sb   sandbox.Sandbox
+	work string // the folder for scratch; "": the root's
 
 	mu    sync.Mutex
 	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
@@ -435,11 +436,17 @@ func (b *builder) spool() (*os.File, error) {
 		}
 		b.r.StoreFailed(b.r.Store.Name(), err)
 	}
-	work, err := b.root.WorkDir()
-	if err != nil {
-		return nil, err
+	work, err := b.work, error(nil)
+	if work == "" {
+		if work, err = b.root.WorkDir(); err != nil {
+			return nil, err
+		}
 	}
-	return os.CreateTemp(work, "blob-")
+	file, err := os.CreateTemp(work, "blob-")
+	if err == nil && b.work != "" {
+		err = os.Remove(file.Name()) // nobody else would
+	}
+	return file, err
 }
 
 // discard removes a spool file that is in no store. Those in the work folder

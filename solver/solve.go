@@ -151,7 +151,7 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	defer stop()
 	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
 	defer b.close()
-	b.prefetch(ctx)
+	b.prefetch(ctx, b.before(nil))
 	if err := b.restore(ctx); err != nil {
 		return err
 	}

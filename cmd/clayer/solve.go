@@ -110,6 +110,10 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 	r.Rebuild = rebuild
 	result, err := solver.Solve(cmd.Context(), r)
 	f.hide()
+	var failed *solver.BuildError
+	if errors.As(err, &failed) {
+		f.suggest(cmd, failed)
+	}
 	if trace != nil {
 		if terr := errors.Join(f.record.WriteTrace(trace), trace.Close()); terr != nil {
 			err = errors.Join(err, fmt.Errorf("--trace: %w", terr))

@@ -223,3 +223,34 @@ func TestNoLiveDisplay(t *testing.T) {
 		t.Errorf("NO_COLOR: exit %d:\n%q", code, s.raw.String())
 	}
 }
+
+// TestShellHasTheTerminal: a shell has job control, Ctrl-C is its own, and the
+// terminal comes back, also from a program that leaves it raw.
+func TestShellHasTheTerminal(t *testing.T) {
+	w := terminalWorkspace(t, "RUN echo one > /one\n")
+	s := startScreen(t, w.command("shell", "--root", "root"), 80, 24, "TERM=xterm-256color", "SHELL=/bin/sh", "PS1=ready> ")
+	s.waitFor(`ready>`)
+	s.tty.WriteString("cat /one; /bin/busybox sleep 100\n")
+	s.waitFor(`(?m)^one$`)
+	s.tty.WriteString("\x03")
+	s.waitFor(`(?s)ready>.*ready>$`)
+	s.tty.WriteString("stty raw; kill -9 $$\n")
+	code, text := s.wait()
+	if code != 128+9 || strings.Contains(text, "building") || strings.Contains(text, "interrupted") {
+		t.Errorf("exit %d:\n%s", code, text)
+	}
+}
+
+// BenchmarkRun is how long a command takes to start when all is in the root.
+func BenchmarkRun(b *testing.B) {
+	w := newWorkspace(b)
+	w.write("Containerfile", "RUN echo one > /one\n")
+	if _, stderr, code := w.run("solve", "--root", "root"); code != 0 {
+		b.Fatal(stderr)
+	}
+	for b.Loop() {
+		if _, stderr, code := w.run("run", "--root", "root", "--", "true"); code != 0 {
+			b.Fatal(stderr)
+		}
+	}
+}

@@ -24,19 +24,26 @@ type help struct {
 	attr  *syscall.SysProcAttr
 	stdin io.Reader // may be nil, as out and spool may
 	out   io.Writer
+	err   io.Writer // nil: out
 	spool *os.File
 	warn  func(texts []string)
 }
 
-// help has a helper of the view do the job.
-func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
+// job completes a job by what the view is, and says how its helper is started.
+func (v *view) job(j job) (job, *syscall.SysProcAttr) {
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
 	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
 	if !v.s.rooted {
 		inUserNamespace(attr)
 	}
-	return help{attr, stdin, out, spool, v.s.warn}.with(ctx, j)
+	return j, attr
+}
+
+// help has a helper of the view do the job.
+func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
+	j, attr := v.job(j)
+	return help{attr: attr, stdin: stdin, out: out, spool: spool, warn: v.s.warn}.with(ctx, j)
 }
 
 // with starts a helper for the job and waits for its end. The error is an
@@ -66,9 +73,12 @@ func (h help) with(ctx context.Context, j job) error {
 	if h.out == nil {
 		h.out = &crash
 	}
+	if h.err == nil {
+		h.err = h.out
+	}
 	cmd := &exec.Cmd{
 		Path: reexec.Self(), Args: []string{helperName}, Env: []string{}, Dir: "/",
-		Stdin: h.stdin, Stdout: h.out, Stderr: h.out,
+		Stdin: h.stdin, Stdout: h.out, Stderr: h.err,
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
 		SysProcAttr: h.attr,
 	}
