@@ -17,6 +17,7 @@ var floors = map[string]int{
 	"cmd/clayer":              6,
 	"cmd/clayer/internal/ui":  5,
 	"solver":                  4,
+	"solver/doctor":           5,
 	"solver/source":           3,
 	"solver/sandbox":          3,
 	"solver/rootfs":           2,
