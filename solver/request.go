@@ -131,7 +131,7 @@ func (e *BuildError) Error() string {
 	case e.Kept > 1:
 		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
 	}
-	if e.Look != "" && exit != nil {
+	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
 		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")
 	}
 	if e.Did != "" {

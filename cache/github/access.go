@@ -29,7 +29,7 @@ func (c *Client) Access(ctx context.Context) (Access, error) {
 	if a.Code != http.StatusNotFound && a.Code >= 300 {
 		return Access{}, c.newError(req, a, Repo{})
 	}
-	access := Access{Ahead: c.Now().Sub(time.Now()).Round(time.Second)}
+	access := Access{Ahead: time.Until(c.Now()).Round(time.Second)}
 	for s := range strings.SplitSeq(a.Header.Get("X-OAuth-Scopes"), ",") {
 		if s = strings.TrimSpace(s); s != "" {
 			access.Scopes = append(access.Scopes, s)

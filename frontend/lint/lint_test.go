@@ -98,6 +98,19 @@ func TestNoFalseAlarm(t *testing.T) {
 	}
 }
 
+// TestDocumented: docs/check.md has every rule, in the words of the table.
+func TestDocumented(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "check.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range Rules {
+		if line := "| `" + r.Name + "` | " + string(r.Level) + " | " + r.Doc + " |"; !strings.Contains(string(doc), line) {
+			t.Errorf("docs/check.md lacks %s", line)
+		}
+	}
+}
+
 func rulesOf(t *testing.T, src string) string {
 	t.Helper()
 	f, err := frontend.Parse("Containerfile", []byte(src))

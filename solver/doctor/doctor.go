@@ -209,10 +209,18 @@ func (p *Patient) github(ctx context.Context) []Finding {
 	wg.Go(func() { access, accessErr = p.GitHub.Access(ctx) })
 	wg.Wait()
 	var list []Finding
+	reasons := make(map[string]bool)
 	for _, what := range slices.Sorted(maps.Keys(reached)) {
-		list = append(list, reached[what])
+		f := reached[what]
+		list = append(list, f)
+		_, why, _ := strings.Cut(f.Text, ": ")
+		reasons[fmt.Sprint(f.OK, why)] = true
 	}
-	if !reached["API"].OK {
+	if api := reached["API"]; !api.OK {
+		if len(list) > 1 && len(reasons) == 1 { // one cause, told once
+			_, why, _ := strings.Cut(api.Text, ": ")
+			return []Finding{{"github", "hosts", false, fmt.Sprintf("none of %d: %s", len(list), why), api.Remedy}}
+		}
 		return list
 	}
 	return append(list, p.clock(access, accessErr), p.token(access, accessErr), limits(access))
@@ -238,11 +246,11 @@ func unreachable(err error) string {
 	var proxy *transfer.ProxyError
 	switch {
 	case errors.As(err, &authority), strings.Contains(err.Error(), "x509"):
-		return "the certificate of whoever looks into TLS here: SSL_CERT_FILE=FILE.pem, with the system's in it too"
+		return "SSL_CERT_FILE=FILE.pem with the proxy's certificate, and the system's too"
 	case errors.As(err, &proxy):
-		return "have the proxy allow this host; until then a store in a folder: --store dir:PATH"
+		return "have the proxy allow this host; until then --store dir:PATH"
 	}
-	return "a network, or HTTPS_PROXY; without GitHub, --store dir:PATH keeps snapshots in a folder"
+	return "a network, or HTTPS_PROXY; without it, --store dir:PATH"
 }
 
 // skew is how far clocks may differ.
@@ -341,5 +349,9 @@ func contents(ms []cache.Manifest) string {
 			size += d.Size
 		}
 	}
-	return fmt.Sprintf("%d layers, %s at most", len(ms), dag.Size(size))
+	layers := "1 layer"
+	if len(ms) > 1 {
+		layers = fmt.Sprintf("%d layers", len(ms))
+	}
+	return fmt.Sprintf("%s, %s at most", layers, dag.Size(size))
 }

@@ -89,9 +89,8 @@ func TestExamine(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	gh := githubtest.New(t)
-	down := *gh
-	down.URL = "http://127.0.0.1:1"
-	f := examine(t, &down, "", nil)["github/API"]
+	gh.URL = "http://127.0.0.1:1"
+	f := examine(t, gh, "", nil)["github/hosts"]
 	if f.OK || !strings.Contains(f.Text, "connection refused") || !strings.Contains(f.Remedy, "--store dir:PATH") {
 		t.Errorf("%+v", f)
 	}

@@ -151,7 +151,6 @@ type place struct {
 	filter string        // of the Keep that at was read for
 	stale  bool          // the root was changed since by other hands
 	told   map[string]bool
-	spool  *os.File
 }
 
 // Stale implements Direct.

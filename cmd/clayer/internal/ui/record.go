@@ -146,6 +146,9 @@ func (r *Record) phases() []phase {
 	return list
 }
 
+// notable is what is not shown as 0.0s.
+const notable = 50 * time.Millisecond
+
 // slow is how many of the slowest steps a summary names.
 const slow = 3
 
@@ -160,11 +163,14 @@ func (r *Record) Summary() string {
 	}
 	var parts []string
 	for _, p := range r.phases() {
+		if p.end.Sub(p.start) < notable {
+			continue
+		}
 		parts = append(parts, p.name+" "+Duration(p.end.Sub(p.start)))
 	}
 	line("time", parts)
 
-	runs := slices.DeleteFunc(slices.Clone(r.spans), func(s span) bool { return s.kind != "run" && s.kind != "restore" })
+	runs := slices.DeleteFunc(slices.Clone(r.spans), func(s span) bool { return s.kind != "run" && s.kind != "restore" || s.took() < notable })
 	slices.SortStableFunc(runs, func(a, b span) int { return cmp.Compare(b.took(), a.took()) })
 	for i, s := range runs[:min(len(runs), slow)] {
 		what := s.step.Text()
