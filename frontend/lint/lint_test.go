@@ -111,6 +111,19 @@ func TestDocumented(t *testing.T) {
 	}
 }
 
+// TestHostileScripts: what would take a shell's parser down, or forever, is not
+// read; the rest of the file is.
+func TestHostileScripts(t *testing.T) {
+	for _, part := range []string{"((", "$((", "$(", "`", "{ ", "if ", `"$(`, "${a:-", "(", "a && \\\n"} {
+		src := "RUN " + strings.Repeat(part, 60_000/len(part)) + "\nRUN cd /x\n"
+		if got := rulesOf(t, src); got != "ShellStateLost" && !strings.HasSuffix(part, "\n") {
+			t.Errorf("%s: %q", part, got)
+		}
+		huge := "RUN " + strings.Repeat(strings.Repeat(part, 30_000/len(part))+" \\\n", 10) + "x\nRUN cd /x\n"
+		rulesOf(t, huge)
+	}
+}
+
 func rulesOf(t *testing.T, src string) string {
 	t.Helper()
 	f, err := frontend.Parse("Containerfile", []byte(src))

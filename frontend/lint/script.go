@@ -70,7 +70,31 @@ func readScript(f *frontend.File, r *frontend.Run) *script {
 
 var shellLine = regexp.MustCompile(`/(env\s+(-\S+\s+)*)?(ba|da|a|z|k)?sh\b`)
 
+// The parser goes down as deep as a script does, and takes a quadratic time to
+// tell some parentheses apart: what nobody writes is not read.
+const (
+	maxScript = 64 << 10 // bytes
+	maxDepth  = 100      // parentheses and braces
+)
+
+func tooMuch(text string) bool {
+	depth, deepest := 0, 0
+	for i := range len(text) {
+		switch text[i] {
+		case '(', '{':
+			depth++
+			deepest = max(deepest, depth)
+		case ')', '}':
+			depth = max(0, depth-1) // the patterns of case have no first one
+		}
+	}
+	return len(text) > maxScript || deepest > maxDepth
+}
+
 func parseScript(text string) *script {
+	if tooMuch(text) {
+		return nil
+	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
 	if err != nil {
 		return nil // its shell will say so
