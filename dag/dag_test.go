@@ -389,6 +389,8 @@ func TestPlanGolden(t *testing.T) {
 		"plan.json": func(b *strings.Builder) error { return p.WriteJSON(b) },
 		"plan.dot":  func(b *strings.Builder) error { return p.WriteDOT(b) },
 		"plan.mmd":  func(b *strings.Builder) error { return p.WriteMermaid(b) },
+		"plan.svg":  func(b *strings.Builder) error { return p.WriteSVG(b) },
+		"plan.html": func(b *strings.Builder) error { return p.WriteHTML(b) },
 	} {
 		var b strings.Builder
 		if err := write(&b); err != nil {

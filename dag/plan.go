@@ -152,8 +152,30 @@ func (p *Plan) Item(s *Step) *Item {
 type Totals struct {
 	Steps, Present, Cached, ToRun int
 	CachedBytes                   int64
-	Stores                        []string // that cached steps are in, each once
-	Estimate                      time.Duration
+	Stores                        []string      // that cached steps are in, each once
+	Estimate                      time.Duration // of the steps to run, as long as they took before
+	Unknown                       int           // steps to run of which that is not known
+}
+
+// Totals counts the steps of all layers.
+func (p *Plan) Totals() Totals {
+	var all Totals
+	for i := range p.Layers {
+		t := p.Layers[i].Totals()
+		all.Steps += t.Steps
+		all.Present += t.Present
+		all.Cached += t.Cached
+		all.ToRun += t.ToRun
+		all.CachedBytes += t.CachedBytes
+		all.Estimate += t.Estimate
+		all.Unknown += t.Unknown
+		for _, s := range t.Stores {
+			if !slices.Contains(all.Stores, s) {
+				all.Stores = append(all.Stores, s)
+			}
+		}
+	}
+	return all
 }
 
 // Totals counts the steps of a layer.
@@ -176,6 +198,9 @@ func (pl *PlannedLayer) Totals() Totals {
 		case ToRun:
 			t.ToRun++
 			t.Estimate += it.Estimate
+			if it.Estimate == 0 {
+				t.Unknown++
+			}
 		}
 	}
 	return t

@@ -10,9 +10,10 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// WriteText writes the plan for people: a line for each layer, below it one
-// for each of its steps, in the order of the file. The first line tells what is
-// undone before, if anything.
+// WriteText writes the plan for people, as a tree: a line for each layer, below
+// it one for each of its steps, in the order of the file, and a last one for
+// all of several layers. ✓ is present, ↓ cached, ▸ to run. The first line tells
+// what is undone before, if anything.
 func (p *Plan) WriteText(w io.Writer) error {
 	var b strings.Builder
 	if n := len(p.Undo); n > 0 {
@@ -28,8 +29,12 @@ func (p *Plan) WriteText(w io.Writer) error {
 		}
 		p.Layers[i].writeText(&b, p.Keys)
 	}
-	if len(p.Layers) == 0 {
+	switch len(p.Layers) {
+	case 0:
 		b.WriteString("no layers\n")
+	case 1:
+	default:
+		fmt.Fprintf(&b, "\n%s   %s   %s\n", count(len(p.Layers), "layer"), count(p.Totals().Steps, "step"), p.Totals())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -41,7 +46,11 @@ const maxText = 46
 
 func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 	t := pl.Totals()
-	fmt.Fprintf(b, "%s   %s   %s\n", pl.Layer.File.Path, count(t.Steps, "step"), t)
+	on := ""
+	if pl.Layer.On != nil && !pl.Layer.Ordered {
+		on = "   on " + pl.Layer.On.Name
+	}
+	fmt.Fprintf(b, "%s   %s   %s%s\n", pl.Layer.File.Path, count(t.Steps, "step"), t, on)
 
 	items := slices.Clone(pl.Items)
 	slices.SortStableFunc(items, byLine)
@@ -50,9 +59,13 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 		width = max(width, min(maxText, len([]rune(it.Step.Text()))))
 		num = max(num, len(fmt.Sprint(it.Step.Pos().Line)))
 	}
-	for _, it := range items {
+	for i, it := range items {
 		text := cut(it.Step.Text(), maxText)
-		line := fmt.Sprintf("  %*d  %s%s  %-7s", num, it.Step.Pos().Line, text,
+		branch := "├─"
+		if i == len(items)-1 {
+			branch = "└─"
+		}
+		line := fmt.Sprintf("%s %s %*d  %s%s  %-7s", branch, it.State.mark(), num, it.Step.Pos().Line, text,
 			strings.Repeat(" ", max(0, width-len([]rune(text)))), it.State)
 		switch it.State {
 		case Cached:
@@ -70,13 +83,22 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 	}
 }
 
+// mark is a state as a sign.
+func (s State) mark() string {
+	return [...]string{Present: "✓", Cached: "↓", ToRun: "▸"}[s]
+}
+
 // String says the totals in words: "1 to run, 2 cached (dir, 41 MB)".
 func (t Totals) String() string {
 	var parts []string
 	if t.ToRun > 0 {
 		s := fmt.Sprintf("%d to run", t.ToRun)
 		if t.Estimate >= time.Second {
-			s += fmt.Sprintf(" (~%s)", t.Estimate.Round(time.Second))
+			s += fmt.Sprintf(" (~%s", t.Estimate.Round(time.Second))
+			if t.Unknown > 0 {
+				s += fmt.Sprintf(", and %d never timed", t.Unknown)
+			}
+			s += ")"
 		}
 		parts = append(parts, s)
 	}

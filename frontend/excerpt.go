@@ -52,3 +52,11 @@ func redact(s string) string {
 	s = scpInfo.ReplaceAllString(s, "git@***@")
 	return userInfo.ReplaceAllString(slashyUser.ReplaceAllString(s, hiddenInfo), hiddenInfo)
 }
+
+// Excerpt returns a line, from 1, fit to be shown; "" where there is none.
+func (f *File) Excerpt(line int) string {
+	if line < 1 || line > len(f.Lines) {
+		return ""
+	}
+	return excerpt(f.Lines[line-1])
+}

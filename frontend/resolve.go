@@ -52,6 +52,8 @@ type resolver struct {
 	args   map[string]string
 	hides  bool  // an ENV has the name of an ARG
 	err    error // the first of expanding an instruction
+
+	unset func(name string) // told of a variable that nothing sets; may be nil
 }
 
 func (r *resolver) index() {
@@ -106,7 +108,8 @@ func (r *resolver) process(word string, refs bool) string {
 	if r.err != nil {
 		return ""
 	}
-	out, _, err := r.lex.ProcessWord(word, variables{r, refs})
+	out, unset, err := r.lex.ProcessWord(word, variables{r, refs})
+	r.tellUnset(unset)
 	if err == nil && len(out) > maxValue {
 		err = faultf("a value of %d bytes; the most is %d", len(out), maxValue)
 	}
@@ -164,7 +167,8 @@ func (r *resolver) inline(text string) string {
 	}
 	lex := shell.NewLex('\\') // as BuildKit has it, whatever the file's is
 	lex.SkipProcessQuotes = true
-	out, _, err := lex.ProcessWord(text, variables{r, false})
+	out, unset, err := lex.ProcessWord(text, variables{r, false})
+	r.tellUnset(unset)
 	if err != nil && r.err == nil {
 		r.err = err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type builder struct {
 	root *rootfs.Root
 	sv   *survey
 	sb   sandbox.Sandbox
+	work string // the folder for scratch; "": the root's
 
 	mu    sync.Mutex
 	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
@@ -347,7 +349,13 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		return nil
 	})
 	if err != nil {
-		return b.failure(s, err)
+		err = b.failure(s, err)
+		var failed *BuildError
+		if errors.As(err, &failed) {
+			text, _, _ := strings.Cut(failed.Err.Error(), "\n")
+			b.r.emit(Event{Kind: EventFailed, Step: s, Text: text, Took: time.Since(start)})
+		}
+		return err
 	}
 	b.setBlob(s, bl)
 	b.r.emit(Event{Kind: EventRan, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
@@ -370,13 +378,15 @@ func (b *builder) put(s *dag.Step, bl *blob) {
 		return
 	}
 	b.puts.Go(func() error {
+		start := time.Now()
+		b.r.emit(Event{Kind: EventStoring, Step: s, Bytes: bl.desc.Size})
 		if err := b.r.Store.Put(b.putting, bl.desc, bl.file); err != nil {
 			return nil // the store has told
 		}
 		b.mu.Lock()
 		b.kept++
 		b.mu.Unlock()
-		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size})
+		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
 		return nil
 	})
 }
@@ -430,11 +440,17 @@ func (b *builder) spool() (*os.File, error) {
 		}
 		b.r.StoreFailed(b.r.Store.Name(), err)
 	}
-	work, err := b.root.WorkDir()
-	if err != nil {
-		return nil, err
+	work, err := b.work, error(nil)
+	if work == "" {
+		if work, err = b.root.WorkDir(); err != nil {
+			return nil, err
+		}
 	}
-	return os.CreateTemp(work, "blob-")
+	file, err := os.CreateTemp(work, "blob-")
+	if err == nil && b.work != "" {
+		err = os.Remove(file.Name()) // nobody else would
+	}
+	return file, err
 }
 
 // discard removes a spool file that is in no store. Those in the work folder

@@ -11,18 +11,30 @@ type EventKind string
 
 // The kinds of events, in the order in which they usually come.
 const (
-	EventWarning  EventKind = "warning"  // Text; nothing failed, but the user should know
-	EventWaiting  EventKind = "waiting"  // for another solve of this root; Text says for whom
-	EventPlanned  EventKind = "planned"  // Plan
-	EventSandbox  EventKind = "sandbox"  // Text: which one, and why
-	EventStarted  EventKind = "started"  // Step is being run, fetched or copied
-	EventOutput   EventKind = "output"   // Text: what the RUN of Step printed, as it came: no whole lines
-	EventRan      EventKind = "ran"      // Step is done: Took, Entries, Bytes
-	EventRestored EventKind = "restored" // the snapshot of Step is near and verified: Bytes of the blob, Store
-	EventStored   EventKind = "stored"   // the snapshot of Step is in the stores: Bytes of the blob
-	EventApplying EventKind = "applying" // the root is being changed: Text is its path
-	EventApplied  EventKind = "applied"  // Step is in the root now
+	EventWarning   EventKind = "warning"   // Text; nothing failed, but the user should know
+	EventWaiting   EventKind = "waiting"   // for another solve of this root; Text says for whom
+	EventPlanned   EventKind = "planned"   // Plan
+	EventFetching  EventKind = "fetching"  // bytes of the source of Step arrive: Bytes so far. At most ten a second
+	EventFetched   EventKind = "fetched"   // they are here: Bytes, Took
+	EventSandbox   EventKind = "sandbox"   // Text: which one, and why
+	EventStarted   EventKind = "started"   // Step is being run, fetched or copied
+	EventOutput    EventKind = "output"    // Text: what the RUN of Step printed, as it came: no whole lines
+	EventRan       EventKind = "ran"       // Step is done: Took, Entries, Bytes
+	EventFailed    EventKind = "failed"    // Step failed: Text says why, in a line; Took
+	EventRestoring EventKind = "restoring" // bytes of the snapshot of Step arrive: Bytes so far, of Total, from Store
+	EventRestored  EventKind = "restored"  // the snapshot of Step is near and verified: Bytes of the blob, Store, Took
+	EventStoring   EventKind = "storing"   // the snapshot of Step is on its way into the stores: Bytes of the blob
+	EventStored    EventKind = "stored"    // it is there: Bytes, Took
+	EventApplying  EventKind = "applying"  // the root is being changed: Text is its path
+	EventApplied   EventKind = "applied"   // Step is in the root now: Entries, Bytes
+	EventDone      EventKind = "done"      // the root is what the files say
 )
+
+// EventKinds are all kinds.
+var EventKinds = []EventKind{
+	EventWarning, EventWaiting, EventFetching, EventFetched, EventPlanned, EventSandbox, EventRestoring, EventRestored,
+	EventStarted, EventOutput, EventRan, EventFailed, EventStoring, EventStored, EventApplying, EventApplied, EventDone,
+}
 
 // An Event is one thing that a solve tells while it works.
 type Event struct {
@@ -35,4 +47,5 @@ type Event struct {
 	Took    time.Duration
 	Entries int
 	Bytes   int64
+	Total   int64 // what Bytes will come to; 0 if that is not known
 }

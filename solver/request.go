@@ -106,6 +106,7 @@ var (
 type BuildError struct {
 	Step *dag.Step
 	Kept int    // steps of this solve that were finished, and are stored
+	Look string // the command that runs a shell where Step ran; "" where there is none
 	Did  string // what a RUN in place did to the root all the same, in words
 	Err  error
 }
@@ -131,6 +132,9 @@ func (e *BuildError) Error() string {
 		p.Hint = "1 step is done and kept: the next solve goes on behind it"
 	case e.Kept > 1:
 		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
+	}
+	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
+		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")
 	}
 	if e.Did != "" {
 		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+e.Did, "\n      ")

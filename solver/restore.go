@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -120,11 +121,12 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			if !ok {
 				d, ok = b.findOne(ctx, it)
 			}
-			file, err := b.fetchBlob(ctx, d, ok)
+			metered, m := b.r.metered(ctx, Event{Kind: EventRestoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
+			file, err := b.fetchBlob(metered, d, ok)
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file})
 				if it.State == dag.Cached {
-					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size})
+					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: time.Since(m.start)})
 				}
 				return nil
 			}
@@ -182,23 +184,26 @@ func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor, found bool)
 	return rc.(*os.File), nil // as Tier.Open promises
 }
 
-// prefetch starts the download of all sources that steps to run need, so that
-// they come while other things are done. The steps wait for them where they
-// are used.
-func (b *builder) prefetch(ctx context.Context) {
+// prefetch starts the download of all sources that steps to run among the items
+// need, so that they come while other things are done. The steps wait for them
+// where they are used.
+func (b *builder) prefetch(ctx context.Context, items []*dag.Item) {
 	ctx, b.stopPrefetch = context.WithCancel(ctx)
 	var eg errgroup.Group
 	eg.SetLimit(b.r.jobs())
-	sources := b.sv.plan.Sources()
+	var steps []*dag.Step
+	for _, it := range items {
+		if src := it.Step.Source; src != nil && it.State == dag.ToRun && !slices.ContainsFunc(steps, func(s *dag.Step) bool { return s.Source == src }) {
+			steps = append(steps, it.Step)
+		}
+	}
 	b.prefetching.Go(func() {
-		for _, ps := range sources {
-			if ps.State == dag.ToRun {
-				eg.Go(func() error {
-					// An error is the step's, which asks for the same again.
-					_, _ = b.r.changes(ctx, ps.Source.Steps[0])
-					return nil
-				})
-			}
+		for _, s := range steps {
+			eg.Go(func() error {
+				// An error is the step's, which asks for the same again.
+				_, _ = b.r.changes(ctx, s)
+				return nil
+			})
 		}
 		_ = eg.Wait()
 	})

@@ -98,6 +98,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 			return nil, err
 		}
 	}
+	r.emit(Event{Kind: EventDone})
 	res = sv.result()
 	res.Took = time.Since(start)
 	if r.RequireCache {
@@ -157,7 +158,7 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 	defer stop()
 	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
 	defer b.close()
-	b.prefetch(ctx)
+	b.prefetch(ctx, b.before(nil))
 	applied, err := b.stream(ctx, lock)
 	if err == nil && !applied {
 		err = b.buildAndApply(ctx, lock)

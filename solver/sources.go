@@ -90,7 +90,9 @@ func (r *Request) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	var err error
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
-		p, err = r.sources().Fetch(ctx, in)
+		metered, m := r.metered(ctx, Event{Kind: EventFetching, Step: s})
+		p, err = r.sources().Fetch(metered, in)
+		m.fetched(err)
 	case *frontend.Copy:
 		p, err = r.sources().Copy(ctx, s.Layer.File.Dir, in)
 	default:
@@ -111,11 +113,14 @@ func (r *Request) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 	src := r.sources()
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
-		p, err := src.Fetch(ctx, in)
+		metered, m := r.metered(ctx, Event{Kind: EventFetching, Step: s})
+		p, err := src.Fetch(metered, in)
 		if err != nil {
 			return nil, err
 		}
-		return src.FetchChanges(ctx, in, p)
+		changes, err := src.FetchChanges(metered, in, p)
+		m.fetched(err)
+		return changes, err
 	case *frontend.Copy:
 		dir := s.Layer.File.Dir
 		p, err := src.Copy(ctx, dir, in)

@@ -159,7 +159,7 @@ func (c *Client) Get(ctx context.Context, rawURL string, w io.Writer, opt GetOpt
 		client:    c,
 		url:       u.String(),
 		w:         w,
-		opt:       opt,
+		opt:       opt.telling(ctx),
 		algorithm: algorithm,
 		hash:      algorithm.Hash(),
 		total:     -1,

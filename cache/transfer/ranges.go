@@ -84,7 +84,7 @@ type ranged struct {
 }
 
 func (c *Client) inSpans(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
-	r := &ranged{client: c, url: rawURL, opt: opt, size: size}
+	r := &ranged{client: c, url: rawURL, opt: opt.telling(ctx), size: size}
 	// One byte: the answer is short even from a server without ranges, whose
 	// body is not read.
 	var first discardAt

@@ -1,50 +1,113 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/solver/doctor"
 )
 
 func newDoctor() *cobra.Command {
-	var asJSON, sandboxOnly bool
+	var f storeFlags
+	var asJSON, sandboxOnly, offline bool
 	var root string
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine can do, and what will be used",
-		Args:  cobra.NoArgs,
+		Long: `doctor tries what a solve will want: a sandbox, space, the network, GitHub, the
+stores. What is not there may not be needed; each line says what would mend it.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			root, _, err := roots(root, "")
 			if err != nil {
 				return err
 			}
-			if root == "" {
-				root = "/"
+			p := doctor.Patient{Root: cmp.Or(root, "/"), Environ: os.Environ(), Token: f.tokenName()}
+			f.readOnly = true
+			if p.Cache, err = f.folder(); err != nil {
+				return err
 			}
-			list := sandbox.Diagnose(sandbox.Options{Root: root}, os.TempDir())
+			if !offline && !sandboxOnly {
+				if p.GitHub, err = f.github(); err != nil {
+					return err
+				}
+				if f.repo != "" {
+					if p.Repo, err = github.ParseRepo(f.repo); err != nil {
+						return usagef("--repo %w", err)
+					}
+				}
+			} else {
+				f.repo = ""
+			}
+			var failed []doctor.Finding
+			t := tell{
+				failed: func(store string, err error) {
+					failed = append(failed, doctor.Finding{Area: "stores", Name: store, Text: err.Error(), Remedy: "a folder that can be written"})
+				},
+				warn: func(string) {},
+			}
+			local, err := f.local(t)
+			if err != nil {
+				return err
+			}
+			if local != nil {
+				p.Stores = []cache.Keeper{local}
+			}
+			far, err := f.far(t, nil)
+			if err != nil {
+				return err
+			}
+			p.Stores = append(p.Stores, far...)
+			list := append(doctor.Examine(cmd.Context(), p), failed...)
+			if sandboxOnly {
+				list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return f.Area != "sandbox" })
+			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), list)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			area := ""
 			for _, f := range list {
-				mark := "ok"
+				mark := "✓"
 				if !f.OK {
-					mark = "no"
+					mark = "✗"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", mark, f.Name, f.Text)
+				if f.Area != area {
+					area = f.Area
+					fmt.Fprintf(w, "%s\n", area)
+				}
+				fmt.Fprintf(w, "  %s %s\t%s\n", mark, f.Name, f.Text)
 				if f.Remedy != "" {
-					fmt.Fprintf(w, "\t\t→ %s\n", f.Remedy)
+					fmt.Fprintf(w, "  \t→ %s\n", f.Remedy)
 				}
 			}
 			return w.Flush()
 		},
 	}
-	c.Flags().BoolVar(&sandboxOnly, "sandbox", true, "how RUN can be run here, and why not otherwise")
+	f.register(c)
+	c.Flags().BoolVar(&sandboxOnly, "sandbox", false, "only how RUN can be run here, and why not otherwise")
+	c.Flags().BoolVar(&offline, "offline", false, "don't ask the network")
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.Flags().StringVar(&root, "root", "", "a complete root file system, in place of /")
 	return c
+}
+
+// tokenName says where the token comes from; "" where there is none.
+func (f *storeFlags) tokenName() string {
+	if f.token != "" {
+		return "--token"
+	}
+	for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN"} {
+		if os.Getenv(name) != "" {
+			return name
+		}
+	}
+	return ""
 }

@@ -41,6 +41,8 @@ var floors = map[string]int{
 	"cmd/clayer/internal/shim": 5,
 	"frontend/edit":            1,
 	"solver/capture":           3,
+	"solver/doctor":            5,
+	"frontend/lint":            1,
 }
 
 const module = "github.com/clayer/clayer/"

@@ -39,7 +39,7 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 		ValidArgs: hook.Kinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Layers = args[1:]
-			o.Version = cmp.Or(o.Version, versionText())
+			o.Version = cmp.Or(o.Version, buildVersion())
 			if !released.MatchString(o.Version) {
 				return usagef("--release: this clayer is %s, which is no release: say which the hook should fetch, as --release v1.2.3", o.Version)
 			}

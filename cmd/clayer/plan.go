@@ -10,20 +10,31 @@ import (
 func newPlan() *cobra.Command {
 	var f solveFlags
 	var graph string
+	var page bool
 	c := &cobra.Command{
 		Use:   "plan [-f FILE]... [NAME|FILE]...",
 		Short: "Say what solve would do, and why; change nothing",
+		Example: `  clayer plan base mojo
+  clayer plan --html base mojo > plan.html     # with the graph; opens anywhere
+  clayer plan --graph=mermaid                  # for Markdown on GitHub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := f.paths(args)
 			if err != nil {
 				return err
+			}
+			if page {
+				if graph != "" && graph != "html" {
+					return usagef("--html and --graph=%s don't go together", graph)
+				}
+				graph = "html"
 			}
 			return f.plan(cmd, paths, graph)
 		},
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&graph, "graph", "", "the graph in place of the list: dot or mermaid")
+	c.Flags().StringVar(&graph, "graph", "", "the graph in place of the list: dot, mermaid or svg")
+	c.Flags().BoolVar(&page, "html", false, "a page with the graph and the steps, which needs nothing else")
 	return c
 }
 
@@ -45,15 +56,21 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 		write = (*dag.Plan).WriteDOT
 	case graph == "mermaid":
 		write = (*dag.Plan).WriteMermaid
+	case graph == "svg":
+		write = (*dag.Plan).WriteSVG
+	case graph == "html":
+		write = (*dag.Plan).WriteHTML
 	case graph != "":
-		return usagef("--graph=%s: want dot or mermaid", graph)
+		return usagef("--graph=%s: want dot, mermaid or svg", graph)
 	}
-	f.readOnly = true
+	f.readOnly, f.live = true, true
+	defer f.hide()
 	r, err := f.request(cmd, paths)
 	if err != nil {
 		return err
 	}
 	p, err := solver.Plan(cmd.Context(), r)
+	f.hide()
 	if err != nil {
 		return err
 	}

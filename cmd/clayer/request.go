@@ -218,6 +218,38 @@ type solveFlags struct {
 	noCache, noWait, quiet, yes bool
 	force                       bool
 	json, dryRun                bool
+	trace                       string
+
+	live    bool        // a terminal gets a live display
+	display *ui.Display // of the request that was made
+	record  *ui.Record
+}
+
+// show opens the display, and returns what tells it of events.
+func (f *solveFlags) show(cmd *cobra.Command) (func(solver.Event), error) {
+	mode := f.progress
+	switch {
+	case f.quiet:
+		mode = "quiet"
+	case mode == "auto" && !f.live:
+		mode = "plain"
+	}
+	d, err := ui.New(mode, cmd.ErrOrStderr(), os.Environ())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	f.display, f.record = d, ui.NewRecord(time.Now())
+	return func(e solver.Event) {
+		f.record.Add(e)
+		d.Show(e)
+	}, nil
+}
+
+// hide takes the live display away, if there is one.
+func (f *solveFlags) hide() {
+	if f.display != nil {
+		f.display.Close()
+	}
 }
 
 func (f *solveFlags) register(c *cobra.Command) {
@@ -241,7 +273,7 @@ func (f *solveFlags) register(c *cobra.Command) {
 	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
 	fl.BoolVar(&f.force, "force", false, "undo what fell away also where it was changed since")
 	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once while another solve of this root is at work")
-	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
+	fl.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, or json: one object a line, on stderr")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
 	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
 }
@@ -251,20 +283,16 @@ func (f *solveFlags) registerRoot(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.root, "root", "", "the root file system, in place of /")
 	fl.StringVar(&f.dest, "dest", "", "the folder that changes went to")
-	fl.StringVar(&f.progress, "progress", "auto", "auto, plain, or json: one object a line, on stderr")
+	fl.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, or json: one object a line, on stderr")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
 	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
 }
 
 // rootRequest makes the request of a command that wants a root and nothing else.
 func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
-	progress := f.progress
-	if f.quiet {
-		progress = "quiet"
-	}
-	emit, err := ui.New(progress, cmd.ErrOrStderr())
+	emit, err := f.show(cmd)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	root, dest, err := roots(f.root, f.dest)
 	if err != nil {
@@ -298,13 +326,9 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if f.sandbox == "inplace" && f.dest != "" {
 		return nil, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
-	progress := f.progress
-	if f.quiet {
-		progress = "quiet"
-	}
-	emit, err := ui.New(progress, cmd.ErrOrStderr())
+	emit, err := f.show(cmd)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	names, err := layerNames(f.names, paths)
 	if err != nil {

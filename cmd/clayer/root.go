@@ -60,7 +60,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "clayer: interrupted")
 		return code
 	}
-	if !errors.Is(err, errSaid) {
+	var status statusError
+	if !errors.Is(err, errSaid) && !errors.As(err, &status) {
 		fmt.Fprintf(stderr, "clayer: %v\n", err)
 	}
 	return code
@@ -70,11 +71,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 var errSaid = errors.New("see above")
 
 func exitCode(ctx context.Context, err error) int {
+	var status statusError
 	var usage usageError
 	var problems frontend.Problems
 	switch {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.As(err, &status):
+		return status.code
 	case errors.As(err, &usage), errors.As(err, &problems):
 		return exitUsage
 	case errors.Is(err, solver.ErrStore):
@@ -129,7 +133,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newCheck(), newRun(), newShell(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +33,7 @@ func newSolve() *cobra.Command {
 	f.register(c)
 	f.registerFiles(c)
 	f.registerYes(c)
+	f.registerTrace(c)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
 	return c
 }
@@ -53,6 +56,7 @@ Without arguments the layers are those of .claude/container-layers.json.`,
 	}
 	f.register(c)
 	f.registerYes(c)
+	f.registerTrace(c)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
 	return c
 }
@@ -67,6 +71,7 @@ func newBuild() *cobra.Command {
 	}
 	f.register(c)
 	f.registerYes(c)
+	f.registerTrace(c)
 	return c
 }
 
@@ -80,6 +85,7 @@ func newRestore() *cobra.Command {
 	}
 	f.register(c)
 	f.registerYes(c)
+	f.registerTrace(c)
 	return c
 }
 
@@ -91,14 +97,33 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 		return usagef("this machine does not look ephemeral, and solve changes its root, /\n" +
 			"hint: --dest DIR keeps all changes in a folder; --yes changes / all the same")
 	}
+	trace, err := f.openTrace()
+	if err != nil {
+		return err
+	}
+	f.live = true
+	defer f.hide() // also when all of it panics
 	r, err := f.request(cmd, paths)
 	if err != nil {
 		return err
 	}
 	r.Rebuild = rebuild
 	result, err := solver.Solve(cmd.Context(), r)
+	f.hide()
+	var failed *solver.BuildError
+	if errors.As(err, &failed) {
+		f.suggest(cmd, failed)
+	}
+	if trace != nil {
+		if terr := errors.Join(f.record.WriteTrace(trace), trace.Close()); terr != nil {
+			err = errors.Join(err, fmt.Errorf("--trace: %w", terr))
+		}
+	}
 	if result != nil {
 		if !f.quiet && f.progress != "json" {
+			if verbose := cmd.Flag("verbose"); result.Took >= worthTelling || verbose != nil && verbose.Changed {
+				fmt.Fprint(cmd.ErrOrStderr(), f.record.Summary())
+			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s\n", result, ui.Duration(result.Took))
 		}
 		if f.json {
@@ -108,6 +133,25 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 		}
 	}
 	return err
+}
+
+func (f *solveFlags) registerTrace(c *cobra.Command) {
+	c.Flags().StringVar(&f.trace, "trace", "", "a file for what was done when, in Chrome's trace format: ui.perfetto.dev opens it")
+}
+
+// worthTelling is how long a solve takes that people want to know more of.
+const worthTelling = 2 * time.Second
+
+// openTrace opens the file of --trace before anything is done; nil for none.
+func (f *solveFlags) openTrace() (*os.File, error) {
+	if f.trace == "" {
+		return nil, nil
+	}
+	file, err := os.Create(f.trace)
+	if err != nil {
+		return nil, usagef("--trace: %w", err)
+	}
+	return file, nil
 }
 
 // isMachineRoot reports whether --root is /, under whatever name.

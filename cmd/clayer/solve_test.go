@@ -22,11 +22,11 @@ import (
 
 // workspace is a folder with a root, a cache and Containerfiles.
 type workspace struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
-func newWorkspace(t *testing.T) *workspace {
+func newWorkspace(t testing.TB) *workspace {
 	t.Helper()
 	requireSandbox(t)
 	w := &workspace{t, t.TempDir()}

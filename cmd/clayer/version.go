@@ -11,8 +11,8 @@ import (
 // version is set by the linker in a release: -ldflags "-X main.version=v1.2.3".
 var version string
 
-// versionText is the version of this binary; "(devel)" where it has none.
-func versionText() string {
+// buildVersion is the version of this binary.
+func buildVersion() string {
 	if version != "" {
 		return version
 	}
@@ -31,7 +31,7 @@ func newVersion() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := cmd.OutOrStdout()
 			info, ok := debug.ReadBuildInfo()
-			fmt.Fprintf(w, "clayer %s %s/%s %s\n", versionText(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			fmt.Fprintf(w, "clayer %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 			if deps && ok {
 				for _, d := range info.Deps {
 					fmt.Fprintf(w, "%s %s\n", d.Path, d.Version)

@@ -21,6 +21,9 @@ const (
 // returns its status as shells give it.
 func (h *helper) command(stdin int, script *os.File) int {
 	files := []uintptr{uintptr(stdin), 1, 2}
+	if h.Interactive {
+		files[0] = 0
+	}
 	argv := h.Argv
 	var path string
 	if script != nil {
@@ -42,7 +45,8 @@ func (h *helper) command(stdin int, script *os.File) int {
 	}
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Dir: h.Dir, Env: h.Env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal(h.InPlace)},
+		// A session of its own has no terminal.
+		Sys: &syscall.SysProcAttr{Setsid: !h.Interactive, Setpgid: h.Interactive, Foreground: h.Foreground, Pdeathsig: deathSignal(h.InPlace)},
 	})
 	h.pid, h.session = pid, pid
 	h.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	signals "os/signal"
 	"sync"
 	"syscall"
 
@@ -32,6 +33,10 @@ func helperMain() {
 		unix.Exit(1) // the parent is gone
 	}
 	h := &helper{job: j}
+	if j.Interactive {
+		// The terminal's are for the command. Not ignored: it would inherit that.
+		signals.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGTTOU)
+	}
 	withoutOpenTree = j.OldKernel
 	go func() {
 		for {

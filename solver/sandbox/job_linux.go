@@ -36,6 +36,9 @@ type job struct {
 	Dir    string
 	Mounts []Mount
 
+	Interactive bool // the command has the helper's stdin, stdout and stderr
+	Foreground  bool // stdin is a terminal, and the command is to be in its foreground
+
 	Path  string   // what taskCapture packs
 	Names []string // what taskCopyUp copies up
 }

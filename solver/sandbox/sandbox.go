@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -54,6 +55,18 @@ type View interface {
 	Clone(ctx context.Context) (View, error)
 
 	Close() error
+}
+
+// An Interactive view can be handed to a user.
+type Interactive interface {
+	View
+
+	// Exec runs the command with the files as its stdin, stdout and stderr, and
+	// tells nothing of what it changed; Output, Keep and Dirty are passed over.
+	// Where stdin is a terminal, the command is its foreground process group
+	// while it runs: Ctrl-C is the command's alone. The error is as for Run,
+	// without output. The view is then good for Close alone.
+	Exec(ctx context.Context, c Command, stdin, stdout, stderr *os.File) error
 }
 
 // A Direct view is the root itself: Apply and Clone are not for it.

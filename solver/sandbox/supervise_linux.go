@@ -24,6 +24,7 @@ type help struct {
 	attr  *syscall.SysProcAttr
 	stdin io.Reader // may be nil, as out and spool may
 	out   io.Writer
+	err   io.Writer // nil: out
 	spool *os.File
 	warn  func(texts []string)
 	ids   *idMap // to be mapped before the helper does anything
@@ -31,17 +32,22 @@ type help struct {
 	orphans *orphans // of a helper in place that ends early
 }
 
-// help has a helper of the view do the job.
-func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
+// job completes a job by what the view is, and says how its helper is started.
+func (v *view) job(j job) (job, *syscall.SysProcAttr, *idMap) {
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
 	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
-	h := help{attr: attr, stdin: stdin, out: out, spool: spool, warn: v.s.warn}
-	if !v.s.rooted {
-		v.s.ids.attr(attr)
-		h.ids = v.s.ids
+	if v.s.rooted {
+		return j, attr, nil
 	}
-	return h.with(ctx, j)
+	v.s.ids.attr(attr)
+	return j, attr, v.s.ids
+}
+
+// help has a helper of the view do the job.
+func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, spool *os.File) error {
+	j, attr, ids := v.job(j)
+	return help{attr: attr, stdin: stdin, out: out, spool: spool, warn: v.s.warn, ids: ids}.with(ctx, j)
 }
 
 // with starts a helper for the job and waits for its end. The error is an
@@ -71,9 +77,12 @@ func (h help) with(ctx context.Context, j job) error {
 	if h.out == nil {
 		h.out = &crash
 	}
+	if h.err == nil {
+		h.err = h.out
+	}
 	cmd := &exec.Cmd{
 		Path: reexec.Self(), Args: []string{helperName}, Env: []string{}, Dir: "/",
-		Stdin: h.stdin, Stdout: h.out, Stderr: h.out,
+		Stdin: h.stdin, Stdout: h.out, Stderr: h.err,
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
 		SysProcAttr: h.attr,
 	}

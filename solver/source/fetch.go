@@ -78,10 +78,6 @@ func (r *Resolver) request(ctx context.Context, source string) (Pin, error) {
 // kept bytes are still current, those are taken.
 func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin, error) {
 	var opt transfer.GetOptions
-	if r.Progress != nil {
-		shown := transfer.Redact(source)
-		opt.Progress = func(n int64) { r.Progress(shown, n) }
-	}
 	var last answer
 	if reuse {
 		if a, ok := r.Downloads.recall(source); ok {

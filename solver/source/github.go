@@ -137,9 +137,6 @@ func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit strin
 			return "", err
 		}
 		var opt transfer.GetOptions
-		if r.Progress != nil {
-			opt.Progress = func(n int64) { r.Progress("github:"+repo.String(), n) }
-		}
 		res, err := r.GitHub.Tree(ctx, repo, commit, p, opt)
 		if err != nil {
 			p.drop()

@@ -63,10 +63,6 @@ type Resolver struct {
 	// nil tells nobody.
 	Warn func(text string)
 
-	// Progress is told of bytes that arrive for a URL (as transfer.Redact
-	// shows it), possibly from several goroutines. nil tells nobody.
-	Progress func(url string, n int64)
-
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*files, error)

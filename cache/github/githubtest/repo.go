@@ -270,7 +270,19 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, f *Fault) {
 	defer s.mu.Unlock()
 	w.Header().Set("Date", s.Now().Format(http.TimeFormat))
 	m := route.FindStringSubmatch(r.URL.Path)
-	if m == nil {
+	switch {
+	case r.URL.Path == "/rate_limit" && s.may(r) == "bad":
+		fail(w, 401, "Bad credentials")
+		return
+	case r.URL.Path == "/rate_limit": // the one question that counts against no limit
+		if s.rate >= 0 {
+			w.Header().Set("X-RateLimit-Limit", "60")
+			w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(s.rate))
+			w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(s.reset.Unix(), 10))
+		}
+		s.send(w, r, 200, map[string]any{})
+		return
+	case m == nil:
 		fail(w, 404, "Not Found")
 		return
 	}
@@ -346,7 +358,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request, rp *repo, rest
 	parts := strings.Split(strings.Trim(rest, "/"), "/")
 	switch {
 	case rest == "":
-		s.send(w, r, 200, map[string]any{"full_name": rp.name, "private": rp.private, "default_branch": rp.branch})
+		s.send(w, r, 200, map[string]any{"full_name": rp.name, "private": rp.private, "default_branch": rp.branch, "permissions": map[string]bool{"pull": true, "push": may == "write"}})
 	case parts[0] == "commits":
 		ref := strings.Join(parts[1:], "/")
 		switch id := rp.resolve(ref); {

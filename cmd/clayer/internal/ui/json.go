@@ -20,6 +20,7 @@ type event struct {
 	TookMS  int64     `json:"tookMS,omitempty"`  // milliseconds
 	Entries int       `json:"entries,omitempty"` // changes of the root
 	Bytes   int64     `json:"bytes,omitempty"`
+	Total   int64     `json:"total,omitempty"` // what bytes will come to
 }
 
 func newJSON(w io.Writer) func(solver.Event) {
@@ -32,7 +33,7 @@ func newJSON(w io.Writer) func(solver.Event) {
 	return func(e solver.Event) {
 		out := event{
 			Time: e.Time, Event: string(e.Kind), Text: e.Text, Store: e.Store,
-			TookMS: e.Took.Milliseconds(), Entries: e.Entries, Bytes: e.Bytes,
+			TookMS: e.Took.Milliseconds(), Entries: e.Entries, Bytes: e.Bytes, Total: e.Total,
 		}
 		if e.Step != nil {
 			out.Layer, out.Line, out.Step = e.Step.Layer.Name, e.Step.Pos().Line, e.Step.Text()

@@ -3,6 +3,10 @@ package ui
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -59,13 +63,15 @@ func events(t *testing.T) []solver.Event {
 func show(t *testing.T, mode string) string {
 	t.Helper()
 	var b bytes.Buffer
-	emit, err := New(mode, &b)
+	d, err := New(mode, &b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events(t) {
-		emit(e)
+		d.Show(e)
 	}
+	d.Close()
+	d.Close()
 	return b.String()
 }
 
@@ -94,24 +100,74 @@ clayer: applying to /
 	}
 }
 
-func TestJSON(t *testing.T) {
-	lines := strings.Split(strings.TrimSpace(show(t, "json")), "\n")
-	if len(lines) != len(events(t))+1 { // a line for each of two layers
-		t.Errorf("%d lines", len(lines))
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, line := range lines {
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// TestJSON pins the schema that docs/progress.md promises: every kind of event,
+// with every field that it has.
+func TestJSON(t *testing.T) {
+	_, s := steps(t)
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	var b bytes.Buffer
+	show := newJSON(&b)
+	more := []solver.Event{
+		{Kind: solver.EventFetching, Step: s[0], Bytes: 1000},
+		{Kind: solver.EventFetched, Step: s[0], Bytes: 2000, Took: 300 * time.Millisecond},
+		{Kind: solver.EventRestoring, Step: s[2], Store: "dir", Bytes: 1000, Total: 3000},
+		{Kind: solver.EventStoring, Step: s[0], Bytes: 3000},
+		{Kind: solver.EventStored, Step: s[0], Bytes: 3000, Took: time.Second},
+		{Kind: solver.EventFailed, Step: s[2], Text: "exit code 7", Took: time.Second},
+		{Kind: solver.EventDone},
+	}
+	for i, e := range append(events(t), more...) {
+		e.Time = at.Add(time.Duration(i) * time.Second)
+		show(e)
+	}
+	golden(t, "progress.jsonl", b.String())
+	for line := range strings.Lines(b.String()) {
 		var e event
 		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == "" {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
-	if !strings.Contains(lines[8], `"event":"ran","layer":"base","line":1,"step":"RUN one","tookMS":12340,"entries":1,"bytes":41000000`) {
-		t.Errorf("line 8 = %s", lines[8])
+	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "progress.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range solver.EventKinds {
+		if !strings.Contains(b.String(), `"event":"`+string(kind)+`"`) {
+			t.Errorf("no event %q in the golden file", kind)
+		}
+		if !strings.Contains(string(doc), "| `"+string(kind)+"` |") {
+			t.Errorf("docs/progress.md does not tell of %q", kind)
+		}
+	}
+	for i := range reflect.TypeFor[event]().NumField() {
+		name, _, _ := strings.Cut(reflect.TypeFor[event]().Field(i).Tag.Get("json"), ",")
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/progress.md does not tell of field %q", name)
+		}
 	}
 }
 
 func TestUnknownMode(t *testing.T) {
-	if _, err := New("fancy", nil); err == nil {
+	if _, err := New("fancy", nil, nil); err == nil {
 		t.Error("no error")
 	}
 }

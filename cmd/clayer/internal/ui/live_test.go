@@ -1,0 +1,105 @@
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clayer/clayer/solver"
+)
+
+// TestFrames pins what is drawn, at 40, 80 and 200 columns.
+func TestFrames(t *testing.T) {
+	plan, s := steps(t)
+	for _, columns := range []int{1, 10, 40, 80, 200} {
+		var b bytes.Buffer
+		clock := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+		l := newLive(&b, func() (int, int) { return columns, 24 }, false)
+		l.now = func() time.Time { return clock }
+		l.start = clock
+		l.event(solver.Event{Kind: solver.EventPlanned, Plan: plan})
+		l.event(solver.Event{Kind: solver.EventStarted, Step: s[0]})
+		l.event(solver.Event{Kind: solver.EventOutput, Step: s[0], Text: "\x1b[31m数値計算ライブラリ\x1b[0m を取得しています: numpy-2.4.6 👩‍💻 done, and much more than there is room for in most terminals\r\n"})
+		clock = clock.Add(time.Second)
+		l.event(solver.Event{Kind: solver.EventFetching, Step: s[2], Bytes: 1_000_000})
+		clock = clock.Add(time.Second)
+		l.event(solver.Event{Kind: solver.EventFetching, Step: s[2], Bytes: 13_000_000, Total: 41_000_000})
+		frame := l.lines(columns, 24)
+		var text strings.Builder
+		for _, line := range frame {
+			fmt.Fprintf(&text, "%s\n", line.text)
+			if w := width(line.text); w != line.width || w >= max(columns, 2) {
+				t.Errorf("at %d columns: %q takes %d, and says %d", columns, line.text, w, line.width)
+			}
+		}
+		b.Reset()
+		l.event(solver.Event{Kind: solver.EventRan, Step: s[0], Took: 12340 * time.Millisecond, Entries: 3, Bytes: 41_000_000})
+		l.event(solver.Event{Kind: solver.EventFailed, Step: s[2], Took: 125 * time.Second, Text: "exit code 7"})
+		l.close()
+		golden(t, fmt.Sprintf("frame%d.txt", columns), text.String()+strings.NewReplacer("\x1b", "ESC", "\r", "").Replace(b.String()))
+	}
+}
+
+func TestFewRows(t *testing.T) {
+	_, s := steps(t)
+	l := newLive(&bytes.Buffer{}, func() (int, int) { return 80, 5 }, true)
+	for range 30 {
+		step := *s[0]
+		l.event(solver.Event{Kind: solver.EventStarted, Step: &step})
+	}
+	for rows := 1; rows < 40; rows++ {
+		if n := len(l.lines(80, rows)); n > max(3, rows-1) {
+			t.Errorf("%d lines in %d rows", n, rows)
+		}
+	}
+}
+
+// TestRecord pins the summary, and that a trace has side by side what was.
+func TestRecord(t *testing.T) {
+	plan, s := steps(t)
+	start := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+	sec := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
+	r := NewRecord(start)
+	for _, e := range []solver.Event{
+		{Kind: solver.EventFetched, Time: at(2), Step: s[0], Took: sec(1.5), Bytes: 10_000_000},
+		{Kind: solver.EventFetched, Time: at(2.5), Step: s[2], Took: sec(1.5), Bytes: 20_000_000},
+		{Kind: solver.EventPlanned, Time: at(3), Plan: plan},
+		{Kind: solver.EventRestored, Time: at(4), Step: s[2], Took: sec(1), Bytes: 5_000_000, Store: "github"},
+		{Kind: solver.EventStarted, Time: at(4), Step: s[0]},
+		{Kind: solver.EventRan, Time: at(34), Step: s[0], Took: sec(30), Bytes: 50_000_000},
+		{Kind: solver.EventStarted, Time: at(34), Step: s[2]},
+		{Kind: solver.EventStored, Time: at(40), Step: s[0], Took: sec(6), Bytes: 25_000_000},
+		{Kind: solver.EventFailed, Time: at(50), Step: s[2], Took: sec(16), Text: "exit code 1"},
+		{Kind: solver.EventApplying, Time: at(51), Text: "/"},
+		{Kind: solver.EventApplied, Time: at(52), Step: s[0], Bytes: 50_000_000},
+		{Kind: solver.EventStarted, Time: at(52), Step: s[1]},
+		{Kind: solver.EventDone, Time: at(55)},
+	} {
+		r.Add(e)
+	}
+	golden(t, "summary.txt", r.Summary())
+	var b bytes.Buffer
+	if err := r.WriteTrace(&b); err != nil {
+		t.Fatal(err)
+	}
+	var out struct{ TraceEvents []traceEvent }
+	if err := json.Unmarshal(b.Bytes(), &out); err != nil {
+		t.Fatal(err)
+	}
+	var lines strings.Builder
+	for _, e := range out.TraceEvents {
+		line, _ := json.Marshal(e)
+		fmt.Fprintf(&lines, "%s\n", line)
+	}
+	golden(t, "trace.txt", lines.String())
+}
+
+func TestNothingToSummarise(t *testing.T) {
+	if got := NewRecord(time.Now()).Summary(); got != "" {
+		t.Errorf("%q", got)
+	}
+}

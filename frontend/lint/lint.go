@@ -1,0 +1,167 @@
+// Package lint looks for what is allowed in a Containerfile and yet goes wrong,
+// costs time or space, or has no effect. It is pure: it looks at files alone.
+package lint
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/frontend"
+)
+
+// Level says how much a finding matters.
+type Level string
+
+// The levels.
+const (
+	Error   Level = "error"   // the file can't be used
+	Warning Level = "warning" // it will go wrong, or surprise
+	Note    Level = "note"    // it works, and costs something
+)
+
+// A Rule is one thing that is looked for.
+type Rule struct {
+	Name  string // as in "# check=skip=NAME"
+	Level Level
+	Doc   string // one sentence: what is wrong, and why that matters
+	find  func(p *pass)
+}
+
+// A Finding is a place in a file that a rule is about.
+type Finding struct {
+	Rule    string
+	Level   Level
+	Pos     frontend.Pos
+	Word    string // the instruction
+	Line    string // the line itself, fit to be shown
+	Message string
+	Hint    string // what to do; "" where the message says it
+	Fix     *Fix   // nil where nothing is safe to change
+}
+
+// A Fix is a change that leaves the environment what its writer wants it to be.
+type Fix struct {
+	What  string // in words, "add -y"
+	Edits []Edit
+}
+
+// An Edit replaces text. Lines and columns count from 1, columns in bytes;
+// the end is exclusive.
+type Edit struct {
+	Line, Column, EndLine, EndColumn int
+	Text                             string
+}
+
+// Check looks at files, which may name one another by FROM. The findings are in
+// order of file, line and rule.
+func Check(files []*frontend.File) []Finding {
+	var all []Finding
+	scopes := make(map[*frontend.File]*frontend.Scope)
+	for _, f := range files {
+		p := newPass(f, scopeBelow(f, files, scopes))
+		for _, r := range Rules {
+			p.names = append(p.names, r.Name)
+		}
+		for _, r := range Rules {
+			p.rule = r
+			r.find(p)
+		}
+		p.hide()
+		all = append(all, p.findings...)
+	}
+	slices.SortStableFunc(all, func(a, b Finding) int {
+		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), strings.Compare(a.Rule, b.Rule))
+	})
+	return all
+}
+
+// Problems tells what doesn't parse as findings, for editors and such.
+func Problems(ps frontend.Problems) []Finding {
+	var all []Finding
+	for _, p := range ps {
+		message := p.Message
+		if p.Detail != "" {
+			message += ": " + p.Detail
+		}
+		all = append(all, Finding{Rule: syntaxRule.Name, Level: Error, Pos: p.Pos, Word: p.Word, Line: p.Line, Message: message, Hint: p.Hint})
+	}
+	return all
+}
+
+// syntaxRule stands for all that frontend refuses.
+var syntaxRule = Rule{Name: "Syntax", Level: Error, Doc: "The file doesn't parse."}
+
+// scopeBelow returns what is in effect where the file begins: what FROM brings.
+func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.File]*frontend.Scope) frontend.Scope {
+	for _, in := range f.Instructions {
+		from, ok := in.(*frontend.From)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(files, func(g *frontend.File) bool { return g.Name == from.Image && g != f })
+		if i < 0 {
+			break
+		}
+		base := files[i]
+		if known[base] == nil {
+			known[base] = &frontend.Scope{} // a cycle ends here; solve tells it
+			_, scope, _ := base.Resolve(scopeBelow(base, files, known))
+			scope.Args = nil
+			known[base] = &scope
+		}
+		return *known[base]
+	}
+	return frontend.Scope{}
+}
+
+// A pass is one file while rules look at it.
+type pass struct {
+	file     *frontend.File
+	scope    frontend.Scope
+	rule     Rule
+	names    []string // of all rules
+	runs     []*run
+	skipped  skips
+	findings []Finding
+}
+
+// A run is a RUN with its commands.
+type run struct {
+	*frontend.Run         // resolved where that is possible
+	script        *script // nil where it is for no shell that is known
+	index         int     // in File.Instructions
+}
+
+func newPass(f *frontend.File, scope frontend.Scope) *pass {
+	p := &pass{file: f, scope: scope, skipped: directives(f)}
+	resolved := make(map[int]*frontend.Run)
+	list, _, _ := f.Resolve(scope) // its errors are told by whoever solves the file
+	for _, in := range list {
+		if r, ok := in.(*frontend.Run); ok {
+			resolved[r.Pos.Line] = r
+		}
+	}
+	for i, in := range f.Instructions {
+		r, ok := in.(*frontend.Run)
+		if !ok {
+			continue
+		}
+		if full := resolved[r.Pos.Line]; full != nil {
+			r = full
+		}
+		p.runs = append(p.runs, &run{Run: r, script: readScript(f, r), index: i})
+	}
+	return p
+}
+
+// report adds a finding of the current rule, unless the file skips it there.
+func (p *pass) report(m *frontend.Meta, fix *Fix, message, hint string) {
+	if p.skipped.has(p.rule.Name, m.Pos.Line) {
+		return
+	}
+	p.findings = append(p.findings, Finding{
+		Rule: p.rule.Name, Level: p.rule.Level, Pos: m.Pos, Word: m.Word, Line: p.file.Excerpt(m.Pos.Line),
+		Message: message, Hint: hint, Fix: fix,
+	})
+}

@@ -1,0 +1,146 @@
+package lint
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/frontend"
+)
+
+// fetches returns what brings bytes from elsewhere, and where it stands.
+func (p *pass) fetches() (list []*frontend.Fetch, index []int) {
+	for i, in := range p.file.Instructions {
+		if f, ok := in.(*frontend.Fetch); ok {
+			list, index = append(list, f), append(index, i)
+		}
+	}
+	return list, index
+}
+
+func fetchNoChecksum(p *pass) {
+	list, _ := p.fetches()
+	for _, f := range list {
+		if isGitHub(f.Source) || f.Given("checksum") || strings.HasPrefix(f.Source, "$") && !strings.Contains(f.Source, "/") {
+			continue
+		}
+		p.report(f.Base(), nil, "no --checksum: whatever is there is taken, and plan downloads it to know the key",
+			f.Word+" --checksum=sha256:...; sha256sum of the file tells it")
+	}
+}
+
+var gitHubURL = regexp.MustCompile(`^https?://github\.com/[^/]+/[^/]+\.git`)
+
+func isGitHub(source string) bool {
+	return strings.HasPrefix(source, "github:") || gitHubURL.MatchString(source)
+}
+
+// branches are names that nobody gives to a tag.
+var branches = []string{"main", "master", "HEAD", "develop", "devel", "dev", "trunk", "next", "nightly"}
+
+// moving returns what a source of GitHub follows, "" where it is a tag, a
+// commit, or a variable.
+func moving(source string) string {
+	if !isGitHub(source) {
+		return ""
+	}
+	ref := ""
+	if gitHubURL.MatchString(source) {
+		_, ref, _ = strings.Cut(source, "#")
+		ref, _, _ = strings.Cut(ref, ":")
+	} else {
+		_, ref, _ = strings.Cut(source, "@")
+		ref, _, _ = strings.Cut(ref, "//")
+	}
+	switch {
+	case ref == "":
+		return "the default branch"
+	case slices.Contains(branches, ref):
+		return "branch " + ref
+	}
+	return ""
+}
+
+func fetchMovingRef(p *pass) {
+	list, _ := p.fetches()
+	for _, f := range list {
+		if follows := moving(f.Source); follows != "" {
+			p.report(f.Base(), nil, "it follows "+follows+": each push there makes this step, and what stands behind it, anew",
+				"github:owner/repo@TAG, or @COMMIT")
+		}
+	}
+}
+
+// expensive are programs that take long, by name: they install or compile.
+var expensive = []string{
+	"apt-get", "apt", "dnf", "yum", "apk", "pacman", "brew", "conda", "mamba", "micromamba", "nix", "nix-env",
+	"pip", "pip3", "pipx", "uv", "poetry", "npm", "pnpm", "yarn", "bun", "cargo", "rustup", "go", "gem", "bundle",
+	"make", "cmake", "ninja", "meson", "bazel", "mvn", "gradle", "julia", "cabal", "stack", "ghc", "dotnet", "mojo", "R", "Rscript",
+}
+
+func cacheOrder(p *pass) {
+	list, index := p.fetches()
+	for i, f := range list {
+		follows := moving(f.Source)
+		if follows == "" {
+			continue
+		}
+		for _, r := range p.runs {
+			if r.index < index[i] || r.script == nil || p.uses(r, f) {
+				continue
+			}
+			j := slices.IndexFunc(r.script.cmds, func(c command) bool {
+				name, _, _ := c.args()
+				return slices.Contains(expensive, name)
+			})
+			if j < 0 {
+				continue
+			}
+			name, _, _ := r.script.cmds[j].args()
+			p.report(f.Base(), nil, fmt.Sprintf("each push to %s runs line %d anew (%s), which has no use for it", follows, r.Pos.Line, name),
+				fmt.Sprintf("move it behind line %d, or pin it", r.Pos.End))
+			break
+		}
+	}
+}
+
+// uses reports whether a RUN may need what a FETCH brings: it names the folder,
+// or one on the way to it, or runs there, or nobody can tell.
+func (p *pass) uses(r *run, f *frontend.Fetch) bool {
+	dest := strings.TrimRight(f.Dest, "/")
+	if dest == "" || strings.Contains(dest, "$") || strings.HasPrefix(r.Dir+"/", dest+"/") {
+		return true
+	}
+	text := strings.Join(p.file.Lines[r.Pos.Line-1:r.Pos.End], "\n")
+	if strings.Contains(text, dest) {
+		return true
+	}
+	// A program in a folder that an ENV puts into PATH.
+	for _, v := range r.Env {
+		if strings.Contains(v.Value, dest) {
+			return true
+		}
+	}
+	return false
+}
+
+// messages of instructions whose writer expects something. LABEL, EXPOSE and
+// their like say something about an image, and do nothing in Docker's build either.
+var ineffective = map[string]string{
+	"USER":        "a RUN has the user that clayer is run by",
+	"ONBUILD":     "nothing is built on a layer but by FROM, which runs no triggers",
+	"VOLUME":      "a folder of the root is no volume: it is captured as any other",
+	"HEALTHCHECK": "nothing runs afterwards that could be checked",
+	"CMD":         "nothing is started afterwards",
+	"ENTRYPOINT":  "nothing is started afterwards",
+}
+
+func noEffect(p *pass) {
+	for _, in := range p.file.Instructions {
+		m := in.Base()
+		if why, ok := ineffective[m.Word]; ok {
+			p.report(m, nil, "no effect here: "+why, "")
+		}
+	}
+}

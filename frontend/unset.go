@@ -1,0 +1,84 @@
+package frontend
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+// A Use is a variable that an instruction refers to.
+type Use struct {
+	Instr   *Meta
+	Name    string
+	Nearest string // a variable that is set, and was probably meant; "" for none
+}
+
+// Unset returns the references to variables that nothing sets: no ENV and no
+// ARG before the line, and not the scope. One with a fallback, ${NAME:-x}, is
+// none of them, and neither is what a RUN leaves to its shell. What cannot be
+// resolved is passed over.
+func (f *File) Unset(s Scope) []Use {
+	var uses []Use
+	declared := make(map[string]bool)
+	for _, v := range s.Env {
+		declared[v.Name] = true
+	}
+	if s.Dir == "" {
+		s.Dir = "/"
+	}
+	r := &resolver{scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
+	r.index()
+	for _, in := range f.Instructions {
+		m := in.Base()
+		r.err = nil
+		r.unset = func(name string) {
+			use := Use{Instr: m, Name: name}
+			if !declared[name] && !f.hasFallback(m, name) && !slices.Contains(uses, use) {
+				uses = append(uses, use)
+			}
+		}
+		_, _ = r.resolve(in) // its errors are Resolve's
+		switch in := in.(type) {
+		case *Env:
+			for _, v := range in.Vars {
+				declared[v.Name] = true
+			}
+		case *Arg:
+			for _, d := range in.Args {
+				declared[d.Name] = true
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(declared))
+	for i := range uses {
+		uses[i].Nearest = nearest(uses[i].Name, names)
+	}
+	return uses
+}
+
+// hasFallback reports whether an instruction says what to do without the variable.
+func (f *File) hasFallback(m *Meta, name string) bool {
+	text := strings.Join(f.Lines[m.Pos.Line-1:m.Pos.End], "\n")
+	for _, form := range []string{":-", ":+", ":?", "-", "+", "?"} {
+		if strings.Contains(text, "${"+name+form) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *resolver) tellUnset(names map[string]struct{}) {
+	if r.unset == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		r.unset(name)
+	}
+}
+
+// Given reports whether a flag was written.
+func (f *Fetch) Given(name string) bool {
+	return slices.ContainsFunc(f.flags, func(fl flag) bool { return fl.name == name })
+}
