@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&b.clayer, "clayer", "", "the binary")
 	flag.StringVar(&b.base, "dir", "/dev/shm", "where to unpack: on tmpfs, or on a disk")
 	flag.IntVar(&b.runs, "runs", 5, "runs of each, after a warm-up")
+	flag.StringVar(&b.what, "what", "packing,restoring", "what is measured; for restoring alone, packing is done once")
 	keep := flag.Bool("keep", false, "keep the trees, and take those that are there")
 	flag.Parse()
 	if flag.NArg() == 3 { // this process is one of the contenders
@@ -45,6 +46,7 @@ type bench struct {
 	clayer string
 	base   string
 	runs   int
+	what   string
 	dir    string // of all that is written
 }
 
@@ -224,13 +226,23 @@ func (b *bench) tree(name, tree string) error {
 	}
 	gz, zst, snap := b.path("tree.tar.gz"), b.path("tree.tar.zst"), b.path("tree.snapshot")
 	nothing := func() error { return nil }
-	err = b.alternate(fmt.Sprintf("%s: %d files, %d MB: packing", name, files, bytes>>20), []*contender{
+	fmt.Printf("%s: %d files, %d MB\n", name, files, bytes>>20)
+	packers := []*contender{
 		{name: "tar -czf", prepare: nothing, run: func() (usage, error) { return command("tar", "-C", tree, "-czf", gz, ".") }},
 		{name: "tar -I 'zstd -T0 -3'", prepare: nothing, run: func() (usage, error) {
 			return command("tar", "-C", tree, "-I", "zstd -T0 -3", "-cf", zst, ".")
 		}},
 		{name: "clayer's snapshot", prepare: nothing, run: func() (usage, error) { return ownProcess("pack", tree, snap) }},
-	}, "tar -czf", "tar -I 'zstd -T0 -3'")
+	}
+	if strings.Contains(b.what, "packing") {
+		err = b.alternate("packing", packers, "tar -czf", "tar -I 'zstd -T0 -3'")
+	} else {
+		for _, p := range packers {
+			if _, err = p.run(); err != nil {
+				break
+			}
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -242,10 +254,13 @@ func (b *bench) tree(name, tree string) error {
 		return info.Size()
 	}
 	fmt.Printf("  bytes: tar.gz %d, tar.zst %d, snapshot %d\n\n", size(gz), size(zst), size(snap))
-	return b.restore(name, tree, gz, zst, snap)
+	if !strings.Contains(b.what, "restoring") {
+		return nil
+	}
+	return b.restore(tree, gz, zst, snap)
 }
 
-func (b *bench) restore(name, tree, gz, zst, snap string) error {
+func (b *bench) restore(tree, gz, zst, snap string) error {
 	file, store, out := b.path("Containerfile"), b.path("store"), b.path("out")
 	text := fmt.Sprintf("RUN mkdir -p /opt && cp -a %s /opt/tree\n", tree)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -268,7 +283,7 @@ func (b *bench) restore(name, tree, gz, zst, snap string) error {
 	if err != nil {
 		return err
 	}
-	err = b.alternate(name+": restoring", []*contender{
+	err = b.alternate("restoring", []*contender{
 		{name: "tar -xzf", prepare: fresh, run: func() (usage, error) { return command("tar", "-C", out, "-xzf", gz) }},
 		{name: "tar --zstd -xf", prepare: fresh, run: func() (usage, error) { return command("tar", "-C", out, "--zstd", "-xf", zst) }},
 		{name: "clayer solve", prepare: fresh, run: func() (usage, error) { return command(solve...) }},
