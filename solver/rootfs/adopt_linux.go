@@ -95,7 +95,7 @@ func adopted(fs *inroot.Folders, e *snapshot.Entry, before func(string) (*snapsh
 			return nil, err
 		}
 		c.Now = record.MetaOfStat(st)
-		c.Now.Size = st.Size
+		c.Now.Size, c.Now.Type = st.Size, record.TypeOf(st)
 	}
 	return c, nil
 }

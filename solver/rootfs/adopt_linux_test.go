@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -87,4 +88,56 @@ func TestAdoptKnowingNothing(t *testing.T) {
 	}
 	commit(t, l)
 	treetest.Diff(t, before, treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" }))
+}
+
+// What the user put in place of a hard link stays, though its time is the same.
+func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
+	r, l := testRoot(t)
+	applyAll(t, l, "1", file("f", "x"), &snapshot.Entry{Path: "l", Kind: snapshot.Link, Target: "f"})
+	commit(t, l)
+	shell(t, r.Dir(), "rm l; ln -s x l; touch -h -r f l")
+	undone, err := l.Undo(t.Context(), 0, false)
+	if err != nil || len(undone.Kept) != 1 || undone.Kept[0] != (Kept{"l", "changed: now a symlink"}) {
+		t.Fatal(err, undone)
+	}
+	commit(t, l)
+	shell(t, r.Dir(), "[ -L l ] && [ ! -e f ]")
+}
+
+// A folder that the user put in place of a file, which had replaced a folder: what
+// was begun to undo it by force is taken back.
+func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
+	for n := 1; ; n++ {
+		dir := fastDir(t)
+		shell(t, dir, "mkdir -p root/a root/var/lib; echo 1 > root/a/old; touch -d @1000000000 root/a/old root/a root/var root/var/lib root")
+		l := lockOf(t, dir)
+		applyAll(t, l, "1", file("a", "x"))
+		commit(t, l)
+		l.file.Close()
+		root := filepath.Join(dir, "root")
+		shell(t, root, "rm a; mkdir a; echo mine > a/new")
+		was := treetest.Describe(t, root, notOwn)
+		l = lockOf(t, dir)
+		tx := l.state.Tx
+		err := hooked(killedAt(n), func() error {
+			if _, err := l.Undo(t.Context(), 0, true); err != nil {
+				return err
+			}
+			return l.Commit("test", nil, nil)
+		})
+		if l.tx != nil {
+			l.tx.journal.Close()
+		}
+		l.file.Close()
+		if err == nil {
+			break
+		}
+		l = lockOf(t, dir)
+		if l.state.Tx == tx {
+			treetest.Diff(t, was, treetest.Describe(t, root, notOwn))
+		} else {
+			shell(t, root, "[ -f a/old ] && [ ! -e a/new ]")
+		}
+		l.file.Close()
+	}
 }

@@ -251,7 +251,9 @@ func holder(path string) string {
 func (l *Lock) Unlock() error {
 	err := errors.Join(l.Rollback(), inroot.RemoveAll(l.root.state.Path("work")))
 	if err == nil && l.state.Pristine() {
-		err = l.root.removeHome(l.state.Made)
+		if err = l.root.cleanup(l.state); err == nil {
+			err = l.root.removeHome(l.state.Made)
+		}
 	}
 	return errors.Join(err, l.file.Close())
 }

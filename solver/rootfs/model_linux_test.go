@@ -19,9 +19,9 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/solver/rootfs/drift"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // node is a file as the model knows it. Hard links are not modelled: whole trees
@@ -80,7 +80,7 @@ func readNode(t *testing.T, file string) node {
 	if err := unix.Lstat(file, &st); err != nil {
 		t.Fatal(err)
 	}
-	n := node{kind: drift.TypeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
+	n := node{kind: record.TypeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
 	switch n.kind {
 	case "file":
 		data, err := os.ReadFile(file)
@@ -128,6 +128,17 @@ type mChange struct {
 	now, was *node  // was: of a folder that was there
 	before   tree   // what stood there
 	kept     bool
+	lost     bool // what stood there is not known: the step was adopted
+	unread   bool // the content is not known, of a step that was adopted
+}
+
+// asApplied reports whether a file is as the change made it, as far as that is known.
+func (c *mChange) asApplied(n *node) bool {
+	x := *c.now
+	if c.unread && x.kind == "file" && len(x.data) == len(n.data) {
+		x.data = n.data
+	}
+	return n.same(&x)
 }
 
 type mEvent struct {
@@ -207,6 +218,42 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 	m.log = append(m.log, ev)
 }
 
+// adopt is apply for a step that ran on the root itself. It returns what of it can
+// be done, and what there was before.
+func (m *model) adopt(s mStep) (ev mEvent, es []*snapshot.Entry) {
+	ev = mEvent{key: keyOf(s.name)}
+	for _, e := range s.entries {
+		p := e.Path
+		cur, there := m.files[p]
+		if e.Kind == snapshot.Symlink && slices.Contains(modelDirs, p) {
+			continue // it would stay, and the model follows no links
+		}
+		if e.Kind == snapshot.Opaque || !m.files.isDir(path.Dir(p)) || e.Kind == snapshot.Delete && !there || e.Implied && there ||
+			e.Kind == snapshot.Link && !slices.ContainsFunc(es, func(x *snapshot.Entry) bool { return x.Path == e.Target && x.Kind == snapshot.File }) {
+			continue
+		}
+		whole := *e
+		whole.Implied = false
+		es = append(es, &whole)
+		c := mChange{p: p, kind: record.KindOf(e.Kind), lost: there, unread: true}
+		if e.Kind == snapshot.Delete {
+			m.files.take(p)
+			ev.changes = append(ev.changes, c)
+			continue
+		}
+		n := nodeOf(e, s.entries)
+		c.now = &n
+		if e.Kind == snapshot.Dir && cur.kind == "dir" {
+			c.was, c.lost = &cur, false
+		} else {
+			m.files.take(p)
+		}
+		m.files[p] = n
+		ev.changes = append(ev.changes, c)
+	}
+	return ev, es
+}
+
 func nodeOf(e *snapshot.Entry, all []*snapshot.Entry) node {
 	switch e.Kind {
 	case snapshot.Link:
@@ -260,13 +307,15 @@ func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
 		case c.kept:
 			keep[c.p] = keep[c.p] || !force
 			continue
+		case c.lost:
+			continue
 		case !m.files.isDir(path.Dir(c.p)):
 			if in {
 				stay(true)
 			}
 			continue
 		case c.was != nil:
-			if cur.kind != "dir" || !cur.same(c.now) && !force {
+			if cur.kind != "dir" || !c.asApplied(&cur) && !force {
 				stay(true)
 				continue
 			}
@@ -291,7 +340,7 @@ func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
 				stay(false)
 				continue
 			}
-		case !cur.same(c.now):
+		case !c.asApplied(&cur):
 			stay(true)
 			continue
 		}
@@ -508,6 +557,47 @@ func (w *world) solve() {
 	})
 }
 
+// inPlace does a step to the root itself, as a RUN without a sandbox does, and then
+// tells clayer of it.
+func (w *world) inPlace() {
+	w.next++
+	s := randomStep(w.r, fmt.Sprint("s", w.next), !w.byHand)
+	was := maps.Clone(w.model.files)
+	ev, es := w.model.adopt(s)
+	w.note("in place %s: %s", s.name, entryTexts(es))
+	if w.r.IntN(2) == 0 {
+		w.pool[w.r.IntN(len(w.pool))] = s
+	}
+	if res, err := unpack.Unpack(context.Background(), filepath.Join(w.dir, "root"), stream(es...), unpack.Options{}); err != nil || len(res.Problems) > 0 {
+		w.t.Fatalf("%v %v\nafter:\n%s", err, res.Problems, strings.Join(w.did, "\n"))
+	}
+	adopted := step(s.name)
+	adopted.Before = func(p string) (*snapshot.Entry, bool) {
+		n, there := was[p]
+		if n.kind != "dir" {
+			return nil, there
+		}
+		e := with(folderEntry(p), func(e *snapshot.Entry) { e.Mode, e.ModTime = n.mode, n.mtime })
+		if n.xattr != "" {
+			e.Xattrs = map[string]string{"user.m": n.xattr}
+		}
+		return e, true
+	}
+	// What is overwritten doesn't come back; and of what a kill kept from being
+	// recorded, nothing is known.
+	w.hand = w.hand || slices.ContainsFunc(ev.changes, func(c mChange) bool { return c.lost })
+	log := len(w.model.log)
+	w.change(func(l *Lock) error {
+		_, err := l.Adopt(context.Background(), adopted, stream(es...))
+		return err
+	}, func(m *model) {
+		m.seq++
+		ev.seq = m.seq
+		m.log = append(m.log, ev)
+	})
+	w.hand = w.hand || len(w.model.log) == log
+}
+
 func entryTexts(es []*snapshot.Entry) string {
 	var b strings.Builder
 	for _, e := range es {
@@ -639,7 +729,11 @@ func TestAnySequence(t *testing.T) {
 		case k < 13:
 			w.next++
 			w.pool[w.r.IntN(len(w.pool))] = randomStep(w.r, fmt.Sprint("s", w.next), !w.byHand)
-		case k < 15 || !w.byHand:
+		case k < 15:
+			w.undo()
+		case k < 17:
+			w.inPlace()
+		case !w.byHand:
 			w.undo()
 		default:
 			w.edit()

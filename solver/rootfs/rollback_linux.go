@@ -172,6 +172,7 @@ func (b *rollback) back(p, in, out string) error {
 			}
 		} else {
 			err = b.giveBack(at, b.waiting(f, in), kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+			here = nil
 		}
 		if err != nil {
 			return err

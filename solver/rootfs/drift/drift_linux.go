@@ -15,29 +15,15 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// TypeOf tells which kind of a Change a file may be of.
-func TypeOf(st *unix.Stat_t) string {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return "file"
-	case unix.S_IFDIR:
-		return "dir"
-	case unix.S_IFLNK:
-		return "symlink"
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return "device"
-	case unix.S_IFIFO:
-		return "fifo"
-	}
-	return "socket"
-}
-
 // Of tells in words what of a file differs from what was applied; nothing if
 // it is as it was. Content and attributes are looked at if the file's ctime is
 // later than done, which any change of them makes it.
 func Of(f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
-	kind := TypeOf(st)
-	if kind != c.Kind && !(c.Kind == "link" && kind != "dir") {
+	kind, want := record.TypeOf(st), c.Kind
+	if want == "link" && c.Now != nil {
+		want = c.Now.Type
+	}
+	if kind != want {
 		return []string{"now a " + kind}, nil
 	}
 	if c.Now == nil {
@@ -89,7 +75,7 @@ func Of(f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done t
 // statDrift compares what stat tells.
 func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 	var what []string
-	kind := TypeOf(st)
+	kind := record.TypeOf(st)
 	if kind != "symlink" && st.Mode&0o7777 != now.Mode {
 		what = append(what, "mode")
 	}

@@ -61,6 +61,7 @@ type Meta struct {
 	ModTime time.Time         `json:"mtime"`
 	Target  []byte            `json:"target,omitempty"` // of a symlink
 	Rdev    uint64            `json:"rdev,omitempty"`   // of a device
+	Type    string            `json:"type,omitempty"`   // of a hard link: the Kind of what it is a link to
 	Sum     *uint32           `json:"sum,omitempty"`    // CRC-32C of a file's content; nil: not known
 	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
 }

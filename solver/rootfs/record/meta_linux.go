@@ -49,3 +49,20 @@ func changedAt(f *os.File) (time.Time, error) {
 	err := unix.Fstat(int(f.Fd()), &st)
 	return time.Unix(st.Ctim.Unix()), err
 }
+
+// TypeOf tells which kind of a Change a file may be of.
+func TypeOf(st *unix.Stat_t) string {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFDIR:
+		return "dir"
+	case unix.S_IFLNK:
+		return "symlink"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "device"
+	case unix.S_IFIFO:
+		return "fifo"
+	}
+	return "socket"
+}

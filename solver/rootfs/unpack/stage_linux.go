@@ -50,7 +50,11 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		s.now.Sum = &sum
 	case snapshot.Link:
 		if to := a.target(s.e); to != nil {
-			s.now = to.now
+			now := *to.now
+			if to.e.Kind != snapshot.Link {
+				now.Type = record.KindOf(to.e.Kind)
+			}
+			s.now = &now
 			return nil
 		}
 	}
@@ -63,6 +67,7 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
 	if s.e.Kind == snapshot.Link {
+		s.now.Type = record.TypeOf(&st)
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
 	if a.Unprivileged > denied {
