@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -125,7 +126,7 @@ var errUnreachable = errors.New("the Debian archive does not answer")
 var debian = strings.Fields(`python3-numpy python3-scipy python3-pandas python3-pandas-lib python3-matplotlib python3-sklearn
 	python3-sklearn-lib python3-joblib python3-threadpoolctl python3-dateutil python3-tz python3-cycler python3-kiwisolver
 	python3-pil python3-pyparsing python3-fonttools python3-contourpy python3-pythran python3-decorator python3-brotli
-	python3-lz4 python3-scipy python3-numba python3-llvmlite python3-tables python3-tables-lib python3-numexpr python3-sympy
+	python3-lz4 python3-numba python3-llvmlite python3-tables python3-tables-lib python3-numexpr python3-sympy
 	python3-mpmath python3-ply python3-gast python3-beniget libopenblas0-pthread libgfortran5 libpython3-stdlib python-matplotlib-data
 	fonts-lyx libllvm14 libpython3.11-stdlib libboost1.74-dev python3-setuptools python3-pip python3-babel`)
 
@@ -140,12 +141,22 @@ func packages(dir string) error {
 	if err := os.Chmod(debs, 0o777); err != nil {
 		return err
 	}
+	known, err := exec.Command("apt-cache", "pkgnames").Output()
+	if err != nil {
+		return fmt.Errorf("%w: apt-cache pkgnames: %w", errUnreachable, err)
+	}
+	names := strings.Fields(string(known))
+	slices.Sort(names)
+	args := []string{"download", "-qq"}
 	for _, p := range debian {
-		c := exec.Command("apt-get", "download", "-qq", p)
-		c.Dir = debs
-		if out, err := c.CombinedOutput(); err != nil && p == debian[0] {
-			return fmt.Errorf("%w: apt-get download %s: %s", errUnreachable, p, bytes.TrimSpace(out))
+		if _, ok := slices.BinarySearch(names, p); ok {
+			args = append(args, p)
 		}
+	}
+	c := exec.Command("apt-get", args...)
+	c.Dir = debs
+	if out, err := c.CombinedOutput(); err != nil || len(args) == 2 {
+		return fmt.Errorf("%w: apt-get download: %s", errUnreachable, bytes.TrimSpace(out))
 	}
 	list, err := filepath.Glob(filepath.Join(debs, "*.deb"))
 	if err != nil {
