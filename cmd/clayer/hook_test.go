@@ -402,3 +402,19 @@ func TestInstallScriptIsTheOneOfHooks(t *testing.T) {
 		t.Error("install.sh is not internal/hook/install.sh: copy it")
 	}
 }
+
+// What a release is named by is what install.sh asks for.
+func TestReleaseIsNamedAsHooksWantIt(t *testing.T) {
+	config, err := os.ReadFile("../../.goreleaser.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`name_template: "clayer_{{ .Os }}_{{ .Arch }}"`, "name_template: checksums.txt", "formats: [tar.gz]",
+		"goos: [linux, darwin]", "goarch: [amd64, arm64]", "-X main.version=v{{ .Version }}",
+	} {
+		if !bytes.Contains(config, []byte(line)) {
+			t.Errorf(".goreleaser.yaml has no %s", line)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -63,8 +64,8 @@ func (r *Root) DiffSince(ctx context.Context, since time.Time) ([]FileState, err
 	}
 	defer a.close()
 	d := &differ{applier: a, all: all, since: since, skip: matcher.Skip}
-	if d.own, d.ownID, err = r.stateBelow(); err != nil {
-		return nil, err
+	if d.own, d.ownID, err = r.stateBelow(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // where there is no state folder, none is left out
 	}
 	var top unix.Stat_t
 	if err := unix.Fstat(a.root, &top); err != nil {
