@@ -26,6 +26,7 @@ func Installed(ctx context.Context, r *Request, o capture.Options) (*capture.Fou
 			return nil, fmt.Errorf("since when? %w: give --since", err)
 		}
 	}
+	o.Root = root.Dir()
 	o.Changed, err = drift.DiffSince(ctx, root.Dir(), root.StateDir(), o.Since)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)

@@ -7,21 +7,28 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/clayer/clayer/frontend"
 )
 
-// compositionFile lists the layers of a project where none are named.
-const compositionFile = ".claude/container-layers.json"
+// compositionFile lists the layers of a project where none are named, and
+// localFile, on top of it, those that one of its users wants beside: it is not
+// meant to be committed.
+const (
+	compositionFile = ".claude/container-layers.json"
+	localFile       = ".claude/container-layers.local.json"
+)
 
 // Lookup turns what a user named into paths of Containerfiles. An argument is
 // a path or a layer's name; a name is looked up in dir/layers and in dir, as
 // Containerfile.NAME (base: Containerfile). Without arguments the layers are
 // those of dir/.claude/container-layers.json, {"layers": ["base", "mojo"]}, and
-// without that file, dir/Containerfile.
+// the "extra" ones of container-layers.local.json beside it; without both files,
+// dir/Containerfile.
 func Lookup(dir string, args []string) ([]string, error) {
 	if len(args) == 0 {
-		names, err := composition(filepath.Join(dir, compositionFile))
+		names, err := composition(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return []string{filepath.Join(dir, "Containerfile")}, nil
 		}
@@ -71,23 +78,39 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// composition reads the layer names of a project. "extra" holds those that it
-// wants beside the ones of "layers".
-func composition(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+// composition returns the layer names of a project, each once. The error is
+// fs.ErrNotExist if it has none.
+func composition(dir string) ([]string, error) {
+	var names []string
+	missing := 0
+	for _, name := range []string{compositionFile, localFile} {
+		path := filepath.Join(dir, name)
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing++
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		bad := func(message string) error {
+			return frontend.Problems{{Pos: frontend.Pos{File: path}, Message: message, Hint: `it should hold {"layers": ["base", ...]} or {"extra": [...]}`}}
+		}
+		var c struct{ Layers, Extra []string }
+		if err := json.Unmarshal(data, &c); err != nil {
+			return nil, bad(err.Error())
+		}
+		if len(c.Layers)+len(c.Extra) == 0 {
+			return nil, bad("no layers are listed")
+		}
+		for _, n := range append(c.Layers, c.Extra...) {
+			if !slices.Contains(names, n) {
+				names = append(names, n)
+			}
+		}
 	}
-	var c struct{ Layers, Extra []string }
-	bad := func(message string) error {
-		return frontend.Problems{{Pos: frontend.Pos{File: path}, Message: message, Hint: `it should hold {"layers": ["base", ...]}`}}
-	}
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, bad(err.Error())
-	}
-	names := append(c.Layers, c.Extra...)
-	if len(names) == 0 {
-		return nil, bad("no layers are listed")
+	if missing == 2 {
+		return nil, fs.ErrNotExist
 	}
 	return names, nil
 }

@@ -119,6 +119,9 @@ func notEnvironment(file string) []string {
 	if dir, err := os.Getwd(); err == nil {
 		list = append(list, dir)
 	}
+	if exe, err := self(); err == nil {
+		list = append(list, exe)
+	}
 	if dir, err := shim.DefaultDir(); err == nil {
 		list = append(list, filepath.Dir(dir))
 	}

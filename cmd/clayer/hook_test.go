@@ -30,6 +30,7 @@ type project struct {
 	t       *testing.T
 	dir     string
 	url     string
+	mu      sync.Mutex // of what the server reads
 	archive []byte
 	sums    []byte
 	fetched atomic.Int32 // how often the archive was
@@ -88,9 +89,15 @@ func newProject(t *testing.T) *project {
 	name := fmt.Sprintf("clayer_%s_%s.tar.gz", runtime.GOOS, runtime.GOARCH)
 	p.sums = fmt.Appendf(nil, "%064x  clayer_plan9_386.tar.gz\n%x  %s\n", 1, sha256.Sum256(p.archive), name)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/download/v1.2.3/checksums.txt", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(p.sums) })
+	mux.HandleFunc("/download/v1.2.3/checksums.txt", func(w http.ResponseWriter, _ *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		_, _ = w.Write(p.sums)
+	})
 	mux.HandleFunc("/download/v1.2.3/"+name, func(w http.ResponseWriter, _ *http.Request) {
 		p.fetched.Add(1)
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		_, _ = w.Write(p.archive)
 	})
 	p.handler = mux
@@ -321,18 +328,22 @@ func TestTwoBootsAtOnce(t *testing.T) {
 func TestBootThatFails(t *testing.T) {
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
-	archive := p.archive
+	archive, sums := p.archive, p.sums
+	serve := func(a, s []byte) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.archive, p.sums = a, s
+	}
 	// A release that was changed since.
-	p.archive = append(bytes.Clone(archive), 0)
+	serve(append(bytes.Clone(archive), 0), sums)
 	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "nothing is installed") {
 		t.Errorf("a changed archive: exit code %d, %q", code, out)
 	}
-	sums := p.sums
-	p.archive, p.sums = archive, append(bytes.Clone(sums), '\n')
+	serve(archive, append(bytes.Clone(sums), '\n'))
 	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "is not the one whose SHA-256 is") {
 		t.Errorf("changed checksums: exit code %d, %q", code, out)
 	}
-	p.sums = sums
+	serve(archive, sums)
 	if names, _ := os.ReadDir(filepath.Join(p.dir, "home/.cache/clayer/bin")); len(names) != 1 {
 		t.Errorf("left behind: %v", names)
 	}
@@ -400,5 +411,21 @@ func TestInstallScriptIsTheOneOfHooks(t *testing.T) {
 	}
 	if !bytes.Equal(a, b) {
 		t.Error("install.sh is not internal/hook/install.sh: copy it")
+	}
+}
+
+// What a release is named by is what install.sh asks for.
+func TestReleaseIsNamedAsHooksWantIt(t *testing.T) {
+	config, err := os.ReadFile("../../.goreleaser.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`name_template: "clayer_{{ .Os }}_{{ .Arch }}"`, "name_template: checksums.txt", "formats: [tar.gz]",
+		"goos: [linux, darwin]", "goarch: [amd64, arm64]", "-X main.version=v{{ .Version }}",
+	} {
+		if !bytes.Contains(config, []byte(line)) {
+			t.Errorf(".goreleaser.yaml has no %s", line)
+		}
 	}
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Since time.Time // what was installed later is wanted; before is the base, and what was applied
 	Pin   bool      // with versions
 
+	Root    string            // the folder that Changed is relative to
 	Changed []drift.FileState // the root's changes since, for what no manager owns
 	Skip    []string          // folders, absolute, that are no part of an environment
 }

@@ -101,7 +101,8 @@ func cargo(ctx context.Context, o Options) (packages []Package, aside []string, 
 			case strings.HasPrefix(m[3], "/"):
 				now.note = "it was installed from " + m[3] + ", which is of this machine"
 			case m[3] != "":
-				now.argv, now.version = append(now.argv, "--git", m[3]), ""
+				from, _, _ := strings.Cut(m[3], "#") // the commit
+				now.argv, now.version = append(now.argv, "--git", from), ""
 			}
 		} else if now != nil {
 			file := filepath.Join(home, "bin", strings.TrimSpace(line))

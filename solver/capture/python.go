@@ -84,6 +84,9 @@ func python(ctx context.Context, o Options) (packages []Package, aside []string,
 			packages = append(packages, d.asPackage(name, owns))
 		}
 	}
+	// uv itself may be one of those that pip installed.
+	byUV := func(p Package) bool { return p.argv[0] == "uv" }
+	packages = append(slices.DeleteFunc(slices.Clone(packages), byUV), slices.DeleteFunc(packages, func(p Package) bool { return !byUV(p) })...)
 	return packages, aside, err
 }
 

@@ -3,7 +3,9 @@ package capture
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,6 +31,7 @@ var passingNames = []string{"__pycache__", ".cache", ".git", ".npm", ".claude", 
 // is wanted nobody knows but the user.
 func rest(o Options, isOwned func(string) bool) []Tree {
 	var trees []Tree
+	inCheckout := checkouts(o.Root)
 	for i := 0; i < len(o.Changed); i++ {
 		f := o.Changed[i]
 		p := "/" + f.Path
@@ -38,7 +41,7 @@ func rest(o Options, isOwned func(string) bool) []Tree {
 				last++
 			}
 		}
-		if isPassing(p, o.Skip) || isCheckout(f, o.Changed[i+1:last+1]) || isOwned(p) && !f.Dir {
+		if isPassing(p, o.Skip) || inCheckout(p) || isOwned(p) && !f.Dir {
 			i = last
 			continue
 		}
@@ -76,10 +79,24 @@ func rest(o Options, isOwned func(string) bool) []Tree {
 	return trees
 }
 
-// isCheckout reports whether a folder is a new working tree of Git: a project, and
-// Git brings it.
-func isCheckout(f drift.FileState, below []drift.FileState) bool {
-	return f.Dir && f.State == drift.New && slices.ContainsFunc(below, func(b drift.FileState) bool { return b.Path == f.Path+"/.git" })
+// checkouts returns a function that tells of a path whether it is of a working
+// tree of Git: a project, which Git brings.
+func checkouts(root string) func(p string) bool {
+	known := make(map[string]bool)
+	var in func(p string) bool
+	in = func(p string) bool {
+		if p == "/" || p == "." {
+			return false
+		}
+		is, ok := known[p]
+		if !ok {
+			_, err := os.Lstat(filepath.Join(root, p, ".git"))
+			is = err == nil || in(path.Dir(p))
+			known[p] = is
+		}
+		return is
+	}
+	return in
 }
 
 func isPassing(p string, skip []string) bool {
@@ -93,7 +110,12 @@ func isPassing(p string, skip []string) bool {
 			return true
 		}
 	}
-	return slices.Contains(passingNames, path.Base(p))
+	for part := range strings.SplitSeq(p, "/") {
+		if slices.Contains(passingNames, part) {
+			return true
+		}
+	}
+	return false
 }
 
 // String is how much a tree holds.

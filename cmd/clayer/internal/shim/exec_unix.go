@@ -162,7 +162,7 @@ func end(state *os.ProcessState) int {
 }
 
 // ErrUsage says that Exec was not called by a shim.
-var ErrUsage = errors.New("clayer shim exec is for shims: clayer shim exec [--dir DIR] --file FILE -- PROGRAM ARGUMENT...")
+var ErrUsage = errors.New("clayer shim exec is for shims: [--dir DIR] --file FILE -- PROGRAM [ARGUMENT]")
 
 // Parse reads the arguments of "clayer shim exec".
 func Parse(args []string) (o Options, argv []string, err error) {
