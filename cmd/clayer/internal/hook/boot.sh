@@ -11,10 +11,7 @@
 CLAYER_BOOT_VERSION={{.Version}}
 CLAYER_BOOT_CHECKSUMS={{.Checksums}}
 CLAYER_BOOT_DIR=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/clayer/bin
-{{- if .EnvFiles}}
-CLAYER_ENV_FILES=${CLAYER_ENV_FILES-{{.EnvFiles}}}
-{{- end}}
-
+{{.EnvFiles}}
 {{.Install}}
 # clayer_boot composes, and says in at most 2 KB on stdout what became of it.
 clayer_boot() (

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"text/template"
 
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend/edit"
@@ -108,11 +107,15 @@ func boot(at string, o Options) ([]byte, error) {
 	if len(o.Layers) > 0 {
 		layers = " " + strings.Join(o.Layers, " ")
 	}
-	var b bytes.Buffer
-	err := template.Must(template.New("boot.sh").Parse(bootScript)).Execute(&b, map[string]string{
-		"Path": at, "Version": o.Version, "Checksums": o.Checksums, "EnvFiles": o.EnvFiles, "Layers": layers, "Install": part,
-	})
-	return b.Bytes(), err
+	envFiles := ""
+	if o.EnvFiles != "" {
+		envFiles = "CLAYER_ENV_FILES=${CLAYER_ENV_FILES-" + o.EnvFiles + "}\n"
+	}
+	// Not by text/template: what it may call by name, which is any method, would
+	// all be kept in the binary: 4.5 MB.
+	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums,
+		"{{.EnvFiles}}", envFiles, "{{.Layers}}", layers, "{{.Install}}", part)
+	return []byte(fill.Replace(bootScript)), nil
 }
 
 // Write writes the file under dir. A file that is as it should be is left alone;
