@@ -26,7 +26,7 @@ type hardPlace struct {
 	check func(t *testing.T, s string) // of the output
 }
 
-const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$"
+const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(root|user|inplace_by_ctime)$"
 
 var hardPlaces = []hardPlace{
 	{name: "a root that is an overlay", run: suite + "|^TestOverlayOverAnOverlay$", setUp: func() error {
