@@ -544,13 +544,14 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		}
 	}
 	changes, err := v.Run(ctx, cmd)
-	if b.direct() {
+	direct := b.direct() // then nothing else runs
+	if direct {
 		b.failed = changes // until it is packed
 	}
 	if err == nil {
 		err = pack(changes)
 	}
-	if err == nil {
+	if direct && err == nil {
 		b.failed = nil
 	}
 	return err
