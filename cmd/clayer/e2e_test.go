@@ -33,6 +33,17 @@ func clayerCommand(t testing.TB, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// plainBinary builds clayer without the race detector, which makes packing and
+// unpacking many times slower: for tests that move hundreds of megabytes.
+func plainBinary(t testing.TB) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "clayer")
+	if out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return exe
+}
+
 // mojoTar is the tarball that testdata/layers/Containerfile.mojo fetches: a
 // program and a library of thousands of files. It is the same bytes always, as
 // the checksum in the Containerfile demands.
@@ -172,6 +183,7 @@ func TestEndToEndComposeBuildAndRestore(t *testing.T) {
 		t.Skip("-short: it installs packages for minutes")
 	}
 	t.Parallel()
+	exe := plainBinary(t)
 	dir := t.TempDir()
 	built, restored := filepath.Join(dir, "built"), filepath.Join(dir, "restored")
 	debianRoot(t, built)
@@ -188,7 +200,7 @@ func TestEndToEndComposeBuildAndRestore(t *testing.T) {
 		t.Helper()
 		args := append([]string{"compose", "base", "scientific", "mojo", "--root", root, "--cache-dir", filepath.Join(dir, "cache"),
 			"--build-arg", "MIRROR=" + www.URL}, more...)
-		cmd := clayerCommand(t, args...)
+		cmd := exec.CommandContext(t.Context(), exe, args...)
 		if offline {
 			self := cmd.Path
 			cmd = exec.CommandContext(t.Context(), "unshare", append([]string{"--net", "--", "/bin/sh", "-c", `exec -a clayer "$0" "$@"`, self}, args...)...)

@@ -17,6 +17,9 @@ import (
 // itself there, with the name of the place in this variable.
 const placeVariable = "CLAYER_TEST_PLACE"
 
+// innerSuite is for where one is root of a user namespace alone.
+const innerSuite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(user|inplace_by_ctime)$"
+
 // A hardPlace is somewhere else to run the suite.
 type hardPlace struct {
 	name  string
@@ -72,7 +75,7 @@ var hardPlaces = []hardPlace{
 		testRoot.dir = "/tmp/inner"
 		return errors.Join(err, os.Setenv("TMPDIR", "/tmp"))
 	}},
-	{name: "a kernel without open_tree", run: suite + "|^TestMounts$", setUp: func() error { withoutOpenTree = true; return nil }},
+	{name: "a kernel without open_tree", run: "^TestWhatARunChanged$/^root$|^TestMounts$", setUp: func() error { withoutOpenTree = true; return nil }},
 	{name: "a read-only root", run: "^TestWhatARunChanged$/^(root|user)$", setUp: func() error {
 		if err := privateMounts(); err != nil {
 			return err
@@ -106,8 +109,8 @@ var hardPlaces = []hardPlace{
 		os.Exit(cmd.ProcessState.ExitCode())
 		return nil
 	}},
-	{name: "unshare -Urm", run: suite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
-	{name: "bubblewrap", run: suite, start: func(exe string) *exec.Cmd {
+	{name: "unshare -Urm", run: innerSuite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
+	{name: "bubblewrap", run: innerSuite, start: func(exe string) *exec.Cmd {
 		return exec.Command("bwrap", "--dev-bind", "/", "/", "--proc", "/proc", "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0", "--cap-add", "ALL", exe)
 	}},
 	{name: "gVisor", run: suite + "|^TestInPlace", start: func(exe string) *exec.Cmd {
