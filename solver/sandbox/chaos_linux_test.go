@@ -292,6 +292,7 @@ func TestRandomRuns(t *testing.T) {
 		}
 
 		want := verdict(before, after)
+		safe := false
 		for k, name := range []string{"overlay", "inplace by ctime", "inplace by digest"} {
 			got := toldOf(t, packed[k])
 			if name == "inplace by ctime" {
@@ -301,11 +302,20 @@ func TestRandomRuns(t *testing.T) {
 					return !slices.Contains(want, l) && p != l && before[p].line == after[p].line
 				})
 			}
+			if name == "overlay" {
+				// Of a group that lost a name, what is left may be told as it was.
+				got = slices.DeleteFunc(got, func(l string) bool {
+					p := strings.TrimPrefix(l, "file ")
+					more := !slices.Contains(want, l) && p != l && before[p].line == after[p].line && before[p].link > 1
+					safe = safe || more
+					return more
+				})
+			}
 			if !slices.Equal(got, want) {
 				fail("%s:\n%s", name, difference(strings.Join(want, "\n")+"\n", strings.Join(got, "\n")+"\n"))
 			}
 		}
-		if !bytes.Equal(packed[0], packed[2]) {
+		if !safe && !bytes.Equal(packed[0], packed[2]) {
 			fail("overlay\n%sinplace by digest\n%s", lines(t, packed[0]), lines(t, packed[2]))
 		}
 		if t.Failed() {

@@ -370,6 +370,9 @@ func sh(t testing.TB, v View, script string) (changes, output string) {
 	return text, out
 }
 
+// raceNoise is what a program with the race detector says where there is no /proc.
+var raceNoise = regexp.MustCompile(`(?m)^==\d+==WARNING: reading executable name.*\n`)
+
 func try(t testing.TB, v View, c Command) (changes, output string, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -381,7 +384,7 @@ func try(t testing.TB, v View, c Command) (changes, output string, err error) {
 	if err != nil {
 		return "", out.String(), err
 	}
-	return text(t, ch), out.String(), nil
+	return text(t, ch), raceNoise.ReplaceAllString(out.String(), ""), nil
 }
 
 func text(t testing.TB, ch snapshot.Changes) string {

@@ -56,9 +56,10 @@ func (s *overlay) groups(ctx context.Context) ([]group, error) {
 	return s.lowerGroups, nil
 }
 
-// never returns a test for folders that are never captured, or hidden.
+// never returns a test for folders that are not captured by default, or hidden:
+// what is linked there, as in /tmp, is of no step.
 func never(hide []string) (func(string) bool, error) {
-	keep, err := snapshot.Filter{Include: []string{"/"}}.Compile()
+	keep, err := snapshot.Filter{}.Compile()
 	if err != nil {
 		return nil, err
 	}
