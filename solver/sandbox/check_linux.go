@@ -18,7 +18,7 @@ import (
 // hold one is not seen.
 func Check(kind string, opt Options) (name, how, why string, err error) {
 	if kind != "inplace" {
-		var s *overlay
+		var s Sandbox
 		s, err = checkOverlay(opt)
 		if err == nil {
 			why := "it keeps the root untouched"
@@ -48,27 +48,11 @@ func Check(kind string, opt Options) (name, how, why string, err error) {
 	return "inplace", how, why, nil
 }
 
-func checkOverlay(opt Options) (*overlay, error) {
-	why := &reason{}
-	for _, rooted := range []bool{true, false} {
-		if rooted && os.Geteuid() != 0 {
-			continue
-		}
+func checkOverlay(opt Options) (Sandbox, error) {
+	return firstWay(func(rooted bool) (*overlay, error) {
 		s := &overlay{Options: opt, rooted: rooted}
-		if !rooted {
-			s.ids = subordinate()
-		}
-		err := s.check()
-		if err != nil && s.ids != nil {
-			s.ids = nil
-			err = s.check()
-		}
-		if err == nil {
-			return s, nil
-		}
-		why.errs = append(why.errs, fmt.Errorf("%s: %w", s.How(), err))
-	}
-	return nil, fmt.Errorf("overlay %w: %w", ErrUnavailable, why)
+		return s, s.withIDs(s.check)
+	})
 }
 
 // check has a helper mount all that a command would see, over nothing but memory.

@@ -139,15 +139,9 @@ func (h *helper) endDescendants() {
 // killDescendants kills all processes below the helper. A process that forks
 // meanwhile is found the next time: its child is the helper's then.
 func (h *helper) killDescendants() {
-	parents := h.parents()
-	self := os.Getpid()
-	for pid := range parents {
-		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parents[p], depth+1 {
-			if parents[p] == self {
-				_ = unix.Kill(pid, unix.SIGKILL)
-				break
-			}
-		}
+	parents := parentsIn(h.proc)
+	for _, pid := range descendants(parents, nil) {
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	if len(parents) == 0 {
 		// Without a /proc only the command's own group is known.
@@ -186,21 +180,13 @@ func (o *orphans) end() {
 	if o == nil || o.proc == nil {
 		return
 	}
-	self := os.Getpid()
 	for start := time.Now(); time.Since(start) < endLimit; time.Sleep(5 * time.Millisecond) {
-		left := false
-		parents := parentsIn(o.proc)
-		for pid := range parents {
-			for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parents[p], depth+1 {
-				if parents[p] == self && !o.others[p] {
-					left = true
-					_ = unix.Kill(pid, unix.SIGKILL)
-					_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
-					break
-				}
-			}
+		left := descendants(parentsIn(o.proc), o.others)
+		for _, pid := range left {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
-		if !left {
+		if len(left) == 0 {
 			return
 		}
 	}
@@ -214,9 +200,22 @@ func (o *orphans) close() {
 	}
 }
 
-// parents reads the parent of every process.
-func (h *helper) parents() map[int]int { return parentsIn(h.proc) }
+// descendants returns the processes below this one, but for those at and below
+// the children that are others.
+func descendants(parents map[int]int, others map[int]bool) (pids []int) {
+	self := os.Getpid()
+	for pid := range parents {
+		for p, depth := pid, 0; p > 1 && depth < 1000; p, depth = parents[p], depth+1 {
+			if parents[p] == self && !others[p] {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids
+}
 
+// parentsIn reads the parent of every process.
 func parentsIn(proc *os.File) map[int]int {
 	if proc == nil {
 		return nil

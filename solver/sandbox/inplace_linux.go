@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +27,7 @@ type inplace struct {
 	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
 
-	warned sync.Map
+	told tellOnce
 }
 
 // NewInPlace returns a sandbox whose one view is the root itself: a command
@@ -110,7 +108,7 @@ func (s *inplace) clockFolder() string {
 	}
 	for _, dir := range []string{s.Work, filepath.Join(s.Root, "tmp"), filepath.Join(s.Root, "var/tmp")} {
 		at, st, err := lookAt(unix.AT_FDCWD, dir)
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && at.mount == root.mount && (root.mount != 0 || at.dev == root.dev) &&
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && at.sameMount(root) &&
 			unix.Access(dir, unix.W_OK|unix.X_OK) == nil {
 			return dir
 		}
@@ -147,17 +145,7 @@ func (s *inplace) Name() string   { return "inplace" }
 func (s *inplace) Isolates() bool { return false }
 func (s *inplace) How() string    { return s.how }
 
-func (s *inplace) warn(texts []string) {
-	for _, t := range texts {
-		switch _, again := s.warned.LoadOrStore(t, true); {
-		case again:
-		case s.Warn != nil:
-			s.Warn(t)
-		default:
-			slog.Warn("inplace sandbox: " + t)
-		}
-	}
-}
+func (s *inplace) warn(texts []string) { s.told.warn(s, s.Warn, texts) }
 
 // View implements Sandbox: there is but one root, so all its views are of it.
 func (s *inplace) View(context.Context) (View, error) {
@@ -203,15 +191,8 @@ func (p *place) read(ctx context.Context, keep *snapshot.Matcher, sums tree.Sums
 // Run implements View. A command that fails has changed the root all the same:
 // then both the changes and the error are there.
 func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
-	keep := c.Keep
-	if keep == nil {
-		keep = new(snapshot.Filter)
-	}
-	matcher, err := keep.Compile()
+	keep, matcher, err := c.check()
 	if err != nil {
-		return nil, err
-	}
-	if err := checkMounts(c.Mounts); err != nil {
 		return nil, err
 	}
 	trusted, err := p.begin(ctx, keep.String(), matcher)
@@ -259,11 +240,10 @@ func (p *place) Run(ctx context.Context, c Command) (snapshot.Changes, error) {
 func (p *place) cover(mounts []Mount) (paths, secrets []string) {
 	for _, m := range mounts {
 		paths = append(paths, m.Target)
-		dir, err := inroot.Inside(p.s.Root, filepath.Dir(m.Target))
+		at, err := p.resolve(m.Target)
 		if err != nil {
 			continue
 		}
-		at := filepath.Join(dir, filepath.Base(m.Target))
 		if rel, err := filepath.Rel(p.s.Root, at); err == nil {
 			paths = append(paths, filepath.Join("/", rel))
 		}
@@ -274,14 +254,20 @@ func (p *place) cover(mounts []Mount) (paths, secrets []string) {
 	return paths, secrets
 }
 
+// resolve returns where on the machine an absolute path of the root is, without
+// links on the way to it.
+func (p *place) resolve(path string) (string, error) {
+	dir, err := inroot.Inside(p.s.Root, filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
 // RemoveSecrets implements Direct: a helper that was killed leaves them.
 func (p *place) RemoveSecrets(targets []string) {
 	for _, t := range targets {
-		dir, err := inroot.Inside(p.s.Root, filepath.Dir(t))
+		at, err := p.resolve(t)
 		if err != nil {
 			continue
 		}
-		at := filepath.Join(dir, filepath.Base(t))
 		if st, err := os.Lstat(at); err == nil && !st.IsDir() {
 			_ = os.Remove(at)
 		}
@@ -291,11 +277,7 @@ func (p *place) RemoveSecrets(targets []string) {
 // Recover tells what a command did that was cut off with clayer itself, by the
 // reading that Command.Begin was given.
 func (p *place) Recover(ctx context.Context, before *tree.Reading, c Command) (snapshot.Changes, error) {
-	keep := c.Keep
-	if keep == nil {
-		keep = new(snapshot.Filter)
-	}
-	matcher, err := keep.Compile()
+	_, matcher, err := c.check()
 	if err != nil {
 		return nil, err
 	}
@@ -402,11 +384,11 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("capture %q: not an absolute path", path)
 	}
-	dir, err := inroot.Inside(p.s.Root, filepath.Dir(path))
+	at, err := p.resolve(path)
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}
-	below, err := filepath.Rel(p.s.Root, filepath.Join(dir, filepath.Base(path)))
+	below, err := filepath.Rel(p.s.Root, at)
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}

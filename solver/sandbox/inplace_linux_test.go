@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/moby/sys/reexec"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/tree"
@@ -63,21 +60,7 @@ func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
 func TestInPlaceKilledParentLeavesNothing(t *testing.T) {
 	needRoot(t)
 	_, root := newPlace(t, CompareCTime)
-	word := unique()
-	out := &sawLine{want: "ready", seen: make(chan struct{})}
-	cmd := &exec.Cmd{Path: reexec.Self(), Args: []string{"doomed", root, t.TempDir(), word, "inplace"}, Stdout: out, Stderr: os.Stderr}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	<-out.seen
-	if !alive(t, word) {
-		t.Fatal("the command does not run")
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = cmd.Process.Wait()
-	awaitDeath(t, word)
+	killWhileRunning(t, "inplace", root, t.TempDir())
 }
 
 func TestEmulatedMounts(t *testing.T) {

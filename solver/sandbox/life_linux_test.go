@@ -198,11 +198,7 @@ func TestTimeout(t *testing.T) {
 // A process that runs a command in a view, to be killed.
 func init() {
 	reexec.Register("doomed", func() {
-		kind := "overlay"
-		if len(os.Args) > 4 {
-			kind = os.Args[4]
-		}
-		s, _, err := Choose(kind, Options{Root: os.Args[1], Work: os.Args[2]})
+		s, _, err := Choose(os.Args[4], Options{Root: os.Args[1], Work: os.Args[2]})
 		exitOn(err)
 		v, err := s.View(context.Background())
 		exitOn(err)
@@ -212,26 +208,34 @@ func init() {
 	})
 }
 
+// killWhileRunning kills a process that runs a command, and waits until what the
+// command had started is gone too.
+func killWhileRunning(t *testing.T, kind, root, work string) {
+	t.Helper()
+	word := unique()
+	out := &sawLine{want: "ready", seen: make(chan struct{})}
+	cmd := &exec.Cmd{Path: reexec.Self(), Args: []string{"doomed", root, work, word, kind}, Stdout: out, Stderr: os.Stderr}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-out.seen
+	if !alive(t, word) {
+		t.Fatal("the command does not run")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = cmd.Process.Wait()
+	awaitDeath(t, word)
+}
+
 func TestKilledParentLeavesNothing(t *testing.T) {
 	modes(t, func(t *testing.T, s *overlay) {
 		if !s.rooted && os.Geteuid() == 0 {
 			t.Skip("NewOverlay takes the other mode")
 		}
-		word, work := unique(), t.TempDir()
-		out := &sawLine{want: "ready", seen: make(chan struct{})}
-		cmd := &exec.Cmd{Path: reexec.Self(), Args: []string{"doomed", s.Root, work, word}, Stdout: out, Stderr: os.Stderr}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		<-out.seen
-		if !alive(t, word) {
-			t.Fatal("the command does not run")
-		}
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = cmd.Process.Wait()
-		awaitDeath(t, word)
+		work := t.TempDir()
+		killWhileRunning(t, "overlay", s.Root, work)
 		// Its view is swept by the next sandbox that works there.
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			if _, err := NewOverlay(Options{Root: s.Root, Work: work}); err != nil {

@@ -21,7 +21,7 @@ type overlay struct {
 	ids       *idMap // of the user namespace; nil for the one id that needs no help
 	index     bool   // the kernel keeps hard links of the root together: see links_linux.go
 
-	warned sync.Map // texts that were told
+	told tellOnce
 
 	grouping    sync.Mutex // guards what follows
 	grouped     bool
@@ -55,36 +55,45 @@ func NewOverlay(opt Options) (Sandbox, error) {
 	if err := opt.cleanHide(); err != nil {
 		return nil, fmt.Errorf("overlay sandbox: %w", err)
 	}
+	return firstWay(func(rooted bool) (*overlay, error) { return newOverlayAs(rooted, opt) })
+}
+
+// firstWay returns the first of the two ways to have overlays that try finds to
+// work here. The error wraps ErrUnavailable.
+func firstWay(try func(rooted bool) (*overlay, error)) (Sandbox, error) {
 	why := &reason{}
 	for _, rooted := range []bool{true, false} {
 		if rooted && os.Geteuid() != 0 {
 			continue
 		}
-		s, err := newOverlayAs(rooted, opt)
+		s, err := try(rooted)
 		if err == nil {
 			return s, nil
 		}
-		if rooted {
-			err = fmt.Errorf("as root: %w", err)
-		} else {
-			err = fmt.Errorf("in a user namespace: %w", err)
-		}
-		why.errs = append(why.errs, err)
+		why.errs = append(why.errs, fmt.Errorf("%s: %w", (&overlay{rooted: rooted}).How(), err))
 	}
 	return nil, fmt.Errorf("overlay %w: %w", ErrUnavailable, why)
+}
+
+// withIDs tries the way with the subordinate ids of this user, if there are any;
+// what /etc/subuid promises and can't be had is not needed.
+func (s *overlay) withIDs(try func() error) error {
+	if !s.rooted {
+		s.ids = subordinate()
+	}
+	err := try()
+	if err != nil && s.ids != nil {
+		s.ids = nil
+		err = try()
+	}
+	return err
 }
 
 // newOverlayAs probes one way, with views in Work, or, where that lies on a
 // file system that can't hold the upper folder of an overlay, in one that can.
 func newOverlayAs(rooted bool, opt Options) (*overlay, error) {
 	s := &overlay{Options: opt, rooted: rooted}
-	if !rooted {
-		// If what /etc/subuid promises can't be had, it is not needed.
-		if s.ids = subordinate(); s.ids != nil && s.probe() != nil {
-			s.ids = nil
-		}
-	}
-	err := s.probe()
+	err := s.withIDs(s.probe)
 	if !errors.Is(err, errUpper) {
 		return s, err
 	}
@@ -210,14 +219,19 @@ var probeMounts = []Mount{{Target: "/run/clayer-probe", Content: []byte("x")}}
 var errUpper = errors.New("can't hold the changes of an overlay")
 
 // warn tells what a view cannot show, once.
-func (s *overlay) warn(texts []string) {
+func (s *overlay) warn(texts []string) { s.told.warn(s, s.Warn, texts) }
+
+// tellOnce remembers what was told.
+type tellOnce struct{ texts sync.Map }
+
+func (o *tellOnce) warn(s Sandbox, warn func(text string), texts []string) {
 	for _, t := range texts {
-		switch _, again := s.warned.LoadOrStore(t, true); {
+		switch _, again := o.texts.LoadOrStore(t, true); {
 		case again:
-		case s.Warn != nil:
-			s.Warn(t)
+		case warn != nil:
+			warn(t)
 		default:
-			slog.Warn("overlay sandbox: " + t)
+			slog.Warn(s.Name() + " sandbox: " + t)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func lookAt(fd int, name string) (thing, *unix.Statx_t, error) {
 }
 
 func mtimeOf(st *unix.Statx_t) unix.Timespec {
-	return unix.NsecToTimespec(st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec))
+	return unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
 }
 
 // put makes something at the path, and the folders above it where they are
@@ -160,15 +160,7 @@ func (s *standIns) removeFrom(n int, warn func(format string, args ...any)) {
 var errOther = errors.New("something else stands there by now")
 
 func (in standIn) remove() error {
-	at, st, err := lookAt(in.parent, in.name)
-	for range maxMounts {
-		if err != nil || at.mount == in.is.mount && (at.mount != 0 || at.dev == in.is.dev) {
-			break
-		}
-		if err = unmountAt(in.parent, in.name); err == nil {
-			at, st, err = lookAt(in.parent, in.name)
-		}
-	}
+	at, st, err := uncover(in.parent, in.name, in.is)
 	if err != nil {
 		return err
 	}
@@ -198,6 +190,26 @@ func (in standIn) remove() error {
 // maxMounts bounds how many mounts over each other are taken off a name.
 const maxMounts = 16
 
+// uncover takes the mounts off a name of a folder until what is there is of the
+// same mount as a thing, and returns that.
+func uncover(folder int, name string, like thing) (thing, *unix.Statx_t, error) {
+	at, st, err := lookAt(folder, name)
+	for range maxMounts {
+		if err != nil || at.sameMount(like) {
+			return at, st, err
+		}
+		if err = unmountAt(folder, name); err == nil {
+			at, st, err = lookAt(folder, name)
+		}
+	}
+	return at, st, errOther
+}
+
+// sameMount goes by the device where the kernel tells no mounts.
+func (t thing) sameMount(o thing) bool {
+	return t.mount == o.mount && (t.mount != 0 || t.dev == o.dev)
+}
+
 // unmountAt takes the mount off a name of a folder: what is on it stays what it is.
 func unmountAt(folder int, name string) error {
 	if err := unix.Fchdir(folder); err != nil {
@@ -216,15 +228,7 @@ func empty(fd int, folder thing) error {
 		return err
 	}
 	for _, name := range list {
-		at, st, err := lookAt(fd, name)
-		for range maxMounts {
-			if err != nil || at.mount == folder.mount && (at.mount != 0 || at.dev == folder.dev) {
-				break
-			}
-			if err = unmountAt(fd, name); err == nil {
-				at, st, err = lookAt(fd, name)
-			}
-		}
+		at, st, err := uncover(fd, name, folder)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}

@@ -118,15 +118,8 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 	if err := v.ready(); err != nil {
 		return nil, err
 	}
-	keep := c.Keep
-	if keep == nil {
-		keep = new(snapshot.Filter)
-	}
-	matcher, err := keep.Compile()
+	_, matcher, err := c.check()
 	if err != nil {
-		return nil, err
-	}
-	if err := checkMounts(c.Mounts); err != nil {
 		return nil, err
 	}
 	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
@@ -165,6 +158,19 @@ func (v *view) Run(ctx context.Context, c Command) (_ snapshot.Changes, err erro
 }
 
 func (v *view) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
+
+// check looks at a command before anything is done, and returns its filter.
+func (c *Command) check() (*snapshot.Filter, *snapshot.Matcher, error) {
+	keep := c.Keep
+	if keep == nil {
+		keep = new(snapshot.Filter)
+	}
+	matcher, err := keep.Compile()
+	if err == nil {
+		err = checkMounts(c.Mounts)
+	}
+	return keep, matcher, err
+}
 
 func checkMounts(mounts []Mount) error {
 	for _, m := range mounts {
