@@ -355,6 +355,7 @@ func TestRevert(t *testing.T) {
 		{file("a", "1"), folderEntry("new"), file("new/f", "1"), file("tree/sub/f", "1")},
 		{file("a", "2"), file("new/f", "2"), file("new/g", "2"), gone("link"), folderEntry("d"), gone("d/x")},
 		{file("tree", "a file"), gone("new"), file("d/x", "3"), symlink("a", "d")},
+		{folderEntry("a"), folderEntry("a/b"), file("a/b/f", "4"), folderEntry("tree"), file("tree/f", "4"), file("new", "4")},
 	}
 	for i, es := range steps {
 		step := record.Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}

@@ -43,13 +43,13 @@ func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	}
 	slices.SortFunc(paths, record.ComparePaths)
 	return func(yield func(*snapshot.Entry, error) bool) {
-		gone := "" // the folder that was deleted last: what is below goes with it
+		gone := "" // the path last met that was no folder: what is below goes with the folder there
 		for _, p := range paths {
 			e := was[p]
 			if gone != "" && strings.HasPrefix(p, gone) {
 				continue
 			}
-			if e.Kind == snapshot.Delete {
+			if e.Kind != snapshot.Dir {
 				gone = p + "/"
 			}
 			if !yield(e, nil) {
