@@ -348,14 +348,14 @@ func commit(t testing.TB, l *Lock) {
 // it was before them, whatever they did to each other's files.
 func TestRevert(t *testing.T) {
 	r, l := testRoot(t)
-	shell(t, r.Dir(), "echo old > a; mkdir -p tree/sub; echo deep > tree/sub/f; ln -s a link; mkdir -m 700 d; echo x > d/x; touch -d @1000000000 d tree/sub tree")
+	shell(t, r.Dir(), "echo old > a; mkdir -p tree/sub; echo deep > tree/sub/f; ln -s a link; mkdir -m 700 d; echo x > d/x; ln d/x d/y; ln d/x z; echo p > p; ln p q; touch -d @1000000000 d tree/sub tree")
 	skip := func(p string) bool { return p == "var" }
 	want := []string{treetest.Describe(t, r.Dir(), skip)}
 	steps := [][]*snapshot.Entry{
 		{file("a", "1"), folderEntry("new"), file("new/f", "1"), file("tree/sub/f", "1")},
 		{file("a", "2"), file("new/f", "2"), file("new/g", "2"), gone("link"), folderEntry("d"), gone("d/x")},
 		{file("tree", "a file"), gone("new"), file("d/x", "3"), symlink("a", "d")},
-		{folderEntry("a"), folderEntry("a/b"), file("a/b/f", "4"), folderEntry("tree"), file("tree/f", "4"), file("new", "4")},
+		{folderEntry("a"), folderEntry("a/b"), file("a/b/f", "4"), folderEntry("tree"), file("tree/f", "4"), file("new", "4"), file("p", "4"), file("q", "4"), file("z", "4")},
 	}
 	for i, es := range steps {
 		step := record.Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,37 +21,42 @@ import (
 )
 
 // Revert returns the changes that give back what the root was before the
-// events, which are the last of its log. It reads the record and the originals;
-// the root itself is not looked at, and nothing is changed: the caller lays
-// them over a view.
-//
-// Hard links between originals are not told: each is a file of its own.
+// events, which are the last of its log. It reads the record, the originals and
+// the other names of what has several; nothing is changed: the caller lays the
+// changes over a view.
 func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
-	was := make(map[string]*snapshot.Entry) // by path, what stood there before the first change of it
+	v := &reverting{was: make(map[string]*snapshot.Entry), names: make(map[inroot.FileID]int)}
 	for _, ev := range events {
 		for c, err := range r.state.Changes(ev) {
-			if err != nil {
-				return nil, fmt.Errorf("revert %s: %w", ev.Key.Short(), err)
+			if err == nil {
+				err = v.before(r.state, ev.Seq, c)
 			}
-			if err := r.before(was, ev.Seq, c); err != nil {
+			if err != nil {
 				return nil, fmt.Errorf("revert %s: %q: %w", ev.Key.Short(), c.Path, err)
 			}
 		}
 	}
-	paths := make([]string, 0, len(was))
-	for p := range was {
-		paths = append(paths, p)
+	if err := v.findOthers(r); err != nil {
+		return nil, fmt.Errorf("find the other names of a file: %w", err)
 	}
-	slices.SortFunc(paths, record.ComparePaths)
+	paths := slices.SortedFunc(maps.Keys(v.was), record.ComparePaths)
 	return func(yield func(*snapshot.Entry, error) bool) {
 		gone := "" // the path last met that was no folder: what is below goes with the folder there
+		first := make(map[inroot.FileID]string)
 		for _, p := range paths {
-			e := was[p]
+			e := v.was[p]
 			if gone != "" && strings.HasPrefix(p, gone) {
 				continue
 			}
 			if e.Kind != snapshot.Dir {
 				gone = p + "/"
+			}
+			if id, several := v.ids[p]; several {
+				if target, met := first[id]; met {
+					e = &snapshot.Entry{Path: p, Kind: snapshot.Link, Target: target}
+				} else {
+					first[id] = p
+				}
 			}
 			if !yield(e, nil) {
 				return
@@ -59,13 +65,96 @@ func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	}, nil
 }
 
+// reverting is what a Revert has found.
+type reverting struct {
+	was   map[string]*snapshot.Entry // by path, what stood there before the first change of it
+	ids   map[string]inroot.FileID   // by path, of the files that have several names
+	names map[inroot.FileID]int      // how many of their names are not in was
+}
+
+// add notes what stood at a path.
+func (v *reverting) add(e *snapshot.Entry, st *unix.Stat_t) {
+	v.was[e.Path] = e
+	if e.Kind != snapshot.File || st.Nlink < 2 {
+		return
+	}
+	id := inroot.IDOf(st)
+	if _, met := v.names[id]; !met {
+		v.names[id] = int(st.Nlink)
+	}
+	v.names[id]--
+	if v.ids == nil {
+		v.ids = make(map[string]inroot.FileID)
+	}
+	v.ids[e.Path] = id
+}
+
+// findOthers adds the names that still stand in the root of files whose other
+// names were replaced: they are one file again, and who writes into one name
+// writes into all. The walk ends when all are found; there is none if no original
+// has a name elsewhere.
+func (v *reverting) findOthers(r *Root) error {
+	wanted := 0
+	for _, n := range v.names {
+		wanted += max(n, 0)
+	}
+	if wanted == 0 {
+		return nil
+	}
+	var top unix.Stat_t
+	if err := inroot.Fstatat(unix.AT_FDCWD, r.dir, &top); err != nil {
+		return err
+	}
+	own := filepath.Clean(r.state.Path())
+	var walk func(dir, rel string) error
+	walk = func(dir, rel string) error {
+		entries, err := inroot.ReadDir(dir)
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENAMETOOLONG) {
+			return nil // what can't be read is not found
+		}
+		if err != nil {
+			return err
+		}
+		for _, d := range entries {
+			if wanted == 0 {
+				return nil
+			}
+			at, p := filepath.Join(dir, d.Name()), path.Join(rel, d.Name())
+			was := v.was[p]
+			if !d.IsDir() && !d.Type().IsRegular() || was != nil && was.Kind != snapshot.Dir || at == own {
+				continue
+			}
+			var st unix.Stat_t
+			switch err := inroot.Fstatat(unix.AT_FDCWD, at, &st); {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
+			case err != nil:
+				return err
+			case d.IsDir() && st.Dev == top.Dev:
+				if err := walk(at, p); err != nil {
+					return err
+				}
+			case d.IsDir():
+			case was == nil && v.names[inroot.IDOf(&st)] > 0:
+				e, _, err := entryAt(at, p)
+				if err != nil {
+					return err
+				}
+				v.add(e, &st)
+				wanted--
+			}
+		}
+		return nil
+	}
+	return walk(r.dir, "")
+}
+
 // before notes what stood at the path of a change, and below it for a folder
 // that was moved away, where no earlier change has told.
-func (r *Root) before(was map[string]*snapshot.Entry, seq int, c record.Change) error {
+func (v *reverting) before(state record.Dir, seq int, c record.Change) error {
 	p := string(c.Path)
-	note := func(p string, e *snapshot.Entry) {
-		if was[p] == nil {
-			was[p] = e
+	note := func(e *snapshot.Entry) {
+		if v.was[e.Path] == nil {
+			v.was[e.Path] = e
 		}
 	}
 	switch {
@@ -77,17 +166,17 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c record.Change) 
 			}
 			e.Xattrs[k] = string(v)
 		}
-		note(p, e)
+		note(e)
 		return nil
 	case c.Kept || c.Lost:
 		return nil
 	default:
-		original := r.state.OriginalPath(seq, c.N)
-		switch kept, err := r.state.Keeps(seq, &c); {
+		original := state.OriginalPath(seq, c.N)
+		switch kept, err := state.Keeps(seq, &c); {
 		case err != nil:
 			return err
 		case !kept && c.Kind != "gone":
-			note(p, &snapshot.Entry{Path: p, Kind: snapshot.Delete})
+			note(&snapshot.Entry{Path: p, Kind: snapshot.Delete})
 			return nil
 		case !kept:
 			return nil
@@ -101,12 +190,12 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c record.Change) 
 				return err
 			}
 			p := path.Join(p, below)
-			if was[p] != nil {
+			if v.was[p] != nil {
 				return nil
 			}
-			e, err := entryAt(at, p)
-			if e != nil {
-				note(p, e)
+			e, st, err := entryAt(at, p)
+			if e != nil && err == nil {
+				v.add(e, st)
 			}
 			return err
 		})
@@ -114,10 +203,10 @@ func (r *Root) before(was map[string]*snapshot.Entry, seq int, c record.Change) 
 }
 
 // entryAt reads a file of the machine as the entry of a path; nil for a socket.
-func entryAt(file, p string) (*snapshot.Entry, error) {
+func entryAt(file, p string) (*snapshot.Entry, *unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := unix.Lstat(file, &st); err != nil {
-		return nil, err
+	if err := inroot.Fstatat(unix.AT_FDCWD, file, &st); err != nil {
+		return nil, nil, err
 	}
 	e := &snapshot.Entry{
 		Path: p, Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()),
@@ -133,25 +222,25 @@ func entryAt(file, p string) (*snapshot.Entry, error) {
 		e.Kind = snapshot.Symlink
 		target, err := os.Readlink(file)
 		e.Target = target
-		return e, err
+		return e, &st, err
 	case unix.S_IFCHR:
 		e.Kind = snapshot.Char
-		return e, nil
+		return e, &st, nil
 	case unix.S_IFBLK:
 		e.Kind = snapshot.Block
-		return e, nil
+		return e, &st, nil
 	case unix.S_IFIFO:
 		e.Kind = snapshot.Fifo
-		return e, nil
+		return e, &st, nil
 	default:
-		return nil, nil
+		return nil, nil, nil
 	}
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrPermission) {
-		return e, nil
+		return e, &st, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	xattrs, err := inroot.ListXattrs(int(f.Fd()))
@@ -161,5 +250,5 @@ func entryAt(file, p string) (*snapshot.Entry, error) {
 		}
 		e.Xattrs[k] = string(v)
 	}
-	return e, err
+	return e, &st, err
 }
