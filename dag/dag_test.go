@@ -275,11 +275,11 @@ func TestCompositionProblems(t *testing.T) {
 
 // answers says that the first n root-changing steps are present, the next m cached.
 func answers(g *Graph, k *Keys, present, cached int) Answers {
-	a := Answers{Present: map[key.Key]bool{}, Cached: map[key.Key]Found{}, Previous: map[string][]Old{}}
+	a := Answers{Present: map[*Step]bool{}, Cached: map[key.Key]Found{}, Previous: map[string][]Old{}}
 	for _, s := range g.Steps() {
 		switch {
 		case present > 0:
-			a.Present[k.Step[s]] = true
+			a.Present[s] = true
 			present--
 		case cached > 0 && s.ChangesRoot():
 			a.Cached[k.Step[s]] = Found{Store: "dir", Size: 3_100_000}

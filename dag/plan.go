@@ -50,7 +50,7 @@ type Old struct {
 
 // Answers is what the root and the stores said.
 type Answers struct {
-	Present  map[key.Key]bool
+	Present  map[*Step]bool // by step: two layers may have steps of the same key, of which one is in the root
 	Cached   map[key.Key]Found
 	Previous map[string][]Old // by layer name, in order
 	Undo     []key.Key        // steps in the root that are undone first, the last applied first
@@ -102,7 +102,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 			it := Item{Step: s, Key: keys.Step[s]}
 			found, cached := a.Cached[it.Key]
 			switch {
-			case !pre.absent && a.Present[it.Key]:
+			case !pre.absent && a.Present[s]:
 				it.State = Present
 			case !s.ChangesRoot():
 				// Nothing to store or to restore: it breaks no chain.

@@ -68,7 +68,7 @@ func LegacyTags(ctx context.Context, r *Request, named func(*frontend.File) bool
 // legacy replaces the files of layers that no store, and not the root, has a
 // step of by such as fetch them from a release of container-layer's. It reports
 // whether there is one.
-func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[key.Key]bool, found map[key.Key]cache.Descriptor) (bool, error) {
+func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
 	if r.LegacyURL == nil || r.Rebuild || r.storeErr() != nil {
 		return false, nil // a store that does not answer is not asked in another way
 	}
@@ -77,7 +77,7 @@ func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, pres
 	for _, l := range g.Layers {
 		if r.asked[l.File] || !standsAlone(g, l) || slices.ContainsFunc(l.Steps, func(s *dag.Step) bool {
 			_, cached := found[keys.Step[s]]
-			return s.ChangesRoot() && (present[keys.Step[s]] || cached)
+			return s.ChangesRoot() && (present[s] || cached)
 		}) || !slices.ContainsFunc(l.Steps, (*dag.Step).ChangesRoot) {
 			continue
 		}

@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -69,8 +70,8 @@ func (sv *survey) lose(keys ...key.Key) {
 	for _, k := range keys {
 		delete(sv.found, k)
 		delete(sv.answers.Cached, k)
-		delete(sv.answers.Present, k)
 	}
+	maps.DeleteFunc(sv.answers.Present, func(s *dag.Step, _ bool) bool { return slices.Contains(keys, sv.plan.Keys.Step[s]) })
 	sv.plan = dag.NewPlan(sv.plan.Graph, sv.plan.Keys, sv.answers)
 }
 
@@ -92,7 +93,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		return nil, err
 	}
 	answers := dag.Answers{
-		Present:  make(map[key.Key]bool),
+		Present:  make(map[*dag.Step]bool),
 		Cached:   make(map[key.Key]dag.Found),
 		Previous: make(map[string][]dag.Old),
 	}
@@ -124,7 +125,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
 		return nil, err
 	}
-	for _, ev := range slices.Backward(state.Log[stay(g, keys, answers.Present):]) {
+	for _, ev := range slices.Backward(state.Log[stay(g, answers.Present):]) {
 		answers.Undo = append(answers.Undo, ev.Key)
 	}
 	s.answers = answers
@@ -136,42 +137,42 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 // to where the composition departs from what was applied (a step was edited, or
 // removed, or layers changed places, or one could not be applied wholly). What
 // follows is under something else now, so it is undone, and applied anew.
-func present(g *dag.Graph, keys *dag.Keys, state *record.State) map[key.Key]bool {
-	there := make(map[key.Key]bool)
-	for i, k := range order(g, keys) {
-		if i >= len(state.Log) || state.Log[i].Key != k || state.Log[i].Incomplete {
+func present(g *dag.Graph, keys *dag.Keys, state *record.State) map[*dag.Step]bool {
+	there := make(map[*dag.Step]bool)
+	for i, s := range order(g) {
+		if i >= len(state.Log) || state.Log[i].Key != keys.Step[s] || state.Log[i].Incomplete {
 			break
 		}
-		there[k] = true
+		there[s] = true
 	}
+	env := make(map[key.Key]bool)
 	for _, l := range state.Layers {
 		for _, a := range l.Steps {
 			if a.Digest == "" { // ENV
-				there[a.Key] = true
+				env[a.Key] = true
 			}
+		}
+	}
+	for _, s := range g.Steps() {
+		if env[keys.Step[s]] {
+			there[s] = true
 		}
 	}
 	return there
 }
 
 // stay returns how many of the applies in the root are not undone.
-func stay(g *dag.Graph, keys *dag.Keys, present map[key.Key]bool) int {
-	all := order(g, keys)
-	if i := slices.IndexFunc(all, func(k key.Key) bool { return !present[k] }); i >= 0 {
+func stay(g *dag.Graph, present map[*dag.Step]bool) int {
+	all := order(g)
+	if i := slices.IndexFunc(all, func(s *dag.Step) bool { return !present[s] }); i >= 0 {
 		return i
 	}
 	return len(all)
 }
 
-// order returns the keys of the steps that have a snapshot, in composition order.
-func order(g *dag.Graph, keys *dag.Keys) []key.Key {
-	var list []key.Key
-	for _, s := range g.Steps() {
-		if s.ChangesRoot() {
-			list = append(list, keys.Step[s])
-		}
-	}
-	return list
+// order returns the steps that have a snapshot, in composition order.
+func order(g *dag.Graph) []*dag.Step {
+	return slices.DeleteFunc(g.Steps(), func(s *dag.Step) bool { return !s.ChangesRoot() })
 }
 
 // platform returns what the root was before clayer changed it first.
@@ -226,7 +227,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 
 // find asks the stores for all keys of layers that are not wholly present.
 // A store that fails is a miss, told by the store itself.
-func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[key.Key]bool) (map[key.Key]cache.Descriptor, error) {
+func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
 	all := make(map[key.Key]cache.Descriptor)
 	if r.Store == nil {
 		return all, nil
@@ -237,7 +238,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 	for _, l := range g.Layers {
 		var want []key.Key
 		for _, s := range l.Steps {
-			if k := keys.Step[s]; s.ChangesRoot() && !present[k] {
+			if k := keys.Step[s]; s.ChangesRoot() && !present[s] {
 				want = append(want, k)
 			}
 		}
@@ -281,7 +282,7 @@ func (r *Request) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		for _, s := range l.Steps {
 			k := keys.Step[s]
 			_, cached := a.Cached[k]
-			missing = missing || s.ChangesRoot() && !a.Present[k] && !cached
+			missing = missing || s.ChangesRoot() && !a.Present[s] && !cached
 		}
 	}
 	if !missing || r.Store == nil {

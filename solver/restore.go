@@ -54,18 +54,18 @@ func (b *builder) lose(ctx context.Context, keys ...key.Key) {
 	sv.lose(keys...)
 	var behind []key.Key
 	cut := false
-	for _, k := range order(sv.plan.Graph, sv.plan.Keys) {
-		switch here := sv.answers.Present[k]; {
+	for _, s := range order(sv.plan.Graph) {
+		switch here := sv.answers.Present[s]; {
 		case !here:
 			cut = true
 		case cut:
-			behind = append(behind, k)
+			behind = append(behind, sv.plan.Keys.Step[s])
+			delete(sv.answers.Present, s)
 		}
 	}
 	if len(behind) == 0 {
 		return
 	}
-	sv.lose(behind...)
 	found, err := b.r.find(ctx, sv.plan.Graph, sv.plan.Keys, sv.answers.Present)
 	if err != nil {
 		return // cancelled, which the next step says

@@ -255,7 +255,7 @@ func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
 
 // undo takes back the applies behind those that stay.
 func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
-	stay := stay(b.sv.plan.Graph, b.sv.plan.Keys, b.sv.answers.Present)
+	stay := stay(b.sv.plan.Graph, b.sv.answers.Present)
 	if len(lock.State().Log) == stay && !lock.State().Retry() {
 		return nil
 	}
