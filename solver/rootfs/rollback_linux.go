@@ -102,7 +102,7 @@ func (b *rollback) line(c *record.Change) error {
 	case c.Again > 0:
 		b.again[[2]int{c.Seq, c.N}] = true
 	}
-	if c.Kept || c.Lost || c.Left {
+	if c.Kept || c.Lost || c.Left || c.With > 0 {
 		return nil
 	}
 	if c.Was != nil {
@@ -113,12 +113,16 @@ func (b *rollback) line(c *record.Change) error {
 	switch {
 	case c.Kind == "gone":
 		return b.back(p, "", out)
-	case c.Kind == "dir":
+	case c.Kind == "dir" && !c.Whole:
 		return b.back(p, inMade, out)
 	case c.Beside:
 		return b.back(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
-	return b.back(p, path.Join("stage", strconv.Itoa(c.Seq), n), out)
+	from := n
+	if len(c.From) > 0 {
+		from = string(c.From)
+	}
+	return b.back(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
 // What Change.In and Out can be beside a path in the state folder.

@@ -283,7 +283,7 @@ func (u *undoing) do(b *backward) error {
 	if err != nil {
 		return err
 	}
-	if err := u.KeepTime(f); err != nil {
+	if err := errors.Join(u.KeepTime(f), u.Open(f)); err != nil {
 		return err
 	}
 	st, err := f.Stat(name)

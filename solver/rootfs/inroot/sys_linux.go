@@ -3,6 +3,7 @@ package inroot
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -139,6 +140,19 @@ func Utimensat(fd int, name string, atime, mtime unix.Timespec) error {
 		return err
 	}
 	return unix.UtimesNanoAt(fd, name, []unix.Timespec{atime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// Futimens sets both times of an open file.
+func Futimens(fd int, t unix.Timespec) error {
+	if err := allowed("utimens"); err != nil {
+		return err
+	}
+	times := [2]unix.Timespec{t, t}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // Fstatat is fstatat(2), following nothing.

@@ -24,7 +24,7 @@ func (d Dir) Path(elem ...string) string {
 // line is synced before it is done, since the line alone tells after a kill, or
 // a loss of power, where what was moved belongs. Whether it was done is seen by
 // what it moves: what comes waits as stage/<seq>/<N>, and what stood there is
-// originals/<seq>/<N> afterwards, if anything did.
+// originals/<seq>/<N> afterwards, if anything did. What has With comes with another.
 type Change struct {
 	Seq  int    `json:"seq,omitempty"`  // the apply
 	Path []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
@@ -34,6 +34,12 @@ type Change struct {
 	Now  *Meta  `json:"now,omitempty"`  // as applied; nil for "gone"
 	Kept bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
 	Lost bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
+
+	// A folder that nothing stood at comes with all that is in it, by one rename:
+	// Whole is set on its line, and With, its N, on those of what it brings.
+	Whole bool   `json:"whole,omitempty"`
+	With  int    `json:"with,omitempty"`
+	From  []byte `json:"from,omitempty"` // where it waits in stage/<seq>, if not under its number
 
 	// Of a line that announces that a change is undone: where what comes back
 	// is now, and where what goes is moved, in the state folder.

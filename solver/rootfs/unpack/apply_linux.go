@@ -63,8 +63,16 @@ func (a *applier) openState() error {
 	if err != nil {
 		return err
 	}
-	a.stageDir = &inroot.Folder{FD: fd}
+	if a.stageDir, err = inroot.NewFolder(fd, "", ""); err != nil {
+		return err
+	}
 	// What is made there must inherit nothing from it.
+	if a.stageDir.St.Mode&unix.S_ISGID != 0 {
+		if err := inroot.Fchmod(fd, 0o700); err != nil {
+			return err
+		}
+	}
+	a.stageDir.ACL = false
 	err = inroot.Fremovexattr(fd, "system.posix_acl_default")
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		err = nil

@@ -73,6 +73,14 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	if err != nil {
 		return err
 	}
+	if s != nil && s.in != nil && s == s.in.top && s.in.whole && st == nil {
+		if err := a.moveNew(parent, name, e, s); err != nil || s.in.moved {
+			return err
+		}
+		if st, err = parent.Stat(name); err != nil {
+			return err
+		}
+	}
 	if e.Implied {
 		there := inroot.IsDir(st)
 		if !there {
@@ -82,8 +90,8 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 				there = true
 			}
 		}
-		if there && s != nil && s.announced {
-			return errNotMade // though it was foreseen
+		if there && s != nil && s.announced || !there && st != nil && s != nil && s.unasked {
+			return errNotMade // though it was foreseen; who needs it fails, and tells
 		}
 		if there {
 			return nil

@@ -31,6 +31,16 @@ func (a *applier) change(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	default:
 		c.N = s.n
 	}
+	if s != nil && s.in != nil {
+		switch t := s.in; {
+		case t.whole && s == t.top:
+			c.Whole = true
+		case t.whole:
+			c.With = t.top.n
+		case s != t.top:
+			c.From = []byte(s.at)
+		}
+	}
 	return c
 }
 
@@ -72,7 +82,7 @@ func (a *applier) announce(c *record.Change) error {
 
 // sameLine reports whether a change is as it was foreseen.
 func sameLine(x, y *record.Change) bool {
-	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Kept == y.Kept && (x.Was == nil) == (y.Was == nil) &&
+	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Kept == y.Kept && x.Whole == y.Whole && x.With == y.With && (x.Was == nil) == (y.Was == nil) &&
 		(x.Was == nil || x.Was.Mode == y.Was.Mode && x.Was.UID == y.Was.UID && x.Was.GID == y.Was.GID && x.Was.ModTime.Equal(y.Was.ModTime) &&
 			maps.EqualFunc(x.Was.Xattrs, y.Was.Xattrs, bytes.Equal))
 }

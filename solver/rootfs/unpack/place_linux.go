@@ -59,7 +59,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 	if !s.made {
 		return errNotMade
 	}
-	from := strconv.Itoa(s.n)
+	from := s.at
 	// Nothing stands there, nearly always, and one call is enough. What another
 	// program put there meanwhile is seen.
 	if err := inroot.Place(a.stageDir.FD, from, parent.FD, name); err == nil || inroot.IsHard(err) {
@@ -111,12 +111,12 @@ func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name s
 		_ = inroot.Unlinkat(parent.FD, temp, 0)
 		return err
 	}
-	return inroot.Unlinkat(a.stageDir.FD, strconv.Itoa(s.n), 0)
+	return inroot.Unlinkat(a.stageDir.FD, s.at, 0)
 }
 
 // copyStaged makes a copy of a staged file under a temporary name.
 func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry, s *staged) error {
-	fd, err := inroot.OpenAt(a.stageDir.FD, strconv.Itoa(s.n))
+	fd, err := inroot.OpenAt(a.stageDir.FD, s.at)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,10 @@ func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp st
 	defer f.Close()
 	e.Kind, e.Size, e.Mode, e.UID, e.GID, e.ModTime = snapshot.File, s.now.Size, s.now.Mode, s.now.UID, s.now.GID, s.now.ModTime
 	e.Open = func() (io.ReadCloser, error) { return io.NopCloser(f), nil }
-	return a.file(ctx, parent, temp, e)
+	counted := a.res.Bytes
+	err = a.file(ctx, parent, temp, e)
+	a.res.Bytes = counted
+	return err
 }
 
 // make makes the entry's object under a temporary name. It reports false for
@@ -135,7 +138,7 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
 		if to := a.target(e); to != nil {
-			return true, inroot.Linkat(parent.FD, strconv.Itoa(to.n), parent.FD, temp)
+			return true, inroot.Linkat(parent.FD, to.at, parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
@@ -191,7 +194,7 @@ func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, 
 			return err
 		}
 	}
-	return inroot.Utimensat(parent.FD, temp, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
+	return inroot.Futimens(fd, inroot.Timespec(e.ModTime))
 }
 
 // birth is what a file that is made in the stage folder has from the beginning.

@@ -21,13 +21,17 @@ const MaxChunk = 16 << 10
 // staged is an entry that was made, but not where it belongs.
 type staged struct {
 	e    *snapshot.Entry
-	n    int            // of its change; the name in the stage folder of what is no folder
+	n    int            // of its change
+	at   string         // where it is made in the stage folder: its number, or a path in a new folder
+	in   *newFolder     // the new folder that it is made in, or is; nil: none
 	now  *record.Meta   // nil for what only deletes
 	made bool           // false: this user may not make it
 	err  error          // why it could not be made
 	line *record.Change // its announcement; nil: it is not foreseen
 
 	announced bool // there is a line, be it an old one
+	round     int  // of the new folder, when its line was announced
+	unasked   bool // no entry asks for it by itself: a folder that others need
 }
 
 // errNotMade says that an entry was left out for want of privilege.
@@ -43,7 +47,7 @@ func (a *applier) target(e *snapshot.Entry) *staged {
 
 // actual corrects what is recorded of a file by what it has become: a link is
 // its target, and without privilege not all could be set.
-func (a *applier) actual(s *staged, name string, denied int) error {
+func (a *applier) actual(s *staged, denied int) error {
 	switch s.e.Kind {
 	case snapshot.File:
 		sum := a.sum
@@ -62,7 +66,7 @@ func (a *applier) actual(s *staged, name string, denied int) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := inroot.Fstatat(a.stageDir.FD, name, &st); err != nil {
+	if err := inroot.Fstatat(a.stageDir.FD, s.at, &st); err != nil {
 		return err
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
@@ -143,13 +147,19 @@ func (a *applier) finish(ctx context.Context, s *staged) error {
 		return err
 	}
 	err := s.err
-	if err == nil {
+	switch t := s.in; {
+	case err != nil:
+	case t != nil && t.moved && s != t.top:
+		if !s.made && s.now != nil && s.e.Kind != snapshot.Dir {
+			err = errNotMade
+		}
+	default:
 		err = a.entry(ctx, s.e, s)
 	}
 	if err != nil && s.n > 0 {
 		a.ev.Not = append(a.ev.Not, s.n)
 	}
-	if errors.Is(err, errNotMade) {
+	if errors.Is(err, errNotMade) || err == nil && s.unasked {
 		return nil
 	}
 	return a.outcome(s.e, err)
@@ -158,10 +168,23 @@ func (a *applier) finish(ctx context.Context, s *staged) error {
 // foresee announces what an entry will do, if that can be told from the root as
 // it is, and what the entries before it do.
 func (a *applier) foresee(s *staged) (bool, error) {
+	if s.in != nil && s.in.moved && s.line != nil && s.round == s.in.round {
+		return true, nil // it is there, and its line is behind that of the folder
+	}
 	s.line = nil
 	e := s.e
 	if s.err != nil {
 		return true, nil
+	}
+	if s.in != nil {
+		if s == s.in.top {
+			s.in.whole = a.canMove(s.in)
+			s.in.round++
+		}
+		s.round = s.in.round
+	}
+	if s.in != nil && s.in.whole && (e.Kind == snapshot.Opaque || e.Kind == snapshot.Delete) {
+		return true, nil // nothing is there
 	}
 	if e.Kind == snapshot.Opaque {
 		return false, nil

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"runtime"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +24,8 @@ type stager struct {
 	chunk []*staged
 	most  int        // entries of this chunk
 	prev  chan error // what became of the chunk before; nil: that is known
+	new   *newFolder // that entries are made in; nil: none
+	reach string     // the folder in which the chunk before ended
 
 	batch []*staged // that no hand has yet
 	bytes int64     // of the content of batch
@@ -86,8 +88,11 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 		return err
 	}
 	s := &staged{e: e}
+	if err := st.find(s); err != nil {
+		return err
+	}
 	if e.Kind != snapshot.Opaque {
-		s.n = st.to.number()
+		st.number(s)
 	}
 	st.chunk = append(st.chunk, s)
 	switch e.Kind {
@@ -95,6 +100,9 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 		return nil
 	case snapshot.Dir:
 		s.now = record.MetaOf(e)
+		if s.in != nil {
+			return st.own.makeNew(s)
+		}
 		return nil
 	}
 	if err := st.to.room(e); err != nil {
@@ -180,9 +188,20 @@ func (st *stager) change(ctx context.Context) error {
 	if err := errors.Join(st.settle(), st.wait()); err != nil {
 		return err
 	}
-	done, chunk := make(chan error, 1), st.chunk
+	chunk := st.chunk
+	if len(chunk) > 0 {
+		last := chunk[len(chunk)-1].e
+		st.reach = last.Path
+		if last.Kind != snapshot.Dir {
+			st.reach = path.Dir(last.Path)
+		}
+		if st.new != nil {
+			st.new.reach = st.reach
+		}
+	}
+	done := make(chan error, 1)
 	go func() { done <- st.to.flush(ctx, chunk) }()
-	st.prev, st.chunk, st.most = done, nil, min(2*st.most, MaxChunk)
+	st.prev, st.chunk, st.new, st.most = done, nil, nil, min(2*st.most, MaxChunk)
 	clear(st.own.inChunk)
 	return nil
 }
@@ -223,14 +242,13 @@ func (st *stager) end() error {
 // stream, or of clayer's own folder; what is the entry's alone is noted in s.
 func (a *applier) makeStaged(ctx context.Context, s *staged) error {
 	denied := a.Unprivileged
-	name := strconv.Itoa(s.n)
-	s.made, s.err = a.make(ctx, a.stageDir, name, s.e)
+	s.made, s.err = a.make(ctx, a.stageDir, s.at, s.e)
 	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
 		return inroot.Hard(s.err)
 	}
 	s.now = record.MetaOf(s.e)
 	if s.made && s.err == nil {
-		return a.actual(s, name, denied)
+		return a.actual(s, denied)
 	}
 	return nil
 }
