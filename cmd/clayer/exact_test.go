@@ -58,6 +58,9 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 			}
 		}
 		var history strings.Builder
+		// Of layers that know nothing of each other one may put a file where a later
+		// one has something in a folder: that is told, and is so in every root.
+		conflict := 0
 		compose := func(root string, args ...string) {
 			t.Helper()
 			for n, lines := range layers {
@@ -65,7 +68,9 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 			}
 			_, stderr, code := w.run(append([]string{"compose", "base", "a", "b", "c", "--root", root}, args...)...)
 			fmt.Fprintf(&history, "--- %s\n%v\n%s", root, layers, stderr)
-			if code != 0 {
+			if code == 4 && strings.Contains(stderr, "not a directory") {
+				conflict++
+			} else if code != 0 {
 				t.Fatalf("exit code %d\n%s", code, history.String())
 			}
 		}
@@ -87,8 +92,12 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		conflict = 0
 		compose("restored")
 		compose("fresh", "--cache-dir", w.path("other"))
+		if conflict == 1 {
+			t.Errorf("round %d: a conflict in one of two roots\n%s", round, history.String())
+		}
 		if want, got := content(t, w.path("fresh/w")), content(t, w.path("restored/w")); want != got {
 			t.Errorf("round %d: built from nothing:\n%s\nrestored:\n%s\n%s", round, want, got, history.String())
 		}
