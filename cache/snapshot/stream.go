@@ -280,7 +280,14 @@ func (ch *chunk) parse() {
 			ch.whole = true
 			return
 		}
-		h, err := tar.NewReader(r).Next()
+		var h *tar.Header
+		var err error
+		if quick, n, ok := quickHeader(ch.data[at:]); ok {
+			h = &quick
+			r.Reset(ch.data[at+int64(n):])
+		} else {
+			h, err = tar.NewReader(r).Next()
+		}
 		if err == io.EOF {
 			ch.end = total-at >= 2*tarBlock && len(bytes.TrimLeft(ch.data[at:], "\x00")) == 0
 			ch.whole = ch.end
