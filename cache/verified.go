@@ -33,7 +33,7 @@ func (e *CorruptError) Unwrap() error { return ErrNotCached }
 //
 // A store whose Open returns an *os.File is read once for that, in place. From
 // any other the blob goes to a temporary file in dir ("": the system's) that
-// has no name any more.
+// has no name any more. An Arrival in ctx is told of it.
 func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.File, error) {
 	rc, err := s.Open(ctx, d, 0)
 	if err != nil {
@@ -41,6 +41,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	}
 	file, ok := rc.(*os.File)
 	w := io.Discard
+	early := ArrivalOf(ctx)
 	if !ok {
 		defer rc.Close()
 		if file, err = os.CreateTemp(dir, "clayer-blob-"); err != nil {
@@ -50,7 +51,11 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 			file.Close()
 			return nil, err
 		}
-		w = file
+		early.From(file)
+		w = &told{w: file, to: early}
+	} else {
+		early.From(file)
+		early.Came(0, d.Size)
 	}
 	if err := check(ctx, w, rc, d); err != nil {
 		file.Close()
@@ -60,7 +65,22 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 		file.Close()
 		return nil, err
 	}
+	early.pass()
 	return file, nil
+}
+
+// told tells an Arrival of what is written in order.
+type told struct {
+	w  io.Writer
+	to *Arrival
+	at int64
+}
+
+func (t *told) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	t.to.Came(t.at, int64(n))
+	t.at += int64(n)
+	return n, err
 }
 
 // check copies a blob and compares it with what it should be. It reads no more

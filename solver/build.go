@@ -45,7 +45,8 @@ type builder struct {
 	failed snapshot.Changes
 	over   func() error // says that a RUN is not under way any more
 
-	arrived map[*dag.Step]chan struct{} // while they are applied as they come: closed when a snapshot is there
+	arrived  map[*dag.Step]chan struct{}  // while they are applied as they come: closed when a snapshot is there
+	arriving map[*dag.Step]*cache.Arrival // of the same, those that are applied while they come
 
 	incomplete []error // what could not be applied, or undone, while the rest was
 

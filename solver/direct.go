@@ -119,7 +119,7 @@ func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, vi
 	if err != nil {
 		return b.adoptFailed(ctx, lock, it, view, err)
 	}
-	applied, changes := b.applied(it)
+	applied, changes := b.applied(ctx, it, nil)
 	applied.Before = view.Before
 	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
 		changes = nothing // it only looked

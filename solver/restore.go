@@ -122,7 +122,8 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 				d, ok = b.findOne(ctx, it)
 			}
 			metered, m := b.r.metered(ctx, Event{Kind: EventRestoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
-			file, err := b.fetchBlob(metered, d, ok)
+			early := b.arriving[it.Step]
+			file, err := b.fetchBlob(cache.WithArrival(metered, early), d, ok)
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file})
 				if it.State == dag.Cached {
@@ -130,6 +131,7 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 				}
 				return nil
 			}
+			early.Fail(err)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -221,8 +222,10 @@ func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 
 // applySteps is apply without the commit.
 func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
-	if err := b.arriveFirst(ctx); err != nil {
-		return err
+	if b.mustUndo(lock) {
+		if err := b.arriveFirst(ctx); err != nil {
+			return err
+		}
 	}
 	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
 	if err := b.undo(ctx, lock); err != nil {
@@ -253,13 +256,17 @@ func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
 	return nil
 }
 
+// mustUndo reports whether something in the root has to go, or to be tried again.
+func (b *builder) mustUndo(lock *rootfs.Lock) bool {
+	return len(lock.State().Log) != stay(b.sv.plan.Graph, b.sv.answers.Present) || lock.State().Retry()
+}
+
 // undo takes back the applies behind those that stay.
 func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
-	stay := stay(b.sv.plan.Graph, b.sv.answers.Present)
-	if len(lock.State().Log) == stay && !lock.State().Retry() {
+	if !b.mustUndo(lock) {
 		return nil
 	}
-	undone, err := lock.Undo(ctx, stay, b.r.Force)
+	undone, err := lock.Undo(ctx, stay(b.sv.plan.Graph, b.sv.answers.Present), b.r.Force)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -325,10 +332,16 @@ func (b *builder) complete(ctx context.Context) {
 
 func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
 	s := it.Step
-	if err := b.arrive(ctx, s); err != nil {
+	early, err := b.comes(ctx, s)
+	if err != nil {
 		return err
 	}
-	applied, changes := b.applied(it)
+	if early != nil {
+		var stop context.CancelFunc
+		ctx, stop = early.Context(ctx)
+		defer stop()
+	}
+	applied, changes := b.applied(ctx, it, early)
 	res, err := lock.Apply(ctx, applied, changes)
 	for _, p := range res.Kept {
 		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
@@ -343,8 +356,9 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	return nil
 }
 
-// applied is what is recorded of an item, and its changes.
-func (b *builder) applied(it *dag.Item) (record.Applied, snapshot.Changes) {
+// applied is what is recorded of an item, and its changes: early is its snapshot,
+// where that is not all there yet.
+func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arrival) (record.Applied, snapshot.Changes) {
 	s := it.Step
 	applied := record.Applied{
 		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
@@ -353,12 +367,19 @@ func (b *builder) applied(it *dag.Item) (record.Applied, snapshot.Changes) {
 	if !s.ChangesRoot() {
 		return applied, nothing
 	}
-	b.mu.Lock()
-	bl := b.blobs[s]
-	b.mu.Unlock()
-	applied.Digest, applied.DiffID, applied.Size = bl.desc.Digest, bl.desc.DiffID, bl.desc.Size
-	applied.Entries, applied.Bytes, applied.Took = bl.desc.Entries, bl.desc.Bytes, bl.desc.Took
-	return applied, snapshot.Read(bl.reader())
+	var desc cache.Descriptor
+	var packed io.Reader
+	if early != nil {
+		desc, packed, applied.Sound = b.sv.found[it.Key], early.Reader(ctx), early.Sound()
+	} else {
+		b.mu.Lock()
+		bl := b.blobs[s]
+		b.mu.Unlock()
+		desc, packed = bl.desc, bl.reader()
+	}
+	applied.Digest, applied.DiffID, applied.Size = desc.Digest, desc.DiffID, desc.Size
+	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
+	return applied, snapshot.Read(packed)
 }
 
 // joinLines joins errors, one a line, indented; more than twenty are cut short.

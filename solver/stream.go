@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
 // stream restores and applies at the same time, where nothing is to run: each
-// snapshot is applied when it is there and verified, and those before it are
-// applied, while the next ones come. It reports false if that can't be, and the
-// root is as it was: something is to run, or a snapshot could not be had, and then
-// its step is one to run now.
+// snapshot is applied when those before it are, while the next ones come. The first
+// that is not there yet is read while it comes: all of it is made ready that can be
+// without touching the root, which has to wait until the snapshot is verified. It
+// reports false if that can't be, and the root is as it was: something is to run,
+// or a snapshot could not be had, and then its step is one to run now.
 func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, err error) {
 	if err := b.openSandbox(); err != nil || b.direct() || b.toRun() {
 		return false, err
@@ -21,8 +23,12 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	b.planViews()
 	items := b.needed()
 	b.arrived = make(map[*dag.Step]chan struct{}, len(items))
+	b.arriving = make(map[*dag.Step]*cache.Arrival, len(items))
 	for _, it := range items {
 		b.arrived[it.Step] = make(chan struct{})
+		if d, ok := b.sv.found[it.Key]; ok && it.State == dag.Cached {
+			b.arriving[it.Step] = cache.NewArrival(d.Size)
+		}
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -30,7 +36,9 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	failed := false // applying has, for reasons of its own
 	go func() {
 		err := b.applySteps(running, lock)
-		if failed = err != nil && running.Err() == nil; failed {
+		// A snapshot that was lost on its way is nobody's failure: it, or what follows
+		// from its loss, is seen to by whoever brings it.
+		if failed = err != nil && running.Err() == nil && !errors.Is(err, cache.ErrLost); failed {
 			cancel()
 		}
 		done <- err
@@ -40,11 +48,11 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 		cancel()
 	}
 	applyErr := <-done
-	b.arrived = nil
+	b.arrived, b.arriving = nil, nil
 	switch {
 	case failed:
 		return false, applyErr
-	case err == nil && len(lost) == 0:
+	case err == nil && len(lost) == 0 && applyErr == nil:
 		return true, b.commit(ctx, lock)
 	}
 	if rerr := lock.Rollback(); rerr != nil {
@@ -80,6 +88,23 @@ func (b *builder) arrive(ctx context.Context, s *dag.Step) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// comes waits until the snapshot of a step is there, or begins to come: then it is
+// returned as what it is so far.
+func (b *builder) comes(ctx context.Context, s *dag.Step) (*cache.Arrival, error) {
+	early := b.arriving[s]
+	if early == nil {
+		return nil, b.arrive(ctx, s)
+	}
+	select {
+	case <-b.arrived[s]:
+		return nil, nil
+	case <-early.Began():
+		return early, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
 

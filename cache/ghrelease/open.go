@@ -27,7 +27,9 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	err = s.bring(ctx, loc, f)
+	early := cache.ArrivalOf(ctx)
+	early.From(f)
+	err = s.bring(ctx, loc, f, early)
 	if err == nil {
 		_, err = f.Seek(offset, io.SeekStart)
 	}
@@ -55,10 +57,10 @@ func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error)
 	return loc, nil
 }
 
-func (s *Store) bring(ctx context.Context, loc location, f *os.File) error {
+func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cache.Arrival) error {
 	var at int64
 	for _, p := range loc.step.files() {
-		if err := s.bringPart(ctx, loc, p, section{f, at}); err != nil {
+		if err := s.bringPart(ctx, loc, p, section{f, at, early}); err != nil {
 			return err
 		}
 		at += p.Size
@@ -70,10 +72,19 @@ func (s *Store) bring(ctx context.Context, loc location, f *os.File) error {
 type section struct {
 	f    *os.File
 	from int64
+	to   *cache.Arrival // is told of what is written
 }
 
-func (s section) WriteAt(p []byte, off int64) (int, error) { return s.f.WriteAt(p, s.from+off) }
-func (s section) Truncate(n int64) error                   { return s.f.Truncate(s.from + n) }
+func (s section) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.f.WriteAt(p, s.from+off)
+	s.to.Came(s.from+off, int64(n))
+	return n, err
+}
+
+func (s section) Truncate(n int64) error {
+	s.to.Restart()
+	return s.f.Truncate(s.from + n)
+}
 
 // bringPart downloads a file where anyone may, and by the API where that says
 // that there is none: of a private repository, and of a draft.

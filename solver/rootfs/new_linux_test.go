@@ -1,6 +1,8 @@
 package rootfs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,10 +22,10 @@ import (
 
 // newFolders is a stream of several chunks that brings folders of all sorts, most
 // of them where nothing stands.
-func newFolders(r *rand.Rand, links bool) []*snapshot.Entry {
+func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 	es := []*snapshot.Entry{with(folderEntry("old"), func(e *snapshot.Entry) { e.Mode = 0o750 })}
 	var files []string
-	n := 0
+	names := 0
 	var grow func(dir string, depth int)
 	grow = func(dir string, depth int) {
 		if depth == 4 || r.IntN(10) > 0 { // else it is nobody's: those below need it
@@ -41,8 +43,8 @@ func newFolders(r *rand.Rand, links bool) []*snapshot.Entry {
 			}
 		}
 		for range 3 + r.IntN(12) {
-			n++
-			p := path.Join(dir, fmt.Sprint("f", n))
+			names++
+			p := path.Join(dir, fmt.Sprint("f", names))
 			switch k := r.IntN(16); {
 			case k == 0:
 				es = append(es, symlink(p, "nowhere"))
@@ -53,7 +55,7 @@ func newFolders(r *rand.Rand, links bool) []*snapshot.Entry {
 			case k < 5 && len(files) > 0 && links:
 				es = append(es, &snapshot.Entry{Path: p, Kind: snapshot.Link, Target: files[r.IntN(len(files))]})
 			default:
-				es = append(es, with(file(p, fmt.Sprint(n)), func(e *snapshot.Entry) {
+				es = append(es, with(file(p, fmt.Sprint(names)), func(e *snapshot.Entry) {
 					e.Mode = []uint32{0o644, 0o600, 0o4755, 0o444}[r.IntN(4)]
 					if r.IntN(5) == 0 {
 						e.Content = nil // so that it is made by no hand
@@ -68,7 +70,7 @@ func newFolders(r *rand.Rand, links bool) []*snapshot.Entry {
 			}
 		}
 	}
-	for i := range 60 {
+	for i := range n {
 		grow(fmt.Sprintf("old/n%d", i), 4)
 	}
 	deep := "old/n999"
@@ -97,7 +99,7 @@ func TestApplyNewFolders(t *testing.T) {
 		{name: "nothing in the way"},
 		{name: "as nobody", attr: syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}},
 		{name: "something in the way", meanwhile: func(t *testing.T, root string) {
-			shell(t, root, "cd old; mkdir n1 n7 n8 n59; echo mine >n1/mine; echo 1 >n7/d0; echo 1 >n9; ln -s nowhere n10; mkdir -p n11/d0/f1; find n* -exec touch -h -d @1000000000 {} +")
+			shell(t, root, "cd old; mkdir n1 n7 n8 n19; echo mine >n1/mine; echo 1 >n7/d0; echo 1 >n9; ln -s nowhere n10; mkdir -p n11/d0/f1; find n* -exec touch -h -d @1000000000 {} +")
 		}},
 		{name: "another mount", attr: syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}, prepare: func(t *testing.T, root string) {
 			old := filepath.Join(root, "old")
@@ -109,7 +111,7 @@ func TestApplyNewFolders(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			alone(t, &test.attr, func() {
-				es := newFolders(rand.New(rand.NewPCG(seed, 0)), test.prepare == nil) // hard links are of one file system
+				es := newFolders(rand.New(rand.NewPCG(seed, 0)), test.prepare == nil, 25) // hard links are of one file system
 				dir := fastDir(t)
 				shell(t, dir, "mkdir -p root/old want/old root/var/lib want/var/lib; for d in root want; do ln -s old $d/through; echo x >$d/old/x; touch -h -d @1000000000 $d/old/* $d/old $d/through $d/var $d/var/lib $d; done")
 				root, want := filepath.Join(dir, "root"), filepath.Join(dir, "want")
@@ -197,5 +199,52 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, f func()) {
 		t.Fatalf("%v\n%s", err, out)
 	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
 		t.Skipf("%s", out)
+	}
+}
+
+// Before it is known that a stream is sound, all of it may be staged, and nothing of
+// the root is changed; if it turns out not to be, nothing was.
+func TestApplyWaitsUntilItIsSound(t *testing.T) {
+	for _, sound := range []bool{true, false} {
+		t.Run(fmt.Sprint("sound ", sound), func(t *testing.T) {
+			r, l := testRoot(t)
+			shell(t, r.Dir(), "mkdir old; echo 1 >old/f; echo >old/f0; touch -d @1000000000 old")
+			skip := func(p string) bool { return p == "var" }
+			before := treetest.Describe(t, r.Dir(), skip)
+			es := newFolders(rand.New(rand.NewPCG(1, 1)), true, 4)
+			es = append(es, file("old/f", "2"), gone("old/f0"))
+			known, read := make(chan struct{}), make(chan struct{})
+			s := step("1")
+			s.Sound = known
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			done := make(chan error, 1)
+			go func() {
+				_, err := l.Apply(ctx, s, func(yield func(*snapshot.Entry, error) bool) {
+					defer close(read)
+					stream(es...)(yield)
+				})
+				done <- err
+			}()
+			<-read
+			treetest.Diff(t, before, treetest.Describe(t, r.Dir(), skip))
+			if sound {
+				close(known)
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+				shell(t, r.Dir(), "[ $(cat old/f) = 2 ] && [ ! -e old/f0 ] && [ -d old/n1 ]")
+				return
+			}
+			lie := errors.New("another digest")
+			cancel(lie)
+			if err := <-done; !errors.Is(err, lie) {
+				t.Errorf("error %v", err)
+			}
+			if err := l.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			treetest.Diff(t, before, treetest.Describe(t, r.Dir(), skip))
+		})
 	}
 }

@@ -52,9 +52,9 @@ func (l *Lock) begin() (*transaction, error) {
 }
 
 // apply applies a stream to the root and keeps what it replaces.
-func (t *transaction) apply(ctx context.Context, k key.Key, changes snapshot.Changes) (unpack.Result, error) {
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep}
-	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: k, Tx: t.id})
+func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Sound: step.Sound}
+	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err
 	}
@@ -77,7 +77,7 @@ func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.
 	}
 	var res unpack.Result
 	if step.Digest != "" {
-		if res, err = t.apply(ctx, step.Key, changes); err != nil {
+		if res, err = t.apply(ctx, step, changes); err != nil {
 			return res, err
 		}
 	}

@@ -81,6 +81,11 @@ type Applied struct {
 	// whether something existed, and of a folder its entry. nil: nothing is
 	// known, and so nothing that the step made is taken for new.
 	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
+
+	// Sound, if not nil, is closed when it is sure that the snapshot which is read
+	// is the step's: Apply does nothing to the root before. That it never will be is
+	// for the context to say.
+	Sound <-chan struct{} `json:"-"`
 }
 
 // Var is a variable.

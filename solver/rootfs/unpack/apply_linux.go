@@ -179,6 +179,19 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 	return a.res, nil
 }
 
+// isSound reports whether it is known that the stream is what it should be.
+func (a *applier) isSound() bool {
+	if a.to.Sound == nil {
+		return true
+	}
+	select {
+	case <-a.to.Sound:
+		return true
+	default:
+		return false
+	}
+}
+
 // outcome counts an entry that was made, notes one that could not be, and
 // returns the error after which none can.
 func (a *applier) outcome(e *snapshot.Entry, err error) error {

@@ -112,6 +112,13 @@ func (a *applier) room(e *snapshot.Entry) error {
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
 func (a *applier) flush(ctx context.Context, chunk []*staged) error {
+	if a.to.Sound != nil {
+		select {
+		case <-a.to.Sound:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	for i, most := 0, MaxChunk; i < len(chunk); most = min(2*most, MaxChunk) {
 		clear(a.will)
 		end := i

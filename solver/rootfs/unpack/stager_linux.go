@@ -42,6 +42,9 @@ type stager struct {
 const (
 	firstChunk = 2 << 10 // small, so that the root is changed soon
 
+	// While it is not known whether a stream is sound, more is staged than a chunk.
+	mostUnsound = 64 << 10
+
 	// A batch is a few files, so that handing them over costs little, and holds
 	// little memory.
 	batchFiles = 64
@@ -62,7 +65,7 @@ func (a *applier) hand() *applier {
 // stage makes an entry in the stage folder: all that takes time, or space, or
 // can fail for what is in the stream, before the root is touched.
 func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
-	if len(st.chunk) >= st.most {
+	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnsound || st.to.isSound()) {
 		if err := st.change(ctx); err != nil {
 			return err
 		}

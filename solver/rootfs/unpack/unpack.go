@@ -20,6 +20,10 @@ type Recording struct {
 	Dir     record.Dir
 	Journal *record.Journal
 	Keep    map[string]bool // paths that the user changed, which stay as they are
+
+	// Sound is closed when the stream is known to be what it should be: nothing is
+	// done to the root before. nil: it is known.
+	Sound <-chan struct{}
 }
 
 // Result is what an apply did.

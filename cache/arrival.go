@@ -1,0 +1,224 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+// ErrLost says that what was read of an Arrival is not, or not surely, the blob.
+var ErrLost = errors.New("it did not arrive whole")
+
+// An Arrival is a blob that is read while it is brought, and while it is verified:
+// OpenVerified, and the store, find it in their context. What is read from it must
+// have no effect before Sound. Its methods are safe for concurrent use, and those
+// that tell it something do nothing where it is nil.
+type Arrival struct {
+	size  int64
+	began chan struct{}
+	sound chan struct{}
+
+	mu    sync.Mutex
+	news  chan struct{} // closed, and made anew, when anything changed
+	from  *os.File
+	have  int64           // bytes from the beginning that are there
+	ahead map[int64]int64 // what is there behind a gap: where it begins, and ends
+	read  bool            // somebody has read some of it
+	err   error
+}
+
+// NewArrival returns an Arrival of a blob of that size, in bytes.
+func NewArrival(size int64) *Arrival {
+	return &Arrival{size: size, began: make(chan struct{}), sound: make(chan struct{}), news: make(chan struct{}), ahead: make(map[int64]int64)}
+}
+
+type arrivalKey struct{}
+
+// WithArrival returns a context in which a blob that is opened is told of.
+func WithArrival(ctx context.Context, a *Arrival) context.Context {
+	return context.WithValue(ctx, arrivalKey{}, a)
+}
+
+// ArrivalOf returns what is told of a blob that is opened in the context; nil if
+// nothing is.
+func ArrivalOf(ctx context.Context) *Arrival {
+	a, _ := ctx.Value(arrivalKey{}).(*Arrival)
+	return a
+}
+
+// From tells where the blob will be, and that nothing of it is there yet. What was
+// read from another place is lost.
+func (a *Arrival) From(f *os.File) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.from == f {
+		return
+	}
+	if a.from == nil {
+		close(a.began)
+	}
+	a.from = f
+	a.restart()
+}
+
+// Restart tells that the blob comes anew from its beginning.
+func (a *Arrival) Restart() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.restart()
+}
+
+func (a *Arrival) restart() {
+	a.have = 0
+	clear(a.ahead)
+	if a.read && a.err == nil {
+		a.err = fmt.Errorf("%w: it is brought anew", ErrLost)
+	}
+	a.tell()
+}
+
+// Came tells that n bytes from an offset on are there.
+func (a *Arrival) Came(off, n int64) {
+	if a == nil || n <= 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if off > a.have {
+		a.ahead[off] = max(a.ahead[off], off+n)
+		// What continues another piece becomes one with it by and by: pieces come
+		// in a few runs, each in order.
+		for at, end := range a.ahead {
+			if end == off {
+				a.ahead[at] = off + n
+				delete(a.ahead, off)
+				break
+			}
+		}
+		return
+	}
+	a.have = max(a.have, off+n)
+	for again := true; again; {
+		again = false
+		for at, end := range a.ahead {
+			if at <= a.have {
+				a.have, again = max(a.have, end), true
+				delete(a.ahead, at)
+			}
+		}
+	}
+	a.tell()
+}
+
+// Fail tells that the blob does not come.
+func (a *Arrival) Fail(err error) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		a.err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	a.tell()
+}
+
+// pass tells that the blob is what its descriptor says.
+func (a *Arrival) pass() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-a.sound:
+	default:
+		if a.err == nil { // what was read is what was verified
+			close(a.sound)
+		}
+	}
+}
+
+func (a *Arrival) tell() {
+	close(a.news)
+	a.news = make(chan struct{})
+}
+
+// Began is closed when there is something to read, or will be.
+func (a *Arrival) Began() <-chan struct{} { return a.began }
+
+// Sound is closed when all that was read, and will be, is verified.
+func (a *Arrival) Sound() <-chan struct{} { return a.sound }
+
+// Context returns a context that ends when the blob is lost, with an error that
+// wraps ErrLost as its cause.
+func (a *Arrival) Context(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			a.mu.Lock()
+			news, err := a.news, a.err
+			a.mu.Unlock()
+			if err != nil {
+				cancel(err)
+				return
+			}
+			select {
+			case <-news:
+			case <-a.sound:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// Reader reads the blob from its beginning, waiting for what is not there yet.
+func (a *Arrival) Reader(ctx context.Context) io.Reader { return &arriving{a: a, ctx: ctx} }
+
+type arriving struct {
+	a   *Arrival
+	ctx context.Context
+	at  int64
+}
+
+func (r *arriving) Read(p []byte) (int, error) {
+	a := r.a
+	for {
+		a.mu.Lock()
+		err, have, from, news := a.err, a.have, a.from, a.news
+		a.read = a.read || have > r.at
+		a.mu.Unlock()
+		switch {
+		case err != nil:
+			return 0, err
+		case r.at >= a.size:
+			return 0, io.EOF
+		case have > r.at:
+			n, err := from.ReadAt(p[:min(int64(len(p)), min(have, a.size)-r.at)], r.at)
+			r.at += int64(n)
+			if n > 0 {
+				return n, nil
+			}
+			if err != nil {
+				return 0, fmt.Errorf("%w: %w", ErrLost, err)
+			}
+		}
+		select {
+		case <-news:
+		case <-r.ctx.Done():
+			return 0, context.Cause(r.ctx)
+		}
+	}
+}
