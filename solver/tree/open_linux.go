@@ -3,6 +3,7 @@ package tree
 import (
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,17 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	if len(path) < unix.PathMax && hasOpenat2() {
+		// One call for a path, where it is three or more for the parts of most.
+		fd, err := unix.Openat2(at, path, &unix.OpenHow{
+			Flags: uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		unix.Close(at)
+		if err != nil {
+			return fail(err)
+		}
+		return os.NewFile(uintptr(fd), path), nil
 	}
 	for {
 		name, rest, more := strings.Cut(path, "/")
@@ -35,6 +47,16 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 		at, path = fd, rest
 	}
 }
+
+// hasOpenat2 is false before Linux 5.6, in gVisor, and behind a seccomp filter that
+// does not know the call.
+var hasOpenat2 = sync.OnceValue(func() bool {
+	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+})
 
 // extents lists where the file has data; nil if it has no holes.
 func extents(f *os.File, size int64) ([]extent, error) {
