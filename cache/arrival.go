@@ -19,6 +19,7 @@ var ErrLost = errors.New("it did not arrive whole")
 type Arrival struct {
 	size  int64
 	began chan struct{}
+	whole chan struct{}
 	sound chan struct{}
 
 	mu    sync.Mutex
@@ -26,13 +27,14 @@ type Arrival struct {
 	from  *os.File
 	have  int64           // bytes from the beginning that are there
 	ahead map[int64]int64 // what is there behind a gap: where it begins, and ends
-	read  bool            // somebody has read some of it
+	read  bool            // a Reader has read some of it
+	times int             // how often it began anew
 	err   error
 }
 
 // NewArrival returns an Arrival of a blob of that size, in bytes.
 func NewArrival(size int64) *Arrival {
-	return &Arrival{size: size, began: make(chan struct{}), sound: make(chan struct{}), news: make(chan struct{}), ahead: make(map[int64]int64)}
+	return &Arrival{size: size, began: make(chan struct{}), whole: make(chan struct{}), sound: make(chan struct{}), news: make(chan struct{}), ahead: make(map[int64]int64)}
 }
 
 type arrivalKey struct{}
@@ -79,6 +81,7 @@ func (a *Arrival) Restart() {
 
 func (a *Arrival) restart() {
 	a.have = 0
+	a.times++
 	clear(a.ahead)
 	if a.read && a.err == nil {
 		a.err = fmt.Errorf("%w: it is brought anew", ErrLost)
@@ -149,12 +152,23 @@ func (a *Arrival) pass() {
 }
 
 func (a *Arrival) tell() {
+	if a.have >= a.size && a.from != nil && a.err == nil {
+		select {
+		case <-a.whole:
+		default:
+			close(a.whole)
+		}
+	}
 	close(a.news)
 	a.news = make(chan struct{})
 }
 
 // Began is closed when there is something to read, or will be.
 func (a *Arrival) Began() <-chan struct{} { return a.began }
+
+// Whole is closed when all bytes are there, though it may turn out that they have
+// to come anew.
+func (a *Arrival) Whole() <-chan struct{} { return a.whole }
 
 // Sound is closed when all that was read, and will be, is verified.
 func (a *Arrival) Sound() <-chan struct{} { return a.sound }
@@ -187,10 +201,32 @@ func (a *Arrival) Context(ctx context.Context) (context.Context, context.CancelF
 // Reader reads the blob from its beginning, waiting for what is not there yet.
 func (a *Arrival) Reader(ctx context.Context) io.Reader { return &arriving{a: a, ctx: ctx} }
 
+// hash hashes the blob while it comes, and compares it with what it should be. It
+// is nobody's reader: the blob may begin anew, and then this is an error.
+func (a *Arrival) hash(ctx context.Context, d Descriptor) error {
+	select {
+	case <-a.began:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	a.mu.Lock()
+	times := a.times
+	a.mu.Unlock()
+	return check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
+}
+
+// isFrom reports whether it is told from where the blob comes, and that is f.
+func (a *Arrival) isFrom(f *os.File) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.from == f
+}
+
 type arriving struct {
-	a   *Arrival
-	ctx context.Context
-	at  int64
+	a     *Arrival
+	ctx   context.Context
+	at    int64
+	times int // of hash: what is read must have come since; 0: of a Reader
 }
 
 func (r *arriving) Read(p []byte) (int, error) {
@@ -198,7 +234,11 @@ func (r *arriving) Read(p []byte) (int, error) {
 	for {
 		a.mu.Lock()
 		err, have, from, news := a.err, a.have, a.from, a.news
-		a.read = a.read || have > r.at
+		if r.times == 0 {
+			a.read = a.read || have > r.at
+		} else if r.times != a.times {
+			err = ErrLost
+		}
 		a.mu.Unlock()
 		switch {
 		case err != nil:

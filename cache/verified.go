@@ -35,15 +35,25 @@ func (e *CorruptError) Unwrap() error { return ErrNotCached }
 // any other the blob goes to a temporary file in dir ("": the system's) that
 // has no name any more. An Arrival in ctx is told of it.
 func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.File, error) {
+	early := ArrivalOf(ctx)
+	if early == nil {
+		early = NewArrival(d.Size)
+		ctx = WithArrival(ctx, early)
+	}
+	hashing, stop := context.WithCancel(ctx)
+	defer stop()
+	hashed := make(chan error, 1)
+	go func() { hashed <- early.hash(hashing, d) }()
 	rc, err := s.Open(ctx, d, 0)
 	if err != nil {
 		return nil, err
 	}
 	file, ok := rc.(*os.File)
 	w := io.Discard
-	early := ArrivalOf(ctx)
 	if !ok {
 		defer rc.Close()
+		stop() // it comes as a stream, and is hashed as such
+		<-hashed
 		if file, err = os.CreateTemp(dir, "clayer-blob-"); err != nil {
 			return nil, err
 		}
@@ -54,8 +64,24 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 		early.From(file)
 		w = &told{w: file, to: early}
 	} else {
-		early.From(file)
-		early.Came(0, d.Size)
+		if !early.isFrom(file) {
+			early.From(file)
+			early.Came(0, d.Size)
+		}
+		info, err := file.Stat()
+		if err == nil && info.Size() == d.Size {
+			err = <-hashed
+		}
+		if err == nil && info.Size() == d.Size {
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				file.Close()
+				return nil, err
+			}
+			early.pass()
+			return file, nil
+		}
+		// It is not what it should be, or came anew: read once more, which says how.
+		stop()
 	}
 	if err := check(ctx, w, rc, d); err != nil {
 		file.Close()

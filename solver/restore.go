@@ -116,13 +116,25 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			break
 		}
 		eg.Go(func() error {
-			defer room.Release(size)
+			release := sync.OnceFunc(func() { room.Release(size) })
+			defer release()
 			d, ok := b.sv.found[it.Key]
 			if !ok {
 				d, ok = b.findOne(ctx, it)
 			}
 			metered, m := b.r.metered(ctx, Event{Kind: EventRestoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
 			early := b.arriving[it.Step]
+			if early != nil { // what is here, and only has to be verified, keeps nobody from coming
+				done := make(chan struct{})
+				defer close(done)
+				go func() {
+					select {
+					case <-early.Whole():
+						release()
+					case <-done:
+					}
+				}()
+			}
 			file, err := b.fetchBlob(cache.WithArrival(metered, early), d, ok)
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file})

@@ -24,7 +24,7 @@ func main() {
 	flag.StringVar(&b.clayer, "clayer", "", "the binary")
 	flag.StringVar(&b.base, "dir", "/dev/shm", "where to unpack: on tmpfs, or on a disk")
 	flag.IntVar(&b.runs, "runs", 5, "runs of each, after a warm-up")
-	flag.StringVar(&b.what, "what", "packing,restoring", "what is measured; for restoring alone, packing is done once")
+	flag.StringVar(&b.what, "what", "packing,restoring,composing", "what is measured; for restoring alone, packing is done once")
 	keep := flag.Bool("keep", false, "keep the trees, and take those that are there")
 	flag.Parse()
 	if flag.NArg() == 3 { // this process is one of the contenders
@@ -63,6 +63,7 @@ func (b *bench) run(trees []string, keep bool) error {
 		return err
 	}
 	fmt.Printf("%d cores; %s; page cache %.1f GB/s and %.0f files/s with all cores\n\n", runtime.GOMAXPROCS(0), b.base, l.write/1e9, l.files)
+	var built []string
 	for _, name := range trees {
 		build, ok := builders[name]
 		if !ok {
@@ -85,14 +86,21 @@ func (b *bench) run(trees []string, keep bool) error {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
+		built = append(built, name)
+		if !strings.Contains(b.what, "packing") && !strings.Contains(b.what, "restoring") {
+			continue
+		}
 		if err := b.tree(name, tree); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if !keep {
+		if !keep && !strings.Contains(b.what, "composing") {
 			if err := os.RemoveAll(tree); err != nil {
 				return err
 			}
 		}
+	}
+	if strings.Contains(b.what, "composing") {
+		return b.composing(built)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type Server struct {
 	PageSize int           // at most 100; 0 means 100
 	Skew     time.Duration // how far the server's clock is ahead
 	Latency  time.Duration // before each answer
+	Rate     int64         // bytes a second that the second host sends, to all together; 0 means no bound
 	NoRanges bool          // the second host has no ranges
 	NoDigest bool          // assets tell no digest, as on old servers
 	OneUse   bool          // a signed address is good for one request
@@ -48,6 +49,7 @@ type Server struct {
 	faults []*Fault
 	rate   int // requests left; negative: no limit
 	reset  time.Time
+	sent   time.Time // when what was sent last is through, at Rate
 }
 
 // A Fault is something that goes wrong, for requests whose "METHOD /path" has
@@ -235,6 +237,9 @@ func (s *Server) serveCDN(w http.ResponseWriter, r *http.Request) {
 	noRanges := s.NoRanges
 	s.mu.Unlock()
 	answer := func(w http.ResponseWriter) {
+		if s.Rate > 0 {
+			w = &paced{w, s}
+		}
 		if !ok || r.URL.Query().Get("sig") == "" {
 			w.WriteHeader(http.StatusForbidden)
 			io.WriteString(w, "<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code></Error>")
@@ -256,6 +261,31 @@ func (s *Server) serveCDN(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w)
+}
+
+// paced is an answer that comes at the server's Rate.
+type paced struct {
+	http.ResponseWriter
+	s *Server
+}
+
+func (p *paced) Write(b []byte) (n int, err error) {
+	for len(b) > 0 && err == nil {
+		part := b[:min(len(b), 64<<10)]
+		p.s.mu.Lock()
+		now := time.Now()
+		if p.s.sent.Before(now) {
+			p.s.sent = now
+		}
+		p.s.sent = p.s.sent.Add(time.Duration(len(part)) * time.Second / time.Duration(p.s.Rate))
+		wait := p.s.sent.Sub(now)
+		p.s.mu.Unlock()
+		time.Sleep(wait)
+		var k int
+		k, err = p.ResponseWriter.Write(part)
+		n, b = n+k, b[len(part):]
+	}
+	return n, err
 }
 
 func rangeOf(r *http.Request) string {
