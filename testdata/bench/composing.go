@@ -104,7 +104,7 @@ func (b *bench) composing(trees []string) error {
 	if err := b.alternate("composing "+strings.Join(trees, ", "), list, "curl, then tar -xzf", "the same, local store"); err != nil {
 		return err
 	}
-	size, err := exec.Command("du", "-sb", filepath.Join(store, "blobs")).Output()
+	size, err := exec.Command("du", "-sb", store).Output()
 	if err == nil {
 		var n int64
 		fmt.Sscan(string(size), &n)
