@@ -104,7 +104,7 @@ func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any
 	}
 	for _, name := range names {
 		p := path.Join(at, name)
-		if d.skip(p) || p == d.own || p == record.ProfilePath || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
+		if d.skip(p) || p == d.own || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
 			continue
 		}
 		changed, err := d.path(ctx, fd, name, p, dev)
