@@ -39,6 +39,7 @@ clayer_boot() (
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	sh -c 'echo $PPID' >"$lock/pid"
+	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of one that was killed while it fetched
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
 	{
