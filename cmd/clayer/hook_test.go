@@ -163,7 +163,7 @@ func (p *project) must(command string, env ...string) string {
 
 func TestHookOfClaudeCode(t *testing.T) {
 	p := newProject(t)
-	p.write(".claude/settings.json", `{"permissions": {"allow": ["Bash"]}, "hooks": {"Stop": [], "SessionStart": [{"hooks": []}]}, "a": 1}`)
+	p.write(".claude/settings.json", `{"permissions": {"allow": ["Bash"]}, "hooks": {"Stop": [], "SessionStart": [{"hooks": [{"type": "command", "command": "true && echo '<&>'"}]}]}, "a": 1}`)
 	p.must("clayer init claude --release v1.2.3")
 	settings := p.read(".claude/settings.json")
 	p.must("clayer init claude --release v1.2.3")
@@ -190,7 +190,19 @@ func TestHookOfClaudeCode(t *testing.T) {
 		strings.Index(settings, "permissions") > strings.Index(settings, "hooks") {
 		t.Errorf("the rest of the settings: %s", settings)
 	}
+	if !strings.Contains(settings, `"true && echo '<&>'"`) {
+		t.Errorf("another hook is not as it was: %s", settings)
+	}
 	command := s.Hooks.SessionStart[1].Hooks[0].Command
+
+	for text, code := range map[string]int{"null": 0, `{"hooks": null}`: 0, `{"hooks": {"SessionStart": null}}`: 0, `[]`: exitUsage, `{"hooks": []}`: exitUsage, `{`: exitUsage} {
+		p.write("other/.claude/settings.json", text)
+		_, errs, got := p.run("cd other && clayer init claude --release v1.2.3")
+		after := p.read("other/.claude/settings.json")
+		if got != code || code == 0 && !json.Valid([]byte(after)) || code == 0 != strings.Contains(after, "clayer-boot.sh") || code != 0 && after != text {
+			t.Errorf("settings of %s: exit code %d, %s\n%s", text, got, errs, after)
+		}
+	}
 
 	env := []string{"CLAUDE_PROJECT_DIR=" + p.dir, "CLAUDE_ENV_FILE=" + filepath.Join(p.dir, "claude.env")}
 	out := p.must("cd / && "+command+` <<'EOF'
@@ -308,8 +320,8 @@ func TestBootScript(t *testing.T) {
 func TestTwoBootsAtOnce(t *testing.T) {
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
-	// The lock of one that was killed.
-	p.write("home/.cache/clayer/bin/.boot/pid", "999999999\n")
+	// The lock of one that was killed, and whose number another process has now.
+	p.write("home/.cache/clayer/bin/.boot/pid", fmt.Sprintln(os.Getpid(), 1))
 	var wg sync.WaitGroup
 	outs := make([]string, 3)
 	for i := range outs {

@@ -105,9 +105,16 @@ func TestDpkg(t *testing.T) {
 	m := newMachine(t)
 	admin := m.path("var/lib/dpkg")
 	var status strings.Builder
-	add := func(name, version, state string, at int64, files ...string) {
-		fmt.Fprintf(&status, "Package: %s\nStatus: %s\nArchitecture: all\nMaintainer: x <x@example.com>\nVersion: %s\nDescription: x\n\n", name, state, version)
-		list := "var/lib/dpkg/info/" + name + ".list"
+	add := func(binary, version, state string, at int64, files ...string) {
+		name, arch, several := strings.Cut(binary, ":")
+		more := ""
+		if several {
+			more = "Multi-Arch: same\n"
+		} else {
+			arch = "all"
+		}
+		fmt.Fprintf(&status, "Package: %s\nStatus: %s\nArchitecture: %s\n%sMaintainer: x <x@example.com>\nVersion: %s\nDescription: x\n\n", name, state, arch, more, version)
+		list := "var/lib/dpkg/info/" + binary + ".list"
 		m.write(list, strings.Join(files, "\n")+"\n")
 		if err := os.Chtimes(m.path(list), time.Unix(at, 0), time.Unix(at, 0)); err != nil {
 			t.Fatal(err)
@@ -117,10 +124,17 @@ func TestDpkg(t *testing.T) {
 	add("bash", "5.2-1", "install ok installed", since-1, "/.", "/bin/bash")
 	add("jq", "1.6-2", "install ok installed", since+5, "/.", "/usr/bin/jq")
 	add("libjq1", "1.6-2", "install ok installed", since+5, "/.", "/usr/lib/libjq.so")
+	native, other := "amd64", "i386"
+	if out, err := exec.Command("dpkg", "--print-architecture").Output(); err == nil && strings.TrimSpace(string(out)) != native {
+		native, other = strings.TrimSpace(string(out)), native
+	}
+	add("libz:"+native, "1.3", "install ok installed", since+5, "/.", "/usr/lib/native/libz.so")
+	add("libz:"+other, "1.3", "install ok installed", since+5, "/.", "/usr/lib/other/libz.so")
 	add("gone", "1:1", "deinstall ok config-files", since+5, "/etc/gone")
 	m.write("var/lib/dpkg/status", status.String())
 	m.write("var/lib/dpkg/info/format", "1\n")
-	m.write("apt/extended_states", "Package: libjq1\nArchitecture: all\nAuto-Installed: 1\n\n")
+	m.write("var/lib/dpkg/arch", native+"\n"+other+"\n")
+	m.write("apt/extended_states", fmt.Sprintf("Package: libjq1\nArchitecture: %[1]s\nAuto-Installed: 1\n\nPackage: libz\nArchitecture: %[1]s\nAuto-Installed: 1\n\n", native))
 	m.write("apt/lists/partial/.keep", "")
 	m.write("apt/cache/archives/partial/.keep", "")
 	m.write("apt.conf", fmt.Sprintf("Dir::State \"%[1]s/apt\";\nDir::State::status \"%[2]s/status\";\nDir::Cache \"%[1]s/apt/cache\";\nDir::Etc \"%[1]s/apt/etc\";\n", m.root, admin))
@@ -128,10 +142,11 @@ func TestDpkg(t *testing.T) {
 	t.Setenv("APT_CONFIG", m.path("apt.conf"))
 	m.real("dpkg-query", "")
 	m.real("apt-mark", "")
+	m.real("dpkg", "")
 
 	packages, aside, err := dpkg(t.Context(), Options{Since: time.Unix(since, 0)})
-	m.check(packages, err, "apt-get install jq=1.6-2\n")
-	if len(packages) == 1 && !strings.Contains(strings.Join(packages[0].owns, " "), "/usr/bin/jq") {
+	m.check(packages, err, "apt-get install jq=1.6-2\napt-get install libz:"+other+"=1.3\n")
+	if len(packages) > 0 && !strings.Contains(strings.Join(packages[0].owns, " "), "/usr/bin/jq") {
 		t.Errorf("jq owns %q", packages[0].owns)
 	}
 	if !strings.Contains(strings.Join(aside, " "), "/usr/lib/libjq.so") {
