@@ -46,6 +46,14 @@ clayer_install() (
 	trap 'rm -rf "$temp"' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	if ! command -v curl >/dev/null 2>&1 && ! command -v wget >/dev/null 2>&1; then
+		echo "clayer: $from can't be fetched: neither curl nor wget is on PATH" >&2
+		exit 1
+	fi
+	# That of GNU tells nothing of a 404 under -q, and tries again by itself. BusyBox
+	# has a wget of few options, and Debian's ends by a fault of memory under -T.
+	wget_options=-q
+	if wget --version >/dev/null 2>&1; then wget_options='-nv -t 1 -T 10'; fi
 	# A network that is not up yet gets 30 s.
 	fetch() {
 		tries=0
@@ -53,7 +61,8 @@ clayer_install() (
 			if command -v curl >/dev/null 2>&1; then
 				curl -fsSL --connect-timeout 10 -o "$2" "$1" 2>"$temp/error" && return
 			else
-				wget -q -T 10 -O "$2" "$1" 2>"$temp/error" && return
+				# shellcheck disable=SC2086 # several words
+				wget $wget_options -O "$2" "$1" 2>"$temp/error" && return
 			fi
 			# What is not there now won't be there in a moment.
 			if grep -q '404' "$temp/error"; then break; fi

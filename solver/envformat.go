@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // EnvFormats are what FormatEnv writes.
@@ -242,20 +243,27 @@ func AppendFile(path string, data []byte) (err error) {
 	return err
 }
 
-// profileDiffers reports whether the profile of a root, where one is wanted or
-// there, is not that of env.
-func (r *Request) profileDiffers(root *rootfs.Root, env []frontend.Var) bool {
-	have := root.Profile()
-	return (r.Profile || have != nil) && !bytes.Equal(have, formatSh(env))
+// profileDiffers reports whether the profile of a root, where one is asked for or
+// was, is not that of env. What the user made of one that was asked for before
+// is theirs.
+func (r *Request) profileDiffers(root *rootfs.Root, state *record.State, env []frontend.Var) bool {
+	p := state.Profile
+	if r.Profile {
+		return p == nil || !bytes.Equal(root.Profile(), formatSh(env))
+	}
+	return p != nil && p.Tx == 0 && len(formatSh(env)) > 0
 }
 
-// keepProfile writes the profile of a root, where one is wanted or there. It
-// comes before the commit: what changes after it is the user's.
-func (r *Request) keepProfile(root *rootfs.Root, env []frontend.Var) {
-	if !r.profileDiffers(root, env) {
-		return
+// keepProfile makes the profile of a root that of env, where it is wanted, as a
+// part of the transaction that is to be committed.
+func (r *Request) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Kept, err error) {
+	if !wanted && lock.State().Profile == nil {
+		return nil, nil
 	}
-	if err := root.WriteProfile(formatSh(env)); err != nil {
-		r.warn("login shells don't get the environment: %v", err)
+	kept, err = lock.KeepProfile(ctx, wanted, formatSh(env), r.Force)
+	if errors.Is(err, rootfs.ErrProfile) {
+		r.warn("%v", err)
+		err = nil
 	}
+	return kept, err
 }

@@ -1,10 +1,12 @@
 package solver
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,29 +26,37 @@ const (
 // a path or a layer's name; a name is looked up in dir/layers and in dir, as
 // Containerfile.NAME (base: Containerfile). Without arguments the layers are
 // those of dir/.claude/container-layers.json, {"layers": ["base", "mojo"]}, and
-// the "extra" ones of container-layers.local.json beside it; without both files,
-// dir/Containerfile.
+// the "extra" ones of container-layers.local.json beside it. Where nothing lists
+// the layers they are dir/Containerfile, or layers/Containerfile below what is
+// extra.
 func Lookup(dir string, args []string) ([]string, error) {
+	names := make([]layerName, len(args))
+	for i, arg := range args {
+		names[i] = layerName{arg, ""}
+	}
 	if len(args) == 0 {
-		names, err := composition(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return []string{filepath.Join(dir, "Containerfile")}, nil
-		}
-		if err != nil {
+		var err error
+		if names, err = composition(dir); err != nil {
 			return nil, err
 		}
-		args = names
+		if len(names) == 0 {
+			return []string{filepath.Join(dir, "Containerfile")}, nil
+		}
 	}
 	var paths []string
 	var problems frontend.Problems
-	for _, arg := range args {
-		path, tried := lookup(dir, arg)
+	for _, name := range names {
+		path, tried := lookup(dir, name.name)
 		if path == "" {
-			problems = append(problems, &frontend.Problem{
-				Pos:     frontend.Pos{File: arg},
+			p := &frontend.Problem{
+				Pos:     frontend.Pos{File: name.name},
 				Message: "no such file, and no layer of that name",
 				Hint:    fmt.Sprintf("looked for %s and %s", tried[0], tried[1]),
-			})
+			}
+			if name.file != "" {
+				p.Pos.File, p.Message = name.file, fmt.Sprintf("%q is no file, and no layer of that name", name.name)
+			}
+			problems = append(problems, p)
 			continue
 		}
 		paths = append(paths, path)
@@ -78,39 +88,74 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// composition returns the layer names of a project, each once. The error is
-// fs.ErrNotExist if it has none.
-func composition(dir string) ([]string, error) {
-	var names []string
-	missing := 0
-	for _, name := range []string{compositionFile, localFile} {
-		path := filepath.Join(dir, name)
+// A layerName is what a layer is called, and the file that lists it, "" for none.
+type layerName struct{ name, file string }
+
+// composition returns the layers that a project lists, each once.
+func composition(dir string) ([]layerName, error) {
+	var names []layerName
+	for _, file := range []string{compositionFile, localFile} {
+		path := filepath.Join(dir, file)
 		data, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			missing++
+			if _, tried := lookup(dir, "base"); file == compositionFile && tried == nil && isRegular(filepath.Join(dir, localFile)) {
+				names = append(names, layerName{"base", ""})
+			}
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		bad := func(message string) error {
-			return frontend.Problems{{Pos: frontend.Pos{File: path}, Message: message, Hint: `it should hold {"layers": ["base", ...]} or {"extra": [...]}`}}
+		list, err := listed(path, data)
+		if err != nil {
+			return nil, err
 		}
-		var c struct{ Layers, Extra []string }
-		if err := json.Unmarshal(data, &c); err != nil {
-			return nil, bad(err.Error())
-		}
-		if len(c.Layers)+len(c.Extra) == 0 {
-			return nil, bad("no layers are listed")
-		}
-		for _, n := range append(c.Layers, c.Extra...) {
-			if !slices.Contains(names, n) {
-				names = append(names, n)
+		for _, n := range list {
+			if !slices.ContainsFunc(names, func(have layerName) bool { return have.name == n }) {
+				names = append(names, layerName{n, path})
 			}
 		}
 	}
-	if missing == 2 {
-		return nil, fs.ErrNotExist
+	return names, nil
+}
+
+// listed returns the names in a file that lists layers.
+func listed(path string, data []byte) ([]string, error) {
+	bad := func(line int, format string, args ...any) error {
+		return frontend.Problems{{
+			Pos: frontend.Pos{File: path, Line: line}, Message: fmt.Sprintf(format, args...),
+			Hint: `it should hold {"layers": ["base", ...]} or {"extra": [...]}`,
+		}}
+	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin with it
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return nil, bad(1+bytes.Count(data[:min(int(syntax.Offset), len(data))], []byte("\n")), "it is no JSON: %v", err)
+		}
+		return nil, bad(0, "it is no JSON object")
+	}
+	var lists struct{ layers, extra []string }
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		var list *[]string
+		switch name {
+		case "layers":
+			list = &lists.layers
+		case "extra":
+			list = &lists.extra
+		case "$schema":
+			continue
+		default:
+			return nil, bad(0, "%q is neither layers nor extra", name)
+		}
+		if err := json.Unmarshal(members[name], list); err != nil || slices.Contains(*list, "") {
+			return nil, bad(0, "%q is no list of names", name)
+		}
+	}
+	names := append(lists.layers, lists.extra...)
+	if len(names) == 0 {
+		return nil, bad(0, "no layers are listed")
 	}
 	return names, nil
 }

@@ -73,7 +73,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !sv.upToDate() || isInterrupted(root) || r.profileDiffers(root, sv.env()) {
+	if !sv.upToDate() || isInterrupted(root) || r.profileDiffers(root, sv.state, sv.env()) {
 		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
 			r.emit(Event{Kind: EventWaiting, Text: holder})
 		})
@@ -222,7 +222,7 @@ func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
 
 // applySteps is apply without the commit.
 func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
-	if b.mustUndo(lock) {
+	if b.mustUndo(lock) || lock.State().Profile != nil { // which is the first to be undone
 		if err := b.arriveFirst(ctx); err != nil {
 			return err
 		}
@@ -245,8 +245,12 @@ func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
 }
 
 // commit makes lasting what was applied.
-func (b *builder) commit(_ context.Context, lock *rootfs.Lock) error {
-	b.r.keepProfile(b.root, b.sv.env())
+func (b *builder) commit(ctx context.Context, lock *rootfs.Lock) error {
+	kept, err := b.r.keepProfile(ctx, lock, b.r.Profile || lock.State().Profile != nil, b.sv.env())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	b.keep(kept...)
 	if err := lock.Commit(b.sv.platform, b.sv.layers(), stateEnv(b.sv.plan.Graph, len(b.sv.plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}

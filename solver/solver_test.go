@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +70,47 @@ func TestLookup(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(nil, want)
+	}
+}
+
+// What is wrong with a file that lists layers is told by what it is, where it is.
+func TestListedLayers(t *testing.T) {
+	const file, local = compositionFile, localFile
+	for _, tt := range []struct {
+		files map[string]string
+		want  string // the names of the files, or what the error holds
+	}{
+		{map[string]string{file: `{"layers": ["base", "mojo", "base"]}`}, "Containerfile Containerfile.mojo"},
+		{map[string]string{file: "\ufeff" + `{"$schema": "x", "layers": ["mojo"]}`}, "Containerfile.mojo"},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo"},
+		{map[string]string{local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo"}, // on top of the default
+		{map[string]string{file: "{\n\"layers\": [\"base\"],\n}"}, file + ":3: it is no JSON: "},
+		{map[string]string{file: ""}, "it is no JSON: "},
+		{map[string]string{file: `["base"]`}, "it is no JSON object"},
+		{map[string]string{file: `{"layer": ["base"]}`}, `"layer" is neither layers nor extra`},
+		{map[string]string{file: `{"layers": ["base"], "Extra": ["mojo"]}`}, `"Extra" is neither layers nor extra`},
+		{map[string]string{file: `{"layers": "base"}`}, `"layers" is no list of names`},
+		{map[string]string{file: `{"layers": ["base", 1]}`}, `"layers" is no list of names`},
+		{map[string]string{file: `{"layers": ["base", ""]}`}, `"layers" is no list of names`},
+		{map[string]string{file: `{"layers": []}`}, "no layers are listed"},
+		{map[string]string{file: `null`}, "no layers are listed"},
+		{map[string]string{file: `{"layers": ["nosuch", "../base"]}`}, file + `: "nosuch" is no file, and no layer of that name`},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["nosuch"]}`}, local + `: "nosuch" is no file`},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": [`}, local + ":1: it is no JSON"},
+	} {
+		tt.files["Containerfile"], tt.files["Containerfile.mojo"] = "", ""
+		dir := write(t, tt.files)
+		paths, err := Lookup(dir, nil)
+		got := fmt.Sprint(err)
+		if err == nil {
+			for i, p := range paths {
+				paths[i], _ = filepath.Rel(dir, p)
+			}
+			got = strings.Join(paths, " ")
+		}
+		if got != tt.want && (err == nil || !strings.Contains(got, tt.want)) {
+			t.Errorf("%v: %s, want %s", tt.files, got, tt.want)
+		}
 	}
 }
 

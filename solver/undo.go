@@ -65,7 +65,11 @@ func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err erro
 	}
 	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
 	if err == nil {
-		r.keepProfile(root, envVars(env))
+		var kept []rootfs.Kept
+		kept, err = r.keepProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
+		undone.Kept = append(undone.Kept, kept...)
+	}
+	if err == nil {
 		err = lock.Commit(state.Platform, layers.keys, env)
 	}
 	if err != nil {

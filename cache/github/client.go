@@ -143,11 +143,15 @@ func (r Repo) String() string { return r.Owner + "/" + r.Name }
 
 func (r Repo) path() string { return "repos/" + r.Owner + "/" + r.Name }
 
-var repoName = regexp.MustCompile(`^([A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}))/([A-Za-z0-9._-]{1,100})$`)
+// repoName is compiled when it is wanted: all that clayer does, an install by a
+// shim too, would wait for the hundreds of states that it has.
+var repoName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}))/([A-Za-z0-9._-]{1,100})$`)
+})
 
 // ParseRepo reads "owner/repo".
 func ParseRepo(s string) (Repo, error) {
-	m := repoName.FindStringSubmatch(s)
+	m := repoName().FindStringSubmatch(s)
 	if m == nil || m[2] == "." || m[2] == ".." || strings.HasSuffix(m[2], ".git") {
 		return Repo{}, fmt.Errorf("%q: want owner/repo", s)
 	}

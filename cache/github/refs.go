@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +16,11 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 )
 
-var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
-
 // IsCommit reports whether a ref is a whole commit id, which nothing has to
 // resolve.
-func IsCommit(ref string) bool { return commitID.MatchString(ref) }
+func IsCommit(ref string) bool {
+	return len(ref) == 40 && strings.Trim(ref, "0123456789abcdef") == ""
+}
 
 // A NoRefError says that a repository is there, but a ref in it is not.
 type NoRefError struct {

@@ -8,7 +8,9 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,8 +22,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"text/template"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // project is a folder with layers, and a release of clayer on loopback, which is
@@ -157,7 +163,7 @@ func (p *project) must(command string, env ...string) string {
 
 func TestHookOfClaudeCode(t *testing.T) {
 	p := newProject(t)
-	p.write(".claude/settings.json", `{"permissions": {"allow": ["Bash"]}, "hooks": {"Stop": [], "SessionStart": [{"hooks": []}]}, "a": 1}`)
+	p.write(".claude/settings.json", `{"permissions": {"allow": ["Bash"]}, "hooks": {"Stop": [], "SessionStart": [{"hooks": [{"type": "command", "command": "true && echo '<&>'"}]}]}, "a": 1}`)
 	p.must("clayer init claude --release v1.2.3")
 	settings := p.read(".claude/settings.json")
 	p.must("clayer init claude --release v1.2.3")
@@ -184,7 +190,19 @@ func TestHookOfClaudeCode(t *testing.T) {
 		strings.Index(settings, "permissions") > strings.Index(settings, "hooks") {
 		t.Errorf("the rest of the settings: %s", settings)
 	}
+	if !strings.Contains(settings, `"true && echo '<&>'"`) {
+		t.Errorf("another hook is not as it was: %s", settings)
+	}
 	command := s.Hooks.SessionStart[1].Hooks[0].Command
+
+	for text, code := range map[string]int{"null": 0, `{"hooks": null}`: 0, `{"hooks": {"SessionStart": null}}`: 0, `[]`: exitUsage, `{"hooks": []}`: exitUsage, `{`: exitUsage} {
+		p.write("other/.claude/settings.json", text)
+		_, errs, got := p.run("cd other && clayer init claude --release v1.2.3")
+		after := p.read("other/.claude/settings.json")
+		if got != code || code == 0 && !json.Valid([]byte(after)) || code == 0 != strings.Contains(after, "clayer-boot.sh") || code != 0 && after != text {
+			t.Errorf("settings of %s: exit code %d, %s\n%s", text, got, errs, after)
+		}
+	}
 
 	env := []string{"CLAUDE_PROJECT_DIR=" + p.dir, "CLAUDE_ENV_FILE=" + filepath.Join(p.dir, "claude.env")}
 	out := p.must("cd / && "+command+` <<'EOF'
@@ -302,8 +320,8 @@ func TestBootScript(t *testing.T) {
 func TestTwoBootsAtOnce(t *testing.T) {
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
-	// The lock of one that was killed.
-	p.write("home/.cache/clayer/bin/.boot/pid", "999999999\n")
+	// The lock of one that was killed, and whose number another process has now.
+	p.write("home/.cache/clayer/bin/.boot/pid", fmt.Sprintln(os.Getpid(), 1))
 	var wg sync.WaitGroup
 	outs := make([]string, 3)
 	for i := range outs {
@@ -414,18 +432,241 @@ func TestInstallScriptIsTheOneOfHooks(t *testing.T) {
 	}
 }
 
-// What a release is named by is what install.sh asks for.
-func TestReleaseIsNamedAsHooksWantIt(t *testing.T) {
-	config, err := os.ReadFile("../../.goreleaser.yaml")
+// hostWith puts links to programs of this machine into a folder, to be all that
+// PATH has.
+func (p *project) hostWith(name string, programs ...string) string {
+	p.t.Helper()
+	dir := filepath.Join(p.dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, program := range append(programs, "sh", "cat", "chmod", "cut", "grep", "gzip", "head", "mkdir", "mktemp", "mv", "rm", "rmdir", "sha256sum", "sleep", "tail", "tar", "uname") {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			p.t.Skip(err)
+		}
+		if err := os.Symlink(path, filepath.Join(dir, filepath.Base(program))); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// A host without curl has wget, of GNU or of BusyBox; one without either is told.
+func TestBootWithoutCurl(t *testing.T) {
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip(err)
+	}
+	busybox := p.hostWith("with-busybox")
+	if err := os.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec /usr/bin/busybox wget \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{p.hostWith("with-wget", "wget"), busybox} {
+		home := "HOME=" + filepath.Join(p.dir, "home-"+filepath.Base(dir))
+		before := p.fetched.Load()
+		p.must("sh boot.sh", "PATH="+dir, home)
+		if p.fetched.Load() != before+1 {
+			t.Errorf("%s: nothing was fetched", dir)
+		}
+		// What is not there is not asked for again and again.
+		start := time.Now()
+		out, _, code := p.run("sh boot.sh", "PATH="+dir, home+"-2", "CLAYER_DOWNLOAD_URL="+p.url+"/elsewhere", "CLAYER_TRIES=15")
+		if code == 0 || !strings.Contains(out, "404") || time.Since(start) > 20*time.Second {
+			t.Errorf("%s: a release that is not there: exit code %d, %q after %v", dir, code, out, time.Since(start))
+		}
+	}
+	out, _, code := p.run("sh boot.sh", "PATH="+p.hostWith("with-neither"), "HOME="+filepath.Join(p.dir, "home-3"))
+	if code == 0 || !strings.Contains(out, "neither curl nor wget") {
+		t.Errorf("with neither: exit code %d, %q", code, out)
+	}
+}
+
+// Killed while it fetches, and while it composes, a boot is in nobody's way: the
+// next one begins anew, and nothing is left of the first.
+func TestBootKilledHalfWay(t *testing.T) {
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	p.write("layers/Containerfile.tools", "RUN [ -e "+filepath.Join(p.dir, "go-on")+" ] || { echo waiting; sleep 60; }; echo tools > /tools\n")
+	half := make(chan struct{}, 8)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, ".gz") {
+			p.handler.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(p.archive)))
+		_, _ = w.Write(p.archive[:len(p.archive)/2])
+		w.(http.Flusher).Flush()
+		half <- struct{}{}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	bin := filepath.Join(p.dir, "home/.cache/clayer/bin")
+	kill := func(url string, when func()) {
+		t.Helper()
+		cmd := exec.Command("sh", "boot.sh")
+		cmd.Dir = p.dir
+		cmd.Env = []string{
+			"PATH=" + filepath.Join(p.dir, "bin") + ":/usr/bin:/bin", "HOME=" + filepath.Join(p.dir, "home"),
+			"CLAYER_ROOT=" + filepath.Join(p.dir, "root"), "CLAYER_DOWNLOAD_URL=" + url, "no_proxy=127.0.0.1",
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		when()
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait()
+	}
+	kill(srv.URL, func() { <-half })
+	if left, _ := filepath.Glob(filepath.Join(bin, ".clayer-*")); len(left) != 1 {
+		t.Errorf("it was not killed half-way: %v", left)
+	}
+	kill(p.url, func() {
+		for range 600 {
+			if log, _ := os.ReadFile(filepath.Join(bin, "boot.log")); bytes.Contains(log, []byte("waiting")) {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Error("it does not compose")
+	})
+	p.write("go-on", "")
+	if out := p.must("sh boot.sh"); !strings.Contains(out, "1 ran") {
+		t.Errorf("says %q", out)
+	}
+	if p.read("root/tools") != "tools\n" {
+		t.Error("not composed")
+	}
+	if left, _ := filepath.Glob(filepath.Join(bin, ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// releaseConfig is what .goreleaser.yaml may hold: goreleaser refuses a word that
+// it doesn't know.
+type releaseConfig struct {
+	Version     int    `yaml:"version"`
+	ProjectName string `yaml:"project_name"`
+	Builds      []struct {
+		Main         string   `yaml:"main"`
+		Binary       string   `yaml:"binary"`
+		Env          []string `yaml:"env"`
+		Flags        []string `yaml:"flags"`
+		Ldflags      []string `yaml:"ldflags"`
+		Goos         []string `yaml:"goos"`
+		Goarch       []string `yaml:"goarch"`
+		ModTimestamp string   `yaml:"mod_timestamp"`
+	} `yaml:"builds"`
+	Archives []struct {
+		Formats      []string `yaml:"formats"`
+		NameTemplate string   `yaml:"name_template"`
+		Files        []string `yaml:"files"`
+	} `yaml:"archives"`
+	Checksum struct {
+		NameTemplate string `yaml:"name_template"`
+		Algorithm    string `yaml:"algorithm"`
+	} `yaml:"checksum"`
+	Changelog struct {
+		Use string `yaml:"use"`
+	} `yaml:"changelog"`
+}
+
+// A release as .goreleaser.yaml names and fills it is one that install.sh installs,
+// on each platform.
+func TestReleaseIsOneThatInstallScriptInstalls(t *testing.T) {
+	text, err := os.ReadFile("../../.goreleaser.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{
-		`name_template: "clayer_{{ .Os }}_{{ .Arch }}"`, "name_template: checksums.txt", "formats: [tar.gz]",
-		"goos: [linux, darwin]", "goarch: [amd64, arm64]", "-X main.version=v{{ .Version }}",
+	var config releaseConfig
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&config); err != nil {
+		t.Fatal(err)
+	}
+	if config.Version != 2 || len(config.Builds) != 1 || len(config.Archives) != 1 || config.Checksum.Algorithm != "sha256" {
+		t.Fatalf("%+v", config)
+	}
+	build, archive := config.Builds[0], config.Archives[0]
+	for _, file := range append(archive.Files, build.Main) {
+		if _, err := os.Stat(filepath.Join("../..", file)); err != nil {
+			t.Error(err)
+		}
+	}
+	expand := func(text string, values map[string]string) string {
+		t.Helper()
+		tmpl, err := template.New("").Option("missingkey=error").Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := tmpl.Execute(&b, values); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	version := exec.Command("go", append([]string{"run", "-ldflags", expand(build.Ldflags[0], map[string]string{"Version": "1.2.3"})}, build.Main, "version")...)
+	version.Dir = "../.."
+	if out, err := version.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "clayer v1.2.3 ") {
+		t.Errorf("such a build is %q, %v", out, err)
+	}
+
+	files := make(map[string][]byte)
+	var sums bytes.Buffer
+	for _, goos := range build.Goos {
+		for _, goarch := range build.Goarch {
+			var b bytes.Buffer
+			z := gzip.NewWriter(&b)
+			w := tar.NewWriter(z)
+			program := "for " + goos + " " + goarch
+			for name, text := range map[string]string{build.Binary: program, archive.Files[0]: "x"} {
+				if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(w, text); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(w.Close(), z.Close()); err != nil {
+				t.Fatal(err)
+			}
+			name := expand(archive.NameTemplate, map[string]string{"Os": goos, "Arch": goarch, "Version": "1.2.3"}) + "." + archive.Formats[0]
+			files["/download/v1.2.3/"+name] = b.Bytes()
+			fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(b.Bytes()), name)
+		}
+	}
+	files["/download/v1.2.3/"+expand(config.Checksum.NameTemplate, nil)] = sums.Bytes()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, ok := files[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(data)
+	}))
+	t.Cleanup(srv.Close)
+	for uname, want := range map[string]string{
+		"Linux x86_64": "for linux amd64", "Linux aarch64": "for linux arm64", "Darwin x86_64": "for darwin amd64", "Darwin arm64": "for darwin arm64",
 	} {
-		if !bytes.Contains(config, []byte(line)) {
-			t.Errorf(".goreleaser.yaml has no %s", line)
+		dir := t.TempDir()
+		system, machine, _ := strings.Cut(uname, " ")
+		fake := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -m ]; then echo %s; else echo %s; fi\n", machine, system)
+		if err := os.WriteFile(filepath.Join(dir, "uname"), []byte(fake), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "../../install.sh", "--version", "v1.2.3", "--checksums", fmt.Sprintf("%x", sha256.Sum256(sums.Bytes())), "--dir", dir)
+		cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin", "HOME=" + dir, "CLAYER_DOWNLOAD_URL=" + srv.URL, "CLAYER_TRIES=1", "no_proxy=127.0.0.1"}
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != filepath.Join(dir, "clayer")+"\n" {
+			t.Errorf("%s: %v, %q", uname, err, out)
+			continue
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "clayer")); err != nil || string(got) != want {
+			t.Errorf("%s: installed %q, %v, want %q", uname, got, err, want)
 		}
 	}
 }

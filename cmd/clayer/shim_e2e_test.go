@@ -30,7 +30,8 @@ for f in /etc/resolv.conf /etc/hosts; do [ ! -f "$f" ] || mount --bind "$f" "$1/
 exec chroot "$1/merged" sh -euc "cd /
 $2"
 `, "sh", dir, script)
-	cmd.Env = append(os.Environ(), "TMPDIR=/tmp", "DEBIAN_FRONTEND=noninteractive", "PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore",
+	// The clayer of the layer, and not that of testscript, which PATH begins with.
+	cmd.Env = append(os.Environ(), "PATH=/usr/local/bin:"+os.Getenv("PATH"), "TMPDIR=/tmp", "DEBIAN_FRONTEND=noninteractive", "PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore",
 		"UV_BREAK_SYSTEM_PACKAGES=1", "CLAYER_CACHE_DIR=/tmp/clayer-cache", "XDG_STATE_HOME=", "UV_LINK_MODE=copy")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -131,30 +132,35 @@ RUN npm install -g left-pad
 		}
 	}
 
-	// Another session, on what the machine was: what its RUNs bring is in a folder.
-	dest := filepath.Join(work, "fresh")
-	cmd := clayerCommand(t, "solve", "-f", filepath.Join(session, "upper/proj/Containerfile"), "--dest", dest, "--cache-dir", filepath.Join(work, "cache"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out[max(0, len(out)-4000):])
-	}
-	for line := range strings.Lines(want) {
-		f := strings.Fields(line)
-		var pattern string
-		switch f[0] {
-		case "python":
-			pattern = f[1] + "-" + f[2] + ".dist-info"
-		case "dpkg":
-			pattern = f[1] + ".list"
-		case "npm":
-			pattern = f[1]
+	// Other sessions, on what the machine was: what the RUNs bring is in a folder.
+	solvedElsewhere := func(file string) {
+		t.Helper()
+		dest := filepath.Join(work, "fresh-"+file)
+		cmd := clayerCommand(t, "solve", "-f", filepath.Join(session, "upper/proj", file), "--dest", dest, "--cache-dir", filepath.Join(work, "cache"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out[max(0, len(out)-4000):])
 		}
-		found := false
-		err := filepath.WalkDir(dest, func(path string, d fs.DirEntry, err error) error {
-			found = found || err == nil && d.Name() == pattern
-			return err
-		})
-		if err != nil || !found {
-			t.Errorf("solved elsewhere: no %s (%v)", pattern, err)
+		for line := range strings.Lines(want) {
+			f := strings.Fields(line)
+			var pattern string
+			switch f[0] {
+			case "python":
+				pattern = f[1] + "-" + f[2] + ".dist-info"
+			case "dpkg":
+				pattern = f[1] + ".list"
+			case "npm":
+				pattern = f[1]
+			}
+			found := false
+			err := filepath.WalkDir(dest, func(path string, d fs.DirEntry, err error) error {
+				found = found || err == nil && d.Name() == pattern
+				return err
+			})
+			if err != nil || !found {
+				t.Errorf("%s solved elsewhere: no %s (%v)", file, pattern, err)
+			}
 		}
 	}
+	solvedElsewhere("Containerfile")
+	solvedElsewhere("captured")
 }

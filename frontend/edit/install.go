@@ -187,7 +187,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	noted := func(why string) Reading {
 		return Reading{Verdict: Noted, Manager: m.name, Note: note(argv, why)}
 	}
-	if i := slices.IndexFunc(argv, holdsCredential); i >= 0 {
+	if slices.ContainsFunc(argv, holdsCredential) || slices.ContainsFunc(argv[:len(argv)-1], wantsCredential) {
 		return noted("it holds a credential")
 	}
 	if _, ok := quote(argv); !ok {
@@ -287,10 +287,18 @@ var userInfo = regexp.MustCompile(`://([^/@\s]+)@`)
 // secretOption is an argument that gives a credential its value.
 var secretOption = regexp.MustCompile(`(?i)^(-{1,2}[^=]*(?:token|password|secret|_auth)[^=]*)=.+`)
 
+// secretQuery is a credential in the query of a URL, such as one that is signed.
+var secretQuery = regexp.MustCompile(`(?i)([?&][^=&#]*(?:token|password|secret|signature|_auth|api_?key)[^=&#]*)=[^&#]+`)
+
 func holdsCredential(s string) bool {
 	m := userInfo.FindStringSubmatch(s)
-	return m != nil && m[1] != "git" || secretOption.MatchString(s)
+	return m != nil && m[1] != "git" || secretOption.MatchString(s) || secretQuery.MatchString(s)
 }
+
+// secretNext is an option whose value, the next argument, is a credential.
+var secretNext = regexp.MustCompile(`(?i)^--?[^=]*(?:token|password|secret|_auth)[^=]*$`)
+
+func wantsCredential(s string) bool { return secretNext.MatchString(s) }
 
 // note is a comment that tells of a command line that is not repeated.
 func note(argv []string, why string) string {
@@ -299,6 +307,10 @@ func note(argv []string, why string) string {
 	for i, w := range words {
 		w = userInfo.ReplaceAllString(w, "://***@")
 		w = secretOption.ReplaceAllString(w, "$1=***")
+		w = secretQuery.ReplaceAllString(w, "$1=***")
+		if i > 0 && wantsCredential(argv[i-1]) {
+			w = "***"
+		}
 		w = strings.Map(func(r rune) rune {
 			if r < ' ' || r == 0x7f {
 				return '?'

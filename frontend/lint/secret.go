@@ -3,6 +3,7 @@ package lint
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/clayer/clayer/frontend"
 )
@@ -10,16 +11,22 @@ import (
 // credential is what credentials look like, whatever they are called: those of
 // GitHub, GitLab, AWS, Slack, Hugging Face, OpenAI and Anthropic, npm, PyPI,
 // Google, and keys in PEM.
-var credential = regexp.MustCompile(`\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|AIza[A-Za-z0-9_-]{35})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----`)
+var credential = lazily(`\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|AIza[A-Za-z0-9_-]{35})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----`)
 
 // header is a credential in a request that a RUN makes.
-var header = regexp.MustCompile(`(?i)authorization:\s*(bearer|basic|token)\s+([^\s"'$]{8,})`)
+var header = lazily(`(?i)authorization:\s*(bearer|basic|token)\s+([^\s"'$]{8,})`)
 
 // userInfo is a password in a URL, but for a variable.
-var userInfo = regexp.MustCompile(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
+var userInfo = lazily(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
 
 // assigned is a variable of a shell, or an option, that is called like a credential.
-var assigned = regexp.MustCompile(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
+var assigned = lazily(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
+
+// lazily returns an expression that is compiled when it is first wanted: these
+// are large, and whatever clayer does would wait for them.
+func lazily(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 func secretInFile(p *pass) {
 	const hint = "RUN --mount=type=secret,id=NAME,env=NAME, and --secret id=NAME,env=NAME for solve"
@@ -41,7 +48,7 @@ func secretInFile(p *pass) {
 				}
 			}
 		case *frontend.Run:
-			if a := assigned.FindStringSubmatch(text); a != nil {
+			if a := assigned().FindStringSubmatch(text); a != nil {
 				name = a[1]
 			}
 		case *frontend.Ignored:
@@ -50,11 +57,11 @@ func secretInFile(p *pass) {
 		switch {
 		case name != "":
 			p.report(m, nil, "the value of "+name+" stands in the file: it is in every clone of it", hint)
-		case credential.MatchString(text):
+		case credential().MatchString(text):
 			p.report(m, nil, "a credential stands in the file: it is in every clone of it; it should be revoked", hint)
-		case header.MatchString(text):
+		case header().MatchString(text):
 			p.report(m, nil, "a credential for a request stands in the file", hint)
-		case userInfo.MatchString(text):
+		case userInfo().MatchString(text):
 			p.report(m, nil, "a password in a URL stands in the file", hint)
 		}
 	}

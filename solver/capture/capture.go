@@ -31,6 +31,7 @@ type Options struct {
 // A Package is what was installed.
 type Package struct {
 	argv    []string // the command line that repeats it, without its name
+	pinned  []string // in its place, where a version is no part of the name
 	name    string
 	version string
 	between string   // between name and version: "=="
@@ -41,6 +42,9 @@ type Package struct {
 // command is the line that installs it.
 func (p *Package) command(pin bool) []string {
 	name := p.name
+	if pin && p.pinned != nil {
+		return append(slices.Clone(p.pinned), name)
+	}
 	if pin && p.version != "" {
 		name += p.between + p.version
 	}
@@ -101,6 +105,9 @@ func (f *Found) Propose(src []byte) ([]byte, error) {
 		if r.Verdict != edit.Captured {
 			continue
 		}
+		if p.pinned != nil && installs(src, p.command(!f.pin)) {
+			continue
+		}
 		if src, last, err = edit.Capture(src, r.Install, last); err != nil {
 			return nil, err
 		}
@@ -111,6 +118,16 @@ func (f *Found) Propose(src []byte) ([]byte, error) {
 		}
 	}
 	return src, nil
+}
+
+// installs reports whether the Containerfile installs what a command line does.
+func installs(src []byte, argv []string) bool {
+	r := edit.Read(argv, edit.Place{})
+	if r.Verdict != edit.Captured {
+		return false
+	}
+	out, _, err := edit.Capture(src, r.Install, nil)
+	return err == nil && bytes.Equal(out, src)
 }
 
 // output runs a program and returns what it prints.

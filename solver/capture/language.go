@@ -101,8 +101,7 @@ func cargo(ctx context.Context, o Options) (packages []Package, aside []string, 
 			case strings.HasPrefix(m[3], "/"):
 				now.note = "it was installed from " + m[3] + ", which is of this machine"
 			case m[3] != "":
-				from, _, _ := strings.Cut(m[3], "#") // the commit
-				now.argv, now.version = append(now.argv, "--git", from), ""
+				now.fromGit(m[3])
 			}
 		} else if now != nil {
 			file := filepath.Join(home, "bin", strings.TrimSpace(line))
@@ -112,6 +111,17 @@ func cargo(ctx context.Context, o Options) (packages []Package, aside []string, 
 	}
 	flush()
 	return packages, aside, nil
+}
+
+// fromGit makes a crate one of a Git repository: "https://..?branch=main#12ab34".
+func (p *Package) fromGit(source string) {
+	source, commit, _ := strings.Cut(source, "#")
+	from, query, _ := strings.Cut(source, "?")
+	p.argv, p.version = append(p.argv, "--git", from), ""
+	p.pinned = append(slices.Clone(p.argv), "--rev", commit)
+	if what, ref, ok := strings.Cut(query, "="); ok && (what == "branch" || what == "tag" || what == "rev") {
+		p.argv = append(p.argv, "--"+what, ref)
+	}
 }
 
 var (

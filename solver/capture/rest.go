@@ -21,6 +21,8 @@ var passing = []string{
 	"/var/lib/dpkg/", "/var/lib/apt/", "/var/lib/systemd/", "/var/lib/ucf/", "/var/lib/pam/", "/var/cache/", "/var/log/", "/var/backups/",
 	"/var/lib/clayer/", "/run/", "/tmp/", "/var/tmp/", "/proc/", "/sys/", "/dev/", "/lost+found/", "/etc/ld.so.cache", "/etc/mtab", "/etc/hosts",
 	"/etc/hostname", "/etc/resolv.conf", "/etc/.pwd.lock", "/etc/alternatives/",
+	// Packages add accounts, each machine has its own; on an overlay they look new.
+	"/etc/passwd", "/etc/passwd-", "/etc/group", "/etc/group-", "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/subuid", "/etc/subuid-", "/etc/subgid", "/etc/subgid-",
 }
 
 // passingNames are folders of that kind wherever they are.

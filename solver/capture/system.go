@@ -10,7 +10,8 @@ import (
 // them were asked for.
 func dpkg(ctx context.Context, o Options) (packages []Package, aside []string, err error) {
 	// db-fsys:Last-Modified is the time of the list of files, in seconds.
-	out, err := output(ctx, "dpkg-query", "-W", "-f", "${Package}\t${Version}\t${db:Status-Status}\t${db-fsys:Last-Modified}\n")
+	// binary:Package has the architecture where several may be installed.
+	out, err := output(ctx, "dpkg-query", "-W", "-f", "${binary:Package}\t${Version}\t${db:Status-Status}\t${db-fsys:Last-Modified}\n")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,14 +32,17 @@ func dpkg(ctx context.Context, o Options) (packages []Package, aside []string, e
 	if len(names) == 0 {
 		return nil, nil, nil
 	}
+	native := ""
+	if out, err := output(ctx, "dpkg", "--print-architecture"); err == nil {
+		native = strings.TrimSpace(string(out))
+	}
 	manual := make(map[string]bool)
 	out, err = output(ctx, "apt-mark", "showmanual")
 	if err != nil {
 		return nil, nil, err
 	}
 	for name := range strings.FieldsSeq(string(out)) {
-		name, _, _ = strings.Cut(name, ":")
-		manual[name] = true
+		manual[strings.TrimSuffix(name, ":"+native)] = true
 	}
 	for _, name := range names {
 		out, err := output(ctx, "dpkg-query", "-L", name)
@@ -46,11 +50,12 @@ func dpkg(ctx context.Context, o Options) (packages []Package, aside []string, e
 			return packages, aside, err
 		}
 		files := strings.Split(strings.TrimSpace(string(out)), "\n")
-		if !manual[name] {
+		plain := strings.TrimSuffix(name, ":"+native)
+		if !manual[plain] {
 			aside = append(aside, files...)
 			continue
 		}
-		packages = append(packages, Package{argv: []string{"apt-get", "install"}, name: name, version: versions[name], between: "=", owns: files})
+		packages = append(packages, Package{argv: []string{"apt-get", "install"}, name: plain, version: versions[name], between: "=", owns: files})
 	}
 	return packages, aside, nil
 }

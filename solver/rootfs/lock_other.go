@@ -32,6 +32,11 @@ func (l *Lock) Undo(context.Context, int, bool) (*Undone, error) { return nil, e
 // Commit works on Linux alone.
 func (l *Lock) Commit(string, []LayerKeys, []record.Var) error { return errOther }
 
+// KeepProfile works on Linux alone.
+func (l *Lock) KeepProfile(context.Context, bool, []byte, bool) ([]Kept, error) {
+	return nil, errOther
+}
+
 // Rollback has nothing to take back.
 func (l *Lock) Rollback() error { return nil }
 

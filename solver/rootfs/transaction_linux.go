@@ -27,6 +27,7 @@ type transaction struct {
 	next    record.State     // what is committed
 	steps   []record.Applied // applied in it
 	keep    map[string]bool  // paths that the user changed, which stay as they are
+	lifted  Undone           // of the profile, where no Undo tells
 }
 
 // begin starts a transaction, if none is open.
@@ -77,6 +78,9 @@ func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.
 	}
 	var res unpack.Result
 	if step.Digest != "" {
+		if err := t.liftProfile(ctx, false, &t.lifted); err != nil {
+			return res, err
+		}
 		if res, err = t.apply(ctx, step, changes); err != nil {
 			return res, err
 		}
@@ -139,6 +143,9 @@ func (l *Lock) commit() error {
 				t.next.Log[i].Done = now
 			}
 		}
+		if p := t.next.Profile; p != nil && p.Tx == t.id {
+			p.Done = now
+		}
 	})
 	if err != nil {
 		return errors.Join(err, l.Rollback())
@@ -187,7 +194,11 @@ func sameFS(x, y string) (bool, error) {
 // cleanup removes what no apply of a state needs.
 func (r *Root) cleanup(s *record.State) error {
 	logs, originals := make(map[string]bool), make(map[string]bool)
-	for _, ev := range slices.Concat(s.Log, s.Kept) {
+	needed := slices.Concat(s.Log, s.Kept)
+	if s.Profile != nil {
+		needed = append(needed, *s.Profile)
+	}
+	for _, ev := range needed {
 		logs[filepath.Base(r.state.LogPath(ev.Tx))] = true
 		originals[filepath.Base(r.state.OriginalsPath(ev.Seq))] = true
 	}

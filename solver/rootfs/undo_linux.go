@@ -33,6 +33,9 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := t.liftProfile(ctx, force, res); err != nil {
+		return res, err
+	}
 	left := t.next.Kept[:len(t.next.Kept):len(t.next.Kept)]
 	t.next.Kept = nil
 	for len(t.next.Log) > keep {

@@ -68,7 +68,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	if err := inroot.Fstat(a.Root, &top); err != nil {
 		return nil, err
 	}
-	if _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
+	if _, _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
 		return nil, err
 	}
 	for p, o := range all {
@@ -93,77 +93,80 @@ type differ struct {
 	list  []FileState
 }
 
-// folder adds what changed in an open folder, and reports whether anything did.
-func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any bool, err error) {
+// folder adds what changed in an open folder, and reports whether anything did,
+// and whether anything in it is older.
+func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any, older bool, err error) {
 	if err := context.Cause(ctx); err != nil {
-		return false, err
+		return false, false, err
 	}
 	names, err := inroot.List(fd)
 	if err != nil {
-		return false, fmt.Errorf("%q: %w", at, err)
+		return false, false, fmt.Errorf("%q: %w", at, err)
 	}
 	for _, name := range names {
 		p := path.Join(at, name)
-		if d.skip(p) || p == d.own || p == record.ProfilePath || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
+		if d.skip(p) || p == d.own || strings.HasPrefix(name, record.TempPrefix) || strings.HasPrefix(name, record.TrashPrefix) {
 			continue
 		}
-		changed, err := d.path(ctx, fd, name, p, dev)
+		changed, old, err := d.path(ctx, fd, name, p, dev)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
-		any = any || changed
+		any, older = any || changed, older || old
 	}
-	return any, nil
+	return any, older, nil
 }
 
-func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (bool, error) {
+func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (any, older bool, err error) {
 	var st unix.Statx_t
-	err := unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
+	err = unix.Statx(fd, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("%q: %w", p, err)
+		return false, false, fmt.Errorf("%q: %w", p, err)
 	}
 	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if dir && unix.Mkdev(st.Dev_major, st.Dev_minor) != dev {
-		return false, nil
+		return false, true, nil
 	}
-	below := false
+	below, olderBelow := false, false
 	if dir {
 		child, err := inroot.OpenDirAt(fd, name)
 		if err == nil {
-			below, err = d.folder(ctx, child, p, dev)
+			below, olderBelow, err = d.folder(ctx, child, p, dev)
 			unix.Close(child)
 		}
 		if err != nil && inroot.IsHard(err) {
-			return false, err
+			return false, false, err
 		}
 	}
 	later := func(t unix.StatxTimestamp) bool { return time.Unix(t.Sec, int64(t.Nsec)).After(d.since) }
 	if !later(st.Ctime) {
-		return below, nil
+		return below, true, nil
 	}
 	f := FileState{Path: p, Dir: dir}
 	o, ours := d.all[p]
 	if ours {
 		state, what, err := d.check(&o)
 		if err != nil {
-			return false, fmt.Errorf("%q: %w", p, err)
+			return false, false, fmt.Errorf("%q: %w", p, err)
 		}
 		if state == AsApplied {
-			return below, nil
+			return below, true, nil
 		}
 		f.State, f.What, f.Key = state, what, o.key
-	} else if f.State = Changed; st.Mask&unix.STATX_BTIME != 0 && later(st.Btime) {
+	} else if f.State = Changed; st.Mask&unix.STATX_BTIME != 0 && later(st.Btime) && !olderBelow {
+		// On an overlay a folder is born, there, when something in it is changed:
+		// what it holds tells.
 		f.State = New
 	}
 	if dir && f.State == Changed && !ours && below {
-		return true, nil // what changed in it is told
+		return true, true, nil // what changed in it is told
 	}
 	if !dir {
 		f.Size = int64(st.Size)
 	}
 	d.list = append(d.list, f)
-	return true, nil
+	return true, f.State != New, nil
 }

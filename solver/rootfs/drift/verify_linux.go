@@ -26,7 +26,11 @@ type owned struct {
 // or replaced.
 func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 	all := make(map[string]owned)
-	for _, ev := range slices.Backward(s.Log) {
+	log := s.Log
+	if s.Profile != nil {
+		log = append(slices.Clone(log), *s.Profile)
+	}
+	for _, ev := range slices.Backward(log) {
 		for c, err := range d.ChangesBackward(ev) {
 			if err != nil {
 				return nil, err
@@ -54,7 +58,7 @@ func below(all map[string]owned, p string) bool {
 // included. The list is sorted by path.
 func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error) {
 	s, err := d.State()
-	if err != nil || len(s.Log) == 0 {
+	if err != nil || len(s.Log) == 0 && s.Profile == nil {
 		return nil, err
 	}
 	all, err := ownedBy(d, s)

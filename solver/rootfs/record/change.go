@@ -159,6 +159,5 @@ func ComparePaths(a, b string) int {
 	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }
 
-// ProfilePath is where login shells find the environment: a file of solve
-// --profile, and of no step.
+// ProfilePath is where login shells find the environment: State.Profile.
 const ProfilePath = "etc/profile.d/clayer.sh"

@@ -40,6 +40,11 @@ type State struct {
 	// changed or which could not be: their changes are these files alone.
 	Kept []Event `json:"kept,omitempty"`
 
+	// Profile is the apply of the file at ProfilePath, for which login shells have
+	// the environment: above all of Log, and of no step. Its Tx is 0 while it is
+	// wanted and the file is not there; nil: it is not wanted.
+	Profile *Event `json:"profile,omitempty"`
+
 	// Trash is what the last undo took away on other mounts below the root, beside
 	// where it stood: it is removed after the commit.
 	Trash []Trash `json:"trash,omitempty"`
@@ -136,7 +141,9 @@ func (d Dir) State() (*State, error) {
 }
 
 // Pristine reports whether nothing of clayer's is in the root.
-func (s *State) Pristine() bool { return len(s.Log) == 0 && len(s.Kept) == 0 && len(s.Layers) == 0 }
+func (s *State) Pristine() bool {
+	return len(s.Log) == 0 && len(s.Kept) == 0 && len(s.Layers) == 0 && s.Profile == nil
+}
 
 // Retry reports whether there are changes that an undo could not take back, and
 // should try again.

@@ -19,9 +19,13 @@ clayer_boot() (
 	lock=$CLAYER_BOOT_DIR/.boot log=$CLAYER_BOOT_DIR/boot.log
 	# One at a time: a second waits, and then finds all done.
 	waited=0
+	# When a process began, where there is a /proc: numbers come again, in the next
+	# session too.
+	began() { cut -d ')' -f 2 "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 21; }
 	dead() {
-		pid=$(cat "$lock/pid" 2>/dev/null)
-		if [ -n "$pid" ]; then ! kill -0 "$pid" 2>/dev/null; else [ "$waited" -ge 5 ]; fi
+		pid='' at=''
+		if [ -f "$lock/pid" ]; then read -r pid at <"$lock/pid" || :; fi 2>/dev/null
+		if [ -z "$pid" ]; then [ "$waited" -ge 5 ]; else ! kill -0 "$pid" 2>/dev/null || [ "$at" != "$(began "$pid")" ]; fi
 	}
 	until mkdir "$lock" 2>/dev/null; do
 		# One that was killed left its lock: only one of those who wait takes it
@@ -38,7 +42,9 @@ clayer_boot() (
 	trap 'rm -rf "$lock"' EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
-	sh -c 'echo $PPID' >"$lock/pid"
+	me=$(sh -c 'echo $PPID')
+	echo "$me $(began "$me")" >"$lock/pid"
+	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of one that was killed while it fetched
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
 	{

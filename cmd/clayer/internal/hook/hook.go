@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/transfer"
@@ -189,11 +190,11 @@ func claudeSettings(old []byte) ([]byte, error) {
 	if err := json.Unmarshal(hooks.get("SessionStart", "[]"), &starts); err != nil {
 		return nil, fmt.Errorf("hooks.SessionStart: %w", err)
 	}
-	list, err := json.Marshal(append(starts, json.RawMessage(claudeHook)))
-	if err != nil {
-		return nil, err
+	list := make([][]byte, 0, len(starts)+1)
+	for _, s := range append(starts, json.RawMessage(claudeHook)) {
+		list = append(list, s) // as it is: json.Marshal would write && as \u0026\u0026
 	}
-	hooks.set("SessionStart", list)
+	hooks.set("SessionStart", slices.Concat([]byte("["), bytes.Join(list, []byte(",")), []byte("]")))
 	settings.set("hooks", hooks.bytes())
 	var b bytes.Buffer
 	if err := json.Indent(&b, settings.bytes(), "", "  "); err != nil {
@@ -213,6 +214,10 @@ func readObject(data []byte) (*object, error) {
 	if err := json.Unmarshal(data, &o.values); err != nil {
 		return nil, err
 	}
+	if o.values == nil { // null
+		o.values = make(map[string]json.RawMessage)
+		return o, nil
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	_, _ = d.Token() // the brace; it parsed a moment ago
 	for d.More() {
@@ -224,7 +229,9 @@ func readObject(data []byte) (*object, error) {
 		if err := d.Decode(&skip); err != nil {
 			return nil, err
 		}
-		o.names = append(o.names, name.(string))
+		if !slices.Contains(o.names, name.(string)) {
+			o.names = append(o.names, name.(string))
+		}
 	}
 	return o, nil
 }

@@ -30,7 +30,7 @@ rest=${rest#*":$d:"}
 set -f
 IFS=:
 for p in $rest; do
-	if [ -f "$p/%[6]s" ] && [ -x "$p/%[6]s" ] && ! [ "$p" -ef "$d" ]; then
+	if [ -n "$p" ] && [ -f "$p/%[6]s" ] && [ -x "$p/%[6]s" ] && ! [ "$p" -ef "$d" ]; then
 		unset IFS
 		set +f
 		exec "$p/%[6]s" "$@"

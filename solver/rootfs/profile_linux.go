@@ -1,0 +1,94 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+)
+
+// liftProfile undoes the apply of the profile. It lies above all steps, so it is
+// the first that a transaction undoes, and the last that it applies: a step's
+// folder that holds it can then be undone wholly.
+func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) error {
+	ev := t.next.Profile
+	if ev == nil || ev.Tx == 0 {
+		return nil
+	}
+	t.next.Profile = &record.Event{}
+	if err := t.undo(ctx, *ev, force, res); err != nil {
+		return fmt.Errorf("undo the profile: %w", err)
+	}
+	return nil
+}
+
+// KeepProfile makes commands what login shells of the root begin with, in the
+// transaction that Commit ends, or, unless it is wanted, sees to it that there is
+// no profile. One that the user changed stays, and is told, unless by force.
+//
+// Behind ErrProfile the transaction goes on without; behind another error nothing
+// but Rollback is possible.
+func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Kept, err error) {
+	t, err := l.begin()
+	if err != nil {
+		return nil, err
+	}
+	err = t.liftProfile(ctx, force, &t.lifted)
+	kept = t.lifted.Kept
+	if err != nil {
+		return kept, err
+	}
+	t.next.Profile = nil
+	if len(t.lifted.Problems) > 0 {
+		return kept, notMade(t.lifted.Problems)
+	}
+	if !wanted {
+		return kept, nil
+	}
+	if !t.keep[record.ProfilePath] && t.r.profileOfAnother() {
+		return kept, fmt.Errorf("%w: /%s is not clayer's", ErrProfile, record.ProfilePath)
+	}
+	t.next.Profile = &record.Event{}
+	if len(commands) == 0 {
+		return kept, nil
+	}
+	text := append([]byte(profileMark), commands...)
+	changes := func(yield func(*snapshot.Entry, error) bool) {
+		yield(&snapshot.Entry{
+			Path: record.ProfilePath, Kind: snapshot.File, Mode: 0o644, UID: os.Geteuid(), GID: os.Getegid(),
+			Size: int64(len(text)), ModTime: time.Now(), Content: text,
+		}, nil)
+	}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep}
+	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Tx: t.id})
+	if err != nil {
+		return kept, err
+	}
+	t.next.Profile = &ev
+	if len(res.Problems) > 0 {
+		return kept, notMade(res.Problems)
+	}
+	return kept, nil
+}
+
+func notMade(problems []unpack.Problem) error {
+	return fmt.Errorf("%w: /%s: %w", ErrProfile, problems[0].Path, problems[0].Err)
+}
+
+// profileOfAnother reports whether something stands in the place of the profile
+// that clayer did not make.
+func (r *Root) profileOfAnother() bool {
+	root, err := os.OpenRoot(r.dir)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	_, err = root.Lstat(record.ProfilePath)
+	return !errors.Is(err, fs.ErrNotExist) && r.Profile() == nil
+}
