@@ -47,14 +47,14 @@ func (e *Error) Error() string {
 	}
 	switch {
 	case e.Code == http.StatusUnauthorized && e.login.From != "":
-		return fmt.Sprintf("%s does not accept the login of %s for %s%s: log in again with docker login %[1]s, or set %s and %s",
-			e.Registry, e.login.From, e.Repo, said, UserVariable, PasswordVariable)
+		return fmt.Sprintf("%s does not accept the login of %s for %s%s: log in again with docker login %s, or set %s and %s",
+			e.Registry, e.login.From, e.Repo, said, e.Registry, UserVariable, PasswordVariable)
 	case e.Code == http.StatusUnauthorized:
 		helper := ""
 		if e.login.Helper != "" {
 			helper = "; the one that " + e.login.Helper + " keeps is not asked for, since clayer runs no such programs"
 		}
-		return fmt.Sprintf("%s wants a login for %s%s: docker login %[1]s, or set %s and %s%s", e.Registry, e.Repo, said, UserVariable, PasswordVariable, helper)
+		return fmt.Sprintf("%s wants a login for %s%s: docker login %s, or set %s and %s%s", e.Registry, e.Repo, said, e.Registry, UserVariable, PasswordVariable, helper)
 	case e.Code == http.StatusForbidden:
 		right := map[act]string{reading: "read", pushing: "push to", removing: "delete in"}[e.act]
 		who := "without a login"

@@ -110,6 +110,9 @@ func New(ref Repository, opt Options) *Store {
 	if base == nil {
 		base = transfer.NewTransport()
 	}
+	if opt.Transfer.Patience == 0 && isLoopback(ref.Host()) {
+		opt.Transfer.Patience = 2 * time.Second // no network has to come up for it
+	}
 	opt.Transfer.Transport = newTransport(ref, opt.Login, base)
 	s.tr = transfer.New(opt.Transfer)
 	s.repo = &remote.Repository{

@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"solver/rootfs/drift":      2,
 	"cache/dir":                2,
 	"cache/ghrelease":          2,
+	"cache/image":              2,
 	"cache/oci":                2,
 	"cache/oci/ocitest":        2,
 	"cache/github/githubtest":  2,
