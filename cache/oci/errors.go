@@ -96,8 +96,10 @@ func (s *Store) try(ctx context.Context, a act, attempt func(context.Context) er
 		var corrupt *cache.CorruptError
 		switch {
 		case errors.As(err, &resp) && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
-			// A place for an upload may be gone with the registry that gave it.
-			if a == pushing && resp.StatusCode == http.StatusNotFound && isUploadUnknown(resp) {
+			// A place for an upload may be gone with the registry that gave it. And
+			// while another session brings the same blob, distribution's registry
+			// does not see it for a moment, after it has told that it is there.
+			if a == pushing && says(resp, errcode.ErrorCodeBlobUploadUnknown, errcode.ErrorCodeManifestBlobUnknown) {
 				return err
 			}
 			return transfer.Fatal(err)
@@ -109,8 +111,9 @@ func (s *Store) try(ctx context.Context, a act, attempt func(context.Context) er
 	return s.told(ctx, a, err)
 }
 
-func isUploadUnknown(e *errcode.ErrorResponse) bool {
-	return slices.ContainsFunc(e.Errors, func(x errcode.Error) bool { return x.Code == errcode.ErrorCodeBlobUploadUnknown })
+// says reports whether a registry gives one of the codes as a reason.
+func says(e *errcode.ErrorResponse, codes ...string) bool {
+	return slices.ContainsFunc(e.Errors, func(x errcode.Error) bool { return slices.Contains(codes, x.Code) })
 }
 
 // told returns an error as it may be shown: without addresses of uploads, which
@@ -125,7 +128,7 @@ func (s *Store) told(ctx context.Context, a act, err error) error {
 	switch {
 	case errors.As(err, &ours):
 		return err
-	case errors.As(err, &resp) && slices.ContainsFunc(resp.Errors, func(e errcode.Error) bool { return e.Code == errcode.ErrorCodeManifestBlobUnknown }):
+	case errors.As(err, &resp) && says(resp, errcode.ErrorCodeManifestBlobUnknown):
 		return fmt.Errorf("%w: %s", cache.ErrNotCached, said(resp.Errors))
 	case errors.As(err, &resp):
 		return &Error{Registry: s.ref.Registry, Repo: s.ref.Repository, Code: resp.StatusCode, act: a, said: s.clean(said(resp.Errors)), login: s.login}
