@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
 )
@@ -140,11 +140,12 @@ func (l *layout) write(path string, fill func(io.Writer) error) (n int64, err er
 // install gives the folder its name. One that is there is empty: the kernel
 // refuses to replace any other.
 func (l *layout) install(dest string) error {
-	if err := os.Rename(l.dir, dest); err != nil {
-		if !errors.Is(err, fs.ErrExist) {
-			return err
-		}
+	// os.Rename would not replace an empty folder.
+	switch err := unix.Rename(l.dir, dest); {
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("%s %w", dest, ErrThere)
+	case err != nil:
+		return &os.LinkError{Op: "rename", Old: l.dir, New: dest, Err: err}
 	}
 	return syncDir(filepath.Dir(dest))
 }
