@@ -56,6 +56,9 @@ type Written struct {
 	Size   int64         `json:"size"`   // bytes of all blobs
 }
 
+// MaxLayers is how many layers Docker takes: so many fit into the options of an overlay mount.
+const MaxLayers = 127
+
 // ErrThere says that there is something at the destination that is not
 // replaced.
 var ErrThere = errors.New("is there already")

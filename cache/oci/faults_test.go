@@ -38,14 +38,10 @@ func serve(t *testing.T, handle http.HandlerFunc) string {
 // before returns the host of a proxy to a registry, in which fault may answer.
 func before(t *testing.T, r *ocitest.Registry, fault func(http.ResponseWriter, *http.Request) bool) string {
 	t.Helper()
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: r.Host})
-	proxy.ErrorLog = nil
-	direct := proxy.Director
-	proxy.Director = func(req *http.Request) {
-		host := req.Host
-		direct(req)
-		req.Host = host // so that the places for uploads are here
-	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(&url.URL{Scheme: "http", Host: r.Host})
+		p.Out.Host = p.In.Host // so that the places for uploads are here
+	}}
 	return serve(t, func(w http.ResponseWriter, req *http.Request) {
 		if !fault(w, req) {
 			proxy.ServeHTTP(w, req)

@@ -1,7 +1,10 @@
 package oci_test
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,4 +65,44 @@ func TestStore(t *testing.T) {
 			return sessions{next}
 		})
 	})
+}
+
+// A blob that comes in several ranges, from a registry that wants a login.
+func TestLargeBlob(t *testing.T) {
+	r := ocitest.New(t, ocitest.Options{Login: true})
+	s := open(t, r.Host+"/me/env", ocitest.User, ocitest.Password)
+	content := make([]byte, 40<<20)
+	for i := 0; i < len(content); i += 4096 {
+		binary.BigEndian.PutUint32(content[i:], uint32(i))
+	}
+	d, blob := storetest.Step("large", string(content))
+	if err := s.Put(t.Context(), d, blob); err != nil {
+		t.Fatal(err)
+	}
+	f, err := cache.OpenVerified(t.Context(), open(t, r.Host+"/me/env", ocitest.User, ocitest.Password), d, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// A name that is no tag is kept all the same.
+func TestLongNames(t *testing.T) {
+	r := ocitest.New(t, ocitest.Options{})
+	s := open(t, r.Host+"/me/env", "", "")
+	d, blob := storetest.Step("a", "content")
+	m := storetest.Layer(strings.Repeat("long-", 50), 1, d)
+	if err := errors.Join(s.Put(t.Context(), d, blob), s.Complete(t.Context(), m)); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.List(t.Context())
+	if err != nil || len(list) != 1 || list[0].Name != m.Name {
+		t.Errorf("List: %v, %v", list, err)
+	}
+	if _, err := s.Remove(t.Context(), list); err != nil {
+		t.Error(err)
+	}
+	if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("after Remove: %v, %v", list, err)
+	}
 }

@@ -40,7 +40,7 @@ oci:DIR makes one, with :TAG where it has several.`,
 			case len(args) > 0 && len(f.files) > 0:
 				return usagef("%s is a layer that is kept, and -f a file: give one or the other", args[0])
 			case len(args) == 0 && len(f.files) == 0:
-				return usagef("which layers? give -f FILE, or the names of layers that are kept")
+				f.files = []string{"Containerfile"}
 			}
 			f.readOnly = true
 			img, store, err := f.image(cmd, args, opt.Base)
@@ -54,6 +54,9 @@ oci:DIR makes one, with :TAG where it has several.`,
 			if err != nil {
 				return fmt.Errorf("export to %s: %w", dest, err)
 			}
+			if w.Layers > image.MaxLayers {
+				telling(cmd).warn(fmt.Sprintf("%d layers: Docker runs images of at most %d", w.Layers, image.MaxLayers))
+			}
 			if f.json {
 				return writeJSON(cmd.OutOrStdout(), w)
 			}
@@ -66,7 +69,7 @@ oci:DIR makes one, with :TAG where it has several.`,
 	f.registerFiles(c)
 	c.Flags().StringVar(&dest, "oci", "", "where to: a folder, or a file that ends in .tar")
 	c.Flags().StringVar(&opt.Base, "base", "", "an image layout that the layers are laid over: DIR or DIR:TAG")
-	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "layers as gzip in place of zstd, for tools that are older than it (Docker before 23, skopeo before 1.0)")
+	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "layers as gzip in place of zstd, for tools that can't read that")
 	return c
 }
 
