@@ -140,15 +140,18 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 		config = over(b.config, config)
 		manifest.Annotations = map[string]string{specs.AnnotationBaseImageDigest: b.digest.String()}
 	}
+	last := *config.Created
 	for _, s := range img.Steps {
-		h := specs.History{CreatedBy: s.Text, Comment: "clayer", EmptyLayer: s.Digest == ""}
-		if !s.Created.IsZero() {
-			created := s.Created.UTC()
-			h.Created = &created
-			if created.After(*config.Created) {
-				config.Created = &created
-			}
+		// A step without a snapshot was made when the one before it was.
+		created := s.Created.UTC()
+		if s.Created.IsZero() {
+			created = last
 		}
+		last = created
+		if created.After(*config.Created) {
+			config.Created = &created
+		}
+		h := specs.History{Created: &created, CreatedBy: s.Text, Comment: "clayer", EmptyLayer: s.Digest == ""}
 		config.History = append(config.History, h)
 		if h.EmptyLayer {
 			continue
