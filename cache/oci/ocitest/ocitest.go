@@ -27,7 +27,6 @@ type Options struct {
 	Login    bool // it wants one
 	NoDelete bool // nothing can be deleted
 	ReadOnly bool // nothing can be pushed either
-	Addr     string
 }
 
 // Command returns the path of the registry, as .ci/run installs it. The error
@@ -59,9 +58,6 @@ func Start(dir string, opt Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opt.Addr == "" {
-		opt.Addr = "127.0.0.1:0"
-	}
 	auth := ""
 	if opt.Login {
 		file := filepath.Join(dir, "htpasswd")
@@ -77,8 +73,8 @@ storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: %t}
   maintenance: {readonly: {enabled: %t}, uploadpurging: {enabled: false}}
-http: {addr: %q, secret: test}
-%s`, filepath.Join(dir, "data"), !opt.NoDelete, opt.ReadOnly, opt.Addr, auth)
+http: {addr: "127.0.0.1:0", secret: test}
+%s`, filepath.Join(dir, "data"), !opt.NoDelete, opt.ReadOnly, auth)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
