@@ -23,7 +23,7 @@ var known = slices.Concat(ignored, []string{
 // only when they are expanded.
 func build(m Meta, s *source) (Instruction, error) {
 	if slices.Contains(ignored, m.Word) {
-		return &Ignored{m}, nil
+		return buildIgnored(m, s), nil
 	}
 	switch m.Word {
 	case "ENV":
@@ -61,6 +61,32 @@ func build(m Meta, s *source) (Instruction, error) {
 	f := faultf("unknown instruction")
 	f.hint = didYouMean(m.Word, known, "")
 	return nil, f
+}
+
+// buildIgnored never fails: what has no effect can't be wrong either.
+func buildIgnored(m Meta, s *source) *Ignored {
+	in := &Ignored{Meta: m}
+	if list, ok := jsonStrings(s.args()); ok {
+		in.Args, in.JSON = list, true
+		return in
+	}
+	switch m.Word {
+	case "LABEL":
+		// BuildKit's parser yields triples: name, value, separator.
+		for n := s.node.Next; n != nil && n.Next != nil; n = n.Next {
+			name := n.Value
+			n = n.Next
+			in.Args = append(in.Args, unquote(name, s.escape), unquote(n.Value, s.escape))
+			if n = n.Next; n == nil {
+				break
+			}
+		}
+	case "EXPOSE", "VOLUME":
+		in.Args = strings.Fields(s.args())
+	default:
+		in.Args = []string{s.args()}
+	}
+	return in
 }
 
 // jsonStrings reads the JSON form of arguments.

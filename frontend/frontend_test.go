@@ -115,7 +115,11 @@ func TestInstructions(t *testing.T) {
 		{"SNAPSHOT of the root", "SNAPSHOT /", &Snapshot{Path: "/", Capture: CaptureChanged}},
 		{"SNAPSHOT, forced", "SNAPSHOT --all /usr/lib64", &Snapshot{Path: "/usr/lib64", Capture: CaptureAll}},
 		{"FROM", "FROM --platform=linux/amd64 base AS x", &From{Image: "base", Alias: "x"}},
-		{"ONBUILD", "ONBUILD RUN true", &Ignored{}},
+		{"ONBUILD", "ONBUILD RUN true", &Ignored{Args: []string{"RUN true"}}},
+		{"CMD", `CMD ["a  b", "c"]`, &Ignored{Args: []string{"a  b", "c"}, JSON: true}},
+		{"ENTRYPOINT for a shell", `ENTRYPOINT a  b`, &Ignored{Args: []string{"a  b"}}},
+		{"LABEL", `LABEL a="b c" d=e`, &Ignored{Args: []string{"a", "b c", "d", "e"}}},
+		{"EXPOSE", "EXPOSE 80 53/udp", &Ignored{Args: []string{"80", "53/udp"}}},
 		{"any case", "rUn true", run(Run{Command: "true"})},
 		{"another escape character", "# escape=`\nRUN a `\n  b\\c", run(Run{Command: "a b\\c"})},
 	}

@@ -194,8 +194,16 @@ type From struct {
 	Alias string // AS name; without effect
 }
 
-// Ignored is a Dockerfile instruction that has no effect here.
-type Ignored struct{ Meta }
+// Ignored is a Dockerfile instruction that has no effect here, but for the
+// images that are exported.
+type Ignored struct {
+	Meta
+	// Args is what follows the word, nothing expanded: the list of a JSON form;
+	// of LABEL the names and values in turn; of EXPOSE and VOLUME the words; of
+	// any other word all of the line.
+	Args []string
+	JSON bool // Args is of a JSON form
+}
 
 // Scope is what is in effect at a line. The zero Scope is that of a first line.
 type Scope struct {

@@ -1,7 +1,6 @@
 package dir
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,18 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	specsgo "github.com/opencontainers/image-spec/specs-go"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/cache/snapshot"
 )
-
-// annotation carries our Manifest in the image's.
-const annotation = "dev.clayer.manifest"
 
 func (d *Dir) indexPath() string { return filepath.Join(d.path, specs.ImageIndexFile) }
 
@@ -98,27 +92,11 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 
 // writeImage writes config and manifest, and returns the index's entry.
 func (d *Dir) writeImage(m cache.Manifest) (specs.Descriptor, error) {
-	ours, err := json.Marshal(m)
+	image, config, err := m.Image()
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
-	config := specs.Image{
-		Created:  &m.Created,
-		Platform: platform(m.Platform),
-		RootFS:   specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}},
-	}
-	image := specs.Manifest{
-		Versioned:   specsgo.Versioned{SchemaVersion: 2},
-		MediaType:   specs.MediaTypeImageManifest,
-		Layers:      []specs.Descriptor{},
-		Annotations: map[string]string{annotation: string(ours)},
-	}
-	for _, s := range m.Steps {
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, s.DiffID)
-		config.History = append(config.History, specs.History{Created: &s.Created, CreatedBy: s.Text})
-		image.Layers = append(image.Layers, specs.Descriptor{MediaType: snapshot.MediaType, Digest: s.Digest, Size: s.Size})
-	}
-	if image.Config, err = d.writeJSON(specs.MediaTypeImageConfig, config); err != nil {
+	if _, err = d.writeJSON(specs.MediaTypeImageConfig, config); err != nil {
 		return specs.Descriptor{}, err
 	}
 	desc, err := d.writeJSON(specs.MediaTypeImageManifest, image)
@@ -130,22 +108,12 @@ func (d *Dir) writeImage(m cache.Manifest) (specs.Descriptor, error) {
 	return desc, nil
 }
 
-// platform reads the beginning of a platform line, "linux/amd64 debian 12".
-func platform(line string) specs.Platform {
-	words, _, _ := strings.Cut(line, " ")
-	os, arch, _ := strings.Cut(words, "/")
-	return specs.Platform{OS: os, Architecture: arch}
-}
-
 func (d *Dir) writeJSON(mediaType string, v any) (specs.Descriptor, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return specs.Descriptor{}, err
+	data, desc, err := cache.JSON(mediaType, v)
+	if err != nil {
+		return desc, err
 	}
-	desc := specs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b.Bytes()), Size: int64(b.Len())}
-	return desc, d.write(d.blobPath(desc.Digest), b.Bytes())
+	return desc, d.write(d.blobPath(desc.Digest), data)
 }
 
 // List returns the complete layers, newest first. One that can't be read is
@@ -176,7 +144,7 @@ func (d *Dir) manifest(desc specs.Descriptor) (m cache.Manifest, err error) {
 	if err != nil {
 		return m, err
 	}
-	return m, json.Unmarshal([]byte(image.Annotations[annotation]), &m)
+	return cache.FromImage(image)
 }
 
 // unreadable reports whether an error is of reading, not of what was read: the

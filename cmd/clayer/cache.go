@@ -18,13 +18,17 @@ import (
 func newCache() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
-		Short: "List, remove, prune and copy what the stores keep",
+		Short: "List, remove, prune, copy and export what the stores keep",
 		Long: `The commands work on the store in --cache-dir; where --repo or --store name
-others, on those alone. push and pull copy between the one and the others.`,
+others, on those alone. push and pull copy between the one and the others.
+
+--store oci:HOST/REPOSITORY is a repository of a registry. The login is that of
+$CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, else the one that docker login
+has written to ~/.docker/config.json; credential helpers are not run.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull())
+	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull(), newCacheExport())
 	return c
 }
 

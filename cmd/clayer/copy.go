@@ -29,7 +29,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 		Long:  short + ". Without arguments: the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.repo == "" && len(f.stores) == 0 {
-				return usagef("which store? give --repo owner/repo or --store dir:PATH")
+				return usagef("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
 			}
 			given, err := secrets(secretFlags)
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/ghrelease"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -38,7 +39,7 @@ type storeFlags struct {
 func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.cacheDir, "cache-dir", "", "folder for snapshots, downloads and cache mounts (default $XDG_CACHE_HOME/clayer)")
 	c.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "bound of the snapshots kept there; the least recently used go first")
-	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH")
+	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH, or oci:HOST/REPOSITORY of a registry (repeatable)")
 	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots, behind the other stores")
 	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN or GITHUB_TOKEN, where other users of the machine can't read it")
 	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
@@ -81,7 +82,7 @@ func (f *storeFlags) github() (*github.Client, error) {
 
 // releases returns the store of --repo, which no credential of the session
 // gets into.
-func (f *storeFlags) releases(warn func(text string), secrets map[string]solver.Secret) (cache.Keeper, error) {
+func (f *storeFlags) releases(warn func(text string), credentials []cache.Credential) (cache.Keeper, error) {
 	repo, err := github.ParseRepo(f.repo)
 	if err != nil {
 		return nil, usagef("--repo %w", err)
@@ -90,14 +91,25 @@ func (f *storeFlags) releases(warn func(text string), secrets map[string]solver.
 	if err != nil {
 		return nil, err
 	}
-	folder, err := f.folder()
+	temp, err := f.temp()
 	if err != nil {
 		return nil, err
 	}
-	temp := filepath.Join(folder, "tmp")
+	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: warn}), credentials), nil
+}
+
+// temp returns the folder for blobs that are being read; "" for the system's.
+func (f *storeFlags) temp() (string, error) {
 	if f.readOnly {
-		temp = ""
+		return "", nil
 	}
+	folder, err := f.folder()
+	return filepath.Join(folder, "tmp"), err
+}
+
+// credentials returns what no store that is not on this machine may get: the
+// session's, those of --secret and --token, and the logins of registries.
+func (f *storeFlags) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login) ([]cache.Credential, error) {
 	files := make(map[string]string)
 	environ := os.Environ()
 	for id, s := range secrets {
@@ -110,11 +122,38 @@ func (f *storeFlags) releases(warn func(text string), secrets map[string]solver.
 	if f.token != "" {
 		environ = append(environ, "CLAYER_TOKEN="+f.token)
 	}
-	credentials, err := cache.Credentials(environ, files, f.allowSecrets)
-	if err != nil {
-		return nil, err
+	for _, l := range logins {
+		for _, v := range l.Secrets() {
+			environ = append(environ, oci.PasswordVariable+"="+v)
+		}
 	}
-	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: warn}), credentials), nil
+	return cache.Credentials(environ, files, f.allowSecrets)
+}
+
+// registries returns the repositories that --store names, and who asks there.
+func (f *storeFlags) registries() (map[string]oci.Repository, map[string]oci.Login, error) {
+	all, logins := make(map[string]oci.Repository), make(map[string]oci.Login)
+	for _, s := range f.stores {
+		name, ok := strings.CutPrefix(s, "oci:")
+		if !ok {
+			continue
+		}
+		ref, err := oci.ParseRepository(name)
+		if err != nil {
+			return nil, nil, usagef("--store=oci: %w", err)
+		}
+		all[s] = ref
+		if _, ok := logins[ref.Registry]; ok {
+			continue
+		}
+		if logins[ref.Registry], err = oci.FindLogin(ref, os.Getenv); err != nil {
+			return nil, nil, usageError{err}
+		}
+	}
+	if len(logins) > 1 && os.Getenv(oci.PasswordVariable) != "" {
+		return nil, nil, usagef("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
+	}
+	return all, logins, nil
 }
 
 // tell is who is told of stores that fail, and of what a user should know.
@@ -162,13 +201,32 @@ func (f *storeFlags) dir(path string, t tell) (*dir.Dir, error) {
 	return d, nil
 }
 
-// far returns the stores that --store and --repo name.
+// far returns the stores that --store and --repo name. No credential gets into
+// those that are not on this machine.
 func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keeper, error) {
+	repositories, logins, err := f.registries()
+	if err != nil {
+		return nil, err
+	}
+	var credentials []cache.Credential
+	if len(repositories) > 0 || f.repo != "" {
+		if credentials, err = f.credentials(secrets, logins); err != nil {
+			return nil, err
+		}
+	}
 	var stores []cache.Keeper
 	for _, s := range f.stores {
+		if ref, ok := repositories[s]; ok {
+			temp, err := f.temp()
+			if err != nil {
+				return nil, err
+			}
+			stores = append(stores, cache.Guarded(oci.New(ref, oci.Options{Login: logins[ref.Registry], Temp: temp}), credentials))
+			continue
+		}
 		path, ok := strings.CutPrefix(s, "dir:")
 		if !ok || path == "" {
-			return nil, usagef("--store=%s: want dir:PATH", s)
+			return nil, usagef("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
 		}
 		d, err := f.dir(path, t)
 		if err != nil {
@@ -179,7 +237,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 		}
 	}
 	if f.repo != "" {
-		s, err := f.releases(t.warn, secrets)
+		s, err := f.releases(t.warn, credentials)
 		if err != nil {
 			return nil, err
 		}

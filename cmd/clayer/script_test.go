@@ -16,6 +16,7 @@ import (
 	"github.com/moby/sys/reexec"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -57,13 +58,15 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github-corrupt NAME TEXT                           changes a byte of the files of its releases with TEXT in the name
 //	github-asked FILE                                  writes the requests since it was last said to FILE
 //	github-down                                        ends it
+//	registry [login|readonly|nodelete]...              starts a registry on loopback; $REGISTRY is its host; login: as me, $REGISTRY_PASS
+//	registry-down                                      ends it
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
 //	corrupt DIR      changes a byte of every file in DIR
 //	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
 //
 // and the conditions [container]: this machine looks ephemeral; [immutable]: files
-// can be made immutable in temporary folders.
+// can be made immutable in temporary folders; [registry]: there is a registry to start.
 func TestScripts(t *testing.T) {
 	requireSandbox(t)
 	testscript.Run(t, testscript.Params{
@@ -73,7 +76,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
-			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL"} {
+			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG"} {
 				e.Setenv(name, "") // the session's own are nobody's business here
 			}
 			e.Setenv(exitCodeFile, filepath.Join(e.WorkDir, "home", "exitcode"))
@@ -87,6 +90,7 @@ func TestScripts(t *testing.T) {
 			"crlf":     cmdCRLF,
 			"corrupt":  cmdCorrupt,
 			"listing":  cmdListing,
+			"registry": cmdRegistry, "registry-down": cmdRegistryDown,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
 			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
@@ -97,6 +101,10 @@ func TestScripts(t *testing.T) {
 			}
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
+			}
+			if cond == "registry" {
+				_, err := ocitest.Command()
+				return err == nil, nil
 			}
 			if cond == "immutable" {
 				return canBeImmutable(), nil
@@ -187,6 +195,39 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	servers.Store(ts, srv)
 	ts.Defer(func() { srv.Close() })
 	ts.Setenv("WWW", "http://"+l.Addr().String())
+}
+
+// registries holds the registry of each script.
+var registries sync.Map
+
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	var opt ocitest.Options
+	for _, arg := range args {
+		switch arg {
+		case "login":
+			opt.Login = true
+		case "readonly":
+			opt.ReadOnly = true
+		case "nodelete":
+			opt.NoDelete = true
+		default:
+			ts.Fatalf("usage: registry [login|readonly|nodelete]...")
+		}
+	}
+	dir := ts.MkAbs("registry")
+	ts.Check(os.MkdirAll(dir, 0o755)) // what an earlier one of the script kept is there
+	r, err := ocitest.Start(dir, opt)
+	ts.Check(err)
+	registries.Store(ts, r)
+	ts.Defer(r.Close)
+	ts.Setenv("REGISTRY", r.Host)
+	ts.Setenv("REGISTRY_PASS", ocitest.Password)
+}
+
+func cmdRegistryDown(ts *testscript.TestScript, neg bool, args []string) {
+	if r, ok := registries.Load(ts); ok {
+		r.(*ocitest.Registry).Close()
+	}
 }
 
 func cmdExitCode(ts *testscript.TestScript, neg bool, args []string) {

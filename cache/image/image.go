@@ -1,0 +1,257 @@
+// Package image writes layers as an OCI image, for tools that run and move
+// images: skopeo, podman, crane. It is the images' side of a snapshot: the
+// blobs are those of the stores, and the config says what a container of the
+// image begins with.
+//
+// The same layers give the same bytes: nothing is taken from the clock, and
+// all that is listed has an order of its own.
+//
+// The formats are those of the OCI image specification 1.1: image-layout.md,
+// manifest.md, config.md. An archive is a layout in a tar, as skopeo's
+// oci-archive reads it.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	specsgo "github.com/opencontainers/image-spec/specs-go"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// An Image is what is written.
+type Image struct {
+	Name     string            // its tag in the layout
+	Platform specs.Platform    // a base must have the same
+	Config   specs.ImageConfig // laid over that of a base
+	Steps    []Step            // in order
+}
+
+// A Step is one line of the image's history.
+type Step struct {
+	cache.Descriptor        // of its snapshot; a zero Digest says that it changed the config alone
+	Text             string // the instruction, as people read it
+}
+
+// Options are how to write. The zero Options is the default.
+type Options struct {
+	Base string // an image layout, with :TAG where it has several; "" for none
+	Gzip bool   // for tools that can't read zstd
+}
+
+// Written is what was written.
+type Written struct {
+	Digest digest.Digest `json:"digest"` // of the image's manifest
+	Layers int           `json:"layers"` // those of the base included
+	Size   int64         `json:"size"`   // bytes of all blobs
+}
+
+// MaxLayers is how many layers Docker takes: so many fit into the options of an overlay mount.
+const MaxLayers = 127
+
+// ErrThere says that there is something at the destination that is not
+// replaced.
+var ErrThere = errors.New("is there already")
+
+// Write writes an image, with the snapshots that store has, to dest: a file
+// where that ends in .tar, which replaces one that is there, else a folder,
+// which must be empty or not there. All is written beside it first, and given
+// its name when it is whole: what fails leaves nothing.
+func Write(ctx context.Context, dest string, store cache.Store, img Image, opt Options) (w Written, err error) {
+	dest, err = filepath.Abs(dest)
+	if err != nil {
+		return w, err
+	}
+	archive := strings.HasSuffix(dest, ".tar")
+	if err := free(dest, archive); err != nil {
+		return w, err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(dest), "."+filepath.Base(dest)+".part-")
+	if err != nil {
+		return w, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	l := &layout{dir: dir}
+	if err := l.init(); err != nil {
+		return w, err
+	}
+	if w, err = l.writeImage(ctx, store, img, opt); err != nil {
+		return w, err
+	}
+	if archive {
+		return w, l.archive(ctx, dest)
+	}
+	return w, l.install(dest)
+}
+
+// free reports whether something may be written to dest.
+func free(dest string, archive bool) error {
+	info, err := os.Stat(dest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if archive {
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s %w, and is no file", dest, ErrThere)
+		}
+		return nil
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s %w, and is no folder; an archive's name ends in .tar", dest, ErrThere)
+	}
+	entries, err := os.ReadDir(dest)
+	if err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s %w, with something in it: remove it, or name another folder", dest, ErrThere)
+	}
+	return err
+}
+
+// epoch is the time of an image that has no step.
+var epoch = time.Unix(0, 0).UTC()
+
+func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, opt Options) (w Written, err error) {
+	config := specs.Image{Created: &epoch, Platform: img.Platform, Config: img.Config, RootFS: specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
+	manifest := specs.Manifest{
+		Versioned: specsgo.Versioned{SchemaVersion: 2},
+		MediaType: specs.MediaTypeImageManifest,
+		Layers:    []specs.Descriptor{},
+	}
+	if opt.Base != "" {
+		b, err := openBase(opt.Base, img.Platform)
+		if err != nil {
+			return w, fmt.Errorf("base %s: %w", opt.Base, err)
+		}
+		if manifest.Layers, err = l.copyLayers(ctx, b); err != nil {
+			return w, fmt.Errorf("base %s: %w", opt.Base, err)
+		}
+		config = over(b.config, config)
+		manifest.Annotations = map[string]string{specs.AnnotationBaseImageDigest: b.digest.String()}
+	}
+	last := *config.Created
+	for _, s := range img.Steps {
+		// A step without a snapshot was made when the one before it was.
+		created := s.Created.UTC()
+		if s.Created.IsZero() {
+			created = last
+		}
+		last = created
+		if created.After(*config.Created) {
+			config.Created = &created
+		}
+		h := specs.History{Created: &created, CreatedBy: s.Text, Comment: "clayer", EmptyLayer: s.Digest == ""}
+		config.History = append(config.History, h)
+		if h.EmptyLayer {
+			continue
+		}
+		layer, err := l.addStep(ctx, store, s.Descriptor, opt.Gzip)
+		if err != nil {
+			return w, fmt.Errorf("%s: %w", s.Text, err)
+		}
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, s.DiffID)
+		manifest.Layers = append(manifest.Layers, layer)
+	}
+	if manifest.Config, err = l.addJSON(specs.MediaTypeImageConfig, config); err != nil {
+		return w, err
+	}
+	desc, err := l.addJSON(specs.MediaTypeImageManifest, manifest)
+	if err != nil {
+		return w, err
+	}
+	w = Written{Digest: desc.Digest, Layers: len(manifest.Layers), Size: l.size}
+	desc.Platform = &config.Platform
+	if img.Name != "" {
+		desc.Annotations = map[string]string{specs.AnnotationRefName: img.Name}
+	}
+	return w, l.finish(specs.Index{
+		Versioned: specsgo.Versioned{SchemaVersion: 2},
+		MediaType: specs.MediaTypeImageIndex,
+		Manifests: []specs.Descriptor{desc},
+	})
+}
+
+// addStep brings a snapshot into the layout.
+func (l *layout) addStep(ctx context.Context, store cache.Store, d cache.Descriptor, gzip bool) (specs.Descriptor, error) {
+	if err := d.DiffID.Validate(); err != nil {
+		return specs.Descriptor{}, fmt.Errorf("step %s: diff id: %w", d.Key.Short(), err)
+	}
+	f, err := cache.OpenVerified(ctx, store, d, l.dir)
+	if err != nil {
+		return specs.Descriptor{}, fmt.Errorf("step %s: %w", d.Key.Short(), err)
+	}
+	defer f.Close()
+	if gzip {
+		return l.addGzip(ctx, f, d.DiffID)
+	}
+	desc := specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
+	return desc, l.addBlob(ctx, desc, f)
+}
+
+// over lays an image's config over that of its base: variables by name, other
+// things as a whole.
+func over(base, img specs.Image) specs.Image {
+	all := base
+	all.Created = img.Created
+	if base.Created != nil && base.Created.After(*img.Created) {
+		all.Created = base.Created
+	}
+	c := &all.Config
+	for _, v := range img.Config.Env {
+		c.Env = setVar(c.Env, v)
+	}
+	for _, s := range []struct{ to, from *string }{
+		{&c.User, &img.Config.User}, {&c.WorkingDir, &img.Config.WorkingDir}, {&c.StopSignal, &img.Config.StopSignal},
+	} {
+		if *s.from != "" {
+			*s.to = *s.from
+		}
+	}
+	if img.Config.Entrypoint != nil {
+		// As in a Dockerfile: the base's CMD was for the base's ENTRYPOINT.
+		c.Entrypoint, c.Cmd = img.Config.Entrypoint, nil
+	}
+	if img.Config.Cmd != nil {
+		c.Cmd = img.Config.Cmd
+	}
+	c.ExposedPorts = union(c.ExposedPorts, img.Config.ExposedPorts)
+	c.Volumes = union(c.Volumes, img.Config.Volumes)
+	c.Labels = union(c.Labels, img.Config.Labels)
+	return all
+}
+
+// setVar sets NAME=value in a list of such.
+func setVar(list []string, v string) []string {
+	name, _, _ := strings.Cut(v, "=")
+	for i, old := range list {
+		if n, _, _ := strings.Cut(old, "="); n == name {
+			list[i] = v
+			return list
+		}
+	}
+	return append(list, v)
+}
+
+func union[V any](a, b map[string]V) map[string]V {
+	if len(b) == 0 {
+		return a
+	}
+	all := make(map[string]V, len(a)+len(b))
+	for _, m := range []map[string]V{a, b} {
+		for k, v := range m {
+			all[k] = v
+		}
+	}
+	return all
+}

@@ -1,0 +1,137 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"github.com/clayer/clayer/cache/transfer"
+)
+
+// authorized adds credentials to what goes to the registry, and to nothing
+// else: the storage that a registry redirects to signs its own addresses.
+type authorized struct {
+	host string // the registry's, with port
+	auth *auth.Client
+	base http.RoundTripper
+}
+
+func newTransport(ref Repository, login Login, base http.RoundTripper) *authorized {
+	base = encrypted{base}
+	return &authorized{
+		host: ref.Host(),
+		base: base,
+		auth: &auth.Client{
+			Client: &http.Client{
+				Transport:     base,
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			},
+			Header:   http.Header{"User-Agent": {"clayer"}},
+			ClientID: "clayer",
+			Cache:    auth.NewCache(),
+			Credential: func(_ context.Context, host string) (auth.Credential, error) {
+				if host != ref.Host() {
+					return auth.EmptyCredential, nil
+				}
+				return login.credential, nil
+			},
+		},
+	}
+}
+
+func (t *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host != t.host {
+		return t.base.RoundTrip(req)
+	}
+	resp, err := t.auth.Do(req)
+	// Nobody may log in, or no credentials are at hand: the answer is the
+	// registry's 401, whose reason is told by who asked.
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return &http.Response{
+			Status: "401 Unauthorized", StatusCode: http.StatusUnauthorized, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{}, Body: http.NoBody, Request: req,
+		}, nil
+	}
+	if err != nil {
+		return nil, plain(err, t.host)
+	}
+	return resp, nil
+}
+
+// plain takes off what net/http puts around an error, which quotes the address
+// with its query. Where another host was asked, the one that gives out tokens,
+// it is named. What would be answered again is marked so.
+func plain(err error, host string) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		u, perr := url.Parse(ue.URL)
+		err = ue.Err
+		if perr == nil && u.Host != host {
+			err = fmt.Errorf("%s: %w", u.Host, ue.Err)
+		}
+	}
+	var resp *errcode.ErrorResponse
+	if errors.As(err, &resp) && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
+		return transfer.Fatal(err)
+	}
+	return err
+}
+
+// encrypted refuses what would go over a network in the clear: the registry's
+// redirects and the place that it has tokens fetched from, too.
+type encrypted struct{ http.RoundTripper }
+
+func (e encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !isLoopback(req.URL.Host) {
+		return nil, transfer.Fatal(fmt.Errorf("the registry leads to %s without encryption, which is used on this machine's own addresses alone", req.URL.Host))
+	}
+	return e.RoundTripper.RoundTrip(req)
+}
+
+// isLoopback reports whether a host, with a port or without, is this machine.
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sender is what the repository sends requests by: each once, and broken off
+// when nothing moves. What may be better the next time is an error, which
+// Retry understands.
+type sender struct{ tr *transfer.Client }
+
+func (c sender) Do(req *http.Request) (*http.Response, error) {
+	a, err := c.tr.Send(req.Context(), req)
+	if err != nil {
+		return nil, err
+	}
+	if a.Code == http.StatusTooManyRequests || a.Code >= 500 {
+		return nil, &transfer.StatusError{URL: transfer.Redact(a.URL), Code: a.Code, RetryAfter: transfer.RetryAfter(a.Header, time.Now())}
+	}
+	resp := &http.Response{
+		Status: fmt.Sprintf("%d %s", a.Code, http.StatusText(a.Code)), StatusCode: a.Code,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: a.Header, Body: io.NopCloser(bytes.NewReader(a.Body)), ContentLength: int64(len(a.Body)),
+		Request: req,
+	}
+	if req.Method == http.MethodHead {
+		resp.ContentLength = -1
+		if n, err := strconv.ParseInt(a.Header.Get("Content-Length"), 10, 64); err == nil {
+			resp.ContentLength = n
+		}
+	}
+	return resp, nil
+}

@@ -1,0 +1,167 @@
+// Package oci keeps snapshots in a repository of an OCI registry.
+//
+//	layer-<name>-<key16>   a layer that is whole: an image whose layers are its steps
+//	step-<key>             a step, by its whole chain key: an artifact with the snapshot as its one layer
+//
+// Both carry what this program wants to know in an annotation of the manifest,
+// so that a look-up is one request: of a whole layer by its tag, else one for
+// each step at the same time. A step is tagged as soon as its snapshot is
+// there: what an interrupted session brought is found by the next one.
+//
+// Blobs are named by their digests, so steps and layers share them, and the
+// same bytes are never sent twice. What no manifest names any more is freed by
+// the registry's own garbage collection.
+//
+// The formats are those of the OCI image and distribution specifications, 1.1.
+package oci
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/dag/key"
+)
+
+const (
+	layerPrefix = "layer-"
+	stepPrefix  = "step-"
+
+	// stepType says what a step's manifest is.
+	stepType = "application/vnd.clayer.step.v1+json"
+	// stepAnnotation carries the step's Descriptor.
+	stepAnnotation = "dev.clayer.step"
+)
+
+// atOnce is how many requests for manifests are under way at a time.
+const atOnce = 8
+
+// Options are how to keep. The zero Options is the default, without a login.
+type Options struct {
+	Login Login
+
+	// Temp is the folder for blobs that are being read; "" means the system's.
+	Temp string
+
+	// Transfer is how requests are sent. Its Transport is asked for what the
+	// registry's, and others', hosts have; credentials are added before.
+	Transfer transfer.Options
+}
+
+// Store is a repository. It is safe for concurrent use, and for several
+// sessions on several machines.
+type Store struct {
+	ref   Repository
+	repo  *remote.Repository
+	tr    *transfer.Client
+	login Login
+	temp  string
+
+	mu      sync.Mutex
+	held    map[key.Key]cache.Descriptor // steps that are known to be there
+	empty   bool                         // the config of steps is there
+	down    error                        // nobody answers: not asked again
+	refused error                        // nothing can be pushed: not tried again
+}
+
+// A Repository is one of a registry.
+type Repository = registry.Reference
+
+// ParseRepository reads HOST/REPOSITORY, "ghcr.io/me/env".
+func ParseRepository(s string) (Repository, error) {
+	bad := func(why string) (Repository, error) {
+		return Repository{}, fmt.Errorf("want HOST/REPOSITORY, as in ghcr.io/me/env: %s", why)
+	}
+	switch {
+	case strings.Contains(s, "://"):
+		return bad("no scheme goes before the host")
+	case strings.Contains(s, "@"): // never quoted: a password may stand before it
+		return bad("neither a login nor a digest belongs there; see clayer cache --help for logins")
+	}
+	host, path, ok := strings.Cut(s, "/")
+	if !ok || host == "" || path == "" {
+		return bad(fmt.Sprintf("%q has no repository", s))
+	}
+	if !strings.ContainsAny(host, ".:") && host != "localhost" {
+		return bad(fmt.Sprintf("%q is no host", host))
+	}
+	if strings.Contains(path, ":") {
+		return bad(fmt.Sprintf("%q has a tag; the tags are chosen here", s))
+	}
+	ref, err := registry.ParseReference(s)
+	if err != nil {
+		return bad(fmt.Sprintf("%q is none; a repository is made of a-z, 0-9, and single . _ - between them", s))
+	}
+	return ref, nil
+}
+
+// New returns the store of a repository. Nothing is asked of it yet.
+func New(ref Repository, opt Options) *Store {
+	s := &Store{ref: ref, login: opt.Login, temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
+	base := opt.Transfer.Transport
+	if base == nil {
+		base = transfer.NewTransport()
+	}
+	if opt.Transfer.Patience == 0 && isLoopback(ref.Host()) {
+		opt.Transfer.Patience = 2 * time.Second // no network has to come up for it
+	}
+	opt.Transfer.Transport = newTransport(ref, opt.Login, base)
+	s.tr = transfer.New(opt.Transfer)
+	s.repo = &remote.Repository{
+		Reference: ref,
+		Client:    sender{s.tr},
+		PlainHTTP: isLoopback(ref.Host()),
+		// Referrers are an index of subjects, which nothing here has.
+		SkipReferrersGC: true,
+	}
+	return s
+}
+
+// Name returns "oci".
+func (s *Store) Name() string { return "oci" }
+
+func stepTag(k key.Key) string { return stepPrefix + k.String() }
+
+// layerTag returns the tag of a layer: as it is called everywhere, where the
+// registry takes that, else with a digest in place of the name.
+func layerTag(tag string) string {
+	if r := (registry.Reference{Reference: tag}); r.ValidateReferenceAsTag() == nil {
+		return tag
+	}
+	sum := sha256.Sum256([]byte(tag))
+	return layerPrefix + hex.EncodeToString(sum[:20])
+}
+
+// know notes that steps are there.
+func (s *Store) know(ds ...cache.Descriptor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range ds {
+		s.held[d.Key] = d
+	}
+}
+
+func (s *Store) knows(d cache.Descriptor) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, ok := s.held[d.Key]
+	return ok && h.Digest == d.Digest && h.Size == d.Size
+}
+
+func (s *Store) isDown() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
+// abandoned is how old a step must be that no layer has, to be taken for one
+// that nobody takes up again.
+const abandoned = 14 * 24 * time.Hour

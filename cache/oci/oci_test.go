@@ -1,0 +1,108 @@
+package oci_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"oras.land/oras-go/v2/registry"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/oci/ocitest"
+	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/cache/transfer"
+)
+
+// quick is how tests send: a failure shows within a second or two.
+var quick = transfer.Options{Stall: time.Second, Patience: 300 * time.Millisecond, Retries: 2}
+
+func parse(t *testing.T, name string) registry.Reference {
+	t.Helper()
+	ref, err := oci.ParseRepository(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func login(t *testing.T, ref registry.Reference, user, password string) oci.Login {
+	t.Helper()
+	l, err := oci.FindLogin(ref, func(name string) string {
+		return map[string]string{oci.UserVariable: user, oci.PasswordVariable: password}[name]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// open returns the store of a new session.
+func open(t *testing.T, name, user, password string) *oci.Store {
+	t.Helper()
+	ref := parse(t, name)
+	return oci.New(ref, oci.Options{Login: login(t, ref, user, password), Temp: t.TempDir(), Transfer: quick})
+}
+
+func TestStore(t *testing.T) {
+	r := ocitest.New(t, ocitest.Options{Login: true})
+	var n atomic.Int32
+	t.Run("one session", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) cache.Keeper {
+			return open(t, fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1)), ocitest.User, ocitest.Password)
+		})
+	})
+	// Each look is taken by a session of its own: what counts is what the
+	// registry keeps.
+	t.Run("a session for each look", func(t *testing.T) {
+		storetest.Run(t, func(t *testing.T) cache.Keeper {
+			name := fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1))
+			next := func() *oci.Store { return open(t, name, ocitest.User, ocitest.Password) }
+			return sessions{next}
+		})
+	})
+}
+
+// A blob that comes in several ranges, from a registry that wants a login.
+func TestLargeBlob(t *testing.T) {
+	r := ocitest.New(t, ocitest.Options{Login: true})
+	s := open(t, r.Host+"/me/env", ocitest.User, ocitest.Password)
+	content := make([]byte, 40<<20)
+	for i := 0; i < len(content); i += 4096 {
+		binary.BigEndian.PutUint32(content[i:], uint32(i))
+	}
+	d, blob := storetest.Step("large", string(content))
+	if err := s.Put(t.Context(), d, blob); err != nil {
+		t.Fatal(err)
+	}
+	f, err := cache.OpenVerified(t.Context(), open(t, r.Host+"/me/env", ocitest.User, ocitest.Password), d, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// A name that is no tag is kept all the same.
+func TestLongNames(t *testing.T) {
+	r := ocitest.New(t, ocitest.Options{})
+	s := open(t, r.Host+"/me/env", "", "")
+	d, blob := storetest.Step("a", "content")
+	m := storetest.Layer(strings.Repeat("long-", 50), 1, d)
+	if err := errors.Join(s.Put(t.Context(), d, blob), s.Complete(t.Context(), m)); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.List(t.Context())
+	if err != nil || len(list) != 1 || list[0].Name != m.Name {
+		t.Errorf("List: %v, %v", list, err)
+	}
+	if _, err := s.Remove(t.Context(), list); err != nil {
+		t.Error(err)
+	}
+	if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("after Remove: %v, %v", list, err)
+	}
+}

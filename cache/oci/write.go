@@ -1,0 +1,202 @@
+package oci
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	specsgo "github.com/opencontainers/image-spec/specs-go"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+func (s *Store) toWrite(ctx context.Context) context.Context {
+	return auth.AppendRepositoryScope(ctx, s.ref, auth.ActionPull, auth.ActionPush)
+}
+
+// Put uploads a snapshot, unless the repository has it, and tags it by its key.
+//
+// Once the registry has refused (no login, no right, read-only, a limit), the
+// error is returned to all that follow without asking again.
+func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
+	if err := s.put(ctx, d, blob); err != nil {
+		return fmt.Errorf("built, not pushed: %w", s.refuse(err))
+	}
+	return nil
+}
+
+func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
+	if d.Key.IsZero() {
+		return errors.New("no key")
+	}
+	if err := verify(ctx, d, blob); err != nil {
+		return err
+	}
+	if err := s.ready(); err != nil {
+		return err
+	}
+	if s.knows(d) {
+		return nil
+	}
+	ctx = s.toWrite(ctx)
+	layer := specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
+	if err := s.putBlob(ctx, layer, blob); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	empty := s.empty
+	s.mu.Unlock()
+	if !empty {
+		if err := s.putBlob(ctx, specs.DescriptorEmptyJSON, bytes.NewReader(specs.DescriptorEmptyJSON.Data)); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.empty = true
+		s.mu.Unlock()
+	}
+	ours, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	config := specs.DescriptorEmptyJSON
+	config.Data = nil
+	err = s.putManifest(ctx, stepTag(d.Key), specs.Manifest{
+		Versioned:    specsgo.Versioned{SchemaVersion: 2},
+		MediaType:    specs.MediaTypeImageManifest,
+		ArtifactType: stepType,
+		Config:       config,
+		Layers:       []specs.Descriptor{layer},
+		Annotations:  map[string]string{stepAnnotation: string(ours), specs.AnnotationCreated: time.Now().UTC().Format(time.RFC3339)},
+	})
+	if err != nil {
+		return err
+	}
+	s.know(d)
+	return nil
+}
+
+// ready returns why there is no use in writing.
+func (s *Store) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.refused, s.down)
+}
+
+// refuse remembers an error that all further writes would get too.
+func (s *Store) refuse(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.final() {
+		s.mu.Lock()
+		s.refused = err
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// verify reads a blob once: what is not what it is said to be never leaves.
+func verify(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
+	v := digest.Canonical.Digester()
+	n, err := io.Copy(v.Hash(), contextReader{ctx, io.NewSectionReader(blob, 0, d.Size)})
+	if err != nil {
+		return err
+	}
+	if n != d.Size || v.Digest() != d.Digest {
+		return &cache.CorruptError{Want: d.Digest, Got: v.Digest(), WantSize: d.Size, GotSize: n}
+	}
+	return nil
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// putBlob uploads a blob that the repository lacks. An upload that is cut off
+// leaves nothing that could be taken for the blob, and is begun again.
+func (s *Store) putBlob(ctx context.Context, desc specs.Descriptor, blob io.ReaderAt) error {
+	return s.try(ctx, pushing, func(ctx context.Context) error {
+		there, err := s.repo.Blobs().Exists(ctx, desc)
+		if err != nil || there {
+			return err
+		}
+		return s.repo.Blobs().Push(ctx, desc, io.NewSectionReader(blob, 0, desc.Size))
+	})
+}
+
+func (s *Store) putManifest(ctx context.Context, tag string, m specs.Manifest) error {
+	data, desc, err := cache.JSON(m.MediaType, m)
+	if err != nil {
+		return err
+	}
+	if len(data) > maxManifest {
+		return fmt.Errorf("the manifest of %s would have %d bytes; registries take no more than %d", tag, len(data), maxManifest)
+	}
+	return s.try(ctx, pushing, func(ctx context.Context) error {
+		return s.repo.Manifests().PushReference(ctx, desc, bytes.NewReader(data), tag)
+	})
+}
+
+// Complete tags the layer as an image.
+func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
+	if err := s.complete(ctx, m); err != nil {
+		return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
+	}
+	return nil
+}
+
+func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	ctx = s.toWrite(ctx)
+	eg, gctx := errgroup.WithContext(ctx)
+	eg.SetLimit(atOnce)
+	for _, d := range m.Steps {
+		if s.knows(d) {
+			continue
+		}
+		eg.Go(func() error {
+			there := false
+			err := s.try(gctx, reading, func(ctx context.Context) (err error) {
+				there, err = s.repo.Blobs().Exists(ctx, specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size})
+				return err
+			})
+			if err == nil && !there {
+				err = fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
+			}
+			return err
+		})
+	}
+	if err := eg.Wait(); err != nil {
+		return err
+	}
+	image, config, err := m.Image()
+	if err != nil {
+		return err
+	}
+	data, desc, err := cache.JSON(specs.MediaTypeImageConfig, config)
+	if err != nil {
+		return err
+	}
+	if err := s.putBlob(ctx, desc, bytes.NewReader(data)); err != nil {
+		return err
+	}
+	return s.putManifest(ctx, layerTag(m.Tag()), image)
+}
