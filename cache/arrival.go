@@ -173,26 +173,33 @@ func (a *Arrival) Whole() <-chan struct{} { return a.whole }
 // Sound is closed when all that was read, and will be, is verified.
 func (a *Arrival) Sound() <-chan struct{} { return a.sound }
 
+// Verdict waits until it is known whether what was read is the blob: nil then, or an
+// error that wraps ErrLost. An error of reading it means nothing before.
+func (a *Arrival) Verdict(ctx context.Context) error {
+	for {
+		a.mu.Lock()
+		news, err := a.news, a.err
+		a.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-a.sound:
+			return nil
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // Context returns a context that ends when the blob is lost, with an error that
 // wraps ErrLost as its cause.
 func (a *Arrival) Context(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
-		for {
-			a.mu.Lock()
-			news, err := a.news, a.err
-			a.mu.Unlock()
-			if err != nil {
-				cancel(err)
-				return
-			}
-			select {
-			case <-news:
-			case <-a.sound:
-				return
-			case <-ctx.Done():
-				return
-			}
+		if err := a.Verdict(ctx); err != nil {
+			cancel(err)
 		}
 	}()
 	return ctx, func() { cancel(context.Canceled) }

@@ -347,6 +347,11 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	}
 	applied, changes := b.applied(ctx, it, early)
 	res, err := lock.Apply(ctx, applied, changes)
+	if err != nil && early != nil {
+		if lost := early.Verdict(ctx); lost != nil {
+			return lost
+		}
+	}
 	for _, p := range res.Kept {
 		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
 	}
