@@ -137,7 +137,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newCheck(), newRun(), newShell(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newMan(), newCheck(), newRun(), newShell(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)
