@@ -363,6 +363,7 @@ var unsteady = []struct {
 	re   *regexp.Regexp
 	with string
 }{
+	{regexp.MustCompile(`(?m)^(  (time|slowest|bytes) | {10,}\d+\.\ds ).*\n`), ""}, // a summary, if it took long
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "HOST"},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "DIGEST"},
 	{regexp.MustCompile(`\bblob-\d+`), "blob-N"},
