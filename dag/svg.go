@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clayer/clayer/frontend"
 )
 
 // The measures of a picture, in pixels. A character of its font has 6.6.
@@ -18,7 +20,8 @@ const (
 	pillWidth  = 200
 	pillHeight = 24
 	columnGap  = 46
-	headHeight = 44
+	headHeight = 56
+	laneHeight = 14
 	margin     = 16
 	boxText    = 46 // characters that fit into a box
 	pillText   = 27
@@ -86,9 +89,9 @@ func (p *Plan) svg(b *strings.Builder) {
 			it := &pl.Items[j]
 			at := l.steps[it.Step]
 			fmt.Fprintf(b, `<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" fill="%s" stroke="#888"/>`,
-				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, it.State.fill())
+				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, it.fill())
 			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#000">%s</text>`, at.x+9, at.y+16, svgText(fmt.Sprintf("%d  %s", it.Step.Pos().Line, it.Step.Text()), boxText))
-			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#555">%s</text></g>`+"\n", at.x+9, at.y+30, svgText(it.State.mark()+" "+it.outlook(), boxText))
+			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#555">%s</text></g>`+"\n", at.x+9, at.y+30, svgText(it.outlook(), boxText))
 		}
 	}
 	for _, ps := range p.Sources() {
@@ -120,7 +123,8 @@ func (p *Plan) edge(b *strings.Builder, l layout, e Edge) {
 	default:
 		from := l.steps[e.To]
 		a, z := point{from.x + boxWidth, from.y + boxHeight/2}, point{to.x + boxWidth/2, to.y}
-		path = fmt.Sprintf("M%d %dC%d %d %d %d %d %d", a.x, a.y, a.x+columnGap, a.y, z.x, z.y-headHeight, z.x, z.y)
+		// By the gap beside the column and the lane above the boxes: behind no box.
+		path = fmt.Sprintf("M%d %dH%dV%dH%dV%d", a.x, a.y, a.x+columnGap/2, z.y-laneHeight, z.x, z.y)
 	}
 	dash := ""
 	if e.OrderOnly {
@@ -129,18 +133,41 @@ func (p *Plan) edge(b *strings.Builder, l layout, e Edge) {
 	fmt.Fprintf(b, `<path d="%s" fill="none" stroke="#777"%s marker-end="url(#arrow)"/>`+"\n", path, dash)
 }
 
+// setsVariables reports whether a step is one that no work is done for.
+func (it *Item) setsVariables() bool {
+	_, env := it.Step.Instr.(*frontend.Env)
+	return env && it.State == ToRun
+}
+
+// fill is the colour of a step's box.
+func (it *Item) fill() string {
+	if it.setsVariables() {
+		return "#fff"
+	}
+	return it.State.fill()
+}
+
+// standing is the step's mark and state; for one that no work is done for, that.
+func (it *Item) standing() string {
+	if it.setsVariables() {
+		return it.Why
+	}
+	return it.State.mark() + " " + it.State.String()
+}
+
 // outlook says in a few words what there is to do for a step.
 func (it *Item) outlook() string {
-	switch it.State {
-	case Cached:
-		return fmt.Sprintf("cached  %s  %s", it.Found.Store, Size(it.Found.Size))
-	case ToRun:
+	text := it.standing()
+	switch {
+	case it.State == Cached:
+		text += fmt.Sprintf(" · %s · %s", it.Found.Store, Size(it.Found.Size))
+	case it.State == ToRun && !it.setsVariables():
 		if it.Estimate >= time.Second {
-			return fmt.Sprintf("to run  ~%s  %s", it.Estimate.Round(time.Second), it.Why)
+			text += fmt.Sprintf(" · ~%s", it.Estimate.Round(time.Second))
 		}
-		return "to run  " + it.Why
+		text += " · " + it.Why
 	}
-	return it.State.String()
+	return text
 }
 
 func svgText(s string, n int) string { return html.EscapeString(cut(s, n)) }
@@ -157,11 +184,11 @@ const (
 :root { color-scheme: light dark; }
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; max-width: 80rem; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-figure { margin: 1rem 0; overflow-x: auto; }
+figure { margin: 1rem 0; overflow-x: auto; } svg { max-width: 100%%; min-width: 50rem; height: auto; }
 table { border-collapse: collapse; width: 100%%; }
 td, th { text-align: left; padding: .3rem .7rem .3rem 0; border-top: 1px solid #8884; vertical-align: top; white-space: nowrap; }
 td.step { white-space: normal; width: 60%%; } code { font: 12px ui-monospace, monospace; overflow-wrap: anywhere; }
-.dim { opacity: .65; } .key { display: inline-block; width: 1em; height: 1em; border: 1px solid #888; vertical-align: -2px; margin: 0 .3em 0 1em; }
+.dim { opacity: .65; } .after { margin-left: 1em; } .key { display: inline-block; width: 1em; height: 1em; border: 1px solid #888; vertical-align: -2px; margin: 0 .3em 0 1em; }
 </style>
 `
 	pageTable = "<table>\n<tr><th>line</th><th>step</th><th>state</th><th>size</th><th>time</th><th>why</th><th>key</th></tr>\n"
@@ -183,7 +210,7 @@ func (p *Plan) WriteHTML(w io.Writer) error {
 	for _, s := range []State{Present, Cached, ToRun} {
 		fmt.Fprintf(&b, `<span class=key style="background:%s"></span>%s %s`, s.fill(), s.mark(), s)
 	}
-	b.WriteString("; dashed: for order alone</p>\n")
+	b.WriteString("<span class=after>dashed: for order alone</span></p>\n")
 	for i := range p.Layers {
 		p.Layers[i].html(&b, p.Keys)
 	}
@@ -206,14 +233,17 @@ func (pl *PlannedLayer) html(b *strings.Builder, keys *Keys) {
 			took = "~" + it.Estimate.Round(time.Second).String()
 		}
 		why := it.Why
-		if it.State == Cached {
+		switch {
+		case it.State == Cached:
 			why = "from " + it.Found.Store
+		case it.setsVariables():
+			why = ""
 		}
 		if commit := keys.Commit[it.Step]; commit != "" {
 			why = strings.TrimPrefix(why+", commit "+commit[:min(12, len(commit))], ", ")
 		}
-		fmt.Fprintf(b, "<tr><td>%d</td><td class=step><code>%s</code></td><td>%s %s</td><td>%s</td><td>%s</td><td>%s</td><td><code class=dim>%s</code></td></tr>\n",
-			it.Step.Pos().Line, html.EscapeString(cmp.Or(cut(it.Step.Text(), 500), " ")), it.State.mark(), it.State, size, took, html.EscapeString(why), it.Key.Short())
+		fmt.Fprintf(b, "<tr><td>%d</td><td class=step><code>%s</code></td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td><code class=dim>%s</code></td></tr>\n",
+			it.Step.Pos().Line, html.EscapeString(cmp.Or(cut(it.Step.Text(), 500), " ")), it.standing(), size, took, html.EscapeString(why), it.Key.Short())
 	}
 	b.WriteString("</table>\n")
 }

@@ -12,8 +12,8 @@ import (
 
 // WriteText writes the plan for people, as a tree: a line for each layer, below
 // it one for each of its steps, in the order of the file, and a last one for
-// all of several layers. ✓ is present, ↓ cached, ▸ to run. The first line tells
-// what is undone before, if anything.
+// all of several layers. ✓ is present, ↓ cached, ▸ to run, · sets variables
+// alone. The first line tells what is undone before, if anything.
 func (p *Plan) WriteText(w io.Writer) error {
 	var b strings.Builder
 	if n := len(p.Undo); n > 0 {
@@ -65,12 +65,16 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 		if i == len(items)-1 {
 			branch = "└─"
 		}
-		line := fmt.Sprintf("%s %s %*d  %s%s  %-7s", branch, it.State.mark(), num, it.Step.Pos().Line, text,
-			strings.Repeat(" ", max(0, width-len([]rune(text)))), it.State)
-		switch it.State {
-		case Cached:
+		mark, state := it.State.mark(), it.State.String()
+		if it.setsVariables() {
+			mark, state = "·", it.Why
+		}
+		line := fmt.Sprintf("%s %s %*d  %s%s  %-7s", branch, mark, num, it.Step.Pos().Line, text,
+			strings.Repeat(" ", max(0, width-len([]rune(text)))), state)
+		switch {
+		case it.State == Cached:
 			line += fmt.Sprintf("  %-4s %7s", it.Found.Store, Size(it.Found.Size))
-		case ToRun:
+		case it.State == ToRun && !it.setsVariables():
 			if it.Estimate >= time.Second {
 				line += fmt.Sprintf("  ~%s", it.Estimate.Round(time.Second))
 			}

@@ -42,7 +42,7 @@ func Load(path string) (*File, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return bad("", "no such file")
+		return bad("-f names another file, and clayer compose a layer", "no such file")
 	}
 	if err != nil {
 		var pe *fs.PathError

@@ -7,10 +7,10 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// nearest returns the one of known that word was probably meant to be, and ""
+// Nearest returns the one of known that word was probably meant to be, and ""
 // where none is near: at most a third of its letters differ, or, as in FECTH,
 // they stand in another order.
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	best, bestDist := "", 0
 	for _, k := range known {
 		limit := max(1, len(k)/3)
@@ -36,7 +36,7 @@ func didYouMean(word string, known []string, prefix string) string {
 	if word == "" || len(word) > 40 {
 		return ""
 	}
-	if k := nearest(word, known); k != "" {
+	if k := Nearest(word, known); k != "" {
 		return "did you mean " + prefix + k + "?"
 	}
 	return ""

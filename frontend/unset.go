@@ -53,7 +53,7 @@ func (f *File) Unset(s Scope) []Use {
 	}
 	names := slices.Sorted(maps.Keys(declared))
 	for i := range uses {
-		uses[i].Nearest = nearest(uses[i].Name, names)
+		uses[i].Nearest = Nearest(uses[i].Name, names)
 	}
 	return uses
 }

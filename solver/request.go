@@ -133,6 +133,9 @@ func (e *BuildError) Error() string {
 	case e.Kept > 1:
 		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
 	}
+	if remedy := Remedy(e.Err); remedy != "" {
+		p.Hint = strings.TrimSuffix(remedy+"\n      "+p.Hint, "\n      ")
+	}
 	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
 		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")
 	}

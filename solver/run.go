@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -126,7 +127,7 @@ func stepAt(g *dag.Graph, opt RunOptions) (*dag.Step, error) {
 	slices.Sort(lines)
 	return nil, frontend.Problems{{
 		Pos: frontend.Pos{File: layer.File.Path, Line: opt.At}, Message: "no step begins here",
-		Line: layer.File.Excerpt(opt.At), Hint: fmt.Sprintf("steps are in lines %v", lines),
+		Line: layer.File.Excerpt(opt.At), Hint: "steps begin in lines " + strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]"),
 	}}
 }
 

@@ -81,6 +81,10 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 	if errors.As(gitErr, &none) {
 		return "", gitErr
 	}
+	var status *transfer.StatusError
+	if errors.As(gitErr, &status) && (Is(err, NotFound) || Is(err, BadToken)) {
+		return "", err // both say no
+	}
 	return "", fmt.Errorf("%w; and by Git's protocol: %w", err, gitErr)
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,8 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // Bad input of every kind: the error in the form of DESIGN §9, exit code 2,
 // and nothing changed. The texts are testdata/errors.golden.

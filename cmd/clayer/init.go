@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,6 +39,9 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 		Args:      cobra.MinimumNArgs(1),
 		ValidArgs: hook.Kinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(hook.Kinds, args[0]) {
+				return usagef("%q is none of %s", args[0], strings.Join(hook.Kinds, ", "))
+			}
 			o.Layers = args[1:]
 			o.Version = cmp.Or(o.Version, buildVersion())
 			if !released.MatchString(o.Version) {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -459,12 +461,22 @@ func roots(root, dest string) (string, string, error) {
 		case err == nil && !info.IsDir():
 			return "", "", usagef("%s %s: not a folder", flag, abs)
 		case err != nil && flag == "--root":
-			return "", "", usagef("--root: %w", err)
+			return "", "", usagef("--root %s: %w\nhint: --root changes a root file system that is there, --dest makes a folder", *path, pathless(err))
 		case abs == "/" && flag == "--dest":
 			return "", "", usagef("--dest /: give a folder of its own, or no --dest to change / itself")
 		}
 	}
 	return root, dest, nil
+}
+
+// pathless is the error of a system call without its name and path, for a text
+// that has named the path.
+func pathless(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 // layerNames reads --name: NAME for a single file, NAME:PATH for one of several.
@@ -552,7 +564,7 @@ func secrets(flags []string) (map[string]solver.Secret, error) {
 				return nil, err
 			}
 			if _, err := os.Stat(abs); err != nil {
-				return nil, usagef("--secret id=%s: %w", id, err)
+				return nil, usagef("--secret id=%s: %s: %w", id, s.File, pathless(err))
 			}
 			s.File = abs
 		}

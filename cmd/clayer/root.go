@@ -62,7 +62,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var status statusError
 	if !errors.Is(err, errSaid) && !errors.As(err, &status) {
-		fmt.Fprintf(stderr, "clayer: %v\n", err)
+		text := err.Error()
+		if remedy := solver.Remedy(err); remedy != "" && !strings.Contains(text, "\nhint: ") {
+			text += "\nhint: " + remedy
+		}
+		fmt.Fprintf(stderr, "clayer: %s\n", text)
 	}
 	return code
 }
@@ -129,11 +133,11 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "tell more on stderr")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(
 		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newCheck(), newRun(), newShell(),
+		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newMan(), newCheck(), newRun(), newShell(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)
@@ -141,14 +145,39 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 	return root
 }
 
-// wrapArgs makes a wrong number of arguments a usage error, as wrong flags are.
+// flagError says which flag was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return usagef("%w\nhint: see %s --help", err, cmd.CommandPath())
+	}
+	var known []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			known = append(known, f.Name)
+		}
+	})
+	if near := frontend.Nearest(unknown.GetSpecifiedName(), known); near != "" {
+		return usagef("%w\nhint: did you mean --%s?", err, near)
+	}
+	return usagef("%w\nhint: see %s --help", err, cmd.CommandPath())
+}
+
+// wrapArgs makes a wrong number of arguments a usage error, as wrong flags are,
+// and shows what the command takes.
 func wrapArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{err}
+			err := check(cmd, args)
+			name := strings.TrimPrefix(cmd.CommandPath(), "clayer ")
+			var usage usageError
+			switch {
+			case err == nil || errors.As(err, &usage):
+				return err
+			case len(args) == 0:
+				return usagef("%s: an argument is missing\nhint: %s", name, cmd.UseLine())
 			}
-			return nil
+			return usagef("%s: %q is one argument too many\nhint: %s", name, args[len(args)-1], cmd.UseLine())
 		}
 	}
 	for _, sub := range c.Commands() {

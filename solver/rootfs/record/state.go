@@ -132,7 +132,7 @@ func (d Dir) State() (*State, error) {
 	}
 	s := &State{}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w\nhint: without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy", path, err)
 	}
 	if s.Version != stateVersion {
 		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", path, s.Version, stateVersion)
