@@ -9,9 +9,11 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -170,6 +172,54 @@ func TestApplyNewFolders(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// An apply, whole or cut off, leaves no file open and no goroutine.
+func TestApplyLeavesNothingOpen(t *testing.T) {
+	count := func() (files, goroutines int) {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip(err)
+		}
+		return len(open), runtime.NumGoroutine()
+	}
+	es := newFolders(rand.New(rand.NewPCG(2, 2)), true, 6)
+	try := func(es []*snapshot.Entry, sound bool) {
+		dir := fastDir(t)
+		shell(t, dir, "mkdir root")
+		l := lockOf(t, dir)
+		ctx, cancel := context.WithCancel(t.Context())
+		s := step("1")
+		if !sound {
+			s.Sound = make(chan struct{})
+			cancel()
+		}
+		_, err := l.Apply(ctx, s, stream(es...))
+		cancel()
+		if (err == nil) != sound {
+			t.Fatalf("error %v", err)
+		}
+		if err := errors.Join(l.Rollback(), l.Unlock()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	try(es, true) // what is made once stays
+	files, goroutines := count()
+	for range 3 {
+		try(es, true)
+		try(es, false)
+	}
+	now, running := count()
+	for range 100 {
+		if running <= goroutines {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // those that have done their work, and are about to end
+		now, running = count()
+	}
+	if now > files || running > goroutines {
+		t.Errorf("%d files and %d goroutines, before %d and %d", now, running, files, goroutines)
 	}
 }
 
