@@ -610,7 +610,7 @@ func TestReleaseIsOneThatInstallScriptInstalls(t *testing.T) {
 		return b.String()
 	}
 	version := exec.Command("go", append([]string{"run", "-ldflags", expand(build.Ldflags[0], map[string]string{"Version": "1.2.3"})}, build.Main, "version")...)
-	version.Dir = "../.."
+	version.Dir, version.Env = "../..", append(os.Environ(), "GOFLAGS=")
 	if out, err := version.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "clayer v1.2.3 ") {
 		t.Errorf("such a build is %q, %v", out, err)
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
 )
 
 // shims installs shims before fake programs, by name their scripts, and returns
@@ -110,7 +112,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = env
-	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 100})
+	tty, err := ptytest.Start(cmd, &pty.Winsize{Rows: 40, Cols: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +124,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 		defer close(done)
 		b := make([]byte, 4096)
 		for {
-			n, err := tty.Read(b) // EIO when the last one that has it open ends
+			n, err := tty.Read(b) // EOF when the program ends
 			mu.Lock()
 			out.Write(b[:n])
 			mu.Unlock()
@@ -131,7 +133,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 			}
 		}
 	}()
-	talk(tty, func(text string) bool {
+	talk(tty.File, func(text string) bool {
 		for range 1000 {
 			mu.Lock()
 			found := strings.Contains(out.String(), text)
@@ -142,7 +144,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 			time.Sleep(10 * time.Millisecond)
 		}
 		t.Errorf("%q is not shown, but %q", text, out.String())
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Kill() // and the terminal hangs up
 		return false
 	})
 	_ = cmd.Wait()

@@ -14,13 +14,15 @@ import (
 
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
 )
 
 // A screen is a terminal in which a command runs: what a user sees of it.
 type screen struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	tty *os.File
+	tty *ptytest.Terminal
 
 	mu   sync.Mutex
 	emu  *vt.Emulator
@@ -39,7 +41,7 @@ func startScreen(t *testing.T, cmd *exec.Cmd, columns, rows uint16, environ ...s
 		}
 	}
 	cmd.Env = environ
-	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: columns, Rows: rows})
+	tty, err := ptytest.Start(cmd, &pty.Winsize{Cols: columns, Rows: rows})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func startScreen(t *testing.T, cmd *exec.Cmd, columns, rows uint16, environ ...s
 			s.raw.Write(buf[:n])
 			s.mu.Unlock()
 			if err != nil {
-				return // EIO: the command has ended
+				return // EOF: the command has ended
 			}
 		}
 	}()
@@ -96,8 +98,8 @@ func (s *screen) waitFor(pattern string) string {
 // wait waits for the end of the command, and returns its status and the screen.
 func (s *screen) wait() (code int, text string) {
 	s.t.Helper()
-	s.cmd.Wait()
 	<-s.done
+	s.cmd.Wait()
 	return s.cmd.ProcessState.ExitCode(), s.text()
 }
 
@@ -167,12 +169,12 @@ func TestTerminalChangesSize(t *testing.T) {
 	s.mu.Lock()
 	s.emu.Resize(40, 24)
 	s.mu.Unlock()
-	pty.Setsize(s.tty, &pty.Winsize{Cols: 40, Rows: 24})
+	pty.Setsize(s.tty.File, &pty.Winsize{Cols: 40, Rows: 24})
 	s.waitFor(`(?m)^. base:2  RUN printf '.*… +\d+\.\ds$`)
 	s.mu.Lock()
 	s.emu.Resize(120, 24)
 	s.mu.Unlock()
-	pty.Setsize(s.tty, &pty.Winsize{Cols: 120, Rows: 24})
+	pty.Setsize(s.tty.File, &pty.Winsize{Cols: 120, Rows: 24})
 	code, text := s.wait()
 	if code != 0 || strings.Count(text, "✓ base:3") != 1 {
 		t.Errorf("exit %d:\n%s", code, text)
@@ -201,7 +203,17 @@ func TestTerminalAfterwards(t *testing.T) {
 
 	s = startScreen(t, w.command("solve", "--root", "root"), 80, 24, "TERM=xterm-256color")
 	s.waitFor("begun  ")
-	s.cmd.Process.Signal(syscall.SIGKILL)
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(children), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	s.wait()
 	s.checkLeft()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -48,14 +49,14 @@ func TestPanicLeavesTheTerminal(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), exe)
 			cmd.Env = append(os.Environ(), panicking+"="+how, "TERM=xterm-256color", "NO_COLOR=1", "CI=")
-			tty, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 50})
+			tty, err := ptytest.Start(cmd, &pty.Winsize{Cols: 80, Rows: 50})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer tty.Close()
 			emu := vt.NewEmulator(80, 50)
 			go io.Copy(io.Discard, emu) // what a terminal answers
-			raw, _ := io.ReadAll(tty)   // EIO: it has ended
+			raw, _ := io.ReadAll(tty)   // until it has ended
 			emu.Write(raw)
 			if err := cmd.Wait(); err == nil {
 				t.Error("it did not panic")
