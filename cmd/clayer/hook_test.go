@@ -488,7 +488,7 @@ func TestBootWithoutCurl(t *testing.T) {
 func TestBootKilledHalfWay(t *testing.T) {
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
-	p.write("layers/Containerfile.tools", "RUN [ -e "+filepath.Join(p.dir, "go-on")+" ] || { echo waiting; sleep 60; }; echo tools > /tools\n")
+	p.write("layers/Containerfile.tools", "RUN [ -e /go-on ] || { echo waiting; sleep 60; }; echo tools > /tools\n")
 	half := make(chan struct{}, 8)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, ".gz") {
@@ -534,7 +534,7 @@ func TestBootKilledHalfWay(t *testing.T) {
 		}
 		t.Error("it does not compose")
 	})
-	p.write("go-on", "")
+	p.write("root/go-on", "")
 	if out := p.must("sh boot.sh"); !strings.Contains(out, "1 ran") {
 		t.Errorf("says %q", out)
 	}

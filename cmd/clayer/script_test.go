@@ -24,6 +24,11 @@ func TestMain(m *testing.M) {
 	if reexec.Init() {
 		return
 	}
+	// A program with the race detector sleeps for a second before it ends, so that
+	// others may show their races; there are hundreds of them here.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=20")
+	}
 	testscript.Main(m, map[string]func(){
 		"clayer": func() {
 			code := run(os.Args[1:], os.Stdout, os.Stderr)
@@ -74,6 +79,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
 			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG"} {

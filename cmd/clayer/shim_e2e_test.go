@@ -47,6 +47,7 @@ func TestEndToEndInstallsFlowBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it installs packages")
 	}
+	t.Parallel()
 	aptMirror(t)
 	for _, tool := range []string{"pip", "npm", "python3"} {
 		if _, err := exec.LookPath(tool); err != nil {
