@@ -249,6 +249,7 @@ func TestRandomRuns(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
+	t.Parallel()
 	n := 1000
 	if testing.Short() {
 		n = 30

@@ -559,6 +559,7 @@ func TestNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "sandbox-nobody-*")
 	if err != nil {
 		t.Fatal(err)

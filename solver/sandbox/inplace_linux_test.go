@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/tree"
 )
@@ -140,13 +142,34 @@ func TestInPlaceCapture(t *testing.T) {
 	}
 }
 
+// onTheRoot returns a new folder on the file system of /: other mounts are not looked
+// at.
+func onTheRoot(t *testing.T) string {
+	t.Helper()
+	var root, have unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		if err := unix.Stat(in, &have); err != nil || have.Dev != root.Dev {
+			continue
+		}
+		if dir, err := os.MkdirTemp(in, "clayer-test-"); err == nil {
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			return dir
+		}
+	}
+	t.Skip("no folder on the file system of / may be written")
+	return ""
+}
+
 // TestInPlaceAsAUser runs on the root of the machine, as the one who tests it
 // without privilege does anyway; it writes into a folder of its own there.
 func TestInPlaceAsAUser(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("run by TestNobody")
 	}
-	dir, work := t.TempDir(), t.TempDir()
+	dir, work := onTheRoot(t), t.TempDir()
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644), os.Mkdir(filepath.Join(dir, "secret"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
