@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -250,6 +251,39 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, f func()) {
 	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
 		t.Skipf("%s", out)
 	}
+}
+
+// A new folder behind one that has to be announced anew is taken back with all that
+// it brought, though it is there by the time that its files are announced.
+func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
+	dir := fastDir(t)
+	shell(t, dir, "mkdir -p root/var/lib; touch -d @1000000000 root/var/lib root/var root")
+	root := filepath.Join(dir, "root")
+	l := lockOf(t, dir)
+	var once sync.Once
+	err := hooked(func(name string, _ bool) error {
+		if name == "rename" {
+			once.Do(func() { shell(t, root, "mkdir way; echo mine >way/mine") })
+		}
+		return nil
+	}, func() error {
+		_, err := l.Apply(t.Context(), step("1"), stream(file("first", "1"), folderEntry("way"), file("way/f", "1"),
+			folderEntry("whole"), folderEntry("whole/d"), folderEntry("whole/d/e"), file("whole/d/e/f", "1")))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	shell(t, root, "[ -f whole/d/e/f ] && [ -f way/f ] && [ -f way/mine ]")
+	if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+		t.Errorf("error %v, kept %v, problems %v", err, undone.Kept, undone.Problems)
+	}
+	if err := errors.Join(l.Commit("test", nil, nil), l.Unlock()); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, root, `[ "$(find . -type f)" = ./way/mine ] && [ "$(ls -A)" = "var
+way" ]`)
 }
 
 // Before it is known that a stream is sound, all of it may be staged, and nothing of

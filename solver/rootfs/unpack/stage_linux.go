@@ -210,7 +210,9 @@ func (a *applier) foresee(s *staged) (bool, error) {
 			return false, err
 		}
 		parent = f
-		if e.Kind == snapshot.Delete || e.Kind == snapshot.Dir {
+		// What came with a new folder stands there itself by now.
+		came := s.in != nil && s.in.moved
+		if !came && (e.Kind == snapshot.Delete || e.Kind == snapshot.Dir) {
 			if st, err = f.Stat(name); err != nil {
 				return false, nil
 			}
