@@ -122,6 +122,29 @@ func (a *Arrival) Came(off, n int64) {
 	a.tell()
 }
 
+// A Part is where a part of a blob is written to; it tells an Arrival of it.
+type Part struct {
+	f    *os.File
+	from int64
+	to   *Arrival
+}
+
+// Part returns f from an offset on, as a place for what is brought.
+func (a *Arrival) Part(f *os.File, from int64) Part { return Part{f, from, a} }
+
+// WriteAt implements io.WriterAt.
+func (p Part) WriteAt(b []byte, off int64) (int, error) {
+	n, err := p.f.WriteAt(b, p.from+off)
+	p.to.Came(p.from+off, int64(n))
+	return n, err
+}
+
+// Truncate drops what is behind n bytes of the part: it is brought anew.
+func (p Part) Truncate(n int64) error {
+	p.to.Restart()
+	return p.f.Truncate(p.from + n)
+}
+
 // Fail tells that the blob does not come.
 func (a *Arrival) Fail(err error) {
 	if a == nil {
@@ -219,7 +242,7 @@ func (a *Arrival) hash(ctx context.Context, d Descriptor) error {
 	a.mu.Lock()
 	times := a.times
 	a.mu.Unlock()
-	return check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
+	return Check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
 }
 
 // isFrom reports whether it is told from where the blob comes, and that is f.

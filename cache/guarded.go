@@ -168,7 +168,7 @@ func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) erro
 			return &SecretError{Name: name}
 		}
 	}
-	r := &contextReader{ctx, io.NewSectionReader(blob, 0, d.Size)}
+	r := WhileIn(ctx, io.NewSectionReader(blob, 0, d.Size))
 	buf := make([]byte, 256<<10+g.longest)
 	for e, err := range snapshot.Read(r) {
 		if err != nil {

@@ -50,42 +50,32 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	}
 	file, ok := rc.(*os.File)
 	w := io.Discard
+	verified := false
 	if !ok {
 		defer rc.Close()
 		stop() // it comes as a stream, and is hashed as such
 		<-hashed
-		if file, err = os.CreateTemp(dir, "clayer-blob-"); err != nil {
-			return nil, err
-		}
-		if err := os.Remove(file.Name()); err != nil {
-			file.Close()
+		if file, err = unnamed(dir); err != nil {
 			return nil, err
 		}
 		early.From(file)
-		w = &told{w: file, to: early}
+		w = io.NewOffsetWriter(early.Part(file, 0), 0)
 	} else {
 		if !early.isFrom(file) {
 			early.From(file)
 			early.Came(0, d.Size)
 		}
 		info, err := file.Stat()
-		if err == nil && info.Size() == d.Size {
-			err = <-hashed
-		}
-		if err == nil && info.Size() == d.Size {
-			if _, err := file.Seek(0, io.SeekStart); err != nil {
-				file.Close()
-				return nil, err
-			}
-			early.pass()
-			return file, nil
-		}
-		// It is not what it should be, or came anew: read once more, which says how.
-		stop()
+		verified = err == nil && info.Size() == d.Size && <-hashed == nil
 	}
-	if err := check(ctx, w, rc, d); err != nil {
-		file.Close()
-		return nil, err
+	if !verified {
+		// A file that is not what it should be, or came anew, is read once more, which
+		// says how.
+		stop()
+		if err := Check(ctx, w, rc, d); err != nil {
+			file.Close()
+			return nil, err
+		}
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		file.Close()
@@ -95,25 +85,34 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	return file, nil
 }
 
-// told tells an Arrival of what is written in order.
-type told struct {
-	w  io.Writer
-	to *Arrival
-	at int64
+// TempFile makes a file for a blob, without a name, in dir, which is made if
+// missing; "" is the system's folder for such.
+func TempFile(dir string) (*os.File, error) {
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return unnamed(dir)
 }
 
-func (t *told) Write(p []byte) (int, error) {
-	n, err := t.w.Write(p)
-	t.to.Came(t.at, int64(n))
-	t.at += int64(n)
-	return n, err
+func unnamed(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "clayer-blob-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-// check copies a blob and compares it with what it should be. It reads no more
-// than a byte beyond its size.
-func check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
+// Check copies a blob and compares it with what it should be: the error is a
+// *CorruptError where it is not that. It reads no more than a byte beyond its size.
+func Check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
 	v := digest.Canonical.Digester()
-	n, err := io.Copy(io.MultiWriter(v.Hash(), w), io.LimitReader(&contextReader{ctx, r}, d.Size+1))
+	n, err := io.Copy(io.MultiWriter(v.Hash(), w), io.LimitReader(WhileIn(ctx, r), d.Size+1))
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
@@ -126,7 +125,9 @@ func check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
 	return nil
 }
 
-// contextReader ends reading when its context does.
+// WhileIn returns a reader of r that ends with the cause of ctx when that does.
+func WhileIn(ctx context.Context, r io.Reader) io.Reader { return &contextReader{ctx, r} }
+
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

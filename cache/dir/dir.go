@@ -232,29 +232,8 @@ func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.Reader
 		return f.Close()
 	}
 	return d.writeFrom(path, func(w io.Writer) error {
-		v := digest.Canonical.Digester()
-		n, err := io.Copy(io.MultiWriter(w, v.Hash()), io.NewSectionReader(readerAt{ctx, blob}, 0, desc.Size))
-		if err != nil {
-			return err
-		}
-		if n != desc.Size || v.Digest() != desc.Digest {
-			return &cache.CorruptError{Want: desc.Digest, Got: v.Digest(), WantSize: desc.Size, GotSize: n}
-		}
-		return nil
+		return cache.Check(ctx, w, io.NewSectionReader(blob, 0, desc.Size), desc)
 	})
-}
-
-// readerAt ends reading when its context does.
-type readerAt struct {
-	ctx context.Context
-	r   io.ReaderAt
-}
-
-func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.r.ReadAt(p, off)
 }
 
 // Create makes a file in the store's own file system that Put moves into place

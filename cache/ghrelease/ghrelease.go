@@ -15,7 +15,6 @@ package ghrelease
 import (
 	"cmp"
 	"context"
-	"os"
 	"sync"
 	"time"
 
@@ -183,18 +182,4 @@ func anyStep(*step) bool { return true }
 
 func sameBytes(d cache.Descriptor) func(*step) bool {
 	return func(st *step) bool { return st.Digest == d.Digest && st.Size == d.Size }
-}
-
-// temp makes a file without a name.
-func (s *Store) temp() (*os.File, error) {
-	if s.opt.Temp != "" {
-		if err := os.MkdirAll(s.opt.Temp, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	f, err := os.CreateTemp(s.opt.Temp, "clayer-blob-")
-	if err != nil {
-		return nil, err
-	}
-	return f, os.Remove(f.Name())
 }

@@ -23,7 +23,7 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.temp()
+	f, err := cache.TempFile(s.opt.Temp)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error)
 func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cache.Arrival) error {
 	var at int64
 	for _, p := range loc.step.files() {
-		if err := s.bringPart(ctx, loc, p, section{f, at, early}); err != nil {
+		if err := s.bringPart(ctx, loc, p, early.Part(f, at)); err != nil {
 			return err
 		}
 		at += p.Size
@@ -68,27 +68,9 @@ func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cach
 	return nil
 }
 
-// section is a file from an offset on.
-type section struct {
-	f    *os.File
-	from int64
-	to   *cache.Arrival // is told of what is written
-}
-
-func (s section) WriteAt(p []byte, off int64) (int, error) {
-	n, err := s.f.WriteAt(p, s.from+off)
-	s.to.Came(s.from+off, int64(n))
-	return n, err
-}
-
-func (s section) Truncate(n int64) error {
-	s.to.Restart()
-	return s.f.Truncate(s.from + n)
-}
-
 // bringPart downloads a file where anyone may, and by the API where that says
 // that there is none: of a private repository, and of a draft.
-func (s *Store) bringPart(ctx context.Context, loc location, p part, f section) error {
+func (s *Store) bringPart(ctx context.Context, loc location, p part, f cache.Part) error {
 	var err error
 	s.mu.Lock()
 	private := s.private

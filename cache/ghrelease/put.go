@@ -115,7 +115,7 @@ func (s *Store) split(ctx context.Context, d cache.Descriptor, blob io.ReaderAt)
 	for n := 1; got < d.Size || n == 1; n++ {
 		one := digest.Canonical.Digester()
 		size := min(s.opt.PartSize, d.Size-got)
-		read, err := io.Copy(io.MultiWriter(all.Hash(), one.Hash()), contextReader{ctx, io.NewSectionReader(blob, got, size)})
+		read, err := io.Copy(io.MultiWriter(all.Hash(), one.Hash()), cache.WhileIn(ctx, io.NewSectionReader(blob, got, size)))
 		if err != nil {
 			return nil, err
 		}
@@ -130,18 +130,6 @@ func (s *Store) split(ctx context.Context, d cache.Descriptor, blob io.ReaderAt)
 		return nil, &cache.CorruptError{Want: d.Digest, Got: all.Digest(), WantSize: d.Size, GotSize: got}
 	}
 	return st, nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // draft returns a draft that takes a step of a layer: one that this or an

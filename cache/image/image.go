@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -248,10 +249,7 @@ func union[V any](a, b map[string]V) map[string]V {
 		return a
 	}
 	all := make(map[string]V, len(a)+len(b))
-	for _, m := range []map[string]V{a, b} {
-		for k, v := range m {
-			all[k] = v
-		}
-	}
+	maps.Copy(all, a)
+	maps.Copy(all, b)
 	return all
 }

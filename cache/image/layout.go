@@ -42,16 +42,11 @@ func (l *layout) addBlob(ctx context.Context, desc specs.Descriptor, r io.Reader
 	if _, err := os.Stat(path); err == nil {
 		return nil // two steps with the same bytes
 	}
-	v := digest.Canonical.Digester()
 	n, err := l.write(path, func(w io.Writer) error {
-		_, err := io.Copy(io.MultiWriter(w, v.Hash()), io.LimitReader(contextReader{ctx, r}, desc.Size+1))
-		return err
+		return cache.Check(ctx, w, r, cache.Descriptor{Digest: desc.Digest, Size: desc.Size})
 	})
 	if err != nil {
 		return err
-	}
-	if n != desc.Size || v.Digest() != desc.Digest {
-		return &cache.CorruptError{Want: desc.Digest, Got: v.Digest(), WantSize: desc.Size, GotSize: n}
 	}
 	l.size += n
 	return nil
@@ -60,7 +55,7 @@ func (l *layout) addBlob(ctx context.Context, desc specs.Descriptor, r io.Reader
 // addGzip adds what a zstd stream holds, as gzip. Its bytes are those of
 // compress/gzip of the Go release that this program was built by.
 func (l *layout) addGzip(ctx context.Context, r io.Reader, diffID digest.Digest) (specs.Descriptor, error) {
-	dec, err := zstd.NewReader(contextReader{ctx, r})
+	dec, err := zstd.NewReader(cache.WhileIn(ctx, r))
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
@@ -206,7 +201,7 @@ func (l *layout) addFile(ctx context.Context, w *tar.Writer, name string) error 
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(w, contextReader{ctx, f})
+	_, err = io.Copy(w, cache.WhileIn(ctx, f))
 	return err
 }
 
@@ -218,16 +213,4 @@ func syncDir(path string) error {
 	defer dir.Close()
 	_ = dir.Sync() // some file systems can't
 	return nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -167,7 +167,7 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	if err := d.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", cache.ErrNotCached, err)
 	}
-	f, err := s.tempFile()
+	f, err := cache.TempFile(s.temp)
 	if err != nil {
 		return nil, err
 	}
@@ -188,26 +188,14 @@ func (s *Store) bring(ctx context.Context, d cache.Descriptor, f *os.File) error
 		scheme = "http"
 	}
 	url := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", scheme, s.ref.Host(), s.ref.Repository, d.Digest)
-	err := s.tr.Download(ctx, url, f, d.Size, transfer.GetOptions{})
+	early := cache.ArrivalOf(ctx)
+	early.From(f)
+	err := s.tr.Download(ctx, url, early.Part(f, 0), d.Size, transfer.GetOptions{})
 	var status *transfer.StatusError
 	if errors.As(err, &status) && status.Code == http.StatusNotFound {
 		return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
 	}
 	return s.told(ctx, reading, err)
-}
-
-// tempFile makes a file without a name.
-func (s *Store) tempFile() (*os.File, error) {
-	if s.temp != "" {
-		if err := os.MkdirAll(s.temp, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	f, err := os.CreateTemp(s.temp, "clayer-blob-")
-	if err != nil {
-		return nil, err
-	}
-	return f, os.Remove(f.Name())
 }
 
 // tags returns the tags of layers and steps. A repository that is not there

@@ -10,7 +10,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	specsgo "github.com/opencontainers/image-spec/specs-go"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -39,7 +38,8 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if d.Key.IsZero() {
 		return errors.New("no key")
 	}
-	if err := verify(ctx, d, blob); err != nil {
+	// What is not what it is said to be never leaves.
+	if err := cache.Check(ctx, io.Discard, io.NewSectionReader(blob, 0, d.Size), d); err != nil {
 		return err
 	}
 	if err := s.ready(); err != nil {
@@ -101,31 +101,6 @@ func (s *Store) refuse(err error) error {
 		s.mu.Unlock()
 	}
 	return err
-}
-
-// verify reads a blob once: what is not what it is said to be never leaves.
-func verify(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
-	v := digest.Canonical.Digester()
-	n, err := io.Copy(v.Hash(), contextReader{ctx, io.NewSectionReader(blob, 0, d.Size)})
-	if err != nil {
-		return err
-	}
-	if n != d.Size || v.Digest() != d.Digest {
-		return &cache.CorruptError{Want: d.Digest, Got: v.Digest(), WantSize: d.Size, GotSize: n}
-	}
-	return nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // putBlob uploads a blob that the repository lacks. An upload that is cut off
