@@ -4,12 +4,9 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // Bad input of every kind: the error in the form of DESIGN §9, exit code 2,
@@ -85,17 +82,5 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 
-	golden := filepath.Join("..", "..", "testdata", "errors.golden")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", golden, diff)
-	}
+	golden(t, "testdata/errors.golden", got.String())
 }

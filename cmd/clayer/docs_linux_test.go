@@ -66,18 +66,12 @@ const mostNotRun = 4
 
 // TestDocs runs every block of commands of README.md and docs/*.md, those of a
 // page in order, in a folder that holds testdata/docs/common and what stands in
-// testdata/docs/PAGE. The root that is changed is a small one of the test's own;
-// GitHub is one on loopback, with the repository me/env; apt-get, uv, npm and
-// mojo are pretended. Where a block shows output it is compared, but for times,
-// sizes and digests; a line "..." stands for any lines.
+// testdata/docs/PAGE, for README.md testdata/hello. The root that is changed is a
+// small one of the test's own; GitHub is one on loopback, with the repository
+// me/env; apt-get, uv, npm and mojo are pretended. Where a block shows output it is
+// compared, but for times, sizes and digests; a line "..." stands for any lines.
 func TestDocs(t *testing.T) {
-	requireSandbox(t)
-	if os.Geteuid() != 0 {
-		t.Skip("not root: the pages show what root sees")
-	}
-	if out, err := exec.Command("unshare", "--mount", "true").CombinedOutput(); err != nil {
-		t.Skipf("nothing can be mounted: the pages show overlay: %s", out)
-	}
+	requireMounts(t)
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +116,12 @@ type docs struct {
 func newDocs(t *testing.T, page, binary string) *docs {
 	w := newWorkspace(t)
 	d := &docs{workspace: w, t: t}
-	for _, from := range []string{"common", page} {
-		from = filepath.Join("..", "..", "testdata", "docs", from)
+	copies := [][2]string{{"docs/common", "."}, {"docs/" + page, "."}}
+	if page == "README" { // it shows the Containerfile that it runs first
+		copies = append(copies, [2]string{"hello", "."}, [2]string{"hello", "testdata/hello"})
+	}
+	for _, c := range copies {
+		from := filepath.Join("..", "..", "testdata", c[0])
 		if _, err := os.Stat(from); err != nil {
 			continue
 		}
@@ -132,7 +130,7 @@ func newDocs(t *testing.T, page, binary string) *docs {
 				return err
 			}
 			rel, _ := filepath.Rel(from, path)
-			to := w.path(filepath.Join("project", rel))
+			to := w.path(filepath.Join("project", c[1], rel))
 			if e.IsDir() {
 				return os.MkdirAll(to, 0o755)
 			}
@@ -140,7 +138,7 @@ func newDocs(t *testing.T, page, binary string) *docs {
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(to, data, 0o644)
+			return os.WriteFile(to, data, 0o644) // what stands there was common
 		})
 		if err != nil {
 			t.Fatal(err)

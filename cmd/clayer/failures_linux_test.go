@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/clayer/clayer/cache/github/githubtest"
 )
 
@@ -305,10 +303,9 @@ var failures = []failure{
 // network says that a failure's command wants a server with a file.
 const network = "{WWW}"
 
-// TestFailures lists what a user can run into beside a Containerfile that does
-// not parse (TestBadInput), with all that is said then. What is not the same in
-// each run (folders, ports, times) is replaced.
-func TestFailures(t *testing.T) {
+// requireMounts skips a test of texts that are those which root gets, by overlay.
+func requireMounts(t *testing.T) {
+	t.Helper()
 	requireSandbox(t)
 	if os.Geteuid() != 0 {
 		t.Skip("not root: the texts are those that root gets")
@@ -316,6 +313,13 @@ func TestFailures(t *testing.T) {
 	if out, err := exec.Command("unshare", "--mount", "true").CombinedOutput(); err != nil {
 		t.Skipf("nothing can be mounted: the texts are others in place: %s", out)
 	}
+}
+
+// TestFailures lists what a user can run into beside a Containerfile that does
+// not parse (TestBadInput), with all that is said then. What is not the same in
+// each run (folders, ports, times) is replaced.
+func TestFailures(t *testing.T) {
+	requireMounts(t)
 	var got strings.Builder
 	for _, tt := range failures {
 		t.Run(tt.name, func(t *testing.T) {
@@ -344,19 +348,7 @@ func TestFailures(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	golden := filepath.Join("..", "..", "testdata", "failures.golden")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", golden, diff)
-	}
+	golden(t, "testdata/failures.golden", got.String())
 }
 
 var unsteady = []struct {

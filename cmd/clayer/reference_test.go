@@ -14,6 +14,24 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+// golden compares a text with a file of the project.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := filepath.Join("..", "..", file)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
 const referenceHead = `# Commands
 
 What ` + "`--help`" + ` says of each command. Generated: ` + "`go test ./cmd/clayer -run TestCommandReference -update`" + ` writes this page, and the same test compares it.
@@ -48,20 +66,7 @@ func TestCommandReference(t *testing.T) {
 		}
 		got.WriteString("## " + strings.Join(append([]string{"clayer"}, words...), " ") + "\n\n```text\n" + strings.TrimRight(out.String(), "\n") + "\n```\n\n")
 	}
-	text := strings.TrimSuffix(got.String(), "\n")
-	file := filepath.Join("..", "..", "docs", "commands.md")
-	if *update {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), text); diff != "" {
-		t.Errorf("%s (-is +help):\n%s", file, diff)
-	}
+	golden(t, "docs/commands.md", strings.TrimSuffix(got.String(), "\n"))
 }
 
 // TestManualPages: each command has a page with its flags, twice the same.

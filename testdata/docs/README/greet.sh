@@ -1,2 +1,0 @@
-#!/bin/sh
-echo "$GREETING, ${1:-world}"
