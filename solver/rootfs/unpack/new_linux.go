@@ -24,12 +24,12 @@ import (
 // are.
 type newFolder struct {
 	top   *staged
-	dirs  map[string]*staged // it, and those below, by their paths in the stream
-	list  []*staged          // the same, a folder before those below it
-	whole bool               // it is to come by one rename
-	moved bool               // it has
-	round int                // how often its line was announced: what is in it is announced behind it
-	reach string             // the chunk ended in this folder: more may come into it
+	made  map[string]bool // it, and those below, by their paths in the stream
+	dirs  []*staged       // the same, a folder before those below it
+	whole bool            // it is to come by one rename
+	moved bool            // it has
+	round int             // how often its line was announced: what is in it is announced behind it
+	reach string          // the chunk ended in this folder: more may come into it
 }
 
 // find tells in which new folder an entry is to be made, if any, beginning one
@@ -50,7 +50,7 @@ func (st *stager) find(s *staged) error {
 		}
 		s.in = st.new
 	case st.new == nil && e.Kind == snapshot.Dir && st.isNew(e.Path):
-		s.in = &newFolder{top: s, dirs: make(map[string]*staged)}
+		s.in = &newFolder{top: s, made: make(map[string]bool)}
 		st.new = s.in
 	}
 	return nil
@@ -77,7 +77,7 @@ func below(p, dir string) bool {
 
 // need makes the folders of the new one that an entry needs and nobody describes.
 func (st *stager) need(dir string) error {
-	if st.new.dirs[dir] != nil {
+	if st.new.made[dir] {
 		return nil
 	}
 	if err := st.need(path.Dir(dir)); err != nil {
@@ -101,8 +101,8 @@ func (st *stager) number(s *staged) {
 
 // makeNew makes a folder in the stage folder; it is dressed before it is moved.
 func (a *applier) makeNew(s *staged) error {
-	s.in.dirs[s.e.Path] = s
-	s.in.list = append(s.in.list, s)
+	s.in.made[s.e.Path] = true
+	s.in.dirs = append(s.in.dirs, s)
 	mode := uint32(0o700)
 	if a.isPlain(s.e) {
 		mode = s.e.Mode
@@ -177,7 +177,7 @@ func (a *applier) moveNew(parent *inroot.Folder, name string, e *snapshot.Entry,
 // dressNew gives the folders of a new one their metadata, those into which more
 // may come at the end only.
 func (a *applier) dressNew(t *newFolder) error {
-	for _, s := range slices.Backward(t.list) {
+	for _, s := range slices.Backward(t.dirs) {
 		if s.err != nil {
 			continue
 		}
