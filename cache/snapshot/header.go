@@ -107,6 +107,12 @@ const (
 	maxQuickPAX = 64 << 10
 )
 
+// numbers are where a header has its numbers besides its sum: mode, owner, group,
+// size, time, and those of a device.
+var numbers = [...]struct{ from, to int }{{100, 108}, {108, 116}, {116, 124}, {124, 136}, {136, 148}, {329, 337}, {337, 345}}
+
+const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
 // block returns the header that data begins with, if it is one of POSIX, and its
 // sum is right.
 func block(data []byte) (*[tarBlock]byte, bool) {
@@ -118,6 +124,12 @@ func block(data []byte) (*[tarBlock]byte, bool) {
 		return nil, false
 	}
 	want, ok := octal(b[sumAt : sumAt+8])
+	// archive/tar refuses a header for any number that is none, needed or not.
+	for _, f := range numbers {
+		if _, is := octal(b[f.from:f.to]); !is && string(b[f.from:f.to]) != zeros[:f.to-f.from] {
+			return nil, false
+		}
+	}
 	// The sum of all bytes, those of the sum itself taken for spaces; eight at a
 	// time, in four lanes of 16 bits that can't overflow.
 	const even = 0x00ff00ff00ff00ff
