@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 func TestValidateOrder(t *testing.T) {
@@ -103,29 +101,5 @@ func TestMatcherIsSafeForConcurrentUse(t *testing.T) {
 			wg.Go(func() { m.Skip("a/q/bc") })
 		}
 		wg.Wait()
-	}
-}
-
-// A consumer that stops early leaves no goroutine of the decompressor.
-func TestReadThatIsLeftEarlyEnds(t *testing.T) {
-	blob, _ := pack(t, stream(file("a", strings.Repeat("abc", 1<<20)), file("b", strings.Repeat("q", 1<<22))))
-	before := runtime.NumGoroutine()
-	for range 20 {
-		for e, err := range Read(bytes.NewReader(blob)) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, _ := e.Open()
-			io.ReadFull(r, make([]byte, 10))
-			break
-		}
-		tell(Read(bytes.NewReader(blob[:len(blob)/2])))
-	}
-	for n := 0; runtime.NumGoroutine() > before; n++ {
-		if n == 1000 {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-		}
-		runtime.Gosched()
-		time.Sleep(time.Millisecond) // they end by themselves, soon
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
@@ -163,20 +164,30 @@ func TestFramesThatLie(t *testing.T) {
 	}
 }
 
+// TestReadLeavesNoGoroutine works in a bubble, which ends when its goroutines
+// have, and panics when one of them waits for ever.
 func TestReadLeavesNoGoroutine(t *testing.T) {
 	blob, _ := pack(t, stream(many(t)...))
-	before := runtime.NumGoroutine()
-	for range 20 {
+	large, _ := pack(t, stream(file("a", strings.Repeat("abc", 1<<20)), file("b", strings.Repeat("q", 1<<22))))
+	entries := many(t)
+	synctest.Test(t, func(t *testing.T) {
 		for range Read(bytes.NewReader(blob)) {
+			break
+		}
+		for e := range Read(bytes.NewReader(large)) {
+			r, err := e.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.ReadFull(r, make([]byte, 10))
 			break
 		}
 		for range Read(bytes.NewReader(blob[:len(blob)/2])) {
 		}
-	}
-	Pack(t.Context(), full{}, stream(many(t)...), PackOptions{})
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines, and %d before", after, before)
-	}
+		if _, err := Pack(t.Context(), full{}, stream(entries...), PackOptions{}); !errors.Is(err, errFull) {
+			t.Errorf("packed: %v", err)
+		}
+	})
 }
 
 func TestPackStopsWhenTheWriterFails(t *testing.T) {
