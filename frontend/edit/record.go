@@ -141,8 +141,7 @@ func parse(src []byte) (*file, error) {
 // same manager with the same options, in whatever order, and its packages in one
 // or several of them. A file that it copies is one of the packages.
 func (f *file) repeats(in *Install) bool {
-	have := make(map[string]bool)
-	last := make(map[string]string) // the spelling that a package was named by last
+	last := make(map[string][]string) // how the last command that names a package does, which may be in two ways
 	m := managerNamed(in.Manager)
 	for _, instr := range f.Instructions {
 		run, ok := instr.(*frontend.Run)
@@ -167,8 +166,10 @@ func (f *file) repeats(in *Install) bool {
 				return true
 			}
 			for _, p := range r.Install.Packages {
-				have[m.nameOf(p)] = true
-				last[m.nameOf(p)] = p
+				delete(last, m.nameOf(p))
+			}
+			for _, p := range r.Install.Packages {
+				last[m.nameOf(p)] = append(last[m.nameOf(p)], p)
 			}
 		}
 	}
@@ -177,7 +178,8 @@ func (f *file) repeats(in *Install) bool {
 	}
 	for _, p := range in.Packages {
 		// One that is named without a version is there already in whichever one.
-		if !have[m.nameOf(p)] || p != last[m.nameOf(p)] && p != bare(m, p) {
+		named := last[m.nameOf(p)]
+		if len(named) == 0 || !slices.Contains(named, p) && p != bare(m, p) {
 			return false
 		}
 	}

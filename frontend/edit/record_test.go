@@ -253,7 +253,7 @@ func exact(t interface {
 			break
 		}
 	}
-	want := append([]string{"npm", "install", "-g"}, r.Install.Packages...)
+	want := slices.Concat(r.Install.Command, slices.Concat(r.Install.Options...), r.Install.Packages)
 	if got := argvs(run); len(got) != 1 || !slices.Equal(got[0], want) {
 		t.Fatalf("%q reads back as %q, want %q", out, got, want)
 	}
