@@ -16,12 +16,13 @@ import (
 // A Descriptor says what a store holds under a key.
 type Descriptor struct {
 	Key     key.Key       `json:"key"`
-	Layer   string        `json:"layer,omitempty"` // the name of the layer it was made for; "" for an unnamed one
-	Digest  digest.Digest `json:"digest"`          // of the blob
-	Size    int64         `json:"size"`            // bytes of the blob
-	DiffID  digest.Digest `json:"diffID"`          // of the uncompressed tar stream, as OCI image configs want it
-	Entries int           `json:"entries"`         // how many changes it holds; 0: the step changed nothing
-	Bytes   int64         `json:"bytes"`           // bytes of file content, unpacked
+	Layer   string        `json:"layer,omitempty"`  // the name of the layer it was made for; "" for an unnamed one
+	Digest  digest.Digest `json:"digest"`           // of the blob
+	Size    int64         `json:"size"`             // bytes of the blob
+	CRC32C  uint32        `json:"crc32c,omitempty"` // of the blob; 0: not known
+	DiffID  digest.Digest `json:"diffID"`           // of the uncompressed tar stream, as OCI image configs want it
+	Entries int           `json:"entries"`          // how many changes it holds; 0: the step changed nothing
+	Bytes   int64         `json:"bytes"`            // bytes of file content, unpacked
 	Record  key.Record    `json:"record,omitempty"`
 	Text    string        `json:"text,omitempty"` // the instruction, as people read it; never with secrets in it
 	Took    time.Duration `json:"took,omitempty"` // how long the step ran

@@ -342,7 +342,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		}
 		bl = &blob{file: file, desc: cache.Descriptor{
 			Key: b.sv.plan.Keys.Step[s], Layer: s.Layer.Name,
-			Digest: packed.Digest, Size: packed.Size, DiffID: packed.DiffID,
+			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(),

@@ -3,7 +3,7 @@
 //
 //	oci-layout, index.json   as the OCI image-layout specification has them
 //	blobs/sha256/<hex>       snapshots, and the manifests and configs of layers
-//	keys/<hh>/<hex>.json     a step: its Descriptor by chain key; its time is that of its last use
+//	keys/<hh>/<hex>.json     a step: its Descriptor by chain key, and the seal of its blob; its time is that of its last use
 //	lock                     held while index.json and what is kept change
 //	tmp/                     what is being written
 //
@@ -133,8 +133,8 @@ func valid(dg digest.Digest) bool {
 }
 
 // Open opens a blob, which counts as a use of its step: the least recently used
-// go first when the store is full. It is an *os.File: eviction by another
-// process does not take it away while it is open.
+// go first when the store is full. It is an *os.File, or a *cache.SealedFile:
+// eviction by another process does not take it away while it is open.
 func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.ReadCloser, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", cache.ErrNotCached, err)
@@ -153,6 +153,9 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 			f.Close()
 			return nil, err
 		}
+	}
+	if d.isSealed(f, desc) {
+		return &cache.SealedFile{File: f}, nil
 	}
 	return f, nil
 }
@@ -191,7 +194,7 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) 
 	if err := d.putBlob(ctx, desc, blob); err != nil {
 		return err
 	}
-	data, err := json.Marshal(desc)
+	data, err := json.Marshal(kept{desc, d.seal(desc)})
 	if err != nil {
 		return err
 	}

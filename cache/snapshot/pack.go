@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"context"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"path"
 	"runtime"
@@ -48,6 +50,7 @@ const DefaultLevel = 3
 type Packed struct {
 	Digest  digest.Digest // of the blob
 	Size    int64         // bytes of the blob
+	CRC32C  uint32        // of the blob (Castagnoli)
 	DiffID  digest.Digest // of the uncompressed tar
 	Entries int
 	Bytes   int64 // of file content
@@ -64,7 +67,7 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 	if opt.Concurrency == 0 {
 		opt.Concurrency = runtime.GOMAXPROCS(0)
 	}
-	blob := &counter{w: w, digest: digest.Canonical.Digester()}
+	blob := &counter{w: w, digest: digest.Canonical.Digester(), crc: crc32.New(crc32.MakeTable(crc32.Castagnoli))}
 	f, err := newFramer(ctx, blob, opt)
 	if err != nil {
 		return Packed{}, fmt.Errorf("pack: %w", err)
@@ -85,7 +88,7 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 		return Packed{}, fmt.Errorf("pack: %w", err)
 	}
 	return Packed{
-		Digest: blob.digest.Digest(), Size: blob.n,
+		Digest: blob.digest.Digest(), Size: blob.n, CRC32C: blob.crc.Sum32(),
 		DiffID: f.diffID.Digest(), Entries: p.entries, Bytes: p.bytes,
 	}, nil
 }
@@ -94,6 +97,7 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 type counter struct {
 	w      io.Writer
 	digest digest.Digester
+	crc    hash.Hash32
 	n      int64
 }
 
@@ -101,6 +105,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	c.digest.Hash().Write(p[:n])
+	c.crc.Write(p[:n])
 	return n, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ import (
 func Step(name, content string) (cache.Descriptor, *bytes.Reader) {
 	return cache.Descriptor{
 		Key: key.Sum("test", func(w key.Writer) { w.Field("name", name) }), Layer: "base",
-		Digest: digest.FromString(content), Size: int64(len(content)), DiffID: digest.FromString("plain " + content),
+		Digest: digest.FromString(content), Size: int64(len(content)), CRC32C: crc32.Checksum([]byte(content), crc32.MakeTable(crc32.Castagnoli)), DiffID: digest.FromString("plain " + content),
 		Entries: 1, Bytes: 2, Text: "RUN " + name, Took: time.Second,
 		Record:  key.Record{{Name: "command", Value: name}},
 		Created: time.Unix(1_700_000_000, 0).UTC(),
