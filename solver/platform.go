@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,9 +76,13 @@ func python(ctx context.Context, root, searchPath string) string {
 		if v := pythonName.FindString(filepath.Base(path)); v != "" {
 			return v
 		}
+		if v := pyenv(root, path); v != "" {
+			return v
+		}
 		if root == "/" {
-			out, err := exec.CommandContext(ctx, path, "-c",
-				`import sys; print("python%d.%d" % sys.version_info[:2])`).Output()
+			ask := exec.CommandContext(ctx, path, "-c", `import sys; print("python%d.%d" % sys.version_info[:2])`)
+			ask.Dir = root // pyenv goes by the folder that it is called in
+			out, err := ask.Output()
 			if v := pythonName.FindString(string(out)); err == nil && v != "" {
 				return v
 			}
@@ -92,6 +97,56 @@ func python(ctx context.Context, root, searchPath string) string {
 		return "python3"
 	}
 	return ""
+}
+
+// pyenv returns "python3.X" for a shim of pyenv, a script that takes as long as all
+// else that a plan does to start the python3 that it stands for. It is "" for any
+// other program, and where more than pyenv's global version decides.
+func pyenv(root, shim string) string {
+	script := regexp.MustCompile(`(?s)\A#!/usr/bin/env bash\n.*\nexport PYENV_ROOT="([^"]+)"\n(?:.*\n)?exec "([^"]+)/libexec/pyenv" exec "\$program" "\$@"\s*\z`)
+	m := script.FindStringSubmatch(beginning(shim))
+	if m == nil {
+		return ""
+	}
+	for _, name := range []string{"PYENV_VERSION", "PYENV_DIR", "PYENV_HOOK_PATH"} {
+		if os.Getenv(name) != "" {
+			return ""
+		}
+	}
+	home, err := within(root, m[1])
+	if err != nil {
+		return ""
+	}
+	may := []string{"/.python-version"}
+	for _, hooks := range []string{m[1] + "/pyenv.d", m[2] + "/pyenv.d", m[1] + "/plugins/*/etc/pyenv.d", "/usr/etc/pyenv.d", "/usr/local/etc/pyenv.d", "/etc/pyenv.d", "/usr/lib/pyenv/hooks"} {
+		may = append(may, hooks+"/version-name")
+	}
+	for _, name := range may {
+		if there, err := filepath.Glob(filepath.Join(root, name)); err != nil || len(there) > 0 {
+			return ""
+		}
+	}
+	v := regexp.MustCompile(`\A(3\.\d+)\.\d+\s*\z`).FindStringSubmatch(beginning(filepath.Join(home, "version")))
+	if v == nil {
+		return ""
+	}
+	real := filepath.Join(home, "versions", strings.TrimSpace(v[0]), "bin/python"+v[1])
+	if info, err := os.Stat(real); err != nil || info.Mode()&0o111 == 0 {
+		return ""
+	}
+	return "python" + v[1]
+}
+
+// beginning returns the first 4 KiB of a file; "" if it can't be read.
+func beginning(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b := make([]byte, 4<<10)
+	n, _ := io.ReadFull(f, b)
+	return string(b[:n])
 }
 
 // within returns the path of the machine that name has in root, with all
