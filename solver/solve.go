@@ -388,7 +388,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	}
 	applied.Digest, applied.DiffID, applied.Size = desc.Digest, desc.DiffID, desc.Size
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	return applied, snapshot.Read(packed)
+	return applied, snapshot.ReadUnvalidated(packed) // the apply validates it
 }
 
 // joinLines joins errors, one a line, indented; more than twenty are cut short.

@@ -66,6 +66,10 @@ type Entry struct {
 	// Content is what Open returns, where it is in memory; nil where it is not.
 	// It must not be changed, and stays good, in memory, while it is referred to.
 	Content []byte
+
+	// Release, where it is not nil, is to be called once by who needs Content, and
+	// Open, no more: the memory is used for entries to come. It may be left out.
+	Release func()
 }
 
 // An Extent is a run of bytes in a file.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -25,12 +26,16 @@ const maxWindow = 128 << 20
 // The frames of a blob of Pack are decoded on all cores, some of them ahead. It
 // begins with the first bytes and needs a few MiB per core. When the loop
 // over the entries is left, nothing reads from r any more.
-func Read(r io.Reader) Changes {
-	return Validate(func(yield func(*Entry, error) bool) {
+func Read(r io.Reader) Changes { return Validate(ReadUnvalidated(r)) }
+
+// ReadUnvalidated is Read for who validates the stream himself: its entries have
+// clean names inside the root, but may contradict each other.
+func ReadUnvalidated(r io.Reader) Changes {
+	return func(yield func(*Entry, error) bool) {
 		if err := read(bufio.NewReaderSize(r, 64<<10), yield); err != nil {
 			yield(nil, err)
 		}
-	})
+	}
 }
 
 func read(r *bufio.Reader, yield func(*Entry, error) bool) error {
@@ -215,6 +220,9 @@ func whiteout(dir, base string) (*Entry, error) {
 
 // cleanName makes a tar's name that of an Entry: "./a/" is "a"; "." is the root.
 func cleanName(name string) (string, error) {
+	if plain := strings.TrimSuffix(name, "/"); fs.ValidPath(plain) {
+		return plain, nil
+	}
 	if path.IsAbs(name) {
 		return "", &UnsafeError{Path: name, Reason: "an absolute name"}
 	}

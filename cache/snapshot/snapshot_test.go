@@ -76,7 +76,10 @@ func tell(changes Changes) ([]told, error) {
 			r.Close()
 			one.Content = string(data)
 		}
-		one.Open, one.Entry.Content = nil, nil
+		if e.Release != nil {
+			e.Release()
+		}
+		one.Open, one.Entry.Content, one.Release = nil, nil, nil
 		one.ModTime = one.ModTime.UTC()
 		list = append(list, one)
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -32,6 +33,8 @@ type chunk struct {
 	whole   bool      // the guess holds, from the first byte to the last
 	end     bool      // it ends with the end of the tar
 	rest    io.Reader // of the last chunk: the tar from here on
+
+	users atomic.Int32 // of data: entries that were not released, and the joiner
 }
 
 // A chunker decodes the frames of a zstd stream, several at a time, and parses
@@ -80,9 +83,13 @@ func (c *chunker) next() (*chunk, error) {
 	return ch, ch.err
 }
 
-// recycle takes the data of a chunk that nothing refers to any more.
-func (c *chunker) recycle(ch *chunk) {
-	keep(c.plain, ch.data)
+// release tells that one of those who use the data of a chunk does no more. What
+// nothing refers to is used again.
+func (c *chunker) release(ch *chunk) {
+	if ch.users.Add(-1) == 0 {
+		keep(c.plain, ch.data)
+		ch.data = nil
+	}
 }
 
 // keep keeps a buffer to be used again, if there is room for it.
@@ -102,6 +109,9 @@ func kept(from chan []byte, n int) []byte {
 			return b
 		}
 	default:
+	}
+	if n > frameSize/2 && n < 3*frameSize/2 {
+		n = 3 * frameSize / 2 // as large as a frame of ours can be: good for the next one too
 	}
 	return make([]byte, 0, n)
 }
@@ -264,7 +274,7 @@ func (c *chunker) decode() {
 		keep(c.bytes, ch.packed)
 		ch.packed = nil
 		if ch.err == nil {
-			ch.parse()
+			ch.parse(func() { c.release(ch) })
 		}
 		close(ch.done)
 	}
@@ -272,7 +282,8 @@ func (c *chunker) decode() {
 
 // parse parses a chunk as if an entry began with it. What it does not take for
 // certain it leaves to archive/tar, which then reads the stream on from there.
-func (ch *chunk) parse() {
+func (ch *chunk) parse(release func()) {
+	ch.users.Store(1)
 	r := bytes.NewReader(ch.data)
 	total := int64(len(ch.data))
 	for at := int64(0); ; {
@@ -305,6 +316,8 @@ func (ch *chunk) parse() {
 			data := ch.data[begin : begin+h.Size : begin+h.Size]
 			e.Content = data
 			e.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+			e.Release = release
+			ch.users.Add(1)
 		}
 		ch.entries = append(ch.entries, e)
 		at = begin + (h.Size+tarBlock-1)/tarBlock*tarBlock
@@ -341,6 +354,9 @@ func (j *joiner) pull() bool {
 	if j.err != nil || j.cur != nil && j.cur.rest != nil {
 		return false
 	}
+	if j.cur != nil {
+		j.chunks.release(j.cur)
+	}
 	if j.cur, j.err = j.chunks.next(); j.err != nil || j.cur == nil {
 		j.data = nil
 		return false
@@ -349,8 +365,7 @@ func (j *joiner) pull() bool {
 	return true
 }
 
-// Read reads the tar on from where it is. A chunk that is read through has
-// nothing that refers to it.
+// Read reads the tar on from where it is.
 func (j *joiner) Read(p []byte) (int, error) {
 	for len(j.data) == 0 {
 		if j.cur != nil && j.cur.rest != nil {
@@ -361,10 +376,7 @@ func (j *joiner) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, j.data)
-	if j.data = j.data[n:]; len(j.data) == 0 && len(j.cur.entries) == 0 {
-		j.chunks.recycle(j.cur)
-		j.cur.data = nil
-	}
+	j.data = j.data[n:]
 	return n, nil
 }
 

@@ -190,6 +190,71 @@ func TestReadLeavesNoGoroutine(t *testing.T) {
 	})
 }
 
+// Memory is used again when all that is in it was released, and not before; what is
+// never released stays.
+func TestRelease(t *testing.T) {
+	var es []*Entry
+	for i := range 400 { // some 20 frames
+		es = append(es, file(fmt.Sprint(i), strings.Repeat(fmt.Sprint(i, " "), 3)+noise(100<<10+i)), file(fmt.Sprint(i, "t"), strings.Repeat(fmt.Sprint(i), 100)))
+	}
+	want := make(map[string]string)
+	for _, e := range es {
+		r, _ := e.Open()
+		content, _ := io.ReadAll(r)
+		want[e.Path] = string(content)
+	}
+	blob, _ := pack(t, stream(es...))
+	type held struct {
+		path    string
+		content []byte
+		release func()
+	}
+	holding := make(chan held, 100)
+	var wg sync.WaitGroup
+	check := func(h held) {
+		if string(h.content) != want[h.path] {
+			t.Errorf("%q: it has changed", h.path)
+		}
+	}
+	for range 3 {
+		wg.Go(func() {
+			for h := range holding {
+				check(h)
+				h.release()
+			}
+		})
+	}
+	var kept []held
+	memory := make(map[*byte]int)
+	for e, err := range Read(bytes.NewReader(blob)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Content == nil {
+			continue // it goes on in another frame
+		}
+		memory[&e.Content[0]]++
+		h := held{e.Path, e.Content, e.Release}
+		if len(kept) < 5 && strings.HasSuffix(e.Path, "50") {
+			kept = append(kept, h)
+			continue
+		}
+		holding <- h
+	}
+	close(holding)
+	wg.Wait()
+	for _, h := range kept {
+		check(h)
+	}
+	again := 0
+	for _, n := range memory {
+		again += n - 1
+	}
+	if again == 0 {
+		t.Error("no memory was used again")
+	}
+}
+
 func TestPackStopsWhenTheWriterFails(t *testing.T) {
 	endless := func(yield func(*Entry, error) bool) {
 		for i := 0; yield(file(fmt.Sprint(i), noise(100<<10)), nil); i++ {

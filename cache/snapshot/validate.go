@@ -3,6 +3,7 @@ package snapshot
 import (
 	"fmt"
 	"hash/maphash"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -181,6 +182,9 @@ func inOrder(data []Extent, size int64) bool {
 }
 
 func checkPath(p string) error {
+	if len(p) <= maxPath && p != "." && fs.ValidPath(p) && strings.IndexByte(p, 0) < 0 {
+		return nil
+	}
 	bad := func(reason string) error { return &UnsafeError{Path: p, Reason: reason} }
 	switch {
 	case p == "" || p == ".":

@@ -172,6 +172,9 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 		if err := a.outcome(e, a.entry(ctx, e, nil)); err != nil {
 			return a.res, err
 		}
+		if e.Release != nil {
+			e.Release()
+		}
 	}
 	if st != nil {
 		return a.res, st.finish(ctx)

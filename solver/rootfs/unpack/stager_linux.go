@@ -164,7 +164,10 @@ func (st *stager) labour(ctx context.Context) {
 					err = fmt.Errorf("%q: %w", s.e.Path, err)
 				}
 			}
-			s.e.Content, s.e.Open = nil, nil // what is made must not be held
+			if s.e.Release != nil {
+				s.e.Release()
+			}
+			s.e.Content, s.e.Open, s.e.Release = nil, nil, nil // what is made must not be held
 		}
 		st.mu.Lock()
 		st.written, own.res.Bytes = st.written+own.res.Bytes, 0
