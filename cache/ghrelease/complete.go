@@ -43,10 +43,28 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 	if err := s.ready(ctx); err != nil {
 		return s.refuse(err)
 	}
-	if err := s.complete(ctx, m); err != nil {
-		return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
+	for range 5 {
+		if err = s.complete(ctx, m); err == nil {
+			return nil
+		}
+		if !overtaken(err) {
+			break
+		}
+		// Another session published or removed what we had in view, and may have
+		// published this very layer.
+		if lerr := s.listAnew(ctx); lerr != nil {
+			err = lerr
+			break
+		}
 	}
-	return nil
+	return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
+}
+
+// overtaken reports whether an error may be due to what another session did since
+// the releases were listed.
+func overtaken(err error) bool {
+	return github.Is(err, github.NotFound) || github.Is(err, github.Immutable) || errors.Is(err, github.ErrOtherBytes) ||
+		errors.Is(err, errFaster) || errors.Is(err, cache.ErrNotCached)
 }
 
 // knows reports whether this session has met a step of the layer here, and
@@ -67,16 +85,12 @@ func (s *Store) knows(m cache.Manifest) (known, whole bool) {
 }
 
 func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
-	places := make([]location, len(m.Steps))
-	for i, d := range m.Steps {
-		loc, ok := s.lookup(d.Key, sameBytes(d))
-		if !ok {
-			return fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
-		}
-		places[i] = loc
-	}
 	if old := s.whole(m); old != nil && old.sameSteps(m) {
 		return nil
+	}
+	places, err := s.places(m)
+	if err != nil {
+		return err
 	}
 	target, err := s.target(ctx, m, places)
 	if err != nil {
@@ -97,6 +111,36 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 		rec.Layer.Keys = append(rec.Layer.Keys, d.Key)
 	}
 	return s.publish(ctx, m, target, rec)
+}
+
+// places returns where the steps of a layer are: in one release if one has them all,
+// a published one if possible, so that what several sessions bring at once is not
+// made up of pieces of each.
+func (s *Store) places(m cache.Manifest) ([]location, error) {
+	var together []location
+	for _, h := range s.all() {
+		var list []location
+		for _, d := range m.Steps {
+			if st := h.Steps[d.Key]; st != nil && sameBytes(d)(st) && st.Tag == "" && h.has(st) {
+				list = append(list, h.at(st))
+			}
+		}
+		if len(list) == len(m.Steps) && len(list) > 0 && (together == nil || !h.Draft || together[0].tag == "") {
+			together = list
+		}
+	}
+	if together != nil {
+		return together, nil
+	}
+	places := make([]location, len(m.Steps))
+	for i, d := range m.Steps {
+		loc, ok := s.lookup(d.Key, sameBytes(d))
+		if !ok {
+			return nil, fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
+		}
+		places[i] = loc
+	}
+	return places, nil
 }
 
 // whole returns the newest release of the layer.
@@ -240,20 +284,24 @@ func (s *Store) publish(ctx context.Context, m cache.Manifest, h *held, rec reco
 	change := github.Change{Title: &title, Body: &text}
 	before := h.record
 	s.change(h, func(h *held) { h.record = rec })
-	for {
-		tag, err := s.publishAs(ctx, h, m.Tag(), change)
-		if errors.Is(err, errFaster) {
-			if other := s.whole(m); other != nil && other.sameSteps(m) {
-				s.change(h, func(h *held) { h.record = before })
-				return s.dropCopy(ctx, h)
-			}
-			continue // the tag is known to be taken now
+	tag, err := s.publishAs(ctx, h, m.Tag(), change)
+	if errors.Is(err, errFaster) {
+		if other := s.whole(m); other != nil && other.sameSteps(m) {
+			s.change(h, func(h *held) { h.record = before })
+			return s.dropCopy(ctx, h)
 		}
-		if err != nil {
-			return err
-		}
-		return s.point(ctx, m, rec, tag)
 	}
+	if err != nil {
+		return err
+	}
+	if err := s.point(ctx, m, rec, tag); err != nil || tag == m.Tag() {
+		return err
+	}
+	// Who has the layer under its plain tag may just have dropped this, as a copy.
+	if _, err = s.gh.Release(ctx, s.repo, h.ID); github.Is(err, github.NotFound) {
+		err = errors.Join(err, s.pointBack(ctx, m))
+	}
+	return err
 }
 
 // putManifest uploads manifest.json; one that a killed session left is replaced.
@@ -306,10 +354,7 @@ func (s *Store) point(ctx context.Context, m cache.Manifest, rec record, tag str
 	if tag == m.Tag() {
 		return nil
 	}
-	for _, h := range s.all() {
-		if h.Tag != m.Tag() || h.Draft || h.Immutable {
-			continue
-		}
+	for _, h := range s.plain(m) {
 		led := record{Name: rec.Name, Layer: rec.Layer, Steps: make(map[key.Key]*step)}
 		for k, st := range rec.Steps {
 			far := *st
@@ -323,14 +368,48 @@ func (s *Store) point(ctx context.Context, m cache.Manifest, rec record, tag str
 	return nil
 }
 
-// dropCopy removes a draft that has nothing that is not published elsewhere.
+// pointBack takes point back: the plain release is what its text says.
+func (s *Store) pointBack(ctx context.Context, m cache.Manifest) error {
+	for _, h := range s.plain(m) {
+		var err error
+		if h.Layer == nil {
+			err = s.removeAsset(ctx, h, h.asset(manifestName))
+		} else {
+			err = s.putManifest(ctx, h, h.record)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plain returns the releases with the layer's plain tag that can be changed: one, or
+// none.
+func (s *Store) plain(m cache.Manifest) []*held {
+	return slices.DeleteFunc(s.all(), func(h *held) bool { return h.Tag != m.Tag() || h.Draft || h.Immutable })
+}
+
+// dropCopy removes a draft that has nothing that is not published elsewhere, as it
+// is by now: another session may have put something into it.
 func (s *Store) dropCopy(ctx context.Context, h *held) error {
-	for k, st := range h.Steps {
+	r, err := s.gh.Release(ctx, s.repo, h.ID)
+	if github.Is(err, github.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now, ok := hold(*r)
+	if !ok || !now.Draft {
+		return nil
+	}
+	for k, st := range now.Steps {
 		if loc, ok := s.elsewhere(k, st, h); !ok || loc.tag == "" {
 			return nil
 		}
 	}
-	if err := s.gh.Delete(ctx, s.repo, &h.Release); err != nil {
+	if err := s.gh.Delete(ctx, s.repo, r); err != nil && !github.Is(err, github.NotFound) {
 		return err
 	}
 	s.mu.Lock()

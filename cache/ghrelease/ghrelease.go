@@ -117,6 +117,15 @@ func (h *held) has(st *step) bool {
 	return true
 }
 
+// at returns where a step of the release is.
+func (h *held) at(st *step) location {
+	loc := location{step: *st, tag: h.Tag, id: h.ID}
+	if h.Draft {
+		loc.tag = ""
+	}
+	return loc
+}
+
 // whole reports whether the release is a published layer.
 func (h *held) whole() bool {
 	a := h.asset(manifestName)
@@ -159,6 +168,15 @@ func (s *Store) list(ctx context.Context) error {
 	return nil
 }
 
+// listAnew reads all releases once more.
+func (s *Store) listAnew(ctx context.Context) error {
+	s.mu.Lock()
+	s.listed = false
+	clear(s.releases)
+	s.mu.Unlock()
+	return s.list(ctx)
+}
+
 // lookup returns where a step is, by the releases that are known; the newest
 // where several have it. A digest narrows it to those bytes.
 func (s *Store) lookup(k key.Key, match func(*step) bool) (location, bool) {
@@ -170,10 +188,7 @@ func (s *Store) lookup(k key.Key, match func(*step) bool) (location, bool) {
 		if st == nil || !match(st) || !h.has(st) || !best.step.Created.IsZero() && !st.Created.After(best.step.Created) {
 			continue
 		}
-		best = location{step: *st, tag: h.Tag, id: h.ID}
-		if h.Draft {
-			best.tag = ""
-		}
+		best = h.at(st)
 	}
 	return best, best.id != 0
 }
