@@ -263,6 +263,10 @@ func (s *Server) serveCDN(w http.ResponseWriter, r *http.Request) {
 	answer(w)
 }
 
+// lag is how far what is sent may be behind the Rate and catch up: a sleep that is
+// too long takes nothing from a network.
+const lag = 10 * time.Millisecond
+
 // paced is an answer that comes at the server's Rate.
 type paced struct {
 	http.ResponseWriter
@@ -274,8 +278,8 @@ func (p *paced) Write(b []byte) (n int, err error) {
 		part := b[:min(len(b), 64<<10)]
 		p.s.mu.Lock()
 		now := time.Now()
-		if p.s.sent.Before(now) {
-			p.s.sent = now
+		if most := now.Add(-lag); p.s.sent.Before(most) {
+			p.s.sent = most
 		}
 		p.s.sent = p.s.sent.Add(time.Duration(len(part)) * time.Second / time.Duration(p.s.Rate))
 		wait := p.s.sent.Sub(now)
