@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"io"
 
 	"golang.org/x/sync/errgroup"
 
@@ -50,7 +49,7 @@ func Copy(ctx context.Context, from, to Keeper, m Manifest, temp string) (Copied
 				return fmt.Errorf("%s: step %s: %w", from.Name(), d.Key.Short(), err)
 			}
 			defer f.Close()
-			if err := to.Put(gctx, d, io.ReaderAt(f)); err != nil {
+			if err := to.Put(gctx, d, &VerifiedFile{f}); err != nil {
 				return fmt.Errorf("%s: step %s: %w", to.Name(), d.Key.Short(), err)
 			}
 			return nil

@@ -117,7 +117,7 @@ func (t *Tier) Open(ctx context.Context, d Descriptor, offset int64) (io.ReadClo
 
 func (t *Tier) keep(ctx context.Context, nearer []Keeper, d Descriptor, f *os.File) {
 	for _, s := range nearer {
-		if err := s.Put(ctx, d, f); err != nil {
+		if err := s.Put(ctx, d, &VerifiedFile{f}); err != nil {
 			t.warn(s.Name(), err)
 		}
 	}

@@ -33,7 +33,7 @@ func (e *CorruptError) Unwrap() error { return ErrNotCached }
 // touch a root before. The caller closes the file.
 //
 // A store whose Open returns an *os.File is read once for that, in place; of a
-// *SealedFile the SHA-256 was checked before, and its CRC-32C is enough. From
+// *VerifiedFile the SHA-256 was checked before, and its CRC-32C is enough. From
 // any other the blob goes to a temporary file in dir ("": the system's) that
 // has no name any more. An Arrival in ctx is told of it.
 func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.File, error) {
@@ -50,7 +50,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	if err != nil {
 		return nil, err
 	}
-	sealed, _ := rc.(*SealedFile)
+	sealed, _ := rc.(*VerifiedFile)
 	if sealed != nil {
 		rc = sealed.File
 	}
@@ -107,10 +107,11 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	return file, nil
 }
 
-// A SealedFile is what a store's Open returns for a blob that it knows: this very
-// file was verified by its SHA-256 before, and nobody has changed it since. What
-// the medium has spoilt shows in the CRC-32C of its descriptor.
-type SealedFile struct {
+// A VerifiedFile is a blob whose SHA-256 was verified, in a file that nobody has
+// changed since. A store's Open returns it for one that it knows: what the medium has
+// spoilt shows in the CRC-32C of its descriptor. Put may keep the file itself if it
+// has no name.
+type VerifiedFile struct {
 	*os.File
 }
 
@@ -133,6 +134,12 @@ func TempFile(dir string) (*os.File, error) {
 }
 
 func unnamed(dir string) (*os.File, error) {
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	if f, err := nameless(dir); err == nil {
+		return f, nil
+	}
 	f, err := os.CreateTemp(dir, "clayer-blob-")
 	if err != nil {
 		return nil, err

@@ -133,7 +133,7 @@ func valid(dg digest.Digest) bool {
 }
 
 // Open opens a blob, which counts as a use of its step: the least recently used
-// go first when the store is full. It is an *os.File, or a *cache.SealedFile:
+// go first when the store is full. It is an *os.File, or a *cache.VerifiedFile:
 // eviction by another process does not take it away while it is open.
 func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.ReadCloser, error) {
 	if err := desc.Digest.Validate(); err != nil {
@@ -155,7 +155,7 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 		}
 	}
 	if d.isSealed(f, desc) {
-		return &cache.SealedFile{File: f}, nil
+		return &cache.VerifiedFile{File: f}, nil
 	}
 	return f, nil
 }
@@ -163,8 +163,9 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 // Put stores a blob and its key file, the blob first: a key file always names a
 // blob that was there. A file that Create of this store made is moved into
 // place: it was hashed when it was packed, so its size alone is checked, and it
-// must not be written to any more. Any other blob is copied, and its digest
-// checked on the way.
+// must not be written to any more. A *cache.VerifiedFile without a name is kept
+// itself where the file system can. Any other blob is copied, and its digest checked
+// on the way.
 func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	if err := d.put(ctx, desc, blob); err != nil {
 		return fmt.Errorf("keep %s in %s: %w", desc.Key.Short(), d.path, err)
@@ -222,6 +223,9 @@ func (d *Dir) hold(dg digest.Digest) func() {
 
 func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	path := d.blobPath(desc.Digest)
+	if v, ok := blob.(*cache.VerifiedFile); ok && d.link(v.File, desc, path) == nil {
+		return nil
+	}
 	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
 		// One that was put before, under this key or another, has gone from
 		// tmp/: it is a blob like any other.
@@ -270,5 +274,5 @@ func (d *Dir) adopt(f *os.File, desc cache.Descriptor, path string) error {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	return d.install(f, path)
+	return d.install(f, f.Name(), path)
 }

@@ -78,20 +78,20 @@ func (d *Dir) writeFrom(path string, fill func(io.Writer) error) (err error) {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	return d.install(f, path)
+	return d.install(f, f.Name(), path)
 }
 
-// install gives a finished file its name.
-func (d *Dir) install(f *os.File, path string) error {
+// install gives a finished file its name; temp is the one that it has.
+func (d *Dir) install(f *os.File, temp, path string) error {
 	// The bytes before the name: after a power cut a name with nothing, or
 	// zeros, behind it would be a blob that is corrupt.
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	err := os.Rename(f.Name(), path)
+	err := os.Rename(temp, path)
 	if errors.Is(err, fs.ErrNotExist) { // the first key of its folder
 		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
-			err = os.Rename(f.Name(), path)
+			err = os.Rename(temp, path)
 		}
 	}
 	if err != nil {

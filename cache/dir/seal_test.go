@@ -94,7 +94,7 @@ func TestSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, sealed := rc.(*cache.SealedFile)
+			_, sealed := rc.(*cache.VerifiedFile)
 			if err := rc.Close(); err != nil || sealed != test.sealed {
 				t.Errorf("sealed: %t, want %t; %v", sealed, test.sealed, err)
 			}
@@ -137,9 +137,74 @@ func TestSealOfWhatIsThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := rc.(*cache.SealedFile); !ok {
+		if _, ok := rc.(*cache.VerifiedFile); !ok {
 			t.Errorf("%s: not sealed", desc.Key.Short())
 		}
 		rc.Close()
+	}
+}
+
+// What was brought into a file without a name is not written a second time; a file
+// that has one is its owner's, and is copied.
+func TestPutWithoutACopy(t *testing.T) {
+	inode := func(f *os.File) uint64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	brought := func(dir, content string) *os.File {
+		f, err := cache.TempFile(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		if _, err := f.WriteString(content); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	kept := func(d *Dir, desc cache.Descriptor) uint64 {
+		f, err := cache.OpenVerified(t.Context(), d, desc, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if got, err := io.ReadAll(f); err != nil || string(got) != "content" {
+			t.Fatalf("it is %q, %v", got, err)
+		}
+		return inode(f)
+	}
+	a, _ := storetest.Step("a", "content")
+	b, _ := storetest.Step("b", "content")
+	d, other := open(t, Options{}), open(t, Options{})
+	f := brought(d.tmp(), "content")
+	for _, desc := range []cache.Descriptor{a, b} {
+		if err := d.Put(t.Context(), desc, &cache.VerifiedFile{File: f}); err != nil {
+			t.Fatal(err)
+		}
+		if kept(d, desc) != inode(f) {
+			t.Error("it was copied")
+		}
+	}
+	if err := other.Put(t.Context(), a, &cache.VerifiedFile{File: f}); err != nil {
+		t.Fatal(err)
+	}
+	if kept(other, a) == inode(f) {
+		t.Error("two stores have one file")
+	}
+	c, _ := storetest.Step("c", "long content")
+	var corrupt *cache.CorruptError
+	if err := d.Put(t.Context(), c, &cache.VerifiedFile{File: brought(d.tmp(), "short")}); !errors.As(err, &corrupt) {
+		t.Errorf("a file that is cut off: %v", err)
+	}
+	if left, err := os.ReadDir(d.tmp()); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
+	}
+	for _, path := range []string{d.blobPath(a.Digest), other.blobPath(a.Digest)} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != 0o644 {
+			t.Errorf("%v, %v", info, err)
+		}
 	}
 }
