@@ -6,12 +6,12 @@ package dag
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // A Graph is a composition: layers in the order in which they are applied.
@@ -199,12 +199,12 @@ func (s *Step) Text() string {
 		}
 		return b.String()
 	case *frontend.Fetch:
-		return urlQuery.ReplaceAllString(in.Text, "$1?…")
+		return urlQuery().ReplaceAllString(in.Text, "$1?…")
 	}
 	return s.Instr.Base().Text
 }
 
-var urlQuery = regexp.MustCompile(`(https?://[^\s?]*)\?\S*`)
+var urlQuery = lazyregexp.New(`(https?://[^\s?]*)\?\S*`)
 
 // ChangesRoot reports whether the step has a snapshot. ENV has none: it is
 // known from the file alone.

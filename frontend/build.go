@@ -2,11 +2,12 @@ package frontend
 
 import (
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // ignored are the Dockerfile's words that have no effect here.
@@ -110,10 +111,10 @@ func unknownFlag(f flag, flags ...string) error {
 
 // variableName is what may be set: names that a shell can use, and with "." and
 // "-" in them, which the environment can hold.
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+var variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 func checkName(name string) error {
-	if !variableName.MatchString(name) {
+	if !variableName().MatchString(name) {
 		return faultf("%q is no variable's name", name)
 	}
 	return nil
@@ -218,7 +219,7 @@ func buildFrom(m Meta, s *source) (Instruction, error) {
 }
 
 // aloneHeredoc is a RUN that is nothing but a heredoc.
-var aloneHeredoc = regexp.MustCompile(`^\d*<<-?\s*[^<\s]+$`)
+var aloneHeredoc = lazyregexp.New(`^\d*<<-?\s*[^<\s]+$`)
 
 func buildRun(m Meta, s *source) (Instruction, error) {
 	r := &Run{Meta: m}
@@ -249,7 +250,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 			return r, nil
 		}
 	}
-	if len(docs) != 1 || !aloneHeredoc.MatchString(command) {
+	if len(docs) != 1 || !aloneHeredoc().MatchString(command) {
 		r.Command = withHeredocs(command, docs)
 		return r, nil
 	}

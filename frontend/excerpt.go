@@ -1,9 +1,10 @@
 package frontend
 
 import (
-	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // maxExcerpt is the most runes of a source line that an error shows.
@@ -35,22 +36,22 @@ func show(s string) string {
 // The second form is for a password with a "/" in it; https://host:80/a@b is
 // no such thing.
 var (
-	userInfo   = regexp.MustCompile(`://[^/?#\s"'@]*@`)
-	slashyUser = regexp.MustCompile(`://[^/?#\s"'@:]*:\d*[^\d/?#\s"'@][^\s"']*@`)
+	userInfo   = lazyregexp.New(`://[^/?#\s"'@]*@`)
+	slashyUser = lazyregexp.New(`://[^/?#\s"'@:]*:\d*[^\d/?#\s"'@][^\s"']*@`)
 )
 
 const hiddenInfo = "://***@"
 
 // scpInfo is a password in the form that scp and git have: git@user:password@host.
-var scpInfo = regexp.MustCompile(`\bgit@[^\s@]*@`)
+var scpInfo = lazyregexp.New(`\bgit@[^\s@]*@`)
 
 // redact hides the user and password of URLs.
 func redact(s string) string {
 	if !strings.Contains(s, "@") {
 		return s
 	}
-	s = scpInfo.ReplaceAllString(s, "git@***@")
-	return userInfo.ReplaceAllString(slashyUser.ReplaceAllString(s, hiddenInfo), hiddenInfo)
+	s = scpInfo().ReplaceAllString(s, "git@***@")
+	return userInfo().ReplaceAllString(slashyUser().ReplaceAllString(s, hiddenInfo), hiddenInfo)
 }
 
 // Excerpt returns a line, from 1, fit to be shown; "" where there is none.

@@ -12,12 +12,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // maxFile bounds a Containerfile, in bytes. One that is larger is no text that
@@ -247,11 +248,11 @@ func (f *fault) withHint(format string, args ...any) *fault {
 
 // lexPrefix is what BuildKit's lexer puts before each of its errors: the word,
 // which the excerpt shows.
-var lexPrefix = regexp.MustCompile(`^failed to process "[^"]*": `)
+var lexPrefix = lazyregexp.New(`^failed to process "[^"]*": `)
 
 // report adds what is wrong with an instruction.
 func (f *File) report(ps *Problems, m *Meta, err error) {
-	message := lexPrefix.ReplaceAllString(redact(err.Error()), "")
+	message := lexPrefix().ReplaceAllString(redact(err.Error()), "")
 	p := &Problem{Pos: m.Pos, Word: m.Word, Message: show(message)}
 	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
 		p.Line = excerpt(f.Lines[line-1])

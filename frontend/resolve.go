@@ -2,11 +2,12 @@ package frontend
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // Resolve expands the instructions in order, as they are in effect in a scope,
@@ -125,15 +126,15 @@ func (r *resolver) process(word string, refs bool) string {
 const maxValue = 128 << 10
 
 // cutting is the beginning of an expansion that takes a part of a value.
-var cutting = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)[%#/]`)
+var cutting = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)[%#/]`)
 
 // named is a variable in an expansion's pattern.
-var named = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
+var named = lazyregexp.New(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 
 // cutsReference refuses to take a part of what a session's variable holds, or
 // a part by what it holds: that is not known before the value is used.
 func (r *resolver) cutsReference(word string) error {
-	for _, at := range cutting.FindAllStringSubmatchIndex(word, -1) {
+	for _, at := range cutting().FindAllStringSubmatchIndex(word, -1) {
 		if at[0] > 0 && word[at[0]-1] == r.escape {
 			continue
 		}
@@ -150,7 +151,7 @@ func (r *resolver) cutsReference(word string) error {
 		if end < 0 {
 			end = len(rest)
 		}
-		for _, m := range named.FindAllStringSubmatch(rest[:end], -1) {
+		for _, m := range named().FindAllStringSubmatch(rest[:end], -1) {
 			if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
 				return faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", m[1]).
 					withHint("a RUN can take it")

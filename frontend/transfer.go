@@ -3,13 +3,14 @@ package frontend
 import (
 	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // FETCH, COPY and ADD: what brings files.
@@ -119,8 +120,8 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 }
 
 var (
-	githubSource = regexp.MustCompile(`^github:[A-Za-z0-9][A-Za-z0-9_-]*/([A-Za-z0-9._-]+)(?:@([^\s@]+?))?(?://([^\s@]+))?$`)
-	githubURL    = regexp.MustCompile(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
+	githubSource = lazyregexp.New(`^github:[A-Za-z0-9][A-Za-z0-9_-]*/([A-Za-z0-9._-]+)(?:@([^\s@]+?))?(?://([^\s@]+))?$`)
+	githubURL    = lazyregexp.New(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
 )
 
 // errEmpty is for an argument of which expansion leaves nothing: a folder
@@ -130,7 +131,7 @@ var errEmpty = faultf("an argument is empty when its variables are expanded").wi
 // checkFetch looks at a FETCH whose variables are expanded.
 func checkFetch(f *Fetch) error {
 	// ADD https://github.com/o/r.git#ref:dir is github:o/r@ref//dir.
-	if m := githubURL.FindStringSubmatch(f.Source); m != nil && f.Word == "ADD" {
+	if m := githubURL().FindStringSubmatch(f.Source); m != nil && f.Word == "ADD" {
 		f.Source = "github:" + m[1]
 		if m[2] != "" {
 			f.Source += "@" + m[2]
@@ -145,7 +146,7 @@ func checkFetch(f *Fetch) error {
 	scheme, _, _ := strings.Cut(f.Source, ":")
 	switch scheme {
 	case "github":
-		m := githubSource.FindStringSubmatch(f.Source)
+		m := githubSource().FindStringSubmatch(f.Source)
 		if m == nil || strings.Trim(m[1], ".") == "" || strings.HasPrefix(m[2], "-") || strings.Contains(m[2], "..") ||
 			slices.Contains(strings.Split(m[3], "/"), "..") {
 			return faultf("source %q is not of the form github:owner/repo[@ref][//subdir]", f.Source)
@@ -204,11 +205,11 @@ func setFetchFlag(f *Fetch, name, value string) error {
 	return nil
 }
 
-var chownForm = regexp.MustCompile(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$`)
+var chownForm = lazyregexp.New(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$`)
 
 func setOwner(o *Ownership, name, value string) error {
 	if name == "chown" {
-		if !chownForm.MatchString(value) {
+		if !chownForm().MatchString(value) {
 			return faultf("--chown=%s: want user or user:group", value)
 		}
 		o.Chown = value

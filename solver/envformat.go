@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -58,13 +58,13 @@ func resolved(vars []frontend.Var, environ []string) []frontend.Var {
 }
 
 // shellName is a name that a shell can set; the environment can hold others.
-var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var shellName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // formatSh writes one command, since a POSIX shell expands all its values before
 // it sets the first. zsh doesn't: what one value refers to and one before it sets
 // is put aside first.
 func formatSh(vars []frontend.Var) []byte {
-	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName.MatchString(v.Name) })
+	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName().MatchString(v.Name) })
 	if len(vars) == 0 {
 		return nil
 	}
@@ -118,7 +118,7 @@ func referred(vars []frontend.Var) []string {
 // formatFish writes for fish, whose lists of folders are joined with ":" within
 // double quotes, and split again when set.
 func formatFish(vars []frontend.Var) []byte {
-	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName.MatchString(v.Name) })
+	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName().MatchString(v.Name) })
 	if len(vars) == 0 {
 		return nil
 	}
@@ -166,7 +166,7 @@ func formatPowerShell(vars []frontend.Var) []byte {
 }
 
 // runnersOwn are variables that a step of GitHub Actions can't set for the next.
-var runnersOwn = regexp.MustCompile(`^(GITHUB_|RUNNER_|NODE_OPTIONS$)`)
+var runnersOwn = lazyregexp.New(`^(GITHUB_|RUNNER_|NODE_OPTIONS$)`)
 
 // FormatGitHub writes what a step of GitHub Actions appends to $GITHUB_ENV and to
 // $GITHUB_PATH, and returns the names that it can't set. Folders in front of PATH
@@ -175,7 +175,7 @@ func FormatGitHub(vars []frontend.Var, environ []string) (env, path []byte, left
 	var e, p bytes.Buffer
 	values := resolved(vars, environ)
 	for i, v := range vars {
-		if runnersOwn.MatchString(v.Name) {
+		if runnersOwn().MatchString(v.Name) {
 			left = append(left, v.Name)
 			continue
 		}

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // Platform says what a root is, as far as it decides whether a snapshot fits:
@@ -57,7 +59,7 @@ func osRelease(root string) (id, version string) {
 	return "", ""
 }
 
-var pythonName = regexp.MustCompile(`^python3\.\d+`)
+var pythonName = lazyregexp.New(`^python3\.\d+`)
 
 // python returns "python3.X" for the python3 that a RUN would find, "" for none.
 func python(ctx context.Context, root, searchPath string) string {
@@ -73,7 +75,7 @@ func python(ctx context.Context, root, searchPath string) string {
 			continue
 		}
 		// Distributions have python3 -> python3.11: no need to start it.
-		if v := pythonName.FindString(filepath.Base(path)); v != "" {
+		if v := pythonName().FindString(filepath.Base(path)); v != "" {
 			return v
 		}
 		if v := pyenv(root, path); v != "" {
@@ -83,14 +85,14 @@ func python(ctx context.Context, root, searchPath string) string {
 			ask := exec.CommandContext(ctx, path, "-c", `import sys; print("python%d.%d" % sys.version_info[:2])`)
 			ask.Dir = root // pyenv goes by the folder that it is called in
 			out, err := ask.Output()
-			if v := pythonName.FindString(string(out)); err == nil && v != "" {
+			if v := pythonName().FindString(string(out)); err == nil && v != "" {
 				return v
 			}
 		}
 		// A python3 that is no link, in another root: by its library's folder.
 		libs, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "..", "lib", "python3.*"))
 		for _, lib := range libs {
-			if v := pythonName.FindString(filepath.Base(lib)); v != "" {
+			if v := pythonName().FindString(filepath.Base(lib)); v != "" {
 				return v
 			}
 		}

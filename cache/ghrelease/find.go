@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"regexp"
 	"slices"
 	"time"
 
@@ -12,10 +11,11 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // layerTag takes apart layer-<name>-<key16>.
-var layerTag = regexp.MustCompile(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
+var layerTag = lazyregexp.New(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
 
 // Find asks for the layer's manifest where anyone may read it: a whole hit is
 // one request. What is not there is looked up in the list of releases.
@@ -25,7 +25,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		return nil, err
 	}
 	var err error
-	if layerTag.MatchString(tag) {
+	if layerTag().MatchString(tag) {
 		var rec record
 		if rec, err = s.published(ctx, tag); err == nil {
 			for k, st := range rec.Steps {

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // Options say which GitHub, and as whom. The zero Options is github.com without
@@ -143,11 +143,7 @@ func (r Repo) String() string { return r.Owner + "/" + r.Name }
 
 func (r Repo) path() string { return "repos/" + r.Owner + "/" + r.Name }
 
-// repoName is compiled when it is wanted: all that clayer does, an install by a
-// shim too, would wait for the hundreds of states that it has.
-var repoName = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^([A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}))/([A-Za-z0-9._-]{1,100})$`)
-})
+var repoName = lazyregexp.New(`^([A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}))/([A-Za-z0-9._-]{1,100})$`)
 
 // ParseRepo reads "owner/repo".
 func ParseRepo(s string) (Repo, error) {

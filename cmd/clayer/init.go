@@ -5,22 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // releases is where clayer's own releases are.
 const releases = "https://github.com/clayer/clayer/releases"
 
 // released is the version of a release, and not of a build between two.
-var released = regexp.MustCompile(`^v\d+\.\d+\.\d+$`)
+var released = lazyregexp.New(`^v\d+\.\d+\.\d+$`)
 
-var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var sha256Hex = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 func newInit() *cobra.Command {
 	var o hook.Options
@@ -44,7 +44,7 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 			}
 			o.Layers = args[1:]
 			o.Version = cmp.Or(o.Version, buildVersion())
-			if !released.MatchString(o.Version) {
+			if !released().MatchString(o.Version) {
 				return usagef("--release: this clayer is %s, which is no release: say which the hook should fetch, as --release v1.2.3", o.Version)
 			}
 			if o.Checksums == "" {
@@ -54,7 +54,7 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 				}
 				o.Checksums = sum
 			}
-			if !sha256Hex.MatchString(o.Checksums) {
+			if !sha256Hex().MatchString(o.Checksums) {
 				return usagef("--checksums %s: want the SHA-256 of the release's checksums.txt, 64 hex digits", o.Checksums)
 			}
 			files, err := hook.Files(args[0], o)

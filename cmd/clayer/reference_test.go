@@ -5,11 +5,14 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -69,32 +72,72 @@ func TestCommandReference(t *testing.T) {
 	golden(t, "docs/commands.md", strings.TrimSuffix(got.String(), "\n"))
 }
 
-// TestManualPages: each command has a page with its flags, twice the same.
+// TestManualPages: each command has a page with its flags, as cobra/doc makes it,
+// and the binary writes them with its version.
 func TestManualPages(t *testing.T) {
-	dir := t.TempDir()
-	for range 2 {
-		var out, errs bytes.Buffer
-		if code := run([]string{"man", filepath.Join(dir, "man1")}, &out, &errs); code != 0 || out.Len()+errs.Len() > 0 {
-			t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
-		}
-		if err := os.Rename(filepath.Join(dir, "man1"), filepath.Join(dir, "first")); err != nil && !os.IsExist(err) {
-			t.Fatal(err)
-		}
-	}
+	made := t.TempDir()
 	root := newRoot()
 	root.InitDefaultCompletionCmd()
+	root.DisableAutoGenTag = true // the same commands have the same pages
+	date, err := time.Parse("Jan 2006", manDate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Date: &date, Source: manSource, Manual: "clayer"}, made); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.RemoveAll("man1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS("man1", os.DirFS(made)); err != nil {
+			t.Fatal(err)
+		}
+		return // this binary has the old ones
+	}
+	dir := filepath.Join(t.TempDir(), "man1")
+	for range 2 {
+		var out, errs bytes.Buffer
+		if code := run([]string{"man", dir}, &out, &errs); code != 0 || out.Len()+errs.Len() > 0 {
+			t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
+		}
+	}
+	var names []string
 	for _, words := range commands(root, []string{"clayer"}) {
 		name := strings.Join(words, "-") + ".1"
-		page, err := os.ReadFile(filepath.Join(dir, "first", name))
+		names = append(names, name)
+		want, err := os.ReadFile(filepath.Join(made, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.HasPrefix(page, []byte(`.nh`)) || !bytes.Contains(page, []byte(".SH OPTIONS")) {
+		page, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(page, []byte(".nh\n.TH \"")) || !bytes.Contains(page, []byte(".SH OPTIONS")) {
 			t.Errorf("%s is no manual page:\n%.300s", name, page)
 		}
-		again, err := os.ReadFile(filepath.Join(dir, "man1", name))
-		if err != nil || !bytes.Equal(page, again) {
-			t.Errorf("%s: written twice it is not the same: %v", name, err)
+		title, body, _ := bytes.Cut(page, []byte("\n.SH"))
+		_, wantBody, _ := bytes.Cut(want, []byte("\n.SH"))
+		if !bytes.Contains(title, []byte(`"clayer `+buildVersion()+`"`)) || bytes.Contains(title, []byte(manSource)) {
+			t.Errorf("%s: its title has another version: %s", name, title)
+		}
+		if !bytes.Equal(body, wantBody) {
+			t.Errorf("%s (-want +got), -update writes it anew:\n%s", name, cmp.Diff(string(wantBody), string(body)))
+		}
+	}
+	slices.Sort(names)
+	for _, of := range []string{"man1", dir} {
+		var have []string
+		list, err := os.ReadDir(of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			have = append(have, e.Name())
+		}
+		if diff := cmp.Diff(names, have); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", of, diff)
 		}
 	}
 	var out, errs bytes.Buffer

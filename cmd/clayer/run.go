@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/frontend/lazyregexp"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -148,11 +148,11 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 	e.Look = strings.Join(append(words, "--at", fmt.Sprint(e.Step.Pos().Line), "--", "sh"), " ")
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=@%+,-]+$`)
+var plainWord = lazyregexp.New(`^[A-Za-z0-9_./:=@%+,-]+$`)
 
 // shellWord quotes a word for a shell where it has to be.
 func shellWord(s string) string {
-	if plainWord.MatchString(s) {
+	if plainWord().MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

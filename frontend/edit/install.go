@@ -2,9 +2,10 @@ package edit
 
 import (
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // An Install is what one command line of a package manager installs.
@@ -277,37 +278,37 @@ func (m *manager) option(in *Install, a arg, at Place) (why string) {
 	return ""
 }
 
-var anyURL = regexp.MustCompile(`^([a-z]+\+)?[a-z]+://|^git@|^git\+`)
+var anyURL = lazyregexp.New(`^([a-z]+\+)?[a-z]+://|^git@|^git\+`)
 
-func isURL(s string) bool { return anyURL.MatchString(s) && !strings.HasPrefix(s, "file:") }
+func isURL(s string) bool { return anyURL().MatchString(s) && !strings.HasPrefix(s, "file:") }
 
 // userInfo is what stands before the host of a URL. git@ alone names nobody.
-var userInfo = regexp.MustCompile(`://([^/@\s]+)@`)
+var userInfo = lazyregexp.New(`://([^/@\s]+)@`)
 
 // secretOption is an argument that gives a credential its value.
-var secretOption = regexp.MustCompile(`(?i)^(-{1,2}[^=]*(?:token|password|secret|_auth)[^=]*)=.+`)
+var secretOption = lazyregexp.New(`(?i)^(-{1,2}[^=]*(?:token|password|secret|_auth)[^=]*)=.+`)
 
 // secretQuery is a credential in the query of a URL, such as one that is signed.
-var secretQuery = regexp.MustCompile(`(?i)([?&][^=&#]*(?:token|password|secret|signature|_auth|api_?key)[^=&#]*)=[^&#]+`)
+var secretQuery = lazyregexp.New(`(?i)([?&][^=&#]*(?:token|password|secret|signature|_auth|api_?key)[^=&#]*)=[^&#]+`)
 
 func holdsCredential(s string) bool {
-	m := userInfo.FindStringSubmatch(s)
-	return m != nil && m[1] != "git" || secretOption.MatchString(s) || secretQuery.MatchString(s)
+	m := userInfo().FindStringSubmatch(s)
+	return m != nil && m[1] != "git" || secretOption().MatchString(s) || secretQuery().MatchString(s)
 }
 
 // secretNext is an option whose value, the next argument, is a credential.
-var secretNext = regexp.MustCompile(`(?i)^--?[^=]*(?:token|password|secret|_auth)[^=]*$`)
+var secretNext = lazyregexp.New(`(?i)^--?[^=]*(?:token|password|secret|_auth)[^=]*$`)
 
-func wantsCredential(s string) bool { return secretNext.MatchString(s) }
+func wantsCredential(s string) bool { return secretNext().MatchString(s) }
 
 // note is a comment that tells of a command line that is not repeated.
 func note(argv []string, why string) string {
 	words := slices.Clone(argv)
 	words[0] = filepath.Base(words[0])
 	for i, w := range words {
-		w = userInfo.ReplaceAllString(w, "://***@")
-		w = secretOption.ReplaceAllString(w, "$1=***")
-		w = secretQuery.ReplaceAllString(w, "$1=***")
+		w = userInfo().ReplaceAllString(w, "://***@")
+		w = secretOption().ReplaceAllString(w, "$1=***")
+		w = secretQuery().ReplaceAllString(w, "$1=***")
 		if i > 0 && wantsCredential(argv[i-1]) {
 			w = "***"
 		}

@@ -3,14 +3,15 @@ package edit
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
-var pythonName = regexp.MustCompile(`^python(3(\.\d+)?)?$`)
+var pythonName = lazyregexp.New(`^python(3(\.\d+)?)?$`)
 
-func isPython(program string) bool { return pythonName.MatchString(program) }
+func isPython(program string) bool { return pythonName().MatchString(program) }
 
 // pythonModule returns where the arguments of pip begin in those of python, or
 // -1: -m pip, behind options without a value.
@@ -194,12 +195,12 @@ func pythonLocal(w string) bool {
 		strings.HasSuffix(w, ".whl") || strings.HasSuffix(w, ".tar.gz") || strings.HasSuffix(w, ".zip")
 }
 
-var pythonRuns = regexp.MustCompile(`[-_.]+`)
+var pythonRuns = lazyregexp.New(`[-_.]+`)
 
 // pythonBase is a requirement's name, as PyPI compares names.
 func pythonBase(w string) string {
 	if isURL(w) || pythonLocal(w) {
 		return w
 	}
-	return strings.ToLower(pythonRuns.ReplaceAllString(baseBefore("=<>!~;@ ")(w), "-"))
+	return strings.ToLower(pythonRuns().ReplaceAllString(baseBefore("=<>!~;@ ")(w), "-"))
 }

@@ -1,16 +1,17 @@
 package edit
 
 import (
-	"regexp"
 	"strings"
 	"unicode"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // plainWord is a word that means itself to every shell, behind the first of a
 // command: syntax.Quote would quote a==1 too, which there is an assignment.
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+var plainWord = lazyregexp.New(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // quote writes words as a POSIX shell, and a Containerfile's line, read them
 // back. ok is false for a word that can't stand on a line.
@@ -20,7 +21,7 @@ func quote(words []string) (text string, ok bool) {
 		if strings.ContainsFunc(w, unicode.IsControl) {
 			return "", false
 		}
-		if plainWord.MatchString(w) {
+		if plainWord().MatchString(w) {
 			quoted[i] = w
 			continue
 		}

@@ -2,11 +2,11 @@ package lint
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 const aptLists = "/var/lib/apt/lists"
@@ -160,8 +160,8 @@ func pipUnpinned(p *pass) {
 func (c *command) unpinned() (loose []string) {
 	name, args, _ := c.args()
 	switch {
-	case pipName.MatchString(name):
-	case pythonName.MatchString(name) && len(args) > 1 && args[0] == "-m" && args[1] == "pip":
+	case pipName().MatchString(name):
+	case pythonName().MatchString(name) && len(args) > 1 && args[0] == "-m" && args[1] == "pip":
 		args = args[2:]
 	case name == "uv" && len(args) > 1 && (args[0] == "pip" || args[0] == "tool"):
 		args = args[1:]
@@ -178,7 +178,7 @@ func (c *command) unpinned() (loose []string) {
 		case slices.Contains(pipValues, a):
 			i++
 		case strings.HasPrefix(a, "-"):
-		case packageName.MatchString(a):
+		case packageName().MatchString(a):
 			loose = append(loose, a)
 		}
 	}
@@ -186,9 +186,9 @@ func (c *command) unpinned() (loose []string) {
 }
 
 var (
-	pipName    = regexp.MustCompile(`^(pip|pipx)[0-9.]*$`)
-	pythonName = regexp.MustCompile(`^python[0-9.]*$`)
+	pipName    = lazyregexp.New(`^(pip|pipx)[0-9.]*$`)
+	pythonName = lazyregexp.New(`^python[0-9.]*$`)
 	// A name, its extras, and bounds that leave a choice. No path, no URL, and
 	// nothing with a variable in it.
-	packageName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]*\])?((>=|<=|!=|~=|>|<)[^=$]*)?$`)
+	packageName = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]*\])?((>=|<=|!=|~=|>|<)[^=$]*)?$`)
 )

@@ -2,13 +2,13 @@ package lint
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // A script is what a RUN says, as a shell reads it.
@@ -54,11 +54,11 @@ func readScript(f *frontend.File, r *frontend.Run) *script {
 		return &script{cmds: []command{{words: r.Exec}}, last: 0}
 	case r.Script != "":
 		line, _, _ := strings.Cut(r.Script, "\n")
-		if !shellLine.MatchString(line) {
+		if !shellLine().MatchString(line) {
 			return nil
 		}
 		return parseScript(r.Script)
-	case len(r.Shell) > 0 && !shellLine.MatchString("/"+strings.TrimPrefix(r.Shell[0], "/")):
+	case len(r.Shell) > 0 && !shellLine().MatchString("/"+strings.TrimPrefix(r.Shell[0], "/")):
 		return nil
 	}
 	s := parseScript(r.Command)
@@ -68,7 +68,7 @@ func readScript(f *frontend.File, r *frontend.Run) *script {
 	return s
 }
 
-var shellLine = regexp.MustCompile(`/(env\s+(-\S+\s+)*)?(ba|da|a|z|k)?sh\b`)
+var shellLine = lazyregexp.New(`/(env\s+(-\S+\s+)*)?(ba|da|a|z|k)?sh\b`)
 
 // The parser goes down as deep as a script does, and takes a quadratic time to
 // tell some parentheses apart: what nobody writes is not read.
@@ -206,7 +206,7 @@ func plain(w *syntax.Word, text string) string {
 }
 
 // runHead is RUN with its flags, as far as they can be told without quotes.
-var runHead = regexp.MustCompile(`^(?i:[ \t]*run)([ \t]|\\\n)+(--[a-z]+=[^\s"']+([ \t]|\\\n)+)*`)
+var runHead = lazyregexp.New(`^(?i:[ \t]*run)([ \t]|\\\n)+(--[a-z]+=[^\s"']+([ \t]|\\\n)+)*`)
 
 // locate finds out where the commands stand in the file: it is parsed once
 // more as it was written, and taken only if it then says the same.
@@ -223,7 +223,7 @@ func (s *script) locate(f *frontend.File, r *frontend.Run) {
 		}
 	}
 	text := strings.Join(lines, "\n")
-	text = runHead.ReplaceAllStringFunc(text, func(head string) string {
+	text = runHead().ReplaceAllStringFunc(text, func(head string) string {
 		return strings.Map(func(c rune) rune {
 			if c == '\n' || c == '\\' {
 				return c

@@ -1,32 +1,25 @@
 package lint
 
 import (
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // credential is what credentials look like, whatever they are called: those of
 // GitHub, GitLab, AWS, Slack, Hugging Face, OpenAI and Anthropic, npm, PyPI,
 // Google, and keys in PEM.
-var credential = lazily(`\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|AIza[A-Za-z0-9_-]{35})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----`)
+var credential = lazyregexp.New(`\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|AIza[A-Za-z0-9_-]{35})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----`)
 
 // header is a credential in a request that a RUN makes.
-var header = lazily(`(?i)authorization:\s*(bearer|basic|token)\s+([^\s"'$]{8,})`)
+var header = lazyregexp.New(`(?i)authorization:\s*(bearer|basic|token)\s+([^\s"'$]{8,})`)
 
 // userInfo is a password in a URL, but for a variable.
-var userInfo = lazily(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
+var userInfo = lazyregexp.New(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
 
 // assigned is a variable of a shell, or an option, that is called like a credential.
-var assigned = lazily(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
-
-// lazily returns an expression that is compiled when it is first wanted: these
-// are large, and whatever clayer does would wait for them.
-func lazily(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
+var assigned = lazyregexp.New(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
 
 func secretInFile(p *pass) {
 	const hint = "RUN --mount=type=secret,id=NAME,env=NAME, and --secret id=NAME,env=NAME for solve"

@@ -2,11 +2,11 @@ package lint
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 func shellStateLost(p *pass) {
@@ -30,13 +30,13 @@ func shellStateLost(p *pass) {
 		if r.script == nil || r.Command == "" {
 			continue
 		}
-		if m := onlyExport.FindStringSubmatch(r.Command); m != nil {
+		if m := onlyExport().FindStringSubmatch(r.Command); m != nil {
 			p.report(r.Base(), nil, "export "+m[1]+" ends with this RUN: the next one knows nothing of it", "ENV "+m[1]+"=...")
 		}
 	}
 }
 
-var onlyExport = regexp.MustCompile(`^\s*export\s+([A-Za-z_][A-Za-z0-9_]*)=[^;&|\n]*$`)
+var onlyExport = lazyregexp.New(`^\s*export\s+([A-Za-z_][A-Za-z0-9_]*)=[^;&|\n]*$`)
 
 // sessionVars are what each session has.
 var sessionVars = []string{"HOME", "PATH", "USER", "LOGNAME", "LANG", "TERM", "SHELL", "PWD", "TMPDIR", "HOSTNAME"}

@@ -2,11 +2,11 @@ package lint
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // fetches returns what brings bytes from elsewhere, and where it stands.
@@ -30,10 +30,10 @@ func fetchNoChecksum(p *pass) {
 	}
 }
 
-var gitHubURL = regexp.MustCompile(`^https?://github\.com/[^/]+/[^/]+\.git`)
+var gitHubURL = lazyregexp.New(`^https?://github\.com/[^/]+/[^/]+\.git`)
 
 func isGitHub(source string) bool {
-	return strings.HasPrefix(source, "github:") || gitHubURL.MatchString(source)
+	return strings.HasPrefix(source, "github:") || gitHubURL().MatchString(source)
 }
 
 // branches are names that nobody gives to a tag.
@@ -46,7 +46,7 @@ func moving(source string) string {
 		return ""
 	}
 	ref := ""
-	if gitHubURL.MatchString(source) {
+	if gitHubURL().MatchString(source) {
 		_, ref, _ = strings.Cut(source, "#")
 		ref, _, _ = strings.Cut(ref, ":")
 	} else {

@@ -6,10 +6,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // changedSince reports whether a file was made or changed since: by its ctime,
@@ -64,7 +65,7 @@ func npm(ctx context.Context, o Options) (packages []Package, aside []string, er
 }
 
 // crate is a line of cargo install --list: "ripgrep v14.1.0:", "x v1.0 (https://..):".
-var crate = regexp.MustCompile(`^(\S+) v(\S+?)(?: \((.*)\))?:$`)
+var crate = lazyregexp.New(`^(\S+) v(\S+?)(?: \((.*)\))?:$`)
 
 // cargo asks for the crates whose programs were installed since.
 func cargo(ctx context.Context, o Options) (packages []Package, aside []string, err error) {
@@ -94,7 +95,7 @@ func cargo(ctx context.Context, o Options) (packages []Package, aside []string, 
 	}
 	for line := range strings.Lines(string(out)) {
 		line = strings.TrimRight(line, "\n")
-		if m := crate.FindStringSubmatch(line); m != nil {
+		if m := crate().FindStringSubmatch(line); m != nil {
 			flush()
 			now = &Package{argv: []string{"cargo", "install"}, name: m[1], version: m[2], between: "@"}
 			switch {
@@ -125,8 +126,8 @@ func (p *Package) fromGit(source string) {
 }
 
 var (
-	gemFile     = regexp.MustCompile(`^(.+)-(\d[^-]*)(?:-[a-z].*)?\.gemspec$`)
-	gemRequires = regexp.MustCompile(`add_(?:runtime_)?dependency\(%q<([^>]+)>`)
+	gemFile     = lazyregexp.New(`^(.+)-(\d[^-]*)(?:-[a-z].*)?\.gemspec$`)
+	gemRequires = lazyregexp.New(`add_(?:runtime_)?dependency\(%q<([^>]+)>`)
 )
 
 // gem asks where gems are, and takes those that no other new one needs: gem does
@@ -144,7 +145,7 @@ func gem(ctx context.Context, o Options) (packages []Package, aside []string, er
 	needed := make(map[string]bool)
 	for _, e := range entries {
 		file := filepath.Join(dir, "specifications", e.Name())
-		m := gemFile.FindStringSubmatch(e.Name())
+		m := gemFile().FindStringSubmatch(e.Name())
 		if m == nil || !changedSince(file, o.Since) {
 			continue
 		}
@@ -152,7 +153,7 @@ func gem(ctx context.Context, o Options) (packages []Package, aside []string, er
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, r := range gemRequires.FindAllStringSubmatch(string(text), -1) {
+		for _, r := range gemRequires().FindAllStringSubmatch(string(text), -1) {
 			needed[r[1]] = true
 		}
 		full := strings.TrimSuffix(e.Name(), ".gemspec")

@@ -82,7 +82,7 @@ func (b *bench) composing(trees []string) error {
 	}
 	gh.Rate = rate
 	fresh := func() error {
-		return errors.Join(os.RemoveAll(away), os.RemoveAll(out), os.MkdirAll(out, 0o755))
+		return errors.Join(b.fresh(away), b.fresh(out))
 	}
 	before := len(gh.Asked())
 	var bytes int64

@@ -13,12 +13,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // Kinds are the hosts that there are hooks for.
@@ -91,18 +91,18 @@ func Files(kind string, o Options) ([]File, error) {
 var ErrByHand = errors.New("it is there already")
 
 // plain is what may stand in a script as it is.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
+var plain = lazyregexp.New(`^[A-Za-z0-9_./-]+$`)
 
 func boot(at string, o Options) ([]byte, error) {
 	_, part, _ := strings.Cut(installScript, "# BEGIN install\n")
 	part, _, _ = strings.Cut(part, "# END install\n")
 	layers := ""
 	for _, w := range append([]string{o.Version, o.Checksums}, o.Layers...) {
-		if !plain.MatchString(w) {
+		if !plain().MatchString(w) {
 			return nil, fmt.Errorf("%q can't stand in a script", w)
 		}
 	}
-	if o.EnvFiles != "" && !plain.MatchString(o.EnvFiles) {
+	if o.EnvFiles != "" && !plain().MatchString(o.EnvFiles) {
 		return nil, fmt.Errorf("%q can't stand in a script", o.EnvFiles)
 	}
 	if len(o.Layers) > 0 {
