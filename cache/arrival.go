@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 )
@@ -122,6 +123,24 @@ func (a *Arrival) Came(off, n int64) {
 	a.tell()
 }
 
+// replaces tells, before it is done, that the bytes between two offsets are written.
+// If some of them are there, they may have been read, and hashed: whatever is verified
+// afterwards is something else.
+func (a *Arrival) replaces(off, end int64) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	again := off < a.have
+	for at, to := range a.ahead {
+		again = again || at < end && off < to
+	}
+	if again {
+		a.restart()
+	}
+}
+
 // A Part is where a part of a blob is written to; it tells an Arrival of it.
 type Part struct {
 	f    *os.File
@@ -132,8 +151,9 @@ type Part struct {
 // Part returns f from an offset on, as a place for what is brought.
 func (a *Arrival) Part(f *os.File, from int64) Part { return Part{f, from, a} }
 
-// WriteAt implements io.WriterAt.
+// WriteAt implements io.WriterAt. Where something is already, the blob comes anew.
 func (p Part) WriteAt(b []byte, off int64) (int, error) {
+	p.to.replaces(p.from+off, p.from+off+int64(len(b)))
 	n, err := p.f.WriteAt(b, p.from+off)
 	p.to.Came(p.from+off, int64(n))
 	return n, err
@@ -141,7 +161,7 @@ func (p Part) WriteAt(b []byte, off int64) (int, error) {
 
 // Truncate drops what is behind n bytes of the part: it is brought anew.
 func (p Part) Truncate(n int64) error {
-	p.to.Restart()
+	p.to.replaces(p.from+n, math.MaxInt64)
 	return p.f.Truncate(p.from + n)
 }
 
@@ -232,24 +252,23 @@ func (a *Arrival) Context(ctx context.Context) (context.Context, context.CancelF
 func (a *Arrival) Reader(ctx context.Context) io.Reader { return &arriving{a: a, ctx: ctx} }
 
 // hash hashes the blob while it comes, and compares it with what it should be. It
-// is nobody's reader: the blob may begin anew, and then this is an error.
-func (a *Arrival) hash(ctx context.Context, d Descriptor) error {
+// is nobody's reader: the blob may begin anew, and then this is an error, and if it
+// does so afterwards, it is not current any more.
+func (a *Arrival) hash(ctx context.Context, d Descriptor) (current func() bool, err error) {
 	select {
 	case <-a.began:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	a.mu.Lock()
 	times := a.times
 	a.mu.Unlock()
-	return Check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
-}
-
-// isFrom reports whether it is told from where the blob comes, and that is f.
-func (a *Arrival) isFrom(f *os.File) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.from == f
+	current = func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.times == times
+	}
+	return current, Check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
 }
 
 type arriving struct {

@@ -165,6 +165,84 @@ func TestOpenVerifiedTellsAnArrival(t *testing.T) {
 	}
 }
 
+// What is brought anew over what came is not what was read and hashed before: a blob
+// that turns bad is found out, and one that turns good was read as a bad one.
+func TestOpenVerifiedOfWhatComesTwice(t *testing.T) {
+	blob := bytes.Repeat([]byte("blob"), 1000)
+	other := bytes.Repeat([]byte("BLOB"), 1000)
+	d := cache.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
+	for name, tt := range map[string]struct {
+		pieces  []piece
+		corrupt bool
+		sound   bool // of a reader that waits for each piece
+	}{
+		"once":                      {[]piece{{0, blob[:1500]}, {1500, blob[1500:]}}, false, true},
+		"a gap that is filled":      {[]piece{{2000, blob[2000:]}, {0, blob[:2000]}}, false, true},
+		"good, then bad":            {[]piece{{0, blob[:1500]}, {0, other}}, true, false},
+		"whole, then bad":           {[]piece{{0, blob}, {0, other}}, true, false},
+		"whole, then bad behind":    {[]piece{{0, blob}, {3000, other[3000:]}}, true, false},
+		"bad, then good":            {[]piece{{0, other[:1500]}, {0, blob}}, false, false},
+		"bad behind a gap":          {[]piece{{2000, other[2000:]}, {0, blob}}, false, false},
+		"cut off, and the rest new": {[]piece{{0, blob}, {2000, nil}, {2000, blob[2000:]}}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				place := holes(t, 0)
+				a := cache.NewArrival(d.Size)
+				ctx := cache.WithArrival(t.Context(), a)
+				read := make(chan []byte, 1)
+				go func() {
+					got, _ := io.ReadAll(a.Reader(ctx))
+					read <- got
+				}()
+				store := opener{open: func() io.Reader {
+					a.From(place)
+					part := a.Part(place, 0)
+					for _, p := range tt.pieces {
+						var err error
+						if p.data == nil {
+							err = part.Truncate(p.at)
+						} else {
+							_, err = part.WriteAt(p.data, p.at)
+						}
+						if err != nil {
+							t.Error(err)
+						}
+						synctest.Wait()
+					}
+					return place
+				}}
+				_, err := cache.OpenVerified(ctx, store, d, "")
+				var corrupt *cache.CorruptError
+				if errors.As(err, &corrupt) != tt.corrupt || (err != nil) != tt.corrupt {
+					t.Errorf("corrupt: %t, want %t; %v", !tt.corrupt, tt.corrupt, err)
+				}
+				sound := false
+				select {
+				case <-a.Sound():
+					sound = true
+				default:
+				}
+				if err != nil {
+					a.Fail(err)
+				}
+				if got := <-read; sound && !bytes.Equal(got, blob) {
+					t.Error("it is said to be sound, and another was read")
+				}
+				if sound != tt.sound {
+					t.Errorf("sound: %t, want %t", sound, tt.sound)
+				}
+			})
+		})
+	}
+}
+
+// piece is written at an offset; without data what is behind it is cut off.
+type piece struct {
+	at   int64
+	data []byte
+}
+
 // opener is a store that opens a stream, or a file.
 type opener struct {
 	cache.Store

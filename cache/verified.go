@@ -44,9 +44,15 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	}
 	hashing, stop := context.WithCancel(ctx)
 	defer stop()
-	hashed := make(chan error, 1)
-	go func() { hashed <- early.hash(hashing, d) }()
+	hashed := make(chan bool, 1) // whether what came, and is there now, is the blob
+	opened := make(chan struct{})
+	go func() {
+		current, err := early.hash(hashing, d)
+		<-opened
+		hashed <- err == nil && current()
+	}()
 	rc, err := s.Open(ctx, d, 0)
+	close(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -71,17 +77,15 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 			stop()
 			<-hashed
 		}
-		if !early.isFrom(file) {
-			early.From(file)
-			early.Came(0, d.Size)
-		}
+		early.From(file)
+		early.Came(0, d.Size)
 		info, err := file.Stat()
 		switch {
 		case err != nil || info.Size() != d.Size:
 		case sealed != nil:
 			verified = hasCRC(ctx, file, d)
 		default:
-			verified = <-hashed == nil
+			verified = <-hashed
 		}
 	}
 	if !verified {
@@ -89,6 +93,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 		// says how.
 		stop()
 		if ok {
+			early.Restart() // what was read of it may be something else
 			if _, err := file.Seek(0, io.SeekStart); err != nil {
 				file.Close()
 				return nil, err
@@ -98,6 +103,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 			file.Close()
 			return nil, err
 		}
+		early.Came(0, d.Size)
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		file.Close()

@@ -45,6 +45,10 @@ func (c *Client) Download(ctx context.Context, rawURL string, f File, size int64
 		if !errors.Is(err, errRangeRefused) {
 			return err
 		}
+		// Another file may be there now: nothing of what arrived is part of it.
+		if err := f.Truncate(0); err != nil {
+			return fmt.Errorf("get %s: %w", Redact(rawURL), err)
+		}
 	}
 	res, err := c.Get(ctx, rawURL, &fromStart{f: f}, opt)
 	if err == nil && res.Size != size {

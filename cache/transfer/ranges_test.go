@@ -207,6 +207,22 @@ func TestDownloadInRanges(t *testing.T) {
 		}
 		check(t, s, fast) // one stream instead
 	})
+	t.Run("another file is there in the midst", func(t *testing.T) {
+		s := newSigning(t, large)
+		s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
+			if n <= 3 { // the probe, and two ranges
+				return false
+			}
+			w.Header().Set("Content-Length", "7")
+			_, _ = w.Write([]byte("another"))
+			return true
+		}
+		got, err := s.download(t, fast)
+		var size *SizeError
+		if !errors.As(err, &size) || string(got) != "another" {
+			t.Errorf("%d bytes, %v: what came of the first is there", len(got), err)
+		}
+	})
 	t.Run("shorter than it should be", func(t *testing.T) {
 		s := newSigning(t, large)
 		whole := s.data
