@@ -43,29 +43,30 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 	if err := s.ready(ctx); err != nil {
 		return s.refuse(err)
 	}
-	for range 5 {
+	for again := 4; ; again-- {
 		if err = s.complete(ctx, m); err == nil {
 			return nil
 		}
-		if !overtaken(err) {
-			break
+		if again > 0 && overtaken(err) {
+			// Another session published or removed what we had in view, and may
+			// have published this very layer.
+			if err = s.listAnew(ctx); err == nil {
+				continue
+			}
 		}
-		// Another session published or removed what we had in view, and may have
-		// published this very layer.
-		if lerr := s.listAnew(ctx); lerr != nil {
-			err = lerr
-			break
-		}
+		return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
 	}
-	return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
 }
 
 // overtaken reports whether an error may be due to what another session did since
 // the releases were listed.
 func overtaken(err error) bool {
 	return github.Is(err, github.NotFound) || github.Is(err, github.Immutable) || errors.Is(err, github.ErrOtherBytes) ||
-		errors.Is(err, errFaster) || errors.Is(err, cache.ErrNotCached)
+		errors.Is(err, errFaster) || errors.Is(err, errGone)
 }
+
+// errGone says that a step that was here is not any more.
+var errGone = fmt.Errorf("%w: it was there a moment ago", cache.ErrNotCached)
 
 // knows reports whether this session has met a step of the layer here, and
 // whether it has met the layer as it is.
@@ -82,6 +83,14 @@ func (s *Store) knows(m cache.Manifest) (known, whole bool) {
 		whole = a.rec.Layer.Name == m.Name && a.rec.Layer.Key == m.Key && h.sameSteps(m)
 	}
 	return known, whole
+}
+
+// met reports whether this session has met a step here.
+func (s *Store) met(k key.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.located[k]
+	return ok
 }
 
 func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
@@ -136,7 +145,11 @@ func (s *Store) places(m cache.Manifest) ([]location, error) {
 	for i, d := range m.Steps {
 		loc, ok := s.lookup(d.Key, sameBytes(d))
 		if !ok {
-			return nil, fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
+			err := cache.ErrNotCached
+			if s.met(d.Key) {
+				err = errGone
+			}
+			return nil, fmt.Errorf("step %s: %w", d.Key.Short(), err)
 		}
 		places[i] = loc
 	}
@@ -298,10 +311,10 @@ func (s *Store) publish(ctx context.Context, m cache.Manifest, h *held, rec reco
 		return err
 	}
 	// Who has the layer under its plain tag may just have dropped this, as a copy.
-	if _, err = s.gh.Release(ctx, s.repo, h.ID); github.Is(err, github.NotFound) {
-		err = errors.Join(err, s.pointBack(ctx, m))
+	if _, err := s.gh.Release(ctx, s.repo, h.ID); github.Is(err, github.NotFound) {
+		return errors.Join(err, s.pointBack(ctx, m))
 	}
-	return err
+	return nil
 }
 
 // putManifest uploads manifest.json; one that a killed session left is replaced.

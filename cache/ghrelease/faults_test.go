@@ -379,6 +379,57 @@ func TestTagsOfImmutableReleasesAreNotFreeAgain(t *testing.T) {
 	wants(t, gh, "", m)
 }
 
+// A release that is removed between Find and Open: its step is read from another that
+// has it.
+func TestReleaseThatIsGoneSinceItWasFound(t *testing.T) {
+	gh := fake(t, githubtest.Repo{})
+	a, ba := blobOf("a", 1000)
+	b, bb := blobOf("b", 1000)
+	one, two := open(t, gh, token, ghrelease.Options{}), open(t, gh, token, ghrelease.Options{})
+	first, second := storetest.Layer("base", 0, a), storetest.Layer("base", 1, a, b)
+	if found, err := two.Find(t.Context(), second.Tag(), []key.Key{a.Key}); err != nil || len(found) > 0 {
+		t.Fatal(found, err) // it knows of nothing that the other makes
+	}
+	mustPut(t, one, a, ba)
+	mustComplete(t, one, first)
+	mustPut(t, two, a, ba)
+	mustPut(t, two, b, bb)
+	mustComplete(t, two, second)
+	for _, with := range []string{"", "ghp_read"} {
+		far := open(t, gh, with, ghrelease.Options{})
+		found, err := far.Find(t.Context(), first.Tag(), []key.Key{a.Key})
+		if err != nil || found[a.Key].Digest != a.Digest {
+			t.Fatalf("found %v, %v", found, err)
+		}
+		gh.Fail(githubtest.Fault{Match: "GET /me/env/releases/download/" + first.Tag(), Status: 404, Times: -1})
+		f, err := cache.OpenVerified(t.Context(), far, a, t.TempDir())
+		if err != nil {
+			t.Fatalf("with %q: %v", with, err)
+		}
+		f.Close()
+		gh.Heal()
+	}
+}
+
+// A layer with a step that was never brought here can't be whole; finding that out
+// costs no request, however often.
+func TestCompleteOfWhatIsNotHere(t *testing.T) {
+	gh := fake(t, githubtest.Repo{})
+	s := open(t, gh, token, ghrelease.Options{})
+	a, _ := blobOf("a", 1000)
+	b, bb := blobOf("b", 1000)
+	mustPut(t, s, b, bb)
+	gh.Asked()
+	for range 2 {
+		if err := s.Complete(t.Context(), storetest.Layer("base", 0, a, b)); !errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("error = %v", err)
+		}
+	}
+	if asked := gh.Asked(); len(asked) > 0 {
+		t.Errorf("asked: %q", asked)
+	}
+}
+
 func TestImmutableReleaseThatOthersNeedStays(t *testing.T) {
 	gh := fake(t, githubtest.Repo{Immutable: true})
 	var told []string

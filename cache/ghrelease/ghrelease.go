@@ -168,13 +168,39 @@ func (s *Store) list(ctx context.Context) error {
 	return nil
 }
 
-// listAnew reads all releases once more.
+// listAnew reads all releases once more. What is known stays if that fails; and so
+// does a draft that GitHub's list, which may be behind, does not show, but for one
+// that is known to be gone.
 func (s *Store) listAnew(ctx context.Context) error {
+	all, err := s.gh.Releases(ctx, s.repo)
+	if err != nil {
+		return err
+	}
+	releases := make(map[int64]*held)
+	for _, r := range all {
+		if h, ok := hold(r); ok {
+			releases[h.ID] = h
+		}
+	}
+	for _, h := range s.all() {
+		if !h.Draft || releases[h.ID] != nil {
+			continue
+		}
+		r, err := s.gh.Release(ctx, s.repo, h.ID)
+		if github.Is(err, github.NotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if h, ok := hold(*r); ok {
+			releases[h.ID] = h
+		}
+	}
 	s.mu.Lock()
-	s.listed = false
-	clear(s.releases)
-	s.mu.Unlock()
-	return s.list(ctx)
+	defer s.mu.Unlock()
+	s.releases, s.listed, s.listErr = releases, true, nil
+	return nil
 }
 
 // lookup returns where a step is, by the releases that are known; the newest
