@@ -322,7 +322,7 @@ func (b *builder) complete(ctx context.Context) {
 			}
 			a := applied[it.Key]
 			m.Steps = append(m.Steps, cache.Descriptor{
-				Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, DiffID: a.DiffID,
+				Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
 				Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
 			})
 		}
@@ -386,7 +386,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 		b.mu.Unlock()
 		desc, packed = bl.desc, bl.reader()
 	}
-	applied.Digest, applied.DiffID, applied.Size = desc.Digest, desc.DiffID, desc.Size
+	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	return applied, snapshot.ReadUnvalidated(packed) // the apply validates it
 }

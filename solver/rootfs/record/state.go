@@ -75,7 +75,8 @@ type Applied struct {
 	Line    int           `json:"line"`
 	Digest  digest.Digest `json:"digest,omitempty"` // of its snapshot; none for ENV
 	DiffID  digest.Digest `json:"diffID,omitempty"`
-	Size    int64         `json:"size,omitempty"` // bytes of its snapshot
+	Size    int64         `json:"size,omitempty"`   // bytes of its snapshot
+	CRC32C  uint32        `json:"crc32c,omitempty"` // of its snapshot; 0: not known
 	Entries int           `json:"entries,omitempty"`
 	Bytes   int64         `json:"bytes,omitempty"`
 	Took    time.Duration `json:"took,omitempty"`
