@@ -418,7 +418,7 @@ func (s *Store) dropCopy(ctx context.Context, h *held) error {
 		return nil
 	}
 	for k, st := range now.Steps {
-		if loc, ok := s.elsewhere(k, st, h); !ok || loc.tag == "" {
+		if loc, ok := s.elsewhere(k, st, h.ID, ""); !ok || loc.tag == "" {
 			return nil
 		}
 	}
@@ -431,13 +431,14 @@ func (s *Store) dropCopy(ctx context.Context, h *held) error {
 	return nil
 }
 
-// elsewhere finds a step in another release than h.
-func (s *Store) elsewhere(k key.Key, st *step, h *held) (location, bool) {
+// elsewhere finds a step in another published release than the one of that id, and
+// the one of that tag.
+func (s *Store) elsewhere(k key.Key, st *step, id int64, tag string) (location, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.releases {
-		if x := o.Steps[k]; o != h && x != nil && x.Digest == st.Digest && !o.Draft && o.has(x) {
-			return location{step: *x, tag: o.Tag, id: o.ID}, true
+		if x := o.Steps[k]; o.ID != id && o.Tag != tag && x != nil && x.Digest == st.Digest && !o.Draft && o.has(x) {
+			return o.at(x), true
 		}
 	}
 	return location{}, false

@@ -30,8 +30,8 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	early := cache.ArrivalOf(ctx)
 	early.From(f)
 	err = s.bring(ctx, loc, f, early)
-	if errors.Is(err, cache.ErrNotCached) { // a manifest leads to what was pruned since
-		if other, ok := s.elsewhereNow(ctx, d, loc); ok {
+	if errors.Is(err, cache.ErrNotCached) && s.list(ctx) == nil { // a manifest led to what was pruned since
+		if other, ok := s.elsewhere(d.Key, &loc.step, loc.id, loc.tag); ok {
 			if err = early.Part(f, 0).Truncate(0); err == nil {
 				err = s.bring(ctx, other, f, early)
 			}
@@ -62,15 +62,6 @@ func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error)
 		return loc, fmt.Errorf("%w: %s", cache.ErrNotCached, d.Key.Short())
 	}
 	return loc, nil
-}
-
-// elsewhereNow returns where a blob is that is not where it should be.
-func (s *Store) elsewhereNow(ctx context.Context, d cache.Descriptor, not location) (location, bool) {
-	if s.list(ctx) != nil {
-		return location{}, false
-	}
-	loc, ok := s.lookup(d.Key, sameBytes(d))
-	return loc, ok && (loc.tag != not.tag || loc.tag == "" && loc.id != not.id)
 }
 
 func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cache.Arrival) error {
