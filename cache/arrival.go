@@ -251,24 +251,23 @@ func (a *Arrival) Context(ctx context.Context) (context.Context, context.CancelF
 // Reader reads the blob from its beginning, waiting for what is not there yet.
 func (a *Arrival) Reader(ctx context.Context) io.Reader { return &arriving{a: a, ctx: ctx} }
 
-// hash hashes the blob while it comes, and compares it with what it should be. It
-// is nobody's reader: the blob may begin anew, and then this is an error, and if it
-// does so afterwards, it is not current any more.
-func (a *Arrival) hash(ctx context.Context, d Descriptor) (current func() bool, err error) {
+// hash hashes the blob while it comes. What it returns reports whether that is the
+// blob, and is what is there now: it has not begun anew since.
+func (a *Arrival) hash(ctx context.Context, d Descriptor) (same func() bool) {
 	select {
 	case <-a.began:
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return func() bool { return false }
 	}
 	a.mu.Lock()
 	times := a.times
 	a.mu.Unlock()
-	current = func() bool {
+	err := Check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
+	return func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return a.times == times
+		return err == nil && a.times == times
 	}
-	return current, Check(ctx, io.Discard, &arriving{a: a, ctx: ctx, times: times}, d)
 }
 
 type arriving struct {

@@ -237,6 +237,27 @@ func TestOpenVerifiedOfWhatComesTwice(t *testing.T) {
 	}
 }
 
+// What was told of, and hashed, has to be what is opened.
+func TestOpenVerifiedOfAnotherFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := cache.Descriptor{Digest: digest.FromString("blob"), Size: 4}
+		told, opened := holes(t, 0), holes(t, 4)
+		a := cache.NewArrival(d.Size)
+		store := opener{open: func() io.Reader {
+			a.From(told)
+			if _, err := a.Part(told, 0).WriteAt([]byte("blob"), 0); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+			return opened
+		}}
+		var corrupt *cache.CorruptError
+		if _, err := cache.OpenVerified(cache.WithArrival(t.Context(), a), store, d, ""); !errors.As(err, &corrupt) {
+			t.Errorf("error = %v", err)
+		}
+	})
+}
+
 // piece is written at an offset; without data what is behind it is cut off.
 type piece struct {
 	at   int64

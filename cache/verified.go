@@ -44,15 +44,9 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 	}
 	hashing, stop := context.WithCancel(ctx)
 	defer stop()
-	hashed := make(chan bool, 1) // whether what came, and is there now, is the blob
-	opened := make(chan struct{})
-	go func() {
-		current, err := early.hash(hashing, d)
-		<-opened
-		hashed <- err == nil && current()
-	}()
+	hashed := make(chan func() bool, 1)
+	go func() { hashed <- early.hash(hashing, d) }()
 	rc, err := s.Open(ctx, d, 0)
-	close(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +79,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 		case sealed != nil:
 			verified = hasCRC(ctx, file, d)
 		default:
-			verified = <-hashed
+			verified = (<-hashed)()
 		}
 	}
 	if !verified {
