@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 
@@ -101,12 +100,16 @@ func python(ctx context.Context, root, searchPath string) string {
 	return ""
 }
 
+var (
+	pyenvShim      = lazyregexp.New(`(?s)\A#!/usr/bin/env bash\n.*\nexport PYENV_ROOT="([^"]+)"\n(?:.*\n)?exec "([^"]+)/libexec/pyenv" exec "\$program" "\$@"\s*\z`)
+	python3Version = lazyregexp.New(`\A(3\.\d+)\.\d+\s*\z`)
+)
+
 // pyenv returns "python3.X" for a shim of pyenv, a script that takes as long as all
 // else that a plan does to start the python3 that it stands for. It is "" for any
 // other program, and where more than pyenv's global version decides.
 func pyenv(root, shim string) string {
-	script := regexp.MustCompile(`(?s)\A#!/usr/bin/env bash\n.*\nexport PYENV_ROOT="([^"]+)"\n(?:.*\n)?exec "([^"]+)/libexec/pyenv" exec "\$program" "\$@"\s*\z`)
-	m := script.FindStringSubmatch(beginning(shim))
+	m := pyenvShim().FindStringSubmatch(beginning(shim))
 	if m == nil {
 		return ""
 	}
@@ -128,7 +131,7 @@ func pyenv(root, shim string) string {
 			return ""
 		}
 	}
-	v := regexp.MustCompile(`\A(3\.\d+)\.\d+\s*\z`).FindStringSubmatch(beginning(filepath.Join(home, "version")))
+	v := python3Version().FindStringSubmatch(beginning(filepath.Join(home, "version")))
 	if v == nil {
 		return ""
 	}

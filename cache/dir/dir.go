@@ -229,7 +229,7 @@ func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.Reader
 	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
 		// One that was put before, under this key or another, has gone from
 		// tmp/: it is a blob like any other.
-		if err := d.adopt(f, desc, path); !errors.Is(err, fs.ErrNotExist) {
+		if err := d.adopt(f, f.Name(), desc, path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -261,9 +261,10 @@ func (d *Dir) Discard(f *os.File) {
 	}
 }
 
-// adopt moves a file of Create into place. Its size is checked, since a full
-// disk shows there. The error is fs.ErrNotExist for one that was moved before.
-func (d *Dir) adopt(f *os.File, desc cache.Descriptor, path string) error {
+// adopt moves a file into place that is known to be the blob; temp is its name in
+// tmp/. Its size is checked, since a full disk shows there. The error is
+// fs.ErrNotExist for one that was moved before.
+func (d *Dir) adopt(f *os.File, temp string, desc cache.Descriptor, path string) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -274,5 +275,5 @@ func (d *Dir) adopt(f *os.File, desc cache.Descriptor, path string) error {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	return d.install(f, f.Name(), path)
+	return d.install(f, temp, path)
 }

@@ -22,18 +22,12 @@ func (d *Dir) link(f *os.File, desc cache.Descriptor, path string) error {
 	if st.Nlink > 0 {
 		return errors.New("it has a name, and is another's")
 	}
-	if st.Size != desc.Size {
-		return &cache.CorruptError{Want: desc.Digest, WantSize: desc.Size, GotSize: st.Size}
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
 	temp := filepath.Join(d.tmp(), "part-"+rand.Text())
 	// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH: see open(2), O_TMPFILE.
 	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return err
 	}
-	err := d.install(f, temp, path)
+	err := d.adopt(f, temp, desc, path)
 	if err != nil {
 		_ = os.Remove(temp)
 	}

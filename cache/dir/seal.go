@@ -19,8 +19,8 @@ type kept struct {
 // SHA-256 to be the blob, be it as it was packed, or copied, or read. While the file
 // is the same one, unchanged (no program can set a ctime), only the medium can have
 // spoilt it, or whoever wrote to it within the clock tick of the Put, and that its
-// CRC-32C tells in a fraction of the time. A folder that was
-// copied has no seal that fits: its blobs are verified by their SHA-256.
+// CRC-32C tells in a fraction of the time. A folder that was copied has no seal that
+// fits: its blobs are verified by their SHA-256.
 type seal struct {
 	Inode   uint64 `json:"inode"`
 	Changed int64  `json:"ctime"` // in nanoseconds since 1970

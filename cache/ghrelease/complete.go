@@ -71,12 +71,9 @@ var errGone = fmt.Errorf("%w: it was there a moment ago", cache.ErrNotCached)
 // knows reports whether this session has met a step of the layer here, and
 // whether it has met the layer as it is.
 func (s *Store) knows(m cache.Manifest) (known, whole bool) {
+	known = slices.ContainsFunc(m.Steps, func(d cache.Descriptor) bool { return s.met(d.Key) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, d := range m.Steps {
-		_, ok := s.located[d.Key]
-		known = known || ok
-	}
 	a, ok := s.asked[m.Tag()]
 	if ok && a.err == nil {
 		h := held{record: a.rec}

@@ -15,6 +15,7 @@ package ghrelease
 import (
 	"cmp"
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -151,7 +152,7 @@ func (s *Store) list(ctx context.Context) error {
 	if s.listed || s.listErr != nil && time.Since(s.listedAt) < time.Minute {
 		return s.listErr
 	}
-	all, err := s.gh.Releases(ctx, s.repo)
+	all, err := s.fetch(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -160,27 +161,32 @@ func (s *Store) list(ctx context.Context) error {
 		return err
 	}
 	s.listed, s.listErr = true, nil
-	for _, r := range all {
-		if h, ok := hold(r); ok {
-			s.releases[h.ID] = h
-		}
-	}
+	maps.Copy(s.releases, all)
 	return nil
 }
 
-// listAnew reads all releases once more. What is known stays if that fails; and so
-// does a draft that GitHub's list, which may be behind, does not show, but for one
-// that is known to be gone.
-func (s *Store) listAnew(ctx context.Context) error {
+// fetch asks for all releases that are of this program.
+func (s *Store) fetch(ctx context.Context) (map[int64]*held, error) {
 	all, err := s.gh.Releases(ctx, s.repo)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	releases := make(map[int64]*held)
 	for _, r := range all {
 		if h, ok := hold(r); ok {
 			releases[h.ID] = h
 		}
+	}
+	return releases, nil
+}
+
+// listAnew reads all releases once more. What is known stays if that fails; and so
+// does a draft that GitHub's list, which may be behind, does not show, but for one
+// that is known to be gone.
+func (s *Store) listAnew(ctx context.Context) error {
+	releases, err := s.fetch(ctx)
+	if err != nil {
+		return err
 	}
 	for _, h := range s.all() {
 		if !h.Draft || releases[h.ID] != nil {

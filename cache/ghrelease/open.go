@@ -32,9 +32,7 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	err = s.bring(ctx, loc, f, early)
 	if errors.Is(err, cache.ErrNotCached) && s.list(ctx) == nil { // a manifest led to what was pruned since
 		if other, ok := s.elsewhere(d.Key, &loc.step, loc.id, loc.tag); ok {
-			if err = early.Part(f, 0).Truncate(0); err == nil {
-				err = s.bring(ctx, other, f, early)
-			}
+			err = s.bring(ctx, other, f, early)
 		}
 	}
 	if err == nil {
@@ -99,9 +97,6 @@ func (s *Store) bringPart(ctx context.Context, loc location, p part, f cache.Par
 	a := h.asset(p.Name)
 	if a == nil {
 		return fmt.Errorf("%w: %s has no %s", cache.ErrNotCached, h.Tag, p.Name)
-	}
-	if err := f.Truncate(0); err != nil { // what anyone may have was not it
-		return err
 	}
 	err = s.gh.Asset(ctx, s.repo, a.ID, p.Size, f)
 	var status *transfer.StatusError

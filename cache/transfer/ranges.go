@@ -30,7 +30,7 @@ type File interface {
 }
 
 // Download writes the size bytes of an http or https URL to f, beginning at
-// offset 0. A large file comes in several ranges at the same time, if asking
+// offset 0; what f held is dropped. A large file comes in several ranges at the same time, if asking
 // for its first byte shows that the server has ranges; each is taken up again
 // where it was cut off or stalled. What arrived is not checked beyond its
 // size: the caller knows the digest.
@@ -45,12 +45,13 @@ func (c *Client) Download(ctx context.Context, rawURL string, f File, size int64
 		if !errors.Is(err, errRangeRefused) {
 			return err
 		}
-		// Another file may be there now: nothing of what arrived is part of it.
-		if err := f.Truncate(0); err != nil {
-			return fmt.Errorf("get %s: %w", Redact(rawURL), err)
-		}
 	}
-	res, err := c.Get(ctx, rawURL, &fromStart{f: f}, opt)
+	// If ranges came, another file may be there now: nothing of them is part of it.
+	w := &fromStart{f: f}
+	if err := w.Rewind(); err != nil {
+		return fmt.Errorf("get %s: %w", Redact(rawURL), err)
+	}
+	res, err := c.Get(ctx, rawURL, w, opt)
 	if err == nil && res.Size != size {
 		err = &SizeError{URL: Redact(rawURL), Want: size, Got: res.Size}
 	}
@@ -94,6 +95,9 @@ func (c *Client) inSpans(ctx context.Context, rawURL string, f File, size int64,
 	var first discardAt
 	if err := r.get(ctx, &span{from: 0, to: 1}, first); err != nil {
 		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("get %s: %w", Redact(rawURL), err)
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(spansEach)

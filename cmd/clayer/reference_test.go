@@ -102,6 +102,7 @@ func TestManualPages(t *testing.T) {
 			t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
 		}
 	}
+	filled := strings.NewReplacer(manDate, buildTime().Format("Jan 2006"), manSource, "clayer "+buildVersion())
 	var names []string
 	for _, words := range commands(root, []string{"clayer"}) {
 		name := strings.Join(words, "-") + ".1"
@@ -117,13 +118,8 @@ func TestManualPages(t *testing.T) {
 		if !bytes.HasPrefix(page, []byte(".nh\n.TH \"")) || !bytes.Contains(page, []byte(".SH OPTIONS")) {
 			t.Errorf("%s is no manual page:\n%.300s", name, page)
 		}
-		title, body, _ := bytes.Cut(page, []byte("\n.SH"))
-		_, wantBody, _ := bytes.Cut(want, []byte("\n.SH"))
-		if !bytes.Contains(title, []byte(`"clayer `+buildVersion()+`"`)) || bytes.Contains(title, []byte(manSource)) {
-			t.Errorf("%s: its title has another version: %s", name, title)
-		}
-		if !bytes.Equal(body, wantBody) {
-			t.Errorf("%s (-want +got), -update writes it anew:\n%s", name, cmp.Diff(string(wantBody), string(body)))
+		if diff := cmp.Diff(filled.Replace(string(want)), string(page)); diff != "" {
+			t.Errorf("%s (-want +got), -update writes it anew:\n%s", name, diff)
 		}
 	}
 	slices.Sort(names)

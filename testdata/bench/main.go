@@ -51,7 +51,6 @@ type bench struct {
 	what   string
 	dir    string // of all that is written
 	tmpfs  bool   // whether dir is on one
-	spent  int    // folders that were moved aside
 }
 
 func (b *bench) run(trees []string, keep bool) error {
@@ -324,9 +323,11 @@ func (b *bench) fresh(dir string) error {
 	if b.tmpfs {
 		err = os.RemoveAll(dir)
 	} else {
-		b.spent++
-		if err = os.Rename(dir, b.path(fmt.Sprint("spent", b.spent))); errors.Is(err, fs.ErrNotExist) {
-			err = nil
+		var aside string
+		if aside, err = os.MkdirTemp(b.dir, "spent-"); err == nil {
+			if err = os.Rename(dir, filepath.Join(aside, "out")); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
 		}
 		unix.Sync()
 	}
