@@ -1,0 +1,216 @@
+// Package safefile opens files where somebody else may have prepared what stands
+// there: a link to elsewhere, a FIFO that never answers, a file without end.
+//
+// A directory is held open as an *os.Root, which no name leads out of. The
+// functions follow no link, wait for nothing, and take regular files alone.
+package safefile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRegular says that a name is not that of a regular file: a link, a
+// directory, a FIFO, a socket or a device.
+var ErrNotRegular = errors.New("not a regular file")
+
+// ErrTooLarge says that a file is larger than the caller is ready to read.
+var ErrTooLarge = errors.New("the file is too large")
+
+// OpenDir opens the directory at path. Links are followed in the names before
+// the last, which are the user's; the last must not be one.
+func OpenDir(path string) (*os.Root, error) {
+	return openDir(path, os.Lstat, os.OpenRoot)
+}
+
+// OpenDirIn opens a directory of dir: no element of name may be a link.
+func OpenDirIn(dir *os.Root, name string) (*os.Root, error) {
+	return openDir(name, func(name string) (fs.FileInfo, error) {
+		return dir.Lstat(name)
+	}, func(name string) (*os.Root, error) {
+		if err := noLinks(dir, path.Dir(name)); err != nil {
+			return nil, err
+		}
+		return dir.OpenRoot(name)
+	})
+}
+
+// openDir compares what it opened with what stood there, since the one who
+// opens follows a link.
+func openDir(name string, lstat func(string) (fs.FileInfo, error), open func(string) (*os.Root, error)) (*os.Root, error) {
+	want, err := lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !want.IsDir() {
+		return nil, notDir(name, want.Mode())
+	}
+	dir, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	got, err := dir.Stat(".")
+	if err == nil && !os.SameFile(want, got) {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("replaced while it was opened")}
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// MkdirAll makes a directory in dir, with those above it, and follows no link.
+// The modes do not depend on the umask.
+func MkdirAll(dir *os.Root, name string, perm fs.FileMode) error {
+	if name = path.Clean(name); name == "." {
+		return nil
+	}
+	switch info, err := dir.Lstat(name); {
+	case err == nil && info.IsDir():
+		return noLinks(dir, path.Dir(name))
+	case err == nil:
+		return notDir(name, info.Mode())
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := MkdirAll(dir, path.Dir(name), perm); err != nil {
+		return err
+	}
+	switch err := dir.Mkdir(name, perm); {
+	case errors.Is(err, fs.ErrExist): // somebody was faster
+		return MkdirAll(dir, name, perm)
+	case err != nil:
+		return err
+	}
+	return dir.Chmod(name, perm)
+}
+
+// noLinks is an error unless name and all above it in dir are directories.
+func noLinks(dir *os.Root, name string) error {
+	if name = path.Clean(name); name == "." {
+		return nil
+	}
+	if err := noLinks(dir, path.Dir(name)); err != nil {
+		return err
+	}
+	info, err := dir.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return notDir(name, info.Mode())
+	}
+	return nil
+}
+
+func notDir(name string, mode fs.FileMode) error {
+	return &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%s: %w", kind(mode), unix.ENOTDIR)}
+}
+
+// OpenFile opens a regular file of dir; no element of name may be a link. flag and
+// perm are those of os.OpenFile. O_TRUNC takes effect when it is known what
+// was opened.
+func OpenFile(dir *os.Root, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	above := path.Dir(name)
+	if err := noLinks(dir, above); err != nil {
+		return nil, err
+	}
+	parent, err := dir.Open(above)
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	f, err := OpenAt(parent, path.Base(name), flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// OpenAt is OpenFile for a single name in an open directory.
+func OpenAt(dir *os.File, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	full := path.Join(dir.Name(), name)
+	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: full, Err: err} }
+	fd, err := openat(dir, name, flag&^os.O_TRUNC, perm)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a FIFO or socket that nobody reads
+		err = fmt.Errorf("%w: %w", ErrNotRegular, err)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	f := os.NewFile(uintptr(fd), full)
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s: %w", kind(info.Mode()), ErrNotRegular)
+	case flag&os.O_TRUNC != 0 && info.Size() > 0:
+		err = f.Truncate(0)
+	}
+	if err != nil {
+		f.Close()
+		return fail(err)
+	}
+	return f, nil
+}
+
+func openat(dir *os.File, name string, flag int, perm fs.FileMode) (fd int, err error) {
+	for {
+		fd, err = unix.Openat(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// ReadFile reads a regular file of dir that has at most limit bytes, as OpenFile
+// opens it.
+func ReadFile(dir *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := OpenFile(dir, name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > limit { // known without reading it
+		return nil, tooLarge(f.Name(), limit)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, tooLarge(f.Name(), limit)
+	}
+	return data, nil
+}
+
+func tooLarge(path string, limit int64) error {
+	return &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)}
+}
+
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "a file"
+}
