@@ -49,6 +49,7 @@ var floors = map[string]int{
 	"frontend/lint":               1,
 	"frontend/lazyregexp":         -1,
 	"internal/safefile":           -1,
+	"internal/inherited":          -1,
 }
 
 const module = "github.com/clayer/clayer/"

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -41,6 +42,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 2 && args[0] == "shim" && args[1] == "exec" {
 		return runShim(args[2:], stderr)
 	}
+	inherited.CloseOnExec()
 	// The first Ctrl-C or SIGTERM cancels: children are stopped, root and store
 	// are left consistent. A second one ends the program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

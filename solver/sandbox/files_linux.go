@@ -11,9 +11,11 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/clayer/clayer/solver/tree"
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/inherited"
+	"github.com/clayer/clayer/solver/tree"
 )
 
 // files looks after the files of uppers, as whoever may: what RUN makes as
@@ -173,7 +175,8 @@ func (k *keeper) close() error {
 // keeperMain answers until the parent closes its end, or is gone.
 func keeperMain() {
 	const conn = 3
-	unix.CloseOnExec(conn)
+	inherited.Close(conn)
+	inherited.CloseOnExec()
 	d := &keptReadings{direct{}, make(map[string]*tree.Reading)}
 	for {
 		var q request

@@ -179,7 +179,7 @@ func makeRoot(dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"manifest", "mksock", "setx", "unsetx", "settle", "holes", "deep", "odd", "chaos"} {
+	for _, name := range []string{"manifest", "mksock", "setx", "unsetx", "settle", "holes", "deep", "odd", "chaos", "descriptors"} {
 		if err := os.Symlink("t", filepath.Join(root, "bin", name)); err != nil {
 			return err
 		}

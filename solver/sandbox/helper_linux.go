@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/inherited"
 )
 
 // helperName is argv[0] of the helper: this program once more, as process 1 of
@@ -24,9 +26,8 @@ func init() { reexec.Register(helperName, helperMain) }
 // all that is left in its PID namespace. It exits by the system call alone:
 // os.Exit of a program with the race detector sleeps for a second first.
 func helperMain() {
-	for _, fd := range []int{controlFD, resultFD, spoolFD} {
-		unix.CloseOnExec(fd)
-	}
+	inherited.Close(controlFD, resultFD, spoolFD)
+	inherited.CloseOnExec()
 	control := gob.NewDecoder(os.NewFile(controlFD, "control"))
 	var j job
 	if err := control.Decode(&j); err != nil {
