@@ -7,17 +7,8 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/edit"
 )
-
-// runDefaults are set for every RUN that the session has no other value for,
-// so that RUN uv pip install works as it stands on a machine of one's own.
-var runDefaults = map[string]string{
-	"PIP_BREAK_SYSTEM_PACKAGES": "1",
-	"UV_BREAK_SYSTEM_PACKAGES":  "1",
-	"UV_SYSTEM_PYTHON":          "1",
-	"UV_LINK_MODE":              "copy",
-	"DEBIAN_FRONTEND":           "noninteractive",
-}
 
 // hermeticKeep are the variables that --hermetic leaves a RUN: without them no
 // program is found and no network is reached.
@@ -54,11 +45,15 @@ func (r *Request) ambient(l *dag.Layer) map[string]string {
 		}
 	}
 	env := r.session()
-	for k, v := range runDefaults {
-		if _, ok := env[k]; !ok {
-			env[k] = v
+	setDefault := func(name, value string) {
+		if _, ok := env[name]; !ok {
+			env[name] = value
 		}
 	}
+	for name, value := range edit.PythonDefaults {
+		setDefault(name, value)
+	}
+	setDefault("DEBIAN_FRONTEND", "noninteractive") // nobody is there to answer
 	for _, l := range slices.Backward(before) {
 		setVars(env, l.Scope.Env)
 	}

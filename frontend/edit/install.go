@@ -73,6 +73,7 @@ type manager struct {
 	name     string
 	programs []string
 	verbs    [][]string // the words that begin an install: each one of these, in turn
+	removes  []string   // words of what removes again, which nothing is written for
 	options  func() known
 
 	// command returns what is written first, normalised.
@@ -112,8 +113,8 @@ func Programs() []string {
 	return slices.Compact(list)
 }
 
-// Verbs returns the words of which every install by program has one, sorted,
-// each once: a command line without any installs nothing.
+// Verbs returns the words of which every install by program has one, and those of
+// what removes again, sorted, each once: a shim leaves no other command line to clayer.
 func Verbs(program string) []string {
 	if isPython(program) {
 		return []string{"-mpip", "pip"}
@@ -121,7 +122,7 @@ func Verbs(program string) []string {
 	var list []string
 	for _, m := range managers {
 		if slices.Contains(m.programs, program) {
-			list = append(list, m.verbs[len(m.verbs)-1]...)
+			list = slices.Concat(list, m.verbs[len(m.verbs)-1], m.removes)
 		}
 	}
 	slices.Sort(list)

@@ -29,6 +29,45 @@ func pythonModule(args []string) int {
 	return -1
 }
 
+// PythonDefaults make pip and uv install into the system's Python, which Debian
+// marks as externally managed. Every RUN gets them, and so does a command of pip
+// or uv pip through a shim, unless the variable is set or an environment is active.
+var PythonDefaults = map[string]string{
+	"PIP_BREAK_SYSTEM_PACKAGES": "1",
+	"UV_BREAK_SYSTEM_PACKAGES":  "1",
+	"UV_SYSTEM_PYTHON":          "1",
+	"UV_LINK_MODE":              "copy", // uv's cache is often on another file system, and uv warns of it
+}
+
+// InstallsIntoSystemPython reports whether a command line is one of pip or uv pip
+// that changes the system's Python, since no environment is active.
+func InstallsIntoSystemPython(argv []string, at Place) bool {
+	if len(argv) < 2 || at.getenv("VIRTUAL_ENV") != "" || at.getenv("CONDA_PREFIX") != "" {
+		return false
+	}
+	switch program := filepath.Base(argv[0]); {
+	case isPython(program):
+		return pythonModule(argv[1:]) >= 0 && venvOf(at.Program) == ""
+	case program == "pip", program == "pip3":
+		return venvOf(at.Program) == ""
+	case program == "uv":
+		var opts []arg
+		pip := false
+		for _, a := range uvPip.options().scan(argv[1:]) {
+			if a.name != "" {
+				opts = append(opts, a)
+			} else if !pip {
+				if a.value != "pip" {
+					return false
+				}
+				pip = true
+			}
+		}
+		return pip && uvVenv(at, opts) == ""
+	}
+	return false
+}
+
 // pipOptions are those that pip and uv pip share.
 var pipOptions = options{
 	"-q --quiet": talk, "-v --verbose": talk, "--no-color": talk, "--no-input": talk, "--disable-pip-version-check": talk,
@@ -70,6 +109,7 @@ var pip = &manager{
 	name:     "pip",
 	programs: []string{"pip", "pip3", "python", "python3"},
 	verbs:    [][]string{{"install"}},
+	removes:  []string{"uninstall"},
 	options:  lazily(pipOptions, options{"--python": keepPath, "-p": keepValue}),
 	command: func(program string, _ []string) []string {
 		return append(strings.Fields(program), "install")
@@ -88,6 +128,7 @@ var uvPip = &manager{
 	name:     "uv pip",
 	programs: []string{"uv"},
 	verbs:    [][]string{{"pip"}, {"install"}},
+	removes:  []string{"uninstall", "sync"},
 	options:  lazily(pipOptions, uvOptions),
 	// The environment is the system's: what the session has is what is kept.
 	command: func(string, []string) []string { return []string{"uv", "pip", "install", "--system"} },
@@ -139,7 +180,8 @@ func venvOf(program string) string {
 }
 
 // uvVenv finds the environment that uv pip would take: that of --python, none
-// with --system, else $VIRTUAL_ENV, $CONDA_PREFIX, or .venv here or above.
+// with --system, else $VIRTUAL_ENV, $CONDA_PREFIX, or here or above one that the
+// directory is in or has as .venv.
 func uvVenv(at Place, opts []arg) string {
 	for _, a := range opts {
 		switch a.name {
@@ -168,8 +210,10 @@ func uvVenv(at Place, opts []arg) string {
 		return v
 	}
 	for dir := at.Dir; dir != ""; dir = filepath.Dir(dir) {
-		if v := filepath.Join(dir, ".venv"); isVenv(v) {
-			return v
+		for _, v := range []string{dir, filepath.Join(dir, ".venv")} {
+			if isVenv(v) {
+				return v
+			}
 		}
 		if dir == filepath.Dir(dir) {
 			break

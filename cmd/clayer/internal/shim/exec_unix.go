@@ -33,8 +33,9 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 	warn := func(format string, args ...any) {
 		fmt.Fprintf(stderr, "clayer: "+format+"\n", args...)
 	}
+	environ := os.Environ()
 	take := func() int {
-		err := syscall.Exec(program, real, os.Environ())
+		err := syscall.Exec(program, real, environ)
 		fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
 		return 126
 	}
@@ -45,7 +46,15 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 	if err != nil {
 		return take()
 	}
-	r := edit.Read(argv, edit.Place{Dir: dir, Context: contextOf(o.File), Program: program, Getenv: os.Getenv})
+	at := edit.Place{Dir: dir, Context: contextOf(o.File), Program: program, Getenv: os.Getenv}
+	if edit.InstallsIntoSystemPython(argv, at) {
+		for name, value := range edit.PythonDefaults {
+			if _, ok := os.LookupEnv(name); !ok {
+				environ = append(environ, name+"="+value)
+			}
+		}
+	}
+	r := edit.Read(argv, at)
 	switch r.Verdict {
 	case edit.Nothing:
 		return take()
@@ -55,7 +64,7 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 		}
 		return take()
 	}
-	state, err := run(program, real)
+	state, err := run(program, real, environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
 		return 126
@@ -86,7 +95,7 @@ var forwarded = []os.Signal{
 
 // run runs the program on the streams and in the process group that we have: a
 // terminal sees no difference.
-func run(program string, argv []string) (*os.ProcessState, error) {
+func run(program string, argv, environ []string) (*os.ProcessState, error) {
 	var take []os.Signal
 	for _, s := range forwarded {
 		if !signal.Ignored(s) { // by nohup: to the program too
@@ -97,7 +106,7 @@ func run(program string, argv []string) (*os.ProcessState, error) {
 	signal.Notify(signals, take...)
 	defer signal.Stop(signals)
 	p, err := os.StartProcess(program, argv, &os.ProcAttr{
-		Env: append(os.Environ(), offVar+"=off"), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Env: append(environ, offVar+"=off"), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 	})
 	if err != nil {
 		return nil, err
