@@ -192,6 +192,13 @@ func TestProblems(t *testing.T) {
 		{"a terminal's escape", "FOO\x1b[31m x", "\ufffd"},
 		{"a long line", "RUN " + strings.Repeat("x", 70_000), "a line of 70004 bytes"},
 		{"FROM of nothing", "FROM", "wants one name"},
+		{"FROM with a comment behind it", "FROM base   # the layer below", "a comment starts a line of its own\n  1 | FROM base   # the layer below\nhint: put \"# the layer below\" on the line above"},
+		{"FROM AS with a comment behind it", "FROM base AS x #y", "a comment starts a line of its own"},
+		{"FETCH with a comment behind it", "FETCH https://example.com/x /opt # why", "a comment starts a line of its own"},
+		{"ARG with a comment behind it", "ARG A=1 # why", "a comment starts a line of its own"},
+		{"ENV with a comment behind it", "ENV A=1 # why", "a comment starts a line of its own"},
+		{"SNAPSHOT with a comment behind it", "SNAPSHOT /opt # why", "a comment starts a line of its own"},
+		{"too many arguments, none a comment", "FETCH https://example.com/x#y /opt '#' z", "4 arguments, want 2\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -219,7 +219,22 @@ func (p *fileParser) syntax(err error, start, end int) {
 	if strings.Contains(message, "unterminated heredoc") {
 		f.hint = "a heredoc ends with its name on a line of its own"
 	}
-	p.file.report(&p.problems, m, f)
+	p.file.report(&p.problems, m, commentBehind(m.Word, join(p.file.Lines, start, p.file.escapeByte()).text, p.file.escapeByte(), f))
+}
+
+// commentBehind explains the error of an instruction that a comment stands
+// behind: to Docker, and so here, its words are arguments. In a RUN they are the
+// shell's.
+func commentBehind(word, text string, escape byte, err error) error {
+	if word == "RUN" || !slices.Contains(known, word) {
+		return err
+	}
+	words, _ := splitWords(text, 0, escape)
+	i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "#") })
+	if i < 0 {
+		return err
+	}
+	return faultf("%v; a comment starts a line of its own", err).withHint("put %q on the line above", strings.Join(words[i:], " "))
 }
 
 func isWord(s string) bool {
@@ -259,7 +274,7 @@ func (f *File) report(ps *Problems, m *Meta, err error) {
 	}
 	var ft *fault
 	if errors.As(err, &ft) {
-		p.Hint = redact(ft.hint)
+		p.Hint = show(redact(ft.hint))
 	}
 	*ps = append(*ps, p)
 }
@@ -348,6 +363,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 		err = faultf("--%s is given twice", twice)
 	}
 	if err != nil {
+		err = commentBehind(m.Word, text, s.escape, err)
 		m.Word = show(m.Word)
 		p.file.report(&p.problems, &m, err)
 		return
