@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/frontend"
 )
@@ -29,14 +30,18 @@ const (
 // the "extra" ones of container-layers.local.json beside it. Where nothing lists
 // the layers they are dir/Containerfile, or layers/Containerfile below what is
 // extra.
-func Lookup(dir string, args []string) ([]string, error) {
+//
+// A listed layer without a file is skipped with a warning, as are unknown keys: a
+// layer that was removed must not keep a session from starting. A name in args
+// must exist.
+func Lookup(dir string, args []string, warn func(text string)) ([]string, error) {
 	names := make([]layerName, len(args))
 	for i, arg := range args {
 		names[i] = layerName{arg, ""}
 	}
 	if len(args) == 0 {
 		var err error
-		if names, err = composition(dir); err != nil {
+		if names, err = composition(dir, warn); err != nil {
 			return nil, err
 		}
 		if len(names) == 0 {
@@ -44,7 +49,7 @@ func Lookup(dir string, args []string) ([]string, error) {
 		}
 	}
 	var paths []string
-	var problems frontend.Problems
+	var problems, missing frontend.Problems
 	for _, name := range names {
 		path, tried := lookup(dir, name.name)
 		if path == "" {
@@ -55,11 +60,19 @@ func Lookup(dir string, args []string) ([]string, error) {
 			}
 			if name.file != "" {
 				p.Pos.File, p.Message = name.file, fmt.Sprintf("%q is no file, and no layer of that name", name.name)
+				missing = append(missing, p)
+			} else {
+				problems = append(problems, p)
 			}
-			problems = append(problems, p)
 			continue
 		}
 		paths = append(paths, path)
+	}
+	if len(paths) == 0 {
+		return nil, append(problems, missing...).Err()
+	}
+	for _, p := range missing {
+		warn(fmt.Sprintf("%s: %s: it is left out (%s)", p.Pos, p.Message, p.Hint))
 	}
 	return paths, problems.Err()
 }
@@ -92,7 +105,7 @@ func isRegular(path string) bool {
 type layerName struct{ name, file string }
 
 // composition returns the layers that a project lists, each once.
-func composition(dir string) ([]layerName, error) {
+func composition(dir string, warn func(text string)) ([]layerName, error) {
 	var names []layerName
 	for _, file := range []string{compositionFile, localFile} {
 		path := filepath.Join(dir, file)
@@ -106,7 +119,7 @@ func composition(dir string) ([]layerName, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, err := listed(path, data)
+		list, err := listed(path, data, warn)
 		if err != nil {
 			return nil, err
 		}
@@ -119,8 +132,9 @@ func composition(dir string) ([]layerName, error) {
 	return names, nil
 }
 
-// listed returns the names in a file that lists layers.
-func listed(path string, data []byte) ([]string, error) {
+// listed returns the names in a file that lists layers. Its keys that begin with
+// "_" are comments.
+func listed(path string, data []byte, warn func(text string)) ([]string, error) {
 	bad := func(line int, format string, args ...any) error {
 		return frontend.Problems{{
 			Pos: frontend.Pos{File: path, Line: line}, Message: fmt.Sprintf(format, args...),
@@ -147,7 +161,10 @@ func listed(path string, data []byte) ([]string, error) {
 		case "$schema":
 			continue
 		default:
-			return nil, bad(0, "%q is neither layers nor extra", name)
+			if !strings.HasPrefix(name, "_") {
+				warn(fmt.Sprintf("%s: %q is neither layers nor extra: it is ignored", path, name))
+			}
+			continue
 		}
 		if err := json.Unmarshal(members[name], list); err != nil || slices.Contains(*list, "") {
 			return nil, bad(0, "%q is no list of names", name)

@@ -47,7 +47,7 @@ func TestLookup(t *testing.T) {
 	}
 	check := func(args []string, want string) {
 		t.Helper()
-		paths, err := Lookup(dir, args)
+		paths, err := Lookup(dir, args, func(text string) { t.Errorf("Lookup(%q) warns: %s", args, text) })
 		var got []string
 		for _, p := range paths {
 			rel, _ := filepath.Rel(dir, p)
@@ -79,28 +79,32 @@ func TestListedLayers(t *testing.T) {
 	for _, tt := range []struct {
 		files map[string]string
 		want  string // the names of the files, or what the error holds
+		warns string // what the warning begins with
 	}{
-		{map[string]string{file: `{"layers": ["base", "mojo", "base"]}`}, "Containerfile Containerfile.mojo"},
-		{map[string]string{file: "\ufeff" + `{"$schema": "x", "layers": ["mojo"]}`}, "Containerfile.mojo"},
-		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo"},
-		{map[string]string{local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo"}, // on top of the default
-		{map[string]string{file: "{\n\"layers\": [\"base\"],\n}"}, file + ":3: it is no JSON: "},
-		{map[string]string{file: ""}, "it is no JSON: "},
-		{map[string]string{file: `["base"]`}, "it is no JSON object"},
-		{map[string]string{file: `{"layer": ["base"]}`}, `"layer" is neither layers nor extra`},
-		{map[string]string{file: `{"layers": ["base"], "Extra": ["mojo"]}`}, `"Extra" is neither layers nor extra`},
-		{map[string]string{file: `{"layers": "base"}`}, `"layers" is no list of names`},
-		{map[string]string{file: `{"layers": ["base", 1]}`}, `"layers" is no list of names`},
-		{map[string]string{file: `{"layers": ["base", ""]}`}, `"layers" is no list of names`},
-		{map[string]string{file: `{"layers": []}`}, "no layers are listed"},
-		{map[string]string{file: `null`}, "no layers are listed"},
-		{map[string]string{file: `{"layers": ["nosuch", "../base"]}`}, file + `: "nosuch" is no file, and no layer of that name`},
-		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["nosuch"]}`}, local + `: "nosuch" is no file`},
-		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": [`}, local + ":1: it is no JSON"},
+		{map[string]string{file: `{"layers": ["base", "mojo", "base"]}`}, "Containerfile Containerfile.mojo", ""},
+		{map[string]string{file: "\ufeff" + `{"$schema": "x", "layers": ["mojo"]}`}, "Containerfile.mojo", ""},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo", ""},
+		{map[string]string{local: `{"extra": ["mojo"]}`}, "Containerfile Containerfile.mojo", ""}, // on top of the default
+		{map[string]string{file: "{\n\"layers\": [\"base\"],\n}"}, file + ":3: it is no JSON: ", ""},
+		{map[string]string{file: ""}, "it is no JSON: ", ""},
+		{map[string]string{file: `["base"]`}, "it is no JSON object", ""},
+		{map[string]string{file: `{"layer": ["base"]}`}, "no layers are listed", file + `: "layer" is neither layers nor extra`},
+		{map[string]string{file: `{"layers": ["base"], "Extra": ["mojo"]}`}, "Containerfile", file + `: "Extra" is neither layers nor extra`},
+		{map[string]string{file: `{"_comment": ["ours"], "_": 1, "layers": ["base"]}`}, "Containerfile", ""},
+		{map[string]string{file: `{"layers": "base"}`}, `"layers" is no list of names`, ""},
+		{map[string]string{file: `{"layers": ["base", 1]}`}, `"layers" is no list of names`, ""},
+		{map[string]string{file: `{"layers": ["base", ""]}`}, `"layers" is no list of names`, ""},
+		{map[string]string{file: `{"layers": []}`}, "no layers are listed", ""},
+		{map[string]string{file: `null`}, "no layers are listed", ""},
+		{map[string]string{file: `{"layers": ["nosuch", "../base"]}`}, file + `: "nosuch" is no file, and no layer of that name`, ""},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": ["nosuch"]}`}, "Containerfile", local + `: "nosuch" is no file, and no layer of that name: it is left out`},
+		{map[string]string{file: `{"layers": ["nosuch", "mojo"]}`}, "Containerfile.mojo", file + `: "nosuch" is no file`},
+		{map[string]string{file: `{"layers": ["base"]}`, local: `{"extra": [`}, local + ":1: it is no JSON", ""},
 	} {
 		tt.files["Containerfile"], tt.files["Containerfile.mojo"] = "", ""
 		dir := write(t, tt.files)
-		paths, err := Lookup(dir, nil)
+		var warned string
+		paths, err := Lookup(dir, nil, func(text string) { warned += strings.TrimPrefix(text, dir+"/") })
 		got := fmt.Sprint(err)
 		if err == nil {
 			for i, p := range paths {
@@ -110,6 +114,9 @@ func TestListedLayers(t *testing.T) {
 		}
 		if got != tt.want && (err == nil || !strings.Contains(got, tt.want)) {
 			t.Errorf("%v: %s, want %s", tt.files, got, tt.want)
+		}
+		if (warned == "") != (tt.warns == "") || !strings.HasPrefix(warned, tt.warns) {
+			t.Errorf("%v: warns %q, want %q", tt.files, warned, tt.warns)
 		}
 	}
 }

@@ -45,7 +45,7 @@ Containerfile.`,
 			if len(args) == 0 {
 				args = []string{"Containerfile"}
 			}
-			paths, err := solver.Lookup(".", args)
+			paths, err := solver.Lookup(".", args, telling(cmd).warn)
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,7 @@ func (f *solveFlags) paths(args []string) ([]string, error) {
 	if len(args) == 0 && len(f.files) > 0 {
 		return f.files, nil
 	}
-	more, err := solver.Lookup(".", args)
+	more, err := solver.Lookup(".", args, func(text string) { f.notes = append(f.notes, text) })
 	return append(f.files, more...), err
 }
 

@@ -280,6 +280,7 @@ type solveFlags struct {
 	json, dryRun                bool
 	trace                       string
 
+	notes   []string    // warnings of what came before the request
 	live    bool        // a terminal gets a live display
 	display *ui.Display // of the request that was made
 	record  *ui.Record
@@ -408,6 +409,9 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		Push: !f.noCache, Compression: f.compression, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Profile: f.profile,
 		Emit:    emit,
+	}
+	for _, text := range f.notes {
+		r.Warn(text)
 	}
 	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {
 		return nil, err

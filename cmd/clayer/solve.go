@@ -47,7 +47,7 @@ func newCompose() *cobra.Command {
 looked up in layers/ and here: base is Containerfile, x is Containerfile.x.
 Without arguments the layers are those of .claude/container-layers.json.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths, err := solver.Lookup(".", args)
+			paths, err := f.paths(args)
 			if err != nil {
 				return err
 			}
