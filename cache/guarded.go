@@ -25,13 +25,17 @@ type Credential struct {
 // value stands in many files by chance.
 const shortestCredential = 8
 
+// placeholder stands in variables of sandboxes whose proxy puts the credential
+// into requests: it is no secret, and files name it.
+const placeholder = "proxy-injected"
+
 // largestCredential bounds a secret file.
 const largestCredential = 64 << 10
 
 // Credentials returns those of a session: the values of its variables that are
 // called *_TOKEN, *_KEY, *_SECRET or *PASSWORD*, and of the files, by name. The
 // names in allow are left out, and so are values of less than 8 bytes, and
-// those that are the path of a file which is there.
+// those that are the path of a file which is there, or a placeholder.
 func Credentials(environ []string, files map[string]string, allow []string) ([]Credential, error) {
 	var all []Credential
 	add := func(name string, value []byte) {
@@ -45,7 +49,7 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 		if !isCredential(name) {
 			continue
 		}
-		if _, err := os.Lstat(value); err == nil {
+		if _, err := os.Lstat(value); err == nil || value == placeholder {
 			continue
 		}
 		add(name, []byte(value))

@@ -51,7 +51,7 @@ func TestCredentials(t *testing.T) {
 	}
 	environ := []string{
 		"GH_TOKEN=ghp_0123456789", "AWS_SECRET=0123456789", "api_key=0123456789", "DB_PASSWORD_OLD=0123456789",
-		"SHORT_KEY=1234567", "KEYBOARD=0123456789", "TOKENS=0123456789", "PATH_KEY=" + file, "EMPTY_TOKEN=", "ALLOWED_TOKEN=0123456789",
+		"SHORT_KEY=1234567", "KEYBOARD=0123456789", "TOKENS=0123456789", "PATH_KEY=" + file, "EMPTY_TOKEN=", "PROXIED_TOKEN=proxy-injected", "ALLOWED_TOKEN=0123456789",
 	}
 	all, err := cache.Credentials(environ, map[string]string{"netrc": file}, []string{"ALLOWED_TOKEN"})
 	if err != nil {

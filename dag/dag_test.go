@@ -307,11 +307,11 @@ func TestPlanStates(t *testing.T) {
 		lose            int // this step is in no store
 		want            string
 	}{
-		{"nothing known", 0, 0, -1, "to run, to run, to run, to run"},
-		{"all cached", 0, 3, -1, "cached, cached, to run, cached"},
-		{"one present, two cached", 1, 2, -1, "present, cached, to run, cached"},
+		{"nothing known", 0, 0, -1, "to run, to run, variables only, to run"},
+		{"all cached", 0, 3, -1, "cached, cached, variables only, cached"},
+		{"one present, two cached", 1, 2, -1, "present, cached, variables only, cached"},
 		{"all present", 4, 0, -1, "present, present, present, present"},
-		{"what follows a lost step runs", 0, 3, 1, "cached, to run, to run, to run"},
+		{"what follows a lost step runs", 0, 3, 1, "cached, to run, variables only, to run"},
 	}
 	for _, tt := range tests {
 		a := answers(g, k, tt.present, tt.cached)

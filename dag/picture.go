@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -19,11 +20,7 @@ func (p *Plan) vertices() (steps map[*Step]node, sources map[*Source]node) {
 	for _, pl := range p.Layers {
 		for _, it := range pl.Items {
 			label := fmt.Sprintf("%d  %s", it.Step.Pos().Line, cut(it.Step.Text(), maxText))
-			if it.State == ToRun {
-				label += "\n" + it.Why
-			} else {
-				label += "\n" + it.State.String()
-			}
+			label += "\n" + cmp.Or(it.Why, it.State.String())
 			steps[it.Step] = node{fmt.Sprintf("s%d", len(steps)+1), label, it.State}
 		}
 	}
@@ -44,7 +41,7 @@ func (e Edge) ends(steps map[*Step]node, sources map[*Source]node) (from, to str
 
 // fill is the colour of a state, in #rrggbb.
 func (s State) fill() string {
-	return [...]string{Present: "#e6e6e6", Cached: "#d5e8d4", ToRun: "#ffe6cc"}[s]
+	return [...]string{Present: "#e6e6e6", Cached: "#d5e8d4", ToRun: "#ffe6cc", Variables: "#ffffff"}[s]
 }
 
 // WriteDOT writes the plan as a graph in Graphviz's language. Arrows point
@@ -109,7 +106,7 @@ func (p *Plan) WriteMermaid(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  %s %s %s\n", from, arrow, to)
 	}
-	for _, s := range []State{Present, Cached, ToRun} {
+	for _, s := range []State{Present, Cached, ToRun, Variables} {
 		fmt.Fprintf(&b, "  classDef %s fill:%s,stroke:#666,color:#000\n", s.class(), s.fill())
 	}
 	_, err := io.WriteString(w, b.String())

@@ -14,9 +14,10 @@ type State uint8
 
 // The states of a step.
 const (
-	Present State = iota // it is in this root already
-	Cached               // a store has its snapshot
-	ToRun                // it has to be run, or fetched
+	Present   State = iota // it is in this root already
+	Cached                 // a store has its snapshot
+	ToRun                  // it has to be run, or fetched
+	Variables              // it sets variables, which takes no work
 )
 
 func (s State) String() string {
@@ -27,6 +28,8 @@ func (s State) String() string {
 		return "cached"
 	case ToRun:
 		return "to run"
+	case Variables:
+		return "variables only"
 	}
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
@@ -77,7 +80,7 @@ type Item struct {
 	Key      key.Key
 	State    State
 	Found    Found         // of a cached step
-	Why      string        // of a step to run: the reason
+	Why      string        // of a step to run: the reason; of Variables: that
 	Estimate time.Duration // of a step to run: how long it took before; 0 if unknown
 }
 
@@ -106,7 +109,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				it.State = Present
 			case !s.ChangesRoot():
 				// Nothing to store or to restore: it breaks no chain.
-				it.State, it.Why = ToRun, "sets variables only"
+				it.State, it.Why = Variables, "sets variables only"
 			case pre.broken == nil && cached:
 				it.State, it.Found = Cached, found
 				pre.absent = true

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/clayer/clayer/frontend"
 )
 
 // The measures of a picture, in pixels. A character of its font has 6.6.
@@ -89,7 +87,7 @@ func (p *Plan) svg(b *strings.Builder) {
 			it := &pl.Items[j]
 			at := l.steps[it.Step]
 			fmt.Fprintf(b, `<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" fill="%s" stroke="#888"/>`,
-				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, it.fill())
+				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, it.State.fill())
 			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#000">%s</text>`, at.x+9, at.y+16, svgText(fmt.Sprintf("%d  %s", it.Step.Pos().Line, it.Step.Text()), boxText))
 			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#555">%s</text></g>`+"\n", at.x+9, at.y+30, svgText(it.outlook(), boxText))
 		}
@@ -133,23 +131,9 @@ func (p *Plan) edge(b *strings.Builder, l layout, e Edge) {
 	fmt.Fprintf(b, `<path d="%s" fill="none" stroke="#777"%s marker-end="url(#arrow)"/>`+"\n", path, dash)
 }
 
-// setsVariables reports whether a step is one that no work is done for.
-func (it *Item) setsVariables() bool {
-	_, env := it.Step.Instr.(*frontend.Env)
-	return env && it.State == ToRun
-}
-
-// fill is the colour of a step's box.
-func (it *Item) fill() string {
-	if it.setsVariables() {
-		return "#fff"
-	}
-	return it.State.fill()
-}
-
 // standing is the step's mark and state; for one that no work is done for, that.
 func (it *Item) standing() string {
-	if it.setsVariables() {
+	if it.State == Variables {
 		return it.Why
 	}
 	return it.State.mark() + " " + it.State.String()
@@ -161,7 +145,7 @@ func (it *Item) outlook() string {
 	switch {
 	case it.State == Cached:
 		text += fmt.Sprintf(" · %s · %s", it.Found.Store, Size(it.Found.Size))
-	case it.State == ToRun && !it.setsVariables():
+	case it.State == ToRun:
 		if it.Estimate >= time.Second {
 			text += fmt.Sprintf(" · ~%s", it.Estimate.Round(time.Second))
 		}
@@ -236,7 +220,7 @@ func (pl *PlannedLayer) html(b *strings.Builder, keys *Keys) {
 		switch {
 		case it.State == Cached:
 			why = "from " + it.Found.Store
-		case it.setsVariables():
+		case it.State == Variables:
 			why = ""
 		}
 		if commit := keys.Commit[it.Step]; commit != "" {

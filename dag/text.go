@@ -17,7 +17,7 @@ import (
 func (p *Plan) WriteText(w io.Writer) error {
 	var b strings.Builder
 	if n := len(p.Undo); n > 0 {
-		fmt.Fprintf(&b, "%s to undo first", count(n, "applied step"))
+		fmt.Fprintf(&b, "%s to undo first", Count(n, "applied step"))
 		if gone := p.Gone(); gone > 0 {
 			fmt.Fprintf(&b, ", %d of them for good", gone)
 		}
@@ -34,7 +34,7 @@ func (p *Plan) WriteText(w io.Writer) error {
 		b.WriteString("no layers\n")
 	case 1:
 	default:
-		fmt.Fprintf(&b, "\n%s   %s   %s\n", count(len(p.Layers), "layer"), count(p.Totals().Steps, "step"), p.Totals())
+		fmt.Fprintf(&b, "\n%s   %s   %s\n", Count(len(p.Layers), "layer"), Count(p.Totals().Steps, "step"), p.Totals())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -50,7 +50,7 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 	if pl.Layer.On != nil && !pl.Layer.Ordered {
 		on = "   on " + pl.Layer.On.Name
 	}
-	fmt.Fprintf(b, "%s   %s   %s%s\n", pl.Layer.File.Path, count(t.Steps, "step"), t, on)
+	fmt.Fprintf(b, "%s   %s   %s%s\n", pl.Layer.File.Path, Count(t.Steps, "step"), t, on)
 
 	items := slices.Clone(pl.Items)
 	slices.SortStableFunc(items, byLine)
@@ -66,15 +66,15 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 			branch = "└─"
 		}
 		mark, state := it.State.mark(), it.State.String()
-		if it.setsVariables() {
-			mark, state = "·", it.Why
+		if it.State == Variables {
+			state = it.Why
 		}
 		line := fmt.Sprintf("%s %s %*d  %s%s  %-7s", branch, mark, num, it.Step.Pos().Line, text,
 			strings.Repeat(" ", max(0, width-len([]rune(text)))), state)
 		switch {
 		case it.State == Cached:
 			line += fmt.Sprintf("  %-4s %7s", it.Found.Store, Size(it.Found.Size))
-		case it.State == ToRun && !it.setsVariables():
+		case it.State == ToRun:
 			if it.Estimate >= time.Second {
 				line += fmt.Sprintf("  ~%s", it.Estimate.Round(time.Second))
 			}
@@ -89,7 +89,7 @@ func (pl *PlannedLayer) writeText(b *strings.Builder, keys *Keys) {
 
 // mark is a state as a sign.
 func (s State) mark() string {
-	return [...]string{Present: "✓", Cached: "↓", ToRun: "▸"}[s]
+	return [...]string{Present: "✓", Cached: "↓", ToRun: "▸", Variables: "·"}[s]
 }
 
 // String says the totals in words: "1 to run, 2 cached (dir, 41 MB)".
@@ -136,7 +136,8 @@ func Size(n int64) string {
 
 var units = []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
 
-func count(n int, what string) string {
+// Count says how many there are of something: "1 step", "2 steps".
+func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

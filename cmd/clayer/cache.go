@@ -226,7 +226,7 @@ func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun 
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, m.Tag())
 	}
 	if !dryRun {
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %d layers removed, %s freed\n", len(ms), dag.Size(freed))
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed, %s freed\n", dag.Count(len(ms), "layer"), dag.Size(freed))
 	}
 }
 

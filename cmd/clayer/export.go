@@ -60,7 +60,7 @@ oci:DIR makes one, with :TAG where it has several.`,
 			if f.json {
 				return writeJSON(cmd.OutOrStdout(), w)
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %d layers, %s\n", dest, w.Layers, dag.Size(w.Size))
+			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %s, %s\n", dest, dag.Count(w.Layers, "layer"), dag.Size(w.Size))
 			fmt.Fprintln(cmd.OutOrStdout(), w.Digest)
 			return nil
 		},

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
-	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/dag"
 )
 
 // runShim is "clayer shim exec", which every install waits for: without flags,
@@ -98,8 +98,12 @@ func newShimInstall() *cobra.Command {
 			fmt.Fprintln(cmd.ErrOrStderr(), "clayer: no package manager is on PATH: nothing to stand before")
 			return nil
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(clayer shim env)\" puts them in front of PATH\n",
-			ui.Plural(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "))
+		env := "clayer shim env"
+		if cmd.Flags().Changed("dir") {
+			env += " --dir " + shellWord(o.Dir)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them in front of PATH\n",
+			dag.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
 		return nil
 	}
 	return c
@@ -135,7 +139,7 @@ func newShimUninstall() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed from %s\n", ui.Plural(n, "shim"), d)
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed from %s\n", dag.Count(n, "shim"), d)
 		return nil
 	}
 	return c

@@ -53,7 +53,7 @@ something: for hooks. It never waits, and changes nothing.`,
 					entries += s.Entries
 					bytes += s.Bytes
 				}
-				fmt.Fprintf(w, "%-12s  %s   %d steps   %d changes   %s   %s\n", l.Name, shortKey(l), len(l.Steps), entries,
+				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", l.Name, shortKey(l), dag.Count(len(l.Steps), "step"), dag.Count(entries, "change"),
 					dag.Size(bytes), appliedAt(l))
 			}
 			return nil

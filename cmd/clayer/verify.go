@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/drift"
@@ -135,7 +134,7 @@ func writeTree(w io.Writer, files []drift.FileState, all bool) {
 			tail = "   " + dag.Size(size)
 		}
 		if n > 0 && !all {
-			tail += "   " + ui.Plural(n, "file")
+			tail += "   " + dag.Count(n, "file")
 		}
 		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable(name), f.State, why(f), tail)
 		if !all {

@@ -162,9 +162,11 @@ func elsewhere(opts []arg, _ []string) string {
 
 // goesElsewhere reports whether options say where the install goes.
 func goesElsewhere(opts []arg) bool {
-	return slices.ContainsFunc(opts, func(a arg) bool {
-		return a.name == "--target" || a.name == "-t" || a.name == "--prefix" || a.name == "--root" || a.name == "--python"
-	})
+	return slices.ContainsFunc(opts, func(a arg) bool { return leadsElsewhere(a.name) })
+}
+
+func leadsElsewhere(option string) bool {
+	return slices.Contains([]string{"--target", "-t", "--prefix", "--root", "--python"}, option)
 }
 
 // venvOf returns the virtual environment that a program is of, "" for none.

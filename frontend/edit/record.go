@@ -30,7 +30,7 @@ func Capture(src []byte, in *Install, last *Record) (out []byte, next *Record, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.repeats(in) {
+	if f.repeats(in, sameOptions) {
 		return src, last, nil
 	}
 	if last != nil && f.endsWith(last) {
@@ -74,10 +74,12 @@ func Comment(src []byte, text string) ([]byte, error) {
 	return out, f.check(out, 0)
 }
 
-// Repeats reports whether a RUN of the Containerfile installs all that in does.
-func Repeats(src []byte, in *Install) bool {
+// Installs reports whether the RUNs of the Containerfile install the packages of
+// in to the same place, whatever else their options say: what is found on a
+// machine does not tell that it was installed with --break-system-packages.
+func Installs(src []byte, in *Install) bool {
 	f, err := parse(src)
-	return err == nil && f.repeats(in)
+	return err == nil && f.repeats(in, samePlace)
 }
 
 // file is a Containerfile with its text by lines.
@@ -139,8 +141,9 @@ func parse(src []byte) (*file, error) {
 
 // repeats reports whether the RUNs of the file install all that in does: the
 // same manager with the same options, in whatever order, and its packages in one
-// or several of them. A file that it copies is one of the packages.
-func (f *file) repeats(in *Install) bool {
+// or several of them. A file that it copies is one of the packages. same compares
+// the options of a RUN with those of in.
+func (f *file) repeats(in *Install, same func(run, in [][]string) bool) bool {
 	last := make(map[string][]string) // how the last command that names a package does, which may be in two ways
 	m := managerNamed(in.Manager)
 	for _, instr := range f.Instructions {
@@ -159,7 +162,7 @@ func (f *file) repeats(in *Install) bool {
 				}
 				continue
 			}
-			if !sameOptions(r.Install.Options, in.Options) {
+			if !same(r.Install.Options, in.Options) {
 				continue
 			}
 			if len(in.Packages) == 0 {
@@ -215,6 +218,20 @@ func sameOptions(a, b [][]string) bool {
 		return list
 	}
 	return slices.Equal(key(a), key(b))
+}
+
+// samePlace reports whether a RUN has the options of in, and none beside them that
+// lead elsewhere.
+func samePlace(run, in [][]string) bool {
+	has := func(list [][]string, o []string) bool {
+		return slices.ContainsFunc(list, func(x []string) bool { return slices.Equal(x, o) })
+	}
+	for _, o := range in {
+		if !has(run, o) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(run, func(o []string) bool { return leadsElsewhere(o[0]) && !has(in, o) })
 }
 
 // argvs returns the command lines of a RUN.

@@ -64,7 +64,7 @@ func TestWhatIsWritten(t *testing.T) {
 		{"pip install -e .", "# not captured: pip install -e .: -e installs a folder of this machine"},
 		{"pip install ./dist/x.whl", "# not captured: pip install ./dist/x.whl: ./dist/x.whl can't be read"},
 		{"pip install https://me:secret@example.com/x.whl", "# not captured: pip install 'https://***@example.com/x.whl': it holds a credential"},
-		{"npm i -g --//registry.npmjs.org/:_authToken=abc x", "# not captured: npm i -g '--//registry.npmjs.org/:_authToken=***' x: it holds a credential"},
+		{"npm i -g --//registry.example.com/:_authToken=abc x", "# not captured: npm i -g '--//registry.example.com/:_authToken=***' x: it holds a credential"},
 		{"cargo install --registry mine --token abc rg", "# not captured: cargo install --registry mine --token '***' rg: it holds a credential"},
 		{"pip install 'https://example.com/x.whl?a=1&access_token=abc'", "# not captured: pip install 'https://example.com/x.whl?a=1&access_token=***': it holds a credential"},
 		{"pip install 'https://example.com/x.whl?version=1'", "RUN pip install 'https://example.com/x.whl?version=1'"},

@@ -184,6 +184,25 @@ func TestFix(t *testing.T) {
 	}
 }
 
+// TestHintIsARequirement: what the hint about a package says can be written.
+func TestHintIsARequirement(t *testing.T) {
+	for src, want := range map[string]string{
+		"RUN pip install 'tree-sitter-language-pack<1.6.3'\n": "tree-sitter-language-pack==VERSION",
+		"RUN pip install 'uvicorn[standard]>=0.30,!=0.31'\n":  "uvicorn[standard]==VERSION",
+		"RUN pip install numpy\n":                             "numpy==VERSION",
+	} {
+		f, err := frontend.Parse("Containerfile", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range Check([]*frontend.File{f}) {
+			if f.Rule == "PipUnpinned" && f.Hint != want {
+				t.Errorf("%s: hint %q, want %q", src, f.Hint, want)
+			}
+		}
+	}
+}
+
 // FuzzFix: whatever the file, what --fix leaves parses, and has an end.
 func FuzzFix(f *testing.F) {
 	f.Add("RUN apt-get install git\nSNAPSHOT /usr\n")

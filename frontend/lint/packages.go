@@ -150,7 +150,7 @@ func pipUnpinned(p *pass) {
 			loose = append(loose, r.script.cmds[i].unpinned()...)
 		}
 		if len(loose) > 0 {
-			p.report(r.Base(), nil, "no version for "+strings.Join(loose, ", ")+": what is installed depends on the day that the step is run", loose[0]+"==VERSION")
+			p.report(r.Base(), nil, "no version for "+strings.Join(loose, ", ")+": what is installed depends on the day that the step is run", requirement().FindString(loose[0])+"==VERSION")
 		}
 	}
 }
@@ -191,4 +191,6 @@ var (
 	// A name, its extras, and bounds that leave a choice. No path, no URL, and
 	// nothing with a variable in it.
 	packageName = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]*\])?((>=|<=|!=|~=|>|<)[^=$]*)?$`)
+	// Of those the name and its extras.
+	requirement = lazyregexp.New(`^[^<>=!~]+`)
 )

@@ -105,7 +105,7 @@ func (f *Found) Propose(src []byte) ([]byte, error) {
 		if r.Verdict != edit.Captured {
 			continue
 		}
-		if p.pinned != nil && installs(src, p.command(!f.pin)) {
+		if edit.Installs(src, r.Install) || p.pinned != nil && installs(src, p.command(!f.pin)) {
 			continue
 		}
 		if src, last, err = edit.Capture(src, r.Install, last); err != nil {
@@ -123,11 +123,7 @@ func (f *Found) Propose(src []byte) ([]byte, error) {
 // installs reports whether the Containerfile installs what a command line does.
 func installs(src []byte, argv []string) bool {
 	r := edit.Read(argv, edit.Place{})
-	if r.Verdict != edit.Captured {
-		return false
-	}
-	out, _, err := edit.Capture(src, r.Install, nil)
-	return err == nil && bytes.Equal(out, src)
+	return r.Verdict == edit.Captured && edit.Installs(src, r.Install)
 }
 
 // output runs a program and returns what it prints.

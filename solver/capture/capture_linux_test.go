@@ -396,6 +396,30 @@ func TestLook(t *testing.T) {
 }
 
 // The machine began when its first process did, as ps reckons it too.
+// What a RUN of the file installs to the same place is not proposed again, however
+// its options differ from what a machine tells.
+func TestProposeRepeatsNothing(t *testing.T) {
+	idna := Package{argv: []string{"python3", "-m", "pip", "install"}, name: "idna", version: "3.6", between: "=="}
+	for _, tt := range []struct {
+		file     string
+		pin      bool
+		proposed string // "" for nothing
+	}{
+		{"RUN pip install --break-system-packages idna==3.6\n", false, ""},
+		{"RUN pip install --break-system-packages idna==3.6\n", true, ""},
+		{"RUN true && pip3 install -i https://example.com/simple --break-system-packages six idna\n", false, ""},
+		{"RUN pip install --target /opt/x idna\n", false, "RUN python3 -m pip install idna\n"},
+		{"RUN pip install --break-system-packages idna==3.5\n", true, "RUN python3 -m pip install idna==3.6\n"},
+		{"RUN pip install idna-ssl\n", false, "RUN python3 -m pip install idna\n"},
+	} {
+		found := Found{Packages: []Package{idna}, pin: tt.pin}
+		got, err := found.Propose([]byte(tt.file))
+		if err != nil || string(got) != tt.file+tt.proposed {
+			t.Errorf("%q, pinned %t: %q, %v; want %q", tt.file, tt.pin, got, err, tt.file+tt.proposed)
+		}
+	}
+}
+
 func TestStarted(t *testing.T) {
 	at, err := Started()
 	if err != nil {

@@ -350,9 +350,5 @@ func contents(ms []cache.Manifest) string {
 			size += d.Size
 		}
 	}
-	layers := "1 layer"
-	if len(ms) > 1 {
-		layers = fmt.Sprintf("%d layers", len(ms))
-	}
-	return fmt.Sprintf("%s, %s at most", layers, dag.Size(size))
+	return fmt.Sprintf("%s, %s at most", dag.Count(len(ms), "layer"), dag.Size(size))
 }

@@ -137,7 +137,7 @@ func (l *live) total(now time.Time) string {
 	t := l.totals
 	parts := []string{l.phase}
 	if t.steps > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %s", t.done+t.cached+t.present, Plural(t.steps, "step")))
+		parts = append(parts, fmt.Sprintf("%d of %s", t.done+t.cached+t.present, dag.Count(t.steps, "step")))
 	}
 	if t.cached > 0 {
 		parts = append(parts, fmt.Sprintf("%d cached (%s)", t.cached, dag.Size(t.cachedBytes)))

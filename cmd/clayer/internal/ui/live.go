@@ -175,7 +175,7 @@ func (l *live) event(e solver.Event) {
 		l.task(e.Step).print(e.Text)
 	case solver.EventRan:
 		l.totals.done++
-		what := Plural(e.Entries, "change") + ", " + dag.Size(e.Bytes)
+		what := dag.Count(e.Entries, "change") + ", " + dag.Size(e.Bytes)
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
 			what = "changed nothing"
 		}

@@ -44,7 +44,7 @@ func (p *plain) event(e solver.Event) {
 		p.output(e.Step, e.Text)
 	case solver.EventRan:
 		p.flush(e.Step)
-		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), Plural(e.Entries, "change"), dag.Size(e.Bytes))
+		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), dag.Count(e.Entries, "change"), dag.Size(e.Bytes))
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
 			what = fmt.Sprintf("done in %s, but changed nothing: what it installs was there before, so its snapshot holds nothing", Duration(e.Took))
 		}
@@ -99,12 +99,4 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	}
 	return d.Round(time.Second).String()
-}
-
-// Plural counts things: "1 step", "2 steps".
-func Plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -184,7 +184,7 @@ func (r *Record) Summary() string {
 		line(name, []string{fmt.Sprintf("%7s  %s  %s", Duration(s.took()), where(s.step), cut(visible(what), 50))})
 	}
 	if r.cached > 0 {
-		line("cache", []string{fmt.Sprintf("%d of %s from %s (%s)", r.cached, Plural(r.steps, "step"), strings.Join(r.stores, ", "), dag.Size(r.fromCache))})
+		line("cache", []string{fmt.Sprintf("%d of %s from %s (%s)", r.cached, dag.Count(r.steps, "step"), strings.Join(r.stores, ", "), dag.Size(r.fromCache))})
 	}
 	parts = nil
 	for _, n := range []struct {
