@@ -1,9 +1,10 @@
-// Package dir keeps snapshots in a folder that is an OCI image layout, so that
-// skopeo, crane and podman read it.
+// Package dir keeps snapshots in a directory that is an OCI image layout, so that
+// skopeo, crane and podman read it, and may keep images of their own there.
 //
 //	oci-layout, index.json   as the OCI image-layout specification has them
 //	blobs/sha256/<hex>       snapshots, and the manifests and configs of layers
 //	keys/<hh>/<hex>.json     a step: its Descriptor by chain key, and the seal of its blob; its time is that of its last use
+//	written                  the blobs that clayer wrote: no other is ever removed
 //	lock                     held while index.json and what is kept change
 //	tmp/                     what is being written
 //
@@ -13,6 +14,10 @@
 // Every write goes to tmp/ first and is renamed into place, so that a reader,
 // or the next process after a kill, sees a file whole or not at all. Blobs and
 // key files need no lock for that: their names say what they hold.
+//
+// A store may be somebody else's. No link in it is followed, what is no regular
+// file or far too large is an error, and a name that clayer does not give is not
+// removed.
 package dir
 
 import (
@@ -24,27 +29,29 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
-// DefaultMaxSize bounds a folder unless Options say otherwise: 10 GiB.
+// DefaultMaxSize bounds a store unless Options say otherwise: 10 GiB.
 const DefaultMaxSize = 10 << 30
 
-// Options are how to keep. The zero value is the default.
+// Options say how to keep snapshots. The zero value is the default.
 type Options struct {
-	MaxSize int64 // bytes of blobs; 0 means DefaultMaxSize
+	MaxSize int64 // bytes of clayer's blobs; 0 means DefaultMaxSize
+	NoLink  bool  // the directory must not be a symbolic link: its name is not the user's
 }
 
-// Dir is a store in a folder. It is safe for several processes.
+// Dir is a store in a directory. It is safe for several processes.
 type Dir struct {
 	path string
 	max  int64
@@ -55,15 +62,25 @@ type Dir struct {
 	putting map[digest.Digest]int // blobs that this process is putting: not to be evicted
 }
 
-// Open returns the store in the folder at path. Nothing is made or written
+// Open returns the store in the directory at path. Nothing is made or written
 // until the first Put: looking never changes anything.
 func Open(path string, opt Options) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("store %s: not a folder", path)
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 && !opt.NoLink {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, fmt.Errorf("store %w", err)
+		}
+		info, err = os.Lstat(path)
+	}
+	switch {
+	case err == nil && info.Mode()&fs.ModeSymlink != 0:
+		return nil, fmt.Errorf("store %s: a symbolic link", path)
+	case err == nil && !info.IsDir():
+		return nil, fmt.Errorf("store %s: not a directory", path)
 	}
 	if opt.MaxSize == 0 {
 		opt.MaxSize = DefaultMaxSize
@@ -74,56 +91,87 @@ func Open(path string, opt Options) (*Dir, error) {
 // Name returns "dir".
 func (d *Dir) Name() string { return "dir" }
 
-// Path returns the folder.
+// Path returns the directory.
 func (d *Dir) Path() string { return d.path }
 
-func (d *Dir) blobPath(dg digest.Digest) string {
-	return filepath.Join(d.path, "blobs", dg.Algorithm().String(), dg.Encoded())
+func blobName(dg digest.Digest) string {
+	return path.Join("blobs", dg.Algorithm().String(), dg.Encoded())
 }
 
-func (d *Dir) keyPath(k key.Key) string {
+func keyName(k key.Key) string {
 	hex := k.String()
-	return filepath.Join(d.path, "keys", hex[:2], hex+".json")
+	return path.Join(keysName, hex[:2], hex+".json")
+}
+
+// hasBlob reports whether there is a file for the blob of a step, of its size.
+func hasBlob(root *os.Root, desc cache.Descriptor) bool {
+	return isFile(root, blobName(desc.Digest), desc.Size)
+}
+
+func isFile(dir *os.Root, name string, size int64) bool {
+	info, err := dir.Lstat(name)
+	return err == nil && info.Mode().IsRegular() && info.Size() == size
 }
 
 // Find reads the key files. A step whose blob is gone or of another size is
 // not there.
 func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
 	found := make(map[key.Key]cache.Descriptor, len(keys))
+	root, err := d.root()
+	if missing(err) {
+		return found, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	blobs, err := safefile.OpenDirIn(root, blobsName) // once for all
+	if errors.Is(err, fs.ErrNotExist) {
+		return found, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer blobs.Close()
+	var failed []error
 	for _, k := range keys {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		desc, err := d.step(k)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			continue
+		desc, err := readStep(root, k)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			failed = append(failed, fmt.Errorf("%s: %w", k.Short(), err))
+		case isFile(blobs, desc.Digest.Encoded(), desc.Size):
+			found[k] = desc
 		}
-		if err != nil {
-			slog.Warn("a step in the store can't be read; it counts as not there", "key", k.Short(), "err", err)
-			continue
-		}
-		if info, err := os.Stat(d.blobPath(desc.Digest)); err != nil || info.Size() != desc.Size {
-			continue
-		}
-		found[k] = desc
+	}
+	if len(failed) > 0 {
+		slog.Warn("steps in the store can't be read; they count as not there", "path", d.path, "steps", len(failed), "first", failed[0])
 	}
 	return found, nil
 }
 
-// step reads a key file.
-func (d *Dir) step(k key.Key) (cache.Descriptor, error) {
-	var desc cache.Descriptor
-	data, err := os.ReadFile(d.keyPath(k))
+// readStep reads a key file.
+func readStep(root *os.Root, k key.Key) (cache.Descriptor, error) {
+	kept, err := readKept(root, k)
+	return kept.Descriptor, err
+}
+
+func readKept(root *os.Root, k key.Key) (s kept, err error) {
+	name := keyName(k)
+	data, err := safefile.ReadFile(root, name, maxKeyFile)
 	if err != nil {
-		return desc, err
+		return s, err
 	}
-	if err := json.Unmarshal(data, &desc); err != nil {
-		return desc, fmt.Errorf("%s: %w", d.keyPath(k), err)
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("%s: %w", name, err)
 	}
-	if desc.Key != k || !valid(desc.Digest) || desc.Size < 0 {
-		return desc, fmt.Errorf("%s: not the descriptor of its key", d.keyPath(k))
+	if s.Key != k || !valid(s.Digest) || s.Size < 0 {
+		return s, fmt.Errorf("%s: not the descriptor of its key", name)
 	}
-	return desc, nil
+	return s, nil
 }
 
 // valid reports whether a store can have a blob of this digest. One that is
@@ -136,10 +184,18 @@ func valid(dg digest.Digest) bool {
 // go first when the store is full. It is an *os.File, or a *cache.VerifiedFile:
 // eviction by another process does not take it away while it is open.
 func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.ReadCloser, error) {
-	if err := desc.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", cache.ErrNotCached, err)
+	if !valid(desc.Digest) {
+		return nil, fmt.Errorf("%w: digest %q", cache.ErrNotCached, desc.Digest)
 	}
-	f, err := os.Open(d.blobPath(desc.Digest))
+	root, err := d.root()
+	if missing(err) {
+		return nil, fmt.Errorf("%w: %s", cache.ErrNotCached, desc.Digest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := safefile.OpenFile(root, blobName(desc.Digest), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", cache.ErrNotCached, desc.Digest)
 	}
@@ -147,14 +203,14 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 		return nil, err
 	}
 	now := time.Now()
-	_ = os.Chtimes(d.keyPath(desc.Key), now, now) // in a read-only store the order stays
+	_ = root.Chtimes(keyName(desc.Key), now, now) // in a read-only store the order stays
 	if offset > 0 {
 		if _, err := f.Seek(offset, io.SeekStart); err != nil {
 			f.Close()
 			return nil, err
 		}
 	}
-	if d.isSealed(f, desc) {
+	if isSealed(root, f, desc) {
 		return &cache.VerifiedFile{File: f}, nil
 	}
 	return f, nil
@@ -177,33 +233,42 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) 
 	if desc.Key.IsZero() {
 		return errors.New("no key")
 	}
-	if err := desc.Digest.Validate(); err != nil {
+	if !valid(desc.Digest) {
+		return fmt.Errorf("digest %q", desc.Digest)
+	}
+	root, err := d.init(ctx)
+	if err != nil {
 		return err
 	}
-	if err := d.init(); err != nil {
-		return err
-	}
+	defer root.Close()
 	defer d.hold(desc.Digest)()
 
 	// Shared: eviction waits, so that it never sees a blob whose key file is
 	// about to come.
-	unlock, err := d.lock(ctx, false)
+	unlock, err := d.lock(ctx, root, false)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := d.putBlob(ctx, desc, blob); err != nil {
-		return err
-	}
-	data, err := json.Marshal(kept{desc, d.seal(desc)})
+	s, err := d.putBlob(ctx, root, desc, blob)
 	if err != nil {
 		return err
 	}
-	if err := d.write(d.keyPath(desc.Key), data); err != nil {
+	if desc.CRC32C == 0 {
+		s = nil // nothing to compare it with
+	}
+	data, err := json.Marshal(kept{desc, s})
+	if err != nil {
+		return err
+	}
+	if len(data) > maxKeyFile {
+		return fmt.Errorf("a descriptor of %d bytes: %w", len(data), safefile.ErrTooLarge)
+	}
+	if err := write(root, keyName(desc.Key), data); err != nil {
 		return err
 	}
 	unlock()
-	return d.evict(ctx)
+	return d.evict(ctx, root)
 }
 
 // hold keeps a blob from eviction by this process until the returned function
@@ -221,24 +286,35 @@ func (d *Dir) hold(dg digest.Digest) func() {
 	}
 }
 
-func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
-	path := d.blobPath(desc.Digest)
-	if v, ok := blob.(*cache.VerifiedFile); ok && d.link(v.File, desc, path) == nil {
-		return nil
-	}
-	if f, ok := blob.(*os.File); ok && filepath.Dir(f.Name()) == d.tmp() {
-		// One that was put before, under this key or another, has gone from
-		// tmp/: it is a blob like any other.
-		if err := d.adopt(f, f.Name(), desc, path); !errors.Is(err, fs.ErrNotExist) {
-			return err
+func (d *Dir) putBlob(ctx context.Context, root *os.Root, desc cache.Descriptor, blob io.ReaderAt) (*seal, error) {
+	// Another step, session or tool may have written the same bytes. A blob that
+	// has gone bad meanwhile is replaced: it would be a miss for ever.
+	if hasBlob(root, desc) {
+		// Whoever reads it while it comes, comes from elsewhere.
+		if f, err := cache.OpenVerified(cache.WithArrival(ctx, nil), d, desc, ""); err == nil {
+			defer f.Close()
+			return sealOf(f)
 		}
 	}
-	// Another step, or session, may have brought the same bytes. One that has
-	// gone bad meanwhile is replaced: it would be a miss for ever.
-	if f, err := cache.OpenVerified(ctx, d, desc, ""); err == nil {
-		return f.Close()
+	if err := record(root, desc.Digest); err != nil {
+		return nil, err
 	}
-	return d.writeFrom(path, func(w io.Writer) error {
+	name := blobName(desc.Digest)
+	if v, ok := blob.(*cache.VerifiedFile); ok {
+		if s, err := link(root, v.File, desc, name); err == nil {
+			return s, nil
+		}
+	}
+	if f, ok := blob.(*os.File); ok {
+		// One that was put before, under this key or another, has gone from
+		// tmp/: it is a blob like any other.
+		if temp, ok := d.spooled(f); ok {
+			if s, err := adopt(root, f, temp, desc, name); !errors.Is(err, fs.ErrNotExist) {
+				return s, err
+			}
+		}
+	}
+	return writeFrom(root, name, func(w io.Writer) error {
 		return cache.Check(ctx, w, io.NewSectionReader(blob, 0, desc.Size), desc)
 	})
 }
@@ -247,33 +323,49 @@ func (d *Dir) putBlob(ctx context.Context, desc cache.Descriptor, blob io.Reader
 // without a copy. The caller closes it, and calls Discard for one that was
 // never put.
 func (d *Dir) Create() (*os.File, error) {
-	if err := d.init(); err != nil {
+	root, err := d.init(context.Background())
+	if err != nil {
 		return nil, err
 	}
-	return os.CreateTemp(d.tmp(), "blob-")
+	defer root.Close()
+	f, _, err := createTemp(root, spoolPrefix)
+	return f, err
+}
+
+// spooled returns the name in the store of a file that Create made.
+func (d *Dir) spooled(f *os.File) (name string, ok bool) {
+	dir, base := filepath.Split(f.Name())
+	return path.Join(tmpName, base), filepath.Clean(dir) == filepath.Join(d.path, tmpName) && strings.HasPrefix(base, spoolPrefix)
 }
 
 // Discard removes a file of Create that was not put. One that was is not there
 // under its old name any more.
 func (d *Dir) Discard(f *os.File) {
-	if filepath.Dir(f.Name()) == d.tmp() && strings.HasPrefix(filepath.Base(f.Name()), "blob-") {
-		_ = os.Remove(f.Name())
+	name, ok := d.spooled(f)
+	if !ok {
+		return
 	}
+	root, err := d.root()
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	_ = root.Remove(name)
 }
 
 // adopt moves a file into place that is known to be the blob; temp is its name in
-// tmp/. Its size is checked, since a full disk shows there. The error is
+// the store. Its size is checked, since a full disk shows there. The error is
 // fs.ErrNotExist for one that was moved before.
-func (d *Dir) adopt(f *os.File, temp string, desc cache.Descriptor, path string) error {
+func adopt(root *os.Root, f *os.File, temp string, desc cache.Descriptor, name string) (*seal, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if info.Size() != desc.Size {
-		return &cache.CorruptError{Want: desc.Digest, WantSize: desc.Size, GotSize: info.Size()}
+		return nil, &cache.CorruptError{Want: desc.Digest, WantSize: desc.Size, GotSize: info.Size()}
 	}
 	if err := f.Chmod(0o644); err != nil {
-		return err
+		return nil, err
 	}
-	return d.install(f, temp, path)
+	return install(root, f, temp, name)
 }

@@ -371,7 +371,7 @@ func TestErrorsOfReadingRemoveNothing(t *testing.T) {
 			t.Errorf("%s: Remove has no error", name)
 		}
 		d.max = 1
-		if err := d.evict(t.Context()); err == nil {
+		if err := d.evictNow(t.Context()); err == nil {
 			t.Errorf("%s: evict has no error", name)
 		}
 		os.Remove(path)

@@ -1,92 +1,313 @@
 package dir
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
-// abandoned is how old a file in tmp/ must be to be taken for one that a killed
-// process left. What is being packed is written to all the time.
-const abandoned = 24 * time.Hour
-
-// evict removes the least recently used steps until the blobs fit the bound,
-// never what this process is putting. Layers that lose a step are forgotten.
-func (d *Dir) evict(ctx context.Context) error {
-	size, err := d.size()
-	if err != nil || size <= d.max {
-		return err
+// evict removes the least recently used steps until clayer's blobs fit the bound,
+// never what this process is putting. Layers that lose a step are removed.
+func (d *Dir) evict(ctx context.Context, root *os.Root) error {
+	if blobs, err := blobSizes(root); err != nil || sum(blobs) <= d.max {
+		return err // whoever wrote them
 	}
-	unlock, err := d.lock(ctx, true)
+	unlock, err := d.lock(ctx, root, true)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if _, err := d.sweep(); err != nil { // what nothing needs goes first
+	c, err := d.count(root)
+	if err != nil || c.size() <= d.max {
 		return err
 	}
-	if size, err = d.size(); err != nil || size <= d.max {
+	if _, err := c.sweep(); err != nil { // what nothing needs goes first
 		return err
 	}
-	used, err := d.used()
-	if err != nil {
-		return err
+	size := c.size()
+	if size <= d.max {
+		return nil
 	}
-	keys := make(map[digest.Digest]int) // of each blob: it goes with its last
-	for _, u := range used {
-		keys[u.desc.Digest]++
+	keys := make(map[string]int) // of each blob: it goes with its last
+	for _, u := range c.steps {
+		keys[u.desc.Digest.Encoded()]++
 	}
-	for _, u := range used {
+	for _, u := range slices.Clone(c.steps) {
+		name := u.desc.Digest.Encoded()
 		if size <= d.max {
 			break
 		}
-		if d.isPutting(u.desc.Digest) {
+		if !c.isOwn(name) || d.isPutting(name) {
 			continue
 		}
-		if err := os.Remove(d.keyPath(u.desc.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := c.forget(u.desc.Key); err != nil {
 			return err
 		}
-		if keys[u.desc.Digest]--; keys[u.desc.Digest] == 0 {
-			size -= u.desc.Size
+		if keys[name]--; keys[name] == 0 {
+			size -= c.blobs[name]
 		}
 	}
-	if err := d.forget(); err != nil {
+	if _, err := c.drop(func(_ string, l *layer) bool {
+		return l.own && (l.err != nil || slices.ContainsFunc(l.manifest.Steps, func(s cache.Descriptor) bool { return !exists(root, keyName(s.Key)) }))
+	}); err != nil {
 		return err
 	}
-	_, err = d.sweep()
+	_, err = c.sweep()
 	return err
 }
 
-func (d *Dir) isPutting(dg digest.Digest) bool {
+func (d *Dir) isPutting(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.putting[dg] > 0
+	return d.putting[digest.NewDigestFromEncoded(digest.SHA256, name)] > 0
 }
 
-// size adds up the blobs.
-func (d *Dir) size() (total int64, err error) {
-	entries, err := os.ReadDir(filepath.Join(d.path, "blobs", "sha256"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+// blobSizes returns the sizes of the blobs by their names, whoever wrote them.
+func blobSizes(root *os.Root) (map[string]int64, error) {
+	entries, err := list(root, blobsName)
+	if err != nil {
+		return nil, err
 	}
+	sizes := make(map[string]int64, len(entries))
 	for _, e := range entries {
+		if !isDigest(e.Name()) || !e.Type().IsRegular() {
+			continue // nothing of clayer's
+		}
 		if info, err := e.Info(); err == nil {
-			total += info.Size()
+			sizes[e.Name()] = info.Size()
 		}
 	}
-	return total, err
+	return sizes, nil
+}
+
+func isDigest(name string) bool {
+	return valid(digest.NewDigestFromEncoded(digest.SHA256, name))
+}
+
+func sum(sizes map[string]int64) (total int64) {
+	for _, n := range sizes {
+		total += n
+	}
+	return total
+}
+
+// A census says what is in the store, and who needs it.
+type census struct {
+	d       *Dir
+	root    *os.Root
+	index   *index
+	steps   []usedStep
+	blobs   map[string]int64 // the sizes of all blobs
+	written map[string]bool  // those that clayer wrote
+	foreign map[string]bool  // those that other tools' entries of the index reach
+}
+
+// A layer is an entry of the index that is one of clayer's by its name and content.
+type layer struct {
+	image    specs.Manifest
+	manifest cache.Manifest
+	own      bool  // clayer put it there, not another tool that copied it
+	err      error // it is damaged: it names nothing
+}
+
+// count looks at all that is in the store. The caller holds the lock, exclusively:
+// nobody is between a blob and its name. What can't be read now (too many open
+// files, a disk that hesitates) is an error: taken for nothing, what it names
+// would be removed.
+func (d *Dir) count(root *os.Root) (*census, error) {
+	c := &census{d: d, root: root, foreign: make(map[string]bool)}
+	var err error
+	if c.steps, err = used(root); err != nil {
+		return nil, err
+	}
+	if c.blobs, err = blobSizes(root); err != nil {
+		return nil, err
+	}
+	if c.written, err = recorded(root); err != nil {
+		return nil, err
+	}
+	if c.index, err = readIndex(root); err != nil && !damaged(err) {
+		return nil, err
+	}
+	for i := range c.index.Manifests {
+		e := &c.index.Manifests[i]
+		if e.layer, err = c.layer(e); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", e.tag(), err)
+		}
+		if (e.layer == nil || !e.layer.own) && valid(e.Digest) {
+			if err := c.reach(e.Digest.Encoded()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return c, nil
+}
+
+// layer returns what an entry of the index is of clayer's, and nil if it is another
+// tool's image.
+func (c *census) layer(e *entry) (*layer, error) {
+	if !e.mayBeLayer() {
+		return nil, nil
+	}
+	l := &layer{own: c.written[e.Digest.Encoded()]}
+	if l.image, l.err = readImage(c.root, e.Descriptor); unreadable(l.err) {
+		return nil, l.err
+	}
+	if l.err == nil {
+		l.manifest, l.err = cache.FromImage(l.image)
+	}
+	if l.err == nil && l.manifest.Tag() != e.tag() || l.err != nil && !l.own {
+		return nil, nil
+	}
+	return l, nil
+}
+
+var digests256 = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`sha256:([0-9a-f]{64})\b`) })
+
+// reach marks a blob, and what it names: an index its manifests, those their
+// configs and layers. Whatever looks like a digest in a blob that looks like JSON
+// counts, so that no kind of document has to be known.
+func (c *census) reach(name string) error {
+	size, ok := c.blobs[name]
+	if !ok || c.foreign[name] {
+		return nil
+	}
+	c.foreign[name] = true
+	if size > maxManifest {
+		return nil // no registry takes a document of that size
+	}
+	f, err := safefile.OpenFile(c.root, path.Join(blobsName, name), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 512)
+	start, err := r.Peek(16)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if !bytes.HasPrefix(bytes.TrimLeft(start, " \t\r\n"), []byte("{")) {
+		return nil // a layer
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	for _, m := range digests256().FindAllSubmatch(data, -1) {
+		if err := c.reach(string(m[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isOwn reports whether a blob is clayer's alone.
+func (c *census) isOwn(name string) bool { return c.written[name] && !c.foreign[name] }
+
+// size adds up the blobs that are clayer's.
+func (c *census) size() (total int64) {
+	for name, n := range c.blobs {
+		if c.isOwn(name) {
+			total += n
+		}
+	}
+	return total
+}
+
+// drop removes layers from the index. It reports whether there were any.
+func (c *census) drop(which func(tag string, l *layer) bool) (bool, error) {
+	before := len(c.index.Manifests)
+	c.index.Manifests = slices.DeleteFunc(c.index.Manifests, func(e entry) bool { return e.layer != nil && which(e.tag(), e.layer) })
+	if len(c.index.Manifests) == before {
+		return false, nil
+	}
+	return true, writeIndex(c.root, c.index)
+}
+
+// forget removes a step. Its blob goes with sweep.
+func (c *census) forget(k key.Key) error {
+	if err := c.root.Remove(keyName(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c.steps = slices.DeleteFunc(c.steps, func(u usedStep) bool { return u.desc.Key == k })
+	return nil
+}
+
+// sweep removes clayer's blobs that neither a step nor a layer names, and what
+// killed processes left in tmp/. It returns the bytes of blobs removed.
+func (c *census) sweep() (freed int64, err error) {
+	named := make(map[string]bool, len(c.steps))
+	for _, s := range c.steps {
+		named[s.desc.Digest.Encoded()] = true
+	}
+	for _, e := range c.index.Manifests {
+		if e.layer == nil {
+			continue
+		}
+		named[e.Digest.Encoded()] = true
+		if e.layer.err == nil {
+			for _, dg := range digestsOf(e.layer.image) {
+				named[dg.Encoded()] = true
+			}
+		}
+	}
+	for name, size := range c.blobs {
+		if !c.isOwn(name) || named[name] || c.d.isPutting(name) {
+			continue
+		}
+		if err := c.root.Remove(path.Join(blobsName, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return freed, err
+		}
+		delete(c.blobs, name)
+		freed += size
+	}
+	if err := c.shorten(); err != nil {
+		return freed, err
+	}
+	return freed, sweepTmp(c.root)
+}
+
+// digestsOf returns the blobs that an image names.
+func digestsOf(image specs.Manifest) []digest.Digest {
+	all := []digest.Digest{image.Config.Digest}
+	for _, l := range image.Layers {
+		all = append(all, l.Digest)
+	}
+	return all
+}
+
+// shorten drops from the list of blobs that clayer wrote those that are gone.
+func (c *census) shorten() error {
+	before := len(c.written)
+	for name := range c.written {
+		if _, ok := c.blobs[name]; !ok {
+			delete(c.written, name)
+		}
+	}
+	if len(c.written) == before {
+		return nil
+	}
+	return writeRecorded(c.root, c.written)
 }
 
 type usedStep struct {
@@ -95,121 +316,48 @@ type usedStep struct {
 }
 
 // used returns all steps, the least recently used first. Key files that are
-// damaged are removed: they name nothing. One that merely can't be read now
-// (too many open files, a disk that hesitates) is an error: taken for none, its
-// blob would be swept.
-func (d *Dir) used() ([]usedStep, error) {
-	var list []usedStep
-	err := filepath.WalkDir(filepath.Join(d.path, "keys"), func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || e.IsDir() {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return nil // removed meanwhile
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		var desc cache.Descriptor
-		if json.Unmarshal(data, &desc) != nil || d.keyPath(desc.Key) != path || !valid(desc.Digest) || desc.Size < 0 {
-			return os.Remove(path)
-		}
-		list = append(list, usedStep{desc, info.ModTime()})
-		return nil
-	})
-	slices.SortFunc(list, func(a, b usedStep) int {
-		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.desc.Key.String(), b.desc.Key.String()))
-	})
-	return list, err
-}
-
-// forget drops the layers from the index that have lost a step.
-func (d *Dir) forget() error {
-	idx, err := d.readIndex()
+// damaged are removed: they name nothing. One that merely can't be read now is
+// an error: taken for none, its blob would be removed.
+func used(root *os.Root) ([]usedStep, error) {
+	dirs, err := list(root, keysName)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	before := len(idx.Manifests)
-	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(desc specs.Descriptor) bool {
-		m, err := d.manifest(desc)
-		if err != nil {
-			return !unreadable(err)
-		}
-		return slices.ContainsFunc(m.Steps, func(s cache.Descriptor) bool {
-			_, err := os.Stat(d.keyPath(s.Key))
-			return errors.Is(err, fs.ErrNotExist)
-		})
-	})
-	if len(idx.Manifests) == before {
-		return nil
-	}
-	return d.writeIndex(idx)
-}
-
-// sweep removes the blobs that neither a step nor a layer names, and what
-// killed processes left in tmp/. It returns the bytes of blobs removed. The
-// caller holds the lock, exclusively: nobody is between a blob and its name.
-func (d *Dir) sweep() (freed int64, err error) {
-	steps, err := d.used()
-	if err != nil {
-		return 0, err
-	}
-	named := make(map[string]bool, len(steps))
-	for _, s := range steps {
-		named[s.desc.Digest.Encoded()] = true
-	}
-	idx, err := d.readIndex()
-	if err != nil {
-		return 0, err
-	}
-	for _, desc := range idx.Manifests {
-		named[desc.Digest.Encoded()] = true
-		image, err := d.image(desc)
-		if unreadable(err) {
-			return 0, err
-		}
-		if err != nil {
-			continue // damaged: it names nothing
-		}
-		named[image.Config.Digest.Encoded()] = true
-		for _, l := range image.Layers {
-			named[l.Digest.Encoded()] = true
-		}
-	}
-	dir := filepath.Join(d.path, "blobs", "sha256")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || named[e.Name()] || d.isPutting(digest.NewDigestFromEncoded(digest.SHA256, e.Name())) {
+	var all []usedStep
+	for _, dir := range dirs {
+		if len(dir.Name()) != 2 || !dir.IsDir() {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return freed, err
+		entries, err := list(root, path.Join(keysName, dir.Name()))
+		if err != nil {
+			return nil, err
 		}
-		freed += info.Size()
-	}
-	return freed, d.sweepTmp()
-}
-
-func (d *Dir) sweepTmp() error {
-	entries, err := os.ReadDir(d.tmp())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
-			if err := os.Remove(filepath.Join(d.tmp(), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+		for _, e := range entries {
+			k, err := key.Parse(strings.TrimSuffix(e.Name(), ".json"))
+			name := path.Join(keysName, dir.Name(), e.Name())
+			if err != nil || keyName(k) != name {
+				continue // not clayer's
+			}
+			info, err := e.Info()
+			if err != nil {
+				continue // removed meanwhile
+			}
+			desc, err := readStep(root, k)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+			case unreadable(err):
+				return nil, err
+			case err != nil:
+				if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return nil, err
+				}
+			default:
+				all = append(all, usedStep{desc, info.ModTime()})
 			}
 		}
 	}
-	return nil
+	slices.SortFunc(all, func(a, b usedStep) int {
+		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.desc.Key.String(), b.desc.Key.String()))
+	})
+	return all, nil
 }

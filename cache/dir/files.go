@@ -2,106 +2,192 @@ package dir
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"path"
+	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/safefile"
 )
 
-func (d *Dir) tmp() string { return filepath.Join(d.path, "tmp") }
+// Names in the store, by which its parts are opened.
+const (
+	tmpName     = "tmp"
+	keysName    = "keys"
+	blobsName   = "blobs/sha256"
+	lockName    = "lock"
+	writtenName = "written"
+)
 
-// init makes the folder a store.
-func (d *Dir) init() error {
-	for _, dir := range []string{d.tmp(), filepath.Join(d.path, "keys"), filepath.Join(d.path, "blobs", "sha256")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
+// Bounds of what is read: a store may be somebody else's. What is larger is not
+// written either.
+const (
+	maxKeyFile  = 4 << 20
+	maxManifest = 16 << 20
+	maxIndex    = 16 << 20
+	maxWritten  = 64 << 20
+)
+
+// root opens the directory. It is closed after each operation, since another
+// process may remove the directory, and make it again, at any time.
+func (d *Dir) root() (*os.Root, error) { return safefile.OpenDir(d.path) }
+
+// missing reports whether an error says that there is no store: not even a
+// directory, or something else in its place.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) && !errors.Is(err, safefile.ErrNotRegular)
+}
+
+// init makes the directory a store, and opens it.
+func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
+	if err := os.MkdirAll(d.path, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := d.root()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			root.Close()
+		}
+	}()
+	for _, dir := range []string{tmpName, keysName, blobsName} {
+		if err := safefile.MkdirAll(root, dir, 0o755); err != nil {
+			return nil, err
 		}
 	}
 	// What killed processes left counts for no bound: it must go while the
 	// store is far from full, too.
 	d.sweepOnce.Do(func() {
-		if err := d.sweepTmp(); err != nil {
-			slog.Warn("what a killed process left in the store stays", "path", d.tmp(), "err", err)
+		if err := sweepTmp(root); err != nil {
+			slog.Warn("files that a killed process left in the store stay there", "path", d.path, "err", err)
 		}
 	})
-	path := filepath.Join(d.path, specs.ImageLayoutFile)
-	if _, err := os.Stat(path); err == nil {
-		return nil
+	if exists(root, specs.ImageLayoutFile) && exists(root, specs.ImageIndexFile) && exists(root, writtenName) {
+		return root, nil
 	}
-	if err := d.write(path, []byte(`{"imageLayoutVersion":"`+specs.ImageLayoutVersion+`"}`)); err != nil {
-		return err
+	unlock, err := d.lock(ctx, root, true)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := os.Stat(d.indexPath()); errors.Is(err, fs.ErrNotExist) {
-		unlock, err := d.lock(context.Background(), true)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		if _, err := os.Stat(d.indexPath()); errors.Is(err, fs.ErrNotExist) {
-			return d.writeIndex(newIndex())
+	defer unlock()
+	if !exists(root, specs.ImageLayoutFile) {
+		if err := write(root, specs.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+specs.ImageLayoutVersion+`"}`)); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	if !exists(root, specs.ImageIndexFile) {
+		if err := writeIndex(root, newIndex()); err != nil {
+			return nil, err
+		}
+	}
+	if !exists(root, writtenName) {
+		return root, d.recordAll(root)
+	}
+	return root, nil
+}
+
+// exists reports whether there is something of that name.
+func exists(root *os.Root, name string) bool {
+	_, err := root.Lstat(name)
+	return err == nil
+}
+
+// list returns what is in a directory of the store; nothing if it is not there.
+func list(root *os.Root, name string) ([]fs.DirEntry, error) {
+	dir, err := safefile.OpenDirIn(root, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return fs.ReadDir(dir.FS(), ".")
+}
+
+// The prefixes of names in tmp/.
+const (
+	spoolPrefix = "blob-" // what Create made
+	partPrefix  = "part-" // what is being written
+)
+
+// isTemp reports whether a name in tmp/ is one that clayer gives.
+func isTemp(name string) bool {
+	return strings.HasPrefix(name, spoolPrefix) || strings.HasPrefix(name, partPrefix)
+}
+
+// createTemp makes a file in tmp/, and returns its name in the store.
+func createTemp(root *os.Root, prefix string) (*os.File, string, error) {
+	name := path.Join(tmpName, prefix+rand.Text())
+	f, err := safefile.OpenFile(root, name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return f, name, err
 }
 
 // write writes a small file atomically.
-func (d *Dir) write(path string, data []byte) error {
-	return d.writeFrom(path, func(w io.Writer) error {
+func write(root *os.Root, name string, data []byte) error {
+	_, err := writeFrom(root, name, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
+	return err
 }
 
 // writeFrom writes a file atomically: what fails leaves nothing behind.
-func (d *Dir) writeFrom(path string, fill func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(d.tmp(), "part-")
+func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *seal, err error) {
+	f, temp, err := createTemp(root, partPrefix)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	defer func() {
 		if err != nil {
-			os.Remove(f.Name())
+			_ = root.Remove(temp)
 		}
 	}()
 	if err := fill(f); err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.Chmod(0o644); err != nil {
-		return err
+		return nil, err
 	}
-	return d.install(f, f.Name(), path)
+	return install(root, f, temp, name)
 }
 
 // install gives a finished file its name; temp is the one that it has.
-func (d *Dir) install(f *os.File, temp, path string) error {
+func install(root *os.Root, f *os.File, temp, name string) (*seal, error) {
 	// The bytes before the name: after a power cut a name with nothing, or
 	// zeros, behind it would be a blob that is corrupt.
 	if err := f.Sync(); err != nil {
-		return err
+		return nil, err
 	}
-	err := os.Rename(temp, path)
-	if errors.Is(err, fs.ErrNotExist) { // the first key of its folder
-		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
-			err = os.Rename(temp, path)
+	err := root.Rename(temp, name)
+	if errors.Is(err, fs.ErrNotExist) { // the first key of its directory
+		if err = safefile.MkdirAll(root, path.Dir(name), 0o755); err == nil {
+			err = root.Rename(temp, name)
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = syncDir(root, path.Dir(name)) // the name itself
 	}
-	return syncDir(filepath.Dir(path)) // the name itself
+	if err != nil {
+		return nil, err
+	}
+	return sealOf(f)
 }
 
-func syncDir(path string) error {
-	dir, err := os.Open(path)
+func syncDir(root *os.Root, name string) error {
+	dir, err := root.Open(name)
 	if err != nil {
 		return err
 	}
@@ -115,14 +201,37 @@ func syncDir(path string) error {
 // lock locks the store against eviction and removal (shared), or for them
 // (exclusive). The returned function may be called twice. Those who hold it do
 // so for milliseconds, or for one copy of a blob.
-func (d *Dir) lock(ctx context.Context, exclusive bool) (unlock func(), err error) {
-	l := flock.New(filepath.Join(d.path, "lock"), flock.SetPermissions(0o644))
-	try := l.TryRLockContext
+func (d *Dir) lock(ctx context.Context, root *os.Root, exclusive bool) (unlock func(), err error) {
+	how := unix.LOCK_SH
 	if exclusive {
-		try = l.TryLockContext
+		how = unix.LOCK_EX
 	}
-	if _, err := try(ctx, 5*time.Millisecond); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", l.Path(), err), l.Close())
+	f, err := safefile.Lock(ctx, root, lockName, how)
+	if err != nil {
+		return nil, fmt.Errorf("lock the store: %w", err)
 	}
-	return func() { l.Close() }, nil
+	return func() { f.Close() }, nil
+}
+
+// abandoned is how old a file in tmp/ must be to be taken for one that a killed
+// process left. What is being packed is written to all the time.
+const abandoned = 24 * time.Hour
+
+// sweepTmp removes what killed processes left in tmp/.
+func sweepTmp(root *os.Root) error {
+	entries, err := list(root, tmpName)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !isTemp(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
+			if err := root.Remove(path.Join(tmpName, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }

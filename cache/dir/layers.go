@@ -8,47 +8,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
-	specsgo "github.com/opencontainers/image-spec/specs-go"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/safefile"
 )
-
-func (d *Dir) indexPath() string { return filepath.Join(d.path, specs.ImageIndexFile) }
-
-func newIndex() *specs.Index {
-	return &specs.Index{Versioned: specsgo.Versioned{SchemaVersion: 2}, MediaType: specs.MediaTypeImageIndex, Manifests: []specs.Descriptor{}}
-}
-
-// readIndex reads index.json; one that is not there, or is damaged, lists nothing.
-func (d *Dir) readIndex() (*specs.Index, error) {
-	data, err := os.ReadFile(d.indexPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return newIndex(), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	idx := newIndex()
-	if err := json.Unmarshal(data, idx); err != nil {
-		slog.Warn("the store's index is damaged; the layers in it are not listed any more", "path", d.indexPath(), "err", err)
-		return newIndex(), nil
-	}
-	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(desc specs.Descriptor) bool { return !valid(desc.Digest) })
-	return idx, nil
-}
-
-func (d *Dir) writeIndex(idx *specs.Index) error {
-	data, err := json.Marshal(idx)
-	if err != nil {
-		return err
-	}
-	return d.write(d.indexPath(), data)
-}
 
 // Complete writes the layer as an image: its steps are the image's layers.
 func (d *Dir) Complete(ctx context.Context, m cache.Manifest) error {
@@ -59,10 +26,12 @@ func (d *Dir) Complete(ctx context.Context, m cache.Manifest) error {
 }
 
 func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
-	if err := d.init(); err != nil {
+	root, err := d.init(ctx)
+	if err != nil {
 		return err
 	}
-	unlock, err := d.lock(ctx, true)
+	defer root.Close()
+	unlock, err := d.lock(ctx, root, true)
 	if err != nil {
 		return err
 	}
@@ -71,35 +40,33 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 		if !valid(s.Digest) {
 			return fmt.Errorf("step %s: digest %q", s.Key.Short(), s.Digest)
 		}
-		if _, err := os.Stat(d.blobPath(s.Digest)); err != nil {
+		if !hasBlob(root, s) {
 			return fmt.Errorf("step %s: %w", s.Key.Short(), cache.ErrNotCached)
 		}
 	}
-	desc, err := d.writeImage(m)
+	idx, err := changeIndex(root)
 	if err != nil {
 		return err
 	}
-	idx, err := d.readIndex()
+	desc, err := writeImage(root, m)
 	if err != nil {
 		return err
 	}
-	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(x specs.Descriptor) bool {
-		return x.Annotations[specs.AnnotationRefName] == m.Tag()
-	})
-	idx.Manifests = append(idx.Manifests, desc)
-	return d.writeIndex(idx)
+	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(e entry) bool { return e.tag() == m.Tag() })
+	idx.Manifests = append(idx.Manifests, entry{Descriptor: desc})
+	return writeIndex(root, idx)
 }
 
 // writeImage writes config and manifest, and returns the index's entry.
-func (d *Dir) writeImage(m cache.Manifest) (specs.Descriptor, error) {
+func writeImage(root *os.Root, m cache.Manifest) (specs.Descriptor, error) {
 	image, config, err := m.Image()
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
-	if _, err = d.writeJSON(specs.MediaTypeImageConfig, config); err != nil {
+	if _, err = writeJSON(root, specs.MediaTypeImageConfig, config); err != nil {
 		return specs.Descriptor{}, err
 	}
-	desc, err := d.writeJSON(specs.MediaTypeImageManifest, image)
+	desc, err := writeJSON(root, specs.MediaTypeImageManifest, image)
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
@@ -108,39 +75,66 @@ func (d *Dir) writeImage(m cache.Manifest) (specs.Descriptor, error) {
 	return desc, nil
 }
 
-func (d *Dir) writeJSON(mediaType string, v any) (specs.Descriptor, error) {
+func writeJSON(root *os.Root, mediaType string, v any) (specs.Descriptor, error) {
 	data, desc, err := cache.JSON(mediaType, v)
 	if err != nil {
 		return desc, err
 	}
-	return desc, d.write(d.blobPath(desc.Digest), data)
+	if len(data) > maxManifest {
+		return desc, fmt.Errorf("%s of %d bytes: %w", mediaType, len(data), safefile.ErrTooLarge)
+	}
+	if there, err := readDocument(root, desc.Digest); err == nil && digest.FromBytes(there) == desc.Digest {
+		return desc, nil
+	}
+	if err := record(root, desc.Digest); err != nil {
+		return desc, err
+	}
+	return desc, write(root, blobName(desc.Digest), data)
 }
 
-// List returns the complete layers, newest first. One that can't be read is
+// List returns the complete layers, newest first. Those that can't be read are
 // left out, with a warning.
 func (d *Dir) List(ctx context.Context) ([]cache.Manifest, error) {
-	idx, err := d.readIndex()
+	root, err := d.root()
+	if missing(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
+	defer root.Close()
+	idx, err := readIndex(root)
+	if damaged(err) {
+		slog.Warn("the store's index is damaged; the layers in it are not listed", "path", d.path, "err", err)
+	} else if err != nil {
+		return nil, err
+	}
 	var list []cache.Manifest
-	for _, desc := range idx.Manifests {
+	var failed []error
+	for _, e := range idx.Manifests {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		m, err := d.manifest(desc)
+		if !e.mayBeLayer() {
+			continue // another tool's image
+		}
+		m, err := readManifest(root, e.Descriptor)
 		if err != nil {
-			slog.Warn("a layer in the store can't be read", "tag", desc.Annotations[specs.AnnotationRefName], "err", err)
+			failed = append(failed, fmt.Errorf("%s: %w", e.tag(), err))
 			continue
 		}
 		list = append(list, m)
+	}
+	if len(failed) > 0 {
+		slog.Warn("layers in the store can't be read", "path", d.path, "layers", len(failed), "first", failed[0])
 	}
 	slices.SortStableFunc(list, cache.NewestFirst)
 	return list, nil
 }
 
-func (d *Dir) manifest(desc specs.Descriptor) (m cache.Manifest, err error) {
-	image, err := d.image(desc)
+// readManifest reads a layer.
+func readManifest(root *os.Root, desc specs.Descriptor) (m cache.Manifest, err error) {
+	image, err := readImage(root, desc)
 	if err != nil {
 		return m, err
 	}
@@ -151,11 +145,11 @@ func (d *Dir) manifest(desc specs.Descriptor) (m cache.Manifest, err error) {
 // file is there, and may be whole. Nothing may be removed for it.
 func unreadable(err error) bool {
 	var perr *fs.PathError
-	return errors.As(err, &perr) && !errors.Is(err, fs.ErrNotExist)
+	return errors.As(err, &perr) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, safefile.ErrTooLarge)
 }
 
-func (d *Dir) image(desc specs.Descriptor) (image specs.Manifest, err error) {
-	data, err := os.ReadFile(d.blobPath(desc.Digest))
+func readImage(root *os.Root, desc specs.Descriptor) (image specs.Manifest, err error) {
+	data, err := readDocument(root, desc.Digest)
 	if err != nil {
 		return image, err
 	}
@@ -172,17 +166,32 @@ func (d *Dir) image(desc specs.Descriptor) (image specs.Manifest, err error) {
 	return image, nil
 }
 
-// Remove forgets layers, with the steps that no other layer has.
+// readDocument reads a manifest, an index or a config.
+func readDocument(root *os.Root, dg digest.Digest) ([]byte, error) {
+	return safefile.ReadFile(root, blobName(dg), maxManifest)
+}
+
+// Remove removes layers, with the steps that no other layer has.
 func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
-	if _, err := os.Stat(d.path); errors.Is(err, fs.ErrNotExist) {
+	root, err := d.root()
+	if missing(err) {
 		return 0, nil
 	}
-	unlock, err := d.lock(ctx, true)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	unlock, err := d.lock(ctx, root, true)
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
-	idx, err := d.readIndex()
+	if !exists(root, writtenName) {
+		if err := d.recordAll(root); err != nil {
+			return 0, err
+		}
+	}
+	c, err := d.count(root)
 	if err != nil {
 		return 0, err
 	}
@@ -190,38 +199,30 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	for _, m := range ms {
 		gone[m.Tag()] = true
 	}
+	// The steps of one that can't be read stay, as those of a build that was
+	// interrupted do, until the bound takes them.
 	var steps []cache.Descriptor
 	kept := make(map[string]bool)
-	stay := newIndex()
-	for _, desc := range idx.Manifests {
-		m, err := d.manifest(desc)
-		if gone[desc.Annotations[specs.AnnotationRefName]] {
-			// The steps of one that can't be read stay, as those of a build
-			// that was interrupted do, until the bound takes them.
-			steps = append(steps, m.Steps...)
-			continue
+	removed, err := c.drop(func(tag string, l *layer) bool {
+		if gone[tag] {
+			steps = append(steps, l.manifest.Steps...)
+			return true
 		}
-		if unreadable(err) {
-			return 0, err // its steps are not known, and must not go with another layer's
-		}
-		stay.Manifests = append(stay.Manifests, desc)
-		for _, s := range m.Steps {
+		for _, s := range l.manifest.Steps {
 			kept[s.Key.String()] = true
 		}
-	}
-	if len(stay.Manifests) == len(idx.Manifests) {
-		return 0, nil
-	}
-	// The index first: after a kill here nothing names what is gone.
-	if err := d.writeIndex(stay); err != nil {
+		return false
+	})
+	if err != nil || !removed {
 		return 0, err
 	}
+	// The index went first: after a kill here nothing names what is gone.
 	for _, s := range steps {
 		if !kept[s.Key.String()] {
-			if err := os.Remove(d.keyPath(s.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := c.forget(s.Key); err != nil {
 				return 0, err
 			}
 		}
 	}
-	return d.sweep()
+	return c.sweep()
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -14,22 +14,28 @@ import (
 
 // link gives a file that has no name its place: what was brought from afar need not
 // be written twice. It is an error where it can't be, as on another file system.
-func (d *Dir) link(f *os.File, desc cache.Descriptor, path string) error {
+func link(root *os.Root, f *os.File, desc cache.Descriptor, name string) (*seal, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
+		return nil, err
 	}
 	if st.Nlink > 0 {
-		return errors.New("it has a name, and is another's")
+		return nil, errors.New("it has a name, and is another's")
 	}
-	temp := filepath.Join(d.tmp(), "part-"+rand.Text())
-	// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH: see open(2), O_TMPFILE.
-	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return err
-	}
-	err := d.adopt(f, temp, desc, path)
+	dir, err := root.Open(tmpName)
 	if err != nil {
-		_ = os.Remove(temp)
+		return nil, err
 	}
-	return err
+	defer dir.Close()
+	base := partPrefix + rand.Text()
+	// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH: see open(2), O_TMPFILE.
+	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return nil, err
+	}
+	temp := path.Join(tmpName, base)
+	s, err := adopt(root, f, temp, desc, name)
+	if err != nil {
+		_ = root.Remove(temp)
+	}
+	return s, err
 }

@@ -9,4 +9,6 @@ import (
 	"github.com/clayer/clayer/cache"
 )
 
-func (d *Dir) link(*os.File, cache.Descriptor, string) error { return errors.ErrUnsupported }
+func link(*os.Root, *os.File, cache.Descriptor, string) (*seal, error) {
+	return nil, errors.ErrUnsupported
+}

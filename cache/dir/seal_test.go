@@ -32,7 +32,7 @@ func TestSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if now := d.seal(desc); *now != *k.Seal {
+			if now := d.seal(t, desc); *now != *k.Seal {
 				return
 			}
 			time.Sleep(time.Millisecond)
@@ -40,11 +40,7 @@ func TestSeal(t *testing.T) {
 	}
 	reseal := func(t *testing.T, d *Dir, desc cache.Descriptor) {
 		t.Helper()
-		var st unix.Stat_t
-		if err := unix.Stat(d.blobPath(desc.Digest), &st); err != nil {
-			t.Fatal(err)
-		}
-		data, err := json.Marshal(kept{desc, sealOf(&st)})
+		data, err := json.Marshal(kept{desc, d.seal(t, desc)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,14 +32,10 @@ func OpenDir(path string) (*os.Root, error) {
 
 // OpenDirIn opens a directory of dir: no element of name may be a link.
 func OpenDirIn(dir *os.Root, name string) (*os.Root, error) {
-	return openDir(name, func(name string) (fs.FileInfo, error) {
-		return dir.Lstat(name)
-	}, func(name string) (*os.Root, error) {
-		if err := noLinks(dir, path.Dir(name)); err != nil {
-			return nil, err
-		}
-		return dir.OpenRoot(name)
-	})
+	if err := noLinks(dir, path.Dir(name)); err != nil {
+		return nil, err
+	}
+	return openDir(name, dir.Lstat, dir.OpenRoot)
 }
 
 // openDir compares what it opened with what stood there, since the one who
@@ -76,7 +73,7 @@ func MkdirAll(dir *os.Root, name string, perm fs.FileMode) error {
 	case err == nil && info.IsDir():
 		return noLinks(dir, path.Dir(name))
 	case err == nil:
-		return notDir(name, info.Mode())
+		return notDir(path.Join(dir.Name(), name), info.Mode())
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -105,7 +102,7 @@ func noLinks(dir *os.Root, name string) error {
 		return err
 	}
 	if !info.IsDir() {
-		return notDir(name, info.Mode())
+		return notDir(path.Join(dir.Name(), name), info.Mode())
 	}
 	return nil
 }
@@ -118,20 +115,28 @@ func notDir(name string, mode fs.FileMode) error {
 // perm are those of os.OpenFile. O_TRUNC takes effect when it is known what
 // was opened.
 func OpenFile(dir *os.Root, name string, flag int, perm fs.FileMode) (*os.File, error) {
-	above := path.Dir(name)
-	if err := noLinks(dir, above); err != nil {
-		return nil, err
-	}
-	parent, err := dir.Open(above)
+	parent, err := dir.Open(".")
 	if err != nil {
 		return nil, err
 	}
-	defer parent.Close()
-	f, err := OpenAt(parent, path.Base(name), flag, perm)
-	if err != nil {
-		return nil, err
+	defer func() { parent.Close() }()
+	name = path.Clean(name)
+	for {
+		first, rest, more := strings.Cut(name, "/")
+		if first == ".." || first == "" {
+			return nil, &fs.PathError{Op: "open", Path: path.Join(parent.Name(), name), Err: fs.ErrInvalid}
+		}
+		if !more {
+			return OpenAt(parent, name, flag, perm)
+		}
+		full := path.Join(parent.Name(), first)
+		fd, err := openat(parent, first, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: full, Err: err}
+		}
+		parent.Close()
+		parent, name = os.NewFile(uintptr(fd), full), rest
 	}
-	return f, nil
 }
 
 // OpenAt is OpenFile for a single name in an open directory.

@@ -1,0 +1,80 @@
+package dir
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/opencontainers/go-digest"
+)
+
+// Paths of what is in a store, for tests that look at it, or damage it.
+
+func (d *Dir) tmp() string { return filepath.Join(d.path, tmpName) }
+
+func (d *Dir) indexPath() string { return filepath.Join(d.path, specs.ImageIndexFile) }
+
+func (d *Dir) blobPath(dg digest.Digest) string { return filepath.Join(d.path, blobName(dg)) }
+
+func (d *Dir) keyPath(k key.Key) string { return filepath.Join(d.path, keyName(k)) }
+
+func (d *Dir) readIndex() (*index, error) {
+	root, err := d.root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readIndex(root)
+}
+
+func (d *Dir) writeIndex(idx *index) error {
+	root, err := d.root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return writeIndex(root, idx)
+}
+
+// size is what counts for the bound.
+func (d *Dir) size() (int64, error) {
+	root, err := d.root()
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	c, err := d.count(root)
+	if err != nil {
+		return 0, err
+	}
+	return c.size(), nil
+}
+
+func (d *Dir) evictNow(ctx context.Context) error {
+	root, err := d.root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return d.evict(ctx, root)
+}
+
+// seal returns the seal that the file of a blob has now.
+func (d *Dir) seal(t *testing.T, desc cache.Descriptor) *seal {
+	t.Helper()
+	f, err := os.Open(d.blobPath(desc.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := sealOf(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
