@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // A Credential is a value that must not leave the machine.
@@ -55,7 +56,7 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 		add(name, []byte(value))
 	}
 	for name, path := range files {
-		f, err := os.Open(path)
+		f, err := safefile.Open(path)
 		if err != nil {
 			return nil, fmt.Errorf("secret %s: %w", name, err)
 		}

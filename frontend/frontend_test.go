@@ -395,7 +395,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"good": "", "empty": "holds no instructions", "rubbish": "not a text", "latin1": "not a text", "nosuch": "no such file", ".": "is a folder"} {
-		_, err := Load(filepath.Join(dir, name))
+		_, err := Load(t.Context(), filepath.Join(dir, name))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Load(%s) = %v, want %q", name, err, want)
 		}

@@ -26,6 +26,7 @@ type File struct {
 	Dir          string        // the folder that COPY reads from and sibling layers are looked up in
 	Name         string        // the layer's name, see LayerName; a caller may change it
 	Instructions []Instruction // as written, nothing expanded
+	Source       string        // the text as it was read
 	Lines        []string      // the text, for the excerpt in an error
 
 	escape rune // what "# escape=" sets; 0 means a backslash

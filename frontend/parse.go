@@ -6,6 +6,7 @@ package frontend
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,11 +20,14 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
-// maxFile bounds a Containerfile, in bytes. One that is larger is no text that
+// MaxFile bounds a Containerfile, in bytes. One that is larger is no text that
 // somebody wrote.
-const maxFile = 4 << 20
+const MaxFile = 4 << 20
+
+var tooLarge = fmt.Sprintf("larger than %d MiB: this is no Containerfile", MaxFile>>20)
 
 // maxLine bounds a line, in bytes: BuildKit's parser takes no longer ones.
 const maxLine = bufio.MaxScanTokenSize - 1
@@ -35,50 +39,52 @@ const (
 	maxPasses = 200
 )
 
-// Load reads and parses a Containerfile. The error is Problems; the File is
-// what was understood all the same, and nil where nothing could be read.
-func Load(path string) (*File, error) {
+// Load reads and parses a Containerfile. path may be "-" or, as "<(command)" of a
+// shell is, a descriptor: then the file has no name and no directory of its own,
+// and the wait for its text ends with ctx. The error is Problems, or that of ctx;
+// the File is what was understood all the same, and nil where nothing could be read.
+func Load(ctx context.Context, path string) (*File, error) {
 	bad := func(hint, format string, args ...any) (*File, error) {
 		return nil, Problems{{Pos: Pos{File: path}, Message: fmt.Sprintf(format, args...), Hint: hint}}
 	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return bad("-f names another file, and clayer compose a layer", "no such file")
+	src, err := safefile.ReadInput(ctx, path, MaxFile)
+	reason := err // without the path, which is told already
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		reason = pe.Err
 	}
-	if err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
+	switch info, statErr := os.Stat(path); {
+	case err == nil:
+		f, err := Parse(path, src)
+		if _, ok := safefile.IsInput(path); ok {
+			f.Dir, f.Name = ".", "layer"
 		}
-		return bad("", "%v", err)
-	}
-	defer f.Close()
-	switch info, err := f.Stat(); {
-	case err != nil:
-		return bad("", "%v", err)
-	case info.IsDir():
+		return f, err
+	case ctx.Err() != nil:
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		return bad("-f names another file, and clayer compose a layer", "no such file")
+	case errors.Is(err, safefile.ErrTooLarge):
+		return bad("", "%s", tooLarge)
+	case statErr == nil && info.IsDir():
 		return bad("name the file in it: "+filepath.Join(path, "Containerfile"), "is a folder")
-	case !info.Mode().IsRegular() && info.Mode()&fs.ModeNamedPipe == 0:
-		return bad("", "is no file")
+	case errors.Is(err, safefile.ErrNotRegular):
+		return bad("-f - reads a Containerfile from stdin", "is no file: %v", reason)
 	}
-	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return bad("", "%v", err)
-	}
-	return Parse(path, src)
+	return bad("", "%v", reason)
 }
 
 // Parse parses the text of a Containerfile. The error is Problems: all that is
 // wrong. The File holds what was understood, so that a caller can go on to
 // gather what Resolve finds.
 func Parse(path string, src []byte) (*File, error) {
-	f := &File{Path: path, Dir: filepath.Dir(path), Name: LayerName(path)}
+	f := &File{Path: path, Dir: filepath.Dir(path), Name: LayerName(path), Source: string(src)}
 	whole := func(message string) (*File, error) {
 		return f, Problems{{Pos: Pos{File: path}, Message: message}}
 	}
 	switch {
-	case len(src) > maxFile:
-		return whole(fmt.Sprintf("larger than %d MiB: this is no Containerfile", maxFile>>20))
+	case len(src) > MaxFile:
+		return whole(tooLarge)
 	case bytes.IndexByte(src, 0) >= 0 || !utf8.Valid(src):
 		return whole("not a text in UTF-8: this is no Containerfile")
 	}

@@ -54,7 +54,7 @@ func benchRequest(b *testing.B, folder string, paths []string) *Request {
 		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true,
 	}
 	r.Store = cache.Tiered(r.StoreFailed, d)
-	if r.Files, err = Load(paths, nil); err != nil {
+	if r.Files, err = Load(b.Context(), paths, nil); err != nil {
 		b.Fatal(err)
 	}
 	return r

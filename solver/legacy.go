@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -52,15 +51,11 @@ func LegacyTags(ctx context.Context, r *Request, named func(*frontend.File) bool
 	}
 	var tags []string
 	for _, f := range r.Files {
-		text, err := os.ReadFile(f.Path)
-		if err != nil {
-			return nil, err
-		}
 		name := ""
 		if named(f) {
 			name = f.Name
 		}
-		tags = append(tags, LegacyTag(name, string(text), commits))
+		tags = append(tags, LegacyTag(name, f.Source, commits))
 	}
 	return tags, nil
 }
@@ -122,12 +117,8 @@ func standsAlone(g *dag.Graph, l *dag.Layer) bool {
 // legacyFile returns the file that fetches a layer, and nil where there is none
 // to fetch, or none that can be read.
 func (r *Request) legacyFile(ctx context.Context, f *frontend.File, commits []string) (*frontend.File, error) {
-	text, err := os.ReadFile(f.Path)
-	if err != nil {
-		return nil, nil // of no path: there was never a release of it
-	}
 	for _, name := range []string{f.Name, ""} {
-		tag := LegacyTag(name, string(text), commits)
+		tag := LegacyTag(name, f.Source, commits)
 		made, err := frontend.Parse(f.Path, fmt.Appendf(nil, "FETCH --extract=true %s /\n", r.LegacyURL(tag)))
 		if err != nil {
 			return nil, err
@@ -149,7 +140,7 @@ func (r *Request) legacyFile(ctx context.Context, f *frontend.File, commits []st
 		if err != nil {
 			continue // not there, or nobody answers: as without it
 		}
-		made.Dir, made.Name, made.Lines = f.Dir, f.Name, f.Lines
+		made.Dir, made.Name, made.Source, made.Lines = f.Dir, f.Name, f.Source, f.Lines
 		made.Instructions = []frontend.Instruction{fetch}
 		for _, in := range f.Instructions {
 			switch in.(type) {

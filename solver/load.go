@@ -1,6 +1,8 @@
 package solver
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,12 +14,14 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Load reads the Containerfiles at paths and, beside them, the sibling layers
 // that they name by FROM. names gives layers other names than their files do,
 // by path. The error is frontend.Problems: all that is wrong in all files.
-func Load(paths []string, names map[string]string) ([]*frontend.File, error) {
+// The error is that of ctx where the wait for a pipe was given up.
+func Load(ctx context.Context, paths []string, names map[string]string) ([]*frontend.File, error) {
 	var files []*frontend.File
 	var problems frontend.Problems
 	loaded := make(map[string]bool) // by absolute path
@@ -27,7 +31,7 @@ func Load(paths []string, names map[string]string) ([]*frontend.File, error) {
 			return nil, err
 		}
 		loaded[abs] = true
-		f, err := frontend.Load(path)
+		f, err := frontend.Load(ctx, path)
 		var ps frontend.Problems
 		if errors.As(err, &ps) {
 			problems = append(problems, ps...)
@@ -126,15 +130,18 @@ func (r *Request) graph() (*dag.Graph, error) {
 	})
 }
 
+// maxText bounds the files that people write for clayer: lists of patterns and
+// of layers, and what an operating system says of itself.
+const maxText = 4 << 20
+
 // readIgnore reads a file of patterns; one that is not there has none.
 func readIgnore(path string) ([]string, error) {
-	f, err := os.Open(path)
+	text, err := safefile.Read(path, maxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return ignorefile.ReadAll(f)
+	return ignorefile.ReadAll(bytes.NewReader(text))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -92,6 +93,9 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 	if !ok {
 		return nil, false, nil
 	}
+	if s.Content != nil {
+		return s.Content, true, nil
+	}
 	if s.Env != "" {
 		for _, kv := range r.Environ {
 			if v, ok := strings.CutPrefix(kv, s.Env+"="); ok {
@@ -100,7 +104,7 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 		}
 		return nil, false, fmt.Errorf("secret %q: variable %s is not set", id, s.Env)
 	}
-	content, err := os.ReadFile(s.File)
+	content, err := safefile.Read(s.File, MaxSecret)
 	if err != nil {
 		return nil, false, fmt.Errorf("secret %q: %w", id, err)
 	}

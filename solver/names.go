@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // compositionFile lists the layers of a project where none are named, and
@@ -78,6 +79,9 @@ func Lookup(dir string, args []string, warn func(text string)) ([]string, error)
 }
 
 func lookup(dir, arg string) (path string, tried []string) {
+	if _, ok := safefile.IsInput(arg); ok {
+		return arg, nil
+	}
 	if filepath.IsAbs(arg) {
 		if _, err := os.Stat(arg); err == nil {
 			return arg, nil
@@ -109,7 +113,7 @@ func composition(dir string, warn func(text string)) ([]layerName, error) {
 	var names []layerName
 	for _, file := range []string{compositionFile, localFile} {
 		path := filepath.Join(dir, file)
-		data, err := os.ReadFile(path)
+		data, err := safefile.Read(path, maxText)
 		if errors.Is(err, fs.ErrNotExist) {
 			if _, tried := lookup(dir, "base"); file == compositionFile && tried == nil && isRegular(filepath.Join(dir, localFile)) {
 				names = append(names, layerName{"base", ""})

@@ -1,7 +1,6 @@
 package solver
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Platform says what a root is, as far as it decides whether a snapshot fits:
@@ -38,13 +38,12 @@ func osRelease(root string) (id, version string) {
 		if err != nil {
 			continue
 		}
-		f, err := os.Open(path)
+		text, err := safefile.Read(path, maxText)
 		if err != nil {
 			continue
 		}
-		defer f.Close()
-		for sc := bufio.NewScanner(f); sc.Scan(); {
-			k, v, _ := strings.Cut(sc.Text(), "=")
+		for line := range strings.Lines(string(text)) {
+			k, v, _ := strings.Cut(line, "=")
 			v = strings.Trim(strings.TrimSpace(v), `"'`)
 			switch strings.TrimSpace(k) {
 			case "ID":
@@ -144,7 +143,7 @@ func pyenv(root, shim string) string {
 
 // beginning returns the first 4 KiB of a file; "" if it can't be read.
 func beginning(path string) string {
-	f, err := os.Open(path)
+	f, err := safefile.Open(path)
 	if err != nil {
 		return ""
 	}

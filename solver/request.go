@@ -85,11 +85,15 @@ type Spool interface {
 }
 
 // A Secret is where the content of RUN --mount=type=secret comes from: one of
-// a file and a variable of the session.
+// a file, a variable of the session, and the content itself.
 type Secret struct {
-	File string
-	Env  string
+	File    string
+	Env     string
+	Content []byte
 }
+
+// MaxSecret bounds a secret, in bytes, as BuildKit does.
+const MaxSecret = 500 << 10
 
 // Errors that decide the exit code. Others are of the packages below:
 // frontend.Problems, *BuildError, rootfs errors.

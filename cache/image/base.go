@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // maxDocument bounds what is read of a manifest, an index or a config.
@@ -62,7 +62,7 @@ func openBase(name string, want specs.Platform) (*base, error) {
 		}
 	}
 	b := &base{dir: dir}
-	data, err := readBounded(filepath.Join(dir, specs.ImageIndexFile))
+	data, err := safefile.Read(filepath.Join(dir, specs.ImageIndexFile), maxDocument)
 	if err != nil {
 		return nil, fmt.Errorf("no image layout, as skopeo copy ... oci:DIR writes one: %w", err)
 	}
@@ -138,7 +138,7 @@ func (b *base) read(desc specs.Descriptor, v any) error {
 	if err != nil {
 		return err
 	}
-	data, err := readBounded(path)
+	data, err := safefile.Read(path, maxDocument)
 	if err != nil {
 		return err
 	}
@@ -151,19 +151,6 @@ func (b *base) read(desc specs.Descriptor, v any) error {
 	return nil
 }
 
-func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
-	if err == nil && len(data) > maxDocument {
-		err = fmt.Errorf("%s: more than %d bytes", path, maxDocument)
-	}
-	return data, err
-}
-
 // copyLayers brings the layers of a base into the layout.
 func (l *layout) copyLayers(ctx context.Context, b *base) ([]specs.Descriptor, error) {
 	layers := []specs.Descriptor{}
@@ -172,7 +159,7 @@ func (l *layout) copyLayers(ctx context.Context, b *base) ([]specs.Descriptor, e
 		if err != nil {
 			return nil, err
 		}
-		f, err := os.Open(path)
+		f, err := safefile.Open(path)
 		if err != nil {
 			return nil, err
 		}

@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // A Login is who asks a registry. The zero Login is nobody in particular.
@@ -61,7 +62,7 @@ func FindLogin(ref Repository, getenv func(string) string) (Login, error) {
 		dir = filepath.Join(home, ".docker")
 	}
 	path := filepath.Join(dir, "config.json")
-	data, err := os.ReadFile(path)
+	data, err := safefile.Read(path, 4<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Login{}, nil
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/capture"
 )
@@ -34,6 +38,10 @@ its dependency, and SNAPSHOTs for new files that are of no package.`,
 				return err
 			}
 			if o.Since, err = parseSince(since, time.Now()); err != nil {
+				return err
+			}
+			// Now: the search takes long.
+			if _, err := safefile.Read(file, frontend.MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			o.Skip = notEnvironment(file)
@@ -65,7 +73,7 @@ func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, fil
 	var err error
 	if write {
 		_, err = edit.Update(cmd.Context(), file, propose)
-	} else if before, err = os.ReadFile(file); err == nil || os.IsNotExist(err) {
+	} else if before, err = safefile.Read(file, frontend.MaxFile); err == nil || os.IsNotExist(err) {
 		_, err = propose(before)
 	}
 	if err != nil {

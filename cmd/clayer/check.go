@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -49,12 +51,12 @@ Containerfile.`,
 			if err != nil {
 				return err
 			}
-			findings, err := check(paths)
+			findings, err := check(cmd.Context(), paths)
 			if err != nil {
 				return err
 			}
 			if fix {
-				if findings, err = fixAll(cmd.ErrOrStderr(), paths, findings); err != nil {
+				if findings, err = fixAll(cmd.Context(), cmd.ErrOrStderr(), paths, findings); err != nil {
 					return err
 				}
 			}
@@ -69,8 +71,8 @@ Containerfile.`,
 }
 
 // check returns the findings in the files at paths, what doesn't parse among them.
-func check(paths []string) ([]lint.Finding, error) {
-	files, err := solver.Load(paths, nil)
+func check(ctx context.Context, paths []string) ([]lint.Finding, error) {
+	files, err := solver.Load(ctx, paths, nil)
 	var problems frontend.Problems
 	if err != nil && !errors.As(err, &problems) {
 		return nil, err
@@ -82,7 +84,7 @@ func check(paths []string) ([]lint.Finding, error) {
 
 // fixAll makes fixes until there are none: of those that overlap one is made
 // at a time.
-func fixAll(w io.Writer, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
+func fixAll(ctx context.Context, w io.Writer, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
 	const most = 10
 	fixed := make(map[string]int)
 	defer func() {
@@ -106,7 +108,7 @@ func fixAll(w io.Writer, paths []string, findings []lint.Finding) ([]lint.Findin
 			break
 		}
 		var err error
-		if findings, err = check(paths); err != nil {
+		if findings, err = check(ctx, paths); err != nil {
 			return nil, err
 		}
 	}
@@ -116,11 +118,14 @@ func fixAll(w io.Writer, paths []string, findings []lint.Finding) ([]lint.Findin
 // fixFile makes the fixes in one file: a new one that takes the old one's
 // place, so that no kill leaves half of it.
 func fixFile(path string, findings []lint.Finding) (int, error) {
+	if _, ok := safefile.IsInput(path); ok {
+		return 0, usagef("--fix changes a file, and %s is none", path)
+	}
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return 0, err
 	}
-	src, err := os.ReadFile(path)
+	src, err := safefile.Read(path, frontend.MaxFile)
 	if err != nil {
 		return 0, err
 	}

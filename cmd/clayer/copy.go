@@ -32,7 +32,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 			if f.repo == "" && len(f.stores) == 0 {
 				return usagef("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
 			}
-			given, err := secrets(secretFlags)
+			given, err := secrets(cmd.Context(), secretFlags)
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -117,6 +119,8 @@ func (f *storeFlags) credentials(secrets map[string]solver.Secret, logins map[st
 	for id, s := range secrets {
 		if s.File != "" {
 			files[id] = s.File
+		} else if s.Content != nil {
+			environ = append(environ, id+"_SECRET="+string(s.Content))
 		} else if v, ok := os.LookupEnv(s.Env); ok {
 			environ = append(environ, id+"_SECRET="+v)
 		}
@@ -363,7 +367,7 @@ func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
 }
 
 func (f *solveFlags) registerFiles(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "a Containerfile; several are composed in order (default: Containerfile)")
+	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "a Containerfile, or - for stdin; several are composed in order (default: Containerfile)")
 	// Completion offers files by default.
 }
 
@@ -419,7 +423,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
 		return nil, err
 	}
-	if r.Secrets, err = secrets(f.secrets); err != nil {
+	if r.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
 		return nil, err
 	}
 	if r.Cache, err = f.folder(); err != nil {
@@ -440,7 +444,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		r.LegacyURL = func(tag string) string { return r.GitHub.DownloadURL(repo, tag, solver.LegacyAsset) }
 	}
 	r.Store, r.Spool = store, local
-	r.Files, err = solver.Load(paths, names)
+	r.Files, err = solver.Load(cmd.Context(), paths, names)
 	if err != nil {
 		return nil, r.AllProblems(err)
 	}
@@ -529,7 +533,7 @@ func buildArgs(flags []string) (map[string]string, error) {
 
 // secrets reads --secret as docker buildx does. Without src and env it is the
 // variable of that name, else the file.
-func secrets(flags []string) (map[string]solver.Secret, error) {
+func secrets(ctx context.Context, flags []string) (map[string]solver.Secret, error) {
 	all := make(map[string]solver.Secret)
 	for _, v := range flags {
 		var id, typ string
@@ -562,14 +566,23 @@ func secrets(flags []string) (map[string]solver.Secret, error) {
 				s.File = id
 			}
 		}
+		if _, ok := safefile.IsInput(s.File); ok { // a pipe: it can be read once
+			content, err := safefile.ReadInput(ctx, s.File, solver.MaxSecret)
+			if err != nil {
+				return nil, fmt.Errorf("--secret id=%s: %w", id, err)
+			}
+			s.File, s.Content = "", append([]byte{}, content...)
+		}
 		if s.File != "" {
 			abs, err := filepath.Abs(s.File)
 			if err != nil {
 				return nil, err
 			}
-			if _, err := os.Stat(abs); err != nil {
+			file, err := safefile.Open(abs)
+			if err != nil {
 				return nil, usagef("--secret id=%s: %s: %w", id, s.File, pathless(err))
 			}
+			file.Close()
 			s.File = abs
 		}
 		all[id] = s

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -124,7 +125,8 @@ var lookFlags = []string{
 
 // suggest tells how to look around where a step failed.
 func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
-	if f.sandbox == "inplace" {
+	path := e.Step.Layer.File.Path
+	if _, once := safefile.IsInput(path); once || f.sandbox == "inplace" {
 		return
 	}
 	words := []string{"clayer", "run"}
@@ -142,7 +144,7 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 			}
 		}
 	})
-	if path := e.Step.Layer.File.Path; path != "Containerfile" {
+	if path != "Containerfile" {
 		words = append(words, "-f", shellWord(path))
 	}
 	e.Look = strings.Join(append(words, "--at", fmt.Sprint(e.Step.Pos().Line), "--", "sh"), " ")

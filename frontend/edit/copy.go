@@ -6,6 +6,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // copiesDir is where COPY brings the files that an install reads.
@@ -55,7 +57,7 @@ func selfContained(path string, size int64) (why string) {
 	if size > maxList {
 		return filepath.Base(path) + " is too large for a list of requirements"
 	}
-	data, err := os.ReadFile(path)
+	data, err := safefile.Read(path, maxList)
 	if err != nil {
 		return filepath.Base(path) + " can't be read"
 	}

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Update replaces the file at path by what change makes of its text, under a
@@ -37,7 +40,7 @@ func Update(ctx context.Context, path string, change func(src []byte) ([]byte, e
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 
-	src, err := os.ReadFile(path)
+	src, err := safefile.Read(path, frontend.MaxFile)
 	info, statErr := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

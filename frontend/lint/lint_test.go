@@ -34,7 +34,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 func load(t *testing.T, path string) *frontend.File {
 	t.Helper()
-	f, err := frontend.Load(path)
+	f, err := frontend.Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,13 @@
 // there: a link to elsewhere, a FIFO that never answers, a file without end.
 //
 // A directory is held open as an *os.Root, which no name leads out of. The
-// functions follow no link, wait for nothing, and take regular files alone.
+// functions follow no link, wait for nothing, and take regular files alone. Those
+// for a path that the user named (Open, Read, ReadInput) follow links.
 package safefile
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -183,21 +183,7 @@ func ReadFile(dir *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit { // known without reading it
-		return nil, tooLarge(f.Name(), limit)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, tooLarge(f.Name(), limit)
-	}
-	return data, nil
+	return readAll(f, limit)
 }
 
 func tooLarge(path string, limit int64) error {

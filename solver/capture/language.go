@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // changedSince reports whether a file was made or changed since: by its ctime,
@@ -149,7 +150,7 @@ func gem(ctx context.Context, o Options) (packages []Package, aside []string, er
 		if m == nil || !changedSince(file, o.Since) {
 			continue
 		}
-		text, err := os.ReadFile(file)
+		text, err := safefile.Read(file, 4<<20)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,9 @@ func newScan(dir, containerfile string) (*scan, error) {
 	return s, nil
 }
 
+// maxIgnore bounds a .dockerignore, in bytes.
+const maxIgnore = 4 << 20
+
 // ignorePatterns reads the .dockerignore that goes for a Containerfile.
 func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 	for _, name := range []string{filepath.Base(containerfile) + ".dockerignore", ".dockerignore"} {
@@ -77,6 +81,9 @@ func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 			return nil, err
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err != nil || info.Size() > maxIgnore {
+			return nil, cmp.Or(err, fmt.Errorf("larger than %d MiB: this is no list of patterns", maxIgnore>>20))
+		}
 		return ignorefile.ReadAll(f)
 	}
 	return nil, nil
