@@ -629,6 +629,45 @@ func TestRefusedByOthers(t *testing.T) {
 	})
 }
 
+// A repository that may not be read from here is asked once; the reason stands
+// for whatever is wanted of it next.
+func TestRefusedRepositoryIsNotAskedAgain(t *testing.T) {
+	for name, f := range map[string]githubtest.Fault{
+		"everything":       {Match: " /", Status: 403, Times: -1, Body: "<html>Access denied by policy</html>"},
+		"the API":          {Match: " /repos/", Status: 403, Times: -1, Body: "<html>Access denied by policy</html>"},
+		"the token's list": {Match: " /repos/", Status: 403, Times: -1, Body: `{"message":"Resource not accessible by personal access token"}`, Header: http.Header{"X-GitHub-Request-Id": {"1"}}},
+		"a bad token":      {Match: " /repos/", Status: 401, Times: -1, Body: `{"message":"Bad credentials"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gh := fake(t, githubtest.Repo{})
+			gh.Fail(f)
+			s := open(t, gh, token, ghrelease.Options{})
+			a, ba := blobOf("a", 1000)
+			find := func() error {
+				_, err := s.Find(t.Context(), cache.Tag("base", a.Key), []key.Key{a.Key})
+				return err
+			}
+			first := find()
+			if first == nil {
+				t.Fatal("Find: no error")
+			}
+			gh.Asked()
+			for range 3 {
+				_, list := s.List(t.Context())
+				_, open := s.Open(t.Context(), a, 0)
+				for what, err := range map[string]error{"Find": find(), "List": list, "Open": open, "Put": s.Put(t.Context(), a, ba)} {
+					if err == nil || !strings.Contains(err.Error(), first.Error()) {
+						t.Errorf("%s: %v\nwant the reason of the first: %v", what, err, first)
+					}
+				}
+			}
+			if asked := gh.Asked(); len(asked) > 0 {
+				t.Errorf("asked again: %q", asked)
+			}
+		})
+	}
+}
+
 // Who has waited once for a network that is not there does not wait again.
 func TestNobodyAnswers(t *testing.T) {
 	gh := fake(t, githubtest.Repo{})

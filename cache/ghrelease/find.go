@@ -21,7 +21,7 @@ var layerTag = lazyregexp.New(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
 // one request. What is not there is looked up in the list of releases.
 func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
 	found := make(map[key.Key]cache.Descriptor)
-	if err := s.isDown(); err != nil {
+	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -141,18 +141,10 @@ func (s *Store) locateAll(rec record, tag string, id int64) {
 	}
 }
 
-// failed remembers that nobody answers, so that not every blob waits for that.
+// failed remembers what all further requests would get too.
 func (s *Store) failed(err error) error {
-	if transfer.Unreachable(err) {
-		s.mu.Lock()
-		s.down = err
-		s.mu.Unlock()
+	if transfer.Unreachable(err) || github.Refuses(err) {
+		s.refused.Read(err)
 	}
 	return err
-}
-
-func (s *Store) isDown() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.down
 }

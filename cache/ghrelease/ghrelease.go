@@ -21,6 +21,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -57,8 +58,8 @@ type Store struct {
 	located  map[key.Key]location // what Find told of, and Put brought
 	asked    map[string]asked     // manifests, by tag
 	private  bool                 // only the API has what is published
-	down     error                // nobody answers: not asked again
-	refused  error                // nothing can be pushed: not tried again
+
+	refused transfer.Refusals
 }
 
 // A location is where the files of a step are.
@@ -147,6 +148,9 @@ func (s *Store) write(ctx context.Context) (func(), error) {
 // list reads all releases, once. An error is remembered for a while: several
 // layers are looked up at the same time.
 func (s *Store) list(ctx context.Context) error {
+	if err := s.refused.Reading(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listed || s.listErr != nil && time.Since(s.listedAt) < time.Minute {
@@ -157,7 +161,7 @@ func (s *Store) list(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		s.listErr, s.listedAt = err, time.Now()
+		s.listErr, s.listedAt = s.failed(err), time.Now()
 		return err
 	}
 	s.listed, s.listErr = true, nil

@@ -31,7 +31,7 @@ func open(t *testing.T, gh *githubtest.Server, token string, opt ghrelease.Optio
 	t.Helper()
 	c, err := github.New(github.Options{
 		APIURL: gh.URL, ServerURL: gh.URL, Token: token, Pace: -1, Patience: 3 * time.Second,
-		Transfer: transfer.Options{Stall: 300 * time.Millisecond, Patience: 300 * time.Millisecond, Retries: 3},
+		Transfer: transfer.Options{Stall: 300 * time.Millisecond, Retries: 3},
 	})
 	if err != nil {
 		t.Fatal(err)

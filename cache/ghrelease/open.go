@@ -16,7 +16,7 @@ import (
 // at the same time, the parts of one that was split one after the other. It is
 // an *os.File, not verified.
 func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
-	if err := s.isDown(); err != nil {
+	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	loc, err := s.where(ctx, d)

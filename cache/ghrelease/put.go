@@ -1,7 +1,6 @@
 package ghrelease
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,14 +11,15 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 )
 
 // Put uploads a snapshot into a draft of its layer's name, and notes it in the
 // draft's text. One that a release has already is not uploaded again.
 //
-// Once GitHub has refused (no permission, no commit, a rate limit that is far
-// away), the error is returned to all that follow without asking again.
+// Once GitHub has refused (no permission, no commit), the error is returned to
+// all that follow without asking again.
 func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
 	if err := s.put(ctx, d, blob); err != nil {
 		return fmt.Errorf("built, not pushed: %w", s.refuse(err))
@@ -27,26 +27,18 @@ func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	return nil
 }
 
-// refuse remembers an error that all further writes would get too.
+// refuse remembers an error that all further writes would get too. A rate limit
+// is remembered by the client, until it ends.
 func (s *Store) refuse(err error) error {
-	var e *github.Error
-	if errors.As(err, &e) {
-		switch e.Kind {
-		case github.BadToken, github.NoToken, github.Forbidden, github.NotFound, github.Limited, github.Empty, github.Blocked:
-			s.mu.Lock()
-			s.refused = err
-			s.mu.Unlock()
-		}
+	if transfer.Unreachable(err) || github.Refuses(err) || github.Is(err, github.NoToken) || github.Is(err, github.NotFound) || github.Is(err, github.Empty) {
+		s.refused.Write(err, 0)
 	}
 	return err
 }
 
 // ready asks what a first write wants to know.
 func (s *Store) ready(ctx context.Context) error {
-	s.mu.Lock()
-	err := cmp.Or(s.refused, s.down)
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.refused.Writing(); err != nil {
 		return err
 	}
 	if !s.gh.HasToken() {

@@ -38,8 +38,7 @@ type Options struct {
 	Answers  string
 	ReadOnly bool // Answers are used, but none is written
 
-	Transport http.RoundTripper // "" means transfer.NewTransport()
-	Transfer  transfer.Options  // how bytes are moved; its Transport is not used
+	Transfer transfer.Options // how bytes are moved
 
 	// Patience is how long all writes together may wait because GitHub asks
 	// for it; 0 means 5 minutes. A read waits 15 s at most: there is a build
@@ -101,12 +100,8 @@ func New(opt Options) (*Client, error) {
 		pace = rate.Inf
 	}
 	c.pace = rate.NewLimiter(pace, 10)
-	rt := opt.Transport
-	if rt == nil {
-		rt = transfer.NewTransport()
-	}
 	topt := opt.Transfer
-	topt.Transport = &bearer{c, rt}
+	topt.Wrap = func(rt http.RoundTripper) http.RoundTripper { return &bearer{c, rt} }
 	c.transfer = transfer.New(topt)
 	return c, nil
 }

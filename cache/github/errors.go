@@ -106,6 +106,22 @@ func Is(err error, kind Kind) bool {
 	return errors.As(err, &e) && e.Kind == kind
 }
 
+// Refuses reports whether an error says that a repository may not be read, or
+// written, by this token from here: whatever of it is asked for next is refused
+// too. A rate limit is none, and neither is what is not there.
+func Refuses(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.Kind {
+		case BadToken, NoToken, Forbidden, Blocked:
+			return e.Code != http.StatusNotFound
+		}
+		return false
+	}
+	var status *transfer.StatusError
+	return errors.As(err, &status) && !status.Limited && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
+}
+
 // newError reads an answer that is no success.
 func (c *Client) newError(req *http.Request, a *transfer.Answer, repo Repo) *Error {
 	write := req.Method != http.MethodGet

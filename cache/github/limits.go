@@ -3,17 +3,15 @@ package github
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/clayer/clayer/cache/transfer"
 )
 
-// limit is when GitHub wants to hear from us again, after
-// https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api:
-// retry-after; else, with nothing remaining, the reset; else a minute, and
-// twice that each time.
+// limit is when GitHub wants to hear from us again. Where it does not say, after
+// a minute, and twice that each time:
+// https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
 type limit struct {
 	mu     sync.Mutex
 	until  time.Time
@@ -26,25 +24,12 @@ const longestRead = 15 * time.Second
 
 // note reads the limit out of a refusal. It returns false if it is none.
 func (l *limit) note(code int, h http.Header, said string, now time.Time) (time.Duration, bool) {
-	after := transfer.RetryAfter(h, now)
-	spent := h.Get("X-RateLimit-Remaining") == "0"
-	secondary := isSecondary(said)
-	if code != http.StatusTooManyRequests && (code != http.StatusForbidden || after == 0 && !spent && !secondary) {
+	wait, limited := transfer.RateLimit(code, h, now)
+	if !limited && (code != http.StatusForbidden || !isSecondary(said)) {
 		return 0, false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	wait := after
-	if wait == 0 && spent {
-		// The reset is of the server's clock; ours may be wrong.
-		if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
-			there := now
-			if date, err := http.ParseTime(h.Get("Date")); err == nil {
-				there = date
-			}
-			wait = max(time.Unix(reset, 0).Sub(there), 0) + time.Second
-		}
-	}
 	if wait == 0 {
 		wait = time.Minute << min(l.times, 6)
 		l.times++

@@ -46,7 +46,7 @@ func (c *Client) Upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 		case err != nil && !doubtful(err) && !Is(err, Exists):
 			return err
 		case err == nil:
-			err = fmt.Errorf("%s: GitHub has %d bytes, %s, in state %q, of %d, %s", f.Name, a.Size, a.Digest, a.State, f.Size, f.Digest)
+			err = transfer.Transient(fmt.Errorf("%s: GitHub has %d bytes, %s, in state %q, of %d, %s", f.Name, a.Size, a.Digest, a.State, f.Size, f.Digest))
 		}
 		found, rerr := c.reconcile(ctx, repo, r, f)
 		if rerr != nil {
@@ -58,7 +58,7 @@ func (c *Client) Upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 		}
 		if Is(err, Exists) {
 			// It was broken, and is removed.
-			return fmt.Errorf("%s: what a broken upload left had to be removed", f.Name)
+			return transfer.Transient(fmt.Errorf("%s: what a broken upload left had to be removed", f.Name))
 		}
 		return err
 	})
@@ -128,7 +128,7 @@ func (c *Client) upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 			c.limit.ok()
 			var got Asset
 			if err := json.Unmarshal(a.Body, &got); err != nil {
-				return Asset{}, fmt.Errorf("GitHub's answer to an upload: %w", err)
+				return Asset{}, transfer.Transient(fmt.Errorf("GitHub's answer to an upload: %w", err))
 			}
 			return got, nil
 		}

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -27,7 +27,7 @@ type authorized struct {
 }
 
 func newTransport(ref Repository, login Login, base http.RoundTripper) *authorized {
-	base = encrypted{base}
+	base = confined{base, &url.URL{Scheme: scheme(ref), Host: ref.Host()}}
 	return &authorized{
 		host: ref.Host(),
 		base: base,
@@ -38,7 +38,10 @@ func newTransport(ref Repository, login Login, base http.RoundTripper) *authoriz
 			},
 			Header:   http.Header{"User-Agent": {"clayer"}},
 			ClientID: "clayer",
-			Cache:    auth.NewCache(),
+			// Looked at when it is connected to, in confined: a look-up before would
+			// prove nothing, and behind a proxy there may be no name server.
+			BlockedRealmPrefixes: []netip.Prefix{},
+			Cache:                auth.NewCache(),
 			Credential: func(_ context.Context, host string) (auth.Credential, error) {
 				if host != ref.Host() {
 					return auth.EmptyCredential, nil
@@ -68,44 +71,51 @@ func (t *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// A loginError says that the registry could not be asked, since the place that it
+// names for tokens gave none.
+type loginError struct{ err error }
+
+func (e *loginError) Error() string { return e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
 // plain takes off what net/http puts around an error, which quotes the address
 // with its query. Where another host was asked, the one that gives out tokens,
-// it is named. What would be answered again is marked so.
+// it is named. What may be better the next time is marked so.
 func plain(err error, host string) error {
 	var ue *url.Error
-	if errors.As(err, &ue) {
-		u, perr := url.Parse(ue.URL)
-		err = ue.Err
-		if perr == nil && u.Host != host {
-			err = fmt.Errorf("%s: %w", u.Host, ue.Err)
-		}
-	}
 	var resp *errcode.ErrorResponse
-	if errors.As(err, &resp) && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
-		return transfer.Fatal(err)
+	switch {
+	case errors.As(err, &ue):
+		if u, perr := url.Parse(ue.URL); perr == nil && u.Host != host {
+			return &loginError{fmt.Errorf("%s: %w", u.Host, ue.Err)}
+		}
+		return ue.Err
+	case errors.As(err, &resp):
+		if transfer.Busy(resp.StatusCode) {
+			err = transfer.Transient(err)
+		}
+		return &loginError{err}
 	}
-	return err
+	// It quotes addresses, that of an upload too.
+	return &loginError{errors.New(transfer.RedactText(err.Error()))}
 }
 
-// encrypted refuses what would go over a network in the clear: the registry's
-// redirects and the place that it has tokens fetched from, too.
-type encrypted struct{ http.RoundTripper }
+// confined keeps what a registry leads to (by a redirect, or with the address of an
+// upload or of the place that gives out tokens) where it may lead: encrypted, but
+// on this machine itself, and no nearer than the registry is.
+type confined struct {
+	http.RoundTripper
+	registry *url.URL
+}
 
-func (e encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !isLoopback(req.URL.Host) {
+func (c confined) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !transfer.IsLoopback(req.URL.Host) {
 		return nil, transfer.Fatal(fmt.Errorf("the registry leads to %s without encryption, which is used on this machine's own addresses alone", req.URL.Host))
 	}
-	return e.RoundTripper.RoundTrip(req)
-}
-
-// isLoopback reports whether a host, with a port or without, is this machine.
-func isLoopback(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
+	if req.URL.Host != c.registry.Host {
+		req = req.WithContext(transfer.LedBy(req.Context(), c.registry))
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return c.RoundTripper.RoundTrip(req)
 }
 
 // sender is what the repository sends requests by: each once, and broken off
@@ -118,7 +128,7 @@ func (c sender) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.Code == http.StatusTooManyRequests || a.Code >= 500 {
+	if transfer.Busy(a.Code) || a.Code >= 500 {
 		return nil, &transfer.StatusError{URL: transfer.Redact(a.URL), Code: a.Code, RetryAfter: transfer.RetryAfter(a.Header, time.Now())}
 	}
 	resp := &http.Response{

@@ -82,29 +82,28 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %d %s%s", where, e.Code, http.StatusText(e.Code), said)
 }
 
-// final reports whether all other writes would get the same answer.
-func (e *Error) final() bool {
-	return slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusTooManyRequests}, e.Code)
+// refusesReads reports whether all other reads would get the same answer, and
+// refusesWrites whether all other writes would.
+func (e *Error) refusesReads() bool {
+	return e.act == reading && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden)
+}
+
+func (e *Error) refusesWrites() bool {
+	return slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed}, e.Code)
 }
 
 // try sends requests until they succeed, or trying again is no use, and says
-// in words what went wrong.
+// in words what went wrong. An answer that makes no sense is not asked for again:
+// only what sends says that something may be better the next time.
 func (s *Store) try(ctx context.Context, a act, attempt func(context.Context) error) error {
 	err := s.tr.Retry(ctx, 0, func() error {
 		err := attempt(ctx)
 		var resp *errcode.ErrorResponse
-		var corrupt *cache.CorruptError
-		switch {
-		case errors.As(err, &resp) && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
-			// A place for an upload may be gone with the registry that gave it. And
-			// while another session brings the same blob, distribution's registry
-			// does not see it for a moment, after it has told that it is there.
-			if a == pushing && says(resp, errcode.ErrorCodeBlobUploadUnknown, errcode.ErrorCodeManifestBlobUnknown) {
-				return err
-			}
-			return transfer.Fatal(err)
-		case errors.Is(err, errdef.ErrNotFound), errors.As(err, &corrupt):
-			return transfer.Fatal(err)
+		// A place for an upload may be gone with the registry that gave it. And
+		// while another session brings the same blob, distribution's registry
+		// does not see it for a moment, after it has told that it is there.
+		if a == pushing && errors.As(err, &resp) && says(resp, errcode.ErrorCodeBlobUploadUnknown, errcode.ErrorCodeManifestBlobUnknown) {
+			return transfer.Transient(err)
 		}
 		return err
 	})
@@ -117,33 +116,38 @@ func says(e *errcode.ErrorResponse, codes ...string) bool {
 }
 
 // told returns an error as it may be shown: without addresses of uploads, which
-// are as good as a login, and without a login.
+// are as good as a login, and without a login. What all further requests would
+// get too is remembered.
 func (s *Store) told(ctx context.Context, a act, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
+	var login *loginError
+	away := transfer.Unreachable(err) || errors.As(err, &login) && !transfer.Retryable(err)
 	var resp *errcode.ErrorResponse
 	var status *transfer.StatusError
 	var ours *Error
 	switch {
 	case errors.As(err, &ours):
-		return err
 	case errors.As(err, &resp) && says(resp, errcode.ErrorCodeManifestBlobUnknown):
-		return fmt.Errorf("%w: %s", cache.ErrNotCached, said(resp.Errors))
+		err = fmt.Errorf("%w: %s", cache.ErrNotCached, said(resp.Errors))
 	case errors.As(err, &resp):
-		return &Error{Registry: s.ref.Registry, Repo: s.ref.Repository, Code: resp.StatusCode, act: a, said: s.clean(said(resp.Errors)), login: s.login}
+		ours = &Error{Registry: s.ref.Registry, Repo: s.ref.Repository, Code: resp.StatusCode, act: a, said: s.clean(said(resp.Errors)), login: s.login}
+		err = ours
 	case errors.As(err, &status) && status.Host == "":
-		return &Error{Registry: s.ref.Registry, Repo: s.ref.Repository, Code: status.Code, RetryAfter: status.RetryAfter, act: a, login: s.login}
+		ours = &Error{Registry: s.ref.Registry, Repo: s.ref.Repository, Code: status.Code, RetryAfter: status.RetryAfter, act: a, login: s.login}
+		err = ours
 	case errors.Is(err, errdef.ErrNotFound):
-		return fmt.Errorf("%w: %s", cache.ErrNotCached, s.clean(err.Error()))
+		err = fmt.Errorf("%w: %s", cache.ErrNotCached, s.clean(err.Error()))
+	default:
+		if text := s.clean(err.Error()); text != err.Error() {
+			err = errors.New(text)
+		}
 	}
-	if transfer.Unreachable(err) {
-		s.mu.Lock()
-		s.down = cmp.Or(s.down, err)
-		s.mu.Unlock()
-	}
-	if text := s.clean(err.Error()); text != err.Error() {
-		return errors.New(text)
+	// Where the storage that a registry leads to is refused, nothing can be read.
+	storage := status != nil && status.Host != "" && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
+	if away || storage || ours != nil && ours.refusesReads() {
+		s.refused.Read(err)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -65,11 +66,11 @@ type Store struct {
 	login Login
 	temp  string
 
-	mu      sync.Mutex
-	held    map[key.Key]cache.Descriptor // steps that are known to be there
-	empty   bool                         // the config of steps is there
-	down    error                        // nobody answers: not asked again
-	refused error                        // nothing can be pushed: not tried again
+	mu    sync.Mutex
+	held  map[key.Key]cache.Descriptor // steps that are known to be there
+	empty bool                         // the config of steps is there
+
+	refused transfer.Refusals
 }
 
 // A Repository is one of a registry.
@@ -106,23 +107,24 @@ func ParseRepository(s string) (Repository, error) {
 // New returns the store of a repository. Nothing is asked of it yet.
 func New(ref Repository, opt Options) *Store {
 	s := &Store{ref: ref, login: opt.Login, temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
-	base := opt.Transfer.Transport
-	if base == nil {
-		base = transfer.NewTransport()
-	}
-	if opt.Transfer.Patience == 0 && isLoopback(ref.Host()) {
-		opt.Transfer.Patience = 2 * time.Second // no network has to come up for it
-	}
-	opt.Transfer.Transport = newTransport(ref, opt.Login, base)
+	opt.Transfer.Wrap = func(base http.RoundTripper) http.RoundTripper { return newTransport(ref, opt.Login, base) }
 	s.tr = transfer.New(opt.Transfer)
 	s.repo = &remote.Repository{
 		Reference: ref,
 		Client:    sender{s.tr},
-		PlainHTTP: isLoopback(ref.Host()),
+		PlainHTTP: scheme(ref) == "http",
 		// Referrers are an index of subjects, which nothing here has.
 		SkipReferrersGC: true,
 	}
 	return s
+}
+
+// scheme returns how a registry is spoken with.
+func scheme(ref Repository) string {
+	if transfer.IsLoopback(ref.Host()) {
+		return "http"
+	}
+	return "https"
 }
 
 // Name returns "oci".
@@ -154,12 +156,6 @@ func (s *Store) knows(d cache.Descriptor) bool {
 	defer s.mu.Unlock()
 	h, ok := s.held[d.Key]
 	return ok && h.Digest == d.Digest && h.Size == d.Size
-}
-
-func (s *Store) isDown() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.down
 }
 
 // abandoned is how old a step must be that no layer has, to be taken for one

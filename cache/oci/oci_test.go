@@ -19,7 +19,7 @@ import (
 )
 
 // quick is how tests send: a failure shows within a second or two.
-var quick = transfer.Options{Stall: time.Second, Patience: 300 * time.Millisecond, Retries: 2}
+var quick = transfer.Options{Stall: time.Second, Retries: 2}
 
 func parse(t *testing.T, name string) registry.Reference {
 	t.Helper()

@@ -111,7 +111,7 @@ func same(d cache.Descriptor, l specs.Descriptor) bool {
 // Find asks for the layer's manifest, which is all of a whole hit, and for each
 // step that it lacks.
 func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
-	if err := s.isDown(); err != nil {
+	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	ctx = s.toRead(ctx)
@@ -161,7 +161,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 // Open brings a blob into a file without a name: several ranges of a large one
 // at the same time. It is an *os.File, not verified.
 func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
-	if err := s.isDown(); err != nil {
+	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	if err := d.Digest.Validate(); err != nil {
@@ -183,11 +183,7 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 }
 
 func (s *Store) bring(ctx context.Context, d cache.Descriptor, f *os.File) error {
-	scheme := "https"
-	if s.repo.PlainHTTP {
-		scheme = "http"
-	}
-	url := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", scheme, s.ref.Host(), s.ref.Repository, d.Digest)
+	url := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", scheme(s.ref), s.ref.Host(), s.ref.Repository, d.Digest)
 	early := cache.ArrivalOf(ctx)
 	early.From(f)
 	err := s.tr.Download(ctx, url, early.Part(f, 0), d.Size, transfer.GetOptions{})
@@ -201,7 +197,7 @@ func (s *Store) bring(ctx context.Context, d cache.Descriptor, f *os.File) error
 // tags returns the tags of layers and steps. A repository that is not there
 // has none.
 func (s *Store) tags(ctx context.Context) (layers, steps []string, err error) {
-	if err := s.isDown(); err != nil {
+	if err := s.refused.Reading(); err != nil {
 		return nil, nil, err
 	}
 	err = s.try(ctx, reading, func(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	specsgo "github.com/opencontainers/image-spec/specs-go"
@@ -42,7 +43,7 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if err := cache.Check(ctx, io.Discard, io.NewSectionReader(blob, 0, d.Size), d); err != nil {
 		return err
 	}
-	if err := s.ready(); err != nil {
+	if err := s.refused.Writing(); err != nil {
 		return err
 	}
 	if s.knows(d) {
@@ -85,20 +86,13 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	return nil
 }
 
-// ready returns why there is no use in writing.
-func (s *Store) ready() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return cmp.Or(s.refused, s.down)
-}
-
 // refuse remembers an error that all further writes would get too.
 func (s *Store) refuse(err error) error {
 	var e *Error
-	if errors.As(err, &e) && e.final() {
-		s.mu.Lock()
-		s.refused = err
-		s.mu.Unlock()
+	if errors.As(err, &e) && e.refusesWrites() {
+		s.refused.Write(err, 0)
+	} else if errors.As(err, &e) && e.Code == http.StatusTooManyRequests {
+		s.refused.Write(err, cmp.Or(e.RetryAfter, time.Minute))
 	}
 	return err
 }
@@ -137,7 +131,7 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 }
 
 func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
-	if err := s.ready(); err != nil {
+	if err := s.refused.Writing(); err != nil {
 		return err
 	}
 	ctx = s.toWrite(ctx)

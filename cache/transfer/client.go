@@ -1,6 +1,6 @@
-// Package transfer moves bytes over HTTP: with retries of what is transient, a
-// limit on silence instead of one on time, resumption where a transfer broke
-// off, and a check of what arrived.
+// Package transfer moves bytes over HTTP: with retries of what is transient and of
+// nothing else, a limit on silence and a floor of speed instead of a limit on
+// time, resumption where a transfer broke off, and a check of what arrived.
 //
 // Nothing that it returns or prints holds the userinfo or the query of a URL:
 // tokens and signatures live there. See [Redact].
@@ -24,6 +24,13 @@ type Options struct {
 	// decompress: a .gz file is wanted as it is.
 	Transport http.RoundTripper
 
+	// Wrap returns what sends by the given transport, and adds something to
+	// requests: credentials. nil adds nothing.
+	Wrap func(http.RoundTripper) http.RoundTripper
+
+	// Network is what is known about the network; nil means a new one.
+	Network *Network
+
 	UserAgent string // "" means "clayer"
 
 	// Retries is how often in a row a request is sent again that brought
@@ -36,31 +43,29 @@ type Options struct {
 	// gets this once at the first attempt, twice at the second, and then thrice:
 	// some servers make an archive before they answer.
 	Stall time.Duration
-
-	// Patience is for how long a host that cannot be reached at all (no name,
-	// no route, connection refused) is tried: the network may not be up yet.
-	// 0 means 30 seconds; less than 0 counts such errors like all others.
-	Patience time.Duration
 }
 
 // A Client downloads. It is safe for concurrent use.
 type Client struct {
-	http     *http.Client
-	agent    string
-	retries  int
-	stall    time.Duration
-	patience time.Duration
-	spans    chan struct{} // one for each range that may be under way
+	http    *http.Client
+	network *Network
+	agent   string
+	retries int
+	stall   time.Duration
+	spans   chan struct{} // one for each range that may be under way
 }
 
 // New returns a client.
 func New(opt Options) *Client {
 	c := &Client{
-		agent:    opt.UserAgent,
-		retries:  opt.Retries,
-		stall:    opt.Stall,
-		patience: opt.Patience,
-		spans:    make(chan struct{}, maxSpans),
+		network: opt.Network,
+		agent:   opt.UserAgent,
+		retries: opt.Retries,
+		stall:   opt.Stall,
+		spans:   make(chan struct{}, maxSpans),
+	}
+	if c.network == nil {
+		c.network = NewNetwork(NetworkOptions{})
 	}
 	if c.agent == "" {
 		c.agent = "clayer"
@@ -71,12 +76,13 @@ func New(opt Options) *Client {
 	if c.stall == 0 {
 		c.stall = 10 * time.Second
 	}
-	if c.patience == 0 {
-		c.patience = 30 * time.Second
-	}
 	rt := opt.Transport
 	if rt == nil {
 		rt = NewTransport()
+	}
+	rt = c.network.through(rt)
+	if opt.Wrap != nil {
+		rt = opt.Wrap(rt)
 	}
 	c.http = &http.Client{Transport: locations{rt}, CheckRedirect: checkRedirect}
 	return c
@@ -95,8 +101,8 @@ type GetOptions struct {
 	ETag         string
 	LastModified string
 
-	// Patience is that of Options for this one request; 0 means the client's.
-	// One who has something to fall back on waits less for a network.
+	// Patience is how long a host that is not reached is tried; 0 means as long
+	// as the network's. One who has something to fall back on waits less.
 	Patience time.Duration
 
 	// Header is sent with the request, and along redirects. Credentials are
@@ -174,4 +180,30 @@ func (c *Client) Get(ctx context.Context, rawURL string, w io.Writer, opt GetOpt
 		return res, &ChecksumError{URL: Redact(rawURL), Want: opt.Checksum, Got: res.Digest}
 	}
 	return res, nil
+}
+
+// do sends a request, and follows redirects. The error is a *fault.
+func (c *Client) do(req *http.Request, w *watch, headLimit time.Duration) (*http.Response, error) {
+	return c.doBy(c.http, req, w, headLimit)
+}
+
+func (c *Client) doBy(by *http.Client, req *http.Request, w *watch, headLimit time.Duration) (*http.Response, error) {
+	w.host = req.URL.Host
+	w.expect(headLimit)
+	resp, err := by.Do(req)
+	w.relax()
+	if err != nil {
+		err = unwrapURLError(err, req.URL)
+		var known *fault
+		switch {
+		case errors.As(err, &known):
+		case w.ctx.Err() != nil:
+			err = ended(w.ctx, w.host, err)
+		default: // of what is put around the transport, or of http.Client itself
+			err = Fatal(err)
+		}
+		return nil, err
+	}
+	w.host = resp.Request.URL.Host
+	return resp, nil
 }

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +28,9 @@ type download struct {
 	done int64     // bytes that w has
 	best int64     // the most that done ever was
 
+	pace    pace
+	writing time.Duration // what w took of the time of an attempt
+
 	total     int64  // bytes of the whole file; -1 while unknown
 	validator string // for If-Range; "" if a range cannot be asked for safely
 	whole     bool   // the server's ranges are no use: ask for all of it
@@ -37,40 +39,35 @@ type download struct {
 
 // run makes attempts until one completes the file or none may follow.
 func (d *download) run(ctx context.Context) error {
-	r := retry{max: d.client.retries, patience: cmp.Or(d.opt.Patience, d.client.patience)}
+	r := d.client.newRetry(d.opt.Patience)
 	for {
-		err := d.attempt(ctx, d.client.stall*time.Duration(min(r.failures, 2)+1))
+		err := d.attempt(ctx, d.client.headLimit(r))
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("get %s: %w", Redact(d.url), context.Cause(ctx))
-		}
 		if d.done > d.best {
-			d.best = d.done
-			r.progressed()
+			r.progress(d.done-d.best, d.writing)
+			d.best, d.writing = d.done, 0
 		}
-		wait, again := r.next(err, time.Now())
-		if !again {
-			return d.explain(err, r.attempts)
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return fmt.Errorf("get %s: %w", Redact(d.url), err)
+		if err := r.next(ctx, err); err != nil {
+			return explain(d.url, err, r.attempts)
 		}
 	}
 }
 
+// headLimit is how long the head of the next answer may take: some servers make
+// an archive before they answer.
+func (c *Client) headLimit(r *retry) time.Duration {
+	return c.stall * time.Duration(min(r.failures, 2)+1)
+}
+
 // explain adds the URL where err doesn't name it, and how often it was tried.
-func (d *download) explain(err error, attempts int) error {
-	var fatal *fatalError
-	if errors.As(err, &fatal) {
-		err = fatal.err
-	}
+func explain(url string, err error, attempts int) error {
 	var status *StatusError
 	if !errors.As(err, &status) {
-		err = fmt.Errorf("get %s: %w", Redact(d.url), err)
+		err = fmt.Errorf("get %s: %w", Redact(url), err)
 	}
-	if attempts > 1 {
+	if attempts > 1 && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%w (tried %d times)", err, attempts)
 	}
 	return err
@@ -84,7 +81,7 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url, nil)
 	if err != nil {
-		return &fatalError{errors.New("malformed URL")}
+		return Fatal(errors.New("malformed URL"))
 	}
 	if d.opt.Header != nil {
 		req.Header = d.opt.Header.Clone()
@@ -110,11 +107,9 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 		}
 	}
 
-	watch.expect(headLimit)
-	resp, err := d.client.http.Do(req)
-	watch.relax()
+	resp, err := d.client.do(req, watch, headLimit)
 	if err != nil {
-		return watch.reason(unwrapURLError(err, req.URL))
+		return err
 	}
 	defer resp.Body.Close()
 
@@ -138,14 +133,14 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 		d.whole = true
 		return errRangeRefused
 	case code == http.StatusNotModified && conditional:
-		return &fatalError{ErrNotModified}
+		return Fatal(ErrNotModified)
 	default:
 		return newStatusError(d.url, resp, time.Now())
 	}
 }
 
 // errRangeRefused says that the next attempt must ask for the whole file.
-var errRangeRefused = errors.New("the server does not continue where the transfer broke off")
+var errRangeRefused = Transient(errors.New("the server does not continue where the transfer broke off"))
 
 // ErrChanged says that a file changed while it was read, and that the writer
 // could not be rewound.
@@ -165,25 +160,25 @@ func (d *download) startOver(resp *http.Response, watch *watch) error {
 	}
 	if rw, ok := d.w.(Rewinder); ok {
 		if err := rw.Rewind(); err != nil {
-			return &fatalError{err}
+			return Fatal(err)
 		}
 		d.hash.Reset()
 		d.done = 0
 		return nil
 	}
 	again := d.algorithm.Hash()
-	body := watch.reader(resp.Body, d.client.stall)
+	body := watch.reader(resp.Body, d.client.stall, &d.pace)
 	if n, err := io.CopyN(again, body, d.done); err != nil {
 		if err == io.EOF {
 			if n < d.done && (d.total < 0 || d.total < d.done) {
-				return &fatalError{ErrChanged} // it is shorter than what w has
+				return Fatal(ErrChanged) // it is shorter than what w has
 			}
 			err = io.ErrUnexpectedEOF
 		}
 		return watch.reason(err)
 	}
 	if !bytes.Equal(again.Sum(nil), d.hash.Sum(nil)) {
-		return &fatalError{ErrChanged}
+		return Fatal(ErrChanged)
 	}
 	return nil
 }
@@ -209,18 +204,20 @@ func (d *download) continues(resp *http.Response) bool {
 
 // take moves the rest of the file from body to w.
 func (d *download) take(body io.Reader, watch *watch) error {
-	body = watch.reader(body, d.client.stall)
+	body = watch.reader(body, d.client.stall, &d.pace)
 	buf := make([]byte, 128<<10)
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
 			if d.total >= 0 && d.done+int64(n) > d.total {
 				d.whole = true
-				return fmt.Errorf("more than the %d bytes announced", d.total)
+				return &fault{err: fmt.Errorf("more than the %d bytes announced", d.total), fate: cut}
 			}
+			start := time.Now()
 			if _, err := d.w.Write(buf[:n]); err != nil {
-				return &fatalError{err}
+				return Fatal(err)
 			}
+			d.writing += time.Since(start)
 			d.hash.Write(buf[:n])
 			d.done += int64(n)
 			if d.opt.Progress != nil {
@@ -229,7 +226,7 @@ func (d *download) take(body io.Reader, watch *watch) error {
 		}
 		switch {
 		case err == io.EOF && d.total >= 0 && d.done < d.total:
-			return io.ErrUnexpectedEOF
+			return watch.reason(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return nil
 		case err != nil:

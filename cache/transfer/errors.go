@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
 // Redact returns a URL as it may be shown: without userinfo and fragment, and
@@ -44,13 +46,24 @@ func Redact(rawURL string) string {
 	return u.String()
 }
 
+var anyURL = lazyregexp.New(`https?:[^\s"'<>]+`)
+
+// RedactText returns a text with every URL in it as Redact shows it.
+func RedactText(text string) string { return anyURL().ReplaceAllStringFunc(text, Redact) }
+
 // A StatusError is an answer other than the file.
 type StatusError struct {
 	URL        string        // redacted
 	Host       string        // that answered, where a redirect led to another; else ""
 	Code       int           // the HTTP status
 	RetryAfter time.Duration // what the server asked for; 0 for nothing
+	Limited    bool          // it limits requests, and refuses nothing
+
+	stale bool // the address that was asked came from a redirect, and may have expired
 }
+
+// expired reports whether a fresh address may have another answer.
+func (e *StatusError) expired() bool { return e.stale && !e.Limited }
 
 func (e *StatusError) Error() string {
 	text := http.StatusText(e.Code)
@@ -69,9 +82,37 @@ func newStatusError(rawURL string, resp *http.Response, now time.Time) *StatusEr
 		if u, err := url.Parse(rawURL); err != nil || u.Host != resp.Request.URL.Host {
 			e.Host = resp.Request.URL.Host
 		}
+		e.stale = resp.Request.Response != nil && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden)
 	}
-	e.RetryAfter = RetryAfter(resp.Header, now)
+	e.RetryAfter, e.Limited = RateLimit(e.Code, resp.Header, now)
+	if !e.Limited {
+		e.RetryAfter = RetryAfter(resp.Header, now)
+	}
 	return e
+}
+
+// RateLimit reports whether an answer is of a limit on requests, and how long
+// the server wants to be left alone; 0 if it does not say. GitHub answers 429 or
+// 403, with Retry-After, or with nothing remaining until the reset:
+// https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
+func RateLimit(code int, h http.Header, now time.Time) (wait time.Duration, limited bool) {
+	after := RetryAfter(h, now)
+	spent := h.Get("X-RateLimit-Remaining") == "0"
+	if code != http.StatusTooManyRequests && (code != http.StatusForbidden || after == 0 && !spent) {
+		return 0, false
+	}
+	if after > 0 || !spent {
+		return after, true
+	}
+	reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
+	if err != nil {
+		return 0, true
+	}
+	// The reset is of the server's clock; ours may be wrong.
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return max(time.Unix(reset, 0).Sub(now), 0) + time.Second, true
 }
 
 // RetryAfter returns what a Retry-After header asks for; 0 for nothing.
@@ -138,7 +179,8 @@ func unwrapURLError(err error, asked *url.URL) error {
 	if !errors.As(err, &ue) {
 		return err
 	}
-	if u, perr := url.Parse(ue.URL); perr == nil && u.Host != "" && u.Host != asked.Host {
+	var redirect *RedirectError // names it
+	if u, perr := url.Parse(ue.URL); perr == nil && u.Host != "" && u.Host != asked.Host && !errors.As(err, &redirect) {
 		return fmt.Errorf("%s: %w", u.Host, ue.Err)
 	}
 	return ue.Err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -82,6 +83,7 @@ type ranged struct {
 	opt    GetOptions
 	size   int64
 
+	pace      pace
 	mu        sync.Mutex
 	address   string // where the last redirect led; "" to ask at url
 	validator string // of the file, for If-Range; "" for none
@@ -120,56 +122,55 @@ type discardAt struct{}
 func (discardAt) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // A span is a range of a file, from inclusive, to exclusive.
-type span struct{ from, to int64 }
+type span struct {
+	from, to int64
+	writing  time.Duration // what the file took of the time of an attempt
+}
 
 // get brings a span, in as many attempts as that takes.
 func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 	probe := s.to == 1
-	again := retry{max: r.client.retries, patience: r.client.patience}
-	if r.opt.Patience != 0 {
-		again.patience = r.opt.Patience
-	}
+	again := r.client.newRetry(r.opt.Patience)
 	for {
 		before := s.from
 		r.mu.Lock()
 		at := cmp.Or(r.address, r.url)
 		r.mu.Unlock()
-		err := r.attempt(ctx, at, s, w, r.client.stall*time.Duration(min(again.failures, 2)+1), probe)
+		err := r.attempt(ctx, at, s, w, r.client.headLimit(again), probe)
 		if err == nil || errors.Is(err, errRangeRefused) {
 			return err
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("get %s: %w", Redact(r.url), context.Cause(ctx))
-		}
 		if s.from > before {
-			again.progressed()
+			again.progress(s.from-before, s.writing)
+			s.writing = 0
 		}
-		if r.forget(at) && classify(err) == fatal && !IsFatal(err) {
-			continue // at once: only the address was old
-		}
-		wait, more := again.next(err, time.Now())
-		if !more {
-			return (&download{url: r.url}).explain(err, again.attempts)
-		}
-		if err := sleep(ctx, wait); err != nil {
-			return fmt.Errorf("get %s: %w", Redact(r.url), err)
+		r.forget(at)
+		if err := again.next(ctx, err); err != nil {
+			return explain(r.url, err, again.attempts)
 		}
 	}
 }
 
-// forget has the next attempt not use an address again that failed. It reports
-// whether at was one, and not the URL, which gives fresh ones.
-func (r *ranged) forget(at string) bool {
+// forget has the next attempt not use an address again that failed: the URL
+// gives a fresh one.
+func (r *ranged) forget(at string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.address == at {
 		r.address = ""
 	}
-	return at != r.url
 }
 
 // attempt sends one request for what is left of the span.
 func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt, headLimit time.Duration, probe bool) error {
+	if to != r.url {
+		// A redirect led there, in an earlier attempt: it may go no further now.
+		u, err := url.Parse(r.url)
+		if err != nil {
+			return Fatal(errors.New("malformed URL"))
+		}
+		ctx = LedBy(ctx, u)
+	}
 	ctx, watch := newWatch(ctx)
 	defer watch.end()
 	r.mu.Lock()
@@ -177,7 +178,7 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 	r.mu.Unlock()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, to, nil)
 	if err != nil {
-		return &fatalError{errors.New("malformed URL")}
+		return Fatal(errors.New("malformed URL"))
 	}
 	if r.opt.Header != nil {
 		req.Header = r.opt.Header.Clone()
@@ -188,11 +189,9 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 	if validator != "" {
 		req.Header.Set("If-Range", validator)
 	}
-	watch.expect(headLimit)
-	resp, err := r.client.http.Do(req)
-	watch.relax()
+	resp, err := r.client.do(req, watch, headLimit)
 	if err != nil {
-		return watch.reason(unwrapURLError(err, req.URL))
+		return err
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
@@ -200,7 +199,9 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 	case http.StatusOK, http.StatusRequestedRangeNotSatisfiable:
 		return errRangeRefused // no ranges here, or not of this file any more
 	default:
-		return newStatusError(to, resp, time.Now())
+		e := newStatusError(r.url, resp, time.Now())
+		e.stale = e.stale || to != r.url
+		return e
 	}
 	start, total, ok := parseContentRange(resp.Header.Get("Content-Range"))
 	if !ok || start != s.from || total >= 0 && total != r.size {
@@ -214,7 +215,7 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 		r.validator = strongValidator(resp.Header)
 	}
 	r.mu.Unlock()
-	return r.take(watch.reader(resp.Body, r.client.stall), s, w, watch, probe)
+	return r.take(watch.reader(resp.Body, r.client.stall, &r.pace), s, w, watch, probe)
 }
 
 // take moves the body to w, no more than the span.
@@ -223,9 +224,11 @@ func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, prob
 	for s.from < s.to {
 		n, err := body.Read(buf[:min(int64(len(buf)), s.to-s.from)])
 		if n > 0 {
+			start := time.Now()
 			if _, err := w.WriteAt(buf[:n], s.from); err != nil {
-				return &fatalError{err}
+				return Fatal(err)
 			}
+			s.writing += time.Since(start)
 			s.from += int64(n)
 			if r.opt.Progress != nil && !probe {
 				r.progress.Lock()
@@ -236,7 +239,7 @@ func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, prob
 		switch {
 		case s.from == s.to:
 		case err == io.EOF:
-			return io.ErrUnexpectedEOF
+			return watch.reason(io.ErrUnexpectedEOF)
 		case err != nil:
 			return watch.reason(err)
 		}

@@ -2,69 +2,103 @@ package transfer
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
+	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"time"
 )
 
-// fate is what an error means for the next attempt.
+// A fate is what an error means for the next attempt.
 type fate uint8
 
 const (
-	fatal       fate = iota // trying again would bring the same
-	transient               // may be better the next time
-	unreachable             // the network may not be up yet
+	final     fate = iota // another try brings the same answer for this URL
+	hostFinal             // ... for all of the host's: no such name, a bad certificate, given up before
+	refused               // nobody listens there; a service may be restarting, for a moment
+	unreached             // no route, no name server, no answer to a connect: the network may not be up yet
+	silent                // connected, and then no byte for the stall limit
+	slow                  // slower than the floor
+	broken                // the exchange ended without an answer
+	cut                   // the answer ended in its midst
+	busy                  // an answer that asks to come again: 408, 429, 5xx
 )
 
-// fatalError marks an error as fatal.
-type fatalError struct{ err error }
+// mostTries bounds the tries in a row, after the first, that bring nothing new,
+// besides Options.Retries. What is not listed has that bound alone.
+var mostTries = map[fate]int{refused: 2, silent: 2, slow: 1, cut: 2}
 
-func (e *fatalError) Error() string { return e.err.Error() }
-func (e *fatalError) Unwrap() error { return e.err }
+// mostUnheard bounds them where a host closes connections and never answered
+// one: firewalls that look at names do so.
+const mostUnheard = 3
 
-func classify(err error) fate {
-	var (
-		marked   *fatalError
-		redirect *RedirectError
-		cert     *tls.CertificateVerificationError
-		status   *StatusError
-		proxy    *ProxyError
-		dns      *net.DNSError
-		op       *net.OpError
-	)
-	switch {
-	case errors.As(err, &marked), errors.As(err, &redirect), errors.As(err, &cert):
-		return fatal
-	case errors.As(err, &status):
-		return statusFate(status.Code)
-	case errors.As(err, &proxy):
-		return statusFate(proxy.Code)
-	case errors.As(err, &dns):
-		return unreachable
-	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
-		return unreachable
-	}
-	return transient
+// A fault is an error whose meaning for the next attempt is known.
+type fault struct {
+	err  error
+	fate fate
+	host string // that failed; "" where it is not about one
 }
 
-// Unreachable reports whether an error says that nobody answers: no name, no
-// route, connection refused, nothing for longer than the stall limit.
+func (f *fault) Error() string { return f.err.Error() }
+func (f *fault) Unwrap() error { return f.err }
+
+// Fatal marks an error as one that another try would bring again.
+func Fatal(err error) error { return &fault{err: err, fate: final} }
+
+// Transient marks an error as one that another try may not bring. Errors that
+// this package did not make are fatal without it.
+func Transient(err error) error { return &fault{err: err, fate: broken} }
+
+// IsFatal reports whether an error was marked by Fatal, or is of a request that
+// nobody got.
+func IsFatal(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && (f.fate == final || f.fate == hostFinal)
+}
+
+// Unreachable reports whether an error says that no answer is to be had from a
+// host: no such name, a bad certificate, no route, connection refused, silence,
+// or anything for which it was given up.
 func Unreachable(err error) bool {
-	var stall *stallError
-	return err != nil && (classify(err) == unreachable || errors.As(err, &stall))
+	switch classify(err) {
+	case hostFinal, refused, unreached, silent:
+		return true
+	}
+	return false
+}
+
+// Retryable reports whether another try may not bring an error again.
+func Retryable(err error) bool {
+	kind := classify(err)
+	return kind != final && kind != hostFinal
+}
+
+// classify returns the fate of an error; what is not known is final.
+func classify(err error) fate {
+	var f *fault
+	var status *StatusError
+	switch {
+	case errors.As(err, &f):
+		return f.fate
+	case errors.As(err, &status):
+		if status.Limited {
+			return busy
+		}
+		return statusFate(status.Code)
+	}
+	return final
 }
 
 func statusFate(code int) fate {
-	switch {
-	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:
-		return transient
-	case code >= 500 && code != http.StatusNotImplemented:
-		return transient
+	if Busy(code) {
+		return busy
 	}
-	return fatal
+	return final
+}
+
+// Busy reports whether a status asks to come again.
+func Busy(code int) bool {
+	return code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 && code != http.StatusNotImplemented
 }
 
 const (
@@ -75,53 +109,130 @@ const (
 	// network comes up, nobody should sit out a long one.
 	reachWait = 2 * time.Second
 
+	// reachTime is for how long a host that cannot be reached is tried where
+	// the network is up.
+	reachTime = 15 * time.Second
+
 	// longestRetryAfter is the most that is waited because a server asks for
 	// it. A longer wish is passed on as the error that it is.
 	longestRetryAfter = 2 * time.Minute
 )
 
-// retry decides whether, and when, an attempt follows a failed one.
+// A retry decides whether, and when, an attempt follows a failed one. It is the
+// one policy of all requests; DESIGN §5.
 type retry struct {
-	max      int
-	patience time.Duration
+	net      *Network
+	max      int           // as Options.Retries
+	patience time.Duration // for a host that is not reached; 0 means the network's
 
 	attempts int       // all of them
-	failures int       // in a row, without a new byte; unreachable ones don't count while there is patience
+	failures int       // in a row that brought nothing new
 	waits    int       // how often in a row it was waited
-	since    time.Time // the first of a row of unreachable errors
+	away     time.Time // the first of a row of attempts that reached nobody
+	signed   bool      // a fresh address was asked for
+
+	since time.Time     // of the last progress
+	n     int64         // bytes since
+	own   time.Duration // what the reader took of the time since
 }
 
-// progressed notes that the last attempt brought something new.
-func (r *retry) progressed() { r.failures, r.waits = 0, 0 }
+func (c *Client) newRetry(patience time.Duration) *retry {
+	return &retry{net: c.network, max: c.retries, patience: patience, since: time.Now()}
+}
 
-// next returns how long to wait before the attempt that follows err, and
-// whether there is one.
-func (r *retry) next(err error, now time.Time) (time.Duration, bool) {
+// progress notes the bytes that the last attempt brought, and how long the
+// writer took for them. An attempt counts as a new start only if it was faster
+// than the floor: a server that gives a byte at a time is not followed for ever.
+func (r *retry) progress(n int64, own time.Duration) {
+	r.n += n
+	r.own += own
+	now := time.Now()
+	if r.n > 0 && float64(r.n) >= floorRate*(now.Sub(r.since)-r.own).Seconds() {
+		r.failures, r.waits = 0, 0
+		r.since, r.n, r.own = now, 0, 0
+	}
+}
+
+// next waits until the attempt that follows err may be made, and returns nil. It
+// returns err if there is none, and the cause of ctx when that ends.
+func (r *retry) next(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	r.attempts++
+	now := time.Now()
 	kind := classify(err)
-	if kind == fatal {
-		return 0, false
+	var at *fault
+	host := ""
+	if errors.As(err, &at) {
+		host = at.host
+	}
+	var status *StatusError
+	errors.As(err, &status)
+	switch {
+	case kind == final && status != nil && status.expired() && !r.signed && r.max >= 0:
+		// The address that the redirect led to was signed, and had expired; the
+		// next attempt asks for a fresh one.
+		r.signed = true
+		return nil
+	case kind == final, kind == hostFinal:
+		return err
 	}
 	wait := backoff(r.waits)
 	r.waits++
-	if kind == unreachable && r.patience > 0 {
-		if r.since.IsZero() {
-			r.since = now
+	if kind != unreached {
+		r.away = time.Time{}
+	} else if r.away.IsZero() {
+		r.away = now
+	}
+	if left, down := r.net.wait(now); kind == unreached && down && r.max >= 0 {
+		if left <= 0 {
+			return r.end(kind, host, err)
 		}
-		wait = min(wait, reachWait)
-		return wait, now.Add(wait).Sub(r.since) <= r.patience
+		if r.patience > 0 {
+			if left = min(left, r.away.Add(r.patience).Sub(now)); left <= 0 {
+				return err // others may wait longer
+			}
+		}
+		quiet := r.net.announce(host)
+		defer quiet()
+		return sleep(ctx, min(wait, reachWait, left))
 	}
-	r.since = time.Time{}
 	r.failures++
-	if r.failures > r.max {
-		return 0, false
+	most := r.max
+	if m, ok := mostTries[kind]; ok {
+		most = min(most, m)
 	}
-	var status *StatusError
-	if errors.As(err, &status) && status.RetryAfter > 0 {
+	if kind == broken && host != "" && !r.net.answered(host) {
+		most = min(most, mostUnheard)
+	}
+	if r.failures > most || kind == unreached && now.Add(wait).Sub(r.away) > reachTime {
+		return r.end(kind, host, err)
+	}
+	if status != nil && status.RetryAfter > 0 {
+		if status.RetryAfter > longestRetryAfter {
+			return err
+		}
 		// Jitter on top, so that all who were told the same don't come at once.
-		return status.RetryAfter + rand.N(firstWait), status.RetryAfter <= longestRetryAfter
+		wait = status.RetryAfter + rand.N(firstWait)
 	}
-	return wait, true
+	return sleep(ctx, wait)
+}
+
+// end gives up the host that was tried in vain.
+func (r *retry) end(kind fate, host string, err error) error {
+	switch kind {
+	case unreached:
+		if _, down := r.net.wait(time.Now()); down {
+			err = &fault{err: fmt.Errorf("%w; no host answered within %v", err, r.net.opt.Patience), fate: unreached, host: host}
+		}
+		r.net.giveUp(host, err)
+	case refused, silent, broken:
+		if r.max > 0 {
+			r.net.giveUp(host, err)
+		}
+	}
+	return err
 }
 
 // backoff doubles with n, up to longWait, and is then cut by up to a half at

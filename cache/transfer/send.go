@@ -1,9 +1,7 @@
 package transfer
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,44 +39,55 @@ func (c *Client) Send(ctx context.Context, req *http.Request) (*Answer, error) {
 	}
 	limit := 2 * c.stall
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &sentBody{req.Body, watch, c.stall, req.ContentLength}
+		req.Body = &sentBody{ReadCloser: req.Body, w: watch, limit: c.stall, left: req.ContentLength}
 		req.GetBody = nil // a second time is the caller's to decide
 		limit = c.stall
 	}
-	watch.expect(limit)
-	once := http.Client{Transport: c.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := once.Do(req)
-	watch.relax()
+	once := &http.Client{Transport: c.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := c.doBy(once, req, watch, limit)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
-			return nil, fmt.Errorf("%s %s: %w", req.Method, Redact(req.URL.String()), cause)
-		}
-		return nil, fmt.Errorf("%s %s: %w", req.Method, Redact(req.URL.String()), unwrapURLError(err, req.URL))
+		return nil, fmt.Errorf("%s %s: %w", req.Method, Redact(req.URL.String()), err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(watch.reader(resp.Body, c.stall), maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(watch.reader(resp.Body, c.stall, &pace{}), maxAnswer+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", req.Method, Redact(req.URL.String()), watch.reason(err))
 	}
 	if len(body) > maxAnswer {
-		return nil, &fatalError{fmt.Errorf("%s %s: an answer of more than %d bytes", req.Method, Redact(req.URL.String()), maxAnswer)}
+		return nil, Fatal(fmt.Errorf("%s %s: an answer of more than %d bytes", req.Method, Redact(req.URL.String()), maxAnswer))
 	}
 	return &Answer{resp.StatusCode, resp.Header, body, req.URL.String()}, nil
 }
 
-// sentBody is a body that is watched while it is sent.
+// sentPiece bounds what is sent at a time. A piece that the network does not
+// take within the stall limit breaks the upload off, so it must be no more than
+// what the floor of speed allows for that time.
+const sentPiece = 8 << 10
+
+// sentBody is a body that is watched, and measured, while it is sent.
 type sentBody struct {
 	io.ReadCloser
 	w     *watch
 	limit time.Duration
 	left  int64 // bytes; negative while not known
+	pace  pace
+	piece int // what the network is taking; 0 before the first
 }
 
 func (b *sentBody) Read(p []byte) (int, error) {
 	// What was read before has been taken by the network.
 	b.w.relax()
-	n, err := b.ReadCloser.Read(p)
+	if b.piece > 0 {
+		if slow := b.pace.end(b.piece); slow != nil {
+			b.w.cancel(slow)
+			return 0, slow
+		}
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), sentPiece)])
 	b.left -= int64(n)
+	if b.piece = n; n > 0 {
+		b.pace.begin()
+	}
 	if err == io.EOF || b.left == 0 {
 		b.w.expect(uploadedWait)
 	} else {
@@ -88,30 +97,17 @@ func (b *sentBody) Read(p []byte) (int, error) {
 }
 
 // Retry calls attempt until it succeeds, its error is one that another try
-// would bring again, or the client's tries are used up. A patience other than 0
-// goes before the client's.
+// would bring again, or the tries are used up. A patience other than 0 goes
+// before the network's.
 func (c *Client) Retry(ctx context.Context, patience time.Duration, attempt func() error) error {
-	r := retry{max: c.retries, patience: cmp.Or(patience, c.patience)}
+	r := c.newRetry(patience)
 	for {
 		err := attempt()
-		if err == nil || ctx.Err() != nil {
-			return err
+		if err == nil {
+			return nil
 		}
-		wait, again := r.next(err, time.Now())
-		if !again {
-			return err
-		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := r.next(ctx, err); err != nil {
 			return err
 		}
 	}
 }
-
-// IsFatal reports whether an error was marked by Fatal.
-func IsFatal(err error) bool {
-	var f *fatalError
-	return errors.As(err, &f)
-}
-
-// Fatal marks an error as one that another try would bring again.
-func Fatal(err error) error { return &fatalError{err} }

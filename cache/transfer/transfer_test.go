@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -70,6 +69,7 @@ func serve(t *testing.T, opt Options, h func(n int, w http.ResponseWriter, r *ht
 		f(t, New(opt), &requests)
 		tr.CloseIdleConnections()
 		srv.Close()
+		time.Sleep(24 * time.Hour) // virtual: handlers that sleep find their connection closed
 	})
 }
 
@@ -174,11 +174,11 @@ func TestInterruptedTransfers(t *testing.T) {
 			answer: func(n int, w http.ResponseWriter, r *http.Request) {
 				for i := range 20 {
 					time.Sleep(9 * time.Second)
-					w.Write(all[i*1000 : (i+1)*1000])
+					w.Write(all[i*10_000 : (i+1)*10_000])
 					w.(http.Flusher).Flush()
 				}
 			},
-			want: all[:20_000], requests: 1, took: 180 * time.Second,
+			want: all[:200_000], requests: 1, took: 180 * time.Second,
 		},
 		{
 			name: "a transfer that moves on is taken up without end",
@@ -398,47 +398,6 @@ func TestLongRetryAfterIsAnError(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func TestNetworkThatIsNotUpYet(t *testing.T) {
-	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	noName := &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "host", IsNotFound: true}}
-	tests := []struct {
-		name     string
-		up       time.Duration
-		err      error
-		patience time.Duration
-		ok       bool
-		most     time.Duration
-	}{
-		{name: "it comes up", up: 25 * time.Second, err: refused, ok: true, most: 30 * time.Second},
-		{name: "names come up", up: 25 * time.Second, err: noName, ok: true, most: 30 * time.Second},
-		{name: "it stays down", up: time.Hour, err: refused, most: 30 * time.Second},
-		{name: "less patience", up: 25 * time.Second, err: noName, patience: 5 * time.Second, most: 5 * time.Second},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				start := time.Now()
-				c := New(Options{Patience: tt.patience, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-					if time.Since(start) < tt.up {
-						return nil, tt.err
-					}
-					return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("x")), ContentLength: 1, Request: r, Header: http.Header{}}, nil
-				})})
-				_, err := c.Get(t.Context(), "http://host/file", io.Discard, GetOptions{})
-				if (err == nil) != tt.ok {
-					t.Errorf("error = %v", err)
-				}
-				if took := time.Since(start); took > tt.most {
-					t.Errorf("took %v", took)
-				}
-				if !tt.ok && !errors.Is(err, tt.err) {
-					t.Errorf("error = %v, want one that wraps %v", err, tt.err)
-				}
-			})
-		})
-	}
-}
 
 func TestCancelEndsEveryWait(t *testing.T) {
 	serve(t, Options{}, func(_ int, w http.ResponseWriter, r *http.Request) {

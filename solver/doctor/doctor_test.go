@@ -16,7 +16,7 @@ func examine(t *testing.T, gh *githubtest.Server, token string, change func(*Pat
 	t.Helper()
 	client, err := github.New(github.Options{
 		APIURL: gh.URL, ServerURL: gh.URL, Token: token, Answers: t.TempDir(),
-		Transfer: transfer.Options{Retries: -1, Patience: -1},
+		Transfer: transfer.Options{Retries: -1},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -75,7 +75,7 @@ func newResolver(t testing.TB) *Resolver {
 	tr.Proxy = nil
 	t.Cleanup(tr.CloseIdleConnections)
 	return &Resolver{
-		Client:    transfer.New(transfer.Options{Transport: tr, Retries: -1, Patience: -1}),
+		Client:    transfer.New(transfer.Options{Transport: tr, Retries: -1}),
 		Downloads: &Downloads{Dir: filepath.Join(t.TempDir(), "downloads")},
 	}
 }
