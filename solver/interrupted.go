@@ -49,6 +49,16 @@ func isInterrupted(root *rootfs.Root) bool {
 	return err == nil
 }
 
+// isCutOff reports whether a command that changed the root has not come to its
+// end. The root is not what its state says then, until somebody locks it.
+func isCutOff(root *rootfs.Root) (bool, error) {
+	cut, err := root.CutOff()
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return cut || isInterrupted(root), nil
+}
+
 // announce says that a RUN in place begins. The function that it returns says
 // that it is over, and recorded.
 func (b *builder) announce(run interrupted, before *tree.Reading) (over func() error, err error) {

@@ -73,7 +73,11 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !sv.upToDate() || isInterrupted(root) || r.profileDiffers(root, sv.state, sv.env()) {
+	cut, err := isCutOff(root)
+	if err != nil {
+		return nil, err
+	}
+	if !sv.upToDate() || cut || r.profileDiffers(root, sv.state, sv.env()) {
 		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
 			r.emit(Event{Kind: EventWaiting, Text: holder})
 		})

@@ -88,7 +88,11 @@ func Drift(ctx context.Context, r *Request) (*Drifted, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Drifted{Differs: !sv.upToDate()}
+	cut, err := isCutOff(root)
+	if err != nil {
+		return nil, err
+	}
+	d := &Drifted{Differs: !sv.upToDate() || cut}
 	composed := make(map[string]bool)
 	for i := range sv.plan.Layers {
 		pl := &sv.plan.Layers[i]

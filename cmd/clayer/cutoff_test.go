@@ -63,6 +63,29 @@ func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
 			treetest.Diff(t, was, got)
 		}
 	}
+	// An undo that was killed is taken back by a solve of what is applied, though
+	// by the record there is nothing to do.
+	for i := range 12 {
+		solve(two)
+		cmd := w.command("undo", "--root", "root")
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			time.Sleep(took * time.Duration(i) / 12)
+			cmd.Process.Kill()
+		}
+		cmd.Wait()
+		if i == 0 {
+			took = time.Since(start)
+		}
+		if _, stderr, code := w.run("status", "--root", "root", "--exit-code", "Containerfile"); code != 1 && tree() != is {
+			t.Errorf("round %d: status of a root that is between two states: exit code %d\n%s", i, code, stderr)
+		}
+		solve(two)
+		treetest.Diff(t, is, tree())
+	}
 	if _, stderr, code := w.run("undo", "--root", "root"); code != 0 {
 		t.Fatal(stderr)
 	}
