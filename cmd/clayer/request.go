@@ -443,7 +443,10 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		}
 		r.LegacyURL = func(tag string) string { return r.GitHub.DownloadURL(repo, tag, solver.LegacyAsset) }
 	}
-	r.Store, r.Spool = store, local
+	r.Store = store
+	if local != nil { // a nil *dir.Dir would be a Spool that is there
+		r.Spool = local
+	}
 	r.Files, err = solver.Load(cmd.Context(), paths, names)
 	if err != nil {
 		return nil, r.AllProblems(err)
