@@ -182,8 +182,7 @@ exec '`+binary+`' "$@"
 	}
 	d.env = append(d.env,
 		"CLAYER_ROOT="+w.path("root"), "PATH="+w.path("bin")+":"+os.Getenv("PATH"), "HOME="+w.path("home"), "SHELL=/bin/sh", "CLAYER_CACHE_DIR="+w.path("cache"),
-		"GITHUB_API_URL="+gh.URL, "GITHUB_SERVER_URL="+gh.URL, "GH_TOKEN=ghp_test0123456789",
-		"CLAYER_RELEASE=v1.2.3", "CLAYER_CHECKSUMS="+strings.Repeat("12ab", 16)) // of init: no release is asked for
+		"GITHUB_API_URL="+gh.URL, "GITHUB_SERVER_URL="+gh.URL, "GH_TOKEN=ghp_test0123456789")
 	return d
 }
 

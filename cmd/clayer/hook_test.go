@@ -397,11 +397,12 @@ func TestBootWaitsForTheNetwork(t *testing.T) {
 	p.must("sh boot.sh", "CLAYER_DOWNLOAD_URL=http://"+addr, "CLAYER_TRIES=15")
 }
 
-func TestInitWantsARelease(t *testing.T) {
+func TestInitRefuses(t *testing.T) {
 	p := newProject(t)
 	for _, command := range []string{
-		"clayer init boot", "clayer init boot --release v1", "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --checksums 12ab",
+		"clayer init boot --release v1", "clayer init boot --checksums " + strings.Repeat("12ab", 16), "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --checksums 12ab",
 		"clayer init boot --release v1.2.3 'a;b'", "clayer init",
+		"clayer init boot --repo me", "clayer init boot --store s3:x", "clayer init boot --store oci:", "clayer init boot --store 'dir:a b'", "clayer init boot --download-url '$(x)'",
 	} {
 		if _, errs, code := p.run(command); code != exitUsage {
 			t.Errorf("%s: exit code %d: %s", command, code, errs)
@@ -414,6 +415,26 @@ func TestInitWantsARelease(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(p.dir, name)); err == nil {
 			t.Errorf("%s is written", name)
 		}
+	}
+}
+
+// A clayer on PATH is run if it is the release that the hook was made for, and
+// otherwise that release is downloaded: from where the session says, or init did.
+func TestBootRunsTheClayerOfPath(t *testing.T) {
+	p := newProject(t)
+	p.must("clayer init boot --download-url " + p.url + " --release v1.2.3 --checksums " + fmt.Sprintf("%x", sha256.Sum256(p.sums)))
+	p.must("unset CLAYER_DOWNLOAD_URL; sh boot.sh") // PATH has one that is no release
+	if p.fetched.Load() != 1 {
+		t.Errorf("fetched %d times", p.fetched.Load())
+	}
+	program := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = version ]; then echo 'clayer v1.2.3 x/y go'; exit; fi\nexec %s \"$@\"\n", filepath.Join(p.dir, "bin", "clayer"))
+	p.write("found/clayer", program)
+	if err := os.Chmod(filepath.Join(p.dir, "found", "clayer"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"HOME=" + filepath.Join(p.dir, "found"), "PATH=" + filepath.Join(p.dir, "found") + ":/usr/bin:/bin"}
+	if out := p.must(`sh boot.sh sh -c 'echo "$GREETING"'`, env...); out != "it's here\n" || p.fetched.Load() != 1 {
+		t.Errorf("a command has %q, fetched %d times", out, p.fetched.Load())
 	}
 }
 

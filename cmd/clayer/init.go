@@ -2,14 +2,18 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
 	"github.com/clayer/clayer/frontend/lazyregexp"
 )
@@ -30,12 +34,17 @@ func newInit() *cobra.Command {
 		Short: "Write the hook that makes sessions begin with the environment",
 		Long: `init writes a boot script, and what has its host run it: a SessionStart hook of
 Claude Code, a step of GitHub Actions, the postCreateCommand of a devcontainer, or
-nothing. The script fetches the release of clayer that it was made for, by its
-checksum, composes the layers, and gives the session their variables. It can be
-run again at any time, and by two at once; it says at most 2 KB.
+nothing. The script finds clayer, composes the layers, and gives the session their
+variables. It can be run again at any time, and by two at once; it says at most
+2 KB.
+
+A hook of a release runs the clayer on PATH if it is that release, and downloads
+it otherwise, checked by its checksum. Any other build can't be downloaded: its
+hook runs the clayer on PATH, or else this program where it is now. If that is in
+the project, every copy of the project has it.
 
 Files that are there keep what they hold. --print prints, and writes nothing.`,
-		Example:   "  clayer init claude\n  clayer init boot base mojo --env-files ~/secrets",
+		Example:   "  clayer init claude --repo me/env\n  clayer init boot base mojo --env-files ~/secrets",
 		Args:      cobra.MinimumNArgs(1),
 		ValidArgs: hook.Kinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,32 +52,104 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 				return usagef("%q is none of %s", args[0], strings.Join(hook.Kinds, ", "))
 			}
 			o.Layers = args[1:]
-			o.Version = cmp.Or(o.Version, buildVersion())
-			if !released().MatchString(o.Version) {
-				return usagef("--release: this clayer is %s, which is no release: say which the hook should fetch, as --release v1.2.3", o.Version)
+			if err := hookStores(o); err != nil {
+				return err
 			}
-			if o.Checksums == "" {
-				sum, err := hook.Checksums(cmd.Context(), cmp.Or(os.Getenv("CLAYER_DOWNLOAD_URL"), releases), o.Version)
-				if err != nil {
-					return fmt.Errorf("the checksum of release %s: %w\nhint: --checksums gives the SHA-256 of its checksums.txt", o.Version, err)
-				}
-				o.Checksums = sum
-			}
-			if !sha256Hex().MatchString(o.Checksums) {
-				return usagef("--checksums %s: want the SHA-256 of the release's checksums.txt, 64 hex digits", o.Checksums)
+			if err := hookProgram(cmd.Context(), &o); err != nil {
+				return err
 			}
 			files, err := hook.Files(args[0], o)
 			if err != nil {
 				return usageError{err}
 			}
-			return writeHook(cmd, files, show)
+			if err := writeHook(cmd, files, show); err != nil {
+				return err
+			}
+			hookNeeds(cmd.ErrOrStderr(), args[0], files[0].Path, o)
+			return nil
 		},
 	}
-	c.Flags().StringVar(&o.Version, "release", "", "the release of clayer that is fetched (default: this one)")
+	c.Flags().StringVar(&o.Version, "release", "", "the release of clayer that sessions run (default: this one)")
 	c.Flags().StringVar(&o.Checksums, "checksums", "", "the SHA-256 of its checksums.txt (default: as it is now)")
-	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "a folder whose *.env files are sourced before")
+	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "a mirror of the releases: URL/download/VERSION/checksums.txt and the archives beside it (default "+releases+")")
+	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "a directory whose *.env files are sourced before")
+	c.Flags().StringVar(&o.Repo, "repo", "", "the --repo of sessions: owner/repo whose GitHub Releases keep snapshots")
+	c.Flags().StringArrayVar(&o.Stores, "store", nil, "a --store of sessions (repeatable)")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written")
 	return c
+}
+
+// hookStores reports what is wrong with the stores that a hook is to use.
+func hookStores(o hook.Options) error {
+	if o.Repo != "" {
+		if _, err := github.ParseRepo(o.Repo); err != nil {
+			return usagef("--repo %w", err)
+		}
+	}
+	for _, s := range o.Stores {
+		if err := checkStore(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hookProgram finds out how a session gets at clayer: the release that is
+// downloaded, or where this program is.
+func hookProgram(ctx context.Context, o *hook.Options) error {
+	if o.Version == "" && released().MatchString(buildVersion()) {
+		o.Version = buildVersion()
+	}
+	if o.Version == "" {
+		if o.Checksums != "" {
+			return usagef("--checksums: of which release? --release names it")
+		}
+		program, err := self()
+		if err != nil {
+			return err
+		}
+		dir, err := os.Getwd()
+		if err != nil {
+			return err
+		}
+		if rel, err := filepath.Rel(dir, program); err == nil && filepath.IsLocal(rel) {
+			program = rel
+		}
+		o.Program = program
+		return nil
+	}
+	if !released().MatchString(o.Version) {
+		return usagef("--release %s: is no release: want one like v1.2.3", o.Version)
+	}
+	if o.Checksums == "" {
+		sum, err := hook.Checksums(ctx, cmp.Or(o.DownloadURL, releases), o.Version)
+		if err != nil {
+			return fmt.Errorf("the checksum of release %s: %w\nhint: --checksums gives the SHA-256 of its checksums.txt", o.Version, err)
+		}
+		o.Checksums = sum
+	}
+	if !sha256Hex().MatchString(o.Checksums) {
+		return usagef("--checksums %s: want the SHA-256 of the release's checksums.txt, 64 hex digits", o.Checksums)
+	}
+	return nil
+}
+
+// hookNeeds tells what a session's machine has to have that no hook can give it.
+func hookNeeds(w io.Writer, kind, script string, o hook.Options) {
+	if o.Version == "" {
+		where, advice := o.Program, "put clayer on PATH when a session's machine is set up"
+		if !filepath.IsAbs(where) {
+			where, advice = where+" of this project", "commit it, or "+advice
+		}
+		fmt.Fprintf(w, "clayer: this clayer, %s, is no release, and can't be downloaded: %s runs the clayer on PATH, or else %s\nhint: %s, or write the hook for a release: --release v1.2.3\n",
+			buildVersion(), script, where, advice)
+	}
+	switch {
+	case o.Repo != "" && kind != "github": // whose step passes the token on
+		fmt.Fprintf(w, "clayer: to write to %s, or to read it if it is private, a session needs a token in GH_TOKEN\n", o.Repo)
+	case o.Repo == "" && len(o.Stores) == 0:
+		fmt.Fprintln(w, "clayer: no --repo and no --store: every new machine builds the environment, instead of restoring it")
+	}
 }
 
 func writeHook(cmd *cobra.Command, files []hook.File, show bool) error {

@@ -230,11 +230,10 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 			stores = append(stores, cache.Guarded(oci.New(ref, oci.Options{Login: logins[ref.Registry], Temp: temp}), credentials))
 			continue
 		}
-		path, ok := strings.CutPrefix(s, "dir:")
-		if !ok || path == "" {
-			return nil, usagef("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
+		if err := checkStore(s); err != nil {
+			return nil, err
 		}
-		d, err := f.dir(path, t)
+		d, err := f.dir(strings.TrimPrefix(s, "dir:"), t)
 		if err != nil {
 			return nil, err
 		}
@@ -250,6 +249,20 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 		stores = append(stores, s)
 	}
 	return stores, nil
+}
+
+// checkStore reports what is wrong with a value of --store.
+func checkStore(s string) error {
+	if name, ok := strings.CutPrefix(s, "oci:"); ok {
+		if _, err := oci.ParseRepository(name); err != nil {
+			return usagef("--store=oci: %w", err)
+		}
+		return nil
+	}
+	if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
+		return usagef("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
+	}
+	return nil
 }
 
 // parseSize reads "10GiB", "500MB" or a number of bytes.

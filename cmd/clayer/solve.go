@@ -45,7 +45,8 @@ func newCompose() *cobra.Command {
 		Short: "Solve several layers, in order",
 		Long: `compose solves several layers in the order given; later ones win. A NAME is
 looked up in layers/ and here: base is Containerfile, x is Containerfile.x.
-Without arguments the layers are those of .claude/container-layers.json.`,
+Without arguments the layers are those of .claude/container-layers.json, or
+Containerfile where there is no such file.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := f.paths(args)
 			if err != nil {

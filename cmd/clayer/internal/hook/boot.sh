@@ -7,11 +7,31 @@
 #   . {{.Path}}              # this shell, sh or bash, has the environment
 #
 # CLAYER_ variables are the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
-# the token for it. CLAYER_ENV_FILES names a folder whose *.env files are sourced.
+# the token for it. CLAYER_ENV_FILES names a directory whose *.env files are sourced.
 CLAYER_BOOT_VERSION={{.Version}}
 CLAYER_BOOT_CHECKSUMS={{.Checksums}}
 CLAYER_BOOT_DIR=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/clayer/bin
-{{.EnvFiles}}
+CLAYER_BOOT_PROGRAM={{.Program}}
+case $CLAYER_BOOT_PROGRAM in
+/*) ;;
+*) CLAYER_BOOT_PROGRAM=$(cd "${CLAUDE_PROJECT_DIR:-.}" && pwd)/$CLAYER_BOOT_PROGRAM ;;
+esac
+{{.Variables}}
+# clayer_here prints the path of a clayer that is here: on PATH, or else the one
+# named above. Where a release is wanted, it has to be that one.
+clayer_here() (
+	for program in "$(command -v clayer)" "$CLAYER_BOOT_PROGRAM"; do
+		case $program in /*) ;; *) continue ;; esac # a function, an alias
+		if [ -f "$program" ] && [ -x "$program" ]; then
+			if [ -z "$CLAYER_BOOT_VERSION" ] || "$program" version 2>/dev/null | grep -q "^clayer v\{0,1\}${CLAYER_BOOT_VERSION#v} "; then
+				echo "$program"
+				exit 0
+			fi
+		fi
+	done
+	exit 1
+)
+
 {{.Install}}
 # clayer_boot composes, and says in at most 2 KB on stdout what became of it.
 clayer_boot() (
@@ -48,7 +68,7 @@ clayer_boot() (
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
 	{
-		clayer=$(clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_CHECKSUMS" "$CLAYER_BOOT_DIR") &&
+		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_CHECKSUMS" "$CLAYER_BOOT_DIR") &&
 			"$clayer" compose --progress=plain{{.Layers}} || code=$?
 		if [ "$code" = 0 ] && [ -n "${CLAUDE_ENV_FILE:-}" ]; then "$clayer" env --claude || code=$?; fi
 		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi
@@ -74,7 +94,7 @@ clayer_code=0
 # Without a command stdout is the report's; a command's is its own.
 if [ $# -gt 0 ]; then clayer_boot >&2 || clayer_code=$?; else clayer_boot || clayer_code=$?; fi
 if [ "$clayer_code" = 0 ]; then
-	eval "$("$CLAYER_BOOT_DIR/clayer" env)"
+	eval "$("$(clayer_here)" env)"
 	if [ $# -gt 0 ]; then exec "$@"; fi
 fi
 (exit "$clayer_code")

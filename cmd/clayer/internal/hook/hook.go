@@ -32,10 +32,14 @@ var bootScript string
 
 // Options are what a boot script does.
 type Options struct {
-	Version   string   // of the release, "v1.2.3"
-	Checksums string   // the SHA-256 of its checksums.txt, in hex
-	Layers    []string // what is composed; none: what the project lists
-	EnvFiles  string   // a folder whose *.env files are sourced; "" for none
+	Version     string   // of the release that is downloaded, "v1.2.3"; "" for none
+	Checksums   string   // the SHA-256 of its checksums.txt, in hex
+	DownloadURL string   // where releases are downloaded from; "" for GitHub
+	Program     string   // without a Version: where clayer is if it is not on PATH, absolute or in the project
+	Layers      []string // what is composed; none: what the project lists
+	EnvFiles    string   // a directory whose *.env files are sourced; "" for none
+	Repo        string   // --repo; "" for none
+	Stores      []string // --store
 }
 
 // A File is one that a hook is made of.
@@ -57,7 +61,7 @@ func Files(kind string, o Options) ([]File, error) {
 	if at == "" {
 		return nil, fmt.Errorf("%q is none of %s", kind, strings.Join(Kinds, ", "))
 	}
-	script, err := boot(at, o)
+	script, err := boot(kind, at, o)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +74,12 @@ func Files(kind string, o Options) ([]File, error) {
 		}
 		files = append(files, File{Path: ".claude/settings.json", Text: text, Mode: 0o644, merge: claudeSettings})
 	case "github":
+		note := "a step of a job, after actions/checkout"
+		if o.Repo != "" {
+			note += "; to write to " + o.Repo + " the job needs \"permissions: contents: write\", or, if that is another repository, a token of its own as GH_TOKEN"
+		}
 		files = append(files, File{Text: []byte("- name: clayer\n  run: sh " + at + "\n  env:\n    GH_TOKEN: ${{ github.token }}\n"),
-			Note: "a step of a job, behind actions/checkout"})
+			Note: note})
 	case "devcontainer":
 		const line = `"postCreateCommand": "sh .devcontainer/clayer-boot.sh"`
 		files = append(files, File{Path: ".devcontainer/devcontainer.json", Mode: 0o644,
@@ -90,32 +98,55 @@ func Files(kind string, o Options) ([]File, error) {
 // ErrByHand says that a file is there already, and what to add to it.
 var ErrByHand = errors.New("it is there already")
 
-// plain is what may stand in a script as it is.
-var plain = lazyregexp.New(`^[A-Za-z0-9_./-]+$`)
+// plain is what a script may contain without quotes.
+var plain = lazyregexp.New(`^[A-Za-z0-9_./:@%+=-]+$`)
 
-func boot(at string, o Options) ([]byte, error) {
-	_, part, _ := strings.Cut(installScript, "# BEGIN install\n")
-	part, _, _ = strings.Cut(part, "# END install\n")
-	layers := ""
-	for _, w := range append([]string{o.Version, o.Checksums}, o.Layers...) {
-		if !plain().MatchString(w) {
+// missing is what a script says that no release can be downloaded for.
+const missing = `clayer_install() {
+	echo "clayer: no clayer is on PATH, nor is there $CLAYER_BOOT_PROGRAM; the build that wrote this script is no release, and can't be downloaded" >&2
+	echo "hint: put clayer on PATH when the machine is set up, or write this script for a release: clayer init KIND --release v1.2.3" >&2
+	return 1
+}
+`
+
+func boot(kind, at string, o Options) ([]byte, error) {
+	for _, w := range slices.Concat([]string{o.EnvFiles, o.Repo, o.DownloadURL, o.Version, o.Checksums}, o.Layers, o.Stores) {
+		if w != "" && !plain().MatchString(w) {
 			return nil, fmt.Errorf("%q can't stand in a script", w)
 		}
 	}
-	if o.EnvFiles != "" && !plain().MatchString(o.EnvFiles) {
-		return nil, fmt.Errorf("%q can't stand in a script", o.EnvFiles)
+	// Of the script's own variables, the session's have the last word.
+	var variables strings.Builder
+	set := func(name, value string, exported bool) {
+		if value == "" {
+			return
+		}
+		fmt.Fprintf(&variables, "%[1]s=${%[1]s-%[2]s}\n", name, value)
+		if exported {
+			fmt.Fprintf(&variables, "export %s\n", name)
+		}
 	}
+	set("CLAYER_ENV_FILES", o.EnvFiles, false)
+	set("CLAYER_DOWNLOAD_URL", o.DownloadURL, false)
+	set("CLAYER_REPO", o.Repo, true)
+	set("CLAYER_STORE", strings.Join(o.Stores, "\n"), true)
+
+	program, install := `"$CLAYER_BOOT_DIR/clayer"`, ""
+	if o.Version == "" {
+		program = "'" + strings.ReplaceAll(o.Program, "'", `'\''`) + "'"
+		install = strings.ReplaceAll(missing, "KIND", kind)
+	} else {
+		_, install, _ = strings.Cut(installScript, "# BEGIN install\n")
+		install, _, _ = strings.Cut(install, "# END install\n")
+	}
+	layers := ""
 	if len(o.Layers) > 0 {
 		layers = " " + strings.Join(o.Layers, " ")
 	}
-	envFiles := ""
-	if o.EnvFiles != "" {
-		envFiles = "CLAYER_ENV_FILES=${CLAYER_ENV_FILES-" + o.EnvFiles + "}\n"
-	}
 	// Not by text/template: what it may call by name, which is any method, would
 	// all be kept in the binary: 4.5 MB.
-	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums,
-		"{{.EnvFiles}}", envFiles, "{{.Layers}}", layers, "{{.Install}}", part)
+	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums, "{{.Program}}", program,
+		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
 	return []byte(fill.Replace(bootScript)), nil
 }
 

@@ -5,7 +5,8 @@
 #
 # SHA256 is that of the release's checksums.txt: it pins the binaries of all
 # platforms. Without one the file is believed, as it came over TLS. Prints the
-# path of the program, and nothing else, on stdout.
+# path of the program, and nothing else, on stdout. CLAYER_DOWNLOAD_URL is a mirror
+# of the releases, with download/VERSION/checksums.txt and the archives beside it.
 set -eu
 
 version=${CLAYER_VERSION:-}
