@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -184,7 +185,7 @@ func (r *Request) platform(ctx context.Context, state *record.State) string {
 	if r.base() == "/" {
 		searchPath = r.session()["PATH"]
 	}
-	return Platform(ctx, r.base(), searchPath)
+	return machine.Platform(ctx, r.base(), searchPath)
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

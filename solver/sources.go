@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -30,7 +31,7 @@ func (r *Request) sources() *source.Resolver {
 			Owner:     source.Owners(os.DirFS(r.base())),
 			IsDir: func(path string) bool {
 				for _, root := range []string{r.target(), r.base()} {
-					if p, err := within(root, path); err == nil {
+					if p, err := machine.Within(root, path); err == nil {
 						if info, err := os.Lstat(p); err == nil {
 							return info.IsDir()
 						}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/envfile"
 )
 
 func newEnv() *cobra.Command {
@@ -53,7 +54,7 @@ name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
 			if f.json {
 				shell = "json"
 			}
-			text, err := solver.FormatEnv(vars, shell, r.Environ)
+			text, err := envfile.Format(vars, shell, r.Environ)
 			if err != nil {
 				return usageError{err}
 			}
@@ -63,14 +64,14 @@ name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&shell, "shell", "sh", strings.Join(solver.EnvFormats, ", "))
+	c.Flags().StringVar(&shell, "shell", "sh", strings.Join(envfile.Formats, ", "))
 	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the next steps of a job")
 	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the next commands of a session; where it is not set, do nothing")
 	return c
 }
 
 func envToGitHub(vars []frontend.Var, r *solver.Request) error {
-	env, path, left := solver.FormatGitHub(vars, r.Environ)
+	env, path, left := envfile.GitHub(vars, r.Environ)
 	for _, name := range left {
 		r.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
 	}
@@ -84,7 +85,7 @@ func envToGitHub(vars []frontend.Var, r *solver.Request) error {
 		}
 	}
 	for _, f := range files {
-		if err := solver.AppendFile(os.Getenv(f.name), f.data); err != nil {
+		if err := envfile.Append(os.Getenv(f.name), f.data); err != nil {
 			return fmt.Errorf("$%s: %w", f.name, err)
 		}
 	}
@@ -97,11 +98,11 @@ func envToClaude(cmd *cobra.Command, vars []frontend.Var, r *solver.Request) err
 	if file == "" {
 		return nil
 	}
-	text, err := solver.FormatEnv(vars, "sh", r.Environ)
+	text, err := envfile.Format(vars, "sh", r.Environ)
 	if err != nil {
 		return err
 	}
-	if err := solver.WriteBlock(cmd.Context(), file, text); err != nil {
+	if err := envfile.WriteBlock(cmd.Context(), file, text); err != nil {
 		return fmt.Errorf("$CLAUDE_ENV_FILE: %w", err)
 	}
 	return nil

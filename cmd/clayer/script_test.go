@@ -17,7 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/clayer/clayer/cache/oci/ocitest"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/machine"
 )
 
 func TestMain(m *testing.M) {
@@ -103,7 +103,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "container" {
-				return solver.Ephemeral(nil) != "", nil
+				return machine.Ephemeral(nil) != "", nil
 			}
 			if cond == "root" {
 				return os.Geteuid() == 0, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/machine"
 )
 
 func newSolve() *cobra.Command {
@@ -94,7 +95,7 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 	if f.dryRun {
 		return f.plan(cmd, paths, "")
 	}
-	if f.dest == "" && isMachineRoot(f.root) && !f.yes && solver.Ephemeral(os.Environ()) == "" {
+	if f.dest == "" && isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
 		return usagef("this machine does not look ephemeral, and solve changes its root, /\n" +
 			"hint: --dest DIR keeps all changes in a folder; --yes changes / all the same")
 	}

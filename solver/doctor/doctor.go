@@ -22,7 +22,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -75,12 +75,12 @@ func (p *Patient) variable(name string) string {
 
 func (p *Patient) machine(ctx context.Context) []Finding {
 	ephemeral := Finding{Area: "machine", Name: "ephemeral", OK: true}
-	if sign := solver.Ephemeral(p.Environ); sign != "" {
+	if sign := machine.Ephemeral(p.Environ); sign != "" {
 		ephemeral.Text = "yes, by " + sign + ": solve changes / without being asked"
 	} else {
 		ephemeral.Text = "no sign of it: solve changes / only with --yes"
 	}
-	base := Finding{Area: "machine", Name: "base", OK: true, Text: solver.Platform(ctx, p.Root, p.variable("PATH")) + ": enters every key"}
+	base := Finding{Area: "machine", Name: "base", OK: true, Text: machine.Platform(ctx, p.Root, p.variable("PATH")) + ": enters every key"}
 	state := Finding{Area: "machine", Name: "state", OK: true}
 	root, err := rootfs.Open(p.Root, rootfs.Options{})
 	var st *record.State

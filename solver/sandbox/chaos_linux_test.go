@@ -17,8 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // chaos makes some dozen random changes in dir. Most of what can fail does so

@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/clayer/clayer/solver/tree"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/tree"
 )
 
 // copyTree copies what the folder from holds into the folder to, which exists,

@@ -16,9 +16,10 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 func TestFailingRun(t *testing.T) {

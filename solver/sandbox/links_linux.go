@@ -11,9 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/tree"
-	"golang.org/x/sys/unix"
 )
 
 // Hard links and overlays: a lower file of several names that is written to, or

@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/tree"
-	"golang.org/x/sys/unix"
 )
 
 // view is one upper folder, and the reading of it that the next change is told

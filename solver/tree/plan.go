@@ -7,8 +7,9 @@ import (
 	"maps"
 	"os"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 type extent = snapshot.Extent

@@ -9,8 +9,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // Of a root that is in use, files up to smallFile are read whole before a byte

@@ -9,8 +9,9 @@ import (
 	"os"
 	"slices"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // Upper is what is needed to tell how the upper folder of an overlay changed,

@@ -1,4 +1,4 @@
-package solver
+package envfile
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ var awkwardWant = []string{
 var awkwardEnviron = []string{"PATH=/usr/bin:/bin", "HOME=/nowhere"}
 
 // Each shell that is here takes the values as they are.
-func TestFormatEnvSurvivesShells(t *testing.T) {
+func TestFormatSurvivesShells(t *testing.T) {
 	printer := filepath.Join(t.TempDir(), "print")
 	script := "#!/bin/sh\nfor n in QUOTES MULTI PATH OLD UNSET EMPTY END TAB; do eval \"printf '%s\\\\0' \\\"\\$$n\\\"\"; done\n"
 	if err := os.WriteFile(printer, []byte(script), 0o755); err != nil {
@@ -58,7 +58,7 @@ func TestFormatEnvSurvivesShells(t *testing.T) {
 			if err != nil {
 				t.Skip(err)
 			}
-			text, err := FormatEnv(awkward, tt.format, nil)
+			text, err := Format(awkward, tt.format, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,13 +73,13 @@ func TestFormatEnvSurvivesShells(t *testing.T) {
 			}
 		})
 	}
-	if _, err := FormatEnv(awkward, "cmd.exe", nil); err == nil {
+	if _, err := Format(awkward, "cmd.exe", nil); err == nil {
 		t.Error("an unknown shell has no error")
 	}
 }
 
-func TestFormatEnvForPowerShell(t *testing.T) {
-	text, _ := FormatEnv([]frontend.Var{
+func TestFormatForPowerShell(t *testing.T) {
+	text, _ := Format([]frontend.Var{
 		{Name: "A", Value: "it's ‘so’\n$x"}, {Name: "PATH", Value: "/x:" + frontend.Ref("PATH")}, {Name: "B", Value: frontend.Ref("PATH") + frontend.Ref("C")},
 	}, "powershell", nil)
 	want := "$__clayer0 = ${env:PATH}\n${env:A} = 'it''s ‘‘so’’\n$x'\n${env:PATH} = '/x:' + $__clayer0 + ''\n${env:B} = '' + $__clayer0 + '' + ${env:C} + ''\n"
@@ -88,8 +88,8 @@ func TestFormatEnvForPowerShell(t *testing.T) {
 	}
 }
 
-func TestFormatEnvAsJSON(t *testing.T) {
-	text, err := FormatEnv(awkward, "json", awkwardEnviron)
+func TestFormatAsJSON(t *testing.T) {
+	text, err := Format(awkward, "json", awkwardEnviron)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,9 +125,9 @@ func readGitHubEnv(t *testing.T, text string) map[string]string {
 	return vars
 }
 
-func TestFormatGitHub(t *testing.T) {
+func TestGitHub(t *testing.T) {
 	vars := append(slices.Clone(awkward), frontend.Var{Name: "GITHUB_SHA", Value: "x"}, frontend.Var{Name: "NODE_OPTIONS", Value: "x"})
-	env, path, left := FormatGitHub(vars, awkwardEnviron)
+	env, path, left := GitHub(vars, awkwardEnviron)
 	got := readGitHubEnv(t, string(env))
 	for i, v := range awkward {
 		if got[v.Name] != awkwardWant[i] {
@@ -138,7 +138,7 @@ func TestFormatGitHub(t *testing.T) {
 		t.Errorf("%d variables, path %q, left %v", len(got), path, left)
 	}
 	// Folders in front of PATH: the runner puts each line before the last.
-	env, path, _ = FormatGitHub([]frontend.Var{{Name: "PATH", Value: "/a:/b:" + frontend.Ref("PATH")}}, awkwardEnviron)
+	env, path, _ = GitHub([]frontend.Var{{Name: "PATH", Value: "/a:/b:" + frontend.Ref("PATH")}}, awkwardEnviron)
 	if string(path) != "/b\n/a\n" || len(env) > 0 {
 		t.Errorf("path %q, env %q", path, env)
 	}

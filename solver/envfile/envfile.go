@@ -1,4 +1,6 @@
-package solver
+// Package envfile writes variables in the forms in which shells, and the hosts of
+// a session, read them.
+package envfile
 
 import (
 	"bytes"
@@ -14,20 +16,18 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lazyregexp"
-	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// EnvFormats are what FormatEnv writes.
-var EnvFormats = []string{"sh", "fish", "powershell", "json"}
+// Formats are the forms that Format writes.
+var Formats = []string{"sh", "fish", "powershell", "json"}
 
-// FormatEnv writes variables as the commands of a shell, "sh", "fish" or
+// Format writes variables as the commands of a shell, "sh", "fish" or
 // "powershell", or as "json", an object with references resolved in environ. The
 // commands refer to the session as it was before the first of them.
-func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, error) {
+func Format(vars []frontend.Var, format string, environ []string) ([]byte, error) {
 	switch format {
 	case "sh":
-		return formatSh(vars), nil
+		return Sh(vars), nil
 	case "fish":
 		return formatFish(vars), nil
 	case "powershell", "pwsh":
@@ -44,12 +44,17 @@ func FormatEnv(vars []frontend.Var, format string, environ []string) ([]byte, er
 		err := enc.Encode(values)
 		return b.Bytes(), err
 	}
-	return nil, fmt.Errorf("--shell=%s: want %s", format, strings.Join(EnvFormats, ", "))
+	return nil, fmt.Errorf("--shell=%s: want %s", format, strings.Join(Formats, ", "))
 }
 
 // resolved returns the variables with their references resolved in environ.
 func resolved(vars []frontend.Var, environ []string) []frontend.Var {
-	session := (&Request{Environ: environ}).session()
+	session := make(map[string]string, len(environ))
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			session[name] = value
+		}
+	}
 	var list []frontend.Var
 	for _, v := range vars {
 		list = append(list, frontend.Var{Name: v.Name, Value: frontend.Substitute(v.Value, func(name string) string { return session[name] })})
@@ -60,10 +65,10 @@ func resolved(vars []frontend.Var, environ []string) []frontend.Var {
 // shellName is a name that a shell can set; the environment can hold others.
 var shellName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// formatSh writes one command, since a POSIX shell expands all its values before
+// Sh returns one command of a POSIX shell, since a POSIX shell expands all its values before
 // it sets the first. zsh doesn't: what one value refers to and one before it sets
 // is put aside first.
-func formatSh(vars []frontend.Var) []byte {
+func Sh(vars []frontend.Var) []byte {
 	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName().MatchString(v.Name) })
 	if len(vars) == 0 {
 		return nil
@@ -168,10 +173,10 @@ func formatPowerShell(vars []frontend.Var) []byte {
 // runnersOwn are variables that a step of GitHub Actions can't set for the next.
 var runnersOwn = lazyregexp.New(`^(GITHUB_|RUNNER_|NODE_OPTIONS$)`)
 
-// FormatGitHub writes what a step of GitHub Actions appends to $GITHUB_ENV and to
+// GitHub writes what a step of GitHub Actions appends to $GITHUB_ENV and to
 // $GITHUB_PATH, and returns the names that it can't set. Folders in front of PATH
 // go to the second, so that those that other steps add stay.
-func FormatGitHub(vars []frontend.Var, environ []string) (env, path []byte, left []string) {
+func GitHub(vars []frontend.Var, environ []string) (env, path []byte, left []string) {
 	var e, p bytes.Buffer
 	values := resolved(vars, environ)
 	for i, v := range vars {
@@ -229,8 +234,8 @@ func WriteBlock(ctx context.Context, path string, commands []byte) error {
 	return err
 }
 
-// AppendFile appends to a file that must be there: what the host of a hook made.
-func AppendFile(path string, data []byte) (err error) {
+// Append appends to a file that must be there: what the host of a hook made.
+func Append(path string, data []byte) (err error) {
 	if len(data) == 0 {
 		return nil
 	}
@@ -243,27 +248,6 @@ func AppendFile(path string, data []byte) (err error) {
 	return err
 }
 
-// profileDiffers reports whether the profile of a root, where one is asked for or
-// was, is not that of env. What the user made of one that was asked for before
-// is theirs.
-func (r *Request) profileDiffers(root *rootfs.Root, state *record.State, env []frontend.Var) bool {
-	p := state.Profile
-	if r.Profile {
-		return p == nil || !bytes.Equal(root.Profile(), formatSh(env))
-	}
-	return p != nil && p.Tx == 0 && len(formatSh(env)) > 0
-}
-
-// keepProfile makes the profile of a root that of env, where it is wanted, as a
-// part of the transaction that is to be committed.
-func (r *Request) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Kept, err error) {
-	if !wanted && lock.State().Profile == nil {
-		return nil, nil
-	}
-	kept, err = lock.KeepProfile(ctx, wanted, formatSh(env), r.Force)
-	if errors.Is(err, rootfs.ErrProfile) {
-		r.warn("%v", err)
-		err = nil
-	}
-	return kept, err
+func indexVar(vars []frontend.Var, name string) int {
+	return slices.IndexFunc(vars, func(v frontend.Var) bool { return v.Name == name })
 }

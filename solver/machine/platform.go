@@ -1,4 +1,6 @@
-package solver
+// Package machine says what kind of machine this is: the platform that enters every
+// key, and whether the machine ends with its session.
+package machine
 
 import (
 	"context"
@@ -31,14 +33,17 @@ func Platform(ctx context.Context, root, searchPath string) string {
 	return strings.Join(parts, " ")
 }
 
+// maxRelease bounds os-release, in bytes.
+const maxRelease = 1 << 20
+
 // osRelease returns ID and VERSION_ID of os-release(5), "" where not told.
 func osRelease(root string) (id, version string) {
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
-		path, err := within(root, name)
+		path, err := Within(root, name)
 		if err != nil {
 			continue
 		}
-		text, err := safefile.Read(path, maxText)
+		text, err := safefile.Read(path, maxRelease)
 		if err != nil {
 			continue
 		}
@@ -65,7 +70,7 @@ func python(ctx context.Context, root, searchPath string) string {
 		if !filepath.IsAbs(dir) {
 			continue
 		}
-		path, err := within(root, filepath.Join(dir, "python3"))
+		path, err := Within(root, filepath.Join(dir, "python3"))
 		if err != nil {
 			continue
 		}
@@ -117,7 +122,7 @@ func pyenv(root, shim string) string {
 			return ""
 		}
 	}
-	home, err := within(root, m[1])
+	home, err := Within(root, m[1])
 	if err != nil {
 		return ""
 	}
@@ -153,9 +158,9 @@ func beginning(path string) string {
 	return string(b[:n])
 }
 
-// within returns the path of the machine that name has in root, with all
-// symlinks resolved as a process chrooted to root sees them.
-func within(root, name string) (string, error) {
+// Within returns the path on this machine that name has in root, with all
+// symbolic links resolved as a process chrooted to root sees them.
+func Within(root, name string) (string, error) {
 	done, rest := "/", filepath.Clean("/"+name)
 	for range 255 {
 		rest = strings.TrimPrefix(rest, "/")

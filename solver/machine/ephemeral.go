@@ -1,4 +1,4 @@
-package solver
+package machine
 
 import (
 	"os"
