@@ -7,4 +7,4 @@ import (
 	"os"
 )
 
-func nameless(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+func nameless(*os.Root) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -9,6 +9,9 @@ import (
 	"os"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // A CorruptError says that a blob is not what its descriptor says. It wraps
@@ -61,7 +64,7 @@ func OpenVerified(ctx context.Context, s Store, d Descriptor, dir string) (*os.F
 		defer rc.Close()
 		stop() // it comes as a stream, and is hashed as such
 		<-hashed
-		if file, err = unnamed(dir); err != nil {
+		if file, err = TempFile(dir); err != nil {
 			return nil, err
 		}
 		early.From(file)
@@ -123,28 +126,59 @@ func hasCRC(ctx context.Context, r io.Reader, d Descriptor) bool {
 }
 
 // TempFile makes a file for a blob, without a name, in dir, which is made if
-// missing; "" is the system's folder for such.
+// missing; "" is the system's directory for such, which is also taken where dir
+// can't be used.
 func TempFile(dir string) (*os.File, error) {
 	if dir != "" {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
+		if f, err := tempIn(safefile.MakeDir(dir, 0o755)); err == nil {
+			return f, nil
 		}
 	}
-	return unnamed(dir)
+	return tempIn(os.OpenRoot(os.TempDir()))
 }
 
-func unnamed(dir string) (*os.File, error) {
-	if dir == "" {
-		dir = os.TempDir()
+// FillTemp makes a file as TempFile does, and has fill write to it. What does not
+// fit where dir is, or can't be written there, is written once more elsewhere.
+func FillTemp(dir string, fill func(*os.File) error) (*os.File, error) {
+	for {
+		f, err := TempFile(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err = fill(f); err == nil {
+			return f, nil
+		}
+		f.Close()
+		if dir == "" || !isFull(err) {
+			return nil, err
+		}
+		dir = ""
 	}
-	if f, err := nameless(dir); err == nil {
-		return f, nil
+}
+
+// isFull reports whether an error says that a file system takes no more.
+func isFull(err error) bool {
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.EROFS, unix.EIO} {
+		if errors.Is(err, errno) {
+			return true
+		}
 	}
-	f, err := os.CreateTemp(dir, "clayer-blob-")
+	return false
+}
+
+func tempIn(dir *os.Root, err error) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	defer dir.Close()
+	if f, err := nameless(dir); err == nil {
+		return f, nil
+	}
+	f, name, err := safefile.CreateTemp(dir, "clayer-blob-")
+	if err != nil {
+		return nil, err
+	}
+	if err := dir.Remove(name); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
@@ -75,8 +78,23 @@ func TestOpenVerified(t *testing.T) {
 			t.Errorf("error = %v, want the cause", err)
 		}
 	})
+	noDir := func(t *testing.T) string {
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file + "/missing"
+	}
+	t.Run("no room for it where it should go", func(t *testing.T) {
+		f, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return strings.NewReader("content") }}, d, noDir(t))
+		if err != nil {
+			t.Fatalf("the system's directory was not taken: %v", err)
+		}
+		f.Close()
+	})
 	t.Run("no room for it", func(t *testing.T) {
-		_, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return bytes.NewReader(nil) }}, d, t.TempDir()+"/missing")
+		t.Setenv("TMPDIR", noDir(t))
+		_, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return bytes.NewReader(nil) }}, d, noDir(t))
 		if err == nil || errors.Is(err, cache.ErrNotCached) {
 			t.Errorf("error = %v: want one that blames no blob", err)
 		}
@@ -86,3 +104,36 @@ func TestOpenVerified(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return copy(p, "more"), nil }
+
+func TestFillTemp(t *testing.T) {
+	full := &os.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}
+	for _, tt := range []struct {
+		name  string
+		errs  []error // of each time that it is filled
+		want  error
+		times int
+	}{
+		{"at once", []error{nil}, nil, 1},
+		{"elsewhere, where the disk is full", []error{full, nil}, nil, 2},
+		{"nowhere", []error{full, full, nil}, full, 2},
+		{"an error that another disk does not mend", []error{io.ErrUnexpectedEOF, nil}, io.ErrUnexpectedEOF, 1},
+	} {
+		dir, times := t.TempDir(), 0
+		f, err := cache.FillTemp(dir, func(f *os.File) error {
+			if here := filepath.Dir(f.Name()) == dir; here != (times == 0) {
+				t.Errorf("%s: time %d: in %s", tt.name, times, f.Name())
+			}
+			times++
+			return tt.errs[times-1]
+		})
+		if (f != nil) != (tt.want == nil) || !errors.Is(err, tt.want) || times != tt.times {
+			t.Errorf("%s: %v, %v, filled %d times", tt.name, f, err, times)
+		}
+		if f != nil {
+			f.Close()
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s: left behind: %v", tt.name, left)
+		}
+	}
+}

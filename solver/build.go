@@ -415,53 +415,6 @@ func (b *builder) close() {
 	}
 }
 
-// pack writes changes into a file of their own, which needs no name any more
-// once it is open.
-func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File, snapshot.Packed, error) {
-	file, err := b.spool()
-	if err != nil {
-		return nil, snapshot.Packed{}, err
-	}
-	packed, err := snapshot.Pack(ctx, file, changes, snapshot.PackOptions{Level: b.r.Compression})
-	if err != nil {
-		b.discard(file)
-		file.Close()
-		return nil, snapshot.Packed{}, err
-	}
-	return file, packed, nil
-}
-
-// spool makes a file to pack into: where a store can take it without a copy,
-// and, when that fails, in the root's work folder: no store is needed to build.
-func (b *builder) spool() (*os.File, error) {
-	if b.r.Spool != nil && b.r.Push {
-		f, err := b.r.Spool.Create()
-		if err == nil {
-			return f, nil
-		}
-		b.r.StoreFailed(b.r.Store.Name(), err)
-	}
-	work, err := b.work, error(nil)
-	if work == "" {
-		if work, err = b.root.WorkDir(); err != nil {
-			return nil, err
-		}
-	}
-	file, err := os.CreateTemp(work, "blob-")
-	if err == nil && b.work != "" {
-		err = os.Remove(file.Name()) // nobody else would
-	}
-	return file, err
-}
-
-// discard removes a spool file that is in no store. Those in the work folder
-// go with it.
-func (b *builder) discard(f *os.File) {
-	if b.r.Spool != nil {
-		b.r.Spool.Discard(f)
-	}
-}
-
 func (b *builder) setBlob(s *dag.Step, bl *blob) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -64,7 +64,7 @@ func LegacyTags(ctx context.Context, r *Request, named func(*frontend.File) bool
 // step of by such as fetch them from a release of container-layer's. It reports
 // whether there is one.
 func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
-	if r.LegacyURL == nil || r.Rebuild || r.storeErr() != nil {
+	if r.LegacyURL == nil || r.Rebuild || r.farFailed() {
 		return false, nil // a store that does not answer is not asked in another way
 	}
 	var commits []string

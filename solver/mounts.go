@@ -1,20 +1,19 @@
 package solver
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
@@ -24,10 +23,10 @@ import (
 // runMounts are the mounts of one RUN, and what is held while it runs.
 type runMounts struct {
 	list  []sandbox.Mount
-	locks []*flock.Flock
+	locks []*os.File
 	temps []string
 
-	folders map[string]string // of private caches that another RUN has, by id
+	folders map[string]string // of caches that are for this RUN alone, by id
 }
 
 // mounts prepares the mounts of a RUN: folders of cache mounts are made and
@@ -111,19 +110,67 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 	return content, true, nil
 }
 
-// mountsFolder holds the folders of cache mounts.
-func (r *Request) mountsFolder() string { return filepath.Join(r.Cache, "mounts") }
+// cacheFailed says that cache mounts are empty, once: what keeps them from being
+// kept fails the store beside them too.
+func (r *Request) cacheFailed(err error) {
+	if r.Cache != "" {
+		r.StoreFailed(localStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
+	}
+}
 
-// cachePath returns the folder of a cache mount's id.
-func (r *Request) cachePath(id string) string {
+// mountsDir opens the directory that holds those of cache mounts.
+func (r *Request) mountsDir() (*os.Root, error) {
+	if r.Cache == "" {
+		return nil, errors.New("there is no cache directory")
+	}
+	root, err := safefile.MakeDir(r.Cache, 0o755)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := safefile.MkdirAll(root, "mounts", 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := safefile.OpenDirIn(root, "mounts")
+	if err != nil {
+		return nil, err
+	}
+	if err := hasRoom(dir); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// hasRoom is an error where a disk is full: a RUN that fills its caches there
+// would fail.
+func hasRoom(dir *os.Root) error {
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "statfs", Path: dir.Name(), Err: err}
+	}
+	const minBytes, minFiles = 1 << 20, 16
+	if st.Bavail*uint64(st.Bsize) < minBytes || st.Files > 0 && st.Ffree < minFiles {
+		return &fs.PathError{Op: "write", Path: dir.Name(), Err: unix.ENOSPC}
+	}
+	return nil
+}
+
+// cacheName returns the name of the directory of a cache mount's id.
+func cacheName(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return filepath.Join(r.mountsFolder(), hex.EncodeToString(sum[:8]))
+	return hex.EncodeToString(sum[:8])
 }
 
 // lock locks the caches that a RUN wants for itself, each once and in one order
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
-// an empty folder while another RUN has it.
+// an empty directory while another RUN has it.
 func (rm *runMounts) lock(ctx context.Context, r *Request, mounts []frontend.Mount) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
@@ -134,50 +181,107 @@ func (rm *runMounts) lock(ctx context.Context, r *Request, mounts []frontend.Mou
 	if len(sharing) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(r.mountsFolder(), 0o755); err != nil {
-		return err
+	dir, err := r.mountsDir()
+	if err != nil {
+		return nil // they are for this RUN alone: see cacheFolder
 	}
+	defer dir.Close()
 	for _, id := range slices.Sorted(maps.Keys(sharing)) {
-		l := flock.New(r.cachePath(id)+".lock", flock.SetPermissions(0o600))
-		rm.locks = append(rm.locks, l)
-		locked, err := l.TryLock()
-		if err == nil && !locked {
-			if sharing[id] == "locked" {
-				_, err = l.TryLockContext(ctx, 50*time.Millisecond)
-			} else if rm.folders[id], err = os.MkdirTemp(r.mountsFolder(), "private-"); err == nil {
-				rm.temps = append(rm.temps, rm.folders[id])
-				err = os.Remove(rm.folders[id]) // made anew, with the mount's mode
-			}
+		name := cacheName(id) + ".lock"
+		l, err := safefile.TryLock(dir, name, unix.LOCK_EX)
+		if errors.Is(err, safefile.ErrLocked) && sharing[id] != "locked" {
+			rm.folders[id] = "" // another RUN has it
+			continue
+		}
+		if errors.Is(err, safefile.ErrLocked) {
+			l, err = safefile.Lock(ctx, dir, name, unix.LOCK_EX)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("lock cache %q: %w", id, context.Cause(ctx))
 		}
 		if err != nil {
-			return fmt.Errorf("lock cache %q: %w", id, err)
+			r.cacheFailed(err)
+			rm.folders[id] = ""
+			continue
 		}
+		rm.locks = append(rm.locks, l)
 	}
 	return nil
 }
 
-// cacheFolder returns the folder that a cache mount binds: one for each id,
-// kept from solve to solve.
+// cacheFolder returns the directory that a cache mount binds: one for each id,
+// kept from solve to solve. One that is for this RUN alone, since another RUN has
+// the cache, or it can't be had, is removed after it.
 func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
-	if err := os.MkdirAll(r.mountsFolder(), 0o755); err != nil {
+	mode := os.FileMode(m.Mode & 0o777)
+	private, alone := rm.folders[m.ID]
+	if private != "" {
+		return private, nil
+	}
+	if !alone {
+		folder, err := r.sharedFolder(m, mode)
+		if err == nil {
+			return folder, nil
+		}
+		r.cacheFailed(err)
+	}
+	folder, err := r.privateFolder()
+	if err != nil {
 		return "", err
 	}
-	folder := cmp.Or(rm.folders[m.ID], r.cachePath(m.ID))
-	switch err := os.Mkdir(folder, os.FileMode(m.Mode&0o777)); {
-	case err == nil:
-		// The umask and, for root, another owner: as the mount asks for.
-		if err := os.Chmod(folder, os.FileMode(m.Mode&0o777)); err != nil {
+	rm.temps = append(rm.temps, folder)
+	rm.folders[m.ID] = folder
+	dir, err := os.OpenRoot(folder)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	return folder, adorn(dir, ".", m, mode)
+}
+
+// privateFolder makes an empty directory, beside the others where it can.
+func (r *Request) privateFolder() (string, error) {
+	if dir, err := r.mountsDir(); err == nil {
+		defer dir.Close()
+		if folder, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
+			return folder, nil
+		}
+	}
+	return os.MkdirTemp("", "clayer-mount-")
+}
+
+// sharedFolder makes the directory of a cache mount's id, if it is not there.
+func (r *Request) sharedFolder(m frontend.Mount, mode os.FileMode) (string, error) {
+	dir, err := r.mountsDir()
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	name := cacheName(m.ID)
+	switch err := dir.Mkdir(name, mode); {
+	case errors.Is(err, fs.ErrExist):
+		there, err := safefile.OpenDirIn(dir, name) // not a link to elsewhere
+		if err != nil {
 			return "", err
 		}
-		if os.Geteuid() == 0 {
-			if err := os.Chown(folder, m.UID, m.GID); err != nil {
-				return "", err
-			}
-		}
-	case !errors.Is(err, os.ErrExist):
+		there.Close()
+	case err != nil:
 		return "", err
+	default:
+		if err := adorn(dir, name, m, mode); err != nil {
+			return "", err
+		}
 	}
-	return folder, nil
+	return filepath.Join(dir.Name(), name), nil
+}
+
+// adorn gives a new directory what its mount asks for: mkdir knows the umask and,
+// for root, another owner.
+func adorn(dir *os.Root, name string, m frontend.Mount, mode os.FileMode) error {
+	if err := dir.Chmod(name, mode); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	return dir.Chown(name, m.UID, m.GID)
 }
 
 // release gives back locks and folders that were for this RUN alone.

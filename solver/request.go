@@ -50,12 +50,12 @@ type Request struct {
 	LegacyURL func(tag string) string
 
 	Store        *cache.Tier // nil: nothing is restored or kept
-	Spool        Spool       // where snapshots are packed; nil: the root's work folder
+	Spool        Spool       // where snapshots are packed; nil: the root's work directory
 	Push         bool        // what is built is put into Store
 	Rebuild      bool        // what is cached or present is built anew
 	Compression  int         // zstd level of what is packed; 0 means snapshot.DefaultLevel
 	RequireCache bool        // a store that fails is an error in the end
-	Cache        string      // a folder for downloads and cache mounts, made when needed
+	Cache        string      // a directory for downloads and cache mounts, made when needed; "": neither is kept
 	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
 	Profile      bool        // login shells of the root get the environment too

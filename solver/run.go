@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -53,15 +54,16 @@ func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
 	}
 	putting, stop := lasting(ctx)
 	defer stop()
-	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
-	defer b.close()
-	// Not in the root's work folder: the next solve clears that.
-	b.work = filepath.Join(r.Cache, "run")
-	if err := os.MkdirAll(b.work, 0o700); err != nil {
+	// Not in the root's work directory: the next solve clears that.
+	work, done, err := r.runDir()
+	if err != nil {
 		return err
 	}
+	defer done()
+	b := &builder{r: r, root: root, sv: sv, work: work, blobs: make(map[*dag.Step]*blob), putting: putting}
+	defer b.close()
 	sbOpt := r.sandboxOptions(root)
-	sbOpt.Work = b.work
+	sbOpt.Work = work
 	sbOpt.Warn = func(text string) { r.warnOnce("in the sandbox %s", text) }
 	if b.sb, err = sandbox.NewOverlay(sbOpt); err != nil {
 		return fmt.Errorf("run keeps the root untouched by an overlay, and there is none here: %w", err)
@@ -93,6 +95,22 @@ func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
 	b.wait() // nothing is told, or fails, while a shell has the terminal
 	r.emit(Event{Kind: EventDone})
 	return view.(sandbox.Interactive).Exec(ctx, cmd, opt.Stdin, opt.Stdout, opt.Stderr)
+}
+
+// runDir returns a directory for the overlays of Run: in the cache directory, where
+// that can be written.
+func (r *Request) runDir() (path string, done func(), err error) {
+	if r.Cache != "" {
+		root, err := safefile.MakeDir(r.Cache, 0o755)
+		if err == nil {
+			defer root.Close()
+			if err = safefile.MkdirAll(root, "run", 0o700); err == nil {
+				return filepath.Join(r.Cache, "run"), func() {}, nil
+			}
+		}
+	}
+	path, err = os.MkdirTemp("", "clayer-run-")
+	return path, func() { _ = os.Remove(path) }, err // it is empty when the views are closed
 }
 
 func instruction(s *dag.Step) frontend.Instruction {

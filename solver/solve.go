@@ -455,6 +455,21 @@ func (r *Request) StoreFailed(store string, err error) {
 	}
 }
 
+// farFailed reports whether a store failed that is not on this machine.
+func (r *Request) farFailed() bool {
+	r.failed.mu.Lock()
+	defer r.failed.mu.Unlock()
+	for store := range r.failed.errs {
+		if name, _, _ := strings.Cut(store, ":"); name != localStore {
+			return true
+		}
+	}
+	return false
+}
+
+// localStore is the name of stores in a directory, as theirs say it.
+const localStore = "dir"
+
 // storeErr returns that a store failed, or nil.
 func (r *Request) storeErr() error {
 	r.failed.mu.Lock()

@@ -25,7 +25,7 @@ func (r *Request) sources() *source.Resolver {
 		r.resolver = &source.Resolver{
 			Client:    r.transfer(),
 			GitHub:    r.GitHub,
-			Downloads: &source.Downloads{Dir: filepath.Join(r.Cache, "downloads"), ReadOnly: r.readOnly},
+			Downloads: &source.Downloads{Dir: r.downloadsDir(), ReadOnly: r.readOnly},
 			Warn:      func(text string) { r.warn("%s", text) },
 			Exclude:   r.own(),
 			Owner:     source.Owners(os.DirFS(r.base())),
@@ -42,6 +42,14 @@ func (r *Request) sources() *source.Resolver {
 		}
 	})
 	return r.resolver
+}
+
+// downloadsDir is where downloads are kept; "" for nowhere.
+func (r *Request) downloadsDir() string {
+	if r.Cache == "" {
+		return ""
+	}
+	return filepath.Join(r.Cache, "downloads")
 }
 
 // transfer returns what downloads: with GitHub's client, so that one host has
@@ -76,9 +84,12 @@ func (r *Request) commits(ctx context.Context) ([]string, error) {
 	return list, err
 }
 
-// own lists the folders that a solve writes to.
+// own lists the directories that a solve writes to.
 func (r *Request) own() []string {
-	own := []string{r.Cache}
+	var own []string
+	if r.Cache != "" {
+		own = append(own, r.Cache)
+	}
 	if t := r.target(); t != "/" {
 		own = append(own, t)
 	}

@@ -224,7 +224,7 @@ func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.R
 // on the way.
 func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
 	if err := d.put(ctx, desc, blob); err != nil {
-		return fmt.Errorf("keep %s in %s: %w", desc.Key.Short(), d.path, err)
+		return fmt.Errorf("put %s into %s: %w", desc.Key.Short(), d.path, err)
 	}
 	return nil
 }
@@ -328,7 +328,7 @@ func (d *Dir) Create() (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	f, _, err := createTemp(root, spoolPrefix)
+	f, _, err := safefile.CreateTemp(root, path.Join(tmpName, spoolPrefix))
 	return f, err
 }
 

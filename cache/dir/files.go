@@ -2,7 +2,6 @@ package dir
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -49,10 +48,7 @@ func missing(err error) bool {
 
 // init makes the directory a store, and opens it.
 func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
-	if err := os.MkdirAll(d.path, 0o755); err != nil {
-		return nil, err
-	}
-	root, err := d.root()
+	root, err := safefile.MakeDir(d.path, 0o755)
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +123,6 @@ func isTemp(name string) bool {
 	return strings.HasPrefix(name, spoolPrefix) || strings.HasPrefix(name, partPrefix)
 }
 
-// createTemp makes a file in tmp/, and returns its name in the store.
-func createTemp(root *os.Root, prefix string) (*os.File, string, error) {
-	name := path.Join(tmpName, prefix+rand.Text())
-	f, err := safefile.OpenFile(root, name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	return f, name, err
-}
-
 // write writes a small file atomically.
 func write(root *os.Root, name string, data []byte) error {
 	_, err := writeFrom(root, name, func(w io.Writer) error {
@@ -145,7 +134,7 @@ func write(root *os.Root, name string, data []byte) error {
 
 // writeFrom writes a file atomically: what fails leaves nothing behind.
 func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *seal, err error) {
-	f, temp, err := createTemp(root, partPrefix)
+	f, temp, err := safefile.CreateTemp(root, path.Join(tmpName, partPrefix))
 	if err != nil {
 		return nil, err
 	}

@@ -23,23 +23,21 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	if err != nil {
 		return nil, err
 	}
-	f, err := cache.TempFile(s.opt.Temp)
-	if err != nil {
-		return nil, err
-	}
 	early := cache.ArrivalOf(ctx)
-	early.From(f)
-	err = s.bring(ctx, loc, f, early)
-	if errors.Is(err, cache.ErrNotCached) && s.list(ctx) == nil { // a manifest led to what was pruned since
-		if other, ok := s.elsewhere(d.Key, &loc.step, loc.id, loc.tag); ok {
-			err = s.bring(ctx, other, f, early)
+	f, err := cache.FillTemp(s.opt.Temp, func(f *os.File) error {
+		early.From(f)
+		err := s.bring(ctx, loc, f, early)
+		if errors.Is(err, cache.ErrNotCached) && s.list(ctx) == nil { // a manifest led to what was pruned since
+			if other, ok := s.elsewhere(d.Key, &loc.step, loc.id, loc.tag); ok {
+				err = s.bring(ctx, other, f, early)
+			}
 		}
-	}
-	if err == nil {
-		_, err = f.Seek(offset, io.SeekStart)
-	}
+		if err == nil {
+			_, err = f.Seek(offset, io.SeekStart)
+		}
+		return err
+	})
 	if err != nil {
-		f.Close()
 		return nil, s.failed(err)
 	}
 	return f, nil

@@ -4,9 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"os"
-	"path/filepath"
+
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // answers keeps what the API answered, by URL and token: ETags differ per token.
@@ -28,17 +27,25 @@ func fingerprint(token string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-func (a *answers) path(url, accept string) string {
+func (a *answers) name(url, accept string) string {
 	sum := sha256.Sum256([]byte(a.token + "\x00" + accept + "\x00" + url))
-	return filepath.Join(a.dir, hex.EncodeToString(sum[:]))
+	return hex.EncodeToString(sum[:])
 }
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 16 << 20
 
 func (a *answers) load(url, accept string) (answer, bool) {
 	var kept answer
 	if a.dir == "" {
 		return kept, false
 	}
-	data, err := os.ReadFile(a.path(url, accept))
+	dir, err := safefile.OpenDir(a.dir)
+	if err != nil {
+		return kept, false
+	}
+	defer dir.Close()
+	data, err := safefile.ReadFile(dir, a.name(url, accept), maxAnswer)
 	if err != nil || json.Unmarshal(data, &kept) != nil || kept.ETag == "" || len(kept.Body) == 0 {
 		return answer{}, false
 	}
@@ -51,18 +58,13 @@ func (a *answers) keep(url, accept string, kept answer) {
 		return
 	}
 	data, err := json.Marshal(kept)
-	if err != nil || os.MkdirAll(a.dir, 0o700) != nil {
-		return
-	}
-	f, err := os.CreateTemp(a.dir, "part-*") // 0600: a private repository's names may be in it
 	if err != nil {
 		return
 	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), a.path(url, accept))
-	}
+	dir, err := safefile.MakeDir(a.dir, 0o700)
 	if err != nil {
-		os.Remove(f.Name())
+		return
 	}
+	defer dir.Close()
+	_ = safefile.WriteFile(dir, a.name(url, accept), "part-", data) // 0600: a private repository's names may be in it
 }

@@ -167,16 +167,14 @@ func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.
 	if err := d.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", cache.ErrNotCached, err)
 	}
-	f, err := cache.TempFile(s.temp)
+	f, err := cache.FillTemp(s.temp, func(f *os.File) error {
+		if err := s.bring(s.toRead(ctx), d, f); err != nil {
+			return err
+		}
+		_, err := f.Seek(offset, io.SeekStart)
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := s.bring(s.toRead(ctx), d, f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		f.Close()
 		return nil, err
 	}
 	return f, nil

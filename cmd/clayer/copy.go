@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -49,11 +48,11 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 				return err
 			}
 			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
-			folder, err := f.folder()
+			temp, err := f.temp(t)
 			if err != nil {
 				return err
 			}
-			return copyLayers(cmd, from, to, args, done, filepath.Join(folder, "tmp"))
+			return copyLayers(cmd, from, to, args, done, temp)
 		},
 	}
 	f.register(c)

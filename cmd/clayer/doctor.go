@@ -31,11 +31,18 @@ stores. What is not there may not be needed; each line says what would mend it.`
 			}
 			p := doctor.Patient{Root: cmp.Or(root, "/"), Environ: os.Environ(), Token: f.tokenName()}
 			f.readOnly = true
-			if p.Cache, err = f.folder(); err != nil {
+			var failed []doctor.Finding
+			t := tell{
+				failed: func(store string, err error) {
+					failed = append(failed, doctor.Finding{Area: "stores", Name: store, Text: err.Error(), Remedy: "a directory that can be written"})
+				},
+				warn: func(string) {},
+			}
+			if p.Cache, err = f.folder(t); err != nil {
 				return err
 			}
 			if !offline && !sandboxOnly {
-				if p.GitHub, err = f.github(); err != nil {
+				if p.GitHub, err = f.github(t); err != nil {
 					return err
 				}
 				if f.repo != "" {
@@ -45,13 +52,6 @@ stores. What is not there may not be needed; each line says what would mend it.`
 				}
 			} else {
 				f.repo = ""
-			}
-			var failed []doctor.Finding
-			t := tell{
-				failed: func(store string, err error) {
-					failed = append(failed, doctor.Finding{Area: "stores", Name: store, Text: err.Error(), Remedy: "a folder that can be written"})
-				},
-				warn: func(string) {},
 			}
 			local, err := f.local(t)
 			if err != nil {

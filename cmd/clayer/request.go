@@ -37,7 +37,10 @@ type storeFlags struct {
 	allowSecrets        []string
 
 	readOnly bool // nothing is written beside what is asked for
+	makesDir bool // what is built is kept: the cache directory is made
 	client   *github.Client
+	found    bool   // folder has looked
+	dirFound string // what it found
 }
 
 func (f *storeFlags) register(c *cobra.Command) {
@@ -49,32 +52,23 @@ func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
 }
 
-// folder returns the folder for snapshots, downloads and cache mounts.
-func (f *storeFlags) folder() (string, error) {
-	if f.cacheDir != "" {
-		return filepath.Abs(f.cacheDir)
-	}
-	base, err := os.UserCacheDir()
-	if err != nil {
-		return "", usagef("where to keep snapshots? %w: give --cache-dir", err)
-	}
-	return filepath.Join(base, "clayer"), nil
-}
-
 // github returns the client for GitHub: with the token of --token, GH_TOKEN or
 // GITHUB_TOKEN, at the server that GITHUB_API_URL and GITHUB_SERVER_URL name.
-func (f *storeFlags) github() (*github.Client, error) {
+func (f *storeFlags) github(t tell) (*github.Client, error) {
 	if f.client != nil {
 		return f.client, nil
 	}
-	folder, err := f.folder()
+	answers, err := f.folder(t)
 	if err != nil {
 		return nil, err
+	}
+	if answers != "" {
+		answers = filepath.Join(answers, "github")
 	}
 	f.client, err = github.New(github.Options{
 		APIURL: os.Getenv("GITHUB_API_URL"), ServerURL: os.Getenv("GITHUB_SERVER_URL"),
 		Token:    strings.TrimSpace(cmp.Or(f.token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN"))),
-		Answers:  filepath.Join(folder, "github"),
+		Answers:  answers,
 		ReadOnly: f.readOnly,
 		Transfer: transfer.Options{UserAgent: "clayer"},
 	})
@@ -86,29 +80,20 @@ func (f *storeFlags) github() (*github.Client, error) {
 
 // releases returns the store of --repo, which no credential of the session
 // gets into.
-func (f *storeFlags) releases(warn func(text string), credentials []cache.Credential) (cache.Keeper, error) {
+func (f *storeFlags) releases(t tell, credentials []cache.Credential) (cache.Keeper, error) {
 	repo, err := github.ParseRepo(f.repo)
 	if err != nil {
 		return nil, usagef("--repo %w", err)
 	}
-	client, err := f.github()
+	client, err := f.github(t)
 	if err != nil {
 		return nil, err
 	}
-	temp, err := f.temp()
+	temp, err := f.temp(t)
 	if err != nil {
 		return nil, err
 	}
-	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: warn}), credentials), nil
-}
-
-// temp returns the folder for blobs that are being read; "" for the system's.
-func (f *storeFlags) temp() (string, error) {
-	if f.readOnly {
-		return "", nil
-	}
-	folder, err := f.folder()
-	return filepath.Join(folder, "tmp"), err
+	return cache.Guarded(ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: t.warn}), credentials), nil
 }
 
 // credentials returns what no store that is not on this machine may get: the
@@ -187,19 +172,21 @@ func (f *storeFlags) open(t tell, secrets map[string]solver.Secret) (tier *cache
 // local returns the store in --cache-dir, and nil, told, for one that fails: a
 // store that fails fails no build.
 func (f *storeFlags) local(t tell) (*dir.Dir, error) {
-	folder, err := f.folder()
-	if err != nil {
+	folder, err := f.folder(t)
+	if folder == "" || err != nil {
 		return nil, err
 	}
-	return f.dir(filepath.Join(folder, "store"), t)
+	return f.dir(filepath.Join(folder, "store"), true, t)
 }
 
-func (f *storeFlags) dir(path string, t tell) (*dir.Dir, error) {
+// dir returns the store in a directory. noLink says that its name is not the
+// user's, and so must not lead elsewhere.
+func (f *storeFlags) dir(path string, noLink bool, t tell) (*dir.Dir, error) {
 	size, err := parseSize(f.cacheSize)
 	if err != nil {
 		return nil, usagef("--cache-size: %w", err)
 	}
-	d, err := dir.Open(path, dir.Options{MaxSize: size})
+	d, err := dir.Open(path, dir.Options{MaxSize: size, NoLink: noLink})
 	if err != nil {
 		t.failed("dir:"+path, err)
 		return nil, nil
@@ -223,7 +210,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 	var stores []cache.Keeper
 	for _, s := range f.stores {
 		if ref, ok := repositories[s]; ok {
-			temp, err := f.temp()
+			temp, err := f.temp(t)
 			if err != nil {
 				return nil, err
 			}
@@ -233,7 +220,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 		if err := checkStore(s); err != nil {
 			return nil, err
 		}
-		d, err := f.dir(strings.TrimPrefix(s, "dir:"), t)
+		d, err := f.dir(strings.TrimPrefix(s, "dir:"), false, t)
 		if err != nil {
 			return nil, err
 		}
@@ -242,7 +229,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 		}
 	}
 	if f.repo != "" {
-		s, err := f.releases(t.warn, credentials)
+		s, err := f.releases(t, credentials)
 		if err != nil {
 			return nil, err
 		}
@@ -439,14 +426,16 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
 		return nil, err
 	}
-	if r.Cache, err = f.folder(); err != nil {
+	t := tell{r.StoreFailed, r.Warn}
+	f.makesDir = !f.readOnly
+	if r.Cache, err = f.folder(t); err != nil {
 		return nil, err
 	}
-	store, local, err := f.storeFlags.open(tell{r.StoreFailed, r.Warn}, r.Secrets)
+	store, local, err := f.storeFlags.open(t, r.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	if r.GitHub, err = f.github(); err != nil {
+	if r.GitHub, err = f.github(t); err != nil {
 		return nil, err
 	}
 	if f.repo != "" {

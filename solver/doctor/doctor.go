@@ -129,6 +129,9 @@ func (p *Patient) space(context.Context) []Finding {
 		{"cache", p.Cache, "--cache-dir on another disk, or a smaller --cache-size"},
 		{"temporary files", os.TempDir(), "TMPDIR on another disk"},
 	} {
+		if place.path == "" {
+			continue // why, the stores say
+		}
 		f := Finding{Area: "space", Name: place.name}
 		kind, free, readOnly, err := fileSystem(existing(place.path))
 		switch {

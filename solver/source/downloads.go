@@ -9,30 +9,37 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
-// Downloads is a folder of downloaded bytes by digest. Several processes may
+// Downloads is a directory of downloaded bytes by digest. Several processes may
 // share it: a file is there whole or not at all, and its name says what it holds.
+// What can't be kept there, since the disk is full or can't be written, is in
+// files without names while the process lives: no download fails for it.
 //
 //	sha256/<hex>        the bytes
 //	url/<hex>           what a URL gave last, where a ref was, which bytes are a commit's tree;
 //	                    named by the SHA-256 of the name, since URLs may hold secrets
 //	part-*              a download that is under way
 type Downloads struct {
-	Dir string // made when first written to
+	Dir string // made when first written to; "": nothing is kept
 
 	// ReadOnly looks up what is there, but keeps and changes nothing: what
 	// plan wants.
 	ReadOnly bool
 
-	verified sync.Map // digest.Digest → struct{}: hashed, or written, by this process
+	mu    sync.Mutex
+	files map[digest.Digest]*os.File // hashed, or written, by this process
 }
 
 // answer is what a URL gave.
@@ -44,22 +51,77 @@ type answer struct {
 	Commit       string        `json:"commit,omitempty"` // of what GitHub gave
 }
 
-func (d *Downloads) path(dg digest.Digest) string {
-	return filepath.Join(d.Dir, dg.Algorithm().String(), dg.Encoded())
+const (
+	partPrefix = "part-"
+	bytesName  = "sha256"
+	answerName = "url"
+
+	// maxAnswer bounds the note of what a URL gave.
+	maxAnswer = 64 << 10
+)
+
+func bytesPath(dg digest.Digest) string { return path.Join(bytesName, dg.Encoded()) }
+
+func answerPath(url string) string {
+	sum := sha256.Sum256([]byte(url))
+	return path.Join(answerName, hex.EncodeToString(sum[:]))
 }
 
-func (d *Downloads) answerPath(url string) string {
-	sum := sha256.Sum256([]byte(url))
-	return filepath.Join(d.Dir, "url", hex.EncodeToString(sum[:]))
+// root opens the directory.
+func (d *Downloads) root() (*os.Root, error) {
+	if d.Dir == "" {
+		return nil, fs.ErrNotExist
+	}
+	return safefile.OpenDir(d.Dir)
+}
+
+// makeRoot is root for who writes: the directory is made.
+func (d *Downloads) makeRoot() (*os.Root, error) {
+	if d.Dir == "" {
+		return nil, fs.ErrNotExist
+	}
+	return safefile.MakeDir(d.Dir, 0o755)
 }
 
 // has reports whether the bytes are there, without reading them.
 func (d *Downloads) has(dg digest.Digest) bool {
-	if dg.Validate() != nil {
+	if dg.Validate() != nil || dg.Algorithm() != digest.SHA256 {
 		return false
 	}
-	info, err := os.Lstat(d.path(dg))
+	if d.held(dg) != nil {
+		return true
+	}
+	root, err := d.root()
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	info, err := root.Lstat(bytesPath(dg))
 	return err == nil && info.Mode().IsRegular()
+}
+
+// held returns the open file of bytes that this process has verified; nil for
+// others.
+func (d *Downloads) held(dg digest.Digest) *os.File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.files[dg]
+}
+
+// hold keeps a file open: its name may be taken from it, or it has none. It
+// returns the one that is held.
+func (d *Downloads) hold(dg digest.Digest, f *os.File) *os.File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if first := d.files[dg]; first != nil {
+		f.Close()
+		return first
+	}
+	if d.files == nil {
+		d.files = make(map[digest.Digest]*os.File)
+	}
+	d.files[dg] = f
+	return f
 }
 
 // noted returns what was noted under a name that is no URL.
@@ -67,18 +129,19 @@ func (d *Downloads) noted(name string) (a answer, ok bool) {
 	if d == nil {
 		return a, false
 	}
-	b, err := os.ReadFile(d.answerPath(name))
+	root, err := d.root()
+	if err != nil {
+		return a, false
+	}
+	defer root.Close()
+	b, err := safefile.ReadFile(root, answerPath(name), maxAnswer)
 	return a, err == nil && json.Unmarshal(b, &a) == nil
 }
 
 // recall returns what url gave last, if those bytes are still there.
 func (d *Downloads) recall(url string) (answer, bool) {
-	if d == nil {
-		return answer{}, false
-	}
-	var a answer
-	b, err := os.ReadFile(d.answerPath(url))
-	if err != nil || json.Unmarshal(b, &a) != nil || !d.has(a.Digest) {
+	a, ok := d.noted(url)
+	if !ok || !d.has(a.Digest) {
 		return answer{}, false
 	}
 	return a, a.ETag != "" || a.LastModified != ""
@@ -101,38 +164,40 @@ func (d *Downloads) note(name string, a answer) {
 	if err != nil {
 		return
 	}
-	to := d.answerPath(name)
-	if os.MkdirAll(filepath.Dir(to), 0o755) != nil {
-		return
-	}
-	f, err := os.CreateTemp(d.Dir, "part-*")
+	root, err := d.makeRoot()
 	if err != nil {
 		return
 	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), to)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	defer root.Close()
+	if safefile.MkdirAll(root, answerName, 0o755) == nil {
+		_ = safefile.WriteFile(root, answerPath(name), partPrefix, b)
 	}
 }
 
-// errNotKept says that bytes are not in the folder, or not as they should be.
+// errNotKept says that bytes are not in the directory, or not as they should be.
 var errNotKept = errors.New("not kept")
 
-// open opens bytes that were verified by this process. What turns out to be
-// other bytes is removed.
+// open returns bytes that were verified by this process, as a file that stays
+// open: only ReadAt is for it. What turns out to be other bytes is removed.
 func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
-	f, err := os.Open(d.path(dg))
+	if f := d.held(dg); f != nil {
+		return f, nil
+	}
+	root, err := d.root()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNotKept
 	}
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := d.verified.Load(dg); ok {
-		return f, nil
+	defer root.Close()
+	name := bytesPath(dg)
+	f, err := safefile.OpenFile(root, name, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safefile.ErrNotRegular) {
+		return nil, errNotKept
+	}
+	if err != nil {
+		return nil, err
 	}
 	v := dg.Verifier()
 	if _, err := io.Copy(v, f); err != nil {
@@ -142,73 +207,103 @@ func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
 	if !v.Verified() {
 		f.Close()
 		if !d.ReadOnly {
-			os.Remove(d.path(dg))
+			_ = root.Remove(name)
 		}
 		return nil, errNotKept
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		f.Close()
-		return nil, err
 	}
 	if !d.ReadOnly {
 		// Prune takes the longest unused first.
 		now := time.Now()
-		os.Chtimes(f.Name(), now, now)
+		_ = root.Chtimes(name, now, now)
 	}
-	d.verified.Store(dg, struct{}{})
-	return f, nil
+	return d.hold(dg, f), nil
 }
 
 // A part is a download that is under way. It is a transfer.Rewinder.
 type part struct {
-	d *Downloads
-	f *os.File
+	d    *Downloads
+	f    *os.File
+	size int64
+	root *os.Root // where it has a name; nil: it has none
+	name string
 }
 
+// newPart begins a download, where its bytes will be kept if that can be.
 func (d *Downloads) newPart() (*part, error) {
-	if err := os.MkdirAll(d.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("keep a download: %w", err)
+	if root, err := d.makeRoot(); err == nil {
+		if f, name, err := safefile.CreateTemp(root, partPrefix); err == nil {
+			return &part{d: d, f: f, root: root, name: name}, nil
+		}
+		root.Close()
 	}
-	f, err := os.CreateTemp(d.Dir, "part-*")
+	f, err := cache.TempFile("")
 	if err != nil {
-		return nil, fmt.Errorf("keep a download: %w", err)
+		return nil, fmt.Errorf("write a download: %w", err)
 	}
-	return &part{d, f}, nil
+	return &part{d: d, f: f}, nil
 }
 
-func (p *part) Write(b []byte) (int, error) { return p.f.Write(b) }
+// Write writes to the file, and elsewhere if that takes no more.
+func (p *part) Write(b []byte) (int, error) {
+	n, err := p.f.Write(b)
+	p.size += int64(n)
+	if err == nil || p.root == nil || p.leave() != nil {
+		return n, err
+	}
+	more, err := p.f.Write(b[n:])
+	p.size += int64(more)
+	return n + more, err
+}
+
+// leave moves what there is of the download out of the directory.
+func (p *part) leave() error {
+	f, err := cache.TempFile("")
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, io.NewSectionReader(p.f, 0, p.size)); err != nil {
+		f.Close()
+		return err
+	}
+	p.drop()
+	p.f, p.root = f, nil
+	return nil
+}
 
 // Rewind forgets what was written.
 func (p *part) Rewind() error {
 	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	p.size = 0
 	return p.f.Truncate(0)
 }
 
-// keep moves the part to where dg is looked for. It is not synced: whoever opens
-// it after a crash hashes it first.
-func (p *part) keep(dg digest.Digest) error {
-	to := p.d.path(dg)
-	err := p.f.Close()
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(to), 0o755)
+// keep gives the part the name under which dg is looked for; where it can't have
+// one, this process has it all the same. It is not synced: whoever opens it after
+// a crash hashes it first.
+func (p *part) keep(dg digest.Digest) {
+	p.d.hold(dg, p.f)
+	if p.root == nil {
+		return
 	}
+	defer p.root.Close()
+	err := safefile.MkdirAll(p.root, bytesName, 0o755)
 	if err == nil {
-		err = os.Rename(p.f.Name(), to)
+		err = p.root.Rename(p.name, bytesPath(dg))
 	}
 	if err != nil {
-		os.Remove(p.f.Name())
-		return fmt.Errorf("keep a download: %w", err)
+		_ = p.root.Remove(p.name)
 	}
-	p.d.verified.Store(dg, struct{}{})
-	return nil
 }
 
 // drop removes the part.
 func (p *part) drop() {
 	p.f.Close()
-	os.Remove(p.f.Name())
+	if p.root != nil {
+		_ = p.root.Remove(p.name)
+		p.root.Close()
+	}
 }
 
 // nothing keeps nothing. It is a transfer.Rewinder.
@@ -225,47 +320,63 @@ const inUse = time.Hour
 // and what killed processes left half done. It returns how many bytes it freed.
 func (d *Downloads) Prune(limit int64) (int64, error) {
 	type kept struct {
-		path string
+		name string // in the directory
 		size int64
 		used time.Time
 	}
-	var all []kept
-	var total, freed int64
-	parts, err := os.ReadDir(d.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	root, err := d.root()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	add := func(dir string, list []os.DirEntry, match string, to func(kept)) {
-		for _, e := range list {
+	defer root.Close()
+	list := func(dir string, isOurs func(name string) bool) (all []kept, err error) {
+		in, err := safefile.OpenDirIn(root, dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer in.Close()
+		entries, err := fs.ReadDir(in.FS(), ".")
+		for _, e := range entries {
 			// One that is gone by now was pruned by another process.
-			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && strings.HasPrefix(e.Name(), match) {
-				to(kept{filepath.Join(dir, e.Name()), info.Size(), info.ModTime()})
+			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && isOurs(e.Name()) {
+				all = append(all, kept{path.Join(dir, e.Name()), info.Size(), info.ModTime()})
 			}
 		}
+		return all, err
 	}
+	var freed int64
 	var errs []error
 	remove := func(k kept) {
-		if err := os.Remove(k.path); err == nil {
+		if err := root.Remove(k.name); err == nil {
 			freed += k.size
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	add(d.Dir, parts, "part-", func(k kept) {
+	parts, err := list(".", func(name string) bool { return strings.HasPrefix(name, partPrefix) })
+	if err != nil {
+		return 0, err
+	}
+	for _, k := range parts {
 		// A part is written to all the time; a day without is a dead one.
 		if time.Since(k.used) > 24*time.Hour {
 			remove(k)
 		}
-	})
-	dir := filepath.Join(d.Dir, digest.SHA256.String())
-	list, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	}
+	all, err := list(bytesName, func(name string) bool { return digest.NewDigestFromEncoded(digest.SHA256, name).Validate() == nil })
+	if err != nil {
 		return freed, err
 	}
-	add(dir, list, "", func(k kept) { all = append(all, k); total += k.size })
+	var total int64
+	for _, k := range all {
+		total += k.size
+	}
 	slices.SortFunc(all, func(a, b kept) int { return a.used.Compare(b.used) })
 	for _, k := range all {
 		if total <= limit || time.Since(k.used) < inUse {

@@ -108,9 +108,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		}
 		return r.lastSeen(ctx, source, last, err)
 	}
-	if err := p.keep(res.Digest); err != nil {
-		return Pin{}, err
-	}
+	p.keep(res.Digest)
 	r.Downloads.remember(source, answer{
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
@@ -150,14 +148,11 @@ func (r *Resolver) bring(ctx context.Context, f *frontend.Fetch, want digest.Dig
 		return errors.New("no folder to keep downloads in")
 	}
 	kept := func() (bool, error) {
-		file, err := r.Downloads.open(want)
+		_, err := r.Downloads.open(want)
 		if errors.Is(err, errNotKept) {
 			return false, nil
 		}
-		if err != nil {
-			return false, err
-		}
-		return true, file.Close()
+		return err == nil, err
 	}
 	if ok, err := kept(); ok || err != nil {
 		return err
@@ -327,10 +322,9 @@ func (r *Resolver) openBlob(dg digest.Digest) (blob, error) {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		f.Close()
 		return blob{}, err
 	}
-	return blob{f, f, info.Size()}, nil
+	return blob{f, io.NopCloser(nil), info.Size()}, nil // others may read the same file
 }
 
 // storeFile is a download as a file of its own.

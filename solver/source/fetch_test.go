@@ -704,7 +704,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 		r := newResolver(t)
 		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
 		check(t, r, f, `f 0644 a "hello"`, "")
-		if err := os.WriteFile(r.Downloads.path(sum), []byte("hellO"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(r.Downloads.Dir, bytesPath(sum)), []byte("hellO"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		later := newResolver(t)
@@ -768,11 +768,11 @@ func TestPrune(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Write([]byte(content))
-		if err := p.keep(digest.FromString(content)); err != nil {
+		if _, err := p.Write([]byte(content)); err != nil {
 			t.Fatal(err)
 		}
-		name := d.path(digest.FromString(content))
+		p.keep(digest.FromString(content))
+		name := filepath.Join(d.Dir, bytesPath(digest.FromString(content)))
 		os.Chtimes(name, now.Add(-age), now.Add(-age))
 		return name
 	}

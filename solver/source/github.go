@@ -127,8 +127,7 @@ func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit strin
 	return once(&r.mu, &r.trees, repo.String()+"@"+commit, func() (digest.Digest, error) {
 		note := "github tree " + repo.String() + "@" + commit
 		if kept, ok := r.Downloads.noted(note); ok && r.Downloads.has(kept.Digest) {
-			if f, err := r.Downloads.open(kept.Digest); err == nil {
-				f.Close()
+			if _, err := r.Downloads.open(kept.Digest); err == nil {
 				return kept.Digest, nil
 			}
 		}
@@ -142,9 +141,7 @@ func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit strin
 			p.drop()
 			return "", fmt.Errorf("github:%s@%.12s: %w", repo, commit, err)
 		}
-		if err := p.keep(res.Digest); err != nil {
-			return "", err
-		}
+		p.keep(res.Digest)
 		r.Downloads.note(note, answer{Digest: res.Digest, Size: res.Size, Commit: commit})
 		return res.Digest, nil
 	})
