@@ -119,6 +119,19 @@ func (f *fall) damage(pattern string) {
 	}
 }
 
+// openFor lets a user into the workspace, and gives it the cache.
+func (f *fall) openFor(user int) {
+	f.t.Helper()
+	for dir := f.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(f.path("cache"), 0o755), os.Chown(f.path("cache"), user, user)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 const twoSteps = "RUN echo one > /one\nRUN echo two > /two\n"
 
 var failures = []failure{
@@ -277,19 +290,20 @@ var failures = []failure{
 		f.must("solve --root=root")
 		f.write("root/two", "mine\n")
 	}},
+	{name: "verify of what a plain user applied", code: 0, args: "verify --root=root", file: "COPY Containerfile /opt/new/dir/\nWORKDIR /opt/work/dir\n", user: 65534, prep: func(t *testing.T, f *fall) {
+		f.openFor(65534)
+		if out, err := exec.Command("chown", "-R", "65534:65534", f.path("root")).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		f.user = 65534
+		f.must("solve --root=root")
+	}},
 	{name: "status of a root that lags behind", code: 1, args: "status --root=root --exit-code Containerfile", file: twoSteps, prep: func(t *testing.T, f *fall) {
 		f.must("solve --root=root")
 		f.write("Containerfile", twoSteps+"RUN echo three > /three\n")
 	}},
 	{name: "root that belongs to somebody else", code: 4, args: "solve --root=root --sandbox=inplace", file: "WORKDIR /opt/x\n", user: 65534, prep: func(t *testing.T, f *fall) {
-		for dir := f.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := errors.Join(os.Mkdir(f.path("cache"), 0o755), os.Chown(f.path("cache"), 65534, 65534)); err != nil {
-			t.Fatal(err)
-		}
+		f.openFor(65534)
 	}},
 	{name: "disk of the root that is full", code: 4, args: "solve --root=root", file: "RUN head -c 1000000 /dev/urandom > /opt/large\n", full: "root/opt", prep: func(t *testing.T, f *fall) {
 		f.must("solve --root=root")

@@ -2,11 +2,14 @@ package unpack
 
 import (
 	"errors"
+	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // attributes sets owner, mode and extended attributes of an open file or
@@ -31,7 +34,7 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 		if _, ok := e.Xattrs[name]; ok {
 			continue
 		}
-		if err := t.allow(inroot.Fremovexattr(fd, name)); err != nil {
+		if err := t.allowXattr(inroot.Fremovexattr(fd, name)); err != nil {
 			return 0, err
 		}
 	}
@@ -42,7 +45,7 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 		if v, ok := old[name]; ok && string(v) == value {
 			continue
 		}
-		if err := t.allow(inroot.Fsetxattr(fd, name, []byte(value))); err != nil {
+		if err := t.allowXattr(inroot.Fsetxattr(fd, name, []byte(value))); err != nil {
 			return 0, err
 		}
 	}
@@ -70,11 +73,32 @@ func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entr
 		if inroot.IsOverlayMark(k) {
 			continue
 		}
-		if err := t.allow(inroot.SetXattrAt(parent.FD, name, k, v)); err != nil {
+		if err := t.allowXattr(inroot.SetXattrAt(parent.FD, name, k, v)); err != nil {
 			return err
 		}
 	}
 	return inroot.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
+}
+
+// folderMeta is the metadata that a folder has once it is made for an entry: a
+// user without the privilege makes none but its own.
+func (t *Tree) folderMeta(e *snapshot.Entry) *record.Meta {
+	m := record.MetaOf(e)
+	if t.privileged {
+		return m
+	}
+	if groups, err := os.Getgroups(); m.UID != t.uid || m.GID != os.Getegid() && (err != nil || !slices.Contains(groups, m.GID)) {
+		m.UID, m.GID = t.uid, os.Getegid()
+	}
+	return m
+}
+
+// allowXattr is allow, and remembers that the attributes are not the entry's.
+func (t *Tree) allowXattr(err error) error {
+	before := t.Unprivileged
+	err = t.allow(err)
+	t.otherXattrs = t.otherXattrs || t.Unprivileged > before
+	return err
 }
 
 // allow counts what a user without the privilege may not do, as tar does for a

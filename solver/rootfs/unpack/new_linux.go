@@ -11,7 +11,6 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // A newFolder is a folder that nothing stands at, as it seems. It is made in the
@@ -84,7 +83,7 @@ func (st *stager) need(dir string) error {
 		return err
 	}
 	e := &snapshot.Entry{Path: dir, Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
-	s := &staged{e: e, in: st.new, now: record.MetaOf(e), unasked: true}
+	s := &staged{e: e, in: st.new, now: st.own.folderMeta(e), unasked: true}
 	st.number(s)
 	st.chunk = append(st.chunk, s)
 	return st.own.makeNew(s)

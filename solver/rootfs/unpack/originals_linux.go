@@ -25,7 +25,7 @@ func (a *applier) change(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	c := &record.Change{Seq: a.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Kept: a.to.Keep[p]}
 	switch {
 	case s == nil: // a folder that is needed, and has no entry
-		c.N, c.Now = a.number(), record.MetaOf(e)
+		c.N, c.Now = a.number(), a.folderMeta(e)
 	case s.now != nil:
 		c.N, c.Now = s.n, s.now
 	default:

@@ -47,7 +47,7 @@ func (a *applier) target(e *snapshot.Entry) *staged {
 
 // actual corrects what is recorded of a file by what it has become: a link is
 // its target, and without privilege not all could be set.
-func (a *applier) actual(s *staged, denied int) error {
+func (a *applier) actual(s *staged) error {
 	switch s.e.Kind {
 	case snapshot.File:
 		sum := a.sum
@@ -74,7 +74,7 @@ func (a *applier) actual(s *staged, denied int) error {
 		s.now.Type = record.TypeOf(&st)
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
-	if a.Unprivileged > denied {
+	if a.otherXattrs {
 		s.now.Xattrs = nil
 	}
 	return nil

@@ -102,7 +102,7 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	case snapshot.Opaque, snapshot.Delete:
 		return nil
 	case snapshot.Dir:
-		s.now = record.MetaOf(e)
+		s.now = st.own.folderMeta(e)
 		if s.in != nil {
 			return st.own.makeNew(s)
 		}
@@ -247,14 +247,14 @@ func (st *stager) end() error {
 // makeStaged makes what is no folder in the stage folder. An error is one of the
 // stream, or of clayer's own folder; what is the entry's alone is noted in s.
 func (a *applier) makeStaged(ctx context.Context, s *staged) error {
-	denied := a.Unprivileged
+	a.otherXattrs = false
 	s.made, s.err = a.make(ctx, a.stageDir, s.at, s.e)
 	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
 		return inroot.Hard(s.err)
 	}
 	s.now = record.MetaOf(s.e)
 	if s.made && s.err == nil {
-		return a.actual(s, denied)
+		return a.actual(s)
 	}
 	return nil
 }

@@ -31,6 +31,8 @@ type Tree struct {
 	privileged bool
 	uid        int
 	times      map[inroot.FileID]*folderTime
+
+	otherXattrs bool // of what was made last: this user may not set the entry's
 }
 
 // OpenTree opens a root. What changes of its folders is announced in the journal,
