@@ -294,7 +294,7 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 		var file *os.File
 		var packed snapshot.Packed
 		if file, packed, err = b.pack(ctx, changes); err == nil {
-			err = view.Apply(ctx, io.NewSectionReader(file, 0, packed.Size))
+			err = view.Apply(ctx, io.NewSectionReader(file, 0, packed.Size), record.Placement{})
 			b.discard(file)
 			file.Close()
 		}
@@ -311,8 +311,8 @@ func (b *builder) lay(ctx context.Context, s *dag.Step) error {
 		b.mu.Lock()
 		bl := b.blobs[s]
 		b.mu.Unlock()
-		if err := v.Apply(ctx, bl.reader()); err != nil {
-			return b.failure(s, err)
+		if err := v.Apply(ctx, bl.reader(), b.r.placement(s)); err != nil {
+			return b.failure(s, misplaced(s, err))
 		}
 		return nil
 	})
@@ -333,6 +333,8 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 	var bl *blob
 	err := change(ctx, s, func(changes snapshot.Changes) error {
 		took := time.Since(start)
+		lasting := 0
+		changes = counting(changes, &lasting)
 		file, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
 			file, packed, err = b.pack(ctx, changes) // as it is by now
@@ -347,6 +349,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 			Record: b.sv.plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(),
 		}}
+		bl.installedNothing = lasting == 0 && installs(s)
 		return nil
 	})
 	if err != nil {
@@ -376,6 +379,11 @@ func (b *builder) failure(s *dag.Step, err error) error {
 // once, by the store, and fails nothing.
 func (b *builder) put(s *dag.Step, bl *blob) {
 	if b.r.Store == nil || !b.r.Push || b.r.isLegacy(s.Layer) {
+		return
+	}
+	if bl.installedNothing {
+		b.r.warn("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed, and other machines run it; "+
+			"remove the line if they all have it", s.Pos())
 		return
 	}
 	b.puts.Go(func() error {

@@ -58,7 +58,7 @@ func Image(ctx context.Context, r *Request, base string) (image.Image, error) {
 		img.Steps = append(img.Steps, step)
 	}
 	if len(missing) > 0 {
-		return img, fmt.Errorf("%w: no store has\n%w\nhint: clayer solve builds it, and keeps it", cache.ErrNotCached, errors.Join(missing...))
+		return img, fmt.Errorf("%w: no store has\n%w\nhint: clayer solve builds it, and stores it, unless what it installs is on this machine already", cache.ErrNotCached, errors.Join(missing...))
 	}
 	var env []string
 	if base != "" {

@@ -220,7 +220,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	if err := problems.Err(); err != nil {
+	if err := append(problems, r.misplacements(g)...).Sorted().Err(); err != nil {
 		return nil, err
 	}
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
@@ -238,9 +238,10 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 	eg.SetLimit(r.jobs())
 	for _, l := range g.Layers {
 		var want []key.Key
+		steps := make(map[key.Key]*dag.Step)
 		for _, s := range l.Steps {
 			if k := keys.Step[s]; s.ChangesRoot() && !present[s] {
-				want = append(want, k)
+				want, steps[k] = append(want, k), s
 			}
 		}
 		if len(want) == 0 {
@@ -258,7 +259,10 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			mu.Lock()
 			defer mu.Unlock()
 			for k, d := range found {
-				all[k] = d
+				// Some stores have such snapshots from before they were refused.
+				if d.Entries > 0 || !installs(steps[k]) {
+					all[k] = d
+				}
 			}
 			return nil
 		})

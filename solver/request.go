@@ -71,6 +71,8 @@ type Request struct {
 	resolving sync.Once
 	resolver  *source.Resolver
 	brought   sync.Map // *dag.Step: what it brings, once
+	madeOnce  sync.Once
+	made      map[string]bool // see madeDirs
 	failed    failures
 
 	asked   map[*frontend.File]bool // whether there is a legacy release of it

@@ -22,6 +22,8 @@ import (
 type blob struct {
 	desc cache.Descriptor
 	file *os.File
+
+	installedNothing bool // it is put into no store
 }
 
 // reader returns the blob from its beginning. Several readers may be in use.

@@ -224,8 +224,8 @@ func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.View,
 				return nil, err
 			}
 		}
-		if err = view.Apply(ctx, b.blobs[it.Step].reader()); err != nil {
-			return nil, b.failure(it.Step, err)
+		if err = view.Apply(ctx, b.blobs[it.Step].reader(), b.r.placement(it.Step)); err != nil {
+			return nil, b.failure(it.Step, misplaced(it.Step, err))
 		}
 	}
 	return view, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/source"
 )
 
 // A Result is what a solve did.
@@ -314,12 +315,13 @@ func (b *builder) complete(ctx context.Context) {
 			continue
 		}
 		m := cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.platform, Created: time.Now().UTC()}
-		fresh := false
+		fresh, whole := false, true
 		for _, it := range pl.Items {
 			if !it.Step.ChangesRoot() {
 				continue
 			}
 			if bl := b.blobs[it.Step]; bl != nil {
+				whole = whole && !bl.installedNothing
 				fresh = fresh || it.State != dag.Present
 				m.Steps = append(m.Steps, bl.desc)
 				continue
@@ -330,7 +332,7 @@ func (b *builder) complete(ctx context.Context) {
 				Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
 			})
 		}
-		if !fresh {
+		if !fresh || !whole {
 			continue
 		}
 		// A store that lost a step of it, or never had it, lists no layer.
@@ -362,6 +364,10 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	for _, p := range res.Problems {
 		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
 	}
+	var fault *source.Fault
+	if err = misplaced(s, err); errors.As(err, &fault) {
+		return b.failure(s, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: apply %s: %w", ErrRoot, s.Pos(), it.Key.Short(), err)
 	}
@@ -375,7 +381,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	s := it.Step
 	applied := record.Applied{
 		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
-		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(),
+		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.r.placement(s),
 	}
 	if !s.ChangesRoot() {
 		return applied, nothing

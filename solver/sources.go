@@ -14,7 +14,6 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -29,16 +28,7 @@ func (r *Request) sources() *source.Resolver {
 			Warn:      func(text string) { r.warn("%s", text) },
 			Exclude:   r.own(),
 			Owner:     source.Owners(os.DirFS(r.base())),
-			IsDir: func(path string) bool {
-				for _, root := range []string{r.target(), r.base()} {
-					if p, err := machine.Within(root, path); err == nil {
-						if info, err := os.Lstat(p); err == nil {
-							return info.IsDir()
-						}
-					}
-				}
-				return false
-			},
+			IsDir:     r.isMachineDir,
 		}
 	})
 	return r.resolver

@@ -18,6 +18,16 @@ type Install struct {
 	AsTyped  bool       `json:"asTyped,omitempty"`
 }
 
+// Names returns what it installs without versions, as its manager compares names.
+func (in *Install) Names() []string {
+	m := managerNamed(in.Manager)
+	names := make([]string, len(in.Packages))
+	for i, p := range in.Packages {
+		names[i] = m.nameOf(p)
+	}
+	return names
+}
+
 // A Copy is a file beside the Containerfile that an Install reads, and where a
 // COPY brings it.
 type Copy struct {

@@ -47,8 +47,35 @@ func (c *command) args() (name string, args []string, at int) {
 	return path.Base(words[0]), words[1:], len(c.words) - len(words)
 }
 
-// readScript parses a RUN; nil where it is for no shell that is known.
+// Commands returns the simple commands of a RUN, also those that may not come to
+// run: of each the program's name, without its directory, and its arguments, with
+// variables as they stand. There are none where the RUN is for no shell that is
+// known.
+func Commands(r *frontend.Run) [][]string {
+	s := parseRun(r)
+	if s == nil {
+		return nil
+	}
+	var list [][]string
+	for i := range s.cmds {
+		if name, args, _ := s.cmds[i].args(); name != "" {
+			list = append(list, append([]string{name}, args...))
+		}
+	}
+	return list
+}
+
+// readScript parses a RUN of a file, and finds where its commands stand.
 func readScript(f *frontend.File, r *frontend.Run) *script {
+	s := parseRun(r)
+	if s != nil && r.Exec == nil && r.Script == "" {
+		s.locate(f, r)
+	}
+	return s
+}
+
+// parseRun parses a RUN; nil where it is for no shell that is known.
+func parseRun(r *frontend.Run) *script {
 	switch {
 	case r.Exec != nil:
 		return &script{cmds: []command{{words: r.Exec}}, last: 0}
@@ -61,11 +88,7 @@ func readScript(f *frontend.File, r *frontend.Run) *script {
 	case len(r.Shell) > 0 && !shellLine().MatchString("/"+strings.TrimPrefix(r.Shell[0], "/")):
 		return nil
 	}
-	s := parseScript(r.Command)
-	if s != nil {
-		s.locate(f, r)
-	}
-	return s
+	return parseScript(r.Command)
 }
 
 var shellLine = lazyregexp.New(`/(env\s+(-\S+\s+)*)?(ba|da|a|z|k)?sh\b`)

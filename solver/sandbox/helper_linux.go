@@ -56,6 +56,7 @@ func helperMain() {
 	if err := h.do(&res); err != nil {
 		res.Err = err.Error()
 		errors.As(err, &res.Errno)
+		errors.As(err, &res.Dir)
 	}
 	res.Warnings = h.warnings
 	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {

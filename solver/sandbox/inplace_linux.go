@@ -14,6 +14,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -173,7 +174,7 @@ func (p *place) Before(path string) (folder *snapshot.Entry, existed bool) {
 
 // Apply implements View: what is to be in the root is applied to it, not laid
 // over it.
-func (p *place) Apply(context.Context, io.Reader) error { return errDirect }
+func (p *place) Apply(context.Context, io.Reader, record.Placement) error { return errDirect }
 
 // Clone implements View: there is one root.
 func (p *place) Clone(context.Context) (View, error) { return nil, errDirect }

@@ -1,6 +1,11 @@
 package sandbox
 
-import "syscall"
+import (
+	"syscall"
+
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+)
 
 // What the parent and its helper process say to each other, as gob streams:
 // paths, arguments and environment may hold any bytes, which JSON would change.
@@ -39,6 +44,8 @@ type job struct {
 	Interactive bool // the command has the helper's stdin, stdout and stderr
 	Foreground  bool // stdin is a terminal, and the command is to be in its foreground
 
+	Placement record.Placement // for taskApply
+
 	Path  string   // what taskCapture packs
 	Names []string // what taskCopyUp copies up
 }
@@ -52,6 +59,7 @@ type result struct {
 	Status   int    // of the command
 	Err      string // what could not be set up; "" if the job was done
 	Errno    syscall.Errno
+	Dir      *unpack.DirError // that Err is, if it is one
 	Warnings []string
 }
 

@@ -18,7 +18,7 @@ import (
 // makes whiteouts, opaque folders and copies as it does for a command. No
 // other mount is in the way here.
 func (h *helper) apply(ctx context.Context) error {
-	res, err := unpack.Unpack(ctx, h.merged(), snapshot.ReadUnvalidated(os.Stdin), unpack.Options{})
+	res, err := unpack.Unpack(ctx, h.merged(), snapshot.ReadUnvalidated(os.Stdin), unpack.Options{Placement: h.Placement})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 func TestFailingRun(t *testing.T) {
@@ -416,7 +417,7 @@ func TestApply(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := to.Apply(context.Background(), bytes.NewReader(pack(t, ch))); err != nil {
+			if err := to.Apply(context.Background(), bytes.NewReader(pack(t, ch)), record.Placement{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -433,13 +434,13 @@ func TestApply(t *testing.T) {
 			t.Errorf("what was applied is told again:\n%s", changes)
 		}
 		cut := errors.New("the network went away")
-		if err := newView(t, s).Apply(context.Background(), iotest.ErrReader(cut)); !errors.Is(err, cut) {
+		if err := newView(t, s).Apply(context.Background(), iotest.ErrReader(cut), record.Placement{}); !errors.Is(err, cut) {
 			t.Errorf("a blob that ends early: %v", err)
 		}
-		if err := to.Apply(context.Background(), strings.NewReader("no snapshot")); err == nil {
+		if err := to.Apply(context.Background(), strings.NewReader("no snapshot"), record.Placement{}); err == nil {
 			t.Error("garbage was applied")
 		}
-		if err := to.Apply(context.Background(), strings.NewReader("")); err == nil {
+		if err := to.Apply(context.Background(), strings.NewReader(""), record.Placement{}); err == nil {
 			t.Error("a view that failed goes on")
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -34,8 +35,9 @@ type Sandbox interface {
 // time. Close gives back all that it holds.
 type View interface {
 	// Apply lays a packed snapshot over the view. It is no part of what a
-	// later Run reports.
-	Apply(ctx context.Context, blob io.Reader) error
+	// later Run reports. The error is a *unpack.DirError where a file would
+	// replace a directory and at forbids that.
+	Apply(ctx context.Context, blob io.Reader, at record.Placement) error
 
 	// Run runs the command and returns what it changed since the last Apply
 	// or Run. The changes can be read until the next call of a method; read

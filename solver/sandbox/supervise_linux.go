@@ -163,6 +163,8 @@ func (h help) with(ctx context.Context, j job) error {
 	case res.Err != "" && exit != nil:
 		// What fed stdin failed first; the helper saw an early end of it.
 		return fmt.Errorf("%w: %s", exit, res.Err)
+	case res.Dir != nil:
+		return res.Dir
 	case res.Errno != 0:
 		return &remoteError{res.Err, res.Errno}
 	case res.Err != "":

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -103,12 +104,12 @@ func (v *view) ready() error {
 }
 
 // Apply implements View.
-func (v *view) Apply(ctx context.Context, blob io.Reader) (err error) {
+func (v *view) Apply(ctx context.Context, blob io.Reader, at record.Placement) (err error) {
 	if err := v.ready(); err != nil {
 		return err
 	}
 	defer func() { v.broken = err }()
-	if err := v.help(ctx, job{Task: taskApply}, blob, nil, nil); err != nil {
+	if err := v.help(ctx, job{Task: taskApply, Placement: at}, blob, nil, nil); err != nil {
 		return fmt.Errorf("apply a snapshot to the view: %w", err)
 	}
 	return v.refresh(ctx)

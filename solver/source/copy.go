@@ -281,6 +281,20 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 	}, nil
 }
 
+// IsFile reports whether a COPY is of one file to its dest, which is not taken for
+// a directory unless one is there. It is not known of one that was not resolved,
+// or could not be.
+func (r *Resolver) IsFile(c *frontend.Copy) (is, known bool) {
+	r.mu.Lock()
+	get, ok := r.copies[c]
+	r.mu.Unlock()
+	if !ok {
+		return false, false
+	}
+	fs, err := get()
+	return err == nil && fs.single && entryPath(c.Dest) != "", err == nil
+}
+
 // open returns the content of a file, which must still be what was hashed.
 func (it item) open(dir string) (io.ReadCloser, error) {
 	if it.inline != nil {

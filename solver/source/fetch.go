@@ -342,6 +342,25 @@ func storeFile(dest, name string, size int64, by style, open func() (io.ReadClos
 	}
 }
 
+// PlainFile returns the path, relative to the root, of what a FETCH brings if it is
+// one file and no archive; "" where its source names none.
+func PlainFile(f *frontend.Fetch) string {
+	var name string
+	switch from, err := originOf(f.Source); {
+	case err != nil:
+	case from == fromGitHub:
+		if _, sub, err := parseTree(f.Source); err == nil && sub != "" {
+			name = path.Base(sub)
+		}
+	default:
+		name, _ = fileName(f.Source)
+	}
+	if name == "" {
+		return ""
+	}
+	return path.Join(entryPath(f.Dest), name)
+}
+
 // fileName returns the name under which the file of a URL is stored.
 func fileName(source string) (string, error) {
 	u, err := url.Parse(source)

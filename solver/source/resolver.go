@@ -50,9 +50,9 @@ type Resolver struct {
 	// names. See Owners.
 	Owner func(user, group string) (uid, gid int, err error)
 
-	// IsDir reports whether the root has a folder, or a link to one, at an
-	// absolute path. COPY of a single file to a dest without a final slash
-	// goes into such a folder, as with Docker; nil: none is there.
+	// IsDir reports whether the machine has a directory, or a link to one, at an
+	// absolute path of the root. COPY of a single file to a dest without a final
+	// slash goes into such a directory, as with Docker; nil: none is there.
 	IsDir func(path string) bool
 
 	// Exclude lists absolute paths that no COPY takes: the folders that a solve

@@ -88,10 +88,24 @@ type Applied struct {
 	// known, and so nothing that the step made is taken for new.
 	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
 
+	// Placement says what Apply must not replace.
+	Placement Placement `json:"-"`
+
 	// Sound, if not nil, is closed when it is sure that the snapshot which is read
 	// is the step's: Apply does nothing to the root before. That it never will be is
 	// for the context to say.
 	Sound <-chan struct{} `json:"-"`
+}
+
+// A Placement says what the files of a step must not replace. The zero value
+// lets them replace anything, as for what a RUN did.
+type Placement struct {
+	// KeepDirs refuses a file, or a link, where a directory is.
+	KeepDirs bool
+
+	// File is a path, relative to the root, at which a directory, and a link to
+	// one, is kept in any case; "" for none.
+	File string
 }
 
 // Var is a variable.

@@ -29,6 +29,7 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 	if err != nil {
 		return Result{}, err
 	}
+	a.placement = opt.Placement
 	return a.run(ctx, changes)
 }
 
@@ -40,7 +41,7 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 	if err != nil {
 		return ev, Result{}, err
 	}
-	a.ev = ev
+	a.ev, a.placement = ev, to.Placement
 	a.ev.From = to.Journal.End()
 	if err := a.openState(); err != nil {
 		a.close()
@@ -94,6 +95,8 @@ type applier struct {
 	sum    uint32          // CRC-32C of the content that was copied last
 	filled map[string]bool // folders that the stream put something into, and those above
 	res    Result
+
+	placement record.Placement
 
 	// Clayer's state, if it is below the root: no entry may be there.
 	own   string // without links

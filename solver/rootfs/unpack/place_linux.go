@@ -25,6 +25,9 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 		return a.placeStaged(ctx, parent, name, e, s)
 	}
 	st, err := parent.Stat(name)
+	if err == nil {
+		err = a.mayReplace(e, st)
+	}
 	if err != nil {
 		return err
 	}
@@ -47,6 +50,23 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 		_ = inroot.Unlinkat(parent.FD, temp, 0)
 	}
 	return err
+}
+
+// mayReplace refuses an entry, which is no directory, where its Placement forbids
+// it to take the place of what stands there.
+func (a *applier) mayReplace(e *snapshot.Entry, st *unix.Stat_t) error {
+	alone := e.Path == a.placement.File
+	isDir := inroot.IsDir(st) && (a.placement.KeepDirs || alone)
+	if inroot.IsLink(st) && alone {
+		fd, _, err := inroot.Resolve(a.Root, e.Path, a.Openat2)
+		if isDir = err == nil; isDir {
+			unix.Close(fd)
+		}
+	}
+	if isDir {
+		return inroot.Hard(&DirError{e.Path})
+	}
+	return nil
 }
 
 // placeStaged puts what was staged over what stands at its name, which becomes
@@ -74,6 +94,9 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 		if errors.Is(err, unix.EXDEV) {
 			err = a.placeBeside(ctx, parent, name, e, s, c)
 		}
+		return err
+	}
+	if err := a.mayReplace(e, st); err != nil {
 		return err
 	}
 	if err := a.save(parent, name, c, st); err != nil {

@@ -4,6 +4,8 @@
 package unpack
 
 import (
+	"fmt"
+
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -13,6 +15,8 @@ type Options struct {
 	// WithoutOpenat2 resolves names part by part, as on kernels that don't
 	// have openat2(2).
 	WithoutOpenat2 bool
+
+	Placement record.Placement
 }
 
 // A Recording is where an apply announces its changes, and keeps what they replace.
@@ -20,6 +24,8 @@ type Recording struct {
 	Dir     record.Dir
 	Journal *record.Journal
 	Keep    map[string]bool // paths that the user changed, which stay as they are
+
+	Placement record.Placement
 
 	// Sound is closed when the stream is known to be what it should be: nothing is
 	// done to the root before. nil: it is known.
@@ -49,6 +55,16 @@ type Result struct {
 type Problem struct {
 	Path string // relative to the root
 	Err  error
+}
+
+// A DirError says that a file would replace a directory, which its Placement
+// forbids. Nothing more is applied then.
+type DirError struct {
+	Path string // relative to the root
+}
+
+func (e *DirError) Error() string {
+	return fmt.Sprintf("%q is a directory, which a file would replace", e.Path)
 }
 
 // unsafe is an error about an entry that no honest stream has.

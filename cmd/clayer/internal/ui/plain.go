@@ -46,7 +46,7 @@ func (p *plain) event(e solver.Event) {
 		p.flush(e.Step)
 		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), dag.Count(e.Entries, "change"), dag.Size(e.Bytes))
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
-			what = fmt.Sprintf("done in %s, but changed nothing: what it installs was there before, so its snapshot holds nothing", Duration(e.Took))
+			what = fmt.Sprintf("done in %s, but changed nothing", Duration(e.Took))
 		}
 		p.step(e.Step, what)
 	case solver.EventRestored:

@@ -86,7 +86,7 @@ base:1  | half a line
 base:1  | progress 100%
 base:1  | red ` + "\uFFFD" + `
 base:1  done in 12.3s, 1 change, 41 MB
-mojo:3  done in 2m5s, but changed nothing: what it installs was there before, so its snapshot holds nothing
+mojo:3  done in 2m5s, but changed nothing
 mojo:3  cached, 3.1 MB from dir
 clayer: warning: something
 clayer: waiting for process 1

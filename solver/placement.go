@@ -1,0 +1,142 @@
+package solver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/machine"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// placement says what the snapshot of a step must not replace: no COPY removes a
+// directory to put a file there, nor does a FETCH of what is no archive. What a
+// RUN replaced is what its command did.
+func (r *Request) placement(s *dag.Step) record.Placement {
+	if r.isLegacy(s.Layer) {
+		return record.Placement{}
+	}
+	switch in := s.Instr.(type) {
+	case *frontend.Copy:
+		return record.Placement{KeepDirs: true, File: strings.Trim(in.Dest, "/")}
+	case *frontend.Fetch:
+		return record.Placement{File: source.PlainFile(in)}
+	}
+	return record.Placement{}
+}
+
+// misplaced explains that a file of a step would replace a directory; any other
+// error is returned as it is.
+func misplaced(s *dag.Step, err error) error {
+	var dir *unpack.DirError
+	if !errors.As(err, &dir) {
+		return err
+	}
+	return overDirectory(s, "/"+dir.Path, err)
+}
+
+func overDirectory(s *dag.Step, at string, err error) *source.Fault {
+	f := &source.Fault{
+		Message: at + " is a directory, which a file would replace",
+		Hint:    "choose another dest, or remove the directory in a RUN before",
+		Err:     err,
+	}
+	if c, ok := s.Instr.(*frontend.Copy); ok && at == c.Dest {
+		f.Message, f.Hint = at+" is a directory, which the file would replace", fmt.Sprintf("write %s/ to copy into it", at)
+	}
+	return f
+}
+
+// misplacements finds each COPY of a file to what a step before it makes a
+// directory, as far as the files say so: a RUN between the two may change that,
+// and then the apply has the last word.
+func (r *Request) misplacements(g *dag.Graph) (problems frontend.Problems) {
+	dirs := make(map[string]bool)
+	add := func(dir string) {
+		for ; dir != "/" && !dirs[dir]; dir = path.Dir(dir) {
+			dirs[dir] = true
+		}
+	}
+	for _, s := range g.Steps() {
+		switch in := s.Instr.(type) {
+		case *frontend.Run:
+			clear(dirs)
+		case *frontend.Workdir:
+			add(in.Path)
+		case *frontend.Fetch:
+			add(in.Dest)
+		case *frontend.Copy:
+			first := s.Source.Steps[0].Instr.(*frontend.Copy) // which was resolved for all of them
+			switch is, known := r.sources().IsFile(first); {
+			case !known:
+			case !is:
+				add(path.Clean(in.Dest))
+			case dirs[in.Dest] && !r.isMachineDir(in.Dest):
+				problems = append(problems, overDirectory(s, in.Dest, nil).At(s.Instr.Base()))
+			default:
+				add(path.Dir(in.Dest))
+			}
+		}
+	}
+	return problems
+}
+
+// isMachineDir reports whether the machine has a directory, or a link to one, at
+// an absolute path of the root. One that an applied step made is none: what a step
+// brings must not depend on what was solved here before.
+func (r *Request) isMachineDir(name string) bool {
+	for _, root := range []string{r.target(), r.base()} {
+		p, err := machine.Within(root, name)
+		if err != nil {
+			continue
+		}
+		info, err := os.Lstat(p)
+		if err != nil {
+			continue
+		}
+		if !info.IsDir() {
+			return false
+		}
+		if rel, err := filepath.Rel(root, p); err == nil && (root != r.target() || !r.madeDirs()[rel]) {
+			return true
+		}
+	}
+	return false
+}
+
+// madeDirs returns the directories in the root that applied steps made, by path.
+// A record that can't be read is for the survey to report.
+func (r *Request) madeDirs() map[string]bool {
+	r.madeOnce.Do(func() {
+		r.made = make(map[string]bool)
+		root, err := r.open()
+		if err != nil {
+			return
+		}
+		state, err := root.State()
+		if err != nil {
+			return
+		}
+		for _, ev := range state.Log {
+			for c, err := range root.StateDir().Changes(ev) {
+				if err != nil {
+					return
+				}
+				switch p := string(c.Path); {
+				case c.Kind == "dir" && c.Was == nil && !c.Lost && !c.Kept:
+					r.made[p] = true
+				case c.Kind == "gone":
+					delete(r.made, p)
+				}
+			}
+		}
+	})
+	return r.made
+}
