@@ -89,7 +89,7 @@ func startKeeper(ids *idMap) (*keeper, error) {
 	mine, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "keeper")
 	defer theirs.Close()
 	cmd := &exec.Cmd{
-		Path: reexec.Self(), Args: []string{keeperName}, Env: []string{},
+		Path: program, Args: []string{keeperName}, Env: []string{},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{},
 	}

@@ -167,7 +167,7 @@ func onTheRoot(t *testing.T) string {
 // without privilege does anyway; it writes into a folder of its own there.
 func TestInPlaceAsAUser(t *testing.T) {
 	if os.Geteuid() == 0 {
-		t.Skip("run by TestNobody")
+		t.Skip("run by internal/places")
 	}
 	dir, work := onTheRoot(t), t.TempDir()
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644), os.Mkdir(filepath.Join(dir, "secret"), 0o700)); err != nil {

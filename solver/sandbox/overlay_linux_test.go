@@ -14,6 +14,7 @@ import (
 
 func TestWhatARunChanged(t *testing.T) {
 	sandboxes(t, func(t *testing.T, b testBox) {
+		t.Parallel()
 		for _, tt := range runCases {
 			t.Run(tt.name, func(t *testing.T) {
 				if tt.rootOnly && !b.owners {

@@ -13,26 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The suite runs once more in places that are hard: the test binary starts
-// itself there, with the name of the place in this variable.
+// The suite runs once more in places that are hard, see internal/places: this
+// binary is started there with the name of the place in this variable.
 const placeVariable = "CLAYER_TEST_PLACE"
 
-// innerSuite is for where one is root of a user namespace alone.
-const innerSuite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(user|inplace_by_ctime)$"
-
-// A hardPlace is somewhere else to run the suite.
-type hardPlace struct {
-	name  string
-	run   string                       // which tests
-	start func(exe string) *exec.Cmd   // nil: as it is, in a mount namespace of its own
-	setUp func() error                 // in the new process, before the tests
-	check func(t *testing.T, s string) // of the output
-}
-
-const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(root|user|inplace_by_ctime)$"
-
-var hardPlaces = []hardPlace{
-	{name: "a root that is an overlay", run: suite + "|^TestOverlayOverAnOverlay$", setUp: func() error {
+// places are what has to be made of this process before the tests.
+var places = map[string]func() error{
+	"a root that is an overlay": func() error {
 		// As in a container: the root, and the folder for views in it, are of an overlay.
 		if err := privateMounts(); err != nil {
 			return err
@@ -47,8 +34,8 @@ var hardPlaces = []hardPlace{
 			return err
 		}
 		return unix.Mount("overlay", root, "overlay", 0, "lowerdir="+root+",upperdir="+up+",workdir="+work)
-	}},
-	{name: "a chroot", run: suite, setUp: func() error {
+	},
+	"a chroot": func() error {
 		if err := privateMounts(); err != nil {
 			return err
 		}
@@ -74,17 +61,17 @@ var hardPlaces = []hardPlace{
 		}
 		testRoot.dir = "/tmp/inner"
 		return errors.Join(err, os.Setenv("TMPDIR", "/tmp"))
-	}},
-	{name: "a kernel without open_tree", run: "^TestWhatARunChanged$/^root$|^TestMounts$", setUp: func() error { withoutOpenTree = true; return nil }},
-	{name: "a read-only root", run: "^TestWhatARunChanged$/^(root|user)$", setUp: func() error {
+	},
+	"a kernel without open_tree": func() error { withoutOpenTree = true; return nil },
+	"a read-only root": func() error {
 		if err := privateMounts(); err != nil {
 			return err
 		}
 		root := filepath.Join(testRoot.dir, "root")
 		return errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	}},
-	{name: "other mounts in the root", run: "^(TestOtherMounts|TestStandInsTakeNothingElseAlong)$", setUp: privateMounts},
-	{name: "subordinate ids", run: "^TestSubordinateIDs$|^TestWhatARunChanged$/^user$", setUp: func() error {
+	},
+	"other mounts in the root": privateMounts,
+	"subordinate ids": func() error {
 		if os.Geteuid() != 0 {
 			return nil // there already
 		}
@@ -108,120 +95,33 @@ var hardPlaces = []hardPlace{
 		}
 		os.Exit(cmd.ProcessState.ExitCode())
 		return nil
-	}},
-	{name: "unshare -Urm", run: innerSuite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
-	{name: "bubblewrap", run: innerSuite, start: func(exe string) *exec.Cmd {
-		return exec.Command("bwrap", "--dev-bind", "/", "/", "--proc", "/proc", "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0", "--cap-add", "ALL", exe)
-	}},
-	{name: "gVisor", run: suite + "|^TestInPlace", start: func(exe string) *exec.Cmd {
-		return exec.Command("runsc", "--root", filepath.Join(filepath.Dir(exe), "runsc"), "--network=none", "--ignore-cgroups", "do", "--", exe)
-	}, check: func(t *testing.T, out string) {
-		if !strings.Contains(out, "--- PASS: TestWhatARunChanged/inplace_by_ctime/") {
-			t.Errorf("nothing ran in place:\n%s", out)
-		}
-	}},
+	},
 }
 
 func privateMounts() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
 
 // setUpPlace is called by TestMain.
 func setUpPlace() error {
-	name := os.Getenv(placeVariable)
-	for _, p := range hardPlaces {
-		if p.name != name || p.setUp == nil {
-			continue
+	setUp := places[os.Getenv(placeVariable)]
+	if setUp == nil {
+		return nil
+	}
+	testRoot.once.Do(func() {
+		if testRoot.dir, testRoot.err = os.MkdirTemp("", "sandbox-test-*"); testRoot.err == nil {
+			testRoot.err = makeRoot(testRoot.dir)
 		}
-		testRoot.once.Do(func() {
-			if testRoot.dir, testRoot.err = os.MkdirTemp("", "sandbox-test-*"); testRoot.err == nil {
-				testRoot.err = makeRoot(testRoot.dir)
-			}
-		})
-		if testRoot.err != nil {
-			return testRoot.err
-		}
-		return p.setUp()
+	})
+	if testRoot.err != nil {
+		return testRoot.err
 	}
-	return nil
-}
-
-func TestHardPlaces(t *testing.T) {
-	needRoot(t)
-	if os.Getenv(placeVariable) != "" {
-		t.Skip("there already")
-	}
-	if testing.Short() {
-		t.Skip("-short")
-	}
-	dir, err := os.MkdirTemp("", "sandbox-place-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = direct{}.remove(dir) })
-	// Without the race detector, which the other tests have: in gVisor it takes
-	// minutes. Where there is no go tool it is this program.
-	exe := filepath.Join(dir, "sandbox.test")
-	build := exec.Command("go", "test", "-c", "-o", exe, ".")
-	build.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Logf("go test -c: %v\n%s", err, out)
-		self, err := os.Executable()
-		if err == nil {
-			err = copyExecutable(self, exe)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o777), os.Chmod(filepath.Join(dir, "tmp"), 0o777)); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range hardPlaces {
-		t.Run(p.name, func(t *testing.T) {
-			t.Parallel()
-			cmd := exec.Command(exe)
-			if p.start != nil {
-				cmd = p.start(exe)
-				if _, err := exec.LookPath(cmd.Args[0]); err != nil {
-					t.Skipf("%s is not installed", cmd.Args[0])
-				}
-				if out, err := p.start("/bin/true").CombinedOutput(); err != nil {
-					t.Skipf("%s does not work here: %v: %s", cmd.Args[0], err, out)
-				}
-			} else {
-				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-			}
-			cmd.Args = append(cmd.Args, "-test.v", "-test.short", "-test.timeout=8m", "-test.run="+p.run)
-			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), placeVariable+"="+p.name, "TMPDIR="+filepath.Join(dir, "tmp"))
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Errorf("%v", err)
-			}
-			ran := 0
-			for l := range strings.Lines(string(out)) {
-				l = strings.TrimRight(l, "\n")
-				if strings.Contains(l, "--- PASS: ") {
-					ran++
-				} else if strings.Contains(l, "SKIP") && !strings.Contains(l, "/inplace_") || err != nil && !strings.Contains(l, "=== ") {
-					t.Log(l)
-				}
-			}
-			if ran == 0 {
-				t.Errorf("only %d tests ran:\n%s", ran, out)
-			}
-			if p.check != nil {
-				p.check(t, string(out))
-			}
-			t.Logf("%d tests passed", ran)
-		})
-	}
+	return setUp()
 }
 
 // TestOverlayOverAnOverlay runs where the folder for views lies on an overlay:
 // they go elsewhere.
 func TestOverlayOverAnOverlay(t *testing.T) {
 	if os.Getenv(placeVariable) != "a root that is an overlay" {
-		t.Skip("run by TestHardPlaces")
+		t.Skip("run by internal/places")
 	}
 	root, _ := fixture(t)
 	work := filepath.Join(root, "var/lib/clayer/work")
@@ -270,7 +170,7 @@ func TestOverlayOverAnOverlay(t *testing.T) {
 // and the snapshot says to whom.
 func TestSubordinateIDs(t *testing.T) {
 	if os.Getenv(placeVariable) != "subordinate ids" {
-		t.Skip("run by TestHardPlaces")
+		t.Skip("run by internal/places")
 	}
 	root, work := fixture(t)
 	s, err := NewOverlay(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
@@ -293,7 +193,7 @@ func TestSubordinateIDs(t *testing.T) {
 // mount of its own: nothing of them is the root's.
 func TestOtherMounts(t *testing.T) {
 	if os.Getenv(placeVariable) != "other mounts in the root" {
-		t.Skip("run by TestHardPlaces")
+		t.Skip("run by internal/places")
 	}
 	mountIn := func(root string) {
 		host := filepath.Join(t.TempDir(), "hosts")

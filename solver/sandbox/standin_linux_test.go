@@ -15,7 +15,7 @@ import (
 // along: a mount of its home there, a link in the place of a folder.
 func TestStandInsTakeNothingElseAlong(t *testing.T) {
 	if os.Getenv(placeVariable) != "other mounts in the root" {
-		t.Skip("run by TestHardPlaces")
+		t.Skip("run by internal/places")
 	}
 	tests := []struct {
 		name   string

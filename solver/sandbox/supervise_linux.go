@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/gob"
 	"errors"
@@ -16,8 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grace is what a command has between SIGTERM and SIGKILL.
-const grace = 2 * time.Second
+// grace is what a command has between SIGTERM and SIGKILL: clayer itself is to end
+// within 2 s.
+const grace = time.Second
+
+// program is what helpers are started from: this program once more. Tests set one
+// that starts faster.
+var program = reexec.Self()
 
 // A help is a helper process to be started.
 type help struct {
@@ -56,8 +62,8 @@ func (v *view) help(ctx context.Context, j job, stdin io.Reader, out io.Writer, 
 // The helper ends with this process: the control pipe ends then. (A parent
 // death signal would not do: it is tied to the thread that started the child.)
 func (h help) with(ctx context.Context, j job) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return h.stopped(ctx, 0)
 	}
 	j.OldKernel = withoutOpenTree
 	controlRead, control, err := os.Pipe()
@@ -81,7 +87,7 @@ func (h help) with(ctx context.Context, j job) error {
 		h.err = h.out
 	}
 	cmd := &exec.Cmd{
-		Path: reexec.Self(), Args: []string{helperName}, Env: []string{}, Dir: "/",
+		Path: program, Args: []string{helperName}, Env: []string{}, Dir: "/",
 		Stdin: h.stdin, Stdout: h.out, Stderr: h.err,
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
 		SysProcAttr: h.attr,
@@ -143,19 +149,11 @@ func (h help) with(ctx context.Context, j job) error {
 		h.orphans.end()
 	}
 
-	var late *timeout
 	switch {
-	case stopped && errors.As(context.Cause(ctx), &late):
-		status := res.Status
-		switch {
-		case decodeErr != nil:
-			status = 128 + int(unix.SIGKILL)
-		case status == 0:
-			status = statusTimeout
-		}
-		return &ExitError{Code: status, Reason: late.Error()}
+	case stopped && decodeErr != nil:
+		return h.stopped(ctx, 128+int(unix.SIGKILL))
 	case stopped:
-		return ctx.Err()
+		return h.stopped(ctx, res.Status)
 	case decodeErr != nil && exit != nil:
 		return fmt.Errorf("the helper ended early: %w: %s", exit, crash.last())
 	case decodeErr != nil:
@@ -173,6 +171,15 @@ func (h help) with(ctx context.Context, j job) error {
 		return &ExitError{Code: res.Status}
 	}
 	return exit // of what fed stdin
+}
+
+// stopped returns the error of a command that was stopped, and then had this status.
+func (h help) stopped(ctx context.Context, status int) error {
+	var late *timeout
+	if !errors.As(context.Cause(ctx), &late) {
+		return ctx.Err()
+	}
+	return &ExitError{Code: cmp.Or(status, statusTimeout), Reason: late.Error()}
 }
 
 // stop ends a helper: a command is asked first. A helper in namespaces of its
