@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -41,13 +42,9 @@ func randomRun(r *rand.Rand) string {
 // from nothing gives. (No layer is composed for order alone: what such a one saw
 // of the layers before it enters no key, and so may be old.)
 func TestEditsGiveExactSnapshots(t *testing.T) {
-	rounds := 12
-	if testing.Short() {
-		rounds = 3
-	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	for round := range rounds {
+	for round := range rounds.Of(3, 4, 12) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		w := newWorkspace(t)
 		layers := map[string][]string{"Containerfile": nil, "Containerfile.a": {"FROM base"}, "Containerfile.b": {"FROM scratch"}, "Containerfile.c": {"FROM base"}}

@@ -150,6 +150,9 @@ func TestApplyOpaqueKeepsItsOwnFolder(t *testing.T) {
 // The state of a root whose /var is an absolute link is in that root.
 func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
 	outside := t.TempDir()
+	if strings.HasPrefix(outside, "/var/") { // in the root it would lead to the link itself
+		outside = "/elsewhere"
+	}
 	for before, want := range map[string]string{
 		"true":                                 "var/lib/clayer",
 		"mkdir -p data; ln -s data var":        "data/lib/clayer",

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -93,14 +94,12 @@ func TestApplyATerabyteOfZeros(t *testing.T) {
 // remembered, and where its line is; of a folder its path too, until it has its
 // time. It is the same for those that are refused.
 func TestApplyManyEntries(t *testing.T) {
-	n := 100_000 // ROOTFS_TEST_ENTRIES=1000000 takes minutes
+	n := rounds.Of(10_000, 30_000, 100_000) // ROOTFS_TEST_ENTRIES=1000000 takes minutes
 	if s := os.Getenv("ROOTFS_TEST_ENTRIES"); s != "" {
 		var err error
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
-	} else if testing.Short() {
-		n = 10_000
 	}
 	entry := func(path string) *snapshot.Entry {
 		return &snapshot.Entry{Path: path, Kind: snapshot.Symlink, Target: "x", ModTime: when, UID: os.Geteuid(), GID: os.Getegid()}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
@@ -708,10 +709,7 @@ func TestAnySequence(t *testing.T) {
 		}
 	}
 	t.Logf("ROOTFS_TEST_SEED=%d", seed)
-	steps := 10_000
-	if testing.Short() {
-		steps = 500
-	}
+	steps := rounds.Of(500, 3000, 10_000)
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1))}
 	for i := range steps {
 		if i%100 == 0 {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/rounds"
 )
 
 // chaos makes some dozen random changes in dir. Most of what can fail does so
@@ -134,10 +135,7 @@ func move(from, to string) {
 
 // TestSnapshotsGiveTheView is the closing property, for steps that nobody thought of.
 func TestSnapshotsGiveTheView(t *testing.T) {
-	n := uint64(15)
-	if testing.Short() {
-		n = 5
-	}
+	n := uint64(rounds.Of(5, 8, 15))
 	sandboxes(t, func(t *testing.T, b testBox) {
 		for seed := range n {
 			v, root := b.view(t)
@@ -251,10 +249,7 @@ func TestRandomRuns(t *testing.T) {
 		t.Skip("not root")
 	}
 	t.Parallel()
-	n := 1000
-	if testing.Short() {
-		n = 30
-	}
+	n := rounds.Of(30, 100, 1000)
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("CLAYER_TEST_SEED"); s != "" {
 		var err error
