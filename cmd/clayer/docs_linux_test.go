@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // A docBlock is a fenced block of commands in a page.
@@ -76,7 +77,7 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary := plainBinary(t) // a shim runs the program that made it
+	binary := clitest.Build(t, t.TempDir()) // a shim runs the program that made it
 	notRun := 0
 	for _, page := range append(pages, filepath.Join("..", "..", "README.md")) {
 		blocks := docBlocks(t, page)

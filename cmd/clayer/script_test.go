@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/moby/sys/reexec"
@@ -23,6 +25,13 @@ import (
 func TestMain(m *testing.M) {
 	if reexec.Init() {
 		return
+	}
+	// Under nohup, and behind a shell's "&", signals are ignored that programs
+	// inherit so, and that no shell can trap then. Those of the tests get none ignored.
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	// A program with the race detector sleeps for a second before it ends, so that
 	// others may show their races; there are hundreds of them here.

@@ -1,6 +1,5 @@
-//go:build linux
-
-package main
+// Package installs installs by hand, captures that, and solves what was captured.
+package installs
 
 import (
 	"io/fs"
@@ -9,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // inScratch runs a script in this machine's root with a scratch layer over it:
@@ -47,8 +48,7 @@ func TestEndToEndInstallsFlowBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it installs packages")
 	}
-	t.Parallel()
-	aptMirror(t)
+	clitest.Mirror(t)
 	for _, tool := range []string{"pip", "npm", "python3"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
@@ -74,11 +74,7 @@ func TestEndToEndInstallsFlowBack(t *testing.T) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(bin, "clayer"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := clitest.Build(t, bin)
 
 	const packages = `
 for p in funcy toolz; do python3 -c 'import sys, importlib.metadata as m; print("python", sys.argv[1], m.version(sys.argv[1]))' $p; done
@@ -137,7 +133,7 @@ RUN npm install -g left-pad
 	solvedElsewhere := func(file string) {
 		t.Helper()
 		dest := filepath.Join(work, "fresh-"+file)
-		cmd := clayerCommand(t, "solve", "-f", filepath.Join(session, "upper/proj", file), "--dest", dest, "--cache-dir", filepath.Join(work, "cache"))
+		cmd := exec.CommandContext(t.Context(), program, "solve", "-f", filepath.Join(session, "upper/proj", file), "--dest", dest, "--cache-dir", filepath.Join(work, "cache"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out[max(0, len(out)-4000):])
 		}

@@ -1,6 +1,6 @@
-//go:build linux
-
-package main
+// Package managers runs the package managers of a fresh Debian through both
+// sandboxes.
+package managers
 
 import (
 	"os"
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -56,11 +57,10 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it installs packages for minutes")
 	}
-	t.Parallel()
-	exe := plainBinary(t)
+	exe := clitest.Build(t, t.TempDir())
 	dir := t.TempDir()
 	base := filepath.Join(dir, "base")
-	debianRoot(t, base)
+	clitest.DebianRoot(t, base)
 	copyAll := func(from, to string) {
 		t.Helper()
 		if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
@@ -93,12 +93,12 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 			script := `mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && shift && exec -a clayer "$0" "$@"`
 			cmd = exec.CommandContext(t.Context(), "unshare", append([]string{"-m", "--", "/bin/bash", "-c", script, self, root}, args...)...)
 		}
-		cmd.Dir, cmd.Env = files, layersEnv()
+		cmd.Dir, cmd.Env = files, clitest.Env()
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("clayer %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
-		return lastLine(string(out))
+		return clitest.LastLine(string(out))
 	}
 	path := func(name string) string { return filepath.Join(dir, name) }
 
@@ -170,7 +170,7 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 	for _, name := range []string{"restored-overlay", "restored-inplace"} {
 		cmd := exec.CommandContext(t.Context(), "chroot", path(name), "/bin/sh", "-ec",
 			`hello; greet; python3 -c 'import six, tabulate, markupsafe._speedups; print(markupsafe.escape("<"))'; node -e 'console.log(require("/usr/local/lib/node_modules/is-odd")(3))'`)
-		cmd.Env = layersEnv()
+		cmd.Env = clitest.Env()
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "Hello, world!\n42\n&lt;\ntrue\n" {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
