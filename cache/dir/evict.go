@@ -284,7 +284,8 @@ func (c *census) sweep() (freed int64, err error) {
 	if err := c.shorten(); err != nil {
 		return freed, err
 	}
-	return freed, sweepTmp(c.root)
+	_, err = safefile.Sweep(c.root, tmpName, isTemp)
+	return freed, err
 }
 
 // digestsOf returns the blobs that an image names.

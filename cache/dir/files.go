@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -65,7 +64,7 @@ func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
 	// What killed processes left counts for no bound: it must go while the
 	// store is far from full, too.
 	d.sweepOnce.Do(func() {
-		if err := sweepTmp(root); err != nil {
+		if _, err := safefile.Sweep(root, tmpName, isTemp); err != nil {
 			slog.Warn("files that a killed process left in the store stay there", "path", d.path, "err", err)
 		}
 	})
@@ -200,27 +199,4 @@ func (d *Dir) lock(ctx context.Context, root *os.Root, exclusive bool) (unlock f
 		return nil, fmt.Errorf("lock the store: %w", err)
 	}
 	return func() { f.Close() }, nil
-}
-
-// abandoned is how old a file in tmp/ must be to be taken for one that a killed
-// process left. What is being packed is written to all the time.
-const abandoned = 24 * time.Hour
-
-// sweepTmp removes what killed processes left in tmp/.
-func sweepTmp(root *os.Root) error {
-	entries, err := list(root, tmpName)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !isTemp(e.Name()) || !e.Type().IsRegular() {
-			continue
-		}
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
-			if err := root.Remove(path.Join(tmpName, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return nil
 }

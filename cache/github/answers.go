@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
+	"sync"
 
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -13,7 +15,11 @@ type answers struct {
 	dir      string
 	readOnly bool
 	token    string // its fingerprint
+
+	sweeping sync.Once // of what killed processes left
 }
+
+const partPrefix = "part-"
 
 // An answer is kept with what a later request needs to be conditional.
 type answer struct {
@@ -66,5 +72,8 @@ func (a *answers) keep(url, accept string, kept answer) {
 		return
 	}
 	defer dir.Close()
-	_ = safefile.WriteFile(dir, a.name(url, accept), "part-", data) // 0600: a private repository's names may be in it
+	a.sweeping.Do(func() {
+		_, _ = safefile.Sweep(dir, ".", func(name string) bool { return strings.HasPrefix(name, partPrefix) })
+	})
+	_ = safefile.WriteFile(dir, a.name(url, accept), partPrefix, data) // 0600: a private repository's names may be in it
 }

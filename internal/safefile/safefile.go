@@ -7,7 +7,6 @@
 package safefile
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -214,29 +213,4 @@ func kind(mode fs.FileMode) string {
 		return "a device"
 	}
 	return "a file"
-}
-
-// CreateTemp makes a file in dir whose name is prefix, which may begin with
-// directories, and random letters. It returns the name beside the file.
-func CreateTemp(dir *os.Root, prefix string) (*os.File, string, error) {
-	name := prefix + rand.Text()
-	f, err := OpenFile(dir, name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	return f, name, err
-}
-
-// WriteFile writes a file of dir that is seen whole or not at all, under a name
-// with prefix until then. It is not synced.
-func WriteFile(dir *os.Root, name, prefix string, data []byte) error {
-	f, temp, err := CreateTemp(dir, prefix)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = dir.Rename(temp, name)
-	}
-	if err != nil {
-		_ = dir.Remove(temp)
-	}
-	return err
 }

@@ -350,8 +350,8 @@ func (d *Downloads) Prune(limit int64) (int64, error) {
 		}
 		return all, err
 	}
-	var freed int64
 	var errs []error
+	var freed int64
 	remove := func(k kept) {
 		if err := root.Remove(k.name); err == nil {
 			freed += k.size
@@ -359,15 +359,9 @@ func (d *Downloads) Prune(limit int64) (int64, error) {
 			errs = append(errs, err)
 		}
 	}
-	parts, err := list(".", func(name string) bool { return strings.HasPrefix(name, partPrefix) })
+	freed, err = safefile.Sweep(root, ".", func(name string) bool { return strings.HasPrefix(name, partPrefix) })
 	if err != nil {
-		return 0, err
-	}
-	for _, k := range parts {
-		// A part is written to all the time; a day without is a dead one.
-		if time.Since(k.used) > 24*time.Hour {
-			remove(k)
-		}
+		return freed, err
 	}
 	all, err := list(bytesName, func(name string) bool { return digest.NewDigestFromEncoded(digest.SHA256, name).Validate() == nil })
 	if err != nil {

@@ -779,9 +779,9 @@ func TestPrune(t *testing.T) {
 	old, older, fresh := put("old", 48*time.Hour), put("older", 72*time.Hour), put("fresh", 0)
 	dead, _ := d.newPart()
 	dead.f.Close()
-	os.Chtimes(dead.f.Name(), now.Add(-48*time.Hour), now.Add(-48*time.Hour))
 	live, _ := d.newPart()
 	defer live.f.Close()
+	os.Chtimes(live.f.Name(), now.Add(-48*time.Hour), now.Add(-48*time.Hour))
 
 	there := func(name string) bool { _, err := os.Stat(name); return err == nil }
 	if freed, err := d.Prune(8); err != nil || freed != 5 {
