@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,35 +37,22 @@ func (v *view) upper() string { return filepath.Join(v.dir, upperDir) }
 
 // view makes the folders of a view.
 func (s *overlay) view(ctx context.Context) (_ *view, err error) {
-	// A name that sweep passes over, until the lock is held.
 	if s.elsewhere {
 		if err := makeUpper(s.Work); err != nil {
 			return nil, err
 		}
 	}
-	dir, err := os.MkdirTemp(s.Work, "new-view-*")
-	if err != nil {
+	v := &view{s: s, files: direct{}}
+	if v.dir, v.lock, err = newViewDir(s.Work); err != nil {
 		return nil, err
 	}
-	v := &view{s: s, dir: dir, files: direct{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
 		}
 	}()
-	if v.lock, err = os.Open(dir); err != nil {
-		return nil, err
-	}
-	if err = unix.Flock(int(v.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	final := filepath.Join(s.Work, strings.TrimPrefix(filepath.Base(dir), "new-"))
-	if err = os.Rename(dir, final); err != nil {
-		return nil, err
-	}
-	v.dir = final
 	for _, d := range []string{upperDir, workDir, rootDir, stageDir} {
-		if err = os.Mkdir(filepath.Join(final, d), 0o755); err != nil {
+		if err = os.Mkdir(filepath.Join(v.dir, d), 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -297,20 +284,58 @@ func (v *view) Close() error {
 // sweep removes the views of processes that were killed. The lock of a view
 // goes with the process that made it, however that ended.
 func (s *overlay) sweep(f files) {
-	old, _ := filepath.Glob(filepath.Join(s.Work, "view-*"))
-	half, _ := filepath.Glob(filepath.Join(s.Work, "new-view-*"))
-	for _, dir := range append(old, half...) {
-		lock, err := os.Open(dir)
+	old, _ := filepath.Glob(filepath.Join(s.Work, viewPrefix+"*"))
+	for _, dir := range old {
+		lock, err := lockViewDir(dir)
 		if err != nil {
 			continue
 		}
-		st, err := lock.Stat()
-		young := err == nil && strings.HasPrefix(filepath.Base(dir), "new-") && time.Since(st.ModTime()) < time.Minute
-		if !young && unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			if err := f.remove(dir); err != nil {
-				s.warn([]string{fmt.Sprintf("an old view is left: %v", err)})
-			}
+		if err := f.remove(dir); err != nil {
+			s.warn([]string{fmt.Sprintf("an old view is left: %v", err)})
 		}
 		lock.Close()
 	}
+}
+
+// viewPrefix begins the names of the directories of views.
+const viewPrefix = "view-"
+
+// newViewDir makes the directory of a view. It is locked until lock is closed:
+// sweep takes those of processes that are gone.
+func newViewDir(work string) (dir string, lock *os.File, err error) {
+	for {
+		if dir, err = os.MkdirTemp(work, viewPrefix+"*"); err != nil {
+			return "", nil, err
+		}
+		lock, err = lockViewDir(dir)
+		switch {
+		case err == nil:
+			return dir, lock, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, fs.ErrNotExist):
+			return "", nil, errors.Join(err, os.Remove(dir))
+		}
+		// A sweep was faster than the lock.
+	}
+}
+
+// lockViewDir locks the directory of a view. The error is fs.ErrNotExist where it
+// was removed.
+func lockViewDir(dir string) (*os.File, error) {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = unix.Fstat(int(lock.Fd()), &st)
+	}
+	if err == nil && st.Nlink == 0 {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return lock, nil
 }

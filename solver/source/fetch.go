@@ -147,23 +147,22 @@ func (r *Resolver) bring(ctx context.Context, f *frontend.Fetch, want digest.Dig
 	if r.Downloads == nil || r.Downloads.ReadOnly {
 		return errors.New("no folder to keep downloads in")
 	}
-	kept := func() (bool, error) {
+	// What can't be read in the directory, whatever is wrong with that, is
+	// downloaded.
+	kept := func() bool {
 		_, err := r.Downloads.open(want)
-		if errors.Is(err, errNotKept) {
-			return false, nil
-		}
-		return err == nil, err
+		return err == nil
 	}
-	if ok, err := kept(); ok || err != nil {
-		return err
+	if kept() {
+		return nil
 	}
 	pin, err := r.request(ctx, f.Source)
 	if err != nil {
 		return err
 	}
 	if pin.Digest == want {
-		if ok, err := kept(); ok || err != nil {
-			return err
+		if kept() {
+			return nil
 		}
 		// It was resolved to kept bytes that turn out to be corrupt, or that
 		// another process has pruned since.
