@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -50,7 +51,19 @@ func FromImage(image specs.Manifest) (m Manifest, err error) {
 	if !ok {
 		return m, fmt.Errorf("no annotation %s: another tool's image", manifestAnnotation)
 	}
-	return m, json.Unmarshal([]byte(ours), &m)
+	if err := json.Unmarshal([]byte(ours), &m); err != nil {
+		return m, err
+	}
+	if m.Key.IsZero() || !slices.EqualFunc(m.Steps, image.Layers, Descriptor.IsOf) {
+		return m, fmt.Errorf("annotation %s: it lists other steps than the image has layers", manifestAnnotation)
+	}
+	return m, nil
+}
+
+// IsOf reports whether what is said of a step's blob is what an image says of it. A
+// digest that is none must not be asked for its parts.
+func (d Descriptor) IsOf(l specs.Descriptor) bool {
+	return d.Digest == l.Digest && d.Size == l.Size && d.Size >= 0 && d.Digest.Validate() == nil && d.Digest.Algorithm() == digest.SHA256
 }
 
 // OCIPlatform reads the beginning of a platform line, "linux/amd64 debian 12".

@@ -119,7 +119,10 @@ func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, vi
 	if err != nil {
 		return b.adoptFailed(ctx, lock, it, view, err)
 	}
-	applied, changes := b.applied(ctx, it, nil)
+	applied, _, changes, err := b.applied(ctx, it, nil)
+	if err != nil {
+		return err
+	}
 	applied.Before = view.Before
 	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
 		changes = nothing // it only looked

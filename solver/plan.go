@@ -256,6 +256,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 				r.StoreFailed(r.Store.Name(), err)
 				return nil
 			}
+			r.sameStep(l.Steps, keys, found)
 			mu.Lock()
 			defer mu.Unlock()
 			for k, d := range found {

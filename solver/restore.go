@@ -2,7 +2,6 @@ package solver
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -138,6 +137,11 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 				}()
 			}
 			file, err := b.fetchBlob(cache.WithArrival(metered, early), d, ok)
+			if err == nil && early == nil { // else it is checked while it is applied
+				if err = b.check(ctx, it, d, file); err != nil {
+					file.Close()
+				}
+			}
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file})
 				if it.State == dag.Cached {
@@ -153,7 +157,7 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			defer mu.Unlock()
 			lost = append(lost, it.Key)
 			if it.State == dag.Cached {
-				told[i] = fmt.Errorf("%s: its snapshot can't be used, so it is built anew: %w", it.Step.Pos(), err)
+				told[i] = unusable(it, err)
 			} else {
 				b.r.warn("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built anew", it.Step.Pos())
 			}

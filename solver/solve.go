@@ -351,12 +351,26 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 		ctx, stop = early.Context(ctx)
 		defer stop()
 	}
-	applied, changes := b.applied(ctx, it, early)
+	applied, contents, changes, err := b.applied(ctx, it, early)
+	if err != nil {
+		return err
+	}
 	res, err := lock.Apply(ctx, applied, changes)
 	if err != nil && early != nil {
 		if lost := early.Verdict(ctx); lost != nil {
 			return lost
 		}
+	}
+	if err == nil && contents != nil {
+		if err = b.arrive(ctx, s); err == nil {
+			b.mu.Lock()
+			blob := b.blobs[s].file
+			b.mu.Unlock()
+			err = contents.CheckTable(blob)
+		}
+	}
+	if bad, ok := invalid(it, err); ok {
+		return bad
 	}
 	for _, p := range res.Kept {
 		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
@@ -376,15 +390,15 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 }
 
 // applied is what is recorded of an item, and its changes: early is its snapshot,
-// where that is not all there yet.
-func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arrival) (record.Applied, snapshot.Changes) {
+// where that is not all there yet. What a store had is checked while it is read.
+func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arrival) (applied record.Applied, c *cache.Contents, changes snapshot.Changes, err error) {
 	s := it.Step
-	applied := record.Applied{
+	applied = record.Applied{
 		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
 		Record: b.sv.plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.r.placement(s),
 	}
 	if !s.ChangesRoot() {
-		return applied, nothing
+		return applied, nil, nothing, nil
 	}
 	var desc cache.Descriptor
 	var packed io.Reader
@@ -398,7 +412,11 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	return applied, snapshot.ReadUnvalidated(packed) // the apply validates it
+	if it.State == dag.Cached {
+		c, changes, err = b.entries(ctx, it, desc, packed)
+		return applied, c, changes, err
+	}
+	return applied, nil, snapshot.ReadUnvalidated(packed), nil // the apply validates it
 }
 
 // joinLines joins errors, one a line, indented; more than twenty are cut short.

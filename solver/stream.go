@@ -49,6 +49,12 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	}
 	applyErr := <-done
 	b.arrived, b.arriving = nil, nil
+	var bad *invalidSnapshot
+	if failed && errors.As(applyErr, &bad) && ctx.Err() == nil {
+		b.r.warn("%v", unusable(bad.item, bad.err))
+		failed, err, lost = false, nil, append(lost, bad.item.Key)
+		b.dropBlob(bad.item.Step)
+	}
 	switch {
 	case failed:
 		return false, applyErr
@@ -63,6 +69,16 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 		b.lose(ctx, lost...)
 	}
 	return false, err
+}
+
+// dropBlob forgets a snapshot that turned out to be none.
+func (b *builder) dropBlob(s *dag.Step) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bl := b.blobs[s]; bl != nil {
+		bl.file.Close()
+		delete(b.blobs, s)
+	}
 }
 
 // toRun reports whether a step that changes the root is to run.

@@ -119,6 +119,9 @@ func (d *Dir) List(ctx context.Context) ([]cache.Manifest, error) {
 			continue // another tool's image
 		}
 		m, err := readManifest(root, e.Descriptor)
+		if err == nil && m.Tag() != e.tag() {
+			err = fmt.Errorf("it is the layer %s", m.Tag())
+		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", e.tag(), err))
 			continue

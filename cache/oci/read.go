@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/content"
@@ -67,7 +66,7 @@ func (s *Store) readLayer(ctx context.Context, tag string) (cache.Manifest, spec
 		return cache.Manifest{}, desc, err
 	}
 	m, err := cache.FromImage(image)
-	if err == nil && (m.Key.IsZero() || layerTag(m.Tag()) != tag || !slices.EqualFunc(m.Steps, image.Layers, same)) {
+	if err == nil && layerTag(m.Tag()) != tag {
 		err = errors.New("not the layer of its tag")
 	}
 	if err != nil {
@@ -90,7 +89,7 @@ func (s *Store) readStep(ctx context.Context, tag string) (pushed, specs.Descrip
 		return d, desc, err
 	}
 	err = json.Unmarshal([]byte(image.Annotations[stepAnnotation]), &d.Descriptor)
-	if err == nil && (stepTag(d.Key) != tag || len(image.Layers) != 1 || !same(d.Descriptor, image.Layers[0])) {
+	if err == nil && (stepTag(d.Key) != tag || len(image.Layers) != 1 || !d.IsOf(image.Layers[0])) {
 		err = errors.New("not the step of its tag")
 	}
 	if err != nil {
@@ -100,12 +99,6 @@ func (s *Store) readStep(ctx context.Context, tag string) (pushed, specs.Descrip
 		d.at = at
 	}
 	return d, desc, nil
-}
-
-// same reports whether what we say of a blob is what the registry keeps it for.
-// A digest that is none must not be asked for its parts.
-func same(d cache.Descriptor, l specs.Descriptor) bool {
-	return d.Digest == l.Digest && d.Size == l.Size && d.Size >= 0 && d.Digest.Validate() == nil && d.Digest.Algorithm() == digest.SHA256
 }
 
 // Find asks for the layer's manifest, which is all of a whole hit, and for each

@@ -317,7 +317,7 @@ func (it item) open(dir string) (io.ReadCloser, error) {
 		f.Close()
 		return nil, err
 	}
-	return &unchanged{f: f, it: it, h: sha256.New(), left: it.size}, nil
+	return &unchanged{f: f, sum: it.sum, wrong: it.changed, h: sha256.New(), left: it.size}, nil
 }
 
 func (it item) changed() error {

@@ -1,0 +1,151 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// The bytes of a snapshot are what its descriptor says when they were verified.
+// What the bytes mean is checked where they are read: that they are a snapshot,
+// as large as the descriptor says, which puts nothing into clayer's own directory,
+// and that of a COPY, FETCH or WORKDIR no other than its key names. One that is not
+// is a miss.
+
+// sameStep drops from what the stores have what is recorded of other steps: a key
+// has one record.
+func (r *Request) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
+	for _, s := range steps {
+		d, ok := found[keys.Step[s]]
+		if !ok || len(d.Record) == 0 { // what is kept in little space has none
+			continue
+		}
+		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
+			delete(found, d.Key)
+			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), r.Store.Holder(d.Key), strings.Join(other, ", "))
+		}
+	}
+}
+
+// entries reads the snapshot of an item that a store has.
+func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.Reader) (*cache.Contents, snapshot.Changes, error) {
+	c := cache.NewContents(d)
+	expected, err := b.r.expected(ctx, it.Step)
+	if err != nil {
+		return nil, nil, err
+	}
+	changes := b.guarded(snapshot.ReadUnvalidated(blob))
+	if expected != nil {
+		changes = expected(changes)
+	}
+	return c, c.Entries(changes), nil
+}
+
+// expected returns what the snapshot of a step is like; nil if that is not known.
+func (r *Request) expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
+	switch in := s.Instr.(type) {
+	case *frontend.Copy:
+		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in)
+	case *frontend.Fetch:
+		pin, err := r.sources().Fetch(ctx, in)
+		return r.sources().ExpectFetch(in, pin), err
+	case *frontend.Workdir:
+		return source.ExpectWorkdir(in), nil
+	}
+	return nil, nil
+}
+
+// guarded hands on entries, and ends with an error where one is in clayer's own
+// directory, which says what is applied.
+func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
+	own, err := filepath.Rel(b.root.Dir(), string(b.root.StateDir()))
+	if err != nil || !filepath.IsLocal(own) {
+		return changes
+	}
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for e, err := range changes {
+			if err == nil && (e.Path == own || strings.HasPrefix(e.Path, own+"/")) {
+				err = &snapshot.UnsafeError{Path: e.Path, Reason: "in clayer's own directory"}
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// check reads all of a snapshot, before anything is done with it that could not be
+// taken back.
+func (b *builder) check(ctx context.Context, it *dag.Item, d cache.Descriptor, blob *os.File) error {
+	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size))
+	if err != nil {
+		return err
+	}
+	for e, err := range snapshot.Validate(changes) {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
+			err = readContent(e)
+		}
+		if err != nil {
+			return err
+		}
+		if e.Release != nil {
+			e.Release()
+		}
+	}
+	return c.CheckTable(blob)
+}
+
+// readContent reads the content of a file that is not in memory, for those who
+// compare it.
+func readContent(e *snapshot.Entry) error {
+	if e.Kind != snapshot.File || e.Content != nil {
+		return nil
+	}
+	f, err := e.Open()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
+}
+
+// An invalidSnapshot says that what a store has of a step turned out to be nothing
+// of it while it was applied.
+type invalidSnapshot struct {
+	item *dag.Item
+	err  error
+}
+
+func (e *invalidSnapshot) Error() string { return fmt.Sprintf("%s: %v", e.item.Step.Pos(), e.err) }
+
+func (e *invalidSnapshot) Unwrap() error { return e.err }
+
+// invalid returns an error of applying as an *invalidSnapshot if the snapshot is to
+// blame, and a store had it.
+func invalid(it *dag.Item, err error) (*invalidSnapshot, bool) {
+	var contents *cache.InvalidError
+	var unsafe *snapshot.UnsafeError
+	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) {
+		return nil, false
+	}
+	return &invalidSnapshot{it, err}, true
+}
+
+// unusable says that the snapshot of an item can't be used.
+func unusable(it *dag.Item, err error) error {
+	return fmt.Errorf("%s: its snapshot can't be used, so it is built anew: %w", it.Step.Pos(), err)
+}

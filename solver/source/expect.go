@@ -1,0 +1,200 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/frontend"
+)
+
+// The snapshot of a COPY, FETCH or WORKDIR that a store has is a function of what
+// its key covers. Whatever else is in one, as a file under another name, with
+// another mode or other content, contradicts the key: the store says that it is
+// this step's, and it is another's.
+
+// An Expectation hands on the entries of a snapshot, and ends with an error where
+// they are not those of its step. Times and owners do not count: --chown by name
+// has the numbers of the machine where the snapshot was made.
+type Expectation func(snapshot.Changes) snapshot.Changes
+
+// expect makes an Expectation of what is asked of each entry, and in the end.
+func expect(entry func(e *snapshot.Entry) error, end func() error) Expectation {
+	return func(changes snapshot.Changes) snapshot.Changes {
+		return func(yield func(*snapshot.Entry, error) bool) {
+			for e, err := range changes {
+				if err == nil {
+					err = entry(e)
+				}
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+			if err := end(); err != nil {
+				yield(nil, err)
+			}
+		}
+	}
+}
+
+// unexpected says what contradicts a step.
+func unexpected(e *snapshot.Entry, format string, args ...any) error {
+	return fmt.Errorf("/%s: %s", e.Path, fmt.Sprintf(format, args...))
+}
+
+// ExpectWorkdir returns what the snapshot of a WORKDIR is.
+func ExpectWorkdir(w *frontend.Workdir) Expectation {
+	dest := entryPath(w.Path)
+	return expect(func(e *snapshot.Entry) error {
+		if !isImplied(e, dest) {
+			return unexpected(e, "WORKDIR %s makes no such entry", w.Path)
+		}
+		return nil
+	}, func() error { return nil })
+}
+
+// isImplied reports whether an entry is the directory that a step puts things into.
+func isImplied(e *snapshot.Entry, dest string) bool {
+	return e.Kind == snapshot.Dir && e.Implied && e.Path == dest && e.Mode == 0o755
+}
+
+// ExpectCopy returns what the snapshot of a COPY is, whose files are there.
+func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy) (Expectation, error) {
+	fs, err := r.files(ctx, dir, c)
+	if err != nil {
+		return nil, err
+	}
+	dest := entryPath(c.Dest)
+	by := style{chmod: c.Owner.Chmod}
+	items := make(map[string]item)
+	for _, it := range fs.items {
+		items[path.Join(dest, it.rel)] = it
+		if fs.single { // where a directory stood at dest, and where none did
+			items[dest] = it
+		}
+	}
+	seen := make(map[string]bool)
+	return expect(func(e *snapshot.Entry) error {
+		it, ok := items[e.Path]
+		if !ok {
+			if isImplied(e, dest) {
+				return nil
+			}
+			return unexpected(e, "COPY %s copies no such file", c.Dest)
+		}
+		seen[it.rel] = true
+		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target, Implied: it.kind == snapshot.Dir}
+		by.apply(want)
+		switch {
+		case e.Kind == snapshot.Dir && isImplied(e, dest) && want.Kind == snapshot.Dir:
+			return nil
+		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:
+			return unexpected(e, "another kind of file than COPY copies")
+		case e.Mode != want.Mode && e.Kind != snapshot.Symlink:
+			return unexpected(e, "mode %04o, where COPY gives it %04o", e.Mode, want.Mode)
+		case e.Kind == snapshot.File && e.Size != it.size:
+			return unexpected(e, "%d bytes, where COPY copies %d", e.Size, it.size)
+		}
+		return expectContent(e, it.sum)
+	}, func() error {
+		for _, it := range fs.items {
+			if !seen[it.rel] {
+				return fmt.Errorf("it lacks %q, which COPY copies", it.rel)
+			}
+		}
+		return nil
+	}), nil
+}
+
+// ExpectFetch returns what can be said of the snapshot of a FETCH without its
+// download: where it puts files, the modes that --chmod gives them, and the
+// content of a file that is stored as it was downloaded.
+func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
+	dest := entryPath(f.Dest)
+	by := style{chmod: f.Owner.Chmod}
+	name := ""
+	if from, err := originOf(f.Source); err == nil && from == fromURL {
+		name, _ = fileName(f.Source)
+	}
+	var asItCame *snapshot.Entry // the only file, of the URL's name
+	sum := sha256.New()
+	others := 0
+	return expect(func(e *snapshot.Entry) error {
+		if isImplied(e, dest) {
+			return nil
+		}
+		if dest != "" && e.Path != dest && !strings.HasPrefix(e.Path, dest+"/") {
+			return unexpected(e, "FETCH puts all it brings below %s", f.Dest)
+		}
+		switch e.Kind {
+		case snapshot.File, snapshot.Dir, snapshot.Symlink, snapshot.Link:
+		default:
+			return unexpected(e, "FETCH brings no such kind of file")
+		}
+		want := *e
+		by.apply(&want)
+		if e.Mode != want.Mode && !e.Implied {
+			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
+		}
+		if others++; others == 1 && e.Kind == snapshot.File && e.Path == path.Join(dest, name) {
+			seen := *e
+			asItCame = &seen
+			if e.Content != nil {
+				sum.Write(e.Content)
+			} else {
+				open := e.Open
+				e.Open = func() (io.ReadCloser, error) {
+					sum.Reset()
+					content, err := open()
+					return struct {
+						io.Reader
+						io.Closer
+					}{io.TeeReader(content, sum), content}, err
+				}
+			}
+		}
+		return nil
+	}, func() error {
+		switch {
+		case asItCame == nil || others > 1:
+			if f.Extract == frontend.ExtractFalse {
+				return fmt.Errorf("it is not the file %q alone, which FETCH brings", name)
+			}
+			return nil
+		case by.chmod == nil && asItCame.Mode != 0o644:
+			return unexpected(asItCame, "mode %04o, where FETCH gives it 0644", asItCame.Mode)
+		case hex.EncodeToString(sum.Sum(nil)) != p.Digest.Encoded():
+			return unexpected(asItCame, "other content than was downloaded")
+		}
+		return nil
+	})
+}
+
+// expectContent has the content of a file compared with its sum: now where it is
+// in memory, else while it is read.
+func expectContent(e *snapshot.Entry, sum [sha256.Size]byte) error {
+	if e.Kind != snapshot.File {
+		return nil
+	}
+	wrong := unexpected(e, "other content than the step has")
+	if e.Content != nil || e.Size == 0 {
+		if sha256.Sum256(e.Content) != sum {
+			return wrong
+		}
+		return nil
+	}
+	open, size := e.Open, e.Size
+	e.Open = func() (io.ReadCloser, error) {
+		f, err := open()
+		if err != nil {
+			return nil, err
+		}
+		return &unchanged{f: f, sum: sum, wrong: func() error { return wrong }, h: sha256.New(), left: size}, nil
+	}
+	return nil
+}
