@@ -504,6 +504,93 @@ func TestBootWithoutCurl(t *testing.T) {
 	}
 }
 
+// An answer that will not change is final for each program that fetches; what
+// may pass is tried again.
+func TestBootTriesAgainWhatMayPass(t *testing.T) {
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		code := 403
+		if _, err := fmt.Sscanf(r.URL.Path, "/%d/", &code); err != nil && r.Method != http.MethodConnect {
+			code = 400
+		}
+		w.WriteHeader(code)
+	}))
+	t.Cleanup(srv.Close)
+	busybox := p.hostWith("busybox-wget")
+	if path, err := exec.LookPath("busybox"); err != nil {
+		t.Skip(err)
+	} else if err := os.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec "+path+" wget \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, dir := range map[string]string{"curl": p.hostWith("curl-alone", "curl"), "wget": p.hostWith("wget-alone", "wget"), "busybox": busybox} {
+		for _, tt := range []struct {
+			url   string
+			proxy bool
+			tries int32
+		}{
+			{srv.URL + "/403", false, 1}, {srv.URL + "/401", false, 1}, {srv.URL + "/404", false, 1}, {srv.URL + "/451", false, 1},
+			{srv.URL + "/429", false, 2}, {srv.URL + "/408", false, 2}, {srv.URL + "/500", false, 2}, {srv.URL + "/503", false, 2},
+			{"https://example.com", true, 1},
+		} {
+			if tt.proxy && name == "busybox" {
+				continue // it has no HTTPS through a proxy
+			}
+			asked.Store(0)
+			env := []string{"PATH=" + dir, "HOME=" + p.dir + "/home-" + name, "CLAYER_TRIES=2", "CLAYER_DOWNLOAD_URL=" + tt.url}
+			if tt.proxy {
+				env = append(env, "https_proxy="+srv.URL)
+			}
+			out, _, code := p.run("sh boot.sh", env...)
+			if code == 0 || !strings.Contains(out, "can't be fetched") || strings.Contains(tt.url, "403") && !strings.Contains(out, "CLAYER_DOWNLOAD_URL names a mirror") {
+				t.Errorf("%s: %s: exit code %d, %q", name, tt.url, code, out)
+			}
+			if n := asked.Load(); n != tt.tries {
+				t.Errorf("%s: %s: asked %d times, want %d: %q", name, tt.url, n, tt.tries, out)
+			}
+		}
+	}
+}
+
+// A signal ends a boot that waits for a server.
+func TestSignalEndsABootThatFetches(t *testing.T) {
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	asked := make(chan struct{})
+	var once sync.Once
+	gone := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		once.Do(func() { close(asked) })
+		<-r.Context().Done()
+		close(gone)
+	}))
+	t.Cleanup(srv.Close)
+	cmd := exec.Command("sh", "boot.sh")
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), "HOME="+p.dir+"/home", "CLAYER_DOWNLOAD_URL="+srv.URL, "no_proxy=127.0.0.1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	start := time.Now()
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("no error")
+	}
+	<-gone // what fetched has ended too
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("after %v", took)
+	}
+	if left, _ := filepath.Glob(filepath.Join(p.dir, "home/.cache/clayer/bin/.clayer-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // Killed while it fetches, and while it composes, a boot is in nobody's way: the
 // next one begins anew, and nothing is left of the first.
 func TestBootKilledHalfWay(t *testing.T) {

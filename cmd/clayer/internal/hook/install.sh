@@ -41,12 +41,17 @@ clayer_install() (
 		echo "$dir/clayer"
 		exit 0
 	fi
+	case ${CLAYER_OFFLINE:-} in
+	'' | 0 | f | F | false | False | FALSE) ;;
+	*) echo "clayer: $dir has no clayer $version, and none is fetched: offline (CLAYER_OFFLINE)" >&2; exit 1 ;;
+	esac
 	if [ -n "$version" ]; then from=$base/download/v${version#v}; else from=$base/latest/download; fi
 	mkdir -p "$dir"
 	temp=$(mktemp -d "$dir/.clayer-XXXXXX")
+	child=''
 	trap 'rm -rf "$temp"' EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM
+	trap 'kill $child 2>/dev/null; exit 130' INT
+	trap 'kill $child 2>/dev/null; exit 143' TERM
 	if ! command -v curl >/dev/null 2>&1 && ! command -v wget >/dev/null 2>&1; then
 		echo "clayer: $from can't be fetched: neither curl nor wget is on PATH" >&2
 		exit 1
@@ -55,23 +60,36 @@ clayer_install() (
 	# has a wget of few options, and Debian's ends by a fault of memory under -T.
 	wget_options=-q
 	if wget --version >/dev/null 2>&1; then wget_options='-nv -t 1 -T 10'; fi
-	# A network that is not up yet gets 30 s.
+	# A network that is not up yet gets 30 s; an answer that will not change is
+	# final. A shell sees a signal when it waits, not while a program runs.
 	fetch() {
 		tries=0
 		while :; do
 			if command -v curl >/dev/null 2>&1; then
-				curl -fsSL --connect-timeout 10 -o "$2" "$1" 2>"$temp/error" && return
+				curl -fsSL --connect-timeout 10 --speed-limit 1000 --speed-time 30 -o "$2" "$1" >/dev/null 2>"$temp/error" &
 			else
 				# shellcheck disable=SC2086 # several words
-				wget $wget_options -O "$2" "$1" 2>"$temp/error" && return
+				wget $wget_options -O "$2" "$1" >/dev/null 2>"$temp/error" &
 			fi
-			# What is not there now won't be there in a moment.
-			if grep -q '404' "$temp/error"; then break; fi
+			child=$!
+			if wait "$child"; then
+				child=''
+				return
+			fi
+			child=''
+			# 4xx, but 408 and 429; of the server, or of a proxy.
+			if grep -Eqi '(error|code|response|http/[0-9.]+)[: ]+4(0[0-79]|1[0-9]|2[0-8]|[3-9][0-9])|authentication failed|tunneling failed: forbidden|certificate' "$temp/error"; then break; fi
+			[ "$tries" -gt 0 ] || echo "clayer: trying again: $(tail -n 1 "$temp/error")" >&2
 			tries=$((tries + 1))
+			# It took ten seconds or more by itself.
+			if grep -Eqi 'timed out|too slow' "$temp/error"; then tries=$((tries + 5)); fi
 			[ "$tries" -lt "${CLAYER_TRIES:-15}" ] || break
 			sleep 2
 		done
 		echo "clayer: $1 can't be fetched: $(tail -n 1 "$temp/error")" >&2
+		if grep -Eqi '403|forbidden' "$temp/error"; then
+			echo "clayer: where a proxy or firewall refuses that host, CLAYER_DOWNLOAD_URL names a mirror" >&2
+		fi
 		exit 1
 	}
 	sha256() {
