@@ -12,7 +12,7 @@ type EventKind string
 // The kinds of events, in the order in which they usually come.
 const (
 	EventWarning   EventKind = "warning"   // Text; nothing failed, but the user should know
-	EventWaiting   EventKind = "waiting"   // for another solve of this root; Text says for whom
+	EventWaiting   EventKind = "waiting"   // for another solve of this root, or for the network; Text says for what
 	EventPlanned   EventKind = "planned"   // Plan
 	EventFetching  EventKind = "fetching"  // bytes of the source of Step arrive: Bytes so far. At most ten a second
 	EventFetched   EventKind = "fetched"   // they are here: Bytes, Took

@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"io/fs"
@@ -20,6 +21,8 @@ func Remedy(err error) string {
 	var proxy *transfer.ProxyError
 	var answer *github.Error
 	var exit *sandbox.ExitError
+	var redirect *transfer.RedirectError
+	var cert *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "make room there: clayer cache prune frees the cache, and --cache-dir puts it on another disk"
@@ -46,6 +49,12 @@ func Remedy(err error) string {
 		case http.StatusUnauthorized, http.StatusForbidden:
 			return "the server wants to know who asks, or something between refuses the host; what needs a login is for RUN --mount=type=secret"
 		}
+	case errors.Is(err, transfer.ErrOffline):
+		return "without --offline it is asked; with it, what was fetched before is used"
+	case errors.As(err, &redirect):
+		return "if that is where the file is, name that address itself"
+	case errors.As(err, &cert):
+		return "SSL_CERT_FILE=FILE.pem with the certificates that are trusted here, a proxy's too"
 	case transfer.Unreachable(err):
 		return "is there a network, and does it want a proxy (HTTPS_PROXY)? clayer doctor tells which hosts are reached"
 	case errors.Is(err, io.ErrUnexpectedEOF):

@@ -175,6 +175,9 @@ func (r *Request) warn(format string, args ...any) {
 	r.emit(Event{Kind: EventWarning, Text: fmt.Sprintf(format, args...)})
 }
 
+// Waiting tells the user what is waited for.
+func (r *Request) Waiting(text string) { r.emit(Event{Kind: EventWaiting, Text: text}) }
+
 // Warn tells the user of something that fails nothing.
 func (r *Request) Warn(text string) { r.warn("%s", text) }
 

@@ -202,9 +202,10 @@ func (b *builder) buildAndApply(ctx context.Context, lock *rootfs.Lock) error {
 	return apply(ctx, lock)
 }
 
-// grace is how long a cancelled solve still stores what is finished: a folder
-// has it long before; an upload is taken up by the next session.
-const grace = 5 * time.Second
+// grace is how long a cancelled solve still stores what is finished: a directory
+// has it long before; an upload is resumed by the next session. Whoever cancels
+// waits for two seconds at most.
+const grace = time.Second
 
 // lasting returns a context that ends some time after ctx does.
 func lasting(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -65,6 +65,8 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 		return "", context.Cause(ctx)
 	}
 	switch {
+	case errors.Is(err, transfer.ErrOffline):
+		return "", err
 	case Is(err, Invalid): // 422 "No commit found for SHA: x"
 		return "", transfer.Fatal(&NoRefError{repo, ref})
 	case Is(err, Empty):

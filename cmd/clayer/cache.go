@@ -35,7 +35,11 @@ has written to ~/.docker/config.json; credential helpers are not run.`,
 // telling writes warnings of a command that has no progress.
 func telling(cmd *cobra.Command) tell {
 	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
-	return tell{func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) }, warn}
+	return tell{
+		failed:  func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) },
+		warn:    warn,
+		waiting: func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for %s\n", text) },
+	}
 }
 
 // openStore returns the stores that a command works on: those that --store and
@@ -44,6 +48,9 @@ func openStore(cmd *cobra.Command, f *storeFlags) (*cache.Tier, error) {
 	t := telling(cmd)
 	if len(f.stores) > 0 || f.repo != "" {
 		far, err := f.far(t, nil)
+		if err == nil && len(far) == 0 && f.offline {
+			err = usagef("--offline: --repo and --store name no store on this machine")
+		}
 		return cache.Tiered(t.failed, far...), err
 	}
 	local, err := f.local(t)

@@ -47,6 +47,9 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 			if err != nil {
 				return err
 			}
+			if len(stores) == 0 && f.offline {
+				return usagef("--offline: --repo and --store name no store on this machine")
+			}
 			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
 			temp, err := f.temp(t)
 			if err != nil {

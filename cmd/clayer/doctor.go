@@ -16,7 +16,7 @@ import (
 
 func newDoctor() *cobra.Command {
 	var f storeFlags
-	var asJSON, sandboxOnly, offline bool
+	var asJSON, sandboxOnly bool
 	var root string
 	c := &cobra.Command{
 		Use:   "doctor",
@@ -41,7 +41,7 @@ stores. What is not there may not be needed; each line says what would mend it.`
 			if p.Cache, err = f.folder(t); err != nil {
 				return err
 			}
-			if !offline && !sandboxOnly {
+			if !f.offline && !sandboxOnly {
 				if p.GitHub, err = f.github(t); err != nil {
 					return err
 				}
@@ -93,7 +93,6 @@ stores. What is not there may not be needed; each line says what would mend it.`
 	}
 	f.register(c)
 	c.Flags().BoolVar(&sandboxOnly, "sandbox", false, "only how RUN can be run here, and why not otherwise")
-	c.Flags().BoolVar(&offline, "offline", false, "don't ask the network")
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.Flags().StringVar(&root, "root", "", "a complete root file system, in place of /")
 	return c

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
 	"github.com/clayer/clayer/frontend/lazyregexp"
 )
@@ -28,6 +29,7 @@ var sha256Hex = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 func newInit() *cobra.Command {
 	var o hook.Options
+	var f storeFlags // for its network
 	var show bool
 	c := &cobra.Command{
 		Use:   "init claude|github|devcontainer|boot [LAYER]...",
@@ -55,7 +57,7 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 			if err := hookStores(o); err != nil {
 				return err
 			}
-			if err := hookProgram(cmd.Context(), &o); err != nil {
+			if err := hookProgram(cmd.Context(), transfer.New(f.transfer(telling(cmd))), &o); err != nil {
 				return err
 			}
 			files, err := hook.Files(args[0], o)
@@ -75,6 +77,7 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "a directory whose *.env files are sourced before")
 	c.Flags().StringVar(&o.Repo, "repo", "", "the --repo of sessions: owner/repo whose GitHub Releases keep snapshots")
 	c.Flags().StringArrayVar(&o.Stores, "store", nil, "a --store of sessions (repeatable)")
+	c.Flags().BoolVar(&f.offline, "offline", false, "send no request: --checksums has to be given for a release")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written")
 	return c
 }
@@ -96,7 +99,7 @@ func hookStores(o hook.Options) error {
 
 // hookProgram finds out how a session gets at clayer: the release that is
 // downloaded, or where this program is.
-func hookProgram(ctx context.Context, o *hook.Options) error {
+func hookProgram(ctx context.Context, client *transfer.Client, o *hook.Options) error {
 	if o.Version == "" && released().MatchString(buildVersion()) {
 		o.Version = buildVersion()
 	}
@@ -122,7 +125,7 @@ func hookProgram(ctx context.Context, o *hook.Options) error {
 		return usagef("--release %s: is no release: want one like v1.2.3", o.Version)
 	}
 	if o.Checksums == "" {
-		sum, err := hook.Checksums(ctx, cmp.Or(o.DownloadURL, releases), o.Version)
+		sum, err := hook.Checksums(ctx, client, cmp.Or(o.DownloadURL, releases), o.Version)
 		if err != nil {
 			return fmt.Errorf("the checksum of release %s: %w\nhint: --checksums gives the SHA-256 of its checksums.txt", o.Version, err)
 		}

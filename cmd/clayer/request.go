@@ -35,12 +35,14 @@ type storeFlags struct {
 	stores              []string
 	repo, token         string
 	allowSecrets        []string
+	offline             bool
 
 	readOnly bool // nothing is written beside what is asked for
 	makesDir bool // what is built is kept: the cache directory is made
 	client   *github.Client
-	found    bool   // folder has looked
-	dirFound string // what it found
+	network  *transfer.Network // of all clients of this process
+	found    bool              // folder has looked
+	dirFound string            // what it found
 }
 
 func (f *storeFlags) register(c *cobra.Command) {
@@ -49,7 +51,17 @@ func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH, or oci:HOST/REPOSITORY of a registry (repeatable)")
 	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots, behind the other stores")
 	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN or GITHUB_TOKEN, where other users of the machine can't read it")
+	c.Flags().BoolVar(&f.offline, "offline", false, "send no request: use stores on this machine, and of sources what was fetched before")
 	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
+}
+
+// transfer returns how bytes are moved, with what this process knows about its
+// network.
+func (f *storeFlags) transfer(t tell) transfer.Options {
+	if f.network == nil {
+		f.network = transfer.NewNetwork(transfer.NetworkOptions{Offline: f.offline, Waiting: t.waiting})
+	}
+	return transfer.Options{UserAgent: "clayer", Network: f.network}
 }
 
 // github returns the client for GitHub: with the token of --token, GH_TOKEN or
@@ -70,7 +82,7 @@ func (f *storeFlags) github(t tell) (*github.Client, error) {
 		Token:    strings.TrimSpace(cmp.Or(f.token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN"))),
 		Answers:  answers,
 		ReadOnly: f.readOnly,
-		Transfer: transfer.Options{UserAgent: "clayer"},
+		Transfer: f.transfer(t),
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -149,8 +161,9 @@ func (f *storeFlags) registries() (map[string]oci.Repository, map[string]oci.Log
 
 // tell is who is told of stores that fail, and of what a user should know.
 type tell struct {
-	failed func(store string, err error)
-	warn   func(text string)
+	failed  func(store string, err error)
+	warn    func(text string)
+	waiting func(text string) // for what; nil prints nothing
 }
 
 // open returns the stores in order, the local one first.
@@ -214,7 +227,9 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 			if err != nil {
 				return nil, err
 			}
-			stores = append(stores, cache.Guarded(oci.New(ref, oci.Options{Login: logins[ref.Registry], Temp: temp}), credentials))
+			if !f.offline {
+				stores = append(stores, cache.Guarded(oci.New(ref, oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: f.transfer(t)}), credentials))
+			}
 			continue
 		}
 		if err := checkStore(s); err != nil {
@@ -228,7 +243,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 			stores = append(stores, d)
 		}
 	}
-	if f.repo != "" {
+	if f.repo != "" && !f.offline {
 		s, err := f.releases(t, credentials)
 		if err != nil {
 			return nil, err
@@ -426,7 +441,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	if r.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
 		return nil, err
 	}
-	t := tell{r.StoreFailed, r.Warn}
+	t := tell{r.StoreFailed, r.Warn, r.Waiting}
 	f.makesDir = !f.readOnly
 	if r.Cache, err = f.folder(t); err != nil {
 		return nil, err

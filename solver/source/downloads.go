@@ -124,7 +124,7 @@ func (d *Downloads) hold(dg digest.Digest, f *os.File) *os.File {
 	return f
 }
 
-// noted returns what was noted under a name that is no URL.
+// noted returns what was noted under a URL, or something of another name.
 func (d *Downloads) noted(name string) (a answer, ok bool) {
 	if d == nil {
 		return a, false
@@ -144,14 +144,7 @@ func (d *Downloads) recall(url string) (answer, bool) {
 	if !ok || !d.has(a.Digest) {
 		return answer{}, false
 	}
-	return a, a.ETag != "" || a.LastModified != ""
-}
-
-// remember notes what url gave, if a later request can be conditional by it.
-func (d *Downloads) remember(url string, a answer) {
-	if a.ETag != "" || a.LastModified != "" {
-		d.note(url, a)
-	}
+	return a, true
 }
 
 // note keeps what a URL, or something of another name, gave. An error is no

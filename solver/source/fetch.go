@@ -109,7 +109,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		return r.lastSeen(ctx, source, last, err)
 	}
 	p.keep(res.Digest)
-	r.Downloads.remember(source, answer{
+	r.Downloads.note(source, answer{
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
 	return Pin{Digest: res.Digest, Size: res.Size}, nil
@@ -133,7 +133,8 @@ func (r *Resolver) get(ctx context.Context, source string, w transfer.Rewinder, 
 // network alone is to blame that it does not answer now; else the error.
 func (r *Resolver) lastSeen(ctx context.Context, source string, last answer, err error) (Pin, error) {
 	var status *transfer.StatusError
-	if last.Digest == "" || ctx.Err() != nil || errors.As(err, &status) {
+	away := transfer.Retryable(err) || transfer.Unreachable(err) || errors.Is(err, transfer.ErrOffline)
+	if last.Digest == "" || ctx.Err() != nil || errors.As(err, &status) || !away {
 		return Pin{}, err
 	}
 	if r.Warn != nil {

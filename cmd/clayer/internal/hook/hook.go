@@ -179,10 +179,10 @@ func (f File) Write(ctx context.Context, dir string) (bool, error) {
 }
 
 // Checksums asks the release for what its checksums.txt is, which pins all of it.
-func Checksums(ctx context.Context, base, version string) (string, error) {
+func Checksums(ctx context.Context, client *transfer.Client, base, version string) (string, error) {
 	var b bytes.Buffer
 	url := base + "/download/v" + strings.TrimPrefix(version, "v") + "/checksums.txt"
-	if _, err := transfer.New(transfer.Options{UserAgent: "clayer"}).Get(ctx, url, &b, transfer.GetOptions{}); err != nil {
+	if _, err := client.Get(ctx, url, &b, transfer.GetOptions{}); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%x", sha256.Sum256(b.Bytes())), nil
