@@ -68,13 +68,11 @@ type Options struct {
 // before the one that names it.
 //
 // The error is frontend.Problems: all that is wrong in all files, cycles and
-// layers of one name included.
+// layers of one name included. The graph is then what could be lowered, for who
+// looks for more that is wrong.
 func Build(files []*frontend.File, opt Options) (*Graph, error) {
 	g := &Graph{}
 	problems := g.compose(files)
-	if len(problems) > 0 {
-		return nil, problems.Err()
-	}
 	sources := make(map[string]*Source)
 	for _, l := range g.Layers {
 		if err := l.lower(opt, sources); err != nil {
@@ -85,9 +83,6 @@ func Build(files []*frontend.File, opt Options) (*Graph, error) {
 			problems = append(problems, ps...)
 		}
 	}
-	if err := problems.Err(); err != nil {
-		return nil, err
-	}
 	for _, l := range g.Layers {
 		for _, s := range l.Steps {
 			if s.Source != nil && s.Source.Steps[0] == s {
@@ -95,7 +90,7 @@ func Build(files []*frontend.File, opt Options) (*Graph, error) {
 			}
 		}
 	}
-	return g, nil
+	return g, problems.Err()
 }
 
 // lower resolves the layer's instructions and turns them into steps.
@@ -109,9 +104,6 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 	scope.Session, scope.BuildArgs = opt.Session, opt.BuildArgs
 	instrs, scope, err := l.File.Resolve(scope)
 	l.Scope = scope
-	if err != nil {
-		return err
-	}
 
 	filter := snapshot.Filter{Ignore: opt.Ignore[l.File.Dir]}
 	for _, in := range instrs {
@@ -151,7 +143,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 	for i, s := range l.Steps {
 		s.Index = i
 	}
-	return nil
+	return err
 }
 
 func (s *Step) use(sources map[string]*Source, id string) {

@@ -57,7 +57,9 @@ func overDirectory(s *dag.Step, at string, err error) *source.Fault {
 // misplacements finds each COPY of a file to what a step before it makes a
 // directory, as far as the files say so: a RUN between the two may change that,
 // and then the apply has the last word.
-func (r *Request) misplacements(g *dag.Graph) (problems frontend.Problems) {
+//
+// isFile tells whether a COPY is of one file, and whether that is known.
+func (r *Request) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is, known bool)) (problems frontend.Problems) {
 	dirs := make(map[string]bool)
 	add := func(dir string) {
 		for ; dir != "/" && !dirs[dir]; dir = path.Dir(dir) {
@@ -74,7 +76,7 @@ func (r *Request) misplacements(g *dag.Graph) (problems frontend.Problems) {
 			add(in.Dest)
 		case *frontend.Copy:
 			first := s.Source.Steps[0].Instr.(*frontend.Copy) // which was resolved for all of them
-			switch is, known := r.sources().IsFile(first); {
+			switch is, known := isFile(first); {
 			case !known:
 			case !is:
 				add(path.Clean(in.Dest))

@@ -44,7 +44,7 @@ func Hash(ctx context.Context, r *Request) (*dag.Graph, *dag.Keys, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	g, err := r.graph()
+	g, err := r.checkedGraph(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +81,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	g, err := r.graph()
+	g, err := r.checkedGraph(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	if err := append(problems, r.misplacements(g)...).Sorted().Err(); err != nil {
+	if err := append(problems, r.misplacements(g, r.sources().IsFile)...).Sorted().Err(); err != nil {
 		return nil, err
 	}
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)

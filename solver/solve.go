@@ -443,21 +443,6 @@ func (l *lines) Error() string {
 	return strings.Join(texts, "\n  ")
 }
 
-// AllProblems completes the problems of loading by those that show only once
-// the files that could be read are put together, so that a user sees all that
-// is wrong in one go.
-func (r *Request) AllProblems(err error) error {
-	var ps, more frontend.Problems
-	if !errors.As(err, &ps) || len(r.Files) == 0 {
-		return err
-	}
-	_, gerr := r.graph()
-	if errors.As(gerr, &more) {
-		ps = append(ps, more...)
-	}
-	return ps.Sorted()
-}
-
 // failures remembers which stores failed; each is told once.
 type failures struct {
 	mu   sync.Mutex

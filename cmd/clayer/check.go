@@ -22,11 +22,13 @@ import (
 func newCheck() *cobra.Command {
 	var format string
 	var fix, rules, asJSON bool
+	var given []string
 	c := &cobra.Command{
 		Use:   "check [NAME|FILE]...",
 		Short: "Look for what goes wrong, costs time or space, or has no effect",
-		Long: `check looks at Containerfiles, and at nothing else. It exits with 1 when it
-warns, with 0 when it has only notes, with 2 when a file doesn't parse.
+		Long: `check looks at Containerfiles, and at what they copy: no network, no store. It
+exits with 1 when it warns, with 0 when it has only notes, with 2 when there is
+something that plan and solve refuse.
 
 "# check=skip=RULE,RULE" at the top of a file turns rules off for the file, as
 in BuildKit; above an instruction, for that one. Without arguments it looks at
@@ -51,18 +53,23 @@ Containerfile.`,
 			if err != nil {
 				return err
 			}
-			findings, err := check(cmd.Context(), paths)
+			c := checker{paths: paths}
+			if c.buildArgs, err = buildArgs(given); err != nil {
+				return err
+			}
+			findings, err := c.check(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if fix {
-				if findings, err = fixAll(cmd.Context(), cmd.ErrOrStderr(), paths, findings); err != nil {
+				if findings, err = c.fixAll(cmd.Context(), cmd.ErrOrStderr(), findings); err != nil {
 					return err
 				}
 			}
 			return writeFindings(cmd.OutOrStdout(), findings, format)
 		},
 	}
+	c.Flags().StringArrayVar(&given, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
 	c.Flags().StringVar(&format, "format", "text", "text, json or sarif")
 	c.Flags().BoolVar(&asJSON, "json", false, "the same as --format=json")
 	c.Flags().BoolVar(&fix, "fix", false, "change the files where that is safe, and tell what is left")
@@ -70,21 +77,61 @@ Containerfile.`,
 	return c
 }
 
-// check returns the findings in the files at paths, what doesn't parse among them.
-func check(ctx context.Context, paths []string) ([]lint.Finding, error) {
-	files, err := solver.Load(ctx, paths, nil)
-	var problems frontend.Problems
-	if err != nil && !errors.As(err, &problems) {
+// A checker checks the files at paths.
+type checker struct {
+	paths     []string
+	buildArgs map[string]string
+}
+
+// check returns the findings in the files, what plan refuses among them.
+func (c *checker) check(ctx context.Context) ([]lint.Finding, error) {
+	files, err := solver.Load(ctx, c.paths, nil)
+	if problems := (frontend.Problems)(nil); err != nil && !errors.As(err, &problems) {
 		return nil, err
 	}
-	findings := append(lint.Problems(problems), lint.Check(files)...)
-	// Siblings were loaded for what FROM brings.
-	return slices.DeleteFunc(findings, func(f lint.Finding) bool { return !slices.Contains(paths, f.Pos.File) }), nil
+	findings := slices.DeleteFunc(lint.Check(files), func(f lint.Finding) bool {
+		return !slices.Contains(c.paths, f.Pos.File) // siblings were loaded for what FROM brings
+	})
+	// Each file by itself: they need not be composed together. What is wrong with
+	// one that it names by FROM is wrong for it too.
+	var errs []lint.Finding
+	for _, path := range c.paths {
+		own, err := c.refused(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range own {
+			if !slices.ContainsFunc(errs, func(g lint.Finding) bool { return g.Pos == f.Pos && g.Message == f.Message }) {
+				errs = append(errs, f)
+			}
+		}
+	}
+	return append(errs, findings...), nil
+}
+
+// refused returns what plan refuses in a file.
+func (c *checker) refused(ctx context.Context, path string) ([]lint.Finding, error) {
+	r := &solver.Request{Environ: os.Environ(), BuildArgs: c.buildArgs}
+	var err error
+	r.Files, err = solver.Load(ctx, []string{path}, nil)
+	var syntax frontend.Problems
+	if err != nil && !errors.As(err, &syntax) {
+		return nil, err
+	}
+	findings := lint.Syntax(syntax)
+	if len(r.Files) > 0 {
+		refused, err := solver.Check(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		findings = append(findings, lint.Refused(refused)...)
+	}
+	return findings, nil
 }
 
 // fixAll makes fixes until there are none: of those that overlap one is made
 // at a time.
-func fixAll(ctx context.Context, w io.Writer, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
+func (c *checker) fixAll(ctx context.Context, w io.Writer, findings []lint.Finding) ([]lint.Finding, error) {
 	const most = 10
 	fixed := make(map[string]int)
 	defer func() {
@@ -94,7 +141,7 @@ func fixAll(ctx context.Context, w io.Writer, paths []string, findings []lint.Fi
 	}()
 	for range most {
 		made := 0
-		for _, path := range paths {
+		for _, path := range c.paths {
 			own := slices.DeleteFunc(slices.Clone(findings), func(f lint.Finding) bool { return f.Pos.File != path })
 			n, err := fixFile(path, own)
 			if err != nil {
@@ -108,7 +155,7 @@ func fixAll(ctx context.Context, w io.Writer, paths []string, findings []lint.Fi
 			break
 		}
 		var err error
-		if findings, err = check(ctx, paths); err != nil {
+		if findings, err = c.check(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -466,7 +466,7 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 	}
 	r.Files, err = solver.Load(cmd.Context(), paths, names)
 	if err != nil {
-		return nil, r.AllProblems(err)
+		return nil, r.AllProblems(cmd.Context(), err)
 	}
 	return r, nil
 }

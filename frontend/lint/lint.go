@@ -76,21 +76,29 @@ func Check(files []*frontend.File) []Finding {
 	return all
 }
 
-// Problems tells what doesn't parse as findings, for editors and such.
-func Problems(ps frontend.Problems) []Finding {
+// Syntax returns what doesn't parse as findings, for editors and such.
+func Syntax(ps frontend.Problems) []Finding { return problems(syntaxRule, ps) }
+
+// Refused returns as findings what parses, and can't be solved.
+func Refused(ps frontend.Problems) []Finding { return problems(refusedRule, ps) }
+
+func problems(r Rule, ps frontend.Problems) []Finding {
 	var all []Finding
 	for _, p := range ps {
 		message := p.Message
 		if p.Detail != "" {
 			message += ": " + p.Detail
 		}
-		all = append(all, Finding{Rule: syntaxRule.Name, Level: Error, Pos: p.Pos, Word: p.Word, Line: p.Line, Message: message, Hint: p.Hint})
+		all = append(all, Finding{Rule: r.Name, Level: r.Level, Pos: p.Pos, Word: p.Word, Line: p.Line, Message: message, Hint: p.Hint})
 	}
 	return all
 }
 
-// syntaxRule stands for all that frontend refuses.
-var syntaxRule = Rule{Name: "Syntax", Level: Error, Doc: "The file doesn't parse."}
+// What makes a file useless has names as rules have, which can't be skipped.
+var (
+	syntaxRule  = Rule{Name: "Syntax", Level: Error, Doc: "The file doesn't parse."}
+	refusedRule = Rule{Name: "Refused", Level: Error, Doc: "plan and solve refuse the line."}
+)
 
 // scopeBelow returns what is in effect where the file begins: what FROM brings.
 func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.File]*frontend.Scope) frontend.Scope {

@@ -67,7 +67,7 @@ func WriteSARIF(w io.Writer, findings []Finding, version string) error {
 		Results: []sarifResult{},
 	}
 	index := make(map[string]int)
-	for _, r := range append(Rules[:len(Rules):len(Rules)], syntaxRule) {
+	for _, r := range append(Rules[:len(Rules):len(Rules)], syntaxRule, refusedRule) {
 		index[r.Name] = len(run.Tool.Driver.Rules)
 		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{r.Name, sarifText{r.Doc}, sarifDefault{r.Level}})
 	}

@@ -65,6 +65,18 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 	return once(&r.mu, &r.copies, c, func() (*files, error) { return readFiles(ctx, dir, c, r.Exclude) })
 }
 
+// CheckCopy returns what Copy would refuse, without reading the files, and whether
+// the COPY is of one file, as IsFile has it.
+func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) (isFile bool, err error) {
+	s, err := newScan(dir, c.Pos.File)
+	if err != nil {
+		return false, err
+	}
+	defer s.root.Close()
+	fs, err := s.files(ctx, dir, c, r.Exclude)
+	return err == nil && fs.isFile(c), err
+}
+
 // readFiles finds the files of a COPY and hashes them.
 func readFiles(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*files, error) {
 	s, err := newScan(dir, c.Pos.File)
@@ -72,6 +84,19 @@ func readFiles(ctx context.Context, dir string, c *frontend.Copy, exclude []stri
 		return nil, err
 	}
 	defer s.root.Close()
+	fs, err := s.files(ctx, dir, c, exclude)
+	if err != nil {
+		return nil, err
+	}
+	if err := fs.hash(ctx, s.root); err != nil {
+		return nil, err
+	}
+	fs.pin = fs.sum()
+	return fs, nil
+}
+
+// files finds the files of a COPY.
+func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*files, error) {
 	if err := s.leaveOut(dir, exclude); err != nil {
 		return nil, err
 	}
@@ -104,14 +129,9 @@ func readFiles(ctx context.Context, dir string, c *frontend.Copy, exclude []stri
 			size: int64(len(in.Content)), inline: &in.Content, sum: sha256.Sum256([]byte(in.Content)),
 		})
 	}
-	if fs.items, err = merge(s.items); err != nil {
-		return nil, err
-	}
-	if err := fs.hash(ctx, s.root); err != nil {
-		return nil, err
-	}
-	fs.pin = fs.sum()
-	return fs, nil
+	var err error
+	fs.items, err = merge(s.items)
+	return fs, err
 }
 
 // merge sorts items by path, so that a folder comes before what it holds. Of
@@ -292,8 +312,10 @@ func (r *Resolver) IsFile(c *frontend.Copy) (is, known bool) {
 		return false, false
 	}
 	fs, err := get()
-	return err == nil && fs.single && entryPath(c.Dest) != "", err == nil
+	return err == nil && fs.isFile(c), err == nil
 }
+
+func (fs *files) isFile(c *frontend.Copy) bool { return fs.single && entryPath(c.Dest) != "" }
 
 // open returns the content of a file, which must still be what was hashed.
 func (it item) open(dir string) (io.ReadCloser, error) {

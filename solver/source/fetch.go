@@ -44,22 +44,34 @@ func originOf(source string) (origin, error) {
 // Fetch resolves the source of a FETCH: github: to a commit. With --checksum that takes no request.
 // A plain URL is downloaded and hashed, and kept where Downloads keeps anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
-	from, err := originOf(f.Source)
-	if err != nil {
+	from, err := checkFetch(f)
+	switch {
+	case err != nil:
 		return Pin{}, err
-	}
-	switch from {
-	case fromGitHub:
+	case from == fromGitHub:
 		return r.resolveTree(ctx, f)
-	default:
-		if f.Checksum == "" {
-			return r.request(ctx, f.Source)
-		}
-		if err := checkChecksum(f); err != nil {
-			return Pin{}, err
-		}
-		return Pin{Digest: f.Checksum}, nil
+	case f.Checksum == "":
+		return r.request(ctx, f.Source)
 	}
+	return Pin{Digest: f.Checksum}, nil
+}
+
+// CheckFetch returns what Fetch would refuse without a request.
+func CheckFetch(f *frontend.Fetch) error {
+	_, err := checkFetch(f)
+	return err
+}
+
+func checkFetch(f *frontend.Fetch) (origin, error) {
+	from, err := originOf(f.Source)
+	switch {
+	case err != nil:
+	case from == fromGitHub:
+		_, err = checkTree(f)
+	case f.Checksum != "":
+		err = checkChecksum(f)
+	}
+	return from, err
 }
 
 func checkChecksum(f *frontend.Fetch) error {

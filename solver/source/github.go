@@ -101,21 +101,28 @@ func (r *Resolver) Commit(ctx context.Context, ref Ref) (string, error) {
 
 // resolveTree pins a FETCH of a repository to a commit.
 func (r *Resolver) resolveTree(ctx context.Context, f *frontend.Fetch) (Pin, error) {
-	ref, _, err := parseTree(f.Source)
+	ref, err := checkTree(f)
 	if err != nil {
 		return Pin{}, err
 	}
+	id, err := r.Commit(ctx, ref)
+	return Pin{Commit: id}, err
+}
+
+// checkTree returns the ref of a FETCH of a repository, or what is wrong with it.
+func checkTree(f *frontend.Fetch) (Ref, error) {
+	ref, _, err := parseTree(f.Source)
 	switch {
+	case err != nil:
 	case f.Checksum != "":
-		return Pin{}, &Fault{
+		err = &Fault{
 			Message: "--checksum is for URLs: GitHub makes an archive when asked, and its bytes may differ",
 			Hint:    fmt.Sprintf("github:%s@COMMIT names what is wanted just as well", ref.Repo),
 		}
 	case f.Extract == frontend.ExtractFalse:
-		return Pin{}, faultf("--extract=false: a repository's tree is no file")
+		err = faultf("--extract=false: a repository's tree is no file")
 	}
-	id, err := r.Commit(ctx, ref)
-	return Pin{Commit: id}, err
+	return ref, err
 }
 
 // bringTree sees to it that Downloads has the tarball of a commit's tree. Its
