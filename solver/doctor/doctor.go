@@ -47,6 +47,8 @@ type Patient struct {
 	GitHub *github.Client // nil: the network is not asked
 	Repo   github.Repo    // of --repo; zero for none
 	Stores []cache.Keeper
+
+	RootCAs func() (*x509.CertPool, error) // nil: x509.SystemCertPool
 }
 
 // limit bounds what is asked of the network.
@@ -172,6 +174,13 @@ func (p *Patient) network(ctx context.Context) []Finding {
 		}
 	}
 	ca := Finding{Area: "network", Name: "certificates", OK: true, Text: "the system's"}
+	rootCAs := p.RootCAs
+	if rootCAs == nil {
+		rootCAs = x509.SystemCertPool
+	}
+	if pool, err := rootCAs(); err != nil || pool.Equal(x509.NewCertPool()) {
+		ca.OK, ca.Text, ca.Remedy = false, "none: every HTTPS server is refused", "install ca-certificates, or SSL_CERT_FILE=FILE.pem"
+	}
 	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
 		if path := p.variable(name); path != "" {
 			ca.Text = name + "=" + path

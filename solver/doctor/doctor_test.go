@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"crypto/x509"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,7 @@ func TestExamine(t *testing.T) {
 		{name: "a clock an hour wrong", gh: func(s *githubtest.Server) { s.Skew = time.Hour }, of: "github/clock", text: "behind GitHub's"},
 		{name: "a clock that is right", of: "github/clock", ok: true, text: "as GitHub's"},
 		{name: "certificates that are not there", change: func(p *Patient) { p.Environ = []string{"SSL_CERT_FILE=/no/such.pem"} }, of: "network/certificates", text: "/no/such.pem"},
+		{name: "a machine without certificates", change: func(p *Patient) { p.RootCAs = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil } }, of: "network/certificates", text: "none"},
 		{name: "a proxy with a password", change: func(p *Patient) { p.Environ = []string{"HTTPS_PROXY=http://me:hunter2@proxy:3128"} }, of: "network/proxy", ok: true, text: "proxy:3128"},
 		{name: "an empty store", of: "stores/dir", ok: true, text: "no layers yet"},
 		{name: "space", of: "space/cache", ok: true, text: "free"},
