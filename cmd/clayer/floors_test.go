@@ -33,6 +33,7 @@ var floors = map[string]int{
 	"cache/storetest":             2,
 	"solver/rootfs/treetest":      2,
 	"cmd/clayer/internal/clitest": 0,
+	"cmd/clayer/internal/doctest": 3,
 	"cmd/clayer/internal/ptytest": 0,
 	"solver/rootfs/record":        1,
 	"dag":                         1,

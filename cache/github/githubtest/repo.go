@@ -633,6 +633,9 @@ func tarball(name, commit string, files map[string]string) []byte {
 	for _, p := range slices.Sorted(maps.Keys(files)) {
 		content := files[p]
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: top + p, Mode: 0o664, Size: int64(len(content)), ModTime: time.Unix(1_700_000_000, 0)}
+		if strings.HasPrefix(content, "#!") {
+			h.Mode = 0o775
+		}
 		if to, ok := strings.CutPrefix(content, "-> "); ok {
 			h.Typeflag, h.Linkname, h.Size, content = tar.TypeSymlink, to, 0, ""
 		}

@@ -48,7 +48,7 @@ func TestEndToEndInstallsFlowBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it installs packages")
 	}
-	clitest.Mirror(t)
+	clitest.Debian(t, "")
 	for _, tool := range []string{"pip", "npm", "python3"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
