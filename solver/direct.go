@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -182,5 +183,5 @@ func paths(list []string) string {
 	if n > most {
 		text = fmt.Sprintf("%d paths, %s and others", n, text)
 	}
-	return PlainText([]byte(text))
+	return printable.Line(text)
 }

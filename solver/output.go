@@ -3,6 +3,8 @@ package solver
 import (
 	"bytes"
 	"strings"
+
+	"github.com/clayer/clayer/internal/printable"
 )
 
 // PlainText returns a line that a program printed as it can be shown among
@@ -18,7 +20,7 @@ func PlainText(line []byte) string {
 			b.WriteByte(c)
 		}
 	}
-	return strings.ToValidUTF8(strings.TrimRight(b.String(), " \t"), "\uFFFD")
+	return printable.Text(strings.ToValidUTF8(strings.TrimRight(b.String(), " \t"), "\uFFFD"))
 }
 
 // skipEscape returns the index of the last byte of the sequence at i:

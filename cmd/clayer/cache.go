@@ -13,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 )
 
 func newCache() *cobra.Command {
@@ -104,8 +105,8 @@ func newCacheLs() *cobra.Command {
 				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")
 			}
 			row := func(m cache.Manifest, state string) {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", m.Tag(), len(m.Steps), dag.Size(manifestSize(m)),
-					m.Created.Local().Format("2006-01-02 15:04"), state, m.Platform)
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(m.Tag()), len(m.Steps), dag.Size(manifestSize(m)),
+					m.Created.Local().Format("2006-01-02 15:04"), state, printable.Line(m.Platform))
 			}
 			for _, m := range list {
 				row(m, "complete")
@@ -230,7 +231,7 @@ func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun 
 		verb = "would remove"
 	}
 	for _, m := range ms {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, m.Tag())
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, printable.Line(m.Tag()))
 	}
 	if !dryRun {
 		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed, %s freed\n", dag.Count(len(ms), "layer"), dag.Size(freed))

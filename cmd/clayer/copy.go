@@ -7,6 +7,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -88,9 +89,9 @@ func copyLayers(cmd *cobra.Command, from, to cache.Keeper, names []string, done,
 	for _, m := range wanted {
 		c, err := cache.Copy(cmd.Context(), from, to, m, temp)
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", solver.ErrStore, m.Tag(), err)
+			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d of %d steps were not there, %s\n", done, m.Tag(), c.Steps, len(m.Steps), dag.Size(c.Bytes))
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d of %d steps were not there, %s\n", done, printable.Line(m.Tag()), c.Steps, len(m.Steps), dag.Size(c.Bytes))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/envfile"
 )
@@ -58,7 +59,11 @@ name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
 			if err != nil {
 				return usageError{err}
 			}
-			_, err = cmd.OutOrStdout().Write(text)
+			w := cmd.OutOrStdout()
+			if shell != "json" {
+				w = printable.Exact(w) // a shell evaluates it
+			}
+			_, err = w.Write(text)
 			return err
 		},
 	}

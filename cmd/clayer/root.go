@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/inherited"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -37,8 +38,12 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// run is main with its streams, and returns the exit code.
-func run(args []string, stdout, stderr io.Writer) int {
+// run is main with its streams, and returns the exit code. Whatever a command
+// prints goes through a printable.Writer: names, paths and messages come from
+// stores, servers and archives too. Output that has to be exact says so.
+func run(args []string, out, errs io.Writer) int {
+	stdout, stderr := printable.NewWriter(out), printable.NewWriter(errs)
+	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to tell
 	if len(args) > 2 && args[0] == "shim" && args[1] == "exec" {
 		return runShim(args[2:], stderr)
 	}

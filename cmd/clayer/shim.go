@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 )
 
 // runShim is "clayer shim exec", which every install waits for: without flags,
@@ -159,7 +160,7 @@ func newShimEnv() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		_, err = io.WriteString(cmd.OutOrStdout(), text)
+		_, err = io.WriteString(printable.Exact(cmd.OutOrStdout()), text)
 		return err
 	}
 	return c
@@ -176,7 +177,7 @@ func newShimSource() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(cmd.OutOrStdout(), shim.Source(clayer))
+			_, err = io.WriteString(printable.Exact(cmd.OutOrStdout()), shim.Source(clayer))
 			return err
 		},
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -45,7 +46,7 @@ something: for hooks. It never waits, and changes nothing.`,
 				fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
 				return nil
 			}
-			fmt.Fprintf(w, "%s   %s\n", st.Root, st.State.Platform)
+			fmt.Fprintf(w, "%s   %s\n", st.Root, printable.Line(st.State.Platform))
 			for _, l := range st.State.Layers {
 				var entries int
 				var bytes int64
@@ -53,7 +54,7 @@ something: for hooks. It never waits, and changes nothing.`,
 					entries += s.Entries
 					bytes += s.Bytes
 				}
-				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", l.Name, shortKey(l), dag.Count(len(l.Steps), "step"), dag.Count(entries, "change"),
+				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), shortKey(l), dag.Count(len(l.Steps), "step"), dag.Count(entries, "change"),
 					dag.Size(bytes), appliedAt(l))
 			}
 			return nil
@@ -86,7 +87,7 @@ func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
 		}
 	} else if !f.quiet {
 		for _, l := range drift.Layers {
-			fmt.Fprintf(w, "%-12s  %s\n", l.Name, l.Text)
+			fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
 		}
 	}
 	if drift.Differs {

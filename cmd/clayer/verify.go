@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
@@ -49,7 +50,7 @@ there are any; --json prints all.`,
 			} else {
 				for _, file := range files {
 					if file.State != drift.AsApplied {
-						fmt.Fprintf(w, "%-8s  /%s%s\n", file.State, printable(file.Path), why(file))
+						fmt.Fprintf(w, "%-8s  /%s%s\n", file.State, printable.Line(file.Path), why(file))
 					}
 				}
 				if !f.quiet {
@@ -122,7 +123,7 @@ func writeTree(w io.Writer, files []drift.FileState, all bool) {
 		}
 		open = open[:depth]
 		for ; depth < len(parts)-1; depth++ {
-			fmt.Fprintf(w, "%s%s/\n", strings.Repeat("  ", depth), printable(parts[depth]))
+			fmt.Fprintf(w, "%s%s/\n", strings.Repeat("  ", depth), printable.Line(parts[depth]))
 			open = append(open, parts[depth])
 		}
 		name, tail := path.Base(f.Path), ""
@@ -136,7 +137,7 @@ func writeTree(w io.Writer, files []drift.FileState, all bool) {
 		if n > 0 && !all {
 			tail += "   " + dag.Count(n, "file")
 		}
-		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable(name), f.State, why(f), tail)
+		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable.Line(name), f.State, why(f), tail)
 		if !all {
 			i = last
 		}
@@ -149,9 +150,6 @@ func why(f drift.FileState) string {
 	}
 	return "  (" + strings.Join(f.What, ", ") + ")"
 }
-
-// printable is a path that does nothing to a terminal.
-func printable(p string) string { return solver.PlainText([]byte(p)) }
 
 func notNil(files []drift.FileState) []drift.FileState {
 	if files == nil {

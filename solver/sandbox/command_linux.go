@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/printable"
 )
 
 // What shells answer when a command cannot be started.
@@ -135,21 +137,21 @@ func lookup(argv, env []string) (path string, status int) {
 	if denied != "" {
 		return "", cannotStart(denied, unix.EACCES)
 	}
-	fmt.Fprintf(os.Stderr, "%s: command not found\n", name)
+	fmt.Fprintf(os.Stderr, "%s: command not found\n", printable.Line(name))
 	return "", statusNotFound
 }
 
 // cannotStart says why, in a shell's words, and returns a shell's status.
 func cannotStart(path string, err error) int {
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-		fmt.Fprintf(os.Stderr, "%s: cannot execute: %v\n", path, err)
+		fmt.Fprintf(os.Stderr, "%s: cannot execute: %v\n", printable.Line(path), err)
 		return statusNotExecutable
 	}
 	if _, serr := os.Stat(path); serr == nil {
 		// The file is there; what is missing is its interpreter or its folder.
-		fmt.Fprintf(os.Stderr, "%s: cannot execute: its interpreter (#! line, or dynamic loader) is not in the root\n", path)
+		fmt.Fprintf(os.Stderr, "%s: cannot execute: its interpreter (#! line, or dynamic loader) is not in the root\n", printable.Line(path))
 	} else {
-		fmt.Fprintf(os.Stderr, "%s: no such file or directory\n", path)
+		fmt.Fprintf(os.Stderr, "%s: no such file or directory\n", printable.Line(path))
 	}
 	return statusNotFound
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/clipperhouse/displaywidth"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -75,7 +76,7 @@ func (l *live) running(t *task, now time.Time, columns int) drawing {
 		}
 	}
 	if avail < 8 { // a name as long as the line
-		text := cut(head+t.step.Text(), columns-1)
+		text := cut(head+visible(t.step.Text()), columns-1)
 		return drawing{text, width(text)}
 	}
 	text, said := visible(t.step.Text()), visible(t.output())
@@ -153,8 +154,8 @@ func (l *live) total(now time.Time) string {
 
 func where(s *dag.Step) string { return fmt.Sprintf("%s:%d", s.Layer.Name, s.Pos().Line) }
 
-// visible returns a text without what a terminal would obey.
-func visible(s string) string { return solver.PlainText([]byte(strings.ReplaceAll(s, "\t", " "))) }
+// visible returns a text as it can be drawn in a line.
+func visible(s string) string { return printable.Line(strings.ReplaceAll(s, "\t", " ")) }
 
 // width is how many columns a text takes: two for a wide character.
 func width(s string) int { return displaywidth.String(s) }

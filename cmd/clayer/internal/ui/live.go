@@ -10,6 +10,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -140,7 +141,7 @@ func (l *live) event(e solver.Event) {
 	columns, _ := l.size()
 	switch e.Kind {
 	case solver.EventWarning:
-		l.write(l.paint(yellow, "warning: ") + visible(e.Text) + "\n")
+		l.write(l.paint(yellow, "warning: ") + printable.Text(e.Text) + "\n")
 	case solver.EventWaiting:
 		l.phase = "waiting for " + visible(e.Text)
 	case solver.EventPlanned:
@@ -152,7 +153,7 @@ func (l *live) event(e solver.Event) {
 			l.totals.present += t.Present
 		}
 	case solver.EventSandbox:
-		l.write(l.paint(dim, cut("sandbox: "+e.Text, columns-1)) + "\n")
+		l.write(l.paint(dim, cut("sandbox: "+visible(e.Text), columns-1)) + "\n")
 	case solver.EventFetching, solver.EventRestoring:
 		t := l.task(e.Step)
 		t.doing, t.n, t.of = string(e.Kind), e.Bytes, e.Total
@@ -186,7 +187,7 @@ func (l *live) event(e solver.Event) {
 		l.drop(e.Step)
 		l.write(l.finished(l.paint(red, "✗"), e, e.Text, columns) + "\n")
 	case solver.EventApplying:
-		l.phase = "applying to " + e.Text
+		l.phase = "applying to " + visible(e.Text)
 		l.tasks = nil
 	}
 }

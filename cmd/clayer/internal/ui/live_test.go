@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -40,6 +43,36 @@ func TestFrames(t *testing.T) {
 		l.event(solver.Event{Kind: solver.EventFailed, Step: s[2], Took: 125 * time.Second, Text: "exit code 7"})
 		l.close()
 		golden(t, fmt.Sprintf("frame%d.txt", columns), text.String()+strings.NewReplacer("\x1b", "ESC", "\r", "").Replace(b.String()))
+	}
+}
+
+// What others wrote has no say in what is drawn: all control characters are the
+// display's own.
+func TestLiveDrawsNothingOfOthers(t *testing.T) {
+	const evil = "e\x1b[31mX\x1b]0;t\x07\u009b1m\x9b2m\u202eY\u2066\b\x7f\r"
+	plan, s := steps(t)
+	own := regexp.MustCompile("\x1b\\[[0-9;]*[mAJ]|\r\x1b\\[J")
+	for _, columns := range []int{5, 12, 80, 400} {
+		for _, color := range []bool{false, true} {
+			var b bytes.Buffer
+			l := newLive(&b, func() (int, int) { return columns, 24 }, color)
+			run := *s[0].Instr.(*frontend.Run)
+			run.Text = "RUN " + evil
+			step := *s[0]
+			step.Instr = &run
+			for _, kind := range solver.EventKinds {
+				l.event(solver.Event{Kind: kind, Step: &step, Plan: plan, Text: evil, Store: evil, Took: time.Second})
+				l.draw()
+			}
+			l.close()
+			got := own.ReplaceAllString(b.String(), "")
+			if printable.Text(got) != got {
+				t.Errorf("at %d columns: %q", columns, got)
+			}
+			if columns == 400 && !strings.Contains(got, `\x1b[31mX`) {
+				t.Errorf("nothing of it is shown: %q", got)
+			}
+		}
 	}
 }
 

@@ -8,7 +8,8 @@
 //   - Steps that are present are not told one by one, only counted.
 //   - Control characters that a RUN prints stay out of the lines of others: of
 //     what carriage returns overwrite the last is shown, escape sequences are
-//     dropped.
+//     dropped. Any other text that others wrote has them escaped: by the writer
+//     that lines go to, and here for what is drawn.
 //   - A terminal gets a live display, whose last lines are drawn over. It sets
 //     no mode of the terminal, and draws whole lines in one write: however the
 //     program ends, there is nothing to set right.
@@ -24,6 +25,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -50,14 +52,14 @@ func New(mode string, w io.Writer, environ []string) (*Display, error) {
 			}
 		}
 	}
-	size := terminal(w)
+	size := terminal(printable.Exact(w))
 	switch {
 	case !slices.Contains(Modes, mode) && mode != "":
 		return nil, fmt.Errorf("--progress=%s: want auto, tty, plain, json or quiet", mode)
 	case mode == "tty" && size == nil:
 		return nil, fmt.Errorf("--progress=tty: stderr is no terminal")
 	case mode == "tty", (mode == "auto" || mode == "") && size != nil && watched(vars):
-		l := newLive(w, size, vars["NO_COLOR"] == "")
+		l := newLive(printable.Exact(w), size, vars["NO_COLOR"] == "")
 		go l.tick()
 		return &Display{l.event, l.close}, nil
 	case mode == "json":
