@@ -206,7 +206,11 @@ func (r *Request) target() string {
 }
 
 func (r *Request) open() (*rootfs.Root, error) {
-	root, err := rootfs.Open(r.target(), rootfs.Options{})
+	var opt rootfs.Options
+	if r.Dest != "" {
+		opt.Lower = r.base()
+	}
+	root, err := rootfs.Open(r.target(), opt)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}

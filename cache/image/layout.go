@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // A layout is an OCI image layout that is being written.
@@ -30,7 +31,7 @@ func (l *layout) init() error {
 	if err := os.Chmod(l.dir, 0o755); err != nil {
 		return err
 	}
-	return os.MkdirAll(l.blobs(), 0o755)
+	return safefile.MakeAll(l.blobs(), 0o755)
 }
 
 // addBlob copies a blob and checks that it is what it is said to be.
@@ -129,7 +130,7 @@ func (l *layout) write(path string, fill func(io.Writer) error) (n int64, err er
 	if n, err = f.Seek(0, io.SeekCurrent); err != nil {
 		return n, err
 	}
-	return n, f.Sync()
+	return n, errors.Join(f.Chmod(0o644), f.Sync())
 }
 
 // install gives the folder its name. One that is there is empty: the kernel

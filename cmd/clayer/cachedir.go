@@ -54,9 +54,10 @@ func (f *storeFlags) defaultDir(t tell) (string, error) {
 		return "", usagef("where to keep snapshots? %w: give --cache-dir", err)
 	}
 	path := filepath.Join(base, "clayer")
-	if f.makesDir && os.MkdirAll(base, 0o755) == nil {
-		// Now, and not when something is kept there: nobody can be faster then.
-		_ = os.Mkdir(path, 0o755)
+	if f.makesDir && safefile.MakeAll(base, 0o755) == nil {
+		// Now, and not when something is kept there: nobody can be faster then. It is
+		// private, since a snapshot holds what the root hides from other users.
+		_ = safefile.MakeAll(path, 0o700)
 	}
 	dir, err := safefile.OpenDir(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -64,12 +65,34 @@ func openDir(name string, lstat func(string) (fs.FileInfo, error), open func(str
 }
 
 // MakeDir is OpenDir for a directory that is made if it is missing, with those
-// above it.
+// above it. The modes do not depend on the umask.
 func MakeDir(path string, perm fs.FileMode) (*os.Root, error) {
-	if err := os.MkdirAll(path, perm); err != nil {
+	if err := MakeAll(filepath.Clean(path), perm); err != nil {
 		return nil, err
 	}
 	return OpenDir(path)
+}
+
+// MakeAll is os.MkdirAll, but that the modes do not depend on the umask.
+func MakeAll(path string, perm fs.FileMode) error {
+	if info, err := os.Stat(path); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: unix.ENOTDIR}
+		}
+		return nil
+	}
+	if above := filepath.Dir(path); above != path {
+		if err := MakeAll(above, perm); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, perm); err != nil {
+		if info, e := os.Lstat(path); e == nil && info.IsDir() { // somebody was faster
+			return nil
+		}
+		return err
+	}
+	return os.Chmod(path, perm)
 }
 
 // MkdirAll makes a directory in dir, with those above it, and follows no link.
@@ -121,8 +144,8 @@ func notDir(name string, mode fs.FileMode) error {
 }
 
 // OpenFile opens a regular file of dir; no element of name may be a link. flag and
-// perm are those of os.OpenFile. O_TRUNC takes effect when it is known what
-// was opened.
+// perm are those of os.OpenFile, but that the mode of a file that is made does not
+// depend on the umask. O_TRUNC takes effect when it is known what was opened.
 func OpenFile(dir *os.Root, name string, flag int, perm fs.FileMode) (*os.File, error) {
 	parent, err := dir.Open(".")
 	if err != nil {
@@ -152,7 +175,7 @@ func OpenFile(dir *os.Root, name string, flag int, perm fs.FileMode) (*os.File, 
 func OpenAt(dir *os.File, name string, flag int, perm fs.FileMode) (*os.File, error) {
 	full := path.Join(dir.Name(), name)
 	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: full, Err: err} }
-	fd, err := openat(dir, name, flag&^os.O_TRUNC, perm)
+	fd, made, err := openOrMake(dir, name, flag&^os.O_TRUNC, perm)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a FIFO or socket that nobody reads
 		err = fmt.Errorf("%w: %w", ErrNotRegular, err)
 	}
@@ -165,6 +188,8 @@ func OpenAt(dir *os.File, name string, flag int, perm fs.FileMode) (*os.File, er
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s: %w", kind(info.Mode()), ErrNotRegular)
+	case made:
+		err = f.Chmod(perm)
 	case flag&os.O_TRUNC != 0 && info.Size() > 0:
 		err = f.Truncate(0)
 	}
@@ -173,6 +198,23 @@ func OpenAt(dir *os.File, name string, flag int, perm fs.FileMode) (*os.File, er
 		return fail(err)
 	}
 	return f, nil
+}
+
+// openOrMake is openat, and reports whether it made the file.
+func openOrMake(dir *os.File, name string, flag int, perm fs.FileMode) (fd int, made bool, err error) {
+	isNew := flag&os.O_EXCL != 0
+	for {
+		if !isNew {
+			fd, err = openat(dir, name, flag&^os.O_CREATE, perm)
+			if flag&os.O_CREATE == 0 || !errors.Is(err, fs.ErrNotExist) {
+				return fd, false, err
+			}
+		}
+		fd, err = openat(dir, name, flag|os.O_EXCL, perm)
+		if isNew || !errors.Is(err, fs.ErrExist) { // else somebody was faster
+			return fd, err == nil, err
+		}
+	}
 }
 
 func openat(dir *os.File, name string, flag int, perm fs.FileMode) (fd int, err error) {

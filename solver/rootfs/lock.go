@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // ErrLocked says that another solve is at work in the root.
@@ -189,7 +190,16 @@ func (r *Root) makeHome() (made []string, err error) {
 		return nil, nil
 	}
 	slices.Reverse(made)
-	return made, keepingTime(top, func() error { return inroot.MkdirAll(state, 0o755) })
+	dress := made
+	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
+		dress = append([]string{"."}, made...)
+	}
+	return made, keepingTime(top, func() error {
+		if err := inroot.MkdirAll(state, 0o755); err != nil {
+			return err
+		}
+		return unpack.DressAs(r.lower, r.dir, dress)
+	})
 }
 
 // removeHome removes the state folder, which has no state any more, and the
@@ -235,7 +245,7 @@ func keepingTime(dir string, f func() error) error {
 // sign writes into the lock file who has it, for those who wait.
 func (l *Lock) sign() error {
 	who := fmt.Sprintf("process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
-	return os.WriteFile(l.file.Path(), []byte(who), 0o644)
+	return errors.Join(os.WriteFile(l.file.Path(), []byte(who), 0o644), os.Chmod(l.file.Path(), 0o644))
 }
 
 func holder(path string) string {

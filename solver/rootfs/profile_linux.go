@@ -65,7 +65,7 @@ func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, fo
 			Size: int64(len(text)), ModTime: time.Now(), Content: text,
 		}, nil)
 	}
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Tx: t.id})
 	if err != nil {
 		return kept, err

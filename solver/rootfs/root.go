@@ -32,12 +32,14 @@ import (
 // Options are how to open a root. The zero value is the default.
 type Options struct {
 	StateDir string // where state is kept; "" means as the package says
+	Lower    string // the root that this one is laid over; "" for none
 }
 
 // Root is a root file system with its state.
 type Root struct {
 	dir   string
 	state record.Dir
+	lower string // the root that it is laid over, if any
 }
 
 // Open returns the root in the folder dir, which need not be there yet.
@@ -50,7 +52,7 @@ func Open(dir string, opt Options) (*Root, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("root %s: not a folder", dir)
 	}
-	r := &Root{dir: dir, state: record.Dir(opt.StateDir)}
+	r := &Root{dir: dir, state: record.Dir(opt.StateDir), lower: opt.Lower}
 	if r.state == "" {
 		state, err := stateDir(dir)
 		if err != nil {
@@ -109,7 +111,7 @@ func (r *Root) State() (*record.State, error) { return r.state.State() }
 // state. What a killed solve left there goes with the next Lock.
 func (r *Root) WorkDir() (string, error) {
 	dir := r.state.Path("work")
-	return dir, os.MkdirAll(dir, 0o755)
+	return dir, inroot.MkdirAll(dir, 0o755)
 }
 
 // LayerKeys names a layer of a composition with its steps in order, and the

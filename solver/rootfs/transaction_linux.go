@@ -54,7 +54,7 @@ func (l *Lock) begin() (*transaction, error) {
 
 // apply applies a stream to the root and keeps what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Sound: step.Sound, Placement: step.Placement}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower, Sound: step.Sound, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err

@@ -84,12 +84,22 @@ func Exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// OpenFile is os.OpenFile.
+// OpenFile is os.OpenFile, but that a file's mode does not depend on the umask.
 func OpenFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
 	if err := allowed("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.OpenFile(path, flags, mode)
+	f, err := os.OpenFile(path, flags, mode)
+	if err != nil || flags&os.O_CREATE == 0 {
+		return f, err
+	}
+	if err = allowed("chmod"); err == nil {
+		err = f.Chmod(mode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // WriteFile appends to an open file.
@@ -125,7 +135,7 @@ func SyncDir(path string) error {
 	return nil
 }
 
-// MkdirAll is os.MkdirAll.
+// MkdirAll is os.MkdirAll, but that the modes do not depend on the umask.
 func MkdirAll(path string, mode fs.FileMode) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
@@ -136,10 +146,16 @@ func MkdirAll(path string, mode fs.FileMode) error {
 	if err := allowed("mkdir"); err != nil {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(path, mode); err != nil {
+		if errors.Is(err, fs.ErrExist) { // somebody was faster
+			return nil
+		}
 		return err
 	}
-	return nil
+	if err := allowed("chmod"); err != nil {
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return os.Chmod(path, mode)
 }
 
 // Remove is os.Remove; nothing there is no error.

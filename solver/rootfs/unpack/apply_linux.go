@@ -41,6 +41,10 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 	if err != nil {
 		return ev, Result{}, err
 	}
+	if a.lower, err = openLower(to.Lower); err != nil {
+		a.close()
+		return ev, Result{}, err
+	}
 	a.ev, a.placement = ev, to.Placement
 	a.ev.From = to.Journal.End()
 	if err := a.openState(); err != nil {
@@ -104,6 +108,7 @@ type applier struct {
 
 	// Of an apply in a transaction; to is nil for Unpack.
 	to          *Recording
+	lower       *lower
 	ev          record.Event
 	n           atomic.Int64       // of the last change
 	stageDir    *inroot.Folder     // where what comes is made
@@ -140,6 +145,7 @@ func (a *applier) close() {
 	if a.stageDir != nil {
 		unix.Close(a.stageDir.FD)
 	}
+	a.lower.close()
 	a.Folders.Close()
 }
 

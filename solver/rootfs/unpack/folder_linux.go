@@ -52,7 +52,11 @@ func (a *applier) makeAll(dir string) (*inroot.Folder, error) {
 		if err := a.KeepTime(above); err != nil {
 			return err
 		}
-		return a.makeFolder(above, name, &snapshot.Entry{Path: p, Kind: snapshot.Dir, Mode: 0o755, ModTime: epoch}, nil, nil)
+		e, err := a.implied(p)
+		if err != nil {
+			return err
+		}
+		return a.makeFolder(above, name, e, nil, nil)
 	})
 	if err != nil {
 		return nil, err

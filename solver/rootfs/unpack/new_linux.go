@@ -82,7 +82,10 @@ func (st *stager) need(dir string) error {
 	if err := st.need(path.Dir(dir)); err != nil {
 		return err
 	}
-	e := &snapshot.Entry{Path: dir, Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
+	e, err := st.to.implied(dir)
+	if err != nil {
+		return err
+	}
 	s := &staged{e: e, in: st.new, now: st.own.folderMeta(e), unasked: true}
 	st.number(s)
 	st.chunk = append(st.chunk, s)

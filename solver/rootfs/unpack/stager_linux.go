@@ -90,6 +90,15 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	if err := st.to.guard(e.Path); err != nil {
 		return err
 	}
+	if e.Kind == snapshot.Dir && e.Implied {
+		like, err := st.to.lower.dir(e.Path)
+		if err != nil {
+			return err
+		}
+		if like != nil {
+			e = like
+		}
+	}
 	s := &staged{e: e}
 	if err := st.find(s); err != nil {
 		return err

@@ -27,6 +27,10 @@ type Recording struct {
 
 	Placement record.Placement
 
+	// Lower is the root that this one is laid over; "" for none. A directory that is
+	// only made since something is put into it is made as it is there.
+	Lower string
+
 	// Sound is closed when the stream is known to be what it should be: nothing is
 	// done to the root before. nil: it is known.
 	Sound <-chan struct{}

@@ -13,3 +13,6 @@ import (
 func Unpack(context.Context, string, snapshot.Changes, Options) (Result, error) {
 	return Result{}, errors.New("changing a root works on Linux alone")
 }
+
+// DressAs does nothing: there is no root below another one.
+func DressAs(string, string, []string) error { return nil }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Options say where shims are, and what they write to.
@@ -45,7 +46,7 @@ func DefaultDir() (string, error) {
 // of one that is not: who asks whether there is an apk is not to be misled. It
 // begins a new session, and returns the names, sorted. It may be called again.
 func Install(o Options) ([]string, error) {
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := safefile.MakeAll(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
 	if _, err := removeOwn(o.Dir); err != nil {
@@ -67,7 +68,7 @@ func add(o Options, programs []string) ([]string, error) {
 		}
 		// Renamed into place: a shell may be reading the old one.
 		temp := filepath.Join(o.Dir, "."+name+".new")
-		if err := os.WriteFile(temp, []byte(executable(name, o)), 0o755); err != nil {
+		if err := errors.Join(os.WriteFile(temp, []byte(executable(name, o)), 0o755), os.Chmod(temp, 0o755)); err != nil {
 			return nil, err
 		}
 		if err := os.Rename(temp, path); err != nil {

@@ -1,0 +1,123 @@
+package unpack
+
+import (
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+)
+
+// A lower is the root that another one is laid over. A directory that is made in the
+// upper one hides that of the lower one, so it gets the same metadata. nil: there is
+// none.
+type lower struct {
+	mu      sync.Mutex
+	folders *inroot.Folders
+	has     map[string]bool // by path
+}
+
+// openLower opens the root dir; "" is none.
+func openLower(dir string) (*lower, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	folders, err := inroot.OpenFolders(dir, inroot.HasOpenat2())
+	if err != nil {
+		return nil, err
+	}
+	return &lower{folders: folders, has: map[string]bool{".": true}}, nil
+}
+
+func (l *lower) close() {
+	if l != nil {
+		l.folders.Close()
+	}
+}
+
+// dir returns an entry that makes the directory at a path what it is in the lower
+// root; nil where none is, or none that this user may enter.
+func (l *lower) dir(p string) (*snapshot.Entry, error) {
+	if l == nil {
+		return nil, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.has[path.Dir(p)] {
+		return nil, nil
+	}
+	f, err := l.folders.GetReal(p)
+	if err != nil {
+		if errors.Is(err, unix.EACCES) {
+			err = nil
+		}
+		return nil, inroot.UnlessMissing(err)
+	}
+	xattrs, err := inroot.ListXattrs(f.FD)
+	if err != nil {
+		return nil, err
+	}
+	l.has[p] = true
+	e := &snapshot.Entry{
+		Path: p, Kind: snapshot.Dir, Implied: true, Mode: f.St.Mode & 0o7777,
+		UID: int(f.St.Uid), GID: int(f.St.Gid), ModTime: time.Unix(f.St.Mtim.Unix()),
+	}
+	if os.Geteuid() != 0 {
+		e.Mode |= 0o700 // the upper one is this user's, who puts things into it
+	}
+	for name, value := range xattrs {
+		if e.Xattrs == nil {
+			e.Xattrs = make(map[string]string)
+		}
+		e.Xattrs[name] = string(value)
+	}
+	return e, nil
+}
+
+// implied returns the entry by which a directory is made that others need, and that
+// none asks for by itself.
+func (a *applier) implied(p string) (*snapshot.Entry, error) {
+	e, err := a.lower.dir(p)
+	if e == nil {
+		e = &snapshot.Entry{Path: p, Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
+	}
+	return e, err
+}
+
+// DressAs gives directories of the root dir, a directory before those in it, the
+// metadata that they have in the root below, as far as they are there.
+func DressAs(below, dir string, paths []string) error {
+	l, err := openLower(below)
+	if l == nil {
+		return err
+	}
+	defer l.close()
+	tree, err := OpenTree(dir, inroot.HasOpenat2(), nil)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	for _, p := range paths {
+		e, err := l.dir(p)
+		if err != nil {
+			return err
+		}
+		if e == nil {
+			continue
+		}
+		f, err := tree.GetReal(p)
+		if err == nil {
+			err = tree.Dress(f.FD, e, nil, true)
+		}
+		if err != nil {
+			return &os.PathError{Op: "give the metadata of the root below to", Path: filepath.Join(dir, p), Err: err}
+		}
+	}
+	return tree.SetTimes()
+}
