@@ -112,6 +112,10 @@ func managerNamed(name string) *manager {
 	return nil
 }
 
+// ShimMark is the second line of every shim that clayer makes, and tells it from
+// other people's files.
+const ShimMark = "# A shim of clayer's; \"clayer shim uninstall\" removes it."
+
 // Programs returns the names of the programs whose installs are known, sorted,
 // each once.
 func Programs() []string {

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -80,6 +81,10 @@ func python(ctx context.Context, root, searchPath string) string {
 		// Distributions have python3 -> python3.11: no need to start it.
 		if v := pythonName().FindString(filepath.Base(path)); v != "" {
 			return v
+		}
+		// clayer's own shim is in front of the program, or there is none.
+		if strings.HasPrefix(beginning(path), "#!/bin/sh\n"+edit.ShimMark+"\n") {
+			continue
 		}
 		if v := pyenv(root, path); v != "" {
 			return v

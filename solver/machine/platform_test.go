@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/clayer/clayer/frontend/edit"
 )
 
 // pyenvScript is a shim as pyenv writes it.
@@ -47,6 +49,7 @@ func TestPlatform(t *testing.T) {
 		"gone/shims/python3":                     fmt.Sprintf(pyenvScript, "/gone"),
 		"gone/version":                           "3.12.1\n",
 		"script/python3":                         "#!/bin/sh\nexec python3.12\n",
+		"ours/python3":                           "#!/bin/sh\n" + edit.ShimMark + "\n",
 	}
 	tree := make(fstest.MapFS)
 	for name, text := range files {
@@ -71,6 +74,8 @@ func TestPlatform(t *testing.T) {
 		"relative:/nowhere":    " debian 12",
 		"/loop":                " debian 12",
 		"/py/shims":            " debian 12 python3.12",
+		"/ours:/usr/bin":       " debian 12 python3.11",
+		"/ours":                " debian 12", // clayer's own shim stands for another program
 		"/hooked/shims":        " debian 12 python3",
 		"/system/shims":        " debian 12 python3",
 		"/several/shims":       " debian 12 python3",

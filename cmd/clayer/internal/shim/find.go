@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/clayer/clayer/frontend/edit"
 )
 
 // find returns the program of that name that a shell would run were there no
@@ -45,7 +47,7 @@ func isShimFile(path string) bool {
 		return false // a program that can be run and not be read
 	}
 	defer f.Close()
-	head := make([]byte, len("#!/bin/sh\n")+len(mark))
+	head := make([]byte, len("#!/bin/sh\n")+len(edit.ShimMark))
 	n, _ := io.ReadFull(f, head)
 	return isShim(head[:n])
 }

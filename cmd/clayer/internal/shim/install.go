@@ -23,9 +23,6 @@ type Options struct {
 	Path   string // $PATH
 }
 
-// mark is in every shim, and tells it from other people's files.
-const mark = "# A shim of clayer's; \"clayer shim uninstall\" removes it."
-
 // sessionPrefix begins the names of the files that a session keeps beside the shims.
 const sessionPrefix = ".session-"
 
@@ -130,4 +127,4 @@ func removeOwn(dir string) (n int, err error) {
 	return n, nil
 }
 
-func isShim(data []byte) bool { return strings.Contains(string(data), mark) }
+func isShim(data []byte) bool { return strings.Contains(string(data), edit.ShimMark) }

@@ -38,7 +38,7 @@ for p in $rest; do
 done
 echo "%[6]s: not found" >&2
 exit 127
-`, mark, quote(o.Dir), quote(o.Clayer), strings.Join(patterns, "|"), quote(o.File), name)
+`, edit.ShimMark, quote(o.Dir), quote(o.Clayer), strings.Join(patterns, "|"), quote(o.File), name)
 }
 
 // quote quotes a text for a POSIX shell.
