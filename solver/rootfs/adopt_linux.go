@@ -23,6 +23,7 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 	if err != nil {
 		return unpack.Result{}, err
 	}
+	t.undoes() // what is done has to be recorded, also on a full disk
 	res, err := t.adopt(ctx, step, changes)
 	if err != nil {
 		return res, errors.Join(err, l.Rollback())
@@ -44,6 +45,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 	}
 	defer fs.Close()
 	ev := record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id, From: t.journal.End(), Adopted: true}
+	needed := t.journal.Needs()
 	n := 0
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {
@@ -64,7 +66,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		res.Entries++
 		res.Bytes += e.Size
 	}
-	ev.To = t.journal.End()
+	ev.To, ev.Room = t.journal.End(), t.journal.Needs().Minus(needed)
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }

@@ -26,11 +26,14 @@ func (u *undoing) moveBeside(f *inroot.Folder, name string, n int) error {
 	if err := u.t.journal.Sync(); err != nil {
 		return err
 	}
-	mark, err := inroot.OpenFile(u.t.r.besideMark(u.t.id), os.O_CREATE|os.O_WRONLY, 0o600)
+	err := u.t.spending(func() error {
+		mark, err := inroot.OpenFile(u.t.r.besideMark(u.t.id), os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		return mark.Close()
+	})
 	if err != nil {
-		return inroot.Hard(err)
-	}
-	if err := mark.Close(); err != nil {
 		return inroot.Hard(err)
 	}
 	if err := inroot.Renameat(f.FD, name, f.FD, to, unix.RENAME_NOREPLACE); err != nil {

@@ -154,8 +154,10 @@ func applySteps(l *Lock, keep int, names ...string) (incomplete bool, err error)
 	}
 	incomplete = len(undone.Problems) > 0
 	layer := LayerKeys{Name: "base"}
-	for _, ev := range l.tx.next.Log {
-		layer.Steps = append(layer.Steps, ev.Key)
+	if l.tx != nil { // else there is nothing to build on
+		for _, ev := range l.tx.next.Log {
+			layer.Steps = append(layer.Steps, ev.Key)
+		}
 	}
 	for _, name := range names {
 		res, err := l.Apply(context.Background(), step(name), stream(stepEntries(name)...))
@@ -389,7 +391,6 @@ func loseEnd(t *testing.T, path string, synced int64, n int) {
 func TestFailureOfEverySystemCall(t *testing.T) {
 	ofChange := []unix.Errno{unix.ENOSPC, unix.EIO, unix.EROFS, unix.EDQUOT}
 	ofRead := []unix.Errno{unix.EIO, unix.EMFILE}
-	takesSpace := map[string]bool{"create": true, "write": true, "mkdir": true, "symlink": true, "link": true, "mknod": true, "open": true}
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			was, is, _, calls := reference(t, op)

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,6 +32,7 @@ type Lock struct {
 	file  *flock.Flock
 	state *record.State // as committed
 	tx    *transaction  // nil: none is open
+	made  []string      // the directories that were made for the state, itself included
 
 	// Recovered tells what became of what was cut off before.
 	Recovered Recovery
@@ -63,11 +65,16 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 
 // lock is Lock; it returns nil where the lock's file was removed meanwhile, by
 // an undo that left nothing.
-func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string)) (*Lock, error) {
+func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string)) (_ *Lock, err error) {
 	made, err := r.makeHome()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			removeEmpty(made)
+		}
+	}()
 	f := flock.New(r.state.Path("lock"), flock.SetPermissions(0o644))
 	locked, err := f.TryLock()
 	if err == nil && !locked {
@@ -92,7 +99,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 			return nil, f.Close()
 		}
 	}
-	l := &Lock{root: r, file: f}
+	l := &Lock{root: r, file: f, made: made}
 	if err == nil {
 		err = l.sign()
 	}
@@ -100,16 +107,19 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 		l.state, err = r.State()
 	}
 	if err == nil {
+		err = l.keepMade()
+	}
+	if err == nil {
 		err = l.recover()
 	}
 	if err == nil {
 		err = inroot.RemoveAll(r.state.Path("work"))
 	}
+	if err != nil && len(made) > 0 && l.state != nil && l.state.Pristine() {
+		err = errors.Join(err, l.removeHome())
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
-	}
-	if len(made) > 0 {
-		l.state.Made = made
 	}
 	return l, nil
 }
@@ -167,12 +177,11 @@ func (r *Root) CutOff() (bool, error) {
 	return tx > 0, err
 }
 
-// makeHome makes the state folder, and returns those above it that it made,
-// relative to the root and the uppermost first. The folder that was there keeps
-// its time: to keep a record leaves no trace in what it is about.
+// makeHome makes the state directory, and those above it that are missing. It returns
+// what it made, the uppermost first, and removes it again if it fails. The directory
+// that was there keeps its time: to keep a record leaves no trace in what it is about.
 func (r *Root) makeHome() (made []string, err error) {
-	state := string(r.state)
-	top := state
+	top := string(r.state)
 	for {
 		_, err := os.Lstat(top)
 		if err == nil {
@@ -181,33 +190,58 @@ func (r *Root) makeHome() (made []string, err error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if rel, err := filepath.Rel(r.dir, top); err == nil && top != state && rel != "." && !strings.HasPrefix(rel, "..") {
-			made = append(made, rel)
-		}
+		made = append(made, top)
 		top = filepath.Dir(top)
 	}
-	if top == state {
+	if len(made) == 0 {
 		return nil, nil
 	}
 	slices.Reverse(made)
-	dress := made
-	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
-		dress = append([]string{"."}, made...)
-	}
-	return made, keepingTime(top, func() error {
-		if err := inroot.MkdirAll(state, 0o755); err != nil {
+	err = keepingTime(top, func() error {
+		if err := inroot.MkdirAll(string(r.state), 0o755); err != nil {
 			return err
 		}
-		return unpack.DressAs(r.lower, r.dir, dress)
+		return unpack.DressAs(r.lower, r.dir, r.above(made))
 	})
+	if err != nil {
+		removeEmpty(made)
+		return nil, err
+	}
+	return made, nil
 }
 
-// removeHome removes the state folder, which has no state any more, and the
-// folders that were made for it, as far as nothing else is in them.
-func (r *Root) removeHome(made []string) error {
+// above returns those of the directories that makeHome made that are in the root and
+// are not the state directory itself, relative to the root.
+func (r *Root) above(made []string) (paths []string) {
+	for _, dir := range made {
+		if rel, err := filepath.Rel(r.dir, dir); err == nil && dir != string(r.state) && filepath.IsLocal(rel) {
+			paths = append(paths, rel)
+		}
+	}
+	return paths
+}
+
+// removeEmpty removes directories, the last first, as far as nothing is in them.
+func removeEmpty(dirs []string) {
+	for _, dir := range slices.Backward(dirs) {
+		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Remove(dir) })
+	}
+}
+
+// removeHome removes the state directory, which has no state any more, and those
+// that were made for it, as far as nothing else is in them.
+func (l *Lock) removeHome() error {
+	r := l.root
 	entries, err := os.ReadDir(string(r.state))
 	if err != nil {
 		return err
+	}
+	made := l.made
+	if len(made) == 0 {
+		for _, m := range l.state.Made {
+			made = append(made, filepath.Join(r.dir, m))
+		}
+		made = append(made, string(r.state))
 	}
 	for _, e := range entries {
 		if e.Name() != "lock" { // last: it is what others wait for
@@ -219,14 +253,43 @@ func (r *Root) removeHome(made []string) error {
 	if err := inroot.Remove(r.state.Path("lock")); err != nil {
 		return err
 	}
-	dirs := []string{string(r.state)}
-	for _, m := range slices.Backward(made) {
-		dirs = append(dirs, filepath.Join(r.dir, m))
-	}
-	for _, dir := range dirs {
-		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Remove(dir) }) // fails where something is in it
-	}
+	removeEmpty(made)
 	return nil
+}
+
+// madePath is a file with the directories that were made for the state, for whoever
+// commits the first time: the one who made them may be killed before.
+func (r *Root) madePath() string { return r.state.Path("made") }
+
+// keepMade keeps what was made for the state directory, now or by a command
+// that committed nothing.
+func (l *Lock) keepMade() error {
+	if l.state.Tx > 0 {
+		return nil
+	}
+	if len(l.made) == 0 {
+		data, err := inroot.ReadFile(l.root.madePath())
+		if err == nil {
+			err = json.Unmarshal(data, &l.state.Made)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if l.state.Made = l.root.above(l.made); len(l.state.Made) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(l.state.Made)
+	if err != nil {
+		return err
+	}
+	f, err := inroot.OpenFile(l.root.madePath(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err == nil {
+		_, err = inroot.WriteFile(f, data)
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // keepingTime gives a folder the time that it had back behind f.
@@ -242,10 +305,15 @@ func keepingTime(dir string, f func() error) error {
 	return err
 }
 
-// sign writes into the lock file who has it, for those who wait.
+// sign writes into the lock file who has it, for those who wait. That a full disk has
+// no room for it is no reason to wait too.
 func (l *Lock) sign() error {
 	who := fmt.Sprintf("process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
-	return errors.Join(os.WriteFile(l.file.Path(), []byte(who), 0o644), os.Chmod(l.file.Path(), 0o644))
+	err := errors.Join(os.WriteFile(l.file.Path(), []byte(who), 0o644), os.Chmod(l.file.Path(), 0o644))
+	if !inroot.IsFull(err) {
+		return err
+	}
+	return nil
 }
 
 func holder(path string) string {
@@ -262,7 +330,7 @@ func (l *Lock) Unlock() error {
 	err := errors.Join(l.Rollback(), inroot.RemoveAll(l.root.state.Path("work")))
 	if err == nil && l.state.Pristine() {
 		if err = l.root.cleanup(l.state); err == nil {
-			err = l.root.removeHome(l.state.Made)
+			err = l.removeHome()
 		}
 	}
 	return errors.Join(err, l.file.Close())

@@ -35,6 +35,9 @@ func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) 
 // Behind ErrProfile the transaction goes on without; behind another error nothing
 // but Rollback is possible.
 func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Kept, err error) {
+	if l.tx == nil && l.state.Profile == nil && !wanted {
+		return nil, nil
+	}
 	t, err := l.begin()
 	if err != nil {
 		return nil, err
@@ -65,10 +68,22 @@ func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, fo
 			Size: int64(len(text)), ModTime: time.Now(), Content: text,
 		}, nil)
 	}
+	undoing := t.spends
+	room := t.applies()
+	if undoing { // of what stays, there may be a profile too: UndoNeeds counts it
+		t.journal.Reserve = nil
+		for range record.ProfileRoom.Files {
+			t.r.spend(rollbackFiles)
+		}
+	}
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Tx: t.id})
 	if err != nil {
 		return kept, err
+	}
+	ev.Room = room()
+	if undoing {
+		t.undoes()
 	}
 	t.next.Profile = &ev
 	if len(res.Problems) > 0 {

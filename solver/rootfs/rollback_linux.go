@@ -50,7 +50,7 @@ func (r *Root) rollback(tx int) error {
 	var sound int64
 	for c, err := range record.ReadBackward(r.state.LogPath(tx), 0, -1, &sound) {
 		if err == nil {
-			err = b.line(&c)
+			err = r.spending(0, func() error { return b.line(&c) })
 		}
 		if err != nil {
 			return fmt.Errorf("take back %q: %w", c.Path, err)
@@ -66,7 +66,7 @@ func (r *Root) rollback(tx int) error {
 // here on its log must not be followed again, since cleanup removes that by which
 // it tells what was done.
 func (r *Root) takenBack(tx int) error {
-	return inroot.Rename(r.state.LogPath(tx), r.state.RolledBack())
+	return r.spending(0, func() error { return inroot.Rename(r.state.LogPath(tx), r.state.RolledBack()) })
 }
 
 type rollback struct {
@@ -245,8 +245,8 @@ func (b *rollback) waiting(f *inroot.Folder, in string) place {
 // second link, where something takes its name at once.
 func (b *rollback) giveBack(at, to place, replaced bool) error {
 	if replaced {
-		err := inroot.Linkat(at.fd, at.name, to.fd, to.name)
-		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
+		err := b.r.spending(0, func() error { return inroot.Linkat(at.fd, at.name, to.fd, to.name) })
+		if !noSecondLink(err) {
 			return err
 		}
 	}

@@ -10,7 +10,9 @@
 //	                      a line: its journal first, the record of its applies then
 //	originals/<seq>/<n>   what an apply replaced or deleted, moved here
 //	stage/<seq>/<n>       what an apply has made and not yet put where it belongs
-//	trash/<seq>/<n>       what an undo took away, until it is committed
+//	trash/<seq>-<n>       what an undo took away, until it is committed
+//	reserve/<n>           what undo and rollback use on a full disk
+//	made                  the directories made for the state, until state.json has them
 //	work/                 upper folders and other scratch of a solve
 //	lock                  held by the one solve that is at work
 //

@@ -28,6 +28,9 @@ type transaction struct {
 	steps   []record.Applied // applied in it
 	keep    map[string]bool  // paths that the user changed, which stay as they are
 	lifted  Undone           // of the profile, where no Undo tells
+
+	spends   bool        // the reserve, where the disk is full: it undoes
+	reserved record.Room // at least that, for the undo of what it applies
 }
 
 // begin starts a transaction, if none is open.
@@ -36,16 +39,20 @@ func (l *Lock) begin() (*transaction, error) {
 		return l.tx, nil
 	}
 	r := l.root
-	for _, dir := range []string{r.dir, r.state.Path("log")} {
-		if err := inroot.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
+	err := r.spending(rollbackFiles, func() error {
+		return errors.Join(inroot.MkdirAll(r.dir, 0o755), inroot.MkdirAll(r.state.Path("log"), 0o755))
+	})
+	if err != nil {
+		return nil, err
 	}
 	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, keep: make(map[string]bool)}
 	t.next.Trash = nil
 	t.next.Log, t.next.Kept, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Kept), slices.Clone(t.next.Layers)
-	var err error
-	if t.journal, err = r.state.NewJournal(t.id); err != nil {
+	err = r.spending(rollbackFiles, func() (err error) {
+		t.journal, err = r.state.NewJournal(t.id)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	l.tx = t
@@ -54,11 +61,13 @@ func (l *Lock) begin() (*transaction, error) {
 
 // apply applies a stream to the root and keeps what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
+	room := t.applies()
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower, Sound: step.Sound, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err
 	}
+	ev.Room = room()
 	// What is under a step that could not be undone is applied anew with it.
 	ev.Incomplete = len(res.Problems) > 0 || t.next.Retry()
 	t.next.Log = append(t.next.Log, ev)
@@ -95,6 +104,9 @@ func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.
 //
 // After an error the root is as it was before; Rollback has been called.
 func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) error {
+	if l.tx == nil && l.state.Pristine() && len(layers)+len(env) == 0 {
+		return nil
+	}
 	t, err := l.begin()
 	if err != nil {
 		return err
@@ -137,7 +149,7 @@ func (l *Lock) commit() error {
 		return errors.Join(err, l.Rollback())
 	}
 	t.next.Tx = t.id
-	err = t.r.state.Save(&t.next, func(now time.Time) {
+	stamp := func(now time.Time) {
 		for i := range t.next.Log {
 			if t.next.Log[i].Tx == t.id {
 				t.next.Log[i].Done = now
@@ -146,7 +158,14 @@ func (l *Lock) commit() error {
 		if p := t.next.Profile; p != nil && p.Tx == t.id {
 			p.Done = now
 		}
-	})
+	}
+	ready := func() error {
+		if t.spends {
+			return nil
+		}
+		return t.reserve(t.next.UndoNeeds())
+	}
+	err = t.spending(func() error { return t.r.state.Save(&t.next, stamp, ready) })
 	if err != nil {
 		return errors.Join(err, l.Rollback())
 	}
@@ -223,5 +242,6 @@ func (r *Root) cleanup(s *record.State) error {
 		return err
 	}
 	sweep("log", logs) // last: it has what says that the root was taken back
+	errs = append(errs, r.fitReserve(s))
 	return errors.Join(errs...)
 }

@@ -29,6 +29,9 @@ import (
 // but Rollback is possible.
 func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
 	res := &Undone{}
+	if l.tx == nil && len(l.state.Log) <= keep && len(l.state.Kept) == 0 && l.state.Profile == nil {
+		return res, nil
+	}
 	t, err := l.begin()
 	if err != nil {
 		return nil, err
@@ -81,6 +84,7 @@ type backward struct {
 }
 
 func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res *Undone) (err error) {
+	t.undoes()
 	tree, err := unpack.OpenTree(t.r.dir, inroot.HasOpenat2(), t.journal)
 	if err != nil {
 		return err
@@ -116,7 +120,7 @@ func (u *undoing) keepLeft(ev record.Event) error {
 		return nil
 	}
 	t := u.t
-	left := record.Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.journal.End(), Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry}
+	left := record.Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.journal.End(), Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry, Room: ev.Room}
 	for _, c := range slices.Backward(u.left) {
 		c.Left, c.Again = true, 0
 		if err := t.journal.Add(&c); err != nil {
@@ -214,7 +218,7 @@ func (u *undoing) change(c *record.Change) error {
 		}
 	}
 	b := backward{Change: *c, in: in}
-	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", strconv.Itoa(u.was.Seq), strconv.Itoa(c.N))}
+	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))}
 	if in {
 		line.In = path.Join("originals", filepath.Base(u.t.r.state.OriginalsPath(u.was.Seq)), strconv.Itoa(c.N))
 	}
@@ -307,17 +311,20 @@ func (u *undoing) do(b *backward) error {
 		}
 	}
 	if u.trashFD < 0 {
-		if u.trashFD, err = unpack.OpenPrivate(u.t.r.state.Path("trash", strconv.Itoa(u.was.Seq))); err != nil {
+		err := u.t.spending(func() (err error) {
+			u.trashFD, err = unpack.OpenPrivate(u.t.r.state.Path("trash"))
+			return err
+		})
+		if err != nil {
 			return inroot.Hard(err)
 		}
 	}
-	to := strconv.Itoa(b.N)
 	linked := false
 	if st != nil {
 		if inroot.IsDir(st) || inroot.IsLink(st) {
 			u.ForgetBut(f)
 		}
-		if linked, err = u.move(f, name, to, st, b.in); err != nil {
+		if linked, err = u.move(f, name, b, st); err != nil {
 			return err
 		}
 	}
@@ -329,27 +336,29 @@ func (u *undoing) do(b *backward) error {
 	if linked {
 		flags = 0
 	}
-	if err := inroot.Renameat(unix.AT_FDCWD, original, f.FD, name, flags); err != nil {
-		if st != nil {
-			err = errors.Join(err, inroot.Renameat(u.trashFD, to, f.FD, name, 0))
-		}
-		return err
+	err = u.t.spending(func() error { return inroot.Renameat(unix.AT_FDCWD, original, f.FD, name, flags) })
+	if err != nil && st != nil {
+		err = errors.Join(err, inroot.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
 	}
-	return nil
+	return err
 }
+
+// trashName is where in the trash goes what a change made.
+func (u *undoing) trashName(n int) string { return fmt.Sprintf("%d-%d", u.was.Seq, n) }
 
 // move takes what stands at a name away. Where something else takes its place it
 // only gets a second name, so that there is no instant without the first.
-func (u *undoing) move(f *inroot.Folder, name, to string, st *unix.Stat_t, replaced bool) (linked bool, err error) {
-	if replaced && !inroot.IsDir(st) {
+func (u *undoing) move(f *inroot.Folder, name string, b *backward, st *unix.Stat_t) (linked bool, err error) {
+	to := u.trashName(b.N)
+	if b.in && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		err := inroot.Fstatat(unix.AT_FDCWD, u.t.r.state.OriginalPath(u.was.Seq, mustAtoi(to)), &orig)
+		err := inroot.Fstatat(unix.AT_FDCWD, u.t.r.state.OriginalPath(u.was.Seq, b.N), &orig)
 		if err != nil {
 			return false, err
 		}
 		if !inroot.IsDir(&orig) {
-			err := inroot.Linkat(f.FD, name, u.trashFD, to)
-			if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EMLINK) {
+			err := u.t.spending(func() error { return inroot.Linkat(f.FD, name, u.trashFD, to) })
+			if !noSecondLink(err) {
 				return err == nil, err
 			}
 		}
@@ -359,19 +368,18 @@ func (u *undoing) move(f *inroot.Folder, name, to string, st *unix.Stat_t, repla
 			return false, err
 		}
 	}
-	err = inroot.Renameat(f.FD, name, u.trashFD, to, 0)
-	if errors.Is(err, unix.EXDEV) && !replaced {
-		err = u.moveBeside(f, name, mustAtoi(to))
+	err = u.t.spending(func() error { return inroot.Renameat(f.FD, name, u.trashFD, to, 0) })
+	if errors.Is(err, unix.EXDEV) && !b.in {
+		err = u.moveBeside(f, name, b.N)
 	}
 	return false, err
 }
 
-func mustAtoi(s string) int {
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		panic("rootfs: a change without a number")
-	}
-	return n
+// noSecondLink reports whether an error says that a file can have no second name: on a
+// file system without hard links, with too many of them, guarded by
+// fs.protected_hardlinks, or, on tmpfs, where names count as inodes, on a full disk.
+func noSecondLink(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || inroot.IsFull(err)
 }
 
 func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
@@ -402,10 +410,6 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 	if mtime == inroot.Timespec(b.Now.ModTime) {
 		mtime = inroot.Timespec(b.Was.ModTime)
 	}
-	have, err := inroot.ListXattrs(fd)
-	if err != nil {
-		return err
-	}
 	e := &snapshot.Entry{Path: string(b.Path), Kind: snapshot.Dir, Mode: b.Was.Mode, UID: b.Was.UID, GID: b.Was.GID, ModTime: time.Unix(mtime.Unix())}
 	for k, v := range b.Was.Xattrs {
 		if e.Xattrs == nil {
@@ -414,5 +418,11 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 		e.Xattrs[k] = string(v)
 	}
 	u.ForgetBut(f) // what is made in it may inherit another ACL now
-	return u.Dress(fd, e, have, false)
+	return u.t.spending(func() error {
+		have, err := inroot.ListXattrs(fd)
+		if err != nil {
+			return err
+		}
+		return u.Dress(fd, e, have, false)
+	})
 }

@@ -33,6 +33,11 @@ func IsHard(err error) bool {
 	return true // ENOSPC, EDQUOT, EIO, EMFILE, ENOMEM, ...
 }
 
+// IsFull reports whether an error says that a disk, or a quota, has no room left.
+func IsFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
 // UnlessMissing returns err, but nil for one that says that a path is not there:
 // its folder is missing, or no folder, or a link stands in the way.
 func UnlessMissing(err error) error {

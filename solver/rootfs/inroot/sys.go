@@ -102,13 +102,12 @@ func OpenFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// WriteFile appends to an open file.
-func WriteFile(f *os.File, p []byte) error {
+// WriteFile appends to an open file, and returns how many bytes it wrote.
+func WriteFile(f *os.File, p []byte) (int, error) {
 	if err := allowed("write"); err != nil {
-		return &os.PathError{Op: "write", Path: f.Name(), Err: err}
+		return 0, &os.PathError{Op: "write", Path: f.Name(), Err: err}
 	}
-	_, err := f.Write(p)
-	return err
+	return f.Write(p)
 }
 
 // SyncFile makes the content of a file outlive a loss of power.

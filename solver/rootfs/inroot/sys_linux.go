@@ -3,6 +3,8 @@ package inroot
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +88,45 @@ func pwrite(fd int, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return unix.Pwrite(fd, p, off)
+}
+
+// Allocate makes an open file at least size bytes long, all of them on the disk: none
+// is a hole.
+func Allocate(f *os.File, size int64) error {
+	if err := allowed("allocate"); err != nil {
+		return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+	}
+	for {
+		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS): // NFS, 9p
+			return writeZeros(f, size)
+		case err != nil:
+			return &os.PathError{Op: "allocate", Path: f.Name(), Err: err}
+		}
+		return nil
+	}
+}
+
+// Truncate is truncate(2).
+func Truncate(path string, size int64) error {
+	if err := allowed("truncate"); err != nil {
+		return &os.PathError{Op: "truncate", Path: path, Err: err}
+	}
+	return os.Truncate(path, size)
+}
+
+func writeZeros(f *os.File, size int64) error {
+	at, err := f.Seek(0, io.SeekEnd)
+	zeros := make([]byte, 64<<10)
+	for err == nil && at < size {
+		var n int
+		n, err = f.Write(zeros[:min(int64(len(zeros)), size-at)])
+		at += int64(n)
+	}
+	return err
 }
 
 // Ftruncate is ftruncate(2).

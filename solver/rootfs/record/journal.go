@@ -29,6 +29,16 @@ type Journal struct {
 	named    bool                   // the file's name is synced
 	began    bool                   // something was done to the root, or may have been
 	seen     map[inroot.FileID]bool // folders whose metadata is in it, or that were made in the transaction
+	needs    Room                   // to undo what was announced
+	emptied  map[string]bool        // directories that a name is removed from
+
+	// Reserve, if not nil, is called before lines are synced: it sets aside what
+	// undoing them takes, as Needs tells, or fails.
+	Reserve func() error
+
+	// Spend, if not nil, is called where the disk has no room for a line. It frees
+	// some and returns true, or returns false.
+	Spend func() bool
 }
 
 // NewJournal makes the log of a transaction.
@@ -38,7 +48,7 @@ func (d Dir) NewJournal(tx int) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool)}
+	j := &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool), emptied: make(map[string]bool)}
 	j.enc = json.NewEncoder(&j.buf)
 	j.enc.SetEscapeHTML(false)
 	return j, nil
@@ -58,6 +68,7 @@ func (j *Journal) Add(c *Change) error {
 	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], Castagnoli))
 	hex.Encode(line, sum[:])
 	j.end += int64(len(line))
+	j.needs = j.needs.Plus(j.roomFor(c, len(line)))
 	return nil
 }
 
@@ -89,7 +100,13 @@ func (j *Journal) Flush() error {
 		return nil
 	}
 	defer j.buf.Reset()
-	return inroot.WriteFile(j.f, j.buf.Bytes())
+	for {
+		n, err := inroot.WriteFile(j.f, j.buf.Bytes())
+		j.buf.Next(n)
+		if !inroot.IsFull(err) || j.Spend == nil || !j.Spend() {
+			return err
+		}
+	}
 }
 
 // Sync makes what was announced outlive a loss of power, before it is done. It
@@ -97,6 +114,11 @@ func (j *Journal) Flush() error {
 func (j *Journal) Sync() error {
 	if !j.unsynced {
 		return nil
+	}
+	if j.Reserve != nil {
+		if err := j.Reserve(); err != nil {
+			return inroot.Hard(err)
+		}
 	}
 	j.began = true
 	if err := j.SyncFile(); err != nil {

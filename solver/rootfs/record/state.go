@@ -49,6 +49,8 @@ type State struct {
 	// where it stood: it is removed after the commit.
 	Trash []Trash `json:"trash,omitempty"`
 
+	size int64 // of state.json
+
 	// Made are the folders above the state folder that were made for it,
 	// relative to the root, the uppermost first.
 	Made []string `json:"made,omitempty"`
@@ -127,6 +129,7 @@ type Event struct {
 	// that with this Again.
 	Again map[int]int `json:"again,omitempty"`
 
+	Room       Room      `json:"room,omitzero"`        // what undoing it takes
 	Incomplete bool      `json:"incomplete,omitempty"` // some entries could not be made: it is tried again
 	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
 	Retry      bool      `json:"retry,omitempty"`      // of Kept: some changes could not be undone, and are tried again
@@ -145,7 +148,7 @@ func (d Dir) State() (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &State{}
+	s := &State{size: int64(len(data))}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w\nhint: without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy", path, err)
 	}
@@ -188,8 +191,9 @@ func (d Dir) CommittedAt() (time.Time, error) {
 
 // Save replaces state.json: a reader, and the next command after a kill,
 // sees the old or the new one. stamp, if not nil, is told the time by the clock
-// of the file system before the state is written.
-func (d Dir) Save(s *State, stamp func(now time.Time)) (err error) {
+// of the file system before the state is written, and ready is called before it is
+// the one that counts.
+func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err error) {
 	s.Version = stateVersion
 	temp := filepath.Join(string(d), "state.new")
 	if err := inroot.Remove(temp); err != nil { // of a kill
@@ -216,8 +220,14 @@ func (d Dir) Save(s *State, stamp func(now time.Time)) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := inroot.WriteFile(f, data); err != nil {
+	if _, err := inroot.WriteFile(f, data); err != nil {
 		return err
+	}
+	s.size = int64(len(data))
+	if ready != nil {
+		if err := ready(); err != nil {
+			return err
+		}
 	}
 	if err := inroot.SyncFile(f); err != nil { // before the name: a name must never show half a file
 		return err

@@ -1,0 +1,177 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+)
+
+// The reserve is space and files that are set aside, so that a disk on which
+// nothing is free can be undone on: files of equal size in the state directory. It
+// grows before something is done to the root that takes more to undo, which fails
+// if it cannot. Where an undo or a rollback then finds the disk full, it removes one
+// of the files, and tries again.
+
+const (
+	// reserveBytes and reserveFiles are what any undo takes: its journal, a
+	// directory of the trash, state.json written anew; and a second link, or a
+	// whiteout of an overlay, for a moment.
+	reserveBytes = 48 << 10
+	reserveFiles = 6
+
+	// rollbackFiles of the reserve are not for an undo, but for taking it back.
+	rollbackFiles = 2
+)
+
+// pieces returns how many files the reserve has, and of what size, that is
+// enough for an undo.
+func pieces(need record.Room) (n int, size int64) {
+	forUndo := need.Files + reserveFiles
+	size = (need.Bytes + reserveBytes + forUndo - 1) / forUndo
+	const page = 4096
+	return int(forUndo) + rollbackFiles, (size + page - 1) / page * page
+}
+
+func (r *Root) piecePath(i int) string { return r.state.Path("reserve", strconv.Itoa(i)) }
+
+// growReserve sets aside what an undo takes.
+func (r *Root) growReserve(need record.Room) error {
+	n, size := pieces(need)
+	fd, err := unpack.OpenPrivate(r.state.Path("reserve"))
+	if err == nil {
+		unix.Close(fd)
+	}
+	for i := 0; i < n && err == nil; i++ {
+		err = growPiece(r.piecePath(i), size)
+	}
+	if err != nil {
+		return fmt.Errorf("set aside what undo takes: %w", err)
+	}
+	return nil
+}
+
+func growPiece(path string, size int64) error {
+	f, err := inroot.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Size() >= size {
+		return err
+	}
+	return inroot.Allocate(f, size)
+}
+
+// fitReserve makes the reserve what undoing a state takes, as far as the disk has
+// room for it.
+func (r *Root) fitReserve(s *record.State) error {
+	if s.Pristine() {
+		return inroot.RemoveAll(r.state.Path("reserve"))
+	}
+	n, size := pieces(s.UndoNeeds())
+	have, err := inroot.ReadDir(r.state.Path("reserve"))
+	if err != nil {
+		return err
+	}
+	missing := len(have) < n
+	for _, e := range have {
+		i, err := strconv.Atoi(e.Name())
+		if err != nil || i >= n {
+			if err := inroot.Remove(r.state.Path("reserve", e.Name())); err != nil {
+				return err
+			}
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		missing = missing || info.Size() < size
+		if info.Size() > size {
+			if err := inroot.Truncate(r.piecePath(i), size); err != nil {
+				return err
+			}
+		}
+	}
+	if !missing {
+		return nil
+	}
+	if err := r.growReserve(s.UndoNeeds()); err != nil && !inroot.IsFull(err) && !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	return nil
+}
+
+// spend frees a piece of the reserve, if it has more than some. It reports whether
+// it did.
+func (r *Root) spend(but int) bool {
+	have, err := inroot.ReadDir(r.state.Path("reserve"))
+	if err != nil || len(have) <= but {
+		return false
+	}
+	names := make([]string, len(have))
+	for i, e := range have {
+		names[i] = e.Name()
+	}
+	return inroot.Remove(r.state.Path("reserve", slices.Max(names))) == nil
+}
+
+// spending calls op, and again for each piece of the reserve that is freed, while it
+// fails since the disk is full.
+func (r *Root) spending(but int, op func() error) error {
+	for {
+		err := op()
+		if !inroot.IsFull(err) || !r.spend(but) {
+			return err
+		}
+	}
+}
+
+// spending is Root.spending for an undo: an apply fails on a full disk, and leaves
+// the reserve to those after it.
+func (t *transaction) spending(op func() error) error {
+	if !t.spends {
+		return op()
+	}
+	return t.r.spending(rollbackFiles, op)
+}
+
+// undoes makes the transaction use the reserve.
+func (t *transaction) undoes() {
+	t.spends, t.reserved, t.journal.Reserve = true, record.Room{}, nil
+	t.journal.Spend = func() bool { return t.r.spend(rollbackFiles) }
+}
+
+// applies makes the transaction leave the reserve alone, and let it grow by what is
+// announced from here on. The function that it returns tells how much that was.
+func (t *transaction) applies() (room func() record.Room) {
+	t.spends, t.journal.Spend = false, nil
+	begin, before := t.journal.Needs(), t.next.UndoNeeds()
+	room = func() record.Room { return t.journal.Needs().Minus(begin) }
+	t.journal.Reserve = func() error { return t.reserve(before.Plus(room())) }
+	return room
+}
+
+// reserve is growReserve, by more than is needed at once: each call is for a chunk of
+// changes.
+func (t *transaction) reserve(need record.Room) error {
+	if need.Bytes <= t.reserved.Bytes && need.Files <= t.reserved.Files {
+		return nil
+	}
+	if t.reserved != (record.Room{}) {
+		need.Bytes += need.Bytes / 4
+	}
+	if err := t.r.growReserve(need); err != nil {
+		return err
+	}
+	t.reserved = need
+	return nil
+}
