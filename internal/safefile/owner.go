@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -43,11 +44,11 @@ func CheckFile(f *os.File) error {
 		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
 	if !trusted(st.Uid, os.Geteuid(), os.Getenv("SUDO_UID")) {
-		return &OwnerError{Path: f.Name(), UID: st.Uid}
+		return &OwnerError{Path: filepath.Clean(f.Name()), UID: st.Uid}
 	}
 	perm := fs.FileMode(st.Mode).Perm()
 	if perm&0o002 != 0 || perm&0o020 != 0 && st.Gid != 0 && st.Gid != st.Uid {
-		return &OwnerError{Path: f.Name(), UID: st.Uid, Mode: perm}
+		return &OwnerError{Path: filepath.Clean(f.Name()), UID: st.Uid, Mode: perm}
 	}
 	return nil
 }

@@ -117,8 +117,8 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy)
 func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 	dest := entryPath(f.Dest)
 	by := style{chmod: f.Owner.Chmod}
-	name := ""
-	if from, err := originOf(f.Source); err == nil && from == fromURL {
+	name := "" // of a file that is stored as it was downloaded; "" where none can be
+	if from, err := originOf(f.Source); err == nil && from == fromURL && f.Extract != frontend.ExtractTrue {
 		name, _ = fileName(f.Source)
 	}
 	var asItCame *snapshot.Entry // the only file, of the URL's name
@@ -141,7 +141,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 		if e.Mode != want.Mode && !e.Implied {
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
-		if others++; others == 1 && e.Kind == snapshot.File && e.Path == path.Join(dest, name) {
+		if others++; others == 1 && name != "" && e.Kind == snapshot.File && e.Path == path.Join(dest, name) {
 			seen := *e
 			asItCame = &seen
 			if e.Content != nil {
