@@ -41,9 +41,10 @@ type builder struct {
 
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
-	dirty  []string
-	failed snapshot.Changes
-	over   func() error // says that a RUN is not under way any more
+	dirty   []string
+	failed  snapshot.Changes
+	tx      int  // the last transaction before a RUN
+	running bool // one was announced, and its record is not committed yet
 
 	arrived  map[*dag.Step]chan struct{}  // while they are applied as they come: closed when a snapshot is there
 	arriving map[*dag.Step]*cache.Arrival // of the same, those that are applied while they come
@@ -497,12 +498,11 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	if b.direct() {
 		cmd.Dirty = b.dirty
 		cmd.Begin = func(before *tree.Reading, secrets []string) error {
-			run := interrupted{Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line, Filter: s.Filter, Secrets: secrets}
+			run := interrupted{Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line, Tx: b.tx, Filter: s.Filter, Secrets: secrets}
 			for _, m := range cmd.Mounts {
 				run.Targets = append(run.Targets, m.Target)
 			}
-			b.over, err = b.announce(run, before)
-			return err
+			return b.announce(run, before)
 		}
 	}
 	changes, err := v.Run(ctx, cmd)

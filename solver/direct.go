@@ -56,7 +56,12 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 				if err := b.partial(lock, done, i); err != nil {
 					return err
 				}
-				if err := b.adopt(ctx, lock, it, direct); err != nil {
+				b.tx = lock.State().Tx
+				recorded, err := b.adopt(ctx, lock, it, direct)
+				if !recorded {
+					return err // what is known of the RUN stays for the next command
+				}
+				if err = errors.Join(err, b.forgetRun()); err != nil {
 					return errors.Join(err, b.partial(lock, done, i))
 				}
 			default:
@@ -102,40 +107,34 @@ func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error
 
 // adopt runs a step on the root itself and records what it did there. What one
 // that fails did is recorded too, as of no step: the next solve takes back what
-// of it was created, and captures the rest.
-func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct) error {
-	b.failed, b.over = nil, nil
-	err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+// of it was created, and captures the rest. It reports whether all is recorded
+// that was done.
+func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct) (recorded bool, err error) {
+	b.failed, b.running = nil, false
+	err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
 	})
 	// What is done is recorded, also when the solve was cancelled meanwhile.
 	ctx = context.WithoutCancel(ctx)
-	defer func() {
-		if b.over != nil {
-			if oerr := b.over(); oerr != nil {
-				b.r.warn("after a RUN in place: %v", oerr)
-			}
-		}
-	}()
 	if err != nil {
 		return b.adoptFailed(ctx, lock, it, view, err)
 	}
 	applied, _, changes, err := b.applied(ctx, it, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	applied.Before = view.Before
 	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
 		changes = nothing // it only looked
 	}
 	if _, err := lock.Adopt(ctx, applied, changes); err != nil {
-		return fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
+		return false, fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
 	}
 	if err := b.stillDirty(it); err != nil {
-		return err
+		return false, err
 	}
 	b.r.emit(Event{Kind: EventApplied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
-	return nil
+	return true, nil
 }
 
 // stillDirty takes from the dirty paths those that a step's snapshot tells.
@@ -154,13 +153,13 @@ func (b *builder) stillDirty(it *dag.Item) error {
 	return nil
 }
 
-func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct, failed error) error {
+func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct, failed error) (recorded bool, err error) {
 	if b.failed == nil {
-		return failed
+		return !b.running, failed
 	}
 	did, err := adoptFailed(ctx, lock, &interrupted{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line}, view, b.failed)
 	if err != nil {
-		return errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
+		return false, errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
 	}
 	text := "it ran on the root itself and changed nothing there"
 	if len(did) > 0 {
@@ -172,7 +171,7 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 	} else {
 		b.r.warn("%s: %s", it.Step.Pos(), text)
 	}
-	return failed
+	return true, failed
 }
 
 // paths counts paths of a root, and names some.

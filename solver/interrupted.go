@@ -20,16 +20,18 @@ import (
 // a clayer that is killed meanwhile does not leave changes that nobody knows of,
 // the state folder says beforehand that a RUN is under way, and how the root was:
 //
+//	running.reading   the reading that its changes are told against
 //	running.json      the step
-//	running.reading   the reading that its changes are told against; written while it runs
 //
-// Whoever locks the root next tells what it did, and records that as of no step.
+// They stay until what the RUN did is committed. Whoever locks the root next
+// tells what it did, and records that as of no step.
 
 // interrupted is running.json.
 type interrupted struct {
 	Layer   string          `json:"layer"`
 	Text    string          `json:"text"`
 	Line    int             `json:"line"`
+	Tx      int             `json:"tx"` // the last transaction before it
 	Filter  snapshot.Filter `json:"filter"`
 	Targets []string        `json:"targets,omitempty"` // of its mounts
 	Secrets []string        `json:"secrets,omitempty"` // those of them where nothing was before
@@ -59,26 +61,45 @@ func isCutOff(root *rootfs.Root) (bool, error) {
 	return cut || isInterrupted(root), nil
 }
 
-// announce says that a RUN in place begins. The function that it returns says
-// that it is over, and recorded.
-func (b *builder) announce(run interrupted, before *tree.Reading) (over func() error, err error) {
-	text, err := json.Marshal(run)
-	if err != nil {
-		return nil, err
-	}
-	name, reading := runningFile(b.root), readingFile(b.root)
-	if err := errors.Join(removeIfThere(reading), replaceFile(name, text)); err != nil {
-		return nil, fmt.Errorf("%w: announce a RUN: %w", ErrRoot, err)
-	}
-	written := make(chan error, 1)
-	go func() {
+// announce says that a RUN in place begins. The reading is there before the RUN
+// is announced, and both before it starts: whatever ends clayer from here on, the
+// next command can tell what the RUN did.
+func (b *builder) announce(run interrupted, before *tree.Reading) error {
+	err := func() error {
 		data, err := before.MarshalBinary()
-		if err == nil {
-			err = replaceFile(reading, data)
+		if err != nil {
+			return err
 		}
-		written <- err
+		text, err := json.Marshal(run)
+		if err != nil {
+			return err
+		}
+		if err := replaceFile(readingFile(b.root), data); err != nil {
+			return err
+		}
+		return replaceFile(runningFile(b.root), text)
 	}()
-	return func() error { return errors.Join(<-written, removeIfThere(reading), removeIfThere(name)) }, nil
+	if err != nil {
+		return fmt.Errorf("%w: announce a RUN: %w", ErrRoot, errors.Join(err, removeIfThere(readingFile(b.root))))
+	}
+	b.running = true
+	return nil
+}
+
+// forgetRun says that the RUN that was announced is over, and its record committed.
+func (b *builder) forgetRun() error {
+	if !b.running {
+		return nil
+	}
+	b.running = false
+	return forgetRun(b.root)
+}
+
+func forgetRun(root *rootfs.Root) error {
+	if err := errors.Join(removeIfThere(runningFile(root)), removeIfThere(readingFile(root))); err != nil {
+		return fmt.Errorf("%w: after a RUN in place: %w", ErrRoot, err)
+	}
+	return nil
 }
 
 func removeIfThere(name string) error {
@@ -88,18 +109,16 @@ func removeIfThere(name string) error {
 	return nil
 }
 
-// replaceFile writes a file that is there wholly or not at all.
+// replaceFile writes a file that is there wholly or not at all. The caller has the
+// root's lock.
 func replaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
+	fresh := name + ".new"
+	err := os.WriteFile(fresh, data, 0o600)
+	if err == nil {
+		err = os.Rename(fresh, name)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(fresh)
 	}
 	return err
 }
@@ -114,13 +133,13 @@ func (r *Request) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootf
 	if err == nil {
 		err = json.Unmarshal(text, &run)
 	}
-	if err == nil {
+	if err == nil && run.Tx == lock.State().Tx { // else what it did is recorded
 		err = r.adoptInterrupted(ctx, root, lock, &run)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: a RUN in place was cut off: %w", ErrRoot, err)
 	}
-	return errors.Join(removeIfThere(readingFile(root)), removeIfThere(runningFile(root)))
+	return forgetRun(root)
 }
 
 func (r *Request) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
