@@ -25,6 +25,15 @@ import (
 // dir, and nil none. The folder dir itself has no line.
 func Describe(t testing.TB, dir string, skip func(path string) bool) string {
 	t.Helper()
+	lines, err := Lines(dir, skip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Lines is Describe for callers that expect errors: a line for each file, sorted.
+func Lines(dir string, skip func(path string) bool) ([]string, error) {
 	var lines []string
 	first := make(map[[2]uint64]string)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -45,11 +54,8 @@ func Describe(t testing.TB, dir string, skip func(path string) bool) string {
 		lines = append(lines, line)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	slices.Sort(lines)
-	return strings.Join(lines, "\n") + "\n"
+	return lines, err
 }
 
 func describe(path, rel string, first map[[2]uint64]string) (string, error) {

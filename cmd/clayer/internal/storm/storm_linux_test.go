@@ -1,0 +1,234 @@
+package storm
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/oci/ocitest"
+)
+
+var (
+	flagSeed     = flag.Uint64("storm.seed", 0, "the seed of the first round; 0 draws one")
+	flagRounds   = flag.Int("storm.rounds", 0, "how many rounds at random, beside those kept in testdata")
+	flagFailures = flag.Int("storm.failures", 3, "after how many rounds that fail it stops")
+	flagRound    = flag.String("storm.round", "", "a file with the only round to play, as a failure prints it")
+	flagJobs     = flag.Int("storm.jobs", runtime.GOMAXPROCS(0), "how many rounds at a time")
+)
+
+// roundFile names the variable with the file that holds the round which this
+// process is to play.
+const roundFile = "STORM_ROUND"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == launcher {
+		fmt.Fprintln(os.Stderr, launch(os.Args[1], os.Args[2:]))
+		os.Exit(99)
+	}
+	os.Exit(m.Run())
+}
+
+// TestStorm plays rounds, each in a process of its own.
+func TestStorm(t *testing.T) {
+	require(t)
+	dir := t.TempDir()
+	for d := dir; d != filepath.Dir(d) && d != filepath.Clean(os.TempDir()); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil { // a plain user comes in
+			t.Fatal(err)
+		}
+	}
+	exe := filepath.Join(dir, "clayer")
+	if out, err := exec.Command("go", "build", "-o", exe, "github.com/clayer/clayer/cmd/clayer").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if _, err := ocitest.Command(); err == nil {
+		t.Setenv(registryHost, ocitest.New(t, ocitest.Options{}).Host)
+	} else {
+		t.Logf("no rounds with a registry: %v", err)
+	}
+	if *flagRound != "" {
+		playFile(t, dir, exe, *flagRound)
+		return
+	}
+	// What failed once, and was mended.
+	kept, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range kept {
+		playFile(t, dir, exe, file)
+	}
+
+	seed, rounds := *flagSeed, *flagRounds
+	if seed == 0 {
+		seed = rand.Uint64N(1_000_000_000) + 1
+	}
+	if testing.Short() {
+		rounds = min(rounds, 10)
+	}
+	if rounds > 0 {
+		t.Logf("the seeds are %d to %d", seed, seed+uint64(rounds)-1)
+	}
+
+	// The test ends in time, whatever the machine is busy with.
+	deadline, bounded := t.Deadline()
+	deadline = deadline.Add(-3 * time.Minute)
+	late := func() bool { return bounded && time.Now().After(deadline) }
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next, failed := 0, 0
+	for range *flagJobs {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				i := next
+				next++
+				stop := i >= rounds || failed >= *flagFailures || late()
+				mu.Unlock()
+				if stop {
+					return
+				}
+				r := draw(seed + uint64(i))
+				out, err := playApart(dir, exe, r)
+				if err == nil {
+					continue
+				}
+				mu.Lock()
+				failed++
+				first := failed == 1
+				mu.Unlock()
+				t.Errorf("seed %d: %v\n%s\nrepeat it: go test ./cmd/clayer/internal/storm -run TestStorm -storm.seed=%d -storm.rounds=1", r.Seed, err, out, r.Seed)
+				if first && !testing.Short() {
+					small := shrink(r, func(r *Round) bool {
+						if late() {
+							return false
+						}
+						_, err := playApart(dir, exe, r)
+						return err != nil
+					})
+					data, err := json.MarshalIndent(small, "", "\t")
+					if err != nil {
+						t.Error(err)
+					}
+					t.Logf("smaller, and it still fails (-storm.round=FILE plays it alone):\n%s\n%s", small, data)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if next < rounds && failed < *flagFailures {
+		t.Logf("out of time after %d of %d rounds", next, rounds)
+	}
+}
+
+// playFile plays the round in a file.
+func playFile(t *testing.T, dir, exe, file string) {
+	t.Run(filepath.Base(file), func(t *testing.T) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := new(Round)
+		if err := json.Unmarshal(data, r); err != nil {
+			t.Fatal(err)
+		}
+		out, err := playApart(dir, exe, r)
+		t.Log(out)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// require skips, by name, where there can be no storm.
+func require(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: no mount namespace and no tmpfs of limited size")
+	}
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip("busybox is not installed: no root file system to test in")
+	}
+	if auditArch[runtime.GOARCH] == 0 {
+		t.Skipf("no seccomp filter for %s", runtime.GOARCH)
+	}
+}
+
+// playApart plays a round in a process with namespaces of its own, and returns
+// what it printed.
+func playApart(dir, exe string, r *Round) (output string, err error) {
+	ground, err := os.MkdirTemp(dir, "round-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(ground)
+	if err := os.Chmod(ground, 0o755); err != nil {
+		return "", err
+	}
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(ground, "round.json")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestRound$", "-test.v", "-test.timeout=0")
+	cmd.Env = append(os.Environ(), roundFile+"="+file, "STORM_EXE="+exe, "GORACE=atexit_sleep_ms=0 halt_on_error=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestRound plays one round. It is the first process of its namespaces.
+func TestRound(t *testing.T) {
+	file := os.Getenv(roundFile)
+	if file == "" {
+		t.Skip("TestStorm starts it")
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(Round)
+	if err := json.Unmarshal(data, r); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(r)
+	p, err := newPlay(t, filepath.Join(filepath.Dir(file), "ground"), os.Getenv("STORM_EXE"), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+}
+
+func newPlay(t *testing.T, dir, exe string, r *Round) (*play, error) {
+	if os.Getpid() != 1 {
+		return nil, errors.New("not in a PID namespace")
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return nil, fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := mountDisk(dir, "mode=755"); err != nil {
+		return nil, err
+	}
+	p := &play{t: t, round: r, www: newServer()}
+	var err error
+	if p.ground, err = newGround(dir, r); err != nil {
+		return nil, err
+	}
+	p.exe = exe
+	p.far, err = newFar(t, p.ground, r)
+	return p, err
+}
