@@ -69,7 +69,7 @@ func (r *Request) expected(ctx context.Context, s *dag.Step) (source.Expectation
 // guarded hands on entries, and ends with an error where one is in clayer's own
 // directory, which says what is applied.
 func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
-	own, err := filepath.Rel(b.root.Dir(), string(b.root.StateDir()))
+	own, err := filepath.Rel(b.root.Dir(), b.root.StateDir().String())
 	if err != nil || !filepath.IsLocal(own) {
 		return changes
 	}

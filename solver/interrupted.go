@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -37,18 +35,15 @@ type interrupted struct {
 	Secrets []string        `json:"secrets,omitempty"` // those of them where nothing was before
 }
 
-func runningFile(root *rootfs.Root) string {
-	return filepath.Join(string(root.StateDir()), "running.json")
-}
-
-func readingFile(root *rootfs.Root) string {
-	return filepath.Join(string(root.StateDir()), "running.reading")
-}
+const (
+	runningName = "running.json"
+	readingName = "running.reading"
+)
 
 // isInterrupted reports whether a RUN in place was cut off here.
 func isInterrupted(root *rootfs.Root) bool {
-	_, err := os.Stat(runningFile(root))
-	return err == nil
+	is, err := root.StateDir().Exists(runningName)
+	return is && err == nil
 }
 
 // isCutOff reports whether a command that changed the root has not come to its
@@ -74,13 +69,13 @@ func (b *builder) announce(run interrupted, before *tree.Reading) error {
 		if err != nil {
 			return err
 		}
-		if err := replaceFile(readingFile(b.root), data); err != nil {
+		if err := b.root.StateDir().ReplaceFile(readingName, data); err != nil {
 			return err
 		}
-		return replaceFile(runningFile(b.root), text)
+		return b.root.StateDir().ReplaceFile(runningName, text)
 	}()
 	if err != nil {
-		return fmt.Errorf("%w: announce a RUN: %w", ErrRoot, errors.Join(err, removeIfThere(readingFile(b.root))))
+		return fmt.Errorf("%w: announce a RUN: %w", ErrRoot, errors.Join(err, b.root.StateDir().Remove(readingName)))
 	}
 	b.running = true
 	return nil
@@ -96,36 +91,15 @@ func (b *builder) forgetRun() error {
 }
 
 func forgetRun(root *rootfs.Root) error {
-	if err := errors.Join(removeIfThere(runningFile(root)), removeIfThere(readingFile(root))); err != nil {
+	if err := errors.Join(root.StateDir().Remove(runningName), root.StateDir().Remove(readingName)); err != nil {
 		return fmt.Errorf("%w: after a RUN in place: %w", ErrRoot, err)
 	}
 	return nil
 }
 
-func removeIfThere(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// replaceFile writes a file that is there wholly or not at all. The caller has the
-// root's lock.
-func replaceFile(name string, data []byte) error {
-	fresh := name + ".new"
-	err := os.WriteFile(fresh, data, 0o600)
-	if err == nil {
-		err = os.Rename(fresh, name)
-	}
-	if err != nil {
-		os.Remove(fresh)
-	}
-	return err
-}
-
 // recoverRun records what a RUN in place did that was cut off.
 func (r *Request) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock) error {
-	text, err := os.ReadFile(runningFile(root))
+	text, err := root.StateDir().ReadFile(runningName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -162,7 +136,7 @@ func (r *Request) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock 
 	defer view.Close()
 	direct := view.(sandbox.Direct)
 	direct.RemoveSecrets(run.Secrets)
-	data, err := os.ReadFile(readingFile(root))
+	data, err := root.StateDir().ReadFile(readingName)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.warn("clayer was cut off as %q of %s had just begun to run in place: what it changed can't be told, and is in no snapshot", run.Text, run.Layer)
 		return nil

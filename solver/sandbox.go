@@ -16,7 +16,7 @@ func (r *Request) sandboxOptions(root *rootfs.Root) sandbox.Options {
 	if r.Dest != "" {
 		over = r.target()
 	}
-	return sandbox.Options{Root: r.base(), Over: over, Hide: []string{string(root.StateDir()), r.Cache}, Compare: r.Compare}
+	return sandbox.Options{Root: r.base(), Over: over, Hide: []string{root.StateDir().String(), r.Cache}, Compare: r.Compare}
 }
 
 // PlannedSandbox says which sandbox the steps of a plan would run in, as

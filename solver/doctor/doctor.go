@@ -99,13 +99,13 @@ func (p *Patient) machine(ctx context.Context) []Finding {
 	case cut:
 		state.OK, state.Text, state.Remedy = false, "a command is changing the root, or was cut off", "clayer verify takes back what is half done"
 	case len(st.Layers) == 0:
-		state.Text = "nothing applied, " + string(root.StateDir())
+		state.Text = "nothing applied, " + root.StateDir().String()
 	default:
 		var names []string
 		for _, l := range st.Layers {
 			names = append(names, l.Name)
 		}
-		state.Text = strings.Join(names, ", ") + " applied, " + string(root.StateDir())
+		state.Text = strings.Join(names, ", ") + " applied, " + root.StateDir().String()
 		if st.Platform != "" {
 			base.Text = st.Platform + ": enters every key, as it was before the first solve"
 		}

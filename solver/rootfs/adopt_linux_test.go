@@ -113,7 +113,7 @@ func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
 		l := lockOf(t, dir)
 		applyAll(t, l, "1", file("a", "x"))
 		commit(t, l)
-		l.file.Close()
+		l.close()
 		root := filepath.Join(dir, "root")
 		shell(t, root, "rm a; mkdir a; echo mine > a/new")
 		was := treetest.Describe(t, root, notOwn)
@@ -128,7 +128,7 @@ func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
 		if l.tx != nil {
 			l.tx.journal.Close()
 		}
-		l.file.Close()
+		l.close()
 		if err == nil {
 			break
 		}
@@ -138,6 +138,6 @@ func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
 		} else {
 			shell(t, root, "[ -f a/old ] && [ ! -e a/new ]")
 		}
-		l.file.Close()
+		l.close()
 	}
 }

@@ -27,7 +27,7 @@ func (u *undoing) moveBeside(f *inroot.Folder, name string, n int) error {
 		return err
 	}
 	err := u.t.spending(func() error {
-		mark, err := inroot.OpenFile(u.t.r.besideMark(u.t.id), os.O_CREATE|os.O_WRONLY, 0o600)
+		mark, err := u.t.r.state.Held().OpenFile(besideMark(u.t.id), os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func (u *undoing) moveBeside(f *inroot.Folder, name string, n int) error {
 
 // besideMark is a file that is there until what a transaction took away beside its
 // place is removed.
-func (r *Root) besideMark(tx int) string { return r.state.Path("trash", fmt.Sprint("beside-", tx)) }
+func besideMark(tx int) string { return path.Join("trash", fmt.Sprint("beside-", tx)) }
 
 // datesOfTrash notes the times of the folders that trash is in, as they are to stay
 // when it is removed.
@@ -77,7 +77,7 @@ func (r *Root) emptyTrash(s *record.State) error {
 	if len(s.Trash) == 0 {
 		return nil
 	}
-	if is, err := inroot.Exists(r.besideMark(s.Tx)); err != nil || !is {
+	if is, err := r.state.Exists(besideMark(s.Tx)); err != nil || !is {
 		return err // it was done: what became of the folders since is the user's
 	}
 	fs, err := inroot.OpenFolders(r.dir, inroot.HasOpenat2())

@@ -29,7 +29,7 @@ func TestUndoOnAnotherMount(t *testing.T) {
 			applyAll(t, l, "1", file("mnt/f", "1"), folderEntry("mnt/d"), file("mnt/d/g", "1"),
 				&snapshot.Entry{Path: "mnt/d/h", Kind: snapshot.Link, Target: "mnt/d/g"}, symlink("mnt/d/l", "g"), file("here", "1"))
 			commit(t, l)
-			l.file.Close()
+			l.close()
 			was := treetest.Describe(t, root, notOwn)
 
 			l = lockOf(t, dir)
@@ -54,12 +54,12 @@ func TestUndoOnAnotherMount(t *testing.T) {
 			}
 			done := err == nil
 			if !done {
-				l.file.Close()
+				l.close()
 				l = lockOf(t, dir)
 				if l.state.Pristine() {
 					done, err = true, l.Unlock()
 				} else {
-					err = l.file.Close()
+					err = l.close()
 				}
 				if err != nil {
 					t.Error(err)

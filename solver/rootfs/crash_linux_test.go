@@ -208,7 +208,7 @@ func reference(t *testing.T, op operation) (was, is outcome, calls, all int) {
 		if incomplete {
 			err = errors.Join(err, errors.New("incomplete"))
 		}
-		return errors.Join(err, l.file.Close())
+		return errors.Join(err, l.close())
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func recovered(t *testing.T, dir string, was, is outcome, what string) {
 			t.Errorf("%s: %s is left", what, rest)
 		}
 	}
-	if err := l.file.Close(); err != nil {
+	if err := l.close(); err != nil {
 		t.Error(err)
 	}
 	if t.Failed() {
@@ -270,7 +270,7 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 		synced = l.tx.journal.Durable()
 		l.tx.journal.Close()
 	}
-	l.file.Close()
+	l.close()
 	return synced, settled
 }
 
@@ -297,7 +297,7 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 							return err
 						})
 						if err == nil {
-							l.file.Close()
+							l.close()
 							break
 						}
 					}
@@ -328,7 +328,7 @@ func TestPowerLostAtEverySystemCall(t *testing.T) {
 				if !settled {
 					loseContent(t, dir, old)
 				}
-				loseEnd(t, r.state.LogPath(2), synced, n)
+				loseEnd(t, r.state.Path(record.LogName(2)), synced, n)
 				recovered(t, dir, was, is, fmt.Sprintf("power lost at call %d of %d", n, calls))
 				removeAllModes(dir)
 			}
@@ -425,7 +425,7 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 						return errors.Join(err, l.Rollback())
 					})
 					what := fmt.Sprintf("%v of call %d of %d, %s", errno, n, calls, failed)
-					l.file.Close()
+					l.close()
 					recovered2 := func() { recovered(t, dir, was, is, fmt.Sprintf("%s: incomplete %t, error %v", what, incomplete, err)) }
 					if !incomplete {
 						recovered2()
@@ -444,7 +444,7 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 func again(t *testing.T, dir string, op operation, is outcome, what string) {
 	t.Helper()
 	l := lockOf(t, dir)
-	defer l.file.Close()
+	defer l.close()
 	keep := 0
 	for _, ev := range l.state.Log {
 		if ev.Incomplete {
@@ -504,7 +504,7 @@ func TestFailureWhileItIsTakenBack(t *testing.T) {
 				return err
 			})
 			if l != nil {
-				l.file.Close()
+				l.close()
 			}
 			more = failed != ""
 			recovered(t, dir, was, is, fmt.Sprintf("killed at call %d of %d, then EIO of call %d, %s: %v", n, calls, m, failed, err))

@@ -54,7 +54,7 @@ func TestRollbackNeedsNoSpace(t *testing.T) {
 				if full = err != nil; rollback != nil {
 					t.Fatalf("full from call %d on: roll back: %v, after %v", n, rollback, err)
 				}
-				l.file.Close()
+				l.close()
 				recovered(t, dir, was, is, fmt.Sprintf("full from call %d on: %v", n, err))
 				removeAllModes(dir)
 			}
@@ -69,7 +69,7 @@ func TestRollbackNeedsNoSpace(t *testing.T) {
 				err = hooked(fullFrom(1), func() error {
 					l, err := r.Lock(t.Context(), false, nil)
 					if err == nil {
-						err = l.file.Close()
+						err = l.close()
 					}
 					return err
 				})
@@ -314,7 +314,7 @@ func TestKilledOnAFullDisk(t *testing.T) {
 						if l.tx != nil {
 							l.tx.journal.Close()
 						}
-						l.file.Close()
+						l.close()
 					}
 					d.fill()
 					l, err := lockIn(filepath.Join(d.dir, "root"))

@@ -165,10 +165,10 @@ func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := record.Dir(filepath.Join(dir, want)); r.StateDir() != want {
+		if want := filepath.Join(dir, want); r.StateDir().String() != want {
 			t.Errorf("%s: state in %s, want %s", before, r.StateDir(), want)
 		}
-		if _, err := os.Lstat(string(r.StateDir())); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(r.StateDir().String()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: after opening, the state folder: %v", before, err)
 		}
 	}

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
@@ -29,7 +29,7 @@ func mayWrite(path string) bool { return unix.Access(path, unix.W_OK) == nil }
 // Unlock, or with the process.
 type Lock struct {
 	root  *Root
-	file  *flock.Flock
+	file  *os.File
 	state *record.State // as committed
 	tx    *transaction  // nil: none is open
 	made  []string      // the directories that were made for the state, itself included
@@ -68,67 +68,105 @@ func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string))
 func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string)) (_ *Lock, err error) {
 	made, err := r.makeHome()
 	if err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			removeEmpty(made)
 		}
 	}()
-	f := flock.New(r.state.Path("lock"), flock.SetPermissions(0o644))
-	locked, err := f.TryLock()
-	if err == nil && !locked {
-		who := holder(f.Path())
-		if !wait {
-			return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, who), f.Close())
-		}
-		if waiting != nil {
-			waiting(who)
-		}
-		_, err = f.TryLockContext(ctx, 50*time.Millisecond)
-	}
+	state, err := r.state.Open()
 	if errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-		return nil, f.Close()
+		return nil, nil // removed meanwhile
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Path(), err), f.Close())
+		return nil, err
 	}
-	have, err := f.Stat()
-	if err == nil {
-		if now, e := os.Stat(f.Path()); e != nil || !os.SameFile(have, now) {
-			return nil, f.Close()
+	held := *r
+	held.state = state
+	l := &Lock{root: &held, made: made}
+	defer func() {
+		if l.file == nil || err != nil {
+			err = errors.Join(err, l.close())
 		}
+	}()
+	if err := l.take(ctx, wait, waiting); err != nil || l.file == nil {
+		return nil, err
 	}
-	l := &Lock{root: r, file: f, made: made}
-	if err == nil {
-		err = l.sign()
-	}
-	if err == nil {
-		l.state, err = r.State()
-	}
-	if err == nil {
+	if l.state, err = l.root.State(); err == nil {
 		err = l.keepMade()
 	}
 	if err == nil {
 		err = l.recover()
 	}
 	if err == nil {
-		err = inroot.RemoveAll(r.state.Path("work"))
+		err = state.Held().RemoveAll("work")
 	}
 	if err != nil && len(made) > 0 && l.state != nil && l.state.Pristine() {
 		err = errors.Join(err, l.removeHome())
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
 	}
 	return l, nil
+}
+
+// take takes the lock's file, and writes into it who has it. It leaves the Lock
+// without one where its name, or the state directory, was removed meanwhile.
+func (l *Lock) take(ctx context.Context, wait bool, waiting func(holder string)) error {
+	own, path := l.root.state.Held(), l.root.state.Path(lockName)
+	f, err := own.TryLock(lockName)
+	if errors.Is(err, safefile.ErrLocked) {
+		who := l.holder()
+		if !wait {
+			return fmt.Errorf("%w: %s", ErrLocked, who)
+		}
+		if waiting != nil {
+			waiting(who)
+		}
+	}
+	for errors.Is(err, safefile.ErrLocked) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+			f, err = own.TryLock(lockName)
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	have, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(have, now) {
+		return f.Close()
+	}
+	l.file = f
+	return l.sign()
+}
+
+// lockName is the file that whoever changes the root has locked.
+const lockName = "lock"
+
+// close gives back what a Lock holds.
+func (l *Lock) close() error {
+	err := l.root.state.Close()
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+	}
+	return err
 }
 
 // recover takes back what was cut off, and finishes what was committed.
 func (l *Lock) recover() error {
 	var errs error
-	there := func(path string) bool {
-		is, err := inroot.Exists(path)
+	there := func(name string) bool {
+		is, err := l.root.state.Exists(name)
 		errs = errors.Join(errs, err)
 		return is
 	}
@@ -142,9 +180,9 @@ func (l *Lock) recover() error {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
 		l.Recovered = TakenBack
-	case there(l.root.state.RolledBack()):
+	case there(record.RolledBack):
 		l.Recovered = TakenBack
-	case there(l.root.state.Path("stage")), there(l.root.state.Path("trash")):
+	case there("stage"), there("trash"):
 		l.Recovered = Finished
 	}
 	if errs != nil {
@@ -159,7 +197,7 @@ func (l *Lock) recover() error {
 // unfinished returns the number of a transaction that was begun and not
 // committed, and 0 for none.
 func (r *Root) unfinished(s *record.State) (int, error) {
-	is, err := inroot.Exists(r.state.LogPath(s.Tx + 1))
+	is, err := r.state.Exists(record.LogName(s.Tx + 1))
 	if err != nil || !is {
 		return 0, err
 	}
@@ -181,7 +219,7 @@ func (r *Root) CutOff() (bool, error) {
 // what it made, the uppermost first, and removes it again if it fails. The directory
 // that was there keeps its time: to keep a record leaves no trace in what it is about.
 func (r *Root) makeHome() (made []string, err error) {
-	top := string(r.state)
+	top := r.state.String()
 	for {
 		_, err := os.Lstat(top)
 		if err == nil {
@@ -198,7 +236,7 @@ func (r *Root) makeHome() (made []string, err error) {
 	}
 	slices.Reverse(made)
 	err = keepingTime(top, func() error {
-		if err := inroot.MkdirAll(string(r.state), 0o755); err != nil {
+		if err := r.state.Make(); err != nil {
 			return err
 		}
 		return unpack.DressAs(r.lower, r.dir, r.above(made))
@@ -214,7 +252,7 @@ func (r *Root) makeHome() (made []string, err error) {
 // are not the state directory itself, relative to the root.
 func (r *Root) above(made []string) (paths []string) {
 	for _, dir := range made {
-		if rel, err := filepath.Rel(r.dir, dir); err == nil && dir != string(r.state) && filepath.IsLocal(rel) {
+		if rel, err := filepath.Rel(r.dir, dir); err == nil && dir != r.state.String() && filepath.IsLocal(rel) {
 			paths = append(paths, rel)
 		}
 	}
@@ -224,7 +262,7 @@ func (r *Root) above(made []string) (paths []string) {
 // removeEmpty removes directories, the last first, as far as nothing is in them.
 func removeEmpty(dirs []string) {
 	for _, dir := range slices.Backward(dirs) {
-		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Remove(dir) })
+		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Rmdir(dir) })
 	}
 }
 
@@ -232,7 +270,8 @@ func removeEmpty(dirs []string) {
 // that were made for it, as far as nothing else is in them.
 func (l *Lock) removeHome() error {
 	r := l.root
-	entries, err := os.ReadDir(string(r.state))
+	own := r.state.Held()
+	entries, err := own.ReadDir(".")
 	if err != nil {
 		return err
 	}
@@ -241,25 +280,25 @@ func (l *Lock) removeHome() error {
 		for _, m := range l.state.Made {
 			made = append(made, filepath.Join(r.dir, m))
 		}
-		made = append(made, string(r.state))
+		made = append(made, r.state.String())
 	}
 	for _, e := range entries {
-		if e.Name() != "lock" { // last: it is what others wait for
-			if err := inroot.RemoveAll(r.state.Path(e.Name())); err != nil {
+		if e.Name() != lockName { // last: it is what others wait for
+			if err := own.RemoveAll(e.Name()); err != nil {
 				return err
 			}
 		}
 	}
-	if err := inroot.Remove(r.state.Path("lock")); err != nil {
+	if err := own.Remove(lockName); err != nil {
 		return err
 	}
 	removeEmpty(made)
 	return nil
 }
 
-// madePath is a file with the directories that were made for the state, for whoever
+// madeName is a file with the directories that were made for the state, for whoever
 // commits the first time: the one who made them may be killed before.
-func (r *Root) madePath() string { return r.state.Path("made") }
+const madeName = "made"
 
 // keepMade keeps what was made for the state directory, now or by a command
 // that committed nothing.
@@ -268,7 +307,7 @@ func (l *Lock) keepMade() error {
 		return nil
 	}
 	if len(l.made) == 0 {
-		data, err := inroot.ReadFile(l.root.madePath())
+		data, err := l.root.state.ReadFile(madeName)
 		if err == nil {
 			err = json.Unmarshal(data, &l.state.Made)
 		}
@@ -284,7 +323,7 @@ func (l *Lock) keepMade() error {
 	if err != nil {
 		return err
 	}
-	f, err := inroot.OpenFile(l.root.madePath(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	f, err := l.root.state.Held().OpenFile(madeName, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err == nil {
 		_, err = inroot.WriteFile(f, data)
 		err = errors.Join(err, f.Close())
@@ -309,15 +348,18 @@ func keepingTime(dir string, f func() error) error {
 // no room for it is no reason to wait too.
 func (l *Lock) sign() error {
 	who := fmt.Sprintf("process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
-	err := errors.Join(os.WriteFile(l.file.Path(), []byte(who), 0o644), os.Chmod(l.file.Path(), 0o644))
+	err := l.file.Truncate(0)
+	if err == nil {
+		_, err = l.file.WriteAt([]byte(who), 0)
+	}
 	if !inroot.IsFull(err) {
 		return err
 	}
 	return nil
 }
 
-func holder(path string) string {
-	text, err := os.ReadFile(path)
+func (l *Lock) holder() string {
+	text, err := l.root.state.ReadFile(lockName)
 	if s := strings.TrimSpace(string(text)); err == nil && s != "" {
 		return s
 	}
@@ -327,11 +369,11 @@ func holder(path string) string {
 // Unlock gives the lock back, takes back what was not committed, and removes the
 // work folder; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	err := errors.Join(l.Rollback(), inroot.RemoveAll(l.root.state.Path("work")))
+	err := errors.Join(l.Rollback(), l.root.state.Held().RemoveAll("work"))
 	if err == nil && l.state.Pristine() {
 		if err = l.root.cleanup(l.state); err == nil {
 			err = l.removeHome()
 		}
 	}
-	return errors.Join(err, l.file.Close())
+	return errors.Join(err, l.close())
 }

@@ -506,7 +506,7 @@ func (w *world) change(real func(l *Lock) error, ideal func(m *model)) {
 	if l.tx != nil {
 		l.tx.journal.Close()
 	}
-	l.file.Close()
+	l.close()
 	l = lockOf(w.t, w.dir)
 	if l.state.Tx == tx {
 		nothing := pristine && len(w.model.log) == 0 // nothing was applied, and is: no transaction is needed

@@ -57,7 +57,7 @@ func TestApplyOnAnOverlay(t *testing.T) {
 				if l.tx != nil {
 					l.tx.journal.Close()
 				}
-				l.file.Close()
+				l.close()
 				l = lockOf(t, dir)
 			case err != nil:
 				t.Error(err)
@@ -72,7 +72,7 @@ func TestApplyOnAnOverlay(t *testing.T) {
 				commit(t, l)
 			}
 			treetest.Diff(t, before, treetest.Describe(t, root, skip))
-			l.file.Close()
+			l.close()
 			if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
 				t.Error(err)
 			}

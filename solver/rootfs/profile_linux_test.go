@@ -170,7 +170,7 @@ func TestProfileKilledAtEverySystemCall(t *testing.T) {
 				return errDead
 			}
 			return nil
-		}, func() error { return errors.Join(change(l), l.file.Close()) })
+		}, func() error { return errors.Join(change(l), l.close()) })
 		l = lockOf(t, dir)
 		env, profile := "1", string(l.root.Profile())
 		if len(l.State().Env) > 0 {

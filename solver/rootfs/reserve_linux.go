@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 
@@ -11,7 +12,6 @@ import (
 
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // The reserve is space and files that are set aside, so that a disk on which
@@ -40,17 +40,17 @@ func pieces(need record.Room) (n int, size int64) {
 	return int(forUndo) + rollbackFiles, (size + page - 1) / page * page
 }
 
-func (r *Root) piecePath(i int) string { return r.state.Path("reserve", strconv.Itoa(i)) }
+func pieceName(i int) string { return path.Join("reserve", strconv.Itoa(i)) }
 
 // growReserve sets aside what an undo takes.
 func (r *Root) growReserve(need record.Room) error {
 	n, size := pieces(need)
-	fd, err := unpack.OpenPrivate(r.state.Path("reserve"))
+	fd, err := r.state.Held().OpenPrivate("reserve")
 	if err == nil {
 		unix.Close(fd)
 	}
 	for i := 0; i < n && err == nil; i++ {
-		err = growPiece(r.piecePath(i), size)
+		err = r.growPiece(pieceName(i), size)
 	}
 	if err != nil {
 		return fmt.Errorf("set aside what undo takes: %w", err)
@@ -58,8 +58,8 @@ func (r *Root) growReserve(need record.Room) error {
 	return nil
 }
 
-func growPiece(path string, size int64) error {
-	f, err := inroot.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+func (r *Root) growPiece(name string, size int64) error {
+	f, err := r.state.Held().OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -70,14 +70,22 @@ func growPiece(path string, size int64) error {
 	return inroot.Allocate(f, size)
 }
 
+func (r *Root) shrinkPiece(name string, size int64) error {
+	f, err := r.state.Held().OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(inroot.Ftruncate(int(f.Fd()), size), f.Close())
+}
+
 // fitReserve makes the reserve what undoing a state takes, as far as the disk has
 // room for it.
 func (r *Root) fitReserve(s *record.State) error {
 	if s.Pristine() {
-		return inroot.RemoveAll(r.state.Path("reserve"))
+		return r.state.Held().RemoveAll("reserve")
 	}
 	n, size := pieces(s.UndoNeeds())
-	have, err := inroot.ReadDir(r.state.Path("reserve"))
+	have, err := r.state.Held().ReadDir("reserve")
 	if err != nil {
 		return err
 	}
@@ -85,18 +93,18 @@ func (r *Root) fitReserve(s *record.State) error {
 	for _, e := range have {
 		i, err := strconv.Atoi(e.Name())
 		if err != nil || i >= n {
-			if err := inroot.Remove(r.state.Path("reserve", e.Name())); err != nil {
+			if err := r.state.Held().Remove(path.Join("reserve", e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
-		info, err := e.Info()
+		info, err := r.state.Held().Stat(pieceName(i))
 		if err != nil {
 			return err
 		}
 		missing = missing || info.Size() < size
 		if info.Size() > size {
-			if err := inroot.Truncate(r.piecePath(i), size); err != nil {
+			if err := r.shrinkPiece(pieceName(i), size); err != nil {
 				return err
 			}
 		}
@@ -113,7 +121,7 @@ func (r *Root) fitReserve(s *record.State) error {
 // spend frees a piece of the reserve, if it has more than some. It reports whether
 // it did.
 func (r *Root) spend(but int) bool {
-	have, err := inroot.ReadDir(r.state.Path("reserve"))
+	have, err := r.state.Held().ReadDir("reserve")
 	if err != nil || len(have) <= but {
 		return false
 	}
@@ -121,7 +129,7 @@ func (r *Root) spend(but int) bool {
 	for i, e := range have {
 		names[i] = e.Name()
 	}
-	return inroot.Remove(r.state.Path("reserve", slices.Max(names))) == nil
+	return r.state.Held().Remove(path.Join("reserve", slices.Max(names))) == nil
 }
 
 // spending calls op, and again for each piece of the reserve that is freed, while it

@@ -27,9 +27,13 @@ import (
 func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	v := &reverting{was: make(map[string]*snapshot.Entry), names: make(map[inroot.FileID]int)}
 	for _, ev := range events {
+		originals, err := r.state.Originals(ev.Seq)
+		if err != nil {
+			return nil, fmt.Errorf("revert %s: %w", ev.Key.Short(), err)
+		}
 		for c, err := range r.state.Changes(ev) {
 			if err == nil {
-				err = v.before(r.state, ev.Seq, c)
+				err = v.before(r.state, ev.Seq, c, originals[c.N])
 			}
 			if err != nil {
 				return nil, fmt.Errorf("revert %s: %q: %w", ev.Key.Short(), c.Path, err)
@@ -150,7 +154,7 @@ func (v *reverting) findOthers(r *Root) error {
 
 // before notes what stood at the path of a change, and below it for a folder
 // that was moved away, where no earlier change has told.
-func (v *reverting) before(state record.Dir, seq int, c record.Change) error {
+func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool) error {
 	p := string(c.Path)
 	note := func(e *snapshot.Entry) {
 		if v.was[e.Path] == nil {
@@ -171,10 +175,8 @@ func (v *reverting) before(state record.Dir, seq int, c record.Change) error {
 	case c.Kept || c.Lost:
 		return nil
 	default:
-		original := state.OriginalPath(seq, c.N)
-		switch kept, err := state.Keeps(seq, &c); {
-		case err != nil:
-			return err
+		original := state.Path(record.OriginalName(seq, c.N))
+		switch kept = kept && c.MayHaveOriginal(); {
 		case !kept && c.Kind != "gone":
 			note(&snapshot.Entry{Path: p, Kind: snapshot.Delete})
 			return nil

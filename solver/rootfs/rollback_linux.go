@@ -42,13 +42,14 @@ func (r *Root) rollback(tx int) error {
 		return err
 	}
 	defer fs.Close()
-	b := &rollback{Folders: fs, r: r, again: make(map[[2]int]bool)}
-	if b.state, err = inroot.OpenDir(string(r.state)); err != nil {
-		return fmt.Errorf("open %s: %w", r.state, err)
+	own, err := r.state.Held().OpenFD(".")
+	if err != nil {
+		return err
 	}
-	defer unix.Close(b.state)
+	b := &rollback{Folders: fs, r: r, own: inroot.FoldersOf(own, inroot.HasOpenat2()), again: make(map[[2]int]bool)}
+	defer b.own.Close()
 	var sound int64
-	for c, err := range record.ReadBackward(r.state.LogPath(tx), 0, -1, &sound) {
+	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &sound) {
 		if err == nil {
 			err = r.spending(0, func() error { return b.line(&c) })
 		}
@@ -56,7 +57,7 @@ func (r *Root) rollback(tx int) error {
 			return fmt.Errorf("take back %q: %w", c.Path, err)
 		}
 	}
-	if err := inroot.Syncfs(b.state); err != nil { // before the log, which tells what to do
+	if err := inroot.Syncfs(own); err != nil { // before the log, which tells what to do
 		return err
 	}
 	return r.takenBack(tx)
@@ -66,13 +67,13 @@ func (r *Root) rollback(tx int) error {
 // here on its log must not be followed again, since cleanup removes that by which
 // it tells what was done.
 func (r *Root) takenBack(tx int) error {
-	return r.spending(0, func() error { return inroot.Rename(r.state.LogPath(tx), r.state.RolledBack()) })
+	return r.spending(0, func() error { return r.state.Held().Rename(record.LogName(tx), record.RolledBack) })
 }
 
 type rollback struct {
 	*inroot.Folders
 	r     *Root
-	state int // the state folder
+	own   *inroot.Folders // the state directory
 	again map[[2]int]bool
 }
 
@@ -109,7 +110,7 @@ func (b *rollback) line(c *record.Change) error {
 		return b.restore(p, c.Was, true)
 	}
 	n := strconv.Itoa(c.N)
-	out := path.Join("originals", fmt.Sprintf("%06d", c.Seq), n)
+	out := record.OriginalName(c.Seq, c.N)
 	switch {
 	case c.Kind == "gone":
 		return b.back(p, "", out)
@@ -143,7 +144,10 @@ func (b *rollback) back(p, in, out string) error {
 	if f == nil && strings.HasPrefix(out, inBeside) {
 		return nil
 	}
-	from := b.waiting(f, out)
+	from, err := b.waiting(f, out)
+	if err != nil {
+		return err
+	}
 	kept, err := b.stat(from, out != "")
 	if err != nil {
 		return err
@@ -175,7 +179,10 @@ func (b *rollback) back(p, in, out string) error {
 				err = nil // it is another line's, or holds what is not clayer's
 			}
 		} else {
-			err = b.giveBack(at, b.waiting(f, in), kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+			var to place
+			if to, err = b.waiting(f, in); err == nil {
+				err = b.giveBack(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+			}
 			here = nil
 		}
 		if err != nil {
@@ -228,16 +235,27 @@ func (b *rollback) cameIn(f *inroot.Folder, in string, here *unix.Stat_t) (bool,
 	case in == inMade:
 		return inroot.IsDir(here), nil
 	}
-	st, err := b.stat(b.waiting(f, in), true)
+	from, err := b.waiting(f, in)
+	if err != nil {
+		return false, err
+	}
+	st, err := b.stat(from, true)
 	return err == nil && st == nil, err
 }
 
 // waiting is where what came in was before, or what went out is.
-func (b *rollback) waiting(f *inroot.Folder, in string) place {
+func (b *rollback) waiting(f *inroot.Folder, in string) (place, error) {
 	if name, ok := strings.CutPrefix(in, inBeside); ok {
-		return place{f.FD, name}
+		return place{f.FD, name}, nil
 	}
-	return place{b.state, in}
+	dir, err := b.own.GetReal(path.Dir(in))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return place{-1, in}, nil // nothing is there
+	}
+	if err != nil {
+		return place{}, fmt.Errorf("open %s: %w", b.r.state.Path(path.Dir(in)), err)
+	}
+	return place{dir.FD, path.Base(in)}, nil
 }
 
 // giveBack moves what came in to where it was, also what is needed no more: its
@@ -254,7 +272,7 @@ func (b *rollback) giveBack(at, to place, replaced bool) error {
 }
 
 func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
-	if !wanted {
+	if !wanted || p.fd < 0 {
 		return nil, nil
 	}
 	var st unix.Stat_t

@@ -54,24 +54,23 @@ func Open(dir string, opt Options) (*Root, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("root %s: not a folder", dir)
 	}
-	r := &Root{dir: dir, state: record.Dir(opt.StateDir), lower: opt.Lower}
-	if r.state == "" {
-		state, err := stateDir(dir)
-		if err != nil {
+	state := opt.StateDir
+	if state == "" {
+		if state, err = stateDir(dir); err != nil {
 			return nil, err
 		}
-		r.state = record.Dir(state)
 	}
-	return r, nil
+	return &Root{dir: dir, state: record.DirIn(dir, state), lower: opt.Lower}, nil
 }
 
 // stateDir decides where the state of dir is: in the root, or, for a / that may
 // not be written, in the user's home.
 func stateDir(dir string) (string, error) {
-	inRoot, err := inroot.Inside(dir, "var/lib/clayer")
+	above, err := inroot.Inside(dir, "var/lib")
 	if err != nil {
-		return "", fmt.Errorf("where to keep state? %w", err)
+		return "", fmt.Errorf("cannot locate the state directory: %w", err)
 	}
+	inRoot := filepath.Join(above, "clayer") // which is no link
 	if dir != "/" || writable(inRoot) {
 		return inRoot, nil
 	}
@@ -79,7 +78,7 @@ func stateDir(dir string) (string, error) {
 	if base == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("where to keep state? %s is not writable, and %w", inRoot, err)
+			return "", fmt.Errorf("cannot locate the state directory: %s is not writable, and %w", inRoot, err)
 		}
 		base = filepath.Join(home, ".local", "state")
 	}
@@ -112,8 +111,7 @@ func (r *Root) State() (*record.State, error) { return r.state.State() }
 // WorkDir makes and returns the folder for scratch, on the file system of the
 // state. What a killed solve left there goes with the next Lock.
 func (r *Root) WorkDir() (string, error) {
-	dir := r.state.Path("work")
-	return dir, inroot.MkdirAll(dir, 0o755)
+	return r.state.Path("work"), r.state.MkdirAll("work", 0o755)
 }
 
 // LayerKeys names a layer of a composition with its steps in order, and the

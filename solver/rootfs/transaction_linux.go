@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"path"
 	"slices"
 	"time"
 
@@ -40,7 +40,7 @@ func (l *Lock) begin() (*transaction, error) {
 	}
 	r := l.root
 	err := r.spending(rollbackFiles, func() error {
-		return errors.Join(inroot.MkdirAll(r.dir, 0o755), inroot.MkdirAll(r.state.Path("log"), 0o755))
+		return errors.Join(inroot.MkdirAll(r.dir, 0o755), r.state.MkdirAll("log", 0o755))
 	})
 	if err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (l *Lock) commit() error {
 	l.tx = nil
 	l.state = &t.next
 	// It is done, whatever becomes of the rest: the next Lock does it again.
-	_ = inroot.SyncDir(string(t.r.state))
+	_ = t.r.state.Held().SyncDir(".")
 	_ = t.journal.Close()
 	_ = t.r.cleanup(l.state)
 	return nil
@@ -187,27 +187,27 @@ func (t *transaction) settle() error {
 	if !t.journal.Began() {
 		return t.journal.SyncFile()
 	}
-	for _, dir := range []string{t.r.dir, string(t.r.state)} {
-		fd, err := inroot.OpenDir(dir)
-		if err != nil {
-			return fmt.Errorf("open %s: %w", dir, err)
-		}
-		err = inroot.Syncfs(fd)
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("sync %s: %w", dir, err)
-		}
-		if on, err := sameFS(t.r.dir, string(t.r.state)); err == nil && on {
-			break
-		}
+	top, err := inroot.OpenDir(t.r.dir)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", t.r.dir, err)
+	}
+	defer unix.Close(top)
+	state, err := t.r.state.Held().OpenFD(".")
+	if err != nil {
+		return err
+	}
+	defer unix.Close(state)
+	if err := inroot.Syncfs(top); err != nil {
+		return fmt.Errorf("sync %s: %w", t.r.dir, err)
+	}
+	var a, b unix.Stat_t
+	if errors.Join(unix.Fstat(top, &a), unix.Fstat(state, &b)) == nil && a.Dev == b.Dev {
+		return nil
+	}
+	if err := inroot.Syncfs(state); err != nil {
+		return fmt.Errorf("sync %s: %w", t.r.state, err)
 	}
 	return nil
-}
-
-func sameFS(x, y string) (bool, error) {
-	var a, b unix.Stat_t
-	err := errors.Join(unix.Stat(x, &a), unix.Stat(y, &b))
-	return a.Dev == b.Dev, err
 }
 
 // cleanup removes what no apply of a state needs.
@@ -218,22 +218,22 @@ func (r *Root) cleanup(s *record.State) error {
 		needed = append(needed, *s.Profile)
 	}
 	for _, ev := range needed {
-		logs[filepath.Base(r.state.LogPath(ev.Tx))] = true
-		originals[filepath.Base(r.state.OriginalsPath(ev.Seq))] = true
+		logs[path.Base(record.LogName(ev.Tx))] = true
+		originals[path.Base(record.OriginalsName(ev.Seq))] = true
 	}
 	if err := r.emptyTrash(s); err != nil {
 		return err
 	}
-	errs := []error{inroot.RemoveAll(r.state.Path("stage")), inroot.RemoveAll(r.state.Path("trash"))}
+	own := r.state.Held()
+	errs := []error{own.RemoveAll("stage"), own.RemoveAll("trash")}
 	sweep := func(dir string, needed map[string]bool) {
-		dir = r.state.Path(dir)
-		entries, err := inroot.ReadDir(dir)
+		entries, err := own.ReadDir(dir)
 		if err != nil {
 			errs = append(errs, err)
 		}
 		for _, e := range entries {
 			if !needed[e.Name()] {
-				errs = append(errs, inroot.RemoveAll(filepath.Join(dir, e.Name())))
+				errs = append(errs, own.RemoveAll(path.Join(dir, e.Name())))
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +69,8 @@ type undoing struct {
 	force   bool
 	res     *Undone
 	trashFD int
+	keptFD  int          // of the originals; -1 where there are none
+	kept    map[int]bool // the numbers of the changes with an original
 	buf     []byte
 	chunk   []backward
 	paths   map[string]bool // of the chunk
@@ -89,14 +90,24 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 	if err != nil {
 		return err
 	}
-	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
+	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, keptFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
 	defer func() {
 		err = errors.Join(err, u.SetTimes())
-		if u.trashFD >= 0 {
-			unix.Close(u.trashFD)
+		for _, fd := range []int{u.trashFD, u.keptFD} {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
 		}
 		u.Close()
 	}()
+	if u.kept, err = t.r.state.Originals(ev.Seq); err != nil {
+		return err
+	}
+	if len(u.kept) > 0 {
+		if u.keptFD, err = t.r.state.Held().OpenFD(record.OriginalsName(ev.Seq)); err != nil {
+			return err
+		}
+	}
 	for c, err := range t.r.state.ChangesBackward(ev) {
 		if err == nil {
 			err = context.Cause(ctx)
@@ -164,10 +175,7 @@ func (u *undoing) change(c *record.Change) error {
 		u.res.Lost = append(u.res.Lost, p)
 		return nil
 	}
-	in, err := u.t.r.state.Keeps(u.was.Seq, c)
-	if err != nil {
-		return err
-	}
+	in := c.MayHaveOriginal() && u.kept[c.N]
 	f, err := u.GetReal(path.Dir(p))
 	if err != nil {
 		if inroot.UnlessMissing(err) != nil {
@@ -220,7 +228,7 @@ func (u *undoing) change(c *record.Change) error {
 	b := backward{Change: *c, in: in}
 	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))}
 	if in {
-		line.In = path.Join("originals", filepath.Base(u.t.r.state.OriginalsPath(u.was.Seq)), strconv.Itoa(c.N))
+		line.In = record.OriginalName(u.was.Seq, c.N)
 	}
 	return u.plan(b, line)
 }
@@ -312,7 +320,7 @@ func (u *undoing) do(b *backward) error {
 	}
 	if u.trashFD < 0 {
 		err := u.t.spending(func() (err error) {
-			u.trashFD, err = unpack.OpenPrivate(u.t.r.state.Path("trash"))
+			u.trashFD, err = u.t.r.state.Held().OpenPrivate("trash")
 			return err
 		})
 		if err != nil {
@@ -331,12 +339,12 @@ func (u *undoing) do(b *backward) error {
 	if !b.in {
 		return nil
 	}
-	original := u.t.r.state.OriginalPath(u.was.Seq, b.N)
+	original := strconv.Itoa(b.N)
 	flags := uint(unix.RENAME_NOREPLACE)
 	if linked {
 		flags = 0
 	}
-	err = u.t.spending(func() error { return inroot.Renameat(unix.AT_FDCWD, original, f.FD, name, flags) })
+	err = u.t.spending(func() error { return inroot.Renameat(u.keptFD, original, f.FD, name, flags) })
 	if err != nil && st != nil {
 		err = errors.Join(err, inroot.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
 	}
@@ -352,7 +360,7 @@ func (u *undoing) move(f *inroot.Folder, name string, b *backward, st *unix.Stat
 	to := u.trashName(b.N)
 	if b.in && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		err := inroot.Fstatat(unix.AT_FDCWD, u.t.r.state.OriginalPath(u.was.Seq, b.N), &orig)
+		err := inroot.Fstatat(u.keptFD, strconv.Itoa(b.N), &orig)
 		if err != nil {
 			return false, err
 		}

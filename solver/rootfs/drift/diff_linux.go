@@ -61,7 +61,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	}
 	defer a.Close()
 	d := &differ{comparer: a, all: all, since: since, skip: matcher.Skip}
-	if d.own, _, err = inroot.Below(root, string(rec)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if d.own, _, err = inroot.Below(root, rec.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err // where there is no state folder, none is left out
 	}
 	var top unix.Stat_t

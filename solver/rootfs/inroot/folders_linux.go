@@ -51,7 +51,12 @@ func OpenFolders(dir string, openat2 bool) (*Folders, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open root %s: %w", dir, err)
 	}
-	return &Folders{Root: fd, Openat2: openat2, open: make(map[string]*Folder)}, nil
+	return FoldersOf(fd, openat2), nil
+}
+
+// FoldersOf is OpenFolders for an open directory, which it takes over.
+func FoldersOf(fd int, openat2 bool) *Folders {
+	return &Folders{Root: fd, Openat2: openat2, open: make(map[string]*Folder)}
 }
 
 // Get returns the folder at a path. It stays open until ForgetBut, or until

@@ -32,15 +32,6 @@ func mayRead(name string) error {
 	return BeforeCall(name, true)
 }
 
-// Open opens a file to read.
-func Open(path string) (*File, error) {
-	if err := mayRead("open"); err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	f, err := os.Open(path)
-	return &File{f}, err
-}
-
 // A File is an os.File that is read.
 type File struct{ *os.File }
 
@@ -50,56 +41,6 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
 	}
 	return f.File.ReadAt(p, off)
-}
-
-// ReadFile is os.ReadFile.
-func ReadFile(path string) ([]byte, error) {
-	if err := mayRead("read"); err != nil {
-		return nil, &os.PathError{Op: "read", Path: path, Err: err}
-	}
-	return os.ReadFile(path)
-}
-
-// ReadDir is os.ReadDir; a folder that is not there is empty.
-func ReadDir(path string) ([]fs.DirEntry, error) {
-	if err := mayRead("readdir"); err != nil {
-		return nil, &os.PathError{Op: "readdir", Path: path, Err: err}
-	}
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return entries, err
-}
-
-// Exists reports whether there is something at a path, be it a link to nothing.
-func Exists(path string) (bool, error) {
-	if err := mayRead("stat"); err != nil {
-		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
-	}
-	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// OpenFile is os.OpenFile, but that a file's mode does not depend on the umask.
-func OpenFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
-	if err := allowed("open"); err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	f, err := os.OpenFile(path, flags, mode)
-	if err != nil || flags&os.O_CREATE == 0 {
-		return f, err
-	}
-	if err = allowed("chmod"); err == nil {
-		err = f.Chmod(mode)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // WriteFile appends to an open file, and returns how many bytes it wrote.
@@ -116,22 +57,6 @@ func SyncFile(f *os.File) error {
 		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}
 	return f.Sync()
-}
-
-// SyncDir makes the names in a folder outlive a loss of power.
-func SyncDir(path string) error {
-	if err := allowed("fsync"); err != nil {
-		return &os.PathError{Op: "sync", Path: path, Err: err}
-	}
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	return nil
 }
 
 // MkdirAll is os.MkdirAll, but that the modes do not depend on the umask.
@@ -157,29 +82,25 @@ func MkdirAll(path string, mode fs.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// Remove is os.Remove; nothing there is no error.
-func Remove(path string) error {
+// Rmdir removes a directory that is empty.
+func Rmdir(path string) error {
 	if err := allowed("unlink"); err != nil {
-		return &os.PathError{Op: "remove", Path: path, Err: err}
+		return &os.PathError{Op: "rmdir", Path: path, Err: err}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err := unix.Rmdir(path); err != nil {
+		return &os.PathError{Op: "rmdir", Path: path, Err: err}
 	}
 	return nil
 }
 
-// Rename is os.Rename.
-func Rename(from, to string) error {
-	if err := allowed("rename"); err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+// ReadDir is os.ReadDir.
+func ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := mayRead("readdir"); err != nil {
+		return nil, &os.PathError{Op: "readdir", Path: path, Err: err}
 	}
-	return os.Rename(from, to)
-}
-
-// RemoveAll is os.RemoveAll.
-func RemoveAll(path string) error {
-	if err := allowed("unlink"); err != nil {
-		return &os.PathError{Op: "remove", Path: path, Err: err}
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return os.RemoveAll(path)
+	return entries, err
 }

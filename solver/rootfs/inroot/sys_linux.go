@@ -110,14 +110,6 @@ func Allocate(f *os.File, size int64) error {
 	}
 }
 
-// Truncate is truncate(2).
-func Truncate(path string, size int64) error {
-	if err := allowed("truncate"); err != nil {
-		return &os.PathError{Op: "truncate", Path: path, Err: err}
-	}
-	return os.Truncate(path, size)
-}
-
 func writeZeros(f *os.File, size int64) error {
 	at, err := f.Seek(0, io.SeekEnd)
 	zeros := make([]byte, 64<<10)

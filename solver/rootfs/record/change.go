@@ -3,22 +3,10 @@ package record
 import (
 	"fmt"
 	"iter"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
-
-// Dir is the state folder of a root: where the record of it is.
-type Dir string
-
-// Path returns a path in the state folder.
-func (d Dir) Path(elem ...string) string {
-	return filepath.Join(append([]string{string(d)}, elem...)...)
-}
 
 // A Change is what an apply does to one path, with what undoing it needs. Its
 // line is synced before it is done, since the line alone tells after a kill, or
@@ -72,25 +60,6 @@ type Meta struct {
 	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
 }
 
-// LogPath is where a transaction announces its changes, and what of them is
-// then the record of its applies.
-func (d Dir) LogPath(tx int) string {
-	return filepath.Join(string(d), "log", fmt.Sprintf("%06d", tx))
-}
-
-// RolledBack is what the log of a transaction becomes that was taken back.
-func (d Dir) RolledBack() string { return filepath.Join(string(d), "log", "rolled-back") }
-
-// OriginalsPath is where what an apply replaced or deleted is kept.
-func (d Dir) OriginalsPath(seq int) string {
-	return filepath.Join(string(d), "originals", fmt.Sprintf("%06d", seq))
-}
-
-// OriginalPath returns where the original of a Change is.
-func (d Dir) OriginalPath(seq, n int) string {
-	return filepath.Join(d.OriginalsPath(seq), strconv.Itoa(n))
-}
-
 // TempName is the name of a file that is copied beside its place, on another file
 // system than the state.
 func TempName(seq, n int) string { return fmt.Sprintf("%s%d-%d", TempPrefix, seq, n) }
@@ -111,12 +80,12 @@ func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, R
 // ChangesBackward is Changes from the last to the first.
 func (d Dir) ChangesBackward(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadBackward) }
 
-type reader func(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
+type reader func(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error]
 
 func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		path, sound := d.LogPath(ev.Tx), int64(0)
-		for c, err := range read(path, ev.From, ev.To, &sound) {
+		sound := int64(0)
+		for c, err := range read(d, LogName(ev.Tx), ev.From, ev.To, &sound) {
 			if err == nil && !ev.did(&c) {
 				continue
 			}
@@ -125,7 +94,7 @@ func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 			}
 		}
 		if sound < ev.To-ev.From {
-			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", path, ev.From+sound))
+			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", d.Path(LogName(ev.Tx)), ev.From+sound))
 		}
 	}
 }
@@ -146,13 +115,9 @@ func has(sorted []int, n int) bool {
 	return ok
 }
 
-// Keeps reports whether what stood at the path of a change is among the originals.
-func (d Dir) Keeps(seq int, c *Change) (bool, error) {
-	if c.N == 0 || c.Lost || c.Kept {
-		return false, nil
-	}
-	return inroot.Exists(d.OriginalPath(seq, c.N))
-}
+// MayHaveOriginal reports whether a change may have replaced or deleted something that
+// was kept.
+func (c *Change) MayHaveOriginal() bool { return c.N != 0 && !c.Lost && !c.Kept }
 
 // ComparePaths orders paths so that a folder is followed by all below it.
 func ComparePaths(a, b string) int {

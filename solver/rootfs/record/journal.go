@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"path/filepath"
 
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
@@ -41,10 +40,10 @@ type Journal struct {
 	Spend func() bool
 }
 
-// NewJournal makes the log of a transaction.
+// NewJournal makes the log of a transaction, in a Dir that is open.
 func (d Dir) NewJournal(tx int) (*Journal, error) {
 	// EXCL: the record of another apply is never overwritten.
-	f, err := inroot.OpenFile(d.LogPath(tx), os.O_CREATE|os.O_WRONLY|os.O_EXCL|os.O_APPEND, 0o600)
+	f, err := d.held.OpenFile(LogName(tx), os.O_CREATE|os.O_WRONLY|os.O_EXCL|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +124,8 @@ func (j *Journal) Sync() error {
 		return inroot.Hard(fmt.Errorf("journal: %w", err))
 	}
 	if !j.named {
-		for _, dir := range []string{filepath.Dir(j.f.Name()), string(j.dir)} {
-			if err := inroot.SyncDir(dir); err != nil {
+		for _, dir := range []string{"log", "."} {
+			if err := j.dir.held.SyncDir(dir); err != nil {
 				return inroot.Hard(fmt.Errorf("journal: %w", err))
 			}
 		}

@@ -70,8 +70,11 @@ func lines(r io.Reader, failed *error) iter.Seq2[int64, []byte] {
 }
 
 // openRange opens bytes from to to of a file; to < 0 is its end.
-func openRange(path string, from, to int64) (*inroot.File, *io.SectionReader, error) {
-	f, err := inroot.Open(path)
+func openRange(d Dir, name string, from, to int64) (f *inroot.File, _ *io.SectionReader, err error) {
+	err = d.with(func(h *inroot.Dir) error {
+		f, err = h.Open(name)
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,9 +91,9 @@ func openRange(path string, from, to int64) (*inroot.File, *io.SectionReader, er
 // ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
 // in order, and tells how many bytes of it are sound. A file that is not there has
 // none.
-func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+func ReadLog(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		f, r, err := openRange(path, from, to)
+		f, r, err := openRange(d, name, from, to)
 		if errors.Is(err, fs.ErrNotExist) {
 			return
 		}
@@ -100,7 +103,7 @@ func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
 		}
 		defer f.Close()
 		for at, text := range lines(r, &err) {
-			c, err := parseChange(path, text)
+			c, err := parseChange(d.Path(name), text)
 			*sound = at + int64(len(text)) + lineExtra
 			if !yield(c, err) || err != nil {
 				return
@@ -114,9 +117,9 @@ func ReadLog(path string, from, to int64, sound *int64) iter.Seq2[Change, error]
 
 // ReadBackward is ReadLog from the last line to the first. It remembers where
 // the lines begin, 8 bytes for each.
-func ReadBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+func ReadBackward(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		f, r, err := openRange(path, from, to)
+		f, r, err := openRange(d, name, from, to)
 		if errors.Is(err, fs.ErrNotExist) {
 			return
 		}
@@ -143,7 +146,7 @@ func ReadBackward(path string, from, to int64, sound *int64) iter.Seq2[Change, e
 			var c Change
 			_, err := r.ReadAt(buf, at)
 			if err == nil {
-				c, err = parseChange(path, buf[9:len(buf)-1])
+				c, err = parseChange(d.Path(name), buf[9:len(buf)-1])
 			}
 			if !yield(c, err) || err != nil {
 				return

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -140,8 +139,7 @@ type Event struct {
 // zero State. While a solve is at work, or after one was cut off, it is what
 // was applied before.
 func (d Dir) State() (*State, error) {
-	path := d.statePath()
-	data, err := inroot.ReadFile(path)
+	data, err := d.ReadFile(stateName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &State{}, nil
 	}
@@ -150,10 +148,10 @@ func (d Dir) State() (*State, error) {
 	}
 	s := &State{size: int64(len(data))}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w\nhint: without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w\nhint: without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy", d.Path(stateName), err)
 	}
 	if s.Version != stateVersion {
-		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", path, s.Version, stateVersion)
+		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", d.Path(stateName), s.Version, stateVersion)
 	}
 	return s, nil
 }
@@ -176,37 +174,41 @@ func (s *State) NextSeq() int {
 	return s.Seq
 }
 
-func (d Dir) statePath() string { return filepath.Join(string(d), "state.json") }
+const stateName = "state.json"
 
 // CommittedAt returns when the last transaction was committed, by the file
 // system's clock.
-func (d Dir) CommittedAt() (time.Time, error) {
-	f, err := os.Open(d.statePath())
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer f.Close()
-	return changedAt(f)
+func (d Dir) CommittedAt() (at time.Time, err error) {
+	err = d.with(func(h *inroot.Dir) error {
+		f, err := h.Open(stateName)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		at, err = changedAt(f.File)
+		return err
+	})
+	return at, err
 }
 
-// Save replaces state.json: a reader, and the next command after a kill,
+// Save replaces state.json, in a Dir that is open: a reader, and the next command after a kill,
 // sees the old or the new one. stamp, if not nil, is told the time by the clock
 // of the file system before the state is written, and ready is called before it is
 // the one that counts.
 func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err error) {
 	s.Version = stateVersion
-	temp := filepath.Join(string(d), "state.new")
-	if err := inroot.Remove(temp); err != nil { // of a kill
+	const temp = "state.new"
+	if err := d.held.Remove(temp); err != nil { // of a kill
 		return err
 	}
-	f, err := inroot.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := d.held.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		err = errors.Join(err, f.Close())
 		if err != nil {
-			_ = inroot.Remove(temp)
+			_ = d.held.Remove(temp)
 		}
 	}()
 	if stamp != nil {
@@ -232,5 +234,5 @@ func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err 
 	if err := inroot.SyncFile(f); err != nil { // before the name: a name must never show half a file
 		return err
 	}
-	return inroot.Rename(temp, d.statePath())
+	return d.held.Rename(temp, stateName)
 }

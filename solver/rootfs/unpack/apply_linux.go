@@ -61,10 +61,10 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 // folder itself, into which nothing may come.
 func (a *applier) openState() error {
 	var err error
-	if a.own, a.ownID, err = inroot.Below(a.dir, string(a.to.Dir)); err != nil {
+	if a.own, a.ownID, err = inroot.Below(a.dir, a.to.Dir.String()); err != nil {
 		return err
 	}
-	fd, err := OpenPrivate(a.to.Dir.Path("stage", strconv.Itoa(a.ev.Seq)))
+	fd, err := a.to.Dir.Held().OpenPrivate(path.Join("stage", strconv.Itoa(a.ev.Seq)))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -92,27 +91,11 @@ func (a *applier) openOriginals() error {
 	if a.originalsFD >= 0 {
 		return nil
 	}
-	fd, err := OpenPrivate(a.to.Dir.OriginalsPath(a.ev.Seq))
+	fd, err := a.to.Dir.Held().OpenPrivate(record.OriginalsName(a.ev.Seq))
 	if err == nil {
 		a.originalsFD = fd
 	}
 	return err
-}
-
-// OpenPrivate makes and opens a folder that others must not come at: it holds
-// what the root itself hides, and old programs with the setuid bit.
-func OpenPrivate(path string) (int, error) {
-	if err := inroot.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return -1, err
-	}
-	if err := inroot.MkdirAll(path, 0o700); err != nil {
-		return -1, err
-	}
-	fd, err := inroot.OpenDir(path)
-	if err != nil {
-		return -1, fmt.Errorf("open %s: %w", path, err)
-	}
-	return fd, nil
 }
 
 // save keeps the original of a name that a rename is about to replace: by a

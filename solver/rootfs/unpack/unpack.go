@@ -21,7 +21,7 @@ type Options struct {
 
 // A Recording is where an apply announces its changes, and keeps what they replace.
 type Recording struct {
-	Dir     record.Dir
+	Dir     record.Dir // open
 	Journal *record.Journal
 	Keep    map[string]bool // paths that the user changed, which stay as they are
 

@@ -1,0 +1,243 @@
+package inroot
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/safefile"
+)
+
+// A Dir is an open directory with files of clayer's own. Their names are relative to
+// it, and lead through no link.
+type Dir struct{ root *os.Root }
+
+// OpenDirIn opens the directory name of the directory root, through no link; root ""
+// is none: name is a path then, of which the last element is no link.
+func OpenDirIn(root, name string) (*Dir, error) {
+	if err := mayRead("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	if root == "" {
+		dir, err := safefile.OpenDir(name)
+		return &Dir{dir}, err
+	}
+	above, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer above.Close()
+	dir, err := safefile.OpenDirIn(above, name)
+	return &Dir{dir}, err
+}
+
+// MakeDirIn makes the directory name of the directory root, and those above it, through
+// no link; root "" as in OpenDirIn.
+func MakeDirIn(root, name string, mode fs.FileMode) error {
+	if err := allowed("mkdir"); err != nil {
+		return &os.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	if root == "" {
+		return safefile.MakeAll(name, mode)
+	}
+	above, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	return safefile.MkdirAll(above, name, mode)
+}
+
+// Close closes the directory.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// Check returns an error unless the directory, and all that it holds, belongs to the
+// user or root, can be changed by no other user, and is made of directories and
+// regular files. What its directories hold is not looked at: nobody else puts
+// anything there.
+func (d *Dir) Check() error {
+	if err := safefile.CheckDir(d.root); err != nil {
+		return err
+	}
+	entries, err := d.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		err := d.checkEntry(e)
+		// A command that ends removes some, and what may not be opened is not used.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Dir) checkEntry(e fs.DirEntry) error {
+	if e.IsDir() {
+		dir, err := safefile.OpenDirIn(d.root, e.Name())
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return safefile.CheckDir(dir)
+	}
+	f, err := safefile.OpenFile(d.root, e.Name(), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return safefile.CheckFile(f)
+}
+
+// Open opens a file to read.
+func (d *Dir) Open(name string) (*File, error) {
+	if err := mayRead("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f, err := safefile.OpenFile(d.root, name, os.O_RDONLY, 0)
+	return &File{f}, err
+}
+
+// ReadFile reads a file.
+func (d *Dir) ReadFile(name string) ([]byte, error) {
+	if err := mayRead("read"); err != nil {
+		return nil, &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	return safefile.ReadFile(d.root, name, math.MaxInt64-1)
+}
+
+// ReplaceFile writes a file that is seen whole or not at all. No other process may do
+// so at the same time.
+func (d *Dir) ReplaceFile(name string, data []byte) error {
+	fresh := name + ".new"
+	if err := d.Remove(fresh); err != nil { // of a kill
+		return err
+	}
+	f, err := d.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = WriteFile(f, data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = d.Rename(fresh, name)
+	}
+	if err != nil {
+		_ = d.Remove(fresh)
+	}
+	return err
+}
+
+// ReadDir lists a directory; one that is not there is empty.
+func (d *Dir) ReadDir(name string) ([]fs.DirEntry, error) {
+	if err := mayRead("readdir"); err != nil {
+		return nil, &os.PathError{Op: "readdir", Path: name, Err: err}
+	}
+	dir, err := safefile.OpenDirIn(d.root, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.ReadDir(-1)
+}
+
+// Exists reports whether something has a name, be it a link to nothing.
+func (d *Dir) Exists(name string) (bool, error) {
+	if err := mayRead("stat"); err != nil {
+		return false, &os.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	_, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Stat returns what stands at a name, following no link.
+func (d *Dir) Stat(name string) (fs.FileInfo, error) {
+	if err := mayRead("stat"); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	return d.root.Lstat(name)
+}
+
+// OpenFile opens a regular file to write, and makes it if flags say so.
+func (d *Dir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, error) {
+	if err := allowed("open"); err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return safefile.OpenFile(d.root, name, flags, mode)
+}
+
+// TryLock is safefile.TryLock.
+func (d *Dir) TryLock(name string) (*os.File, error) {
+	return safefile.TryLock(d.root, name, unix.LOCK_EX)
+}
+
+// SyncDir makes the names in a directory outlive a loss of power.
+func (d *Dir) SyncDir(name string) error {
+	if err := allowed("fsync"); err != nil {
+		return &os.PathError{Op: "sync", Path: name, Err: err}
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// MkdirAll makes a directory, and those above it.
+func (d *Dir) MkdirAll(name string, mode fs.FileMode) error {
+	if is, err := d.Exists(name); err != nil || is {
+		if err != nil {
+			return err
+		}
+		return safefile.MkdirAll(d.root, name, mode) // which looks what it is
+	}
+	if err := allowed("mkdir"); err != nil {
+		return &os.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	return safefile.MkdirAll(d.root, name, mode)
+}
+
+// Remove removes a file, or a directory that is empty; nothing there is no error.
+func (d *Dir) Remove(name string) error {
+	if err := allowed("unlink"); err != nil {
+		return &os.PathError{Op: "remove", Path: name, Err: err}
+	}
+	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// RemoveAll removes a file, or a directory with all in it.
+func (d *Dir) RemoveAll(name string) error {
+	if err := allowed("unlink"); err != nil {
+		return &os.PathError{Op: "remove", Path: name, Err: err}
+	}
+	return d.root.RemoveAll(name)
+}
+
+// Rename gives a file another name.
+func (d *Dir) Rename(from, to string) error {
+	if err := allowed("rename"); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return d.root.Rename(from, to)
+}
