@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -173,7 +174,7 @@ func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) erro
 			return &SecretError{Name: name}
 		}
 	}
-	r := WhileIn(ctx, io.NewSectionReader(blob, 0, d.Size))
+	r := ctxio.Reader(ctx, io.NewSectionReader(blob, 0, d.Size))
 	buf := make([]byte, 256<<10+g.longest)
 	for e, err := range snapshot.Read(r) {
 		if err != nil {

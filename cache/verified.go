@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -121,7 +122,7 @@ type VerifiedFile struct {
 // hasCRC reports whether all that is read has the size and the CRC-32C of d.
 func hasCRC(ctx context.Context, r io.Reader, d Descriptor) bool {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	n, err := io.CopyBuffer(sum, WhileIn(ctx, r), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(sum, ctxio.Reader(ctx, r), make([]byte, 256<<10))
 	return err == nil && n == d.Size && sum.Sum32() == d.CRC32C
 }
 
@@ -189,7 +190,7 @@ func tempIn(dir *os.Root, err error) (*os.File, error) {
 // *CorruptError where it is not that. It reads no more than a byte beyond its size.
 func Check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
 	v := digest.Canonical.Digester()
-	n, err := io.Copy(io.MultiWriter(v.Hash(), w), io.LimitReader(WhileIn(ctx, r), d.Size+1))
+	n, err := io.Copy(io.MultiWriter(v.Hash(), w), io.LimitReader(ctxio.Reader(ctx, r), d.Size+1))
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
@@ -200,19 +201,4 @@ func Check(ctx context.Context, w io.Writer, r io.Reader, d Descriptor) error {
 		return &CorruptError{Want: d.Digest, Got: got, WantSize: d.Size, GotSize: n}
 	}
 	return nil
-}
-
-// WhileIn returns a reader of r that ends with the cause of ctx when that does.
-func WhileIn(ctx context.Context, r io.Reader) io.Reader { return &contextReader{ctx, r} }
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -173,6 +173,9 @@ func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock
 		return err
 	}
 	b.wait()
+	if err := ctx.Err(); err != nil {
+		return err // an upload may be cut off: the next solve completes the layers
+	}
 	b.complete(ctx)
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("downloads that are not needed any more stay: %v", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
 // Put uploads a snapshot into a draft of its layer's name, and notes it in the
@@ -107,7 +108,7 @@ func (s *Store) split(ctx context.Context, d cache.Descriptor, blob io.ReaderAt)
 	for n := 1; got < d.Size || n == 1; n++ {
 		one := digest.Canonical.Digester()
 		size := min(s.opt.PartSize, d.Size-got)
-		read, err := io.Copy(io.MultiWriter(all.Hash(), one.Hash()), cache.WhileIn(ctx, io.NewSectionReader(blob, got, size)))
+		read, err := io.Copy(io.MultiWriter(all.Hash(), one.Hash()), ctxio.Reader(ctx, io.NewSectionReader(blob, got, size)))
 		if err != nil {
 			return nil, err
 		}

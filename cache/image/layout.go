@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -56,7 +57,7 @@ func (l *layout) addBlob(ctx context.Context, desc specs.Descriptor, r io.Reader
 // addGzip adds what a zstd stream holds, as gzip. Its bytes are those of
 // compress/gzip of the Go release that this program was built by.
 func (l *layout) addGzip(ctx context.Context, r io.Reader, diffID digest.Digest) (specs.Descriptor, error) {
-	dec, err := zstd.NewReader(cache.WhileIn(ctx, r))
+	dec, err := zstd.NewReader(ctxio.Reader(ctx, r))
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
@@ -202,7 +203,7 @@ func (l *layout) addFile(ctx context.Context, w *tar.Writer, name string) error 
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(w, cache.WhileIn(ctx, f))
+	_, err = io.Copy(w, ctxio.Reader(ctx, f))
 	return err
 }
 

@@ -54,6 +54,7 @@ var floors = map[string]int{
 	"frontend/lazyregexp":         -1,
 	"internal/printable":          -1,
 	"internal/safefile":           -1,
+	"internal/ctxio":              -1,
 	"internal/inherited":          -1,
 	"internal/rounds":             -1,
 }

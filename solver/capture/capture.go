@@ -126,11 +126,16 @@ func installs(src []byte, argv []string) bool {
 	return r.Verdict == edit.Captured && edit.Installs(src, r.Install)
 }
 
+// endDelay is how long a program that was killed may keep its output open, by
+// children that it left.
+const endDelay = time.Second
+
 // output runs a program and returns what it prints.
 func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = endDelay
 	cmd.Env = append(cmd.Environ(), "LC_ALL=C", "CLAYER_SHIM=off")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

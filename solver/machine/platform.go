@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lazyregexp"
@@ -91,7 +92,8 @@ func python(ctx context.Context, root, searchPath string) string {
 		}
 		if root == "/" {
 			ask := exec.CommandContext(ctx, path, "-c", `import sys; print("python%d.%d" % sys.version_info[:2])`)
-			ask.Dir = root // pyenv goes by the folder that it is called in
+			ask.WaitDelay = time.Second // children may keep the output open
+			ask.Dir = root              // pyenv goes by the folder that it is called in
 			out, err := ask.Output()
 			if v := pythonName().FindString(string(out)); err == nil && v != "" {
 				return v

@@ -113,7 +113,7 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 			err = context.Cause(ctx)
 		}
 		if err == nil {
-			err = u.change(&c)
+			err = u.change(ctx, &c)
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", c.Path, err)
@@ -156,7 +156,7 @@ func (u *undoing) keep(c *record.Change, why string) {
 const notEmpty = "holds files that are not clayer's, or were changed"
 
 // change looks at what undoing a change takes, and announces it.
-func (u *undoing) change(c *record.Change) error {
+func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	p := string(c.Path)
 	if u.paths[p] || len(u.chunk) >= unpack.MaxChunk {
 		// What stands there is not what will stand there.
@@ -208,7 +208,7 @@ func (u *undoing) change(c *record.Change) error {
 		return nil
 	case c.Kind == "dir" && inroot.IsDir(st): // whether it is empty is seen when those below are undone
 	default:
-		what, err := drift.Of(f, path.Base(p), st, c, u.was.Done, u.buf)
+		what, err := drift.Of(ctx, f, path.Base(p), st, c, u.was.Done, u.buf)
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
 // archiveKind is how an archive is read.
@@ -202,7 +203,7 @@ func tarMembers(ctx context.Context, kind archiveKind, b blob) iter.Seq2[member,
 		defer stream.Close()
 		// Next skips content within one call, and may have a terabyte of zeros
 		// to skip.
-		tr := tar.NewReader(&interruptible{ctx, stream})
+		tr := tar.NewReader(ctxio.Reader(ctx, stream))
 		for {
 			h, err := tr.Next()
 			if err == io.EOF {
@@ -258,17 +259,4 @@ func memberTime(t time.Time) time.Time {
 		return epoch
 	}
 	return time.Unix(s, 0).UTC()
-}
-
-// interruptible ends a stream when its context does.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i *interruptible) Read(p []byte) (int, error) {
-	if err := canceled(i.ctx); err != nil {
-		return 0, err
-	}
-	return i.r.Read(p)
 }

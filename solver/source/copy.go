@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
 // An item is one thing that a COPY brings.
@@ -185,7 +186,7 @@ func (fs *files) hash(ctx context.Context, root *os.Root) error {
 			h := sha256.New()
 			buf := buffers.Get().(*[]byte)
 			defer buffers.Put(buf)
-			n, err := io.CopyBuffer(h, &interruptible{each, f}, *buf)
+			n, err := io.CopyBuffer(h, ctxio.Reader(each, f), *buf)
 			if err != nil {
 				return fmt.Errorf("%q: %w", it.from, err)
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
 const (
@@ -91,7 +92,7 @@ func zipMember(ctx context.Context, f *zip.File) (member, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sized{r: &interruptible{ctx, r}, c: r, left: m.size}, nil
+		return &sized{r: ctxio.Reader(ctx, r), c: r, left: m.size}, nil
 	}
 	if m.kind != snapshot.Symlink {
 		return m, nil

@@ -1,12 +1,15 @@
 package tree
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
 // sum reads the content of a file, if its digest is wanted; had says that the
@@ -25,7 +28,7 @@ func (w *walker) sum(fd int, n *node, b *batch, had bool) error {
 			return nil
 		}
 	}
-	x, err := sumAt(fd, n.Name)
+	x, err := sumAt(w.ctx, fd, n.Name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 			return nil
@@ -42,7 +45,7 @@ func (w *walker) sum(fd int, n *node, b *batch, had bool) error {
 }
 
 // sumAt returns the digest of a file's content. Its atime stays where it may.
-func sumAt(fd int, name string) (x sum, err error) {
+func sumAt(ctx context.Context, fd int, name string) (x sum, err error) {
 	const how = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 	file, err := unix.Openat(fd, name, how|unix.O_NOATIME, 0)
 	if errors.Is(err, unix.EPERM) {
@@ -54,7 +57,7 @@ func sumAt(fd int, name string) (x sum, err error) {
 	f := os.NewFile(uintptr(file), name)
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, ctxio.Reader(ctx, f)); err != nil {
 		return x, err
 	}
 	copy(x[:], h.Sum(nil))

@@ -72,7 +72,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 		return nil, err
 	}
 	for p, o := range all {
-		state, _, err := a.check(&o)
+		state, _, err := a.check(ctx, &o)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", p, err)
 		}
@@ -148,7 +148,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	f := FileState{Path: p, Dir: dir}
 	o, ours := d.all[p]
 	if ours {
-		state, what, err := d.check(&o)
+		state, what, err := d.check(ctx, &o)
 		if err != nil {
 			return false, false, fmt.Errorf("%q: %w", p, err)
 		}

@@ -2,6 +2,7 @@ package drift
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -18,7 +20,7 @@ import (
 // Of tells in words what of a file differs from what was applied; nothing if
 // it is as it was. Content and attributes are looked at if the file's ctime is
 // later than done, which any change of them makes it.
-func Of(f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
+func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
 	kind, want := record.TypeOf(st), c.Kind
 	if want == "link" && c.Now != nil {
 		want = c.Now.Type
@@ -62,7 +64,7 @@ func Of(f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done t
 	}
 	if c.Now.Sum != nil {
 		h := crc32.New(record.Castagnoli)
-		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{file}, buf); err != nil {
+		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, ctxio.Reader(ctx, file), buf); err != nil {
 			return nil, err
 		}
 		if h.Sum32() != *c.Now.Sum {

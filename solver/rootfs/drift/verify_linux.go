@@ -77,7 +77,7 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 		}
 		o.done = time.Time{} // content is looked at, whatever the times say
 		f := FileState{Path: p, Key: o.key}
-		if f.State, f.What, err = a.check(&o); err != nil {
+		if f.State, f.What, err = a.check(ctx, &o); err != nil {
 			return nil, fmt.Errorf("%q: %w", p, err)
 		}
 		list = append(list, f)
@@ -101,7 +101,7 @@ func newComparer(root string) (*comparer, error) {
 }
 
 // check looks at what stands at an owned path.
-func (a *comparer) check(o *owned) (DriftState, []string, error) {
+func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
 	f, err := a.GetReal(path.Dir(p))
 	var st *unix.Stat_t
@@ -133,7 +133,7 @@ func (a *comparer) check(o *owned) (DriftState, []string, error) {
 			return "", nil, err
 		}
 		what = OfFolder(st, o.Now, xattrs)
-	} else if what, err = Of(f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {
+	} else if what, err = Of(ctx, f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {
 		return "", nil, err
 	}
 	if len(what) > 0 {
