@@ -12,6 +12,7 @@ import (
 // Bad input of every kind: the error in the form of DESIGN §9, exit code 2,
 // and nothing changed. The texts are testdata/errors.golden.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t)
 	w.write("Containerfile.good", "RUN true\n")
 	if err := os.Mkdir(w.path("folder"), 0o755); err != nil {

@@ -25,6 +25,7 @@ func chromium(t *testing.T) string {
 // TestPlanPageInABrowser opens the page of plan --html as a user does: every
 // step and source is drawn in the colour of its state, and nothing is complained of.
 func TestPlanPageInABrowser(t *testing.T) {
+	t.Parallel()
 	browser := chromium(t)
 	w := newWorkspace(t)
 	w.write("file", "a file\n")

@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
 // A solve of an edited file that is killed at any time leaves the old root or the
 // new one, or what the next command makes the old one.
 func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
+	t.Parallel()
 	const one = "RUN mkdir /d; for i in $(seq 300); do echo $i > /d/$i; done; echo 1 > /etc/conf\n"
 	const two = "RUN mkdir /d; for i in $(seq 300); do echo new $i > /d/$i; done; rm /etc/os-release\nRUN rm -r /d; echo 2 > /etc/conf; echo d > /d\n"
 	w := newWorkspace(t)
@@ -95,14 +97,15 @@ func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
 // A RUN in place that clayer was killed under is not forgotten: what it did is in
 // the snapshot of the RUN that goes on, and undone with it.
 func TestKilledInPlace(t *testing.T) {
-	requireSandbox(t)
+	t.Parallel()
+	clitest.RequireSandbox(t)
 	if os.Geteuid() != 0 {
 		t.Skip("not root: chroot")
 	}
 	dir := t.TempDir()
 	root, other, cache := filepath.Join(dir, "root"), filepath.Join(dir, "other"), filepath.Join(dir, "cache")
 	for _, r := range []string{root, other} {
-		if err := makeRoot(r); err != nil {
+		if err := clitest.MakeRoot(r); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -22,6 +22,7 @@ const mostNotRun = 3
 // output it is compared, but for times, sizes and digests; a line "..." stands for
 // any lines. TestDocsInACheckout and TestEndToEndDocs pretend nothing.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	requireMounts(t)
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
@@ -42,6 +43,7 @@ func randomRun(r *rand.Rand) string {
 // from nothing gives. (No layer is composed for order alone: what such a one saw
 // of the layers before it enters no key, and so may be old.)
 func TestEditsGiveExactSnapshots(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for round := range rounds.Of(3, 4, 12) {
@@ -85,7 +87,7 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 			compose("root")
 		}
 		for _, root := range []string{"restored", "fresh"} {
-			if err := makeRoot(w.path(root)); err != nil {
+			if err := clitest.MakeRoot(w.path(root)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -21,6 +21,7 @@ import (
 // it was before, is the root as clayer left it: files, links, times, modes,
 // capabilities, and what was deleted.
 func TestExportedLayersMakeTheRoot(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: tar could not give files their owners")
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // A failure is something that a user runs into, in a workspace of its own.
@@ -331,7 +332,7 @@ const network = "{WWW}"
 // requireMounts skips a test of texts that are those which root gets, by overlay.
 func requireMounts(t *testing.T) {
 	t.Helper()
-	requireSandbox(t)
+	clitest.RequireSandbox(t)
 	if os.Geteuid() != 0 {
 		t.Skip("not root: the texts are those that root gets")
 	}
@@ -344,6 +345,7 @@ func requireMounts(t *testing.T) {
 // not parse (TestBadInput), with all that is said then. What is not the same in
 // each run (folders, ports, times) is replaced.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	requireMounts(t)
 	var got strings.Builder
 	for _, tt := range failures {

@@ -18,6 +18,7 @@ import (
 // that inspects TLS has one of its own. A page in place of the file, with which
 // such a proxy refuses, never becomes a file.
 func TestFetchThroughAProxyWithItsOwnCA(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t)
 	origin := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // onGitHub returns a GitHub, and the variables with which clayer uses it.
@@ -58,6 +59,7 @@ func TestUploadOverlapsTheNextRun(t *testing.T) {
 // A session that is killed in mid-upload leaves a draft with what arrived, and
 // the next one goes on there.
 func TestKilledInMidUpload(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t)
 	gh, env := onGitHub(t)
 	w.write("Containerfile", "RUN echo one > /one\nRUN echo two > /two\nRUN echo three > /three\n")
@@ -81,7 +83,7 @@ func TestKilledInMidUpload(t *testing.T) {
 	if err := os.RemoveAll(w.path("cache")); err != nil { // another machine
 		t.Fatal(err)
 	}
-	if err := makeRoot(w.path("other")); err != nil {
+	if err := clitest.MakeRoot(w.path("other")); err != nil {
 		t.Fatal(err)
 	}
 	cmd = w.command("solve", "--root=other", "-f", "Containerfile")
@@ -135,6 +137,7 @@ func BenchmarkRestoreOverLatency(b *testing.B) {
 
 // Ctrl-C ends an upload that takes long, and what is on this machine is whole.
 func TestInterruptedUpload(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t)
 	gh, env := onGitHub(t)
 	w.write("Containerfile", "RUN echo one > /one\nRUN sleep 60\n")

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // project is a folder with layers, and a release of clayer on loopback, which is
@@ -45,7 +47,7 @@ type project struct {
 
 func newProject(t *testing.T) *project {
 	t.Helper()
-	requireSandbox(t)
+	clitest.RequireSandbox(t)
 	for _, tool := range []string{"curl", "sha256sum", "tar"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
@@ -64,7 +66,7 @@ func newProject(t *testing.T) *project {
 			t.Fatal(err)
 		}
 	}
-	if err := makeRoot(filepath.Join(p.dir, "root")); err != nil {
+	if err := clitest.MakeRoot(filepath.Join(p.dir, "root")); err != nil {
 		t.Fatal(err)
 	}
 	exe, err := os.Executable()
@@ -162,6 +164,7 @@ func (p *project) must(command string, env ...string) string {
 }
 
 func TestHookOfClaudeCode(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.write(".claude/settings.json", `{"permissions": {"allow": ["Bash"]}, "hooks": {"Stop": [], "SessionStart": [{"hooks": [{"type": "command", "command": "true && echo '<&>'"}]}]}, "a": 1}`)
 	p.must("clayer init claude --release v1.2.3")
@@ -228,6 +231,7 @@ EOF`, env...)
 }
 
 func TestHookOfGitHubActions(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	step := p.must("clayer init github base --release v1.2.3")
 	command := regexp.MustCompile(`(?m)^  run: (.*)$`).FindStringSubmatch(step)
@@ -273,6 +277,7 @@ func TestHookOfGitHubActions(t *testing.T) {
 }
 
 func TestHookOfADevcontainer(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init devcontainer --release v1.2.3")
 	var d struct{ PostCreateCommand string }
@@ -295,6 +300,7 @@ func TestHookOfADevcontainer(t *testing.T) {
 }
 
 func TestBootScript(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.write("secrets/a.env", "TOKEN_LIKE='x y'\n")
 	p.must("clayer init boot --release v1.2.3 --env-files " + filepath.Join(p.dir, "secrets"))
@@ -318,6 +324,7 @@ func TestBootScript(t *testing.T) {
 }
 
 func TestTwoBootsAtOnce(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	// The lock of one that was killed, and whose number another process has now.
@@ -344,6 +351,7 @@ func TestTwoBootsAtOnce(t *testing.T) {
 }
 
 func TestBootThatFails(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	archive, sums := p.archive, p.sums
@@ -377,6 +385,7 @@ func TestBootThatFails(t *testing.T) {
 }
 
 func TestBootWaitsForTheNetwork(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -398,6 +407,7 @@ func TestBootWaitsForTheNetwork(t *testing.T) {
 }
 
 func TestInitRefuses(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	for _, command := range []string{
 		"clayer init boot --release v1", "clayer init boot --checksums " + strings.Repeat("12ab", 16), "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --checksums 12ab",
@@ -421,6 +431,7 @@ func TestInitRefuses(t *testing.T) {
 // A clayer on PATH is run if it is the release that the hook was made for, and
 // otherwise that release is downloaded: from where the session says, or init did.
 func TestBootRunsTheClayerOfPath(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --download-url " + p.url + " --release v1.2.3 --checksums " + fmt.Sprintf("%x", sha256.Sum256(p.sums)))
 	p.must("unset CLAYER_DOWNLOAD_URL; sh boot.sh") // PATH has one that is no release
@@ -440,6 +451,7 @@ func TestBootRunsTheClayerOfPath(t *testing.T) {
 
 // The script at the top of the repository is the one that hooks carry.
 func TestInstallScriptIsTheOneOfHooks(t *testing.T) {
+	t.Parallel()
 	a, err := os.ReadFile("../../install.sh")
 	if err != nil {
 		t.Fatal(err)
@@ -475,6 +487,7 @@ func (p *project) hostWith(name string, programs ...string) string {
 
 // A host without curl has wget, of GNU or of BusyBox; one without either is told.
 func TestBootWithoutCurl(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	if _, err := exec.LookPath("busybox"); err != nil {
@@ -507,6 +520,7 @@ func TestBootWithoutCurl(t *testing.T) {
 // An answer that will not change is final for each program that fetches; what
 // may pass is tried again.
 func TestBootTriesAgainWhatMayPass(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	var asked atomic.Int32
@@ -556,6 +570,7 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 
 // A signal ends a boot that waits for a server.
 func TestSignalEndsABootThatFetches(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	asked := make(chan struct{})
@@ -602,6 +617,7 @@ func TestSignalEndsABootThatFetches(t *testing.T) {
 // Killed while it fetches, and while it composes, a boot is in nobody's way: the
 // next one begins anew, and nothing is left of the first.
 func TestBootKilledHalfWay(t *testing.T) {
+	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
 	p.write("layers/Containerfile.tools", "RUN [ -e /go-on ] || { echo waiting; sleep 60; }; echo tools > /tools\n")
@@ -696,6 +712,7 @@ type releaseConfig struct {
 // A release as .goreleaser.yaml names and fills it is one that install.sh installs,
 // on each platform.
 func TestReleaseIsOneThatInstallScriptInstalls(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../.goreleaser.yaml")
 	if err != nil {
 		t.Fatal(err)

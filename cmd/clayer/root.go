@@ -42,9 +42,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // prints goes through a printable.Writer: names, paths and messages come from
 // stores, servers and archives too. Output that has to be exact says so.
 func run(args []string, out, errs io.Writer) int {
-	stdout, stderr := printable.NewWriter(out), printable.NewWriter(errs)
-	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to tell
 	if len(args) > 2 && args[0] == "shim" && args[1] == "exec" {
+		stderr := printable.NewWriter(errs)
+		defer stderr.Flush()
 		return runShim(args[2:], stderr)
 	}
 	inherited.CloseOnExec()
@@ -53,12 +53,18 @@ func run(args []string, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	out, errs = streams(ctx, out, errs)
+	stdout, stderr := printable.NewWriter(out), printable.NewWriter(errs)
+	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to tell
 
 	cmd := newRoot()
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
+	if err == nil && ctx.Err() != nil {
+		err = context.Canceled // what it reported may lack what it did not wait for
+	}
 	if err == nil {
 		return exitDone
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/clayer/clayer/cache/oci/ocitest"
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/solver/machine"
 )
 
@@ -82,7 +83,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 // and the conditions [container]: this machine looks ephemeral; [immutable]: files
 // can be made immutable in temporary folders; [registry]: there is a registry to start.
 func TestScripts(t *testing.T) {
-	requireSandbox(t)
+	clitest.RequireSandbox(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
 		RequireExplicitExec: false,
@@ -142,52 +143,11 @@ func canBeImmutable() bool {
 	return exec.Command("chattr", "-i", f.Name()).Run() == nil
 }
 
-// requireSandbox skips, by name, what needs RUN where RUN can't be had.
-func requireSandbox(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("busybox"); err != nil {
-		t.Skip("busybox is not installed: no root file system to test in")
-	}
-	if out, err := exec.Command("unshare", "-Ur", "true").CombinedOutput(); os.Geteuid() != 0 && err != nil {
-		t.Skipf("neither root nor user namespaces: %s", out)
-	}
-}
-
-// makeRoot makes a root file system that has a shell and what busybox has.
-func makeRoot(dir string) error {
-	for _, d := range []string{"bin", "etc", "tmp", "proc", "dev", "sys", "run", "var/lib", "opt", "root"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return err
-	}
-	data, err := os.ReadFile(busybox)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin", "busybox"), data, 0o755); err != nil {
-		return err
-	}
-	applets, err := exec.Command(busybox, "--list").Output()
-	if err != nil {
-		return err
-	}
-	for name := range strings.FieldsSeq(string(applets)) {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil && !os.IsExist(err) {
-			return err
-		}
-	}
-	return os.WriteFile(filepath.Join(dir, "etc", "os-release"), []byte("ID=testroot\nVERSION_ID=1\n"), 0o644)
-}
-
 func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: root DIR")
 	}
-	ts.Check(makeRoot(ts.MkAbs(args[0])))
+	ts.Check(clitest.MakeRoot(ts.MkAbs(args[0])))
 }
 
 // servers holds the server of each script.

@@ -61,6 +61,7 @@ func shims(t testing.TB, fakes map[string]string) (dir, file string, env []strin
 }
 
 func TestTwentyShimsAtOnce(t *testing.T) {
+	t.Parallel()
 	dir, file, env := shims(t, map[string]string{"pip": "exit 0\n", "npm": "exit 0\n"})
 	var wg sync.WaitGroup
 	for i := range 20 {
@@ -134,7 +135,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 		}
 	}()
 	talk(tty.File, func(text string) bool {
-		for range 1000 {
+		for range 12_000 { // two minutes: it is a bug, not a slow machine
 			mu.Lock()
 			found := strings.Contains(out.String(), text)
 			mu.Unlock()
@@ -153,6 +154,7 @@ func onTerminal(t *testing.T, env []string, program string, args []string, talk 
 }
 
 func TestOnATerminalAShimIsNotSeen(t *testing.T) {
+	t.Parallel()
 	dir, file, env := shims(t, map[string]string{"npm": tool})
 	real := filepath.Join(filepath.Dir(dir), "fake", "npm")
 	yes := func(tty *os.File, shown func(string) bool) {
@@ -175,6 +177,7 @@ func TestOnATerminalAShimIsNotSeen(t *testing.T) {
 }
 
 func TestCtrlCReachesTheProgramOnce(t *testing.T) {
+	t.Parallel()
 	dir, file, env := shims(t, map[string]string{"npm": tool})
 	shown, state := onTerminal(t, env, filepath.Join(dir, "npm"), []string{"install", "wait", "-g"}, func(tty *os.File, shown func(string) bool) {
 		if shown("[y/N] ") {
@@ -193,6 +196,7 @@ func TestCtrlCReachesTheProgramOnce(t *testing.T) {
 }
 
 func TestSignalsReachTheProgram(t *testing.T) {
+	t.Parallel()
 	const waits = `
 trap 'echo got TERM; exit 9' TERM
 trap 'echo got INT; exit 8' INT

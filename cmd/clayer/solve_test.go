@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
 // workspace is a folder with a root, a cache and Containerfiles.
@@ -28,9 +30,9 @@ type workspace struct {
 
 func newWorkspace(t testing.TB) *workspace {
 	t.Helper()
-	requireSandbox(t)
+	clitest.RequireSandbox(t)
 	w := &workspace{t, t.TempDir()}
-	if err := makeRoot(w.path("root")); err != nil {
+	if err := clitest.MakeRoot(w.path("root")); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -85,6 +87,7 @@ func waitFor(t *testing.T, r *bufio.Reader, text string) {
 // Six downloads that are answered only when all six were asked for: they are
 // asked for at the same time, and each of them once, by plan as by solve.
 func TestFetchesAtTheSameTimeAndOnce(t *testing.T) {
+	t.Parallel()
 	const n = 6
 	for _, command := range []string{"plan", "solve"} {
 		t.Run(command, func(t *testing.T) {
@@ -151,6 +154,7 @@ func sleepers(t *testing.T, seconds int) (pids []string) {
 }
 
 func TestStoppedInTheThirdRun(t *testing.T) {
+	t.Parallel()
 	for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			w := newWorkspace(t)
@@ -219,6 +223,7 @@ func TestStoppedInTheThirdRun(t *testing.T) {
 
 // One solve per root: a second one waits, and says for whom.
 func TestSecondSolveWaits(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t)
 	w.write("Containerfile", "RUN --mount=type=cache,target=/gate echo begun; until [ -e /gate/open ]; do sleep 0.05; done; echo x > /x\n")
 	first := w.command("solve", "--root=root", "-f", "Containerfile")
@@ -263,6 +268,7 @@ func TestSecondSolveWaits(t *testing.T) {
 
 // Without any privilege: as nobody, in a user namespace, into a folder.
 func TestDestAsNobody(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: can't become nobody; the scripts run as this user already")
 	}

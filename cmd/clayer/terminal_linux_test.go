@@ -86,7 +86,7 @@ func (s *screen) text() string {
 func (s *screen) waitFor(pattern string) string {
 	s.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if text := s.text(); re.MatchString(text) {
 			return text
 		}
@@ -130,6 +130,7 @@ func terminalWorkspace(t *testing.T, file string) *workspace {
 
 // TestTerminal looks at a solve as a user does, at 80 columns and 24 rows.
 func TestTerminal(t *testing.T) {
+	t.Parallel()
 	w := terminalWorkspace(t, strings.ReplaceAll(slowFile, "! test -e /tmp/../go", "test $((n+=1)) -lt 30"))
 	s := startScreen(t, w.command("solve", "--root", "root"), 80, 24, "TERM=xterm-256color")
 	text := s.waitFor(`(?m)^. base:2  RUN .*  数値計算 of many +\d+\.\ds$`)
@@ -163,6 +164,7 @@ func TestTerminal(t *testing.T) {
 
 // TestTerminalChangesSize: a narrower, then a wider terminal shows each step once.
 func TestTerminalChangesSize(t *testing.T) {
+	t.Parallel()
 	w := terminalWorkspace(t, strings.ReplaceAll(slowFile, "! test -e /tmp/../go", "test $((n+=1)) -lt 40"))
 	s := startScreen(t, w.command("solve", "--root", "root"), 200, 24, "TERM=xterm-256color")
 	s.waitFor(`  数値計算 of many +\d`)
@@ -185,6 +187,7 @@ func TestTerminalChangesSize(t *testing.T) {
 // TestTerminalAfterwards: a solve that fails, is interrupted, or is killed
 // leaves a terminal that can be used.
 func TestTerminalAfterwards(t *testing.T) {
+	t.Parallel()
 	w := terminalWorkspace(t, "RUN echo complaint; exit 7\n")
 	s := startScreen(t, w.command("solve", "--root", "root"), 80, 24, "TERM=xterm-256color")
 	if code, text := s.wait(); code != 1 || !strings.Contains(text, "✗ base:1  RUN echo complaint; exit 7") || !strings.Contains(text, "\n      complaint") {
@@ -220,6 +223,7 @@ func TestTerminalAfterwards(t *testing.T) {
 
 // TestNoLiveDisplay: where nobody looks, or the terminal can't, lines are written.
 func TestNoLiveDisplay(t *testing.T) {
+	t.Parallel()
 	for i, environ := range [][]string{{"TERM=dumb"}, {"TERM=xterm", "CI=true"}, {"TERM="}} {
 		w := terminalWorkspace(t, fmt.Sprintf("RUN echo %d > /x\n", i))
 		s := startScreen(t, w.command("solve", "--root", "root"), 80, 24, environ...)
@@ -239,6 +243,7 @@ func TestNoLiveDisplay(t *testing.T) {
 // TestShellHasTheTerminal: a shell has job control, Ctrl-C is its own, and the
 // terminal comes back, also from a program that leaves it raw.
 func TestShellHasTheTerminal(t *testing.T) {
+	t.Parallel()
 	w := terminalWorkspace(t, "RUN echo one > /one\n")
 	s := startScreen(t, w.command("shell", "--root", "root"), 80, 24, "TERM=xterm-256color", "SHELL=/bin/sh", "PS1=ready> ")
 	s.waitFor(`ready>`)

@@ -20,7 +20,6 @@ package ui
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"golang.org/x/term"
@@ -87,7 +86,7 @@ func watched(vars map[string]string) bool {
 // terminal returns what asks for the columns and rows of a terminal; nil where
 // w is none.
 func terminal(w io.Writer) func() (columns, rows int) {
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr }) // a file, or what writes to one
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
