@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/cmd/clayer/internal/doctest"
 )
 
@@ -28,7 +27,7 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary := clitest.Build(t, t.TempDir()) // a shim runs the program that made it
+	binary := clayerProgram(t) // a shim runs the program that made it
 	notRun := 0
 	for _, page := range append(pages, filepath.Join("..", "..", "README.md")) {
 		var blocks []doctest.Block

@@ -69,10 +69,7 @@ func newProject(t *testing.T) *project {
 	if err := clitest.MakeRoot(filepath.Join(p.dir, "root")); err != nil {
 		t.Fatal(err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe := clayerProgram(t)
 	clayer := filepath.Join(p.dir, "bin", "clayer")
 	if err := os.Symlink(exe, clayer); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		os.Setenv("GORACE", "atexit_sleep_ms=20")
 	}
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tests{m}, map[string]func(){
 		"clayer": func() {
 			code := run(os.Args[1:], os.Stdout, os.Stderr)
 			if path := os.Getenv(exitCodeFile); path != "" {
@@ -51,6 +51,17 @@ func TestMain(m *testing.M) {
 		},
 	})
 }
+
+// tests are all of this package; what they built goes with them.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer removeBuilt()
+	return t.M.Run()
+}
+
+// removeBuilt removes the program that tests were run with.
+var removeBuilt = func() {}
 
 // exitCodeFile names the variable with the file that a script's last exit code
 // goes to: testscript itself tells success from failure alone.

@@ -38,10 +38,7 @@ func shims(t testing.TB, fakes map[string]string) (dir, file string, env []strin
 		}
 	}
 	// A link, so that the shims find the test binary as clayer.
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe := clayerProgram(t)
 	bin := filepath.Join(work, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)

@@ -274,10 +274,7 @@ func TestDestAsNobody(t *testing.T) {
 	}
 	const nobody = 65534
 	// Folders of tests are closed to others; so is that of the test binary.
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe := clayerProgram(t)
 	dir, err := os.MkdirTemp("", "clayer-nobody-")
 	if err != nil {
 		t.Fatal(err)
