@@ -29,9 +29,15 @@ func fake(t *testing.T, r githubtest.Repo) *githubtest.Server {
 // open returns the store of a new session.
 func open(t *testing.T, gh *githubtest.Server, token string, opt ghrelease.Options) *ghrelease.Store {
 	t.Helper()
+	return openStalling(t, gh, token, opt, 0) // as sessions do: on a busy machine nothing may come for a second
+}
+
+// openStalling is open for a session that gives up soon where nothing comes.
+func openStalling(t *testing.T, gh *githubtest.Server, token string, opt ghrelease.Options, stall time.Duration) *ghrelease.Store {
+	t.Helper()
 	c, err := github.New(github.Options{
 		APIURL: gh.URL, ServerURL: gh.URL, Token: token, Pace: -1, Patience: 3 * time.Second,
-		Transfer: transfer.Options{Stall: 300 * time.Millisecond, Retries: 3},
+		Transfer: transfer.Options{Stall: stall, Retries: 3},
 	})
 	if err != nil {
 		t.Fatal(err)

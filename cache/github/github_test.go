@@ -21,7 +21,7 @@ var repo = github.Repo{Owner: "me", Name: "tools"}
 func client(t *testing.T, gh *githubtest.Server, opt github.Options) *github.Client {
 	t.Helper()
 	opt.APIURL, opt.ServerURL, opt.Pace = gh.URL, gh.URL, -1
-	opt.Transfer = transfer.Options{Stall: 500 * time.Millisecond, Retries: 2}
+	opt.Transfer = transfer.Options{Retries: 2}
 	c, err := github.New(opt)
 	if err != nil {
 		t.Fatal(err)

@@ -338,7 +338,7 @@ func TestRegistryDiesHalfway(t *testing.T) {
 			t.Error("Put: no error")
 		}
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute { // 60 waits
 		t.Errorf("waited %s for what is known to be gone", took)
 	}
 
@@ -610,7 +610,7 @@ func TestNonsenseIsAMiss(t *testing.T) {
 			if len(found) > 0 || err != nil || told.Load() > 1 {
 				t.Errorf("Find: %v, %v, %d warnings", found, err, told.Load())
 			}
-			if took := time.Since(start); took > 10*time.Second {
+			if took := time.Since(start); took > 25*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"oras.land/oras-go/v2/registry"
 
@@ -19,7 +18,7 @@ import (
 )
 
 // quick is how tests send: a failure shows within a second or two.
-var quick = transfer.Options{Stall: time.Second, Retries: 2}
+var quick = transfer.Options{Retries: 2}
 
 func parse(t *testing.T, name string) registry.Reference {
 	t.Helper()

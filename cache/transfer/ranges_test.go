@@ -96,7 +96,7 @@ func (s *signing) download(t *testing.T, opt Options) ([]byte, error) {
 const large = 5*spanSize + 12345
 
 func TestDownloadInRanges(t *testing.T) {
-	fast := Options{Stall: 300 * time.Millisecond}
+	usual := Options{}
 	check := func(t *testing.T, s *signing, opt Options) {
 		t.Helper()
 		got, err := s.download(t, opt)
@@ -152,13 +152,17 @@ func TestDownloadInRanges(t *testing.T) {
 			}
 			return false
 		}
-		check(t, s, fast)
+		check(t, s, usual)
 		if s.signed < 2 {
 			t.Errorf("signed %d times", s.signed)
 		}
 	})
 	cut := func(stall bool) func(t *testing.T) {
 		return func(t *testing.T) {
+			opt := usual
+			if stall {
+				opt.Stall = 300 * time.Millisecond
+			}
 			s := newSigning(t, large)
 			s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
 				if n < 2 || n > 6 {
@@ -176,7 +180,7 @@ func TestDownloadInRanges(t *testing.T) {
 				}
 				panic(http.ErrAbortHandler)
 			}
-			check(t, s, fast)
+			check(t, s, opt)
 			if s.signed < 2 {
 				t.Errorf("signed %d times; what is taken up again wants a fresh address", s.signed)
 			}
@@ -205,7 +209,7 @@ func TestDownloadInRanges(t *testing.T) {
 			}
 			return false
 		}
-		check(t, s, fast) // one stream instead
+		check(t, s, usual) // one stream instead
 	})
 	t.Run("another file is there in the midst", func(t *testing.T) {
 		s := newSigning(t, large)
@@ -217,7 +221,7 @@ func TestDownloadInRanges(t *testing.T) {
 			_, _ = w.Write([]byte("another"))
 			return true
 		}
-		got, err := s.download(t, fast)
+		got, err := s.download(t, usual)
 		var size *SizeError
 		if !errors.As(err, &size) || string(got) != "another" {
 			t.Errorf("%d bytes, %v: what came of the first is there", len(got), err)
@@ -229,7 +233,7 @@ func TestDownloadInRanges(t *testing.T) {
 		s.data = whole[:large-1]
 		f, _ := os.Create(filepath.Join(t.TempDir(), "x"))
 		defer f.Close()
-		if err := New(fast).Download(t.Context(), s.front.URL, f, large, GetOptions{}); err == nil {
+		if err := New(usual).Download(t.Context(), s.front.URL, f, large, GetOptions{}); err == nil {
 			t.Error("no error")
 		}
 	})
@@ -239,7 +243,7 @@ func TestDownloadInRanges(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 			return true
 		}
-		_, err := s.download(t, fast)
+		_, err := s.download(t, usual)
 		var status *StatusError
 		if !errors.As(err, &status) || status.Code != 404 || strings.Contains(err.Error(), "sig=") {
 			t.Errorf("error = %v", err)
@@ -264,7 +268,7 @@ func TestSend(t *testing.T) {
 		if !Unreachable(err) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("error = %v", err)
 		}
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute { // it would be without end
 			t.Errorf("after %v", d)
 		}
 	})
@@ -274,13 +278,13 @@ func TestSend(t *testing.T) {
 			if !bytes.Equal(got, body) {
 				w.WriteHeader(400)
 			}
-			time.Sleep(500 * time.Millisecond) // longer than a stall: it is being stored
+			time.Sleep(3 * time.Second) // longer than a stall: it is being stored
 			w.WriteHeader(201)
 			io.WriteString(w, "done")
 		}))
 		defer srv.Close()
 		req, _ := http.NewRequest(http.MethodPost, srv.URL, bytes.NewReader(body))
-		a, err := New(Options{Stall: 200 * time.Millisecond}).Send(t.Context(), req)
+		a, err := New(Options{Stall: 2 * time.Second}).Send(t.Context(), req)
 		if err != nil || a.Code != 201 || string(a.Body) != "done" {
 			t.Errorf("%v, %v", a, err)
 		}
