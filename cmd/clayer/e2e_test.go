@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/leftover"
 )
 
 // built is clayer as it is released, built once.
@@ -41,10 +42,11 @@ func clayerProgram(t testing.TB) string {
 }
 
 func init() {
-	removeBuilt = func() {
+	afterTests = func() error {
 		if built.dir != "" {
 			_ = os.RemoveAll(built.dir)
 		}
+		return leftover.Check()
 	}
 }
 

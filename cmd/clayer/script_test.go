@@ -56,12 +56,17 @@ func TestMain(m *testing.M) {
 type tests struct{ *testing.M }
 
 func (t tests) Run() int {
-	defer removeBuilt()
-	return t.M.Run()
+	code := t.M.Run()
+	if err := afterTests(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return max(code, 1)
+	}
+	return code
 }
 
-// removeBuilt removes the program that tests were run with.
-var removeBuilt = func() {}
+// afterTests removes the program that tests were run with, and looks whether they
+// left something behind.
+var afterTests = func() error { return nil }
 
 // exitCodeFile names the variable with the file that a script's last exit code
 // goes to: testscript itself tells success from failure alone.

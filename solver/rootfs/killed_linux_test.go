@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/leftover"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -32,7 +33,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := leftover.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 func helper(does, dir string) error {

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/leftover"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
@@ -113,6 +114,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	if err := leftover.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	if testRoot.dir != "" {
 		direct{}.remove(testRoot.dir)
 	}
