@@ -43,6 +43,7 @@ type builder struct {
 	// and what a RUN that failed did all the same.
 	dirty   []string
 	failed  snapshot.Changes
+	lock    *rootfs.Lock
 	tx      int  // the last transaction before a RUN
 	running bool // one was announced, and its record is not committed yet
 
@@ -505,15 +506,23 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 			return b.announce(run, before)
 		}
 	}
+	place := b.root.StateDir().String() // a RUN may move it
 	changes, err := v.Run(ctx, cmd)
 	direct := b.direct() // then nothing else runs
 	if direct {
 		b.failed = changes // until it is packed
+		if gone := b.resettle(place); gone != nil {
+			return b.unrecorded(gone)
+		}
 	}
 	if err == nil {
-		err = pack(changes)
+		err = pack(b.sparing(place, changes))
 	}
-	if direct && err == nil {
+	var moved *stateFault
+	switch {
+	case direct && errors.As(err, &moved):
+		return b.unrecorded(err)
+	case direct && err == nil:
 		b.failed = nil
 	}
 	return err

@@ -24,6 +24,10 @@ import (
 
 // buildDirect makes the root what the plan wants, all but the last commit.
 func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
+	// What a RUN moves is reached by what it is.
+	unheld := b.root
+	b.lock, b.root = lock, lock.Root()
+	defer func() { b.root = unheld }()
 	var s schedule
 	b.bringAll(&s)
 	if err := s.run(ctx, b.r.jobs()); err != nil {

@@ -48,6 +48,10 @@ const (
 	Finished      Recovery = "finished"   // the root is what that command made it
 )
 
+// Root returns the root, with its state directory open until Unlock, wherever that is
+// moved.
+func (l *Lock) Root() *Root { return l.root }
+
 // State returns what is applied, as committed last. It is not to be changed.
 func (l *Lock) State() *record.State { return l.state }
 

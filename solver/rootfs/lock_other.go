@@ -37,6 +37,12 @@ func (l *Lock) KeepProfile(context.Context, bool, []byte, bool) ([]Kept, error) 
 	return nil, errOther
 }
 
+// ErrStateGone says that the state directory was removed while its lock was held.
+var ErrStateGone = errors.New("the state of clayer was removed")
+
+// Resettle has nothing to do.
+func (l *Lock) Resettle() (string, error) { return "", nil }
+
 // Rollback has nothing to take back.
 func (l *Lock) Rollback() error { return nil }
 

@@ -42,7 +42,12 @@ type Root struct {
 	dir   string
 	state record.Dir
 	lower string // the root that it is laid over, if any
+
+	inside bool // the state is at stateInRoot
 }
+
+// stateInRoot is where a root has its state.
+const stateInRoot = "var/lib/clayer"
 
 // Open returns the root in the folder dir, which need not be there yet.
 // Nothing is made or written.
@@ -54,35 +59,35 @@ func Open(dir string, opt Options) (*Root, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("root %s: not a folder", dir)
 	}
-	state := opt.StateDir
+	state, inside := opt.StateDir, false
 	if state == "" {
-		if state, err = stateDir(dir); err != nil {
+		if state, inside, err = stateDir(dir); err != nil {
 			return nil, err
 		}
 	}
-	return &Root{dir: dir, state: record.DirIn(dir, state), lower: opt.Lower}, nil
+	return &Root{dir: dir, state: record.DirIn(dir, state), inside: inside, lower: opt.Lower}, nil
 }
 
 // stateDir decides where the state of dir is: in the root, or, for a / that may
 // not be written, in the user's home.
-func stateDir(dir string) (string, error) {
-	above, err := inroot.Inside(dir, "var/lib")
+func stateDir(dir string) (path string, inside bool, err error) {
+	above, err := inroot.Inside(dir, filepath.Dir(stateInRoot))
 	if err != nil {
-		return "", fmt.Errorf("cannot locate the state directory: %w", err)
+		return "", false, fmt.Errorf("cannot locate the state directory: %w", err)
 	}
-	inRoot := filepath.Join(above, "clayer") // which is no link
+	inRoot := filepath.Join(above, filepath.Base(stateInRoot)) // which is no link
 	if dir != "/" || writable(inRoot) {
-		return inRoot, nil
+		return inRoot, true, nil
 	}
 	base := os.Getenv("XDG_STATE_HOME")
 	if base == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("cannot locate the state directory: %s is not writable, and %w", inRoot, err)
+			return "", false, fmt.Errorf("cannot locate the state directory: %s is not writable, and %w", inRoot, err)
 		}
 		base = filepath.Join(home, ".local", "state")
 	}
-	return filepath.Join(base, "clayer"), nil
+	return filepath.Join(base, "clayer"), false, nil
 }
 
 // writable reports whether the folder at path, or the nearest one above that is

@@ -28,6 +28,8 @@ type inplace struct {
 	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
 
+	own map[tree.ID]bool // clayer's own files, whatever a command has named them
+
 	told tellOnce
 }
 
@@ -184,7 +186,7 @@ var errDirect = fmt.Errorf("in place there is but the root itself: %w", errors.E
 func (p *place) read(ctx context.Context, keep *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
 	hidden := hides(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{
-		Live: true, Sums: sums, Previous: previous, XattrsAnew: !p.s.xattrs,
+		Live: true, Own: p.s.own, Sums: sums, Previous: previous, XattrsAnew: !p.s.xattrs,
 		Prune: func(path string) bool { return keep.Prune(path) || hidden != nil && hidden(path) },
 	})
 }
@@ -282,6 +284,7 @@ func (p *place) Recover(ctx context.Context, before *tree.Reading, c Command) (s
 	if err != nil {
 		return nil, err
 	}
+	p.know()
 	after, err := p.read(ctx, matcher, tree.SumLinked, nil)
 	if err != nil {
 		return nil, err
@@ -291,10 +294,33 @@ func (p *place) Recover(ctx context.Context, before *tree.Reading, c Command) (s
 	return b.Changes(ctx)
 }
 
+// know adds clayer's own files to those that are left out of readings: what Hide lists
+// and this program, as far as they are there by now.
+func (p *place) know() {
+	paths := make([]string, 0, len(p.s.Hide)+1)
+	for _, h := range p.s.Hide {
+		if at, err := p.resolve(h); err == nil {
+			paths = append(paths, at)
+		}
+	}
+	if exe, err := os.Executable(); err == nil {
+		paths = append(paths, exe)
+	}
+	for _, at := range paths {
+		if id, ok := tree.IDOf(at); ok {
+			if p.s.own == nil {
+				p.s.own = make(map[tree.ID]bool)
+			}
+			p.s.own[id] = true
+		}
+	}
+}
+
 // begin makes sure that there is a reading of the root as it stands, and that
 // the clock has moved on since. It reports whether ctime will tell of changes.
 func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher) (trusted bool, err error) {
 	p.before = nil
+	p.know()
 	if p.at == nil || p.stale || p.filter != filter {
 		var previous *tree.Reading
 		if p.s.trusted && p.filter == filter {
@@ -401,7 +427,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 		return nil, err
 	}
 	hidden := hides(p.s.Hide)
-	r, err := tree.Read(ctx, p.s.Root, tree.Options{Below: below, Live: true, Prune: hidden})
+	r, err := tree.Read(ctx, p.s.Root, tree.Options{Below: below, Live: true, Own: p.s.own, Prune: hidden})
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}

@@ -142,6 +142,24 @@ func TestInPlaceCapture(t *testing.T) {
 	}
 }
 
+// Clayer's own files are known by what they are: moved, they are in no snapshot. A copy
+// is the user's.
+func TestInPlaceOwnFilesUnderAnotherName(t *testing.T) {
+	needRoot(t)
+	v, _ := newPlace(t, CompareCTime)
+	got, _ := sh(t, v, `mkdir -p d/away; echo state > /var/lib/clayer/state.json; cp -a /var/lib/clayer/state.json d/copy; mv /var/lib/clayer d/away/moved`)
+	if want := "dir w/d 0755\ndir w/d/away 0755\nfile w/d/copy 0644 6\n"; !strings.Contains(got, want) || strings.Contains(got, "moved") || strings.Contains(got, "clayer") {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	ch, err := v.Capture(context.Background(), "/w/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, ch); strings.Contains(got, "moved") {
+		t.Errorf("captured:\n%s", got)
+	}
+}
+
 // onTheRoot returns a new folder on the file system of /: other mounts are not looked
 // at.
 func onTheRoot(t *testing.T) string {

@@ -119,6 +119,9 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 			w.fail(&os.PathError{Op: "stat", Path: join(at, name), Err: err})
 			return
 		}
+		if w.opt.Own[ID(s.Ino)] {
+			continue
+		}
 		if s.isDir() {
 			if w.opt.Prune != nil && w.opt.Prune(join(at, name)) {
 				continue
@@ -336,6 +339,13 @@ func statx(fd int, name string, ownerless bool, st *unix.Statx_t) (seen, error) 
 // files of several devices, whose inodes have the same numbers: an overlay of
 // layers on different file systems, btrfs with subvolumes.
 func fileID(ino, dev uint64) uint64 { return ino ^ dev*0x9e3779b97f4a7c15 }
+
+// IDOf returns the ID of what stands at a path of the machine, following no link; false
+// if nothing does.
+func IDOf(path string) (ID, bool) {
+	s, err := statx(unix.AT_FDCWD, path, false, new(unix.Statx_t))
+	return ID(s.Ino), err == nil
+}
 
 // complete reads what stat does not tell.
 func (s *seen) complete(fd int) error {

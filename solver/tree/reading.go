@@ -25,6 +25,10 @@ type Options struct {
 	// goroutines at a time.
 	Prune func(path string) bool
 
+	// Own, if set, leaves out files and directories by what they are, with all
+	// below them: whatever their names are by now.
+	Own map[ID]bool
+
 	// Below restricts the reading to one path, slash-separated and relative
 	// to the tree, what is below it, and the folders above it. "" means all.
 	Below string
@@ -49,6 +53,9 @@ type Options struct {
 	// XattrsAnew looks at xattrs all the same: see Trust.
 	XattrsAnew bool
 }
+
+// An ID tells files and directories apart, whatever names they have. 0 is none.
+type ID uint64
 
 // Sums says of which files a reading holds a digest of the content.
 type Sums uint8

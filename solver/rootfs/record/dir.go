@@ -81,6 +81,12 @@ func (d Dir) Open() (Dir, error) {
 	return d, nil
 }
 
+// At returns an open directory under the name that it has by now.
+func (d Dir) At(x Dir) Dir {
+	x.held = d.held
+	return x
+}
+
 // Close closes what Open opened.
 func (d Dir) Close() error { return d.held.Close() }
 
