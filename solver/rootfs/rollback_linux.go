@@ -167,7 +167,7 @@ func (b *rollback) back(p, in, out string) error {
 		return inroot.Unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
 	}
 	if inroot.IsDir(here) || inroot.IsLink(here) {
-		b.ForgetBut(f)
+		b.Forget(f, at.name)
 	}
 	switch came, err := b.cameIn(f, in, here); {
 	case err != nil:

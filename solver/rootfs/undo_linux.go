@@ -330,7 +330,7 @@ func (u *undoing) do(b *backward) error {
 	linked := false
 	if st != nil {
 		if inroot.IsDir(st) || inroot.IsLink(st) {
-			u.ForgetBut(f)
+			u.Forget(f, name)
 		}
 		if linked, err = u.move(f, name, b, st); err != nil {
 			return err
@@ -425,7 +425,7 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 		}
 		e.Xattrs[k] = string(v)
 	}
-	u.ForgetBut(f) // what is made in it may inherit another ACL now
+	u.Forget(f, name) // what is made in it may inherit another ACL now
 	return u.t.spending(func() error {
 		have, err := inroot.ListXattrs(fd)
 		if err != nil {

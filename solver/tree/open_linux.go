@@ -2,10 +2,10 @@ package tree
 
 import (
 	"os"
-	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // OpenAt opens the slash-separated path below dir with the flags of open(2).
@@ -19,24 +19,23 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	if len(path) < unix.PathMax && hasOpenat2() {
-		// One call for a path, where it is three or more for the parts of most.
-		fd, err := unix.Openat2(at, path, &unix.OpenHow{
-			Flags: uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		unix.Close(at)
-		if err != nil {
-			return fail(err)
-		}
-		return os.NewFile(uintptr(fd), path), nil
-	}
+	openat2 := inroot.HasOpenat2()
 	for {
-		name, rest, more := strings.Cut(path, "/")
+		n := inroot.OneCall(path, openat2)
+		more := n < len(path)
 		how := flags | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		if more {
 			how = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		}
-		fd, err := unix.Openat(at, name, how, 0)
+		var fd int
+		if openat2 {
+			// One call for a path, where it is three or more for the parts of most.
+			fd, err = unix.Openat2(at, path[:n], &unix.OpenHow{
+				Flags: uint64(how), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+			})
+		} else {
+			fd, err = unix.Openat(at, path[:n], how, 0)
+		}
 		unix.Close(at)
 		if err != nil {
 			return fail(err)
@@ -44,19 +43,9 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 		if !more {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		at, path = fd, rest
+		at, path = fd, path[n+1:]
 	}
 }
-
-// hasOpenat2 is false before Linux 5.6, in gVisor, and behind a seccomp filter that
-// does not know the call.
-var hasOpenat2 = sync.OnceValue(func() bool {
-	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
-	if err == nil {
-		unix.Close(fd)
-	}
-	return err == nil
-})
 
 // extents lists where the file has data; nil if it has no holes.
 func extents(f *os.File, size int64) ([]extent, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -71,7 +72,8 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	if _, _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
 		return nil, err
 	}
-	for p, o := range all {
+	for _, p := range slices.Sorted(maps.Keys(all)) {
+		o := all[p]
 		state, _, err := a.check(ctx, &o)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", p, err)
@@ -148,7 +150,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	f := FileState{Path: p, Dir: dir}
 	o, ours := d.all[p]
 	if ours {
-		state, what, err := d.check(ctx, &o)
+		state, what, err := d.checkIn(ctx, &inroot.Folder{FD: fd}, &o)
 		if err != nil {
 			return false, false, fmt.Errorf("%q: %w", p, err)
 		}

@@ -3,6 +3,8 @@ package drift
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -26,6 +28,7 @@ type owned struct {
 // or replaced.
 func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 	all := make(map[string]owned)
+	var gone hidden
 	log := s.Log
 	if s.Profile != nil {
 		log = append(slices.Clone(log), *s.Profile)
@@ -36,22 +39,51 @@ func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 				return nil, err
 			}
 			p := string(c.Path)
-			if _, ok := all[p]; !ok && !below(all, p) {
+			if _, ok := all[p]; !ok && !gone.hides(p) {
 				all[p] = owned{c, ev.Key, ev.Done}
+				if c.Kind != "dir" {
+					gone.add(p)
+				}
 			}
 		}
 	}
 	return all, nil
 }
 
-// below reports whether a folder above a path was deleted or replaced.
-func below(all map[string]owned, p string) bool {
-	for d := path.Dir(p); d != "."; d = path.Dir(d) {
-		if c, ok := all[d]; ok && c.Kind != "dir" {
+// hidden is a set of paths at which no directory is any more. They are found by a hash
+// that is carried on from name to name, so that a path is gone through once.
+type hidden struct {
+	seed  maphash.Seed
+	paths map[uint64]bool
+	hash  maphash.Hash
+}
+
+func (h *hidden) add(p string) {
+	if h.paths == nil {
+		h.seed, h.paths = maphash.MakeSeed(), make(map[uint64]bool)
+		h.hash.SetSeed(h.seed)
+	}
+	h.paths[maphash.String(h.seed, p)] = true
+}
+
+// hides reports whether a path is below one of the set.
+func (h *hidden) hides(p string) bool {
+	if len(h.paths) == 0 {
+		return false
+	}
+	h.hash.Reset()
+	for {
+		i := strings.IndexByte(p, '/')
+		if i < 0 {
+			return false
+		}
+		h.hash.WriteString(p[:i])
+		if h.paths[h.hash.Sum64()] {
 			return true
 		}
+		h.hash.WriteByte('/')
+		p = p[i+1:]
 	}
-	return false
 }
 
 // Verify compares the files of a root that the applies own with what was applied, content
@@ -71,7 +103,8 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 	}
 	defer a.Close()
 	list := make([]FileState, 0, len(all))
-	for p, o := range all {
+	for _, p := range slices.Sorted(maps.Keys(all)) { // a directory before what is in it
+		o := all[p]
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
@@ -82,7 +115,6 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 		}
 		list = append(list, f)
 	}
-	slices.SortFunc(list, func(x, y FileState) int { return strings.Compare(x.Path, y.Path) })
 	return list, nil
 }
 
@@ -104,12 +136,21 @@ func newComparer(root string) (*comparer, error) {
 func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
 	f, err := a.GetReal(path.Dir(p))
-	var st *unix.Stat_t
-	if err == nil {
-		st, err = f.Stat(path.Base(p))
-	}
 	if inroot.UnlessMissing(err) != nil {
 		return "", nil, err
+	}
+	return a.checkIn(ctx, f, o)
+}
+
+// checkIn is check in the open folder of the path; nil where that is missing.
+func (a *comparer) checkIn(ctx context.Context, f *inroot.Folder, o *owned) (DriftState, []string, error) {
+	p := string(o.Path)
+	var st *unix.Stat_t
+	var err error
+	if f != nil {
+		if st, err = f.Stat(path.Base(p)); inroot.UnlessMissing(err) != nil {
+			return "", nil, err
+		}
 	}
 	switch {
 	case o.Kind == "gone" && st != nil:

@@ -3,6 +3,7 @@ package inroot
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +60,7 @@ func FoldersOf(fd int, openat2 bool) *Folders {
 	return &Folders{Root: fd, Openat2: openat2, open: make(map[string]*Folder)}
 }
 
-// Get returns the folder at a path. It stays open until ForgetBut, or until
+// Get returns the folder at a path. It stays open until it is forgotten, or until
 // others push it out: it is good until the next Get.
 func (fs *Folders) Get(p string) (*Folder, error) {
 	fs.clock++
@@ -67,11 +68,62 @@ func (fs *Folders) Get(p string) (*Folder, error) {
 		f.used = fs.clock
 		return f, nil
 	}
+	if f, err := fs.getBelow(p); f != nil || err != nil {
+		return f, err
+	}
 	fd, real, err := Resolve(fs.Root, p, fs.Openat2)
 	if err != nil {
 		return nil, err
 	}
 	return fs.Keep(fd, p, real)
+}
+
+// keepEach is how many levels are gone down, with a call for each, until a folder is
+// kept open on the way: who goes up again need not begin at the root each time.
+const keepEach = 32
+
+// getBelow is Get from the nearest folder above that is kept open, so that the calls
+// that it takes do not grow with the depth. It returns nil where a link is on the way,
+// and where one call from the root will do.
+func (fs *Folders) getBelow(p string) (*Folder, error) {
+	above := fs.open[path.Dir(p)]
+	if above == nil {
+		if fs.Openat2 && len(p) < unix.PathMax-1 {
+			return nil, nil
+		}
+		above = &Folder{FD: fs.Root}
+		for name, f := range fs.open {
+			if len(name) > len(above.Name) && Under(p, name) {
+				above = f
+			}
+		}
+	}
+	at, start := above.FD, 0
+	if Under(p, above.Name) {
+		start = len(above.Name) + 1
+	}
+	opened := false
+	for level, done := 1, start; ; level++ {
+		fd, n, err := descend(at, p[done:], fs.Openat2)
+		if opened {
+			unix.Close(at)
+		}
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		done += n
+		if opened = done < len(p) && !fs.Openat2 && level%keepEach != 0; !opened {
+			f, err := fs.Keep(fd, p[:done], path.Join(above.Path, p[start:done]))
+			if err != nil || done == len(p) {
+				return f, err
+			}
+		}
+		at = fd
+		done++ // the slash
+	}
 }
 
 // GetReal is Get for a path without links; a link on the way is an error, ELOOP.
@@ -98,6 +150,7 @@ func (fs *Folders) Keep(fd int, p, real string) (*Folder, error) {
 		}
 		fs.drop(oldest)
 	}
+	fs.clock++
 	f.used = fs.clock
 	fs.open[p] = f
 	return f, nil
@@ -108,11 +161,13 @@ func (fs *Folders) drop(f *Folder) {
 	delete(fs.open, f.Name)
 }
 
-// ForgetBut closes all folders but parent, which is in use: one of them, or a
-// link on the way to one, may be something else now.
-func (fs *Folders) ForgetBut(parent *Folder) {
+// Forget closes the folders to which a folder or a link at a name of parent may lead:
+// something else is to stand there, or what is made in it is to inherit another ACL.
+// parent itself stays open.
+func (fs *Folders) Forget(parent *Folder, name string) {
+	gone := path.Join(parent.Path, name)
 	for _, f := range fs.open {
-		if f != parent {
+		if f != parent && (f.Name != f.Path || f.Path == gone || Under(f.Path, gone)) {
 			fs.drop(f)
 		}
 	}
@@ -144,7 +199,9 @@ func (fs *Folders) IsBelow(fd int, id FileID) (bool, error) {
 
 // Close closes the root, and all that is kept open.
 func (fs *Folders) Close() {
-	fs.ForgetBut(nil)
+	for _, f := range fs.open {
+		fs.drop(f)
+	}
 	unix.Close(fs.Root)
 }
 

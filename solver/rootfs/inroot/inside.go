@@ -33,5 +33,10 @@ func Inside(dir, p string) (string, error) {
 	return filepath.Join(dir, at), nil
 }
 
+// Under reports whether a clean path is below another.
+func Under(p, dir string) bool {
+	return len(p) > len(dir) && p[len(dir)] == '/' && strings.HasPrefix(p, dir)
+}
+
 // A FileID tells files apart, whatever names lead to them.
 type FileID struct{ dev, ino uint64 }

@@ -31,14 +31,48 @@ func IDOf(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
 // Names that are swapped meanwhile can't lead out. It returns the folder's path
 // without links too.
 func Resolve(root int, p string, openat2 bool) (fd int, real string, err error) {
-	// openat2 takes PATH_MAX bytes at most; a deeper path is walked.
-	if openat2 && len(p) < unix.PathMax-1 {
-		fd, err = openat2Folder(root, p, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
-		if !errors.Is(err, unix.ELOOP) {
+	for at, rest := root, p; openat2; {
+		if len(rest) >= unix.PathMax-1 && strings.Contains(p, "..") {
+			break // it may lead out of what one call takes
+		}
+		fd, n, err := descend(at, rest, true)
+		if at != root {
+			unix.Close(at)
+		}
+		if errors.Is(err, unix.ELOOP) {
+			break
+		}
+		if err != nil || n == len(rest) {
 			return fd, path.Clean(p), err
 		}
+		at, rest = fd, rest[n+1:]
 	}
 	return Walk(root, p, nil)
+}
+
+// descend opens a folder on the way down a path, through no link: as far as one call
+// goes. It returns how much of the path that is.
+func descend(at int, p string, openat2 bool) (fd, n int, err error) {
+	n = OneCall(p, openat2)
+	if openat2 {
+		fd, err = openat2Folder(at, p[:n], unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
+	} else {
+		fd, err = OpenDirAt(at, p[:n])
+	}
+	return fd, n, err
+}
+
+// OneCall returns how many bytes of a path can be gone down, through no link, by one
+// system call: a name, or with openat2 as many as the kernel takes.
+func OneCall(p string, openat2 bool) int {
+	first := strings.IndexByte(p, '/')
+	switch {
+	case first < 0 || openat2 && len(p) < unix.PathMax-1:
+		return len(p)
+	case !openat2:
+		return first
+	}
+	return max(first, strings.LastIndexByte(p[:unix.PathMax-1], '/'))
 }
 
 func openat2Folder(root int, p string, resolve uint64) (int, error) {

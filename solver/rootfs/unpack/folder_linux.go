@@ -87,7 +87,7 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	}
 	if e.Implied {
 		there := inroot.IsDir(st)
-		if !there {
+		if inroot.IsLink(st) {
 			// Through a symlink to a folder it is there too, such as /lib.
 			if fd, _, err := inroot.Resolve(a.Root, e.Path, a.Openat2); err == nil {
 				unix.Close(fd)
@@ -152,7 +152,7 @@ func (a *applier) describe(parent *inroot.Folder, name string, e *snapshot.Entry
 		}
 	}
 	if len(old) > 0 || len(e.Xattrs) > 0 {
-		a.ForgetBut(parent) // what is made in it may inherit another ACL now
+		a.Forget(parent, name) // what is made in it may inherit another ACL now
 	}
 	return a.Dress(fd, e, old, false)
 }

@@ -35,7 +35,7 @@ type newFolder struct {
 // where there seems to be nothing.
 func (st *stager) find(s *staged) error {
 	e := s.e
-	if st.new != nil && !below(e.Path, st.new.top.e.Path) {
+	if st.new != nil && !inroot.Under(e.Path, st.new.top.e.Path) {
 		st.new = nil
 	}
 	switch {
@@ -63,15 +63,11 @@ const longest = 3500
 // root is changed by the chunk before, and links may lead elsewhere: whoever moves
 // something there looks again.
 func (st *stager) isNew(p string) bool {
-	if len(p) >= longest || p == st.reach || below(st.reach, p) {
+	if len(p) >= longest || p == st.reach || inroot.Under(st.reach, p) {
 		return false
 	}
 	var have unix.Stat_t
 	return errors.Is(inroot.Fstatat(st.to.Root, p, &have), unix.ENOENT)
-}
-
-func below(p, dir string) bool {
-	return len(p) > len(dir) && p[len(dir)] == '/' && strings.HasPrefix(p, dir)
 }
 
 // need makes the folders of the new one that an entry needs and nobody describes.
@@ -143,7 +139,7 @@ func (a *applier) canMove(t *newFolder) bool {
 	}
 	real := path.Join(f.Path, name)
 	for p := range a.to.Keep { // what the user deleted stays deleted
-		if p == real || below(p, real) {
+		if p == real || inroot.Under(p, real) {
 			return false
 		}
 	}
@@ -208,7 +204,7 @@ func (a *applier) dressNew(t *newFolder) error {
 			}
 		}
 		ts := inroot.Timespec(e.ModTime)
-		if mode < 0 && e.Path != t.reach && !below(t.reach, e.Path) {
+		if mode < 0 && e.Path != t.reach && !inroot.Under(t.reach, e.Path) {
 			if err := inroot.Utimensat(a.stageDir.FD, s.at, ts, ts); err != nil {
 				return err
 			}

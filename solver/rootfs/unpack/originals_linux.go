@@ -106,7 +106,7 @@ func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st 
 		return a.aside(parent, name, c, st)
 	}
 	if inroot.IsLink(st) {
-		a.ForgetBut(parent)
+		a.Forget(parent, name)
 	}
 	err := inroot.Linkat(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
@@ -124,7 +124,7 @@ func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st 
 // kept, for good.
 func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
 	if inroot.IsDir(st) || inroot.IsLink(st) {
-		a.ForgetBut(parent) // it may have been the way to others
+		a.Forget(parent, name) // it may have been the way to others
 	}
 	if c == nil {
 		if !inroot.IsDir(st) {

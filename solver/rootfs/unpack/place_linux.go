@@ -36,7 +36,7 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 	made, err := a.make(ctx, parent, temp, e)
 	if err == nil && made {
 		if inroot.IsDir(st) || inroot.IsLink(st) {
-			a.ForgetBut(parent) // it may have been the way to others
+			a.Forget(parent, name) // it may have been the way to others
 		}
 		if inroot.IsDir(st) {
 			err = inroot.RemoveAllAt(parent.FD, name)

@@ -130,11 +130,11 @@ func (t *Tree) SetTimes() error {
 }
 
 func (t *Tree) setTime(id inroot.FileID, ft *folderTime) error {
-	fd, _, err := inroot.Resolve(t.Root, ft.path, t.Openat2)
+	f, err := t.Get(ft.path)
 	if err != nil {
 		return inroot.UnlessMissing(err) // deleted, or replaced, by a later entry
 	}
-	defer unix.Close(fd)
+	fd := f.FD
 	var st unix.Stat_t
 	if err := inroot.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
 		return err
