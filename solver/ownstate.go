@@ -51,6 +51,18 @@ func (b *builder) resettle(place string) error {
 			Hint:    "what is applied here can no longer be undone; leave that directory alone",
 			Err:     err,
 		}}
+	case errors.Is(err, rootfs.ErrStateCopied):
+		return &stateFault{source.Fault{
+			Message: "it replaced the state of clayer, " + at + ", by a copy of it, " + b.inRoot(to),
+			Hint:    "that copy is used from here on; leave the state alone: move what is beside it",
+			Err:     err,
+		}}
+	case errors.Is(err, rootfs.ErrStateCovered):
+		return &stateFault{source.Fault{
+			Message: "it mounted something over the state of clayer, " + at,
+			Hint:    "unmount it: the next command looks for the state there",
+			Err:     err,
+		}}
 	case err != nil:
 		return err
 	case to != "":

@@ -40,6 +40,12 @@ func (l *Lock) KeepProfile(context.Context, bool, []byte, bool) ([]Kept, error) 
 // ErrStateGone says that the state directory was removed while its lock was held.
 var ErrStateGone = errors.New("the state of clayer was removed")
 
+// ErrStateCovered says that something was mounted over the state directory.
+var ErrStateCovered = errors.New("something is mounted over the state of clayer")
+
+// ErrStateCopied says that the state directory was replaced by a copy of it.
+var ErrStateCopied = errors.New("the state of clayer was replaced by a copy")
+
 // Resettle has nothing to do.
 func (l *Lock) Resettle() (string, error) { return "", nil }
 

@@ -28,7 +28,8 @@ type inplace struct {
 	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
 
-	own map[tree.ID]bool // clayer's own files, whatever a command has named them
+	own  map[tree.ID]bool // clayer's own files, whatever a command has named them
+	held []*os.File       // the same, open: else a file that is made may get the number of one that was deleted
 
 	told tellOnce
 }
@@ -307,12 +308,17 @@ func (p *place) know() {
 		paths = append(paths, exe)
 	}
 	for _, at := range paths {
-		if id, ok := tree.IDOf(at); ok {
-			if p.s.own == nil {
-				p.s.own = make(map[tree.ID]bool)
-			}
-			p.s.own[id] = true
+		id, ok := tree.IDOf(at)
+		if !ok || p.s.own[id] {
+			continue
 		}
+		if fd, err := unix.Open(at, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+			p.s.held = append(p.s.held, os.NewFile(uintptr(fd), at))
+		}
+		if p.s.own == nil {
+			p.s.own = make(map[tree.ID]bool)
+		}
+		p.s.own[id] = true
 	}
 }
 
@@ -441,6 +447,10 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 // Close implements View.
 func (p *place) Close() error {
 	p.at, p.before = nil, nil
+	for _, f := range p.s.held {
+		f.Close()
+	}
+	p.s.own, p.s.held = nil, nil
 	return nil
 }
 

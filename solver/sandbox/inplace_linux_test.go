@@ -160,6 +160,22 @@ func TestInPlaceOwnFilesUnderAnotherName(t *testing.T) {
 	}
 }
 
+// What a command deletes of clayer's own gives its inode number to nothing that the
+// command makes then, which would be left out of the snapshot. Many file systems give a
+// number that was freed to the next file.
+func TestInPlaceInodeOfOwnFilesIsNotReused(t *testing.T) {
+	needRoot(t)
+	v, _ := newPlace(t, CompareCTime)
+	got, _ := sh(t, v, `rm -rf /var/lib/clayer; for i in 1 2 3 4 5 6 7 8; do mkdir /var/lib/new$i; echo >/var/lib/file$i; done`)
+	for i := range 8 {
+		for _, want := range []string{fmt.Sprintf("dir var/lib/new%d ", i+1), fmt.Sprintf("file var/lib/file%d ", i+1)} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%q is not in the snapshot", want)
+			}
+		}
+	}
+}
+
 // onTheRoot returns a new folder on the file system of /: other mounts are not looked
 // at.
 func onTheRoot(t *testing.T) string {
