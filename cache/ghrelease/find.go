@@ -144,7 +144,7 @@ func (s *Store) locateAll(rec record, tag string, id int64) {
 // failed remembers what all further requests would get too.
 func (s *Store) failed(err error) error {
 	if transfer.Unreachable(err) || github.Refuses(err) {
-		s.refused.Read(err)
+		s.refused.Read(err, transfer.Pause(err))
 	}
 	return err
 }

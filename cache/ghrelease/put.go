@@ -32,7 +32,7 @@ func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 // is remembered by the client, until it ends.
 func (s *Store) refuse(err error) error {
 	if transfer.Unreachable(err) || github.Refuses(err) || github.Is(err, github.NoToken) || github.Is(err, github.NotFound) || github.Is(err, github.Empty) {
-		s.refused.Write(err, 0)
+		s.refused.Write(err, transfer.Pause(err))
 	}
 	return err
 }

@@ -123,7 +123,8 @@ func (s *Store) told(ctx context.Context, a act, err error) error {
 		return err
 	}
 	var login *loginError
-	away := transfer.Unreachable(err) || errors.As(err, &login) && !transfer.Retryable(err)
+	pause := transfer.Pause(err)
+	away := pause > 0 || errors.As(err, &login) && !transfer.Retryable(err)
 	var resp *errcode.ErrorResponse
 	var status *transfer.StatusError
 	var ours *Error
@@ -145,9 +146,9 @@ func (s *Store) told(ctx context.Context, a act, err error) error {
 		}
 	}
 	// Where the storage that a registry leads to is refused, nothing can be read.
-	storage := status != nil && status.Host != "" && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
+	storage := status != nil && status.Host != "" && !status.Limited && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
 	if away || storage || ours != nil && ours.refusesReads() {
-		s.refused.Read(err)
+		s.refused.Read(err, pause)
 	}
 	return err
 }

@@ -648,7 +648,11 @@ func TestRefusedRepositoryIsNotAskedAgain(t *testing.T) {
 			if first == nil {
 				t.Fatal("no error")
 			}
-			if n := asked.Load(); n > 3 {
+			most := int32(3)
+			if name == "nobody is at the realm" {
+				most = 12 // it may be about to start
+			}
+			if n := asked.Load(); n > most {
 				t.Errorf("Find: %d requests", n)
 			}
 			asked.Store(0)

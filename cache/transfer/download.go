@@ -135,7 +135,7 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 	case code == http.StatusNotModified && conditional:
 		return Fatal(ErrNotModified)
 	default:
-		return newStatusError(d.url, resp, time.Now())
+		return newStatusError(d.url, resp, watch.reader(resp.Body, d.client.stall, &pace{}), time.Now())
 	}
 }
 

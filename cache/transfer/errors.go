@@ -1,8 +1,10 @@
 package transfer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -76,19 +78,30 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("get %s: %d %s", e.URL, e.Code, text)
 }
 
-func newStatusError(rawURL string, resp *http.Response, now time.Time) *StatusError {
+// newStatusError reads an answer that is no success; body is that of resp.
+func newStatusError(rawURL string, resp *http.Response, body io.Reader, now time.Time) *StatusError {
 	e := &StatusError{URL: Redact(rawURL), Code: resp.StatusCode}
 	if resp.Request != nil {
 		if u, err := url.Parse(rawURL); err != nil || u.Host != resp.Request.URL.Host {
 			e.Host = resp.Request.URL.Host
 		}
-		e.stale = resp.Request.Response != nil && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden)
+		if resp.Request.Response != nil {
+			e.stale = e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden || e.Code == http.StatusBadRequest && saysExpired(body)
+		}
 	}
 	e.RetryAfter, e.Limited = RateLimit(e.Code, resp.Header, now)
 	if !e.Limited {
 		e.RetryAfter = RetryAfter(resp.Header, now)
 	}
 	return e
+}
+
+// saysExpired reports whether the body of a 400 is that of storage where the
+// signature in an address has expired. Google's answers so, and Amazon's for a
+// token with an end of its own; others answer 403.
+func saysExpired(body io.Reader) bool {
+	text, _ := io.ReadAll(io.LimitReader(body, 4<<10)) // what was read is enough, or is not
+	return bytes.Contains(text, []byte("ExpiredToken"))
 }
 
 // RateLimit reports whether an answer is of a limit on requests, and how long

@@ -25,8 +25,9 @@ type NetworkOptions struct {
 	// for all hosts together; 0 means 30 seconds, less than 0 not at all.
 	Patience time.Duration
 
-	// Waiting is called once if no host answered within 2 seconds, and says
-	// what is waited for. It may be called by any goroutine. nil prints nothing.
+	// Waiting is called once if no host answered within 2 seconds, and once for
+	// each service that is waited for to start, and says what is waited for. It
+	// may be called by several goroutines at a time. nil prints nothing.
 	Waiting func(text string)
 }
 
@@ -39,19 +40,29 @@ type Network struct {
 	route func() bool // whether the machine has a route to anywhere
 
 	mu     sync.Mutex
-	up     bool             // a host beyond this machine answered
-	asked  time.Time        // when the first was sent of those in a row that reached nobody
-	since  time.Time        // since when the network is waited for; zero if it is not
-	reason string           // of the last one
-	said   bool             // that it is waited for
-	hosts  map[string]error // those that are given up: *fault
-	heard  map[string]bool  // those that answered
+	up     bool              // a host beyond this machine answered
+	asked  time.Time         // when the first was sent of those in a row that reached nobody
+	since  time.Time         // since when the network is waited for; zero if it is not
+	reason string            // of the last one
+	said   bool              // that it is waited for
+	hosts  map[string]gaveUp // those that are given up
+	starts map[string]bool   // those that are said to be waited for
+	heard  map[string]bool   // those that answered
 }
+
+// gaveUp is why a host is not asked.
+type gaveUp struct {
+	err   error     // a *fault
+	until time.Time // when it is asked again, once; zero for never
+}
+
+// pause is for how long a host is not asked that could not be reached.
+const pause = time.Minute
 
 // NewNetwork returns a network about which nothing is known.
 func NewNetwork(opt NetworkOptions) *Network {
 	opt.Patience = cmp.Or(opt.Patience, 30*time.Second)
-	return &Network{opt: opt, route: hasRoute, hosts: make(map[string]error), heard: make(map[string]bool)}
+	return &Network{opt: opt, route: hasRoute, hosts: make(map[string]gaveUp), starts: make(map[string]bool), heard: make(map[string]bool)}
 }
 
 // ErrOffline is the error of a request that was not sent.
@@ -97,15 +108,17 @@ func (l *learning) RoundTrip(req *http.Request) (*http.Response, error) {
 			GotConn: func(httptrace.GotConnInfo) { n.reached(host) },
 		}))
 	}
+	began := time.Now()
 	quiet := n.announce(host)
 	resp, err := l.rt.RoundTrip(send)
 	quiet()
 	if err != nil {
-		return nil, n.judge(req, err)
+		return nil, n.judge(req, err, began)
 	}
 	n.reached(host)
 	n.mu.Lock()
 	n.heard[host] = true
+	delete(n.hosts, host)
 	n.mu.Unlock()
 	return resp, nil
 }
@@ -124,19 +137,38 @@ func (n *Network) refusal(host string) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.hosts[host]
+	if g := n.hosts[host]; g.until.IsZero() || time.Now().Before(g.until) {
+		return g.err
+	}
+	return nil
 }
 
-// giveUp has all further requests to a host fail at once.
-func (n *Network) giveUp(host string, err error) {
+// giveUp has all further requests to a host fail at once: for the rest of the
+// process if its answer is final and it never gave another one, else for a while.
+func (n *Network) giveUp(host string, err error, kind fate) {
 	if host == "" {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.hosts[host] == nil {
-		n.hosts[host] = &fault{err: err, fate: hostFinal, host: host}
+	now := time.Now()
+	if g, ok := n.hosts[host]; ok && (g.until.IsZero() || now.Before(g.until)) {
+		return
 	}
+	g := gaveUp{err: &fault{err: err, fate: hostFinal, host: host}}
+	if kind != hostFinal || n.heard[host] {
+		g.until = now.Add(pause)
+	}
+	n.hosts[host] = g
+}
+
+// askedOnce reports whether a host was given up, and is asked once to see
+// whether it is back.
+func (n *Network) askedOnce(host string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.hosts[host]
+	return ok
 }
 
 // answered reports whether a host ever answered.
@@ -166,9 +198,9 @@ func (n *Network) reached(host string) {
 	}
 }
 
-// judge says what an error of a request means, and remembers what will not
-// change.
-func (n *Network) judge(req *http.Request, err error) error {
+// judge says what an error of a request that began then means, and remembers
+// what will not change.
+func (n *Network) judge(req *http.Request, err error, began time.Time) error {
 	host := req.URL.Host
 	if req.Context().Err() != nil {
 		return ended(req.Context(), host, err)
@@ -210,6 +242,9 @@ func (n *Network) judge(req *http.Request, err error) error {
 		f.fate = unreached
 		if n.answers(host, err) {
 			f.fate = refused
+			if mayStart(host, op) {
+				f.fate = starting
+			}
 		}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		f.fate = silent
@@ -217,7 +252,10 @@ func (n *Network) judge(req *http.Request, err error) error {
 		f.host = "" // it may be the body that it does not want
 	}
 	if f.fate == hostFinal {
-		n.giveUp(host, err)
+		n.giveUp(host, err, hostFinal)
+	}
+	if IsLoopback(host) {
+		return f // this machine says nothing about the network
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -227,9 +265,25 @@ func (n *Network) judge(req *http.Request, err error) error {
 	}
 	n.reason = whyUnreached(host, err)
 	if n.since.IsZero() {
-		n.since = n.asked
+		n.since = began
 	}
 	return f
+}
+
+// mayStart reports whether nobody listens at an address of this machine or of its
+// network: a service there may be about to start, such as a registry in a
+// container beside this one. What is public was there before.
+func mayStart(host string, err *net.OpError) bool {
+	if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EHOSTUNREACH) {
+		return false
+	}
+	if tcp, ok := err.Addr.(*net.TCPAddr); ok {
+		return reachOf(tcp.AddrPort().Addr()) != onInternet
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return reachByName(strings.Trim(host, "[]")) != onInternet
 }
 
 // answers reports whether a failed connect was answered: by the host, or by a
@@ -271,13 +325,16 @@ func (n *Network) wait(now time.Time) (left time.Duration, down bool) {
 // announce says what is waited for when that takes long. The caller calls the
 // function that it returns when it waits no longer.
 func (n *Network) announce(host string) (quiet func()) {
+	if IsLoopback(host) {
+		return func() {}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
 	if n.asked.IsZero() {
 		n.asked = now
 	}
-	if n.up || n.said || n.opt.Waiting == nil || IsLoopback(host) {
+	if n.up || n.said || n.opt.Waiting == nil {
 		return func() {}
 	}
 	t := time.AfterFunc(max(n.asked.Add(sayAfter).Sub(now), 0), func() { n.say(host) })
@@ -294,6 +351,28 @@ func (n *Network) say(host string) {
 	text := "the network: " + cmp.Or(n.reason, "no answer from "+host+" yet")
 	n.mu.Unlock()
 	n.opt.Waiting(text)
+}
+
+// announceStart says after a time that a host is waited for to start. The caller
+// calls the function that it returns when it waits no longer.
+func (n *Network) announceStart(host string, err error, after time.Duration) (quiet func()) {
+	if n.opt.Waiting == nil {
+		return func() {}
+	}
+	text := err.Error()
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		text = errno.Error()
+	}
+	t := time.AfterFunc(max(after, 0), func() {
+		n.mu.Lock()
+		said := n.starts[host]
+		n.starts[host] = true
+		n.mu.Unlock()
+		if !said {
+			n.opt.Waiting(host + ": " + text)
+		}
+	})
+	return func() { t.Stop() }
 }
 
 // IsLoopback reports whether a host, with a port or without, is this machine by

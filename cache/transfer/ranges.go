@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -84,6 +85,7 @@ type ranged struct {
 	size   int64
 
 	pace      pace
+	arrived   atomic.Int64 // bytes, of all ranges
 	mu        sync.Mutex
 	address   string // where the last redirect led; "" to ask at url
 	validator string // of the file, for If-Range; "" for none
@@ -131,6 +133,7 @@ type span struct {
 func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 	probe := s.to == 1
 	again := r.client.newRetry(r.opt.Patience)
+	arrived := r.arrived.Load()
 	for {
 		before := s.from
 		r.mu.Lock()
@@ -141,8 +144,10 @@ func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 			return err
 		}
 		if s.from > before {
-			again.progress(s.from-before, s.writing)
-			s.writing = 0
+			// All ranges share the line: this one may well be slow.
+			now := r.arrived.Load()
+			again.progress(now-arrived, s.writing)
+			arrived, s.writing = now, 0
 		}
 		r.forget(at)
 		if err := again.next(ctx, err); err != nil {
@@ -199,7 +204,7 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 	case http.StatusOK, http.StatusRequestedRangeNotSatisfiable:
 		return errRangeRefused // no ranges here, or not of this file any more
 	default:
-		e := newStatusError(r.url, resp, time.Now())
+		e := newStatusError(r.url, resp, watch.reader(resp.Body, r.client.stall, &pace{}), time.Now())
 		e.stale = e.stale || to != r.url
 		return e
 	}
@@ -230,6 +235,7 @@ func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, prob
 			}
 			s.writing += time.Since(start)
 			s.from += int64(n)
+			r.arrived.Add(int64(n))
 			if r.opt.Progress != nil && !probe {
 				r.progress.Lock()
 				r.opt.Progress(int64(n))

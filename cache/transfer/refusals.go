@@ -25,6 +25,16 @@ func (r *refusal) now() error {
 	return nil
 }
 
+func (r *refusal) set(err error, while time.Duration) {
+	if r.now() != nil {
+		return
+	}
+	*r = refusal{err: err}
+	if while > 0 {
+		r.until = time.Now().Add(while)
+	}
+}
+
 // Reading returns why nothing is read; nil where nothing is known.
 func (r *Refusals) Reading() error {
 	r.mu.Lock()
@@ -43,23 +53,26 @@ func (r *Refusals) Writing() error {
 	return r.read.now()
 }
 
-// Read has Reading and Writing return err from now on.
-func (r *Refusals) Read(err error) {
+// Read has Reading and Writing return err from now on; for a while, if that is
+// not 0.
+func (r *Refusals) Read(err error, while time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.read.now() == nil {
-		r.read = refusal{err: err}
-	}
+	r.read.set(err, while)
 }
 
 // Write has Writing return err from now on; for a while, if that is not 0.
 func (r *Refusals) Write(err error, while time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.write.now() == nil {
-		r.write = refusal{err: err}
-		if while > 0 {
-			r.write.until = time.Now().Add(while)
-		}
+	r.write.set(err, while)
+}
+
+// Pause is for how long nobody is asked who could not be reached; 0, for good,
+// for an error that says something else.
+func Pause(err error) time.Duration {
+	if Unreachable(err) {
+		return pause
 	}
+	return 0
 }

@@ -16,6 +16,7 @@ const (
 	final     fate = iota // another try brings the same answer for this URL
 	hostFinal             // ... for all of the host's: no such name, a bad certificate, given up before
 	refused               // nobody listens there; a service may be restarting, for a moment
+	starting              // nobody listens there, on this machine or its network: a service may be about to start
 	unreached             // no route, no name server, no answer to a connect: the network may not be up yet
 	silent                // connected, and then no byte for the stall limit
 	slow                  // slower than the floor
@@ -61,7 +62,7 @@ func IsFatal(err error) bool {
 // or anything for which it was given up.
 func Unreachable(err error) bool {
 	switch classify(err) {
-	case hostFinal, refused, unreached, silent:
+	case hostFinal, refused, starting, unreached, silent:
 		return true
 	}
 	return false
@@ -113,6 +114,12 @@ const (
 	// the network is up.
 	reachTime = 15 * time.Second
 
+	// startTime is for how long a service is waited for that may be about to
+	// start: a registry in a container takes 3 to 5 s, some of which have passed.
+	// startWait bounds the wait between two tries.
+	startTime = 4 * time.Second
+	startWait = time.Second
+
 	// longestRetryAfter is the most that is waited because a server asks for
 	// it. A longer wish is passed on as the error that it is.
 	longestRetryAfter = 2 * time.Minute
@@ -129,6 +136,7 @@ type retry struct {
 	failures int       // in a row that brought nothing new
 	waits    int       // how often in a row it was waited
 	away     time.Time // the first of a row of attempts that reached nobody
+	start    time.Time // the first of a row of attempts at a service that may be starting
 	signed   bool      // a fresh address was asked for
 
 	since time.Time     // of the last progress
@@ -178,8 +186,23 @@ func (r *retry) next(ctx context.Context, err error) error {
 	case kind == final, kind == hostFinal:
 		return err
 	}
+	// All ranges of a file share the line, and one of them was told before.
+	if slow := (*slowError)(nil); errors.As(err, &slow) && slow.again {
+		return err
+	}
+	switch kind {
+	case refused, starting, unreached, silent, broken:
+		if r.net.askedOnce(host) {
+			return r.end(kind, host, err)
+		}
+	}
 	wait := backoff(r.waits)
 	r.waits++
+	if kind != starting {
+		r.start = time.Time{}
+	} else if r.start.IsZero() {
+		r.start = now
+	}
 	if kind != unreached {
 		r.away = time.Time{}
 	} else if r.away.IsZero() {
@@ -197,6 +220,19 @@ func (r *retry) next(ctx context.Context, err error) error {
 		quiet := r.net.announce(host)
 		defer quiet()
 		return sleep(ctx, min(wait, reachWait, left))
+	}
+	if kind == starting && r.max >= 0 {
+		most := startTime
+		if r.patience > 0 {
+			most = min(most, r.patience)
+		}
+		left := r.start.Add(most).Sub(now)
+		if left <= 0 {
+			return r.end(kind, host, err)
+		}
+		quiet := r.net.announceStart(host, err, r.start.Add(sayAfter).Sub(now))
+		defer quiet()
+		return sleep(ctx, min(wait, startWait, left))
 	}
 	r.failures++
 	most := r.max
@@ -226,10 +262,15 @@ func (r *retry) end(kind fate, host string, err error) error {
 		if _, down := r.net.wait(time.Now()); down {
 			err = &fault{err: fmt.Errorf("%w; no host answered within %v", err, r.net.opt.Patience), fate: unreached, host: host}
 		}
-		r.net.giveUp(host, err)
-	case refused, silent, broken:
+		r.net.giveUp(host, err, kind)
+	case refused, starting:
 		if r.max > 0 {
-			r.net.giveUp(host, err)
+			r.net.giveUp(host, err, kind)
+		}
+	case silent, broken:
+		// Of a host that answers, it is the URL that brings nothing.
+		if r.max > 0 && !r.net.answered(host) {
+			r.net.giveUp(host, err, kind)
 		}
 	}
 	return err

@@ -36,7 +36,9 @@ const (
 )
 
 // slowError says that a transfer was slower than the floor.
-type slowError struct{}
+type slowError struct {
+	again bool // on a new connection too
+}
 
 func (*slowError) Error() string {
 	return fmt.Sprintf("slower than %d bytes a second for %v", floorRate, floorTime)
@@ -50,6 +52,7 @@ type pace struct {
 	since   time.Time // when the first of them began, or time was last added
 	waited  time.Duration
 	n       int64
+	slow    int // how often in a row floorTime went by too slowly
 }
 
 func (p *pace) begin() {
@@ -76,10 +79,12 @@ func (p *pace) end(n int) error {
 	}
 	enough := float64(p.n) >= floorRate*p.waited.Seconds()
 	p.waited, p.n = 0, 0
-	if !enough {
-		return &slowError{}
+	if enough {
+		p.slow = 0
+		return nil
 	}
-	return nil
+	p.slow++
+	return &slowError{again: p.slow > 1}
 }
 
 // newWatch returns a context for the attempt, and its watch. The caller ends

@@ -439,7 +439,8 @@ func TestNoNetwork(t *testing.T) {
 	f := &fall{workspace: newWorkspace(t), t: t}
 	f.write("Containerfile", "FETCH http://127.0.0.1:1/x.tar.gz /opt/x\n")
 	out, code := f.clayer("solve --root=root")
-	want := regexp.MustCompile(`^clayer: Containerfile:1: FETCH: get http://127\.0\.0\.1:1/x\.tar\.gz: .*connection refused \(tried \d+ times\)
+	want := regexp.MustCompile(`^clayer: waiting for 127\.0\.0\.1:1: connection refused
+clayer: Containerfile:1: FETCH: get http://127\.0\.0\.1:1/x\.tar\.gz: .*connection refused \(tried \d+ times\)
   1 \| FETCH http://127\.0\.0\.1:1/x\.tar\.gz /opt/x
 hint: is there a network, .*clayer doctor tells which hosts are reached
 $`)
