@@ -1,0 +1,35 @@
+# Tasks for people who work on clayer. `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help build lint quick test long bench release clean
+
+help: ## list the tasks
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/clayer
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/clayer ./cmd/clayer
+
+lint: ## formatting, vet for Linux and macOS, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	GOOS=darwin GOARCH=arm64 go vet ./...
+	go tool staticcheck ./...
+
+# Three tiers of tests. Each prints how long it took.
+quick: ## tests without root, network or real packages: under a minute once built
+	@bash -c 'time go test -short ./...'
+
+test: ## all tests, with the race detector; most need Linux and root
+	@bash -c 'time go test -race -timeout 30m ./...'
+
+long: ## random rounds and fuzzing (FUZZTIME=30s per target)
+	@bash -c 'time bash .ci/long'
+
+bench: ## paired benchmarks against other tools; see docs/performance.md
+	bash testdata/bench/run
+
+release: ## archives and checksums of a release in dist/release (VERSION=v1.2.3)
+	@test -n "$(VERSION)" || { echo 'usage: make release VERSION=v1.2.3'; exit 2; }
+	bash .ci/release $(VERSION)
+
+clean: ## remove what the tasks built
+	rm -rf bin dist
