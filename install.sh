@@ -60,8 +60,20 @@ clayer_install() (
 	# has a wget of few options, and Debian's ends by a fault of memory under -T.
 	wget_options=-q
 	if wget --version >/dev/null 2>&1; then wget_options='-nv -t 1 -T 10'; fi
-	# A network that is not up yet gets 30 s; an answer that will not change is
-	# final. A shell sees a signal when it waits, not while a program runs.
+	# Whether a connection that failed was refused by the host: a newer curl does
+	# not tell that from a network that is not up. A proxy is the network.
+	refused() {
+		[ -z "${http_proxy:-}${https_proxy:-}${HTTPS_PROXY:-}${all_proxy:-}${ALL_PROXY:-}" ] || return 1
+		grep -Eqi "connection refused|could(n't| not) connect to server" "$temp/error" || return 1
+		case $1 in http://127.* | http://localhost[:/]* | http://\[::1\]*) return 0 ;; esac
+		[ -r /proc/net/route ] || return 0
+		# A default route of IPv4, or one of IPv6 that is not the kernel's own.
+		grep -Eq '^[^[:space:]]+[[:space:]]+00000000[[:space:]]' /proc/net/route ||
+			grep -E '^0{32} 00 ' /proc/net/ipv6_route 2>/dev/null | grep -qv ' lo$'
+	}
+	# A network that is not up yet gets 30 s, a host that refuses connections 5, as
+	# it may be about to start; an answer that will not change is final. A shell sees
+	# a signal when it waits, not while a program runs.
 	fetch() {
 		tries=0
 		while :; do
@@ -83,12 +95,16 @@ clayer_install() (
 			tries=$((tries + 1))
 			# It took ten seconds or more by itself.
 			if grep -Eqi 'timed out|too slow' "$temp/error"; then tries=$((tries + 5)); fi
+			if refused "$1"; then tries=$((tries + 4)); fi
 			[ "$tries" -lt "${CLAYER_TRIES:-15}" ] || break
 			sleep 2
 		done
 		echo "clayer: $1 can't be fetched: $(tail -n 1 "$temp/error")" >&2
 		if grep -Eqi '403|forbidden' "$temp/error"; then
 			echo "clayer: where a proxy or firewall refuses that host, CLAYER_DOWNLOAD_URL names a mirror" >&2
+		fi
+		if grep -qi certificate "$temp/error" && ! [ -s /etc/ssl/certs/ca-certificates.crt ] && ! [ -s /etc/pki/tls/certs/ca-bundle.crt ] && ! [ -s /etc/ssl/cert.pem ]; then
+			echo "clayer: this machine has no CA certificates: install ca-certificates, or set SSL_CERT_FILE" >&2
 		fi
 		exit 1
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -562,6 +564,72 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 				t.Errorf("%s: %s: asked %d times, want %d: %q", name, tt.url, n, tt.tries, out)
 			}
 		}
+	}
+}
+
+// A host that refuses connections gets a moment, and a network that is not up yet
+// 30 s; the script tells them apart. Its sleeps are counted, not slept.
+func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	fake := func(code int, text string) string {
+		return fmt.Sprintf("#!/bin/sh\necho '%s' >&2\nexit %d\n", text, code)
+	}
+	for name, tt := range map[string]struct {
+		tool, text  string // a program that fetches; the machine's own if there is no text
+		env         string
+		least, most int // seconds
+	}{
+		"curl":             {tool: "curl", most: 5},
+		"wget":             {tool: "wget", most: 5},
+		"busybox":          {tool: "wget", text: "#!/bin/sh\nexec /usr/bin/busybox wget \"$@\"\n", most: 5},
+		"a newer curl":     {tool: "curl", text: fake(7, "curl: (7) Failed to connect to 127.0.0.1 port 1 after 0 ms: Could not connect to server"), most: 5},
+		"no name server":   {tool: "curl", text: fake(6, "curl: (6) Could not resolve host: example.com"), least: 24, most: 30},
+		"no route":         {tool: "curl", text: fake(7, "curl: (7) Failed to connect to 192.0.2.1: Network is unreachable"), least: 24, most: 30},
+		"no proxy yet":     {tool: "curl", env: "http_proxy=" + gone.URL, least: 24, most: 30},
+		"no answer at all": {tool: "curl", text: fake(28, "curl: (28) Connection timed out"), most: 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(p.dir, "host-"+strings.ReplaceAll(name, " ", "-"))
+			host := []string{tt.tool}
+			if tt.text != "" {
+				host = nil
+			}
+			p.hostWith(filepath.Base(dir), host...)
+			slept := filepath.Join(dir, "slept")
+			programs := map[string]string{"sleep": "#!/bin/sh\necho \"$1\" >> " + slept + "\n"}
+			if tt.text != "" {
+				programs[tt.tool] = tt.text
+			}
+			for name, text := range programs {
+				_ = os.Remove(filepath.Join(dir, name))
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, _, code := p.run("sh boot.sh", "PATH="+dir, "HOME="+dir, "CLAYER_DOWNLOAD_URL="+gone.URL, "CLAYER_TRIES=", "no_proxy=", "NO_PROXY=", cmp.Or(tt.env, "http_proxy="))
+			if code == 0 || !strings.Contains(out, "can't be fetched") {
+				t.Errorf("exit code %d, %q", code, out)
+			}
+			waits, err := os.ReadFile(slept)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			total := 0
+			for s := range strings.FieldsSeq(string(waits)) {
+				n, err := strconv.Atoi(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				total += n
+			}
+			if total < tt.least || total > tt.most {
+				t.Errorf("slept %d s, want %d to %d: %q", total, tt.least, tt.most, out)
+			}
+		})
 	}
 }
 
