@@ -337,6 +337,60 @@ func TestPlanBrokenBaseRunsWhatIsBuiltFromIt(t *testing.T) {
 	}
 }
 
+// A step that was in no store because it changed nothing is run, and leaves open
+// whether what follows is restored.
+func TestPlanOfStepsThatNoStoreHas(t *testing.T) {
+	const conditional = "in no store; if it changes nothing, what follows is restored"
+	tests := []struct {
+		name     string
+		unstored string // the steps that may be in no store
+		missing  string // the steps that no store has
+		want     string
+	}{
+		{"the first one", "1", "1", "1! 2 3 x"},
+		{"two", "12", "12", "1! 2! 3 x"},
+		{"the last one, under another layer", "3", "3", "1 2 3! x"},
+		{"all of a layer", "123", "123", "1! 2! 3! x"},
+		{"nothing is cached", "123", "123x", "1- 2- 3- x-"},
+		{"another is missing before", "2", "12", "1- 2- 3- x-"},
+		{"another is missing behind", "1", "12", "1- 2- 3- x-"},
+		{"another is missing later", "1", "13", "1! 2 3- x-"},
+		{"two, of which one is decided by nothing", "13", "13x", "1! 2 3- x-"},
+		{"one that is stored always", "", "1", "1- 2- 3- x-"},
+	}
+	g, k := build(t, Options{}, "RUN 1\nRUN 2\nRUN 3\n", "Containerfile.x:\nFROM base\nRUN x\n", "Containerfile.y:\nRUN y\n")
+	for _, tt := range tests {
+		a := answers(g, k, 0, len(g.Steps()))
+		name := func(s *Step) string { return strings.TrimPrefix(s.Text(), "RUN ") }
+		for _, s := range g.Steps() {
+			if strings.Contains(tt.missing, name(s)) {
+				delete(a.Cached, k.Step[s])
+			}
+		}
+		a.Unstored = func(s *Step) bool { return strings.Contains(tt.unstored, name(s)) }
+		var got []string
+		p := NewPlan(g, k, a)
+		for _, pl := range p.Layers[:2] {
+			for _, it := range pl.Items {
+				word := name(it.Step)
+				switch {
+				case it.Decides && it.Why == conditional:
+					word += "!"
+				case it.State == ToRun && it.Why != conditional:
+					word += "-"
+				}
+				got = append(got, word)
+			}
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+		if s := p.Layers[2].Items[0].State; s != Cached {
+			t.Errorf("%s: a step of a layer composed after it is %s", tt.name, s)
+		}
+	}
+}
+
 func TestPlanSaysWhy(t *testing.T) {
 	const old = "ENV A=1\nRUN one\nCOPY a /a\nRUN three\n"
 	tests := []struct {

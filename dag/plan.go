@@ -57,6 +57,10 @@ type Answers struct {
 	Cached   map[key.Key]Found
 	Previous map[string][]Old // by layer name, in order
 	Undo     []key.Key        // steps in the root that are undone first, the last applied first
+
+	// Unstored reports whether a step is one that goes into no store when it changes
+	// nothing; nil: none is.
+	Unstored func(*Step) bool
 }
 
 // A Plan says for every step of a graph what a solve would do, and why.
@@ -82,17 +86,25 @@ type Item struct {
 	Found    Found         // of a cached step
 	Why      string        // of a step to run: the reason; of Variables: that
 	Estimate time.Duration // of a step to run: how long it took before; 0 if unknown
+
+	// Decides is set on a step to run if cached steps follow it in its chain: they are
+	// restored if it changes nothing, else they are to run.
+	Decides bool
 }
 
 // NewPlan decides the state of every step. In a chain (a layer, with those that
 // it builds on by FROM) steps are present, then cached, up to the first one
-// that is neither; that one and all that follow are to run.
+// that is neither; that one and all that follow are to run. A step that may be in
+// no store because it changed nothing is run, and ends the cached part only if it
+// changes something now.
 func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 	p := &Plan{Graph: g, Keys: keys, Undo: a.Undo}
 	type prefix struct {
-		absent bool  // a step is not present: none that follows counts as present
-		broken *Step // the first step to run; nil while there is none
+		absent bool    // a step is not present: none that follows counts as present
+		broken *Step   // the first step to run; nil while there is none
+		tried  []*Item // steps to run that break the chain only if they change something
 	}
+	last := lastCached(g, keys, a)
 	ends := make(map[*Layer]prefix, len(g.Layers))
 	for _, l := range g.Layers {
 		var pre prefix
@@ -113,10 +125,18 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 			case pre.broken == nil && cached:
 				it.State, it.Found = Cached, found
 				pre.absent = true
+				for _, t := range pre.tried {
+					t.Decides, t.Why = true, "in no store; if it changes nothing, what follows is restored"
+				}
 			default:
 				it.State = ToRun
 				it.Why, it.Estimate = old.explain(s, it.Key, cached, pre.broken)
 				pre.absent = true
+				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) {
+					pl.Items = append(pl.Items, it)
+					pre.tried = append(slices.Clip(pre.tried), &pl.Items[len(pl.Items)-1])
+					continue
+				}
 				if pre.broken == nil {
 					pre.broken = s
 				}
@@ -127,6 +147,25 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 		p.Layers = append(p.Layers, pl)
 	}
 	return p
+}
+
+// lastCached returns the index of the last cached step of each layer, and the number
+// of its steps if a layer that builds on it has one.
+func lastCached(g *Graph, keys *Keys, a Answers) map[*Layer]int {
+	last := make(map[*Layer]int, len(g.Layers))
+	for _, l := range slices.Backward(g.Layers) {
+		any := last[l] > 0
+		for i, s := range l.Steps {
+			if _, ok := a.Cached[keys.Step[s]]; ok {
+				any = true
+				last[l] = max(last[l], i)
+			}
+		}
+		if any && l.On != nil && !l.Ordered {
+			last[l.On] = len(l.On.Steps)
+		}
+	}
+	return last
 }
 
 // Gone counts the steps that are undone and not applied again.

@@ -36,8 +36,11 @@ type builder struct {
 	mu    sync.Mutex
 	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
 	kept  int                 // steps that were built and stored
-	views map[*dag.Layer]*layerView
-	order []*dag.Layer // those with a view, in composition order
+	// changed are steps that ran, decide what becomes of what follows them, and changed
+	// something.
+	changed []*dag.Step
+	views   map[*dag.Layer]*layerView
+	order   []*dag.Layer // those with a view, in composition order
 
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
@@ -85,7 +88,23 @@ type layerView struct {
 //
 // Layers that don't build on each other share no node, so they are built side
 // by side, unless the sandbox cannot isolate them.
+//
+// Where a step changed something, and the plan had it that what follows is cached if
+// it does not, the rest of its view is left to another round, in which what was made
+// is laid over new views.
 func (b *builder) build(ctx context.Context) error {
+	for {
+		if err := b.buildRound(ctx); err != nil || !b.reconsider() {
+			return err
+		}
+		b.closeViews()
+		if err := b.restore(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *builder) buildRound(ctx context.Context) error {
 	var s schedule
 	made := b.bringAll(&s)
 	order := b.order
@@ -94,15 +113,61 @@ func (b *builder) build(ctx context.Context) error {
 		lv := b.views[l]
 		prev := last[lv.from]
 		for _, it := range b.inView(l) {
-			if it.State == dag.ToRun && looksAtRoot(it.Step) {
-				prev = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.inLayerView) }, prev)
+			if b.toMake(it) && looksAtRoot(it.Step) {
+				prev = s.add(b.unlessChanged(l, func(ctx context.Context) error { return b.step(ctx, it.Step, b.inLayerView) }), prev)
 				continue
 			}
-			prev = s.add(func(ctx context.Context) error { return b.lay(ctx, it.Step) }, prev, made[it.Step])
+			prev = s.add(b.unlessChanged(l, func(ctx context.Context) error { return b.lay(ctx, it.Step) }), prev, made[it.Step])
 		}
 		last[l] = prev
 	}
 	return s.run(ctx, b.r.jobs())
+}
+
+// toMake reports whether a step is to run and was not yet.
+func (b *builder) toMake(it *dag.Item) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return it.State == dag.ToRun && b.blobs[it.Step] == nil
+}
+
+// unlessChanged does nothing in a view in which a step changed what is to follow it.
+func (b *builder) unlessChanged(l *dag.Layer, run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		b.mu.Lock()
+		skip := slices.ContainsFunc(b.changed, func(s *dag.Step) bool {
+			for on := l; on != nil; on = on.On {
+				if on == s.Layer {
+					return true
+				}
+			}
+			return false
+		})
+		b.mu.Unlock()
+		if skip {
+			return nil
+		}
+		return run(ctx)
+	}
+}
+
+// reconsider plans anew if a step changed something on which it depended whether
+// what follows is restored. The snapshots that are not used for it are forgotten.
+func (b *builder) reconsider() bool {
+	if len(b.changed) == 0 {
+		return false
+	}
+	before := b.sv.plan
+	b.sv.change(b.changed...)
+	b.changed = nil
+	for _, pl := range b.sv.plan.Layers {
+		for _, it := range pl.Items {
+			if it.State == dag.ToRun && before.Item(it.Step).State == dag.Cached {
+				b.dropBlob(it.Step)
+			}
+		}
+	}
+	return true
 }
 
 // bringAll adds a node for each FETCH, COPY and WORKDIR that is to run.
@@ -110,7 +175,7 @@ func (b *builder) bringAll(s *schedule) map[*dag.Step]*node {
 	made := make(map[*dag.Step]*node)
 	for _, pl := range b.sv.plan.Layers {
 		for _, it := range pl.Items {
-			if it.State == dag.ToRun && it.Step.ChangesRoot() && !looksAtRoot(it.Step) {
+			if b.toMake(&it) && it.Step.ChangesRoot() && !looksAtRoot(it.Step) {
 				made[it.Step] = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.bring) })
 			}
 		}
@@ -137,7 +202,7 @@ func (b *builder) planViews() {
 	for i := range b.sv.plan.Layers {
 		pl := &b.sv.plan.Layers[i]
 		for _, it := range pl.Items {
-			if it.State == dag.ToRun && looksAtRoot(it.Step) {
+			if b.toMake(&it) && looksAtRoot(it.Step) {
 				for l := pl.Layer; l != nil; l = l.On {
 					need[l] = true
 				}
@@ -216,7 +281,7 @@ func (b *builder) inView(l *dag.Layer) []*dag.Item {
 		return items
 	}
 	for len(items) > 0 {
-		if it := items[len(items)-1]; it.State == dag.ToRun && looksAtRoot(it.Step) {
+		if it := items[len(items)-1]; b.toMake(it) && looksAtRoot(it.Step) {
 			break
 		}
 		items = items[:len(items)-1]
@@ -364,6 +429,11 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		return err
 	}
 	b.setBlob(s, bl)
+	if b.sv.plan.Item(s).Decides && !bl.installedNothing {
+		b.mu.Lock()
+		b.changed = append(b.changed, s)
+		b.mu.Unlock()
+	}
 	b.r.emit(Event{Kind: EventRan, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
 	b.put(s, bl)
 	return nil
@@ -384,8 +454,8 @@ func (b *builder) put(s *dag.Step, bl *blob) {
 		return
 	}
 	if bl.installedNothing {
-		b.r.warn("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed, and other machines run it; "+
-			"remove the line if they all have it", s.Pos())
+		b.r.warn("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
+			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
 		return
 	}
 	b.puts.Go(func() error {
@@ -412,6 +482,14 @@ func (b *builder) close() {
 		b.prefetching.Wait()
 	}
 	b.wait()
+	b.closeViews()
+	for _, bl := range b.blobs {
+		b.discard(bl.file)
+		bl.file.Close()
+	}
+}
+
+func (b *builder) closeViews() {
 	for _, lv := range b.views {
 		if lv.view != nil && !lv.shared {
 			if err := lv.view.Close(); err != nil {
@@ -419,10 +497,7 @@ func (b *builder) close() {
 			}
 		}
 	}
-	for _, bl := range b.blobs {
-		b.discard(bl.file)
-		bl.file.Close()
-	}
+	b.views = nil
 }
 
 func (b *builder) setBlob(s *dag.Step, bl *blob) {

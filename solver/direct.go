@@ -28,9 +28,7 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 	unheld := b.root
 	b.lock, b.root = lock, lock.Root()
 	defer func() { b.root = unheld }()
-	var s schedule
-	b.bringAll(&s)
-	if err := s.run(ctx, b.r.jobs()); err != nil {
+	if err := b.bringNow(ctx); err != nil {
 		return err
 	}
 	view, err := b.sb.View(ctx)
@@ -48,12 +46,13 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 		b.r.warn("what steps that ran in place changed of others' files can't be taken back, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
 	}
 	done := make(map[key.Key]bool)
-	for i, pl := range b.sv.plan.Layers {
-		if i > 0 && pl.Layer.On != b.sv.plan.Layers[i-1].Layer && layerRuns(&pl) {
+	for i := range b.sv.plan.Layers {
+		pl := &b.sv.plan.Layers[i]
+		if i > 0 && pl.Layer.On != b.sv.plan.Layers[i-1].Layer && layerRuns(pl) {
 			b.r.warnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
 		}
 		for j := range pl.Items {
-			it := &pl.Items[j]
+			it := &b.sv.plan.Layers[i].Items[j] // it may be planned anew meanwhile
 			switch {
 			case it.State == dag.Present:
 			case it.State == dag.ToRun && looksAtRoot(it.Step):
@@ -68,6 +67,12 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 				if err = errors.Join(err, b.forgetRun()); err != nil {
 					return errors.Join(err, b.partial(lock, done, i))
 				}
+				if b.reconsider() {
+					if err := b.bringNow(ctx); err != nil {
+						done[it.Key] = true
+						return errors.Join(err, b.partial(lock, done, i))
+					}
+				}
 			default:
 				if err := b.applyStep(ctx, lock, it); err != nil {
 					return err
@@ -78,6 +83,13 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// bringNow makes the snapshots of what is to be fetched or copied.
+func (b *builder) bringNow(ctx context.Context) error {
+	var s schedule
+	b.bringAll(&s)
+	return s.run(ctx, b.r.jobs())
 }
 
 func layerRuns(pl *dag.PlannedLayer) bool {

@@ -59,6 +59,7 @@ type survey struct {
 	platform string
 	found    map[key.Key]cache.Descriptor // what the stores have
 	answers  dag.Answers
+	changed  map[*dag.Step]bool // steps that no store had, and that changed something when they ran
 
 	// incomplete says what of an apply could not be done; the rest was.
 	incomplete error
@@ -76,6 +77,15 @@ func (sv *survey) lose(keys ...key.Key) {
 	sv.plan = dag.NewPlan(sv.plan.Graph, sv.plan.Keys, sv.answers)
 }
 
+// change notes that steps changed something, which the plan had left open, and
+// plans anew: cached steps that follow them are to run.
+func (sv *survey) change(steps ...*dag.Step) {
+	for _, s := range steps {
+		sv.changed[s] = true
+	}
+	sv.lose()
+}
+
 func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error) {
 	state, err := root.State()
 	if err != nil {
@@ -88,7 +98,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
 		r.warnOnce("--build-arg %s: no layer has ARG %s", name, name)
 	}
-	s := &survey{state: state, platform: r.platform(ctx, state)}
+	s := &survey{state: state, platform: r.platform(ctx, state), changed: make(map[*dag.Step]bool)}
 	keys, err := r.keys(ctx, g, s.platform)
 	if err != nil {
 		return nil, err
@@ -97,6 +107,7 @@ func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		Present:  make(map[*dag.Step]bool),
 		Cached:   make(map[key.Key]dag.Found),
 		Previous: make(map[string][]dag.Old),
+		Unstored: func(step *dag.Step) bool { return !s.changed[step] && installs(step) },
 	}
 	if !r.Rebuild {
 		answers.Present = present(g, keys, state)

@@ -210,6 +210,7 @@ func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.View,
 		if stay[it.Key] {
 			continue
 		}
+		it = b.sv.plan.Item(it.Step) // it may be planned anew meanwhile
 		if it.State == dag.ToRun && looksAtRoot(it.Step) {
 			err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 				return b.look(ctx, view, s, pack)
@@ -217,6 +218,7 @@ func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.View,
 			if err != nil {
 				return nil, err
 			}
+			b.reconsider()
 			continue
 		}
 		if it.State == dag.ToRun {
