@@ -23,6 +23,7 @@ type blob struct {
 	file *os.File
 
 	installedNothing bool // it is put into no store
+	checked          bool // all of it was read: it is the snapshot of its step
 }
 
 // reader returns the blob from its beginning. Several readers may be in use.
@@ -109,6 +110,8 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 	// In order, and of large ones few: what comes first can be applied first,
 	// where all at the same time would all be there at the end.
 	room := semaphore.NewWeighted(largest)
+	// Unpacking computes.
+	checks := semaphore.NewWeighted(int64(b.r.jobs()))
 	var mu sync.Mutex
 	told := make([]error, len(items))
 	for i, it := range items {
@@ -138,12 +141,17 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			}
 			file, err := b.fetchBlob(cache.WithArrival(metered, early), d, ok)
 			if err == nil && early == nil { // else it is checked while it is applied
-				if err = b.check(ctx, it, d, file); err != nil {
+				release() // it is here
+				if err = checks.Acquire(ctx, 1); err == nil {
+					err = b.check(ctx, it, d, file)
+					checks.Release(1)
+				}
+				if err != nil {
 					file.Close()
 				}
 			}
 			if err == nil {
-				b.setBlob(it.Step, &blob{desc: d, file: file})
+				b.setBlob(it.Step, &blob{desc: d, file: file, checked: early == nil})
 				if it.State == dag.Cached {
 					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: time.Since(m.start)})
 				}

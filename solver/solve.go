@@ -406,17 +406,18 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	}
 	var desc cache.Descriptor
 	var packed io.Reader
+	checked := false
 	if early != nil {
 		desc, packed, applied.Sound = b.sv.found[it.Key], early.Reader(ctx), early.Sound()
 	} else {
 		b.mu.Lock()
 		bl := b.blobs[s]
 		b.mu.Unlock()
-		desc, packed = bl.desc, bl.reader()
+		desc, packed, checked = bl.desc, bl.reader(), bl.checked
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	if it.State == dag.Cached {
+	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed)
 		return applied, c, changes, err
 	}
