@@ -342,52 +342,6 @@ func TestSweptAtTheFirstPut(t *testing.T) {
 	}
 }
 
-// A file that can't be read now may be whole: nothing is removed for it.
-func TestErrorsOfReadingRemoveNothing(t *testing.T) {
-	folder := t.TempDir() // reading it is an error, whoever reads
-	for name, broken := range map[string]func(d *Dir, s cache.Descriptor) string{
-		"a key file": func(d *Dir, s cache.Descriptor) string { return d.keyPath(s.Key) },
-		"a layer": func(d *Dir, s cache.Descriptor) string {
-			idx, err := d.readIndex()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return d.blobPath(idx.Manifests[0].Digest)
-		},
-	} {
-		d := open(t, Options{})
-		a, b := put(t, d, "a", "content a"), put(t, d, "b", "content b")
-		for i, s := range []cache.Descriptor{a, b} {
-			if err := d.Complete(t.Context(), storetest.Layer(fmt.Sprint(i), i, s)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		path := broken(d, a)
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		os.Remove(path)
-		if err := os.Symlink(folder, path); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := d.Remove(t.Context(), []cache.Manifest{storetest.Layer("1", 1, b)}); err == nil {
-			t.Errorf("%s: Remove has no error", name)
-		}
-		d.max = 1
-		if err := d.evictNow(t.Context()); err == nil {
-			t.Errorf("%s: evict has no error", name)
-		}
-		os.Remove(path)
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if list, err := d.List(t.Context()); err != nil || !has(t, d, a) || len(list) == 0 || list[len(list)-1].Key != a.Key {
-			t.Errorf("%s: after it can be read again: step a is there: %t, layers %v, %v", name, has(t, d, a), list, err)
-		}
-	}
-}
-
 func TestDamagedLayerIsRemoved(t *testing.T) {
 	d := open(t, Options{})
 	a := put(t, d, "a", "a")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"regexp"
@@ -28,8 +29,8 @@ import (
 // evict removes the least recently used steps until clayer's blobs fit the bound,
 // never what this process is putting. Layers that lose a step are removed.
 func (d *Dir) evict(ctx context.Context, root *os.Root) error {
-	if blobs, err := blobSizes(root); err != nil || sum(blobs) <= d.max {
-		return err // whoever wrote them
+	if size, err := writtenSize(root); err != nil || size <= d.max {
+		return err
 	}
 	unlock, err := d.lock(ctx, root, true)
 	if err != nil {
@@ -103,11 +104,27 @@ func isDigest(name string) bool {
 	return valid(digest.NewDigestFromEncoded(digest.SHA256, name))
 }
 
-func sum(sizes map[string]int64) (total int64) {
-	for _, n := range sizes {
-		total += n
+// writtenSize adds up the blobs that clayer wrote. Those of other tools, of which
+// there may be far more, are not looked at.
+func writtenSize(root *os.Root) (total int64, err error) {
+	names, err := recorded(root)
+	if err != nil {
+		return 0, err
 	}
-	return total
+	blobs, err := safefile.OpenDirIn(root, blobsName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer blobs.Close()
+	for name := range names {
+		if info, err := blobs.Lstat(name); err == nil && info.Mode().IsRegular() {
+			total += info.Size()
+		}
+	}
+	return total, nil
 }
 
 // A census says what is in the store, and who needs it.
@@ -318,13 +335,15 @@ type usedStep struct {
 
 // used returns all steps, the least recently used first. Key files that are
 // damaged are removed: they name nothing. One that merely can't be read now is
-// an error: taken for none, its blob would be removed.
+// an error: taken for none, its blob would be removed. What is no file never was a
+// key file; it is left alone.
 func used(root *os.Root) ([]usedStep, error) {
 	dirs, err := list(root, keysName)
 	if err != nil {
 		return nil, err
 	}
 	var all []usedStep
+	var others []error
 	for _, dir := range dirs {
 		if len(dir.Name()) != 2 || !dir.IsDir() {
 			continue
@@ -346,6 +365,8 @@ func used(root *os.Root) ([]usedStep, error) {
 			desc, err := readStep(root, k)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, safefile.ErrNotRegular):
+				others = append(others, err)
 			case unreadable(err):
 				return nil, err
 			case err != nil:
@@ -356,6 +377,9 @@ func used(root *os.Root) ([]usedStep, error) {
 				all = append(all, usedStep{desc, info.ModTime()})
 			}
 		}
+	}
+	if len(others) > 0 {
+		slog.Warn("what has the name of a step in the store is no file; it is left alone", "path", root.Name(), "names", len(others), "first", others[0])
 	}
 	slices.SortFunc(all, func(a, b usedStep) int {
 		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.desc.Key.String(), b.desc.Key.String()))

@@ -145,10 +145,11 @@ func readManifest(root *os.Root, desc specs.Descriptor) (m cache.Manifest, err e
 }
 
 // unreadable reports whether an error is of reading, not of what was read: the
-// file is there, and may be whole. Nothing may be removed for it.
+// file is there, and may be whole. Nothing may be removed for it. A link, a FIFO or
+// the like is no file.
 func unreadable(err error) bool {
 	var perr *fs.PathError
-	return errors.As(err, &perr) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, safefile.ErrTooLarge)
+	return errors.As(err, &perr) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, safefile.ErrTooLarge) && !errors.Is(err, safefile.ErrNotRegular)
 }
 
 func readImage(root *os.Root, desc specs.Descriptor) (image specs.Manifest, err error) {

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"context"
 	_ "crypto/sha512" // of a digest that clayer itself has none of
 	"encoding/json"
 	"errors"
@@ -342,4 +343,34 @@ func TestSkopeoSharesTheStore(t *testing.T) {
 	}
 	skopeo(t, "copy", "oci:"+d.Path()+":single", "oci:"+t.TempDir()+":out")
 	skopeo(t, "copy", "--all", "oci:"+d.Path()+":multi", "oci:"+t.TempDir()+":out")
+}
+
+// What other tools have in the layout, however much, keeps no Put waiting: nothing is
+// to be evicted for it, which would want the store for itself.
+func TestBlobsOfOtherToolsDelayNothing(t *testing.T) {
+	d := open(t, Options{MaxSize: 3000})
+	a := put(t, d, "a", "content")
+	other := filepath.Join(d.Path(), blobName(digest.FromString("other")))
+	if err := os.WriteFile(other, make([]byte, 5000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := d.root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	unlock, err := d.lock(t.Context(), root, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	b, blob := storetest.Step("b", "content b")
+	if err := d.Put(ctx, b, blob); err != nil {
+		t.Error(err)
+	}
+	if !has(t, d, a) || !has(t, d, b) {
+		t.Error("a step is gone")
+	}
 }
