@@ -135,7 +135,9 @@ func (r *Request) mountsDir() (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := hasRoom(dir); err != nil {
+	// Nothing verifies what is in a cache mount: nobody else may put one there. Its own
+	// directory is as the mount, and RUNs, want it.
+	if err := errors.Join(safefile.CheckDir(dir), hasRoom(dir)); err != nil {
 		dir.Close()
 		return nil, err
 	}
@@ -231,12 +233,12 @@ func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
 	}
 	rm.temps = append(rm.temps, folder)
 	rm.folders[m.ID] = folder
-	dir, err := os.OpenRoot(folder)
+	dir, err := safefile.OpenDir(folder)
 	if err != nil {
 		return "", err
 	}
 	defer dir.Close()
-	return folder, adorn(dir, ".", m, mode)
+	return folder, adorn(dir, m, mode)
 }
 
 // privateFolder makes an empty directory, beside the others where it can.
@@ -258,17 +260,18 @@ func (r *Request) sharedFolder(m frontend.Mount, mode os.FileMode) (string, erro
 	}
 	defer dir.Close()
 	name := cacheName(m.ID)
-	switch err := dir.Mkdir(name, mode); {
-	case errors.Is(err, fs.ErrExist):
-		there, err := safefile.OpenDirIn(dir, name) // not a link to elsewhere
-		if err != nil {
-			return "", err
-		}
-		there.Close()
-	case err != nil:
+	err = dir.Mkdir(name, 0o700)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
-	default:
-		if err := adorn(dir, name, m, mode); err != nil {
+	}
+	there, err := safefile.OpenDirIn(dir, name) // not a link to elsewhere
+	if err != nil {
+		return "", err
+	}
+	defer there.Close()
+	if made {
+		if err := adorn(there, m, mode); err != nil {
 			return "", err
 		}
 	}
@@ -277,11 +280,16 @@ func (r *Request) sharedFolder(m frontend.Mount, mode os.FileMode) (string, erro
 
 // adorn gives a new directory what its mount asks for: mkdir knows the umask and,
 // for root, another owner.
-func adorn(dir *os.Root, name string, m frontend.Mount, mode os.FileMode) error {
-	if err := dir.Chmod(name, mode); err != nil || os.Geteuid() != 0 {
+func adorn(dir *os.Root, m frontend.Mount, mode os.FileMode) error {
+	f, err := dir.Open(".")
+	if err != nil {
 		return err
 	}
-	return dir.Chown(name, m.UID, m.GID)
+	defer f.Close()
+	if err := f.Chmod(mode); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	return f.Chown(m.UID, m.GID)
 }
 
 // release gives back locks and folders that were for this RUN alone.

@@ -45,7 +45,17 @@ func (f *storeFlags) namedDir(t tell) (string, error) {
 		t.failed("dir", fmt.Errorf("%s: not a directory", path))
 		return "", nil
 	}
+	f.makePrivate(path)
 	return path, nil
+}
+
+// makePrivate makes the cache directory, if it is missing: now, and not when something
+// is kept there, so that nobody can be faster then. It is private, since a snapshot
+// holds what the root hides from other users.
+func (f *storeFlags) makePrivate(path string) {
+	if f.makesDir && safefile.MakeAll(filepath.Dir(path), 0o755) == nil {
+		_ = safefile.MakeAll(path, 0o700) // who writes there says what is wrong
+	}
 }
 
 func (f *storeFlags) defaultDir(t tell) (string, error) {
@@ -54,11 +64,7 @@ func (f *storeFlags) defaultDir(t tell) (string, error) {
 		return "", usagef("where to keep snapshots? %w: give --cache-dir", err)
 	}
 	path := filepath.Join(base, "clayer")
-	if f.makesDir && safefile.MakeAll(base, 0o755) == nil {
-		// Now, and not when something is kept there: nobody can be faster then. It is
-		// private, since a snapshot holds what the root hides from other users.
-		_ = safefile.MakeAll(path, 0o700)
-	}
+	f.makePrivate(path)
 	dir, err := safefile.OpenDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
