@@ -342,6 +342,34 @@ func TestSweptAtTheFirstPut(t *testing.T) {
 	}
 }
 
+// Nor need the rest of it be well.
+func TestSweptWhereTheStoreIsDamaged(t *testing.T) {
+	d := open(t, Options{})
+	put(t, d, "a", "a")
+	old := filepath.Join(d.tmp(), "part-dead")
+	if err := os.WriteFile(old, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(d.Path(), keysName)
+	if err := os.RemoveAll(keys); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Base(keys), keys); err != nil {
+		t.Fatal(err)
+	}
+	later, err := Open(d.Path(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := later.Create(); err == nil {
+		f.Close()
+		t.Error("a link in place of keys is followed")
+	}
+	if _, err := os.Stat(old); err == nil {
+		t.Error("it is left")
+	}
+}
+
 func TestDamagedLayerIsRemoved(t *testing.T) {
 	d := open(t, Options{})
 	a := put(t, d, "a", "a")

@@ -56,18 +56,21 @@ func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
 			root.Close()
 		}
 	}()
-	for _, dir := range []string{tmpName, keysName, blobsName} {
-		if err := safefile.MkdirAll(root, dir, 0o755); err != nil {
-			return nil, err
-		}
+	if err := safefile.MkdirAll(root, tmpName, 0o755); err != nil {
+		return nil, err
 	}
 	// What killed processes left counts for no bound: it must go while the
-	// store is far from full, too.
+	// store is far from full, and where the rest of it is damaged, too.
 	d.sweepOnce.Do(func() {
 		if _, err := safefile.Sweep(root, tmpName, isTemp); err != nil {
 			slog.Warn("files that a killed process left in the store stay there", "path", d.path, "err", err)
 		}
 	})
+	for _, dir := range []string{keysName, blobsName} {
+		if err := safefile.MkdirAll(root, dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	if exists(root, specs.ImageLayoutFile) && exists(root, specs.ImageIndexFile) && exists(root, writtenName) {
 		return root, nil
 	}
