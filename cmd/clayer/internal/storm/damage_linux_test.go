@@ -94,7 +94,8 @@ func (p *play) find(d Damage) string {
 	}
 	if !slices.Contains(files, d.What) || d.What == "lock" {
 		path := filepath.Join(dir, pattern)
-		if _, err := os.Lstat(filepath.Dir(path)); err != nil {
+		// os.RemoveAll waits for ever where the parent is a FIFO.
+		if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
 			return ""
 		}
 		return path
