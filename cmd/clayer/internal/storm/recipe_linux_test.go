@@ -17,8 +17,11 @@ type Recipe struct {
 	Files map[string]string // path → content; one that begins with "->" is a link
 }
 
-// Text is the Containerfile.
-func (r Recipe) Text() string { return "ARG HOST\n" + strings.Join(r.Lines, "\n") + "\n" }
+// Text is the Containerfile. A RUN ends at its first error: one that a full
+// disk stops halfway, and that succeeds, would make another environment.
+func (r Recipe) Text() string {
+	return "ARG HOST\nSHELL [\"/bin/sh\", \"-ec\"]\n" + strings.Join(r.Lines, "\n") + "\n"
+}
 
 // A line makes an instruction. n is a number that no other line of the round has.
 type line func(rng *rand.Rand, n int) string
