@@ -15,11 +15,13 @@
 //
 // # Isolation
 //
-// Each round is a process of its own, this test binary again, in new mount and
-// PID namespaces. The root, the cache and all else lie on tmpfs mounts that only
-// the round sees, with limits for bytes and inodes. The round is process 1 of
-// its namespace: it inherits what others leave running, and when it ends, the
-// kernel ends them and removes the mounts. Rounds run side by side.
+// Each round is a process of its own, this test binary without the race detector,
+// in new mount and PID namespaces. Its root is a small machine on a tmpfs: a
+// shell, devices, the program, and no file of the machine that runs the test. The
+// root to change, the cache and all else lie on tmpfs mounts that only the round
+// sees, with limits for bytes and inodes. The round is process 1 of its
+// namespace: it inherits what others leave running, and when it ends, the kernel
+// ends them and removes the mounts. Rounds run side by side.
 //
 // # Faults
 //

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -114,9 +113,6 @@ func put(path, content string, mode os.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// applets are the commands that recipes use.
-var applets = strings.Fields("sh cat cp mv ln rm mkdir touch chmod chown mkfifo true sleep [")
-
 // makeBase makes what is there before the first solve: a small system (with
 // --dest the machine has one), and files of all kinds for steps to change.
 func (g *ground) makeBase() error {
@@ -132,23 +128,7 @@ func (g *ground) makeBase() error {
 				return err
 			}
 		}
-		busybox, err := exec.LookPath("busybox")
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(busybox)
-		if err != nil {
-			return err
-		}
-		if err := put(filepath.Join(root, "bin/busybox"), string(data), 0o755); err != nil {
-			return err
-		}
-		for _, name := range applets {
-			if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
-				return err
-			}
-		}
-		if err := put(filepath.Join(root, "etc/os-release"), "ID=storm\nVERSION_ID=1\n", 0o644); err != nil {
+		if err := addShell(root); err != nil {
 			return err
 		}
 	}

@@ -25,12 +25,19 @@ var (
 	flagRounds   = flag.Int("storm.rounds", 0, "how many rounds at random, beside those kept in testdata")
 	flagFailures = flag.Int("storm.failures", 3, "after how many rounds that fail it stops")
 	flagRound    = flag.String("storm.round", "", "a file with the only round to play, as a failure prints it")
+	flagAll      = flag.Bool("storm.all", false, "print rounds that succeed too")
+	flagKept     = flag.Bool("storm.kept", true, "play the rounds in testdata too")
+	flagShrink   = flag.Bool("storm.shrink", true, "make the first round that fails smaller")
+	flagExe      = flag.String("storm.exe", "", "the program; none builds it")
 	flagJobs     = flag.Int("storm.jobs", runtime.GOMAXPROCS(0), "how many rounds at a time")
 )
 
 // roundFile names the variable with the file that holds the round which this
 // process is to play.
 const roundFile = "STORM_ROUND"
+
+// player is the name of the test binary that plays rounds.
+const player = "player"
 
 func TestMain(m *testing.M) {
 	if os.Args[0] == launcher {
@@ -49,9 +56,20 @@ func TestStorm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exe := filepath.Join(dir, "clayer")
-	if out, err := exec.Command("go", "build", "-o", exe, "github.com/clayer/clayer/cmd/clayer").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	// Both are static, so that they run in a machine without libraries, and
+	// without the race detector, which other tests have.
+	build := func(out string, args ...string) {
+		cmd := exec.Command("go", append(args, "-o", out)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", cmd, err, text)
+		}
+	}
+	build(filepath.Join(dir, player), "test", "-c")
+	exe := *flagExe
+	if exe == "" {
+		exe = filepath.Join(dir, "clayer")
+		build(exe, "build", "-C", "../..")
 	}
 	if _, err := ocitest.Command(); err == nil {
 		t.Setenv(registryHost, ocitest.New(t, ocitest.Options{}).Host)
@@ -66,6 +84,9 @@ func TestStorm(t *testing.T) {
 	kept, err := filepath.Glob("testdata/*.json")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !*flagKept {
+		kept = nil
 	}
 	for _, file := range kept {
 		playFile(t, dir, exe, file)
@@ -101,8 +122,13 @@ func TestStorm(t *testing.T) {
 					return
 				}
 				r := draw(seed + uint64(i))
+				start := time.Now()
 				out, err := playApart(dir, exe, r)
+				t.Logf("seed %d: %.1f s", r.Seed, time.Since(start).Seconds())
 				if err == nil {
+					if *flagAll {
+						t.Log(out)
+					}
 					continue
 				}
 				mu.Lock()
@@ -110,7 +136,7 @@ func TestStorm(t *testing.T) {
 				first := failed == 1
 				mu.Unlock()
 				t.Errorf("seed %d: %v\n%s\nrepeat it: go test ./cmd/clayer/internal/storm -run TestStorm -storm.seed=%d -storm.rounds=1", r.Seed, err, out, r.Seed)
-				if first && !testing.Short() {
+				if first && *flagShrink {
 					small := shrink(r, func(r *Round) bool {
 						if late() {
 							return false
@@ -184,8 +210,8 @@ func playApart(dir, exe string, r *Round) (output string, err error) {
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestRound$", "-test.v", "-test.timeout=0")
-	cmd.Env = append(os.Environ(), roundFile+"="+file, "STORM_EXE="+exe, "GORACE=atexit_sleep_ms=0 halt_on_error=1")
+	cmd := exec.Command(filepath.Join(dir, player), "-test.run=^TestRound$", "-test.v", "-test.timeout=0")
+	cmd.Env = append(os.Environ(), roundFile+"="+file, "STORM_EXE="+exe)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -206,7 +232,7 @@ func TestRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(r)
-	p, err := newPlay(t, filepath.Join(filepath.Dir(file), "ground"), os.Getenv("STORM_EXE"), r)
+	p, err := newPlay(t, filepath.Join(filepath.Dir(file), "machine"), os.Getenv("STORM_EXE"), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,15 +243,13 @@ func newPlay(t *testing.T, dir, exe string, r *Round) (*play, error) {
 	if os.Getpid() != 1 {
 		return nil, errors.New("not in a PID namespace")
 	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return nil, fmt.Errorf("mount /proc: %w", err)
-	}
-	if err := mountDisk(dir, "mode=755"); err != nil {
+	exe, err := enterMachine(dir, exe)
+	if err != nil {
 		return nil, err
 	}
+	os.Setenv("TMPDIR", "/tmp")
 	p := &play{t: t, round: r, www: newServer()}
-	var err error
-	if p.ground, err = newGround(dir, r); err != nil {
+	if p.ground, err = newGround(groundDir, r); err != nil {
 		return nil, err
 	}
 	p.exe = exe
