@@ -586,8 +586,11 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	direct := b.direct() // then nothing else runs
 	if direct {
 		b.failed = changes // until it is packed
-		if gone := b.resettle(place); gone != nil {
-			return b.unrecorded(gone)
+		var gone *stateFault
+		if serr := b.resettle(place); errors.As(serr, &gone) {
+			return b.unrecorded(serr)
+		} else if serr != nil { // nobody knows: the RUN counts as one that failed
+			err = errors.Join(err, serr)
 		}
 	}
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +34,11 @@ var ErrStateCopied = errors.New("the state of clayer was replaced by a copy")
 // nowhere; and ErrStateCovered where it is in its place below a mount.
 func (l *Lock) Resettle() (movedTo string, err error) {
 	fd, err := l.root.state.Held().OpenFD(".")
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%w: %w", ErrStateGone, err)
+	}
+	if err != nil { // it may be in its place: nobody looked
+		return "", err
 	}
 	defer unix.Close(fd)
 	var held, st unix.Stat_t
@@ -50,9 +54,12 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 		}
 		at = filepath.Join(above, filepath.Base(stateInRoot))
 	}
-	if unix.Lstat(at, &st) == nil && inroot.IDOf(&st) == inroot.IDOf(&held) {
+	switch err := unix.Lstat(at, &st); {
+	case err == nil && inroot.IDOf(&st) == inroot.IDOf(&held):
 		l.root.state = l.root.state.At(record.DirIn(l.root.dir, at))
 		return "", nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
+		return "", &fs.PathError{Op: "lstat", Path: at, Err: err}
 	}
 	now, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil || held.Nlink == 0 || strings.HasSuffix(now, " (deleted)") {
