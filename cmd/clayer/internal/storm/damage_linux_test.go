@@ -68,7 +68,7 @@ func (p *play) damage(d Damage) {
 // find returns the file that is to be damaged, and "" where there is none.
 func (p *play) find(d Damage) string {
 	if d.Where == "state" {
-		state := filepath.Join(p.tree(), "var/lib/clayer")
+		state := p.state()
 		path := filepath.Join(state, d.What)
 		if _, err := os.Lstat(path); err == nil {
 			return "" // what is there is clayer's: without it there is no undo
@@ -207,7 +207,7 @@ func (p *play) harm(path string, d Damage) error {
 // user would, and reports whether there were any.
 func (p *play) unplantState() (any bool) {
 	for path := range p.planted {
-		if !isBelow(path, filepath.Join(p.tree(), "var/lib/clayer")) {
+		if !isBelow(path, p.state()) {
 			continue
 		}
 		any = true

@@ -54,6 +54,9 @@ func (g *ground) disk(name string) string {
 // own mode and time too.
 func (g *ground) tree() string { return filepath.Join(g.place(), "tree") }
 
+// state is where clayer keeps what it applied.
+func (g *ground) state() string { return filepath.Join(g.tree(), "var/lib/clayer") }
+
 func (g *ground) place() string { return filepath.Join(g.disk(rootDisk), "place") }
 
 func (g *ground) cache() string { return filepath.Join(g.disk(cacheDisk), "cache") }

@@ -214,4 +214,9 @@ func (p *play) isPlanted(path string) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Keys(p.planted)), func(dir string) bool { return isBelow(path, dir) })
 }
 
+// isPlantedIn reports whether damage put something into dir.
+func (p *play) isPlantedIn(dir string) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Keys(p.planted)), func(path string) bool { return isBelow(path, dir) })
+}
+
 func indent(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    ") }
