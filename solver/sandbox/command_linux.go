@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	signals "os/signal"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,7 @@ func (h *helper) command(stdin int, script *os.File) int {
 		}
 	}
 	unix.Umask(0o022)
+	unignoreSignals()
 	h.mu.Lock()
 	if h.term {
 		h.mu.Unlock()
@@ -63,6 +66,26 @@ func (h *helper) command(stdin int, script *os.File) int {
 	h.endAll()
 	unix.Umask(0)
 	return status
+}
+
+// unignoreSignals lets commands start with no signal ignored, as in a container:
+// under nohup, or in the background of a script, clayer itself ignores SIGHUP or
+// SIGINT, and what a program does at a signal would depend on that. A signal that
+// this process catches is the default again in the program that it starts.
+func unignoreSignals() {
+	for sig := range syscall.Signal(65) {
+		if isIgnored(sig) {
+			signals.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
+}
+
+// isIgnored asks the kernel: os/signal knows only what Go handles.
+func isIgnored(sig syscall.Signal) bool {
+	const ignore = 1 // SIG_IGN
+	var action [16]uintptr
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
+	return errno == 0 && action[0] == ignore // the handler is the first field
 }
 
 // deathSignal is for a command in place, whose helper might be killed. In a
