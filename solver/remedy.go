@@ -53,6 +53,8 @@ func Remedy(err error) string {
 		return "without --offline it is asked; with it, what was fetched before is used"
 	case errors.As(err, &redirect):
 		return "if that is where the file is, name that address itself"
+	case errors.Is(err, transfer.ErrNoCertificates):
+		return "" // says it
 	case errors.As(err, &cert):
 		return "SSL_CERT_FILE=FILE.pem with the certificates that are trusted here, a proxy's too"
 	case transfer.Unreachable(err):

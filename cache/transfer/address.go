@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -72,6 +74,11 @@ func reachByName(host string) reach {
 // Through a proxy, which looks names up itself, only a name can be checked.
 type Transport struct {
 	*http.Transport
+
+	// AllowPrivate holds the hosts, without a port, that any server may lead to
+	// at a private address: those of a registry's storage inside a cloud. This
+	// machine's own addresses are never among them.
+	AllowPrivate []string
 
 	// led holds a transport, with connections of its own, for each reach that
 	// may not be left for a narrower one.
@@ -215,6 +222,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for r := req; r.Response != nil && r.Response.Request != nil; r = r.Response.Request {
 		widen(r.Response.Request.URL)
 	}
+	allowed := slices.ContainsFunc(t.AllowPrivate, func(host string) bool { return strings.EqualFold(host, req.URL.Hostname()) })
+	by := narrowest
+	if allowed {
+		narrowest = min(narrowest, onNetwork)
+	}
 	if !led || narrowest == onMachine {
 		return t.Transport.RoundTrip(req)
 	}
@@ -222,10 +234,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, &RedirectError{
-			To:     Redact(req.URL.String()),
-			Reason: fmt.Sprintf("%s host may not lead to %s address%s", narrowest, r, is),
+		reason := fmt.Sprintf("refused, since it leads from %s host to %s address%s", by, r, is)
+		if r == onNetwork {
+			reason += fmt.Sprintf("; --allow-redirect=%s allows it", req.URL.Hostname())
 		}
+		return nil, &RedirectError{To: Redact(req.URL.String()), Reason: reason}
 	}
 	if r := reachByName(req.URL.Hostname()); r < narrowest {
 		return refuse(r, "")
@@ -238,7 +251,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.led[narrowest]().RoundTrip(req)
 	var near *addressError
 	if errors.As(err, &near) {
-		return refuse(reachOf(near.ip), fmt.Sprintf(", and %s is %s", req.URL.Hostname(), near.ip))
+		return refuse(reachOf(near.ip), fmt.Sprintf(" (%s)", near.ip))
 	}
 	return resp, err
 }

@@ -83,10 +83,12 @@ func TestRedirectsLeadNoNearer(t *testing.T) {
 		io.WriteString(w, "open")
 	}))
 	defer outer.Close()
-	addresses := map[string]string{"public.example:80": "198.51.100.1", "other.example:80": "198.51.100.2", "private.example:80": "10.0.0.1", "10.0.0.2:80": "10.0.0.2", "169.254.1.1:80": "169.254.1.1"}
+	addresses := map[string]string{"public.example:80": "198.51.100.1", "other.example:80": "198.51.100.2", "private.example:80": "10.0.0.1", "10.0.0.2:80": "10.0.0.2", "169.254.1.1:80": "169.254.1.1",
+		"vpc.example:80": "10.8.8.8", "VPC.example:80": "10.8.8.8", "10.9.9.9:80": "10.9.9.9"}
 	client := func() *Client {
 		tr := newTransport(names(map[string]string{"inner.example": "127.0.0.1"}))
 		tr.Proxy = nil
+		tr.AllowPrivate = []string{"VPC.example", "10.9.9.9", "inner.example", "127.0.0.1"}
 		dial := tr.DialContext
 		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			ip, ok := addresses[addr]
@@ -145,6 +147,12 @@ func TestRedirectsLeadNoNearer(t *testing.T) {
 		{"loopback to private", via(local, "http://10.0.0.2/"), true},
 		{"loopback to public to loopback", via(local, public, "http://127.0.0.1:PORT/"), false},
 		{"another scheme", via(local, "file:///etc/passwd"), false},
+		{"public to a private name that is allowed", via(public, "http://vpc.example/"), true},
+		{"public to a private address that is allowed", via(public, "http://10.9.9.9/"), true},
+		{"public to an allowed name in capitals", via(public, "http://VPC.example/"), true},
+		{"allowed to a private one that is not", via(public, "http://vpc.example", "http://10.0.0.2/"), false},
+		{"public to an allowed name that is this machine", via(public, "http://inner.example:PORT/"), false},
+		{"public to an allowed name of loopback", via(public, "http://127.0.0.1:PORT/"), false},
 		{"asked for by the user", "http://inner.example:" + port + "/", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,6 +173,12 @@ func TestRedirectsLeadNoNearer(t *testing.T) {
 				t.Error(err)
 			case !tt.ok && !errors.As(err, &refused):
 				t.Errorf("error = %v, want a *RedirectError", err)
+			case strings.HasPrefix(tt.name, "public to private") && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address; --allow-redirect=10.0.0.2 allows it"):
+				t.Errorf("error = %v", err)
+			case strings.HasPrefix(tt.name, "public to a private name") && !tt.ok && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address (10.0.0.1); --allow-redirect=private.example allows it"):
+				t.Errorf("error = %v", err)
+			case strings.HasPrefix(tt.name, "public to loopback") && strings.Contains(err.Error(), "--allow"):
+				t.Errorf("error = %v", err)
 			case !tt.ok && strings.Contains(err.Error(), "tried"):
 				t.Errorf("error = %v: more than one try", err)
 			}

@@ -78,7 +78,9 @@ func New(opt Options) *Client {
 	}
 	rt := opt.Transport
 	if rt == nil {
-		rt = NewTransport()
+		tr := NewTransport()
+		tr.AllowPrivate = c.network.opt.AllowPrivate
+		rt = tr
 	}
 	rt = c.network.through(rt)
 	if opt.Wrap != nil {

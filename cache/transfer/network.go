@@ -3,6 +3,7 @@ package transfer
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,10 @@ import (
 type NetworkOptions struct {
 	// Offline refuses every request with ErrOffline: nobody is asked.
 	Offline bool
+
+	// AllowPrivate holds hosts that any server may lead to at a private address;
+	// see Transport.
+	AllowPrivate []string
 
 	// Patience is how long a network that is not up yet is waited for, once
 	// for all hosts together; 0 means 30 seconds, less than 0 not at all.
@@ -67,6 +72,15 @@ func NewNetwork(opt NetworkOptions) *Network {
 
 // ErrOffline is the error of a request that was not sent.
 var ErrOffline = errors.New("not asked: offline")
+
+// ErrNoCertificates is why no certificate is trusted.
+var ErrNoCertificates = errors.New("this machine has no CA certificates: install ca-certificates, or set SSL_CERT_FILE")
+
+// noCertificates reports whether the system trusts nobody.
+func noCertificates() bool {
+	pool, err := x509.SystemCertPool()
+	return err != nil || pool.Equal(x509.NewCertPool())
+}
 
 // sayAfter is how long a network is waited for in silence.
 const sayAfter = 2 * time.Second
@@ -230,6 +244,10 @@ func (n *Network) judge(req *http.Request, err error, began time.Time) error {
 	case errors.As(err, &cert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		n.reached(host)
 		f.fate = hostFinal
+		if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) && noCertificates() {
+			err = fmt.Errorf("%w; %w", err, ErrNoCertificates)
+			f.err = err
+		}
 	case errors.As(err, &dns):
 		f.fate = unreached
 		if dns.IsNotFound && (n.isUp() || n.route()) {

@@ -4,13 +4,19 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -198,6 +204,74 @@ func TestRefusedConnectionIsFinal(t *testing.T) {
 	}
 }
 
+// A private host that the user names may be led to by a public one.
+func TestRedirectToAnAllowedHost(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Host == "example.com" {
+			http.Redirect(rw, r, "http://10.0.0.7/x", http.StatusFound)
+			return
+		}
+		io.WriteString(rw, "from "+r.Host)
+	}))
+	defer proxy.Close()
+	for allow, want := range map[string]string{"": "refused, since it leads from a public host to a private address; --allow-redirect=10.0.0.7 allows it", "storage.example.com,10.0.0.7": "1 ran"} {
+		w := newWorkspace(t)
+		w.write("Containerfile", "FETCH http://example.com/x /opt\n")
+		cmd := w.command("solve", "--root=root", "-f", "Containerfile")
+		cmd.Env = append(cmd.Env, "HTTP_PROXY="+proxy.URL, "http_proxy="+proxy.URL, "NO_PROXY=", "no_proxy=", "CLAYER_ALLOW_REDIRECT="+allow)
+		if out, _ := cmd.CombinedOutput(); !bytes.Contains(out, []byte(want)) {
+			t.Errorf("CLAYER_ALLOW_REDIRECT=%s: want %q in\n%s", allow, want, out)
+		}
+	}
+}
+
+// A machine without CA certificates is told what it lacks: by a FETCH, and by a
+// store.
+func TestNoCertificates(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	const hint = "this machine has no CA certificates: install ca-certificates, or set SSL_CERT_FILE"
+	certs := filepath.Join(t.TempDir(), "certs.pem")
+	if err := os.WriteFile(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: otherAuthority(t)}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		file string
+		bare bool
+	}{{"/dev/null", true}, {certs, false}} {
+		w := newWorkspace(t)
+		w.write("Containerfile", "FETCH "+srv.URL+"/x /opt\n")
+		w.write("Containerfile.copy", "COPY Containerfile /opt/\n")
+		for _, args := range [][]string{
+			{"solve", "--root=root", "-f", "Containerfile"},
+			{"solve", "--root=root", "-f", "Containerfile.copy", "--repo=me/env"},
+		} {
+			cmd := w.command(args...)
+			cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+tt.file, "SSL_CERT_DIR=/nonexistent", "GITHUB_API_URL="+srv.URL, "GITHUB_SERVER_URL="+srv.URL)
+			out, _ := cmd.CombinedOutput()
+			if strings.Count(string(out), hint) > 0 != tt.bare || !bytes.Contains(out, []byte("certificate signed by unknown authority")) || tt.bare && bytes.Contains(out, []byte("FILE.pem")) {
+				t.Errorf("%q with SSL_CERT_FILE=%s:\n%s", args, tt.file, out)
+			}
+		}
+	}
+}
+
+// otherAuthority returns a certificate that signed nothing.
+func otherAuthority(t *testing.T) []byte {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(nil, cert, cert, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
 // A page on the internet cannot have this machine ask itself; what is played by
 // a proxy here is a public host to clayer.
 func TestRedirectToThisMachineIsRefused(t *testing.T) {
@@ -213,7 +287,7 @@ func TestRedirectToThisMachineIsRefused(t *testing.T) {
 	cmd := w.command("solve", "--root=root", "-f", "Containerfile")
 	cmd.Env = append(cmd.Env, "HTTP_PROXY="+proxy.URL, "http_proxy="+proxy.URL, "NO_PROXY=", "no_proxy=")
 	out, err := cmd.CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("a public host may not lead to a loopback or link-local address")) || bytes.Contains(out, []byte("hunter2")) || inner.Load() > 0 {
+	if err == nil || !bytes.Contains(out, []byte("refused, since it leads from a public host to a loopback or link-local address")) || bytes.Contains(out, []byte("hunter2")) || inner.Load() > 0 {
 		t.Errorf("%v, asked %d times\n%s", err, inner.Load(), out)
 	}
 }

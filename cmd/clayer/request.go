@@ -36,6 +36,7 @@ type storeFlags struct {
 	repo, token         string
 	allowSecrets        []string
 	offline             bool
+	allowRedirect       []string
 
 	readOnly bool // nothing is written beside what is asked for
 	makesDir bool // what is built is kept: the cache directory is made
@@ -51,6 +52,7 @@ func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH, or oci:HOST/REPOSITORY of a registry (repeatable)")
 	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots, behind the other stores")
 	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN or GITHUB_TOKEN, where other users of the machine can't read it")
+	c.Flags().StringSliceVar(&f.allowRedirect, "allow-redirect", nil, "follow redirects from public servers to this `host` at a private address, such as a registry's storage in a VPC")
 	c.Flags().BoolVar(&f.offline, "offline", false, "send no request: use stores on this machine, and of sources what was fetched before")
 	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
 }
@@ -59,7 +61,7 @@ func (f *storeFlags) register(c *cobra.Command) {
 // network.
 func (f *storeFlags) transfer(t tell) transfer.Options {
 	if f.network == nil {
-		f.network = transfer.NewNetwork(transfer.NetworkOptions{Offline: f.offline, Waiting: t.waiting})
+		f.network = transfer.NewNetwork(transfer.NetworkOptions{Offline: f.offline, AllowPrivate: f.allowRedirect, Waiting: t.waiting})
 	}
 	return transfer.Options{UserAgent: "clayer", Network: f.network}
 }
