@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/safefile"
@@ -87,7 +88,7 @@ func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, fil
 			Written bool   `json:"written"`
 		}{file, string(text), write && len(text) > 0})
 	}
-	if _, err := cmd.OutOrStdout().Write(text); err != nil {
+	if _, err := ui.Data(cmd.OutOrStdout()).Write(text); err != nil {
 		return err
 	}
 	switch {

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/frontend/lazyregexp"
 )
 
@@ -165,7 +166,11 @@ func writeHook(cmd *cobra.Command, files []hook.File, show bool) error {
 			if f.Note != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s:\n", f.Note)
 			}
-			if _, err := cmd.OutOrStdout().Write(f.Text); err != nil {
+			text, err := f.Preview(".")
+			if err != nil {
+				return usageError{err}
+			}
+			if _, err := ui.Data(cmd.OutOrStdout()).Write(text); err != nil {
 				return err
 			}
 			continue

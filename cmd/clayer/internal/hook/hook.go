@@ -17,8 +17,10 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Kinds are the hosts that there are hooks for.
@@ -176,6 +178,28 @@ func (f File) Write(ctx context.Context, dir string) (bool, error) {
 		err = fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return changed, err
+}
+
+// Preview returns what Write would make of the file under dir; where it may not
+// change what is there, Text.
+func (f File) Preview(dir string) ([]byte, error) {
+	if f.merge == nil || f.Path == "" {
+		return f.Text, nil
+	}
+	old, err := safefile.Read(filepath.Join(dir, filepath.FromSlash(f.Path)), frontend.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.Text, nil
+	}
+	if err == nil {
+		old, err = f.merge(old)
+	}
+	if errors.Is(err, ErrByHand) {
+		return f.Text, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return old, nil
 }
 
 // Checksums asks the release for what its checksums.txt is, which pins all of it.
