@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // link gives a file that has no name its place: what was brought from afar need not
@@ -22,20 +23,31 @@ func link(root *os.Root, f *os.File, desc cache.Descriptor, name string) (*seal,
 	if st.Nlink > 0 {
 		return nil, errors.New("it has a name, and is another's")
 	}
-	dir, err := root.Open(tmpName)
+	temp, err := linkTemp(root, f)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	base := partPrefix + rand.Text()
-	// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH: see open(2), O_TMPFILE.
-	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return nil, err
-	}
-	temp := path.Join(tmpName, base)
 	s, err := adopt(root, f, temp, desc, name)
 	if err != nil {
 		_ = root.Remove(temp)
 	}
 	return s, err
+}
+
+// linkTemp gives a file without a name one in tmp/.
+func linkTemp(root *os.Root, f *os.File) (string, error) {
+	// Another process that sweeps tmp/ takes no lock of the store for it. Without a lock
+	// of the file it goes by the time, which is of now.
+	_ = safefile.LockTemp(f)
+	dir, err := root.Open(tmpName)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	base := partPrefix + rand.Text()
+	// AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH: see open(2), O_TMPFILE.
+	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), int(dir.Fd()), base, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return "", err
+	}
+	return path.Join(tmpName, base), nil
 }

@@ -23,7 +23,7 @@ func CreateTemp(dir *os.Root, prefix string) (*os.File, string, error) {
 			return nil, "", err
 		}
 		// Where there are no locks, Sweep goes by the time.
-		if err := lockTemp(f); err == nil && isUnlinked(f) {
+		if err := LockTemp(f); err == nil && isUnlinked(f) {
 			f.Close() // Sweep was faster than the lock
 			continue
 		}
@@ -31,8 +31,10 @@ func CreateTemp(dir *os.Root, prefix string) (*os.File, string, error) {
 	}
 }
 
-// lockTemp locks a new file. Nobody but Sweep has it locked, for an instant.
-func lockTemp(f *os.File) error {
+// LockTemp tells Sweep that a file is in use, until it is closed: one of CreateTemp is
+// locked, and one without a name has to be before it gets such a name. Nobody but
+// Sweep has it locked, for an instant.
+func LockTemp(f *os.File) error {
 	for {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
 			return err
