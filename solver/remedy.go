@@ -33,7 +33,7 @@ func Remedy(err error) string {
 	case errors.Is(err, ErrStore):
 		return "clayer doctor, with the same --repo and --store, looks at each store"
 	case github.Is(err, github.NotFound):
-		return "is the name right? A private repository wants a token in GH_TOKEN that may read it"
+		return "is the name right? A private repository requires a token in GH_TOKEN that may read it"
 	case github.Is(err, github.Limited):
 		return "wait until then, or put a token into GH_TOKEN: it has a limit of its own"
 	case errors.As(err, &answer):

@@ -33,7 +33,7 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File,
 		}
 		failed = append(failed, w.err)
 	}
-	return nil, snapshot.Packed{}, fmt.Errorf("no place takes the snapshot:\n  %w", joinLines(failed))
+	return nil, snapshot.Packed{}, fmt.Errorf("no store accepted the snapshot:\n  %w", joinLines(failed))
 }
 
 // spools are the places to pack into: where a store can take the file without a

@@ -73,7 +73,7 @@ func (e *Error) Error() string {
 		return "GitHub does not accept the token" + said + ": it is mistyped, expired or revoked; put a new one into GH_TOKEN"
 	case NoToken:
 		if e.Write {
-			return "writing to " + repo + " wants a token" + said + ": put one with the permission contents: write into GH_TOKEN"
+			return "writing to " + repo + " requires a token" + said + ": put one with the permission contents: write into GH_TOKEN"
 		}
 		return repo + ": not there, or private, and there is no token" + said + ": put one with the permission contents: read into GH_TOKEN"
 	case Forbidden:

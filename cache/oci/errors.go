@@ -54,16 +54,15 @@ func (e *Error) Error() string {
 		if e.login.Helper != "" {
 			helper = "; the one that " + e.login.Helper + " keeps is not asked for, since clayer runs no such programs"
 		}
-		return fmt.Sprintf("%s wants a login for %s%s: docker login %s, or set %s and %s%s", e.Registry, e.Repo, said, e.Registry, UserVariable, PasswordVariable, helper)
+		return fmt.Sprintf("%s requires a login for %s%s: docker login %s, or set %s and %s%s", e.Registry, e.Repo, said, e.Registry, UserVariable, PasswordVariable, helper)
 	case e.Code == http.StatusForbidden:
 		right := map[act]string{reading: "read", pushing: "push to", removing: "delete in"}[e.act]
-		who := "without a login"
-		if e.login.From != "" {
-			who = "with the login of " + e.login.From
+		if e.login.From == "" {
+			return fmt.Sprintf("%s requires authentication to %s %s%s: docker login %s, or set %s and %s", e.Registry, right, e.Repo, said, e.Registry, UserVariable, PasswordVariable)
 		}
-		return fmt.Sprintf("%s lets nobody %s %s %s%s: ask its owner for that, or log in as somebody else", e.Registry, right, e.Repo, who, said)
+		return fmt.Sprintf("%s does not allow the login of %s to %s %s%s: ask its owner for access, or log in as another user", e.Registry, e.login.From, right, e.Repo, said)
 	case e.Code == http.StatusNotFound:
-		return fmt.Sprintf("%s has no repository %s, or does not tell%s: look at its name, make it there first, or log in", e.Registry, e.Repo, said)
+		return fmt.Sprintf("%s has no repository %s, or hides it%s: check its name, create it first, or log in", e.Registry, e.Repo, said)
 	case e.Code == http.StatusTooManyRequests:
 		when := "later"
 		if e.RetryAfter > 0 {
@@ -75,7 +74,7 @@ func (e *Error) Error() string {
 		}
 		return fmt.Sprintf("%s limits requests%s: try again %s%s", e.Registry, said, when, hint)
 	case e.Code == http.StatusMethodNotAllowed && e.act == removing:
-		return fmt.Sprintf("%s lets nothing be deleted by its API: remove tags of %s there by hand; a registry of your own allows it with REGISTRY_STORAGE_DELETE_ENABLED=true", e.Registry, e.Repo)
+		return fmt.Sprintf("%s does not allow deletion by its API: remove tags of %s there by hand; a registry of your own allows it with REGISTRY_STORAGE_DELETE_ENABLED=true", e.Registry, e.Repo)
 	case e.Code == http.StatusMethodNotAllowed && e.act == pushing:
 		return fmt.Sprintf("%s is read-only%s: what is there is used, nothing is pushed", e.Registry, said)
 	}

@@ -68,10 +68,11 @@ func TestRefusalsAreToldWithWhatToDo(t *testing.T) {
 		op     func(s *oci.Store) error
 		want   string
 	}{
-		{"no login", refuse(401, `Www-Authenticate: Basic realm="x"`, ""), "", push, "built, not pushed: HOST wants a login for me/env: docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
+		{"no login", refuse(401, `Www-Authenticate: Basic realm="x"`, ""), "", push, "built, not pushed: HOST requires a login for me/env: docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
 		{"a wrong login", refuse(401, `Www-Authenticate: Basic realm="x"`, "no pw-pw-pw\nhere"), "me", list, "HOST does not accept the login of $CLAYER_OCI_USERNAME for me/env (no ... here): log in again with docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
-		{"no right", refuse(403, "", "only readers"), "me", push, "built, not pushed: HOST lets nobody push to me/env with the login of $CLAYER_OCI_USERNAME"},
-		{"no repository", refuse(404, "", "name unknown"), "", push, "built, not pushed: HOST has no repository me/env, or does not tell (name unknown): look at its name, make it there first, or log in"},
+		{"no login, and no word of one", refuse(403, "", ""), "", push, "built, not pushed: HOST requires authentication to push to me/env: docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
+		{"no right", refuse(403, "", "only readers"), "me", push, "built, not pushed: HOST does not allow the login of $CLAYER_OCI_USERNAME to push to me/env"},
+		{"no repository", refuse(404, "", "name unknown"), "", push, "built, not pushed: HOST has no repository me/env, or hides it (name unknown): check its name, create it first, or log in"},
 		{"a limit", refuse(429, "Retry-After: 7200", ""), "", find, "HOST limits requests: try again in 2h0m0s, or log in: that often has a higher limit"},
 		{"read-only", refuse(405, "", "unsupported"), "", push, "built, not pushed: HOST is read-only"},
 	} {
@@ -410,7 +411,7 @@ func TestReadOnlyRegistry(t *testing.T) {
 				t.Error(err)
 			}
 		case opt.NoDelete:
-			if n, err := s.Remove(t.Context(), []cache.Manifest{m}); err == nil || n != 0 || !strings.Contains(err.Error(), "lets nothing be deleted by its API") {
+			if n, err := s.Remove(t.Context(), []cache.Manifest{m}); err == nil || n != 0 || !strings.Contains(err.Error(), "does not allow deletion by its API") {
 				t.Errorf("Remove: %d, %v", n, err)
 			}
 		case opt.ReadOnly:

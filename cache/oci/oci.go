@@ -16,6 +16,7 @@
 package oci
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -49,6 +50,10 @@ const atOnce = 8
 type Options struct {
 	Login Login
 
+	// Name is how the store is called in output; "" means "oci". Where a session
+	// has several of them, each needs one of its own.
+	Name string
+
 	// Temp is the folder for blobs that are being read; "" means the system's.
 	Temp string
 
@@ -64,6 +69,7 @@ type Store struct {
 	repo  *remote.Repository
 	tr    *transfer.Client
 	login Login
+	name  string
 	temp  string
 
 	mu    sync.Mutex
@@ -106,7 +112,7 @@ func ParseRepository(s string) (Repository, error) {
 
 // New returns the store of a repository. Nothing is asked of it yet.
 func New(ref Repository, opt Options) *Store {
-	s := &Store{ref: ref, login: opt.Login, temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
+	s := &Store{ref: ref, login: opt.Login, name: cmp.Or(opt.Name, "oci"), temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
 	opt.Transfer.Wrap = func(base http.RoundTripper) http.RoundTripper { return newTransport(ref, opt.Login, base) }
 	s.tr = transfer.New(opt.Transfer)
 	s.repo = &remote.Repository{
@@ -127,8 +133,8 @@ func scheme(ref Repository) string {
 	return "https"
 }
 
-// Name returns "oci".
-func (s *Store) Name() string { return "oci" }
+// Name returns the name of Options.
+func (s *Store) Name() string { return s.name }
 
 func stepTag(k key.Key) string { return stepPrefix + k.String() }
 

@@ -61,7 +61,7 @@ func (f *storeFlags) makePrivate(path string) {
 func (f *storeFlags) defaultDir(t tell) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
-		return "", usagef("where to keep snapshots? %w: give --cache-dir", err)
+		return "", usagef("cannot locate the cache directory: %w (use --cache-dir)", err)
 	}
 	path := filepath.Join(base, "clayer")
 	f.makePrivate(path)

@@ -143,8 +143,8 @@ func TestSolveWithAnUnusableRegistry(t *testing.T) {
 		says   string
 		most   int32 // requests
 	}{
-		"403": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "lets nobody read me/env", 4},
-		"401": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(401) }, "wants a login for me/env", 4},
+		"403": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403) }, "requires authentication to read me/env", 4},
+		"401": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(401) }, "requires a login for me/env", 4},
 		"a realm that nobody is at": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Www-Authenticate", `Bearer realm="`+gone.URL+`/token",service="s"`)
 			w.WriteHeader(401)
@@ -183,6 +183,21 @@ func TestSolveWithAnUnusableRegistry(t *testing.T) {
 				t.Errorf("%d requests, want at most %d", n, tt.most)
 			}
 		})
+	}
+}
+
+// Two registries are told apart in what is said of them.
+func TestRegistriesHaveNamesOfTheirOwn(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { rw.WriteHeader(http.StatusForbidden) }))
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	w := newWorkspace(t)
+	w.write("Containerfile", "COPY Containerfile /opt/\n")
+	_, stderr, code := w.run("solve", "--root=root", "-f", "Containerfile", "--store=oci:"+host+"/me/one", "--store=oci:"+host+"/me/two")
+	for _, repo := range []string{"/me/one", "/me/two"} {
+		if code != 0 || strings.Count(stderr, "warning: store oci:"+host+repo+": ") != 1 {
+			t.Errorf("exit code %d, want one warning of oci:%s in\n%s", code, host+repo, stderr)
+		}
 	}
 }
 

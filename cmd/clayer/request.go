@@ -230,7 +230,11 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 				return nil, err
 			}
 			if !f.offline {
-				stores = append(stores, cache.Guarded(oci.New(ref, oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: f.transfer(t)}), credentials))
+				opt := oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: f.transfer(t)}
+				if len(repositories) > 1 {
+					opt.Name = s
+				}
+				stores = append(stores, cache.Guarded(oci.New(ref, opt), credentials))
 			}
 			continue
 		}
