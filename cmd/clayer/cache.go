@@ -19,13 +19,14 @@ import (
 func newCache() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
-		Short: "List, remove, prune, copy and export what the stores keep",
-		Long: `The commands work on the store in --cache-dir; where --repo or --store name
-others, on those alone. push and pull copy between the one and the others.
+		Short: "List, remove, prune, copy and export cached layers",
+		Long: `The commands work on the local store in --cache-dir. If you set --repo or
+--store, they work on those stores only. push and pull copy between the local
+store and those.
 
---store oci:HOST/REPOSITORY is a repository of a registry. The login is that of
-$CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, else the one that docker login
-has written to ~/.docker/config.json; credential helpers are not run.`,
+--store oci:HOST/REPOSITORY is a repository in a registry. clayer logs in with
+$CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, or else with the login that
+docker login saved in ~/.docker/config.json; it does not run credential helpers.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -76,7 +77,7 @@ func newCacheLs() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "ls [NAME]...",
-		Short: "List the layers that are kept, newest first",
+		Short: "List cached layers, newest first",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := openStore(cmd, &f)
 			if err != nil {
@@ -118,7 +119,7 @@ func newCacheLs() *cobra.Command {
 		},
 	}
 	f.register(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
@@ -156,7 +157,7 @@ func newCacheRm() *cobra.Command {
 	var f storeFlags
 	c := &cobra.Command{
 		Use:   "rm NAME|TAG|KEY...",
-		Short: "Remove layers, with the snapshots that no other layer needs",
+		Short: "Remove layers, and the snapshots that no other layer needs",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := openStore(cmd, &f)
@@ -199,7 +200,7 @@ func newCachePrune() *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "prune",
-		Short: "Keep the newest layers of each name, remove the others",
+		Short: "Remove all but the newest layers of each name",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			age, err := parseAge(olderThan)
@@ -219,9 +220,9 @@ func newCachePrune() *cobra.Command {
 		},
 	}
 	f.register(c)
-	c.Flags().IntVar(&keep, "keep", 3, "how many of each name stay")
-	c.Flags().StringVar(&olderThan, "older-than", "", "remove only what is older: 30d, 12h")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be removed")
+	c.Flags().IntVar(&keep, "keep", 3, "keep the newest `N` layers of each name")
+	c.Flags().StringVar(&olderThan, "older-than", "", "remove only layers older than `AGE`, such as 30d or 12h")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	return c
 }
 

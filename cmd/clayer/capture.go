@@ -27,11 +27,12 @@ func newCapture() *cobra.Command {
 	var write bool
 	c := &cobra.Command{
 		Use:   "capture [-f FILE] [--write]",
-		Short: "Propose lines for what was installed by hand",
-		Long: `capture asks the package managers on PATH (dpkg, the Pythons, npm, cargo, gem)
-what was installed since the last solve, or since the machine started, and shows
-as a diff what would repeat it: RUNs for what was asked for, without what came as
-its dependency, and SNAPSHOTs for new files that are of no package.`,
+		Short: "Propose lines for packages that were installed by hand",
+		Long: `capture asks the package managers on PATH (dpkg, each Python, npm, cargo, gem)
+what was installed since the last solve, or since the machine started. It prints,
+as a diff, lines that would install the same: a RUN for each package that was
+requested (not for its dependencies), and a SNAPSHOT for new files that belong
+to no package.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.rootRequest(cmd)
@@ -57,10 +58,10 @@ its dependency, and SNAPSHOTs for new files that are of no package.`,
 		},
 	}
 	f.registerRoot(c)
-	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "the Containerfile that lines are proposed for")
-	c.Flags().StringVar(&since, "since", "", "2h, or 2006-01-02T15:04:05Z: what was installed later is meant (default: the last solve, or the machine's start)")
-	c.Flags().BoolVar(&o.Pin, "pin", false, "with the versions that are installed")
-	c.Flags().BoolVar(&write, "write", false, "write them into the file")
+	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "propose lines for this Containerfile `FILE`")
+	c.Flags().StringVar(&since, "since", "", "look at what was installed since `TIME`: 2h, or 2006-01-02T15:04:05Z (default: the last solve, or the machine's start)")
+	c.Flags().BoolVar(&o.Pin, "pin", false, "pin the installed versions")
+	c.Flags().BoolVar(&write, "write", false, "write the lines to the file")
 	return c
 }
 

@@ -25,16 +25,16 @@ func newCheck() *cobra.Command {
 	var given []string
 	c := &cobra.Command{
 		Use:   "check [NAME|FILE]...",
-		Short: "Look for what goes wrong, costs time or space, or has no effect",
-		Long: `check looks at Containerfiles, and at what they copy: no network, no store. It
-exits with 1 when it warns, with 0 when it has only notes, with 2 when there is
-something that plan and solve refuse.
+		Short: "Report mistakes, costs and instructions without effect",
+		Long: `check lints Containerfiles and the files that they copy, without using the
+network or a store. The exit code is 0 if there are only notes, 1 if there are
+warnings, and 2 if plan and solve would reject a file.
 
-"# check=skip=RULE,RULE" at the top of a file turns rules off for the file, as
-in BuildKit; above an instruction, for that one. Without arguments it looks at
-Containerfile.`,
+"# check=skip=RULE,RULE" at the top of a file turns off rules for the file, as
+in BuildKit; above an instruction, for that instruction. Without arguments,
+check reads Containerfile.`,
 		Example: `  clayer check layers/Containerfile*
-  clayer check --fix                          # make the changes that are safe
+  clayer check --fix                          # apply the safe fixes
   clayer check --format=sarif > check.sarif   # for GitHub's code scanning`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if rules {
@@ -69,10 +69,10 @@ Containerfile.`,
 			return writeFindings(cmd.OutOrStdout(), findings, format)
 		},
 	}
-	c.Flags().StringArrayVar(&given, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
-	c.Flags().StringVar(&format, "format", "text", "text, json or sarif")
-	c.Flags().BoolVar(&asJSON, "json", false, "the same as --format=json")
-	c.Flags().BoolVar(&fix, "fix", false, "change the files where that is safe, and tell what is left")
+	c.Flags().StringArrayVar(&given, "build-arg", nil, "set an ARG by `NAME=VALUE`; NAME alone takes the value from the environment (repeatable)")
+	c.Flags().StringVar(&format, "format", "text", "output `FORMAT`: text, json or sarif")
+	c.Flags().BoolVar(&asJSON, "json", false, "same as --format=json")
+	c.Flags().BoolVar(&fix, "fix", false, "apply the safe fixes, and report what is left")
 	c.Flags().BoolVar(&rules, "rules", false, "list the rules")
 	return c
 }

@@ -12,12 +12,12 @@ import (
 )
 
 func newCachePush() *cobra.Command {
-	return newCopy("push [NAME|TAG|KEY]...", "Copy layers into the stores that --repo and --store name", "pushed",
+	return newCopy("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", "pushed",
 		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return local, far })
 }
 
 func newCachePull() *cobra.Command {
-	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores that --repo and --store name", "pulled",
+	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores of --repo and --store", "pulled",
 		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return far, local })
 }
 
@@ -27,7 +27,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Long:  short + ". Without arguments: the newest layer of each name.",
+		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.repo == "" && len(f.stores) == 0 {
 				return usagef("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
@@ -60,7 +60,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 		},
 	}
 	f.register(c)
-	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "id=ID[,src=FILE|,env=NAME] whose value must not be in what is pushed (repeatable)")
+	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "refuse to push snapshots that contain the secret `id=ID[,src=FILE|,env=NAME]` (repeatable)")
 	return c
 }
 

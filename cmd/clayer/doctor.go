@@ -20,9 +20,10 @@ func newDoctor() *cobra.Command {
 	var root string
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this machine can do, and what will be used",
-		Long: `doctor tries what a solve will want: a sandbox, space, the network, GitHub, the
-stores. What is not there may not be needed; each line says what would mend it.`,
+		Short: "Report what this machine can do, and what a solve will use",
+		Long: `doctor tries everything that a solve may use: a sandbox, disk space, the network,
+GitHub and the stores. You may not need all of it; each line with a problem says
+how to fix it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			root, _, err := roots(root, "")
@@ -92,9 +93,9 @@ stores. What is not there may not be needed; each line says what would mend it.`
 		},
 	}
 	f.register(c)
-	c.Flags().BoolVar(&sandboxOnly, "sandbox", false, "only how RUN can be run here, and why not otherwise")
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
-	c.Flags().StringVar(&root, "root", "", "a complete root file system, in place of /")
+	c.Flags().BoolVar(&sandboxOnly, "sandbox", false, "check only how RUN can run here")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&root, "root", "", "check the complete root file system in `DIR` instead of /")
 	return c
 }
 

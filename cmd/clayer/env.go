@@ -20,12 +20,12 @@ func newEnv() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "env [-f FILE]...",
 		Short: "Print the environment's variables, for eval",
-		Long: `env prints the ENV of what is applied to the root, or of the files given, as
-commands of a shell. A value that refers to a variable of the session, as
-ENV PATH=/opt/bin:$PATH does, refers to it there too.
+		Long: `env prints the ENV of what is applied to the root, or of the given files, as
+shell commands. A value that refers to a variable of the session, such as
+ENV PATH=/opt/bin:$PATH, still refers to it in the output.
 
---github and --claude write to the files that GitHub Actions and Claude Code
-name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
+--github and --claude print nothing. They write to the files that GitHub Actions
+and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 		Example: `  eval "$(clayer env)"                                    # sh, bash, zsh
   clayer env --shell fish | source
   clayer env --shell powershell | Out-String | Invoke-Expression`,
@@ -69,9 +69,9 @@ name by $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and print nothing.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&shell, "shell", "sh", strings.Join(envfile.Formats, ", "))
-	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the next steps of a job")
-	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the next commands of a session; where it is not set, do nothing")
+	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+"output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
+	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
+	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")
 	return c
 }
 

@@ -19,18 +19,19 @@ func newCacheExport() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export --oci DIR|FILE.tar [-f FILE]... | NAME|TAG|KEY...",
 		Short: "Write layers as an OCI image for skopeo, podman and crane",
-		Long: `export writes the layers of the Containerfiles given by -f, as they were solved,
-or the newest layers that are kept under the names given, in that order, as an
-OCI image: into a folder that is empty or not there yet, an image layout, or
-into a file that ends in .tar, an archive of one.
+		Long: `export writes layers as an OCI image: the solved layers of the Containerfiles
+given by -f, or the newest cached layers with the given names, in that order.
+The output is an OCI image layout in a new or empty directory, or an archive of
+one if the name ends in .tar.
 
-From files the image has their ENV and WORKDIR, and CMD, ENTRYPOINT, USER,
-LABEL, EXPOSE, VOLUME and STOPSIGNAL, which have no effect elsewhere. Under
-names it has the layers alone: no store keeps the values of variables.
+If you give files, the image's config includes ENV and WORKDIR, and also CMD,
+ENTRYPOINT, USER, LABEL, EXPOSE, VOLUME and STOPSIGNAL, which have no effect in
+a solve. If you give names, the image has only the layers, because stores do not
+contain the values of variables.
 
-The layers hold what the steps changed, not the system that they were made on.
---base lays them over an image: a layout, as skopeo copy docker://debian:12
-oci:DIR makes one, with :TAG where it has several.`,
+The layers contain what the steps changed, not the system that they were built
+on. --base puts them on top of an image: an OCI image layout such as skopeo copy
+docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 		Example: `  clayer cache export --oci env.tar -f Containerfile && podman load -i env.tar
   clayer cache export --oci env --base debian base mojo && skopeo copy oci:env docker://ghcr.io/me/env`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -67,9 +68,9 @@ oci:DIR makes one, with :TAG where it has several.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&dest, "oci", "", "where to: a folder, or a file that ends in .tar")
-	c.Flags().StringVar(&opt.Base, "base", "", "an image layout that the layers are laid over: DIR or DIR:TAG")
-	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "layers as gzip in place of zstd, for tools that can't read that")
+	c.Flags().StringVar(&dest, "oci", "", "write to `PATH`: a directory, or a file that ends in .tar")
+	c.Flags().StringVar(&opt.Base, "base", "", "put the layers on top of the OCI image layout in `DIR[:TAG]`")
+	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "compress layers with gzip instead of zstd, for tools that cannot read zstd")
 	return c
 }
 

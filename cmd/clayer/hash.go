@@ -16,7 +16,7 @@ func newHash() *cobra.Command {
 	var full, legacy bool
 	c := &cobra.Command{
 		Use:   "hash FILE...",
-		Short: "Print the tag of each layer, and of several one hash for all",
+		Short: "Print the tag of each layer, and one hash for several layers",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly = true
@@ -75,7 +75,7 @@ func newHash() *cobra.Command {
 		},
 	}
 	f.register(c)
-	c.Flags().BoolVar(&legacy, "legacy", false, "the tags that container-layer, which clayer comes from, gives the files")
-	c.Flags().BoolVar(&full, "full", false, "whole keys, and the files, in place of tags")
+	c.Flags().BoolVar(&legacy, "legacy", false, "print the tags that container-layer, clayer's predecessor, gives the files")
+	c.Flags().BoolVar(&full, "full", false, "print whole keys and the files instead of tags")
 	return c
 }

@@ -34,19 +34,21 @@ func newInit() *cobra.Command {
 	var show bool
 	c := &cobra.Command{
 		Use:   "init claude|github|devcontainer|boot [LAYER]...",
-		Short: "Write the hook that makes sessions begin with the environment",
-		Long: `init writes a boot script, and what has its host run it: a SessionStart hook of
-Claude Code, a step of GitHub Actions, the postCreateCommand of a devcontainer, or
-nothing. The script finds clayer, composes the layers, and gives the session their
-variables. It can be run again at any time, and by two at once; it says at most
-2 KB.
+		Short: "Write a boot hook, so that sessions start with the environment",
+		Long: `init writes a boot script and the configuration that runs it: a SessionStart hook
+of Claude Code, a step of GitHub Actions, the postCreateCommand of a devcontainer,
+or (boot) nothing. The script finds clayer, composes the layers, and sets their
+variables in the session. It can run again at any time, also twice in parallel,
+and prints at most 2 KB.
 
-A hook of a release runs the clayer on PATH if it is that release, and downloads
-it otherwise, checked by its checksum. Any other build can't be downloaded: its
-hook runs the clayer on PATH, or else this program where it is now. If that is in
-the project, every copy of the project has it.
+If this clayer is a release, the script runs the clayer on PATH if it is the same
+release, and otherwise downloads that release and verifies its checksum. Other
+builds cannot be downloaded: the script runs the clayer on PATH, or else this
+program at its current path. If that is in the project, every copy of the project
+has it.
 
-Files that are there keep what they hold. --print prints, and writes nothing.`,
+The contents of existing files are preserved. --print prints what would be
+written, and writes nothing.`,
 		Example:   "  clayer init claude --repo me/env\n  clayer init boot base mojo --env-files ~/secrets",
 		Args:      cobra.MinimumNArgs(1),
 		ValidArgs: hook.Kinds,
@@ -72,14 +74,14 @@ Files that are there keep what they hold. --print prints, and writes nothing.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&o.Version, "release", "", "the release of clayer that sessions run (default: this one)")
-	c.Flags().StringVar(&o.Checksums, "checksums", "", "the SHA-256 of its checksums.txt (default: as it is now)")
-	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "a mirror of the releases: URL/download/VERSION/checksums.txt and the archives beside it (default "+releases+")")
-	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "a directory whose *.env files are sourced before")
-	c.Flags().StringVar(&o.Repo, "repo", "", "the --repo of sessions: owner/repo whose GitHub Releases keep snapshots")
-	c.Flags().StringArrayVar(&o.Stores, "store", nil, "a --store of sessions (repeatable)")
-	c.Flags().BoolVar(&f.offline, "offline", false, "send no request: --checksums has to be given for a release")
-	c.Flags().BoolVar(&show, "print", false, "print what would be written")
+	c.Flags().StringVar(&o.Version, "release", "", "run this clayer `RELEASE` in sessions (default: this one)")
+	c.Flags().StringVar(&o.Checksums, "checksums", "", "`SHA256` of the release's checksums.txt (default: that of the current file)")
+	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "download releases from the mirror `URL`, which has URL/download/VERSION/checksums.txt and the archives beside it (default "+releases+")")
+	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "source the *.env files in `DIR` first")
+	c.Flags().StringVar(&o.Repo, "repo", "", "--repo of the sessions: store snapshots in the GitHub Releases of `OWNER/REPO`")
+	c.Flags().StringArrayVar(&o.Stores, "store", nil, "--store of the sessions: add this `STORE` (repeatable)")
+	c.Flags().BoolVar(&f.offline, "offline", false, "send no requests: a release then requires --checksums")
+	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
 }
 

@@ -13,7 +13,7 @@ func newInspect() *cobra.Command {
 	var f solveFlags
 	c := &cobra.Command{
 		Use:   "inspect FILE...",
-		Short: "Print the instructions as parsed, with their keys",
+		Short: "Print the parsed instructions with their keys",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly = true

@@ -28,9 +28,9 @@ const (
 func newMan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIR",
-		Short: "Write the manual pages, one for each command",
-		Long: `man writes clayer.1, clayer-solve.1 and so on into the folder DIR, which is made
-if missing: a package puts them into share/man/man1.`,
+		Short: "Write the manual pages, one per command",
+		Long: `man writes clayer.1, clayer-solve.1 and so on to the directory DIR, and creates it
+if necessary. Packages install the pages in share/man/man1.`,
 		Example: "  clayer man /usr/local/share/man/man1 && man clayer-solve",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -13,9 +13,9 @@ func newPlan() *cobra.Command {
 	var page bool
 	c := &cobra.Command{
 		Use:   "plan [-f FILE]... [NAME|FILE]...",
-		Short: "Say what solve would do, and why; change nothing",
+		Short: "Print what solve would do, and why",
 		Example: `  clayer plan base mojo
-  clayer plan --html base mojo > plan.html     # with the graph; opens anywhere
+  clayer plan --html base mojo > plan.html     # a page with the graph; opens in any browser
   clayer plan --graph=mermaid                  # for Markdown on GitHub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := f.paths(args)
@@ -33,8 +33,8 @@ func newPlan() *cobra.Command {
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&graph, "graph", "", "the graph in place of the list: dot, mermaid or svg")
-	c.Flags().BoolVar(&page, "html", false, "a page with the graph and the steps, which needs nothing else")
+	c.Flags().StringVar(&graph, "graph", "", "print a graph instead of a list, in `FORMAT` dot, mermaid or svg")
+	c.Flags().BoolVar(&page, "html", false, "print a self-contained HTML page with the graph and the steps")
 	return c
 }
 

@@ -47,14 +47,14 @@ type storeFlags struct {
 }
 
 func (f *storeFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.cacheDir, "cache-dir", "", "folder for snapshots, downloads and cache mounts (default $XDG_CACHE_HOME/clayer)")
-	c.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "bound of the snapshots kept there; the least recently used go first")
-	c.Flags().StringArrayVar(&f.stores, "store", nil, "a further store, behind the one in --cache-dir: dir:PATH, or oci:HOST/REPOSITORY of a registry (repeatable)")
-	c.Flags().StringVar(&f.repo, "repo", "", "owner/repo whose GitHub Releases keep snapshots, behind the other stores")
-	c.Flags().StringVar(&f.token, "token", "", "GitHub token; better in GH_TOKEN or GITHUB_TOKEN, where other users of the machine can't read it")
-	c.Flags().StringSliceVar(&f.allowRedirect, "allow-redirect", nil, "follow redirects from public servers to this `host` at a private address, such as a registry's storage in a VPC")
-	c.Flags().BoolVar(&f.offline, "offline", false, "send no request: use stores on this machine, and of sources what was fetched before")
-	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "NAME of a variable, or id of a --secret, whose value may be in what is pushed (repeatable)")
+	c.Flags().StringVar(&f.cacheDir, "cache-dir", "", "store snapshots, downloads and cache mounts in `DIR` (default $XDG_CACHE_HOME/clayer)")
+	c.Flags().StringVar(&f.cacheSize, "cache-size", "10GiB", "maximum `SIZE` of the snapshots there; the least recently used are removed first")
+	c.Flags().StringArrayVar(&f.stores, "store", nil, "add a `STORE`, asked after the one in --cache-dir: dir:PATH, or oci:HOST/REPOSITORY in a registry (repeatable)")
+	c.Flags().StringVar(&f.repo, "repo", "", "store snapshots in the GitHub Releases of `OWNER/REPO`, asked after the other stores")
+	c.Flags().StringVar(&f.token, "token", "", "GitHub `TOKEN`; prefer GH_TOKEN or GITHUB_TOKEN, which other users of the machine cannot read")
+	c.Flags().StringSliceVar(&f.allowRedirect, "allow-redirect", nil, "follow redirects from public servers to `HOST` at a private address, such as a registry's storage in a VPC (repeatable)")
+	c.Flags().BoolVar(&f.offline, "offline", false, "send no requests: use the stores on this machine and sources that were fetched before")
+	c.Flags().StringArrayVar(&f.allowSecrets, "allow-secret", nil, "push snapshots even if they contain the value of the variable or --secret `NAME` (repeatable)")
 }
 
 // transfer returns how bytes are moved, with what this process knows about its
@@ -341,37 +341,37 @@ func (f *solveFlags) hide() {
 func (f *solveFlags) register(c *cobra.Command) {
 	f.storeFlags.register(c)
 	fl := c.Flags()
-	fl.StringArrayVar(&f.names, "name", nil, "name of the layer: NAME, or NAME:PATH for one of several")
-	fl.StringVar(&f.root, "root", "", "a complete root file system to make, in place of /")
-	fl.StringVar(&f.dest, "dest", "", "a folder that all changes go to, laid over the root for RUN; needs no privilege")
-	fl.StringVar(&f.baseID, "base-id", "", "a word that enters every key: what this machine is beside its platform")
-	fl.StringArrayVar(&f.salts, "salt", nil, "a text that enters every key (repeatable)")
-	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "owner/repo[@ref] whose commit enters every key (repeatable)")
-	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "NAME=value for ARG; NAME alone takes it from the environment (repeatable)")
-	fl.StringArrayVar(&f.secrets, "secret", nil, "id=ID[,src=FILE|,env=NAME] for RUN --mount=type=secret (repeatable)")
-	fl.StringVar(&f.sandbox, "sandbox", "auto", "how RUN is kept apart from the root: auto, overlay, or inplace: it is not")
-	fl.StringVar(&f.compare, "compare", "auto", "how a RUN in place tells what changed: auto, ctime, or digest: reads every file")
-	fl.BoolVar(&f.hermetic, "hermetic", false, "RUN inherits only PATH, HOME, LANG, TERM, proxy and CA variables")
-	fl.DurationVar(&f.timeout, "timeout", 0, "end a RUN that takes longer, 5m (default: none)")
-	fl.IntVar(&f.jobs, "jobs", 0, "downloads, and chains of steps, at a time (default: at least 8)")
-	fl.IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd level of snapshots, 1 to 19: 1 is faster, 9 and more are slow")
-	fl.BoolVar(&f.noCache, "no-cache", false, "don't put what is built into a store")
-	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store failed")
-	fl.BoolVar(&f.force, "force", false, "undo what fell away also where it was changed since")
-	fl.BoolVar(&f.noWait, "no-wait", false, "fail at once while another solve of this root is at work")
-	fl.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, or json: one object a line, on stderr")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
-	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+	fl.StringArrayVar(&f.names, "name", nil, "name the layer `NAME`; with several files, NAME:PATH")
+	fl.StringVar(&f.root, "root", "", "change the complete root file system in `DIR` instead of /")
+	fl.StringVar(&f.dest, "dest", "", "collect all changes in `DIR`, laid over the root for RUN; requires no privileges")
+	fl.StringVar(&f.baseID, "base-id", "", "extra `TEXT` mixed into every cache key, to tell machines of one platform apart")
+	fl.StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
+	fl.StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
+	fl.StringArrayVar(&f.buildArgs, "build-arg", nil, "set an ARG by `NAME=VALUE`; NAME alone takes the value from the environment (repeatable)")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+	fl.StringVar(&f.sandbox, "sandbox", "auto", "`KIND` of isolation for RUN: auto, overlay, or inplace (none)")
+	fl.StringVar(&f.compare, "compare", "auto", "`METHOD` that finds what an in-place RUN changed: auto, ctime, or digest (reads every file)")
+	fl.BoolVar(&f.hermetic, "hermetic", false, "let RUN inherit only PATH, HOME, LANG, TERM, proxy and CA variables")
+	fl.DurationVar(&f.timeout, "timeout", 0, "stop a RUN that takes longer than `DURATION`, such as 5m (default: no limit)")
+	fl.IntVar(&f.jobs, "jobs", 0, "maximum number `N` of parallel downloads, and of parallel chains of steps (default: at least 8)")
+	fl.IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd `LEVEL` of snapshots, from 1 (fastest) to 19; 9 and higher are slow")
+	fl.BoolVar(&f.noCache, "no-cache", false, "do not store what is built")
+	fl.BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store fails")
+	fl.BoolVar(&f.force, "force", false, "also undo removed steps where files have changed since")
+	fl.BoolVar(&f.noWait, "no-wait", false, "fail immediately if another solve is changing this root")
+	fl.StringVar(&f.progress, "progress", "auto", "`MODE` of progress on stderr: auto, tty, plain, or json (one object per line)")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only warnings and errors")
+	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 }
 
 // registerRoot is register for commands that want a root and nothing else.
 func (f *solveFlags) registerRoot(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.root, "root", "", "the root file system, in place of /")
-	fl.StringVar(&f.dest, "dest", "", "the folder that changes went to")
-	fl.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, or json: one object a line, on stderr")
-	fl.BoolVarP(&f.quiet, "quiet", "q", false, "tell only warnings and errors")
-	fl.BoolVar(&f.json, "json", false, "the result as JSON on stdout")
+	fl.StringVar(&f.root, "root", "", "use the root file system in `DIR` instead of /")
+	fl.StringVar(&f.dest, "dest", "", "use the `DIR` that collected the changes")
+	fl.StringVar(&f.progress, "progress", "auto", "`MODE` of progress on stderr: auto, tty, plain, or json (one object per line)")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only warnings and errors")
+	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 }
 
 // rootRequest makes the request of a command that wants a root and nothing else.
@@ -388,13 +388,13 @@ func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
 }
 
 func (f *solveFlags) registerFiles(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "a Containerfile, or - for stdin; several are composed in order (default: Containerfile)")
+	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "read the Containerfile `FILE`, or - for stdin; several are composed in order (default: Containerfile)")
 	// Completion offers files by default.
 }
 
 func (f *solveFlags) registerYes(c *cobra.Command) {
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "change / even if this machine does not look ephemeral")
-	c.Flags().BoolVar(&f.profile, "profile", false, "write /etc/profile.d/clayer.sh too, from which login shells have the environment")
+	c.Flags().BoolVar(&f.profile, "profile", false, "also write /etc/profile.d/clayer.sh, which sets the environment in login shells")
 }
 
 // request makes the request for the Containerfiles at paths.

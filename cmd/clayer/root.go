@@ -110,11 +110,11 @@ func newRoot() *cobra.Command {
 	var verbose bool
 	root := &cobra.Command{
 		Use:   "clayer",
-		Short: "Make an ephemeral machine yours",
+		Short: "Turn an ephemeral machine into your environment",
 		Long: `clayer builds the environment that a Containerfile describes onto a live root,
-keeps a snapshot of every step, and restores it everywhere else.
+stores a snapshot of every step, and restores it on every other machine.
 
-Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
+Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -145,7 +145,7 @@ Every flag can be given as a variable too: --cache-dir is CLAYER_CACHE_DIR.`,
 			return fromEnvironment(cmd)
 		},
 	}
-	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "tell more on stderr")
+	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more to stderr")
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
 	root.AddCommand(

@@ -25,8 +25,8 @@ type runFlags struct {
 func (f *runFlags) register(c *cobra.Command) {
 	f.solveFlags.register(c)
 	f.registerFiles(c)
-	c.Flags().IntVar(&f.at, "at", 0, "a line of the last file: everything as the instruction there finds it, RUN's mounts too")
-	c.Flags().StringVarP(&f.workdir, "workdir", "w", "", "the folder that it starts in (default: this one; with --root, --dest or --at: WORKDIR's)")
+	c.Flags().IntVar(&f.at, "at", 0, "run in the state that the instruction in `LINE` of the last file starts from, with the mounts of its RUN")
+	c.Flags().StringVarP(&f.workdir, "workdir", "w", "", "start in `DIR` (default: the current directory; with --root, --dest or --at: that of WORKDIR)")
 	for _, name := range []string{"force", "no-wait", "require-cache", "json", "compare"} {
 		_ = c.Flags().MarkHidden(name) // they say how a root is changed, and none is
 	}
@@ -36,10 +36,10 @@ func newRun() *cobra.Command {
 	var f runFlags
 	c := &cobra.Command{
 		Use:   "run [-f FILE]... [--at LINE] [--] CMD [ARG]...",
-		Short: "Run a command in the environment; the machine stays as it is",
+		Short: "Run a command in the environment without changing the machine",
 		Long: `run runs a command in the environment of the Containerfiles, laid over the
-machine's root: what it writes is dropped when it ends. Steps that are cached
-nowhere are built, and stored. Its exit status is the command's.`,
+machine's root. What the command writes is discarded when it ends. Steps that
+are not cached are built and stored. The exit code is that of the command.`,
 		Example: `  clayer run -f Containerfile.mojo -- mojo --version
   clayer run --at 7 -- sh      # a shell where the RUN in line 7 failed`,
 		Args: cobra.MinimumNArgs(1),
@@ -57,7 +57,7 @@ func newShell() *cobra.Command {
 	var f runFlags
 	c := &cobra.Command{
 		Use:   "shell [-f FILE]... [--at LINE]",
-		Short: "Run your shell in the environment; the machine stays as it is",
+		Short: "Run your shell in the environment without changing the machine",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.run(cmd, userShell) },
 	}

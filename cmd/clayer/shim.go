@@ -52,12 +52,12 @@ func sameFile(a, b string) bool {
 func newShim() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "shim",
-		Short: "Write what is installed by hand into the Containerfile",
-		Long: `Shims are small executables in front of pip, uv, apt-get, npm, cargo, go, gem,
-conda, apk and dnf. They run the real program, and when it has installed
-something, write a RUN that repeats it into the Containerfile.
+		Short: "Write what you install by hand to the Containerfile",
+		Long: `Shims are small executables that come before pip, uv, apt-get, npm, cargo, go,
+gem, conda, apk and dnf on PATH. A shim runs the real program. If that installed
+something, the shim adds a RUN that repeats the install to the Containerfile.
 
-CLAYER_SHIM=off turns them off, CLAYER_SHIM=quiet keeps them from telling.`,
+CLAYER_SHIM=off turns shims off; CLAYER_SHIM=quiet silences their messages.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -67,7 +67,7 @@ CLAYER_SHIM=off turns them off, CLAYER_SHIM=quiet keeps them from telling.`,
 
 // shimDir is the flag that all commands of shims have.
 func shimDir(c *cobra.Command) func() (string, error) {
-	dir := c.Flags().String("dir", "", "the folder of the shims (default $XDG_STATE_HOME/clayer/shims)")
+	dir := c.Flags().String("dir", "", "`DIR` of the shims (default $XDG_STATE_HOME/clayer/shims)")
 	return func() (string, error) {
 		if *dir == "" {
 			return shim.DefaultDir()
@@ -80,11 +80,11 @@ func newShimInstall() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:     "install [--dir DIR] [-f FILE]",
-		Short:   "Make the shims of the package managers that are here",
+		Short:   "Install shims for the package managers on PATH",
 		Example: "  clayer shim install && eval \"$(clayer shim env)\"",
 		Args:    cobra.NoArgs,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "the Containerfile that is written to; made when needed")
+	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "write to this Containerfile `FILE`; it is created when needed")
 	dir := shimDir(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		o, err := shimOptions(dir, file)
@@ -148,8 +148,8 @@ func newShimUninstall() *cobra.Command {
 
 func newShimEnv() *cobra.Command {
 	var shell string
-	c := &cobra.Command{Use: "env [--dir DIR]", Short: "Print what puts the shims in front of PATH, for eval", Args: cobra.NoArgs}
-	c.Flags().StringVar(&shell, "shell", "sh", "sh or fish")
+	c := &cobra.Command{Use: "env [--dir DIR]", Short: "Print the commands that put the shims first on PATH, for eval", Args: cobra.NoArgs}
+	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: sh or fish")
 	dir := shimDir(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		d, err := dir()
@@ -169,7 +169,7 @@ func newShimEnv() *cobra.Command {
 func newShimSource() *cobra.Command {
 	return &cobra.Command{
 		Use:     "source",
-		Short:   "Print uv_shim.sh, which bash and zsh source with a Containerfile",
+		Short:   "Print uv_shim.sh, which you source in bash or zsh with a Containerfile",
 		Example: "  clayer shim source > uv_shim.sh\n  source uv_shim.sh layers/Containerfile",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -19,10 +19,10 @@ func newSolve() *cobra.Command {
 	var f solveFlags
 	c := &cobra.Command{
 		Use:   "solve [-f FILE]...",
-		Short: "Restore what is cached, build the rest, apply",
-		Example: `  clayer solve --dest out                 # the environment in a folder; nothing else changes
-  clayer solve -f Containerfile.mojo      # with the layer that it names by FROM
-  eval "$(clayer env)"                    # its variables, in this shell`,
+		Short: "Restore cached steps, build the rest, and apply them",
+		Example: `  clayer solve --dest out                 # build into a directory; nothing else changes
+  clayer solve -f Containerfile.mojo      # also solves the layer that its FROM names
+  eval "$(clayer env)"                    # set the environment's variables in this shell`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(f.files) == 0 {
@@ -35,7 +35,7 @@ func newSolve() *cobra.Command {
 	f.registerFiles(c)
 	f.registerYes(c)
 	f.registerTrace(c)
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, like plan, and change nothing")
 	return c
 }
 
@@ -44,10 +44,10 @@ func newCompose() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compose [NAME|FILE]...",
 		Short: "Solve several layers, in order",
-		Long: `compose solves several layers in the order given; later ones win. A NAME is
-looked up in layers/ and here: base is Containerfile, x is Containerfile.x.
-Without arguments the layers are those of .claude/container-layers.json, or
-Containerfile where there is no such file.`,
+		Long: `compose solves several layers in the given order; later layers win. A NAME is
+looked up in layers/ and in the current directory: base is Containerfile, x is
+Containerfile.x. Without arguments, compose solves the layers listed in
+.claude/container-layers.json, or Containerfile if that file does not exist.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := f.paths(args)
 			if err != nil {
@@ -59,7 +59,7 @@ Containerfile where there is no such file.`,
 	f.register(c)
 	f.registerYes(c)
 	f.registerTrace(c)
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be done, as plan does")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, like plan, and change nothing")
 	return c
 }
 
@@ -67,7 +67,7 @@ func newBuild() *cobra.Command {
 	var f solveFlags
 	c := &cobra.Command{
 		Use:   "build FILE...",
-		Short: "Build anew, whatever is cached, and store it",
+		Short: "Build all steps again, even if cached, and store them",
 		Args:  cobra.MinimumNArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, true) },
 	}
@@ -138,7 +138,7 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 }
 
 func (f *solveFlags) registerTrace(c *cobra.Command) {
-	c.Flags().StringVar(&f.trace, "trace", "", "a file for what was done when, in Chrome's trace format: ui.perfetto.dev opens it")
+	c.Flags().StringVar(&f.trace, "trace", "", "write a timeline to `FILE` in Chrome's trace format, for ui.perfetto.dev")
 }
 
 // worthTelling is how long a solve takes that people want to know more of.

@@ -17,9 +17,9 @@ func newStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [--exit-code [-f FILE]... [NAME|FILE]...]",
 		Short: "Print what is applied to the root",
-		Long: `status prints what is applied to the root. With --exit-code it compares that
-with the Containerfiles, as solve would, and exits with 1 if a solve would change
-something: for hooks. It never waits, and changes nothing.`,
+		Long: `status prints what is applied to the root. With --exit-code it compares that with
+the Containerfiles, as solve does, and exits with 1 if a solve would change
+something; use this in hooks. status never waits and changes nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if exitCode {
 				return f.drift(cmd, args)
@@ -62,7 +62,7 @@ something: for hooks. It never waits, and changes nothing.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the Containerfiles are not what is applied")
+	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")
 	return c
 }
 

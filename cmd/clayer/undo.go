@@ -15,10 +15,10 @@ func newUndo() *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use:   "undo [--to LAYER]",
-		Short: "Give the root back as it was before",
-		Long: `undo takes back what was applied, the last step first, and brings back what
-it had replaced or deleted. Files that were changed since are kept as they are,
-and listed; --force takes them too.`,
+		Short: "Undo what was applied, and restore the root as it was before",
+		Long: `undo removes what was applied, the last step first, and restores what it replaced
+or deleted. Files that have changed since are preserved and listed; --force undoes
+them too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.rootRequest(cmd)
@@ -45,9 +45,9 @@ and listed; --force takes them too.`,
 		},
 	}
 	f.registerRoot(c)
-	c.Flags().StringVar(&to, "to", "", "undo what is behind this layer, which stays")
-	c.Flags().BoolVar(&f.force, "force", false, "undo also what was changed since")
-	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail at once while another command changes this root")
+	c.Flags().StringVar(&to, "to", "", "undo what was applied after `LAYER`, but not LAYER itself")
+	c.Flags().BoolVar(&f.force, "force", false, "also undo files that have changed since")
+	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail immediately if another command is changing this root")
 	return c
 }
 

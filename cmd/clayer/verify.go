@@ -18,10 +18,10 @@ func newVerify() *cobra.Command {
 	var f solveFlags
 	c := &cobra.Command{
 		Use:   "verify",
-		Short: "Tell which applied files are not as they were applied",
-		Long: `verify compares every file that was applied with what was applied, content
-included, and prints those that were changed or are missing. It exits with 1 if
-there are any; --json prints all.`,
+		Short: "List applied files that have changed",
+		Long: `verify compares every applied file, including its content, with what was applied.
+It prints the files that have changed or are missing, and exits with 1 if there
+are any. --json prints all files.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.rootRequest(cmd)
@@ -73,10 +73,10 @@ func newDiff() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "diff",
-		Short: "Tell what changed in the root since the last solve",
-		Long: `diff prints, as a tree with sizes, what changed in the root since the last
-solve, what clayer did itself left out. A new folder is one line; --all shows
-what is in it. A deleted file that no step made shows as a change of its folder.`,
+		Short: "List what else changed in the root since the last solve",
+		Long: `diff prints, as a tree with sizes, what changed in the root since the last solve,
+without the changes that clayer made. A new directory is one line; --all lists its
+contents. If a file that no step made is deleted, its directory shows as changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.rootRequest(cmd)
@@ -95,7 +95,7 @@ what is in it. A deleted file that no step made shows as a change of its folder.
 		},
 	}
 	f.registerRoot(c)
-	c.Flags().BoolVar(&all, "all", false, "show what is in new folders")
+	c.Flags().BoolVar(&all, "all", false, "list the contents of new directories")
 	return c
 }
 

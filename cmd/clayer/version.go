@@ -40,6 +40,6 @@ func newVersion() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&deps, "deps", false, "with the modules that it is built from")
+	c.Flags().BoolVar(&deps, "deps", false, "also print the modules that it is built from")
 	return c
 }
