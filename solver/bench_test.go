@@ -43,21 +43,21 @@ func manyLayers(b *testing.B, folder string, n, m int) []string {
 	return paths
 }
 
-func benchRequest(b *testing.B, folder string, paths []string) *Request {
+func benchOptions(b *testing.B, folder string, paths []string) Options {
 	b.Helper()
 	d, err := dir.Open(filepath.Join(folder, "store"), dir.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &Request{
+	opt := Options{
 		Root: filepath.Join(folder, "root"), Cache: filepath.Join(folder, "cache"),
-		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true,
+		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true, Report: NewReporter(nil),
 	}
-	r.Store = cache.Tiered(r.StoreFailed, d)
-	if r.Files, err = Load(b.Context(), paths, nil); err != nil {
+	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
+	if opt.Files, err = Load(b.Context(), paths, nil); err != nil {
 		b.Fatal(err)
 	}
-	return r
+	return opt
 }
 
 // benchmarkPlan plans with every step cached, parsing and stores included.
@@ -67,25 +67,25 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 		b.Fatal(err)
 	}
 	paths := manyLayers(b, folder, layers, each)
-	g, keys, err := Hash(context.Background(), benchRequest(b, folder, paths))
+	g, keys, err := Hash(context.Background(), benchOptions(b, folder, paths))
 	if err != nil {
 		b.Fatal(err)
 	}
 	// One blob for all: only how many there are matters to a plan.
 	blob := []byte("blob")
-	r := benchRequest(b, folder, paths)
+	opt := benchOptions(b, folder, paths)
 	for _, s := range g.Steps() {
 		if !s.ChangesRoot() {
 			continue
 		}
 		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
-		if err := r.Store.Put(context.Background(), d, bytes.NewReader(blob)); err != nil {
+		if err := opt.Store.Put(context.Background(), d, bytes.NewReader(blob)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		p, err := Plan(context.Background(), benchRequest(b, folder, paths))
+		p, err := Plan(context.Background(), benchOptions(b, folder, paths))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func BenchmarkSolveNothing(b *testing.B) {
 		b.Fatal(err)
 	}
 	solve := func() *Result {
-		res, err := Solve(context.Background(), benchRequest(b, folder, []string{path}))
+		res, err := Solve(context.Background(), benchOptions(b, folder, []string{path}))
 		if err != nil {
 			b.Fatal(err)
 		}

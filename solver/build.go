@@ -27,7 +27,7 @@ import (
 
 // A builder carries one solve from its plan to the root.
 type builder struct {
-	r    *Request
+	r    *session
 	root *rootfs.Root
 	sv   *survey
 	sb   sandbox.Sandbox

@@ -13,8 +13,11 @@ import (
 // that Load understood of files with problems. It goes the way of Plan up to where
 // that asks the network: it looks at the files, at what they copy, and at where the
 // machine has directories. One problem hides no other.
-func Check(ctx context.Context, r *Request) (frontend.Problems, error) {
-	r.readOnly = true
+func Check(ctx context.Context, opt Options) (frontend.Problems, error) {
+	return newReadOnly(opt).check(ctx)
+}
+
+func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 	g, err := r.graph()
 	var problems frontend.Problems
 	if err != nil && !errors.As(err, &problems) {
@@ -39,12 +42,12 @@ func Check(ctx context.Context, r *Request) (frontend.Problems, error) {
 
 // AllProblems completes the problems of loading by those that Check finds in what
 // could be read, so that a user sees all that is wrong at once.
-func (r *Request) AllProblems(ctx context.Context, err error) error {
+func AllProblems(ctx context.Context, opt Options, err error) error {
 	var ps frontend.Problems
-	if !errors.As(err, &ps) || len(r.Files) == 0 {
+	if !errors.As(err, &ps) || len(opt.Files) == 0 {
 		return err
 	}
-	more, err := Check(ctx, r)
+	more, err := Check(ctx, opt)
 	if err != nil && ctx.Err() != nil {
 		return err
 	}
@@ -53,18 +56,18 @@ func (r *Request) AllProblems(ctx context.Context, err error) error {
 
 // checkedGraph is graph for who pins its sources next: where there are problems
 // they are all that Check finds.
-func (r *Request) checkedGraph(ctx context.Context) (*dag.Graph, error) {
+func (r *session) checkedGraph(ctx context.Context) (*dag.Graph, error) {
 	g, err := r.graph()
 	var ps frontend.Problems
 	if errors.As(err, &ps) {
-		if ps, err = Check(ctx, r); err == nil {
+		if ps, err = r.check(ctx); err == nil {
 			err = ps
 		}
 	}
 	return g, err
 }
 
-func (r *Request) checkSource(ctx context.Context, s *dag.Step, files map[*frontend.Copy]bool) error {
+func (r *session) checkSource(ctx context.Context, s *dag.Step, files map[*frontend.Copy]bool) error {
 	c, ok := s.Instr.(*frontend.Copy)
 	if !ok {
 		return source.CheckFetch(s.Instr.(*frontend.Fetch))

@@ -25,7 +25,7 @@ import (
 
 // sameStep drops from what the stores have what is recorded of other steps: a key
 // has one record.
-func (r *Request) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
+func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
 	for _, s := range steps {
 		d, ok := found[keys.Step[s]]
 		if !ok || len(d.Record) == 0 { // what is kept in little space has none
@@ -53,7 +53,7 @@ func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor,
 }
 
 // expected returns what the snapshot of a step is like; nil if that is not known.
-func (r *Request) expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
+func (r *session) expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
 		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in)

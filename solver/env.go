@@ -75,15 +75,15 @@ func (sv *survey) sameEnv() bool {
 
 // Env returns the variables of the request's files, or, where it has none, of
 // what is applied to its root.
-func Env(r *Request) ([]frontend.Var, error) {
-	if len(r.Files) > 0 {
-		g, err := r.graph()
+func Env(opt Options) ([]frontend.Var, error) {
+	if len(opt.Files) > 0 {
+		g, err := newReadOnly(opt).graph()
 		if err != nil {
 			return nil, err
 		}
 		return compositionEnv(g, len(g.Layers)), nil
 	}
-	st, err := Status(r)
+	st, err := Status(opt)
 	if err != nil {
 		return nil, err
 	}
@@ -106,8 +106,8 @@ type RootStatus struct {
 }
 
 // Status reads what is applied to the request's root. It never waits.
-func Status(r *Request) (*RootStatus, error) {
-	root, err := r.open()
+func Status(opt Options) (*RootStatus, error) {
+	root, err := opt.open()
 	if err != nil {
 		return nil, err
 	}

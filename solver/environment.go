@@ -18,8 +18,8 @@ var hermeticKeep = []string{
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO",
 }
 
-// session returns the variables of the live machine.
-func (r *Request) session() map[string]string {
+// variables returns the session's variables, as a RUN inherits them.
+func (r *session) variables() map[string]string {
 	env := make(map[string]string, len(r.Environ))
 	for _, kv := range r.Environ {
 		k, v, ok := strings.Cut(kv, "=")
@@ -37,14 +37,14 @@ func (r *Request) session() map[string]string {
 // ambient returns what a step of l finds in the environment beside what its
 // own file sets: the session, and the ENV of the layers that it is composed
 // behind. Like the files that it finds in the root, none of it enters a key.
-func (r *Request) ambient(l *dag.Layer) map[string]string {
+func (r *session) ambient(l *dag.Layer) map[string]string {
 	var before []*dag.Layer
 	for l := l; l.On != nil; l = l.On {
 		if l.Ordered {
 			before = append(before, l.On)
 		}
 	}
-	env := r.session()
+	env := r.variables()
 	setDefault := func(name, value string) {
 		if _, ok := env[name]; !ok {
 			env[name] = value
@@ -71,7 +71,7 @@ func setVars(env map[string]string, vars []frontend.Var) {
 }
 
 // environ returns the environment of a RUN, sorted.
-func (r *Request) environ(l *dag.Layer, run *frontend.Run) []string {
+func (r *session) environ(l *dag.Layer, run *frontend.Run) []string {
 	env := r.ambient(l)
 	setVars(env, run.Args)
 	setVars(env, run.Env)

@@ -20,13 +20,13 @@ import (
 //
 // base is the layout of the image that it is laid over, as image.Options has
 // it; a value that refers to a variable of the session refers to one of that.
-func Image(ctx context.Context, r *Request, base string) (image.Image, error) {
+func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	var img image.Image
+	r := newReadOnly(opt)
 	root, err := r.open()
 	if err != nil {
 		return img, err
 	}
-	r.readOnly = true
 	state, err := root.State()
 	if err != nil {
 		return img, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -74,7 +74,7 @@ func Image(ctx context.Context, r *Request, base string) (image.Image, error) {
 // imageConfig returns what the files say of a container's beginning: ENV and
 // WORKDIR, and the Dockerfile's words that have no effect on a live root. Of
 // several layers the later ones win.
-func (r *Request) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
+func (r *session) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
 	c := specs.ImageConfig{}
 	session := map[string]string{"PATH": defaultPath, "HOME": "/root"}
 	for _, v := range base {
@@ -106,7 +106,7 @@ func (r *Request) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
 
 // configure adds what an instruction says to a config. One that has variables
 // in it, which is expanded nowhere else, is left out and told.
-func (r *Request) configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string) {
+func (r *session) configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string) {
 	word := in.Base().Word
 	text := strings.Join(in.Args, " ")
 	if text == "" {

@@ -11,8 +11,8 @@ import (
 // Installed finds what the request's machine has beyond its base and the applied
 // layers: what was installed since the last solve, or, where there was none,
 // since the machine started. o.Since, if it is set, is taken in place of both.
-func Installed(ctx context.Context, r *Request, o capture.Options) (*capture.Found, error) {
-	root, err := r.settled(ctx)
+func Installed(ctx context.Context, opt Options, o capture.Options) (*capture.Found, error) {
+	root, err := newReadOnly(opt).settled(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := &Request{Store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}
+	r := &session{Options: Options{Store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}}
 	found, err := r.find(t.Context(), g, keys, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func forgetRun(root *rootfs.Root) error {
 }
 
 // recoverRun records what a RUN in place did that was cut off.
-func (r *Request) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock) error {
+func (r *session) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock) error {
 	text, err := root.StateDir().ReadFile(runningName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -116,7 +116,7 @@ func (r *Request) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootf
 	return forgetRun(root)
 }
 
-func (r *Request) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
+func (r *session) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
 	opt := r.sandboxOptions(root)
 	opt.Over = ""
 	work, err := root.WorkDir()

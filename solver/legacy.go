@@ -44,13 +44,13 @@ func LegacyTag(name, text string, commits []string) string {
 }
 
 // LegacyTags returns the tags of the request's files; names says which have one.
-func LegacyTags(ctx context.Context, r *Request, named func(*frontend.File) bool) ([]string, error) {
-	commits, err := r.commits(ctx)
+func LegacyTags(ctx context.Context, opt Options, named func(*frontend.File) bool) ([]string, error) {
+	commits, err := newReadOnly(opt).commits(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var tags []string
-	for _, f := range r.Files {
+	for _, f := range opt.Files {
 		name := ""
 		if named(f) {
 			name = f.Name
@@ -63,8 +63,8 @@ func LegacyTags(ctx context.Context, r *Request, named func(*frontend.File) bool
 // legacy replaces the files of layers that no store, and not the root, has a
 // step of by such as fetch them from a release of container-layer's. It reports
 // whether there is one.
-func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
-	if r.LegacyURL == nil || r.Rebuild || r.farFailed() {
+func (r *session) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
+	if r.LegacyURL == nil || r.Rebuild || r.Report.farFailed() {
 		return false, nil // a store that does not answer is not asked in another way
 	}
 	var commits []string
@@ -99,7 +99,7 @@ func (r *Request) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, pres
 				r.fetched = make(map[*frontend.File]bool)
 			}
 			r.fetched[file] = true
-			r.Files[slices.Index(r.Files, l.File)] = file
+			r.files[slices.Index(r.files, l.File)] = file
 			hit = true
 		}
 	}
@@ -116,7 +116,7 @@ func standsAlone(g *dag.Graph, l *dag.Layer) bool {
 
 // legacyFile returns the file that fetches a layer, and nil where there is none
 // to fetch, or none that can be read.
-func (r *Request) legacyFile(ctx context.Context, f *frontend.File, commits []string) (*frontend.File, error) {
+func (r *session) legacyFile(ctx context.Context, f *frontend.File, commits []string) (*frontend.File, error) {
 	for _, name := range []string{f.Name, ""} {
 		tag := LegacyTag(name, f.Source, commits)
 		made, err := frontend.Parse(f.Path, fmt.Appendf(nil, "FETCH --extract=true %s /\n", r.LegacyURL(tag)))
@@ -155,7 +155,7 @@ func (r *Request) legacyFile(ctx context.Context, f *frontend.File, commits []st
 
 // isLegacy reports whether a layer comes from such a release: it is in the
 // store already, and is not put there in another form.
-func (r *Request) isLegacy(l *dag.Layer) bool { return r.fetched[l.File] }
+func (r *session) isLegacy(l *dag.Layer) bool { return r.fetched[l.File] }
 
 // LegacyAsset is the file of such a release.
 const LegacyAsset = "layer.tar.gz"

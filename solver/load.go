@@ -111,9 +111,9 @@ func layerFile(dir, layer string) (path string, ok bool) {
 }
 
 // graph lowers the files of the request.
-func (r *Request) graph() (*dag.Graph, error) {
+func (r *session) graph() (*dag.Graph, error) {
 	ignore := make(map[string][]string)
-	for _, f := range r.Files {
+	for _, f := range r.files {
 		if _, ok := ignore[f.Dir]; ok {
 			continue
 		}
@@ -123,8 +123,8 @@ func (r *Request) graph() (*dag.Graph, error) {
 		}
 		ignore[f.Dir] = patterns
 	}
-	return dag.Build(r.Files, dag.Options{
-		Session:   r.session(),
+	return dag.Build(r.files, dag.Options{
+		Session:   r.variables(),
 		BuildArgs: r.BuildArgs,
 		Ignore:    ignore,
 	})

@@ -31,7 +31,7 @@ type runMounts struct {
 
 // mounts prepares the mounts of a RUN: folders of cache mounts are made and
 // locked, secrets are read, and those asked for as variables added to env.
-func (r *Request) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
+func (r *session) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
 	rm := &runMounts{folders: make(map[string]string)}
 	if err := rm.lock(ctx, r, run.Mounts); err != nil {
 		rm.release()
@@ -46,7 +46,7 @@ func (r *Request) mounts(ctx context.Context, run *frontend.Run, env *[]string) 
 	return rm, nil
 }
 
-func (rm *runMounts) add(r *Request, m frontend.Mount, env *[]string) error {
+func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case frontend.MountTmpfs:
@@ -87,7 +87,7 @@ func (rm *runMounts) add(r *Request, m frontend.Mount, env *[]string) error {
 }
 
 // secret returns the content of a secret, and whether it was given.
-func (r *Request) secret(id string) ([]byte, bool, error) {
+func (r *session) secret(id string) ([]byte, bool, error) {
 	s, ok := r.Secrets[id]
 	if !ok {
 		return nil, false, nil
@@ -112,14 +112,14 @@ func (r *Request) secret(id string) ([]byte, bool, error) {
 
 // cacheFailed says that cache mounts are empty, once: what keeps them from being
 // kept fails the store beside them too.
-func (r *Request) cacheFailed(err error) {
+func (r *session) cacheFailed(err error) {
 	if r.Cache != "" {
-		r.StoreFailed(localStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
+		r.Report.StoreFailed(localStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
 	}
 }
 
 // mountsDir opens the directory that holds those of cache mounts.
-func (r *Request) mountsDir() (*os.Root, error) {
+func (r *session) mountsDir() (*os.Root, error) {
 	if r.Cache == "" {
 		return nil, errors.New("there is no cache directory")
 	}
@@ -173,7 +173,7 @@ func cacheName(id string) string {
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
-func (rm *runMounts) lock(ctx context.Context, r *Request, mounts []frontend.Mount) error {
+func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mount) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
 		if m.Type == frontend.MountCache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
@@ -214,7 +214,7 @@ func (rm *runMounts) lock(ctx context.Context, r *Request, mounts []frontend.Mou
 // cacheFolder returns the directory that a cache mount binds: one for each id,
 // kept from solve to solve. One that is for this RUN alone, since another RUN has
 // the cache, or it can't be had, is removed after it.
-func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
+func (rm *runMounts) cacheFolder(r *session, m frontend.Mount) (string, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.folders[m.ID]
 	if private != "" {
@@ -242,7 +242,7 @@ func (rm *runMounts) cacheFolder(r *Request, m frontend.Mount) (string, error) {
 }
 
 // privateFolder makes an empty directory, beside the others where it can.
-func (r *Request) privateFolder() (string, error) {
+func (r *session) privateFolder() (string, error) {
 	if dir, err := r.mountsDir(); err == nil {
 		defer dir.Close()
 		if folder, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
@@ -253,7 +253,7 @@ func (r *Request) privateFolder() (string, error) {
 }
 
 // sharedFolder makes the directory of a cache mount's id, if it is not there.
-func (r *Request) sharedFolder(m frontend.Mount, mode os.FileMode) (string, error) {
+func (r *session) sharedFolder(m frontend.Mount, mode os.FileMode) (string, error) {
 	dir, err := r.mountsDir()
 	if err != nil {
 		return "", err

@@ -19,7 +19,7 @@ import (
 // placement says what the snapshot of a step must not replace: no COPY removes a
 // directory to put a file there, nor does a FETCH of what is no archive. What a
 // RUN replaced is what its command did.
-func (r *Request) placement(s *dag.Step) record.Placement {
+func (r *session) placement(s *dag.Step) record.Placement {
 	if r.isLegacy(s.Layer) {
 		return record.Placement{}
 	}
@@ -59,7 +59,7 @@ func overDirectory(s *dag.Step, at string, err error) *source.Fault {
 // and then the apply has the last word.
 //
 // isFile tells whether a COPY is of one file, and whether that is known.
-func (r *Request) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is, known bool)) (problems frontend.Problems) {
+func (r *session) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is, known bool)) (problems frontend.Problems) {
 	dirs := make(map[string]bool)
 	add := func(dir string) {
 		for ; dir != "/" && !dirs[dir]; dir = path.Dir(dir) {
@@ -93,7 +93,7 @@ func (r *Request) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is,
 // isMachineDir reports whether the machine has a directory, or a link to one, at
 // an absolute path of the root. One that an applied step made is none: what a step
 // brings must not depend on what was solved here before.
-func (r *Request) isMachineDir(name string) bool {
+func (r *session) isMachineDir(name string) bool {
 	for _, root := range []string{r.target(), r.base()} {
 		p, err := machine.Within(root, name)
 		if err != nil {
@@ -115,7 +115,7 @@ func (r *Request) isMachineDir(name string) bool {
 
 // madeDirs returns the directories in the root that applied steps made, by path.
 // A record that can't be read is for the survey to report.
-func (r *Request) madeDirs() map[string]bool {
+func (r *session) madeDirs() map[string]bool {
 	r.madeOnce.Do(func() {
 		r.made = make(map[string]bool)
 		root, err := r.open()

@@ -19,8 +19,8 @@ import (
 )
 
 // Plan says what Solve would do. It opens nothing for writing.
-func Plan(ctx context.Context, r *Request) (*dag.Plan, error) {
-	r.readOnly = true
+func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
+	r := newReadOnly(opt)
 	root, err := r.open()
 	if err != nil {
 		return nil, err
@@ -34,8 +34,8 @@ func Plan(ctx context.Context, r *Request) (*dag.Plan, error) {
 
 // Hash computes the keys of the request's layers: a plan without a look at
 // stores and root.
-func Hash(ctx context.Context, r *Request) (*dag.Graph, *dag.Keys, error) {
-	r.readOnly = true
+func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
+	r := newReadOnly(opt)
 	root, err := r.open()
 	if err != nil {
 		return nil, nil, err
@@ -86,7 +86,7 @@ func (sv *survey) change(steps ...*dag.Step) {
 	sv.lose()
 }
 
-func (r *Request) survey(ctx context.Context, root *rootfs.Root) (*survey, error) {
+func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey, error) {
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -188,13 +188,13 @@ func order(g *dag.Graph) []*dag.Step {
 }
 
 // platform returns what the root was before clayer changed it first.
-func (r *Request) platform(ctx context.Context, state *record.State) string {
+func (r *session) platform(ctx context.Context, state *record.State) string {
 	if state.Platform != "" {
 		return state.Platform
 	}
 	searchPath := defaultPath
 	if r.base() == "/" {
-		searchPath = r.session()["PATH"]
+		searchPath = r.variables()["PATH"]
 	}
 	return machine.Platform(ctx, r.base(), searchPath)
 }
@@ -202,7 +202,7 @@ func (r *Request) platform(ctx context.Context, state *record.State) string {
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // keys pins all sources, at the same time, and computes the keys.
-func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag.Keys, error) {
+func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag.Keys, error) {
 	pins := make(dag.Pins, len(g.Sources))
 	var mu sync.Mutex
 	var problems frontend.Problems
@@ -239,7 +239,7 @@ func (r *Request) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 
 // find asks the stores for all keys of layers that are not wholly present.
 // A store that fails is a miss, told by the store itself.
-func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
+func (r *session) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
 	all := make(map[key.Key]cache.Descriptor)
 	if r.Store == nil {
 		return all, nil
@@ -264,7 +264,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 				return ctx.Err()
 			}
 			if err != nil {
-				r.StoreFailed(r.Store.Name(), err)
+				r.Report.StoreFailed(r.Store.Name(), err)
 				return nil
 			}
 			r.sameStep(l.Steps, keys, found)
@@ -285,7 +285,7 @@ func (r *Request) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 
 // previous gathers the steps of earlier solves, by which new keys are
 // explained: those of this root, else the newest layer of that name in a store.
-func (r *Request) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
+func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
 	for _, l := range state.Layers {
 		for _, s := range l.Steps {
 			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took})

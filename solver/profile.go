@@ -14,7 +14,7 @@ import (
 // profileDiffers reports whether the profile of a root, where one is asked for or
 // was, is not that of env. What the user made of one that was asked for before
 // is theirs.
-func (r *Request) profileDiffers(root *rootfs.Root, state *record.State, env []frontend.Var) bool {
+func (r *session) profileDiffers(root *rootfs.Root, state *record.State, env []frontend.Var) bool {
 	p := state.Profile
 	if r.Profile {
 		return p == nil || !bytes.Equal(root.Profile(), envfile.Sh(env))
@@ -24,7 +24,7 @@ func (r *Request) profileDiffers(root *rootfs.Root, state *record.State, env []f
 
 // keepProfile makes the profile of a root that of env, where it is wanted, as a
 // part of the transaction that is to be committed.
-func (r *Request) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Kept, err error) {
+func (r *session) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Kept, err error) {
 	if !wanted && lock.State().Profile == nil {
 		return nil, nil
 	}

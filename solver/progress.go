@@ -13,7 +13,7 @@ const often = 100 * time.Millisecond
 
 // A meter counts the bytes of a transfer and tells of them from time to time.
 type meter struct {
-	r     *Request
+	r     *session
 	event Event
 	start time.Time
 
@@ -24,7 +24,7 @@ type meter struct {
 
 // metered returns a context whose downloads are told as the event, with the
 // bytes so far.
-func (r *Request) metered(ctx context.Context, e Event) (context.Context, *meter) {
+func (r *session) metered(ctx context.Context, e Event) (context.Context, *meter) {
 	m := &meter{r: r, event: e, start: time.Now()}
 	return transfer.WithProgress(ctx, m.add), m
 }

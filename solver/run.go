@@ -39,7 +39,8 @@ type RunOptions struct {
 // The error is a *sandbox.ExitError when the command ended with another status
 // than 0; errors of planning and building are those of Solve, and one without
 // an overlay wraps sandbox.ErrUnavailable.
-func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
+func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
+	r := newSession(opt)
 	root, err := r.settled(ctx)
 	if err != nil {
 		return err
@@ -48,7 +49,7 @@ func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	at, err := stepAt(sv.plan.Graph, opt)
+	at, err := stepAt(sv.plan.Graph, run)
 	if err != nil {
 		return err
 	}
@@ -79,13 +80,13 @@ func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
 
-	cmd := sandbox.Command{Argv: opt.Argv, Timeout: r.Timeout}
+	cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
 	cmd.Env, cmd.Dir = r.surroundings(sv.plan.Graph, at)
-	if opt.Dir != "" {
-		cmd.Dir = opt.Dir
+	if run.Dir != "" {
+		cmd.Dir = run.Dir
 	}
-	if run, ok := instruction(at).(*frontend.Run); ok {
-		mounts, err := r.mounts(ctx, run, &cmd.Env)
+	if in, ok := instruction(at).(*frontend.Run); ok {
+		mounts, err := r.mounts(ctx, in, &cmd.Env)
 		if err != nil {
 			return err
 		}
@@ -94,12 +95,12 @@ func Run(ctx context.Context, r *Request, opt RunOptions) (err error) {
 	}
 	b.wait() // nothing is told, or fails, while a shell has the terminal
 	r.emit(Event{Kind: EventDone})
-	return view.(sandbox.Interactive).Exec(ctx, cmd, opt.Stdin, opt.Stdout, opt.Stderr)
+	return view.(sandbox.Interactive).Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
 }
 
 // runDir returns a directory for the overlays of Run: in the cache directory, where
 // that can be written.
-func (r *Request) runDir() (path string, done func(), err error) {
+func (r *session) runDir() (path string, done func(), err error) {
 	if r.Cache != "" {
 		root, err := safefile.MakeDir(r.Cache, 0o755)
 		if err == nil {
@@ -259,11 +260,11 @@ func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool) (absent [
 
 // surroundings returns the environment and the folder of a step, or, for nil,
 // of what comes behind all layers.
-func (r *Request) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
+func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
 	if run, ok := instruction(at).(*frontend.Run); ok {
 		return r.environ(at.Layer, run), run.Dir
 	}
-	vars := r.session()
+	vars := r.variables()
 	dir = "/"
 	if at != nil {
 		vars = r.ambient(at.Layer)

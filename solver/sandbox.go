@@ -11,7 +11,7 @@ func SandboxText(name, how, why string) string {
 	return name + " (" + how + "): " + why
 }
 
-func (r *Request) sandboxOptions(root *rootfs.Root) sandbox.Options {
+func (r *session) sandboxOptions(root *rootfs.Root) sandbox.Options {
 	over := ""
 	if r.Dest != "" {
 		over = r.target()
@@ -21,7 +21,8 @@ func (r *Request) sandboxOptions(root *rootfs.Root) sandbox.Options {
 
 // PlannedSandbox says which sandbox the steps of a plan would run in, as
 // SandboxText does; "" if none of them runs. Nothing is written.
-func (r *Request) PlannedSandbox(p *dag.Plan) (string, error) {
+func PlannedSandbox(opt Options, p *dag.Plan) (string, error) {
+	r := newReadOnly(opt)
 	b := &builder{r: r, sv: &survey{plan: p}}
 	if !b.runs() {
 		return "", nil

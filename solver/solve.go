@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -64,7 +63,8 @@ func (r *Result) String() string {
 // ErrRoot when the root could not be changed, wholly or in part, and ErrStore
 // when a store failed under RequireCache. The Result is nil if nothing was
 // applied.
-func Solve(ctx context.Context, r *Request) (res *Result, err error) {
+func Solve(ctx context.Context, opt Options) (res *Result, err error) {
+	r := newSession(opt)
 	start := time.Now()
 	root, err := r.open()
 	if err != nil {
@@ -108,7 +108,7 @@ func Solve(ctx context.Context, r *Request) (res *Result, err error) {
 	res = sv.result()
 	res.Took = time.Since(start)
 	if r.RequireCache {
-		if err := r.storeErr(); err != nil {
+		if err := r.Report.storeErr(); err != nil {
 			return res, err
 		}
 	}
@@ -159,7 +159,7 @@ func (sv *survey) result() *Result {
 }
 
 // make does what is to be done, under the root's lock.
-func (r *Request) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, sv *survey) error {
+func (r *session) make(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, sv *survey) error {
 	putting, stop := lasting(ctx)
 	defer stop()
 	b := &builder{r: r, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
@@ -445,51 +445,4 @@ func (l *lines) Error() string {
 		texts[i] = err.Error()
 	}
 	return strings.Join(texts, "\n  ")
-}
-
-// failures remembers which stores failed; each is told once.
-type failures struct {
-	mu   sync.Mutex
-	errs map[string]error
-}
-
-// StoreFailed is told when a store fails; it warns once for each store.
-func (r *Request) StoreFailed(store string, err error) {
-	r.failed.mu.Lock()
-	_, told := r.failed.errs[store]
-	if !told {
-		if r.failed.errs == nil {
-			r.failed.errs = make(map[string]error)
-		}
-		r.failed.errs[store] = err
-	}
-	r.failed.mu.Unlock()
-	if !told {
-		r.warn("store %s: %v", store, err)
-	}
-}
-
-// farFailed reports whether a store failed that is not on this machine.
-func (r *Request) farFailed() bool {
-	r.failed.mu.Lock()
-	defer r.failed.mu.Unlock()
-	for store := range r.failed.errs {
-		if name, _, _ := strings.Cut(store, ":"); name != localStore {
-			return true
-		}
-	}
-	return false
-}
-
-// localStore is the name of stores in a directory, as theirs say it.
-const localStore = "dir"
-
-// storeErr returns that a store failed, or nil.
-func (r *Request) storeErr() error {
-	r.failed.mu.Lock()
-	defer r.failed.mu.Unlock()
-	for store, err := range r.failed.errs {
-		return fmt.Errorf("%w: %s: %w", ErrStore, store, err)
-	}
-	return nil
 }

@@ -203,7 +203,7 @@ func TestCompositionEnv(t *testing.T) {
 func TestEnvironmentOfARun(t *testing.T) {
 	g := compositionOf(t, map[string]string{"PATH": "/bin"},
 		"ENV PATH=/base:$PATH A=base\n", "ARG V=arg\nARG B=arg\nENV B=env PATH=/a:$PATH\nRUN true\n", "FROM scratch\nRUN true\n")
-	r := &Request{Environ: []string{"PATH=/bin", "S=session", "UV_LINK_MODE=hardlink", "odd"}}
+	r := newSession(Options{Environ: []string{"PATH=/bin", "S=session", "UV_LINK_MODE=hardlink", "odd"}})
 	runs := func(i int) *frontend.Run {
 		for _, s := range g.Layers[i].Steps {
 			if run, ok := s.Instr.(*frontend.Run); ok {

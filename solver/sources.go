@@ -19,7 +19,7 @@ import (
 
 // sources returns the resolver of the request's sources: one for plan and
 // solve, so that nothing is requested twice.
-func (r *Request) sources() *source.Resolver {
+func (r *session) sources() *source.Resolver {
 	r.resolving.Do(func() {
 		r.resolver = &source.Resolver{
 			Client:    r.transfer(),
@@ -35,7 +35,7 @@ func (r *Request) sources() *source.Resolver {
 }
 
 // downloadsDir is where downloads are kept; "" for nowhere.
-func (r *Request) downloadsDir() string {
+func (r *session) downloadsDir() string {
 	if r.Cache == "" {
 		return ""
 	}
@@ -44,7 +44,7 @@ func (r *Request) downloadsDir() string {
 
 // transfer returns what downloads: with GitHub's client, so that one host has
 // its connections from one.
-func (r *Request) transfer() *transfer.Client {
+func (r *session) transfer() *transfer.Client {
 	if r.GitHub != nil {
 		return r.GitHub.Transfer()
 	}
@@ -52,7 +52,7 @@ func (r *Request) transfer() *transfer.Client {
 }
 
 // commits resolves what --invalidate-on names: "owner/repo@commit", in order.
-func (r *Request) commits(ctx context.Context) ([]string, error) {
+func (r *session) commits(ctx context.Context) ([]string, error) {
 	list := make([]string, len(r.InvalidateOn))
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(r.jobs())
@@ -75,7 +75,7 @@ func (r *Request) commits(ctx context.Context) ([]string, error) {
 }
 
 // own lists the directories that a solve writes to.
-func (r *Request) own() []string {
+func (r *session) own() []string {
 	var own []string
 	if r.Cache != "" {
 		own = append(own, r.Cache)
@@ -87,7 +87,7 @@ func (r *Request) own() []string {
 }
 
 // pin resolves what a FETCH or COPY names.
-func (r *Request) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
+func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	var p source.Pin
 	var err error
 	switch in := s.Instr.(type) {
@@ -106,12 +106,12 @@ func (r *Request) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 // changes returns what a FETCH, COPY or WORKDIR brings. It is asked for ahead,
 // and again when the step's turn has come: what it takes, a download and a look
 // through an archive, is done once.
-func (r *Request) changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+func (r *session) changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
 	once, _ := r.brought.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
 	return once.(func() (snapshot.Changes, error))()
 }
 
-func (r *Request) readChanges(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
 	src := r.sources()
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:

@@ -40,7 +40,8 @@ func (e *UnknownLayerError) Error() string {
 //
 // The error is an *UnknownLayerError, or wraps ErrRoot; with a result, all but
 // what the error says was done.
-func Undo(ctx context.Context, r *Request, to string) (res *UndoResult, err error) {
+func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err error) {
+	r := newSession(opt)
 	root, err := r.open()
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func KeptText(k rootfs.Kept) string {
 }
 
 // tellRecovered tells what became of a command that was cut off.
-func (r *Request) tellRecovered(l *rootfs.Lock) {
+func (r *session) tellRecovered(l *rootfs.Lock) {
 	switch l.Recovered {
 	case rootfs.TakenBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")

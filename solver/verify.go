@@ -13,7 +13,7 @@ import (
 // settled opens the request's root for a command that looks at its files. What a
 // command before left half-done is taken back, unless one is at work just now,
 // which is told: the files are between two states then.
-func (r *Request) settled(ctx context.Context) (*rootfs.Root, error) {
+func (r *session) settled(ctx context.Context) (*rootfs.Root, error) {
 	root, err := r.open()
 	if err != nil {
 		return nil, err
@@ -42,17 +42,17 @@ func (r *Request) settled(ctx context.Context) (*rootfs.Root, error) {
 
 // Verify tells of each file that was applied to the request's root whether it is
 // as applied, by path.
-func Verify(ctx context.Context, r *Request) ([]drift.FileState, error) {
-	return r.look(ctx, drift.Verify)
+func Verify(ctx context.Context, opt Options) ([]drift.FileState, error) {
+	return newReadOnly(opt).look(ctx, drift.Verify)
 }
 
 // Diff tells what changed in the request's root since the last solve or undo,
 // their own changes left out, by path.
-func Diff(ctx context.Context, r *Request) ([]drift.FileState, error) {
-	return r.look(ctx, drift.Diff)
+func Diff(ctx context.Context, opt Options) ([]drift.FileState, error) {
+	return newReadOnly(opt).look(ctx, drift.Diff)
 }
 
-func (r *Request) look(ctx context.Context, at func(ctx context.Context, root string, rec record.Dir) ([]drift.FileState, error)) ([]drift.FileState, error) {
+func (r *session) look(ctx context.Context, at func(ctx context.Context, root string, rec record.Dir) ([]drift.FileState, error)) ([]drift.FileState, error) {
 	root, err := r.settled(ctx)
 	if err != nil {
 		return nil, err
@@ -78,8 +78,8 @@ type DriftedLayer struct {
 
 // Drift tells whether a solve of the request would change its root. It never
 // waits, and changes nothing.
-func Drift(ctx context.Context, r *Request) (*Drifted, error) {
-	r.readOnly = true
+func Drift(ctx context.Context, opt Options) (*Drifted, error) {
+	r := newReadOnly(opt)
 	root, err := r.open()
 	if err != nil {
 		return nil, err

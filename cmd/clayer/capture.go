@@ -35,7 +35,7 @@ requested (not for its dependencies), and a SNAPSHOT for new files that belong
 to no package.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.rootRequest(cmd)
+			opt, err := f.rootOptions(cmd)
 			if err != nil {
 				return err
 			}
@@ -47,12 +47,12 @@ to no package.`,
 				return err
 			}
 			o.Skip = notEnvironment(file)
-			found, err := solver.Installed(cmd.Context(), r, o)
+			found, err := solver.Installed(cmd.Context(), opt, o)
 			if err != nil {
 				return err
 			}
 			for _, p := range found.Problems {
-				r.Warn(p)
+				opt.Report.Warn(p)
 			}
 			return proposeCapture(cmd, &f, found, file, write)
 		},

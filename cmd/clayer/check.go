@@ -111,16 +111,16 @@ func (c *checker) check(ctx context.Context) ([]lint.Finding, error) {
 
 // refused returns what plan refuses in a file.
 func (c *checker) refused(ctx context.Context, path string) ([]lint.Finding, error) {
-	r := &solver.Request{Environ: os.Environ(), BuildArgs: c.buildArgs}
+	opt := solver.Options{Environ: os.Environ(), BuildArgs: c.buildArgs}
 	var err error
-	r.Files, err = solver.Load(ctx, []string{path}, nil)
+	opt.Files, err = solver.Load(ctx, []string{path}, nil)
 	var syntax frontend.Problems
 	if err != nil && !errors.As(err, &syntax) {
 		return nil, err
 	}
 	findings := lint.Syntax(syntax)
-	if len(r.Files) > 0 {
-		refused, err := solver.Check(ctx, r)
+	if len(opt.Files) > 0 {
+		refused, err := solver.Check(ctx, opt)
 		if err != nil {
 			return nil, err
 		}

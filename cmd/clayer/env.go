@@ -31,21 +31,21 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
   clayer env --shell powershell | Out-String | Invoke-Expression`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.request(cmd, f.files)
+			opt, err := f.options(cmd, f.files)
 			if err != nil {
 				return err
 			}
-			vars, err := solver.Env(r)
+			vars, err := solver.Env(opt)
 			if err != nil {
 				return err
 			}
 			if github {
-				if err := envToGitHub(vars, r); err != nil {
+				if err := envToGitHub(vars, opt); err != nil {
 					return err
 				}
 			}
 			if claude {
-				if err := envToClaude(cmd, vars, r); err != nil {
+				if err := envToClaude(cmd, vars, opt); err != nil {
 					return err
 				}
 			}
@@ -55,7 +55,7 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 			if f.json {
 				shell = "json"
 			}
-			text, err := envfile.Format(vars, shell, r.Environ)
+			text, err := envfile.Format(vars, shell, opt.Environ)
 			if err != nil {
 				return usageError{err}
 			}
@@ -75,10 +75,10 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 	return c
 }
 
-func envToGitHub(vars []frontend.Var, r *solver.Request) error {
-	env, path, left := envfile.GitHub(vars, r.Environ)
+func envToGitHub(vars []frontend.Var, opt solver.Options) error {
+	env, path, left := envfile.GitHub(vars, opt.Environ)
 	for _, name := range left {
-		r.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
+		opt.Report.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
 	}
 	files := []struct {
 		name string
@@ -98,12 +98,12 @@ func envToGitHub(vars []frontend.Var, r *solver.Request) error {
 }
 
 // envToClaude writes to the file that only a session's first hook is given.
-func envToClaude(cmd *cobra.Command, vars []frontend.Var, r *solver.Request) error {
+func envToClaude(cmd *cobra.Command, vars []frontend.Var, opt solver.Options) error {
 	file := os.Getenv("CLAUDE_ENV_FILE")
 	if file == "" {
 		return nil
 	}
-	text, err := envfile.Format(vars, "sh", r.Environ)
+	text, err := envfile.Format(vars, "sh", opt.Environ)
 	if err != nil {
 		return err
 	}

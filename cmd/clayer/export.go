@@ -91,13 +91,13 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 		}
 		return img, store, nil
 	}
-	r, err := f.request(cmd, f.files)
+	opt, err := f.options(cmd, f.files)
 	if err != nil {
 		return image.Image{}, nil, err
 	}
 	defer f.hide()
-	img, err := solver.Image(cmd.Context(), r, base)
-	return img, r.Store, err
+	img, err := solver.Image(cmd.Context(), opt, base)
+	return img, opt.Store, err
 }
 
 // newest returns for each word the newest layer that it means.

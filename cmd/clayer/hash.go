@@ -20,12 +20,12 @@ func newHash() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly = true
-			r, err := f.request(cmd, args)
+			opt, err := f.options(cmd, args)
 			if err != nil {
 				return err
 			}
 			if legacy {
-				tags, err := solver.LegacyTags(cmd.Context(), r, func(*frontend.File) bool { return len(args) > 1 || len(f.names) > 0 })
+				tags, err := solver.LegacyTags(cmd.Context(), opt, func(*frontend.File) bool { return len(args) > 1 || len(f.names) > 0 })
 				if err != nil {
 					return err
 				}
@@ -34,7 +34,7 @@ func newHash() *cobra.Command {
 				}
 				return nil
 			}
-			g, keys, err := solver.Hash(cmd.Context(), r)
+			g, keys, err := solver.Hash(cmd.Context(), opt)
 			if err != nil {
 				return err
 			}

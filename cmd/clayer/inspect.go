@@ -17,11 +17,11 @@ func newInspect() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.readOnly = true
-			r, err := f.request(cmd, args)
+			opt, err := f.options(cmd, args)
 			if err != nil {
 				return err
 			}
-			g, keys, err := solver.Hash(cmd.Context(), r)
+			g, keys, err := solver.Hash(cmd.Context(), opt)
 			if err != nil {
 				return err
 			}

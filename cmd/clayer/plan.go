@@ -65,11 +65,11 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	}
 	f.readOnly, f.live = true, true
 	defer f.hide()
-	r, err := f.request(cmd, paths)
+	opt, err := f.options(cmd, paths)
 	if err != nil {
 		return err
 	}
-	p, err := solver.Plan(cmd.Context(), r)
+	p, err := solver.Plan(cmd.Context(), opt)
 	f.hide()
 	if err != nil {
 		return err
@@ -77,12 +77,12 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	if err := write(p, cmd.OutOrStdout()); err != nil {
 		return err
 	}
-	text, err := r.PlannedSandbox(p)
+	text, err := solver.PlannedSandbox(opt, p)
 	if err != nil {
 		return err
 	}
 	if text != "" && !f.quiet {
-		r.Emit(solver.Event{Kind: solver.EventSandbox, Text: text})
+		opt.Report.Emit(solver.Event{Kind: solver.EventSandbox, Text: text})
 	}
 	return nil
 }

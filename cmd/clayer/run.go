@@ -79,26 +79,19 @@ func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
 	if f.at < 0 {
 		return usagef("--at=%d: want a line", f.at)
 	}
-	f.live = true
+	f.live, f.handOver = true, true // the terminal is the command's then
 	defer f.hide()
-	r, err := f.request(cmd, files)
+	opt, err := f.options(cmd, files)
 	if err != nil {
 		return err
 	}
-	show := r.Emit
-	r.Emit = func(e solver.Event) {
-		if e.Kind == solver.EventDone {
-			f.hide() // the terminal is the command's now
-		}
-		show(e)
-	}
 	dir := f.workdir
-	if dir == "" && f.at == 0 && r.Root == "" && r.Dest == "" {
+	if dir == "" && f.at == 0 && opt.Root == "" && opt.Dest == "" {
 		if dir, err = os.Getwd(); err != nil {
 			return err
 		}
 	}
-	err = solver.Run(cmd.Context(), r, solver.RunOptions{
+	err = solver.Run(cmd.Context(), opt, solver.RunOptions{
 		Argv: argv, At: f.at, File: files[len(files)-1], Dir: dir,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})

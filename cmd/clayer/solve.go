@@ -105,12 +105,12 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 	}
 	f.live = true
 	defer f.hide() // also when all of it panics
-	r, err := f.request(cmd, paths)
+	opt, err := f.options(cmd, paths)
 	if err != nil {
 		return err
 	}
-	r.Rebuild = rebuild
-	result, err := solver.Solve(cmd.Context(), r)
+	opt.Rebuild = rebuild
+	result, err := solver.Solve(cmd.Context(), opt)
 	f.hide()
 	var failed *solver.BuildError
 	if errors.As(err, &failed) {

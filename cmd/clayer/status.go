@@ -31,7 +31,7 @@ something; use this in hooks. status never waits and changes nothing.`,
 			if err != nil {
 				return err
 			}
-			st, err := solver.Status(&solver.Request{Root: root, Dest: dest})
+			st, err := solver.Status(solver.Options{Root: root, Dest: dest})
 			if err != nil {
 				return err
 			}
@@ -72,11 +72,11 @@ func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	r, err := f.request(cmd, paths)
+	opt, err := f.options(cmd, paths)
 	if err != nil {
 		return err
 	}
-	drift, err := solver.Drift(cmd.Context(), r)
+	drift, err := solver.Drift(cmd.Context(), opt)
 	if err != nil {
 		return err
 	}

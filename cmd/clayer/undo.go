@@ -21,11 +21,11 @@ or deleted. Files that have changed since are preserved and listed; --force undo
 them too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.rootRequest(cmd)
+			opt, err := f.rootOptions(cmd)
 			if err != nil {
 				return err
 			}
-			res, err := solver.Undo(cmd.Context(), r, to)
+			res, err := solver.Undo(cmd.Context(), opt, to)
 			var unknown *solver.UnknownLayerError
 			if errors.As(err, &unknown) {
 				return usagef("--to: %w", err)

@@ -24,11 +24,11 @@ It prints the files that have changed or are missing, and exits with 1 if there
 are any. --json prints all files.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.rootRequest(cmd)
+			opt, err := f.rootOptions(cmd)
 			if err != nil {
 				return err
 			}
-			files, err := solver.Verify(cmd.Context(), r)
+			files, err := solver.Verify(cmd.Context(), opt)
 			if err != nil {
 				return err
 			}
@@ -79,11 +79,11 @@ without the changes that clayer made. A new directory is one line; --all lists i
 contents. If a file that no step made is deleted, its directory shows as changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.rootRequest(cmd)
+			opt, err := f.rootOptions(cmd)
 			if err != nil {
 				return err
 			}
-			files, err := solver.Diff(cmd.Context(), r)
+			files, err := solver.Diff(cmd.Context(), opt)
 			if err != nil {
 				return err
 			}

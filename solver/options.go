@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -20,63 +19,49 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
-	"github.com/clayer/clayer/solver/source"
 )
 
-// A Request says what to solve, and how. The zero value of a field is its
-// default.
-type Request struct {
+// Options say what to solve, and how. The zero value of a field is its default.
+// No call changes them, so one value serves several: Plan, then Solve.
+type Options struct {
 	Files []*frontend.File // as Load returns them, in the order in which they are composed
 
 	Root string // the root that is made; "" means "/"
-	Dest string // a folder that changes go to, laid over Root, in place of Root itself; "" means none
+	Dest string // a directory that changes go to instead of Root, which RUN sees below it; "" means none
 
-	BaseID    string            // --base-id
-	Salts     []string          // --salt
-	BuildArgs map[string]string // --build-arg
-	Secrets   map[string]Secret // --secret, by id
+	BaseID    string            // extra text mixed into every key
+	Salts     []string          // the same, several
+	BuildArgs map[string]string // values of ARG
+	Secrets   map[string]Secret // by id
 	Environ   []string          // the session's variables, as os.Environ returns them
-	Sandbox   string            // how RUN is kept apart from the root: one of sandbox.Kinds; "" means "auto"
-	Compare   sandbox.Compare   // by what a RUN in place tells what changed
-	Hermetic  bool              // RUN inherits no more of them than it needs
+	Sandbox   string            // one of sandbox.Kinds; "" means "auto"
+	Compare   sandbox.Compare   // how a RUN in place finds what changed
+	Hermetic  bool              // RUN inherits no more variables than it needs
 	Timeout   time.Duration     // of each RUN; 0 means none
 	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
 
 	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
-	InvalidateOn []string       // --invalidate-on: "owner/repo[@ref]"
+	InvalidateOn []string       // "owner/repo[@ref]", whose commits are mixed into every key
 
-	// LegacyURL returns where layer.tar.gz of a release of container-layer's
-	// would be; nil: none is looked for.
+	// LegacyURL returns where layer.tar.gz of a container-layer release would
+	// be; nil: none is looked for.
 	LegacyURL func(tag string) string
 
-	Store        *cache.Tier // nil: nothing is restored or kept
+	Store        *cache.Tier // nil: nothing is restored or stored
 	Spool        Spool       // where snapshots are packed; nil: the root's work directory
 	Push         bool        // what is built is put into Store
-	Rebuild      bool        // what is cached or present is built anew
+	Rebuild      bool        // what is cached or present is built again
 	Compression  int         // zstd level of what is packed; 0 means snapshot.DefaultLevel
 	RequireCache bool        // a store that fails is an error in the end
-	Cache        string      // a directory for downloads and cache mounts, made when needed; "": neither is kept
-	MaxDownloads int64       // bytes of downloads kept there; 0 means 2 GiB
+	Cache        string      // a directory for downloads and cache mounts, made when needed; "": neither outlives the call
+	MaxDownloads int64       // bytes of downloads retained there; 0 means 2 GiB
 	NoWait       bool        // fail at once while another solve holds the root
 	Profile      bool        // login shells of the root get the environment too
-	Force        bool        // what the user changed since it was applied is undone too
+	Force        bool        // files that the user changed since they were applied are undone too
 
-	// Emit is told what happens, one event at a time. It must not block for
-	// long. nil tells nobody.
-	Emit func(Event)
-
-	emitting  sync.Mutex
-	warned    sync.Map
-	readOnly  bool // nothing is kept of what is downloaded
-	resolving sync.Once
-	resolver  *source.Resolver
-	brought   sync.Map // *dag.Step: what it brings, once
-	madeOnce  sync.Once
-	made      map[string]bool // see madeDirs
-	failed    failures
-
-	asked   map[*frontend.File]bool // whether there is a legacy release of it
-	fetched map[*frontend.File]bool // those that come from one
+	// Report receives what happens. Whoever opens Store gives it the same
+	// Reporter, so that each store that fails is reported once. nil: nobody is told.
+	Report *Reporter
 }
 
 // A Spool makes the files that snapshots are packed into. A store that keeps
@@ -153,64 +138,35 @@ func (e *BuildError) Error() string {
 
 func (e *BuildError) Unwrap() error { return e.Err }
 
-func (r *Request) emit(e Event) {
-	if r.Emit == nil {
-		return
-	}
-	r.emitting.Lock()
-	defer r.emitting.Unlock()
-	e.Time = time.Now()
-	r.Emit(e)
-}
-
-// warnOnce is warn for what a plan made twice would tell twice.
-func (r *Request) warnOnce(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if _, told := r.warned.LoadOrStore(text, true); !told {
-		r.warn("%s", text)
-	}
-}
-
-func (r *Request) warn(format string, args ...any) {
-	r.emit(Event{Kind: EventWarning, Text: fmt.Sprintf(format, args...)})
-}
-
-// Waiting tells the user what is waited for.
-func (r *Request) Waiting(text string) { r.emit(Event{Kind: EventWaiting, Text: text}) }
-
-// Warn tells the user of something that fails nothing.
-func (r *Request) Warn(text string) { r.warn("%s", text) }
-
-func (r *Request) jobs() int {
-	if r.Jobs > 0 {
-		return r.Jobs
+func (o *Options) jobs() int {
+	if o.Jobs > 0 {
+		return o.Jobs
 	}
 	return max(8, runtime.GOMAXPROCS(0))
 }
 
-// base is the folder of the complete root: what RUN sees where nothing is
-// laid over it.
-func (r *Request) base() string {
-	if r.Root == "" {
+// base is the directory of the complete root, which RUN sees below Dest.
+func (o *Options) base() string {
+	if o.Root == "" {
 		return "/"
 	}
-	return filepath.Clean(r.Root)
+	return filepath.Clean(o.Root)
 }
 
-// target is the folder that is changed.
-func (r *Request) target() string {
-	if r.Dest != "" {
-		return filepath.Clean(r.Dest)
+// target is the directory that is changed.
+func (o *Options) target() string {
+	if o.Dest != "" {
+		return filepath.Clean(o.Dest)
 	}
-	return r.base()
+	return o.base()
 }
 
-func (r *Request) open() (*rootfs.Root, error) {
+func (o *Options) open() (*rootfs.Root, error) {
 	var opt rootfs.Options
-	if r.Dest != "" {
-		opt.Lower = r.base()
+	if o.Dest != "" {
+		opt.Lower = o.base()
 	}
-	root, err := rootfs.Open(r.target(), opt)
+	root, err := rootfs.Open(o.target(), opt)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}

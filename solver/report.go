@@ -1,6 +1,9 @@
 package solver
 
 import (
+	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -48,4 +51,77 @@ type Event struct {
 	Entries int
 	Bytes   int64
 	Total   int64 // what Bytes will come to; 0 if that is not known
+}
+
+// A Reporter receives what happens: from the verbs, and from the stores that
+// they use. It is safe for concurrent use.
+type Reporter struct {
+	receive func(Event)
+
+	emitting sync.Mutex
+	mu       sync.Mutex       // guards failed
+	failed   map[string]error // stores, each with its first error
+}
+
+// NewReporter returns a Reporter that passes events to receive, one at a time.
+// receive must not block for long; nil drops them.
+func NewReporter(receive func(Event)) *Reporter { return &Reporter{receive: receive} }
+
+// Emit reports an event.
+func (p *Reporter) Emit(e Event) {
+	if p.receive == nil {
+		return
+	}
+	p.emitting.Lock()
+	defer p.emitting.Unlock()
+	e.Time = time.Now()
+	p.receive(e)
+}
+
+// Warn reports something that fails nothing.
+func (p *Reporter) Warn(text string) { p.Emit(Event{Kind: EventWarning, Text: text}) }
+
+// Waiting reports what is waited for.
+func (p *Reporter) Waiting(text string) { p.Emit(Event{Kind: EventWaiting, Text: text}) }
+
+// StoreFailed reports that a store failed, once for each store. It is what
+// cache.Tiered wants for its warnings.
+func (p *Reporter) StoreFailed(store string, err error) {
+	p.mu.Lock()
+	_, reported := p.failed[store]
+	if !reported {
+		if p.failed == nil {
+			p.failed = make(map[string]error)
+		}
+		p.failed[store] = err
+	}
+	p.mu.Unlock()
+	if !reported {
+		p.Warn(fmt.Sprintf("store %s: %v", store, err))
+	}
+}
+
+// localStore is the name of stores in a directory, as theirs say it.
+const localStore = "dir"
+
+// farFailed reports whether a store failed that is not on this machine.
+func (p *Reporter) farFailed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for store := range p.failed {
+		if name, _, _ := strings.Cut(store, ":"); name != localStore {
+			return true
+		}
+	}
+	return false
+}
+
+// storeErr returns that a store failed, or nil.
+func (p *Reporter) storeErr() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for store, err := range p.failed {
+		return fmt.Errorf("%w: %s: %w", ErrStore, store, err)
+	}
+	return nil
 }

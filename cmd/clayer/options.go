@@ -305,14 +305,15 @@ type solveFlags struct {
 	json, dryRun                bool
 	trace                       string
 
-	notes   []string    // warnings of what came before the request
-	live    bool        // a terminal gets a live display
-	display *ui.Display // of the request that was made
-	record  *ui.Record
+	notes    []string    // warnings of what came before the options
+	live     bool        // a terminal gets a live display
+	handOver bool        // which ends when the solve is done
+	display  *ui.Display // of the options that were made
+	record   *ui.Record
 }
 
-// show opens the display, and returns what tells it of events.
-func (f *solveFlags) show(cmd *cobra.Command) (func(solver.Event), error) {
+// show opens the display, and returns what reports to it.
+func (f *solveFlags) show(cmd *cobra.Command) (*solver.Reporter, error) {
 	mode := f.progress
 	switch {
 	case f.quiet:
@@ -325,10 +326,13 @@ func (f *solveFlags) show(cmd *cobra.Command) (func(solver.Event), error) {
 		return nil, usageError{err}
 	}
 	f.display, f.record = d, ui.NewRecord(time.Now())
-	return func(e solver.Event) {
+	return solver.NewReporter(func(e solver.Event) {
+		if f.handOver && e.Kind == solver.EventDone {
+			f.hide()
+		}
 		f.record.Add(e)
 		d.Show(e)
-	}, nil
+	}), nil
 }
 
 // hide takes the live display away, if there is one.
@@ -374,17 +378,14 @@ func (f *solveFlags) registerRoot(c *cobra.Command) {
 	fl.BoolVar(&f.json, "json", false, "print the result as JSON")
 }
 
-// rootRequest makes the request of a command that wants a root and nothing else.
-func (f *solveFlags) rootRequest(cmd *cobra.Command) (*solver.Request, error) {
-	emit, err := f.show(cmd)
-	if err != nil {
-		return nil, err
+// rootOptions makes the options of a command that takes a root and nothing else.
+func (f *solveFlags) rootOptions(cmd *cobra.Command) (opt solver.Options, err error) {
+	if opt.Report, err = f.show(cmd); err != nil {
+		return opt, err
 	}
-	root, dest, err := roots(f.root, f.dest)
-	if err != nil {
-		return nil, err
-	}
-	return &solver.Request{Root: root, Dest: dest, NoWait: f.noWait, Force: f.force, Emit: emit}, nil
+	opt.NoWait, opt.Force = f.noWait, f.force
+	opt.Root, opt.Dest, err = roots(f.root, f.dest)
+	return opt, err
 }
 
 func (f *solveFlags) registerFiles(c *cobra.Command) {
@@ -397,35 +398,35 @@ func (f *solveFlags) registerYes(c *cobra.Command) {
 	c.Flags().BoolVar(&f.profile, "profile", false, "also write /etc/profile.d/clayer.sh, which sets the environment in login shells")
 }
 
-// request makes the request for the Containerfiles at paths.
-func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Request, error) {
+// options makes the options of a solve of the Containerfiles at paths.
+func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Options, err error) {
 	if !slices.Contains(sandbox.Kinds, f.sandbox) {
-		return nil, usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
+		return opt, usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
 	}
 	compare, ok := map[string]sandbox.Compare{"auto": sandbox.CompareAuto, "ctime": sandbox.CompareCTime, "digest": sandbox.CompareDigest}[f.compare]
 	if !ok {
-		return nil, usagef("--compare=%s: want auto, ctime or digest", f.compare)
+		return opt, usagef("--compare=%s: want auto, ctime or digest", f.compare)
 	}
 	if f.compression < 1 || f.compression > 19 {
-		return nil, usagef("--compression=%d: want a level from 1 to 19", f.compression)
+		return opt, usagef("--compression=%d: want a level from 1 to 19", f.compression)
 	}
 	if f.sandbox == "inplace" && f.dest != "" {
-		return nil, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
+		return opt, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
-	emit, err := f.show(cmd)
+	report, err := f.show(cmd)
 	if err != nil {
-		return nil, err
+		return opt, err
 	}
 	names, err := layerNames(f.names, paths)
 	if err != nil {
-		return nil, err
+		return opt, err
 	}
 	for _, v := range f.invalidateOn {
 		if _, err := source.ParseRef(v); err != nil {
-			return nil, usagef("--invalidate-on %w", err)
+			return opt, usagef("--invalidate-on %w", err)
 		}
 	}
-	r := &solver.Request{
+	opt = solver.Options{
 		InvalidateOn: f.invalidateOn,
 		Root:         f.root, Dest: f.dest,
 		BaseID: f.baseID, Salts: f.salts,
@@ -433,48 +434,49 @@ func (f *solveFlags) request(cmd *cobra.Command, paths []string) (*solver.Reques
 		Timeout: f.timeout, Jobs: f.jobs,
 		Push: !f.noCache, Compression: f.compression, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Profile: f.profile,
-		Emit:    emit,
+		Report:  report,
 	}
 	for _, text := range f.notes {
-		r.Warn(text)
+		report.Warn(text)
 	}
-	if r.Root, r.Dest, err = roots(f.root, f.dest); err != nil {
-		return nil, err
+	if opt.Root, opt.Dest, err = roots(f.root, f.dest); err != nil {
+		return opt, err
 	}
-	if r.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
-		return nil, err
+	if opt.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
+		return opt, err
 	}
-	if r.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
-		return nil, err
+	if opt.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
+		return opt, err
 	}
-	t := tell{r.StoreFailed, r.Warn, r.Waiting}
+	t := tell{report.StoreFailed, report.Warn, report.Waiting}
 	f.makesDir = !f.readOnly
-	if r.Cache, err = f.folder(t); err != nil {
-		return nil, err
+	if opt.Cache, err = f.folder(t); err != nil {
+		return opt, err
 	}
-	store, local, err := f.storeFlags.open(t, r.Secrets)
+	store, local, err := f.storeFlags.open(t, opt.Secrets)
 	if err != nil {
-		return nil, err
+		return opt, err
 	}
-	if r.GitHub, err = f.github(t); err != nil {
-		return nil, err
+	if opt.GitHub, err = f.github(t); err != nil {
+		return opt, err
 	}
 	if f.repo != "" {
 		repo, err := github.ParseRepo(f.repo)
 		if err != nil {
-			return nil, usagef("--repo %w", err)
+			return opt, usagef("--repo %w", err)
 		}
-		r.LegacyURL = func(tag string) string { return r.GitHub.DownloadURL(repo, tag, solver.LegacyAsset) }
+		client := opt.GitHub
+		opt.LegacyURL = func(tag string) string { return client.DownloadURL(repo, tag, solver.LegacyAsset) }
 	}
-	r.Store = store
+	opt.Store = store
 	if local != nil { // a nil *dir.Dir would be a Spool that is there
-		r.Spool = local
+		opt.Spool = local
 	}
-	r.Files, err = solver.Load(cmd.Context(), paths, names)
+	opt.Files, err = solver.Load(cmd.Context(), paths, names)
 	if err != nil {
-		return nil, r.AllProblems(cmd.Context(), err)
+		err = solver.AllProblems(cmd.Context(), opt, err)
 	}
-	return r, nil
+	return opt, err
 }
 
 func roots(root, dest string) (string, string, error) {
