@@ -18,14 +18,14 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
-// Options say what is looked for.
+// Options say what to look for.
 type Options struct {
-	Since time.Time // what was installed later is wanted; before is the base, and what was applied
+	Since time.Time // report what was installed later; what is older is the base, or was applied
 	Pin   bool      // with versions
 
-	Root    string            // the folder that Changed is relative to
+	Root    string            // the directory that Changed is relative to
 	Changed []drift.FileState // the root's changes since, for what no manager owns
-	Skip    []string          // folders, absolute, that are no part of an environment
+	Skip    []string          // directories, absolute, that are not part of an environment
 }
 
 // A Package is what was installed.
@@ -36,7 +36,7 @@ type Package struct {
 	version string
 	between string   // between name and version: "=="
 	note    string   // why it can't be repeated; "" if it can
-	owns    []string // files, and folders with a slash at the end, absolute
+	owns    []string // files, and directories with a slash at the end, absolute
 }
 
 // command is the line that installs it.
@@ -55,22 +55,22 @@ func (p *Package) command(pin bool) []string {
 type Found struct {
 	Packages []Package
 	Rest     []Tree
-	Problems []string // managers that could not be asked
+	Problems []string // managers that could not be queried
 	pin      bool
 }
 
-// A Tree is a file or folder that no manager owns.
+// A Tree is a file or directory that no manager owns.
 type Tree struct {
 	Path  string // absolute
 	Size  int64
 	Files int
 }
 
-// Look asks the package managers that are on PATH. One that fails is told among
+// Look asks the package managers that are on PATH. One that fails is listed in
 // the Problems; the error is of a context that is done.
 func Look(ctx context.Context, o Options) (*Found, error) {
 	found := &Found{pin: o.Pin}
-	var aside []string // owned by packages that nobody asked for
+	var aside []string // owned by packages that were installed as dependencies
 	for _, ask := range []struct {
 		name string
 		from func(context.Context, Options) ([]Package, []string, error)
@@ -80,7 +80,7 @@ func Look(ctx context.Context, o Options) (*Found, error) {
 			return nil, context.Cause(ctx)
 		}
 		if err != nil && !errors.Is(err, exec.ErrNotFound) {
-			found.Problems = append(found.Problems, fmt.Sprintf("%s could not be asked: %v", ask.name, err))
+			found.Problems = append(found.Problems, fmt.Sprintf("%s could not be queried: %v", ask.name, err))
 		}
 		found.Packages = append(found.Packages, packages...)
 		aside = append(aside, owned...)
@@ -150,14 +150,14 @@ func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// owned returns a function that tells whether a path is of a package.
+// owned returns a function that reports whether a path belongs to a package.
 func owned(packages []Package, aside []string) func(p string) bool {
 	files := make(map[string]bool)
-	folders := make(map[string]bool)
+	dirs := make(map[string]bool)
 	add := func(paths []string) {
 		for _, p := range paths {
 			if dir, ok := strings.CutSuffix(p, "/"); ok {
-				folders[dir] = true
+				dirs[dir] = true
 				p = dir
 			}
 			files[p] = true
@@ -176,7 +176,7 @@ func owned(packages []Package, aside []string) func(p string) bool {
 			return true
 		}
 		for dir := path.Dir(p); dir != "/" && dir != "."; dir = path.Dir(dir) {
-			if folders[dir] {
+			if dirs[dir] {
 				return true
 			}
 		}

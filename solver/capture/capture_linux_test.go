@@ -62,7 +62,7 @@ func (m *machine) real(name, before string) {
 	m.program(name, before+"\nexec "+path+` "$@"`+"\n")
 }
 
-// now is a time that what is written afterwards is behind.
+// now is a time before whatever is written next.
 func (m *machine) now() time.Time {
 	m.Helper()
 	stamp := func() time.Time {
@@ -154,7 +154,7 @@ func TestDpkg(t *testing.T) {
 	}
 	packages, _, err = dpkg(t.Context(), Options{Since: time.Unix(since+6, 0)})
 	m.check(packages, err, "")
-	// A database that is damaged is told.
+	// A damaged database is reported.
 	m.write("var/lib/dpkg/status", "Package: \n\x00")
 	if _, _, err := dpkg(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "dpkg-query") {
 		t.Errorf("a damaged database: %v", err)
@@ -167,7 +167,7 @@ func TestPython(t *testing.T) {
 	if _, err := os.Stat("/usr/bin/python3"); err != nil {
 		t.Skip(err)
 	}
-	// Each has a folder of distributions of its own, and nothing of this machine's.
+	// Each has a directory of distributions of its own, and nothing of this machine's.
 	interpreter := func(name string) {
 		site := m.path("lib/" + name)
 		m.program(name, fmt.Sprintf(`exec /usr/bin/python3 -I -S -c "import sys; sys.path.insert(0, '%s')
@@ -238,10 +238,10 @@ $3"
 			p += "/"
 		}
 		if !strings.Contains(strings.Join(aside, "\n")+"\n", p+"\n") {
-			t.Errorf("%s is nobody's: %q", p, aside)
+			t.Errorf("%s has no owner: %q", p, aside)
 		}
 	}
-	// One that fails is told, and the other asked all the same.
+	// One that fails is reported, and the other is still queried.
 	m.program("python3", "echo no module importlib >&2; exit 1\n")
 	packages, _, err = python(t.Context(), Options{Since: since})
 	if err == nil || !strings.Contains(err.Error(), "no module importlib") || !strings.Contains(text(packages), "other==1.0") {
@@ -249,7 +249,7 @@ $3"
 	}
 }
 
-// npm's folder of packages for all projects.
+// npm's directory of packages for all projects.
 func TestNpm(t *testing.T) {
 	m := newMachine(t)
 	m.write("lib/node_modules/old/package.json", "{}")
@@ -334,7 +334,7 @@ func TestGem(t *testing.T) {
 	m.check(packages, err, "gem install jekyll:4.3.0.pre.1\ngem install rails:8.0.1\n")
 	for _, file := range []string{"gems/gems/rack-test-2.1.0", "gems/specifications/nokogiri-1.18.0-x86_64-linux-gnu.gemspec"} {
 		if !strings.Contains(strings.Join(aside, " "), m.path(file)) {
-			t.Errorf("%s is nobody's: %q", file, aside)
+			t.Errorf("%s has no owner: %q", file, aside)
 		}
 	}
 	if err := os.RemoveAll(m.path("gems")); err != nil {
@@ -344,7 +344,7 @@ func TestGem(t *testing.T) {
 	m.check(packages, err, "")
 }
 
-// What the root's diff holds and no manager owns, uppermost folders first; a
+// What the root's diff holds and no manager owns, uppermost directories first; a
 // manager that is not there is no problem, one that fails is one.
 func TestLook(t *testing.T) {
 	m := newMachine(t)
@@ -381,7 +381,7 @@ func TestLook(t *testing.T) {
 	if g, want := strings.Join(got, "\n"), "/etc/mine.conf 7 B\n/home/.cargo 9 B\n/opt/tool 2.5 kB in 2 files\n/opt/tool.conf 1 B"; g != want {
 		t.Errorf("the rest:\n%s\nwant:\n%s", g, want)
 	}
-	if p := strings.Join(found.Problems, "\n"); !strings.Contains(p, "npm could not be asked") || !strings.Contains(p, "cannot read the config") || len(found.Problems) != 1 {
+	if p := strings.Join(found.Problems, "\n"); !strings.Contains(p, "npm could not be queried") || !strings.Contains(p, "cannot read the config") || len(found.Problems) != 1 {
 		t.Errorf("problems: %q", p)
 	}
 	out, err := found.Propose([]byte("# mine\r\nRUN true\r\nSNAPSHOT /opt/tool\r\n"))
@@ -397,7 +397,7 @@ func TestLook(t *testing.T) {
 
 // The machine began when its first process did, as ps reckons it too.
 // What a RUN of the file installs to the same place is not proposed again, however
-// its options differ from what a machine tells.
+// its options differ from those that a machine reports.
 func TestProposeRepeatsNothing(t *testing.T) {
 	idna := Package{argv: []string{"python3", "-m", "pip", "install"}, name: "idna", version: "3.6", between: "=="}
 	for _, tt := range []struct {

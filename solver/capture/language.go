@@ -132,7 +132,7 @@ var (
 )
 
 // gem asks where gems are, and takes those that no other new one needs: gem does
-// not keep what was asked for.
+// not record what was requested.
 func gem(ctx context.Context, o Options) (packages []Package, aside []string, err error) {
 	out, err := output(ctx, "gem", "environment", "gemdir")
 	if err != nil {

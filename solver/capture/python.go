@@ -69,14 +69,14 @@ func python(ctx context.Context, o Options) (packages []Package, aside []string,
 			continue
 		}
 		list = slices.DeleteFunc(list, func(d distribution) bool {
-			// Two names of an interpreter, such as pyenv's, tell the same.
+			// Two names of an interpreter, such as pyenv's, list the same.
 			old := int64(d.At) < o.Since.Unix() || paths[d.Path]
 			paths[d.Path] = true
 			return old
 		})
 		for _, d := range list {
-			folder := d.Path + "/"
-			owns := append(slices.Clone(d.Files), folder)
+			dir := d.Path + "/"
+			owns := append(slices.Clone(d.Files), dir)
 			if !asked(d, list) {
 				aside = append(aside, owns...)
 				continue

@@ -16,7 +16,7 @@ import (
 const maxRest = 20
 
 // passing are files that managers and sessions change as they go; none of them
-// is part of an environment. Folders end with a slash.
+// is part of an environment. Directories end with a slash.
 var passing = []string{
 	"/var/lib/dpkg/", "/var/lib/apt/", "/var/lib/systemd/", "/var/lib/ucf/", "/var/lib/pam/", "/var/cache/", "/var/log/", "/var/backups/",
 	"/var/lib/clayer/", "/run/", "/tmp/", "/var/tmp/", "/proc/", "/sys/", "/dev/", "/lost+found/", "/etc/ld.so.cache", "/etc/mtab", "/etc/hosts",
@@ -25,12 +25,12 @@ var passing = []string{
 	"/etc/passwd", "/etc/passwd-", "/etc/group", "/etc/group-", "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/subuid", "/etc/subuid-", "/etc/subgid", "/etc/subgid-",
 }
 
-// passingNames are folders of that kind wherever they are.
+// passingNames are directories of that kind wherever they are.
 var passingNames = []string{"__pycache__", ".cache", ".git", ".npm", ".claude", ".bash_history", ".zsh_history", ".python_history", ".lesshst", ".wget-hsts", ".ssh", ".gnupg", ".aws", ".netrc"}
 
-// rest returns what is new and of no package: the uppermost new folders and, in
+// rest returns what is new and of no package: the uppermost new directories and, in
 // others, files. Of what was there before and changed, nothing: which part of it
-// is wanted nobody knows but the user.
+// belongs to the environment only the user knows.
 func rest(o Options, isOwned func(string) bool) []Tree {
 	var trees []Tree
 	inCheckout := checkouts(o.Root)
@@ -81,8 +81,8 @@ func rest(o Options, isOwned func(string) bool) []Tree {
 	return trees
 }
 
-// checkouts returns a function that tells of a path whether it is of a working
-// tree of Git: a project, which Git brings.
+// checkouts returns a function that reports whether a path is in a working tree
+// of Git: a project, which Git restores.
 func checkouts(root string) func(p string) bool {
 	known := make(map[string]bool)
 	var in func(p string) bool

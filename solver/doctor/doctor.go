@@ -40,7 +40,7 @@ type Finding struct {
 // A Patient is what is looked at.
 type Patient struct {
 	Root    string // the root that would be made
-	Cache   string // the folder for snapshots and downloads
+	Cache   string // the directory for snapshots and downloads
 	Environ []string
 	Token   string // the name of the variable or flag that has the token; "" for none
 
@@ -97,7 +97,7 @@ func (p *Patient) machine(ctx context.Context) []Finding {
 	case err != nil:
 		state.OK, state.Text, state.Remedy = false, err.Error(), "clayer status says more"
 	case cut:
-		state.OK, state.Text, state.Remedy = false, "a command is changing the root, or was cut off", "clayer verify takes back what is half done"
+		state.OK, state.Text, state.Remedy = false, "a command is changing the root, or was cut off", "clayer verify rolls back what is half done"
 	case len(st.Layers) == 0:
 		state.Text = "nothing applied, " + root.StateDir().String()
 	default:
@@ -151,7 +151,7 @@ func (p *Patient) space(context.Context) []Finding {
 	return list
 }
 
-// existing returns the nearest folder above a path that is there.
+// existing returns the nearest directory above a path that is there.
 func existing(path string) string {
 	for p := path; ; p = filepath.Dir(p) {
 		if _, err := os.Stat(p); err == nil || p == filepath.Dir(p) {
@@ -230,7 +230,7 @@ func (p *Patient) github(ctx context.Context) []Finding {
 		reasons[fmt.Sprint(f.OK, why)] = true
 	}
 	if api := reached["API"]; !api.OK {
-		if len(list) > 1 && len(reasons) == 1 { // one cause, told once
+		if len(list) > 1 && len(reasons) == 1 { // one cause, reported once
 			_, why, _ := strings.Cut(api.Text, ": ")
 			return []Finding{{"github", "hosts", false, fmt.Sprintf("none of %d: %s", len(list), why), api.Remedy}}
 		}
@@ -304,13 +304,13 @@ func (p *Patient) token(a github.Access, err error) Finding {
 	case len(a.Scopes) > 0:
 		f.OK, f.Text = true, p.Token+", scopes "+strings.Join(a.Scopes, ", ")
 	default:
-		f.OK, f.Text = true, p.Token+" is accepted; it tells no scopes, as fine-grained ones do"
+		f.OK, f.Text = true, p.Token+" is accepted; it reports no scopes, as fine-grained ones do"
 	}
 	return f
 }
 
 func limits(a github.Access) Finding {
-	f := Finding{Area: "github", Name: "rate limit", OK: true, Text: "none told"}
+	f := Finding{Area: "github", Name: "rate limit", OK: true, Text: "none reported"}
 	if a.Limit > 0 {
 		f.Text = fmt.Sprintf("%d of %d API requests left", a.Remaining, a.Limit)
 		if a.Remaining == 0 {

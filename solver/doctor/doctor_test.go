@@ -39,7 +39,7 @@ func examine(t *testing.T, gh *githubtest.Server, token string, change func(*Pat
 			t.Errorf("a finding without text or remedy: %+v", f)
 		}
 		if token != "" && strings.Contains(f.Text+f.Remedy, token) {
-			t.Errorf("the token is told: %+v", f)
+			t.Errorf("the token is printed: %+v", f)
 		}
 		found[f.Area+"/"+f.Name] = f
 	}

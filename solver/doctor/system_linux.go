@@ -14,7 +14,7 @@ var magics = map[int64]string{
 	unix.TMPFS_MAGIC: "tmpfs", unix.V9FS_MAGIC: "9p", unix.NFS_SUPER_MAGIC: "nfs", unix.FUSE_SUPER_MAGIC: "fuse",
 }
 
-// fileSystem tells of the file system that a path is on; free is in bytes.
+// fileSystem describes the file system that a path is on; free is in bytes.
 func fileSystem(path string) (kind string, free int64, readOnly bool, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -27,7 +27,7 @@ func fileSystem(path string) (kind string, free int64, readOnly bool, err error)
 	return kind, int64(st.Bavail) * int64(st.Bsize), st.Flags&unix.ST_RDONLY != 0, nil
 }
 
-// privileges tells what this process may: its user, and the capabilities that
+// privileges describes what this process may do: its user, and the capabilities that
 // matter here.
 func privileges() Finding {
 	f := Finding{Area: "sandbox", Name: "privileges", OK: true, Text: fmt.Sprintf("uid %d", os.Geteuid())}

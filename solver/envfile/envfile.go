@@ -120,7 +120,7 @@ func referred(vars []frontend.Var) []string {
 	return slices.Compact(names)
 }
 
-// formatFish writes for fish, whose lists of folders are joined with ":" within
+// formatFish writes for fish, whose lists of directories are joined with ":" within
 // double quotes, and split again when set.
 func formatFish(vars []frontend.Var) []byte {
 	vars = slices.DeleteFunc(slices.Clone(vars), func(v frontend.Var) bool { return !shellName().MatchString(v.Name) })
@@ -174,7 +174,7 @@ func formatPowerShell(vars []frontend.Var) []byte {
 var runnersOwn = lazyregexp.New(`^(GITHUB_|RUNNER_|NODE_OPTIONS$)`)
 
 // GitHub writes what a step of GitHub Actions appends to $GITHUB_ENV and to
-// $GITHUB_PATH, and returns the names that it can't set. Folders in front of PATH
+// $GITHUB_PATH, and returns the names that it can't set. Directories before PATH
 // go to the second, so that those that other steps add stay.
 func GitHub(vars []frontend.Var, environ []string) (env, path []byte, left []string) {
 	var e, p bytes.Buffer

@@ -137,7 +137,7 @@ func TestGitHub(t *testing.T) {
 	if len(got) != len(awkward) || len(path) > 0 || fmt.Sprint(left) != "[GITHUB_SHA NODE_OPTIONS]" {
 		t.Errorf("%d variables, path %q, left %v", len(got), path, left)
 	}
-	// Folders in front of PATH: the runner puts each line before the last.
+	// Directories before PATH: the runner puts each line before the last.
 	env, path, _ = GitHub([]frontend.Var{{Name: "PATH", Value: "/a:/b:" + frontend.Ref("PATH")}}, awkwardEnviron)
 	if string(path) != "/b\n/a\n" || len(env) > 0 {
 		t.Errorf("path %q, env %q", path, env)

@@ -15,7 +15,7 @@ var ephemeralVars = []string{
 // ephemeralFiles are there in containers.
 var ephemeralFiles = []string{"/.dockerenv", "/run/.containerenv", "/run/systemd/container"}
 
-// Ephemeral tells by which sign this machine looks like one that ends with its
+// Ephemeral reports by which sign this machine looks like one that ends with its
 // session, such as a container; "" means that it doesn't look so.
 func Ephemeral(environ []string) (sign string) {
 	for _, path := range ephemeralFiles {

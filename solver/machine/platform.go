@@ -22,7 +22,7 @@ import (
 // "linux/amd64 debian 12 python3.11". searchPath is the PATH in which python3
 // is looked up.
 //
-// It is read once per root, before anything is changed there, and kept with
+// It is read once per root, before anything is changed there, and stored with
 // the state: a layer that installs python3 must not change its own key.
 func Platform(ctx context.Context, root, searchPath string) string {
 	parts := []string{runtime.GOOS + "/" + runtime.GOARCH}
@@ -38,7 +38,7 @@ func Platform(ctx context.Context, root, searchPath string) string {
 // maxRelease bounds os-release, in bytes.
 const maxRelease = 1 << 20
 
-// osRelease returns ID and VERSION_ID of os-release(5), "" where not told.
+// osRelease returns ID and VERSION_ID of os-release(5), "" if not given.
 func osRelease(root string) (id, version string) {
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
 		path, err := Within(root, name)
@@ -92,14 +92,14 @@ func python(ctx context.Context, root, searchPath string) string {
 		}
 		if root == "/" {
 			ask := exec.CommandContext(ctx, path, "-c", `import sys; print("python%d.%d" % sys.version_info[:2])`)
-			ask.WaitDelay = time.Second // children may keep the output open
-			ask.Dir = root              // pyenv goes by the folder that it is called in
+			ask.WaitDelay = time.Second // children may hold the output open
+			ask.Dir = root              // pyenv goes by the directory that it is called in
 			out, err := ask.Output()
 			if v := pythonName().FindString(string(out)); err == nil && v != "" {
 				return v
 			}
 		}
-		// A python3 that is no link, in another root: by its library's folder.
+		// A python3 that is no link, in another root: by its library's directory.
 		libs, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "..", "lib", "python3.*"))
 		for _, lib := range libs {
 			if v := pythonName().FindString(filepath.Base(lib)); v != "" {
@@ -195,7 +195,7 @@ func Within(root, name string) (string, error) {
 		if filepath.IsAbs(target) {
 			done = "/"
 		}
-		// Not cleaned: ".." behind a link is the parent of where the link leads.
+		// Not cleaned: ".." after a link is the parent of where the link leads.
 		rest = target + "/" + more
 	}
 	return "", &os.PathError{Op: "resolve", Path: name, Err: errors.New("too many levels of symbolic links")}

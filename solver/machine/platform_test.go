@@ -36,7 +36,7 @@ func TestPlatform(t *testing.T) {
 		"py/shims/python3":                  fmt.Sprintf(pyenvScript, "/py"),
 		"py/version":                        "3.12.1\n",
 		"py/versions/3.12.1/bin/python3.12": "",
-		// What decides there is more than a file tells, or there is no such program.
+		// A file alone does not decide there, or there is no such program.
 		"hooked/shims/python3":                   fmt.Sprintf(pyenvScript, "/hooked"),
 		"hooked/version":                         "3.12.1\n",
 		"hooked/versions/3.12.1/bin/python3.12":  "",

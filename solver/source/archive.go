@@ -48,7 +48,7 @@ var magics = []struct {
 	{"PK\x05\x06", zipArchive}, // an empty one
 }
 
-// detect tells the kind by the first bytes, never by a name. A compressed file
+// detect determines the kind by the first bytes, never by a name. A compressed file
 // is an archive only if a tar is inside.
 func detect(r io.ReaderAt, size int64) (archiveKind, error) {
 	head := make([]byte, 512)
@@ -82,7 +82,7 @@ func detect(r io.ReaderAt, size int64) (archiveKind, error) {
 }
 
 // isTarHeader reports whether a block is the header of a tar's first member.
-// The checksum tells, and not "ustar" at 257, which an old v7 tar lacks.
+// The checksum decides, and not "ustar" at 257, which an old v7 tar lacks.
 func isTarHeader(b []byte) bool {
 	if len(b) < 512 || b[0] == 0 {
 		return false

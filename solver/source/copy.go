@@ -25,10 +25,10 @@ import (
 	"github.com/clayer/clayer/internal/ctxio"
 )
 
-// An item is one thing that a COPY brings.
+// An item is one thing that a COPY copies.
 type item struct {
 	rel    string // its path below dest
-	from   string // where it is in the folder; for an inline file, its name
+	from   string // where it is in the directory; for an inline file, its name
 	kind   snapshot.Kind
 	mode   uint32
 	size   int64
@@ -37,23 +37,23 @@ type item struct {
 	sum    [sha256.Size]byte // of a file's content
 }
 
-// files is what a COPY brings, by path.
+// files is what a COPY copies, by path.
 type files struct {
 	dir   string
 	items []item
 	// single is true for one file and a dest without a final slash: dest is
-	// then the file's own path, unless a folder stands there.
+	// then the file's own path, unless a directory stands there.
 	single bool
 	pin    Pin
 }
 
 // Copy resolves the sources of a COPY, which stand in dir, the Containerfile's
-// folder. What .dockerignore leaves out is not there; a
+// directory. What .dockerignore leaves out is not there; a
 // Containerfile.X.dockerignore beside a Containerfile.X comes before it.
 //
 // The pin is of paths, kinds, modes, the texts of symlinks and contents. Modes
-// are 0755 for what its owner may execute and for folders, else 0644: the other
-// bits of a checkout come from the umask of whoever made it. Times don't count.
+// are 0755 for what its owner may execute and for directories, else 0644: the other
+// bits of a checkout come from the umask of its creator. Times don't count.
 func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
@@ -110,9 +110,9 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		}
 		found = append(found, ms...)
 	}
-	intoFolder := strings.HasSuffix(c.Dest, "/") || len(found)+len(c.Inline) > 1 ||
+	intoDir := strings.HasSuffix(c.Dest, "/") || len(found)+len(c.Inline) > 1 ||
 		len(found) == 1 && found[0].isDir
-	fs.single = !intoFolder
+	fs.single = !intoDir
 	for _, m := range found {
 		if err := canceled(ctx); err != nil {
 			return nil, err
@@ -135,8 +135,8 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	return fs, err
 }
 
-// merge sorts items by path, so that a folder comes before what it holds. Of
-// several sources that bring a path, the last one counts.
+// merge sorts items by path, so that a directory comes before what it holds. Of
+// several sources that have a path, the last one counts.
 func merge(items []item) ([]item, error) {
 	slices.SortStableFunc(items, func(a, b item) int { return cmp.Compare(a.rel, b.rel) })
 	kinds := make(map[string]snapshot.Kind, len(items))
@@ -145,7 +145,7 @@ func merge(items []item) ([]item, error) {
 		if len(out) > 0 && out[len(out)-1].rel == it.rel {
 			last := &out[len(out)-1]
 			if (last.kind == snapshot.Dir) != (it.kind == snapshot.Dir) {
-				return nil, faultf("%q is a folder in one source and a file in another", it.rel)
+				return nil, faultf("%q is a directory in one source and a file in another", it.rel)
 			}
 			*last = it
 		} else {
@@ -155,14 +155,14 @@ func merge(items []item) ([]item, error) {
 	}
 	for _, it := range out {
 		if up := path.Dir(it.rel); up != "." && kinds[up] != snapshot.Dir {
-			return nil, faultf("%q is a folder in one source and a file in another", up)
+			return nil, faultf("%q is a directory in one source and a file in another", up)
 		}
 	}
 	return out, nil
 }
 
 // buffers are what files are hashed through: one each would be the most of what
-// a folder of small files takes.
+// a directory of small files takes.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
 // hash fills in the sums of all files, several at a time.
@@ -222,7 +222,7 @@ func (fs *files) sum() Pin {
 	return Pin{Digest: digest.NewDigestFromBytes(digest.SHA256, k[:]), Size: size}
 }
 
-// openRegular opens a regular file of the folder, and nothing else: a pipe that
+// openRegular opens a regular file of the directory, and nothing else: a pipe that
 // took its place would block.
 func openRegular(root *os.Root, name string) (*os.File, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -240,17 +240,17 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
-// CopyChanges returns the entries that a COPY brings, given its pin. The stream
+// CopyChanges returns the entries of a COPY, given its pin. The stream
 // may be read several times; a file is read as its entry is opened, and reading
 // one that is no longer what was resolved is an error that names it.
 //
-// Sources are as Docker has them: a folder's content is copied, not the folder;
-// several sources, or a dest with a final slash, make dest a folder; else it is
-// the file's own path, or a folder that stands there (Resolver.IsDir). Owner is
+// Sources are as Docker has them: a directory's content is copied, not the directory;
+// several sources, or a dest with a final slash, make dest a directory; else it is
+// the file's own path, or a directory that stands there (Resolver.IsDir). Owner is
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
-// which goes for files, and for folders with the right to enter where there is
-// one to read. All times are 1980-01-01. Symlinks in a folder are copied as they
-// are. Folders are implied: one that stands there already is kept as it is.
+// which goes for files, and for directories with the right to enter where there is
+// one to read. All times are 1980-01-01. Symlinks in a directory are copied as they
+// are. Directories are implied: an existing one stays as it is.
 func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (snapshot.Changes, error) {
 	by, err := r.style(c.Owner)
 	if err != nil {

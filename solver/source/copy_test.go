@@ -16,7 +16,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// makeTree makes a folder of lines: "name content", "dir/", "link -> target",
+// makeTree makes a directory of lines: "name content", "dir/", "link -> target",
 // "name* content" for one that may be executed.
 func makeTree(t testing.TB, dir string, lines ...string) {
 	t.Helper()
@@ -54,23 +54,23 @@ func TestCopy(t *testing.T) {
 		inline []frontend.Inline
 		dest   string
 		owner  frontend.Ownership
-		isDir  string // folders that the root has
+		isDir  string // directories that the root has
 		want   string
 		err    string
 	}{
 		{name: "a file to a name", src: "a", dest: "/opt/z", want: `f 0644 opt/z "one"`},
-		{name: "a file into a folder", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
-		{name: "a file into a folder that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
+		{name: "a file into a directory", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
+		{name: "a file into a directory that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
 		{name: "a file into the root", src: "a", dest: "/", want: `f 0644 a "one"`},
-		{name: "two files make dest a folder", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
-		{name: "the content of a folder", src: "d", dest: "/opt/z", want: `
+		{name: "two files make dest a directory", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
+		{name: "the content of a directory", src: "d", dest: "/opt/z", want: `
 			d 0755 opt/z
 			d 0755 opt/z/e
 			f 0644 opt/z/e/y "four"
 			l opt/z/l -> ../a
 			f 0644 opt/z/x "three"`},
-		{name: "an absolute source is the folder's", src: "/d/e/", dest: "/", want: `f 0644 y "four"`},
-		{name: "an empty folder", src: "empty", dest: "/z", want: `d 0755 z`},
+		{name: "an absolute source is the directory's", src: "/d/e/", dest: "/", want: `f 0644 y "four"`},
+		{name: "an empty directory", src: "empty", dest: "/z", want: `d 0755 z`},
 		{name: "everything", src: ".", dest: "/z", want: `
 			d 0755 z
 			f 0644 z/.hidden "h"
@@ -88,10 +88,10 @@ func TestCopy(t *testing.T) {
 			f 0644 z/l "one"
 			f 0644 z/x "three"
 			f 0644 z/y "four"`},
-		{name: "a pattern and a name behind it", src: "*/x", dest: "/z", want: `f 0644 z "three"`},
+		{name: "a pattern and a name after it", src: "*/x", dest: "/z", want: `f 0644 z "three"`},
 		{name: "an escaped name", tree: []string{"[1] odd"}, src: `\[1]`, dest: "/z/", want: "d 0755 z\nf 0644 z/[1] \"odd\""},
-		{name: "sources that bring the same path", tree: []string{"f/x later"}, src: "d/x f/x", dest: "/z/", want: "d 0755 z\nf 0644 z/x \"later\""},
-		{name: "a folder and a file of one path", tree: []string{"f/e later"}, src: "d f", dest: "/z/", err: `"e" is a folder in one source and a file in another`},
+		{name: "sources that have the same path", tree: []string{"f/x later"}, src: "d/x f/x", dest: "/z/", want: "d 0755 z\nf 0644 z/x \"later\""},
+		{name: "a directory and a file of one path", tree: []string{"f/e later"}, src: "d f", dest: "/z/", err: `"e" is a directory in one source and a file in another`},
 		{name: "heredocs", src: "a", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0644 z/h \"text\\n\""},
 		{name: "a heredoc to a name", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z", want: `f 0644 z "text\n"`},
 		{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
@@ -102,19 +102,19 @@ func TestCopy(t *testing.T) {
 			l 1:2 z/l -> ../a
 			f 0644 1:2 z/x "three"`},
 		{name: "a source that is a link", tree: []string{"link -> d/e/y"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/link \"four\""},
-		{name: "a source that is a link to a folder", tree: []string{"link -> d/../d/e"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/y \"four\""},
+		{name: "a source that is a link to a directory", tree: []string{"link -> d/../d/e"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/y \"four\""},
 		{name: "a link on the way", tree: []string{"link -> d"}, src: "link/e/y", dest: "/z", want: `f 0644 z "four"`},
 
 		{name: "nothing of that name", src: "none", dest: "/z", err: `source "none": no such file`},
 		{name: "nothing that matches", src: "*.go", dest: "/z", err: `source "*.go": no such file`},
 		{name: "a malformed pattern", src: "[a", dest: "/z", err: "malformed pattern"},
-		{name: "out of the folder", src: "../x", dest: "/z", err: `source "../x" leaves the Containerfile's folder`},
-		{name: "out of the folder and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's folder"},
-		{name: "a link out of the folder", tree: []string{"link -> ../../etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
+		{name: "out of the directory", src: "../x", dest: "/z", err: `source "../x" leaves the Containerfile's directory`},
+		{name: "out of the directory and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's directory"},
+		{name: "a link out of the directory", tree: []string{"link -> ../../etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
 		{name: "an absolute link", tree: []string{"link -> /etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
-		{name: "a link out of the folder on the way", tree: []string{"link -> .."}, src: "link/x", dest: "/z", err: "is a link that leaves"},
-		{name: "a link out of the folder, matched by a pattern", tree: []string{"link -> /etc"}, src: "li*", dest: "/z/", err: "is a link that leaves"},
-		{name: "a pattern below a link out of the folder", tree: []string{"link -> /etc"}, src: "link/*", dest: "/z/", err: "is a link that leaves"},
+		{name: "a link out of the directory on the way", tree: []string{"link -> .."}, src: "link/x", dest: "/z", err: "is a link that leaves"},
+		{name: "a link out of the directory, matched by a pattern", tree: []string{"link -> /etc"}, src: "li*", dest: "/z/", err: "is a link that leaves"},
+		{name: "a pattern below a link out of the directory", tree: []string{"link -> /etc"}, src: "link/*", dest: "/z/", err: "is a link that leaves"},
 		{name: "a link to itself", tree: []string{"link -> link"}, src: "link", dest: "/z", err: "too many links"},
 		{name: "a link to nothing", tree: []string{"link -> none"}, src: "link", dest: "/z", err: "no such file"},
 
@@ -123,14 +123,14 @@ func TestCopy(t *testing.T) {
 			f 0644 z/.dockerignore "d\n*.hidden\nempty"
 			f 0644 z/a "one"
 			f 0755 z/b "two"`},
-		{name: "an exception below an ignored folder", tree: []string{`.dockerignore *\n!d/e`}, src: ".", dest: "/z", want: `
+		{name: "an exception below an ignored directory", tree: []string{`.dockerignore *\n!d/e`}, src: ".", dest: "/z", want: `
 			d 0755 z
 			d 0755 z/d
 			d 0755 z/d/e
 			f 0644 z/d/e/y "four"`},
 		{name: "an ignored source", tree: []string{`.dockerignore a`}, src: "a", dest: "/z", err: `source "a" is left out by .dockerignore`},
-		{name: "a source below an ignored folder", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},
-		{name: "an ignored folder with an exception elsewhere", tree: []string{`.dockerignore d\n!a`}, src: "d", dest: "/z", err: "is left out by .dockerignore"},
+		{name: "a source below an ignored directory", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},
+		{name: "an ignored directory with an exception elsewhere", tree: []string{`.dockerignore d\n!a`}, src: "d", dest: "/z", err: "is left out by .dockerignore"},
 		{name: "a link is no way around", tree: []string{`.dockerignore d`, "link -> d"}, src: "link", dest: "/z", err: "is left out by .dockerignore"},
 		{name: "what is ignored doesn't match", tree: []string{`.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
 		{name: "the Containerfile's own comes first", tree: []string{`.dockerignore a`, `Containerfile.mojo.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
@@ -194,7 +194,7 @@ func TestCopyPin(t *testing.T) {
 		{name: "links do", edit: func(d string) error {
 			return errors.Join(os.Remove(filepath.Join(d, "d/l")), os.Symlink("b", filepath.Join(d, "d/l")))
 		}},
-		{name: "an empty folder does", edit: func(d string) error { return os.Mkdir(filepath.Join(d, "d/new"), 0o755) }},
+		{name: "an empty directory does", edit: func(d string) error { return os.Mkdir(filepath.Join(d, "d/new"), 0o755) }},
 		{name: "what is elsewhere doesn't", same: true, edit: func(d string) error { return os.WriteFile(filepath.Join(d, "other"), nil, 0o644) }},
 	}
 	for _, tt := range tests {

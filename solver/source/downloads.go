@@ -24,7 +24,7 @@ import (
 
 // Downloads is a directory of downloaded bytes by digest. Several processes may
 // share it: a file is there whole or not at all, and its name says what it holds.
-// What can't be kept there, since the disk is full or can't be written, is in
+// What can't be stored there, since the disk is full or can't be written, is in
 // files without names while the process lives: no download fails for it.
 //
 //	sha256/<hex>        the bytes
@@ -32,10 +32,9 @@ import (
 //	                    named by the SHA-256 of the name, since URLs may hold secrets
 //	part-*              a download that is under way
 type Downloads struct {
-	Dir string // made when first written to; "": nothing is kept
+	Dir string // made when first written to; "": nothing is stored
 
-	// ReadOnly looks up what is there, but keeps and changes nothing: what
-	// plan wants.
+	// ReadOnly uses what is there, but stores and changes nothing: for plan.
 	ReadOnly bool
 
 	mu    sync.Mutex
@@ -108,7 +107,7 @@ func (d *Downloads) held(dg digest.Digest) *os.File {
 	return d.files[dg]
 }
 
-// hold keeps a file open: its name may be taken from it, or it has none. It
+// hold leaves a file open: its name may be removed, or it has none. It
 // returns the one that is held.
 func (d *Downloads) hold(dg digest.Digest, f *os.File) *os.File {
 	d.mu.Lock()
@@ -147,7 +146,7 @@ func (d *Downloads) recall(url string) (answer, bool) {
 	return a, true
 }
 
-// note keeps what a URL, or something of another name, gave. An error is no
+// note records what a URL, or something of another name, gave. An error is no
 // loss but that of a shortcut.
 func (d *Downloads) note(name string, a answer) {
 	if d == nil || d.ReadOnly {
@@ -167,8 +166,8 @@ func (d *Downloads) note(name string, a answer) {
 	}
 }
 
-// errNotKept says that bytes are not in the directory, or not as they should be.
-var errNotKept = errors.New("not kept")
+// errNotStored says that bytes are not in the directory, or not as they should be.
+var errNotStored = errors.New("not stored")
 
 // open returns bytes that were verified by this process, as a file that stays
 // open: only ReadAt is for it. What turns out to be other bytes is removed.
@@ -178,7 +177,7 @@ func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
 	}
 	root, err := d.root()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errNotKept
+		return nil, errNotStored
 	}
 	if err != nil {
 		return nil, err
@@ -187,7 +186,7 @@ func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
 	name := bytesPath(dg)
 	f, err := safefile.OpenFile(root, name, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safefile.ErrNotRegular) {
-		return nil, errNotKept
+		return nil, errNotStored
 	}
 	if err != nil {
 		return nil, err
@@ -195,14 +194,14 @@ func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
 	v := dg.Verifier()
 	if _, err := io.Copy(v, f); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read a kept download: %w", err)
+		return nil, fmt.Errorf("read a stored download: %w", err)
 	}
 	if !v.Verified() {
 		f.Close()
 		if !d.ReadOnly {
 			_ = root.Remove(name)
 		}
-		return nil, errNotKept
+		return nil, errNotStored
 	}
 	if !d.ReadOnly {
 		// Prune takes the longest unused first.
@@ -221,7 +220,7 @@ type part struct {
 	name string
 }
 
-// newPart begins a download, where its bytes will be kept if that can be.
+// newPart begins a download, in the directory of downloads if possible.
 func (d *Downloads) newPart() (*part, error) {
 	if root, err := d.makeRoot(); err == nil {
 		if f, name, err := safefile.CreateTemp(root, partPrefix); err == nil {
@@ -272,10 +271,10 @@ func (p *part) Rewind() error {
 	return p.f.Truncate(0)
 }
 
-// keep gives the part the name under which dg is looked for; where it can't have
-// one, this process has it all the same. It is not synced: whoever opens it after
+// store gives the part the name under which dg is looked for; where it can't have
+// one, this process has it all the same. It is not synced: a reader that opens it after
 // a crash hashes it first.
-func (p *part) keep(dg digest.Digest) {
+func (p *part) store(dg digest.Digest) {
 	p.d.hold(dg, p.f)
 	if p.root == nil {
 		return
@@ -299,7 +298,7 @@ func (p *part) drop() {
 	}
 }
 
-// nothing keeps nothing. It is a transfer.Rewinder.
+// an unset part stores nothing. It is a transfer.Rewinder.
 type nothing struct{}
 
 func (nothing) Write(b []byte) (int, error) { return len(b), nil }
@@ -312,7 +311,7 @@ const inUse = time.Hour
 // Prune removes the longest unused files until at most limit bytes are left,
 // and what killed processes left half done. It returns how many bytes it freed.
 func (d *Downloads) Prune(limit int64) (int64, error) {
-	type kept struct {
+	type stored struct {
 		name string // in the directory
 		size int64
 		used time.Time
@@ -325,7 +324,7 @@ func (d *Downloads) Prune(limit int64) (int64, error) {
 		return 0, err
 	}
 	defer root.Close()
-	list := func(dir string, isOurs func(name string) bool) (all []kept, err error) {
+	list := func(dir string, isOurs func(name string) bool) (all []stored, err error) {
 		in, err := safefile.OpenDirIn(root, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
@@ -338,14 +337,14 @@ func (d *Downloads) Prune(limit int64) (int64, error) {
 		for _, e := range entries {
 			// One that is gone by now was pruned by another process.
 			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && isOurs(e.Name()) {
-				all = append(all, kept{path.Join(dir, e.Name()), info.Size(), info.ModTime()})
+				all = append(all, stored{path.Join(dir, e.Name()), info.Size(), info.ModTime()})
 			}
 		}
 		return all, err
 	}
 	var errs []error
 	var freed int64
-	remove := func(k kept) {
+	remove := func(k stored) {
 		if err := root.Remove(k.name); err == nil {
 			freed += k.size
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -364,7 +363,7 @@ func (d *Downloads) Prune(limit int64) (int64, error) {
 	for _, k := range all {
 		total += k.size
 	}
-	slices.SortFunc(all, func(a, b kept) int { return a.used.Compare(b.used) })
+	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
 	for _, k := range all {
 		if total <= limit || time.Since(k.used) < inUse {
 			break

@@ -129,12 +129,12 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 			return nil
 		}
 		if dest != "" && e.Path != dest && !strings.HasPrefix(e.Path, dest+"/") {
-			return unexpected(e, "FETCH puts all it brings below %s", f.Dest)
+			return unexpected(e, "FETCH writes only below %s", f.Dest)
 		}
 		switch e.Kind {
 		case snapshot.File, snapshot.Dir, snapshot.Symlink, snapshot.Link:
 		default:
-			return unexpected(e, "FETCH brings no such kind of file")
+			return unexpected(e, "FETCH writes no such kind of file")
 		}
 		want := *e
 		by.apply(&want)
@@ -163,7 +163,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 		switch {
 		case asItCame == nil || others > 1:
 			if f.Extract == frontend.ExtractFalse {
-				return fmt.Errorf("it is not the file %q alone, which FETCH brings", name)
+				return fmt.Errorf("it is not the file %q alone, which FETCH writes", name)
 			}
 			return nil
 		case by.chmod == nil && asItCame.Mode != 0o644:

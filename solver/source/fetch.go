@@ -26,7 +26,7 @@ const (
 	fromGitHub
 )
 
-// originOf tells the kind of a source, and refuses those that there are not.
+// originOf returns the kind of a source, and refuses unknown ones.
 func originOf(source string) (origin, error) {
 	scheme, _, _ := strings.Cut(source, ":")
 	switch strings.ToLower(scheme) {
@@ -42,7 +42,7 @@ func originOf(source string) (origin, error) {
 }
 
 // Fetch resolves the source of a FETCH: github: to a commit. With --checksum that takes no request.
-// A plain URL is downloaded and hashed, and kept where Downloads keeps anything.
+// A plain URL is downloaded and hashed, and stored if Downloads stores anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := checkFetch(f)
 	switch {
@@ -87,7 +87,7 @@ func (r *Resolver) request(ctx context.Context, source string) (Pin, error) {
 }
 
 // download downloads a URL. Where reuse is true and its server says that the
-// kept bytes are still current, those are taken.
+// stored bytes are still current, those are used.
 func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin, error) {
 	var opt transfer.GetOptions
 	var last answer
@@ -120,7 +120,7 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		}
 		return r.lastSeen(ctx, source, last, err)
 	}
-	p.keep(res.Digest)
+	p.store(res.Digest)
 	r.Downloads.note(source, answer{
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
@@ -155,18 +155,18 @@ func (r *Resolver) lastSeen(ctx context.Context, source string, last answer, err
 	return Pin{Digest: last.Digest, Size: last.Size}, nil
 }
 
-// bring sees to it that Downloads has the bytes of a pin, verified.
-func (r *Resolver) bring(ctx context.Context, f *frontend.Fetch, want digest.Digest) error {
+// ensure makes sure that Downloads has the bytes of a pin, verified.
+func (r *Resolver) ensure(ctx context.Context, f *frontend.Fetch, want digest.Digest) error {
 	if r.Downloads == nil || r.Downloads.ReadOnly {
-		return errors.New("no folder to keep downloads in")
+		return errors.New("no directory for downloads")
 	}
 	// What can't be read in the directory, whatever is wrong with that, is
 	// downloaded.
-	kept := func() bool {
+	stored := func() bool {
 		_, err := r.Downloads.open(want)
 		return err == nil
 	}
-	if kept() {
+	if stored() {
 		return nil
 	}
 	pin, err := r.request(ctx, f.Source)
@@ -174,10 +174,10 @@ func (r *Resolver) bring(ctx context.Context, f *frontend.Fetch, want digest.Dig
 		return err
 	}
 	if pin.Digest == want {
-		if kept() {
+		if stored() {
 			return nil
 		}
-		// It was resolved to kept bytes that turn out to be corrupt, or that
+		// It was resolved to stored bytes that turn out to be corrupt, or that
 		// another process has pruned since.
 		if pin, err = r.download(ctx, f.Source, false); err != nil {
 			return err
@@ -206,17 +206,17 @@ func mismatch(f *frontend.Fetch, want, got digest.Digest) error {
 	return fault
 }
 
-// FetchChanges returns the entries that a FETCH brings, given its pin. It
+// FetchChanges returns the entries of a FETCH, given its pin. It
 // downloads what Downloads doesn't have, and reads an archive's headers once, so
 // that what is wrong with it is known before the first entry is asked for. The
 // stream may be read several times.
 //
-// Dest is a folder that is made if missing. An archive is unpacked there: owner
-// 0:0 unless --chown is given, since archives carry the numbers of whoever made
+// Dest is a directory that is created if missing. An archive is unpacked there: owner
+// 0:0 unless --chown is given, since archives carry the ids of whoever made
 // them; modes and times (in whole seconds) as the archive has them; extended
-// attributes are left out. --chmod goes for files, and for folders with the right
-// to enter where there is one to read. Folders are implied: one that stands there
-// already, or a symlink to one, is kept as it is. A hard link whose target --strip
+// attributes are left out. --chmod goes for files, and for directories with the right
+// to enter where there is one to read. Directories are implied: an existing one,
+// or a symlink to one, stays as it is. A hard link whose target --strip
 // drops becomes the file itself. Anything but an archive is stored as a file with
 // mode 0644 or --chmod, of 1980-01-01, named by the URL's last path part.
 func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
@@ -239,7 +239,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err != nil {
 		return nil, err
 	}
-	if err := r.bring(ctx, f, p.Digest); err != nil {
+	if err := r.ensure(ctx, f, p.Digest); err != nil {
 		return nil, err
 	}
 	open := func() (blob, error) { return r.openBlob(p.Digest) }
@@ -289,7 +289,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	return a.unpack(ctx, l, dest, by), nil
 }
 
-// treeChanges returns the entries of a commit's tree, or of a folder in it.
+// treeChanges returns the entries of a commit's tree, or of a directory in it.
 func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
 	ref, sub, err := parseTree(f.Source)
 	if err != nil {
@@ -314,7 +314,7 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (s
 	if sub != "" && len(l.final) == 0 {
 		return nil, &Fault{
 			Message: fmt.Sprintf("%s has no %q at commit %.12s", ref.Repo, sub, p.Commit),
-			Hint:    "what is behind // is a folder of the repository, from its top",
+			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
 	return a.unpack(ctx, l, entryPath(f.Dest), by), nil
@@ -354,7 +354,7 @@ func storeFile(dest, name string, size int64, by style, open func() (io.ReadClos
 	}
 }
 
-// PlainFile returns the path, relative to the root, of what a FETCH brings if it is
+// PlainFile returns the path, relative to the root, of what a FETCH writes if it is
 // one file and no archive; "" where its source names none.
 func PlainFile(f *frontend.Fetch) string {
 	var name string

@@ -98,7 +98,7 @@ func text(t testing.TB, changes snapshot.Changes) (string, error) {
 		}
 		for up := path.Dir(e.Path); up != "."; up = path.Dir(up) {
 			if k, ok := seen[up]; ok && k != snapshot.Dir {
-				t.Errorf("%q lies below %q, which is no folder", e.Path, up)
+				t.Errorf("%q lies below %q, which is not a directory", e.Path, up)
 			}
 		}
 		seen[e.Path] = e.Kind
@@ -263,13 +263,13 @@ func TestArchiveFormats(t *testing.T) {
 		{name: "zip", file: "a.zip", body: simpleZip(t), want: unpacked},
 		{name: "the name doesn't matter", file: "download", body: compressed(tarGzip, plain), want: unpacked},
 		{name: "nor a wrong one", file: "a.zip", body: compressed(tarXz, plain), want: unpacked},
-		{name: "an archive may be kept", file: "a.tar", body: plain[:1024], extract: "false", want: stored("a.tar", plain[:1024])},
+		{name: "an archive may stay packed", file: "a.tar", body: plain[:1024], extract: "false", want: stored("a.tar", plain[:1024])},
 		{name: "a gzip that is no tar", file: "a.gz", body: compressed(tarGzip, []byte("hello")), want: stored("a.gz", compressed(tarGzip, []byte("hello")))},
 		{name: "a name is no archive", file: "a.tar.gz", body: []byte("hello"), want: stored("a.tar.gz", []byte("hello"))},
 		{name: "an empty file", file: "a.tar.gz", body: nil, want: stored("a.tar.gz", nil)},
 		{name: "a broken gzip is stored", file: "a.gz", body: []byte("\x1f\x8b!"), want: stored("a.gz", []byte("\x1f\x8b!"))},
 		{name: "a wheel is a file", file: "a.whl", body: simpleZip(t), want: stored("a.whl", simpleZip(t))},
-		{name: "unless told otherwise", file: "a.whl", body: simpleZip(t), extract: "true", want: unpacked},
+		{name: "unless --extract says otherwise", file: "a.whl", body: simpleZip(t), extract: "true", want: unpacked},
 		{name: "what must be an archive and is none", file: "a.gz", body: []byte("hello"), extract: "true", err: "is not an archive"},
 		{name: "a cut archive", file: "a.tar.gz", body: compressed(tarGzip, plain[:1026]), err: "unexpected EOF"},
 		{name: "a corrupt zip", file: "a.zip", body: simpleZip(t)[:50], err: "zip: not a valid zip file"},
@@ -301,7 +301,7 @@ func TestArchiveFormats(t *testing.T) {
 	})
 }
 
-// check fetches f and compares what it brings, or its error. The stream is read
+// check fetches f and compares its entries, or its error. The stream is read
 // twice: it must give the same.
 func check(t *testing.T, r *Resolver, f *frontend.Fetch, wanted, wantErr string) {
 	t.Helper()
@@ -365,7 +365,7 @@ func TestUnpacking(t *testing.T) {
 		err   string
 	}{
 		{
-			name: "folders that the archive leaves out are implied",
+			name: "directories that the archive leaves out are implied",
 			tar:  []string{"f 0755 a/b/c x"},
 			want: `
 				d 0755 a
@@ -373,7 +373,7 @@ func TestUnpacking(t *testing.T) {
 				f 0755 a/b/c "x" @1000000000`,
 		},
 		{
-			name: "a folder that comes after what it holds",
+			name: "a directory that comes after what it holds",
 			tar:  []string{"f 0644 a/b x", "d 0700 a"},
 			want: `
 				d 0700 a @1000000000
@@ -419,7 +419,7 @@ func TestUnpacking(t *testing.T) {
 				h c => b`,
 		},
 		{
-			name: "a link keeps what a later member replaces",
+			name: "a link retains what a later member replaces",
 			tar:  []string{"f 0644 a old", "h b a", "f 0644 a new"},
 			want: `
 				f 0644 b "old" @1000000000
@@ -437,21 +437,21 @@ func TestUnpacking(t *testing.T) {
 		},
 		{name: "a link to nothing", tar: []string{"h b a"}, err: `"b": hard link to "a", which is not before it`},
 		{name: "a link to what comes later", tar: []string{"h b a", "f 0644 a x"}, err: "not before it"},
-		{name: "a link to a folder", tar: []string{"d 0755 a", "h b a"}, err: `hard link to the folder "a"`},
-		{name: "a link out of the archive", tar: []string{"h b ../../etc/shadow"}, err: "leaves the archive's folder"},
+		{name: "a link to a directory", tar: []string{"d 0755 a", "h b a"}, err: `hard link to the directory "a"`},
+		{name: "a link out of the archive", tar: []string{"h b ../../etc/shadow"}, err: "leaves the archive's directory"},
 		{name: "a link to an absolute name", tar: []string{"h b /etc/shadow"}, err: "is an absolute name"},
-		{name: "dots", tar: []string{"f 0644 ../a x"}, err: `"../a" leaves the archive's folder`},
-		{name: "dots further in", tar: []string{"f 0644 a/../../b x"}, err: `"a/../../b" leaves the archive's folder`},
-		{name: "dots that strip would drop", strip: 1, tar: []string{"f 0644 ../a x"}, err: "leaves the archive's folder"},
+		{name: "dots", tar: []string{"f 0644 ../a x"}, err: `"../a" leaves the archive's directory`},
+		{name: "dots further in", tar: []string{"f 0644 a/../../b x"}, err: `"a/../../b" leaves the archive's directory`},
+		{name: "dots that strip would drop", strip: 1, tar: []string{"f 0644 ../a x"}, err: "leaves the archive's directory"},
 		{name: "dots that stay inside", tar: []string{"f 0644 a/../b x"}, want: `f 0644 b "x" @1000000000`},
 		{name: "an absolute name", tar: []string{"f 0644 /etc/passwd x"}, err: `"/etc/passwd" is an absolute name`},
 		{name: "a symlink anywhere is text", tar: []string{"l a /etc/passwd", "l b ../../x"}, want: `
 				l a -> /etc/passwd @1000000000
 				l b -> ../../x @1000000000`},
-		{name: "a file through a symlink", tar: []string{"l a /etc", "f 0644 a/passwd x"}, err: `"a/passwd" lies below "a", which is not a folder`},
-		{name: "a file through a symlink that comes later", tar: []string{"f 0644 a/passwd x", "l a /etc"}, err: "is not a folder"},
-		{name: "a file below a file", tar: []string{"f 0644 a x", "f 0644 a/b x"}, err: "is not a folder"},
-		{name: "a symlink that becomes a folder", tar: []string{"l a /etc", "d 0755 a", "f 0644 a/b x"}, want: `
+		{name: "a file through a symlink", tar: []string{"l a /etc", "f 0644 a/passwd x"}, err: `"a/passwd" lies below "a", which is not a directory`},
+		{name: "a file through a symlink that comes later", tar: []string{"f 0644 a/passwd x", "l a /etc"}, err: "is not a directory"},
+		{name: "a file below a file", tar: []string{"f 0644 a x", "f 0644 a/b x"}, err: "is not a directory"},
+		{name: "a symlink that becomes a directory", tar: []string{"l a /etc", "d 0755 a", "f 0644 a/b x"}, want: `
 				d 0755 a @1000000000
 				f 0644 a/b "x" @1000000000`},
 		{name: "a device", tar: []string{"3 null"}, err: `"null" is a device`},
@@ -526,7 +526,7 @@ func TestZip(t *testing.T) {
 		{
 			name: "dots by backslashes",
 			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: `..\..\x`}, "x") },
-			err:  "leaves the archive's folder",
+			err:  "leaves the archive's directory",
 		},
 		{
 			name: "an absolute name",
@@ -657,7 +657,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 			t.Errorf("got\n%s\nwant\n%s", got, wanted)
 		}
 	})
-	t.Run("plan keeps nothing", func(t *testing.T) {
+	t.Run("plan stores nothing", func(t *testing.T) {
 		s := newSite(t, map[string][]byte{"/a": hello})
 		r := newResolver(t)
 		r.Downloads = nil
@@ -667,7 +667,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 			t.Fatalf("pin %+v, error %v", pin, err)
 		}
 		if _, err := r.FetchChanges(ctx, f, pin); err == nil {
-			t.Error("entries without a folder")
+			t.Error("entries without a directory")
 		}
 		ro := newResolver(t)
 		ro.Downloads.ReadOnly = true
@@ -675,7 +675,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(ro.Downloads.Dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a read-only folder was made: %v", err)
+			t.Errorf("a read-only directory was made: %v", err)
 		}
 	})
 	t.Run("an unchanged URL is not sent again in a later session", func(t *testing.T) {
@@ -699,7 +699,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 		later.Downloads.Dir = r.Downloads.Dir
 		check(t, later, f, `f 0644 a "new"`, "")
 	})
-	t.Run("kept bytes that rot are fetched again", func(t *testing.T) {
+	t.Run("stored bytes that rot are fetched again", func(t *testing.T) {
 		s := newSite(t, map[string][]byte{"/a": hello})
 		r := newResolver(t)
 		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
@@ -722,7 +722,7 @@ hint: if the file was meant to change, put the new checksum into line 4`, s.URL,
 			t.Errorf("error = %v", err)
 		}
 	})
-	t.Run("an HTTP error leaves nothing behind", func(t *testing.T) {
+	t.Run("an HTTP error leaves nothing", func(t *testing.T) {
 		s := newSite(t, nil)
 		r := newResolver(t)
 		_, err := r.Fetch(ctx, &frontend.Fetch{Source: s.URL + "/a", Dest: "/"})
@@ -771,7 +771,7 @@ func TestPrune(t *testing.T) {
 		if _, err := p.Write([]byte(content)); err != nil {
 			t.Fatal(err)
 		}
-		p.keep(digest.FromString(content))
+		p.store(digest.FromString(content))
 		name := filepath.Join(d.Dir, bytesPath(digest.FromString(content)))
 		os.Chtimes(name, now.Add(-age), now.Add(-age))
 		return name
@@ -791,7 +791,7 @@ func TestPrune(t *testing.T) {
 		t.Error("not the longest unused and the dead part were removed")
 	}
 	if _, err := d.Prune(0); err != nil || there(old) || !there(fresh) {
-		t.Errorf("what may be in use was removed, or what isn't kept: %v", err)
+		t.Errorf("what may be in use was removed, or what isn't stored: %v", err)
 	}
 	if _, err := (&Downloads{Dir: filepath.Join(d.Dir, "none")}).Prune(0); err != nil {
 		t.Error(err)

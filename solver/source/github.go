@@ -53,7 +53,7 @@ func parseTree(source string) (ref Ref, sub string, err error) {
 	if hasSub {
 		clean := path.Clean(sub)
 		if clean == "." || clean == ".." || strings.HasPrefix(clean, "../") || strings.HasPrefix(clean, "/") {
-			return ref, "", faultf("source %s: %q is no folder of a repository", source, sub)
+			return ref, "", faultf("source %s: %q is not a directory in a repository", source, sub)
 		}
 		sub = clean
 	}
@@ -129,13 +129,13 @@ func checkTree(f *frontend.Fetch) (Ref, error) {
 // bytes are of no meaning: the commit says what is in them.
 func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit string) (digest.Digest, error) {
 	if r.Downloads == nil || r.Downloads.ReadOnly {
-		return "", errors.New("no folder to keep downloads in")
+		return "", errors.New("no directory for downloads")
 	}
 	return once(&r.mu, &r.trees, repo.String()+"@"+commit, func() (digest.Digest, error) {
 		note := "github tree " + repo.String() + "@" + commit
-		if kept, ok := r.Downloads.noted(note); ok && r.Downloads.has(kept.Digest) {
-			if _, err := r.Downloads.open(kept.Digest); err == nil {
-				return kept.Digest, nil
+		if stored, ok := r.Downloads.noted(note); ok && r.Downloads.has(stored.Digest) {
+			if _, err := r.Downloads.open(stored.Digest); err == nil {
+				return stored.Digest, nil
 			}
 		}
 		p, err := r.Downloads.newPart()
@@ -148,7 +148,7 @@ func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit strin
 			p.drop()
 			return "", fmt.Errorf("github:%s@%.12s: %w", repo, commit, err)
 		}
-		p.keep(res.Digest)
+		p.store(res.Digest)
 		r.Downloads.note(note, answer{Digest: res.Digest, Size: res.Size, Commit: commit})
 		return res.Digest, nil
 	})

@@ -67,8 +67,8 @@ func number(s string) (int, bool) {
 
 // apply sets owner and mode of an entry that has its own mode.
 //
-// Unlike Docker's, --chmod leaves folders usable: who may read one may also
-// enter it, so that --chmod=644 does not make a tree that nobody can walk.
+// Unlike Docker's, --chmod leaves directories usable: a user who may read one may also
+// enter it, so that --chmod=644 does not make a tree that cannot be walked.
 func (s style) apply(e *snapshot.Entry) {
 	e.UID, e.GID = s.uid, s.gid
 	if s.chmod == nil {

@@ -1,9 +1,9 @@
 // Package source resolves what FETCH and COPY name to pins, which are keyed,
-// and yields the entries that they bring.
+// and yields their entries.
 //
-// What a source brings is a function of the instruction and its pin, with two
+// The entries of a source are a function of the instruction and its pin, with two
 // questions to the root: the numbers of names in --chown, and whether the dest
-// of a single file is a folder already. The package writes to no root.
+// of a single file is a directory already. The package writes to no root.
 package source
 
 import (
@@ -33,7 +33,7 @@ type Pin struct {
 // concurrent use, once its fields are set. How many run at a time is the
 // caller's choice.
 //
-// A URL is requested once per Resolver, a folder read once per COPY; what they
+// A URL is requested once per Resolver, a directory read once per COPY; what they
 // gave, errors included, stands for as long as the Resolver does.
 type Resolver struct {
 	Client *transfer.Client
@@ -41,7 +41,7 @@ type Resolver struct {
 	// GitHub resolves refs and gives trees; nil: there is no github: source.
 	GitHub *github.Client
 
-	// Downloads keeps what is fetched; nil keeps nothing, and FetchChanges is
+	// Downloads stores what is fetched; nil stores nothing, and FetchChanges is
 	// then no use.
 	Downloads *Downloads
 
@@ -55,12 +55,12 @@ type Resolver struct {
 	// slash goes into such a directory, as with Docker; nil: none is there.
 	IsDir func(path string) bool
 
-	// Exclude lists absolute paths that no COPY takes: the folders that a solve
+	// Exclude lists absolute paths that no COPY takes: the directories that a solve
 	// itself writes to, which would grow into themselves.
 	Exclude []string
 
-	// Warn is told that a URL does not answer and what it gave last is taken.
-	// nil tells nobody.
+	// Warn is called when a URL does not answer and what it gave last is used.
+	// It may be nil.
 	Warn func(text string)
 
 	mu     sync.Mutex
@@ -91,7 +91,7 @@ func once[K comparable, V any](mu *sync.Mutex, m *map[K]func() (V, error), k K, 
 // zip, can tell. A fixed time packs to the same bytes.
 var epoch = time.Unix(315532800, 0).UTC() // 1980-01-01
 
-// impliedDir is a folder that is made if missing.
+// impliedDir is a directory that is created if missing.
 func impliedDir(path string, by style) *snapshot.Entry {
 	return &snapshot.Entry{
 		Path: path, Kind: snapshot.Dir, Implied: true,
@@ -99,7 +99,7 @@ func impliedDir(path string, by style) *snapshot.Entry {
 	}
 }
 
-// WorkdirChanges returns what WORKDIR brings: its folder, if missing.
+// WorkdirChanges returns the entries of WORKDIR: its directory, if missing.
 func WorkdirChanges(w *frontend.Workdir) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		if p := entryPath(w.Path); p != "" {

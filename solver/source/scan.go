@@ -18,17 +18,17 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// A scan reads the Containerfile's folder for one COPY. All reading goes
-// through root, so that no link leads out of the folder.
+// A scan reads the Containerfile's directory for one COPY. All reading goes
+// through root, so that no link leads out of the directory.
 type scan struct {
 	root   *os.Root
 	ignore *patternmatcher.PatternMatcher
 	items  []item
 
-	exclude map[string]bool // paths below the folder that are clayer's own
+	exclude map[string]bool // paths below the directory that are clayer's own
 }
 
-// leaveOut excludes those of the absolute paths that are in the folder dir.
+// leaveOut excludes those of the absolute paths that are in the directory dir.
 func (s *scan) leaveOut(dir string, paths []string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *scan) leaveOut(dir string, paths []string) error {
 // A match is what one source, or one name that its pattern matches, stands for.
 type match struct {
 	name  string // as it is called
-	real  string // the path, links followed; "." for the folder itself
+	real  string // the path, links followed; "." for the directory itself
 	isDir bool
 }
 
@@ -91,11 +91,11 @@ func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 
 // match returns what a source stands for, in order of name.
 func (s *scan) match(src string) ([]match, error) {
-	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the folder's x, as with Docker
+	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the directory's x, as with Docker
 	if clean == ".." || strings.HasPrefix(clean, "../") {
 		return nil, &Fault{
-			Message: fmt.Sprintf("source %q leaves the Containerfile's folder", src),
-			Hint:    "only what stands in that folder, or below it, can be copied",
+			Message: fmt.Sprintf("source %q leaves the Containerfile's directory", src),
+			Hint:    "only what stands in that directory, or below it, can be copied",
 		}
 	}
 	names, err := s.glob(".", strings.Split(clean, "/"))
@@ -130,7 +130,7 @@ func (s *scan) match(src string) ([]match, error) {
 	case len(out) == 0 && ignored > 0:
 		return nil, ignoredFault(src)
 	case len(out) == 0:
-		return nil, faultf("source %q: no such file in the Containerfile's folder", src)
+		return nil, faultf("source %q: no such file in the Containerfile's directory", src)
 	}
 	return out, nil
 }
@@ -138,7 +138,7 @@ func (s *scan) match(src string) ([]match, error) {
 func ignoredFault(src string) *Fault {
 	return &Fault{
 		Message: fmt.Sprintf("source %q is left out by .dockerignore", src),
-		Hint:    "a line that begins with ! brings it back",
+		Hint:    "a line that begins with ! includes it again",
 	}
 }
 
@@ -147,12 +147,12 @@ func asFault(name string, err error) error {
 	switch {
 	case errors.Is(err, errLeaves):
 		return &Fault{
-			Message: fmt.Sprintf("source %q is a link that leaves the Containerfile's folder", name),
+			Message: fmt.Sprintf("source %q is a link that leaves the Containerfile's directory", name),
 			Err:     err,
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		return &Fault{
-			Message: fmt.Sprintf("source %q: no such file in the Containerfile's folder", name),
+			Message: fmt.Sprintf("source %q: no such file in the Containerfile's directory", name),
 			Err:     err,
 		}
 	}
@@ -191,7 +191,7 @@ func (s *scan) glob(dir string, parts []string) ([]string, error) {
 		}
 		name := path.Join(dir, e.Name())
 		if len(parts) > 1 {
-			// With more parts to come, only folders can match.
+			// With more parts to come, only directories can match.
 			real, err := s.resolve(name)
 			if err != nil {
 				continue
@@ -214,7 +214,7 @@ func (s *scan) glob(dir string, parts []string) ([]string, error) {
 	return out, nil
 }
 
-// names lists a folder by name.
+// names lists a directory by name.
 func (s *scan) names(dir string) ([]fs.DirEntry, error) {
 	f, err := s.root.Open(dir)
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *scan) names(dir string) ([]fs.DirEntry, error) {
 	return list, err
 }
 
-var errLeaves = errors.New("leads out of the folder")
+var errLeaves = errors.New("leads out of the directory")
 
 // maxLinks is how many links a path may go through, as in the kernel.
 const maxLinks = 40
@@ -272,7 +272,7 @@ func (s *scan) resolve(name string) (string, error) {
 	return done, nil
 }
 
-// excluded asks .dockerignore about a path and all folders above it.
+// excluded asks .dockerignore about a path and all directories above it.
 func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 	var info patternmatcher.MatchInfo
 	if name == "." {
@@ -291,7 +291,7 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 	return excluded, info, nil
 }
 
-// add adds what a match brings: a file by its name, a folder's content.
+// add adds what a match stands for: a file by its name, a directory's content.
 func (s *scan) add(ctx context.Context, m match) error {
 	excluded, info, err := s.excluded(m.real)
 	if err != nil {
@@ -299,7 +299,7 @@ func (s *scan) add(ctx context.Context, m match) error {
 	}
 	if m.isDir {
 		before := len(s.items)
-		if err := s.folder(ctx, m.real, "", excluded, info); err != nil {
+		if err := s.dir(ctx, m.real, "", excluded, info); err != nil {
 			return err
 		}
 		if excluded && len(s.items) == before {
@@ -314,9 +314,9 @@ func (s *scan) add(ctx context.Context, m match) error {
 	return s.file(m.real, path.Base(m.name), fi)
 }
 
-// folder adds what is below a folder, and, where it has a path in dest, the
-// folder itself: if it is not excluded, or something below it isn't.
-func (s *scan) folder(ctx context.Context, real, rel string, excluded bool, parent patternmatcher.MatchInfo) error {
+// dir adds what is below a directory, and, where it has a path in dest, the
+// directory itself: if it is not excluded, or something below it isn't.
+func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent patternmatcher.MatchInfo) error {
 	if err := canceled(ctx); err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (s *scan) folder(ctx context.Context, real, rel string, excluded bool, pare
 	if err != nil {
 		return err
 	}
-	// Names are looked up from the folder itself: from the top, each one would
+	// Names are looked up from the directory itself: from the top, each one would
 	// cost as many steps as it lies deep.
 	here, err := s.root.OpenRoot(real)
 	if err != nil {
@@ -345,7 +345,7 @@ func (s *scan) folder(ctx context.Context, real, rel string, excluded bool, pare
 			continue
 		}
 		if e.IsDir() {
-			if err := s.folder(ctx, child, childRel, out, info); err != nil {
+			if err := s.dir(ctx, child, childRel, out, info); err != nil {
 				return err
 			}
 			continue

@@ -14,7 +14,7 @@ import (
 )
 
 // A layout is what an archive will look like when it is unpacked: which member
-// each path shows in the end. A stream of entries has each path once and folders
+// each path shows in the end. A stream of entries has each path once and directories
 // before what they hold; an archive need not. So its headers are read first, for
 // the names, and its content in a second pass.
 //
@@ -33,8 +33,8 @@ type dirMeta struct {
 
 // trim says what the names of members lose.
 type trim struct {
-	top   bool   // their first part: the folder that GitHub puts around a tree
-	below string // all but what is below this folder, or this file, goes
+	top   bool   // their first part: the directory that GitHub puts around a tree
+	below string // all but what is below this directory, or this file, goes
 	strip int    // and then, of the rest, so many leading parts
 }
 
@@ -48,7 +48,7 @@ func (t trim) path(name string) (string, bool) {
 	}
 	if t.below != "" {
 		if name == t.below {
-			return path.Base(name), t.strip == 0 // of a folder, it is dest: see layout
+			return path.Base(name), t.strip == 0 // of a directory, it is dest: see layout
 		}
 		if name, ok = strings.CutPrefix(name, t.below+"/"); !ok {
 			return "", false
@@ -109,7 +109,7 @@ func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 				return nil, fmt.Errorf("%s: %q: hard link to %q, which is not before it in the archive", a.name, m.name, m.target)
 			}
 			if kinds[to] == snapshot.Dir {
-				return nil, fmt.Errorf("%s: %q: hard link to the folder %q", a.name, m.name, m.target)
+				return nil, fmt.Errorf("%s: %q: hard link to the directory %q", a.name, m.name, m.target)
 			}
 			n = to
 		}
@@ -123,7 +123,7 @@ func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 		for up := path.Dir(p); up != "."; up = path.Dir(up) {
 			if above, ok := l.final[up]; ok && kinds[above] != snapshot.Dir {
 				// Through a symlink it would land elsewhere, out of dest even.
-				return nil, fmt.Errorf("%s: %q lies below %q, which is not a folder", a.name, p, up)
+				return nil, fmt.Errorf("%s: %q lies below %q, which is not a directory", a.name, p, up)
 			}
 		}
 		l.paths[n] = append(l.paths[n], p)
@@ -150,7 +150,7 @@ func cleanName(name string) (string, error) {
 	case clean == ".":
 		return "", nil
 	case clean == "..", strings.HasPrefix(clean, "../"):
-		return "", errors.New("leaves the archive's folder")
+		return "", errors.New("leaves the archive's directory")
 	}
 	return clean, nil
 }
@@ -174,13 +174,13 @@ func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) 
 			return
 		}
 		made := make(map[string]struct{})
-		// folder yields the folder p of the archive, after those above it.
-		var folder func(p string) bool
-		folder = func(p string) bool {
+		// dir yields the directory p of the archive, after those above it.
+		var dir func(p string) bool
+		dir = func(p string) bool {
 			if _, ok := made[p]; ok || p == "." {
 				return true
 			}
-			if !folder(path.Dir(p)) {
+			if !dir(path.Dir(p)) {
 				return false
 			}
 			made[p] = struct{}{}
@@ -200,12 +200,12 @@ func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) 
 			first := ""
 			for _, p := range l.paths[n] {
 				if m.kind == snapshot.Dir {
-					if !folder(p) {
+					if !dir(p) {
 						return
 					}
 					continue
 				}
-				if !folder(path.Dir(p)) {
+				if !dir(path.Dir(p)) {
 					return
 				}
 				e := &snapshot.Entry{Path: path.Join(dest, p), Kind: m.kind, Mode: m.mode, ModTime: m.modTime}
