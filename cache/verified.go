@@ -131,7 +131,7 @@ func hasCRC(ctx context.Context, r io.Reader, d Descriptor) bool {
 // can't be used.
 func TempFile(dir string) (*os.File, error) {
 	if dir != "" {
-		if f, err := tempIn(safefile.MakeDir(dir, 0o755)); err == nil {
+		if f, err := tempIn(safefile.MakeDir(dir, 0o700)); err == nil {
 			return f, nil
 		}
 	}

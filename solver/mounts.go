@@ -123,7 +123,7 @@ func (r *session) mountsDir() (*os.Root, error) {
 	if r.Cache == "" {
 		return nil, errors.New("there is no cache directory")
 	}
-	root, err := safefile.MakeDir(r.Cache, 0o755)
+	root, err := safefile.MakeDir(r.Cache, 0o700)
 	if err != nil {
 		return nil, err
 	}

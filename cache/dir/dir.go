@@ -48,13 +48,14 @@ const DefaultMaxSize = 10 << 30
 // Options say how to keep snapshots. The zero value is the default.
 type Options struct {
 	MaxSize int64 // bytes of clayer's blobs; 0 means DefaultMaxSize
-	NoLink  bool  // the directory must not be a symbolic link: its name is not the user's
+	Private bool  // it is in the user's cache: never a symbolic link, and created with mode 0700
 }
 
 // Dir is a store in a directory. It is safe for several processes.
 type Dir struct {
-	path string
-	max  int64
+	path    string
+	max     int64
+	private bool
 
 	sweepOnce sync.Once // of tmp/, at the first Put
 
@@ -70,7 +71,7 @@ func Open(path string, opt Options) (*Dir, error) {
 		return nil, err
 	}
 	info, err := os.Lstat(path)
-	if err == nil && info.Mode()&fs.ModeSymlink != 0 && !opt.NoLink {
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 && !opt.Private {
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return nil, fmt.Errorf("store %w", err)
 		}
@@ -85,7 +86,7 @@ func Open(path string, opt Options) (*Dir, error) {
 	if opt.MaxSize == 0 {
 		opt.MaxSize = DefaultMaxSize
 	}
-	return &Dir{path: path, max: opt.MaxSize, putting: make(map[digest.Digest]int)}, nil
+	return &Dir{path: path, max: opt.MaxSize, private: opt.Private, putting: make(map[digest.Digest]int)}, nil
 }
 
 // Name returns "dir".

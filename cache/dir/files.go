@@ -47,7 +47,11 @@ func missing(err error) bool {
 
 // init makes the directory a store, and opens it.
 func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
-	root, err := safefile.MakeDir(d.path, 0o755)
+	mode := fs.FileMode(0o755)
+	if d.private {
+		mode = 0o700
+	}
+	root, err := safefile.MakeDir(d.path, mode)
 	if err != nil {
 		return nil, err
 	}

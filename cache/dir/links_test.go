@@ -97,7 +97,7 @@ func TestNoLinkIsFollowed(t *testing.T) {
 					t.Fatal(err)
 				}
 				if name == "" {
-					d, err := Open(path, Options{NoLink: true})
+					d, err := Open(path, Options{Private: true})
 					if err == nil {
 						t.Errorf("%s was opened", d.Path())
 					}

@@ -45,17 +45,7 @@ func (f *storeFlags) namedDir(t tell) (string, error) {
 		t.failed("dir", fmt.Errorf("%s: not a directory", path))
 		return "", nil
 	}
-	f.makePrivate(path)
 	return path, nil
-}
-
-// makePrivate makes the cache directory, if it is missing: now, and not when something
-// is kept there, so that nobody can be faster then. It is private, since a snapshot
-// holds what the root hides from other users.
-func (f *storeFlags) makePrivate(path string) {
-	if f.makesDir && safefile.MakeAll(filepath.Dir(path), 0o755) == nil {
-		_ = safefile.MakeAll(path, 0o700) // who writes there says what is wrong
-	}
 }
 
 func (f *storeFlags) defaultDir(t tell) (string, error) {
@@ -64,7 +54,11 @@ func (f *storeFlags) defaultDir(t tell) (string, error) {
 		return "", usagef("cannot locate the cache directory: %w (use --cache-dir)", err)
 	}
 	path := filepath.Join(base, "clayer")
-	f.makePrivate(path)
+	if f.makesDir && safefile.MakeAll(base, 0o755) == nil {
+		// Create it now rather than at the first write, so that no other user can be
+		// first. It is private: a snapshot holds what the root hides from other users.
+		_ = safefile.MakeAll(path, 0o700) // the first write reports what is wrong
+	}
 	dir, err := safefile.OpenDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil

@@ -194,14 +194,14 @@ func (f *storeFlags) local(t tell) (*dir.Dir, error) {
 	return f.dir(filepath.Join(folder, "store"), true, t)
 }
 
-// dir returns the store in a directory. noLink says that its name is not the
-// user's, and so must not lead elsewhere.
-func (f *storeFlags) dir(path string, noLink bool, t tell) (*dir.Dir, error) {
+// dir returns the store in a directory. A private one is in the cache directory: its
+// name is not the user's, so it must not lead elsewhere.
+func (f *storeFlags) dir(path string, private bool, t tell) (*dir.Dir, error) {
 	size, err := parseSize(f.cacheSize)
 	if err != nil {
 		return nil, usagef("--cache-size: %w", err)
 	}
-	d, err := dir.Open(path, dir.Options{MaxSize: size, NoLink: noLink})
+	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
 	if err != nil {
 		t.failed("dir:"+path, err)
 		return nil, nil

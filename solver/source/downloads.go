@@ -79,7 +79,7 @@ func (d *Downloads) makeRoot() (*os.Root, error) {
 	if d.Dir == "" {
 		return nil, fs.ErrNotExist
 	}
-	return safefile.MakeDir(d.Dir, 0o755)
+	return safefile.MakeDir(d.Dir, 0o700)
 }
 
 // has reports whether the bytes are there, without reading them.
