@@ -110,7 +110,7 @@ func TestKilledInPlace(t *testing.T) {
 		}
 	}
 	file := filepath.Join(dir, "Containerfile")
-	err := os.WriteFile(file, []byte(`RUN --mount=type=secret,id=tok,target=/opt/tok mkdir -p /opt/pkg; echo x > /opt/pkg/f; echo more >> /etc/os-release; [ -e /tmp/go ] || { touch /tmp/started; sleep 71.7531; }`+"\n"), 0o644)
+	err := os.WriteFile(file, []byte(`RUN --mount=type=secret,id=tok,target=/opt/tok mkdir -p /opt/pkg; echo x > /opt/pkg/f; echo more >> /etc/os-release; [ -e /tmp/go ] || { touch /tmp/started; sleep 717.531; }`+"\n"), 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestKilledInPlace(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		_, err1 := os.Stat(filepath.Join(root, "tmp/started"))
 		_, err2 := os.Stat(filepath.Join(root, "var/lib/clayer/running.reading"))
 		if err1 == nil && err2 == nil {
@@ -135,7 +135,7 @@ func TestKilledInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for end := time.Now().Add(20 * time.Second); exec.Command("pgrep", "-f", "sleep 71.7531").Run() == nil; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); exec.Command("pgrep", "-f", "sleep 717.531").Run() == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the RUN goes on")
 		}

@@ -504,10 +504,9 @@ func TestBootWithoutCurl(t *testing.T) {
 			t.Errorf("%s: nothing was fetched", dir)
 		}
 		// What is not there is not asked for again and again.
-		start := time.Now()
 		out, _, code := p.run("sh boot.sh", "PATH="+dir, home+"-2", "CLAYER_DOWNLOAD_URL="+p.url+"/elsewhere", "CLAYER_TRIES=15")
-		if code == 0 || !strings.Contains(out, "404") || time.Since(start) > 20*time.Second {
-			t.Errorf("%s: a release that is not there: exit code %d, %q after %v", dir, code, out, time.Since(start))
+		if code == 0 || !strings.Contains(out, "404") || strings.Contains(out, "trying again") {
+			t.Errorf("%s: a release that is not there: exit code %d, %q", dir, code, out)
 		}
 	}
 	out, _, code := p.run("sh boot.sh", "PATH="+p.hostWith("with-neither"), "HOME="+filepath.Join(p.dir, "home-3"))
