@@ -2,10 +2,7 @@ package dag
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +11,8 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 var testBase = Base{Platform: "linux/amd64 debian 12 python3.11"}
 
@@ -61,27 +57,6 @@ func keysOf(t testing.TB, g *Graph, base Base) *Keys {
 	return k
 }
 
-// golden compares got with testdata/dag/NAME.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
-
 const everyInstruction = `ENV A=1 B="two words"
 ARG V=3
 RUN echo $A
@@ -111,7 +86,7 @@ func TestKeysGolden(t *testing.T) {
 		}
 	}
 	fmt.Fprintf(&b, "composite %s\n", k.Composite(g))
-	golden(t, "keys.golden", b.String())
+	golden.Check(t, "testdata/keys.golden", b.String())
 }
 
 func TestWhatChangesAKey(t *testing.T) {
@@ -213,7 +188,7 @@ func TestEdges(t *testing.T) {
 	for _, e := range g.Edges() {
 		switch {
 		case e.Source != nil:
-			got = append(got, name(e.From)+" -> "+e.Source.label())
+			got = append(got, name(e.From)+" -> "+e.Source.Label())
 		case e.OrderOnly:
 			got = append(got, name(e.From)+" ..> "+name(e.To))
 		default:
@@ -421,46 +396,6 @@ func TestPlanSaysWhy(t *testing.T) {
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
-		}
-	}
-}
-
-func examplePlan(t *testing.T) *Plan {
-	g, k := build(t, Options{}, "ENV A=1\nRUN apt-get install -y git\n",
-		"Containerfile.mojo:\nFROM base\nFETCH https://example.com/m.tar.gz?sig=secret /opt/mojo\nRUN pip install \"numpy<3\" # <pinned>\nRUN mojo precompile --everything --with --a --long --line\nENV P=1\n",
-		"Containerfile.fuse:\nRUN apt-get install -y fuse3\n")
-	a := answers(g, k, 2, 2)
-	for _, s := range g.Layers[1].Steps {
-		a.Previous["mojo"] = append(a.Previous["mojo"], Old{Key: k.Step[s], Record: k.Record(s), Took: 40 * time.Second})
-	}
-	return NewPlan(g, k, a)
-}
-
-func TestPlanGolden(t *testing.T) {
-	p := examplePlan(t)
-	for name, write := range map[string]func(*strings.Builder) error{
-		"plan.txt":  func(b *strings.Builder) error { return p.WriteText(b) },
-		"plan.json": func(b *strings.Builder) error { return p.WriteJSON(b) },
-		"plan.dot":  func(b *strings.Builder) error { return p.WriteDOT(b) },
-		"plan.mmd":  func(b *strings.Builder) error { return p.WriteMermaid(b) },
-		"plan.svg":  func(b *strings.Builder) error { return p.WriteSVG(b) },
-		"plan.html": func(b *strings.Builder) error { return p.WriteHTML(b) },
-	} {
-		var b strings.Builder
-		if err := write(&b); err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(b.String(), "sig=secret") {
-			t.Errorf("%s shows the query of a URL", name)
-		}
-		golden(t, name, b.String())
-	}
-}
-
-func TestSize(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 9949: "9.9 kB", 9950: "10 kB", 41_000_000: "41 MB", 999_600_000: "1.0 GB", 1 << 62: "4.6 EB"} {
-		if got := Size(n); got != want {
-			t.Errorf("Size(%d) = %q, want %q", n, got, want)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // A Graph is a composition: layers in the order in which they are applied.
@@ -235,4 +235,21 @@ func (g *Graph) UnusedArgs(args map[string]string) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(unused))
+}
+
+// Label returns how a source is shown: a URL without its query, which may be secret,
+// or the names of local files.
+func (src *Source) Label() string {
+	switch in := src.Steps[0].Instr.(type) {
+	case *frontend.Fetch:
+		source, _, _ := strings.Cut(in.Source, "?")
+		return source
+	case *frontend.Copy:
+		names := slices.Clone(in.Sources)
+		for _, inl := range in.Inline {
+			names = append(names, "<<"+inl.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	panic(fmt.Sprintf("dag: source of %T", src.Steps[0].Instr))
 }

@@ -1,12 +1,13 @@
 package dag
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // State is what a solve has to do for a step.
@@ -14,14 +15,17 @@ type State uint8
 
 // The states of a step.
 const (
-	Present   State = iota // it is in this root already
-	Cached                 // a store has its snapshot
-	ToRun                  // it has to be run, or fetched
-	Variables              // it sets variables, which takes no work
+	Undecided State = iota
+	Present         // it is in this root already
+	Cached          // a store has its snapshot
+	ToRun           // it has to be run, or fetched
+	Variables       // it sets variables, which takes no work
 )
 
 func (s State) String() string {
 	switch s {
+	case Undecided:
+		return "undecided"
 	case Present:
 		return "present"
 	case Cached:
@@ -118,18 +122,20 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 			found, cached := a.Cached[it.Key]
 			switch {
 			case !pre.absent && a.Present[s]:
-				it.State = Present
+				it.decide(Present)
 			case !s.ChangesRoot():
 				// Nothing to store or to restore: it breaks no chain.
-				it.State, it.Why = Variables, "sets variables only"
+				it.decide(Variables)
+				it.Why = "sets variables only"
 			case pre.broken == nil && cached:
-				it.State, it.Found = Cached, found
+				it.decide(Cached)
+				it.Found = found
 				pre.absent = true
 				for _, t := range pre.tried {
 					t.Decides, t.Why = true, "in no store; if it changes nothing, what follows is restored"
 				}
 			default:
-				it.State = ToRun
+				it.decide(ToRun)
 				it.Why, it.Estimate = old.explain(s, it.Key, cached, pre.broken)
 				pre.absent = true
 				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) {
@@ -147,6 +153,14 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 		p.Layers = append(p.Layers, pl)
 	}
 	return p
+}
+
+// decide is the only place that sets the state of a step. A decision is final.
+func (it *Item) decide(to State) {
+	if it.State != Undecided {
+		panic(fmt.Sprintf("dag: %s is decided twice", it.Step.Pos()))
+	}
+	it.State = to
 }
 
 // lastCached returns the index of the last cached step of each layer, and the number
@@ -197,6 +211,32 @@ type Totals struct {
 	Stores                        []string      // that cached steps are in, each once
 	Estimate                      time.Duration // of the steps to run, as long as they took before
 	Unknown                       int           // steps to run of which that is not known
+}
+
+// String says the totals in words: "1 to run, 2 cached (dir, 41 MB)".
+func (t Totals) String() string {
+	var parts []string
+	if t.ToRun > 0 {
+		s := fmt.Sprintf("%d to run", t.ToRun)
+		if t.Estimate >= time.Second {
+			s += fmt.Sprintf(" (~%s", t.Estimate.Round(time.Second))
+			if t.Unknown > 0 {
+				s += fmt.Sprintf(", and %d never timed", t.Unknown)
+			}
+			s += ")"
+		}
+		parts = append(parts, s)
+	}
+	if t.Cached > 0 {
+		parts = append(parts, fmt.Sprintf("%d cached (%s, %s)", t.Cached, strings.Join(t.Stores, ", "), sizes.Format(t.CachedBytes)))
+	}
+	if t.Present > 0 {
+		parts = append(parts, fmt.Sprintf("%d present", t.Present))
+	}
+	if len(parts) == 0 {
+		return "nothing to do"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Totals counts the steps of all layers.
@@ -303,6 +343,3 @@ type Edge struct {
 	Source    *Source // nil where it is a step
 	OrderOnly bool    // it enters no key
 }
-
-// byLine orders the items of a layer as the file has them.
-func byLine(a, b Item) int { return cmp.Compare(a.Step.Pos().Line, b.Step.Pos().Line) }

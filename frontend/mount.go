@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // mountOptions are those that each type of mount has, as in BuildKit.
@@ -89,7 +91,10 @@ func (m *Mount) set(name, value string) (err error) {
 	case "gid":
 		m.GID, err = parseID(value)
 	case "size":
-		m.Size, err = parseSize(value)
+		var ok bool
+		if m.Size, ok = sizes.Parse(value, 1024); !ok {
+			return fmt.Errorf("want a size, as 64m or 1g")
+		}
 	}
 	return err
 }
@@ -142,21 +147,4 @@ func parseID(s string) (int, error) {
 		return 0, fmt.Errorf("want a number")
 	}
 	return int(n), nil
-}
-
-// parseSize reads a size as Docker has them: 64m, 1.5g; units are of 1024.
-func parseSize(s string) (int64, error) {
-	num := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(s), "b"), "i")
-	factor := 1.0
-	for i, unit := range []string{"k", "m", "g", "t"} {
-		if n, ok := strings.CutSuffix(num, unit); ok {
-			num, factor = n, float64(int64(1)<<(10*(i+1)))
-			break
-		}
-	}
-	f, err := strconv.ParseFloat(num, 64)
-	if err != nil || !(f > 0) || f*factor >= 1<<62 {
-		return 0, fmt.Errorf("want a size, as 64m or 1g")
-	}
-	return int64(f * factor), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -75,7 +76,7 @@ func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
 	}
 	return func(yield func(*snapshot.Entry, error) bool) {
 		for e, err := range changes {
-			if err == nil && (e.Path == own || strings.HasPrefix(e.Path, own+"/")) {
+			if err == nil && pathname.Under(e.Path, own) {
 				err = &snapshot.UnsafeError{Path: e.Path, Reason: "in clayer's own directory"}
 			}
 			if !yield(e, err) || err != nil {

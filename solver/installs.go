@@ -2,13 +2,13 @@ package solver
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // installs reports whether a step is a RUN in which a package manager installs
@@ -74,6 +74,6 @@ var leftovers = []string{"var/cache", "var/log", "var/lib/apt", "var/lib/dnf"}
 
 func isLeftover(e *snapshot.Entry) bool {
 	return slices.ContainsFunc(leftovers, func(dir string) bool {
-		return e.Path == dir || strings.HasPrefix(e.Path, dir+"/") || e.Kind == snapshot.Dir && strings.HasPrefix(dir, e.Path+"/")
+		return pathname.Under(e.Path, dir) || e.Kind == snapshot.Dir && pathname.Under(dir, e.Path)
 	})
 }

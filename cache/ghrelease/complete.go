@@ -14,8 +14,8 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // unique makes two drafts of one second differ.
@@ -209,7 +209,7 @@ func titleOf(m cache.Manifest) string {
 	for _, d := range m.Steps {
 		size += d.Size
 	}
-	return fmt.Sprintf("%s %s: %d steps, %s", m.Created.UTC().Format("2006-01-02 15:04:05"), name, len(m.Steps), dag.Size(size))
+	return fmt.Sprintf("%s %s: %d steps, %s", m.Created.UTC().Format("2006-01-02 15:04:05"), name, len(m.Steps), sizes.Format(size))
 }
 
 // shared returns the tag under which others may read a step's files. A draft

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/clayer/clayer/cache/transfer"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // Options say which GitHub, and as whom. The zero Options is github.com without

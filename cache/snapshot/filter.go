@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/moby/patternmatcher"
+
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // filterVersion names the lists below in the keys of steps: they decide what a
@@ -46,7 +48,7 @@ func (f Filter) String() string {
 func LiftsExclusion(p string) bool {
 	p = strings.Trim(path.Clean(p), "/")
 	for _, x := range slices.Concat(usually, usuallyFiles) {
-		if p == "" || under(p, x) || under(x, p) {
+		if p == "" || pathname.Under(p, x) || pathname.Under(x, p) {
 			return true
 		}
 	}
@@ -56,7 +58,7 @@ func LiftsExclusion(p string) bool {
 	// Above a cache: caches are in homes, which may be anywhere but in the
 	// folders of the system.
 	for _, sys := range []string{"usr", "bin", "sbin", "lib", "etc", "var", "opt"} {
-		if under(p, sys) {
+		if pathname.Under(p, sys) {
 			return false
 		}
 	}
@@ -67,11 +69,6 @@ func LiftsExclusion(p string) bool {
 func isHome(p string) bool {
 	return p == "root" || p == "home" || strings.HasPrefix(p, "home/") && strings.Count(p, "/") == 1 ||
 		strings.HasSuffix(p, "/.cache") || strings.HasSuffix(p, "/.npm") || strings.HasSuffix(p, "/.cargo")
-}
-
-// under reports whether p is dir or below it.
-func under(p, dir string) bool {
-	return strings.HasPrefix(p, dir) && (len(p) == len(dir) || p[len(dir)] == '/')
 }
 
 // homeCache reports whether p is in a download cache, or is one.
@@ -123,12 +120,12 @@ type Matcher struct {
 // Skip reports whether the entry at path, relative to the root, is left out.
 func (m *Matcher) Skip(p string) bool {
 	for _, x := range never {
-		if under(p, x) {
+		if pathname.Under(p, x) {
 			return true
 		}
 	}
 	for _, in := range m.include {
-		if in == "" || under(p, in) {
+		if in == "" || pathname.Under(p, in) {
 			return false
 		}
 	}
@@ -136,7 +133,7 @@ func (m *Matcher) Skip(p string) bool {
 		// Folders on the way to what is named are captured: without them they
 		// would be restored with another owner and mode. But /tmp and its like
 		// are in every root, and as the machine has them.
-		onTheWay := func(in string) bool { return under(in, p) }
+		onTheWay := func(in string) bool { return pathname.Under(in, p) }
 		return slices.Contains(usually, p) || !slices.ContainsFunc(m.include, onTheWay)
 	}
 	if m.ignore == nil {
@@ -151,7 +148,7 @@ func (m *Matcher) Skip(p string) bool {
 
 func leftOut(p string) bool {
 	for _, x := range usually {
-		if under(p, x) {
+		if pathname.Under(p, x) {
 			return true
 		}
 	}
@@ -162,12 +159,12 @@ func leftOut(p string) bool {
 // so that a walk need not enter it.
 func (m *Matcher) Prune(p string) bool {
 	for _, x := range never {
-		if under(p, x) {
+		if pathname.Under(p, x) {
 			return true
 		}
 	}
 	for _, in := range m.include {
-		if in == "" || under(p, in) || under(in, p) {
+		if in == "" || pathname.Under(p, in) || pathname.Under(in, p) {
 			return false
 		}
 	}

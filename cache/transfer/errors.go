@@ -13,7 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // Redact returns a URL as it may be shown: without userinfo and fragment, and

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/clayer/clayer/internal/golden"
 )
 
 // Bad input of every kind: the error in the form of DESIGN §9, exit code 2,
@@ -83,5 +85,5 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 
-	golden(t, "testdata/errors.golden", got.String())
+	golden.Check(t, "../../testdata/errors.golden", got.String())
 }

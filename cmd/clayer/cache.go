@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 func newCache() *cobra.Command {
@@ -106,7 +106,7 @@ func newCacheLs() *cobra.Command {
 				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")
 			}
 			row := func(m cache.Manifest, state string) {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(m.Tag()), len(m.Steps), dag.Size(manifestSize(m)),
+				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(m.Tag()), len(m.Steps), sizes.Format(manifestSize(m)),
 					m.Created.Local().Format("2006-01-02 15:04"), state, printable.Line(m.Platform))
 			}
 			for _, m := range list {
@@ -235,7 +235,7 @@ func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun 
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, printable.Line(m.Tag()))
 	}
 	if !dryRun {
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed, %s freed\n", dag.Count(len(ms), "layer"), dag.Size(freed))
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed, %s freed\n", sizes.Count(len(ms), "layer"), sizes.Format(freed))
 	}
 }
 

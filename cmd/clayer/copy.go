@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -91,7 +91,7 @@ func copyLayers(cmd *cobra.Command, from, to cache.Keeper, names []string, done,
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d of %d steps were not there, %s\n", done, printable.Line(m.Tag()), c.Steps, len(m.Steps), dag.Size(c.Bytes))
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d of %d steps were not there, %s\n", done, printable.Line(m.Tag()), c.Steps, len(m.Steps), sizes.Format(c.Bytes))
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
-	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -61,7 +61,7 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 			if f.json {
 				return writeJSON(cmd.OutOrStdout(), w)
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %s, %s\n", dest, dag.Count(w.Layers, "layer"), dag.Size(w.Size))
+			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %s, %s\n", dest, sizes.Count(w.Layers, "layer"), sizes.Format(w.Size))
 			fmt.Fprintln(cmd.OutOrStdout(), w.Digest)
 			return nil
 		},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/golden"
 )
 
 // A failure is something that a user runs into, in a workspace of its own.
@@ -375,7 +376,7 @@ func TestFailures(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	golden(t, "testdata/failures.golden", got.String())
+	golden.Check(t, "../../testdata/failures.golden", got.String())
 }
 
 var unsteady = []struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // releases is where clayer's own releases are.

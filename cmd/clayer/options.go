@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -197,9 +197,9 @@ func (f *storeFlags) local(t tell) (*dir.Dir, error) {
 // dir returns the store in a directory. A private one is in the cache directory: its
 // name is not the user's, so it must not lead elsewhere.
 func (f *storeFlags) dir(path string, private bool, t tell) (*dir.Dir, error) {
-	size, err := parseSize(f.cacheSize)
-	if err != nil {
-		return nil, usagef("--cache-size: %w", err)
+	size, ok := sizes.Parse(f.cacheSize, 1000)
+	if !ok {
+		return nil, usagef("--cache-size: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", f.cacheSize)
 	}
 	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
 	if err != nil {
@@ -271,20 +271,6 @@ func checkStore(s string) error {
 		return usagef("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
 	}
 	return nil
-}
-
-// parseSize reads "10GiB", "500MB" or a number of bytes.
-func parseSize(s string) (int64, error) {
-	num := strings.TrimRight(s, "BiKkMGTb ")
-	factor, ok := map[string]float64{
-		"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "t": 1e12, "tb": 1e12,
-		"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-	}[strings.ToLower(strings.TrimSpace(s[len(num):]))]
-	n, err := strconv.ParseFloat(num, 64)
-	if err != nil || !ok || n <= 0 || n*factor > 1<<60 {
-		return 0, fmt.Errorf("%q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", s)
-	}
-	return int64(n * factor), nil
 }
 
 // solveFlags say what to solve, and how.

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/render"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -48,18 +48,18 @@ func (f *solveFlags) paths(args []string) ([]string, error) {
 }
 
 func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) error {
-	write := (*dag.Plan).WriteText
+	write := render.Text
 	switch {
 	case graph == "" && f.json:
-		write = (*dag.Plan).WriteJSON
+		write = render.JSON
 	case graph == "dot":
-		write = (*dag.Plan).WriteDOT
+		write = render.DOT
 	case graph == "mermaid":
-		write = (*dag.Plan).WriteMermaid
+		write = render.Mermaid
 	case graph == "svg":
-		write = (*dag.Plan).WriteSVG
+		write = render.SVG
 	case graph == "html":
-		write = (*dag.Plan).WriteHTML
+		write = render.HTML
 	case graph != "":
 		return usagef("--graph=%s: want dot, mermaid or svg", graph)
 	}
@@ -74,7 +74,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	if err != nil {
 		return err
 	}
-	if err := write(p, cmd.OutOrStdout()); err != nil {
+	if err := write(cmd.OutOrStdout(), p); err != nil {
 		return err
 	}
 	text, err := solver.PlannedSandbox(opt, p)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,27 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/clayer/clayer/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden compares a text with a file of the project.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	path := filepath.Join("..", "..", file)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
-}
 
 const referenceHead = `# Commands
 
@@ -69,7 +50,7 @@ func TestCommandReference(t *testing.T) {
 		}
 		got.WriteString("## " + strings.Join(append([]string{"clayer"}, words...), " ") + "\n\n```text\n" + strings.TrimRight(out.String(), "\n") + "\n```\n\n")
 	}
-	golden(t, "docs/commands.md", strings.TrimSuffix(got.String(), "\n"))
+	golden.Check(t, "../../docs/commands.md", strings.TrimSuffix(got.String(), "\n"))
 }
 
 // TestManualPages: each command has a page with its flags, as cobra/doc makes it,
@@ -86,7 +67,7 @@ func TestManualPages(t *testing.T) {
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Date: &date, Source: manSource, Manual: "clayer"}, made); err != nil {
 		t.Fatal(err)
 	}
-	if *update {
+	if *golden.Update {
 		if err := os.RemoveAll("man1"); err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/sandbox"

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // runShim is "clayer shim exec", which every install waits for: without flags,
@@ -104,7 +104,7 @@ func newShimInstall() *cobra.Command {
 			env += " --dir " + shellWord(o.Dir)
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them in front of PATH\n",
-			dag.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
+			sizes.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
 		return nil
 	}
 	return c
@@ -140,7 +140,7 @@ func newShimUninstall() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed from %s\n", dag.Count(n, "shim"), d)
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s removed from %s\n", sizes.Count(n, "shim"), d)
 		return nil
 	}
 	return c

@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -54,8 +54,8 @@ something; use this in hooks. status never waits and changes nothing.`,
 					entries += s.Entries
 					bytes += s.Bytes
 				}
-				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), shortKey(l), dag.Count(len(l.Steps), "step"), dag.Count(entries, "change"),
-					dag.Size(bytes), appliedAt(l))
+				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), shortKey(l), sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
+					sizes.Format(bytes), appliedAt(l))
 			}
 			return nil
 		},

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -54,10 +54,10 @@ them too.`,
 func undoText(res *solver.UndoResult) string {
 	text := "nothing to undo"
 	if res.Steps > 0 || res.Files > 0 {
-		text = fmt.Sprintf("%s undone, %s", dag.Count(res.Steps, "step"), dag.Count(res.Files, "change"))
+		text = fmt.Sprintf("%s undone, %s", sizes.Count(res.Steps, "step"), sizes.Count(res.Files, "change"))
 	}
 	if n := len(res.Kept); n > 0 {
-		text += fmt.Sprintf(", %s kept", dag.Count(n, "file"))
+		text += fmt.Sprintf(", %s kept", sizes.Count(n, "file"))
 	}
 	return text
 }

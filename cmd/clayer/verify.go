@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
@@ -132,10 +132,10 @@ func writeTree(w io.Writer, files []drift.FileState, all bool) {
 			open = append(open, path.Base(f.Path))
 		}
 		if f.State != drift.Missing && (!f.Dir || n > 0) {
-			tail = "   " + dag.Size(size)
+			tail = "   " + sizes.Format(size)
 		}
 		if n > 0 && !all {
-			tail += "   " + dag.Count(n, "file")
+			tail += "   " + sizes.Count(n, "file")
 		}
 		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable.Line(name), f.State, why(f), tail)
 		if !all {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // An Install is what one command line of a package manager installs.

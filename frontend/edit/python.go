@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 var pythonName = lazyregexp.New(`^python(3(\.\d+)?)?$`)

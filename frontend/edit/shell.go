@@ -6,7 +6,7 @@ import (
 
 	"mvdan.cc/sh/v3/syntax"
 
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // plainWord is a word that means itself to every shell, behind the first of a

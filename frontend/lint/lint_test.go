@@ -2,7 +2,6 @@ package lint
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,26 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
 
 func load(t *testing.T, path string) *frontend.File {
 	t.Helper()
@@ -58,7 +39,7 @@ func TestGolden(t *testing.T) {
 		if err := write(&b); err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, b.Bytes())
+		golden.Check(t, "testdata/"+name, b.String())
 	}
 	src, err := os.ReadFile(filepath.Join("testdata", "Containerfile.bad"))
 	if err != nil {
@@ -68,7 +49,7 @@ func TestGolden(t *testing.T) {
 	if made == 0 {
 		t.Error("nothing was fixed")
 	}
-	golden(t, "Containerfile.fixed", fixed)
+	golden.Check(t, "testdata/Containerfile.fixed", string(fixed))
 
 	said := make(map[string]bool)
 	for _, f := range findings {

@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 const aptLists = "/var/lib/apt/lists"
@@ -31,7 +32,7 @@ func (c *command) apt() (sub string, word int, rest []string) {
 
 func (r *run) mountsOn(folder string) bool {
 	return slices.ContainsFunc(r.Mounts, func(m frontend.Mount) bool {
-		return m.Target == folder || strings.HasPrefix(folder, m.Target+"/")
+		return pathname.Under(folder, m.Target)
 	})
 }
 

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // credential is what credentials look like, whatever they are called: those of

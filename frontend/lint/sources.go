@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // fetches returns what brings bytes from elsewhere, and where it stands.

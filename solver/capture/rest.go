@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
@@ -108,7 +110,7 @@ func isPassing(p string, skip []string) bool {
 		}
 	}
 	for _, s := range skip {
-		if s != "/" && (p == s || strings.HasPrefix(p, s+"/")) {
+		if s != "/" && pathname.Under(p, s) {
 			return true
 		}
 	}
@@ -122,17 +124,7 @@ func isPassing(p string, skip []string) bool {
 
 // String is how much a tree holds.
 func (t Tree) String() string {
-	unit, n := "B", float64(t.Size)
-	for _, u := range []string{"kB", "MB", "GB"} {
-		if n < 1000 {
-			break
-		}
-		unit, n = u, n/1000
-	}
-	text := fmt.Sprintf("%.3g %s", n, unit)
-	if n >= 1000 {
-		text = fmt.Sprintf("%.0f %s", n, unit)
-	}
+	text := sizes.Format(t.Size)
 	if t.Files != 1 {
 		text += fmt.Sprintf(" in %d files", t.Files)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
-	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
@@ -142,9 +142,9 @@ func (p *Patient) space(context.Context) []Finding {
 		case readOnly:
 			f.Text, f.Remedy = place.path+": "+kind+", read-only", "--dest DIR, or --root DIR, on a disk that can be written"
 		case free < little:
-			f.Text, f.Remedy = fmt.Sprintf("%s: %s, only %s free", place.path, kind, dag.Size(free)), place.remedy
+			f.Text, f.Remedy = fmt.Sprintf("%s: %s, only %s free", place.path, kind, sizes.Format(free)), place.remedy
 		default:
-			f.OK, f.Text = true, fmt.Sprintf("%s: %s, %s free", place.path, kind, dag.Size(free))
+			f.OK, f.Text = true, fmt.Sprintf("%s: %s, %s free", place.path, kind, sizes.Format(free))
 		}
 		list = append(list, f)
 	}
@@ -362,5 +362,5 @@ func contents(ms []cache.Manifest) string {
 			size += d.Size
 		}
 	}
-	return fmt.Sprintf("%s, %s at most", dag.Count(len(ms), "layer"), dag.Size(size))
+	return fmt.Sprintf("%s, %s at most", sizes.Count(len(ms), "layer"), sizes.Format(size))
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // Formats are the forms that Format writes.

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/frontend/edit"
-	"github.com/clayer/clayer/frontend/lazyregexp"
+	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 )
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // copyLimit bounds what is copied to be written by a RUN without a trace:
@@ -110,26 +112,21 @@ func (h *helper) submounts() ([]string, error) {
 	}
 	var at []string
 	for _, m := range infos {
-		if m.Mountpoint == h.Root || !under(m.Mountpoint, h.Root) || under(m.Mountpoint, h.View) {
+		if m.Mountpoint == h.Root || !pathname.Under(m.Mountpoint, h.Root) || pathname.Under(m.Mountpoint, h.View) {
 			continue
 		}
-		if p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, h.Root), "/"); !slices.ContainsFunc(h.Hide, func(hidden string) bool { return under(p, hidden) }) {
+		if p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, h.Root), "/"); !slices.ContainsFunc(h.Hide, func(hidden string) bool { return pathname.Under(p, hidden) }) {
 			at = append(at, p)
 		}
 	}
 	slices.Sort(at)
 	var outer []string
 	for _, p := range at {
-		if len(outer) == 0 || !under(p, outer[len(outer)-1]) {
+		if len(outer) == 0 || !pathname.Under(p, outer[len(outer)-1]) {
 			outer = append(outer, p)
 		}
 	}
 	return outer, nil
-}
-
-// under reports whether the clean absolute path is the folder or below it.
-func under(p, dir string) bool {
-	return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")
 }
 
 func (h *helper) submount(target string) (attachment, error) {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -76,7 +77,7 @@ func (h *helper) checkView() error {
 	}
 	at := ""
 	for _, dir := range []string{"/tmp", "/run", "/var/tmp", "/mnt", "/media", "/srv"} {
-		if st, err := os.Lstat(dir); err != nil || !st.IsDir() || h.Root != "/" && under(h.Root, dir) {
+		if st, err := os.Lstat(dir); err != nil || !st.IsDir() || h.Root != "/" && pathname.Under(h.Root, dir) {
 			continue
 		}
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {

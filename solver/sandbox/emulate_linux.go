@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // emulate gives a command in place what a mount would give it. Nothing can be
@@ -82,7 +83,7 @@ func (h *helper) chown(m Mount) error {
 // is surprised by what others left there.
 func isScratch(target string) bool {
 	for _, dir := range []string{"/tmp", "/var/tmp", "/run", "/dev/shm"} {
-		if target == dir || strings.HasPrefix(target, dir+"/") {
+		if pathname.Under(target, dir) {
 			return true
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // overlay makes views of a root by overlayfs.
@@ -128,7 +130,7 @@ func (opt *Options) cleanHide() error {
 		}
 		p = filepath.Clean(p)
 		for _, dir := range []string{opt.Root, opt.Over} {
-			if dir != "" && dir != "/" && p != dir && under(p, dir) {
+			if dir != "" && dir != "/" && p != dir && pathname.Under(p, dir) {
 				p = p[len(dir):]
 			}
 		}

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,9 +12,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-var update = flag.Bool("update", false, "write the table of docs/sandboxes.md")
+	"github.com/clayer/clayer/internal/golden"
+)
 
 // How others tell what a step changed, as small as it can be said. Each gets
 // the tree before and after, and answers as the judge does: "file p", "delete p".
@@ -203,7 +202,7 @@ func TestCorrectnessTable(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal("docs/sandboxes.md has no place for the table")
 	}
-	if *update {
+	if *golden.Update {
 		if err := os.WriteFile(file, slices.Concat(head, []byte(begin), []byte(b.String()), []byte(end), tail), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // The snapshot of a COPY, FETCH or WORKDIR that a store has is a function of what
@@ -128,7 +128,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 		if isImplied(e, dest) {
 			return nil
 		}
-		if dest != "" && e.Path != dest && !strings.HasPrefix(e.Path, dest+"/") {
+		if dest != "" && !pathname.Under(e.Path, dest) {
 			return unexpected(e, "FETCH writes only below %s", f.Dest)
 		}
 		switch e.Kind {

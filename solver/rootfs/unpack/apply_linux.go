@@ -8,13 +8,13 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -249,7 +249,7 @@ func (a *applier) entry(ctx context.Context, e *snapshot.Entry, s *staged) error
 // guard refuses a path in clayer's own folder: a snapshot that could write
 // there would say what is applied, and what the originals were.
 func (a *applier) guard(p string) error {
-	if a.own != "" && (p == a.own || strings.HasPrefix(p, a.own+"/")) {
+	if a.own != "" && pathname.Under(p, a.own) {
 		return unsafe(p, "in clayer's own folder")
 	}
 	return nil

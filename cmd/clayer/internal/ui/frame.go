@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -104,12 +105,12 @@ func (t *task) progress(now time.Time) []string {
 	if t.n == 0 {
 		return nil
 	}
-	forms := []string{dag.Size(t.n)}
+	forms := []string{sizes.Format(t.n)}
 	if t.of > 0 && t.of != t.n {
-		forms = append([]string{dag.Size(t.n) + " of " + dag.Size(t.of)}, forms...)
+		forms = append([]string{sizes.Format(t.n) + " of " + sizes.Format(t.of)}, forms...)
 	}
 	if r := t.rate.perSecond(now); r > 0 && t.doing != "" {
-		forms = append([]string{forms[0] + "  " + dag.Size(r) + "/s"}, forms...)
+		forms = append([]string{forms[0] + "  " + sizes.Format(r) + "/s"}, forms...)
 	}
 	return forms
 }
@@ -138,16 +139,16 @@ func (l *live) total(now time.Time) string {
 	t := l.totals
 	parts := []string{l.phase}
 	if t.steps > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %s", t.done+t.cached+t.present, dag.Count(t.steps, "step")))
+		parts = append(parts, fmt.Sprintf("%d of %s", t.done+t.cached+t.present, sizes.Count(t.steps, "step")))
 	}
 	if t.cached > 0 {
-		parts = append(parts, fmt.Sprintf("%d cached (%s)", t.cached, dag.Size(t.cachedBytes)))
+		parts = append(parts, fmt.Sprintf("%d cached (%s)", t.cached, sizes.Format(t.cachedBytes)))
 	}
 	if t.failed > 0 {
 		parts = append(parts, fmt.Sprintf("%d failed", t.failed))
 	}
 	if t.fetched > 0 {
-		parts = append(parts, dag.Size(t.fetched)+" fetched")
+		parts = append(parts, sizes.Format(t.fetched)+" fetched")
 	}
 	return strings.Join(append(parts, Duration(now.Sub(l.start))), " · ")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -176,7 +177,7 @@ func (l *live) event(e solver.Event) {
 		l.task(e.Step).print(e.Text)
 	case solver.EventRan:
 		l.totals.done++
-		what := dag.Count(e.Entries, "change") + ", " + dag.Size(e.Bytes)
+		what := sizes.Count(e.Entries, "change") + ", " + sizes.Format(e.Bytes)
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
 			what = "changed nothing"
 		}

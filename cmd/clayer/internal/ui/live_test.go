@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/golden"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
 )
@@ -42,7 +43,7 @@ func TestFrames(t *testing.T) {
 		l.event(solver.Event{Kind: solver.EventRan, Step: s[0], Took: 12340 * time.Millisecond, Entries: 3, Bytes: 41_000_000})
 		l.event(solver.Event{Kind: solver.EventFailed, Step: s[2], Took: 125 * time.Second, Text: "exit code 7"})
 		l.close()
-		golden(t, fmt.Sprintf("frame%d.txt", columns), text.String()+strings.NewReplacer("\x1b", "ESC", "\r", "").Replace(b.String()))
+		golden.Check(t, fmt.Sprintf("testdata/frame%d.txt", columns), text.String()+strings.NewReplacer("\x1b", "ESC", "\r", "").Replace(b.String()))
 	}
 }
 
@@ -114,7 +115,7 @@ func TestRecord(t *testing.T) {
 	} {
 		r.Add(e)
 	}
-	golden(t, "summary.txt", r.Summary())
+	golden.Check(t, "testdata/summary.txt", r.Summary())
 	var b bytes.Buffer
 	if err := r.WriteTrace(&b); err != nil {
 		t.Fatal(err)
@@ -128,7 +129,7 @@ func TestRecord(t *testing.T) {
 		line, _ := json.Marshal(e)
 		fmt.Fprintf(&lines, "%s\n", line)
 	}
-	golden(t, "trace.txt", lines.String())
+	golden.Check(t, "testdata/trace.txt", lines.String())
 }
 
 func TestNothingToSummarise(t *testing.T) {

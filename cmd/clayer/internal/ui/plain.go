@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -44,13 +45,13 @@ func (p *plain) event(e solver.Event) {
 		p.output(e.Step, e.Text)
 	case solver.EventRan:
 		p.flush(e.Step)
-		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), dag.Count(e.Entries, "change"), dag.Size(e.Bytes))
+		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), sizes.Count(e.Entries, "change"), sizes.Format(e.Bytes))
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
 			what = fmt.Sprintf("done in %s, but changed nothing", Duration(e.Took))
 		}
 		p.step(e.Step, what)
 	case solver.EventRestored:
-		p.step(e.Step, fmt.Sprintf("cached, %s from %s", dag.Size(e.Bytes), e.Store))
+		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
 	case solver.EventApplying:
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -184,7 +185,7 @@ func (r *Record) Summary() string {
 		line(name, []string{fmt.Sprintf("%7s  %s  %s", Duration(s.took()), where(s.step), cut(visible(what), 50))})
 	}
 	if r.cached > 0 {
-		line("cache", []string{fmt.Sprintf("%d of %s from %s (%s)", r.cached, dag.Count(r.steps, "step"), strings.Join(r.stores, ", "), dag.Size(r.fromCache))})
+		line("cache", []string{fmt.Sprintf("%d of %s from %s (%s)", r.cached, sizes.Count(r.steps, "step"), strings.Join(r.stores, ", "), sizes.Format(r.fromCache))})
 	}
 	parts = nil
 	for _, n := range []struct {
@@ -192,7 +193,7 @@ func (r *Record) Summary() string {
 		what  string
 	}{{r.fetched, "fetched"}, {r.stored, "stored"}, {r.written, "written to the root"}} {
 		if n.bytes > 0 {
-			parts = append(parts, dag.Size(n.bytes)+" "+n.what)
+			parts = append(parts, sizes.Format(n.bytes)+" "+n.what)
 		}
 	}
 	line("bytes", parts)

@@ -3,7 +3,6 @@ package ui
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/golden"
 	"github.com/clayer/clayer/solver"
 )
 
@@ -100,25 +100,6 @@ clayer: applying to /
 	}
 }
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
-
 // TestJSON pins the schema that docs/progress.md promises: every kind of event,
 // with every field that it has.
 func TestJSON(t *testing.T) {
@@ -139,7 +120,7 @@ func TestJSON(t *testing.T) {
 		e.Time = at.Add(time.Duration(i) * time.Second)
 		show(e)
 	}
-	golden(t, "progress.jsonl", b.String())
+	golden.Check(t, "testdata/progress.jsonl", b.String())
 	for line := range strings.Lines(b.String()) {
 		var e event
 		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == "" {

@@ -1,9 +1,10 @@
-package dag
+package render
 
 import (
 	"encoding/json"
 	"io"
 
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -29,7 +30,7 @@ type (
 		Instruction string     `json:"instruction"`
 		Text        string     `json:"text"`
 		Key         key.Key    `json:"key"`
-		State       State      `json:"state"`
+		State       dag.State  `json:"state"`
 		Why         string     `json:"why,omitempty"`
 		Store       string     `json:"store,omitempty"`
 		Size        int64      `json:"size,omitempty"`       // bytes
@@ -38,14 +39,14 @@ type (
 		Inputs      key.Record `json:"inputs"`
 	}
 	jsonSource struct {
-		Source string `json:"source"`
-		State  State  `json:"state"`
-		Lines  []int  `json:"lines"`
+		Source string    `json:"source"`
+		State  dag.State `json:"state"`
+		Lines  []int     `json:"lines"`
 	}
 )
 
-// WriteJSON writes the plan as one JSON object.
-func (p *Plan) WriteJSON(w io.Writer) error {
+// JSON writes the plan as one JSON object.
+func JSON(w io.Writer, p *dag.Plan) error {
 	out := jsonPlan{Version: 1, Key: p.Keys.Composite(p.Graph), Layers: []jsonLayer{}, Sources: []jsonSource{}, Undo: append([]key.Key{}, p.Undo...)}
 	for _, pl := range p.Layers {
 		l := jsonLayer{Name: pl.Layer.Name, File: pl.Layer.File.Path, Key: pl.Key, Order: pl.Layer.Ordered, Steps: []jsonStep{}}
@@ -70,7 +71,7 @@ func (p *Plan) WriteJSON(w io.Writer) error {
 		out.Layers = append(out.Layers, l)
 	}
 	for _, ps := range p.Sources() {
-		s := jsonSource{Source: ps.Source.label(), State: ps.State}
+		s := jsonSource{Source: ps.Source.Label(), State: ps.State}
 		for _, step := range ps.Source.Steps {
 			s.Lines = append(s.Lines, step.Pos().Line)
 		}

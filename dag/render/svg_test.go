@@ -1,4 +1,4 @@
-package dag
+package render
 
 import (
 	"encoding/xml"
@@ -7,16 +7,18 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/clayer/clayer/dag"
 )
 
 // TestPictureIsWellFormed: whatever an instruction says, the picture is XML, and
 // neither it nor the page asks for anything from elsewhere.
 func TestPictureIsWellFormed(t *testing.T) {
-	g, k := build(t, Options{}, "Containerfile:\nRUN echo '<script>alert(1)</script>' \"&&\" ]]> \u202e\nFETCH https://example.com/a?x=1&y=<2> /a\n",
+	g, k := build(t, "Containerfile:\nRUN echo '<script>alert(1)</script>' \"&&\" ]]> \u202e\nFETCH https://example.com/a?x=1&y=<2> /a\n",
 		"Containerfile.x:\nFROM base\nFETCH https://example.com/a?x=1&y=<2> /b\nCOPY <<f /x\n<svg>\nf\n", "Containerfile.empty:\nARG X\n")
-	p := NewPlan(g, k, Answers{})
+	p := dag.NewPlan(g, k, dag.Answers{})
 	var svg, page strings.Builder
-	if err := errors.Join(p.WriteSVG(&svg), p.WriteHTML(&page)); err != nil {
+	if err := errors.Join(SVG(&svg, p), HTML(&page, p)); err != nil {
 		t.Fatal(err)
 	}
 	boxes := 0

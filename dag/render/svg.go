@@ -1,4 +1,4 @@
-package dag
+package render
 
 import (
 	"cmp"
@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // The measures of a picture, in pixels. A character of its font has 6.6.
@@ -28,20 +31,20 @@ const (
 type point struct{ x, y int }
 
 // A layout is where everything stands: a column for each layer in the order of
-// composition, its steps from the top down, beside each what it brings.
+// composition, with its steps from top to bottom, and the source of each step beside it.
 type layout struct {
-	steps         map[*Step]point // top left corners
-	sources       map[*Source]point
-	heads         map[*Layer]point
+	steps         map[*dag.Step]point // top left corners
+	sources       map[*dag.Source]point
+	heads         map[*dag.Layer]point
 	width, height int
 }
 
-func (p *Plan) layout() layout {
-	l := layout{steps: make(map[*Step]point), sources: make(map[*Source]point), heads: make(map[*Layer]point)}
+func newLayout(p *dag.Plan) layout {
+	l := layout{steps: make(map[*dag.Step]point), sources: make(map[*dag.Source]point), heads: make(map[*dag.Layer]point)}
 	x := margin
 	for _, pl := range p.Layers {
-		brings := slices.ContainsFunc(pl.Layer.Steps, func(s *Step) bool { return s.Source != nil && s.Source.Steps[0] == s })
-		if brings {
+		fetches := slices.ContainsFunc(pl.Layer.Steps, func(s *dag.Step) bool { return s.Source != nil && s.Source.Steps[0] == s })
+		if fetches {
 			x += pillWidth + columnGap/2
 		}
 		l.heads[pl.Layer] = point{x, margin}
@@ -60,23 +63,23 @@ func (p *Plan) layout() layout {
 	return l
 }
 
-// WriteSVG writes the plan as a picture that needs nothing else: a column for
+// SVG writes the plan as a picture that needs nothing else: a column for
 // each layer. Arrows point from what comes first to what depends on it;
 // order-only edges are dashed.
-func (p *Plan) WriteSVG(w io.Writer) error {
+func SVG(w io.Writer, p *dag.Plan) error {
 	var b strings.Builder
-	p.svg(&b)
+	svg(&b, p)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (p *Plan) svg(b *strings.Builder) {
-	l := p.layout()
+func svg(b *strings.Builder, p *dag.Plan) {
+	l := newLayout(p)
 	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="ui-monospace, monospace" font-size="11">`+"\n",
 		l.width, l.height, l.width, l.height)
 	b.WriteString(`<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>` + "\n")
 	for _, e := range p.Graph.Edges() {
-		p.edge(b, l, e)
+		l.edge(b, e)
 	}
 	for i := range p.Layers {
 		pl := &p.Layers[i]
@@ -87,22 +90,22 @@ func (p *Plan) svg(b *strings.Builder) {
 			it := &pl.Items[j]
 			at := l.steps[it.Step]
 			fmt.Fprintf(b, `<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" fill="%s" stroke="#888"/>`,
-				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, it.State.fill())
+				html.EscapeString(cut(it.Step.Text(), 500)), at.x, at.y, boxWidth, boxHeight, fill(it.State))
 			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#000">%s</text>`, at.x+9, at.y+16, svgText(fmt.Sprintf("%d  %s", it.Step.Pos().Line, it.Step.Text()), boxText))
-			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#555">%s</text></g>`+"\n", at.x+9, at.y+30, svgText(it.outlook(), boxText))
+			fmt.Fprintf(b, `<text x="%d" y="%d" fill="#555">%s</text></g>`+"\n", at.x+9, at.y+30, svgText(outlook(it), boxText))
 		}
 	}
 	for _, ps := range p.Sources() {
 		at := l.sources[ps.Source]
 		fmt.Fprintf(b, `<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="%d" fill="%s" stroke="#888"/>`,
-			html.EscapeString(ps.Source.label()), at.x, at.y, pillWidth, pillHeight, pillHeight/2, ps.State.fill())
-		fmt.Fprintf(b, `<text x="%d" y="%d" fill="#000">%s</text></g>`+"\n", at.x+10, at.y+16, svgText(ps.Source.label(), pillText))
+			html.EscapeString(ps.Source.Label()), at.x, at.y, pillWidth, pillHeight, pillHeight/2, fill(ps.State))
+		fmt.Fprintf(b, `<text x="%d" y="%d" fill="#000">%s</text></g>`+"\n", at.x+10, at.y+16, svgText(ps.Source.Label(), pillText))
 	}
 	b.WriteString("</svg>\n")
 }
 
 // edge draws from what comes first to what depends on it.
-func (p *Plan) edge(b *strings.Builder, l layout, e Edge) {
+func (l layout) edge(b *strings.Builder, e dag.Edge) {
 	to := l.steps[e.From]
 	var path string
 	switch {
@@ -131,21 +134,21 @@ func (p *Plan) edge(b *strings.Builder, l layout, e Edge) {
 	fmt.Fprintf(b, `<path d="%s" fill="none" stroke="#777"%s marker-end="url(#arrow)"/>`+"\n", path, dash)
 }
 
-// standing is the step's mark and state; for one that no work is done for, that.
-func (it *Item) standing() string {
-	if it.State == Variables {
+// standing returns the mark and the state of a step.
+func standing(it *dag.Item) string {
+	if it.State == dag.Variables {
 		return it.Why
 	}
-	return it.State.mark() + " " + it.State.String()
+	return mark(it.State) + " " + it.State.String()
 }
 
 // outlook says in a few words what there is to do for a step.
-func (it *Item) outlook() string {
-	text := it.standing()
+func outlook(it *dag.Item) string {
+	text := standing(it)
 	switch {
-	case it.State == Cached:
-		text += fmt.Sprintf(" · %s · %s", it.Found.Store, Size(it.Found.Size))
-	case it.State == ToRun:
+	case it.State == dag.Cached:
+		text += fmt.Sprintf(" · %s · %s", it.Found.Store, sizes.Format(it.Found.Size))
+	case it.State == dag.ToRun:
 		if it.Estimate >= time.Second {
 			text += fmt.Sprintf(" · ~%s", it.Estimate.Round(time.Second))
 		}
@@ -178,9 +181,9 @@ td.step { white-space: normal; width: 60%%; } code { font: 12px ui-monospace, mo
 	pageTable = "<table>\n<tr><th>line</th><th>step</th><th>state</th><th>size</th><th>time</th><th>why</th><th>key</th></tr>\n"
 )
 
-// WriteHTML writes the plan as a page that needs nothing else: the picture, and
+// HTML writes the plan as a page that needs nothing else: the picture, and
 // every step of every layer.
-func (p *Plan) WriteHTML(w io.Writer) error {
+func HTML(w io.Writer, p *dag.Plan) error {
 	var b strings.Builder
 	var names []string
 	for _, pl := range p.Layers {
@@ -189,45 +192,43 @@ func (p *Plan) WriteHTML(w io.Writer) error {
 	title := html.EscapeString("clayer: " + strings.Join(names, ", "))
 	fmt.Fprintf(&b, pageHead, title)
 	fmt.Fprintf(&b, "<h1>%s</h1>\n<p>%s</p>\n<figure>\n", title, html.EscapeString(p.Totals().String()))
-	p.svg(&b)
+	svg(&b, p)
 	b.WriteString("</figure>\n<p class=dim>")
-	for _, s := range []State{Present, Cached, ToRun} {
-		fmt.Fprintf(&b, `<span class=key style="background:%s"></span>%s %s`, s.fill(), s.mark(), s)
+	for _, s := range []dag.State{dag.Present, dag.Cached, dag.ToRun} {
+		fmt.Fprintf(&b, `<span class=key style="background:%s"></span>%s %s`, fill(s), mark(s), s)
 	}
 	b.WriteString("<span class=after>dashed: for order alone</span></p>\n")
 	for i := range p.Layers {
-		p.Layers[i].html(&b, p.Keys)
+		table(&b, &p.Layers[i], p.Keys)
 	}
 	b.WriteString("</html>\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (pl *PlannedLayer) html(b *strings.Builder, keys *Keys) {
+func table(b *strings.Builder, pl *dag.PlannedLayer, keys *dag.Keys) {
 	fmt.Fprintf(b, "<h2>%s <span class=dim>%s · %s</span></h2>\n", html.EscapeString(pl.Layer.Name), html.EscapeString(pl.Layer.File.Path), html.EscapeString(pl.Totals().String()))
 	b.WriteString(pageTable)
-	items := slices.Clone(pl.Items)
-	slices.SortStableFunc(items, byLine)
-	for _, it := range items {
+	for _, it := range byLine(pl) {
 		size, took := "", ""
-		if it.State == Cached {
-			size = Size(it.Found.Size)
+		if it.State == dag.Cached {
+			size = sizes.Format(it.Found.Size)
 		}
 		if it.Estimate >= time.Second {
 			took = "~" + it.Estimate.Round(time.Second).String()
 		}
 		why := it.Why
 		switch {
-		case it.State == Cached:
+		case it.State == dag.Cached:
 			why = "from " + it.Found.Store
-		case it.State == Variables:
+		case it.State == dag.Variables:
 			why = ""
 		}
 		if commit := keys.Commit[it.Step]; commit != "" {
 			why = strings.TrimPrefix(why+", commit "+commit[:min(12, len(commit))], ", ")
 		}
 		fmt.Fprintf(b, "<tr><td>%d</td><td class=step><code>%s</code></td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td><code class=dim>%s</code></td></tr>\n",
-			it.Step.Pos().Line, html.EscapeString(cmp.Or(cut(it.Step.Text(), 500), " ")), it.standing(), size, took, html.EscapeString(why), it.Key.Short())
+			it.Step.Pos().Line, html.EscapeString(cmp.Or(cut(it.Step.Text(), 500), " ")), standing(&it), size, took, html.EscapeString(why), it.Key.Short())
 	}
 	b.WriteString("</table>\n")
 }
