@@ -13,6 +13,8 @@
 //
 //	go test ./cmd/clayer/internal/storm -run TestStorm -storm.seed=17 -storm.rounds=1
 //
+// A usual run plays ten of them beside those in testdata, and CI two hundred.
+//
 // # Isolation
 //
 // Each round is a process of its own, this test binary without the race detector,

@@ -18,11 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/oci/ocitest"
+	"github.com/clayer/clayer/internal/rounds"
 )
 
 var (
 	flagSeed     = flag.Uint64("storm.seed", 0, "the seed of the first round; 0 draws one")
-	flagRounds   = flag.Int("storm.rounds", 0, "how many rounds at random, beside those kept in testdata")
+	flagRounds   = flag.Int("storm.rounds", -1, "how many rounds at random, beside those kept in testdata; -1 is 10, and 200 with "+rounds.Variable)
 	flagFailures = flag.Int("storm.failures", 3, "after how many rounds that fail it stops")
 	flagRound    = flag.String("storm.round", "", "a file with the only round to play, as a failure prints it")
 	flagAll      = flag.Bool("storm.all", false, "print rounds that succeed too")
@@ -92,21 +93,22 @@ func TestStorm(t *testing.T) {
 		playFile(t, dir, exe, file)
 	}
 
-	seed, rounds := *flagSeed, *flagRounds
+	seed, count := *flagSeed, *flagRounds
 	if seed == 0 {
 		seed = rand.Uint64N(1_000_000_000) + 1
 	}
-	if testing.Short() {
-		rounds = min(rounds, 10)
+	if count < 0 {
+		count = rounds.Of(3, 10, 200)
 	}
-	if rounds > 0 {
-		t.Logf("the seeds are %d to %d", seed, seed+uint64(rounds)-1)
+	if count > 0 {
+		t.Logf("the seeds are %d to %d", seed, seed+uint64(count)-1)
 	}
 
 	// The test ends in time, whatever the machine is busy with.
 	deadline, bounded := t.Deadline()
 	deadline = deadline.Add(-3 * time.Minute)
 	late := func() bool { return bounded && time.Now().After(deadline) }
+	begun := time.Now()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	next, failed := 0, 0
@@ -115,8 +117,10 @@ func TestStorm(t *testing.T) {
 			for {
 				mu.Lock()
 				i := next
-				next++
-				stop := i >= rounds || failed >= *flagFailures || late()
+				stop := i >= count || failed >= *flagFailures || late()
+				if !stop {
+					next++
+				}
 				mu.Unlock()
 				if stop {
 					return
@@ -124,11 +128,10 @@ func TestStorm(t *testing.T) {
 				r := draw(seed + uint64(i))
 				start := time.Now()
 				out, err := playApart(dir, exe, r)
-				t.Logf("seed %d: %.1f s", r.Seed, time.Since(start).Seconds())
+				if *flagAll {
+					t.Logf("seed %d: %.1f s\n%s", r.Seed, time.Since(start).Seconds(), out)
+				}
 				if err == nil {
-					if *flagAll {
-						t.Log(out)
-					}
 					continue
 				}
 				mu.Lock()
@@ -154,8 +157,9 @@ func TestStorm(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if next < rounds && failed < *flagFailures {
-		t.Logf("out of time after %d of %d rounds", next, rounds)
+	t.Logf("%d of %d rounds in %.0f s", next, count, time.Since(begun).Seconds())
+	if next < count && failed < *flagFailures {
+		t.Log("there was no time for more")
 	}
 }
 
