@@ -162,7 +162,7 @@ func (o *Options) target() string {
 }
 
 func (o *Options) open() (*rootfs.Root, error) {
-	var opt rootfs.Options
+	opt := rootfs.Options{RemoveAll: sandbox.RemoveAll}
 	if o.Dest != "" {
 		opt.Lower = o.base()
 	}

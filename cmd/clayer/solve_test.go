@@ -326,6 +326,24 @@ func TestDestAsNobody(t *testing.T) {
 			t.Errorf("%s: what was deleted is there", out)
 		}
 	}
+	// What a killed RUN leaves: a directory that its owner may not enter.
+	work := filepath.Join(dir, "out/var/lib/clayer/work")
+	closed := filepath.Join(work, "view-1/upper/closed")
+	if err := os.MkdirAll(filepath.Join(closed, "in"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for d := filepath.Join(closed, "in"); d != filepath.Dir(work); d = filepath.Dir(d) {
+		if err := os.Chown(d, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(closed, 0); err != nil {
+		t.Fatal(err)
+	}
+	run("undo", "--dest=out")
+	if _, err := os.Stat(work); err == nil {
+		t.Errorf("%s is left", work)
+	}
 	if _, err := os.Stat("/opt/clayer-test"); err == nil {
 		t.Error("the machine was changed")
 	}

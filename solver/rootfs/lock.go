@@ -104,7 +104,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 		err = l.recover()
 	}
 	if err == nil {
-		err = state.Held().RemoveAll("work")
+		err = l.root.removeWork()
 	}
 	if err != nil && len(made) > 0 && l.state != nil && l.state.Pristine() {
 		err = errors.Join(err, l.removeHome())
@@ -370,10 +370,22 @@ func (l *Lock) holder() string {
 	return "another process"
 }
 
+// removeWork removes the work directory, with the views that a killed process left.
+func (r *Root) removeWork() error {
+	err := r.state.Held().RemoveAll("work")
+	if r.removeAll == nil || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if herr := r.removeAll(r.state.Path("work")); herr != nil {
+		return errors.Join(err, herr)
+	}
+	return nil
+}
+
 // Unlock gives the lock back, takes back what was not committed, and removes the
 // work folder; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	err := errors.Join(l.Rollback(), l.root.state.Held().RemoveAll("work"))
+	err := errors.Join(l.Rollback(), l.root.removeWork())
 	if err == nil && l.state.Pristine() {
 		if err = l.root.cleanup(l.state); err == nil {
 			err = l.removeHome()

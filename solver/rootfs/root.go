@@ -35,6 +35,11 @@ import (
 type Options struct {
 	StateDir string // where state is kept; "" means as the package says
 	Lower    string // the root that this one is laid over; "" for none
+
+	// RemoveAll removes a directory with what a RUN in a user namespace left in
+	// it: directories that this user may not enter, and files of other users.
+	// It is asked where this process may not do it itself; nil is for none to ask.
+	RemoveAll func(dir string) error
 }
 
 // Root is a root file system with its state.
@@ -42,6 +47,8 @@ type Root struct {
 	dir   string
 	state record.Dir
 	lower string // the root that it is laid over, if any
+
+	removeAll func(dir string) error // of Options
 
 	inside bool // the state is at stateInRoot
 }
@@ -65,7 +72,7 @@ func Open(dir string, opt Options) (*Root, error) {
 			return nil, err
 		}
 	}
-	return &Root{dir: dir, state: record.DirIn(dir, state), inside: inside, lower: opt.Lower}, nil
+	return &Root{dir: dir, state: record.DirIn(dir, state), inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll}, nil
 }
 
 // stateDir decides where the state of dir is: in the root, or, for a / that may

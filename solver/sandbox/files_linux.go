@@ -47,6 +47,16 @@ func (direct) copy(ctx context.Context, from, to string, skip []string) error {
 func (direct) remove(dir string) error { return os.RemoveAll(dir) }
 func (direct) close() error            { return nil }
 
+// RemoveAll removes a directory with all that a RUN in a user namespace of this
+// user left in it: directories that nobody may enter, and files of other users.
+func RemoveAll(dir string) error {
+	k, err := startKeeper(subordinate())
+	if err != nil {
+		return err
+	}
+	return errors.Join(k.remove(dir), k.close())
+}
+
 // keeperName is argv[0] of a keeper: this program once more, as root of a user
 // namespace, doing for its parent what direct does. Open files come back as
 // descriptors.

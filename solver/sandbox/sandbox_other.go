@@ -2,7 +2,10 @@
 
 package sandbox
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+)
 
 // NewOverlay returns an error that wraps ErrUnavailable on this system.
 func NewOverlay(Options) (Sandbox, error) {
@@ -19,6 +22,9 @@ func Check(string, Options) (name, how, why string, err error) {
 	_, err = NewInPlace(Options{})
 	return "", "", "", err
 }
+
+// RemoveAll is os.RemoveAll on this system.
+func RemoveAll(dir string) error { return os.RemoveAll(dir) }
 
 // A Finding is something that decides how RUN is run here.
 type Finding struct {
