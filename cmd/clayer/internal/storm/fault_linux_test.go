@@ -154,14 +154,20 @@ func (g *ground) fillBytes(disk string, leave int) error {
 		return err
 	}
 	defer f.Close()
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return err
+	for {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+			return err
+		}
+		n := int64(st.Bavail) - int64(leave)
+		if n <= 0 {
+			return nil
+		}
+		// A RUN, or another thread, may have been faster with the last pages.
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, n*st.Bsize); err != unix.ENOSPC {
+			return err
+		}
 	}
-	if n := int64(st.Bavail) - int64(leave); n > 0 {
-		return unix.Fallocate(int(f.Fd()), 0, 0, n*st.Bsize)
-	}
-	return nil
 }
 
 // fillInodes leaves some inodes of a disk free.
