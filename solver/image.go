@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/errhint"
 )
 
 // Image returns the composition of the request's files as an image: what the
@@ -58,7 +59,7 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 		img.Steps = append(img.Steps, step)
 	}
 	if len(missing) > 0 {
-		return img, fmt.Errorf("%w: no store has\n%w\nhint: clayer solve builds it, and stores it, unless what it installs is on this machine already", cache.ErrNotCached, errors.Join(missing...))
+		return img, errhint.With(fmt.Errorf("%w: no store has\n%w", cache.ErrNotCached, errors.Join(missing...)), "clayer solve builds it, and stores it, unless what it installs is on this machine already")
 	}
 	var env []string
 	if base != "" {

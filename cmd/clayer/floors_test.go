@@ -56,6 +56,7 @@ var floors = map[string]int{
 	"internal/pathname":           -1,
 	"internal/sizes":              -1,
 	"internal/golden":             -1,
+	"internal/errhint":            -1,
 	"dag/render":                  2,
 	"internal/safefile":           -1,
 	"internal/ctxio":              -1,

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -130,7 +131,7 @@ func hookProgram(ctx context.Context, client *transfer.Client, o *hook.Options) 
 	if o.Checksums == "" {
 		sum, err := hook.Checksums(ctx, client, cmp.Or(o.DownloadURL, releases), o.Version)
 		if err != nil {
-			return fmt.Errorf("the checksum of release %s: %w\nhint: --checksums gives the SHA-256 of its checksums.txt", o.Version, err)
+			return errhint.With(fmt.Errorf("the checksum of release %s: %w", o.Version, err), "--checksums gives the SHA-256 of its checksums.txt")
 		}
 		o.Checksums = sum
 	}

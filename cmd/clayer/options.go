@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
@@ -483,7 +484,7 @@ func roots(root, dest string) (string, string, error) {
 		case err == nil && !info.IsDir():
 			return "", "", usagef("%s %s: not a folder", flag, abs)
 		case err != nil && flag == "--root":
-			return "", "", usagef("--root %s: %w\nhint: --root changes a root file system that is there, --dest makes a folder", *path, pathless(err))
+			return "", "", errhint.With(usagef("--root %s: %w", *path, pathless(err)), "--root changes a root file system that is there, --dest makes a folder")
 		case abs == "/" && flag == "--dest":
 			return "", "", usagef("--dest /: give a folder of its own, or no --dest to change / itself")
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver"
@@ -75,11 +76,13 @@ func run(args []string, out, errs io.Writer) int {
 	}
 	var status statusError
 	if !errors.Is(err, errSaid) && !errors.As(err, &status) {
-		text := err.Error()
-		if remedy := solver.Remedy(err); remedy != "" && !strings.Contains(text, "\nhint: ") {
-			text += "\nhint: " + remedy
+		var problem *frontend.Problem
+		var build *solver.BuildError
+		hasHint := errhint.Of(err) != nil || errors.As(err, &build) || errors.As(err, &problem) && problem.Hint != ""
+		if remedy := solver.Remedy(err); remedy != "" && !hasHint {
+			err = errhint.With(err, remedy)
 		}
-		fmt.Fprintf(stderr, "clayer: %s\n", text)
+		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(err))
 	}
 	return code
 }
@@ -125,7 +128,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				hint = "did you mean " + near[0] + "?"
 			}
-			return usagef("unknown command %q\nhint: %s", args[0], hint)
+			return errhint.With(usagef("unknown command %q", args[0]), hint)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -162,7 +165,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
-		return usagef("%w\nhint: see %s --help", err, cmd.CommandPath())
+		return errhint.With(usagef("%w", err), "see "+cmd.CommandPath()+" --help")
 	}
 	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -171,9 +174,9 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	if near := frontend.Nearest(unknown.GetSpecifiedName(), known); near != "" {
-		return usagef("%w\nhint: did you mean --%s?", err, near)
+		return errhint.With(usagef("%w", err), "did you mean --"+near+"?")
 	}
-	return usagef("%w\nhint: see %s --help", err, cmd.CommandPath())
+	return errhint.With(usagef("%w", err), "see "+cmd.CommandPath()+" --help")
 }
 
 // wrapArgs makes a wrong number of arguments a usage error, as wrong flags are,
@@ -188,9 +191,9 @@ func wrapArgs(c *cobra.Command) {
 			case err == nil || errors.As(err, &usage):
 				return err
 			case len(args) == 0:
-				return usagef("%s: an argument is missing\nhint: %s", name, cmd.UseLine())
+				return errhint.With(usagef("%s: an argument is missing", name), cmd.UseLine())
 			}
-			return usagef("%s: %q is one argument too many\nhint: %s", name, args[len(args)-1], cmd.UseLine())
+			return errhint.With(usagef("%s: %q is one argument too many", name, args[len(args)-1]), cmd.UseLine())
 		}
 	}
 	for _, sub := range c.Commands() {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/machine"
 )
@@ -96,8 +97,8 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 		return f.plan(cmd, paths, "")
 	}
 	if f.dest == "" && isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
-		return usagef("this machine does not look ephemeral, and solve changes its root, /\n" +
-			"hint: --dest DIR keeps all changes in a folder; --yes changes / all the same")
+		return errhint.With(usagef("this machine does not look ephemeral, and solve changes its root, /"),
+			"--dest DIR keeps all changes in a folder; --yes changes / all the same")
 	}
 	trace, err := f.openTrace()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
@@ -46,7 +47,7 @@ func TestNoLinkOfTheStateIsFollowed(t *testing.T) {
 				}
 				if top, _, below := strings.Cut(name, "/"); err == nil && !below {
 					t.Errorf("%q is a link to %s, and no error", top, target)
-				} else if err != nil && !below && !(strings.Contains(err.Error(), "is not safe: ") && strings.Contains(err.Error(), "\nhint: ")) {
+				} else if err != nil && !below && !(strings.Contains(err.Error(), "is not safe: ") && errhint.Of(err) != nil) {
 					t.Errorf("%q is a link to %s: %v", name, target, err)
 				}
 				removeAllModes(dir)
@@ -132,7 +133,7 @@ func TestStateOfOthers(t *testing.T) {
 		_, err = r.State()
 		_, lerr := lockIn(filepath.Join(dir, "root"))
 		for _, err := range []error{err, lerr} {
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(errhint.Text(err), tt.want)) {
 				t.Errorf("%s, SUDO_UID=%s: %v, want %q", tt.change, tt.sudo, err, tt.want)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
@@ -112,14 +113,16 @@ func (d Dir) explain(err error) error {
 	}
 	switch {
 	case owner != nil && owner.Mode != 0:
-		return fmt.Errorf("the state of clayer is not safe: %w\nhint: chmod go-w %s, if you trust what it holds", err, owner.Path)
+		return errhint.With(unsafe(err), fmt.Sprintf("chmod go-w %s, if you trust what it holds", owner.Path))
 	case owner != nil:
-		return fmt.Errorf("the state of clayer is not safe: %w\nhint: run clayer as that user, or chown the state directory to yourself, if you trust what it holds", err)
+		return errhint.With(unsafe(err), "run clayer as that user, or chown the state directory to yourself, if you trust what it holds")
 	case errors.Is(err, safefile.ErrNotRegular), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("the state of clayer is not safe: %s: %w\nhint: clayer makes only directories and regular files there: move away anything else", d.path, err)
+		return errhint.With(unsafe(fmt.Errorf("%s: %w", d.path, err)), "clayer makes only directories and regular files there: move away anything else")
 	}
 	return err
 }
+
+func unsafe(err error) error { return fmt.Errorf("the state of clayer is not safe: %w", err) }
 
 // ReadFile reads a file.
 func (d Dir) ReadFile(name string) (data []byte, err error) {

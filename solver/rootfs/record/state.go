@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
@@ -148,7 +149,7 @@ func (d Dir) State() (*State, error) {
 	}
 	s := &State{size: int64(len(data))}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w\nhint: without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy", d.Path(stateName), err)
+		return nil, errhint.With(fmt.Errorf("%s is damaged: %w", d.Path(stateName), err), "without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy")
 	}
 	if s.Version != stateVersion {
 		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", d.Path(stateName), s.Version, stateVersion)
