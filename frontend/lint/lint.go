@@ -96,8 +96,8 @@ func problems(r Rule, ps frontend.Problems) []Finding {
 
 // What makes a file useless has names as rules have, which can't be skipped.
 var (
-	syntaxRule  = Rule{Name: "Syntax", Level: Error, Doc: "The file doesn't parse."}
-	refusedRule = Rule{Name: "Refused", Level: Error, Doc: "plan and solve refuse the line."}
+	syntaxRule  = Rule{Name: "Syntax", Level: Error, Doc: "The file does not parse."}
+	refusedRule = Rule{Name: "Refused", Level: Error, Doc: "plan and solve reject the line."}
 )
 
 // scopeBelow returns what is in effect where the file begins: what FROM brings.
