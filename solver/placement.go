@@ -132,9 +132,9 @@ func (r *session) madeDirs() map[string]bool {
 					return
 				}
 				switch p := string(c.Path); {
-				case c.Kind == "dir" && c.Was == nil && !c.Lost && !c.Kept:
+				case c.Kind == record.KindDir && c.Was == nil && !c.Lost && !c.Kept:
 					r.made[p] = true
-				case c.Kind == "gone":
+				case c.Kind == record.KindGone:
 					delete(r.made, p)
 				}
 			}

@@ -28,7 +28,7 @@ import (
 // node is a file as the model knows it. Hard links are not modelled: whole trees
 // are compared with them where nothing was changed by hand.
 type node struct {
-	kind  string
+	kind  record.Kind
 	mode  uint32
 	mtime time.Time
 	data  string // content, or target
@@ -38,7 +38,7 @@ type node struct {
 // same reports whether a file is as applied: of a folder its time is not asked.
 func (n *node) same(m *node) bool {
 	x, y := *n, *m
-	if x.kind == "dir" {
+	if x.kind == record.KindDir {
 		x.mtime = y.mtime
 	}
 	return x.equal(&y)
@@ -83,19 +83,19 @@ func readNode(t *testing.T, file string) node {
 	}
 	n := node{kind: record.TypeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
 	switch n.kind {
-	case "file":
+	case record.KindFile:
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		n.data = string(data)
 		fallthrough
-	case "dir":
+	case record.KindDir:
 		var buf [64]byte
 		if k, err := unix.Lgetxattr(file, "user.m", buf[:]); err == nil {
 			n.xattr = string(buf[:k])
 		}
-	case "symlink":
+	case record.KindSymlink:
 		n.data, _ = os.Readlink(file)
 	}
 	return n
@@ -103,7 +103,7 @@ func readNode(t *testing.T, file string) node {
 
 func (m tree) isDir(p string) bool {
 	for d := p; d != "."; d = path.Dir(d) {
-		if m[d].kind != "dir" {
+		if m[d].kind != record.KindDir {
 			return false
 		}
 	}
@@ -125,9 +125,9 @@ func (m tree) take(p string) tree {
 // mChange is a change as the model records it.
 type mChange struct {
 	p        string
-	kind     string // "gone", "dir", or another
-	now, was *node  // was: of a folder that was there
-	before   tree   // what stood there
+	kind     record.Kind // "gone", "dir", or another
+	now, was *node       // was: of a folder that was there
+	before   tree        // what stood there
 	kept     bool
 	lost     bool // what stood there is not known: the step was adopted
 	unread   bool // the content is not known, of a step that was adopted
@@ -136,7 +136,7 @@ type mChange struct {
 // asApplied reports whether a file is as the change made it, as far as that is known.
 func (c *mChange) asApplied(n *node) bool {
 	x := *c.now
-	if c.unread && x.kind == "file" && len(x.data) == len(n.data) {
+	if c.unread && x.kind == record.KindFile && len(x.data) == len(n.data) {
 		x.data = n.data
 	}
 	return n.same(&x)
@@ -179,7 +179,7 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 			}
 			for q := range maps.Clone(m.files) {
 				if path.Dir(q) == p {
-					c := mChange{p: q, kind: "gone", kept: keep[q]}
+					c := mChange{p: q, kind: record.KindGone, kept: keep[q]}
 					if !c.kept {
 						c.before = m.files.take(q)
 					}
@@ -195,7 +195,7 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 		switch {
 		case e.Kind == snapshot.Delete && !there:
 			continue
-		case e.Kind == snapshot.Dir && e.Implied && cur.kind == "dir":
+		case e.Kind == snapshot.Dir && e.Implied && cur.kind == record.KindDir:
 			continue
 		}
 		c := mChange{p: p, kind: record.KindOf(e.Kind), kept: keep[p]}
@@ -207,7 +207,7 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 		case c.kept:
 		case e.Kind == snapshot.Delete:
 			c.before = m.files.take(p)
-		case e.Kind == snapshot.Dir && cur.kind == "dir":
+		case e.Kind == snapshot.Dir && cur.kind == record.KindDir:
 			c.was = &cur
 			m.files[p] = *c.now
 		default:
@@ -244,7 +244,7 @@ func (m *model) adopt(s mStep) (ev mEvent, es []*snapshot.Entry) {
 		}
 		n := nodeOf(e, s.entries)
 		c.now = &n
-		if e.Kind == snapshot.Dir && cur.kind == "dir" {
+		if e.Kind == snapshot.Dir && cur.kind == record.KindDir {
 			c.was, c.lost = &cur, false
 		} else {
 			m.files.take(p)
@@ -267,13 +267,13 @@ func nodeOf(e *snapshot.Entry, all []*snapshot.Entry) node {
 		r, _ := e.Open()
 		data := make([]byte, e.Size)
 		r.Read(data)
-		return node{"file", e.Mode, e.ModTime, string(data), e.Xattrs["user.m"]}
+		return node{record.KindFile, e.Mode, e.ModTime, string(data), e.Xattrs["user.m"]}
 	case snapshot.Symlink:
-		return node{"symlink", 0o777, e.ModTime, e.Target, ""}
+		return node{record.KindSymlink, 0o777, e.ModTime, e.Target, ""}
 	case snapshot.Fifo:
-		return node{"fifo", e.Mode, e.ModTime, "", ""}
+		return node{record.KindFifo, e.Mode, e.ModTime, "", ""}
 	}
-	return node{"dir", e.Mode, e.ModTime, "", e.Xattrs["user.m"]}
+	return node{record.KindDir, e.Mode, e.ModTime, "", e.Xattrs["user.m"]}
 }
 
 // undo undoes all but the first n events, as the rules of docs/root.md say.
@@ -316,7 +316,7 @@ func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
 			}
 			continue
 		case c.was != nil:
-			if cur.kind != "dir" || !c.asApplied(&cur) && !force {
+			if cur.kind != record.KindDir || !c.asApplied(&cur) && !force {
 				stay(true)
 				continue
 			}
@@ -328,11 +328,11 @@ func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
 			continue
 		case !there && !in:
 			continue
-		case force || !there && c.kind == "gone":
-		case !there || c.kind == "gone":
+		case force || !there && c.kind == record.KindGone:
+		case !there || c.kind == record.KindGone:
 			stay(true)
 			continue
-		case c.kind == "dir" && cur.kind == "dir":
+		case c.kind == record.KindDir && cur.kind == record.KindDir:
 			empty := true
 			for q := range m.files {
 				empty = empty && path.Dir(q) != c.p
@@ -576,7 +576,7 @@ func (w *world) inPlace() {
 	adopted := step(s.name)
 	adopted.Before = func(p string) (*snapshot.Entry, bool) {
 		n, there := was[p]
-		if n.kind != "dir" {
+		if n.kind != record.KindDir {
 			return nil, there
 		}
 		e := with(folderEntry(p), func(e *snapshot.Entry) { e.Mode, e.ModTime = n.mode, n.mtime })
@@ -647,9 +647,9 @@ func (w *world) edit() {
 	for p, n := range w.model.files {
 		switch {
 		case strings.HasPrefix(p, "var"):
-		case n.kind == "file":
+		case n.kind == record.KindFile:
 			files = append(files, p)
-		case n.kind == "dir":
+		case n.kind == record.KindDir:
 			dirs = append(dirs, p)
 		}
 	}

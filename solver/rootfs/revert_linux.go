@@ -177,7 +177,7 @@ func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool
 	default:
 		original := state.Path(record.OriginalName(seq, c.N))
 		switch kept = kept && c.MayHaveOriginal(); {
-		case !kept && c.Kind != "gone":
+		case !kept && c.Kind != record.KindGone:
 			note(&snapshot.Entry{Path: p, Kind: snapshot.Delete})
 			return nil
 		case !kept:

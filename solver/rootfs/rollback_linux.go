@@ -112,9 +112,9 @@ func (b *rollback) line(c *record.Change) error {
 	n := strconv.Itoa(c.N)
 	out := record.OriginalName(c.Seq, c.N)
 	switch {
-	case c.Kind == "gone":
+	case c.Kind == record.KindGone:
 		return b.back(p, "", out)
-	case c.Kind == "dir" && !c.Whole:
+	case c.Kind == record.KindDir && !c.Whole:
 		return b.back(p, inMade, out)
 	case c.Beside:
 		return b.back(p, inBeside+record.TempName(c.Seq, c.N), out)

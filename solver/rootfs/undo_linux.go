@@ -199,14 +199,14 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	switch {
 	case st == nil && !in:
 		return nil // the user deleted what was new
-	case u.force || st == nil && c.Kind == "gone":
+	case u.force || st == nil && c.Kind == record.KindGone:
 	case st == nil:
 		u.keep(c, "deleted")
 		return nil
-	case c.Kind == "gone":
+	case c.Kind == record.KindGone:
 		u.keep(c, "made anew")
 		return nil
-	case c.Kind == "dir" && inroot.IsDir(st): // whether it is empty is seen when those below are undone
+	case c.Kind == record.KindDir && inroot.IsDir(st): // whether it is empty is seen when those below are undone
 	default:
 		what, err := drift.Of(ctx, f, path.Base(p), st, c, u.was.Done, u.buf)
 		if err != nil {
@@ -260,7 +260,7 @@ func (u *undoing) folder(f *inroot.Folder, c *record.Change, st *unix.Stat_t) er
 	}
 	now := record.MetaOfStat(st)
 	now.Xattrs = have
-	return u.plan(backward{Change: *c}, &record.Change{Kind: "dir", Path: c.Path, Was: now})
+	return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindDir, Path: c.Path, Was: now})
 }
 
 // flush does what was announced.

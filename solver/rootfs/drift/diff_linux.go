@@ -79,7 +79,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 			return nil, fmt.Errorf("%q: %w", p, err)
 		}
 		if state == Missing {
-			d.list = append(d.list, FileState{Path: p, State: Missing, Key: o.key, Dir: o.Kind == "dir"})
+			d.list = append(d.list, FileState{Path: p, State: Missing, Key: o.key, Dir: o.Kind == record.KindDir})
 		}
 	}
 	slices.SortFunc(d.list, func(x, y FileState) int { return record.ComparePaths(x.Path, y.Path) })

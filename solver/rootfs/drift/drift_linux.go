@@ -22,17 +22,17 @@ import (
 // later than done, which any change of them makes it.
 func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
 	kind, want := record.TypeOf(st), c.Kind
-	if want == "link" && c.Now != nil {
+	if want == record.KindLink && c.Now != nil {
 		want = c.Now.Type
 	}
 	if kind != want {
-		return []string{"now a " + kind}, nil
+		return []string{"now a " + string(kind)}, nil
 	}
 	if c.Now == nil {
 		return nil, nil
 	}
 	what := statDrift(st, c.Now)
-	if kind == "symlink" && c.Now.Target != nil {
+	if kind == record.KindSymlink && c.Now.Target != nil {
 		target, err := inroot.Readlinkat(f.FD, name)
 		if err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 			what = append(what, "target")
 		}
 	}
-	if kind != "file" || !time.Unix(st.Ctim.Unix()).After(done) || len(what) > 0 && what[len(what)-1] == "size" {
+	if kind != record.KindFile || !time.Unix(st.Ctim.Unix()).After(done) || len(what) > 0 && what[len(what)-1] == "size" {
 		return what, nil
 	}
 	fd, err := inroot.OpenAt(f.FD, name)
@@ -53,7 +53,7 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 	}
 	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
-	if c.Kind == "file" {
+	if c.Kind == record.KindFile {
 		xattrs, err := inroot.ListXattrs(fd)
 		if err != nil {
 			return nil, err
@@ -78,19 +78,19 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 	var what []string
 	kind := record.TypeOf(st)
-	if kind != "symlink" && st.Mode&0o7777 != now.Mode {
+	if kind != record.KindSymlink && st.Mode&0o7777 != now.Mode {
 		what = append(what, "mode")
 	}
 	if int(st.Uid) != now.UID || int(st.Gid) != now.GID {
 		what = append(what, "owner")
 	}
-	if kind != "dir" && st.Mtim != inroot.Timespec(now.ModTime) {
+	if kind != record.KindDir && st.Mtim != inroot.Timespec(now.ModTime) {
 		what = append(what, "time")
 	}
-	if kind == "device" && uint64(st.Rdev) != now.Rdev {
+	if kind == record.KindDevice && uint64(st.Rdev) != now.Rdev {
 		what = append(what, "device")
 	}
-	if kind == "file" && st.Size != now.Size {
+	if kind == record.KindFile && st.Size != now.Size {
 		what = append(what, "size")
 	}
 	return what

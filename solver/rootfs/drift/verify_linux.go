@@ -41,7 +41,7 @@ func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 			p := string(c.Path)
 			if _, ok := all[p]; !ok && !gone.hides(p) {
 				all[p] = owned{c, ev.Key, ev.Done}
-				if c.Kind != "dir" {
+				if c.Kind != record.KindDir {
 					gone.add(p)
 				}
 			}
@@ -153,15 +153,15 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Folder, o *owned) (Dri
 		}
 	}
 	switch {
-	case o.Kind == "gone" && st != nil:
+	case o.Kind == record.KindGone && st != nil:
 		return Changed, []string{"made anew"}, nil
-	case o.Kind == "gone":
+	case o.Kind == record.KindGone:
 		return AsApplied, nil, nil
 	case st == nil:
 		return Missing, nil, nil
 	}
 	var what []string
-	if o.Kind == "dir" && inroot.IsDir(st) {
+	if o.Kind == record.KindDir && inroot.IsDir(st) {
 		var xattrs map[string][]byte
 		fd, err := inroot.OpenDirAt(f.FD, path.Base(p))
 		if err == nil {

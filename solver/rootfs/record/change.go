@@ -16,10 +16,10 @@ import (
 type Change struct {
 	Seq  int    `json:"seq,omitempty"`  // the apply
 	Path []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
-	Kind string `json:"kind,omitempty"` // what stands there now: file, dir, symlink, link, device, fifo; "gone"; see below
+	Kind Kind   `json:"kind,omitempty"` // what stands there now, or what the line says
 	N    int    `json:"n,omitempty"`    // its number in the apply, from 1
 	Was  *Meta  `json:"was,omitempty"`  // of a folder that was there, and stays: its metadata before
-	Now  *Meta  `json:"now,omitempty"`  // as applied; nil for "gone"
+	Now  *Meta  `json:"now,omitempty"`  // as applied; nil for KindGone
 	Kept bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
 	Lost bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
 
@@ -39,12 +39,31 @@ type Change struct {
 	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the folder is on another file system
 }
 
-// Kinds of lines that are no changes of their own.
+// A Kind is what stands at a path after a change, or what a line says that is no
+// change of its own. Its text is what a log has.
+type Kind string
+
+// What stands at a path.
 const (
-	KindTime = "time" // Was is the metadata of a folder that something is put into or taken out of, before the first
-	KindTemp = "temp" // a file is made at Path, to be renamed
-	KindUndo = "undo" // In and Out
+	KindFile    Kind = "file"
+	KindDir     Kind = "dir"
+	KindSymlink Kind = "symlink"
+	KindLink    Kind = "link" // a hard link to another path
+	KindDevice  Kind = "device"
+	KindFifo    Kind = "fifo"
+	KindSocket  Kind = "socket" // no entry makes one
+	KindGone    Kind = "gone"   // nothing: it was deleted
 )
+
+// Lines that are no changes of their own.
+const (
+	KindTime Kind = "time" // Was is the metadata of a directory before the first change of what is in it
+	KindTemp Kind = "temp" // a file is made at Path, to be renamed
+	KindUndo Kind = "undo" // a change is undone: In and Out
+)
+
+// IsChange reports whether a line of this kind is a change of a path.
+func (k Kind) IsChange() bool { return k != KindTime && k != KindTemp && k != KindUndo }
 
 // Meta is the metadata of a file, and what tells its content.
 type Meta struct {
@@ -55,7 +74,7 @@ type Meta struct {
 	ModTime time.Time         `json:"mtime"`
 	Target  []byte            `json:"target,omitempty"` // of a symlink
 	Rdev    uint64            `json:"rdev,omitempty"`   // of a device
-	Type    string            `json:"type,omitempty"`   // of a hard link: the Kind of what it is a link to
+	Type    Kind              `json:"type,omitempty"`   // of a hard link: what it is a link to
 	Sum     *uint32           `json:"sum,omitempty"`    // CRC-32C of a file's content; nil: not known
 	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
 }
@@ -102,7 +121,7 @@ func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 // did reports whether a line is a change that was done.
 func (ev *Event) did(c *Change) bool {
 	switch {
-	case c.Kind == KindTime || c.Kind == KindTemp || c.Kind == KindUndo || c.Seq != ev.Seq:
+	case !c.Kind.IsChange() || c.Seq != ev.Seq:
 		return false
 	case has(ev.Not, c.N):
 		return false

@@ -10,14 +10,14 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
-// kindNames are the kinds of changes that entries make.
-var kindNames = map[snapshot.Kind]string{
-	snapshot.File: "file", snapshot.Dir: "dir", snapshot.Symlink: "symlink", snapshot.Link: "link",
-	snapshot.Char: "device", snapshot.Block: "device", snapshot.Fifo: "fifo", snapshot.Delete: "gone",
+// kinds are the kinds of changes that entries make.
+var kinds = map[snapshot.Kind]Kind{
+	snapshot.File: KindFile, snapshot.Dir: KindDir, snapshot.Symlink: KindSymlink, snapshot.Link: KindLink,
+	snapshot.Char: KindDevice, snapshot.Block: KindDevice, snapshot.Fifo: KindFifo, snapshot.Delete: KindGone,
 }
 
 // KindOf returns the Kind of the change that an entry makes.
-func KindOf(k snapshot.Kind) string { return kindNames[k] }
+func KindOf(k snapshot.Kind) Kind { return kinds[k] }
 
 // MetaOf returns the metadata that an entry gives a file.
 func MetaOf(e *snapshot.Entry) *Meta {
@@ -50,19 +50,19 @@ func changedAt(f *os.File) (time.Time, error) {
 	return time.Unix(st.Ctim.Unix()), err
 }
 
-// TypeOf tells which kind of a Change a file may be of.
-func TypeOf(st *unix.Stat_t) string {
+// TypeOf returns the kind of the change that made a file, which is never KindLink.
+func TypeOf(st *unix.Stat_t) Kind {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return "file"
+		return KindFile
 	case unix.S_IFDIR:
-		return "dir"
+		return KindDir
 	case unix.S_IFLNK:
-		return "symlink"
+		return KindSymlink
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return "device"
+		return KindDevice
 	case unix.S_IFIFO:
-		return "fifo"
+		return KindFifo
 	}
-	return "socket"
+	return KindSocket
 }

@@ -31,13 +31,13 @@ func (j *Journal) roomFor(c *Change, line int) Room {
 	)
 	need := Room{Bytes: int64(line) + shortName}
 	switch {
-	case c.Kind == "gone":
+	case c.Kind == KindGone:
 		need.Bytes += longName
 		if dir := path.Dir(string(c.Path)); !j.emptied[dir] {
 			j.emptied[dir] = true
 			need.Bytes += block
 		}
-	case c.Kind == "dir": // undo announces its time too
+	case c.Kind == KindDir: // undo announces its time too
 		need.Bytes += int64(line)
 	}
 	if c.Was == nil || len(c.Was.Xattrs) == 0 {
