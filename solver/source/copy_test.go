@@ -44,99 +44,100 @@ func makeTree(t testing.TB, dir string, lines ...string) {
 	}
 }
 
+// copies are COPY instructions on the tree of TestCopy, and their entries.
+var copies = []struct {
+	name   string
+	tree   []string // besides base
+	src    string   // by blanks
+	inline []frontend.Inline
+	dest   string
+	owner  frontend.Ownership
+	isDir  string // directories that the root has
+	want   string
+	err    string
+}{
+	{name: "a file to a name", src: "a", dest: "/opt/z", want: `f 0644 opt/z "one"`},
+	{name: "a file into a directory", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
+	{name: "a file into a directory that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
+	{name: "a file into the root", src: "a", dest: "/", want: `f 0644 a "one"`},
+	{name: "two files make dest a directory", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
+	{name: "the content of a directory", src: "d", dest: "/opt/z", want: `
+		d 0755 opt/z
+		d 0755 opt/z/e
+		f 0644 opt/z/e/y "four"
+		l opt/z/l -> ../a
+		f 0644 opt/z/x "three"`},
+	{name: "an absolute source is the directory's", src: "/d/e/", dest: "/", want: `f 0644 y "four"`},
+	{name: "an empty directory", src: "empty", dest: "/z", want: `d 0755 z`},
+	{name: "everything", src: ".", dest: "/z", want: `
+		d 0755 z
+		f 0644 z/.hidden "h"
+		f 0644 z/a "one"
+		f 0755 z/b "two"
+		d 0755 z/d
+		d 0755 z/d/e
+		f 0644 z/d/e/y "four"
+		l z/d/l -> ../a
+		f 0644 z/d/x "three"
+		d 0755 z/empty`},
+	{name: "a pattern", src: "[ab]", dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0755 z/b \"two\""},
+	{name: "a pattern further in", src: "*/?", dest: "/z/", want: `
+		d 0755 z
+		f 0644 z/l "one"
+		f 0644 z/x "three"
+		f 0644 z/y "four"`},
+	{name: "a pattern and a name after it", src: "*/x", dest: "/z", want: `f 0644 z "three"`},
+	{name: "an escaped name", tree: []string{"[1] odd"}, src: `\[1]`, dest: "/z/", want: "d 0755 z\nf 0644 z/[1] \"odd\""},
+	{name: "sources that have the same path", tree: []string{"f/x later"}, src: "d/x f/x", dest: "/z/", want: "d 0755 z\nf 0644 z/x \"later\""},
+	{name: "a directory and a file of one path", tree: []string{"f/e later"}, src: "d f", dest: "/z/", err: `"e" is a directory in one source and a file in another`},
+	{name: "heredocs", src: "a", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0644 z/h \"text\\n\""},
+	{name: "a heredoc to a name", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z", want: `f 0644 z "text\n"`},
+	{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
+	{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: chmod(0o644)}, want: `
+		d 0755 1:2 z
+		d 0755 1:2 z/e
+		f 0644 1:2 z/e/y "four"
+		l 1:2 z/l -> ../a
+		f 0644 1:2 z/x "three"`},
+	{name: "a source that is a link", tree: []string{"link -> d/e/y"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/link \"four\""},
+	{name: "a source that is a link to a directory", tree: []string{"link -> d/../d/e"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/y \"four\""},
+	{name: "a link on the way", tree: []string{"link -> d"}, src: "link/e/y", dest: "/z", want: `f 0644 z "four"`},
+
+	{name: "nothing of that name", src: "none", dest: "/z", err: `source "none": no such file`},
+	{name: "nothing that matches", src: "*.go", dest: "/z", err: `source "*.go": no such file`},
+	{name: "a malformed pattern", src: "[a", dest: "/z", err: "malformed pattern"},
+	{name: "out of the directory", src: "../x", dest: "/z", err: `source "../x" leaves the Containerfile's directory`},
+	{name: "out of the directory and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's directory"},
+	{name: "a link out of the directory", tree: []string{"link -> ../../etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
+	{name: "an absolute link", tree: []string{"link -> /etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
+	{name: "a link out of the directory on the way", tree: []string{"link -> .."}, src: "link/x", dest: "/z", err: "is a link that leaves"},
+	{name: "a link out of the directory, matched by a pattern", tree: []string{"link -> /etc"}, src: "li*", dest: "/z/", err: "is a link that leaves"},
+	{name: "a pattern below a link out of the directory", tree: []string{"link -> /etc"}, src: "link/*", dest: "/z/", err: "is a link that leaves"},
+	{name: "a link to itself", tree: []string{"link -> link"}, src: "link", dest: "/z", err: "too many links"},
+	{name: "a link to nothing", tree: []string{"link -> none"}, src: "link", dest: "/z", err: "no such file"},
+
+	{name: "ignored", tree: []string{`.dockerignore d\n*.hidden\nempty`}, src: ".", dest: "/z", want: `
+		d 0755 z
+		f 0644 z/.dockerignore "d\n*.hidden\nempty"
+		f 0644 z/a "one"
+		f 0755 z/b "two"`},
+	{name: "an exception below an ignored directory", tree: []string{`.dockerignore *\n!d/e`}, src: ".", dest: "/z", want: `
+		d 0755 z
+		d 0755 z/d
+		d 0755 z/d/e
+		f 0644 z/d/e/y "four"`},
+	{name: "an ignored source", tree: []string{`.dockerignore a`}, src: "a", dest: "/z", err: `source "a" is left out by .dockerignore`},
+	{name: "a source below an ignored directory", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},
+	{name: "an ignored directory with an exception elsewhere", tree: []string{`.dockerignore d\n!a`}, src: "d", dest: "/z", err: "is left out by .dockerignore"},
+	{name: "a link is no way around", tree: []string{`.dockerignore d`, "link -> d"}, src: "link", dest: "/z", err: "is left out by .dockerignore"},
+	{name: "what is ignored doesn't match", tree: []string{`.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
+	{name: "the Containerfile's own comes first", tree: []string{`.dockerignore a`, `Containerfile.mojo.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
+	{name: "a malformed line", tree: []string{`.dockerignore [a`}, src: "a", dest: "/z", err: ".dockerignore: "},
+}
+
 func TestCopy(t *testing.T) {
-	chmod := func(m uint32) *uint32 { return &m }
 	base := []string{"a one", "b* two", "d/x three", "d/e/y four", "d/l -> ../a", "empty/", ".hidden h"}
-	tests := []struct {
-		name   string
-		tree   []string // besides base
-		src    string   // by blanks
-		inline []frontend.Inline
-		dest   string
-		owner  frontend.Ownership
-		isDir  string // directories that the root has
-		want   string
-		err    string
-	}{
-		{name: "a file to a name", src: "a", dest: "/opt/z", want: `f 0644 opt/z "one"`},
-		{name: "a file into a directory", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
-		{name: "a file into a directory that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
-		{name: "a file into the root", src: "a", dest: "/", want: `f 0644 a "one"`},
-		{name: "two files make dest a directory", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
-		{name: "the content of a directory", src: "d", dest: "/opt/z", want: `
-			d 0755 opt/z
-			d 0755 opt/z/e
-			f 0644 opt/z/e/y "four"
-			l opt/z/l -> ../a
-			f 0644 opt/z/x "three"`},
-		{name: "an absolute source is the directory's", src: "/d/e/", dest: "/", want: `f 0644 y "four"`},
-		{name: "an empty directory", src: "empty", dest: "/z", want: `d 0755 z`},
-		{name: "everything", src: ".", dest: "/z", want: `
-			d 0755 z
-			f 0644 z/.hidden "h"
-			f 0644 z/a "one"
-			f 0755 z/b "two"
-			d 0755 z/d
-			d 0755 z/d/e
-			f 0644 z/d/e/y "four"
-			l z/d/l -> ../a
-			f 0644 z/d/x "three"
-			d 0755 z/empty`},
-		{name: "a pattern", src: "[ab]", dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0755 z/b \"two\""},
-		{name: "a pattern further in", src: "*/?", dest: "/z/", want: `
-			d 0755 z
-			f 0644 z/l "one"
-			f 0644 z/x "three"
-			f 0644 z/y "four"`},
-		{name: "a pattern and a name after it", src: "*/x", dest: "/z", want: `f 0644 z "three"`},
-		{name: "an escaped name", tree: []string{"[1] odd"}, src: `\[1]`, dest: "/z/", want: "d 0755 z\nf 0644 z/[1] \"odd\""},
-		{name: "sources that have the same path", tree: []string{"f/x later"}, src: "d/x f/x", dest: "/z/", want: "d 0755 z\nf 0644 z/x \"later\""},
-		{name: "a directory and a file of one path", tree: []string{"f/e later"}, src: "d f", dest: "/z/", err: `"e" is a directory in one source and a file in another`},
-		{name: "heredocs", src: "a", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0644 z/h \"text\\n\""},
-		{name: "a heredoc to a name", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z", want: `f 0644 z "text\n"`},
-		{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
-		{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: chmod(0o644)}, want: `
-			d 0755 1:2 z
-			d 0755 1:2 z/e
-			f 0644 1:2 z/e/y "four"
-			l 1:2 z/l -> ../a
-			f 0644 1:2 z/x "three"`},
-		{name: "a source that is a link", tree: []string{"link -> d/e/y"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/link \"four\""},
-		{name: "a source that is a link to a directory", tree: []string{"link -> d/../d/e"}, src: "link", dest: "/z/", want: "d 0755 z\nf 0644 z/y \"four\""},
-		{name: "a link on the way", tree: []string{"link -> d"}, src: "link/e/y", dest: "/z", want: `f 0644 z "four"`},
-
-		{name: "nothing of that name", src: "none", dest: "/z", err: `source "none": no such file`},
-		{name: "nothing that matches", src: "*.go", dest: "/z", err: `source "*.go": no such file`},
-		{name: "a malformed pattern", src: "[a", dest: "/z", err: "malformed pattern"},
-		{name: "out of the directory", src: "../x", dest: "/z", err: `source "../x" leaves the Containerfile's directory`},
-		{name: "out of the directory and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's directory"},
-		{name: "a link out of the directory", tree: []string{"link -> ../../etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
-		{name: "an absolute link", tree: []string{"link -> /etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
-		{name: "a link out of the directory on the way", tree: []string{"link -> .."}, src: "link/x", dest: "/z", err: "is a link that leaves"},
-		{name: "a link out of the directory, matched by a pattern", tree: []string{"link -> /etc"}, src: "li*", dest: "/z/", err: "is a link that leaves"},
-		{name: "a pattern below a link out of the directory", tree: []string{"link -> /etc"}, src: "link/*", dest: "/z/", err: "is a link that leaves"},
-		{name: "a link to itself", tree: []string{"link -> link"}, src: "link", dest: "/z", err: "too many links"},
-		{name: "a link to nothing", tree: []string{"link -> none"}, src: "link", dest: "/z", err: "no such file"},
-
-		{name: "ignored", tree: []string{`.dockerignore d\n*.hidden\nempty`}, src: ".", dest: "/z", want: `
-			d 0755 z
-			f 0644 z/.dockerignore "d\n*.hidden\nempty"
-			f 0644 z/a "one"
-			f 0755 z/b "two"`},
-		{name: "an exception below an ignored directory", tree: []string{`.dockerignore *\n!d/e`}, src: ".", dest: "/z", want: `
-			d 0755 z
-			d 0755 z/d
-			d 0755 z/d/e
-			f 0644 z/d/e/y "four"`},
-		{name: "an ignored source", tree: []string{`.dockerignore a`}, src: "a", dest: "/z", err: `source "a" is left out by .dockerignore`},
-		{name: "a source below an ignored directory", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},
-		{name: "an ignored directory with an exception elsewhere", tree: []string{`.dockerignore d\n!a`}, src: "d", dest: "/z", err: "is left out by .dockerignore"},
-		{name: "a link is no way around", tree: []string{`.dockerignore d`, "link -> d"}, src: "link", dest: "/z", err: "is left out by .dockerignore"},
-		{name: "what is ignored doesn't match", tree: []string{`.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
-		{name: "the Containerfile's own comes first", tree: []string{`.dockerignore a`, `Containerfile.mojo.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},
-		{name: "a malformed line", tree: []string{`.dockerignore [a`}, src: "a", dest: "/z", err: ".dockerignore: "},
-	}
-	for _, tt := range tests {
+	for _, tt := range copies {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ctx")
 			makeTree(t, dir, base...)
@@ -344,3 +345,5 @@ func BenchmarkUnpack(b *testing.B) {
 		}
 	}
 }
+
+func chmod(mode uint32) *uint32 { return &mode }

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -353,121 +352,122 @@ func asV7(b []byte) []byte {
 	return b
 }
 
+// unpackings are archives, and the entries that a FETCH of them yields.
+var unpackings = []struct {
+	name  string
+	tar   []string
+	strip int
+	owner frontend.Ownership
+	dest  string // "/" unless given
+	want  string
+	err   string
+}{
+	{
+		name: "directories that the archive leaves out are implied",
+		tar:  []string{"f 0755 a/b/c x"},
+		want: `
+			d 0755 a
+			d 0755 a/b
+			f 0755 a/b/c "x" @1000000000`,
+	},
+	{
+		name: "a directory that comes after what it holds",
+		tar:  []string{"f 0644 a/b x", "d 0700 a"},
+		want: `
+			d 0700 a @1000000000
+			f 0644 a/b "x" @1000000000`,
+	},
+	{
+		name: "of two of a name, the later",
+		tar:  []string{"f 0644 a old", "f 0644 b x", "f 0600 a new", "d 0700 d", "d 0711 d"},
+		want: `
+			f 0644 b "x" @1000000000
+			f 0600 a "new" @1000000000
+			d 0711 d @1000000000`,
+	},
+	{
+		name: "the archive's top is dest",
+		dest: "/opt/x",
+		tar:  []string{"d 0700 ./", "f 0644 ./a x", "f 0644 b//./c x"},
+		want: `
+			d 0755 opt/x
+			f 0644 opt/x/a "x" @1000000000
+			d 0755 opt/x/b
+			f 0644 opt/x/b/c "x" @1000000000`,
+	},
+	{
+		name: "strip", strip: 1, dest: "/opt/x",
+		tar: []string{"g", "d 0755 top", "f 0644 README x", "f 0644 top/a x", "h top/b top/a", "l top/c a"},
+		want: `
+			d 0755 opt/x
+			f 0644 opt/x/a "x" @1000000000
+			h opt/x/b => opt/x/a
+			l opt/x/c -> a @1000000000`,
+	},
+	{
+		name: "strip all", strip: 5, dest: "/opt/x",
+		tar:  []string{"f 0644 a/b x"},
+		want: `d 0755 opt/x`,
+	},
+	{
+		name: "a link to what strip drops is the file", strip: 1,
+		tar: []string{"f 0640 a x", "h d/b a", "h d/c a"},
+		want: `
+			f 0640 b "x" @1000000000
+			h c => b`,
+	},
+	{
+		name: "a link retains what a later member replaces",
+		tar:  []string{"f 0644 a old", "h b a", "f 0644 a new"},
+		want: `
+			f 0644 b "old" @1000000000
+			f 0644 a "new" @1000000000`,
+	},
+	{
+		name: "a link to a link, and to a symlink",
+		tar:  []string{"f 0644 a x", "h b a", "h c b", "l s a", "h z s"},
+		want: `
+			f 0644 a "x" @1000000000
+			h b => a
+			h c => a
+			l s -> a @1000000000
+			l z -> a @1000000000`,
+	},
+	{name: "a link to nothing", tar: []string{"h b a"}, err: `"b": hard link to "a", which is not before it`},
+	{name: "a link to what comes later", tar: []string{"h b a", "f 0644 a x"}, err: "not before it"},
+	{name: "a link to a directory", tar: []string{"d 0755 a", "h b a"}, err: `hard link to the directory "a"`},
+	{name: "a link out of the archive", tar: []string{"h b ../../etc/shadow"}, err: "leaves the archive's directory"},
+	{name: "a link to an absolute name", tar: []string{"h b /etc/shadow"}, err: "is an absolute name"},
+	{name: "dots", tar: []string{"f 0644 ../a x"}, err: `"../a" leaves the archive's directory`},
+	{name: "dots further in", tar: []string{"f 0644 a/../../b x"}, err: `"a/../../b" leaves the archive's directory`},
+	{name: "dots that strip would drop", strip: 1, tar: []string{"f 0644 ../a x"}, err: "leaves the archive's directory"},
+	{name: "dots that stay inside", tar: []string{"f 0644 a/../b x"}, want: `f 0644 b "x" @1000000000`},
+	{name: "an absolute name", tar: []string{"f 0644 /etc/passwd x"}, err: `"/etc/passwd" is an absolute name`},
+	{name: "a symlink anywhere is text", tar: []string{"l a /etc/passwd", "l b ../../x"}, want: `
+			l a -> /etc/passwd @1000000000
+			l b -> ../../x @1000000000`},
+	{name: "a file through a symlink", tar: []string{"l a /etc", "f 0644 a/passwd x"}, err: `"a/passwd" lies below "a", which is not a directory`},
+	{name: "a file through a symlink that comes later", tar: []string{"f 0644 a/passwd x", "l a /etc"}, err: "is not a directory"},
+	{name: "a file below a file", tar: []string{"f 0644 a x", "f 0644 a/b x"}, err: "is not a directory"},
+	{name: "a symlink that becomes a directory", tar: []string{"l a /etc", "d 0755 a", "f 0644 a/b x"}, want: `
+			d 0755 a @1000000000
+			f 0644 a/b "x" @1000000000`},
+	{name: "a device", tar: []string{"3 null"}, err: `"null" is a device`},
+	{name: "a pipe", tar: []string{"6 pipe"}, err: `"pipe" is a device or a pipe`},
+	{
+		name: "chown and chmod", owner: frontend.Ownership{Chown: "7:8", Chmod: chmod(0o640)}, dest: "/x",
+		tar: []string{"d 0777 d", "f 0755 d/f x", "l d/l f"},
+		want: `
+			d 0755 7:8 x
+			d 0750 7:8 x/d @1000000000
+			f 0640 7:8 x/d/f "x" @1000000000
+			l 7:8 x/d/l -> f @1000000000`,
+	},
+	{name: "setuid stays", tar: []string{"f 4755 su x"}, want: `f 4755 su "x" @1000000000`},
+}
+
 func TestUnpacking(t *testing.T) {
-	chmod := func(m uint32) *uint32 { return &m }
-	tests := []struct {
-		name  string
-		tar   []string
-		strip int
-		owner frontend.Ownership
-		dest  string // "/" unless given
-		want  string
-		err   string
-	}{
-		{
-			name: "directories that the archive leaves out are implied",
-			tar:  []string{"f 0755 a/b/c x"},
-			want: `
-				d 0755 a
-				d 0755 a/b
-				f 0755 a/b/c "x" @1000000000`,
-		},
-		{
-			name: "a directory that comes after what it holds",
-			tar:  []string{"f 0644 a/b x", "d 0700 a"},
-			want: `
-				d 0700 a @1000000000
-				f 0644 a/b "x" @1000000000`,
-		},
-		{
-			name: "of two of a name, the later",
-			tar:  []string{"f 0644 a old", "f 0644 b x", "f 0600 a new", "d 0700 d", "d 0711 d"},
-			want: `
-				f 0644 b "x" @1000000000
-				f 0600 a "new" @1000000000
-				d 0711 d @1000000000`,
-		},
-		{
-			name: "the archive's top is dest",
-			dest: "/opt/x",
-			tar:  []string{"d 0700 ./", "f 0644 ./a x", "f 0644 b//./c x"},
-			want: `
-				d 0755 opt/x
-				f 0644 opt/x/a "x" @1000000000
-				d 0755 opt/x/b
-				f 0644 opt/x/b/c "x" @1000000000`,
-		},
-		{
-			name: "strip", strip: 1, dest: "/opt/x",
-			tar: []string{"g", "d 0755 top", "f 0644 README x", "f 0644 top/a x", "h top/b top/a", "l top/c a"},
-			want: `
-				d 0755 opt/x
-				f 0644 opt/x/a "x" @1000000000
-				h opt/x/b => opt/x/a
-				l opt/x/c -> a @1000000000`,
-		},
-		{
-			name: "strip all", strip: 5, dest: "/opt/x",
-			tar:  []string{"f 0644 a/b x"},
-			want: `d 0755 opt/x`,
-		},
-		{
-			name: "a link to what strip drops is the file", strip: 1,
-			tar: []string{"f 0640 a x", "h d/b a", "h d/c a"},
-			want: `
-				f 0640 b "x" @1000000000
-				h c => b`,
-		},
-		{
-			name: "a link retains what a later member replaces",
-			tar:  []string{"f 0644 a old", "h b a", "f 0644 a new"},
-			want: `
-				f 0644 b "old" @1000000000
-				f 0644 a "new" @1000000000`,
-		},
-		{
-			name: "a link to a link, and to a symlink",
-			tar:  []string{"f 0644 a x", "h b a", "h c b", "l s a", "h z s"},
-			want: `
-				f 0644 a "x" @1000000000
-				h b => a
-				h c => a
-				l s -> a @1000000000
-				l z -> a @1000000000`,
-		},
-		{name: "a link to nothing", tar: []string{"h b a"}, err: `"b": hard link to "a", which is not before it`},
-		{name: "a link to what comes later", tar: []string{"h b a", "f 0644 a x"}, err: "not before it"},
-		{name: "a link to a directory", tar: []string{"d 0755 a", "h b a"}, err: `hard link to the directory "a"`},
-		{name: "a link out of the archive", tar: []string{"h b ../../etc/shadow"}, err: "leaves the archive's directory"},
-		{name: "a link to an absolute name", tar: []string{"h b /etc/shadow"}, err: "is an absolute name"},
-		{name: "dots", tar: []string{"f 0644 ../a x"}, err: `"../a" leaves the archive's directory`},
-		{name: "dots further in", tar: []string{"f 0644 a/../../b x"}, err: `"a/../../b" leaves the archive's directory`},
-		{name: "dots that strip would drop", strip: 1, tar: []string{"f 0644 ../a x"}, err: "leaves the archive's directory"},
-		{name: "dots that stay inside", tar: []string{"f 0644 a/../b x"}, want: `f 0644 b "x" @1000000000`},
-		{name: "an absolute name", tar: []string{"f 0644 /etc/passwd x"}, err: `"/etc/passwd" is an absolute name`},
-		{name: "a symlink anywhere is text", tar: []string{"l a /etc/passwd", "l b ../../x"}, want: `
-				l a -> /etc/passwd @1000000000
-				l b -> ../../x @1000000000`},
-		{name: "a file through a symlink", tar: []string{"l a /etc", "f 0644 a/passwd x"}, err: `"a/passwd" lies below "a", which is not a directory`},
-		{name: "a file through a symlink that comes later", tar: []string{"f 0644 a/passwd x", "l a /etc"}, err: "is not a directory"},
-		{name: "a file below a file", tar: []string{"f 0644 a x", "f 0644 a/b x"}, err: "is not a directory"},
-		{name: "a symlink that becomes a directory", tar: []string{"l a /etc", "d 0755 a", "f 0644 a/b x"}, want: `
-				d 0755 a @1000000000
-				f 0644 a/b "x" @1000000000`},
-		{name: "a device", tar: []string{"3 null"}, err: `"null" is a device`},
-		{name: "a pipe", tar: []string{"6 pipe"}, err: `"pipe" is a device or a pipe`},
-		{
-			name: "chown and chmod", owner: frontend.Ownership{Chown: "7:8", Chmod: chmod(0o640)}, dest: "/x",
-			tar: []string{"d 0777 d", "f 0755 d/f x", "l d/l f"},
-			want: `
-				d 0755 7:8 x
-				d 0750 7:8 x/d @1000000000
-				f 0640 7:8 x/d/f "x" @1000000000
-				l 7:8 x/d/l -> f @1000000000`,
-		},
-		{name: "setuid stays", tar: []string{"f 4755 su x"}, want: `f 4755 su "x" @1000000000`},
-	}
-	for _, tt := range tests {
+	for _, tt := range unpackings {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, map[string][]byte{"/a.tar": tarOf(tt.tar...)})
 			dest := tt.dest
@@ -588,176 +588,184 @@ func TestStoredFile(t *testing.T) {
 	}
 }
 
-func TestRequests(t *testing.T) {
-	hello := []byte("hello")
-	sum := digest.FromBytes(hello)
-	ctx := context.Background()
+// hello is what most of these requests fetch, and helloSum its digest.
+var (
+	hello    = []byte("hello")
+	helloSum = digest.FromBytes(hello)
+)
 
-	t.Run("a URL is requested once, also when asked at the same time", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": hello})
-		r := newResolver(t)
-		var wg sync.WaitGroup
-		for range 10 {
-			wg.Go(func() {
-				f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
-				pin, err := r.Fetch(ctx, f)
-				if err != nil || pin != (Pin{Digest: sum, Size: 5}) {
-					t.Errorf("pin %+v, error %v", pin, err)
-				}
-				if _, err := r.FetchChanges(ctx, f, pin); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		if n := s.requests.Load(); n != 1 {
-			t.Errorf("%d requests", n)
-		}
-	})
-	t.Run("a checksum takes none, and one for its bytes", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": hello})
-		r := newResolver(t)
-		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/", Checksum: sum}
-		pin, err := r.Fetch(ctx, f)
-		if err != nil || pin.Digest != sum || s.requests.Load() != 0 {
-			t.Fatalf("pin %+v, error %v, %d requests", pin, err, s.requests.Load())
-		}
-		check(t, r, f, `f 0644 a "hello"`, "")
-		if n := s.requests.Load(); n != 1 {
-			t.Errorf("%d requests", n)
-		}
-		// A later session has the bytes.
-		later := newResolver(t)
-		later.Downloads.Dir = r.Downloads.Dir
-		check(t, later, f, `f 0644 a "hello"`, "")
-		if n := s.requests.Load(); n != 1 {
-			t.Errorf("%d requests", n)
-		}
-	})
-	t.Run("a checksum that differs", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": []byte("other")})
-		r := newResolver(t)
-		f := &frontend.Fetch{Source: s.URL + "/a?token=hunter2", Dest: "/opt/x", Checksum: sum}
-		f.Pos = frontend.Pos{File: "Containerfile.mojo", Line: 4}
-		f.Word, f.Text = "FETCH", "FETCH ..."
-		_, err := r.FetchChanges(ctx, f, Pin{Digest: sum})
-		var mismatch *transfer.ChecksumError
-		if !errors.As(err, &mismatch) || mismatch.Got != digest.FromString("other") {
-			t.Fatalf("error = %v", err)
-		}
-		var fault *Fault
-		if !errors.As(err, &fault) {
-			t.Fatalf("error = %v", err)
-		}
-		wanted := fmt.Sprintf(`Containerfile.mojo:4: FETCH: checksum mismatch for %s/a?...
-  4 | FETCH ...
-      want %s  got %s   nothing was written to /opt/x
-hint: if the file was meant to change, put the new checksum into line 4`, s.URL, sum, digest.FromString("other"))
-		if got := fault.At(&f.Meta).Error(); got != wanted {
-			t.Errorf("got\n%s\nwant\n%s", got, wanted)
-		}
-	})
-	t.Run("plan stores nothing", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": hello})
-		r := newResolver(t)
-		r.Downloads = nil
-		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
-		pin, err := r.Fetch(ctx, f)
-		if err != nil || pin.Digest != sum {
-			t.Fatalf("pin %+v, error %v", pin, err)
-		}
-		if _, err := r.FetchChanges(ctx, f, pin); err == nil {
-			t.Error("entries without a directory")
-		}
-		ro := newResolver(t)
-		ro.Downloads.ReadOnly = true
-		if _, err := ro.Fetch(ctx, f); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(ro.Downloads.Dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a read-only directory was made: %v", err)
-		}
-	})
-	t.Run("an unchanged URL is not sent again in a later session", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": hello})
-		r := newResolver(t)
-		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
-		check(t, r, f, `f 0644 a "hello"`, "")
-		for _, readOnly := range []bool{false, true} {
-			later := newResolver(t)
-			later.Downloads = &Downloads{Dir: r.Downloads.Dir, ReadOnly: readOnly}
-			pin, err := later.Fetch(ctx, f)
-			if err != nil || pin != (Pin{Digest: sum, Size: 5}) {
+func TestURLIsRequestedOnce(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": hello})
+	r := newResolver(t)
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+			pin, err := r.Fetch(t.Context(), f)
+			if err != nil || pin != (Pin{Digest: helloSum, Size: 5}) {
 				t.Errorf("pin %+v, error %v", pin, err)
 			}
-		}
-		if s.sent.Load() != 1 || s.requests.Load() != 3 {
-			t.Errorf("%d of %d requests were answered with content", s.sent.Load(), s.requests.Load())
-		}
-		s.put("/a", []byte("new"))
+			if _, err := r.FetchChanges(t.Context(), f, pin); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestChecksumTakesNoRequest(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": hello})
+	r := newResolver(t)
+	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/", Checksum: helloSum}
+	pin, err := r.Fetch(t.Context(), f)
+	if err != nil || pin.Digest != helloSum || s.requests.Load() != 0 {
+		t.Fatalf("pin %+v, error %v, %d requests", pin, err, s.requests.Load())
+	}
+	check(t, r, f, `f 0644 a "hello"`, "")
+	if n := s.requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	// A later session has the bytes.
+	later := newResolver(t)
+	later.Downloads.Dir = r.Downloads.Dir
+	check(t, later, f, `f 0644 a "hello"`, "")
+	if n := s.requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestChecksumThatDiffers(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": []byte("other")})
+	r := newResolver(t)
+	f := &frontend.Fetch{Source: s.URL + "/a?token=hunter2", Dest: "/opt/x", Checksum: helloSum}
+	f.Pos = frontend.Pos{File: "Containerfile.mojo", Line: 4}
+	f.Word, f.Text = "FETCH", "FETCH ..."
+	_, err := r.FetchChanges(t.Context(), f, Pin{Digest: helloSum})
+	var mismatch *transfer.ChecksumError
+	if !errors.As(err, &mismatch) || mismatch.Got != digest.FromString("other") {
+		t.Fatalf("error = %v", err)
+	}
+	var fault *Fault
+	if !errors.As(err, &fault) {
+		t.Fatalf("error = %v", err)
+	}
+	wanted := fmt.Sprintf(`Containerfile.mojo:4: FETCH: checksum mismatch for %s/a?...
+  4 | FETCH ...
+      want %s  got %s   nothing was written to /opt/x
+hint: if the file was meant to change, put the new checksum into line 4`, s.URL, helloSum, digest.FromString("other"))
+	if got := fault.At(&f.Meta).Error(); got != wanted {
+		t.Errorf("got\n%s\nwant\n%s", got, wanted)
+	}
+}
+
+func TestPlanStoresNothing(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": hello})
+	r := newResolver(t)
+	r.Downloads = nil
+	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+	pin, err := r.Fetch(t.Context(), f)
+	if err != nil || pin.Digest != helloSum {
+		t.Fatalf("pin %+v, error %v", pin, err)
+	}
+	if _, err := r.FetchChanges(t.Context(), f, pin); err == nil {
+		t.Error("entries without a directory")
+	}
+	ro := newResolver(t)
+	ro.Downloads.ReadOnly = true
+	if _, err := ro.Fetch(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(ro.Downloads.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a read-only directory was made: %v", err)
+	}
+}
+
+func TestUnchangedURLIsNotSentAgain(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": hello})
+	r := newResolver(t)
+	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+	check(t, r, f, `f 0644 a "hello"`, "")
+	for _, readOnly := range []bool{false, true} {
 		later := newResolver(t)
-		later.Downloads.Dir = r.Downloads.Dir
-		check(t, later, f, `f 0644 a "new"`, "")
-	})
-	t.Run("stored bytes that rot are fetched again", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": hello})
-		r := newResolver(t)
-		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
-		check(t, r, f, `f 0644 a "hello"`, "")
-		if err := os.WriteFile(filepath.Join(r.Downloads.Dir, bytesPath(sum)), []byte("hellO"), 0o644); err != nil {
-			t.Fatal(err)
+		later.Downloads = &Downloads{Dir: r.Downloads.Dir, ReadOnly: readOnly}
+		pin, err := later.Fetch(t.Context(), f)
+		if err != nil || pin != (Pin{Digest: helloSum, Size: 5}) {
+			t.Errorf("pin %+v, error %v", pin, err)
 		}
-		later := newResolver(t)
-		later.Downloads.Dir = r.Downloads.Dir
-		check(t, later, f, `f 0644 a "hello"`, "")
-		if s.sent.Load() != 2 {
-			t.Errorf("content was sent %d times", s.sent.Load())
+	}
+	if s.sent.Load() != 1 || s.requests.Load() != 3 {
+		t.Errorf("%d of %d requests were answered with content", s.sent.Load(), s.requests.Load())
+	}
+	s.put("/a", []byte("new"))
+	later := newResolver(t)
+	later.Downloads.Dir = r.Downloads.Dir
+	check(t, later, f, `f 0644 a "new"`, "")
+}
+
+func TestRottenBytesAreFetchedAgain(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": hello})
+	r := newResolver(t)
+	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+	check(t, r, f, `f 0644 a "hello"`, "")
+	if err := os.WriteFile(filepath.Join(r.Downloads.Dir, bytesPath(helloSum)), []byte("hellO"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	later := newResolver(t)
+	later.Downloads.Dir = r.Downloads.Dir
+	check(t, later, f, `f 0644 a "hello"`, "")
+	if s.sent.Load() != 2 {
+		t.Errorf("content was sent %d times", s.sent.Load())
+	}
+}
+
+func TestURLThatChangedSinceItWasPinned(t *testing.T) {
+	s := newSite(t, map[string][]byte{"/a": []byte("new")})
+	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
+	_, err := newResolver(t).FetchChanges(t.Context(), f, Pin{Digest: helloSum})
+	if err == nil || !strings.Contains(err.Error(), "changed since it was resolved") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestHTTPErrorLeavesNothing(t *testing.T) {
+	s := newSite(t, nil)
+	r := newResolver(t)
+	_, err := r.Fetch(t.Context(), &frontend.Fetch{Source: s.URL + "/a", Dest: "/"})
+	var status *transfer.StatusError
+	if !errors.As(err, &status) || status.Code != 404 {
+		t.Errorf("error = %v", err)
+	}
+	list, _ := os.ReadDir(r.Downloads.Dir)
+	if len(list) > 0 {
+		t.Errorf("left %v", list)
+	}
+}
+
+func TestSourcesOfOtherKinds(t *testing.T) {
+	r := newResolver(t)
+	for source, wanted := range map[string]string{
+		"github:owner":     "want owner/repo",
+		"ftp://u:p@host/x": "neither a URL nor github:",
+		"x.tar.gz":         "neither a URL nor github:",
+	} {
+		f := &frontend.Fetch{Source: source, Dest: "/x"}
+		_, err := r.Fetch(t.Context(), f)
+		var fault *Fault
+		if !errors.As(err, &fault) || !strings.Contains(err.Error(), wanted) || fault.Hint == "" {
+			t.Errorf("%s: error = %v", source, err)
 		}
-	})
-	t.Run("a URL that changed since it was pinned", func(t *testing.T) {
-		s := newSite(t, map[string][]byte{"/a": []byte("new")})
-		f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
-		_, err := newResolver(t).FetchChanges(ctx, f, Pin{Digest: sum})
-		if err == nil || !strings.Contains(err.Error(), "changed since it was resolved") {
-			t.Errorf("error = %v", err)
+		if _, err := r.FetchChanges(t.Context(), f, Pin{}); !errors.As(err, &fault) {
+			t.Errorf("%s: error = %v", source, err)
 		}
-	})
-	t.Run("an HTTP error leaves nothing", func(t *testing.T) {
-		s := newSite(t, nil)
-		r := newResolver(t)
-		_, err := r.Fetch(ctx, &frontend.Fetch{Source: s.URL + "/a", Dest: "/"})
-		var status *transfer.StatusError
-		if !errors.As(err, &status) || status.Code != 404 {
-			t.Errorf("error = %v", err)
+	}
+	for _, sum := range []digest.Digest{"sha256:12ab", "md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA512.FromString("")} {
+		if _, err := r.Fetch(t.Context(), &frontend.Fetch{Source: "https://host/x", Checksum: sum}); err == nil {
+			t.Errorf("checksum %s is accepted", sum)
 		}
-		list, _ := os.ReadDir(r.Downloads.Dir)
-		if len(list) > 0 {
-			t.Errorf("left %v", list)
-		}
-	})
-	t.Run("sources of other kinds", func(t *testing.T) {
-		r := newResolver(t)
-		for source, wanted := range map[string]string{
-			"github:owner":     "want owner/repo",
-			"ftp://u:p@host/x": "neither a URL nor github:",
-			"x.tar.gz":         "neither a URL nor github:",
-		} {
-			f := &frontend.Fetch{Source: source, Dest: "/x"}
-			_, err := r.Fetch(ctx, f)
-			var fault *Fault
-			if !errors.As(err, &fault) || !strings.Contains(err.Error(), wanted) || fault.Hint == "" {
-				t.Errorf("%s: error = %v", source, err)
-			}
-			if _, err := r.FetchChanges(ctx, f, Pin{}); !errors.As(err, &fault) {
-				t.Errorf("%s: error = %v", source, err)
-			}
-		}
-		for _, sum := range []digest.Digest{"sha256:12ab", "md5:d41d8cd98f00b204e9800998ecf8427e", digest.SHA512.FromString("")} {
-			if _, err := r.Fetch(ctx, &frontend.Fetch{Source: "https://host/x", Checksum: sum}); err == nil {
-				t.Errorf("checksum %s is accepted", sum)
-			}
-		}
-	})
+	}
 }
 
 func TestPrune(t *testing.T) {
