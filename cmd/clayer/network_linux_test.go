@@ -307,168 +307,182 @@ func TestRedirectToThisMachineIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever of the network is waited for, Ctrl-C and SIGTERM end it.
-func TestSignalsEndEveryWaitForTheNetwork(t *testing.T) {
-	refused := "http://127.0.0.1:1" // nobody listens on tcpmux
-	serve := func(t *testing.T, h http.HandlerFunc) (url string, waiting chan struct{}) {
-		waiting = make(chan struct{})
+// refusedProxy is an address where nothing listens: tcpmux.
+const refusedProxy = "http://127.0.0.1:1"
+
+// waitingServer answers by h and then never ends its answers; waiting is closed at
+// the first one. The headers X-Head and X-End flush and end an answer.
+func waitingServer(t *testing.T, h http.HandlerFunc) (url string, waiting chan struct{}) {
+	waiting = make(chan struct{})
+	var once sync.Once
+	stop := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		h(rw, r)
+		if f, ok := rw.(http.Flusher); ok && rw.Header().Get("X-Head") != "" {
+			f.Flush()
+		}
+		once.Do(func() { close(waiting) })
+		if rw.Header().Get("X-End") == "" {
+			select {
+			case <-stop:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	t.Cleanup(func() { close(stop); srv.CloseClientConnections(); srv.Close() })
+	return srv.URL, waiting
+}
+
+// A networkWait is a way in which the program waits for the network.
+type networkWait struct {
+	name  string
+	start func(t *testing.T, w *workspace) (args, env []string, waiting chan struct{})
+	said  string // on stderr, when it waits; "" where the server knows
+}
+
+var networkWaits = []networkWait{
+	{name: "head", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		url, waiting := waitingServer(t, func(http.ResponseWriter, *http.Request) {})
+		w.write("Containerfile", "FETCH "+url+"/x /opt\n")
+		return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
+	}},
+	{name: "body", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		url, waiting := waitingServer(t, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Length", "1000")
+			rw.Header().Set("X-Head", "1")
+			rw.Write([]byte("x"))
+		})
+		w.write("Containerfile", "FETCH "+url+"/x /opt\n")
+		return []string{"solve", "--root=root", "-f", "Containerfile"}, nil, waiting
+	}},
+	{name: "handshake", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		waiting := make(chan struct{})
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				close(waiting)
+				t.Cleanup(func() { c.Close() })
+			}
+		}()
+		w.write("Containerfile", "FETCH https://"+l.Addr().String()+"/x /opt\n")
+		return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
+	}},
+	{name: "retry-after", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		url, waiting := waitingServer(t, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Retry-After", "100")
+			rw.Header().Set("X-End", "1")
+			rw.WriteHeader(http.StatusTooManyRequests)
+		})
+		w.write("Containerfile", "FETCH "+url+"/x /opt\n")
+		return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
+	}},
+	{name: "the network", said: "waiting for the network: cannot reach example.com (", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		w.write("Containerfile", "FETCH http://example.com/x /opt\n")
+		return []string{"solve", "--root=root", "-f", "Containerfile"}, []string{"HTTP_PROXY=" + refusedProxy, "http_proxy=" + refusedProxy, "NO_PROXY=", "no_proxy="}, nil
+	}},
+	{name: "the network, without a display", said: "waiting for the network: cannot reach registry.example.com (", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		return []string{"cache", "ls", "--store=oci:registry.example.com/me/env"}, []string{"HTTPS_PROXY=" + refusedProxy, "https_proxy=" + refusedProxy, "NO_PROXY=", "no_proxy="}, nil
+	}},
+	{name: "a rate limit", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		url, waiting := waitingServer(t, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("X-End", "1")
+			rw.Header().Set("Retry-After", "14")
+			rw.WriteHeader(http.StatusForbidden)
+			io.WriteString(rw, `{"message":"You have exceeded a secondary rate limit"}`)
+		})
+		return []string{"cache", "ls", "--repo=me/env"}, []string{"GITHUB_API_URL=" + url, "GITHUB_SERVER_URL=" + url}, waiting
+	}},
+	{name: "an upload", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
+		waiting := make(chan struct{})
 		var once sync.Once
 		stop := make(chan struct{})
 		srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			h(rw, r)
-			if f, ok := rw.(http.Flusher); ok && rw.Header().Get("X-Head") != "" {
-				f.Flush()
-			}
-			once.Do(func() { close(waiting) })
-			if rw.Header().Get("X-End") == "" {
+			switch r.Method {
+			case http.MethodPost:
+				rw.Header().Set("Location", "/v2/me/env/blobs/uploads/1")
+				rw.WriteHeader(http.StatusAccepted)
+			case http.MethodPut:
+				once.Do(func() { close(waiting) })
 				select {
 				case <-stop:
 				case <-r.Context().Done():
 				}
+			default:
+				rw.WriteHeader(http.StatusNotFound)
 			}
 		}))
 		t.Cleanup(func() { close(stop); srv.CloseClientConnections(); srv.Close() })
-		return srv.URL, waiting
-	}
-	for _, tt := range []struct {
-		name  string
-		start func(t *testing.T, w *workspace) (args, env []string, waiting chan struct{})
-		said  string // on stderr, when it waits; "" where the server knows
-	}{
-		{name: "head", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			url, waiting := serve(t, func(http.ResponseWriter, *http.Request) {})
-			w.write("Containerfile", "FETCH "+url+"/x /opt\n")
-			return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
-		}},
-		{name: "body", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			url, waiting := serve(t, func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Header().Set("Content-Length", "1000")
-				rw.Header().Set("X-Head", "1")
-				rw.Write([]byte("x"))
-			})
-			w.write("Containerfile", "FETCH "+url+"/x /opt\n")
-			return []string{"solve", "--root=root", "-f", "Containerfile"}, nil, waiting
-		}},
-		{name: "handshake", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { l.Close() })
-			waiting := make(chan struct{})
-			go func() {
-				if c, err := l.Accept(); err == nil {
-					close(waiting)
-					t.Cleanup(func() { c.Close() })
-				}
-			}()
-			w.write("Containerfile", "FETCH https://"+l.Addr().String()+"/x /opt\n")
-			return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
-		}},
-		{name: "retry-after", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			url, waiting := serve(t, func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Header().Set("Retry-After", "100")
-				rw.Header().Set("X-End", "1")
-				rw.WriteHeader(http.StatusTooManyRequests)
-			})
-			w.write("Containerfile", "FETCH "+url+"/x /opt\n")
-			return []string{"plan", "--root=root", "-f", "Containerfile"}, nil, waiting
-		}},
-		{name: "the network", said: "waiting for the network: cannot reach example.com (", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			w.write("Containerfile", "FETCH http://example.com/x /opt\n")
-			return []string{"solve", "--root=root", "-f", "Containerfile"}, []string{"HTTP_PROXY=" + refused, "http_proxy=" + refused, "NO_PROXY=", "no_proxy="}, nil
-		}},
-		{name: "the network, without a display", said: "waiting for the network: cannot reach registry.example.com (", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			return []string{"cache", "ls", "--store=oci:registry.example.com/me/env"}, []string{"HTTPS_PROXY=" + refused, "https_proxy=" + refused, "NO_PROXY=", "no_proxy="}, nil
-		}},
-		{name: "a rate limit", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			url, waiting := serve(t, func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Header().Set("X-End", "1")
-				rw.Header().Set("Retry-After", "14")
-				rw.WriteHeader(http.StatusForbidden)
-				io.WriteString(rw, `{"message":"You have exceeded a secondary rate limit"}`)
-			})
-			return []string{"cache", "ls", "--repo=me/env"}, []string{"GITHUB_API_URL=" + url, "GITHUB_SERVER_URL=" + url}, waiting
-		}},
-		{name: "an upload", start: func(t *testing.T, w *workspace) ([]string, []string, chan struct{}) {
-			waiting := make(chan struct{})
-			var once sync.Once
-			stop := make(chan struct{})
-			srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				switch r.Method {
-				case http.MethodPost:
-					rw.Header().Set("Location", "/v2/me/env/blobs/uploads/1")
-					rw.WriteHeader(http.StatusAccepted)
-				case http.MethodPut:
-					once.Do(func() { close(waiting) })
-					select {
-					case <-stop:
-					case <-r.Context().Done():
-					}
-				default:
-					rw.WriteHeader(http.StatusNotFound)
-				}
-			}))
-			t.Cleanup(func() { close(stop); srv.CloseClientConnections(); srv.Close() })
-			w.write("Containerfile", "RUN head -c 3000000 /dev/urandom > /large\n")
-			return []string{"solve", "--root=root", "-f", "Containerfile", "--store=oci:" + strings.TrimPrefix(srv.URL, "http://") + "/me/env"}, nil, waiting
-		}},
-	} {
+		w.write("Containerfile", "RUN head -c 3000000 /dev/urandom > /large\n")
+		return []string{"solve", "--root=root", "-f", "Containerfile", "--store=oci:" + strings.TrimPrefix(srv.URL, "http://") + "/me/env"}, nil, waiting
+	}},
+}
+
+// Whatever of the network is waited for, Ctrl-C and SIGTERM end it.
+func TestSignalsEndEveryWaitForTheNetwork(t *testing.T) {
+	for _, tt := range networkWaits {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			t.Run(fmt.Sprint(tt.name, "/", sig), func(t *testing.T) {
 				t.Parallel()
-				w := newWorkspace(t)
-				args, env, waiting := tt.start(t, w)
-				cmd := w.command(append(args, "--progress=plain")...)
-				if args[0] == "cache" {
-					cmd = w.command(args...)
-				}
-				cmd.Env = append(cmd.Env, env...)
-				var errs lockedBuffer
-				cmd.Stderr = &errs
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				ended := make(chan error, 1)
-				go func() { ended <- cmd.Wait() }()
-				late := time.After(time.Minute)
-				tick := time.NewTicker(50 * time.Millisecond)
-				defer tick.Stop()
-				for begun := false; !begun; {
-					select {
-					case <-waiting:
-						begun = true
-					case <-tick.C:
-						begun = tt.said != "" && strings.Contains(errs.String(), tt.said)
-					case err := <-ended:
-						t.Fatalf("it did not wait: %v\n%s", err, errs.String())
-					case <-late:
-						cmd.Process.Kill()
-						t.Fatalf("it does not wait\n%s", errs.String())
-					}
-				}
-				start := time.Now()
-				if err := cmd.Process.Signal(sig); err != nil {
-					t.Fatal(err)
-				}
-				select {
-				case <-ended:
-				case <-time.After(time.Minute):
-					cmd.Process.Kill()
-					<-ended
-				}
-				took := time.Since(start)
-				t.Logf("ended after %v", took)
-				// 2 s, and what a busy machine adds: each wait is longer than that.
-				code := cmd.ProcessState.ExitCode()
-				if tt.name == "an upload" && code == exitDone {
-					code = exitInterrupted // the root was done before
-				}
-				if code != exitInterrupted || took > 4500*time.Millisecond {
-					t.Errorf("exit code %d after %v\n%s", code, took, errs.String())
-				}
+				signalWhileWaiting(t, tt, sig)
 			})
 		}
+	}
+}
+
+func signalWhileWaiting(t *testing.T, tt networkWait, sig syscall.Signal) {
+	w := newWorkspace(t)
+	args, env, waiting := tt.start(t, w)
+	cmd := w.command(append(args, "--progress=plain")...)
+	if args[0] == "cache" {
+		cmd = w.command(args...)
+	}
+	cmd.Env = append(cmd.Env, env...)
+	var errs lockedBuffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	late := time.After(time.Minute)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for begun := false; !begun; {
+		select {
+		case <-waiting:
+			begun = true
+		case <-tick.C:
+			begun = tt.said != "" && strings.Contains(errs.String(), tt.said)
+		case err := <-ended:
+			t.Fatalf("it did not wait: %v\n%s", err, errs.String())
+		case <-late:
+			cmd.Process.Kill()
+			t.Fatalf("it does not wait\n%s", errs.String())
+		}
+	}
+	start := time.Now()
+	if err := cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		cmd.Process.Kill()
+		<-ended
+	}
+	took := time.Since(start)
+	t.Logf("ended after %v", took)
+	// 2 s, and what a busy machine adds: each wait is longer than that.
+	code := cmd.ProcessState.ExitCode()
+	if tt.name == "an upload" && code == exitDone {
+		code = exitInterrupted // the root was done before
+	}
+	if code != exitInterrupted || took > 4500*time.Millisecond {
+		t.Errorf("exit code %d after %v\n%s", code, took, errs.String())
 	}
 }
 
