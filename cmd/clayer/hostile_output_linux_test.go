@@ -26,11 +26,8 @@ const evil = "e\x1b[31mX\x1b]0;t\x07\u009b1m\x9b2m\u202eY\u2066\b\x7f"
 // evilText is evil without what a Containerfile, a JSON text or a header can't hold.
 var evilText = strings.ToValidUTF8(evil, "")
 
-// TestNoCommandPrintsControlCharacters feeds evil through every command: names in
-// a store, of files and of an archive's members, Containerfiles, and what servers
-// say. No command prints it raw; those that print for programs are named.
-func TestNoCommandPrintsControlCharacters(t *testing.T) {
-	w := newWorkspace(t)
+// evilServer answers with control characters.
+func evilServer(t *testing.T) *httptest.Server {
 	web := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v2/"):
@@ -46,9 +43,12 @@ func TestNoCommandPrintsControlCharacters(t *testing.T) {
 			http.Error(rw, evil, http.StatusNotFound)
 		}
 	}))
-	defer web.Close()
-	host := strings.TrimPrefix(web.URL, "http://")
+	t.Cleanup(web.Close)
+	return web
+}
 
+// evilStore is the local store of w, with a layer whose texts hold control characters.
+func evilStore(t *testing.T, w *workspace) {
 	store, err := dir.Open(w.path("cache/store"), dir.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -63,21 +63,16 @@ func TestNoCommandPrintsControlCharacters(t *testing.T) {
 	if err := store.Complete(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	put := func(dest string) { // what a RUN makes, and somebody changes afterwards
-		path := filepath.Join(dest, "opt", evil)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("changed"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+}
+
+// evilFiles are Containerfiles that hold control characters, or name what does.
+func evilFiles(t *testing.T, w *workspace, url string) {
 	w.write(evil, "x")
 	w.write("Containerfile", "# "+evilText+"\nENV E='"+evilText+"'\nRUN echo '"+evilText+"' && cp /bin/busybox \"/opt/$(printf 'e\\033[31mX\\033]0;t\\007\\302\\2331m\\2332m\\342\\200\\256Y\\342\\201\\246\\b\\177')\"\nWORKDIR /"+evilText+"\n")
 	w.write("Containerfile.bad", "RUNN "+evilText+"\n"+evilText+" x\nCOPY "+evilText+" /x\nRUN --mount=type="+evilText+" x\nFROM a #"+evilText+"\nWORKDIR ${N:?"+evilText+"}\n")
 	w.write("Containerfile.fails", "RUN printf 'a\\033[31m\\302\\2331m\\342\\200\\256\\n'; exit 3 # "+evilText+"\n")
-	w.write("Containerfile.gone", "FETCH "+web.URL+"/nothing /opt\n")
-	w.write("Containerfile.tar", "FETCH "+web.URL+"/tar /opt\n")
+	w.write("Containerfile.gone", "FETCH "+url+"/nothing /opt\n")
+	w.write("Containerfile.tar", "FETCH "+url+"/tar /opt\n")
 	w.write("Containerfile.lint", "RUN cd '"+evilText+"'\nRUN pip install numpy\nFETCH github:me/x /y\n")
 	w.write("Containerfile."+evil, "RUN true\n")
 	w.write("Containerfile.over", "RUN mkdir -p '/opt/"+evilText+"'\nCOPY "+"Containerfile"+" '/opt/"+evilText+"'\n")
@@ -85,13 +80,14 @@ func TestNoCommandPrintsControlCharacters(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write(".claude/container-layers.json", `{"layers": ["base", `+quoteJSON(evilText)+`], `+quoteJSON(evilText)+`: 1}`)
+}
+
+// evilCommands are command lines, without their command, that meet evilServer,
+// evilStore and evilFiles.
+func evilCommands(w *workspace, host string) map[string][][]string {
 	root, dest := "--root="+w.path("root"), "--dest="+w.path("out")
 	oci, repo := "--store=oci:"+host+"/me/env", "--repo=me/env"
-	t.Setenv("GITHUB_API_URL", web.URL+"/api/v3")
-	t.Setenv("GITHUB_SERVER_URL", web.URL)
-	t.Setenv("SOME_VARIABLE", evil)
-
-	tests := map[string][][]string{
+	return map[string][][]string{
 		"solve": {
 			{root, "-f", "Containerfile"}, {root, "-f", "Containerfile", "--json", "--progress=json"}, {dest, "-f", "Containerfile.over"},
 			{root, "-f", "Containerfile.bad"}, {root, "-f", "Containerfile.fails"}, {root, "-f", "Containerfile.fails", "--progress=json"}, {root, "-f", "Containerfile.gone"},
@@ -134,6 +130,31 @@ func TestNoCommandPrintsControlCharacters(t *testing.T) {
 		"env":        {{root, "-f", "Containerfile.bad"}, {root, "-f", "Containerfile", "--shell=" + evil}, {root, "-f", "Containerfile", "--json"}},
 		"shim env":   {{"--shell=" + evil}},
 	}
+}
+
+// TestNoCommandPrintsControlCharacters feeds evil through every command: names in
+// a store, of files and of an archive's members, Containerfiles, and what servers
+// say. No command prints it raw; those that print for programs are named.
+func TestNoCommandPrintsControlCharacters(t *testing.T) {
+	w := newWorkspace(t)
+	web := evilServer(t)
+	host := strings.TrimPrefix(web.URL, "http://")
+	evilStore(t, w)
+	put := func(dest string) { // what a RUN makes, and somebody changes afterwards
+		path := filepath.Join(dest, "opt", evil)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("changed"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	evilFiles(t, w, web.URL)
+	t.Setenv("GITHUB_API_URL", web.URL+"/api/v3")
+	t.Setenv("GITHUB_SERVER_URL", web.URL)
+	t.Setenv("SOME_VARIABLE", evil)
+
+	tests := evilCommands(w, host)
 	// These print for programs, byte by byte; their errors are tested above.
 	exact := map[string]bool{"shim source": true}
 
