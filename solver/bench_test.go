@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // manyLayers writes n files of m instructions each, and returns their paths.
@@ -51,7 +52,7 @@ func benchOptions(b *testing.B, folder string, paths []string) Options {
 	}
 	opt := Options{
 		Root: filepath.Join(folder, "root"), Cache: filepath.Join(folder, "cache"),
-		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true, Report: NewReporter(nil),
+		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true, Report: report.New(nil),
 	}
 	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
 	if opt.Files, err = Load(b.Context(), paths, nil); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -26,7 +27,7 @@ func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 	files := make(map[*frontend.Copy]bool) // whether a COPY is of one file
 	for _, src := range g.Sources {
 		if err := r.checkSource(ctx, src.Steps[0], files); err != nil {
-			p := problem(src.Steps[0], err)
+			p := exec.Problem(src.Steps[0], err)
 			if p == nil {
 				return nil, &BuildError{Step: src.Steps[0], Err: err}
 			}

@@ -41,7 +41,7 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	if err != nil {
 		return img, err
 	}
-	found, err := r.find(ctx, g, keys, nil)
+	found, err := r.Find(ctx, g, keys, nil)
 	if err != nil {
 		return img, err
 	}
@@ -82,7 +82,7 @@ func (r *session) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
 		name, value, _ := strings.Cut(v, "=")
 		session[name] = value
 	}
-	for _, v := range compositionEnv(g, len(g.Layers)) {
+	for _, v := range g.Env(len(g.Layers)) {
 		value := frontend.Substitute(v.Value, func(name string) string {
 			value, ok := session[name]
 			if !ok {

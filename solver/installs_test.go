@@ -50,7 +50,7 @@ func TestInstalls(t *testing.T) {
 		{"requirements before do not name it", "RUN pip install -r requirements.txt\nRUN pip install numpy", true},
 	} {
 		steps := graphOf(t, tt.text).Steps()
-		if got := installs(steps[len(steps)-1]); got != tt.want {
+		if got := (&session{}).Installs(steps[len(steps)-1]); got != tt.want {
 			t.Errorf("%s: installs = %t", tt.name, got)
 		}
 	}
@@ -70,7 +70,7 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 	}
 	for _, s := range g.Steps() {
 		var b bytes.Buffer
-		packed, err := snapshot.Pack(t.Context(), &b, nothing, snapshot.PackOptions{})
+		packed, err := snapshot.Pack(t.Context(), &b, func(func(*snapshot.Entry, error) bool) {}, snapshot.PackOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 		}
 	}
 	r := &session{Options: Options{Store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}}
-	found, err := r.find(t.Context(), g, keys, nil)
+	found, err := r.Find(t.Context(), g, keys, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func LegacyTags(ctx context.Context, opt Options, named func(*frontend.File) boo
 // step of by such as fetch them from a release of container-layer's. It reports
 // whether there is one.
 func (r *session) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
-	if r.LegacyURL == nil || r.Rebuild || r.Report.farFailed() {
+	if r.LegacyURL == nil || r.Rebuild || r.Report.RemoteFailed() {
 		return false, nil // a store that does not answer is not asked in another way
 	}
 	var commits []string
@@ -152,10 +152,6 @@ func (r *session) legacyFile(ctx context.Context, f *frontend.File, commits []st
 	}
 	return nil, nil
 }
-
-// isLegacy reports whether a layer comes from such a release: it is in the
-// store already, and is not put there in another form.
-func (r *session) isLegacy(l *dag.Layer) bool { return r.fetched[l.File] }
 
 // LegacyAsset is the file of such a release.
 const LegacyAsset = "layer.tar.gz"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -114,7 +115,7 @@ func (r *session) secret(id string) ([]byte, bool, error) {
 // kept fails the store beside them too.
 func (r *session) cacheFailed(err error) {
 	if r.Cache != "" {
-		r.Report.StoreFailed(localStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
+		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
 	}
 }
 

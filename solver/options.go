@@ -4,19 +4,17 @@
 package solver
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -48,7 +46,7 @@ type Options struct {
 	LegacyURL func(tag string) string
 
 	Store        *cache.Tier // nil: nothing is restored or stored
-	Spool        Spool       // where snapshots are packed; nil: the root's work directory
+	Spool        exec.Spool  // where snapshots are packed; nil: the root's work directory
 	Push         bool        // what is built is put into Store
 	Rebuild      bool        // what is cached or present is built again
 	Compression  int         // zstd level of what is packed; 0 means snapshot.DefaultLevel
@@ -61,14 +59,7 @@ type Options struct {
 
 	// Report receives what happens. Whoever opens Store gives it the same
 	// Reporter, so that each store that fails is reported once. nil: nobody is told.
-	Report *Reporter
-}
-
-// A Spool makes the files that snapshots are packed into. A store that keeps
-// files is one, so that Put has nothing to copy.
-type Spool interface {
-	Create() (*os.File, error)
-	Discard(f *os.File) // removes a file that was put into no store
+	Report *report.Reporter
 }
 
 // A Secret is where the content of RUN --mount=type=secret comes from: one of
@@ -79,64 +70,25 @@ type Secret struct {
 	Content []byte
 }
 
-// MaxSecret bounds a secret, in bytes, as BuildKit does.
-const MaxSecret = 500 << 10
-
-// Errors that decide the exit code. Others are of the packages below:
-// frontend.Problems, *BuildError, rootfs errors.
+// Errors that decide the exit code. Others are frontend.Problems, *BuildError, and
+// those of the packages below.
 var (
 	// ErrStore says that a store failed, under RequireCache.
-	ErrStore = errors.New("a store failed")
-	// ErrRoot says that the root could not be changed, or not wholly.
-	ErrRoot = errors.New("the root could not be changed")
-	// ErrUnread says that the root could not be looked at.
+	ErrStore = exec.ErrStore
+	// ErrRoot says that the root could not be changed, or was changed in part.
+	ErrRoot = exec.ErrRoot
+	// ErrUnread says that the root could not be read.
 	ErrUnread = errors.New("the root could not be read")
 )
 
 // A BuildError says which step failed.
-type BuildError struct {
-	Step *dag.Step
-	Kept int    // steps of this solve that were finished, and are stored
-	Look string // the command that runs a shell where Step ran; "" where there is none
-	Did  string // what a RUN in place did to the root all the same, in words
-	Err  error
-}
+type BuildError = exec.BuildError
 
-// Error returns the error in the form of DESIGN §9, with the last lines that a
-// failed RUN printed.
-func (e *BuildError) Error() string {
-	if p := problem(e.Step, e.Err); p != nil {
-		return p.Error()
-	}
-	m := e.Step.Instr.Base()
-	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
-	var exit *sandbox.ExitError
-	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
-		var lines []string
-		for line := range bytes.Lines(bytes.TrimRight(exit.Output, "\r\n")) {
-			lines = append(lines, PlainText(bytes.TrimRight(line, "\n")))
-		}
-		p.Detail = strings.Join(lines, "\n")
-	}
-	switch {
-	case e.Kept == 1:
-		p.Hint = "1 step is done and kept: the next solve goes on behind it"
-	case e.Kept > 1:
-		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Kept)
-	}
-	if remedy := Remedy(e.Err); remedy != "" {
-		p.Hint = strings.TrimSuffix(remedy+"\n      "+p.Hint, "\n      ")
-	}
-	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
-		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")
-	}
-	if e.Did != "" {
-		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+e.Did, "\n      ")
-	}
-	return p.Error()
-}
+// Remedy returns what a user can do about an error that does not say so itself.
+func Remedy(err error) string { return exec.Remedy(err) }
 
-func (e *BuildError) Unwrap() error { return e.Err }
+// MaxSecret bounds a secret, in bytes, as BuildKit does.
+const MaxSecret = 500 << 10
 
 func (o *Options) jobs() int {
 	if o.Jobs > 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // Options are input: every verb works on the same value, in any order, and none
@@ -27,8 +28,8 @@ func TestOneValueOfOptionsServesAllVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	var events []EventKind
-	report := NewReporter(func(e Event) {
+	var events []report.Kind
+	report := report.New(func(e report.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events = append(events, e.Kind)

@@ -1,58 +1,16 @@
 package solver
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
-	"github.com/clayer/clayer/solver/source"
 )
-
-// placement says what the snapshot of a step must not replace: no COPY removes a
-// directory to put a file there, nor does a FETCH of what is no archive. What a
-// RUN replaced is what its command did.
-func (r *session) placement(s *dag.Step) record.Placement {
-	if r.isLegacy(s.Layer) {
-		return record.Placement{}
-	}
-	switch in := s.Instr.(type) {
-	case *frontend.Copy:
-		return record.Placement{KeepDirs: true, File: strings.Trim(in.Dest, "/")}
-	case *frontend.Fetch:
-		return record.Placement{File: source.PlainFile(in)}
-	}
-	return record.Placement{}
-}
-
-// misplaced explains that a file of a step would replace a directory; any other
-// error is returned as it is.
-func misplaced(s *dag.Step, err error) error {
-	var dir *unpack.DirError
-	if !errors.As(err, &dir) {
-		return err
-	}
-	return overDirectory(s, "/"+dir.Path, err)
-}
-
-func overDirectory(s *dag.Step, at string, err error) *source.Fault {
-	f := &source.Fault{
-		Message: at + " is a directory, which a file would replace",
-		Hint:    "choose another dest, or remove the directory in a RUN before",
-		Err:     err,
-	}
-	if c, ok := s.Instr.(*frontend.Copy); ok && at == c.Dest {
-		f.Message, f.Hint = at+" is a directory, which the file would replace", fmt.Sprintf("write %s/ to copy into it", at)
-	}
-	return f
-}
 
 // misplacements finds each COPY of a file to what a step before it makes a
 // directory, as far as the files say so: a RUN between the two may change that,
@@ -81,7 +39,7 @@ func (r *session) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is,
 			case !is:
 				add(path.Clean(in.Dest))
 			case dirs[in.Dest] && !r.isMachineDir(in.Dest):
-				problems = append(problems, overDirectory(s, in.Dest, nil).At(s.Instr.Base()))
+				problems = append(problems, exec.OverDirectory(s, in.Dest, nil).At(s.Instr.Base()))
 			default:
 				add(path.Dir(in.Dest))
 			}

@@ -3,8 +3,8 @@ package solver
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
@@ -29,7 +30,7 @@ func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.plan, nil
+	return s.Plan, nil
 }
 
 // Hash computes the keys of the request's layers: a plan without a look at
@@ -52,41 +53,7 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	return g, keys, err
 }
 
-// A survey is all that is known before anything is changed.
-type survey struct {
-	plan     *dag.Plan
-	state    *record.State
-	platform string
-	found    map[key.Key]cache.Descriptor // what the stores have
-	answers  dag.Answers
-	changed  map[*dag.Step]bool // steps that no store had, and that changed something when they ran
-
-	// incomplete says what of an apply could not be done; the rest was.
-	incomplete error
-	undone     int // steps
-	kept       []rootfs.Kept
-}
-
-// lose takes back that the stores, or the root, have a key, and plans anew.
-func (sv *survey) lose(keys ...key.Key) {
-	for _, k := range keys {
-		delete(sv.found, k)
-		delete(sv.answers.Cached, k)
-	}
-	maps.DeleteFunc(sv.answers.Present, func(s *dag.Step, _ bool) bool { return slices.Contains(keys, sv.plan.Keys.Step[s]) })
-	sv.plan = dag.NewPlan(sv.plan.Graph, sv.plan.Keys, sv.answers)
-}
-
-// change notes that steps changed something, which the plan had left open, and
-// plans anew: cached steps that follow them are to run.
-func (sv *survey) change(steps ...*dag.Step) {
-	for _, s := range steps {
-		sv.changed[s] = true
-	}
-	sv.lose()
-}
-
-func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey, error) {
+func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, error) {
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -98,8 +65,8 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
 		r.warnOnce("--build-arg %s: no layer has ARG %s", name, name)
 	}
-	s := &survey{state: state, platform: r.platform(ctx, state), changed: make(map[*dag.Step]bool)}
-	keys, err := r.keys(ctx, g, s.platform)
+	s := &exec.Survey{State: state, Platform: r.platform(ctx, state), Changed: make(map[*dag.Step]bool)}
+	keys, err := r.keys(ctx, g, s.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -107,14 +74,14 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 		Present:  make(map[*dag.Step]bool),
 		Cached:   make(map[key.Key]dag.Found),
 		Previous: make(map[string][]dag.Old),
-		Unstored: func(step *dag.Step) bool { return !s.changed[step] && installs(step) },
+		Unstored: func(step *dag.Step) bool { return !s.Changed[step] && r.Installs(step) },
 	}
 	if !r.Rebuild {
-		answers.Present = present(g, keys, state)
-		if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
+		answers.Present = exec.Present(g, keys, state)
+		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
-		other, err := r.legacy(ctx, g, keys, answers.Present, s.found)
+		other, err := r.legacy(ctx, g, keys, answers.Present, s.Found)
 		if err != nil {
 			return nil, err
 		}
@@ -122,69 +89,27 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey, error
 			if g, err = r.graph(); err != nil {
 				return nil, err
 			}
-			if keys, err = r.keys(ctx, g, s.platform); err != nil {
+			if keys, err = r.keys(ctx, g, s.Platform); err != nil {
 				return nil, err
 			}
-			answers.Present = present(g, keys, state)
-			if s.found, err = r.find(ctx, g, keys, answers.Present); err != nil {
+			answers.Present = exec.Present(g, keys, state)
+			if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 				return nil, err
 			}
 		}
-		for k, d := range s.found {
+		for k, d := range s.Found {
 			answers.Cached[k] = dag.Found{Store: r.Store.Holder(k), Size: d.Size}
 		}
 	}
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
 		return nil, err
 	}
-	for _, ev := range slices.Backward(state.Log[stay(g, answers.Present):]) {
+	for _, ev := range slices.Backward(state.Log[exec.Staying(g, answers.Present):]) {
 		answers.Undo = append(answers.Undo, ev.Key)
 	}
-	s.answers = answers
-	s.plan = dag.NewPlan(g, keys, answers)
+	s.Answers = answers
+	s.Plan = dag.NewPlan(g, keys, answers)
 	return s, nil
-}
-
-// present returns the steps that are in the root and stay as they are: those up
-// to where the composition departs from what was applied (a step was edited, or
-// removed, or layers changed places, or one could not be applied wholly). What
-// follows is under something else now, so it is undone, and applied anew.
-func present(g *dag.Graph, keys *dag.Keys, state *record.State) map[*dag.Step]bool {
-	there := make(map[*dag.Step]bool)
-	for i, s := range order(g) {
-		if i >= len(state.Log) || state.Log[i].Key != keys.Step[s] || state.Log[i].Incomplete {
-			break
-		}
-		there[s] = true
-	}
-	env := make(map[key.Key]bool)
-	for _, l := range state.Layers {
-		for _, a := range l.Steps {
-			if a.Digest == "" { // ENV
-				env[a.Key] = true
-			}
-		}
-	}
-	for _, s := range g.Steps() {
-		if env[keys.Step[s]] {
-			there[s] = true
-		}
-	}
-	return there
-}
-
-// stay returns how many of the applies in the root are not undone.
-func stay(g *dag.Graph, present map[*dag.Step]bool) int {
-	all := order(g)
-	if i := slices.IndexFunc(all, func(s *dag.Step) bool { return !present[s] }); i >= 0 {
-		return i
-	}
-	return len(all)
-}
-
-// order returns the steps that have a snapshot, in composition order.
-func order(g *dag.Graph) []*dag.Step {
-	return slices.DeleteFunc(g.Steps(), func(s *dag.Step) bool { return !s.ChangesRoot() })
 }
 
 // platform returns what the root was before clayer changed it first.
@@ -218,7 +143,7 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 			pin, err := r.pin(ctx, src.Steps[0])
 			mu.Lock()
 			defer mu.Unlock()
-			switch p := problem(src.Steps[0], err); {
+			switch p := exec.Problem(src.Steps[0], err); {
 			case p != nil:
 				problems = append(problems, p) // the writer's fault: gather them all
 			case err != nil:
@@ -237,9 +162,9 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
 }
 
-// find asks the stores for all keys of layers that are not wholly present.
+// Find asks the stores for all keys of layers that are not wholly present.
 // A store that fails is a miss, told by the store itself.
-func (r *session) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
+func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
 	all := make(map[key.Key]cache.Descriptor)
 	if r.Store == nil {
 		return all, nil
@@ -272,7 +197,7 @@ func (r *session) find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			defer mu.Unlock()
 			for k, d := range found {
 				// Some stores have such snapshots from before they were refused.
-				if d.Entries > 0 || !installs(steps[k]) {
+				if d.Entries > 0 || !r.Installs(steps[k]) {
 					all[k] = d
 				}
 			}
@@ -321,4 +246,19 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		}
 	}
 	return nil
+}
+
+// sameStep drops from what the stores have what is recorded of other steps: a key
+// has one record.
+func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
+	for _, s := range steps {
+		d, ok := found[keys.Step[s]]
+		if !ok || len(d.Record) == 0 { // what is kept in little space has none
+			continue
+		}
+		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
+			delete(found, d.Key)
+			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), r.Store.Holder(d.Key), strings.Join(other, ", "))
+		}
+	}
 }

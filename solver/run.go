@@ -2,7 +2,6 @@ package solver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,12 +9,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -49,53 +47,32 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	at, err := stepAt(sv.plan.Graph, run)
+	at, err := stepAt(sv.Plan.Graph, run)
 	if err != nil {
 		return err
 	}
-	putting, stop := lasting(ctx)
-	defer stop()
-	// Not in the root's work directory: the next solve clears that.
 	work, done, err := r.runDir()
 	if err != nil {
 		return err
 	}
 	defer done()
-	b := &builder{r: r, root: root, sv: sv, work: work, blobs: make(map[*dag.Step]*blob), putting: putting}
-	defer b.close()
-	sbOpt := r.sandboxOptions(root)
-	sbOpt.Work = work
-	sbOpt.Warn = func(text string) { r.warnOnce("in the sandbox %s", text) }
-	if b.sb, err = sandbox.NewOverlay(sbOpt); err != nil {
-		return fmt.Errorf("run keeps the root untouched by an overlay, and there is none here: %w", err)
-	}
-	view, err := b.viewBefore(ctx, at)
-	if err != nil {
-		b.wait()
-		var failed *BuildError
-		if errors.As(err, &failed) {
-			failed.Kept = b.kept
+	return exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Interactive) error {
+		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
+		cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at)
+		if run.Dir != "" {
+			cmd.Dir = run.Dir
 		}
-		return err
-	}
-	defer func() { err = errors.Join(err, view.Close()) }()
-
-	cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
-	cmd.Env, cmd.Dir = r.surroundings(sv.plan.Graph, at)
-	if run.Dir != "" {
-		cmd.Dir = run.Dir
-	}
-	if in, ok := instruction(at).(*frontend.Run); ok {
-		mounts, err := r.mounts(ctx, in, &cmd.Env)
-		if err != nil {
-			return err
+		if in, ok := instruction(at).(*frontend.Run); ok {
+			mounts, err := r.mounts(ctx, in, &cmd.Env)
+			if err != nil {
+				return err
+			}
+			defer mounts.release()
+			cmd.Mounts = mounts.list
 		}
-		defer mounts.release()
-		cmd.Mounts = mounts.list
-	}
-	b.wait() // nothing is told, or fails, while a shell has the terminal
-	r.emit(Event{Kind: EventDone})
-	return view.(sandbox.Interactive).Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
+		r.Report.Emit(report.Event{Kind: report.Done})
+		return view.Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
+	})
 }
 
 // runDir returns a directory for the overlays of Run: in the cache directory, where
@@ -150,114 +127,6 @@ func stepAt(g *dag.Graph, opt RunOptions) (*dag.Step, error) {
 	}}
 }
 
-// before returns the items that make the root as a step finds it, all of them
-// for nil, in the order in which they are applied.
-func (b *builder) before(at *dag.Step) (items []*dag.Item) {
-	var below map[*dag.Layer]bool
-	if at != nil {
-		below = make(map[*dag.Layer]bool)
-		for l := at.Layer; l != nil; l = l.On {
-			below[l] = true
-		}
-	}
-	for i := range b.sv.plan.Layers {
-		pl := &b.sv.plan.Layers[i]
-		if below != nil && !below[pl.Layer] {
-			continue
-		}
-		for j := range pl.Items {
-			it := &pl.Items[j]
-			if it.Step == at {
-				return items
-			}
-			if it.Step.ChangesRoot() {
-				items = append(items, it)
-			}
-		}
-	}
-	return items
-}
-
-// viewBefore returns a view of the root as a step finds it. What is in the root
-// already is seen there; other steps are laid over it, and made where no store
-// has them.
-func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.View, err error) {
-	var items []*dag.Item
-	var stay map[key.Key]bool
-	var revert []record.Event
-	for {
-		items = b.before(at)
-		stay, revert = b.lowerOf(items)
-		lost, err := b.restoreAll(ctx, b.absentFrom(items, stay))
-		if err != nil {
-			return nil, err
-		}
-		if len(lost) == 0 {
-			break
-		}
-		b.lose(ctx, lost...)
-	}
-	b.prefetch(ctx, items)
-	view, err := b.openReverted(ctx, revert)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, view.Close())
-		}
-	}()
-	for _, it := range items {
-		if stay[it.Key] {
-			continue
-		}
-		it = b.sv.plan.Item(it.Step) // it may be planned anew meanwhile
-		if it.State == dag.ToRun && looksAtRoot(it.Step) {
-			err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-				return b.look(ctx, view, s, pack)
-			})
-			if err != nil {
-				return nil, err
-			}
-			b.reconsider()
-			continue
-		}
-		if it.State == dag.ToRun {
-			if err = b.step(ctx, it.Step, b.bring); err != nil {
-				return nil, err
-			}
-		}
-		if err = view.Apply(ctx, b.blobs[it.Step].reader(), b.r.placement(it.Step)); err != nil {
-			return nil, b.failure(it.Step, misplaced(it.Step, err))
-		}
-	}
-	return view, nil
-}
-
-// lowerOf divides the log of the root into its beginning, as far as that is the
-// beginning of the items, and the rest, which a view must not show.
-func (b *builder) lowerOf(items []*dag.Item) (stay map[key.Key]bool, revert []record.Event) {
-	stay = make(map[key.Key]bool)
-	for i, ev := range b.sv.state.Log {
-		if i >= len(items) || items[i].Key != ev.Key || items[i].State != dag.Present {
-			return stay, b.sv.state.Log[i:]
-		}
-		stay[ev.Key] = true
-	}
-	return stay, nil
-}
-
-// absentFrom returns the items whose snapshots are laid over a view, and are
-// not there yet.
-func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool) (absent []*dag.Item) {
-	for _, it := range items {
-		if !stay[it.Key] && it.State != dag.ToRun && b.blobs[it.Step] == nil {
-			absent = append(absent, it)
-		}
-	}
-	return absent
-}
-
 // surroundings returns the environment and the folder of a step, or, for nil,
 // of what comes behind all layers.
 func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
@@ -271,7 +140,7 @@ func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir st
 		setVars(vars, at.Layer.Scope.Env)
 		dir = at.Layer.Scope.Dir
 	} else if n := len(g.Layers); n > 0 {
-		setVars(vars, compositionEnv(g, n))
+		setVars(vars, g.Env(n))
 		dir = g.Layers[n-1].Scope.Dir
 	}
 	for _, name := range slices.Sorted(maps.Keys(vars)) {

@@ -1,11 +1,11 @@
 package solver
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -16,7 +16,6 @@ type session struct {
 	files    []*frontend.File // Options.Files, but for those that a legacy release replaces
 	readOnly bool             // nothing that is downloaded is stored
 
-	warned    sync.Map // the texts of warnOnce
 	resolving sync.Once
 	resolver  *source.Resolver
 	brought   sync.Map // *dag.Step: what it brings, once
@@ -29,7 +28,7 @@ type session struct {
 
 func newSession(opt Options) *session {
 	if opt.Report == nil {
-		opt.Report = NewReporter(nil)
+		opt.Report = report.New(nil)
 	}
 	return &session{Options: opt, files: slices.Clone(opt.Files)}
 }
@@ -41,14 +40,6 @@ func newReadOnly(opt Options) *session {
 	return r
 }
 
-func (r *session) emit(e Event) { r.Report.Emit(e) }
+func (r *session) warn(format string, args ...any) { r.Report.Warnf(format, args...) }
 
-func (r *session) warn(format string, args ...any) { r.Report.Warn(fmt.Sprintf(format, args...)) }
-
-// warnOnce is warn for what a plan that is made twice would report twice.
-func (r *session) warnOnce(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if _, reported := r.warned.LoadOrStore(text, true); !reported {
-		r.Report.Warn(text)
-	}
-}
+func (r *session) warnOnce(format string, args ...any) { r.Report.WarnOnce(format, args...) }

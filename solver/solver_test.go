@@ -191,7 +191,7 @@ func TestCompositionEnv(t *testing.T) {
 	for _, tt := range tests {
 		got := make(map[string]string)
 		g := compositionOf(t, session, tt.texts...)
-		for _, v := range compositionEnv(g, len(g.Layers)) {
+		for _, v := range g.Env(len(g.Layers)) {
 			got[v.Name] = frontend.Canonical(v.Value)
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -2,7 +2,6 @@ package solver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -92,9 +93,9 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	var err error
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
-		metered, m := r.metered(ctx, Event{Kind: EventFetching, Step: s})
+		metered, m := r.Report.Metered(ctx, report.Event{Kind: report.Fetching, Step: s})
 		p, err = r.sources().Fetch(metered, in)
-		m.fetched(err)
+		m.Done(err)
 	case *frontend.Copy:
 		p, err = r.sources().Copy(ctx, s.Layer.File.Dir, in)
 	default:
@@ -103,10 +104,10 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
 }
 
-// changes returns what a FETCH, COPY or WORKDIR brings. It is asked for ahead,
+// Changes returns what a FETCH, COPY or WORKDIR brings. It is asked for ahead,
 // and again when the step's turn has come: what it takes, a download and a look
 // through an archive, is done once.
-func (r *session) changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+func (r *session) Changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
 	once, _ := r.brought.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
 	return once.(func() (snapshot.Changes, error))()
 }
@@ -115,13 +116,13 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 	src := r.sources()
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
-		metered, m := r.metered(ctx, Event{Kind: EventFetching, Step: s})
+		metered, m := r.Report.Metered(ctx, report.Event{Kind: report.Fetching, Step: s})
 		p, err := src.Fetch(metered, in)
 		if err != nil {
 			return nil, err
 		}
 		changes, err := src.FetchChanges(metered, in, p)
-		m.fetched(err)
+		m.Done(err)
 		return changes, err
 	case *frontend.Copy:
 		dir := s.Layer.File.Dir
@@ -136,14 +137,34 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 	panic(fmt.Sprintf("solver: %T brings nothing", s.Instr))
 }
 
-// problem returns what the Containerfile's writer has to mend, and nil for an
-// error that is no fault of the file.
-func problem(s *dag.Step, err error) *frontend.Problem {
-	var fault *source.Fault
-	if errors.As(err, &fault) {
-		p := fault.At(s.Instr.Base())
-		p.Line = s.Text() // without what is secret in a URL
-		return p
+// Expected returns what the snapshot of a step is like; nil if that is not known.
+func (r *session) Expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
+	switch in := s.Instr.(type) {
+	case *frontend.Copy:
+		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in)
+	case *frontend.Fetch:
+		pin, err := r.sources().Fetch(ctx, in)
+		return r.sources().ExpectFetch(in, pin), err
+	case *frontend.Workdir:
+		return source.ExpectWorkdir(in), nil
 	}
-	return nil
+	return nil, nil
+}
+
+// Unstored reports whether a layer comes from a legacy release: that is a store
+// already, and the layer is not stored in another form.
+func (r *session) Unstored(l *dag.Layer) bool { return r.fetched[l.File] }
+
+// Command returns what a RUN runs, with its environment and mounts.
+func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
+	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(s.Layer, run), Dir: run.Dir, Timeout: r.Timeout}
+	if run.Exec == nil && run.Script == "" {
+		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
+	}
+	mounts, err := r.mounts(ctx, run, &cmd.Env)
+	if err != nil {
+		return cmd, nil, err
+	}
+	cmd.Mounts = mounts.list
+	return cmd, mounts.release, nil
 }

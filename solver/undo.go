@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -46,7 +48,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, err
 	}
-	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) { r.emit(Event{Kind: EventWaiting, Text: holder}) })
+	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) { r.Report.Emit(report.Event{Kind: report.Waiting, Text: holder}) })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -56,7 +58,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		}
 	}()
 	r.tellRecovered(lock)
-	if err := r.recoverRun(ctx, root, lock); err != nil {
+	if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}
 	state := lock.State()
@@ -78,12 +80,9 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	}
 	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Kept: undone.Kept, Lost: undone.Lost, Left: layers.names}
 	for _, k := range undone.Kept {
-		r.warn("%s", KeptText(k))
+		r.warn("%s", exec.PreservedText(k))
 	}
-	if left := notUndone(undone); len(left) > 0 {
-		return res, fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(left))
-	}
-	return res, nil
+	return res, exec.NotUndone(undone)
 }
 
 // remaining is what stays of a state.
@@ -121,23 +120,6 @@ func behind(state *record.State, to string) (remaining, []record.Var, error) {
 	}
 	rest.log = state.Log[:min(steps, len(state.Log))]
 	return rest, state.Layers[i].Env, nil
-}
-
-// notUndone lists what an undo could not bring back.
-func notUndone(u *rootfs.Undone) []error {
-	var errs []error
-	for _, p := range u.Problems {
-		errs = append(errs, fmt.Errorf("/%s: %w", p.Path, p.Err))
-	}
-	for _, p := range u.Lost {
-		errs = append(errs, fmt.Errorf("/%s: what stood there before can't come back: the step ran on the root itself", p))
-	}
-	return errs
-}
-
-// KeptText says that a file stays as the user has it.
-func KeptText(k rootfs.Kept) string {
-	return fmt.Sprintf("kept /%s: %s; --force takes it too", k.Path, k.Why)
 }
 
 // tellRecovered tells what became of a command that was cut off.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 	"github.com/clayer/clayer/solver/rootfs/record"
@@ -88,14 +89,14 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := isCutOff(root)
+	cut, err := exec.IsCutOff(root)
 	if err != nil {
 		return nil, err
 	}
-	d := &Drifted{Differs: !sv.upToDate() || cut}
+	d := &Drifted{Differs: !sv.UpToDate() || cut}
 	composed := make(map[string]bool)
-	for i := range sv.plan.Layers {
-		pl := &sv.plan.Layers[i]
+	for i := range sv.Plan.Layers {
+		pl := &sv.Plan.Layers[i]
 		composed[pl.Layer.Name] = true
 		text := "as applied"
 		if t := pl.Totals(); t.ToRun+t.Cached > 0 {
@@ -103,7 +104,7 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 		}
 		d.Layers = append(d.Layers, DriftedLayer{pl.Layer.Name, text})
 	}
-	for _, l := range sv.state.Layers {
+	for _, l := range sv.State.Layers {
 		if !composed[l.Name] {
 			d.Layers = append(d.Layers, DriftedLayer{l.Name, "applied, and not composed"})
 		}

@@ -14,9 +14,11 @@ import (
 // floors is docs/architecture.md as data: a package imports only from floors
 // below its own. Test files may import what they like.
 var floors = map[string]int{
-	"cmd/clayer":                  6,
-	"cmd/clayer/internal/ui":      5,
-	"solver":                      4,
+	"cmd/clayer":                  7,
+	"cmd/clayer/internal/ui":      6,
+	"solver":                      5,
+	"solver/exec":                 4,
+	"solver/report":               2,
 	"solver/machine":              3,
 	"solver/envfile":              3,
 	"solver/source":               3,

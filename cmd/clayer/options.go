@@ -26,6 +26,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
 )
@@ -300,7 +301,7 @@ type solveFlags struct {
 }
 
 // show opens the display, and returns what reports to it.
-func (f *solveFlags) show(cmd *cobra.Command) (*solver.Reporter, error) {
+func (f *solveFlags) show(cmd *cobra.Command) (*report.Reporter, error) {
 	mode := f.progress
 	switch {
 	case f.quiet:
@@ -313,8 +314,8 @@ func (f *solveFlags) show(cmd *cobra.Command) (*solver.Reporter, error) {
 		return nil, usageError{err}
 	}
 	f.display, f.record = d, ui.NewRecord(time.Now())
-	return solver.NewReporter(func(e solver.Event) {
-		if f.handOver && e.Kind == solver.EventDone {
+	return report.New(func(e report.Event) {
+		if f.handOver && e.Kind == report.Done {
 			f.hide()
 		}
 		f.record.Add(e)
@@ -400,7 +401,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if f.sandbox == "inplace" && f.dest != "" {
 		return opt, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
-	report, err := f.show(cmd)
+	reporter, err := f.show(cmd)
 	if err != nil {
 		return opt, err
 	}
@@ -421,10 +422,10 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 		Timeout: f.timeout, Jobs: f.jobs,
 		Push: !f.noCache, Compression: f.compression, RequireCache: f.requireCache, NoWait: f.noWait, Force: f.force,
 		Profile: f.profile,
-		Report:  report,
+		Report:  reporter,
 	}
 	for _, text := range f.notes {
-		report.Warn(text)
+		reporter.Warn(text)
 	}
 	if opt.Root, opt.Dest, err = roots(f.root, f.dest); err != nil {
 		return opt, err
@@ -435,7 +436,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if opt.Secrets, err = secrets(cmd.Context(), f.secrets); err != nil {
 		return opt, err
 	}
-	t := tell{report.StoreFailed, report.Warn, report.Waiting}
+	t := tell{reporter.StoreFailed, reporter.Warn, reporter.Waiting}
 	f.makesDir = !f.readOnly
 	if opt.Cache, err = f.folder(t); err != nil {
 		return opt, err

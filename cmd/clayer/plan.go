@@ -5,6 +5,7 @@ import (
 
 	"github.com/clayer/clayer/dag/render"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 func newPlan() *cobra.Command {
@@ -82,7 +83,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 		return err
 	}
 	if text != "" && !f.quiet {
-		opt.Report.Emit(solver.Event{Kind: solver.EventSandbox, Text: text})
+		opt.Report.Emit(report.Event{Kind: report.Sandbox, Text: text})
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // Colours: SGR of ECMA-48, which every terminal since the VT525 has.
@@ -116,7 +116,7 @@ func (t *task) progress(now time.Time) []string {
 }
 
 // finished is the line of a step that is done.
-func (l *live) finished(sign string, e solver.Event, what string, columns int) string {
+func (l *live) finished(sign string, e report.Event, what string, columns int) string {
 	head := where(e.Step) + "  "
 	took := "  " + Duration(e.Took)
 	if e.Took == 0 {

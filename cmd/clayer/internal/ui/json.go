@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // event is a line of --progress=json.
@@ -23,14 +23,14 @@ type event struct {
 	Total   int64     `json:"total,omitempty"` // what bytes will come to
 }
 
-func newJSON(w io.Writer) func(solver.Event) {
+func newJSON(w io.Writer) func(report.Event) {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	write := func(e event) {
 		// A progress stream that nobody reads any more must not end the solve.
 		_ = enc.Encode(e)
 	}
-	return func(e solver.Event) {
+	return func(e report.Event) {
 		out := event{
 			Time: e.Time, Event: string(e.Kind), Text: e.Text, Store: e.Store,
 			TookMS: e.Took.Milliseconds(), Entries: e.Entries, Bytes: e.Bytes, Total: e.Total,

@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // live draws on a terminal: finished steps stay above as lines, what is under
@@ -136,16 +136,16 @@ func (l *live) drop(s *dag.Step) {
 	}
 }
 
-func (l *live) event(e solver.Event) {
+func (l *live) event(e report.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	columns, _ := l.size()
 	switch e.Kind {
-	case solver.EventWarning:
+	case report.Warning:
 		l.write(l.paint(yellow, "warning: ") + printable.Text(e.Text) + "\n")
-	case solver.EventWaiting:
+	case report.Waiting:
 		l.phase = "waiting for " + visible(e.Text)
-	case solver.EventPlanned:
+	case report.Planned:
 		l.phase = "building"
 		l.totals = totals{}
 		for i := range e.Plan.Layers {
@@ -153,29 +153,29 @@ func (l *live) event(e solver.Event) {
 			l.totals.steps += t.Steps
 			l.totals.present += t.Present
 		}
-	case solver.EventSandbox:
+	case report.Sandbox:
 		l.write(l.paint(dim, cut("sandbox: "+visible(e.Text), columns-1)) + "\n")
-	case solver.EventFetching, solver.EventRestoring:
+	case report.Fetching, report.Restoring:
 		t := l.task(e.Step)
 		t.doing, t.n, t.of = string(e.Kind), e.Bytes, e.Total
 		t.rate.add(l.now(), e.Bytes)
-	case solver.EventFetched:
+	case report.Fetched:
 		l.totals.fetched += e.Bytes
 		if t := l.task(e.Step); t.doing == "" {
 			t.n, t.of = e.Bytes, e.Bytes
 		} else {
 			l.drop(e.Step) // started anew when it is unpacked
 		}
-	case solver.EventRestored:
+	case report.Restored:
 		l.totals.cached++
 		l.totals.cachedBytes += e.Bytes
 		l.drop(e.Step)
-	case solver.EventStarted:
+	case report.Started:
 		t := l.task(e.Step)
 		t.doing = ""
-	case solver.EventOutput:
+	case report.Output:
 		l.task(e.Step).print(e.Text)
-	case solver.EventRan:
+	case report.Ran:
 		l.totals.done++
 		what := sizes.Count(e.Entries, "change") + ", " + sizes.Format(e.Bytes)
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
@@ -183,11 +183,11 @@ func (l *live) event(e solver.Event) {
 		}
 		l.drop(e.Step)
 		l.write(l.finished(l.paint(green, "✓"), e, what, columns) + "\n")
-	case solver.EventFailed:
+	case report.Failed:
 		l.totals.failed++
 		l.drop(e.Step)
 		l.write(l.finished(l.paint(red, "✗"), e, e.Text, columns) + "\n")
-	case solver.EventApplying:
+	case report.Applying:
 		l.phase = "applying to " + visible(e.Text)
 		l.tasks = nil
 	}
@@ -201,12 +201,12 @@ func (t *task) print(text string) {
 		if i < 0 {
 			break
 		}
-		if s := strings.TrimSpace(solver.PlainText(t.line[:i])); s != "" {
+		if s := strings.TrimSpace(report.PlainText(t.line[:i])); s != "" {
 			t.last = s
 		}
 		t.line = t.line[i+1:]
 	}
-	t.line = bytes.Clone(solver.Overwritten(t.line))
+	t.line = bytes.Clone(report.Overwritten(t.line))
 	if len(t.line) > maxLine {
 		t.line = t.line[len(t.line)-maxLine:]
 	}
@@ -214,7 +214,7 @@ func (t *task) print(text string) {
 
 // output is the line that a RUN is at.
 func (t *task) output() string {
-	if s := strings.TrimSpace(solver.PlainText(t.line)); s != "" {
+	if s := strings.TrimSpace(report.PlainText(t.line)); s != "" {
 		return s
 	}
 	return t.last

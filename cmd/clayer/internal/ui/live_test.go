@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/golden"
 	"github.com/clayer/clayer/internal/printable"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // TestFrames pins what is drawn, at 40, 80 and 200 columns.
@@ -24,13 +24,13 @@ func TestFrames(t *testing.T) {
 		l := newLive(&b, func() (int, int) { return columns, 24 }, false)
 		l.now = func() time.Time { return clock }
 		l.start = clock
-		l.event(solver.Event{Kind: solver.EventPlanned, Plan: plan})
-		l.event(solver.Event{Kind: solver.EventStarted, Step: s[0]})
-		l.event(solver.Event{Kind: solver.EventOutput, Step: s[0], Text: "\x1b[31m数値計算ライブラリ\x1b[0m を取得しています: numpy-2.4.6 👩‍💻 done, and much more than there is room for in most terminals\r\n"})
+		l.event(report.Event{Kind: report.Planned, Plan: plan})
+		l.event(report.Event{Kind: report.Started, Step: s[0]})
+		l.event(report.Event{Kind: report.Output, Step: s[0], Text: "\x1b[31m数値計算ライブラリ\x1b[0m を取得しています: numpy-2.4.6 👩‍💻 done, and much more than there is room for in most terminals\r\n"})
 		clock = clock.Add(time.Second)
-		l.event(solver.Event{Kind: solver.EventFetching, Step: s[2], Bytes: 1_000_000})
+		l.event(report.Event{Kind: report.Fetching, Step: s[2], Bytes: 1_000_000})
 		clock = clock.Add(time.Second)
-		l.event(solver.Event{Kind: solver.EventFetching, Step: s[2], Bytes: 13_000_000, Total: 41_000_000})
+		l.event(report.Event{Kind: report.Fetching, Step: s[2], Bytes: 13_000_000, Total: 41_000_000})
 		frame := l.lines(columns, 24)
 		var text strings.Builder
 		for _, line := range frame {
@@ -40,8 +40,8 @@ func TestFrames(t *testing.T) {
 			}
 		}
 		b.Reset()
-		l.event(solver.Event{Kind: solver.EventRan, Step: s[0], Took: 12340 * time.Millisecond, Entries: 3, Bytes: 41_000_000})
-		l.event(solver.Event{Kind: solver.EventFailed, Step: s[2], Took: 125 * time.Second, Text: "exit code 7"})
+		l.event(report.Event{Kind: report.Ran, Step: s[0], Took: 12340 * time.Millisecond, Entries: 3, Bytes: 41_000_000})
+		l.event(report.Event{Kind: report.Failed, Step: s[2], Took: 125 * time.Second, Text: "exit code 7"})
 		l.close()
 		golden.Check(t, fmt.Sprintf("testdata/frame%d.txt", columns), text.String()+strings.NewReplacer("\x1b", "ESC", "\r", "").Replace(b.String()))
 	}
@@ -61,8 +61,8 @@ func TestLiveDrawsNothingOfOthers(t *testing.T) {
 			run.Text = "RUN " + evil
 			step := *s[0]
 			step.Instr = &run
-			for _, kind := range solver.EventKinds {
-				l.event(solver.Event{Kind: kind, Step: &step, Plan: plan, Text: evil, Store: evil, Took: time.Second})
+			for _, kind := range report.Kinds {
+				l.event(report.Event{Kind: kind, Step: &step, Plan: plan, Text: evil, Store: evil, Took: time.Second})
 				l.draw()
 			}
 			l.close()
@@ -82,7 +82,7 @@ func TestFewRows(t *testing.T) {
 	l := newLive(&bytes.Buffer{}, func() (int, int) { return 80, 5 }, true)
 	for range 30 {
 		step := *s[0]
-		l.event(solver.Event{Kind: solver.EventStarted, Step: &step})
+		l.event(report.Event{Kind: report.Started, Step: &step})
 	}
 	for rows := 1; rows < 40; rows++ {
 		if n := len(l.lines(80, rows)); n > max(3, rows-1) {
@@ -98,20 +98,20 @@ func TestRecord(t *testing.T) {
 	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
 	sec := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 	r := NewRecord(start)
-	for _, e := range []solver.Event{
-		{Kind: solver.EventFetched, Time: at(2), Step: s[0], Took: sec(1.5), Bytes: 10_000_000},
-		{Kind: solver.EventFetched, Time: at(2.5), Step: s[2], Took: sec(1.5), Bytes: 20_000_000},
-		{Kind: solver.EventPlanned, Time: at(3), Plan: plan},
-		{Kind: solver.EventRestored, Time: at(4), Step: s[2], Took: sec(1), Bytes: 5_000_000, Store: "github"},
-		{Kind: solver.EventStarted, Time: at(4), Step: s[0]},
-		{Kind: solver.EventRan, Time: at(34), Step: s[0], Took: sec(30), Bytes: 50_000_000},
-		{Kind: solver.EventStarted, Time: at(34), Step: s[2]},
-		{Kind: solver.EventStored, Time: at(40), Step: s[0], Took: sec(6), Bytes: 25_000_000},
-		{Kind: solver.EventFailed, Time: at(50), Step: s[2], Took: sec(16), Text: "exit code 1"},
-		{Kind: solver.EventApplying, Time: at(51), Text: "/"},
-		{Kind: solver.EventApplied, Time: at(52), Step: s[0], Bytes: 50_000_000},
-		{Kind: solver.EventStarted, Time: at(52), Step: s[1]},
-		{Kind: solver.EventDone, Time: at(55)},
+	for _, e := range []report.Event{
+		{Kind: report.Fetched, Time: at(2), Step: s[0], Took: sec(1.5), Bytes: 10_000_000},
+		{Kind: report.Fetched, Time: at(2.5), Step: s[2], Took: sec(1.5), Bytes: 20_000_000},
+		{Kind: report.Planned, Time: at(3), Plan: plan},
+		{Kind: report.Restored, Time: at(4), Step: s[2], Took: sec(1), Bytes: 5_000_000, Store: "github"},
+		{Kind: report.Started, Time: at(4), Step: s[0]},
+		{Kind: report.Ran, Time: at(34), Step: s[0], Took: sec(30), Bytes: 50_000_000},
+		{Kind: report.Started, Time: at(34), Step: s[2]},
+		{Kind: report.Stored, Time: at(40), Step: s[0], Took: sec(6), Bytes: 25_000_000},
+		{Kind: report.Failed, Time: at(50), Step: s[2], Took: sec(16), Text: "exit code 1"},
+		{Kind: report.Applying, Time: at(51), Text: "/"},
+		{Kind: report.Applied, Time: at(52), Step: s[0], Bytes: 50_000_000},
+		{Kind: report.Started, Time: at(52), Step: s[1]},
+		{Kind: report.Done, Time: at(55)},
 	} {
 		r.Add(e)
 	}

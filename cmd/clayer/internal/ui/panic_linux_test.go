@@ -12,7 +12,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // panicking names the variable that makes this test program one that panics
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	defer d.Close() // as the commands do
-	d.Show(solver.Event{Kind: solver.EventWarning, Text: "drawn"})
+	d.Show(report.Event{Kind: report.Warning, Text: "drawn"})
 	time.Sleep(300 * time.Millisecond) // a frame or two
 	if how == "elsewhere" {            // no deferred call of main's is made
 		go panic("out of order")

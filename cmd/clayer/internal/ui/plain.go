@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/sizes"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // plain writes one line per event.
@@ -23,36 +23,36 @@ func newPlain(w io.Writer) *plain {
 	return &plain{w: w, partial: make(map[*dag.Step][]byte)}
 }
 
-func (p *plain) event(e solver.Event) {
-	if p.quiet && e.Kind != solver.EventWarning {
+func (p *plain) event(e report.Event) {
+	if p.quiet && e.Kind != report.Warning {
 		return
 	}
 	switch e.Kind {
-	case solver.EventWarning:
+	case report.Warning:
 		fmt.Fprintf(p.w, "clayer: warning: %s\n", e.Text)
-	case solver.EventWaiting:
+	case report.Waiting:
 		fmt.Fprintf(p.w, "clayer: waiting for %s\n", e.Text)
-	case solver.EventPlanned:
+	case report.Planned:
 		for i := range e.Plan.Layers {
 			l := &e.Plan.Layers[i]
 			fmt.Fprintf(p.w, "clayer: %s: %s\n", l.Layer.Name, l.Totals())
 		}
-	case solver.EventSandbox:
+	case report.Sandbox:
 		fmt.Fprintf(p.w, "clayer: sandbox: %s\n", e.Text)
-	case solver.EventStarted:
+	case report.Started:
 		p.step(e.Step, e.Step.Text())
-	case solver.EventOutput:
+	case report.Output:
 		p.output(e.Step, e.Text)
-	case solver.EventRan:
+	case report.Ran:
 		p.flush(e.Step)
 		what := fmt.Sprintf("done in %s, %s, %s", Duration(e.Took), sizes.Count(e.Entries, "change"), sizes.Format(e.Bytes))
 		if _, run := e.Step.Instr.(*frontend.Run); run && e.Entries == 0 {
 			what = fmt.Sprintf("done in %s, but changed nothing", Duration(e.Took))
 		}
 		p.step(e.Step, what)
-	case solver.EventRestored:
+	case report.Restored:
 		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
-	case solver.EventApplying:
+	case report.Applying:
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
 	}
 }
@@ -72,7 +72,7 @@ func (p *plain) output(s *dag.Step, text string) {
 		p.outputLine(s, buf[:i])
 		buf = buf[i+1:]
 	}
-	p.partial[s] = bytes.Clone(solver.Overwritten(buf))
+	p.partial[s] = bytes.Clone(report.Overwritten(buf))
 	if len(p.partial[s]) > maxLine {
 		p.flush(s)
 	}
@@ -89,7 +89,7 @@ func (p *plain) flush(s *dag.Step) {
 }
 
 func (p *plain) outputLine(s *dag.Step, line []byte) {
-	if text := solver.PlainText(line); text != "" {
+	if text := report.PlainText(line); text != "" {
 		p.step(s, "| "+text)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/sizes"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // A Record keeps what a solve did and when: what the summary and the trace are
@@ -47,29 +47,29 @@ func NewRecord(now time.Time) *Record {
 }
 
 // Add takes in an event.
-func (r *Record) Add(e solver.Event) {
+func (r *Record) Add(e report.Event) {
 	r.end = e.Time
 	add := func(kind, note string) {
 		r.spans = append(r.spans, span{kind, e.Step, e.Time.Add(-e.Took), e.Time, e.Bytes, note})
 	}
 	switch e.Kind {
-	case solver.EventPlanned:
+	case report.Planned:
 		r.planned = e.Time
 		for i := range e.Plan.Layers {
 			r.steps += e.Plan.Layers[i].Totals().Steps
 		}
-	case solver.EventStarted:
+	case report.Started:
 		r.started[e.Step] = e.Time
-	case solver.EventRan:
+	case report.Ran:
 		delete(r.started, e.Step)
 		add("run", "")
-	case solver.EventFailed:
+	case report.Failed:
 		delete(r.started, e.Step)
 		add("run", e.Text)
-	case solver.EventFetched:
+	case report.Fetched:
 		r.fetched += e.Bytes
 		add("fetch", "")
-	case solver.EventRestored:
+	case report.Restored:
 		r.restored = e.Time
 		r.cached++
 		r.fromCache += e.Bytes
@@ -77,12 +77,12 @@ func (r *Record) Add(e solver.Event) {
 			r.stores = append(r.stores, e.Store)
 		}
 		add("restore", e.Store)
-	case solver.EventStored:
+	case report.Stored:
 		r.stored += e.Bytes
 		add("store", "")
-	case solver.EventApplying:
+	case report.Applying:
 		r.applying = e.Time
-	case solver.EventApplied:
+	case report.Applied:
 		from := r.applying
 		if !r.applied.IsZero() {
 			from = r.applied
@@ -93,7 +93,7 @@ func (r *Record) Add(e solver.Event) {
 		r.applied = e.Time
 		r.written += e.Bytes
 		r.spans = append(r.spans, span{"apply", e.Step, from, e.Time, e.Bytes, ""})
-	case solver.EventDone:
+	case report.Done:
 		r.done = e.Time
 	}
 }

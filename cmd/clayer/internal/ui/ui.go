@@ -25,12 +25,12 @@ import (
 	"golang.org/x/term"
 
 	"github.com/clayer/clayer/internal/printable"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // A Display shows events. Its methods may be called by one goroutine at a time.
 type Display struct {
-	show  func(solver.Event)
+	show  func(report.Event)
 	close func()
 }
 
@@ -70,7 +70,7 @@ func New(mode string, w io.Writer, environ []string) (*Display, error) {
 }
 
 // Show shows an event. One that comes after Close is shown as a line.
-func (d *Display) Show(e solver.Event) { d.show(e) }
+func (d *Display) Show(e report.Event) { d.show(e) }
 
 // Close takes away what is drawn only for the time being. A second call does
 // nothing.

@@ -15,7 +15,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/golden"
-	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // steps returns the steps of two layers.
@@ -40,23 +40,23 @@ func steps(t *testing.T) (*dag.Plan, []*dag.Step) {
 	return dag.NewPlan(g, k, dag.Answers{}), g.Steps()
 }
 
-func events(t *testing.T) []solver.Event {
+func events(t *testing.T) []report.Event {
 	plan, s := steps(t)
-	return []solver.Event{
-		{Kind: solver.EventPlanned, Plan: plan},
-		{Kind: solver.EventSandbox, Text: "overlay"},
-		{Kind: solver.EventStarted, Step: s[0]},
-		{Kind: solver.EventStarted, Step: s[2]},
-		{Kind: solver.EventOutput, Step: s[0], Text: "half a "},
-		{Kind: solver.EventOutput, Step: s[2], Text: "of mojo\n"},
-		{Kind: solver.EventOutput, Step: s[0], Text: "line\nprogress 1%\rprogress 100%\r\n\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x07\xff"},
-		{Kind: solver.EventRan, Step: s[0], Took: 12340 * time.Millisecond, Entries: 1, Bytes: 41_000_000},
-		{Kind: solver.EventRan, Step: s[2], Took: 125 * time.Second},
-		{Kind: solver.EventRestored, Step: s[2], Bytes: 3_100_000, Store: "dir"},
-		{Kind: solver.EventWarning, Text: "something"},
-		{Kind: solver.EventWaiting, Text: "process 1"},
-		{Kind: solver.EventApplying, Text: "/"},
-		{Kind: solver.EventApplied, Step: s[0]},
+	return []report.Event{
+		{Kind: report.Planned, Plan: plan},
+		{Kind: report.Sandbox, Text: "overlay"},
+		{Kind: report.Started, Step: s[0]},
+		{Kind: report.Started, Step: s[2]},
+		{Kind: report.Output, Step: s[0], Text: "half a "},
+		{Kind: report.Output, Step: s[2], Text: "of mojo\n"},
+		{Kind: report.Output, Step: s[0], Text: "line\nprogress 1%\rprogress 100%\r\n\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x07\xff"},
+		{Kind: report.Ran, Step: s[0], Took: 12340 * time.Millisecond, Entries: 1, Bytes: 41_000_000},
+		{Kind: report.Ran, Step: s[2], Took: 125 * time.Second},
+		{Kind: report.Restored, Step: s[2], Bytes: 3_100_000, Store: "dir"},
+		{Kind: report.Warning, Text: "something"},
+		{Kind: report.Waiting, Text: "process 1"},
+		{Kind: report.Applying, Text: "/"},
+		{Kind: report.Applied, Step: s[0]},
 	}
 }
 
@@ -107,14 +107,14 @@ func TestJSON(t *testing.T) {
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	var b bytes.Buffer
 	show := newJSON(&b)
-	more := []solver.Event{
-		{Kind: solver.EventFetching, Step: s[0], Bytes: 1000},
-		{Kind: solver.EventFetched, Step: s[0], Bytes: 2000, Took: 300 * time.Millisecond},
-		{Kind: solver.EventRestoring, Step: s[2], Store: "dir", Bytes: 1000, Total: 3000},
-		{Kind: solver.EventStoring, Step: s[0], Bytes: 3000},
-		{Kind: solver.EventStored, Step: s[0], Bytes: 3000, Took: time.Second},
-		{Kind: solver.EventFailed, Step: s[2], Text: "exit code 7", Took: time.Second},
-		{Kind: solver.EventDone},
+	more := []report.Event{
+		{Kind: report.Fetching, Step: s[0], Bytes: 1000},
+		{Kind: report.Fetched, Step: s[0], Bytes: 2000, Took: 300 * time.Millisecond},
+		{Kind: report.Restoring, Step: s[2], Store: "dir", Bytes: 1000, Total: 3000},
+		{Kind: report.Storing, Step: s[0], Bytes: 3000},
+		{Kind: report.Stored, Step: s[0], Bytes: 3000, Took: time.Second},
+		{Kind: report.Failed, Step: s[2], Text: "exit code 7", Took: time.Second},
+		{Kind: report.Done},
 	}
 	for i, e := range append(events(t), more...) {
 		e.Time = at.Add(time.Duration(i) * time.Second)
@@ -131,7 +131,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range solver.EventKinds {
+	for _, kind := range report.Kinds {
 		if !strings.Contains(b.String(), `"event":"`+string(kind)+`"`) {
 			t.Errorf("no event %q in the golden file", kind)
 		}
@@ -158,7 +158,7 @@ func TestALineThatNeverEndsIsBounded(t *testing.T) {
 	var b bytes.Buffer
 	p := newPlain(&b)
 	for range 100 {
-		p.event(solver.Event{Kind: solver.EventOutput, Step: s[0], Text: strings.Repeat("x", 4096)})
+		p.event(report.Event{Kind: report.Output, Step: s[0], Text: strings.Repeat("x", 4096)})
 	}
 	if n := len(p.partial[s[0]]); n > maxLine+4096 {
 		t.Errorf("%d bytes are kept", n)

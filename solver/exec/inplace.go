@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -38,21 +39,21 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 	defer view.Close()
 	direct := view.(sandbox.Direct)
 
-	b.r.emit(Event{Kind: EventApplying, Text: b.root.Dir()})
+	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
 	if err := b.undo(ctx, lock); err != nil {
 		return err
 	}
 	if n := len(b.dirty); n > 0 {
-		b.r.warn("what steps that ran in place changed of others' files can't be taken back, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
+		b.Report.Warnf("what steps that ran in place changed of others' files can't be taken back, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
 	}
 	done := make(map[key.Key]bool)
-	for i := range b.sv.plan.Layers {
-		pl := &b.sv.plan.Layers[i]
-		if i > 0 && pl.Layer.On != b.sv.plan.Layers[i-1].Layer && layerRuns(pl) {
-			b.r.warnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
+		if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && runs(pl) {
+			b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
 		}
 		for j := range pl.Items {
-			it := &b.sv.plan.Layers[i].Items[j] // it may be planned anew meanwhile
+			it := &b.sv.Plan.Layers[i].Items[j] // it may be planned anew meanwhile
 			switch {
 			case it.State == dag.Present:
 			case it.State == dag.ToRun && looksAtRoot(it.Step):
@@ -89,10 +90,10 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 func (b *builder) bringNow(ctx context.Context) error {
 	var s schedule
 	b.bringAll(&s)
-	return s.run(ctx, b.r.jobs())
+	return s.run(ctx, b.Jobs)
 }
 
-func layerRuns(pl *dag.PlannedLayer) bool {
+func runs(pl *dag.PlannedLayer) bool {
 	for _, it := range pl.Items {
 		if it.State == dag.ToRun && looksAtRoot(it.Step) {
 			return true
@@ -104,7 +105,7 @@ func layerRuns(pl *dag.PlannedLayer) bool {
 // partial commits the steps that are done, with the variables of the layers
 // before the n-th.
 func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error {
-	layers := b.sv.layers()
+	layers := b.sv.Layers()
 	for i := range layers {
 		var keys []key.Key
 		for _, k := range layers[i].Steps {
@@ -115,7 +116,7 @@ func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error
 		layers[i].Steps = keys
 	}
 	layers = layers[:n+1]
-	if err := lock.Commit(b.sv.platform, layers, stateEnv(b.sv.plan.Graph, n)); err != nil {
+	if err := lock.Commit(b.sv.Platform, layers, recordEnv(b.sv.Plan.Graph, n)); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return nil
@@ -149,7 +150,7 @@ func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, vi
 	if err := b.stillDirty(it); err != nil {
 		return false, err
 	}
-	b.r.emit(Event{Kind: EventApplied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
+	b.Report.Emit(report.Event{Kind: report.Applied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
 	return true, nil
 }
 
@@ -185,7 +186,7 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 	if errors.As(failed, &be) {
 		be.Did = text
 	} else {
-		b.r.warn("%s: %s", it.Step.Pos(), text)
+		b.Report.Warnf("%s: %s", it.Step.Pos(), text)
 	}
 	return true, failed
 }

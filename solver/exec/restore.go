@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -14,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/report"
 )
 
 // A blob is the packed snapshot of a step, near and verified. It stays readable
@@ -56,26 +56,26 @@ func (b *builder) lose(ctx context.Context, keys ...key.Key) {
 	sv.lose(keys...)
 	var behind []key.Key
 	cut := false
-	for _, s := range order(sv.plan.Graph) {
-		switch here := sv.answers.Present[s]; {
+	for _, s := range order(sv.Plan.Graph) {
+		switch here := sv.Answers.Present[s]; {
 		case !here:
 			cut = true
 		case cut:
-			behind = append(behind, sv.plan.Keys.Step[s])
-			delete(sv.answers.Present, s)
+			behind = append(behind, sv.Plan.Keys.Step[s])
+			delete(sv.Answers.Present, s)
 		}
 	}
 	if len(behind) == 0 {
 		return
 	}
-	found, err := b.r.find(ctx, sv.plan.Graph, sv.plan.Keys, sv.answers.Present)
+	found, err := b.Steps.Find(ctx, sv.Plan.Graph, sv.Plan.Keys, sv.Answers.Present)
 	if err != nil {
 		return // cancelled, which the next step says
 	}
 	for _, k := range behind {
 		if d, ok := found[k]; ok {
-			sv.found[k] = d
-			sv.answers.Cached[k] = dag.Found{Store: b.r.Store.Holder(k), Size: d.Size}
+			sv.Found[k] = d
+			sv.Answers.Cached[k] = dag.Found{Store: b.Store.Holder(k), Size: d.Size}
 		}
 	}
 	sv.lose()
@@ -84,8 +84,8 @@ func (b *builder) lose(ctx context.Context, keys ...key.Key) {
 // needed returns the items whose snapshots are needed and not there yet.
 func (b *builder) needed() []*dag.Item {
 	var items []*dag.Item
-	for i := range b.sv.plan.Layers {
-		pl := &b.sv.plan.Layers[i]
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
 		for j := range pl.Items {
 			if it := &pl.Items[j]; it.State == dag.Cached && b.blobs[it.Step] == nil {
 				items = append(items, it)
@@ -106,27 +106,27 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 	whole := ctx
 	eg, ctx := errgroup.WithContext(whole)
 	// Nothing but waiting: more at a time than what computes.
-	eg.SetLimit(max(16, b.r.jobs()))
+	eg.SetLimit(max(16, b.Jobs))
 	// In order, and of large ones few: what comes first can be applied first,
 	// where all at the same time would all be there at the end.
 	room := semaphore.NewWeighted(largest)
 	// Unpacking computes.
-	checks := semaphore.NewWeighted(int64(b.r.jobs()))
+	checks := semaphore.NewWeighted(int64(b.Jobs))
 	var mu sync.Mutex
 	told := make([]error, len(items))
 	for i, it := range items {
-		size := min(b.sv.found[it.Key].Size, largest)
+		size := min(b.sv.Found[it.Key].Size, largest)
 		if err := room.Acquire(ctx, size); err != nil {
 			break
 		}
 		eg.Go(func() error {
 			release := sync.OnceFunc(func() { room.Release(size) })
 			defer release()
-			d, ok := b.sv.found[it.Key]
+			d, ok := b.sv.Found[it.Key]
 			if !ok {
 				d, ok = b.findOne(ctx, it)
 			}
-			metered, m := b.r.metered(ctx, Event{Kind: EventRestoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
+			metered, m := b.Report.Metered(ctx, report.Event{Kind: report.Restoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
 			early := b.arriving[it.Step]
 			if early != nil { // what is here, and only has to be verified, keeps nobody from coming
 				done := make(chan struct{})
@@ -153,7 +153,7 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			if err == nil {
 				b.setBlob(it.Step, &blob{desc: d, file: file, checked: early == nil})
 				if it.State == dag.Cached {
-					b.r.emit(Event{Kind: EventRestored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: time.Since(m.start)})
+					b.Report.Emit(report.Event{Kind: report.Restored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: m.Took()})
 				}
 				return nil
 			}
@@ -167,7 +167,7 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 			if it.State == dag.Cached {
 				told[i] = unusable(it, err)
 			} else {
-				b.r.warn("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built anew", it.Step.Pos())
+				b.Report.Warnf("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built anew", it.Step.Pos())
 			}
 			return nil
 		})
@@ -178,9 +178,9 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 	told = slices.DeleteFunc(told, func(err error) bool { return err == nil })
 	switch n := len(told); {
 	case n == 1:
-		b.r.warn("%v", told[0])
+		b.Report.Warnf("%v", told[0])
 	case n > 1: // a store that dies takes them all
-		b.r.warn("%v (and %d more)", told[0], n-1)
+		b.Report.Warnf("%v (and %d more)", told[0], n-1)
 	}
 	return lost, err
 }
@@ -192,10 +192,10 @@ const largest = 64 << 20
 // findOne asks the stores for the snapshot of a step that is present: the plan
 // had no need to.
 func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Descriptor, bool) {
-	if b.r.Store == nil {
+	if b.Store == nil {
 		return cache.Descriptor{}, false
 	}
-	found, err := b.r.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
+	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
 	d, ok := found[it.Key]
 	return d, ok && err == nil
 }
@@ -205,7 +205,7 @@ func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor, found bool)
 	if !found {
 		return nil, cache.ErrNotCached
 	}
-	rc, err := b.r.Store.Open(ctx, d, 0)
+	rc, err := b.Store.Open(ctx, d, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor, found bool)
 func (b *builder) prefetch(ctx context.Context, items []*dag.Item) {
 	ctx, b.stopPrefetch = context.WithCancel(ctx)
 	var eg errgroup.Group
-	eg.SetLimit(b.r.jobs())
+	eg.SetLimit(b.Jobs)
 	var steps []*dag.Step
 	for _, it := range items {
 		if src := it.Step.Source; src != nil && it.State == dag.ToRun && !slices.ContainsFunc(steps, func(s *dag.Step) bool { return s.Source == src }) {
@@ -229,7 +229,7 @@ func (b *builder) prefetch(ctx context.Context, items []*dag.Item) {
 		for _, s := range steps {
 			eg.Go(func() error {
 				// An error is the step's, which asks for the same again.
-				_, _ = b.r.changes(ctx, s)
+				_, _ = b.Steps.Changes(ctx, s)
 				return nil
 			})
 		}

@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File,
 			continue
 		}
 		w := &spoolWriter{w: file}
-		packed, err := snapshot.Pack(ctx, w, changes, snapshot.PackOptions{Level: b.r.Compression})
+		packed, err := snapshot.Pack(ctx, w, changes, snapshot.PackOptions{Level: b.Compression})
 		if err == nil {
 			return file, packed, nil
 		}
@@ -40,8 +40,8 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File,
 // copy, the root's work directory, and the system's for temporary files.
 func (b *builder) spools() []func() (*os.File, error) {
 	var all []func() (*os.File, error)
-	if b.r.Spool != nil && b.r.Push {
-		all = append(all, b.r.Spool.Create) // if it fails, so does Put, which says so
+	if b.Spool != nil && b.Push {
+		all = append(all, b.Spool.Create) // if it fails, so does Put, which says so
 	}
 	return append(all, func() (*os.File, error) {
 		work, err := b.work, error(nil)
@@ -56,8 +56,8 @@ func (b *builder) spools() []func() (*os.File, error) {
 
 // discard removes a spool file that is in no store; the others have no name.
 func (b *builder) discard(f *os.File) {
-	if b.r.Spool != nil {
-		b.r.Spool.Discard(f)
+	if b.Spool != nil {
+		b.Spool.Discard(f)
 	}
 }
 

@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -27,15 +28,15 @@ import (
 
 // A builder carries one solve from its plan to the root.
 type builder struct {
-	r    *session
+	Config
 	root *rootfs.Root
-	sv   *survey
+	sv   *Survey
 	sb   sandbox.Sandbox
 	work string // the folder for scratch; "": the root's
 
-	mu    sync.Mutex
-	blobs map[*dag.Step]*blob // of all steps that are not present, as they come
-	kept  int                 // steps that were built and stored
+	mu     sync.Mutex
+	blobs  map[*dag.Step]*blob // of all steps that are not present, as they come
+	stored int                 // steps that were built and stored
 	// changed are steps that ran, decide what becomes of what follows them, and changed
 	// something.
 	changed []*dag.Step
@@ -121,7 +122,7 @@ func (b *builder) buildRound(ctx context.Context) error {
 		}
 		last[l] = prev
 	}
-	return s.run(ctx, b.r.jobs())
+	return s.run(ctx, b.Jobs)
 }
 
 // toMake reports whether a step is to run and was not yet.
@@ -157,10 +158,10 @@ func (b *builder) reconsider() bool {
 	if len(b.changed) == 0 {
 		return false
 	}
-	before := b.sv.plan
+	before := b.sv.Plan
 	b.sv.change(b.changed...)
 	b.changed = nil
-	for _, pl := range b.sv.plan.Layers {
+	for _, pl := range b.sv.Plan.Layers {
 		for _, it := range pl.Items {
 			if it.State == dag.ToRun && before.Item(it.Step).State == dag.Cached {
 				b.dropBlob(it.Step)
@@ -173,7 +174,7 @@ func (b *builder) reconsider() bool {
 // bringAll adds a node for each FETCH, COPY and WORKDIR that is to run.
 func (b *builder) bringAll(s *schedule) map[*dag.Step]*node {
 	made := make(map[*dag.Step]*node)
-	for _, pl := range b.sv.plan.Layers {
+	for _, pl := range b.sv.Plan.Layers {
 		for _, it := range pl.Items {
 			if b.toMake(&it) && it.Step.ChangesRoot() && !looksAtRoot(it.Step) {
 				made[it.Step] = s.add(func(ctx context.Context) error { return b.step(ctx, it.Step, b.bring) })
@@ -199,8 +200,8 @@ func looksAtRoot(s *dag.Step) bool {
 func (b *builder) planViews() {
 	b.views = make(map[*dag.Layer]*layerView)
 	need := make(map[*dag.Layer]bool)
-	for i := range b.sv.plan.Layers {
-		pl := &b.sv.plan.Layers[i]
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
 		for _, it := range pl.Items {
 			if b.toMake(&it) && looksAtRoot(it.Step) {
 				for l := pl.Layer; l != nil; l = l.On {
@@ -211,7 +212,7 @@ func (b *builder) planViews() {
 		}
 	}
 	b.order = nil
-	for _, l := range b.sv.plan.Graph.Layers {
+	for _, l := range b.sv.Plan.Graph.Layers {
 		if !need[l] {
 			continue
 		}
@@ -246,15 +247,15 @@ func (b *builder) lower(l *dag.Layer) (stay map[key.Key]bool, revert []record.Ev
 	below := make(map[key.Key]bool)
 	for ; l != nil; l = l.On {
 		for _, s := range l.Steps {
-			if it := b.sv.plan.Item(s); it.State == dag.Present {
+			if it := b.sv.Plan.Item(s); it.State == dag.Present {
 				below[it.Key] = true
 			}
 		}
 	}
 	stay = make(map[key.Key]bool)
-	for i, ev := range b.sv.state.Log {
+	for i, ev := range b.sv.State.Log {
 		if !below[ev.Key] {
-			return stay, b.sv.state.Log[i:]
+			return stay, b.sv.State.Log[i:]
 		}
 		stay[ev.Key] = true
 	}
@@ -266,7 +267,7 @@ func (b *builder) lower(l *dag.Layer) (stay map[key.Key]bool, revert []record.Ev
 func (b *builder) absent(l *dag.Layer, lv *layerView) []*dag.Item {
 	var items []*dag.Item
 	for _, s := range l.Steps {
-		if it := b.sv.plan.Item(s); s.ChangesRoot() && !lv.lower[it.Key] {
+		if it := b.sv.Plan.Item(s); s.ChangesRoot() && !lv.lower[it.Key] {
 			items = append(items, it)
 		}
 	}
@@ -291,31 +292,30 @@ func (b *builder) inView(l *dag.Layer) []*dag.Item {
 
 // openSandbox chooses the sandbox, once it is known that something is to run.
 func (b *builder) openSandbox() error {
-	if b.sb != nil || !b.runs() {
+	if b.sb != nil || !Runs(b.sv.Plan) {
 		return nil
 	}
 	work, err := b.root.WorkDir()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	opt := b.r.sandboxOptions(b.root)
+	opt := b.Sandbox
 	opt.Work = work
-	opt.Warn = func(text string) { b.r.warnOnce("in the sandbox %s", text) }
-	sb, why, err := sandbox.Choose(b.r.Sandbox, opt)
-	if errors.Is(err, sandbox.ErrUnavailable) && b.r.Sandbox == "overlay" {
+	sb, why, err := sandbox.Choose(b.Kind, opt)
+	if errors.Is(err, sandbox.ErrUnavailable) && b.Kind == "overlay" {
 		err = fmt.Errorf("%w\n  --sandbox=inplace, or auto, runs on the root itself", err)
 	}
 	if err != nil {
 		return err
 	}
 	b.sb = sb
-	b.r.emit(Event{Kind: EventSandbox, Text: SandboxText(sb.Name(), sb.How(), why)})
+	b.Report.Emit(report.Event{Kind: report.Sandbox, Text: sb.Name() + " (" + sb.How() + "): " + why})
 	return nil
 }
 
-// runs reports whether a step that looks at the root is to run.
-func (b *builder) runs() bool {
-	return slices.ContainsFunc(b.sv.plan.Layers, func(pl dag.PlannedLayer) bool { return layerRuns(&pl) })
+// Runs reports whether a step of the plan that looks at the root is to run.
+func Runs(p *dag.Plan) bool {
+	return slices.ContainsFunc(p.Layers, func(pl dag.PlannedLayer) bool { return runs(&pl) })
 }
 
 // direct reports whether RUN changes the root itself.
@@ -378,7 +378,7 @@ func (b *builder) lay(ctx context.Context, s *dag.Step) error {
 		b.mu.Lock()
 		bl := b.blobs[s]
 		b.mu.Unlock()
-		if err := v.Apply(ctx, bl.reader(), b.r.placement(s)); err != nil {
+		if err := v.Apply(ctx, bl.reader(), b.placement(s)); err != nil {
 			return b.failure(s, misplaced(s, err))
 		}
 		return nil
@@ -395,13 +395,13 @@ const maxTries = 3
 // step makes the changes of a step that is to run, packs them, and has them
 // stored in the background.
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
-	b.r.emit(Event{Kind: EventStarted, Step: s})
+	b.Report.Emit(report.Event{Kind: report.Started, Step: s})
 	start := time.Now()
 	var bl *blob
 	err := change(ctx, s, func(changes snapshot.Changes) error {
 		took := time.Since(start)
-		lasting := 0
-		changes = counting(changes, &lasting)
+		kept := 0
+		changes = counting(changes, &kept)
 		file, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
 			file, packed, err = b.pack(ctx, changes) // as it is by now
@@ -410,13 +410,13 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 			return err
 		}
 		bl = &blob{file: file, desc: cache.Descriptor{
-			Key: b.sv.plan.Keys.Step[s], Layer: s.Layer.Name,
+			Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
-			Record: b.sv.plan.Keys.Record(s), Text: s.Text(),
+			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(),
 		}}
-		bl.installedNothing = lasting == 0 && installs(s)
+		bl.installedNothing = kept == 0 && b.Steps.Installs(s)
 		return nil
 	})
 	if err != nil {
@@ -424,17 +424,17 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		var failed *BuildError
 		if errors.As(err, &failed) {
 			text, _, _ := strings.Cut(failed.Err.Error(), "\n")
-			b.r.emit(Event{Kind: EventFailed, Step: s, Text: text, Took: time.Since(start)})
+			b.Report.Emit(report.Event{Kind: report.Failed, Step: s, Text: text, Took: time.Since(start)})
 		}
 		return err
 	}
 	b.setBlob(s, bl)
-	if b.sv.plan.Item(s).Decides && !bl.installedNothing {
+	if b.sv.Plan.Item(s).Decides && !bl.installedNothing {
 		b.mu.Lock()
 		b.changed = append(b.changed, s)
 		b.mu.Unlock()
 	}
-	b.r.emit(Event{Kind: EventRan, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
+	b.Report.Emit(report.Event{Kind: report.Ran, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
 	b.put(s, bl)
 	return nil
 }
@@ -450,24 +450,24 @@ func (b *builder) failure(s *dag.Step, err error) error {
 // put stores a step's snapshot in the background. A store that fails is told
 // once, by the store, and fails nothing.
 func (b *builder) put(s *dag.Step, bl *blob) {
-	if b.r.Store == nil || !b.r.Push || b.r.isLegacy(s.Layer) {
+	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) {
 		return
 	}
 	if bl.installedNothing {
-		b.r.warn("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
+		b.Report.Warnf("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
 			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
 		return
 	}
 	b.puts.Go(func() error {
 		start := time.Now()
-		b.r.emit(Event{Kind: EventStoring, Step: s, Bytes: bl.desc.Size})
-		if err := b.r.Store.Put(b.putting, bl.desc, bl.file); err != nil {
+		b.Report.Emit(report.Event{Kind: report.Storing, Step: s, Bytes: bl.desc.Size})
+		if err := b.Store.Put(b.putting, bl.desc, bl.file); err != nil {
 			return nil // the store has told
 		}
 		b.mu.Lock()
-		b.kept++
+		b.stored++
 		b.mu.Unlock()
-		b.r.emit(Event{Kind: EventStored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
+		b.Report.Emit(report.Event{Kind: report.Stored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
 		return nil
 	})
 }
@@ -493,7 +493,7 @@ func (b *builder) closeViews() {
 	for _, lv := range b.views {
 		if lv.view != nil && !lv.shared {
 			if err := lv.view.Close(); err != nil {
-				b.r.warn("a work folder is left behind: %v", err)
+				b.Report.Warnf("a work folder is left behind: %v", err)
 			}
 		}
 	}
@@ -511,7 +511,7 @@ func (b *builder) setBlob(s *dag.Step, bl *blob) {
 
 // bring makes the changes of FETCH, COPY and WORKDIR.
 func (b *builder) bring(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-	changes, err := b.r.changes(ctx, s)
+	changes, err := b.Steps.Changes(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -531,7 +531,7 @@ func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack fu
 	case *frontend.Snapshot:
 		changes, err := v.Capture(ctx, in.Path)
 		if errors.Is(err, fs.ErrNotExist) {
-			b.r.warn("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
+			b.Report.Warnf("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
 			return pack(nothing)
 		}
 		if err != nil {
@@ -550,27 +550,16 @@ func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack fu
 func nothing(func(*snapshot.Entry, error) bool) {}
 
 func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run *frontend.Run, pack func(snapshot.Changes) error) error {
-	cmd := sandbox.Command{
-		Argv:    run.Exec,
-		Script:  []byte(run.Script),
-		Env:     b.r.environ(s.Layer, run),
-		Dir:     run.Dir,
-		Timeout: b.r.Timeout,
-		Keep:    &s.Filter,
-		Output: writerFunc(func(p []byte) (int, error) {
-			b.r.emit(Event{Kind: EventOutput, Step: s, Text: string(p)})
-			return len(p), nil
-		}),
-	}
-	if run.Exec == nil && run.Script == "" {
-		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
-	}
-	mounts, err := b.r.mounts(ctx, run, &cmd.Env)
+	cmd, release, err := b.Steps.Command(ctx, s, run)
 	if err != nil {
 		return err
 	}
-	defer mounts.release()
-	cmd.Mounts = mounts.list
+	defer release()
+	cmd.Keep = &s.Filter
+	cmd.Output = writerFunc(func(p []byte) (int, error) {
+		b.Report.Emit(report.Event{Kind: report.Output, Step: s, Text: string(p)})
+		return len(p), nil
+	})
 	if b.direct() {
 		cmd.Dirty = b.dirty
 		cmd.Begin = func(before *tree.Reading, secrets []string) error {

@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"errors"
@@ -86,6 +86,6 @@ func (b *builder) inRoot(path string) string {
 // clayer should not take back: moved files would be deleted where they are now.
 func (b *builder) unrecorded(err error) error {
 	b.failed = nil
-	b.r.warn("nothing of it is stored or recorded; what it did to the root stays, also with undo")
+	b.Report.Warnf("nothing of it is stored or recorded; what it did to the root stays, also with undo")
 	return errors.Join(err, b.forgetRun())
 }

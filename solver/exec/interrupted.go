@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -46,9 +47,9 @@ func isInterrupted(root *rootfs.Root) bool {
 	return is && err == nil
 }
 
-// isCutOff reports whether a command that changed the root has not come to its
+// IsCutOff reports whether a command that changed the root has not come to its
 // end. The root is not what its state says then, until somebody locks it.
-func isCutOff(root *rootfs.Root) (bool, error) {
+func IsCutOff(root *rootfs.Root) (bool, error) {
 	cut, err := root.CutOff()
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -97,8 +98,8 @@ func forgetRun(root *rootfs.Root) error {
 	return nil
 }
 
-// recoverRun records what a RUN in place did that was cut off.
-func (r *session) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock) error {
+// Recover records what a RUN in place did that was cut off.
+func Recover(ctx context.Context, rep *report.Reporter, opt sandbox.Options, root *rootfs.Root, lock *rootfs.Lock) error {
 	text, err := root.StateDir().ReadFile(runningName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -108,7 +109,7 @@ func (r *session) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootf
 		err = json.Unmarshal(text, &run)
 	}
 	if err == nil && run.Tx == lock.State().Tx { // else what it did is recorded
-		err = r.adoptInterrupted(ctx, root, lock, &run)
+		err = adoptInterrupted(ctx, rep, opt, root, lock, &run)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: a RUN in place was cut off: %w", ErrRoot, err)
@@ -116,15 +117,13 @@ func (r *session) recoverRun(ctx context.Context, root *rootfs.Root, lock *rootf
 	return forgetRun(root)
 }
 
-func (r *session) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
-	opt := r.sandboxOptions(root)
+func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Options, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
 	opt.Over = ""
 	work, err := root.WorkDir()
 	if err != nil {
 		return err
 	}
 	opt.Work = work
-	opt.Warn = func(text string) { r.warnOnce("in the sandbox %s", text) }
 	sb, err := sandbox.NewInPlace(opt)
 	if err != nil {
 		return err
@@ -138,7 +137,7 @@ func (r *session) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock 
 	direct.RemoveSecrets(run.Secrets)
 	data, err := root.StateDir().ReadFile(readingName)
 	if errors.Is(err, fs.ErrNotExist) {
-		r.warn("clayer was cut off as %q of %s had just begun to run in place: what it changed can't be told, and is in no snapshot", run.Text, run.Layer)
+		rep.Warnf("clayer was cut off as %q of %s had just begun to run in place: what it changed can't be told, and is in no snapshot", run.Text, run.Layer)
 		return nil
 	}
 	before := new(tree.Reading)
@@ -161,7 +160,7 @@ func (r *session) adoptInterrupted(ctx context.Context, root *rootfs.Root, lock 
 		return err
 	}
 	if len(did) > 0 {
-		r.warn("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, paths(did))
+		rep.Warnf("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, paths(did))
 	}
 	state := lock.State()
 	var layers []rootfs.LayerKeys

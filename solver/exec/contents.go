@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -7,15 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/pathname"
-	"github.com/clayer/clayer/solver/source"
 )
 
 // The bytes of a snapshot are what its descriptor says when they were verified.
@@ -24,25 +20,10 @@ import (
 // and that of a COPY, FETCH or WORKDIR no other than its key names. One that is not
 // is a miss.
 
-// sameStep drops from what the stores have what is recorded of other steps: a key
-// has one record.
-func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
-	for _, s := range steps {
-		d, ok := found[keys.Step[s]]
-		if !ok || len(d.Record) == 0 { // what is kept in little space has none
-			continue
-		}
-		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
-			delete(found, d.Key)
-			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), r.Store.Holder(d.Key), strings.Join(other, ", "))
-		}
-	}
-}
-
 // entries reads the snapshot of an item that a store has.
 func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.Reader) (*cache.Contents, snapshot.Changes, error) {
 	c := cache.NewContents(d)
-	expected, err := b.r.expected(ctx, it.Step)
+	expected, err := b.Steps.Expected(ctx, it.Step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,20 +32,6 @@ func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor,
 		changes = expected(changes)
 	}
 	return c, c.Entries(changes), nil
-}
-
-// expected returns what the snapshot of a step is like; nil if that is not known.
-func (r *session) expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
-	switch in := s.Instr.(type) {
-	case *frontend.Copy:
-		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in)
-	case *frontend.Fetch:
-		pin, err := r.sources().Fetch(ctx, in)
-		return r.sources().ExpectFetch(in, pin), err
-	case *frontend.Workdir:
-		return source.ExpectWorkdir(in), nil
-	}
-	return nil, nil
 }
 
 // guarded hands on entries, and ends with an error where one is in clayer's own

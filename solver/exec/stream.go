@@ -1,4 +1,4 @@
-package solver
+package exec
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	b.arriving = make(map[*dag.Step]*cache.Arrival, len(items))
 	for _, it := range items {
 		b.arrived[it.Step] = make(chan struct{})
-		if d, ok := b.sv.found[it.Key]; ok && it.State == dag.Cached {
+		if d, ok := b.sv.Found[it.Key]; ok && it.State == dag.Cached {
 			b.arriving[it.Step] = cache.NewArrival(d.Size)
 		}
 	}
@@ -51,7 +51,7 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	b.arrived, b.arriving = nil, nil
 	var bad *invalidSnapshot
 	if failed && errors.As(applyErr, &bad) && ctx.Err() == nil {
-		b.r.warn("%v", unusable(bad.item, bad.err))
+		b.Report.Warnf("%v", unusable(bad.item, bad.err))
 		failed, err, lost = false, nil, append(lost, bad.item.Key)
 		b.dropBlob(bad.item.Step)
 	}
@@ -64,7 +64,7 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	if rerr := lock.Rollback(); rerr != nil {
 		return false, errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, rerr))
 	}
-	b.sv.undone, b.incomplete = 0, nil
+	b.sv.Undone, b.incomplete = 0, nil
 	if err == nil {
 		b.lose(ctx, lost...)
 	}
@@ -83,7 +83,7 @@ func (b *builder) dropBlob(s *dag.Step) {
 
 // toRun reports whether a step that changes the root is to run.
 func (b *builder) toRun() bool {
-	for _, pl := range b.sv.plan.Layers {
+	for _, pl := range b.sv.Plan.Layers {
 		for _, it := range pl.Items {
 			if it.State == dag.ToRun && it.Step.ChangesRoot() {
 				return true
@@ -126,7 +126,7 @@ func (b *builder) comes(ctx context.Context, s *dag.Step) (*cache.Arrival, error
 
 // arriveFirst waits until something can be done to the root.
 func (b *builder) arriveFirst(ctx context.Context) error {
-	for _, pl := range b.sv.plan.Layers {
+	for _, pl := range b.sv.Plan.Layers {
 		for _, it := range pl.Items {
 			if b.arrived[it.Step] != nil {
 				return b.arrive(ctx, it.Step)

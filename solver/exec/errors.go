@@ -1,0 +1,103 @@
+package exec
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// Errors that decide the exit code. Others are *BuildError, and those of the
+// packages below.
+var (
+	// ErrStore says that a store failed, under RequireCache.
+	ErrStore = errors.New("a store failed")
+	// ErrRoot says that the root could not be changed, or not wholly.
+	ErrRoot = errors.New("the root could not be changed")
+)
+
+// A BuildError says which step failed.
+type BuildError struct {
+	Step   *dag.Step
+	Stored int    // steps of this solve that were finished, and are stored
+	Look   string // the command that runs a shell where Step ran; "" where there is none
+	Did    string // what a RUN in place did to the root all the same, in words
+	Err    error
+}
+
+// Error returns the error in the form of DESIGN §9, with the last lines that a
+// failed RUN printed.
+func (e *BuildError) Error() string {
+	if p := Problem(e.Step, e.Err); p != nil {
+		return p.Error()
+	}
+	m := e.Step.Instr.Base()
+	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
+	var exit *sandbox.ExitError
+	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
+		var lines []string
+		for line := range bytes.Lines(bytes.TrimRight(exit.Output, "\r\n")) {
+			lines = append(lines, report.PlainText(bytes.TrimRight(line, "\n")))
+		}
+		p.Detail = strings.Join(lines, "\n")
+	}
+	switch {
+	case e.Stored == 1:
+		p.Hint = "1 step is done and kept: the next solve goes on behind it"
+	case e.Stored > 1:
+		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Stored)
+	}
+	if remedy := Remedy(e.Err); remedy != "" {
+		p.Hint = strings.TrimSuffix(remedy+"\n      "+p.Hint, "\n      ")
+	}
+	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
+		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")
+	}
+	if e.Did != "" {
+		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+e.Did, "\n      ")
+	}
+	return p.Error()
+}
+
+func (e *BuildError) Unwrap() error { return e.Err }
+
+// Problem returns what the Containerfile's writer has to mend, and nil for an
+// error that is no fault of the file.
+func Problem(s *dag.Step, err error) *frontend.Problem {
+	var fault *source.Fault
+	if errors.As(err, &fault) {
+		p := fault.At(s.Instr.Base())
+		p.Line = s.Text() // without what is secret in a URL
+		return p
+	}
+	return nil
+}
+
+// joinLines joins errors, one a line, indented; more than twenty are cut short.
+func joinLines(errs []error) error {
+	const most = 20
+	more := len(errs) - most
+	if more > 0 {
+		errs = errs[:most:most]
+		errs = append(errs, fmt.Errorf("and %d more", more))
+	}
+	return &lines{errs}
+}
+
+type lines struct{ errs []error }
+
+func (l *lines) Unwrap() []error { return l.errs }
+
+func (l *lines) Error() string {
+	texts := make([]string, len(l.errs))
+	for i, err := range l.errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "\n  ")
+}

@@ -1,0 +1,152 @@
+// Package exec carries one solve from its plan to the root: it restores what is
+// cached, builds the rest, stores what it built, and applies all of it.
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// Steps knows what steps are: what they read, and what they run. Its methods are
+// safe for concurrent use.
+type Steps interface {
+	// Changes returns the changes of a FETCH, COPY or WORKDIR. It downloads what
+	// that takes, once: a second call for a step waits for the first.
+	Changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error)
+
+	// Expected returns what the snapshot of a step must be like; nil if that is
+	// not known.
+	Expected(ctx context.Context, s *dag.Step) (source.Expectation, error)
+
+	// Command returns what a RUN runs. release is called when it has ended.
+	Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error)
+
+	// Installs reports whether a step installs packages that no step before it
+	// names: if it changes nothing, its snapshot would install nothing elsewhere.
+	Installs(s *dag.Step) bool
+
+	// Unstored reports whether the steps of a layer are put into no store.
+	Unstored(l *dag.Layer) bool
+
+	// Find asks the stores for the steps that are not present.
+	Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error)
+}
+
+// A Store is where snapshots come from and go to. It reports its failures itself.
+type Store interface {
+	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error)
+	Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) // verified, an *os.File
+	Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error
+	Complete(ctx context.Context, m cache.Manifest) error
+	Holder(k key.Key) string // the name of the store in which Find saw a key
+}
+
+// A Spool makes the files that snapshots are packed into. A store of files is
+// one, so that Put has nothing to copy.
+type Spool interface {
+	Create() (*os.File, error)
+	Discard(f *os.File) // removes a file that was put into no store
+}
+
+// Config is what a solve works with.
+type Config struct {
+	Steps  Steps
+	Report *report.Reporter
+
+	Store       Store // nil: nothing is restored or stored
+	Spool       Spool // nil: snapshots are packed in the root's work directory
+	Push        bool  // what is built is put into Store
+	Compression int   // zstd level; 0 means snapshot.DefaultLevel
+	Jobs        int   // chains of steps, and downloads, at a time
+
+	Kind    string          // of sandbox: one of sandbox.Kinds
+	Sandbox sandbox.Options // but for Work
+	Force   bool            // files that the user changed since they were applied are undone too
+
+	// Profile writes what login shells of the root read, as a part of the
+	// transaction that is about to be committed.
+	Profile func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Kept, error)
+}
+
+// Solve makes the root what the plan says, under the root's lock. When it
+// returns an error before it has committed, Unlock rolls the root back.
+func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock, sv *Survey) error {
+	b, stop := newBuilder(ctx, cfg, root, sv)
+	defer stop()
+	b.prefetch(ctx, b.before(nil))
+	applied, err := b.stream(ctx, lock)
+	if err == nil && !applied {
+		err = b.buildAndApply(ctx, lock)
+	}
+	if err != nil {
+		return err
+	}
+	b.wait()
+	if err := ctx.Err(); err != nil {
+		return err // an upload may be cut off: the next solve completes the layers
+	}
+	b.complete(ctx)
+	return nil
+}
+
+// View calls use with an overlay view of the root as a step finds it, or, for
+// nil, as it is after all layers. work is the directory for the overlay: not in
+// the root's work directory, which the next solve clears.
+func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *dag.Step, work string, use func(sandbox.Interactive) error) (err error) {
+	b, stop := newBuilder(ctx, cfg, root, sv)
+	defer stop()
+	b.work = work
+	opt := cfg.Sandbox
+	opt.Work = work
+	if b.sb, err = sandbox.NewOverlay(opt); err != nil {
+		return fmt.Errorf("run keeps the root untouched by an overlay, and there is none here: %w", err)
+	}
+	view, err := b.viewBefore(ctx, at)
+	b.wait() // nothing is reported, or fails, while a shell has the terminal
+	if err != nil {
+		return b.countStored(err)
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	return use(view.(sandbox.Interactive))
+}
+
+func newBuilder(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey) (*builder, func()) {
+	putting, stop := withGrace(ctx)
+	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
+	return b, func() { b.close(); stop() }
+}
+
+// countStored completes a *BuildError by what is stored all the same.
+func (b *builder) countStored(err error) error {
+	var failed *BuildError
+	if errors.As(err, &failed) {
+		failed.Stored = b.stored
+	}
+	return err
+}
+
+// grace is how long a cancelled solve still stores what is finished: a directory
+// has it long before; an upload is resumed by the next session. Whoever cancels
+// waits for two seconds at most.
+const grace = time.Second
+
+// withGrace returns a context that ends some time after ctx does.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
+}
