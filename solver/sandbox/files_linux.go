@@ -97,14 +97,18 @@ func startKeeper(ids *idMap) (*keeper, error) {
 		return nil, err
 	}
 	mine, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "keeper")
-	defer theirs.Close()
 	cmd := &exec.Cmd{
 		Path: program, Args: []string{keeperName}, Env: []string{},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{},
+		// In a process group of its own: Ctrl-C ends this process, which needs the keeper
+		// to clean up.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	ids.attr(cmd.SysProcAttr)
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	// With this end open here, the death of the keeper would not end a receive.
+	theirs.Close()
+	if err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start a process in a user namespace: %w", err)
 	}

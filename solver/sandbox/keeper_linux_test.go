@@ -1,0 +1,13 @@
+package sandbox
+
+import "testing"
+
+// A keeper that ends before it answers is an error, not a wait without end: Ctrl-C
+// reaches a process that has just been started, before it can ignore it.
+func TestKeeperThatEnds(t *testing.T) {
+	defer func(was string) { program = was }(program)
+	program = "/bin/true"
+	if k, err := startKeeper(nil); err == nil {
+		t.Errorf("a keeper that has ended was started: %v", k.close())
+	}
+}
