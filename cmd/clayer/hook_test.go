@@ -361,11 +361,11 @@ func TestBootThatFails(t *testing.T) {
 	}
 	// A release that was changed since.
 	serve(append(bytes.Clone(archive), 0), sums)
-	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "nothing is installed") {
+	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "nothing was installed") {
 		t.Errorf("a changed archive: exit code %d, %q", code, out)
 	}
 	serve(archive, append(bytes.Clone(sums), '\n'))
-	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "is not the one whose SHA-256 is") {
+	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "checksum mismatch: the SHA-256 of") {
 		t.Errorf("changed checksums: exit code %d, %q", code, out)
 	}
 	serve(archive, sums)
@@ -505,7 +505,7 @@ func TestBootWithoutCurl(t *testing.T) {
 		}
 		// What is not there is not asked for again and again.
 		out, _, code := p.run("sh boot.sh", "PATH="+dir, home+"-2", "CLAYER_DOWNLOAD_URL="+p.url+"/elsewhere", "CLAYER_TRIES=15")
-		if code == 0 || !strings.Contains(out, "404") || strings.Contains(out, "trying again") {
+		if code == 0 || !strings.Contains(out, "404") || strings.Contains(out, "retrying") {
 			t.Errorf("%s: a release that is not there: exit code %d, %q", dir, code, out)
 		}
 	}
@@ -556,7 +556,7 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 				env = append(env, "https_proxy="+srv.URL)
 			}
 			out, _, code := p.run("sh boot.sh", env...)
-			if code == 0 || !strings.Contains(out, "can't be fetched") || strings.Contains(tt.url, "403") && !strings.Contains(out, "CLAYER_DOWNLOAD_URL names a mirror") {
+			if code == 0 || !strings.Contains(out, "cannot download") || strings.Contains(tt.url, "403") && !strings.Contains(out, "set CLAYER_DOWNLOAD_URL to a mirror") {
 				t.Errorf("%s: %s: exit code %d, %q", name, tt.url, code, out)
 			}
 			if n := asked.Load(); n != tt.tries {
@@ -610,7 +610,7 @@ func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
 				}
 			}
 			out, _, code := p.run("sh boot.sh", "PATH="+dir, "HOME="+dir, "CLAYER_DOWNLOAD_URL="+gone.URL, "CLAYER_TRIES=", "no_proxy=", "NO_PROXY=", cmp.Or(tt.env, "http_proxy="))
-			if code == 0 || !strings.Contains(out, "can't be fetched") {
+			if code == 0 || !strings.Contains(out, "cannot download") {
 				t.Errorf("exit code %d, %q", code, out)
 			}
 			waits, err := os.ReadFile(slept)

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes this machine what the Containerfiles of the project say; made by
-# "clayer init". To be run at the start of a session, as often as one likes:
+# Sets up the environment of the project's Containerfiles on this machine. Written
+# by "clayer init". Run it when a session starts; it can run again at any time:
 #
 #   sh {{.Path}}             # by a hook
 #   sh {{.Path}} COMMAND...  # a command in the environment
-#   . {{.Path}}              # this shell, sh or bash, has the environment
+#   . {{.Path}}              # in this shell, sh or bash
 #
-# CLAYER_ variables are the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
+# CLAYER_ variables set the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
 # the token for it. CLAYER_ENV_FILES names a directory whose *.env files are sourced.
 CLAYER_BOOT_VERSION={{.Version}}
 CLAYER_BOOT_CHECKSUMS={{.Checksums}}
@@ -17,8 +17,8 @@ case $CLAYER_BOOT_PROGRAM in
 *) CLAYER_BOOT_PROGRAM=$(cd "${CLAUDE_PROJECT_DIR:-.}" && pwd)/$CLAYER_BOOT_PROGRAM ;;
 esac
 {{.Variables}}
-# clayer_here prints the path of a clayer that is here: on PATH, or else the one
-# named above. Where a release is wanted, it has to be that one.
+# clayer_here prints the path of a clayer on this machine: on PATH, or else the one
+# named above. If a release is required, it must be that release.
 clayer_here() (
 	for program in "$(command -v clayer)" "$CLAYER_BOOT_PROGRAM"; do
 		case $program in /*) ;; *) continue ;; esac # a function, an alias
@@ -33,11 +33,11 @@ clayer_here() (
 )
 
 {{.Install}}
-# clayer_boot composes, and says in at most 2 KB on stdout what became of it.
+# clayer_boot composes the layers, and reports the result in at most 2 KB on stdout.
 clayer_boot() (
 	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || exit 1
 	lock=$CLAYER_BOOT_DIR/.boot log=$CLAYER_BOOT_DIR/boot.log
-	# One at a time: a second waits, and then finds all done.
+	# One at a time: a second one waits, and then finds everything done.
 	waited=0
 	# When a process began, where there is a /proc: numbers come again, in the next
 	# session too.
@@ -48,8 +48,8 @@ clayer_boot() (
 		if [ -z "$pid" ]; then [ "$waited" -ge 5 ]; else ! kill -0 "$pid" 2>/dev/null || [ "$at" != "$(began "$pid")" ]; fi
 	}
 	until mkdir "$lock" 2>/dev/null; do
-		# One that was killed left its lock: only one of those who wait takes it
-		# away, and looks again before, since it may be another's by then.
+		# A run that was killed left its lock. Only one of those that wait removes it,
+		# and checks again first, because the lock may be another's by then.
 		if dead && mkdir "$lock.break" 2>/dev/null; then
 			if dead; then rm -rf "$lock"; fi
 			rmdir "$lock.break"
@@ -64,7 +64,7 @@ clayer_boot() (
 	trap 'exit 143' TERM
 	me=$(sh -c 'echo $PPID')
 	echo "$me $(began "$me")" >"$lock/pid"
-	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of one that was killed while it fetched
+	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of a run that was killed during a download
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
 	{
@@ -76,7 +76,7 @@ clayer_boot() (
 	if [ "$code" = 0 ]; then
 		tail -n 1 "$log" | head -c 1000
 	else
-		echo "clayer: the environment is not there (exit code $code); $log has all of it:"
+		echo "clayer: cannot set up the environment (exit code $code); see $log, which ends with:"
 		tail -n 20 "$log" | tail -c 1500
 	fi
 	exit "$code"
@@ -91,7 +91,7 @@ if [ -n "${CLAYER_ENV_FILES:-}" ]; then
 	set +a
 fi
 clayer_code=0
-# Without a command stdout is the report's; a command's is its own.
+# Without a command, stdout gets the report; with one, stdout is the command's.
 if [ $# -gt 0 ]; then clayer_boot >&2 || clayer_code=$?; else clayer_boot || clayer_code=$?; fi
 if [ "$clayer_code" = 0 ]; then
 	eval "$("$(clayer_here)" env)"

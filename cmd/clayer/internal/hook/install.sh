@@ -1,12 +1,13 @@
 #!/bin/sh
-# Installs a released clayer, checked against its checksum.
+# Installs a release of clayer and verifies its checksum.
 #
 #   install.sh [--version VERSION] [--checksums SHA256] [--dir DIR]
 #
 # SHA256 is that of the release's checksums.txt: it pins the binaries of all
-# platforms. Without one the file is believed, as it came over TLS. Prints the
-# path of the program, and nothing else, on stdout. CLAYER_DOWNLOAD_URL is a mirror
-# of the releases, with download/VERSION/checksums.txt and the archives beside it.
+# platforms. Without it, the file is trusted, because it is downloaded over TLS.
+# Prints the path of the program, and nothing else, to stdout. CLAYER_DOWNLOAD_URL
+# is a mirror of the releases: it has download/VERSION/checksums.txt and the archives
+# beside it.
 set -eu
 
 version=${CLAYER_VERSION:-}
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
 done
 
 # BEGIN install
-# clayer_install VERSION CHECKSUMS DIR puts the program into DIR and prints its path.
+# clayer_install VERSION CHECKSUMS DIR installs the program in DIR and prints its path.
 clayer_install() (
 	version=$1 checksums=$2 dir=$3
 	base=${CLAYER_DOWNLOAD_URL:-https://github.com/clayer/clayer/releases}
@@ -43,7 +44,7 @@ clayer_install() (
 	fi
 	case ${CLAYER_OFFLINE:-} in
 	'' | 0 | f | F | false | False | FALSE) ;;
-	*) echo "clayer: $dir has no clayer $version, and none is fetched: offline (CLAYER_OFFLINE)" >&2; exit 1 ;;
+	*) echo "clayer: offline (CLAYER_OFFLINE): no clayer $version in $dir, and none is downloaded" >&2; exit 1 ;;
 	esac
 	if [ -n "$version" ]; then from=$base/download/v${version#v}; else from=$base/latest/download; fi
 	mkdir -p "$dir"
@@ -53,7 +54,7 @@ clayer_install() (
 	trap 'kill $child 2>/dev/null; exit 130' INT
 	trap 'kill $child 2>/dev/null; exit 143' TERM
 	if ! command -v curl >/dev/null 2>&1 && ! command -v wget >/dev/null 2>&1; then
-		echo "clayer: $from can't be fetched: neither curl nor wget is on PATH" >&2
+		echo "clayer: cannot download $from: neither curl nor wget is on PATH" >&2
 		exit 1
 	fi
 	# That of GNU tells nothing of a 404 under -q, and tries again by itself. BusyBox
@@ -71,9 +72,9 @@ clayer_install() (
 		grep -Eq '^[^[:space:]]+[[:space:]]+00000000[[:space:]]' /proc/net/route ||
 			grep -E '^0{32} 00 ' /proc/net/ipv6_route 2>/dev/null | grep -qv ' lo$'
 	}
-	# A network that is not up yet gets 30 s, a host that refuses connections 5, as
-	# it may be about to start; an answer that will not change is final. A shell sees
-	# a signal when it waits, not while a program runs.
+	# A network that is not up yet gets 30 s, a host that refuses connections 5 s
+	# because it may be starting; an answer that will not change is final. A shell
+	# handles a signal while it waits, not while a program runs.
 	fetch() {
 		tries=0
 		while :; do
@@ -91,7 +92,7 @@ clayer_install() (
 			child=''
 			# 4xx, but 408 and 429; of the server, or of a proxy.
 			if grep -Eqi '(error|code|response|http/[0-9.]+)[: ]+4(0[0-79]|1[0-9]|2[0-8]|[3-9][0-9])|authentication failed|tunneling failed: forbidden|certificate' "$temp/error"; then break; fi
-			[ "$tries" -gt 0 ] || echo "clayer: trying again: $(tail -n 1 "$temp/error")" >&2
+			[ "$tries" -gt 0 ] || echo "clayer: retrying: $(tail -n 1 "$temp/error")" >&2
 			tries=$((tries + 1))
 			# It took ten seconds or more by itself.
 			if grep -Eqi 'timed out|too slow' "$temp/error"; then tries=$((tries + 5)); fi
@@ -99,9 +100,9 @@ clayer_install() (
 			[ "$tries" -lt "${CLAYER_TRIES:-15}" ] || break
 			sleep 2
 		done
-		echo "clayer: $1 can't be fetched: $(tail -n 1 "$temp/error")" >&2
+		echo "clayer: cannot download $1: $(tail -n 1 "$temp/error")" >&2
 		if grep -Eqi '403|forbidden' "$temp/error"; then
-			echo "clayer: where a proxy or firewall refuses that host, CLAYER_DOWNLOAD_URL names a mirror" >&2
+			echo "clayer: if a proxy or firewall blocks that host, set CLAYER_DOWNLOAD_URL to a mirror" >&2
 		fi
 		if grep -qi certificate "$temp/error" && ! [ -s /etc/ssl/certs/ca-certificates.crt ] && ! [ -s /etc/pki/tls/certs/ca-bundle.crt ] && ! [ -s /etc/ssl/cert.pem ]; then
 			echo "clayer: this machine has no CA certificates: install ca-certificates, or set SSL_CERT_FILE" >&2
@@ -114,14 +115,14 @@ clayer_install() (
 	file=clayer_${os}_$arch.tar.gz
 	fetch "$from/checksums.txt" "$temp/checksums.txt"
 	if [ -n "$checksums" ] && [ "$(sha256 "$temp/checksums.txt")" != "$checksums" ]; then
-		echo "clayer: $from/checksums.txt is not the one whose SHA-256 is $checksums: nothing is installed" >&2
+		echo "clayer: checksum mismatch: the SHA-256 of $from/checksums.txt is not $checksums; nothing was installed" >&2
 		exit 1
 	fi
 	want=$(grep "[ *]$file\$" "$temp/checksums.txt" | cut -d ' ' -f 1)
 	fetch "$from/$file" "$temp/$file"
 	got=$(sha256 "$temp/$file")
 	if [ -z "$want" ] || [ "$got" != "$want" ]; then
-		echo "clayer: $from/$file has SHA-256 $got, want ${want:-one in checksums.txt}: nothing is installed" >&2
+		echo "clayer: checksum mismatch: $from/$file has SHA-256 $got, want ${want:-one in checksums.txt}; nothing was installed" >&2
 		exit 1
 	fi
 	tar -xzf "$temp/$file" -C "$temp" clayer
