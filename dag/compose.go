@@ -94,7 +94,7 @@ func BuildsOn(f *frontend.File) (*frontend.From, frontend.Problems) {
 	return from, problems
 }
 
-// cycle tells a cycle of FROMs as "a → b → a".
+// cycle reports a cycle of FROMs as "a → b → a".
 func cycle(path []*frontend.File) *frontend.Problem {
 	names := make([]string, 0, len(path)+1)
 	for _, f := range path {

@@ -16,7 +16,7 @@ import (
 
 var testBase = Base{Platform: "linux/amd64 debian 12 python3.11"}
 
-// parse turns "NAME: text" into files of one folder.
+// parse turns "NAME: text" into files of one directory.
 func parse(t testing.TB, texts ...string) []*frontend.File {
 	t.Helper()
 	var files []*frontend.File
@@ -74,7 +74,7 @@ SNAPSHOT /tmp/kept
 ENV PATH=/opt/x/bin:$PATH
 `
 
-// The keys of every instruction are pinned: they name what is in people's
+// The keys of every instruction are pinned: they name what is in users'
 // stores. When they must change, key.Version changes too.
 func TestKeysGolden(t *testing.T) {
 	g, k := build(t, Options{Session: map[string]string{"PATH": "/bin"}}, everyInstruction, "Containerfile.x:\nFROM base\nRUN true\n")
@@ -112,9 +112,9 @@ func TestWhatChangesAKey(t *testing.T) {
 		{name: "SNAPSHOT in the middle is a last step", text: "ENV A=1\nRUN echo one\nSNAPSHOT /opt/x\nRUN echo two\n", want: "3"},
 		{name: "SNAPSHOT of what is left out by default changes every RUN", text: "ENV A=1\nRUN echo one\nRUN echo two\nSNAPSHOT /tmp/x\n", want: "2 3 4"},
 		{name: ".clayerignore changes every RUN", text: text, opt: Options{Ignore: map[string][]string{".": {"opt/logs"}}}, want: "2 3"},
-		{name: "an ARG in effect changes the RUNs behind it", text: "ENV A=1\nRUN echo one\nARG V=1\nRUN echo two\n", want: "4"},
+		{name: "an ARG in effect changes the RUNs after it", text: "ENV A=1\nRUN echo one\nARG V=1\nRUN echo two\n", want: "4"},
 		{name: "an ARG without a value changes nothing", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n"},
-		{name: "--build-arg changes the RUNs behind its ARG", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n",
+		{name: "--build-arg changes the RUNs after its ARG", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n",
 			opt: Options{BuildArgs: map[string]string{"V": "1"}}, want: "4"},
 		{name: "the session's variables change nothing", text: text, opt: Options{Session: map[string]string{"A": "x", "HOME": "/y"}}},
 		{name: "platform", text: text, base: func(b *Base) { b.Platform = "linux/amd64 debian 12 python3.12" }, want: "1 2 3"},
@@ -153,11 +153,11 @@ func TestWhatChangesAKey(t *testing.T) {
 	}
 }
 
-func TestValuesOfEnvAndArgAreNotKept(t *testing.T) {
+func TestValuesOfEnvAndArgAreNotRecorded(t *testing.T) {
 	g, k := build(t, Options{BuildArgs: map[string]string{"T": "hunter3"}}, "ARG T\nENV PASSWORD=hunter2\nRUN true\n")
 	for _, s := range g.Steps() {
 		if text := fmt.Sprint(s.Text(), k.Record(s)); strings.Contains(text, "hunter") {
-			t.Errorf("line %d is kept as %s", s.Pos().Line, text)
+			t.Errorf("line %d is recorded as %s", s.Pos().Line, text)
 		}
 	}
 }
@@ -308,7 +308,7 @@ func TestPlanBrokenBaseRunsWhatIsBuiltFromIt(t *testing.T) {
 		t.Errorf("a step FROM a base that runs is %s", s)
 	}
 	if s := p.Layers[2].Items[0].State; s != Cached {
-		t.Errorf("a step of a layer composed behind it is %s", s)
+		t.Errorf("a step of a layer composed after it is %s", s)
 	}
 }
 
@@ -328,7 +328,7 @@ func TestPlanOfStepsThatNoStoreHas(t *testing.T) {
 		{"all of a layer", "123", "123", "1! 2! 3! x"},
 		{"nothing is cached", "123", "123x", "1- 2- 3- x-"},
 		{"another is missing before", "2", "12", "1- 2- 3- x-"},
-		{"another is missing behind", "1", "12", "1- 2- 3- x-"},
+		{"another is missing after", "1", "12", "1- 2- 3- x-"},
 		{"another is missing later", "1", "13", "1! 2 3- x-"},
 		{"two, of which one is decided by nothing", "13", "13x", "1! 2 3- x-"},
 		{"one that is stored always", "", "1", "1- 2- 3- x-"},

@@ -1,4 +1,4 @@
-// Package dag lowers Containerfiles to a graph of keyed steps, and tells, from
+// Package dag lowers Containerfiles to a graph of keyed steps, and decides, from
 // what the network, the stores and the root answered, what a solve would do.
 // It is pure: those answers are arguments.
 package dag
@@ -43,13 +43,13 @@ type Layer struct {
 type Step struct {
 	Layer     *Layer
 	Index     int     // in Layer.Steps
-	Source    *Source // what FETCH and COPY bring; nil for the others
+	Source    *Source // what FETCH and COPY read; nil for the others
 	Instr     frontend.Instruction
 	CacheBust []string        // the cache-bust comments since the step before
 	Filter    snapshot.Filter // of a RUN: what is captured
 }
 
-// A Source is a node that brings bytes: a download, or a set of local files.
+// A Source is a node that provides bytes: a download, or a set of local files.
 // It depends on nothing. Equal sources of several steps are one.
 type Source struct {
 	ID    string // unique in the graph, the same for equal sources
@@ -179,7 +179,7 @@ func (s *Step) Pos() frontend.Pos { return s.Instr.Base().Pos }
 // Word returns the step's instruction, "RUN".
 func (s *Step) Word() string { return s.Instr.Base().Word }
 
-// Text returns the instruction on one line, fit to be kept and shown: of an
+// Text returns the instruction on one line, fit to be stored and shown: of an
 // ENV the names alone, of a URL no query, since both may be secret.
 func (s *Step) Text() string {
 	switch in := s.Instr.(type) {

@@ -36,7 +36,7 @@ type Keys struct {
 	inputs map[*Step]key.Inputs
 }
 
-// Record returns the inputs of the step's key, as they may be kept.
+// Record returns the inputs of the step's key, as they may be stored.
 func (k *Keys) Record(s *Step) key.Record { return key.Explain(k.inputs[s]) }
 
 // Composite returns one key for the whole composition.
@@ -191,7 +191,7 @@ func ownerInputs(w key.Writer, o frontend.Ownership) {
 	w.Field("chmod", mode)
 }
 
-// fetchName returns the last path part of a URL, and the folder in a
+// fetchName returns the last path part of a URL, and the directory in a
 // repository of a github: source.
 func fetchName(source string) string {
 	if rest, ok := strings.CutPrefix(source, "github:"); ok {

@@ -78,19 +78,19 @@ func (h *history) index() {
 func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why string, took time.Duration) {
 	if len(h.old) == 0 {
 		if cached {
-			return behind(broken), 0
+			return runsAfter(broken), 0
 		}
 		return "not built yet", 0
 	}
 	h.index()
 	if o := h.byKey[k]; o != nil {
 		if cached {
-			return behind(broken), o.Took
+			return runsAfter(broken), o.Took
 		}
 		return "no longer cached", o.Took
 	}
 	if cached {
-		return behind(broken), 0
+		return runsAfter(broken), 0
 	}
 	rec := h.keys.Record(s)
 
@@ -118,9 +118,9 @@ func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why st
 	return "new", 0
 }
 
-// behind explains a cached step that is not restored: what is before it runs
-// anew, and might not do the same again.
-func behind(broken *Step) string {
+// runsAfter explains a cached step that is not restored: a step before it runs, and
+// may have another result.
+func runsAfter(broken *Step) string {
 	return fmt.Sprintf("cached, but line %d runs before it", broken.Pos().Line)
 }
 

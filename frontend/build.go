@@ -53,7 +53,7 @@ func build(m Meta, s *source) (Instruction, error) {
 	case "SHELL":
 		argv, ok := jsonStrings(s.args())
 		if !ok || !isCommand(argv) {
-			return nil, faultf("wants a JSON list").withHint(`SHELL ["/bin/bash", "-c"]`)
+			return nil, faultf("requires a JSON list").withHint(`SHELL ["/bin/bash", "-c"]`)
 		}
 		return &Shell{m, argv}, nil
 	case "FROM":
@@ -215,7 +215,7 @@ func buildFrom(m Meta, s *source) (Instruction, error) {
 	case len(words) == 3 && strings.EqualFold(words[1], "as"):
 		return &From{Meta: m, Image: words[0], Alias: words[2]}, nil
 	}
-	return nil, faultf("wants one name").withHint("FROM layer")
+	return nil, faultf("requires one name").withHint("FROM layer")
 }
 
 // aloneHeredoc is a RUN that is nothing but a heredoc.
@@ -227,7 +227,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 		switch f.name {
 		case "mount":
 			if f.value == "" {
-				return nil, faultf("--mount wants a value").withHint("--mount=type=cache,target=/path")
+				return nil, faultf("--mount requires a value").withHint("--mount=type=cache,target=/path")
 			}
 			r.Flags = append(r.Flags, f.value)
 		case "network", "security", "device":
@@ -269,7 +269,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 	return r, nil
 }
 
-// withHeredocs puts the heredocs behind a command, where the shell reads them.
+// withHeredocs puts the heredocs after a command, where the shell reads them.
 func withHeredocs(command string, docs []parser.Heredoc) string {
 	if len(docs) == 0 {
 		return command

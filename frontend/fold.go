@@ -5,7 +5,7 @@ import "strings"
 // fold makes one space of the blanks around each seam of a shell command: the
 // indentation of a continuation line is layout, and must not enter a key. It
 // does so only where a shell splits words, so not within quotes, $(..), ${..}
-// or backquotes, and after an escaped blank; where it cannot tell, it leaves
+// or backquotes, and after an escaped blank; where that is not clear, it leaves
 // the rest of the command as it is.
 func fold(cmd string, seams []int) string {
 	if len(seams) == 0 {
@@ -13,7 +13,7 @@ func fold(cmd string, seams []int) string {
 	}
 	var out []byte
 	var open []byte // what closes the constructs that are open: " ) } `
-	protected := 0  // out[:protected] keeps its blanks
+	protected := 0  // the blanks of out[:protected] stay
 	inDouble := func() bool {
 		for i := len(open) - 1; i >= 0; i-- {
 			switch open[i] {

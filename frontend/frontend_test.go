@@ -110,7 +110,7 @@ func TestInstructions(t *testing.T) {
 		{"COPY, heredocs", "ENV A=1\nCOPY <<a <<'b' c /x/\nit's $A \\$A\na\n$A\nb", &Copy{Sources: []string{"c"}, Dest: "/x/", Inline: []Inline{{Name: "a", Content: "it's 1 $A\n"}, {Name: "b", Content: "$A\n"}}}},
 		{"WORKDIR", "WORKDIR a\nWORKDIR b/../c d", &Workdir{Path: "/a/c d"}},
 		{"WORKDIR of the session", "WORKDIR $HOME", &Workdir{Path: "/home/me"}},
-		{"SNAPSHOT in a system folder", "SNAPSHOT /usr/lib/x", &Snapshot{Path: "/usr/lib/x", Capture: CaptureChanged}},
+		{"SNAPSHOT in a system directory", "SNAPSHOT /usr/lib/x", &Snapshot{Path: "/usr/lib/x", Capture: CaptureChanged}},
 		{"SNAPSHOT elsewhere", "WORKDIR /srv\nSNAPSHOT x", &Snapshot{Path: "/srv/x", Capture: CaptureAll}},
 		{"SNAPSHOT of the root", "SNAPSHOT /", &Snapshot{Path: "/", Capture: CaptureChanged}},
 		{"SNAPSHOT, forced", "SNAPSHOT --all /usr/lib64", &Snapshot{Path: "/usr/lib64", Capture: CaptureAll}},
@@ -146,7 +146,7 @@ func TestWithoutEffect(t *testing.T) {
 				continue
 			}
 			if _, ok := f.Instructions[len(f.Instructions)-1].(*Run); !ok {
-				t.Errorf("%q: the RUN behind it is lost", text)
+				t.Errorf("%q: the RUN after it is lost", text)
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func TestProblems(t *testing.T) {
 		{"chmod", "FETCH --chmod=u+x https://example.com/x /x", "--chmod=u+x: want octal"},
 		{"chown", "COPY --chown=a:b:c a /x", "--chown=a:b:c: want"},
 		{"a flag twice", "FETCH --strip=1 --strip=2 https://example.com/x /x", "--strip is given twice"},
-		{"a flag without a value", "FETCH --strip https://example.com/x /x", "--strip wants a value"},
+		{"a flag without a value", "FETCH --strip https://example.com/x /x", "--strip requires a value"},
 		{"a quote that is not closed", "FETCH 'https://example.com/x /x", "is not closed"},
 		{"a part of a session's variable", "ENV A=${PATH%%:*}", "a part of $PATH can't be taken"},
 		{"a part by way of another", "ENV B=$PATH\nENV A=${B#/}", "a part of $B can't be taken"},
@@ -179,7 +179,7 @@ func TestProblems(t *testing.T) {
 		{"WORKDIR of nothing", "WORKDIR $NO", "is empty"},
 		{"FETCH to nothing", "FETCH https://h/x $NO", "is empty"},
 		{"a flag that takes no value", "SNAPSHOT --all=true /x", "--all takes no value"},
-		{"--mount without a value", "RUN --mount true", "--mount wants a value"},
+		{"--mount without a value", "RUN --mount true", "--mount requires a value"},
 		{"no target", "RUN --mount=type=cache true", "target is missing"},
 		{"target /", "RUN --mount=type=tmpfs,target=/ true", "would hide the root"},
 		{"secret without id", "RUN --mount=type=secret true", "id is missing"},
@@ -191,13 +191,13 @@ func TestProblems(t *testing.T) {
 		{"a name that is none", "ARG 1=2", "no variable's name"},
 		{"a terminal's escape", "FOO\x1b[31m x", "\ufffd"},
 		{"a long line", "RUN " + strings.Repeat("x", 70_000), "a line of 70004 bytes"},
-		{"FROM of nothing", "FROM", "wants one name"},
-		{"FROM with a comment behind it", "FROM base   # the layer below", "a comment starts a line of its own\n  1 | FROM base   # the layer below\nhint: put \"# the layer below\" on the line above"},
-		{"FROM AS with a comment behind it", "FROM base AS x #y", "a comment starts a line of its own"},
-		{"FETCH with a comment behind it", "FETCH https://example.com/x /opt # why", "a comment starts a line of its own"},
-		{"ARG with a comment behind it", "ARG A=1 # why", "a comment starts a line of its own"},
-		{"ENV with a comment behind it", "ENV A=1 # why", "a comment starts a line of its own"},
-		{"SNAPSHOT with a comment behind it", "SNAPSHOT /opt # why", "a comment starts a line of its own"},
+		{"FROM of nothing", "FROM", "requires one name"},
+		{"FROM with a comment after it", "FROM base   # the layer below", "a comment starts a line of its own\n  1 | FROM base   # the layer below\nhint: put \"# the layer below\" on the line above"},
+		{"FROM AS with a comment after it", "FROM base AS x #y", "a comment starts a line of its own"},
+		{"FETCH with a comment after it", "FETCH https://example.com/x /opt # why", "a comment starts a line of its own"},
+		{"ARG with a comment after it", "ARG A=1 # why", "a comment starts a line of its own"},
+		{"ENV with a comment after it", "ENV A=1 # why", "a comment starts a line of its own"},
+		{"SNAPSHOT with a comment after it", "SNAPSHOT /opt # why", "a comment starts a line of its own"},
 		{"too many arguments, none a comment", "FETCH https://example.com/x#y /opt '#' z", "4 arguments, want 2\n"},
 	}
 	for _, tt := range tests {
@@ -239,7 +239,7 @@ func TestNothingIsLostInSilence(t *testing.T) {
 	}
 }
 
-// All that is wrong is told, before and behind what can't be parsed at all.
+// All problems are reported, before and after what can't be parsed at all.
 func TestAllProblemsAtOnce(t *testing.T) {
 	const text = "# escape=`\nRUNN a\nENV A\n# escape=\\\nFETCH x\nRUN a `\n  b\nRUN <<EOF\nnever ends\n"
 	_, err := Parse("f", []byte(text))
@@ -394,7 +394,7 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"good": "", "empty": "holds no instructions", "rubbish": "not a text", "latin1": "not a text", "nosuch": "no such file", ".": "is a folder"} {
+	for name, want := range map[string]string{"good": "", "empty": "holds no instructions", "rubbish": "not a text", "latin1": "not a text", "nosuch": "no such file", ".": "is a directory"} {
 		_, err := Load(t.Context(), filepath.Join(dir, name))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Load(%s) = %v, want %q", name, err, want)

@@ -23,7 +23,7 @@ func (p Pos) String() string {
 // A File is a parsed Containerfile.
 type File struct {
 	Path         string        // as the user named it
-	Dir          string        // the folder that COPY reads from and sibling layers are looked up in
+	Dir          string        // the directory that COPY reads from and sibling layers are looked up in
 	Name         string        // the layer's name, see LayerName; a caller may change it
 	Instructions []Instruction // as written, nothing expanded
 	Source       string        // the text as it was read
@@ -40,7 +40,7 @@ type Instruction interface{ Base() *Meta }
 type Meta struct {
 	Pos       Pos
 	Word      string   // upper case, "RUN"
-	Text      string   // the instruction on one line, for people: continuations joined, white space folded, heredocs as "<<EOF"
+	Text      string   // the instruction on one line, for display: continuations joined, white space folded, heredocs as "<<EOF"
 	CacheBust []string // texts of the "# cache-bust:" comments directly before it
 }
 
@@ -123,7 +123,7 @@ const (
 type Fetch struct {
 	Meta
 	Source   string // http(s)://.. or github:owner/repo[@ref][//subdir]
-	Dest     string // a folder; absolute and clean after Resolve
+	Dest     string // a directory; absolute and clean after Resolve
 	Checksum digest.Digest
 	Strip    int
 	Extract  Extract
@@ -141,7 +141,7 @@ type Ownership struct {
 // Copy is COPY, and ADD of local files.
 type Copy struct {
 	Meta
-	Sources []string // relative to the Containerfile's folder; may hold patterns
+	Sources []string // relative to the Containerfile's directory; may hold patterns
 	Inline  []Inline // COPY <<name dest
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership

@@ -6,7 +6,7 @@ import (
 )
 
 // joined is an instruction on one line, as BuildKit's parser joins it, with
-// where each source line of it begins: the parser keeps the text alone.
+// where each source line of it begins: the parser returns the text alone.
 type joined struct {
 	text string
 	at   []int

@@ -18,7 +18,7 @@ var mountOptions = map[MountType][]string{
 }
 
 // parseMount reads the value of RUN --mount. Variables are expanded in the
-// values of its options alone: none can bring in another option. A relative
+// values of its options alone: none can add another option. A relative
 // target is below dir.
 func parseMount(value, dir string, expand func(string) string) (Mount, error) {
 	m := Mount{Type: "bind"} // BuildKit's default, which is not known here

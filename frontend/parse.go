@@ -32,8 +32,8 @@ var tooLarge = fmt.Sprintf("larger than %d MiB: this is no Containerfile", MaxFi
 // maxLine bounds a line, in bytes: BuildKit's parser takes no longer ones.
 const maxLine = bufio.MaxScanTokenSize - 1
 
-// After each instruction that can't be parsed what follows is parsed anew. That
-// ends, with a word, after so many that were told, and so many in all.
+// After each instruction that can't be parsed, parsing starts again. It stops, and
+// says so, after maxSyntax reported instructions, and after maxPasses passes.
 const (
 	maxSyntax = 20
 	maxPasses = 200
@@ -48,7 +48,7 @@ func Load(ctx context.Context, path string) (*File, error) {
 		return nil, Problems{{Pos: Pos{File: path}, Message: fmt.Sprintf(format, args...), Hint: hint}}
 	}
 	src, err := safefile.ReadInput(ctx, path, MaxFile)
-	reason := err // without the path, which is told already
+	reason := err // without the path, which is printed already
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		reason = pe.Err
@@ -67,7 +67,7 @@ func Load(ctx context.Context, path string) (*File, error) {
 	case errors.Is(err, safefile.ErrTooLarge):
 		return bad("", "%s", tooLarge)
 	case statErr == nil && info.IsDir():
-		return bad("name the file in it: "+filepath.Join(path, "Containerfile"), "is a folder")
+		return bad("name the file in it: "+filepath.Join(path, "Containerfile"), "is a directory")
 	case errors.Is(err, safefile.ErrNotRegular):
 		return bad("-f - reads a Containerfile from stdin", "is no file: %v", reason)
 	}
@@ -95,7 +95,7 @@ func Parse(path string, src []byte) (*File, error) {
 		if len(line) >= maxLine {
 			return f, Problems{{
 				Pos: Pos{path, i + 1, i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
-				Line: excerpt(line[:maxExcerpt]), Hint: "COPY brings what is long",
+				Line: excerpt(line[:maxExcerpt]), Hint: "COPY copies a long text from a file",
 			}}
 		}
 	}
@@ -117,7 +117,7 @@ type fileParser struct {
 }
 
 // nodes parses the lines. BuildKit's parser stops at the first instruction that
-// it can't parse: that one is told, and those before and behind it are parsed
+// it can't parse: that one is reported, and those before and after it are parsed
 // on their own.
 func (p *fileParser) nodes(src []byte) []*parser.Node {
 	var all []*parser.Node
@@ -225,13 +225,13 @@ func (p *fileParser) syntax(err error, start, end int) {
 	if strings.Contains(message, "unterminated heredoc") {
 		f.hint = "a heredoc ends with its name on a line of its own"
 	}
-	p.file.report(&p.problems, m, commentBehind(m.Word, join(p.file.Lines, start, p.file.escapeByte()).text, p.file.escapeByte(), f))
+	p.file.report(&p.problems, m, commentAfter(m.Word, join(p.file.Lines, start, p.file.escapeByte()).text, p.file.escapeByte(), f))
 }
 
-// commentBehind explains the error of an instruction that a comment stands
-// behind: to Docker, and so here, its words are arguments. In a RUN they are the
+// commentAfter explains the error of an instruction that a comment
+// follows: in Docker, and so here, its words are arguments. In a RUN they are the
 // shell's.
-func commentBehind(word, text string, escape byte, err error) error {
+func commentAfter(word, text string, escape byte, err error) error {
 	if word == "RUN" || !slices.Contains(known, word) {
 		return err
 	}
@@ -360,7 +360,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	m := Meta{
 		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},
 		Word:      strings.ToUpper(text[:end]),
-		Text:      people(text),
+		Text:      displayText(text),
 		CacheBust: cacheBust(p.file.Lines, p.lastEnd+1, lineEnd(n)),
 	}
 	p.lastEnd = n.EndLine
@@ -369,7 +369,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 		err = faultf("--%s is given twice", twice)
 	}
 	if err != nil {
-		err = commentBehind(m.Word, text, s.escape, err)
+		err = commentAfter(m.Word, text, s.escape, err)
 		m.Word = show(m.Word)
 		p.file.report(&p.problems, &m, err)
 		return
@@ -380,8 +380,8 @@ func (p *fileParser) instruction(n *parser.Node) {
 // maxText is the longest Meta.Text, in runes.
 const maxText = 500
 
-// people returns an instruction as people read it: on one line, blanks folded.
-func people(text string) string {
+// displayText returns an instruction as it is shown: on one line, blanks folded.
+func displayText(text string) string {
 	word, rest := text, ""
 	if i := strings.IndexAny(text, " \t"); i >= 0 {
 		word, rest = text[:i], text[i:]

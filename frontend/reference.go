@@ -30,7 +30,7 @@ func Substitute(value string, lookup func(name string) string) string {
 }
 
 // Canonical shows the references in the value of an ENV as ${NAME}. It is for
-// people: a value may hold such a text of its own.
+// display: a value may hold such a text of its own.
 func Canonical(value string) string {
 	return Substitute(value, func(name string) string { return "${" + name + "}" })
 }

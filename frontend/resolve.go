@@ -54,7 +54,7 @@ type resolver struct {
 	hides  bool  // an ENV has the name of an ARG
 	err    error // the first of expanding an instruction
 
-	unset func(name string) // told of a variable that nothing sets; may be nil
+	unset func(name string) // called with a variable that nothing sets; may be nil
 }
 
 func (r *resolver) index() {
@@ -95,7 +95,7 @@ func (v variables) Get(name string) (string, bool) {
 // Keys lists the names for the lexer's error texts, which need none.
 func (v variables) Keys() []string { return nil }
 
-// expand expands variables and removes quotes. The first error is kept.
+// expand expands variables and removes quotes. The first error is returned.
 func (r *resolver) expand(word string) string { return r.process(word, false) }
 
 func (r *resolver) process(word string, refs bool) string {
@@ -110,7 +110,7 @@ func (r *resolver) process(word string, refs bool) string {
 		return ""
 	}
 	out, unset, err := r.lex.ProcessWord(word, variables{r, refs})
-	r.tellUnset(unset)
+	r.reportUnset(unset)
 	if err == nil && len(out) > maxValue {
 		err = faultf("a value of %d bytes; the most is %d", len(out), maxValue)
 	}
@@ -169,7 +169,7 @@ func (r *resolver) inline(text string) string {
 	lex := shell.NewLex('\\') // as BuildKit has it, whatever the file's is
 	lex.SkipProcessQuotes = true
 	out, unset, err := lex.ProcessWord(text, variables{r, false})
-	r.tellUnset(unset)
+	r.reportUnset(unset)
 	if err != nil && r.err == nil {
 		r.err = err
 	}
@@ -233,7 +233,7 @@ func (r *resolver) resolveEnv(in *Env) *Env {
 
 // setVar sets a variable in a list and its index. RUNs before this line share
 // the list as it was: what they see of it is never written again, and what is
-// appended lies behind the end of theirs.
+// appended lies after the end of theirs.
 func setVar(vars []Var, index map[string]string, v Var) []Var {
 	old, ok := index[v.Name]
 	index[v.Name] = v.Value
@@ -289,7 +289,7 @@ func (r *resolver) hasEnv(name string) bool {
 func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 	out := *in
 	out.Source, out.Dest = r.expand(in.Source), r.expand(in.Dest)
-	if out.Word == "ADD" { // as in Docker; FETCH wants it said
+	if out.Word == "ADD" { // as in Docker; FETCH requires a flag
 		out.Dest = absolute(r.scope.Dir, out.Dest)
 	}
 	for _, f := range in.flags {
@@ -346,7 +346,7 @@ func absolute(dir, p string) string {
 }
 
 // captureOf says how much SNAPSHOT captures of a path: what packages and builds
-// change within the system's folders, all of what is elsewhere.
+// change within the system's directories, all of what is elsewhere.
 func captureOf(p string) Capture {
 	top, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
 	switch {

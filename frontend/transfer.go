@@ -13,7 +13,7 @@ import (
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// FETCH, COPY and ADD: what brings files.
+// FETCH, COPY and ADD: the instructions that add files.
 
 var fetchFlags = []string{"checksum", "strip", "extract", "chmod", "chown"}
 
@@ -33,7 +33,7 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
 		if fl.value == "" {
-			return nil, faultf("--%s wants a value", fl.name).withHint("--%s=...", fl.name)
+			return nil, faultf("--%s requires a value", fl.name).withHint("--%s=...", fl.name)
 		}
 	}
 	args, err := s.exactly(m.Word, "source", "dest")
@@ -80,7 +80,7 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 		case "link": // how layers are put together is not a matter of the writer's here
 		case "chown", "chmod":
 			if f.value == "" {
-				return nil, faultf("--%s wants a value", f.name).withHint("--%s=...", f.name)
+				return nil, faultf("--%s requires a value", f.name).withHint("--%s=...", f.name)
 			}
 			c.flags = append(c.flags, f)
 		case "from":
@@ -124,7 +124,7 @@ var (
 	githubURL    = lazyregexp.New(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
 )
 
-// errEmpty is for an argument of which expansion leaves nothing: a folder
+// errEmpty is for an argument of which expansion leaves nothing: a directory
 // more than was meant would be taken.
 var errEmpty = faultf("an argument is empty when its variables are expanded").withHint("${NAME:?} fails where NAME is not set")
 
@@ -157,7 +157,7 @@ func checkFetch(f *Fetch) error {
 			return faultf("source is no valid URL") // not shown: it may hold a password
 		}
 		if u.User != nil {
-			return faultf("a user or password in a URL would be kept, and shown").
+			return faultf("a user or password in a URL would be recorded, and shown").
 				withHint("fetch it in a RUN, with RUN --mount=type=secret")
 		}
 		if strings.HasSuffix(u.Path, ".git") {
@@ -224,13 +224,13 @@ func setOwner(o *Ownership, name, value string) error {
 	return nil
 }
 
-// checkCopySource refuses what is not in the Containerfile's folder.
+// checkCopySource refuses what is not in the Containerfile's directory.
 func checkCopySource(source string) error {
 	if source == "" {
 		return errEmpty
 	}
 	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {
-		return faultf("source %q leaves the Containerfile's folder", source)
+		return faultf("source %q leaves the Containerfile's directory", source)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (f *File) hasFallback(m *Meta, name string) bool {
 	return false
 }
 
-func (r *resolver) tellUnset(names map[string]struct{}) {
+func (r *resolver) reportUnset(names map[string]struct{}) {
 	if r.unset == nil {
 		return
 	}

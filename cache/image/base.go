@@ -20,7 +20,7 @@ import (
 // maxDocument bounds what is read of a manifest, an index or a config.
 const maxDocument = 16 << 20
 
-// A base is an image in a layout that another one is laid over.
+// A base is an image in a layout that another one builds on.
 type base struct {
 	dir      string
 	digest   digest.Digest // of its manifest
@@ -151,7 +151,7 @@ func (b *base) read(desc specs.Descriptor, v any) error {
 	return nil
 }
 
-// copyLayers brings the layers of a base into the layout.
+// copyLayers copies the layers of a base into the layout.
 func (l *layout) copyLayers(ctx context.Context, b *base) ([]specs.Descriptor, error) {
 	layers := []specs.Descriptor{}
 	for _, d := range b.manifest.Layers {

@@ -34,14 +34,14 @@ import (
 type Image struct {
 	Name     string            // its tag in the layout
 	Platform specs.Platform    // a base must have the same
-	Config   specs.ImageConfig // laid over that of a base
+	Config   specs.ImageConfig // replaces settings of the base
 	Steps    []Step            // in order
 }
 
 // A Step is one line of the image's history.
 type Step struct {
 	cache.Descriptor        // of its snapshot; a zero Digest says that it changed the config alone
-	Text             string // the instruction, as people read it
+	Text             string // the instruction, for display
 }
 
 // Options are how to write. The zero Options is the default.
@@ -65,7 +65,7 @@ const MaxLayers = 127
 var ErrThere = errors.New("is there already")
 
 // Write writes an image, with the snapshots that store has, to dest: a file
-// where that ends in .tar, which replaces one that is there, else a folder,
+// where that ends in .tar, which replaces one that is there, else a directory,
 // which must be empty or not there. All is written beside it first, and given
 // its name when it is whole: what fails leaves nothing.
 func Write(ctx context.Context, dest string, store cache.Store, img Image, opt Options) (w Written, err error) {
@@ -111,11 +111,11 @@ func free(dest string, archive bool) error {
 		return nil
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s %w, and is no folder; an archive's name ends in .tar", dest, ErrThere)
+		return fmt.Errorf("%s %w, and is not a directory; an archive's name ends in .tar", dest, ErrThere)
 	}
 	entries, err := os.ReadDir(dest)
 	if err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s %w, with something in it: remove it, or name another folder", dest, ErrThere)
+		return fmt.Errorf("%s %w, with something in it: remove it, or name another directory", dest, ErrThere)
 	}
 	return err
 }
@@ -183,7 +183,7 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 	})
 }
 
-// addStep brings a snapshot into the layout.
+// addStep copies a snapshot into the layout.
 func (l *layout) addStep(ctx context.Context, store cache.Store, d cache.Descriptor, gzip bool) (specs.Descriptor, error) {
 	if err := d.DiffID.Validate(); err != nil {
 		return specs.Descriptor{}, fmt.Errorf("step %s: diff id: %w", d.Key.Short(), err)

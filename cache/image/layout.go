@@ -98,7 +98,7 @@ func (l *layout) addJSON(mediaType string, v any) (specs.Descriptor, error) {
 	return desc, err
 }
 
-// finish writes what makes the folder a layout.
+// finish writes what makes the directory a layout.
 func (l *layout) finish(index specs.Index) error {
 	for name, v := range map[string]any{
 		specs.ImageLayoutFile: specs.ImageLayout{Version: specs.ImageLayoutVersion},
@@ -134,10 +134,10 @@ func (l *layout) write(path string, fill func(io.Writer) error) (n int64, err er
 	return n, errors.Join(f.Chmod(0o644), f.Sync())
 }
 
-// install gives the folder its name. One that is there is empty: the kernel
+// install gives the directory its name. One that is there is empty: the kernel
 // refuses to replace any other.
 func (l *layout) install(dest string) error {
-	// os.Rename would not replace an empty folder.
+	// os.Rename would not replace an empty directory.
 	switch err := unix.Rename(l.dir, dest); {
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("%s %w", dest, ErrThere)

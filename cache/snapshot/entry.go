@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// Kind tells what an Entry does to its path.
+// Kind says what an Entry does to its path.
 type Kind uint8
 
 // The kinds of entries.
 const (
 	File    Kind = iota + 1 // a regular file; Size and Open
-	Dir                     // a folder; its content is told by other entries
+	Dir                     // a directory; its content is in other entries
 	Symlink                 // Target is the text of the link
 	Link                    // a hard link; Target is the Path of an earlier File of the same stream
 	Char                    // a character device; Major and Minor
 	Block                   // a block device; Major and Minor
 	Fifo                    // a named pipe
 	Delete                  // the path, and all below it, is gone (an OCI whiteout)
-	Opaque                  // all that the folder at Path held before this stream is gone (an OCI opaque whiteout); follows the Dir of that path
+	Opaque                  // all that the directory at Path held before this stream is gone (an OCI opaque whiteout); follows the Dir of that path
 )
 
 // An Entry is one change of a root. Entries of a stream stand in this order:
-// a folder before what it holds; an Opaque directly behind its Dir; a Link
-// behind its target. A path has one entry, besides a Dir and its Opaque.
-// The folder of the root itself has no entry.
+// a directory before what it holds; an Opaque directly after its Dir; a Link
+// after its target. A path has one entry, besides a Dir and its Opaque.
+// The directory of the root itself has no entry.
 type Entry struct {
 	// Path is relative to the root, slash-separated, clean, and names
 	// something below the root: never "", ".", "/x", "x/", "x/../y".
@@ -39,7 +39,7 @@ type Entry struct {
 	Path string
 	Kind Kind
 
-	// Implied marks a folder that is made if nothing, or no folder (directly
+	// Implied marks a directory that is made if nothing, or not a directory (directly
 	// or through a symlink), stands there, and is otherwise left as it is:
 	// what WORKDIR and the dest of FETCH ask for.
 	Implied bool
@@ -76,6 +76,6 @@ type Entry struct {
 type Extent struct{ Offset, Length int64 }
 
 // Changes is a stream of entries: the one currency between what finds changes,
-// what brings them, what carries them and what makes them. An error ends the
+// what finds them, what carries them and what applies them. An error ends the
 // stream; what came before it must not be taken for the whole.
 type Changes = iter.Seq2[*Entry, error]

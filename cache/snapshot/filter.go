@@ -32,7 +32,7 @@ var homeCaches = [][]string{
 	{".cache", "clayer"}, // our own
 }
 
-// A Filter tells which changes of a RUN are captured.
+// A Filter says which changes of a RUN are captured.
 type Filter struct {
 	Ignore  []string // patterns of .clayerignore, in .dockerignore's language, matched against Entry paths
 	Include []string // absolute paths named by SNAPSHOT: below them only what is never captured is left out
@@ -56,7 +56,7 @@ func LiftsExclusion(p string) bool {
 		return true
 	}
 	// Above a cache: caches are in homes, which may be anywhere but in the
-	// folders of the system.
+	// directories of the system.
 	for _, sys := range []string{"usr", "bin", "sbin", "lib", "etc", "var", "opt"} {
 		if pathname.Under(p, sys) {
 			return false
@@ -93,7 +93,7 @@ func homeCache(p string) bool {
 	return false
 }
 
-// Compile makes a Matcher. The error tells a pattern that is malformed.
+// Compile makes a Matcher. The error names a malformed pattern.
 func (f Filter) Compile() (*Matcher, error) {
 	m := &Matcher{}
 	for _, p := range f.Include {
@@ -130,7 +130,7 @@ func (m *Matcher) Skip(p string) bool {
 		}
 	}
 	if leftOut(p) {
-		// Folders on the way to what is named are captured: without them they
+		// Directories on the way to what is named are captured: without them they
 		// would be restored with another owner and mode. But /tmp and its like
 		// are in every root, and as the machine has them.
 		onTheWay := func(in string) bool { return pathname.Under(in, p) }
@@ -155,7 +155,7 @@ func leftOut(p string) bool {
 	return slices.Contains(usuallyFiles, p) || homeCache(p)
 }
 
-// Prune reports whether nothing at or below the folder at path can be captured,
+// Prune reports whether nothing at or below the directory at path can be captured,
 // so that a walk need not enter it.
 func (m *Matcher) Prune(p string) bool {
 	for _, x := range never {

@@ -27,7 +27,7 @@ const maxFrame = 8 << 20
 // one large file, and of nothing else.
 type frame struct {
 	plain   []byte
-	entries []*listed // that are told in the table of contents behind this frame
+	entries []*listed // listed in the table of contents after this frame
 	large   *listed   // the file whose content it is a part of, or begins with its last entry
 	part    [2]int    // where in plain that content is
 	last    bool      // it is the end of that content
@@ -63,7 +63,7 @@ type framer struct {
 	hash  chan *frame
 	write chan *frame
 	wg    sync.WaitGroup
-	err   error // of the writer; read it behind wg
+	err   error // of the writer; read it after wg
 }
 
 func newFramer(ctx context.Context, w io.Writer, opt PackOptions) (*framer, error) {
@@ -124,9 +124,9 @@ func (f *framer) open() error {
 	}
 }
 
-// room cuts before an entry of that many bytes, header included, if it would
+// cutBefore cuts before an entry of that many bytes, header included, if it would
 // not fit.
-func (f *framer) room(n int64) {
+func (f *framer) cutBefore(n int64) {
 	if f.cur != nil && len(f.cur.plain) > 0 && int64(len(f.cur.plain))+n > frameSize {
 		f.cut()
 	}
@@ -181,7 +181,7 @@ func (f *framer) cut() {
 	if f.cur == nil {
 		return
 	}
-	// None of these blocks: there are no more frames than they have room for.
+	// None of these blocks: there are no more frames than fit.
 	f.work <- f.cur
 	f.hash <- f.cur
 	f.write <- f.cur

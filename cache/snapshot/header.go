@@ -193,7 +193,7 @@ func paxRecord(b []byte) (key, value, rest []byte, ok bool) {
 	return key, value, b[n:], true
 }
 
-// paxTime reads seconds with up to nine digits behind the point.
+// paxTime reads seconds with up to nine digits after the point.
 func paxTime(b []byte) (time.Time, bool) {
 	whole, frac, point := bytes.Cut(b, []byte("."))
 	sec, ok := decimal(whole)

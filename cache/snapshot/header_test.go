@@ -17,7 +17,7 @@ func headers(t testing.TB) map[string][]byte {
 		"file":          {Typeflag: tar.TypeReg, Name: "a/b", Size: 3, Mode: 0o4755, Uid: 1, Gid: 2, ModTime: at},
 		"whole seconds": {Typeflag: tar.TypeReg, Name: "a/b", Size: 3, Mode: 0o644, ModTime: time.Unix(1_600_000_000, 0)},
 		"large":         {Typeflag: tar.TypeReg, Name: "a", Size: 1 << 36, ModTime: at},
-		"folder":        {Typeflag: tar.TypeDir, Name: "a/", Mode: 0o1777, ModTime: at, PAXRecords: map[string]string{recordImplied: "1"}},
+		"directory":     {Typeflag: tar.TypeDir, Name: "a/", Mode: 0o1777, ModTime: at, PAXRecords: map[string]string{recordImplied: "1"}},
 		"symlink":       {Typeflag: tar.TypeSymlink, Name: "a", Linkname: "b/c", ModTime: at},
 		"long names":    {Typeflag: tar.TypeLink, Name: strings.Repeat("d/", 400) + "a", Linkname: strings.Repeat("e/", 300), ModTime: at},
 		"a prefix":      {Typeflag: tar.TypeReg, Name: strings.Repeat("d", 90) + "/" + strings.Repeat("e", 90), Format: tar.FormatUSTAR, ModTime: time.Unix(1, 0)},
@@ -82,7 +82,7 @@ func sameHeader(t testing.TB, data []byte) bool {
 // quickHeader says what archive/tar says, or nothing; and it knows what Pack writes
 // nearly always.
 func TestQuickHeader(t *testing.T) {
-	known := map[string]bool{"file": true, "whole seconds": true, "large": true, "folder": true, "symlink": true, "long names": true, "a prefix": true, "not UTF-8": true}
+	known := map[string]bool{"file": true, "whole seconds": true, "large": true, "directory": true, "symlink": true, "long names": true, "a prefix": true, "not UTF-8": true}
 	for name, data := range headers(t) {
 		t.Run(name, func(t *testing.T) {
 			if ok := sameHeader(t, data); ok != known[name] {

@@ -14,28 +14,28 @@ func TestValidateOrder(t *testing.T) {
 	dir, opaque := &Entry{Path: "a", Kind: Dir}, &Entry{Path: "a", Kind: Opaque}
 	bad := file("d", "0123456789")
 	bad.Data = []Extent{{5, 3}, {0, 2}}
-	behind := file("d", "0123456789")
-	behind.Data = []Extent{{5, 6}}
+	tail := file("d", "0123456789")
+	tail.Data = []Extent{{5, 6}}
 	tests := []struct {
 		name string
 		es   []*Entry
 		want string // of the error; "": none
 	}{
-		{"a folder, opaque, what it holds", []*Entry{dir, opaque, file("a/b", "")}, ""},
-		{"opaque, its folder", []*Entry{opaque, dir, file("a/b", "")}, ""},
-		{"what a folder holds, the folder", []*Entry{file("a/b", ""), dir, file("a/c", "")}, ""},
-		{"opaque behind what the folder holds", []*Entry{dir, file("a/b", ""), opaque}, "behind what it holds"},
-		{"opaque behind what a folder of no entry holds", []*Entry{file("a/b/c", ""), opaque}, "behind what it holds"},
-		{"a folder twice about its opaque", []*Entry{dir, opaque, dir}, "two entries"},
-		{"opaque twice", []*Entry{dir, opaque, opaque}, "opaque folder that is none"},
-		{"a link over a folder that holds something", []*Entry{file("a/b", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}}, "behind entries below it"},
-		{"a link further up", []*Entry{file("a/b/c", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}, {Path: "h", Kind: Link, Target: "a/b/c"}}, "behind entries below it"},
-		{"a folder deleted behind what it holds", []*Entry{file("a/b", "x"), {Path: "a", Kind: Delete}}, "behind entries below it"},
+		{"a directory, opaque, what it holds", []*Entry{dir, opaque, file("a/b", "")}, ""},
+		{"opaque, its directory", []*Entry{opaque, dir, file("a/b", "")}, ""},
+		{"what a directory holds, the directory", []*Entry{file("a/b", ""), dir, file("a/c", "")}, ""},
+		{"opaque after what the directory holds", []*Entry{dir, file("a/b", ""), opaque}, "after what it holds"},
+		{"opaque after what a directory of no entry holds", []*Entry{file("a/b/c", ""), opaque}, "after what it holds"},
+		{"a directory twice about its opaque", []*Entry{dir, opaque, dir}, "two entries"},
+		{"opaque twice", []*Entry{dir, opaque, opaque}, "opaque, but not a directory"},
+		{"a link over a directory that holds something", []*Entry{file("a/b", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}}, "after entries below it"},
+		{"a link further up", []*Entry{file("a/b/c", "x"), {Path: "a", Kind: Symlink, Target: "/etc"}, {Path: "h", Kind: Link, Target: "a/b/c"}}, "after entries below it"},
+		{"a directory deleted after what it holds", []*Entry{file("a/b", "x"), {Path: "a", Kind: Delete}}, "after entries below it"},
 		{"extents out of order", []*Entry{bad}, "extents"},
-		{"extents outside", []*Entry{behind}, "extents"},
+		{"extents outside", []*Entry{tail}, "extents"},
 	}
 	for _, tt := range tests {
-		_, err := tell(Validate(stream(tt.es...)))
+		_, err := readAll(Validate(stream(tt.es...)))
 		if tt.want == "" && err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
@@ -47,7 +47,7 @@ func TestValidateOrder(t *testing.T) {
 }
 
 // The zeros that a file ends with are not the end of its tar.
-func TestTarCutOffBehindZeros(t *testing.T) {
+func TestTarCutOffAfterZeros(t *testing.T) {
 	var plain bytes.Buffer
 	w := tar.NewWriter(&plain)
 	for _, size := range []int64{2048, 5000, 3} {
@@ -58,14 +58,14 @@ func TestTarCutOffBehindZeros(t *testing.T) {
 	}
 	w.Close()
 	for n := range plain.Len() - 1 {
-		if _, err := tell(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
+		if _, err := readAll(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
 			t.Errorf("%d of %d bytes: no error", n, plain.Len())
 		}
 	}
-	// As it comes, byte for byte and all at once, with padding to a record behind it.
+	// As it comes, byte for byte and all at once, with padding to a record after it.
 	plain.Write(make([]byte, 10240))
 	for _, r := range []io.Reader{bytes.NewReader(plain.Bytes()), oneByte{bytes.NewReader(plain.Bytes())}} {
-		if list, err := tell(Read(r)); err != nil || len(list) != 3 {
+		if list, err := readAll(Read(r)); err != nil || len(list) != 3 {
 			t.Errorf("whole: %d entries, %v", len(list), err)
 		}
 	}

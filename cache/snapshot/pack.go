@@ -148,7 +148,7 @@ func (p *packer) entry(e *Entry) error {
 	if e.Kind == File {
 		size = e.Size
 	}
-	p.frames.room(headerRoom + size)
+	p.frames.cutBefore(headerRoom + size)
 	if err := p.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
 	}
@@ -187,7 +187,7 @@ func (p *packer) flush(e *Entry) error {
 }
 
 // content copies exactly Size bytes: a file that grew or shrank meanwhile
-// would otherwise be kept cut off, or padded, without a word.
+// would otherwise be stored truncated, or padded, silently.
 // large is the file's place in the table of contents if it may take several frames.
 func (p *packer) content(e *Entry, large *listed) (err error) {
 	r, err := e.Open()

@@ -17,7 +17,7 @@ import (
 // itself does at its highest level.
 const maxWindow = 128 << 20
 
-// Read yields the entries of a tar, tar.gz or tar.zst, told by its first bytes:
+// Read yields the entries of a tar, tar.gz or tar.zst, recognised by its first bytes:
 // blobs of Pack, and layers and tars that others made. Names are made clean;
 // one that is absolute or has ".." in it is an UnsafeError. The stream is
 // validated as by Validate. Input that is corrupt or cut off, at whatever byte,
@@ -108,7 +108,7 @@ func openOnce(name string, content io.Reader) func() (io.ReadCloser, error) {
 }
 
 // unended is a tar whose end is unexpected wherever it is met. A tar ends with
-// two blocks of zeros, behind which archive/tar reads nothing: whoever meets
+// two blocks of zeros, after which archive/tar reads nothing: whoever meets
 // the end of the input before that has a tar that was cut off, and archive/tar
 // takes one that just stops between two entries for whole.
 type unended struct{ r io.Reader }
@@ -124,14 +124,14 @@ func (u *unended) Read(p []byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// end reads on from behind the two blocks to the end of the compressed stream,
+// end reads on from after the two blocks to the end of the compressed stream,
 // where its checksum is. Tars are padded with zeros; nothing else may come.
 func (u *unended) end() error {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := u.r.Read(buf)
 		if len(bytes.TrimRight(buf[:n], "\x00")) > 0 {
-			return errors.New("there is more behind the end of the tar")
+			return errors.New("there is more after the end of the tar")
 		}
 		if err == io.EOF {
 			return nil

@@ -50,20 +50,20 @@ func pack(t testing.TB, changes Changes) ([]byte, Packed) {
 	return b.Bytes(), p
 }
 
-// told is an entry with its content, as far as it can be compared.
-type told struct {
+// readEntry is an entry with its content, as far as it can be compared.
+type readEntry struct {
 	Entry
 	Content string
 }
 
-// tell reads a stream.
-func tell(changes Changes) ([]told, error) {
-	var list []told
+// readAll reads a stream.
+func readAll(changes Changes) ([]readEntry, error) {
+	var list []readEntry
 	for e, err := range changes {
 		if err != nil {
 			return list, err
 		}
-		one := told{Entry: *e}
+		one := readEntry{Entry: *e}
 		if e.Kind == File {
 			r, err := e.Open()
 			if err != nil {
@@ -86,7 +86,7 @@ func tell(changes Changes) ([]told, error) {
 	return list, nil
 }
 
-// everything has an entry of each kind, and names that are hard to keep.
+// everything has an entry of each kind, and names that are hard to store.
 func everything() []*Entry {
 	sparse := file("sparse", strings.Repeat("\x00", 5000)+"data"+strings.Repeat("\x00", 100))
 	sparse.Data = []Extent{{5000, 4}}
@@ -115,14 +115,14 @@ func everything() []*Entry {
 func TestRoundTrip(t *testing.T) {
 	es := everything()
 	blob, p := pack(t, stream(es...))
-	want, _ := tell(stream(es...))
+	want, _ := readAll(stream(es...))
 	for i := range want {
 		// What a whiteout or a hard link has no room for.
 		if k := want[i].Kind; k == Delete || k == Opaque {
 			want[i].ModTime = time.Time{}.UTC()
 		}
 	}
-	got, err := tell(Read(bytes.NewReader(blob)))
+	got, err := readAll(Read(bytes.NewReader(blob)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,8 +181,8 @@ func TestRoundTripOfAnything(t *testing.T) {
 		if _, err := Pack(context.Background(), &b, stream(es...), PackOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		want, _ := tell(stream(es...))
-		got, err := tell(Read(&b))
+		want, _ := readAll(stream(es...))
+		got, err := readAll(Read(&b))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -246,14 +246,14 @@ func TestPackRefuses(t *testing.T) {
 		{"a file that vanished", []*Entry{closed}, `"f": vanished`},
 		{"a name of a whiteout", []*Entry{file("a/.wh.b", "x")}, `"a/.wh.b"`},
 		{"two of a name", []*Entry{file("a", ""), file("a", "")}, "two entries"},
-		{"below a file", []*Entry{file("a", ""), file("a/b", "")}, "no folder"},
+		{"below a file", []*Entry{file("a", ""), file("a/b", "")}, "not a directory"},
 		{"a link to nothing", []*Entry{{Path: "a", Kind: Link, Target: "b"}}, "hard link"},
 		{"an absolute name", []*Entry{file("/a", "")}, "absolute"},
 		{"no kind", []*Entry{{Path: "a"}}, "kind 0"},
 		{"the owner -1, which chown takes for none", []*Entry{{Path: "a", Kind: Dir, GID: -1}}, "owner 0:-1"},
 		{"the owner -1 of 32 bits", []*Entry{{Path: "a", Kind: Dir, UID: 1<<32 - 1}}, "owner 4294967295:0"},
 		{"extents out of order", []*Entry{holed(Extent{5, 3}, Extent{1, 2})}, "overlap"},
-		{"an extent behind the end", []*Entry{holed(Extent{5, 6})}, "beyond"},
+		{"an extent past the end", []*Entry{holed(Extent{5, 6})}, "beyond"},
 		{"an extent before the beginning", []*Entry{holed(Extent{-1, 2})}, "overlap"},
 		{"extents that overflow", []*Entry{holed(Extent{1<<63 - 1, 1<<63 - 1})}, "beyond"},
 	}
@@ -296,7 +296,7 @@ func beforeTOC(t testing.TB, blob []byte) int {
 func TestTruncatedAtEveryByte(t *testing.T) {
 	blob, _ := pack(t, stream(file("a", "content"), file("b", strings.Repeat("more", 50))))
 	for n := range len(blob) {
-		if _, err := tell(Read(bytes.NewReader(blob[:n]))); err == nil && n != beforeTOC(t, blob) {
+		if _, err := readAll(Read(bytes.NewReader(blob[:n]))); err == nil && n != beforeTOC(t, blob) {
 			t.Fatalf("%d of %d bytes: no error", n, len(blob))
 		}
 	}
@@ -310,17 +310,17 @@ func TestTruncatedAtEveryByte(t *testing.T) {
 	}
 	w.Close()
 	for n := range plain.Len() {
-		if _, err := tell(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
+		if _, err := readAll(Read(bytes.NewReader(plain.Bytes()[:n]))); err == nil {
 			t.Fatalf("a tar, %d of %d bytes: no error", n, plain.Len())
 		}
 	}
-	if list, err := tell(Read(bytes.NewReader(plain.Bytes()))); err != nil || len(list) != 2 {
+	if list, err := readAll(Read(bytes.NewReader(plain.Bytes()))); err != nil || len(list) != 2 {
 		t.Errorf("a whole tar: %v, %v", list, err)
 	}
 }
 
 // A file of zeros looks like the end of a tar, when nothing follows it.
-func TestTruncatedBehindZeros(t *testing.T) {
+func TestTruncatedAfterZeros(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range []string{"a", "b"} {
@@ -334,7 +334,7 @@ func TestTruncatedBehindZeros(t *testing.T) {
 	}
 	whole := b.Bytes()
 	for n := range len(whole) {
-		if list, err := tell(Read(bytes.NewReader(whole[:n]))); err == nil {
+		if list, err := readAll(Read(bytes.NewReader(whole[:n]))); err == nil {
 			t.Fatalf("%d of %d bytes: no error, %d entries", n, len(whole), len(list))
 		}
 	}
@@ -345,7 +345,7 @@ func TestTruncatedBehindZeros(t *testing.T) {
 		"padded as tar pads":    bytes.NewReader(append(bytes.Clone(whole), make([]byte, 10240)...)),
 		"compressed, and so on": compressed(t, whole),
 	} {
-		if list, err := tell(Read(r)); err != nil || len(list) != 2 {
+		if list, err := readAll(Read(r)); err != nil || len(list) != 2 {
 			t.Errorf("%s: %d entries, %v", name, len(list), err)
 		}
 	}
@@ -368,18 +368,18 @@ func TestCompressedStreamsEndWhole(t *testing.T) {
 	zipped := must(io.ReadAll(compressed(t, plain)))
 	for name, whole := range map[string][]byte{"zstd": blob, "gzip": zipped} {
 		for n := range len(whole) {
-			if _, err := tell(Read(bytes.NewReader(whole[:n]))); err == nil && n != beforeTOC(t, whole) {
+			if _, err := readAll(Read(bytes.NewReader(whole[:n]))); err == nil && n != beforeTOC(t, whole) {
 				t.Errorf("%s: %d of %d bytes: no error", name, n, len(whole))
 			}
 		}
-		if _, err := tell(Read(bytes.NewReader(append(bytes.Clone(whole), "more"...)))); err == nil {
-			t.Errorf("%s: no error for what is behind the end", name)
+		if _, err := readAll(Read(bytes.NewReader(append(bytes.Clone(whole), "more"...)))); err == nil {
+			t.Errorf("%s: no error for what is after the end", name)
 		}
 	}
 	// As zstd's seekable format, and a table of contents of ours, have it.
 	skippable := append([]byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0}, "toc"...)
-	for name, r := range map[string][]byte{"behind": append(bytes.Clone(blob), skippable...), "before": append(skippable, blob...)} {
-		if list, err := tell(Read(bytes.NewReader(r))); err != nil || len(list) != 1 {
+	for name, r := range map[string][]byte{"after": append(bytes.Clone(blob), skippable...), "before": append(skippable, blob...)} {
+		if list, err := readAll(Read(bytes.NewReader(r))); err != nil || len(list) != 1 {
 			t.Errorf("a skippable frame %s: %d entries, %v", name, len(list), err)
 		}
 	}
@@ -387,11 +387,11 @@ func TestCompressedStreamsEndWhole(t *testing.T) {
 
 func TestFlippedBytesAreFound(t *testing.T) {
 	blob, _ := pack(t, stream(file("a", strings.Repeat("content ", 100))))
-	want, _ := tell(Read(bytes.NewReader(blob)))
+	want, _ := readAll(Read(bytes.NewReader(blob)))
 	for i := range blob {
 		bad := bytes.Clone(blob)
 		bad[i] ^= 0x55
-		if got, err := tell(Read(bytes.NewReader(bad))); err == nil && !cmp.Equal(want, got) {
+		if got, err := readAll(Read(bytes.NewReader(bad))); err == nil && !cmp.Equal(want, got) {
 			t.Errorf("byte %d: no error, and another content", i)
 		}
 	}
@@ -429,13 +429,13 @@ func TestForeign(t *testing.T) {
 		{"a hard link to outside", []*tar.Header{{Name: "a", Typeflag: tar.TypeLink, Linkname: "../b"}}, `error: hard link "a"`},
 		{"a link, then a file through it", []*tar.Header{{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "/"}, {Name: "a/b", Typeflag: tar.TypeReg}}, "error: unsafe entry"},
 		{"extents that overlap", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "0,5,3,2"}}}, `error: unsafe entry "a": extents`},
-		{"extents behind the end", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,5"}}}, `error: unsafe entry "a": extents`},
+		{"extents past the end", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,5"}}}, `error: unsafe entry "a": extents`},
 		{"extents that are no numbers", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Size: 9, PAXRecords: map[string]string{"CLAYER.data": "5,x"}}}, `error: unsafe entry "a": malformed`},
 		{"the owner -1", []*tar.Header{{Name: "a", Typeflag: tar.TypeReg, Uid: -1, Format: tar.FormatGNU}}, `error: unsafe entry "a": the owner -1:0`},
 		{"a device of more than 32 bits", []*tar.Header{{Name: "a", Typeflag: tar.TypeChar, Devmajor: 1<<32 + 1, Devminor: 3, Format: tar.FormatGNU}}, `error: unsafe entry "a": device 4294967297:3`},
 	}
 	for _, tt := range tests {
-		list, err := tell(Read(foreign(t, tt.hs...)))
+		list, err := readAll(Read(foreign(t, tt.hs...)))
 		var paths []string
 		for _, e := range list {
 			paths = append(paths, e.Path)
@@ -448,8 +448,8 @@ func TestForeign(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}
-	for name, bytes_ := range map[string]string{"nothing": "", "zeros": strings.Repeat("\x00", 100), "text": "hello", "behind the end": string(must(io.ReadAll(foreign(t)))) + "more"} {
-		if list, err := tell(Read(strings.NewReader(bytes_))); err == nil {
+	for name, bytes_ := range map[string]string{"nothing": "", "zeros": strings.Repeat("\x00", 100), "text": "hello", "after the end": string(must(io.ReadAll(foreign(t)))) + "more"} {
+		if list, err := readAll(Read(strings.NewReader(bytes_))); err == nil {
 			t.Errorf("%s: no error, %d entries", name, len(list))
 		}
 	}
@@ -518,9 +518,9 @@ func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestFilter(t *testing.T) {
 	tests := []struct {
-		f     Filter
-		skips string
-		keeps string
+		f        Filter
+		skips    string
+		captured string
 	}{
 		{Filter{}, "proc proc/1 sys dev/null run/x tmp tmp/a var/tmp/x var/cache/apt/archives/x.deb var/cache/apt/pkgcache.bin root/.cache/pip/x home/me/.cache/uv home/me/.npm/_cacache/a root/.cargo/registry/x var/lib/clayer/state.json root/.cache/go-build",
 			"a usr/lib/x process tmpx var/cache/apt var/cache/apt/other root/.cache root/.cache/other root/.npm/x root/.cargo/bin/x srv/.cachepip"},
@@ -539,7 +539,7 @@ func TestFilter(t *testing.T) {
 				t.Errorf("%s: %s is captured", tt.f, p)
 			}
 		}
-		for p := range strings.FieldsSeq(tt.keeps) {
+		for p := range strings.FieldsSeq(tt.captured) {
 			if m.Skip(p) {
 				t.Errorf("%s: %s is left out", tt.f, p)
 			}
@@ -579,7 +579,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(plain)
 	f.Add([]byte{0x1f, 0x8b})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		list, err := tell(Read(io.LimitReader(bytes.NewReader(data), 1<<20)))
+		list, err := readAll(Read(io.LimitReader(bytes.NewReader(data), 1<<20)))
 		for _, e := range list {
 			if cerr := checkPath(e.Path); cerr != nil {
 				t.Errorf("%v (%v)", cerr, err)

@@ -28,7 +28,7 @@ type chunk struct {
 	// What data holds if it begins with the header of an entry and ends with
 	// one: a guess, since it may be the content of a file that is a tar.
 	entries []*Entry
-	tail    int       // where the content of the last entry begins, if it ends in a chunk behind
+	tail    int       // where the content of the last entry begins, if it ends in a later chunk
 	more    int64     // bytes of that content, with its padding; 0: all entries end here
 	whole   bool      // the guess holds, from the first byte to the last
 	end     bool      // it ends with the end of the tar
@@ -83,26 +83,26 @@ func (c *chunker) next() (*chunk, error) {
 	return ch, ch.err
 }
 
-// release tells that one of those who use the data of a chunk does no more. What
+// release says that one user of the data of a chunk is done. What
 // nothing refers to is used again.
 func (c *chunker) release(ch *chunk) {
 	if ch.users.Add(-1) == 0 {
-		keep(c.plain, ch.data)
+		recycle(c.plain, ch.data)
 		ch.data = nil
 	}
 }
 
-// keep keeps a buffer to be used again, if there is room for it.
-func keep(to chan []byte, b []byte) {
+// recycle stores a buffer for reuse, if there is space for it.
+func recycle(to chan []byte, b []byte) {
 	select {
 	case to <- b[:0]:
 	default:
 	}
 }
 
-// kept returns an empty buffer for n bytes: one that was kept, if it is large
+// buffer returns an empty buffer for n bytes: a recycled one, if it is large
 // enough.
-func kept(from chan []byte, n int) []byte {
+func buffer(from chan []byte, n int) []byte {
 	select {
 	case b := <-from:
 		if cap(b) >= n {
@@ -117,7 +117,7 @@ func kept(from chan []byte, n int) []byte {
 }
 
 // split reads the stream and cuts it into frames (RFC 8878, 3.1.1). One that is
-// large, or does not say how large it is, is decoded as a stream with all behind it.
+// large, or does not say how large it is, is decoded as a stream with all that follows.
 func (c *chunker) split() {
 	defer close(c.order)
 	defer close(c.work)
@@ -207,7 +207,7 @@ func (c *chunker) frame() (*chunk, error) {
 	if n == 0 || size > maxFrame {
 		return c.whole(packed)
 	}
-	packed = append(kept(c.bytes, len(packed)), packed...)
+	packed = append(buffer(c.bytes, len(packed)), packed...)
 	for last := false; !last; {
 		b, err := read(3)
 		if err != nil {
@@ -270,8 +270,8 @@ func (c *chunker) decode() {
 	}
 	defer d.Close()
 	for ch := range c.work {
-		ch.data, ch.err = d.DecodeAll(ch.packed, kept(c.plain, ch.size))
-		keep(c.bytes, ch.packed)
+		ch.data, ch.err = d.DecodeAll(ch.packed, buffer(c.plain, ch.size))
+		recycle(c.bytes, ch.packed)
 		ch.packed = nil
 		if ch.err == nil {
 			ch.parse(func() { c.release(ch) })
@@ -381,8 +381,8 @@ func (j *joiner) Read(p []byte) (int, error) {
 }
 
 // entries yields the entries of whole chunks, as long as there are such. Then
-// the tar is to be read on from where the joiner is; ended tells that it has
-// ended, and more is false if yield wants no more.
+// the tar is to be read on from where the joiner is; ended says that it has
+// ended, and more is false if yield returned false.
 func (j *joiner) entries(yield func(*Entry, error) bool) (ended, more bool, err error) {
 	for j.pull() {
 		ch := j.cur

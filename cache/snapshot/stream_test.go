@@ -65,11 +65,11 @@ func many(t testing.TB) []*Entry {
 func TestFramesRoundTrip(t *testing.T) {
 	es := many(t)
 	blob, _ := pack(t, stream(es...))
-	want, err := tell(stream(es...))
+	want, err := readAll(stream(es...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := tell(Read(bytes.NewReader(blob)))
+	got, err := readAll(Read(bytes.NewReader(blob)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestHoweverItIsCut(t *testing.T) {
 	inner, _ := pack(t, stream(file("x", "inner"), file("y", strings.Repeat("z", 2000))))
 	blob, _ := pack(t, stream(append(everything(), file("tar", string(plainOf(t, inner))), file("end", noise(3000)))...))
 	plain := plainOf(t, blob)
-	want, err := tell(Read(bytes.NewReader(plain)))
+	want, err := readAll(Read(bytes.NewReader(plain)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestHoweverItIsCut(t *testing.T) {
 			}
 			rest = rest[n:]
 		}
-		got, err := tell(Read(&cut))
+		got, err := readAll(Read(&cut))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestFramesThatLie(t *testing.T) {
 		"a skippable one, cut":    {0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff, 1},
 		"more blocks than it can": append(head(0), bytes.Repeat(append([]byte{0x00, 0x00, 0x08}, make([]byte, 64<<10)...), 4)...),
 	} {
-		if _, err := tell(Read(bytes.NewReader(blob))); err == nil {
+		if _, err := readAll(Read(bytes.NewReader(blob))); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -225,7 +225,7 @@ func TestRelease(t *testing.T) {
 			}
 		})
 	}
-	var kept []held
+	var retained []held
 	memory := make(map[*byte]int)
 	for e, err := range Read(bytes.NewReader(blob)) {
 		if err != nil {
@@ -236,15 +236,15 @@ func TestRelease(t *testing.T) {
 		}
 		memory[&e.Content[0]]++
 		h := held{e.Path, e.Content, e.Release}
-		if len(kept) < 5 && strings.HasSuffix(e.Path, "50") {
-			kept = append(kept, h)
+		if len(retained) < 5 && strings.HasSuffix(e.Path, "50") {
+			retained = append(retained, h)
 			continue
 		}
 		holding <- h
 	}
 	close(holding)
 	wg.Wait()
-	for _, h := range kept {
+	for _, h := range retained {
 		check(h)
 	}
 	again := 0

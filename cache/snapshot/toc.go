@@ -27,7 +27,7 @@ import (
 //	E kind frame offset size digest(32) length path  an entry
 //
 // The frames follow each other from the first byte of the blob on. An entry
-// stands behind the last frame that it reaches into. Its offset is where in the
+// stands after the last frame that it reaches into. Its offset is where in the
 // tar of its frame its content begins, or for one without content its header
 // ends; the digest is the SHA-256 of the content of a File, zeros for others.
 // What lists entries need not read the blob.
@@ -44,7 +44,7 @@ const (
 // ErrNoTOC says that a blob has no table of contents.
 var ErrNoTOC = errors.New("no table of contents")
 
-// Listed is an entry as the table of contents tells of it.
+// Listed is an entry as the table of contents describes it.
 type Listed struct {
 	Path   string
 	Kind   Kind
@@ -114,18 +114,18 @@ func (t *tocWriter) close() ([]byte, error) {
 func List(blob io.ReaderAt, size int64) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		fail := func(err error) { yield(Listed{}, fmt.Errorf("table of contents: %w", err)) }
-		r, room, err := openTOC(blob, size)
+		r, left, err := openTOC(blob, size)
 		if err != nil {
 			fail(err)
 			return
 		}
 		defer r.Close()
-		t := tocReader{in: bufio.NewReaderSize(r, 32<<10), room: uint64(room)}
+		t := tocReader{in: bufio.NewReaderSize(r, 32<<10), left: uint64(left)}
 		for {
 			l, err := t.next()
 			if err == io.EOF {
-				if t.room != 0 {
-					fail(fmt.Errorf("its frames end %d bytes before it", t.room))
+				if t.left != 0 {
+					fail(fmt.Errorf("its frames end %d bytes before it", t.left))
 				}
 				return
 			}
@@ -140,7 +140,7 @@ func List(blob io.ReaderAt, size int64) iter.Seq2[Listed, error] {
 	}
 }
 
-// openTOC opens the records of a blob, and tells how many bytes are before them.
+// openTOC opens the records of a blob, and returns how many bytes are before them.
 func openTOC(blob io.ReaderAt, size int64) (io.ReadCloser, int64, error) {
 	var foot [tocFooter]byte
 	if size < tocExtra {
@@ -173,7 +173,7 @@ func openTOC(blob io.ReaderAt, size int64) (io.ReadCloser, int64, error) {
 
 type tocReader struct {
 	in    *bufio.Reader
-	room  uint64   // bytes of the blob that no frame has told of yet
+	left  uint64   // bytes of the blob that no frame has covered yet
 	plain []uint64 // bytes of the tar up to the end of each frame
 	path  []byte
 }
@@ -198,7 +198,7 @@ func (t *tocReader) next() (*Listed, error) {
 }
 
 func (t *tocReader) frame() error {
-	n, err1 := t.number(t.room)
+	n, err1 := t.number(t.left)
 	plain, err2 := t.number(maxPlain)
 	if err := errors.Join(err1, err2); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (t *tocReader) frame() error {
 	if n < 6 {
 		return fmt.Errorf("a frame of %d bytes", n)
 	}
-	t.room -= n
+	t.left -= n
 	before := uint64(0)
 	if k := len(t.plain); k > 0 {
 		before = t.plain[k-1]

@@ -11,9 +11,9 @@ import (
 // Bounds of what a stream may hold: beyond what Linux takes, so that they stop
 // only what was made to hurt.
 const (
-	maxPath   = 16 << 10  // bytes of a path; deeper than PATH_MAX is possible, folder by folder
+	maxPath   = 16 << 10  // bytes of a path; deeper than PATH_MAX is possible, directory by directory
 	maxXattrs = 1 << 20   // bytes of all extended attributes of an entry
-	maxID     = 1<<32 - 2 // of a user or group; one more is -1 to chown, which keeps whatever owner there is
+	maxID     = 1<<32 - 2 // of a user or group; one more is -1 to chown, which changes no owner
 )
 
 // An UnsafeError says that an entry reaches for something outside the root, or
@@ -48,7 +48,7 @@ func Validate(changes Changes) Changes {
 	}
 }
 
-// What a validator remembers of a folder besides the Kind of its entry.
+// What a validator remembers of a directory besides the Kind of its entry.
 const (
 	parent     Kind = 100 + iota // entries below it, and none of its own yet
 	filledDir                    // a Dir, and entries below it
@@ -59,7 +59,7 @@ type validator struct {
 	seed maphash.Seed
 	seen map[uint64]Kind
 
-	dir     string // the folder that was checked last: most entries share it
+	dir     string // the directory that was checked last: most entries share it
 	dirSafe bool
 }
 
@@ -106,9 +106,9 @@ func (v *validator) check(e *Entry) error {
 			v.seen[id] = Opaque
 		case before == filledDir || before == parent:
 			// It would delete what this very stream made there.
-			return bad("an opaque folder behind what it holds")
+			return bad("an opaque directory after what it holds")
 		default:
-			return bad("an opaque folder that is none")
+			return bad("opaque, but not a directory")
 		}
 		return nil
 	case Link:
@@ -126,8 +126,8 @@ func (v *validator) check(e *Entry) error {
 	default:
 		return bad("unknown kind %d", e.Kind)
 	}
-	// A foreign layer may name an opaque folder, or what a folder holds, before
-	// the folder itself. Anything else there would move the entries below it.
+	// A foreign layer may name an opaque directory, or what a directory holds, before
+	// the directory itself. Anything else there would move the entries below it.
 	switch {
 	case !twice:
 		v.seen[id] = e.Kind
@@ -136,14 +136,14 @@ func (v *validator) check(e *Entry) error {
 	case e.Kind == Dir && before == opaqueOnly:
 		v.seen[id] = Opaque
 	case before == parent:
-		return bad("no folder, behind entries below it")
+		return bad("not a directory, after entries below it")
 	default:
 		return bad("two entries of one name")
 	}
 	return nil
 }
 
-// parents refuses an entry below one that is no folder: a link, and then a file
+// parents refuses an entry below one that is not a directory: a link, and then a file
 // through it.
 func (v *validator) parents(p string) error {
 	dir := path.Dir(p)
@@ -162,7 +162,7 @@ func (v *validator) parents(p string) error {
 			v.seen[id] = filledDir
 		case k >= parent || k == Opaque:
 		default:
-			return &UnsafeError{Path: p, Reason: fmt.Sprintf("%q before it is no folder", d)}
+			return &UnsafeError{Path: p, Reason: fmt.Sprintf("%q before it is not a directory", d)}
 		}
 	}
 	v.dir, v.dirSafe = dir, true

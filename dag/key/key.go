@@ -1,5 +1,5 @@
 // Package key names steps: a Key is the SHA-256 over everything that a step's
-// result depends on, and a Record is the same list of inputs, kept so that a
+// result depends on, and a Record is the same list of inputs, stored so that a
 // change of key can be explained.
 //
 // One function lists the inputs of a step, through the [Writer] interface; the
@@ -66,11 +66,11 @@ func (k *Key) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A Writer is told the inputs of a step, in an order that is part of the key.
+// A Writer receives the inputs of a step, in an order that is part of the key.
 type Writer interface {
-	// Field is an input that may be kept and shown.
+	// Field is an input that may be stored and shown.
 	Field(name, value string)
-	// Private is an input of which only the digest is ever kept:
+	// Private is an input of which only the digest is ever stored:
 	// the values of ENV and ARG may be secrets.
 	Private(name, value string)
 }

@@ -97,6 +97,6 @@ func TestRecord(t *testing.T) {
 		}
 	}
 	if v := rec("a", "hunter2").Get("ENV TOKEN"); v == "" || v == "hunter2" {
-		t.Errorf("a private value is kept as %q", v)
+		t.Errorf("a private value is recorded as %q", v)
 	}
 }

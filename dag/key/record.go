@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// A Record is the inputs of a step as they may be kept and shown: in order,
+// A Record is the inputs of a step as they may be stored and shown: in order,
 // private values as digests.
 type Record []Input
 
@@ -16,9 +16,9 @@ type Input struct {
 	Value string `json:"value"` // "sha256:" and 16 hex digits where the value is private or long
 }
 
-// maxKept is the longest value, in bytes, that a record keeps as it is.
-// A longer one, such as a script of many lines, is kept as its digest.
-const maxKept = 200
+// maxValue is the longest value, in bytes, that a record holds as it is.
+// A longer one, such as a script of many lines, is recorded as its digest.
+const maxValue = 200
 
 // Explain returns the record of inputs.
 func Explain(in Inputs) Record {
@@ -30,7 +30,7 @@ func Explain(in Inputs) Record {
 type recorder struct{ rec Record }
 
 func (r *recorder) Field(name, value string) {
-	if len(value) > maxKept {
+	if len(value) > maxValue {
 		value = shortDigest(value)
 	}
 	r.rec = append(r.rec, Input{name, value})

@@ -124,7 +124,7 @@ func (l layout) edge(b *strings.Builder, e dag.Edge) {
 	default:
 		from := l.steps[e.To]
 		a, z := point{from.x + boxWidth, from.y + boxHeight/2}, point{to.x + boxWidth/2, to.y}
-		// By the gap beside the column and the lane above the boxes: behind no box.
+		// By the gap beside the column and the lane above the boxes: no box hides it.
 		path = fmt.Sprintf("M%d %dH%dV%dH%dV%d", a.x, a.y, a.x+columnGap/2, z.y-laneHeight, z.x, z.y)
 	}
 	dash := ""
@@ -159,8 +159,8 @@ func outlook(it *dag.Item) string {
 
 func svgText(s string, n int) string { return html.EscapeString(cut(s, n)) }
 
-// The page around the picture. It is no template: a package for templates
-// keeps the linker from leaving out what nothing calls.
+// The page around the picture. It is not a template: a package for templates
+// stops the linker from dropping functions that nothing calls.
 const (
 	pageHead = `<!doctype html>
 <html lang="en">

@@ -11,18 +11,18 @@ type effect uint8
 const (
 	talk      effect = iota + 1 // how the program talks, or what it asks: dropped
 	talkValue                   // likewise, with a value
-	keep
-	keepValue
-	keepPath // the value is a path of this machine, which is made absolute
-	reads    // the value is a file that is read: a list of requirements
-	folder   // the value is a folder, or a URL, whose content is installed
-	never    // with it nothing is installed
-	away     // with it the install goes elsewhere than into the environment
+	retain
+	retainValue
+	retainPath // the value is a path of this machine, which is made absolute
+	reads      // the value is a file that is read: a list of requirements
+	directory  // the value is a directory, or a URL, whose content is installed
+	never      // with it nothing is installed
+	away       // with it the install goes elsewhere than into the environment
 )
 
 func (e effect) hasValue() bool {
 	switch e {
-	case talkValue, keepValue, keepPath, reads, folder:
+	case talkValue, retainValue, retainPath, reads, directory:
 		return true
 	}
 	return false
@@ -62,7 +62,7 @@ type option struct {
 }
 
 // lazily returns a function that makes known of options: a shim, which every
-// install waits for, wants those of one program.
+// install waits for, needs those of one program.
 func lazily(all ...options) func() known {
 	return sync.OnceValue(func() known {
 		k := make(known)
@@ -79,7 +79,7 @@ func lazily(all ...options) func() known {
 }
 
 // scan splits arguments as getopt_long does: --name=value, -n value, -nvalue,
-// -ab. What stands behind "--" are words.
+// -ab. What follows "--" are words.
 func (k known) scan(args []string) []arg {
 	var list []arg
 	for i := 0; i < len(args); i++ {

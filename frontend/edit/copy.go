@@ -10,7 +10,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
-// copiesDir is where COPY brings the files that an install reads.
+// copiesDir is where COPY puts the files that an install reads.
 const copiesDir = "/usr/local/share/clayer"
 
 // maxList bounds a list of requirements, in bytes.
@@ -32,13 +32,13 @@ func (in *Install) copy(p string, at Place) (dest, why string) {
 	case err != nil:
 		return "", fmt.Sprintf("%s can't be read", p)
 	case info.IsDir():
-		return "", fmt.Sprintf("%s is a folder of this machine", p)
+		return "", fmt.Sprintf("%s is a directory of this machine", p)
 	case !info.Mode().IsRegular():
 		return "", fmt.Sprintf("%s is no file", p)
 	}
 	rel, err := filepath.Rel(at.Context, real)
 	if err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Sprintf("%s is not beside the Containerfile, so that COPY can't bring it", p)
+		return "", fmt.Sprintf("%s is not beside the Containerfile, so COPY can't copy it", p)
 	}
 	if why := selfContained(real, info.Size()); why != "" {
 		return "", why
@@ -48,7 +48,7 @@ func (in *Install) copy(p string, at Place) (dest, why string) {
 	return c.Dest, ""
 }
 
-// selfContained tells of a list of requirements why it can't be brought alone:
+// selfContained says why a list of requirements can't be copied alone:
 // it names other files of this machine.
 func selfContained(path string, size int64) (why string) {
 	if ext := filepath.Ext(path); ext != ".txt" && ext != ".in" {
@@ -76,7 +76,7 @@ func selfContained(path string, size int64) (why string) {
 	return ""
 }
 
-// words are the arguments of the COPY that brings the file.
+// words are the arguments of the COPY for the file.
 func (c Copy) line() (string, bool) {
 	text, ok := quote([]string{c.Source, c.Dest})
 	plain := ok && !strings.ContainsAny(text, `'"\ $*?[`+"`")

@@ -31,7 +31,7 @@ func TestFilesOfThisMachine(t *testing.T) {
 		{"pip install -r ../nested.txt", "# not captured: pip install -r ../nested.txt: nested.txt names -r requirements.txt, which is of this machine\n"},
 		{"pip install -r ../editable.txt", "# not captured: pip install -r ../editable.txt: editable.txt names --editable=./lib, which is of this machine\n"},
 		{"pip install -r ../secret.txt", "# not captured: pip install -r ../secret.txt: secret.txt holds a credential\n"},
-		{"pip install -r /etc/hostname", "# not captured: pip install -r /etc/hostname: /etc/hostname is not beside the Containerfile, so that COPY can't bring it\n"},
+		{"pip install -r /etc/hostname", "# not captured: pip install -r /etc/hostname: /etc/hostname is not beside the Containerfile, so COPY can't copy it\n"},
 		{"pip install -r https://example.com/r.txt", "RUN pip install -r https://example.com/r.txt\n"},
 		{"pip install --target lib x", "RUN pip install -t " + filepath.Join(dir, "dist", "lib") + " x\n"},
 	} {

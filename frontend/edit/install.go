@@ -29,13 +29,13 @@ func (in *Install) Names() []string {
 }
 
 // A Copy is a file beside the Containerfile that an Install reads, and where a
-// COPY brings it.
+// COPY copies it.
 type Copy struct {
-	Source string `json:"source"` // relative to the Containerfile's folder
+	Source string `json:"source"` // relative to the Containerfile's directory
 	Dest   string `json:"dest"`
 }
 
-// A Verdict tells what becomes of a command line.
+// A Verdict says what becomes of a command line.
 type Verdict uint8
 
 // The verdicts.
@@ -58,7 +58,7 @@ type Reading struct {
 // A Place is where a command line is run. The zero Place is that of a RUN.
 type Place struct {
 	Dir     string                   // the working directory
-	Context string                   // the folder of the Containerfile
+	Context string                   // the directory of the Containerfile
 	Program string                   // the program that is run, absolute
 	Getenv  func(name string) string // nil: there are no variables
 }
@@ -94,7 +94,7 @@ type manager struct {
 	single  bool              // a command line takes packages that belong together only
 	prepare string            // a command before the first: apt-get update
 
-	local  func(word string) bool         // it names a file or folder of this machine
+	local  func(word string) bool         // it names a file or directory of this machine
 	base   func(word string) string       // a package's name, without its version; nil: the word
 	venv   func(at Place, a []arg) string // the virtual environment that it goes to
 	refuse func(a []arg, words []string) string
@@ -112,8 +112,8 @@ func managerNamed(name string) *manager {
 	return nil
 }
 
-// ShimMark is the second line of every shim that clayer makes, and tells it from
-// other people's files.
+// ShimMark is the second line of every shim that clayer makes: files without
+// it belong to others.
 const ShimMark = "# A shim of clayer's; \"clayer shim uninstall\" removes it."
 
 // Programs returns the names of the programs whose installs are known, sorted,
@@ -143,7 +143,7 @@ func Verbs(program string) []string {
 	return slices.Compact(list)
 }
 
-// Read tells what a command line installs. argv begins with the program's name.
+// Read returns what a command line installs. argv begins with the program's name.
 func Read(argv []string, at Place) Reading {
 	if len(argv) < 2 {
 		return Reading{}
@@ -192,8 +192,8 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	if m.require != "" && !slices.ContainsFunc(opts, func(a arg) bool { return a.name == m.require }) {
 		return Reading{}
 	}
-	if len(words) == 0 && !has(reads) && !has(folder) {
-		return Reading{} // nothing is named: pip tells its usage
+	if len(words) == 0 && !has(reads) && !has(directory) {
+		return Reading{} // nothing is named: pip prints its usage
 	}
 	if m.venv != nil {
 		if v := m.venv(at, opts); v != "" {
@@ -203,7 +203,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	noted := func(why string) Reading {
 		return Reading{Verdict: Noted, Manager: m.name, Note: note(argv, why)}
 	}
-	if slices.ContainsFunc(argv, holdsCredential) || slices.ContainsFunc(argv[:len(argv)-1], wantsCredential) {
+	if slices.ContainsFunc(argv, holdsCredential) || slices.ContainsFunc(argv[:len(argv)-1], expectsCredential) {
 		return noted("it holds a credential")
 	}
 	if _, ok := quote(argv); !ok {
@@ -239,7 +239,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	return Reading{Verdict: Captured, Manager: m.name, Install: in}
 }
 
-// asTyped keeps the arguments in their order: behind an option that is not known
+// asTyped keeps the arguments in their order: after an option that is not known
 // any word may be its value.
 func (m *manager) asTyped(in *Install, args, words, verbs []string, at Place, noted func(string) Reading) Reading {
 	if m.local != nil && slices.ContainsFunc(words, m.local) {
@@ -264,7 +264,7 @@ func (m *manager) option(in *Install, a arg, at Place) (why string) {
 	switch a.effect {
 	case talk, talkValue:
 		return ""
-	case keepPath:
+	case retainPath:
 		if a.hasValue && !isURL(a.value) {
 			a.value = at.abs(a.value)
 		}
@@ -276,9 +276,9 @@ func (m *manager) option(in *Install, a arg, at Place) (why string) {
 			}
 			a.value = dest
 		}
-	case folder:
+	case directory:
 		if !isURL(a.value) {
-			return a.name + " installs a folder of this machine"
+			return a.name + " installs a directory of this machine"
 		}
 	}
 	if slices.Contains(m.drop, a.name) || a.name == m.require {
@@ -297,7 +297,7 @@ var anyURL = lazyregexp.New(`^([a-z]+\+)?[a-z]+://|^git@|^git\+`)
 
 func isURL(s string) bool { return anyURL().MatchString(s) && !strings.HasPrefix(s, "file:") }
 
-// userInfo is what stands before the host of a URL. git@ alone names nobody.
+// userInfo is what stands before the host of a URL. git@ alone names no user.
 var userInfo = lazyregexp.New(`://([^/@\s]+)@`)
 
 // secretOption is an argument that gives a credential its value.
@@ -314,9 +314,9 @@ func holdsCredential(s string) bool {
 // secretNext is an option whose value, the next argument, is a credential.
 var secretNext = lazyregexp.New(`(?i)^--?[^=]*(?:token|password|secret|_auth)[^=]*$`)
 
-func wantsCredential(s string) bool { return secretNext().MatchString(s) }
+func expectsCredential(s string) bool { return secretNext().MatchString(s) }
 
-// note is a comment that tells of a command line that is not repeated.
+// note is a comment about a command line that is not repeated.
 func note(argv []string, why string) string {
 	words := slices.Clone(argv)
 	words[0] = filepath.Base(words[0])
@@ -324,7 +324,7 @@ func note(argv []string, why string) string {
 		w = userInfo().ReplaceAllString(w, "://***@")
 		w = secretOption().ReplaceAllString(w, "$1=***")
 		w = secretQuery().ReplaceAllString(w, "$1=***")
-		if i > 0 && wantsCredential(argv[i-1]) {
+		if i > 0 && expectsCredential(argv[i-1]) {
 			w = "***"
 		}
 		w = strings.Map(func(r rune) rune {

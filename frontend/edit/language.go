@@ -10,15 +10,15 @@ var npm = &manager{
 	// npm's own aliases of install.
 	verbs: [][]string{{"install", "i", "add", "in", "ins", "inst", "insta", "instal", "isnt", "isnta", "isntal", "isntall"}},
 	options: lazily(options{
-		"-g --global --location=global": keep, "-s -d -dd -ddd --silent --quiet --verbose -q": talk, "--loglevel": talkValue, "--no-progress --progress": talk, "--no-audit --audit": talk,
+		"-g --global --location=global": retain, "-s -d -dd -ddd --silent --quiet --verbose -q": talk, "--loglevel": talkValue, "--no-progress --progress": talk, "--no-audit --audit": talk,
 		"--no-fund --fund": talk, "-S --save": talk, "--no-save": talk, "-D --save-dev": talk, "-E --save-exact": talk, "-O --save-optional": talk,
 		"-P --save-prod": talk, "-B --save-bundle": talk, "-y --yes": talk, "--no-update-notifier": talk, "--prefer-offline": talk, "--prefer-online": talk,
 		"--offline": talk, "--cache": talkValue, "--color": talk, "--no-color": talk,
 		"-h --help": never, "--dry-run": never, "-v --version": never, "--usage": never,
-		"-f --force": keep, "--legacy-peer-deps": keep, "--strict-peer-deps": keep, "--ignore-scripts": keep, "--no-bin-links": keep,
-		"--omit": keepValue, "--include": keepValue, "--no-optional": keep, "--tag": keepValue, "--registry": keepValue,
-		"--prefix": keepPath, "--engine-strict": keep, "--foreground-scripts": talk, "--os": keepValue, "--cpu": keepValue,
-		"--allow-scripts": keepValue, "--before": keepValue, "--install-strategy": keepValue,
+		"-f --force": retain, "--legacy-peer-deps": retain, "--strict-peer-deps": retain, "--ignore-scripts": retain, "--no-bin-links": retain,
+		"--omit": retainValue, "--include": retainValue, "--no-optional": retain, "--tag": retainValue, "--registry": retainValue,
+		"--prefix": retainPath, "--engine-strict": retain, "--foreground-scripts": talk, "--os": retainValue, "--cpu": retainValue,
+		"--allow-scripts": retainValue, "--before": retainValue, "--install-strategy": retainValue,
 	}),
 	command: func(string, []string) []string { return []string{"npm", "install", "-g"} },
 	require: "-g",
@@ -39,13 +39,13 @@ var cargo = &manager{
 	verbs:    [][]string{{"install", "binstall"}},
 	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "-vv": talk, "--color": talkValue, "--message-format": talkValue, "--timings": talk,
-		"-j --jobs": talkValue, "--keep-going": talk, "-y --no-confirm": keep, "--offline": talk,
+		"-j --jobs": talkValue, "--keep-going": talk, "-y --no-confirm": retain, "--offline": talk,
 		"-h --help": never, "--list": never, "-V": never, "-n --dry-run": never,
-		"--version --vers": keepValue, "--git": keepValue, "--branch": keepValue, "--tag": keepValue, "--rev": keepValue,
-		"--path": folder, "--root": keepPath, "-f --force": keep, "--no-track": keep, "-F --features": keepValue, "--all-features": keep,
-		"--no-default-features": keep, "--bin": keepValue, "--bins": keep, "--example": keepValue, "--examples": keep,
-		"--locked": keep, "--frozen": keep, "--profile": keepValue, "--debug": keep, "--target": keepValue, "--index": keepValue,
-		"--registry": keepValue, "--ignore-rust-version": keep, "--config": keepValue, "--target-dir": talkValue,
+		"--version --vers": retainValue, "--git": retainValue, "--branch": retainValue, "--tag": retainValue, "--rev": retainValue,
+		"--path": directory, "--root": retainPath, "-f --force": retain, "--no-track": retain, "-F --features": retainValue, "--all-features": retain,
+		"--no-default-features": retain, "--bin": retainValue, "--bins": retain, "--example": retainValue, "--examples": retain,
+		"--locked": retain, "--frozen": retain, "--profile": retainValue, "--debug": retain, "--target": retainValue, "--index": retainValue,
+		"--registry": retainValue, "--ignore-rust-version": retain, "--config": retainValue, "--target-dir": talkValue,
 	}),
 	command: func(_ string, verbs []string) []string { return []string{"cargo", verbs[0]} },
 	single:  true,
@@ -57,13 +57,13 @@ var goInstall = &manager{
 	programs: []string{"go"},
 	verbs:    [][]string{{"install"}},
 	options: lazily(options{
-		"-v": talk, "-x": talk, "-p": talkValue, "-h": never, "-n": never, "-a": keep, "-race": keep, "-trimpath": keep,
-		"-tags": keepValue, "-ldflags": keepValue, "-gcflags": keepValue, "-mod": keepValue, "-buildvcs": keepValue, "-asmflags": keepValue,
-		"-installsuffix": keepValue, "-buildmode": keepValue, "-overlay": away, "-modfile": away, "-C": away, "-work": talk, "-cover": keep,
+		"-v": talk, "-x": talk, "-p": talkValue, "-h": never, "-n": never, "-a": retain, "-race": retain, "-trimpath": retain,
+		"-tags": retainValue, "-ldflags": retainValue, "-gcflags": retainValue, "-mod": retainValue, "-buildvcs": retainValue, "-asmflags": retainValue,
+		"-installsuffix": retainValue, "-buildmode": retainValue, "-overlay": away, "-modfile": away, "-C": away, "-work": talk, "-cover": retain,
 	}),
 	command: func(string, []string) []string { return []string{"go", "install"} },
 	single:  true,
-	// Without @version it is the module of the folder.
+	// Without @version it is the module of the directory.
 	local: func(w string) bool { return !strings.Contains(w, "@") },
 	base:  baseBefore("@"),
 	refuse: func(opts []arg, words []string) string {
@@ -72,7 +72,7 @@ var goInstall = &manager{
 		}
 		for _, w := range words {
 			if !strings.Contains(w, "@") {
-				return "without @version it installs the module of a folder of this machine"
+				return "without @version it installs the module of a directory of this machine"
 			}
 		}
 		return ""
@@ -84,13 +84,13 @@ var gem = &manager{
 	programs: []string{"gem"},
 	verbs:    [][]string{{"install", "i"}},
 	options: lazily(options{
-		"-q --quiet": talk, "-V --verbose": talk, "--no-verbose": talk, "--silent": talk, "--backtrace": talk, "--debug": talk, "--norc": keep,
+		"-q --quiet": talk, "-V --verbose": talk, "--no-verbose": talk, "--silent": talk, "--backtrace": talk, "--debug": talk, "--norc": retain,
 		"-h --help": never, "--explain": never,
-		"-v --version": keepValue, "--platform": keepValue, "-i --install-dir": keepPath, "-n --bindir": keepPath, "-N --no-document": keep,
-		"--document": keepValue, "--user-install": keep, "--no-user-install": keep, "--pre --prerelease": keep, "-f --force": keep,
-		"--conservative": keep, "--minimal-deps": keep, "-s --source": keepValue, "--clear-sources": keep, "-b --both": keep,
-		"-r --remote": keep, "--ignore-dependencies": keep, "--development": keep, "-g --file": reads, "-l --local": folder,
-		"--without": keepValue, "-P --trust-policy": keepValue, "-w --wrappers": keep, "-E --env-shebang": keep,
+		"-v --version": retainValue, "--platform": retainValue, "-i --install-dir": retainPath, "-n --bindir": retainPath, "-N --no-document": retain,
+		"--document": retainValue, "--user-install": retain, "--no-user-install": retain, "--pre --prerelease": retain, "-f --force": retain,
+		"--conservative": retain, "--minimal-deps": retain, "-s --source": retainValue, "--clear-sources": retain, "-b --both": retain,
+		"-r --remote": retain, "--ignore-dependencies": retain, "--development": retain, "-g --file": reads, "-l --local": directory,
+		"--without": retainValue, "-P --trust-policy": retainValue, "-w --wrappers": retain, "-E --env-shebang": retain,
 	}),
 	command: func(string, []string) []string { return []string{"gem", "install"} },
 	single:  true,
@@ -105,10 +105,10 @@ var conda = &manager{
 	options: lazily(options{
 		"-q --quiet": talk, "-v --verbose": talk, "-y --yes": talk, "--json": talk, "--no-banner": talk, "--console": talkValue,
 		"-h --help": never, "-d --dry-run": never, "--download-only": never, "-V --version": never,
-		"-c --channel": keepValue, "-n --name": keepValue, "-p --prefix": keepPath, "--file -f": reads, "--override-channels": keep,
-		"--no-deps": keep, "--only-deps": keep, "--no-pin": keep, "--freeze-installed --no-update-deps": keep, "--update-deps": keep,
-		"--update-all --all": keep, "--update-specs": keep, "--force-reinstall": keep, "--strict-channel-priority": keep,
-		"--no-channel-priority": keep, "--solver": keepValue, "--copy": keep, "-S --satisfied-skip-solve": keep, "--use-local": away,
+		"-c --channel": retainValue, "-n --name": retainValue, "-p --prefix": retainPath, "--file -f": reads, "--override-channels": retain,
+		"--no-deps": retain, "--only-deps": retain, "--no-pin": retain, "--freeze-installed --no-update-deps": retain, "--update-deps": retain,
+		"--update-all --all": retain, "--update-specs": retain, "--force-reinstall": retain, "--strict-channel-priority": retain,
+		"--no-channel-priority": retain, "--solver": retainValue, "--copy": retain, "-S --satisfied-skip-solve": retain, "--use-local": away,
 		"--revision": away, "--offline -C --use-index-cache -k --insecure": talk,
 	}),
 	command: func(program string, _ []string) []string { return []string{program, "install", "-y"} },

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// keepOwner gives f the owner of the file that it replaces, where that may be
-// done: a Containerfile in a folder that is shared goes on being shared.
-func keepOwner(f *os.File, info fs.FileInfo) error {
+// preserveOwner gives f the owner of the file that it replaces, where that may be
+// done: a Containerfile in a directory that is shared stays shared.
+func preserveOwner(f *os.File, info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || int(st.Uid) == os.Geteuid() && int(st.Gid) == os.Getegid() {
 		return nil

@@ -14,7 +14,7 @@ var pythonName = lazyregexp.New(`^python(3(\.\d+)?)?$`)
 func isPython(program string) bool { return pythonName().MatchString(program) }
 
 // pythonModule returns where the arguments of pip begin in those of python, or
-// -1: -m pip, behind options without a value.
+// -1: -m pip, after options without a value.
 func pythonModule(args []string) int {
 	for i, a := range args {
 		switch {
@@ -78,31 +78,31 @@ var pipOptions = options{
 	"-h --help": never, "--dry-run": never, "-V --version": never,
 	"-r --requirement --requirements": reads, "-c --constraint --constraints": reads,
 	"-b --build-constraint --build-constraints": reads, "--override --overrides": reads,
-	"-e --editable": folder,
-	"-t --target":   keepPath, "--prefix": keepPath, "--root": keepPath, "-f --find-links": keepPath, "--cert": talkValue,
-	"--client-cert": talkValue, "--src": keepPath,
-	"-U --upgrade": keep, "-P --upgrade-package": keepValue, "--upgrade-strategy": keepValue, "--force-reinstall": keep,
-	"--reinstall": keep, "--reinstall-package": keepValue, "-I --ignore-installed": keep, "--no-deps": keep, "--pre": keep,
-	"--user": keep, "--break-system-packages": keep, "--no-build-isolation": keep, "--use-pep517": keep,
-	"--no-binary": keepValue, "--only-binary": keepValue, "--prefer-binary": keep, "--require-hashes": keep, "--no-index": keep,
-	"-i --index-url": keepValue, "--default-index": keepValue, "--index": keepValue, "--extra-index-url": keepValue,
-	"--trusted-host": keepValue, "--allow-insecure-host": keepValue, "--ignore-requires-python": keep,
-	"--compile": keep, "--no-compile": keep, "--platform": keepValue, "--python-version": keepValue,
-	"--implementation": keepValue, "--abi": keepValue, "-C --config-settings --config-setting": keepValue,
-	"--extra": keepValue, "--all-extras": keep, "--use-deprecated": keepValue, "--use-feature": keepValue,
+	"-e --editable": directory,
+	"-t --target":   retainPath, "--prefix": retainPath, "--root": retainPath, "-f --find-links": retainPath, "--cert": talkValue,
+	"--client-cert": talkValue, "--src": retainPath,
+	"-U --upgrade": retain, "-P --upgrade-package": retainValue, "--upgrade-strategy": retainValue, "--force-reinstall": retain,
+	"--reinstall": retain, "--reinstall-package": retainValue, "-I --ignore-installed": retain, "--no-deps": retain, "--pre": retain,
+	"--user": retain, "--break-system-packages": retain, "--no-build-isolation": retain, "--use-pep517": retain,
+	"--no-binary": retainValue, "--only-binary": retainValue, "--prefer-binary": retain, "--require-hashes": retain, "--no-index": retain,
+	"-i --index-url": retainValue, "--default-index": retainValue, "--index": retainValue, "--extra-index-url": retainValue,
+	"--trusted-host": retainValue, "--allow-insecure-host": retainValue, "--ignore-requires-python": retain,
+	"--compile": retain, "--no-compile": retain, "--platform": retainValue, "--python-version": retainValue,
+	"--implementation": retainValue, "--abi": retainValue, "-C --config-settings --config-setting": retainValue,
+	"--extra": retainValue, "--all-extras": retain, "--use-deprecated": retainValue, "--use-feature": retainValue,
 }
 
 // uvOptions are those of uv alone.
 var uvOptions = options{
-	"--system": keep, "--no-system": keep, "-p --python": keepValue, "--native-tls": talk, "--offline": talk,
-	"--link-mode": keepValue, "--compile-bytecode": keep, "--resolution": keepValue, "--prerelease": keepValue,
-	"--index-strategy": keepValue, "--keyring-provider": keepValue, "--exclude-newer": keepValue, "--exact": keep,
-	"--refresh": talk, "--refresh-package": talkValue, "--torch-backend": keepValue, "--no-config": keep,
-	"--config-file": keepPath, "--no-build": keep, "--no-build-package": keepValue, "--no-binary-package": keepValue,
-	"--no-sources": keep, "--with": keepValue, "--with-executables-from": keepValue, "--with-requirements": reads,
-	"--with-editable": folder, "--force": keep, "--fork-strategy": keepValue, "--strict": talk, "--lfs": keep,
-	"--managed-python": keep, "--no-managed-python": keep, "--no-python-downloads": keep, "--directory": away, "--project": away,
-	"--overrides": reads, "--excludes": reads, "--preview": keep,
+	"--system": retain, "--no-system": retain, "-p --python": retainValue, "--native-tls": talk, "--offline": talk,
+	"--link-mode": retainValue, "--compile-bytecode": retain, "--resolution": retainValue, "--prerelease": retainValue,
+	"--index-strategy": retainValue, "--keyring-provider": retainValue, "--exclude-newer": retainValue, "--exact": retain,
+	"--refresh": talk, "--refresh-package": talkValue, "--torch-backend": retainValue, "--no-config": retain,
+	"--config-file": retainPath, "--no-build": retain, "--no-build-package": retainValue, "--no-binary-package": retainValue,
+	"--no-sources": retain, "--with": retainValue, "--with-executables-from": retainValue, "--with-requirements": reads,
+	"--with-editable": directory, "--force": retain, "--fork-strategy": retainValue, "--strict": talk, "--lfs": retain,
+	"--managed-python": retain, "--no-managed-python": retain, "--no-python-downloads": retain, "--directory": away, "--project": away,
+	"--overrides": reads, "--excludes": reads, "--preview": retain,
 }
 
 var pip = &manager{
@@ -110,7 +110,7 @@ var pip = &manager{
 	programs: []string{"pip", "pip3", "python", "python3"},
 	verbs:    [][]string{{"install"}},
 	removes:  []string{"uninstall"},
-	options:  lazily(pipOptions, options{"--python": keepPath, "-p": keepValue}),
+	options:  lazily(pipOptions, options{"--python": retainPath, "-p": retainValue}),
 	command: func(program string, _ []string) []string {
 		return append(strings.Fields(program), "install")
 	},
@@ -130,7 +130,7 @@ var uvPip = &manager{
 	verbs:    [][]string{{"pip"}, {"install"}},
 	removes:  []string{"uninstall", "sync"},
 	options:  lazily(pipOptions, uvOptions),
-	// The environment is the system's: what the session has is what is kept.
+	// The environment is the system's: what the session has is captured.
 	command: func(string, []string) []string { return []string{"uv", "pip", "install", "--system"} },
 	drop:    []string{"--system", "--break-system-packages"},
 	local:   pythonLocal,
@@ -154,7 +154,7 @@ var uvTool = &manager{
 func elsewhere(opts []arg, _ []string) string {
 	for _, a := range opts {
 		if a.effect == away {
-			return a.name + " makes it depend on a folder of this machine"
+			return a.name + " makes it depend on a directory of this machine"
 		}
 	}
 	return ""
@@ -229,7 +229,7 @@ func isVenv(dir string) bool {
 	return err == nil
 }
 
-// pythonLocal reports whether a requirement is a file or folder.
+// pythonLocal reports whether a requirement is a file or directory.
 func pythonLocal(w string) bool {
 	if _, url, ok := strings.Cut(w, " @ "); ok {
 		w = strings.TrimSpace(url)

@@ -76,7 +76,7 @@ func Comment(src []byte, text string) ([]byte, error) {
 
 // Installs reports whether the RUNs of the Containerfile install the packages of
 // in to the same place, whatever else their options say: what is found on a
-// machine does not tell that it was installed with --break-system-packages.
+// machine does not show that it was installed with --break-system-packages.
 func Installs(src []byte, in *Install) bool {
 	f, err := parse(src)
 	return err == nil && f.repeats(in, samePlace)
@@ -109,7 +109,7 @@ func parse(src []byte) (*file, error) {
 	if len(f.ends) > 0 && f.ends[0] != "" {
 		f.eol = f.ends[0]
 	}
-	// What is wrong with a file is for a solve to tell; that the rest stays as
+	// A solve reports what is wrong with a file; that the rest stays as
 	// it is gets checked.
 	var err error
 	f.File, err = frontend.Parse("Containerfile", src)
@@ -383,14 +383,14 @@ func (f *file) check(out []byte, more int) error {
 	if err != nil {
 		return err
 	}
-	keep := len(f.Instructions)
-	if more == 0 && len(g.Instructions) == keep && keep > 0 {
-		keep--
+	n := len(f.Instructions)
+	if more == 0 && len(g.Instructions) == n && n > 0 {
+		n--
 	}
 	if len(g.Instructions) != len(f.Instructions)+more {
 		return fmt.Errorf("%w: another line would change its meaning", ErrUnwritable)
 	}
-	for i := range keep {
+	for i := range n {
 		a, b := f.Instructions[i], g.Instructions[i]
 		if a.Base().Text != b.Base().Text || !reflect.DeepEqual(withoutPos(a), withoutPos(b)) {
 			return fmt.Errorf("%w: line %d would change its meaning", ErrUnwritable, a.Base().Pos.Line)
@@ -406,7 +406,7 @@ func withoutPos(in frontend.Instruction) frontend.Instruction {
 }
 
 // Snapshot adds a SNAPSHOT of path, with a comment above it, unless the file has
-// one. What is below a system folder is captured whole all the same.
+// one. What is below a system directory is captured whole all the same.
 func Snapshot(src []byte, path, comment string) ([]byte, error) {
 	f, err := parse(src)
 	if err != nil {

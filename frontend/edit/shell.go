@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// plainWord is a word that means itself to every shell, behind the first of a
+// plainWord is a word that means itself to every shell, after the first of a
 // command: syntax.Quote would quote a==1 too, which there is an assignment.
 var plainWord = lazyregexp.New(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
@@ -36,7 +36,7 @@ func quote(words []string) (text string, ok bool) {
 
 // commands returns the command lines of a shell script, as far as their words
 // are known without running it: those that hold a substitution or a variable are
-// left out, and so are those that may not run, as behind || or in an if.
+// left out, and so are those that may not run, as after || or in an if.
 func commands(script string) [][]string {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(script), "")
 	if err != nil {

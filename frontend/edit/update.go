@@ -1,4 +1,4 @@
-// Package edit changes a Containerfile and keeps the rest of it: comments,
+// Package edit changes a Containerfile and preserves the rest of it: comments,
 // spacing, line ends and mode. It knows what the command lines of package
 // managers install, and which RUN repeats one.
 package edit
@@ -20,7 +20,7 @@ import (
 )
 
 // Update replaces the file at path by what change makes of its text, under a
-// lock that all who call Update for files of that folder share. A file that
+// lock that all who call Update for files of that directory share. A file that
 // doesn't exist is made; change is given nil then. It reports whether the file
 // was changed: text that stays the same is not written.
 //
@@ -32,7 +32,7 @@ func Update(ctx context.Context, path string, change func(src []byte) ([]byte, e
 		return false, err
 	}
 	dir := filepath.Dir(path)
-	// The folder itself is locked: nothing is left beside the Containerfile, and
+	// The directory itself is locked: nothing is left beside the Containerfile, and
 	// a file that is replaced can't carry a lock.
 	lock := flock.New(dir, flock.SetFlag(os.O_RDONLY))
 	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
@@ -68,7 +68,7 @@ func target(path string) (string, error) {
 		return real, nil
 	}
 	if _, lerr := os.Lstat(abs); !errors.Is(lerr, fs.ErrNotExist) {
-		return "", err // a link that leads nowhere, or a folder that can't be read
+		return "", err // a link that leads nowhere, or a directory that can't be read
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	return filepath.Join(dir, filepath.Base(abs)), err
@@ -78,7 +78,7 @@ func target(path string) (string, error) {
 // file that is replaced, nil for none.
 func replace(path string, data []byte, info fs.FileInfo) (err error) {
 	if info != nil {
-		// A rename asks the folder alone; who made the file read-only means it.
+		// A rename asks the directory alone; who made the file read-only means it.
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func replace(path string, data []byte, info fs.FileInfo) (err error) {
 	_, err = f.Write(data)
 	if err == nil && info != nil {
 		// The owner first: to change it takes setuid bits away.
-		if err = keepOwner(f, info); err == nil {
+		if err = preserveOwner(f, info); err == nil {
 			err = f.Chmod(info.Mode())
 		}
 	}
@@ -123,6 +123,6 @@ func replace(path string, data []byte, info fs.FileInfo) (err error) {
 		return nil // it is renamed, if perhaps not yet for good
 	}
 	defer d.Close()
-	_ = d.Sync() // some file systems can't sync a folder
+	_ = d.Sync() // some file systems can't sync a directory
 	return nil
 }

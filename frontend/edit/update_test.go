@@ -35,7 +35,7 @@ func add(text string) func([]byte) ([]byte, error) {
 	return func(src []byte) ([]byte, error) { return append(src, text...), nil }
 }
 
-func TestUpdateKeepsModeAndLink(t *testing.T) {
+func TestUpdatePreservesModeAndLink(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "Containerfile")
 	write(t, path, "RUN a\n", 0o640)
@@ -57,7 +57,7 @@ func TestUpdateKeepsModeAndLink(t *testing.T) {
 		t.Error("the link is a file now")
 	}
 	if names, _ := os.ReadDir(dir); len(names) != 1 {
-		t.Errorf("left behind: %v", names)
+		t.Errorf("left over: %v", names)
 	}
 }
 

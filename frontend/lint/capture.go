@@ -91,7 +91,7 @@ func below(dir, p string) string {
 var quiet = []string{"echo", "printf", "true", ":", "set", "test", "[", "cat", "ls", "sleep", "head", "tail", "grep", "date", "which", "id", "uname"}
 
 // targets returns the files that a command writes; ok is false where that
-// can't be told.
+// can't be known.
 func (c *command) targets(dir string) (files []string, ok bool) {
 	name, args, _ := c.args()
 	for _, f := range c.writes {

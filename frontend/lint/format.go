@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// WriteText writes findings for people, in the form that errors have:
+// WriteText writes findings as text, in the form that errors have:
 //
-//	Containerfile:4: warning: AptNoYes: apt-get install asks, and nobody answers in a RUN
+//	Containerfile:4: warning: AptNoYes: apt-get install asks, and a RUN cannot answer
 //	  4 | RUN apt-get install git
 //	hint: apt-get install -y (--fix does it)
 func WriteText(w io.Writer, findings []Finding) error {

@@ -40,7 +40,7 @@ type Finding struct {
 	Fix     *Fix   // nil where nothing is safe to change
 }
 
-// A Fix is a change that leaves the environment what its writer wants it to be.
+// A Fix is a change that leaves the environment what its writer intends.
 type Fix struct {
 	What  string // in words, "add -y"
 	Edits []Edit
@@ -100,7 +100,7 @@ var (
 	refusedRule = Rule{Name: "Refused", Level: Error, Doc: "plan and solve reject the line."}
 )
 
-// scopeBelow returns what is in effect where the file begins: what FROM brings.
+// scopeBelow returns what is in effect where the file begins: what FROM sets.
 func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.File]*frontend.Scope) frontend.Scope {
 	for _, in := range f.Instructions {
 		from, ok := in.(*frontend.From)
@@ -113,7 +113,7 @@ func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.Fi
 		}
 		base := files[i]
 		if known[base] == nil {
-			known[base] = &frontend.Scope{} // a cycle ends here; solve tells it
+			known[base] = &frontend.Scope{} // a cycle ends here; solve reports it
 			_, scope, _ := base.Resolve(scopeBelow(base, files, known))
 			scope.Args = nil
 			known[base] = &scope
@@ -144,7 +144,7 @@ type run struct {
 func newPass(f *frontend.File, scope frontend.Scope) *pass {
 	p := &pass{file: f, scope: scope, skipped: directives(f)}
 	resolved := make(map[int]*frontend.Run)
-	list, _, _ := f.Resolve(scope) // its errors are told by whoever solves the file
+	list, _, _ := f.Resolve(scope) // a solve of the file reports its errors
 	for _, in := range list {
 		if r, ok := in.(*frontend.Run); ok {
 			resolved[r.Pos.Line] = r

@@ -62,7 +62,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestNoFalseAlarm: what people write well is not warned of.
+// TestNoFalseAlarm: good Containerfiles get no warnings.
 func TestNoFalseAlarm(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("..", "..", "testdata", "layers", "Containerfile*"))
 	if err != nil || len(paths) == 0 {
@@ -122,7 +122,7 @@ func TestSkip(t *testing.T) {
 	for _, tt := range []struct{ name, src, want string }{
 		{"nothing is skipped", "RUN cd /x\n", "ShellStateLost"},
 		{"for the file", "# check=skip=ShellStateLost\nRUN true\nRUN cd /x\n", ""},
-		{"behind another directive", "# syntax=docker/dockerfile:1\n# check=skip=ShellStateLost;error=true\nRUN cd /x\n", ""},
+		{"after another directive", "# syntax=docker/dockerfile:1\n# check=skip=ShellStateLost;error=true\nRUN cd /x\n", ""},
 		{"all", "# check=skip=all\nRUN cd /x\nRUN pip install numpy\n", ""},
 		{"several", "# check=skip=PipUnpinned,ShellStateLost\nRUN cd /x\nRUN pip install numpy\n", ""},
 		{"case does not matter", "# check=skip=shellstatelost\nRUN cd /x\n", ""},
@@ -142,7 +142,7 @@ func TestFix(t *testing.T) {
 	for _, tt := range []struct{ name, src, want string }{
 		{"both of apt's", "RUN apt-get install git\n", "RUN apt-get update && apt-get install -y git && rm -rf /var/lib/apt/lists/*\n"},
 		{"over lines", "RUN set -e && \\\n    # why\n    apt-get install git && \\\n    true\n", "RUN set -e && \\\n    # why\n    apt-get update && apt-get install -y git && \\\n    true && rm -rf /var/lib/apt/lists/*\n"},
-		{"behind ||, where && would bind otherwise", "RUN test -x /git || apt-get install -y git\n", "RUN test -x /git || apt-get install -y git\n"},
+		{"after ||, where && would bind otherwise", "RUN test -x /git || apt-get install -y git\n", "RUN test -x /git || apt-get install -y git\n"},
 		{"a byte order mark and CRLF stay", "\ufeffRUN apt-get update && apt-get install git && rm -rf /var/lib/apt/lists/*\r\n", "\ufeffRUN apt-get update && apt-get install -y git && rm -rf /var/lib/apt/lists/*\r\n"},
 		{"flags before it", "RUN --mount=type=cache,target=/var/lib/apt/lists apt-get install git\n", "RUN --mount=type=cache,target=/var/lib/apt/lists apt-get install -y git\n"},
 		{"in a heredoc", "RUN <<EOF\napt-get update\napt-get install git\nEOF\n", "RUN <<EOF\napt-get update\napt-get install -y git\nEOF\n"},

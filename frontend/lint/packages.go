@@ -13,7 +13,7 @@ import (
 const aptLists = "/var/lib/apt/lists"
 
 // apt returns the subcommand of an apt-get command, where its word is, and the
-// arguments behind it; "" for other commands.
+// arguments after it; "" for other commands.
 func (c *command) apt() (sub string, word int, rest []string) {
 	name, args, at := c.args()
 	if name != "apt-get" && name != "apt" {
@@ -30,14 +30,14 @@ func (c *command) apt() (sub string, word int, rest []string) {
 	return "", 0, nil
 }
 
-func (r *run) mountsOn(folder string) bool {
+func (r *run) mountsOn(directory string) bool {
 	return slices.ContainsFunc(r.Mounts, func(m frontend.Mount) bool {
-		return pathname.Under(folder, m.Target)
+		return pathname.Under(directory, m.Target)
 	})
 }
 
 func aptNoUpdate(p *pass) {
-	older := 0 // the line of an earlier RUN that left lists behind
+	older := 0 // the line of an earlier RUN that left lists
 	for _, r := range p.runs {
 		if r.script == nil {
 			continue
@@ -98,7 +98,7 @@ func aptNoYes(p *pass) {
 				at.Text = " -y"
 				fix = &Fix{"add -y", []Edit{at}}
 			}
-			p.report(r.Base(), fix, "apt-get "+sub+" asks, and nobody answers in a RUN", "apt-get "+sub+" -y")
+			p.report(r.Base(), fix, "apt-get "+sub+" asks, and a RUN cannot answer", "apt-get "+sub+" -y")
 		}
 	}
 }
@@ -114,7 +114,7 @@ func answers(arg string) bool {
 	return strings.Contains(arg, "Assume-Yes")
 }
 
-func aptListsKept(p *pass) {
+func aptListsLeft(p *pass) {
 	for _, r := range p.runs {
 		if r.script == nil || r.mountsOn(aptLists) {
 			continue
@@ -126,7 +126,7 @@ func aptListsKept(p *pass) {
 		var fix *Fix
 		installs := slices.ContainsFunc(r.script.cmds, func(c command) bool { sub, _, _ := c.apt(); return sub == "install" })
 		if n := len(r.script.cmds); installs && r.script.chain && r.script.last == n-1 && r.script.cmds[n-1].at != nil {
-			fix = &Fix{"remove the lists at its end", []Edit{r.script.cmds[n-1].behind(" && rm -rf " + aptLists + "/*")}}
+			fix = &Fix{"remove the lists at its end", []Edit{r.script.cmds[n-1].appended(" && rm -rf " + aptLists + "/*")}}
 		}
 		p.report(r.Base(), fix, "the package lists stay in the snapshot, tens of MB",
 			"end with rm -rf "+aptLists+"/*, or --mount=type=cache,target="+aptLists)

@@ -2,7 +2,7 @@ package lint
 
 // Rules are all rules, by name. docs/check.md lists them.
 var Rules = []Rule{
-	{"AptListsKept", Note, "The package lists that apt-get update downloads, tens of MB, stay in the snapshot.", aptListsKept},
+	{"AptListsKept", Note, "The package lists that apt-get update downloads, tens of MB, stay in the snapshot.", aptListsLeft},
 	{"AptNoUpdate", Warning, "apt-get install without apt-get update in the same RUN finds no packages, or outdated ones, on a fresh machine.", aptNoUpdate},
 	{"AptNoYes", Warning, "apt-get asks for confirmation, and nobody can answer in a RUN.", aptNoYes},
 	{"CacheOrder", Warning, "A source that changes comes before a slow RUN: each change runs the RUN again.", cacheOrder},

@@ -72,7 +72,7 @@ func WriteSARIF(w io.Writer, findings []Finding, version string) error {
 		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{r.Name, sarifText{r.Doc}, sarifDefault{r.Level}})
 	}
 	for _, f := range findings {
-		// A path relative to the current folder is one relative to the repository in CI.
+		// A path relative to the current directory is one relative to the repository in CI.
 		at := sarifArtifact{(&url.URL{Path: filepath.ToSlash(f.Pos.File)}).String()}
 		message := f.Message
 		if f.Hint != "" {

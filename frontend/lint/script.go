@@ -24,15 +24,15 @@ type command struct {
 	writes []string // the files that its output is redirected to
 	chain  bool     // it is a member of a chain of "&&", and of nothing else
 
-	// Where it stands in the file; nil where that can't be told.
+	// Where it stands in the file; nil where that is not known.
 	at   *Edit  // its beginning and its end
-	ends []Edit // of each word: nothing, behind it
+	ends []Edit // of each word: nothing, after it
 }
 
-// wrappers run the command behind them.
+// wrappers run the command that follows them.
 var wrappers = []string{"sudo", "env", "time", "nice", "exec", "command", "eatmydata"}
 
-// args returns the program's name, without its folder, and its arguments.
+// args returns the program's name, without its directory, and its arguments.
 func (c *command) args() (name string, args []string, at int) {
 	words := c.words
 	for len(words) > 1 && slices.Contains(wrappers, words[0]) {
@@ -94,7 +94,7 @@ func parseRun(r *frontend.Run) *script {
 var shellLine = lazyregexp.New(`/(env\s+(-\S+\s+)*)?(ba|da|a|z|k)?sh\b`)
 
 // The parser goes down as deep as a script does, and takes a quadratic time to
-// tell some parentheses apart: what nobody writes is not read.
+// distinguish some parentheses: unusual ones are not read.
 const (
 	maxScript = 64 << 10 // bytes
 	maxDepth  = 100      // parentheses and braces
@@ -228,7 +228,7 @@ func plain(w *syntax.Word, text string) string {
 	return b.String()
 }
 
-// runHead is RUN with its flags, as far as they can be told without quotes.
+// runHead is RUN with its flags, as far as they can be read without quotes.
 var runHead = lazyregexp.New(`^(?i:[ \t]*run)([ \t]|\\\n)+(--[a-z]+=[^\s"']+([ \t]|\\\n)+)*`)
 
 // locate finds out where the commands stand in the file: it is parsed once
@@ -275,7 +275,7 @@ func (c *command) before(text string) Edit {
 	return Edit{c.at.Line, c.at.Column, c.at.Line, c.at.Column, text}
 }
 
-// behind is an edit that puts text behind the command.
-func (c *command) behind(text string) Edit {
+// appended is an edit that puts text after the command.
+func (c *command) appended(text string) Edit {
 	return Edit{c.at.EndLine, c.at.EndColumn, c.at.EndLine, c.at.EndColumn, text}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// fetches returns what brings bytes from elsewhere, and where it stands.
+// fetches returns the instructions that fetch bytes, and where they stand.
 func (p *pass) fetches() (list []*frontend.Fetch, index []int) {
 	for i, in := range p.file.Instructions {
 		if f, ok := in.(*frontend.Fetch); ok {
@@ -26,7 +26,7 @@ func fetchNoChecksum(p *pass) {
 			continue
 		}
 		p.report(f.Base(), nil, "no --checksum: whatever is there is taken, and plan downloads it to know the key",
-			f.Word+" --checksum=sha256:...; sha256sum of the file tells it")
+			f.Word+" --checksum=sha256:...; sha256sum of the file prints it")
 	}
 }
 
@@ -36,7 +36,7 @@ func isGitHub(source string) bool {
 	return strings.HasPrefix(source, "github:") || gitHubURL().MatchString(source)
 }
 
-// branches are names that nobody gives to a tag.
+// branches are names that no tag has.
 var branches = []string{"main", "master", "HEAD", "develop", "devel", "dev", "trunk", "next", "nightly"}
 
 // moving returns what a source of GitHub follows, "" where it is a tag, a
@@ -66,7 +66,7 @@ func fetchMovingRef(p *pass) {
 	list, _ := p.fetches()
 	for _, f := range list {
 		if follows := moving(f.Source); follows != "" {
-			p.report(f.Base(), nil, "it follows "+follows+": each push there makes this step, and what stands behind it, anew",
+			p.report(f.Base(), nil, "it follows "+follows+": each push there runs this step, and what follows it, again",
 				"github:owner/repo@TAG, or @COMMIT")
 		}
 	}
@@ -98,15 +98,15 @@ func cacheOrder(p *pass) {
 				continue
 			}
 			name, _, _ := r.script.cmds[j].args()
-			p.report(f.Base(), nil, fmt.Sprintf("each push to %s runs line %d anew (%s), which has no use for it", follows, r.Pos.Line, name),
-				fmt.Sprintf("move it behind line %d, or pin it", r.Pos.End))
+			p.report(f.Base(), nil, fmt.Sprintf("each push to %s runs line %d again (%s), which has no use for it", follows, r.Pos.Line, name),
+				fmt.Sprintf("move it after line %d, or pin it", r.Pos.End))
 			break
 		}
 	}
 }
 
-// uses reports whether a RUN may need what a FETCH brings: it names the folder,
-// or one on the way to it, or runs there, or nobody can tell.
+// uses reports whether a RUN may need what a FETCH fetches: it names the directory,
+// or one on the way to it, or runs there, or that is not known.
 func (p *pass) uses(r *run, f *frontend.Fetch) bool {
 	dest := strings.TrimRight(f.Dest, "/")
 	if dest == "" || strings.Contains(dest, "$") || strings.HasPrefix(r.Dir+"/", dest+"/") {
@@ -116,7 +116,7 @@ func (p *pass) uses(r *run, f *frontend.Fetch) bool {
 	if strings.Contains(text, dest) {
 		return true
 	}
-	// A program in a folder that an ENV puts into PATH.
+	// A program in a directory that an ENV puts into PATH.
 	for _, v := range r.Env {
 		if strings.Contains(v.Value, dest) {
 			return true
@@ -130,7 +130,7 @@ func (p *pass) uses(r *run, f *frontend.Fetch) bool {
 var ineffective = map[string]string{
 	"USER":        "a RUN has the user that clayer is run by",
 	"ONBUILD":     "nothing is built on a layer but by FROM, which runs no triggers",
-	"VOLUME":      "a folder of the root is no volume: it is captured as any other",
+	"VOLUME":      "a directory of the root is no volume: it is captured as any other",
 	"HEALTHCHECK": "nothing runs afterwards that could be checked",
 	"CMD":         "nothing is started afterwards",
 	"ENTRYPOINT":  "nothing is started afterwards",

@@ -7,7 +7,7 @@ import (
 )
 
 // Reader returns a reader of r that ends with the cause of ctx when that does: a
-// file of many gigabytes is not hashed to its end when nobody wants it any more.
+// file of many gigabytes is not hashed to its end when it is no longer needed.
 func Reader(ctx context.Context, r io.Reader) io.Reader { return &reader{ctx, r} }
 
 type reader struct {

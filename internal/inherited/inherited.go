@@ -22,12 +22,12 @@ func CloseOnExec() {
 	}
 }
 
-// Close closes them, but for those to keep. A helper in a program that embeds
+// Close closes them, except those listed. A helper in a program that embeds
 // clayer needs it: that program's main may not call CloseOnExec, and what a helper
 // has open can be opened by its children once more, in /proc/PID/fd.
-func Close(keep ...int) {
+func Close(except ...int) {
 	for _, fd := range list() {
-		if !slices.Contains(keep, fd) {
+		if !slices.Contains(except, fd) {
 			unix.Close(fd)
 		}
 	}

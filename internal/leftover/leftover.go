@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package leftover tells which processes tests leave behind. A mount that is left
+// Package leftover reports which processes tests leave running. A mount that is left
 // fails the removal of the temporary directory that it is in.
 package leftover
 
@@ -26,12 +26,12 @@ func Check() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("tests leave behind: %s", strings.Join(left, "; "))
+	return fmt.Errorf("tests leave running: %s", strings.Join(left, "; "))
 }
 
 // children lists the processes whose parent is this one. Process 1 of a container
 // is given the orphans of others too: those that have ended, and that no init
-// reaps, are nobody's leftover.
+// reaps, do not count.
 func children() (list []string) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, stat := range stats {

@@ -22,10 +22,10 @@ func Text(s string) string { return escape(s, "\n\t") }
 // that is escaped too.
 func Line(s string) string { return escape(s, "") }
 
-// escape escapes control characters, but for those in keep.
-func escape(s, keep string) string {
+// escape escapes control characters, except those in except.
+func escape(s, except string) string {
 	clean := func(r rune, size int) bool {
-		return !isControl(r) && (r != utf8.RuneError || size > 1) || strings.ContainsRune(keep, r)
+		return !isControl(r) && (r != utf8.RuneError || size > 1) || strings.ContainsRune(except, r)
 	}
 	var b strings.Builder
 	done := 0

@@ -62,7 +62,7 @@ func TestWriter(t *testing.T) {
 }
 
 // JSON that goes through a Writer is JSON of the same value.
-func TestWriterKeepsJSON(t *testing.T) {
+func TestWriterPreservesJSON(t *testing.T) {
 	in := "\x1b[0m \u009b \x7f \u202e \u2028 \n\t\r日🎉"
 	var out bytes.Buffer
 	enc := json.NewEncoder(NewWriter(&out))

@@ -34,7 +34,7 @@ func TryLock(dir *os.Root, name string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// Lock is TryLock, but waits until nobody else has the lock, or ctx ends.
+// Lock is TryLock, but waits until the lock is free, or ctx ends.
 func Lock(ctx context.Context, dir *os.Root, name string, how int) (*os.File, error) {
 	for {
 		f, err := TryLock(dir, name, how)

@@ -49,7 +49,7 @@ func ReadInput(ctx context.Context, path string, limit int64) ([]byte, error) {
 	if !ok {
 		return Read(path, limit)
 	}
-	// A duplicate: a pipe's name opened anew would wait for a writer.
+	// A duplicate: a pipe's name opened again would wait for a writer.
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}

@@ -176,7 +176,7 @@ func OpenAt(dir *os.File, name string, flag int, perm fs.FileMode) (*os.File, er
 	full := path.Join(dir.Name(), name)
 	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: full, Err: err} }
 	fd, made, err := openOrMake(dir, name, flag&^os.O_TRUNC, perm)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a FIFO or socket that nobody reads
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link; a FIFO or socket without a reader
 		err = fmt.Errorf("%w: %w", ErrNotRegular, err)
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // CreateTemp makes a file in dir whose name is prefix, which may begin with
 // directories, and random letters. It returns the name beside the file.
 //
-// The file is locked until it is closed, which tells Sweep that it is in use:
+// The file is locked until it is closed, which shows Sweep that it is in use:
 // rename it first, or remove it.
 func CreateTemp(dir *os.Root, prefix string) (*os.File, string, error) {
 	for {
@@ -31,7 +31,7 @@ func CreateTemp(dir *os.Root, prefix string) (*os.File, string, error) {
 	}
 }
 
-// LockTemp tells Sweep that a file is in use, until it is closed: one of CreateTemp is
+// LockTemp shows Sweep that a file is in use, until it is closed: one of CreateTemp is
 // locked, and one without a name has to be before it gets such a name. Nobody but
 // Sweep has it locked, for an instant.
 func LockTemp(f *os.File) error {
@@ -47,7 +47,7 @@ func isUnlinked(f *os.File) bool {
 	return unix.Fstat(int(f.Fd()), &st) == nil && st.Nlink == 0
 }
 
-// abandoned is how old a file of CreateTemp must be to count as left behind
+// abandoned is how old a file of CreateTemp must be to count as abandoned
 // where a file system has no locks.
 const abandoned = 24 * time.Hour
 

@@ -11,7 +11,7 @@ import (
 
 func isPart(name string) bool { return strings.HasPrefix(name, "part-") }
 
-func TestSweepRemovesWhatNobodyHasOpen(t *testing.T) {
+func TestSweepRemovesWhatIsNotOpen(t *testing.T) {
 	root, dir, _ := tree(t)
 	live, name, err := CreateTemp(root, "sub/part-")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package sizes writes and reads amounts as people write them: bytes with a unit,
+// Package sizes writes and reads amounts as text: bytes with a unit,
 // and counts with a noun.
 package sizes
 

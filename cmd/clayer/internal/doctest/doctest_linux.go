@@ -107,7 +107,7 @@ const MojoProgram = `case $1 in --version) echo mojo 1.0;; precompile) if [ "$2"
 
 // Follow types the commands of the blocks into one shell, as a reader does. Those
 // of a block without output all have to work; of one with output each command
-// behind "$ " has to print what is shown. One that is to fail says so:
+// after "$ " has to print what is shown. One that is to fail says so:
 // "$ clayer verify   # exits with 1". dir is left out of what is compared.
 func Follow(t *testing.T, blocks []Block, dir string, bash func(script string) (string, error)) {
 	t.Helper()

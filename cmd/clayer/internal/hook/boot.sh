@@ -66,7 +66,7 @@ clayer_boot() (
 	echo "$me $(began "$me")" >"$lock/pid"
 	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of a run that was killed during a download
 	code=0
-	# stderr of all goes to the log: a hook's host shows it, or keeps none of it.
+	# stderr of all goes to the log: a hook's host shows it, or drops it.
 	{
 		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_CHECKSUMS" "$CLAYER_BOOT_DIR") &&
 			"$clayer" compose --progress=plain{{.Layers}} || code=$?

@@ -86,7 +86,7 @@ func Files(kind string, o Options) ([]File, error) {
 		const line = `"postCreateCommand": "sh .devcontainer/clayer-boot.sh"`
 		files = append(files, File{Path: ".devcontainer/devcontainer.json", Mode: 0o644,
 			Text: []byte("{\n\t\"image\": \"mcr.microsoft.com/devcontainers/base:debian\",\n\t" + line + "\n}\n"),
-			// It has comments, as a rule, which no JSON package keeps.
+			// It has comments, as a rule, which no JSON package preserves.
 			merge: func(old []byte) ([]byte, error) {
 				if bytes.Contains(old, []byte("clayer-boot.sh")) {
 					return old, nil
@@ -146,7 +146,7 @@ func boot(kind, at string, o Options) ([]byte, error) {
 		layers = " " + strings.Join(o.Layers, " ")
 	}
 	// Not by text/template: what it may call by name, which is any method, would
-	// all be kept in the binary: 4.5 MB.
+	// all stay in the binary: 4.5 MB.
 	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums, "{{.Program}}", program,
 		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
 	return []byte(fill.Replace(bootScript)), nil
@@ -224,7 +224,7 @@ const claudeHook = `{
         ]
       }`
 
-// claudeSettings adds the SessionStart hook to the settings, and keeps the rest
+// claudeSettings adds the SessionStart hook to the settings, and preserves the rest
 // in its order.
 func claudeSettings(old []byte) ([]byte, error) {
 	if bytes.Contains(old, []byte("clayer-boot.sh")) {
@@ -258,7 +258,7 @@ func claudeSettings(old []byte) ([]byte, error) {
 	return append(b.Bytes(), '\n'), nil
 }
 
-// object is a JSON object whose members keep their order.
+// object is a JSON object whose members stay in order.
 type object struct {
 	names  []string
 	values map[string]json.RawMessage

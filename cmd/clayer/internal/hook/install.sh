@@ -57,12 +57,12 @@ clayer_install() (
 		echo "clayer: cannot download $from: neither curl nor wget is on PATH" >&2
 		exit 1
 	fi
-	# That of GNU tells nothing of a 404 under -q, and tries again by itself. BusyBox
+	# That of GNU prints nothing about a 404 under -q, and tries again by itself. BusyBox
 	# has a wget of few options, and Debian's ends by a fault of memory under -T.
 	wget_options=-q
 	if wget --version >/dev/null 2>&1; then wget_options='-nv -t 1 -T 10'; fi
 	# Whether a connection that failed was refused by the host: a newer curl does
-	# not tell that from a network that is not up. A proxy is the network.
+	# not distinguish that from a network that is not up. A proxy is the network.
 	refused() {
 		[ -z "${http_proxy:-}${https_proxy:-}${HTTPS_PROXY:-}${all_proxy:-}${ALL_PROXY:-}" ] || return 1
 		grep -Eqi "connection refused|could(n't| not) connect to server" "$temp/error" || return 1

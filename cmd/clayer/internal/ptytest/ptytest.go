@@ -20,23 +20,23 @@ type Terminal struct {
 	ended bool
 }
 
-// keeper runs the program, says by a NUL when it has ended, and holds the terminal
+// holder runs the program, says by a NUL when it has ended, and holds the terminal
 // until that was read: when the first process of a terminal's session ends, Linux
-// drops what it wrote last if nobody was there to take it at once (pty_flush_buffer
+// drops what it wrote last if it was not read at once (pty_flush_buffer
 // in drivers/tty/pty.c).
-const keeper = `trap : INT QUIT HUP; name=$1 prompt=$2; shift 2; ([ -n "$prompt" ] && export PS1="$prompt"; exec -a "$name" "$@"); code=$?; trap '' TTIN TTOU; printf '\0'; stty -echo; read -r _; exit $code`
+const holder = `trap : INT QUIT HUP; name=$1 prompt=$2; shift 2; ([ -n "$prompt" ] && export PS1="$prompt"; exec -a "$name" "$@"); code=$?; trap '' TTIN TTOU; printf '\0'; stty -echo; read -r _; exit $code`
 
 // Start starts a command that was made by exec.Command, which the caller waits
 // for. Its exit code is that of the program, 128 and the number of a signal that
 // killed it.
 func Start(cmd *exec.Cmd, size *pty.Winsize) (*Terminal, error) {
-	prompt := "" // bash drops it where nobody is asked for commands
+	prompt := "" // bash drops it where it does not ask for commands
 	for _, kv := range cmd.Env {
 		if v, ok := strings.CutPrefix(kv, "PS1="); ok {
 			prompt = v
 		}
 	}
-	cmd.Args = append([]string{"bash", "-c", keeper, "keeper", cmd.Args[0], prompt, cmd.Path}, cmd.Args[1:]...)
+	cmd.Args = append([]string{"bash", "-c", holder, "holder", cmd.Args[0], prompt, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = "/bin/bash"
 	f, err := pty.StartWithSize(cmd, size)
 	if err != nil {

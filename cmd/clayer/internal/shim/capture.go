@@ -20,12 +20,12 @@ const lockTime = 20 * time.Second
 // was captured yesterday may be cached, and then stays as it is.
 const sessionTime = 12 * time.Hour
 
-// session is what shims remember of a Containerfile. It is kept beside them, and
+// session is what shims remember of a Containerfile. It is stored beside them, and
 // where that can't be written every install is a RUN of its own.
 type session struct {
-	Last *edit.Record `json:"last,omitempty"`
-	Told []string     `json:"told,omitempty"` // virtual environments
-	At   time.Time    `json:"at"`
+	Last     *edit.Record `json:"last,omitempty"`
+	Reported []string     `json:"told,omitempty"` // virtual environments
+	At       time.Time    `json:"at"`
 }
 
 func (o Options) sessionFile() string {
@@ -68,14 +68,14 @@ func (o Options) save(s session) error {
 	return err
 }
 
-// once reports whether a virtual environment was not told of in this session.
+// once reports whether a virtual environment was not reported in this session.
 func (o Options) once(venv string) bool {
 	s := o.session()
-	if slices.Contains(s.Told, venv) {
+	if slices.Contains(s.Reported, venv) {
 		return false
 	}
-	s.Told = append(s.Told, venv)
-	_ = o.save(s) // at worst it is told again
+	s.Reported = append(s.Reported, venv)
+	_ = o.save(s) // at worst it is reported again
 	return true
 }
 

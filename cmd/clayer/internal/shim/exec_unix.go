@@ -21,7 +21,7 @@ import (
 // and captures what it installed. It returns the exit code; it does not return
 // where there is nothing to capture, since the real program takes its place.
 //
-// Nothing of clayer's makes an install fail: what goes wrong is told on stderr.
+// Nothing of clayer's makes an install fail: what goes wrong is reported on stderr.
 func Exec(o Options, argv []string, stderr io.Writer) int {
 	program := find(argv[0], o.Dir, o.Path)
 	if program == "" {
@@ -79,7 +79,7 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 // the RUNs of a solve.
 const offVar = "CLAYER_SHIM"
 
-// contextOf is the folder of a Containerfile with links resolved, which names of
+// contextOf is the directory of a Containerfile with links resolved, which names of
 // files are relative to.
 func contextOf(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
@@ -186,7 +186,7 @@ func Parse(args []string) (o Options, argv []string, err error) {
 				return o, nil, ErrUsage
 			}
 			if o.Dir == "" {
-				o.Dir, _ = DefaultDir() // without one no session is kept
+				o.Dir, _ = DefaultDir() // without one no session is stored
 			}
 			return o, args[1:], nil
 		default:

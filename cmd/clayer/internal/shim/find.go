@@ -10,8 +10,8 @@ import (
 )
 
 // find returns the program of that name that a shell would run were there no
-// shims in dir: the first behind dir on path, or, where dir is not on it, the
-// first of all. Shims of another folder are none. "" means there is none.
+// shims in dir: the first after dir on path, or, where dir is not on it, the
+// first of all. Shims of another directory are none. "" means there is none.
 func find(name, dir, path string) string {
 	own, _ := os.Stat(dir)
 	isOwn := func(p string) bool {
@@ -27,7 +27,7 @@ func find(name, dir, path string) string {
 	}
 	for _, p := range list {
 		if p == "" {
-			continue // the working folder, which nobody means
+			continue // the working directory, which is never meant
 		}
 		file := filepath.Join(p, name)
 		info, err := os.Stat(file)

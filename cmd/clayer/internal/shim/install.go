@@ -1,4 +1,4 @@
-// Package shim stands in front of package managers: it runs the real program as
+// Package shim comes before package managers on PATH: it runs the real program as
 // if it were not there, and writes what was installed into a Containerfile.
 package shim
 
@@ -17,22 +17,22 @@ import (
 
 // Options say where shims are, and what they write to.
 type Options struct {
-	Dir    string // the folder of the shims, absolute
+	Dir    string // the directory of the shims, absolute
 	File   string // the Containerfile, absolute
 	Clayer string // this program, absolute
 	Path   string // $PATH
 }
 
-// sessionPrefix begins the names of the files that a session keeps beside the shims.
+// sessionPrefix begins the names of the files that a session stores beside the shims.
 const sessionPrefix = ".session-"
 
-// DefaultDir is where shims are if nobody says otherwise: in $XDG_STATE_HOME.
+// DefaultDir is where shims are unless another is given: in $XDG_STATE_HOME.
 func DefaultDir() (string, error) {
 	base := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(base) {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("where to keep shims? %w: give --dir", err)
+			return "", fmt.Errorf("cannot locate the directory for shims: %w (use --dir)", err)
 		}
 		base = filepath.Join(home, ".local", "state")
 	}
@@ -83,7 +83,7 @@ func Uninstall(dir string) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	for range 2 { // the folder, and the one above if it was made for it
+	for range 2 { // the directory, and the one above if it was made for it
 		if os.Remove(dir) != nil {
 			break
 		}

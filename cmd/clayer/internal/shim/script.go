@@ -23,7 +23,7 @@ case " $* " in
 	[ "${CLAYER_SHIM-}" = off ] || [ ! -x "$c" ] ||
 		exec "$c" shim exec --dir "$d" --file %[5]s -- %[6]s "$@" ;;
 esac
-# The real program is the first behind this folder, or, where it is not on PATH,
+# The real program is the first after this directory, or, where it is not on PATH,
 # the first of all.
 rest=:$PATH:
 rest=${rest#*":$d:"}
@@ -44,11 +44,11 @@ exit 127
 // quote quotes a text for a POSIX shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// Env returns the commands that put the shims in dir in front of PATH.
+// Env returns the commands that put the shims in dir first on PATH.
 func Env(dir, shell string) (string, error) {
 	switch shell {
 	case "sh":
-		// Not twice, but in front all the same: a profile may have put others there.
+		// Not twice, but first all the same: a profile may have put others there.
 		return fmt.Sprintf("case \"$PATH\" in %[1]s:*) ;; *) export PATH=%[1]s\":$PATH\" ;; esac\nhash -r 2>/dev/null || :\n", quote(dir)), nil
 	case "fish":
 		q := "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(dir) + "'"

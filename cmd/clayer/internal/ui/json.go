@@ -27,7 +27,7 @@ func newJSON(w io.Writer) func(report.Event) {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	write := func(e event) {
-		// A progress stream that nobody reads any more must not end the solve.
+		// A progress stream without a reader must not end the solve.
 		_ = enc.Encode(e)
 	}
 	return func(e report.Event) {

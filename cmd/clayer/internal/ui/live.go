@@ -164,7 +164,7 @@ func (l *live) event(e report.Event) {
 		if t := l.task(e.Step); t.doing == "" {
 			t.n, t.of = e.Bytes, e.Bytes
 		} else {
-			l.drop(e.Step) // started anew when it is unpacked
+			l.drop(e.Step) // starts again when it is unpacked
 		}
 	case report.Restored:
 		l.totals.cached++
@@ -193,7 +193,7 @@ func (l *live) event(e report.Event) {
 	}
 }
 
-// print takes in what a RUN prints, and keeps of it the line that it stands in.
+// print takes in what a RUN prints, and retains its last line.
 func (t *task) print(text string) {
 	t.line = append(t.line, text...)
 	for {
@@ -230,7 +230,7 @@ func (l *live) write(text string) {
 	_, _ = io.WriteString(l.w, b.String())
 }
 
-// draw draws anew what is drawn for the time being.
+// draw redraws the temporary lines.
 func (l *live) draw() { l.write("") }
 
 // erase goes back to where the drawing begins. On a terminal that has become

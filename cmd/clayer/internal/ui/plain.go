@@ -78,7 +78,7 @@ func (p *plain) output(s *dag.Step, text string) {
 	}
 }
 
-// maxLine bounds what is kept of a line that doesn't end, in bytes.
+// maxLine bounds what is retained of a line that doesn't end, in bytes.
 const maxLine = 16 << 10
 
 func (p *plain) flush(s *dag.Step) {
@@ -94,7 +94,7 @@ func (p *plain) outputLine(s *dag.Step, line []byte) {
 	}
 }
 
-// Duration writes a duration as people read it: "0.4s", "12.3s", "2m5s".
+// Duration writes a duration for display: "0.4s", "12.3s", "2m5s".
 func Duration(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1fs", d.Seconds())

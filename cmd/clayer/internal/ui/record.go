@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 )
 
-// A Record keeps what a solve did and when: what the summary and the trace are
+// A Record stores what a solve did and when: what the summary and the trace are
 // made of. Its methods may be called by one goroutine at a time.
 type Record struct {
 	start time.Time

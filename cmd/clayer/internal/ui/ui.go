@@ -3,9 +3,9 @@
 // The rules of output:
 //   - Results go to stdout and nothing else does; all that this package writes
 //     goes to stderr.
-//   - A line tells one event and begins with where it belongs: "base:4" is
-//     line 4 of layer base. What a RUN prints follows behind "|".
-//   - Steps that are present are not told one by one, only counted.
+//   - A line reports one event and begins with where it belongs: "base:4" is
+//     line 4 of layer base. What a RUN prints follows "|".
+//   - Steps that are present are only counted.
 //   - Control characters that a RUN prints stay out of the lines of others: of
 //     what carriage returns overwrite the last is shown, escape sequences are
 //     dropped. Any other text that others wrote has them escaped: by the writer
@@ -38,7 +38,7 @@ type Display struct {
 var Modes = []string{"auto", "tty", "plain", "json", "quiet"}
 
 // New returns what shows events on w in the given mode: "tty" draws live,
-// "plain" writes a line per event, "json" an object per event, "quiet" tells
+// "plain" writes a line per event, "json" an object per event, "quiet" reports
 // warnings alone. "auto" is tty where w is a terminal that can move its cursor
 // and a person looks at it, else plain. environ is as os.Environ returns it.
 func New(mode string, w io.Writer, environ []string) (*Display, error) {

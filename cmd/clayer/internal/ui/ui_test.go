@@ -136,13 +136,13 @@ func TestJSON(t *testing.T) {
 			t.Errorf("no event %q in the golden file", kind)
 		}
 		if !strings.Contains(string(doc), "| `"+string(kind)+"` |") {
-			t.Errorf("docs/progress.md does not tell of %q", kind)
+			t.Errorf("docs/progress.md does not describe %q", kind)
 		}
 	}
 	for i := range reflect.TypeFor[event]().NumField() {
 		name, _, _ := strings.Cut(reflect.TypeFor[event]().Field(i).Tag.Get("json"), ",")
 		if !strings.Contains(string(doc), "`"+name+"`") {
-			t.Errorf("docs/progress.md does not tell of field %q", name)
+			t.Errorf("docs/progress.md does not describe field %q", name)
 		}
 	}
 }
@@ -161,6 +161,6 @@ func TestALineThatNeverEndsIsBounded(t *testing.T) {
 		p.event(report.Event{Kind: report.Output, Step: s[0], Text: strings.Repeat("x", 4096)})
 	}
 	if n := len(p.partial[s[0]]); n > maxLine+4096 {
-		t.Errorf("%d bytes are kept", n)
+		t.Errorf("%d bytes are retained", n)
 	}
 }
