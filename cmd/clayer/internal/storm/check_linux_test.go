@@ -79,11 +79,15 @@ func (p *play) mustWork(a Action, res result) string {
 		return "with a server that it has nothing to do with"
 	case a.Command == "undo" && (f.Kind == noBytes || f.Kind == noInodes):
 		return "on a full disk, which undo needs nothing of"
-	case a.solves() && f.Disk == cacheDisk && !p.one && !p.fetches(a.Recipe):
+	case a.solves() && f.Disk == cacheDisk && !p.one && !p.fetches(a.Recipe) && !unreadScratch.MatchString(res.output):
 		return "for want of a cache"
 	}
 	return ""
 }
+
+// unreadScratch is the error of a disk that took a snapshot of this solve and does not
+// give it back: that is no miss, since nothing else has it.
+var unreadScratch = regexp.MustCompile(`read snapshot: read .*/store/tmp/blob-\w+: input/output error`)
 
 // checkBeside checks the command that ran at the same time.
 func (p *play) checkBeside(name string, a Action, other result) {
