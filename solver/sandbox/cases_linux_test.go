@@ -22,14 +22,14 @@ var runCases = []runCase{
 	{name: "create", scripts: []string{`echo new >n`}, want: `
 			dir w 0755
 			file w/n 0644 4`},
-	{name: "create in a new folder", scripts: []string{`mkdir -p p/q; echo 1 >p/q/r`}, want: `
+	{name: "create in a new directory", scripts: []string{`mkdir -p p/q; echo 1 >p/q/r`}, want: `
 			dir w 0755
 			dir w/p 0755
 			dir w/p/q 0755
 			file w/p/q/r 0644 2`},
 	{name: "an edit of the same size with the mtime put back", scripts: []string{`touch -r f ref; echo HELLO >f; touch -r ref f; touch -r d ref; rm ref; touch -d '2001-02-03 04:05:06.123456789Z' .`}, want: `
 			file w/f 0644 6`},
-	{name: "the same edit again, in the upper folder", scripts: []string{
+	{name: "the same edit again, in the upper directory", scripts: []string{
 		`echo HELLO >f; touch -d @1 f`, `echo hullo >f; touch -d @1 f`}, want: `
 			file w/f 0644 6`},
 	{name: "truncate", scripts: []string{`truncate -s 0 f`}, want: `file w/f 0644 0`},
@@ -38,20 +38,20 @@ var runCases = []runCase{
 	{name: "delete a file", scripts: []string{`rm f`}, want: `
 			dir w 0755
 			delete w/f`},
-	{name: "delete a folder", scripts: []string{`rm -r tree`}, want: `
+	{name: "delete a directory", scripts: []string{`rm -r tree`}, want: `
 			dir w 0755
 			delete w/tree`},
 	{name: "delete what an earlier step made", scripts: []string{`mkdir n; echo 1 >n/a`, `rm -r n`}, want: `
 			dir w 0755
 			delete w/n`},
-	{name: "a folder becomes a file", scripts: []string{`rm -r d; echo f >d`}, want: `
+	{name: "a directory becomes a file", scripts: []string{`rm -r d; echo f >d`}, want: `
 			dir w 0755
 			file w/d 0644 2`},
-	{name: "and a folder again, in a second step", scripts: []string{`rm -r d; echo f >d`, `rm d; mkdir d; echo n >d/x`}, want: `
+	{name: "and a directory again, in a second step", scripts: []string{`rm -r d; echo f >d`, `rm d; mkdir d; echo n >d/x`}, want: `
 			dir w 0755
 			dir w/d 0755
 			file w/d/x 0644 2`},
-	{name: "a file becomes a folder", scripts: []string{`rm f; mkdir f`}, want: `
+	{name: "a file becomes a directory", scripts: []string{`rm f; mkdir f`}, want: `
 			dir w 0755
 			dir w/f 0755`},
 	{name: "rename a file", scripts: []string{`mv f F`}, want: `
@@ -77,7 +77,7 @@ var runCases = []runCase{
 			file w/e/s/z 0644 2
 			file w/e/x 0644 2
 			file w/e/y 0644 2`},
-	{name: "delete and recreate a folder in one step", scripts: []string{`rm -r d; mkdir d; echo x >d/x`}, want: `
+	{name: "delete and recreate a directory in one step", scripts: []string{`rm -r d; mkdir d; echo x >d/x`}, want: `
 			dir w 0755
 			dir w/d 0755
 			delete w/d/s
@@ -150,24 +150,24 @@ var runCases = []runCase{
 			file w/m 0644 2
 			link w/n -> w/m`},
 	{name: "a link into what is left out tells nothing", scripts: []string{`ln f /tmp/fl`}, partly: true, rootOnly: true, more: `file w/f 0644 6`},
-	{name: "symlink to folder", scripts: []string{`rm ld; mkdir ld`}, want: `
+	{name: "symlink to directory", scripts: []string{`rm ld; mkdir ld`}, want: `
 			dir w 0755
 			dir w/ld 0755`},
-	{name: "folder to symlink", scripts: []string{`rm -r e; ln -s d e`}, want: `
+	{name: "directory to symlink", scripts: []string{`rm -r e; ln -s d e`}, want: `
 			dir w 0755
 			symlink w/e -> d`},
 	{name: "another target", scripts: []string{`ln -sfn g l`}, want: `
 			dir w 0755
 			symlink w/l -> g`},
 	{name: "chmod", scripts: []string{`chmod 4711 f`}, want: `file w/f 4711 6`},
-	{name: "chmod of a folder", scripts: []string{`chmod 1777 d`}, want: `dir w/d 1777`},
+	{name: "chmod of a directory", scripts: []string{`chmod 1777 d`}, want: `dir w/d 1777`},
 	{name: "chmod to what it was", scripts: []string{`chmod 0644 f; chmod 0755 d`}, more: `file w/f 0644 6`},
 	{name: "chown", scripts: []string{`chown 12:34 f`}, want: `file w/f 0644 6 12:34`, rootOnly: true},
 	{name: "chown to what it was", scripts: []string{`chown 0:0 f d`}, more: `file w/f 0644 6`},
 	{name: "opened for writing and left alone", scripts: []string{`: >>f; : >>d/x`}},
 	{name: "written with the same bytes and time", scripts: []string{`cp -p f /tmp/f; cat /tmp/f >f; touch -r /tmp/f f; rm /tmp/f`}, more: `file w/f 0644 6`},
 	{name: "a user xattr", scripts: []string{`setx f user.k 6162`}, want: `file w/f 0644 6 user.k=6162`},
-	{name: "an xattr of a folder", scripts: []string{`setx d user.k 61`}, want: `dir w/d 0755 user.k=61`},
+	{name: "an xattr of a directory", scripts: []string{`setx d user.k 61`}, want: `dir w/d 0755 user.k=61`},
 	{name: "a capability", scripts: []string{`setx g security.capability 0100000200040000000000000000000000000000`},
 		want: `file w/g 0755 6 security.capability=0100000200040000000000000000000000000000`, rootFits: true},
 	{name: "a sparse file", scripts: []string{`holes s`}, want: `
@@ -186,10 +186,10 @@ var runCases = []runCase{
 	{name: "a socket in the place of a file", scripts: []string{`rm f; mksock f`}, want: `
 			dir w 0755
 			delete w/f`},
-	{name: "an empty folder", scripts: []string{`mkdir -m 0700 n`}, want: `
+	{name: "an empty directory", scripts: []string{`mkdir -m 0700 n`}, want: `
 			dir w 0755
 			dir w/n 0700`},
-	{name: "the time of a folder", scripts: []string{`touch -d @5 d`}, want: `dir w/d 0755`},
+	{name: "the time of a directory", scripts: []string{`touch -d @5 d`}, want: `dir w/d 0755`},
 	{name: "come and gone", scripts: []string{`echo 1 >n; rm n`}, want: `dir w 0755`},
 	{name: "odd names", scripts: []string{`mkdir o; odd o`, `rm o/*; touch -d @1 o`}, want: `
 			dir w/o 0755
@@ -198,12 +198,12 @@ var runCases = []runCase{
 			delete w/o/bad` + "\xff\xfe" + `utf8
 			delete w/o/new` + "\nline" + `
 			delete w/o/` + string(bytes.Repeat([]byte("n"), 255))},
-	{name: "files and folders that nobody may read", scripts: []string{`mkdir n; echo 1 >n/a; chmod 0 n/a n`}, want: `
+	{name: "files and directories that nobody may read", scripts: []string{`mkdir n; echo 1 >n/a; chmod 0 n/a n`}, want: `
 			dir w 0755
 			dir w/n 0000
 			file w/n/a 0000 2`, rootFits: true},
 	{name: "/tmp is left out", scripts: []string{`mkdir /tmp/d; echo 1 >/tmp/d/x; echo 1 >/run/x`}},
-	{name: "a new top-level folder", scripts: []string{`mkdir /opt; echo 1 >/opt/x`, `echo 2 >/opt/y; rm /opt/x`}, want: `
+	{name: "a new top-level directory", scripts: []string{`mkdir /opt; echo 1 >/opt/x`, `echo 2 >/opt/y; rm /opt/x`}, want: `
 			dir opt 0755
 			delete opt/x
 			file opt/y 0644 2`},
@@ -217,7 +217,7 @@ var runCases = []runCase{
 			file w/f 0644 7
 			file w/h1 0644 6
 			link w/h2 -> w/f`},
-	{name: "a file, a folder and the file again", scripts: []string{`cp -p f /tmp/k; rm f; mkdir f; rmdir f; cp -p /tmp/k f; rm /tmp/k`}, want: `
+	{name: "a file, a directory and the file again", scripts: []string{`cp -p f /tmp/k; rm f; mkdir f; rmdir f; cp -p /tmp/k f; rm /tmp/k`}, want: `
 			dir w 0755`, more: `
 			dir w 0755
 			file w/f 0644 6`},
@@ -227,8 +227,8 @@ var runCases = []runCase{
 			symlink w/n1 -> nowhere
 			symlink w/n2 -> /w/f
 			symlink w/n3 -> /`},
-	{name: "a link that becomes a folder and a link again", scripts: []string{`rm ld; mkdir ld; rmdir ld; ln -s d ld; touch -h -d '2001-02-03 04:05:06.123456789Z' ld`}, want: `dir w 0755`},
-	{name: "what is below a linked folder is deleted", scripts: []string{`rm ld/x`}, want: `
+	{name: "a link that becomes a directory and a link again", scripts: []string{`rm ld; mkdir ld; rmdir ld; ln -s d ld; touch -h -d '2001-02-03 04:05:06.123456789Z' ld`}, want: `dir w 0755`},
+	{name: "what is below a linked directory is deleted", scripts: []string{`rm ld/x`}, want: `
 			dir w/d 0755
 			delete w/d/x`},
 	{name: "an xattr is taken away", scripts: []string{`unsetx xa user.k`}, want: `file w/xa 0644 3`},
@@ -247,7 +247,7 @@ var runCases = []runCase{
 	{name: "an empty file in place of one", scripts: []string{`rm f; : >f`}, want: `
 			dir w 0755
 			file w/f 0644 0`},
-	{name: "a folder is deleted, a file of its name comes and goes, the folder is back", scripts: []string{`rm -r e; : >e; rm e; mkdir e`}, want: `
+	{name: "a directory is deleted, a file of its name comes and goes, the directory is back", scripts: []string{`rm -r e; : >e; rm e; mkdir e`}, want: `
 			dir w 0755
 			dir w/e 0755`},
 	{name: "a tree takes the place of a tree", scripts: []string{`rm -r d; mv tree d`}, want: `

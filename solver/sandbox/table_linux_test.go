@@ -23,7 +23,7 @@ var peers = []struct {
 	told func(t *testing.T, w, marker string, before, after map[string]quick) []string
 }{
 	// container-layer, the ancestor: everything in the folders that it knows.
-	{"folders that are known", func(_ *testing.T, _, _ string, _, after map[string]quick) (told []string) {
+	{"known directories", func(_ *testing.T, _, _ string, _, after map[string]quick) (told []string) {
 		for p := range after {
 			told = append(told, "file "+p)
 		}
@@ -94,7 +94,7 @@ func quickCheck(t *testing.T, dir string) map[string]quick {
 var tableRows = []string{
 	"only reading",
 	"opened for writing and left alone",
-	"create in a new folder",
+	"create in a new directory",
 	"an edit of the same size with the mtime put back",
 	"a copy that keeps its time over a file of the same size",
 	"written with the same bytes and time",
@@ -107,11 +107,11 @@ var tableRows = []string{
 	"a capability",
 	"an ACL",
 	"delete a file",
-	"delete a folder",
-	"delete and recreate a folder in one step",
-	"a folder becomes a file",
-	"a file becomes a folder",
-	"folder to symlink",
+	"delete a directory",
+	"delete and recreate a directory in one step",
+	"a directory becomes a file",
+	"a file becomes a directory",
+	"directory to symlink",
 	"another target",
 	"rename a file",
 	"rename a tree",
@@ -121,7 +121,7 @@ var tableRows = []string{
 	"a link group of the root loses a name",
 	"a write through one name of a link group of the root",
 	"a link group of the root is broken up",
-	"what is below a linked folder is deleted",
+	"what is below a linked directory is deleted",
 	"a sparse file",
 	"fifo",
 	"a socket is left out",
