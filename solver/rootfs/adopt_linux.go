@@ -39,7 +39,7 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 }
 
 func (t *transaction) adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (res unpack.Result, err error) {
-	fs, err := inroot.OpenFolders(t.r.dir, inroot.HasOpenat2())
+	fs, err := t.r.sys.OpenFolders(t.r.dir)
 	if err != nil {
 		return res, err
 	}

@@ -119,7 +119,7 @@ func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
 		was := treetest.Describe(t, root, notOwn)
 		l = lockOf(t, dir)
 		tx := l.state.Tx
-		err := hooked(killedAt(n), func() error {
+		err := hooked(l.root, killedAt(n), func() error {
 			if _, err := l.Undo(t.Context(), 0, true); err != nil {
 				return err
 			}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
@@ -59,7 +60,7 @@ func stream(es ...*snapshot.Entry) snapshot.Changes {
 // both runs a test with openat2 and without.
 func both(t *testing.T, f func(t *testing.T, opt unpack.Options)) {
 	for _, without := range []bool{false, true} {
-		t.Run(fmt.Sprintf("without openat2 %t", without), func(t *testing.T) { f(t, unpack.Options{WithoutOpenat2: without}) })
+		t.Run(fmt.Sprintf("without openat2 %t", without), func(t *testing.T) { f(t, unpack.Options{Sys: inroot.Sys{WithoutOpenat2: without}}) })
 	}
 }
 
@@ -469,7 +470,7 @@ func TestUnpackAnyTree(t *testing.T) {
 		}
 		es = append(es, entriesOf(t, want, "")...)
 		without := rapid.Bool().Draw(t, "without openat2")
-		if res, err := unpack.Unpack(context.Background(), got, stream(es...), unpack.Options{WithoutOpenat2: without}); err != nil || len(res.Problems) > 0 {
+		if res, err := unpack.Unpack(context.Background(), got, stream(es...), unpack.Options{Sys: inroot.Sys{WithoutOpenat2: without}}); err != nil || len(res.Problems) > 0 {
 			t.Fatalf("error %v, problems %v", err, res.Problems)
 		}
 		tb := &testing.T{}

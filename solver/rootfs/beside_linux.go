@@ -36,7 +36,7 @@ func (u *undoing) moveBeside(f *inroot.Folder, name string, n int) error {
 	if err != nil {
 		return inroot.Hard(err)
 	}
-	if err := inroot.Renameat(f.FD, name, f.FD, to, unix.RENAME_NOREPLACE); err != nil {
+	if err := u.Renameat(f.FD, name, f.FD, to, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
 	u.t.next.Trash = append(u.t.next.Trash, record.Trash{Path: []byte(path.Join(f.Path, to))})
@@ -53,7 +53,7 @@ func (t *transaction) datesOfTrash() error {
 	if len(t.next.Trash) == 0 {
 		return nil
 	}
-	fs, err := inroot.OpenFolders(t.r.dir, inroot.HasOpenat2())
+	fs, err := t.r.sys.OpenFolders(t.r.dir)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (r *Root) emptyTrash(s *record.State) error {
 	if is, err := r.state.Exists(besideMark(s.Tx)); err != nil || !is {
 		return err // it was done: what became of the folders since is the user's
 	}
-	fs, err := inroot.OpenFolders(r.dir, inroot.HasOpenat2())
+	fs, err := r.sys.OpenFolders(r.dir)
 	if err != nil {
 		return err
 	}
@@ -93,12 +93,12 @@ func (r *Root) emptyTrash(s *record.State) error {
 			continue
 		}
 		name := path.Base(string(tr.Path))
-		err = inroot.Unlinkat(f.FD, name, 0)
+		err = r.sys.Unlinkat(f.FD, name, 0)
 		if errors.Is(err, unix.EISDIR) {
-			err = inroot.RemoveAllAt(f.FD, name)
+			err = r.sys.RemoveAllAt(f.FD, name)
 		}
 		if err == nil || errors.Is(err, unix.ENOENT) {
-			err = inroot.Utimensat(f.FD, ".", f.St.Atim, inroot.Timespec(tr.Time))
+			err = r.sys.Utimensat(f.FD, ".", f.St.Atim, inroot.Timespec(tr.Time))
 		}
 		errs = append(errs, err)
 	}

@@ -34,7 +34,7 @@ func TestUndoOnAnotherMount(t *testing.T) {
 
 			l = lockOf(t, dir)
 			problems, killed, dead := 0, false, killedAt(n)
-			err := hooked(func(name string, reads bool) error {
+			err := hooked(l.root, func(name string, reads bool) error {
 				err := dead(name, reads)
 				killed = killed || err != nil
 				return err

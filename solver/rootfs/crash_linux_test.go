@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,20 +45,40 @@ func removeAllModes(dir string) { exec.Command("rm", "-rf", dir).Run() }
 // notOwn leaves clayer's own folder out of a description.
 func notOwn(p string) bool { return p == "var/lib/clayer" }
 
-// oneByOne makes a hook that several goroutines may call: files are made by several.
-func oneByOne(hook func(name string, reads bool) error) func(name string, reads bool) error {
-	var mu sync.Mutex
-	return func(name string, reads bool) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return hook(name, reads)
-	}
+// A seam is the hook of a root that a test opens. Several goroutines call it, since
+// files are created by several; what a test sets in it is called by one at a time.
+type seam struct {
+	mu     sync.Mutex
+	before func(call string, reads bool) error // nil: nothing
 }
 
-// hooked sets the seam for the time of f.
-func hooked(hook func(name string, reads bool) error, f func() error) error {
-	inroot.BeforeCall = oneByOne(hook)
-	defer func() { inroot.BeforeCall = nil }()
+// Before implements inroot.Hook.
+func (s *seam) Before(call string, reads bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.before == nil {
+		return nil
+	}
+	return s.before(call, reads)
+}
+
+func (s *seam) set(before func(call string, reads bool) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
+}
+
+// openRoot opens a root that hooked can stop.
+func openRoot(dir string) (*Root, error) {
+	return Open(dir, Options{sys: inroot.Sys{Hook: new(seam)}})
+}
+
+// hooked has a hook called before each system call on a root of openRoot, for the time
+// of f.
+func hooked(r *Root, before func(call string, reads bool) error, f func() error) error {
+	s := r.sys.Hook.(*seam)
+	s.set(before)
+	defer s.set(nil)
 	return f()
 }
 
@@ -98,15 +119,23 @@ func before(t testing.TB, dir string) {
 
 func lockOf(t testing.TB, dir string) *Lock {
 	t.Helper()
-	r, err := Open(filepath.Join(dir, "root"), Options{})
+	r, err := openRoot(filepath.Join(dir, "root"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := r.Lock(context.Background(), false, nil)
+	l, err := lockRoot(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// lockRoot locks a root. It waits for moments: a program that another test starts has
+// what is locked open until it is executed.
+func lockRoot(r *Root) (*Lock, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return r.Lock(ctx, true, nil)
 }
 
 func applyAll(t testing.TB, l *Lock, name string, es ...*snapshot.Entry) {
@@ -197,7 +226,7 @@ func reference(t *testing.T, op operation) (was, is outcome, calls, all int) {
 	before(t, dir)
 	was = outcomeOf(t, dir)
 	l := lockOf(t, dir)
-	err := hooked(func(_ string, reads bool) error {
+	err := hooked(l.root, func(_ string, reads bool) error {
 		all++
 		if !reads {
 			calls++
@@ -253,7 +282,7 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 	t.Helper()
 	l := lockOf(t, dir)
 	dead := killedAt(n)
-	_ = hooked(func(name string, reads bool) error {
+	_ = hooked(l.root, func(name string, reads bool) error {
 		if err := dead(name, reads); err != nil {
 			return err
 		}
@@ -279,6 +308,7 @@ func kill(t *testing.T, dir string, op operation, n int) (synced int64, settled 
 func TestKilledAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
 			was, is, calls, all := reference(t, op)
 			t.Logf("%d system calls that change something, %d in all", calls, all)
 			for n := 1; n <= calls; n++ {
@@ -287,13 +317,13 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 				kill(t, dir, op, n)
 				if n%3 == 0 { // and again, while it is taken back
 					for m := 1 + n%7; ; m += 5 {
-						r, err := Open(filepath.Join(dir, "root"), Options{})
+						r, err := openRoot(filepath.Join(dir, "root"))
 						if err != nil {
 							t.Fatal(err)
 						}
 						var l *Lock
-						err = hooked(killedAt(m), func() (err error) {
-							l, err = r.Lock(t.Context(), false, nil)
+						err = hooked(r, killedAt(m), func() (err error) {
+							l, err = lockRoot(r)
 							return err
 						})
 						if err == nil {
@@ -315,6 +345,7 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 func TestPowerLostAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
 			was, is, calls, _ := reference(t, op)
 			for n := 1; n <= calls; n++ {
 				dir := fastDir(t)
@@ -393,6 +424,7 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 	ofRead := []unix.Errno{unix.EIO, unix.EMFILE}
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
 			was, is, _, calls := reference(t, op)
 			t.Logf("%d system calls", calls)
 			for n := 1; n <= calls; n++ {
@@ -408,7 +440,7 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 					count, failed := 0, ""
 					lasting := (n+i)%2 == 0 && (errno == unix.ENOSPC || errno == unix.EDQUOT)
 					var incomplete bool
-					err := hooked(func(name string, reads bool) error {
+					err := hooked(l.root, func(name string, reads bool) error {
 						count++
 						if count == n && reads {
 							errnos, errno, lasting = ofRead, ofRead[i], false
@@ -487,20 +519,20 @@ func TestFailureWhileItIsTakenBack(t *testing.T) {
 			dir := fastDir(t)
 			before(t, dir)
 			kill(t, dir, op, n)
-			r, err := Open(filepath.Join(dir, "root"), Options{})
+			r, err := openRoot(filepath.Join(dir, "root"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			var l *Lock
 			count, failed := 0, ""
-			err = hooked(func(name string, _ bool) error {
+			err = hooked(r, func(name string, _ bool) error {
 				if count++; count == m {
 					failed = name
 					return unix.EIO
 				}
 				return nil
 			}, func() (err error) {
-				l, err = r.Lock(t.Context(), false, nil)
+				l, err = lockRoot(r)
 				return err
 			})
 			if l != nil {
@@ -535,14 +567,14 @@ func TestKilledProcess(t *testing.T) {
 // kills itself.
 const helperKill = "ROOTFS_TEST_KILL"
 
-// killAt kills this process before the n-th system call.
-func killAt(n int) {
+// killAt has this process killed before the n-th system call on a root.
+func killAt(r *Root, n int) {
 	dead := killedAt(n)
-	inroot.BeforeCall = func(name string, reads bool) error {
+	r.sys.Hook.(*seam).set(func(name string, reads bool) error {
 		if dead(name, reads) != nil {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
 		return nil
-	}
+	})
 }

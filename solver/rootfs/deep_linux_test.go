@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,9 +41,7 @@ func TestCallsDoNotGrowWithTheDepth(t *testing.T) {
 			if tt.openat2 && !inroot.HasOpenat2() {
 				t.Skip("this kernel has no openat2")
 			}
-			defer func(f func() bool) { inroot.HasOpenat2 = f }(inroot.HasOpenat2)
-			inroot.HasOpenat2 = func() bool { return tt.openat2 }
-			for op, calls := range deepCalls(t, tt.entries) {
+			for op, calls := range deepCalls(t, tt.openat2, tt.entries) {
 				if calls > tt.perLevel*tt.levels {
 					t.Errorf("%s: %d calls for %d levels", op, calls, tt.levels)
 				}
@@ -53,21 +52,28 @@ func TestCallsDoNotGrowWithTheDepth(t *testing.T) {
 
 // deepCalls applies a stream, looks at what it made, and takes it back twice, and
 // returns how many system calls each took.
-func deepCalls(t *testing.T, es []*snapshot.Entry) map[string]int {
+func deepCalls(t *testing.T, openat2 bool, es []*snapshot.Entry) map[string]int {
 	t.Helper()
 	dir := fastDir(t)
 	shell(t, dir, "mkdir -p root/var/lib")
+	r, err := Open(filepath.Join(dir, "root"), Options{sys: inroot.Sys{Hook: new(seam), WithoutOpenat2: !openat2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(t.Context(), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	calls := make(map[string]int)
 	count := func(op string, f func() error) {
 		t.Helper()
 		n := 0
-		err := hooked(func(string, bool) error { n++; return nil }, f)
+		err := hooked(l.root, func(string, bool) error { n++; return nil }, f)
 		if err != nil {
 			t.Fatalf("%s: %v", op, err)
 		}
 		calls[op] = n
 	}
-	l := lockOf(t, dir)
 	apply := func() error {
 		res, err := l.Apply(t.Context(), step("1"), stream(es...))
 		if err == nil && len(res.Problems) > 0 {

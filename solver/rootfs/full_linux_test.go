@@ -39,6 +39,7 @@ func fullFrom(n int) func(name string, reads bool) error {
 func TestRollbackNeedsNoSpace(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
 			was, is, calls, _ := reference(t, op)
 			for n, full := 1, true; full; n++ {
 				dir := fastDir(t)
@@ -46,7 +47,7 @@ func TestRollbackNeedsNoSpace(t *testing.T) {
 				l := lockOf(t, dir)
 				disk := fullFrom(n)
 				var rollback error
-				err := hooked(disk, func() error {
+				err := hooked(l.root, disk, func() error {
 					_, err := op.do(l)
 					rollback = l.Rollback()
 					return err
@@ -62,12 +63,12 @@ func TestRollbackNeedsNoSpace(t *testing.T) {
 				dir := fastDir(t)
 				before(t, dir)
 				kill(t, dir, op, n)
-				r, err := Open(filepath.Join(dir, "root"), Options{})
+				r, err := openRoot(filepath.Join(dir, "root"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				err = hooked(fullFrom(1), func() error {
-					l, err := r.Lock(t.Context(), false, nil)
+				err = hooked(r, fullFrom(1), func() error {
+					l, err := lockRoot(r)
 					if err == nil {
 						err = l.close()
 					}
@@ -254,7 +255,7 @@ func (d *disk) tryOn(op operation, was outcome, bare, what string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := r.Lock(t.Context(), false, nil)
+	l, err := lockRoot(r)
 	if err == nil {
 		_, err = op.do(l)
 		if uerr := l.Unlock(); uerr != nil {
@@ -278,7 +279,7 @@ func (d *disk) tryOn(op operation, was outcome, bare, what string) bool {
 		return err == nil // nothing to undo
 	}
 	d.fill()
-	if l, uerr := r.Lock(t.Context(), false, nil); uerr != nil {
+	if l, uerr := lockRoot(r); uerr != nil {
 		t.Errorf("%s, %v; then none: %v", what, err, uerr)
 	} else {
 		undoAll(t, l, false)
@@ -307,7 +308,7 @@ func TestKilledOnAFullDisk(t *testing.T) {
 						t.Fatal(err)
 					} else {
 						dead := killedAt(n)
-						killed = hooked(dead, func() error {
+						killed = hooked(l.root, dead, func() error {
 							_, err := op.do(l)
 							return err
 						}) != nil
@@ -338,9 +339,9 @@ func TestKilledOnAFullDisk(t *testing.T) {
 }
 
 func lockIn(root string) (*Lock, error) {
-	r, err := Open(root, Options{})
+	r, err := openRoot(root)
 	if err != nil {
 		return nil, err
 	}
-	return r.Lock(context.Background(), false, nil)
+	return lockRoot(r)
 }

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 func helper(does, dir string) error {
-	r, err := Open(dir, Options{})
+	r, err := openRoot(dir)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func helper(does, dir string) error {
 		if err != nil {
 			return err
 		}
-		killAt(n)
+		killAt(r, n)
 		_, err = operations[1].do(l)
 		return errors.Join(errors.New("not killed"), err)
 	case "lock":

@@ -76,7 +76,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 	}
 	defer func() {
 		if err != nil {
-			removeEmpty(made)
+			r.removeEmpty(made)
 		}
 	}()
 	state, err := r.state.Open()
@@ -243,10 +243,10 @@ func (r *Root) makeHome() (made []string, err error) {
 		if err := r.state.Make(); err != nil {
 			return err
 		}
-		return unpack.DressAs(r.lower, r.dir, r.above(made))
+		return unpack.DressAs(r.sys, r.lower, r.dir, r.above(made))
 	})
 	if err != nil {
-		removeEmpty(made)
+		r.removeEmpty(made)
 		return nil, err
 	}
 	return made, nil
@@ -264,9 +264,9 @@ func (r *Root) above(made []string) (paths []string) {
 }
 
 // removeEmpty removes directories, the last first, as far as nothing is in them.
-func removeEmpty(dirs []string) {
+func (r *Root) removeEmpty(dirs []string) {
 	for _, dir := range slices.Backward(dirs) {
-		_ = keepingTime(filepath.Dir(dir), func() error { return inroot.Rmdir(dir) })
+		_ = keepingTime(filepath.Dir(dir), func() error { return r.sys.Rmdir(dir) })
 	}
 }
 
@@ -296,7 +296,7 @@ func (l *Lock) removeHome() error {
 	if err := own.Remove(lockName); err != nil {
 		return err
 	}
-	removeEmpty(made)
+	r.removeEmpty(made)
 	return nil
 }
 
@@ -329,7 +329,7 @@ func (l *Lock) keepMade() error {
 	}
 	f, err := l.root.state.Held().OpenFile(madeName, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err == nil {
-		_, err = inroot.WriteFile(f, data)
+		_, err = l.root.sys.WriteFile(f, data)
 		err = errors.Join(err, f.Close())
 	}
 	return err

@@ -502,7 +502,7 @@ func (w *world) change(real func(l *Lock) error, ideal func(m *model)) {
 	}
 	n := 1 + w.r.IntN(200)
 	w.note("killed at call %d", n)
-	err := hooked(killedAt(n), func() error { return real(l) })
+	err := hooked(l.root, killedAt(n), func() error { return real(l) })
 	if l.tx != nil {
 		l.tx.journal.Close()
 	}

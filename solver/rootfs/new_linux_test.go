@@ -140,7 +140,7 @@ func TestApplyNewFolders(t *testing.T) {
 					}
 				}
 				var got unpack.Result
-				if err := hooked(hook, func() (err error) {
+				if err := hooked(l.root, hook, func() (err error) {
 					got, err = l.Apply(t.Context(), step("1"), stream(es...))
 					return err
 				}); err != nil {
@@ -265,7 +265,7 @@ func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
 	root := filepath.Join(dir, "root")
 	l := lockOf(t, dir)
 	var once sync.Once
-	err := hooked(func(name string, _ bool) error {
+	err := hooked(l.root, func(name string, _ bool) error {
 		if name == "rename" {
 			once.Do(func() { shell(t, root, "mkdir way; echo mine >way/mine") })
 		}

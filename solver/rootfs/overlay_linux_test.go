@@ -35,7 +35,7 @@ func TestApplyOnAnOverlay(t *testing.T) {
 			if n == 0 {
 				at = math.MaxInt
 			}
-			err := hooked(killedAt(at), func() error {
+			err := hooked(l.root, killedAt(at), func() error {
 				res, err := l.Apply(t.Context(), step("1"), stream(gone("d/sub"), file("d/f", "new")))
 				if err == nil && len(res.Problems) > 0 {
 					err = res.Problems[0].Err

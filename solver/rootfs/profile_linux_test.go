@@ -162,7 +162,7 @@ func TestProfileKilledAtEverySystemCall(t *testing.T) {
 		dir := fastDir(t)
 		withProfile(t, dir, "export A=1\n")
 		l := lockOf(t, dir)
-		err := hooked(func(_ string, reads bool) error {
+		err := hooked(l.root, func(_ string, reads bool) error {
 			if !reads {
 				calls++
 			}

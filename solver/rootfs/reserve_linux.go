@@ -67,7 +67,7 @@ func (r *Root) growPiece(name string, size int64) error {
 	if info, err := f.Stat(); err != nil || info.Size() >= size {
 		return err
 	}
-	return inroot.Allocate(f, size)
+	return r.sys.Allocate(f, size)
 }
 
 func (r *Root) shrinkPiece(name string, size int64) error {
@@ -75,7 +75,7 @@ func (r *Root) shrinkPiece(name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(inroot.Ftruncate(int(f.Fd()), size), f.Close())
+	return errors.Join(r.sys.Ftruncate(int(f.Fd()), size), f.Close())
 }
 
 // fitReserve makes the reserve what undoing a state takes, as far as the disk has

@@ -56,7 +56,7 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 	}
 	switch err := unix.Lstat(at, &st); {
 	case err == nil && inroot.IDOf(&st) == inroot.IDOf(&held):
-		l.root.state = l.root.state.At(record.DirIn(l.root.dir, at))
+		l.root.state = l.root.state.At(record.DirIn(l.root.dir, at).With(l.root.sys))
 		return "", nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
 		return "", &fs.PathError{Op: "lstat", Path: at, Err: err}
@@ -71,10 +71,10 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 	if now == want {
 		return "", fmt.Errorf("%w: %s", ErrStateCovered, want)
 	}
-	if err := inroot.MkdirAll(filepath.Dir(want), 0o755); err != nil {
+	if err := l.root.sys.MkdirAll(filepath.Dir(want), 0o755); err != nil {
 		return now, fmt.Errorf("move the state of clayer back from %s: %w", now, err)
 	}
-	if err := inroot.Renameat(unix.AT_FDCWD, now, unix.AT_FDCWD, want, unix.RENAME_NOREPLACE); err != nil {
+	if err := l.root.sys.Renameat(unix.AT_FDCWD, now, unix.AT_FDCWD, want, unix.RENAME_NOREPLACE); err != nil {
 		return now, fmt.Errorf("move the state of clayer from %s back to %s: %w", now, want, err)
 	}
 	return now, nil
@@ -82,7 +82,7 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 
 // useCopy goes on with a copy of the state.
 func (l *Lock) useCopy(at string) error {
-	state, err := record.DirIn(l.root.dir, at).Open()
+	state, err := record.DirIn(l.root.dir, at).With(l.root.sys).Open()
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 		}
 		for c, err := range r.state.Changes(ev) {
 			if err == nil {
-				err = v.before(r.state, ev.Seq, c, originals[c.N])
+				err = v.before(r, ev.Seq, c, originals[c.N])
 			}
 			if err != nil {
 				return nil, fmt.Errorf("revert %s: %q: %w", ev.Key.Short(), c.Path, err)
@@ -106,13 +106,13 @@ func (v *reverting) findOthers(r *Root) error {
 		return nil
 	}
 	var top unix.Stat_t
-	if err := inroot.Fstatat(unix.AT_FDCWD, r.dir, &top); err != nil {
+	if err := r.sys.Fstatat(unix.AT_FDCWD, r.dir, &top); err != nil {
 		return err
 	}
 	own := filepath.Clean(r.state.Path())
 	var walk func(dir, rel string) error
 	walk = func(dir, rel string) error {
-		entries, err := inroot.ReadDir(dir)
+		entries, err := r.sys.ReadDir(dir)
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENAMETOOLONG) {
 			return nil // what can't be read is not found
 		}
@@ -129,7 +129,7 @@ func (v *reverting) findOthers(r *Root) error {
 				continue
 			}
 			var st unix.Stat_t
-			switch err := inroot.Fstatat(unix.AT_FDCWD, at, &st); {
+			switch err := r.sys.Fstatat(unix.AT_FDCWD, at, &st); {
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
 			case err != nil:
 				return err
@@ -139,7 +139,7 @@ func (v *reverting) findOthers(r *Root) error {
 				}
 			case d.IsDir():
 			case was == nil && v.names[inroot.IDOf(&st)] > 0:
-				e, _, err := entryAt(at, p)
+				e, _, err := r.entryAt(at, p)
 				if err != nil {
 					return err
 				}
@@ -154,7 +154,7 @@ func (v *reverting) findOthers(r *Root) error {
 
 // before notes what stood at the path of a change, and below it for a folder
 // that was moved away, where no earlier change has told.
-func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool) error {
+func (v *reverting) before(r *Root, seq int, c record.Change, kept bool) error {
 	p := string(c.Path)
 	note := func(e *snapshot.Entry) {
 		if v.was[e.Path] == nil {
@@ -175,7 +175,7 @@ func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool
 	case c.Kept || c.Lost:
 		return nil
 	default:
-		original := state.Path(record.OriginalName(seq, c.N))
+		original := r.state.Path(record.OriginalName(seq, c.N))
 		switch kept = kept && c.MayHaveOriginal(); {
 		case !kept && c.Kind != record.KindGone:
 			note(&snapshot.Entry{Path: p, Kind: snapshot.Delete})
@@ -195,7 +195,7 @@ func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool
 			if v.was[p] != nil {
 				return nil
 			}
-			e, st, err := entryAt(at, p)
+			e, st, err := r.entryAt(at, p)
 			if e != nil && err == nil {
 				v.add(e, st)
 			}
@@ -205,9 +205,9 @@ func (v *reverting) before(state record.Dir, seq int, c record.Change, kept bool
 }
 
 // entryAt reads a file of the machine as the entry of a path; nil for a socket.
-func entryAt(file, p string) (*snapshot.Entry, *unix.Stat_t, error) {
+func (r *Root) entryAt(file, p string) (*snapshot.Entry, *unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := inroot.Fstatat(unix.AT_FDCWD, file, &st); err != nil {
+	if err := r.sys.Fstatat(unix.AT_FDCWD, file, &st); err != nil {
 		return nil, nil, err
 	}
 	e := &snapshot.Entry{
@@ -245,7 +245,7 @@ func entryAt(file, p string) (*snapshot.Entry, *unix.Stat_t, error) {
 		return nil, nil, err
 	}
 	defer f.Close()
-	xattrs, err := inroot.ListXattrs(int(f.Fd()))
+	xattrs, err := r.sys.ListXattrs(int(f.Fd()))
 	for k, v := range xattrs {
 		if e.Xattrs == nil {
 			e.Xattrs = make(map[string]string)

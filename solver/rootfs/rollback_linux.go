@@ -34,7 +34,7 @@ func (l *Lock) Rollback() error {
 // the last to the first. What each line announces was done wholly, in part, or
 // not at all, which is seen by where things are; doing it twice does no harm.
 func (r *Root) rollback(tx int) error {
-	fs, err := inroot.OpenFolders(r.dir, inroot.HasOpenat2())
+	fs, err := r.sys.OpenFolders(r.dir)
 	if errors.Is(err, unix.ENOENT) {
 		return r.takenBack(tx) // not even the root was made
 	}
@@ -46,7 +46,7 @@ func (r *Root) rollback(tx int) error {
 	if err != nil {
 		return err
 	}
-	b := &rollback{Folders: fs, r: r, own: inroot.FoldersOf(own, inroot.HasOpenat2()), again: make(map[[2]int]bool)}
+	b := &rollback{Folders: fs, r: r, own: r.sys.FoldersOf(own), again: make(map[[2]int]bool)}
 	defer b.own.Close()
 	var sound int64
 	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &sound) {
@@ -57,7 +57,7 @@ func (r *Root) rollback(tx int) error {
 			return fmt.Errorf("take back %q: %w", c.Path, err)
 		}
 	}
-	if err := inroot.Syncfs(own); err != nil { // before the log, which tells what to do
+	if err := r.sys.Syncfs(own); err != nil { // before the log, which tells what to do
 		return err
 	}
 	return r.takenBack(tx)
@@ -93,7 +93,7 @@ func (b *rollback) line(c *record.Change) error {
 	case c.Kind == record.KindTemp:
 		f, err := b.GetReal(path.Dir(p))
 		if err == nil {
-			err = inroot.Unlinkat(f.FD, path.Base(p), 0)
+			err = b.Unlinkat(f.FD, path.Base(p), 0)
 		}
 		return inroot.UnlessMissing(err)
 	case c.Kind == record.KindUndo:
@@ -164,7 +164,7 @@ func (b *rollback) back(p, in, out string) error {
 		return err
 	}
 	if here != nil && kept != nil && inroot.IDOf(here) == inroot.IDOf(kept) {
-		return inroot.Unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
+		return b.Unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
 	}
 	if inroot.IsDir(here) || inroot.IsLink(here) {
 		b.Forget(f, at.name)
@@ -174,7 +174,7 @@ func (b *rollback) back(p, in, out string) error {
 		return err
 	case came:
 		if in == inMade {
-			err = inroot.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
+			err = b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
 			if errors.Is(err, unix.ENOTEMPTY) {
 				err = nil // it is another line's, or holds what is not clayer's
 			}
@@ -195,28 +195,28 @@ func (b *rollback) back(p, in, out string) error {
 	if in != inMade && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveBack(from, at)
 	}
-	return inroot.Renameat(from.fd, from.name, at.fd, at.name, 0)
+	return b.Renameat(from.fd, from.name, at.fd, at.name, 0)
 }
 
 // moveBack puts what a folder holds, which was being moved, back into what is
 // left of it.
 func (b *rollback) moveBack(from, to place) error {
-	src, err := inroot.OpenDirAt(from.fd, from.name)
+	src, err := b.OpenDirAt(from.fd, from.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
-	dst, err := inroot.OpenDirAt(to.fd, to.name)
+	dst, err := b.OpenDirAt(to.fd, to.name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
-	names, err := inroot.List(src)
+	names, err := b.List(src)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		err := inroot.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		err := b.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EEXIST) {
 			err = b.moveBack(place{src, n}, place{dst, n})
 		}
@@ -224,7 +224,7 @@ func (b *rollback) moveBack(from, to place) error {
 			return err
 		}
 	}
-	return inroot.Unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
+	return b.Unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
 }
 
 // cameIn reports whether what stands at a path is what a change brought.
@@ -263,12 +263,12 @@ func (b *rollback) waiting(f *inroot.Folder, in string) (place, error) {
 // second link, where something takes its name at once.
 func (b *rollback) giveBack(at, to place, replaced bool) error {
 	if replaced {
-		err := b.r.spending(0, func() error { return inroot.Linkat(at.fd, at.name, to.fd, to.name) })
+		err := b.r.spending(0, func() error { return b.Linkat(at.fd, at.name, to.fd, to.name) })
 		if !noSecondLink(err) {
 			return err
 		}
 	}
-	return inroot.Renameat(at.fd, at.name, to.fd, to.name, unix.RENAME_NOREPLACE)
+	return b.Renameat(at.fd, at.name, to.fd, to.name, unix.RENAME_NOREPLACE)
 }
 
 func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
@@ -276,7 +276,7 @@ func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
 		return nil, nil
 	}
 	var st unix.Stat_t
-	err := inroot.Fstatat(p.fd, p.name, &st)
+	err := b.Fstatat(p.fd, p.name, &st)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
@@ -293,26 +293,26 @@ func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
 		return inroot.UnlessMissing(err)
 	}
 	var st unix.Stat_t
-	if err := inroot.Fstat(f.FD, &st); err != nil {
+	if err := b.Fstat(f.FD, &st); err != nil {
 		return err
 	}
 	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
-		if err := inroot.Fchown(f.FD, m.UID, m.GID); err != nil {
+		if err := b.Fchown(f.FD, m.UID, m.GID); err != nil {
 			return err
 		}
 	}
 	if xattrs {
-		have, err := inroot.ListXattrs(f.FD)
+		have, err := b.ListXattrs(f.FD)
 		if err == nil {
-			err = inroot.SetXattrs(f.FD, have, m.Xattrs)
+			err = b.SetXattrs(f.FD, have, m.Xattrs)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	ts := inroot.Timespec(m.ModTime)
-	if err := inroot.Utimensat(f.FD, ".", st.Atim, ts); err != nil {
+	if err := b.Utimensat(f.FD, ".", st.Atim, ts); err != nil {
 		return err
 	}
-	return inroot.Fchmod(f.FD, m.Mode)
+	return b.Fchmod(f.FD, m.Mode)
 }

@@ -36,6 +36,8 @@ type Options struct {
 	StateDir string // where state is kept; "" means as the package says
 	Lower    string // the root that this one is laid over; "" for none
 
+	sys inroot.Sys // of tests
+
 	// RemoveAll removes a directory with what a RUN in a user namespace left in
 	// it: directories that this user may not enter, and files of other users.
 	// It is asked where this process may not do it itself; nil is for none to ask.
@@ -47,6 +49,7 @@ type Root struct {
 	dir   string
 	state record.Dir
 	lower string // the root that it is laid over, if any
+	sys   inroot.Sys
 
 	removeAll func(dir string) error // of Options
 
@@ -72,7 +75,7 @@ func Open(dir string, opt Options) (*Root, error) {
 			return nil, err
 		}
 	}
-	return &Root{dir: dir, state: record.DirIn(dir, state), inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll}, nil
+	return &Root{dir: dir, state: record.DirIn(dir, state).With(opt.sys), sys: opt.sys, inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll}, nil
 }
 
 // stateDir decides where the state of dir is: in the root, or, for a / that may

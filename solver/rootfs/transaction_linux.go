@@ -12,7 +12,6 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
@@ -40,7 +39,7 @@ func (l *Lock) begin() (*transaction, error) {
 	}
 	r := l.root
 	err := r.spending(rollbackFiles, func() error {
-		return errors.Join(inroot.MkdirAll(r.dir, 0o755), r.state.MkdirAll("log", 0o755))
+		return errors.Join(l.root.sys.MkdirAll(r.dir, 0o755), r.state.MkdirAll("log", 0o755))
 	})
 	if err != nil {
 		return nil, err
@@ -187,7 +186,7 @@ func (t *transaction) settle() error {
 	if !t.journal.Began() {
 		return t.journal.SyncFile()
 	}
-	top, err := inroot.OpenDir(t.r.dir)
+	top, err := t.r.sys.OpenDir(t.r.dir)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", t.r.dir, err)
 	}
@@ -197,14 +196,14 @@ func (t *transaction) settle() error {
 		return err
 	}
 	defer unix.Close(state)
-	if err := inroot.Syncfs(top); err != nil {
+	if err := t.r.sys.Syncfs(top); err != nil {
 		return fmt.Errorf("sync %s: %w", t.r.dir, err)
 	}
 	var a, b unix.Stat_t
 	if errors.Join(unix.Fstat(top, &a), unix.Fstat(state, &b)) == nil && a.Dev == b.Dev {
 		return nil
 	}
-	if err := inroot.Syncfs(state); err != nil {
+	if err := t.r.sys.Syncfs(state); err != nil {
 		return fmt.Errorf("sync %s: %w", t.r.state, err)
 	}
 	return nil

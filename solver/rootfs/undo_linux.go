@@ -86,7 +86,7 @@ type backward struct {
 
 func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res *Undone) (err error) {
 	t.undoes()
-	tree, err := unpack.OpenTree(t.r.dir, inroot.HasOpenat2(), t.journal)
+	tree, err := unpack.OpenTree(t.r.sys, t.r.dir, t.journal)
 	if err != nil {
 		return err
 	}
@@ -245,12 +245,12 @@ func (u *undoing) folder(f *inroot.Folder, c *record.Change, st *unix.Stat_t) er
 		u.keep(c, "no folder any more")
 		return nil
 	}
-	fd, err := inroot.OpenDirAt(f.FD, path.Base(string(c.Path)))
+	fd, err := u.OpenDirAt(f.FD, path.Base(string(c.Path)))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	have, err := inroot.ListXattrs(fd)
+	have, err := u.ListXattrs(fd)
 	if err != nil {
 		return err
 	}
@@ -344,9 +344,9 @@ func (u *undoing) do(b *backward) error {
 	if linked {
 		flags = 0
 	}
-	err = u.t.spending(func() error { return inroot.Renameat(u.keptFD, original, f.FD, name, flags) })
+	err = u.t.spending(func() error { return u.Renameat(u.keptFD, original, f.FD, name, flags) })
 	if err != nil && st != nil {
-		err = errors.Join(err, inroot.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
+		err = errors.Join(err, u.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
 	}
 	return err
 }
@@ -360,23 +360,23 @@ func (u *undoing) move(f *inroot.Folder, name string, b *backward, st *unix.Stat
 	to := u.trashName(b.N)
 	if b.in && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		err := inroot.Fstatat(u.keptFD, strconv.Itoa(b.N), &orig)
+		err := u.Fstatat(u.keptFD, strconv.Itoa(b.N), &orig)
 		if err != nil {
 			return false, err
 		}
 		if !inroot.IsDir(&orig) {
-			err := u.t.spending(func() error { return inroot.Linkat(f.FD, name, u.trashFD, to) })
+			err := u.t.spending(func() error { return u.Linkat(f.FD, name, u.trashFD, to) })
 			if !noSecondLink(err) {
 				return err == nil, err
 			}
 		}
 	}
 	if inroot.IsDir(st) && os.Geteuid() != 0 && st.Mode&0o200 == 0 {
-		if err := inroot.Fchmodat(f.FD, name, st.Mode&0o7777|0o700); err != nil {
+		if err := u.Fchmodat(f.FD, name, st.Mode&0o7777|0o700); err != nil {
 			return false, err
 		}
 	}
-	err = u.t.spending(func() error { return inroot.Renameat(f.FD, name, u.trashFD, to, 0) })
+	err = u.t.spending(func() error { return u.Renameat(f.FD, name, u.trashFD, to, 0) })
 	if errors.Is(err, unix.EXDEV) && !b.in {
 		err = u.moveBeside(f, name, b.N)
 	}
@@ -391,12 +391,12 @@ func noSecondLink(err error) bool {
 }
 
 func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
-	fd, err := inroot.OpenDirAt(f.FD, name)
+	fd, err := u.OpenDirAt(f.FD, name)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
-	names, err := inroot.List(fd)
+	names, err := u.List(fd)
 	// What was taken away on another mount is in it still, and goes with it.
 	mine := fmt.Sprintf("%s%d-", record.TrashPrefix, u.t.id)
 	return !slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, mine) }), err
@@ -405,13 +405,13 @@ func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
 // undescribe gives a folder the metadata that it had. Its time comes back if
 // nothing was put into it, or taken out, since.
 func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
-	fd, err := inroot.OpenDirAt(f.FD, name)
+	fd, err := u.OpenDirAt(f.FD, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := inroot.Fstat(fd, &st); err != nil {
+	if err := u.Fstat(fd, &st); err != nil {
 		return err
 	}
 	mtime := u.TimeOf(&st)
@@ -427,7 +427,7 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 	}
 	u.Forget(f, name) // what is made in it may inherit another ACL now
 	return u.t.spending(func() error {
-		have, err := inroot.ListXattrs(fd)
+		have, err := u.ListXattrs(fd)
 		if err != nil {
 			return err
 		}

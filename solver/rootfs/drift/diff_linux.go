@@ -56,7 +56,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	if err != nil {
 		return nil, err
 	}
-	a, err := newComparer(root)
+	a, err := newComparer(rec.Sys(), root)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 		return nil, err // where there is no state folder, none is left out
 	}
 	var top unix.Stat_t
-	if err := inroot.Fstat(a.Root, &top); err != nil {
+	if err := a.Fstat(a.Root, &top); err != nil {
 		return nil, err
 	}
 	if _, _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
@@ -101,7 +101,7 @@ func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any
 	if err := context.Cause(ctx); err != nil {
 		return false, false, err
 	}
-	names, err := inroot.List(fd)
+	names, err := d.List(fd)
 	if err != nil {
 		return false, false, fmt.Errorf("%q: %w", at, err)
 	}
@@ -134,7 +134,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	}
 	below, olderBelow := false, false
 	if dir {
-		child, err := inroot.OpenDirAt(fd, name)
+		child, err := d.OpenDirAt(fd, name)
 		if err == nil {
 			below, olderBelow, err = d.folder(ctx, child, p, dev)
 			unix.Close(child)
@@ -150,7 +150,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	f := FileState{Path: p, Dir: dir}
 	o, ours := d.all[p]
 	if ours {
-		state, what, err := d.checkIn(ctx, &inroot.Folder{FD: fd}, &o)
+		state, what, err := d.checkIn(ctx, &inroot.Folder{FD: fd, Sys: d.Sys}, &o)
 		if err != nil {
 			return false, false, fmt.Errorf("%q: %w", p, err)
 		}

@@ -33,7 +33,7 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 	}
 	what := statDrift(st, c.Now)
 	if kind == record.KindSymlink && c.Now.Target != nil {
-		target, err := inroot.Readlinkat(f.FD, name)
+		target, err := f.Sys.Readlinkat(f.FD, name)
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +44,7 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 	if kind != record.KindFile || !time.Unix(st.Ctim.Unix()).After(done) || len(what) > 0 && what[len(what)-1] == "size" {
 		return what, nil
 	}
-	fd, err := inroot.OpenAt(f.FD, name)
+	fd, err := f.Sys.OpenAt(f.FD, name)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return what, nil // this user can't tell
 	}
@@ -54,7 +54,7 @@ func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *
 	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	if c.Kind == record.KindFile {
-		xattrs, err := inroot.ListXattrs(fd)
+		xattrs, err := f.Sys.ListXattrs(fd)
 		if err != nil {
 			return nil, err
 		}

@@ -97,7 +97,7 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newComparer(root)
+	a, err := newComparer(d.Sys(), root)
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +124,8 @@ type comparer struct {
 	buf []byte
 }
 
-func newComparer(root string) (*comparer, error) {
-	fs, err := inroot.OpenFolders(root, inroot.HasOpenat2())
+func newComparer(sys inroot.Sys, root string) (*comparer, error) {
+	fs, err := sys.OpenFolders(root)
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +163,9 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Folder, o *owned) (Dri
 	var what []string
 	if o.Kind == record.KindDir && inroot.IsDir(st) {
 		var xattrs map[string][]byte
-		fd, err := inroot.OpenDirAt(f.FD, path.Base(p))
+		fd, err := a.OpenDirAt(f.FD, path.Base(p))
 		if err == nil {
-			xattrs, err = inroot.ListXattrs(fd)
+			xattrs, err = a.ListXattrs(fd)
 			unix.Close(fd)
 		}
 		if err != nil && !inroot.IsHard(err) { // this user can't tell

@@ -13,17 +13,20 @@ import (
 
 // A Dir is an open directory with files of clayer's own. Their names are relative to
 // it, and lead through no link.
-type Dir struct{ root *os.Root }
+type Dir struct {
+	root *os.Root
+	sys  Sys
+}
 
 // OpenDirIn opens the directory name of the directory root, through no link; root ""
 // is none: name is a path then, of which the last element is no link.
-func OpenDirIn(root, name string) (*Dir, error) {
-	if err := mayRead("open"); err != nil {
+func (s Sys) OpenDirIn(root, name string) (*Dir, error) {
+	if err := s.read("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	if root == "" {
 		dir, err := safefile.OpenDir(name)
-		return &Dir{dir}, err
+		return &Dir{dir, s}, err
 	}
 	above, err := os.OpenRoot(root)
 	if err != nil {
@@ -31,13 +34,13 @@ func OpenDirIn(root, name string) (*Dir, error) {
 	}
 	defer above.Close()
 	dir, err := safefile.OpenDirIn(above, name)
-	return &Dir{dir}, err
+	return &Dir{dir, s}, err
 }
 
 // MakeDirIn makes the directory name of the directory root, and those above it, through
 // no link; root "" as in OpenDirIn.
-func MakeDirIn(root, name string, mode fs.FileMode) error {
-	if err := allowed("mkdir"); err != nil {
+func (s Sys) MakeDirIn(root, name string, mode fs.FileMode) error {
+	if err := s.change("mkdir"); err != nil {
 		return &os.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	if root == "" {
@@ -95,16 +98,16 @@ func (d *Dir) checkEntry(e fs.DirEntry) error {
 
 // Open opens a file to read.
 func (d *Dir) Open(name string) (*File, error) {
-	if err := mayRead("open"); err != nil {
+	if err := d.sys.read("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	f, err := safefile.OpenFile(d.root, name, os.O_RDONLY, 0)
-	return &File{f}, err
+	return &File{f, d.sys}, err
 }
 
 // ReadFile reads a file.
 func (d *Dir) ReadFile(name string) ([]byte, error) {
-	if err := mayRead("read"); err != nil {
+	if err := d.sys.read("read"); err != nil {
 		return nil, &os.PathError{Op: "read", Path: name, Err: err}
 	}
 	return safefile.ReadFile(d.root, name, math.MaxInt64-1)
@@ -121,7 +124,7 @@ func (d *Dir) ReplaceFile(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = WriteFile(f, data)
+	_, err = d.sys.WriteFile(f, data)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = d.Rename(fresh, name)
 	}
@@ -133,7 +136,7 @@ func (d *Dir) ReplaceFile(name string, data []byte) error {
 
 // ReadDir lists a directory; one that is not there is empty.
 func (d *Dir) ReadDir(name string) ([]fs.DirEntry, error) {
-	if err := mayRead("readdir"); err != nil {
+	if err := d.sys.read("readdir"); err != nil {
 		return nil, &os.PathError{Op: "readdir", Path: name, Err: err}
 	}
 	dir, err := safefile.OpenDirIn(d.root, name)
@@ -154,7 +157,7 @@ func (d *Dir) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // Exists reports whether something has a name, be it a link to nothing.
 func (d *Dir) Exists(name string) (bool, error) {
-	if err := mayRead("stat"); err != nil {
+	if err := d.sys.read("stat"); err != nil {
 		return false, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	_, err := d.root.Lstat(name)
@@ -166,7 +169,7 @@ func (d *Dir) Exists(name string) (bool, error) {
 
 // Stat returns what stands at a name, following no link.
 func (d *Dir) Stat(name string) (fs.FileInfo, error) {
-	if err := mayRead("stat"); err != nil {
+	if err := d.sys.read("stat"); err != nil {
 		return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
 	return d.root.Lstat(name)
@@ -174,7 +177,7 @@ func (d *Dir) Stat(name string) (fs.FileInfo, error) {
 
 // OpenFile opens a regular file to write, and makes it if flags say so.
 func (d *Dir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, error) {
-	if err := allowed("open"); err != nil {
+	if err := d.sys.change("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	return safefile.OpenFile(d.root, name, flags, mode)
@@ -187,7 +190,7 @@ func (d *Dir) TryLock(name string) (*os.File, error) {
 
 // SyncDir makes the names in a directory outlive a loss of power.
 func (d *Dir) SyncDir(name string) error {
-	if err := allowed("fsync"); err != nil {
+	if err := d.sys.change("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: name, Err: err}
 	}
 	f, err := d.root.Open(name)
@@ -209,7 +212,7 @@ func (d *Dir) MkdirAll(name string, mode fs.FileMode) error {
 		}
 		return safefile.MkdirAll(d.root, name, mode) // which looks what it is
 	}
-	if err := allowed("mkdir"); err != nil {
+	if err := d.sys.change("mkdir"); err != nil {
 		return &os.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	return safefile.MkdirAll(d.root, name, mode)
@@ -217,7 +220,7 @@ func (d *Dir) MkdirAll(name string, mode fs.FileMode) error {
 
 // Remove removes a file, or a directory that is empty; nothing there is no error.
 func (d *Dir) Remove(name string) error {
-	if err := allowed("unlink"); err != nil {
+	if err := d.sys.change("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
 	if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -228,7 +231,7 @@ func (d *Dir) Remove(name string) error {
 
 // RemoveAll removes a file, or a directory with all in it.
 func (d *Dir) RemoveAll(name string) error {
-	if err := allowed("unlink"); err != nil {
+	if err := d.sys.change("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
 	return d.root.RemoveAll(name)
@@ -236,7 +239,7 @@ func (d *Dir) RemoveAll(name string) error {
 
 // Rename gives a file another name.
 func (d *Dir) Rename(from, to string) error {
-	if err := allowed("rename"); err != nil {
+	if err := d.sys.change("rename"); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return d.root.Rename(from, to)

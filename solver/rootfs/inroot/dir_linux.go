@@ -15,7 +15,7 @@ func (d *Dir) OpenFD(name string) (int, error) {
 		return -1, err
 	}
 	defer f.Close()
-	fd, err := OpenDirAt(int(f.Fd()), ".")
+	fd, err := d.sys.OpenDirAt(int(f.Fd()), ".")
 	for part := range strings.SplitSeq(path.Clean(name), "/") {
 		if err != nil {
 			return -1, &fs.PathError{Op: "open", Path: path.Join(d.root.Name(), name), Err: err}
@@ -24,7 +24,7 @@ func (d *Dir) OpenFD(name string) (int, error) {
 			continue
 		}
 		above := fd
-		fd, err = OpenDirAt(above, part)
+		fd, err = d.sys.OpenDirAt(above, part)
 		unix.Close(above)
 	}
 	if err != nil {

@@ -18,14 +18,14 @@ func IsDir(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == un
 func IsLink(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == unix.S_IFLNK }
 
 // List returns the names in an open folder, in no order.
-func List(fd int) ([]string, error) {
-	dup, err := OpenDirAt(fd, ".")
+func (s Sys) List(fd int) ([]string, error) {
+	dup, err := s.OpenDirAt(fd, ".")
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(dup), ".")
 	defer f.Close()
-	if err := mayRead("readdir"); err != nil {
+	if err := s.read("readdir"); err != nil {
 		return nil, err
 	}
 	return f.Readdirnames(-1)
@@ -38,32 +38,32 @@ func Timespec(t time.Time) unix.Timespec {
 }
 
 // RemoveAllAt deletes a folder with all in it, following nothing.
-func RemoveAllAt(at int, name string) error {
-	fd, err := OpenDirAt(at, name)
+func (s Sys) RemoveAllAt(at int, name string) error {
+	fd, err := s.OpenDirAt(at, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	names, err := List(fd)
+	names, err := s.List(fd)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		err := Unlinkat(fd, n, 0)
+		err := s.Unlinkat(fd, n, 0)
 		if errors.Is(err, unix.EISDIR) { // what Linux says, where POSIX has EPERM
-			err = RemoveAllAt(fd, n)
+			err = s.RemoveAllAt(fd, n)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}
-	return Unlinkat(at, name, unix.AT_REMOVEDIR)
+	return s.Unlinkat(at, name, unix.AT_REMOVEDIR)
 }
 
 // WriteAt writes all of p to an open file.
-func WriteAt(fd int, p []byte, off int64) error {
+func (s Sys) WriteAt(fd int, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := pwrite(fd, p, off)
+		n, err := s.pwrite(fd, p, off)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}

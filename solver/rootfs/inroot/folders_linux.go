@@ -15,17 +15,18 @@ type Folder struct {
 	Path string // without links
 	St   unix.Stat_t
 	ACL  bool // what is made in it inherits an ACL
+	Sys  Sys  // by which it was opened
 	used uint64
 }
 
 // NewFolder looks at an open folder, which it takes over.
-func NewFolder(fd int, name, real string) (*Folder, error) {
-	f := &Folder{FD: fd, Name: name, Path: real}
-	if err := Fstat(fd, &f.St); err != nil {
+func (s Sys) NewFolder(fd int, name, real string) (*Folder, error) {
+	f := &Folder{FD: fd, Name: name, Path: real, Sys: s}
+	if err := s.Fstat(fd, &f.St); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	n, err := Fgetxattr(fd, "system.posix_acl_default", nil)
+	n, err := s.Fgetxattr(fd, "system.posix_acl_default", nil)
 	if err != nil && !noXattr(err) {
 		unix.Close(fd)
 		return nil, err
@@ -36,6 +37,7 @@ func NewFolder(fd int, name, real string) (*Folder, error) {
 
 // Folders opens folders of a root, and keeps some open.
 type Folders struct {
+	Sys
 	Root    int // the open folder of the root
 	Openat2 bool
 	open    map[string]*Folder
@@ -46,18 +48,17 @@ type Folders struct {
 const maxOpen = 64
 
 // OpenFolders opens a root; Close closes it, and all that is kept open.
-// openat2 tells whether openat2(2) is to be used: HasOpenat2.
-func OpenFolders(dir string, openat2 bool) (*Folders, error) {
-	fd, err := OpenDir(dir)
+func (s Sys) OpenFolders(dir string) (*Folders, error) {
+	fd, err := s.OpenDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open root %s: %w", dir, err)
 	}
-	return FoldersOf(fd, openat2), nil
+	return s.FoldersOf(fd), nil
 }
 
 // FoldersOf is OpenFolders for an open directory, which it takes over.
-func FoldersOf(fd int, openat2 bool) *Folders {
-	return &Folders{Root: fd, Openat2: openat2, open: make(map[string]*Folder)}
+func (s Sys) FoldersOf(fd int) *Folders {
+	return &Folders{Sys: s, Root: fd, Openat2: !s.WithoutOpenat2 && HasOpenat2(), open: make(map[string]*Folder)}
 }
 
 // Get returns the folder at a path. It stays open until it is forgotten, or until
@@ -71,7 +72,7 @@ func (fs *Folders) Get(p string) (*Folder, error) {
 	if f, err := fs.getBelow(p); f != nil || err != nil {
 		return f, err
 	}
-	fd, real, err := Resolve(fs.Root, p, fs.Openat2)
+	fd, real, err := fs.Resolve(fs.Root, p, fs.Openat2)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (fs *Folders) getBelow(p string) (*Folder, error) {
 	}
 	opened := false
 	for level, done := 1, start; ; level++ {
-		fd, n, err := descend(at, p[done:], fs.Openat2)
+		fd, n, err := fs.descend(at, p[done:], fs.Openat2)
 		if opened {
 			unix.Close(at)
 		}
@@ -137,7 +138,7 @@ func (fs *Folders) GetReal(p string) (*Folder, error) {
 
 // Keep adds an open folder, which it takes over, to those kept open.
 func (fs *Folders) Keep(fd int, p, real string) (*Folder, error) {
-	f, err := NewFolder(fd, p, real)
+	f, err := fs.NewFolder(fd, p, real)
 	if err != nil {
 		return nil, err
 	}
@@ -177,13 +178,13 @@ func (fs *Folders) Forget(parent *Folder, name string) {
 func (fs *Folders) IsBelow(fd int, id FileID) (bool, error) {
 	const openPath = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	var st unix.Stat_t
-	if err := Fstat(fs.Root, &st); err != nil {
+	if err := fs.Fstat(fs.Root, &st); err != nil {
 		return false, err
 	}
 	top, last := IDOf(&st), FileID{}
 	at, err := unix.Openat(fd, ".", openPath, 0)
 	for err == nil {
-		err = Fstat(at, &st)
+		err = fs.Fstat(at, &st)
 		// The .. of / is / itself: the folder was moved out of the root.
 		if here := IDOf(&st); err != nil || here == id || here == top || here == last {
 			unix.Close(at)
@@ -208,7 +209,7 @@ func (fs *Folders) Close() {
 // Stat returns what stands at a name, nil for nothing.
 func (f *Folder) Stat(name string) (*unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := Fstatat(f.FD, name, &st)
+	err := f.Sys.Fstatat(f.FD, name, &st)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}

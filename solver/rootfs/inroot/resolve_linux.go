@@ -11,7 +11,9 @@ import (
 
 // HasOpenat2 is false where the kernel (before 5.6), gVisor or a seccomp filter
 // does not know openat2(2).
-var HasOpenat2 = sync.OnceValue(func() bool {
+func HasOpenat2() bool { return hasOpenat2() }
+
+var hasOpenat2 = sync.OnceValue(func() bool {
 	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return false
@@ -30,12 +32,12 @@ func IDOf(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
 // root sees it: symlinks are followed, absolute ones and ".." end at the root.
 // Names that are swapped meanwhile can't lead out. It returns the folder's path
 // without links too.
-func Resolve(root int, p string, openat2 bool) (fd int, real string, err error) {
+func (s Sys) Resolve(root int, p string, openat2 bool) (fd int, real string, err error) {
 	for at, rest := root, p; openat2; {
 		if len(rest) >= unix.PathMax-1 && strings.Contains(p, "..") {
 			break // it may lead out of what one call takes
 		}
-		fd, n, err := descend(at, rest, true)
+		fd, n, err := s.descend(at, rest, true)
 		if at != root {
 			unix.Close(at)
 		}
@@ -47,17 +49,17 @@ func Resolve(root int, p string, openat2 bool) (fd int, real string, err error) 
 		}
 		at, rest = fd, rest[n+1:]
 	}
-	return Walk(root, p, nil)
+	return s.Walk(root, p, nil)
 }
 
 // descend opens a folder on the way down a path, through no link: as far as one call
 // goes. It returns how much of the path that is.
-func descend(at int, p string, openat2 bool) (fd, n int, err error) {
+func (s Sys) descend(at int, p string, openat2 bool) (fd, n int, err error) {
 	n = OneCall(p, openat2)
 	if openat2 {
-		fd, err = openat2Folder(at, p[:n], unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
+		fd, err = s.openat2Folder(at, p[:n], unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
 	} else {
-		fd, err = OpenDirAt(at, p[:n])
+		fd, err = s.OpenDirAt(at, p[:n])
 	}
 	return fd, n, err
 }
@@ -75,8 +77,8 @@ func OneCall(p string, openat2 bool) int {
 	return max(first, strings.LastIndexByte(p[:unix.PathMax-1], '/'))
 }
 
-func openat2Folder(root int, p string, resolve uint64) (int, error) {
-	if err := mayRead("open"); err != nil {
+func (s Sys) openat2Folder(root int, p string, resolve uint64) (int, error) {
+	if err := s.read("open"); err != nil {
 		return -1, err
 	}
 	for {
@@ -97,8 +99,8 @@ const maxLinks = 40
 //
 // Of a folder that is missing, missing is told the folder that it should be in,
 // its name, and its path without links, and makes it; nil makes none.
-func Walk(root int, p string, missing func(at int, name, path string) error) (_ int, real string, err error) {
-	top, err := OpenDirAt(root, ".")
+func (s Sys) Walk(root int, p string, missing func(at int, name, path string) error) (_ int, real string, err error) {
+	top, err := s.OpenDirAt(root, ".")
 	if err != nil {
 		return -1, "", err
 	}
@@ -123,12 +125,12 @@ func Walk(root int, p string, missing func(at int, name, path string) error) (_ 
 			continue
 		}
 		at := stack[len(stack)-1]
-		fd, err := OpenDirAt(at, part)
+		fd, err := s.OpenDirAt(at, part)
 		if errors.Is(err, unix.ENOENT) && missing != nil {
 			if err := missing(at, part, path.Join(path.Join(names...), part)); err != nil {
 				return -1, "", err
 			}
-			fd, err = OpenDirAt(at, part)
+			fd, err = s.OpenDirAt(at, part)
 		}
 		if err == nil {
 			stack, names = append(stack, fd), append(names, part)
@@ -137,7 +139,7 @@ func Walk(root int, p string, missing func(at int, name, path string) error) (_ 
 		if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR) {
 			return -1, "", err
 		}
-		target, lerr := Readlinkat(at, part)
+		target, lerr := s.Readlinkat(at, part)
 		if lerr != nil {
 			return -1, "", err // no link: it is no folder
 		}
@@ -158,8 +160,8 @@ func Walk(root int, p string, missing func(at int, name, path string) error) (_ 
 }
 
 // Readlinkat returns the target of a symlink.
-func Readlinkat(fd int, name string) (string, error) {
-	if err := mayRead("readlink"); err != nil {
+func (s Sys) Readlinkat(fd int, name string) (string, error) {
+	if err := s.read("readlink"); err != nil {
 		return "", err
 	}
 	buf := make([]byte, unix.PathMax)

@@ -12,62 +12,77 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BeforeCall is asked before each system call of this package, which is not made
-// where it returns an error. nil but in tests, which stop a change of a root at each
-// of its calls in turn, or let it fail there as a full disk or a bad one does. reads
-// tells a call that changes nothing.
-var BeforeCall func(name string, reads bool) error
-
-func allowed(name string) error {
-	if BeforeCall == nil {
-		return nil
-	}
-	return BeforeCall(name, false)
+// A Hook is asked before each system call of a Sys. Tests have one: it stops a change
+// of a root at each of its calls in turn, or lets it fail there as a full disk or a bad
+// one does. Files are created by several goroutines, which all ask it.
+type Hook interface {
+	// Before returns an error for a call that is not to be made. reads says that the
+	// call changes nothing.
+	Before(call string, reads bool) error
 }
 
-func mayRead(name string) error {
-	if BeforeCall == nil {
+// Sys makes the system calls by which a root is read and changed. The zero value
+// makes them all.
+type Sys struct {
+	Hook           Hook // nil: none
+	WithoutOpenat2 bool // resolve names part by part, as on kernels without openat2(2)
+}
+
+// change asks the hook before a call that changes something.
+func (s Sys) change(call string) error {
+	if s.Hook == nil {
 		return nil
 	}
-	return BeforeCall(name, true)
+	return s.Hook.Before(call, false)
+}
+
+// read asks the hook before a call that changes nothing.
+func (s Sys) read(call string) error {
+	if s.Hook == nil {
+		return nil
+	}
+	return s.Hook.Before(call, true)
 }
 
 // A File is an os.File that is read.
-type File struct{ *os.File }
+type File struct {
+	*os.File
+	sys Sys
+}
 
 // ReadAt implements io.ReaderAt.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	if err := mayRead("read"); err != nil {
+	if err := f.sys.read("read"); err != nil {
 		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
 	}
 	return f.File.ReadAt(p, off)
 }
 
 // WriteFile appends to an open file, and returns how many bytes it wrote.
-func WriteFile(f *os.File, p []byte) (int, error) {
-	if err := allowed("write"); err != nil {
+func (s Sys) WriteFile(f *os.File, p []byte) (int, error) {
+	if err := s.change("write"); err != nil {
 		return 0, &os.PathError{Op: "write", Path: f.Name(), Err: err}
 	}
 	return f.Write(p)
 }
 
 // SyncFile makes the content of a file outlive a loss of power.
-func SyncFile(f *os.File) error {
-	if err := allowed("fsync"); err != nil {
+func (s Sys) SyncFile(f *os.File) error {
+	if err := s.change("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}
 	return f.Sync()
 }
 
 // MkdirAll is os.MkdirAll, but that the modes do not depend on the umask.
-func MkdirAll(path string, mode fs.FileMode) error {
+func (s Sys) MkdirAll(path string, mode fs.FileMode) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if err := MkdirAll(filepath.Dir(path), mode); err != nil {
+	if err := s.MkdirAll(filepath.Dir(path), mode); err != nil {
 		return err
 	}
-	if err := allowed("mkdir"); err != nil {
+	if err := s.change("mkdir"); err != nil {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
 	if err := os.Mkdir(path, mode); err != nil {
@@ -76,15 +91,15 @@ func MkdirAll(path string, mode fs.FileMode) error {
 		}
 		return err
 	}
-	if err := allowed("chmod"); err != nil {
+	if err := s.change("chmod"); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return os.Chmod(path, mode)
 }
 
 // Rmdir removes a directory that is empty.
-func Rmdir(path string) error {
-	if err := allowed("unlink"); err != nil {
+func (s Sys) Rmdir(path string) error {
+	if err := s.change("unlink"); err != nil {
 		return &os.PathError{Op: "rmdir", Path: path, Err: err}
 	}
 	if err := unix.Rmdir(path); err != nil {
@@ -94,8 +109,8 @@ func Rmdir(path string) error {
 }
 
 // ReadDir is os.ReadDir.
-func ReadDir(path string) ([]fs.DirEntry, error) {
-	if err := mayRead("readdir"); err != nil {
+func (s Sys) ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := s.read("readdir"); err != nil {
 		return nil, &os.PathError{Op: "readdir", Path: path, Err: err}
 	}
 	entries, err := os.ReadDir(path)

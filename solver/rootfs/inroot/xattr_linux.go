@@ -22,8 +22,8 @@ func Managed(name string) bool {
 }
 
 // ListXattrs returns the Managed attributes of an open file, nil for none.
-func ListXattrs(fd int) (map[string][]byte, error) {
-	n, err := flistxattr(fd, nil)
+func (s Sys) ListXattrs(fd int) (map[string][]byte, error) {
+	n, err := s.flistxattr(fd, nil)
 	if err != nil && noXattr(err) || err == nil && n == 0 {
 		return nil, nil
 	}
@@ -31,7 +31,7 @@ func ListXattrs(fd int) (map[string][]byte, error) {
 		return nil, err
 	}
 	buf := make([]byte, n+256)
-	if n, err = flistxattr(fd, buf); err != nil {
+	if n, err = s.flistxattr(fd, buf); err != nil {
 		return nil, err
 	}
 	var all map[string][]byte
@@ -39,10 +39,10 @@ func ListXattrs(fd int) (map[string][]byte, error) {
 		if !Managed(name) {
 			continue
 		}
-		size, err := Fgetxattr(fd, name, nil)
+		size, err := s.Fgetxattr(fd, name, nil)
 		value := make([]byte, max(size, 0))
 		if err == nil {
-			size, err = Fgetxattr(fd, name, value)
+			size, err = s.Fgetxattr(fd, name, value)
 		}
 		if err != nil && noXattr(err) {
 			continue // gone meanwhile
@@ -59,10 +59,10 @@ func ListXattrs(fd int) (map[string][]byte, error) {
 }
 
 // SetXattrs gives an open file that has some attributes others in their place.
-func SetXattrs(fd int, have, want map[string][]byte) error {
+func (s Sys) SetXattrs(fd int, have, want map[string][]byte) error {
 	for name := range have {
 		if _, ok := want[name]; !ok {
-			if err := Fremovexattr(fd, name); err != nil {
+			if err := s.Fremovexattr(fd, name); err != nil {
 				return err
 			}
 		}
@@ -71,7 +71,7 @@ func SetXattrs(fd int, have, want map[string][]byte) error {
 		if v, ok := have[name]; ok && bytes.Equal(v, value) {
 			continue
 		}
-		if err := Fsetxattr(fd, name, value); err != nil {
+		if err := s.Fsetxattr(fd, name, value); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,7 @@ type Dir struct {
 	root string // that it is in; "": it is elsewhere
 	path string
 	held *inroot.Dir
+	sys  inroot.Sys
 }
 
 // DirIn returns the state directory at a path, which need not be there. In the
@@ -34,6 +35,15 @@ func DirIn(root, path string) Dir {
 	}
 	return Dir{root: root, path: path}
 }
+
+// With returns the directory, to be opened and changed by the calls of sys.
+func (d Dir) With(sys inroot.Sys) Dir {
+	d.sys = sys
+	return d
+}
+
+// Sys returns the system calls by which the directory is opened and changed.
+func (d Dir) Sys() inroot.Sys { return d.sys }
 
 // String returns the path of the directory.
 func (d Dir) String() string { return d.path }
@@ -58,11 +68,11 @@ func (d Dir) name() string {
 // Make makes the directory, and those above it.
 func (d Dir) Make() error {
 	if d.root != "" {
-		if err := inroot.MkdirAll(d.root, 0o755); err != nil {
+		if err := d.sys.MkdirAll(d.root, 0o755); err != nil {
 			return err
 		}
 	}
-	err := inroot.MakeDirIn(d.root, d.name(), 0o755)
+	err := d.sys.MakeDirIn(d.root, d.name(), 0o755)
 	if perr, ok := err.(*fs.PathError); ok && perr.Path != d.path { // the whole path tells more
 		err = &fs.PathError{Op: "mkdir", Path: d.path, Err: perr.Err}
 	}
@@ -71,7 +81,7 @@ func (d Dir) Make() error {
 
 // Open opens the directory, and checks it. The caller closes it.
 func (d Dir) Open() (Dir, error) {
-	held, err := inroot.OpenDirIn(d.root, d.name())
+	held, err := d.sys.OpenDirIn(d.root, d.name())
 	if err != nil {
 		return d, d.explain(err)
 	}

@@ -100,7 +100,7 @@ func (j *Journal) Flush() error {
 	}
 	defer j.buf.Reset()
 	for {
-		n, err := inroot.WriteFile(j.f, j.buf.Bytes())
+		n, err := j.dir.sys.WriteFile(j.f, j.buf.Bytes())
 		j.buf.Next(n)
 		if !inroot.IsFull(err) || j.Spend == nil || !j.Spend() {
 			return err
@@ -140,7 +140,7 @@ func (j *Journal) SyncFile() error {
 	if err := j.Flush(); err != nil {
 		return err
 	}
-	if err := inroot.SyncFile(j.f); err != nil {
+	if err := j.dir.sys.SyncFile(j.f); err != nil {
 		return err
 	}
 	j.durable = j.end

@@ -223,7 +223,7 @@ func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err 
 	if err != nil {
 		return err
 	}
-	if _, err := inroot.WriteFile(f, data); err != nil {
+	if _, err := d.sys.WriteFile(f, data); err != nil {
 		return err
 	}
 	s.size = int64(len(data))
@@ -232,7 +232,7 @@ func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err 
 			return err
 		}
 	}
-	if err := inroot.SyncFile(f); err != nil { // before the name: a name must never show half a file
+	if err := d.sys.SyncFile(f); err != nil { // before the name: a name must never show half a file
 		return err
 	}
 	return d.held.Rename(temp, stateName)

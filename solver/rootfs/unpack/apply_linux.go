@@ -25,7 +25,7 @@ import (
 // The same stream on equal folders gives equal folders: one that has a Dir
 // entry gets its time, any other keeps the time it had.
 func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Options) (Result, error) {
-	a, err := newApplier(dir, !opt.WithoutOpenat2 && inroot.HasOpenat2(), nil)
+	a, err := newApplier(opt.Sys, dir, nil)
 	if err != nil {
 		return Result{}, err
 	}
@@ -37,11 +37,11 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 // and what it replaces or deletes is kept. ev has the numbers of the apply and of
 // the transaction; it comes back with what the record needs.
 func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Recording, ev record.Event) (record.Event, Result, error) {
-	a, err := newApplier(dir, inroot.HasOpenat2(), &to)
+	a, err := newApplier(to.Dir.Sys(), dir, &to)
 	if err != nil {
 		return ev, Result{}, err
 	}
-	if a.lower, err = openLower(to.Lower); err != nil {
+	if a.lower, err = openLower(to.Dir.Sys(), to.Lower); err != nil {
 		a.close()
 		return ev, Result{}, err
 	}
@@ -68,17 +68,17 @@ func (a *applier) openState() error {
 	if err != nil {
 		return err
 	}
-	if a.stageDir, err = inroot.NewFolder(fd, "", ""); err != nil {
+	if a.stageDir, err = a.NewFolder(fd, "", ""); err != nil {
 		return err
 	}
 	// What is made there must inherit nothing from it.
 	if a.stageDir.St.Mode&unix.S_ISGID != 0 {
-		if err := inroot.Fchmod(fd, 0o700); err != nil {
+		if err := a.Fchmod(fd, 0o700); err != nil {
 			return err
 		}
 	}
 	a.stageDir.ACL = false
-	err = inroot.Fremovexattr(fd, "system.posix_acl_default")
+	err = a.Fremovexattr(fd, "system.posix_acl_default")
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		err = nil
 	}
@@ -119,12 +119,12 @@ type applier struct {
 	will        map[string]string  // by the path of a folder that the chunk makes: where it will be
 }
 
-func newApplier(dir string, openat2 bool, to *Recording) (*applier, error) {
+func newApplier(sys inroot.Sys, dir string, to *Recording) (*applier, error) {
 	var journal *record.Journal
 	if to != nil {
 		journal = to.Journal
 	}
-	tree, err := OpenTree(dir, openat2, journal)
+	tree, err := OpenTree(sys, dir, journal)
 	if err != nil {
 		return nil, err
 	}

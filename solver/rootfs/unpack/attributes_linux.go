@@ -19,7 +19,7 @@ import (
 // It returns the mode that the file has to have. A folder that this user could
 // then put nothing into, such as those of Go's module cache, has more for now.
 func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
-	if err := t.allow(inroot.Fchown(fd, e.UID, e.GID)); err != nil {
+	if err := t.allow(t.Fchown(fd, e.UID, e.GID)); err != nil {
 		return 0, err
 	}
 	mode = e.Mode & 0o7777
@@ -27,14 +27,14 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 	if e.Kind == snapshot.Dir && t.uid != 0 {
 		now |= 0o700
 	}
-	if err := inroot.Fchmod(fd, now); err != nil {
+	if err := t.Fchmod(fd, now); err != nil {
 		return 0, err
 	}
 	for name := range old {
 		if _, ok := e.Xattrs[name]; ok {
 			continue
 		}
-		if err := t.allowXattr(inroot.Fremovexattr(fd, name)); err != nil {
+		if err := t.allowXattr(t.Fremovexattr(fd, name)); err != nil {
 			return 0, err
 		}
 	}
@@ -45,7 +45,7 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 		if v, ok := old[name]; ok && string(v) == value {
 			continue
 		}
-		if err := t.allowXattr(inroot.Fsetxattr(fd, name, []byte(value))); err != nil {
+		if err := t.allowXattr(t.Fsetxattr(fd, name, []byte(value))); err != nil {
 			return 0, err
 		}
 	}
@@ -55,16 +55,16 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 // attributesAt is attributes, and the time, for what cannot be opened: links,
 // devices and pipes. The name is our own temporary one.
 func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entry) error {
-	if err := t.allow(inroot.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
+	if err := t.allow(t.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
 		return err
 	}
 	if e.Kind != snapshot.Symlink {
-		if err := inroot.Fchmodat(parent.FD, name, e.Mode&0o7777); err != nil {
+		if err := t.Fchmodat(parent.FD, name, e.Mode&0o7777); err != nil {
 			return err
 		}
 	}
 	if parent.ACL && e.Kind != snapshot.Symlink {
-		err := inroot.RemoveXattrAt(parent.FD, name, "system.posix_acl_access")
+		err := t.RemoveXattrAt(parent.FD, name, "system.posix_acl_access")
 		if err != nil && !errors.Is(err, unix.ENODATA) {
 			return err
 		}
@@ -73,11 +73,11 @@ func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entr
 		if inroot.IsOverlayMark(k) {
 			continue
 		}
-		if err := t.allowXattr(inroot.SetXattrAt(parent.FD, name, k, v)); err != nil {
+		if err := t.allowXattr(t.SetXattrAt(parent.FD, name, k, v)); err != nil {
 			return err
 		}
 	}
-	return inroot.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
+	return t.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
 }
 
 // folderMeta is the metadata that a folder has once it is made for an entry: a

@@ -36,15 +36,15 @@ func (a *applier) parent(dir string, deletion bool) (*inroot.Folder, error) {
 // makeAll makes the folder at a path and what is missing above it, also where a
 // link on the way leads to nothing.
 func (a *applier) makeAll(dir string) (*inroot.Folder, error) {
-	fd, real, err := inroot.Walk(a.Root, dir, func(at int, name, p string) error {
+	fd, real, err := a.Walk(a.Root, dir, func(at int, name, p string) error {
 		if err := a.guard(p); err != nil {
 			return err
 		}
-		fd, err := inroot.OpenDirAt(at, ".")
+		fd, err := a.OpenDirAt(at, ".")
 		if err != nil {
 			return err
 		}
-		above, err := inroot.NewFolder(fd, path.Dir(p), path.Dir(p))
+		above, err := a.NewFolder(fd, path.Dir(p), path.Dir(p))
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 		there := inroot.IsDir(st)
 		if inroot.IsLink(st) {
 			// Through a symlink to a folder it is there too, such as /lib.
-			if fd, _, err := inroot.Resolve(a.Root, e.Path, a.Openat2); err == nil {
+			if fd, _, err := a.Resolve(a.Root, e.Path, a.Openat2); err == nil {
 				unix.Close(fd)
 				there = true
 			}
@@ -117,17 +117,17 @@ func (a *applier) makeFolder(parent *inroot.Folder, name string, e *snapshot.Ent
 			return err
 		}
 	}
-	if err := inroot.Mkdirat(parent.FD, name, 0o700); err != nil {
+	if err := a.Mkdirat(parent.FD, name, 0o700); err != nil {
 		return errors.Join(err, a.putBack(parent, name, c))
 	}
-	fd, err := inroot.OpenDirAt(parent.FD, name)
+	fd, err := a.OpenDirAt(parent.FD, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	var old map[string][]byte
 	if parent.ACL {
-		if old, err = inroot.ListXattrs(fd); err != nil {
+		if old, err = a.ListXattrs(fd); err != nil {
 			return err
 		}
 	}
@@ -136,12 +136,12 @@ func (a *applier) makeFolder(parent *inroot.Folder, name string, e *snapshot.Ent
 
 // describe gives a folder that is there the entry's metadata.
 func (a *applier) describe(parent *inroot.Folder, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
-	fd, err := inroot.OpenDirAt(parent.FD, name)
+	fd, err := a.OpenDirAt(parent.FD, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	old, err := inroot.ListXattrs(fd)
+	old, err := a.ListXattrs(fd)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (a *applier) opaque(p string) error {
 	if err != nil || f == nil {
 		return err
 	}
-	names, err := inroot.List(f.FD)
+	names, err := a.List(f.FD)
 	if err != nil {
 		return err
 	}

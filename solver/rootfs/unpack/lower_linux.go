@@ -24,11 +24,11 @@ type lower struct {
 }
 
 // openLower opens the root dir; "" is none.
-func openLower(dir string) (*lower, error) {
+func openLower(sys inroot.Sys, dir string) (*lower, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	folders, err := inroot.OpenFolders(dir, inroot.HasOpenat2())
+	folders, err := sys.OpenFolders(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (l *lower) dir(p string) (*snapshot.Entry, error) {
 		}
 		return nil, inroot.UnlessMissing(err)
 	}
-	xattrs, err := inroot.ListXattrs(f.FD)
+	xattrs, err := l.folders.ListXattrs(f.FD)
 	if err != nil {
 		return nil, err
 	}
@@ -92,13 +92,13 @@ func (a *applier) implied(p string) (*snapshot.Entry, error) {
 
 // DressAs gives directories of the root dir, a directory before those in it, the
 // metadata that they have in the root below, as far as they are there.
-func DressAs(below, dir string, paths []string) error {
-	l, err := openLower(below)
+func DressAs(sys inroot.Sys, below, dir string, paths []string) error {
+	l, err := openLower(sys, below)
 	if l == nil {
 		return err
 	}
 	defer l.close()
-	tree, err := OpenTree(dir, inroot.HasOpenat2(), nil)
+	tree, err := OpenTree(sys, dir, nil)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (st *stager) isNew(p string) bool {
 		return false
 	}
 	var have unix.Stat_t
-	return errors.Is(inroot.Fstatat(st.to.Root, p, &have), unix.ENOENT)
+	return errors.Is(st.to.Fstatat(st.to.Root, p, &have), unix.ENOENT)
 }
 
 // need makes the folders of the new one that an entry needs and nobody describes.
@@ -105,7 +105,7 @@ func (a *applier) makeNew(s *staged) error {
 	if a.isPlain(s.e) {
 		mode = s.e.Mode
 	}
-	s.err = inroot.Mkdirat(a.stageDir.FD, s.at, mode)
+	s.err = a.Mkdirat(a.stageDir.FD, s.at, mode)
 	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
 		return inroot.Hard(s.err)
 	}
@@ -160,7 +160,7 @@ func (a *applier) moveNew(parent *inroot.Folder, name string, e *snapshot.Entry,
 	if err := a.dressNew(t); err != nil {
 		return err
 	}
-	err := inroot.Place(a.stageDir.FD, s.at, parent.FD, name)
+	err := a.Place(a.stageDir.FD, s.at, parent.FD, name)
 	if err != nil && inroot.IsHard(err) {
 		return err
 	}
@@ -182,14 +182,14 @@ func (a *applier) dressNew(t *newFolder) error {
 		e := s.e
 		mode := -1
 		if !a.isPlain(e) {
-			fd, err := inroot.OpenDirAt(a.stageDir.FD, s.at)
+			fd, err := a.OpenDirAt(a.stageDir.FD, s.at)
 			if err != nil {
 				return err
 			}
 			want, err := a.attributes(fd, e, nil)
 			var have unix.Stat_t
 			if err == nil {
-				err = inroot.Fstat(fd, &have)
+				err = a.Fstat(fd, &have)
 			}
 			unix.Close(fd)
 			if err != nil {
@@ -205,13 +205,13 @@ func (a *applier) dressNew(t *newFolder) error {
 		}
 		ts := inroot.Timespec(e.ModTime)
 		if mode < 0 && e.Path != t.reach && !inroot.Under(t.reach, e.Path) {
-			if err := inroot.Utimensat(a.stageDir.FD, s.at, ts, ts); err != nil {
+			if err := a.Utimensat(a.stageDir.FD, s.at, ts, ts); err != nil {
 				return err
 			}
 			continue
 		}
 		var have unix.Stat_t
-		if err := inroot.Fstatat(a.stageDir.FD, s.at, &have); err != nil {
+		if err := a.Fstatat(a.stageDir.FD, s.at, &have); err != nil {
 			return err
 		}
 		a.times[inroot.IDOf(&have)] = &folderTime{e.Path, ts, mode}

@@ -108,7 +108,7 @@ func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st 
 	if inroot.IsLink(st) {
 		a.Forget(parent, name)
 	}
-	err := inroot.Linkat(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
+	err := a.Linkat(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
 		// A file system without hard links, a file with too many, or one that
 		// fs.protected_hardlinks guards: for an instant the name is gone.
@@ -128,14 +128,14 @@ func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st
 	}
 	if c == nil {
 		if !inroot.IsDir(st) {
-			return inroot.Unlinkat(parent.FD, name, 0)
+			return a.Unlinkat(parent.FD, name, 0)
 		}
-		return inroot.RemoveAllAt(parent.FD, name)
+		return a.RemoveAllAt(parent.FD, name)
 	}
 	to := strconv.Itoa(c.N)
 	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
 	// EINVAL: a folder that clayer's own is in.
-	err := inroot.Renameat(parent.FD, name, a.originalsFD, to, 0)
+	err := a.Renameat(parent.FD, name, a.originalsFD, to, 0)
 	if errors.Is(err, unix.EXDEV) && inroot.IsDir(st) {
 		err = a.moveTree(parent, name, c, st)
 	}
@@ -150,7 +150,7 @@ func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st
 	}
 	mtime := a.TimeOf(st)
 	delete(a.times, inroot.IDOf(st))
-	return inroot.Utimensat(a.originalsFD, to, st.Atim, mtime)
+	return a.Utimensat(a.originalsFD, to, st.Atim, mtime)
 }
 
 // putBack gives a name its original back after what was to replace it could not
@@ -160,12 +160,12 @@ func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) 
 		return nil
 	}
 	from := strconv.Itoa(c.N)
-	err := inroot.Renameat(a.originalsFD, from, parent.FD, name, unix.RENAME_NOREPLACE)
+	err := a.Renameat(a.originalsFD, from, parent.FD, name, unix.RENAME_NOREPLACE)
 	switch {
 	case errors.Is(err, unix.ENOENT): // nothing stood there
 		return nil
 	case errors.Is(err, unix.EEXIST): // it was linked, not moved, and stands there still
-		return inroot.Unlinkat(a.originalsFD, from, 0)
+		return a.Unlinkat(a.originalsFD, from, 0)
 	case err != nil:
 		return inroot.Hard(fmt.Errorf("put the original back: %w", err))
 	}
@@ -177,7 +177,7 @@ func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) 
 // folders, so that it can be taken back from wherever it was cut off.
 func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
 	var own unix.Stat_t
-	if err := inroot.Fstat(a.originalsFD, &own); err != nil {
+	if err := a.Fstat(a.originalsFD, &own); err != nil {
 		return err
 	}
 	if own.Dev != st.Dev {
@@ -197,11 +197,11 @@ func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change,
 // noteTree announces that the times of a folder, and of those below it, will
 // change. A mount in it is an error, before anything is moved.
 func (a *applier) noteTree(at int, name, p string, dev uint64) error {
-	fd, err := inroot.OpenDirAt(at, name)
+	fd, err := a.OpenDirAt(at, name)
 	if err != nil {
 		return err
 	}
-	f, err := inroot.NewFolder(fd, p, p)
+	f, err := a.NewFolder(fd, p, p)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (a *applier) noteTree(at int, name, p string, dev uint64) error {
 	if err := a.Note(f); err != nil {
 		return err
 	}
-	names, err := inroot.List(fd)
+	names, err := a.List(fd)
 	if err != nil {
 		return err
 	}
@@ -231,29 +231,29 @@ func (a *applier) noteTree(at int, name, p string, dev uint64) error {
 // moveFolder makes a folder like another, moves into it what that holds, and
 // removes that.
 func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error {
-	src, err := inroot.OpenDirAt(fromAt, from)
+	src, err := a.OpenDirAt(fromAt, from)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
 	var st unix.Stat_t
-	if err := inroot.Fstat(src, &st); err != nil {
+	if err := a.Fstat(src, &st); err != nil {
 		return err
 	}
-	if err := inroot.Mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := a.Mkdirat(toAt, to, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	dst, err := inroot.OpenDirAt(toAt, to)
+	dst, err := a.OpenDirAt(toAt, to)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dst)
-	names, err := inroot.List(src)
+	names, err := a.List(src)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		err := inroot.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
+		err := a.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a folder of the same sort, or one that was begun
 			err = a.moveFolder(src, n, dst, n)
 		}
@@ -261,25 +261,25 @@ func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error
 			return err
 		}
 	}
-	xattrs, err := inroot.ListXattrs(src)
+	xattrs, err := a.ListXattrs(src)
 	if err != nil {
 		return err
 	}
-	have, err := inroot.ListXattrs(dst)
+	have, err := a.ListXattrs(dst)
 	if err == nil {
-		err = inroot.SetXattrs(dst, have, xattrs)
+		err = a.SetXattrs(dst, have, xattrs)
 	}
 	if err == nil {
-		err = a.allow(inroot.Fchown(dst, int(st.Uid), int(st.Gid)))
+		err = a.allow(a.Fchown(dst, int(st.Uid), int(st.Gid)))
 	}
 	if err == nil {
-		err = inroot.Fchmod(dst, st.Mode&0o7777)
+		err = a.Fchmod(dst, st.Mode&0o7777)
 	}
 	if err == nil {
-		err = inroot.Utimensat(dst, ".", st.Atim, st.Mtim)
+		err = a.Utimensat(dst, ".", st.Atim, st.Mtim)
 	}
 	if err != nil {
 		return err
 	}
-	return inroot.Unlinkat(fromAt, from, unix.AT_REMOVEDIR)
+	return a.Unlinkat(fromAt, from, unix.AT_REMOVEDIR)
 }

@@ -39,15 +39,15 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 			a.Forget(parent, name) // it may have been the way to others
 		}
 		if inroot.IsDir(st) {
-			err = inroot.RemoveAllAt(parent.FD, name)
+			err = a.RemoveAllAt(parent.FD, name)
 		}
 		if err == nil {
-			err = inroot.Renameat(parent.FD, temp, parent.FD, name, 0)
+			err = a.Renameat(parent.FD, temp, parent.FD, name, 0)
 		}
 	}
 	if err != nil || e.Kind == snapshot.Link && st != nil {
 		// Also for a link: rename(2) of two names of one file does nothing.
-		_ = inroot.Unlinkat(parent.FD, temp, 0)
+		_ = a.Unlinkat(parent.FD, temp, 0)
 	}
 	return err
 }
@@ -58,7 +58,7 @@ func (a *applier) mayReplace(e *snapshot.Entry, st *unix.Stat_t) error {
 	alone := e.Path == a.placement.File
 	isDir := inroot.IsDir(st) && (a.placement.KeepDirs || alone)
 	if inroot.IsLink(st) && alone {
-		fd, _, err := inroot.Resolve(a.Root, e.Path, a.Openat2)
+		fd, _, err := a.Resolve(a.Root, e.Path, a.Openat2)
 		if isDir = err == nil; isDir {
 			unix.Close(fd)
 		}
@@ -82,7 +82,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 	from := s.at
 	// Nothing stands there, nearly always, and one call is enough. What another
 	// program put there meanwhile is seen.
-	if err := inroot.Place(a.stageDir.FD, from, parent.FD, name); err == nil || inroot.IsHard(err) {
+	if err := a.Place(a.stageDir.FD, from, parent.FD, name); err == nil || inroot.IsHard(err) {
 		return err
 	}
 	st, err := parent.Stat(name)
@@ -90,7 +90,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 		return err
 	}
 	if st == nil {
-		err := inroot.Renameat(a.stageDir.FD, from, parent.FD, name, unix.RENAME_NOREPLACE)
+		err := a.Renameat(a.stageDir.FD, from, parent.FD, name, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) {
 			err = a.placeBeside(ctx, parent, name, e, s, c)
 		}
@@ -102,7 +102,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 	if err := a.save(parent, name, c, st); err != nil {
 		return err
 	}
-	if err := inroot.Renameat(a.stageDir.FD, from, parent.FD, name, 0); err != nil {
+	if err := a.Renameat(a.stageDir.FD, from, parent.FD, name, 0); err != nil {
 		return errors.Join(err, a.putBack(parent, name, c))
 	}
 	return nil
@@ -127,19 +127,19 @@ func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name s
 		c.Beside = true
 		a.supersede(c, s)
 		if err = a.announce(c); err == nil {
-			err = inroot.Renameat(parent.FD, temp, parent.FD, name, unix.RENAME_NOREPLACE)
+			err = a.Renameat(parent.FD, temp, parent.FD, name, unix.RENAME_NOREPLACE)
 		}
 	}
 	if err != nil {
-		_ = inroot.Unlinkat(parent.FD, temp, 0)
+		_ = a.Unlinkat(parent.FD, temp, 0)
 		return err
 	}
-	return inroot.Unlinkat(a.stageDir.FD, s.at, 0)
+	return a.Unlinkat(a.stageDir.FD, s.at, 0)
 }
 
 // copyStaged makes a copy of a staged file under a temporary name.
 func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry, s *staged) error {
-	fd, err := inroot.OpenAt(a.stageDir.FD, s.at)
+	fd, err := a.OpenAt(a.stageDir.FD, s.at)
 	if err != nil {
 		return err
 	}
@@ -161,23 +161,23 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 		return true, a.file(ctx, parent, temp, e)
 	case snapshot.Link:
 		if to := a.target(e); to != nil {
-			return true, inroot.Linkat(parent.FD, to.at, parent.FD, temp)
+			return true, a.Linkat(parent.FD, to.at, parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
 		// Not by get: the target's folder may push the entry's out.
-		fd, _, err := inroot.Resolve(a.Root, path.Clean(dir), a.Openat2)
+		fd, _, err := a.Resolve(a.Root, path.Clean(dir), a.Openat2)
 		if err != nil {
 			return false, err
 		}
 		defer unix.Close(fd)
-		return true, inroot.Linkat(fd, name, parent.FD, temp)
+		return true, a.Linkat(fd, name, parent.FD, temp)
 	case snapshot.Symlink:
-		if err := inroot.Symlinkat(e.Target, parent.FD, temp); err != nil {
+		if err := a.Symlinkat(e.Target, parent.FD, temp); err != nil {
 			return false, err
 		}
 	case snapshot.Char, snapshot.Block, snapshot.Fifo:
 		mode := map[snapshot.Kind]uint32{snapshot.Char: unix.S_IFCHR, snapshot.Block: unix.S_IFBLK, snapshot.Fifo: unix.S_IFIFO}[e.Kind]
-		err := inroot.Mknodat(parent.FD, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
+		err := a.Mknodat(parent.FD, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
 		if errors.Is(err, unix.EPERM) && !a.privileged {
 			a.Unprivileged++
 			return false, nil
@@ -194,12 +194,12 @@ func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, 
 	if a.born != nil && parent == a.stageDir {
 		mode, done = a.born.mode(e)
 	}
-	fd, err := inroot.Createat(parent.FD, temp, mode)
+	fd, err := a.Createat(parent.FD, temp, mode)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if cerr := inroot.Close(fd); err == nil {
+		if cerr := a.CloseFile(fd); err == nil {
 			err = cerr // a quota that is full may be told only now
 		}
 	}()
@@ -208,7 +208,7 @@ func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, 
 	}
 	var old map[string][]byte
 	if parent.ACL {
-		if old, err = inroot.ListXattrs(fd); err != nil {
+		if old, err = a.ListXattrs(fd); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,7 @@ func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, 
 			return err
 		}
 	}
-	return inroot.Futimens(fd, inroot.Timespec(e.ModTime))
+	return a.Futimens(fd, inroot.Timespec(e.ModTime))
 }
 
 // birth is what a file that is made in the stage folder has from the beginning.
@@ -264,7 +264,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 		}
 		a.sum = crc32.Checksum(e.Content, record.Castagnoli)
 		a.res.Bytes += e.Size
-		return inroot.WriteAt(fd, e.Content, 0)
+		return a.WriteAt(fd, e.Content, 0)
 	}
 	r, err := e.Open()
 	if err != nil {
@@ -292,7 +292,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 		return err
 	}
 	if at < e.Size {
-		if err := inroot.Ftruncate(fd, e.Size); err != nil {
+		if err := a.Ftruncate(fd, e.Size); err != nil {
 			return err
 		}
 	}
@@ -309,7 +309,7 @@ func (a *applier) copy(ctx context.Context, fd int, off int64, r io.Reader, n in
 		k, err := r.Read(a.buf[:min(int64(len(a.buf)), n)])
 		a.sum = crc32.Update(a.sum, record.Castagnoli, a.buf[:k])
 		if fd >= 0 {
-			if err := inroot.WriteAt(fd, a.buf[:k], off); err != nil {
+			if err := a.WriteAt(fd, a.buf[:k], off); err != nil {
 				return err
 			}
 		}

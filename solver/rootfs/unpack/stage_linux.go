@@ -66,7 +66,7 @@ func (a *applier) actual(s *staged) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := inroot.Fstatat(a.stageDir.FD, s.at, &st); err != nil {
+	if err := a.Fstatat(a.stageDir.FD, s.at, &st); err != nil {
 		return err
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
@@ -223,11 +223,11 @@ func (a *applier) foresee(s *staged) (bool, error) {
 	}
 	c := a.change(parent, name, e, s)
 	if inroot.IsDir(st) && e.Kind == snapshot.Dir {
-		fd, err := inroot.OpenDirAt(parent.FD, name)
+		fd, err := a.OpenDirAt(parent.FD, name)
 		if err != nil {
 			return false, nil
 		}
-		xattrs, err := inroot.ListXattrs(fd)
+		xattrs, err := a.ListXattrs(fd)
 		unix.Close(fd)
 		if err != nil {
 			return false, nil

@@ -37,8 +37,8 @@ type Tree struct {
 
 // OpenTree opens a root. What changes of its folders is announced in the journal,
 // if there is one.
-func OpenTree(dir string, openat2 bool, j *record.Journal) (*Tree, error) {
-	fs, err := inroot.OpenFolders(dir, openat2)
+func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
+	fs, err := sys.OpenFolders(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (t *Tree) Open(f *inroot.Folder) error {
 		return nil
 	}
 	mode := f.St.Mode & 0o7777
-	if err := inroot.Fchmod(f.FD, mode|enter); err != nil {
+	if err := t.Fchmod(f.FD, mode|enter); err != nil {
 		return err
 	}
 	f.St.Mode |= enter
@@ -96,7 +96,7 @@ func (t *Tree) Dress(fd int, e *snapshot.Entry, old map[string][]byte, created b
 		return err
 	}
 	var st unix.Stat_t
-	if err := inroot.Fstat(fd, &st); err != nil {
+	if err := t.Fstat(fd, &st); err != nil {
 		return err
 	}
 	ft := &folderTime{e.Path, inroot.Timespec(e.ModTime), -1}
@@ -136,16 +136,16 @@ func (t *Tree) setTime(id inroot.FileID, ft *folderTime) error {
 	}
 	fd := f.FD
 	var st unix.Stat_t
-	if err := inroot.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
+	if err := t.Fstat(fd, &st); err != nil || inroot.IDOf(&st) != id {
 		return err
 	}
 	if st.Mtim != ft.time {
 		// By the folder itself: /proc need not be mounted here. And before the
 		// mode, with which "." may not be entered any more.
-		err = inroot.Utimensat(fd, ".", st.Atim, ft.time)
+		err = t.Utimensat(fd, ".", st.Atim, ft.time)
 	}
 	if ft.mode >= 0 {
-		err = errors.Join(err, inroot.Fchmod(fd, uint32(ft.mode)))
+		err = errors.Join(err, t.Fchmod(fd, uint32(ft.mode)))
 	}
 	return err
 }

@@ -7,14 +7,13 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Options are how to unpack. The zero value is the default.
 type Options struct {
-	// WithoutOpenat2 resolves names part by part, as on kernels that don't
-	// have openat2(2).
-	WithoutOpenat2 bool
+	Sys inroot.Sys // by which the directory is changed
 
 	Placement record.Placement
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // Unpack applies a stream to a folder; it works on Linux alone.
@@ -15,4 +16,4 @@ func Unpack(context.Context, string, snapshot.Changes, Options) (Result, error) 
 }
 
 // DressAs does nothing: there is no root below another one.
-func DressAs(string, string, []string) error { return nil }
+func DressAs(inroot.Sys, string, string, []string) error { return nil }
