@@ -90,7 +90,7 @@ func (r *session) madeDirs() map[string]bool {
 					return
 				}
 				switch p := string(c.Path); {
-				case c.Kind == record.KindDir && c.Was == nil && !c.Lost && !c.Kept:
+				case c.Kind == record.KindDir && c.Was == nil && !c.Lost && !c.Preserved:
 					r.made[p] = true
 				case c.Kind == record.KindGone:
 					delete(r.made, p)

@@ -24,11 +24,11 @@ func (r *session) profileDiffers(root *rootfs.Root, state *record.State, env []f
 
 // keepProfile makes the profile of a root that of env, where it is wanted, as a
 // part of the transaction that is to be committed.
-func (r *session) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Kept, err error) {
+func (r *session) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Preserved, err error) {
 	if !wanted && lock.State().Profile == nil {
 		return nil, nil
 	}
-	kept, err = lock.KeepProfile(ctx, wanted, envfile.Sh(env), r.Force)
+	kept, err = lock.SetProfile(ctx, wanted, envfile.Sh(env), r.Force)
 	if errors.Is(err, rootfs.ErrProfile) {
 		r.warn("%v", err)
 		err = nil

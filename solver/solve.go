@@ -17,13 +17,13 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran      int           `json:"ran"`            // steps that were run, fetched or copied
-	Restored int           `json:"restored"`       // steps whose snapshot came from a store
-	Present  int           `json:"present"`        // steps that were in the root already
-	Undone   int           `json:"undone"`         // steps that fell away, or have to be applied anew
-	Kept     []rootfs.Kept `json:"kept,omitempty"` // files that stay as the user has them
-	Layers   []LayerResult `json:"layers"`
-	Took     time.Duration `json:"took"` // nanoseconds
+	Ran      int                `json:"ran"`            // steps that were run, fetched or copied
+	Restored int                `json:"restored"`       // steps whose snapshot came from a store
+	Present  int                `json:"present"`        // steps that were in the root already
+	Undone   int                `json:"undone"`         // steps that fell away, or have to be applied anew
+	Kept     []rootfs.Preserved `json:"kept,omitempty"` // files that stay as the user has them
+	Layers   []LayerResult      `json:"layers"`
+	Took     time.Duration      `json:"took"` // nanoseconds
 }
 
 // A LayerResult names a layer that is now in the root.
@@ -133,7 +133,7 @@ func (r *session) execConfig(root *rootfs.Root, sv *exec.Survey) exec.Config {
 	cfg := exec.Config{
 		Steps: r, Report: r.Report, Spool: r.Spool, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force,
-		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Kept, error) {
+		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
 			return r.keepProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())
 		},
 	}

@@ -15,11 +15,11 @@ import (
 
 // An UndoResult is what an undo did.
 type UndoResult struct {
-	Steps int           `json:"steps"` // undone
-	Files int           `json:"files"` // changes taken back
-	Kept  []rootfs.Kept `json:"kept"`  // what stays, since the user changed it
-	Lost  []string      `json:"lost"`  // what can't come back
-	Left  []string      `json:"left"`  // the layers that are applied still
+	Steps int                `json:"steps"` // undone
+	Files int                `json:"files"` // changes taken back
+	Kept  []rootfs.Preserved `json:"kept"`  // what stays, since the user changed it
+	Lost  []string           `json:"lost"`  // what can't come back
+	Left  []string           `json:"left"`  // the layers that are applied still
 }
 
 // An UnknownLayerError says that a layer is not applied.
@@ -68,9 +68,9 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	}
 	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
 	if err == nil {
-		var kept []rootfs.Kept
+		var kept []rootfs.Preserved
 		kept, err = r.keepProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
-		undone.Kept = append(undone.Kept, kept...)
+		undone.Preserved = append(undone.Preserved, kept...)
 	}
 	if err == nil {
 		err = lock.Commit(state.Platform, layers.keys, env)
@@ -78,8 +78,8 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Kept: undone.Kept, Lost: undone.Lost, Left: layers.names}
-	for _, k := range undone.Kept {
+	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Kept: undone.Preserved, Lost: undone.Lost, Left: layers.names}
+	for _, k := range undone.Preserved {
 		r.warn("%s", exec.PreservedText(k))
 	}
 	return res, exec.NotUndone(undone)
@@ -125,7 +125,7 @@ func behind(state *record.State, to string) (remaining, []record.Var, error) {
 // tellRecovered tells what became of a command that was cut off.
 func (r *session) tellRecovered(l *rootfs.Lock) {
 	switch l.Recovered {
-	case rootfs.TakenBack:
+	case rootfs.RolledBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")
 	case rootfs.Finished:
 		r.warn("a command before this was cut off when its work was done: the root is as that command made it")

@@ -101,7 +101,7 @@ func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	b.sv.Undone = len(undone.Steps)
-	b.keep(undone.Kept...)
+	b.keep(undone.Preserved...)
 	if b.direct() {
 		// The next RUN takes care of it: its snapshot has what is there.
 		b.dirty, undone.Lost = undone.Lost, nil
@@ -111,9 +111,9 @@ func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
 }
 
 // keep tells which files stay as the user has them, each once.
-func (b *builder) keep(kept ...rootfs.Kept) {
+func (b *builder) keep(kept ...rootfs.Preserved) {
 	for _, k := range kept {
-		if !slices.ContainsFunc(b.sv.Kept, func(x rootfs.Kept) bool { return x.Path == k.Path }) {
+		if !slices.ContainsFunc(b.sv.Kept, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
 			b.sv.Kept = append(b.sv.Kept, k)
 			b.Report.Warnf("%s", PreservedText(k))
 		}
@@ -193,8 +193,8 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	if bad, ok := invalid(it, err); ok {
 		return bad
 	}
-	for _, p := range res.Kept {
-		b.keep(rootfs.Kept{Path: p, Why: "changed since"})
+	for _, p := range res.Preserved {
+		b.keep(rootfs.Preserved{Path: p, Why: "changed since"})
 	}
 	for _, p := range res.Problems {
 		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
@@ -225,7 +225,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	var packed io.Reader
 	checked := false
 	if early != nil {
-		desc, packed, applied.Sound = b.sv.Found[it.Key], early.Reader(ctx), early.Sound()
+		desc, packed, applied.Verified = b.sv.Found[it.Key], early.Reader(ctx), early.Sound()
 	} else {
 		b.mu.Lock()
 		bl := b.blobs[s]
@@ -264,6 +264,6 @@ func notUndone(u *rootfs.Undone) []error {
 }
 
 // PreservedText says that a file stays as the user has it.
-func PreservedText(k rootfs.Kept) string {
+func PreservedText(k rootfs.Preserved) string {
 	return fmt.Sprintf("kept /%s: %s; --force takes it too", k.Path, k.Why)
 }

@@ -79,7 +79,7 @@ type Config struct {
 
 	// Profile writes what login shells of the root read, as a part of the
 	// transaction that is about to be committed.
-	Profile func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Kept, error)
+	Profile func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error)
 }
 
 // Solve makes the root what the plan says, under the root's lock. When it

@@ -21,7 +21,7 @@ func (b *builder) placement(s *dag.Step) record.Placement {
 	}
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return record.Placement{KeepDirs: true, File: strings.Trim(in.Dest, "/")}
+		return record.Placement{ProtectDirs: true, File: strings.Trim(in.Dest, "/")}
 	case *frontend.Fetch:
 		return record.Placement{File: source.PlainFile(in)}
 	}

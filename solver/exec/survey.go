@@ -22,9 +22,9 @@ type Survey struct {
 	Changed  map[*dag.Step]bool // steps that no store had, and that changed something when they ran
 
 	// What a solve did beside the plan.
-	Incomplete error         // what of an apply could not be done; the rest was
-	Undone     int           // steps
-	Kept       []rootfs.Kept // files that stay as the user has them
+	Incomplete error              // what of an apply could not be done; the rest was
+	Undone     int                // steps
+	Kept       []rootfs.Preserved // files that stay as the user has them
 }
 
 // lose takes back that the stores, or the root, have a key, and plans anew.

@@ -39,7 +39,7 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 }
 
 func (t *transaction) adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (res unpack.Result, err error) {
-	fs, err := t.r.sys.OpenFolders(t.r.dir)
+	fs, err := t.r.sys.OpenDirs(t.r.dir)
 	if err != nil {
 		return res, err
 	}
@@ -73,7 +73,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 
 // adopted returns the record of an entry, by what stands at its path; nil for one
 // that needs none. Left: taken back is only what a transaction did itself.
-func adopted(fs *inroot.Folders, e *snapshot.Entry, before func(string) (*snapshot.Entry, bool)) (*record.Change, error) {
+func adopted(fs *inroot.Dirs, e *snapshot.Entry, before func(string) (*snapshot.Entry, bool)) (*record.Change, error) {
 	c := &record.Change{Path: []byte(e.Path), Kind: record.KindOf(e.Kind), Lost: true, Left: true}
 	switch {
 	case e.Kind == snapshot.Opaque, e.Kind == snapshot.Dir && e.Implied:
@@ -81,9 +81,9 @@ func adopted(fs *inroot.Folders, e *snapshot.Entry, before func(string) (*snapsh
 	case e.Kind != snapshot.Delete:
 		c.Now = record.MetaOf(e)
 		if before != nil {
-			var folder *snapshot.Entry
-			if folder, c.Lost = before(e.Path); folder != nil && e.Kind == snapshot.Dir {
-				c.Was, c.Lost = record.MetaOf(folder), false
+			var dir *snapshot.Entry
+			if dir, c.Lost = before(e.Path); dir != nil && e.Kind == snapshot.Dir {
+				c.Was, c.Lost = record.MetaOf(dir), false
 			}
 		}
 	}

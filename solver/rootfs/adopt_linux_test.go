@@ -24,9 +24,9 @@ func TestAdopt(t *testing.T) {
 	}
 	shell(t, r.Dir(), "touch -d @1600000000.123456789 d/new")
 	s := step("1")
-	was := folderEntry("was")
+	was := dirEntry("was")
 	was.ModTime = time.Unix(1000000000, 0)
-	now := folderEntry("was")
+	now := dirEntry("was")
 	now.Mode = 0o700
 	shell(t, r.Dir(), "chmod 0700 was; touch -d @1600000000.123456789 was")
 	s.Before = func(p string) (*snapshot.Entry, bool) {
@@ -35,7 +35,7 @@ func TestAdopt(t *testing.T) {
 		}
 		return nil, existed[p]
 	}
-	res, err := l.Adopt(t.Context(), s, stream(file("f", "new"), gone("gone"), folderEntry("d/new"), file("d/new/x", "x"), file("d/y", "y"), now))
+	res, err := l.Adopt(t.Context(), s, stream(file("f", "new"), gone("gone"), dirEntry("d/new"), file("d/new/x", "x"), file("d/y", "y"), now))
 	if err != nil || res.Entries != 6 {
 		t.Fatal(err, res)
 	}
@@ -62,8 +62,8 @@ func TestAdopt(t *testing.T) {
 	}
 	commit(t, l)
 	slices.Sort(undone.Lost)
-	if !slices.Equal(undone.Lost, []string{"f", "gone"}) || len(undone.Kept) != 2 {
-		t.Errorf("lost %q, kept %v", undone.Lost, undone.Kept)
+	if !slices.Equal(undone.Lost, []string{"f", "gone"}) || len(undone.Preserved) != 2 {
+		t.Errorf("lost %q, kept %v", undone.Lost, undone.Preserved)
 	}
 	shell(t, r.Dir(), `[ "$(stat -c '%a %Y' was)" = "755 1000000000" ]`)
 	shell(t, r.Dir(), `[ ! -e d/y ] && [ ! -e more ] && [ "$(cat d/new/x)" = mine ] && [ "$(cat f)" = new ]`)
@@ -97,7 +97,7 @@ func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
 	commit(t, l)
 	shell(t, r.Dir(), "rm l; ln -s x l; touch -h -r f l")
 	undone, err := l.Undo(t.Context(), 0, false)
-	if err != nil || len(undone.Kept) != 1 || undone.Kept[0] != (Kept{"l", "changed: now a symlink"}) {
+	if err != nil || len(undone.Preserved) != 1 || undone.Preserved[0] != (Preserved{"l", "changed: now a symlink"}) {
 		t.Fatal(err, undone)
 	}
 	commit(t, l)

@@ -35,7 +35,7 @@ func file(path, content string) *snapshot.Entry {
 	}
 }
 
-func folderEntry(path string) *snapshot.Entry {
+func dirEntry(path string) *snapshot.Entry {
 	return &snapshot.Entry{Path: path, Kind: snapshot.Dir, Mode: 0o755, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when}
 }
 
@@ -86,9 +86,9 @@ func TestUnpackTransitions(t *testing.T) {
 		{"a file over a file", "echo old > a", []*snapshot.Entry{file("a", "new")}, `[ "$(cat a)" = new ]`},
 		{"a file over a folder", "mkdir -p a/b/c; echo > a/b/c/d", []*snapshot.Entry{file("a", "new")}, `[ -f a ]`},
 		{"a file over a symlink", "echo keep > t; ln -s t a", []*snapshot.Entry{file("a", "new")}, `[ ! -L a ] && [ "$(cat t)" = keep ]`},
-		{"a folder over a file", "echo > a", []*snapshot.Entry{folderEntry("a"), file("a/b", "x")}, `[ -f a/b ]`},
-		{"a folder over a symlink to a folder", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{folderEntry("a")}, `[ -d a ] && [ ! -L a ] && [ -f t/keep ]`},
-		{"a folder over a folder keeps what is in it", "mkdir -m 700 a; echo > a/keep", []*snapshot.Entry{folderEntry("a")}, `[ -f a/keep ] && [ $(stat -c %a a) = 755 ]`},
+		{"a folder over a file", "echo > a", []*snapshot.Entry{dirEntry("a"), file("a/b", "x")}, `[ -f a/b ]`},
+		{"a folder over a symlink to a folder", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{dirEntry("a")}, `[ -d a ] && [ ! -L a ] && [ -f t/keep ]`},
+		{"a folder over a folder keeps what is in it", "mkdir -m 700 a; echo > a/keep", []*snapshot.Entry{dirEntry("a")}, `[ -f a/keep ] && [ $(stat -c %a a) = 755 ]`},
 		{"a symlink over a folder", "mkdir a; echo > a/x", []*snapshot.Entry{symlink("a", "elsewhere")}, `[ "$(readlink a)" = elsewhere ]`},
 		{"a file below a symlinked folder", "mkdir -p usr/lib; ln -s usr/lib lib", []*snapshot.Entry{file("lib/x", "x")}, `[ -L lib ] && [ -f usr/lib/x ]`},
 		{"a file below an absolute symlink ends inside", "mkdir -p usr/lib; ln -s /usr/lib lib", []*snapshot.Entry{file("lib/inside", "x")}, `[ -f usr/lib/inside ] && [ ! -e /usr/lib/inside ]`},
@@ -99,7 +99,7 @@ func TestUnpackTransitions(t *testing.T) {
 		{"a deleted tree", "mkdir -p a/b; echo > a/b/c; ln -s /nowhere a/l", []*snapshot.Entry{gone("a")}, `[ ! -e a ]`},
 		{"a deleted link leaves its target", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{gone("a")}, `[ ! -L a ] && [ -f t/keep ]`},
 		{"deleting what is not there", "true", []*snapshot.Entry{gone("a"), gone("b/c")}, `[ ! -e b ]`},
-		{"an opaque folder", "mkdir a; echo > a/old; mkdir a/olddir", []*snapshot.Entry{folderEntry("a"), {Path: "a", Kind: snapshot.Opaque}, file("a/new", "x")}, `[ "$(ls a)" = new ]`},
+		{"an opaque folder", "mkdir a; echo > a/old; mkdir a/olddir", []*snapshot.Entry{dirEntry("a"), {Path: "a", Kind: snapshot.Opaque}, file("a/new", "x")}, `[ "$(ls a)" = new ]`},
 		{"hard links", "true", []*snapshot.Entry{file("a", "x"), {Path: "b", Kind: snapshot.Link, Target: "a"}}, `[ a -ef b ]`},
 		{"a hard link over a link of the same file", "echo > a; ln a b", []*snapshot.Entry{file("a", "x"), {Path: "b", Kind: snapshot.Link, Target: "a"}}, `[ a -ef b ] && [ "$(ls -A)" = "a
 b" ]`},
@@ -205,7 +205,7 @@ func TestUnpackAttributes(t *testing.T) {
 	f := file("f", "x")
 	f.UID, f.GID, f.Mode = 12, 34, 0o4755
 	f.Xattrs = map[string]string{"user.note": "a\x00b", "security.capability": capability}
-	d := folderEntry("d")
+	d := dirEntry("d")
 	d.Xattrs = map[string]string{"user.new": "1"}
 	shell(t, dir, "mkdir d")
 	if err := unix.Setxattr(filepath.Join(dir, "d"), "user.old", []byte("x"), 0); err != nil {
@@ -305,7 +305,7 @@ func TestApplyKeepsOriginals(t *testing.T) {
 	shell(t, r.Dir(), "echo old > replaced; mkdir -p tree/sub; echo deep > tree/sub/f; touch -d @1000000000 tree; mkdir -m 700 d; echo x > gone; chmod 4711 gone")
 	before := treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" })
 	step := record.Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x", Text: "RUN x"}
-	res, err := l.Apply(t.Context(), step, stream(file("replaced", "new"), file("tree", "a file now"), folderEntry("d"), gone("gone"), file("d/new", "x")))
+	res, err := l.Apply(t.Context(), step, stream(file("replaced", "new"), file("tree", "a file now"), dirEntry("d"), gone("gone"), file("d/new", "x")))
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
 	}
@@ -324,7 +324,7 @@ func TestApplyKeepsOriginals(t *testing.T) {
 		t.Errorf("%d changes are recorded, want 5", n)
 	}
 	undone, err := l.Undo(t.Context(), 0, false)
-	if err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+	if err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
 		t.Fatal(err, undone)
 	}
 	commit(t, l)
@@ -353,10 +353,10 @@ func TestRevert(t *testing.T) {
 	skip := func(p string) bool { return p == "var" }
 	want := []string{treetest.Describe(t, r.Dir(), skip)}
 	steps := [][]*snapshot.Entry{
-		{file("a", "1"), folderEntry("new"), file("new/f", "1"), file("tree/sub/f", "1")},
-		{file("a", "2"), file("new/f", "2"), file("new/g", "2"), gone("link"), folderEntry("d"), gone("d/x")},
+		{file("a", "1"), dirEntry("new"), file("new/f", "1"), file("tree/sub/f", "1")},
+		{file("a", "2"), file("new/f", "2"), file("new/g", "2"), gone("link"), dirEntry("d"), gone("d/x")},
 		{file("tree", "a file"), gone("new"), file("d/x", "3"), symlink("a", "d")},
-		{folderEntry("a"), folderEntry("a/b"), file("a/b/f", "4"), folderEntry("tree"), file("tree/f", "4"), file("new", "4"), file("p", "4"), file("q", "4"), file("z", "4")},
+		{dirEntry("a"), dirEntry("a/b"), file("a/b/f", "4"), dirEntry("tree"), file("tree/f", "4"), file("new", "4"), file("p", "4"), file("q", "4"), file("z", "4")},
 	}
 	for i, es := range steps {
 		step := record.Applied{Key: keyOf(fmt.Sprint(i)), Layer: "base", Digest: "sha256:x"}
@@ -548,7 +548,7 @@ func benchmarkUnpack(b *testing.B, files int, content string) {
 	var es []*snapshot.Entry
 	for i := range files {
 		if i%50 == 0 {
-			es = append(es, folderEntry(fmt.Sprintf("d%d", i/50)))
+			es = append(es, dirEntry(fmt.Sprintf("d%d", i/50)))
 		}
 		es = append(es, file(fmt.Sprintf("d%d/f%d", i/50, i), content))
 	}

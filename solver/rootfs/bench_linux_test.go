@@ -21,7 +21,7 @@ func manyFiles(n, size int) []*snapshot.Entry {
 	var es []*snapshot.Entry
 	for i := range n {
 		if i%50 == 0 {
-			es = append(es, folderEntry(fmt.Sprintf("d%d", i/50)))
+			es = append(es, dirEntry(fmt.Sprintf("d%d", i/50)))
 		}
 		es = append(es, file(fmt.Sprintf("d%d/f%d", i/50, i), content))
 	}

@@ -16,7 +16,7 @@ import (
 // moveBeside takes away what an apply made on another mount below the root, from
 // which nothing can be renamed into the state folder: to a name of its own in the
 // same folder, which is removed after the commit.
-func (u *undoing) moveBeside(f *inroot.Folder, name string, n int) error {
+func (u *undoing) moveBeside(f *inroot.Dir, name string, n int) error {
 	p := path.Join(f.Path, name)
 	to := record.TrashName(u.t.id, u.was.Seq, n)
 	line := &record.Change{Kind: record.KindUndo, Path: []byte(p), Out: inBeside + to}
@@ -53,7 +53,7 @@ func (t *transaction) datesOfTrash() error {
 	if len(t.next.Trash) == 0 {
 		return nil
 	}
-	fs, err := t.r.sys.OpenFolders(t.r.dir)
+	fs, err := t.r.sys.OpenDirs(t.r.dir)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (r *Root) emptyTrash(s *record.State) error {
 	if is, err := r.state.Exists(besideMark(s.Tx)); err != nil || !is {
 		return err // it was done: what became of the folders since is the user's
 	}
-	fs, err := r.sys.OpenFolders(r.dir)
+	fs, err := r.sys.OpenDirs(r.dir)
 	if err != nil {
 		return err
 	}

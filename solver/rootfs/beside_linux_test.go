@@ -26,7 +26,7 @@ func TestUndoOnAnotherMount(t *testing.T) {
 			root := filepath.Dir(mnt)
 			original := treetest.Describe(t, root, nil)
 			l := lockOf(t, dir)
-			applyAll(t, l, "1", file("mnt/f", "1"), folderEntry("mnt/d"), file("mnt/d/g", "1"),
+			applyAll(t, l, "1", file("mnt/f", "1"), dirEntry("mnt/d"), file("mnt/d/g", "1"),
 				&snapshot.Entry{Path: "mnt/d/h", Kind: snapshot.Link, Target: "mnt/d/g"}, symlink("mnt/d/l", "g"), file("here", "1"))
 			commit(t, l)
 			l.close()
@@ -43,7 +43,7 @@ func TestUndoOnAnotherMount(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				problems = len(undone.Problems) + len(undone.Kept)
+				problems = len(undone.Problems) + len(undone.Preserved)
 				if err := l.Commit("test", nil, nil); err != nil {
 					return err
 				}

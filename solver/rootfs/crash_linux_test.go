@@ -109,8 +109,8 @@ func before(t testing.TB, dir string) {
 		echo conf > etc/conf; echo deep > tree/sub/f; echo x > gone; chmod 4711 gone; ln -s etc link; chmod 700 d; echo 1 > d/1; ln gone hard
 		mkfifo pipe; touch -d @1000000000 etc/conf tree/sub/f tree/sub tree gone d/1 d etc pipe var/lib var .; touch -h -d @1000000000 link`)
 	l := lockOf(t, dir)
-	applyAll(t, l, "1", file("etc/conf", "1"), folderEntry("made"), file("made/f", "1"), &snapshot.Entry{Path: "made/l", Kind: snapshot.Link, Target: "made/f"}, gone("gone"))
-	applyAll(t, l, "2", file("etc/conf", "2"), file("tree", "a file"), folderEntry("d"), file("d/1", "2"), file("d/new", "2"), gone("made/l"), symlink("link", "d"))
+	applyAll(t, l, "1", file("etc/conf", "1"), dirEntry("made"), file("made/f", "1"), &snapshot.Entry{Path: "made/l", Kind: snapshot.Link, Target: "made/f"}, gone("gone"))
+	applyAll(t, l, "2", file("etc/conf", "2"), file("tree", "a file"), dirEntry("d"), file("d/1", "2"), file("d/new", "2"), gone("made/l"), symlink("link", "d"))
 	commit(t, l)
 	if err := l.Unlock(); err != nil {
 		t.Fatal(err)
@@ -168,10 +168,10 @@ func stepEntries(name string) []*snapshot.Entry {
 		return []*snapshot.Entry{
 			file("etc/conf", "3"), {Path: "pipe", Kind: snapshot.Fifo, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when},
 			gone("made"), file("new/a/b", "3"), file("made2", "3"), {Path: "made3", Kind: snapshot.Link, Target: "made2"}, file("etc/more", "3"),
-			with(folderEntry("d"), func(e *snapshot.Entry) { e.Mode = 0o750; e.Xattrs = map[string]string{"user.x": "3"} }), {Path: "d", Kind: snapshot.Opaque}, file("d/3", "3"),
+			with(dirEntry("d"), func(e *snapshot.Entry) { e.Mode = 0o750; e.Xattrs = map[string]string{"user.x": "3"} }), {Path: "d", Kind: snapshot.Opaque}, file("d/3", "3"),
 		}
 	case "4":
-		return []*snapshot.Entry{folderEntry("tree"), file("tree/x", "4"), gone("d/3"), file("link", "4"), file("new/a/c", "4"), symlink("new/a/b", "c")}
+		return []*snapshot.Entry{dirEntry("tree"), file("tree/x", "4"), gone("d/3"), file("link", "4"), file("new/a/c", "4"), symlink("new/a/b", "c")}
 	}
 	return []*snapshot.Entry{gone("tree/sub"), file("link/through", "5"), file("d/1", "5"), file("new", "5")}
 }
@@ -257,7 +257,7 @@ func recovered(t *testing.T, dir string, was, is outcome, what string) {
 	got := outcomeOf(t, dir)
 	want, says := was, l.Recovered != Finished
 	if got.tx == is.tx {
-		want, says = is, l.Recovered != TakenBack
+		want, says = is, l.Recovered != RolledBack
 	}
 	if got.tree != want.tree || !says {
 		t.Errorf("%s: recovered %q, transaction %d", what, l.Recovered, got.tx)

@@ -18,7 +18,7 @@ func TestCallsDoNotGrowWithTheDepth(t *testing.T) {
 	nested := func(levels int) (es []*snapshot.Entry) {
 		for i := 1; i <= levels; i++ {
 			dir := strings.Repeat("d/", i)
-			d := folderEntry(dir[:len(dir)-1])
+			d := dirEntry(dir[:len(dir)-1])
 			d.Implied = true
 			es = append(es, d, file(dir+"f", "x"))
 		}
@@ -102,8 +102,8 @@ func deepCalls(t *testing.T, openat2 bool, es []*snapshot.Entry) map[string]int 
 	})
 	undo := func() error {
 		undone, err := l.Undo(t.Context(), 0, false)
-		if err == nil && len(undone.Kept)+len(undone.Problems) > 0 {
-			err = fmt.Errorf("kept %d, problems %v", len(undone.Kept), undone.Problems)
+		if err == nil && len(undone.Preserved)+len(undone.Problems) > 0 {
+			err = fmt.Errorf("kept %d, problems %v", len(undone.Preserved), undone.Problems)
 		}
 		return err
 	}

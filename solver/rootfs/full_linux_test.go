@@ -195,7 +195,7 @@ func undoAll(t *testing.T, l *Lock, force bool) {
 	if err == nil {
 		err = l.Commit("test", nil, nil)
 	}
-	if err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+	if err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
 		t.Fatalf("undo: %v, %v", err, undone)
 	}
 	if err := l.Unlock(); err != nil {

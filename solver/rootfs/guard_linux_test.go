@@ -108,7 +108,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 		{"by a link to what is in it", "ln -s var/lib/clayer/log l", gone("l/000001"), false},
 		{"by a link above it", "ln -s var l", file("l/lib/clayer/state.json", "{}"), false},
 		{"by a link to what is not there yet", "ln -s var/lib/clayer/new l", file("l/x", "{}"), false},
-		{"its mode by a link above it", "ln -s var/lib l", with(folderEntry("l/clayer"), func(e *snapshot.Entry) { e.Mode = 0o777 }), false},
+		{"its mode by a link above it", "ln -s var/lib l", with(dirEntry("l/clayer"), func(e *snapshot.Entry) { e.Mode = 0o777 }), false},
 		{"deleted by a link above it", "ln -s var/lib l", gone("l/clayer"), false},
 		{"deleted with what it is in", "true", gone("var"), true},
 		{"replaced with what it is in", "true", symlink("var/lib", "/tmp"), true},
@@ -140,7 +140,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 func TestApplyOpaqueKeepsItsOwnFolder(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "mkdir var/lib/other")
-	res, err := l.Apply(t.Context(), step("1"), stream(folderEntry("var/lib"), &snapshot.Entry{Path: "var/lib", Kind: snapshot.Opaque}))
+	res, err := l.Apply(t.Context(), step("1"), stream(dirEntry("var/lib"), &snapshot.Entry{Path: "var/lib", Kind: snapshot.Opaque}))
 	if err != nil || len(res.Problems) > 0 {
 		t.Fatalf("error %v, problems %v", err, res.Problems)
 	}
@@ -197,7 +197,7 @@ func TestUnpackTimesThroughLinks(t *testing.T) {
 		for range 20 { // the order of a map is random
 			dir := t.TempDir()
 			shell(t, dir, "mkdir -p usr/lib; ln -s usr/lib lib; touch -d @1000000000 usr/lib usr")
-			if _, err := unpack.Unpack(t.Context(), dir, stream(file("lib/a", "x"), folderEntry("usr/lib"), file("usr/lib/b", "x")), opt); err != nil {
+			if _, err := unpack.Unpack(t.Context(), dir, stream(file("lib/a", "x"), dirEntry("usr/lib"), file("usr/lib/b", "x")), opt); err != nil {
 				t.Fatal(err)
 			}
 			shell(t, dir, `[ $(stat -c %Y usr/lib) = 1600000000 ] && [ $(stat -c %Y usr) = 1000000000 ]`)
@@ -219,7 +219,7 @@ func TestUnpackInvalidStreams(t *testing.T) {
 		{"data that overlaps", []*snapshot.Entry{data(snapshot.Extent{Length: 4}, snapshot.Extent{Offset: 3, Length: 1})}, nil},
 		{"data of a negative length", []*snapshot.Entry{data(snapshot.Extent{Offset: 5, Length: -1})}, nil},
 		{"data whose end overflows", []*snapshot.Entry{data(snapshot.Extent{Offset: 5, Length: 1<<63 - 1})}, nil},
-		{"opaque behind what it holds", []*snapshot.Entry{folderEntry("d"), file("d/e/f", "x"), {Path: "d", Kind: snapshot.Opaque}}, nil},
+		{"opaque behind what it holds", []*snapshot.Entry{dirEntry("d"), file("d/e/f", "x"), {Path: "d", Kind: snapshot.Opaque}}, nil},
 		{"content that cannot be opened", []*snapshot.Entry{with(file("f", "x"), func(e *snapshot.Entry) {
 			e.Content, e.Open = nil, func() (io.ReadCloser, error) { return nil, lost }
 		})}, lost},
@@ -242,8 +242,8 @@ func TestUnpackUnprivileged(t *testing.T) {
 	dir := t.TempDir()
 	shell(t, dir, "mkdir root; chmod 777 root; chmod 755 . ..")
 	root := filepath.Join(dir, "root")
-	readOnly := with(folderEntry("mod"), func(e *snapshot.Entry) { e.Mode, e.UID, e.GID = 0o555, 65534, 65534 })
-	closed := with(folderEntry("mod/closed"), func(e *snapshot.Entry) { e.Mode, e.UID, e.GID = 0, 65534, 65534 })
+	readOnly := with(dirEntry("mod"), func(e *snapshot.Entry) { e.Mode, e.UID, e.GID = 0o555, 65534, 65534 })
+	closed := with(dirEntry("mod/closed"), func(e *snapshot.Entry) { e.Mode, e.UID, e.GID = 0, 65534, 65534 })
 	setuid := with(file("mod/setuid", "x"), func(e *snapshot.Entry) { e.UID, e.GID, e.Mode = 0, 0, 0o4755 })
 	own := with(file("mod/own", "x"), func(e *snapshot.Entry) { e.UID, e.GID, e.Mode = 65534, 65534, 0o4755 })
 	device := &snapshot.Entry{Path: "null", Kind: snapshot.Char, Major: 1, Minor: 3, Mode: 0o666, ModTime: when}
@@ -275,7 +275,7 @@ func TestUnpackInheritsNoACL(t *testing.T) {
 	}
 	in := func(d string) []*snapshot.Entry {
 		return []*snapshot.Entry{
-			file(d+"/f", "x"), folderEntry(d + "/sub"), file(d+"/sub/g", "x"),
+			file(d+"/f", "x"), dirEntry(d + "/sub"), file(d+"/sub/g", "x"),
 			{Path: d + "/p", Kind: snapshot.Fifo, Mode: 0o640, ModTime: when},
 			with(file(d+"/own", "x"), func(e *snapshot.Entry) { e.Mode, e.Xattrs = 0o775, map[string]string{"system.posix_acl_access": acl} }),
 		}
@@ -293,7 +293,7 @@ func TestUnpackInheritsNoACL(t *testing.T) {
 // the next sandbox.
 func TestUnpackSetsNoOverlayMarks(t *testing.T) {
 	dir := t.TempDir()
-	d := with(folderEntry("d"), func(e *snapshot.Entry) {
+	d := with(dirEntry("d"), func(e *snapshot.Entry) {
 		e.Xattrs = map[string]string{"trusted.overlay.opaque": "y", "user.overlay.opaque": "y"}
 	})
 	if _, err := unpack.Unpack(t.Context(), dir, stream(d), unpack.Options{}); err != nil {

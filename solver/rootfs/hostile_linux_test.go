@@ -53,7 +53,7 @@ func TestApplyOverWhatIsInUse(t *testing.T) {
 	for i := range 50 {
 		applyAll(t, l, fmt.Sprint(i), with(file("prog", "new"), func(e *snapshot.Entry) { e.Mode = 0o755 }))
 		commit(t, l)
-		if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Kept) > 0 {
+		if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Preserved) > 0 {
 			t.Fatal(err, undone)
 		}
 		commit(t, l)
@@ -110,7 +110,7 @@ func TestApplyManyEntries(t *testing.T) {
 		entry   func(i int) *snapshot.Entry
 	}{
 		{"links", 60, func(i int) *snapshot.Entry { return entry(fmt.Sprintf("d%d/l%d", i/1000, i)) }},
-		{"folders", 300, func(i int) *snapshot.Entry { return folderEntry(fmt.Sprintf("f%d", i)) }},
+		{"folders", 300, func(i int) *snapshot.Entry { return dirEntry(fmt.Sprintf("f%d", i)) }},
 		{"problems", 150, func(i int) *snapshot.Entry { return entry(fmt.Sprintf("file/l%d", i)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -148,8 +148,8 @@ func TestApplyManyEntries(t *testing.T) {
 			look()
 			commit(t, l)
 			undone, err := l.Undo(t.Context(), 0, false)
-			if err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
-				t.Fatal(err, len(undone.Kept), len(undone.Problems))
+			if err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
+				t.Fatal(err, len(undone.Preserved), len(undone.Problems))
 			}
 			look()
 			commit(t, l)
@@ -173,9 +173,9 @@ func FuzzApply(f *testing.F) {
 		}
 		return b.Bytes()
 	}
-	f.Add(pack(folderEntry("d"), file("d/f", "x"), symlink("l", "/etc"), gone("keep")))
+	f.Add(pack(dirEntry("d"), file("d/f", "x"), symlink("l", "/etc"), gone("keep")))
 	f.Add(pack(file("a", "x"), &snapshot.Entry{Path: "b", Kind: snapshot.Link, Target: "a"}))
-	f.Add(pack(folderEntry("dir"), &snapshot.Entry{Path: "dir", Kind: snapshot.Opaque}, file("dir/n", "x")))
+	f.Add(pack(dirEntry("dir"), &snapshot.Entry{Path: "dir", Kind: snapshot.Opaque}, file("dir/n", "x")))
 	f.Add(tarOf(f, "--transform=s,^,../,", "keep"))
 	f.Add(tarOf(f, "--absolute-names", "keep"))
 	f.Add(tarOf(f, "--no-recursion", "."))
@@ -204,7 +204,7 @@ func FuzzApply(f *testing.F) {
 		}
 		if _, err := l.Apply(t.Context(), step("1"), snapshot.Read(bytes.NewReader(blob))); err == nil {
 			commit(t, l)
-			if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+			if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
 				t.Fatal(err, undone)
 			}
 			if err := l.Commit("test", nil, nil); err != nil {

@@ -84,7 +84,7 @@ func helper(does, dir string) error {
 // changesAll replaces, moves away, describes and makes, and ends with last.
 func changesAll(last *snapshot.Entry) []*snapshot.Entry {
 	return []*snapshot.Entry{
-		file("replaced", "new"), file("tree", "a file now"), gone("gone"), symlink("link", "d"), file("new/a/b", "x"), folderEntry("d"), last,
+		file("replaced", "new"), file("tree", "a file now"), gone("gone"), symlink("link", "d"), file("new/a/b", "x"), dirEntry("d"), last,
 	}
 }
 
@@ -176,7 +176,7 @@ func TestLockAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Unlock()
-	if l.Recovered != TakenBack {
+	if l.Recovered != RolledBack {
 		t.Errorf("recovered: %q", l.Recovered)
 	}
 	treetest.Diff(t, before, treetest.Describe(t, dir, skip))

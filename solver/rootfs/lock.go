@@ -44,7 +44,7 @@ type Recovery string
 // What becomes of what was cut off.
 const (
 	NothingCutOff Recovery = ""
-	TakenBack     Recovery = "taken back" // the root is what it was before that command
+	RolledBack    Recovery = "taken back" // the root is what it was before that command
 	Finished      Recovery = "finished"   // the root is what that command made it
 )
 
@@ -98,7 +98,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 		return nil, err
 	}
 	if l.state, err = l.root.State(); err == nil {
-		err = l.keepMade()
+		err = l.recordMade()
 	}
 	if err == nil {
 		err = l.recover()
@@ -183,9 +183,9 @@ func (l *Lock) recover() error {
 		if err := l.root.rollback(tx); err != nil {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
-		l.Recovered = TakenBack
+		l.Recovered = RolledBack
 	case there(record.RolledBack):
-		l.Recovered = TakenBack
+		l.Recovered = RolledBack
 	case there("stage"), there("trash"):
 		l.Recovered = Finished
 	}
@@ -239,11 +239,11 @@ func (r *Root) makeHome() (made []string, err error) {
 		return nil, nil
 	}
 	slices.Reverse(made)
-	err = keepingTime(top, func() error {
+	err = withTimeOf(top, func() error {
 		if err := r.state.Make(); err != nil {
 			return err
 		}
-		return unpack.DressAs(r.sys, r.lower, r.dir, r.above(made))
+		return unpack.SetMetadataOf(r.sys, r.lower, r.dir, r.above(made))
 	})
 	if err != nil {
 		r.removeEmpty(made)
@@ -266,7 +266,7 @@ func (r *Root) above(made []string) (paths []string) {
 // removeEmpty removes directories, the last first, as far as nothing is in them.
 func (r *Root) removeEmpty(dirs []string) {
 	for _, dir := range slices.Backward(dirs) {
-		_ = keepingTime(filepath.Dir(dir), func() error { return r.sys.Rmdir(dir) })
+		_ = withTimeOf(filepath.Dir(dir), func() error { return r.sys.Rmdir(dir) })
 	}
 }
 
@@ -306,7 +306,7 @@ const madeName = "made"
 
 // keepMade keeps what was made for the state directory, now or by a command
 // that committed nothing.
-func (l *Lock) keepMade() error {
+func (l *Lock) recordMade() error {
 	if l.state.Tx > 0 {
 		return nil
 	}
@@ -336,7 +336,7 @@ func (l *Lock) keepMade() error {
 }
 
 // keepingTime gives a folder the time that it had back behind f.
-func keepingTime(dir string, f func() error) error {
+func withTimeOf(dir string, f func() error) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func (l *Lock) Undo(context.Context, int, bool) (*Undone, error) { return nil, e
 func (l *Lock) Commit(string, []LayerKeys, []record.Var) error { return errOther }
 
 // KeepProfile works on Linux alone.
-func (l *Lock) KeepProfile(context.Context, bool, []byte, bool) ([]Kept, error) {
+func (l *Lock) SetProfile(context.Context, bool, []byte, bool) ([]Preserved, error) {
 	return nil, errOther
 }
 

@@ -50,9 +50,9 @@ func TestDirectoriesAreThoseOfTheRootBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	implied := folderEntry("srv/a")
+	implied := dirEntry("srv/a")
 	implied.Implied = true
-	other := folderEntry("srv/a/b/c")
+	other := dirEntry("srv/a/b/c")
 	other.Implied = true
 	l, err := r.Lock(t.Context(), false, nil)
 	if err != nil {

@@ -375,7 +375,7 @@ func randomStep(r *rand.Rand, name string, links bool) mStep {
 			return slices.Contains(modelDirs, p) && !used["nodir:"+p]
 		}
 		used[p] = true
-		e := with(folderEntry(p), func(e *snapshot.Entry) {
+		e := with(dirEntry(p), func(e *snapshot.Entry) {
 			e.ModTime, e.Mode = at(), []uint32{0o755, 0o700, 0o1777}[r.IntN(3)]
 			e.Implied = r.IntN(4) == 0
 			if r.IntN(4) == 0 && !e.Implied {
@@ -579,7 +579,7 @@ func (w *world) inPlace() {
 		if n.kind != record.KindDir {
 			return nil, there
 		}
-		e := with(folderEntry(p), func(e *snapshot.Entry) { e.Mode, e.ModTime = n.mode, n.mtime })
+		e := with(dirEntry(p), func(e *snapshot.Entry) { e.Mode, e.ModTime = n.mode, n.mtime })
 		if n.xattr != "" {
 			e.Xattrs = map[string]string{"user.m": n.xattr}
 		}
@@ -620,7 +620,7 @@ func (w *world) undo() {
 		if err != nil {
 			return err
 		}
-		for _, k := range undone.Kept {
+		for _, k := range undone.Preserved {
 			w.note("kept %s: %s", k.Path, k.Why)
 		}
 		for _, p := range undone.Problems {

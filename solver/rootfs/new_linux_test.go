@@ -26,13 +26,13 @@ import (
 // newFolders is a stream of several chunks that brings folders of all sorts, most
 // of them where nothing stands.
 func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
-	es := []*snapshot.Entry{with(folderEntry("old"), func(e *snapshot.Entry) { e.Mode = 0o750 })}
+	es := []*snapshot.Entry{with(dirEntry("old"), func(e *snapshot.Entry) { e.Mode = 0o750 })}
 	var files []string
 	names := 0
 	var grow func(dir string, depth int)
 	grow = func(dir string, depth int) {
 		if depth == 4 || r.IntN(10) > 0 { // else it is nobody's: those below need it
-			es = append(es, with(folderEntry(dir), func(e *snapshot.Entry) {
+			es = append(es, with(dirEntry(dir), func(e *snapshot.Entry) {
 				e.Mode = []uint32{0o755, 0o755, 0o700, 0o555, 0o2755, 0o1777}[r.IntN(6)]
 				switch r.IntN(12) {
 				case 0:
@@ -82,7 +82,7 @@ func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 	}
 	deep := "old/n999"
 	for range 15 {
-		es = append(es, folderEntry(deep), file(deep+"/f", "x"))
+		es = append(es, dirEntry(deep), file(deep+"/f", "x"))
 		deep += "/" + strings.Repeat("x", 250)
 	}
 	for i := range 5 {
@@ -167,8 +167,8 @@ func TestApplyNewFolders(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !disturbed {
-					if len(undone.Kept)+len(undone.Problems) > 0 {
-						t.Errorf("kept %v, problems %v", undone.Kept, undone.Problems)
+					if len(undone.Preserved)+len(undone.Problems) > 0 {
+						t.Errorf("kept %v, problems %v", undone.Preserved, undone.Problems)
 					}
 					treetest.Diff(t, before, treetest.Describe(t, root, nil))
 				}
@@ -197,7 +197,7 @@ func TestApplyLeavesNothingOpen(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := step("1")
 		if !sound {
-			s.Sound = make(chan struct{})
+			s.Verified = make(chan struct{})
 			cancel()
 		}
 		_, err := l.Apply(ctx, s, stream(es...))
@@ -271,8 +271,8 @@ func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
 		}
 		return nil
 	}, func() error {
-		_, err := l.Apply(t.Context(), step("1"), stream(file("first", "1"), folderEntry("way"), file("way/f", "1"),
-			folderEntry("whole"), folderEntry("whole/d"), folderEntry("whole/d/e"), file("whole/d/e/f", "1")))
+		_, err := l.Apply(t.Context(), step("1"), stream(file("first", "1"), dirEntry("way"), file("way/f", "1"),
+			dirEntry("whole"), dirEntry("whole/d"), dirEntry("whole/d/e"), file("whole/d/e/f", "1")))
 		return err
 	})
 	if err != nil {
@@ -280,8 +280,8 @@ func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
 	}
 	commit(t, l)
 	shell(t, root, "[ -f whole/d/e/f ] && [ -f way/f ] && [ -f way/mine ]")
-	if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
-		t.Errorf("error %v, kept %v, problems %v", err, undone.Kept, undone.Problems)
+	if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
+		t.Errorf("error %v, kept %v, problems %v", err, undone.Preserved, undone.Problems)
 	}
 	if err := errors.Join(l.Commit("test", nil, nil), l.Unlock()); err != nil {
 		t.Fatal(err)
@@ -303,7 +303,7 @@ func TestApplyWaitsUntilItIsSound(t *testing.T) {
 			es = append(es, file("old/f", "2"), gone("old/f0"))
 			known, read := make(chan struct{}), make(chan struct{})
 			s := step("1")
-			s.Sound = known
+			s.Verified = known
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			done := make(chan error, 1)

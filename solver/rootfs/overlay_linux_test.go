@@ -66,7 +66,7 @@ func TestApplyOnAnOverlay(t *testing.T) {
 				if data, err := os.ReadFile(filepath.Join(root, "d")); err != nil || string(data) != "a file" {
 					t.Errorf("d is %q, %v", data, err)
 				}
-				if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+				if undone, err := l.Undo(t.Context(), 0, false); err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
 					t.Error(err, undone)
 				}
 				commit(t, l)

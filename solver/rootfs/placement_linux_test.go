@@ -14,7 +14,7 @@ import (
 // A file does not replace a directory where its step's placement forbids it: not in
 // a view, and not in a root, which then is as it was.
 func TestPlacementKeepsDirectories(t *testing.T) {
-	copied := record.Placement{KeepDirs: true, File: "a"}
+	copied := record.Placement{ProtectDirs: true, File: "a"}
 	tests := []struct {
 		name    string
 		before  string
@@ -29,10 +29,10 @@ func TestPlacementKeepsDirectories(t *testing.T) {
 		{"over a link to a file", "echo keep > t; ln -s t a", copied, []*snapshot.Entry{file("a", "new")}, ""},
 		{"over a link to nothing", "ln -s t a", copied, []*snapshot.Entry{file("a", "new")}, ""},
 		{"over a file", "echo > a", copied, []*snapshot.Entry{file("a", "new")}, ""},
-		{"a file of a tree over a directory", "mkdir -p b/c/d; echo > b/c/d/keep", copied, []*snapshot.Entry{folderEntry("b"), file("b/a", "x"), file("b/c", "x")}, "b/c"},
+		{"a file of a tree over a directory", "mkdir -p b/c/d; echo > b/c/d/keep", copied, []*snapshot.Entry{dirEntry("b"), file("b/a", "x"), file("b/c", "x")}, "b/c"},
 		{"a link of a tree over a directory", "mkdir -p b/c", copied, []*snapshot.Entry{symlink("b/c", "d")}, "b/c"},
 		{"a file of a tree over a link to a directory", "mkdir -p b/t; ln -s t b/c", copied, []*snapshot.Entry{file("b/c", "x")}, ""},
-		{"a directory over a directory", "mkdir a; echo > a/keep", copied, []*snapshot.Entry{folderEntry("a"), file("a/b", "x")}, ""},
+		{"a directory over a directory", "mkdir a; echo > a/keep", copied, []*snapshot.Entry{dirEntry("a"), file("a/b", "x")}, ""},
 		{"one file alone is bound", "mkdir a b", record.Placement{File: "a"}, []*snapshot.Entry{file("b", "x")}, ""},
 		{"and is the one", "mkdir a b", record.Placement{File: "a"}, []*snapshot.Entry{file("a", "x")}, "a"},
 		{"nothing is bound", "mkdir a; echo > a/x", record.Placement{}, []*snapshot.Entry{file("a", "x")}, ""},

@@ -34,7 +34,7 @@ func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) 
 //
 // Behind ErrProfile the transaction goes on without; behind another error nothing
 // but Rollback is possible.
-func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Kept, err error) {
+func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Preserved, err error) {
 	if l.tx == nil && l.state.Profile == nil && !wanted {
 		return nil, nil
 	}
@@ -43,7 +43,7 @@ func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, fo
 		return nil, err
 	}
 	err = t.liftProfile(ctx, force, &t.lifted)
-	kept = t.lifted.Kept
+	kept = t.lifted.Preserved
 	if err != nil {
 		return kept, err
 	}
@@ -54,7 +54,7 @@ func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, fo
 	if !wanted {
 		return kept, nil
 	}
-	if !t.keep[record.ProfilePath] && t.r.profileOfAnother() {
+	if !t.preserve[record.ProfilePath] && t.r.profileOfAnother() {
 		return kept, fmt.Errorf("%w: /%s is not clayer's", ErrProfile, record.ProfilePath)
 	}
 	t.next.Profile = &record.Event{}
@@ -76,7 +76,7 @@ func (l *Lock) KeepProfile(ctx context.Context, wanted bool, commands []byte, fo
 			t.r.spend(rollbackFiles)
 		}
 	}
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Tx: t.id})
 	if err != nil {
 		return kept, err

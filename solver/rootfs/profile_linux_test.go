@@ -27,9 +27,9 @@ func withProfile(t *testing.T, dir, commands string) {
 	}
 }
 
-func keepProfile(t *testing.T, l *Lock, wanted bool, commands string) []Kept {
+func keepProfile(t *testing.T, l *Lock, wanted bool, commands string) []Preserved {
 	t.Helper()
-	kept, err := l.KeepProfile(t.Context(), wanted, []byte(commands), false)
+	kept, err := l.SetProfile(t.Context(), wanted, []byte(commands), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestProfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(undone.Kept)+len(undone.Problems)+len(undone.Lost) > 0 {
+	if len(undone.Preserved)+len(undone.Problems)+len(undone.Lost) > 0 {
 		t.Errorf("undo: %+v", undone)
 	}
 	keepProfile(t, l, false, "")
@@ -132,7 +132,7 @@ func TestProfileThatTheUserChanged(t *testing.T) {
 	if err := os.WriteFile(path, []byte("export B=1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.KeepProfile(t.Context(), true, []byte("export A=2\n"), false); !errors.Is(err, ErrProfile) {
+	if _, err := l.SetProfile(t.Context(), true, []byte("export A=2\n"), false); !errors.Is(err, ErrProfile) {
 		t.Errorf("another's profile: error = %v, want ErrProfile", err)
 	}
 	if err := l.Commit("test", nil, nil); err != nil { // the transaction goes on
@@ -153,7 +153,7 @@ func TestProfileThatTheUserChanged(t *testing.T) {
 // before, or those of after.
 func TestProfileKilledAtEverySystemCall(t *testing.T) {
 	change := func(l *Lock) error {
-		if _, err := l.KeepProfile(t.Context(), true, []byte("export A=2\n"), false); err != nil {
+		if _, err := l.SetProfile(t.Context(), true, []byte("export A=2\n"), false); err != nil {
 			return err
 		}
 		return l.Commit("test", []LayerKeys{{Name: "base"}}, []record.Var{{Name: "A", Value: "2"}})

@@ -172,7 +172,7 @@ func (v *reverting) before(r *Root, seq int, c record.Change, kept bool) error {
 		}
 		note(e)
 		return nil
-	case c.Kept || c.Lost:
+	case c.Preserved || c.Lost:
 		return nil
 	default:
 		original := r.state.Path(record.OriginalName(seq, c.N))

@@ -34,9 +34,9 @@ func (l *Lock) Rollback() error {
 // the last to the first. What each line announces was done wholly, in part, or
 // not at all, which is seen by where things are; doing it twice does no harm.
 func (r *Root) rollback(tx int) error {
-	fs, err := r.sys.OpenFolders(r.dir)
+	fs, err := r.sys.OpenDirs(r.dir)
 	if errors.Is(err, unix.ENOENT) {
-		return r.takenBack(tx) // not even the root was made
+		return r.rolledBack(tx) // not even the root was made
 	}
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (r *Root) rollback(tx int) error {
 	if err != nil {
 		return err
 	}
-	b := &rollback{Folders: fs, r: r, own: r.sys.FoldersOf(own), again: make(map[[2]int]bool)}
+	b := &rollback{Dirs: fs, r: r, own: r.sys.DirsOf(own), again: make(map[[2]int]bool)}
 	defer b.own.Close()
 	var sound int64
 	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &sound) {
@@ -60,20 +60,20 @@ func (r *Root) rollback(tx int) error {
 	if err := r.sys.Syncfs(own); err != nil { // before the log, which tells what to do
 		return err
 	}
-	return r.takenBack(tx)
+	return r.rolledBack(tx)
 }
 
 // takenBack says that nothing of a transaction is in the root any more: from
 // here on its log must not be followed again, since cleanup removes that by which
 // it tells what was done.
-func (r *Root) takenBack(tx int) error {
+func (r *Root) rolledBack(tx int) error {
 	return r.spending(0, func() error { return r.state.Held().Rename(record.LogName(tx), record.RolledBack) })
 }
 
 type rollback struct {
-	*inroot.Folders
+	*inroot.Dirs
 	r     *Root
-	own   *inroot.Folders // the state directory
+	own   *inroot.Dirs // the state directory
 	again map[[2]int]bool
 }
 
@@ -97,13 +97,13 @@ func (b *rollback) line(c *record.Change) error {
 		}
 		return inroot.UnlessMissing(err)
 	case c.Kind == record.KindUndo:
-		return b.back(p, c.In, c.Out)
+		return b.undo(p, c.In, c.Out)
 	case b.again[[2]int{c.Seq, c.N}]:
 		return nil
 	case c.Again > 0:
 		b.again[[2]int{c.Seq, c.N}] = true
 	}
-	if c.Kept || c.Lost || c.Left || c.With > 0 {
+	if c.Preserved || c.Lost || c.Left || c.With > 0 {
 		return nil
 	}
 	if c.Was != nil {
@@ -113,17 +113,17 @@ func (b *rollback) line(c *record.Change) error {
 	out := record.OriginalName(c.Seq, c.N)
 	switch {
 	case c.Kind == record.KindGone:
-		return b.back(p, "", out)
+		return b.undo(p, "", out)
 	case c.Kind == record.KindDir && !c.Whole:
-		return b.back(p, inMade, out)
+		return b.undo(p, inMade, out)
 	case c.Beside:
-		return b.back(p, inBeside+record.TempName(c.Seq, c.N), out)
+		return b.undo(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
 	from := n
 	if len(c.From) > 0 {
 		from = string(c.From)
 	}
-	return b.back(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
+	return b.undo(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
 // What Change.In and Out can be beside a path in the state folder.
@@ -134,7 +134,7 @@ const (
 
 // back takes back one change of a path: what came in goes back to where it was,
 // and what went out comes back.
-func (b *rollback) back(p, in, out string) error {
+func (b *rollback) undo(p, in, out string) error {
 	f, err := b.GetReal(path.Dir(p))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		f = nil // then it was not done, or else someone took the folder away
@@ -181,7 +181,7 @@ func (b *rollback) back(p, in, out string) error {
 		} else {
 			var to place
 			if to, err = b.waiting(f, in); err == nil {
-				err = b.giveBack(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+				err = b.moveOut(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
 			}
 			here = nil
 		}
@@ -193,14 +193,14 @@ func (b *rollback) back(p, in, out string) error {
 		return nil
 	}
 	if in != inMade && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
-		return b.moveBack(from, at)
+		return b.moveTreeBack(from, at)
 	}
 	return b.Renameat(from.fd, from.name, at.fd, at.name, 0)
 }
 
 // moveBack puts what a folder holds, which was being moved, back into what is
 // left of it.
-func (b *rollback) moveBack(from, to place) error {
+func (b *rollback) moveTreeBack(from, to place) error {
 	src, err := b.OpenDirAt(from.fd, from.name)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (b *rollback) moveBack(from, to place) error {
 	for _, n := range names {
 		err := b.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EEXIST) {
-			err = b.moveBack(place{src, n}, place{dst, n})
+			err = b.moveTreeBack(place{src, n}, place{dst, n})
 		}
 		if err != nil {
 			return err
@@ -228,7 +228,7 @@ func (b *rollback) moveBack(from, to place) error {
 }
 
 // cameIn reports whether what stands at a path is what a change brought.
-func (b *rollback) cameIn(f *inroot.Folder, in string, here *unix.Stat_t) (bool, error) {
+func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (bool, error) {
 	switch {
 	case in == "" || here == nil:
 		return false, nil
@@ -244,7 +244,7 @@ func (b *rollback) cameIn(f *inroot.Folder, in string, here *unix.Stat_t) (bool,
 }
 
 // waiting is where what came in was before, or what went out is.
-func (b *rollback) waiting(f *inroot.Folder, in string) (place, error) {
+func (b *rollback) waiting(f *inroot.Dir, in string) (place, error) {
 	if name, ok := strings.CutPrefix(in, inBeside); ok {
 		return place{f.FD, name}, nil
 	}
@@ -261,7 +261,7 @@ func (b *rollback) waiting(f *inroot.Folder, in string) (place, error) {
 // giveBack moves what came in to where it was, also what is needed no more: its
 // place tells, should this be cut off too, that it has been taken back. By a
 // second link, where something takes its name at once.
-func (b *rollback) giveBack(at, to place, replaced bool) error {
+func (b *rollback) moveOut(at, to place, replaced bool) error {
 	if replaced {
 		err := b.r.spending(0, func() error { return b.Linkat(at.fd, at.name, to.fd, to.name) })
 		if !noSecondLink(err) {

@@ -139,15 +139,15 @@ type LayerKeys struct {
 
 // Undone is what an undo did, and what it could not do.
 type Undone struct {
-	Steps    []key.Key        // undone, the last applied first
-	Files    int              // changes that were taken back
-	Kept     []Kept           // what stays as it is, since the user changed it
-	Lost     []string         // what can't come back, since a step that ran in place changed it
-	Problems []unpack.Problem // what could not be changed
+	Steps     []key.Key        // undone, the last applied first
+	Files     int              // changes that were taken back
+	Preserved []Preserved      // what stays as it is, since the user changed it
+	Lost      []string         // what can't come back, since a step that ran in place changed it
+	Problems  []unpack.Problem // what could not be changed
 }
 
 // Kept is a path that an undo leaves as the user has it.
-type Kept struct {
+type Preserved struct {
 	Path string `json:"path"` // relative to the root
 	Why  string `json:"why"`
 }

@@ -110,7 +110,7 @@ func TestApplyOverTheSystemInUse(t *testing.T) {
 		applyAll(t, l, "1", es...)
 		commit(t, l)
 		undone, err := l.Undo(t.Context(), 0, false)
-		if err != nil || len(undone.Kept)+len(undone.Problems) > 0 {
+		if err != nil || len(undone.Preserved)+len(undone.Problems) > 0 {
 			t.Fatal(err, undone)
 		}
 		commit(t, l)

@@ -20,13 +20,13 @@ import (
 // applies and makes new ones. Until state.json is replaced, all of it can be
 // taken back, since nothing is deleted before; from then on it is done.
 type transaction struct {
-	r       *Root
-	id      int
-	journal *record.Journal
-	next    record.State     // what is committed
-	steps   []record.Applied // applied in it
-	keep    map[string]bool  // paths that the user changed, which stay as they are
-	lifted  Undone           // of the profile, where no Undo tells
+	r        *Root
+	id       int
+	journal  *record.Journal
+	next     record.State     // what is committed
+	steps    []record.Applied // applied in it
+	preserve map[string]bool  // paths that the user changed, which stay as they are
+	lifted   Undone           // of the profile, where no Undo tells
 
 	spends   bool        // the reserve, where the disk is full: it undoes
 	reserved record.Room // at least that, for the undo of what it applies
@@ -44,9 +44,9 @@ func (l *Lock) begin() (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, keep: make(map[string]bool)}
+	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, preserve: make(map[string]bool)}
 	t.next.Trash = nil
-	t.next.Log, t.next.Kept, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Kept), slices.Clone(t.next.Layers)
+	t.next.Log, t.next.Preserved, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Preserved), slices.Clone(t.next.Layers)
 	err = r.spending(rollbackFiles, func() (err error) {
 		t.journal, err = r.state.NewJournal(t.id)
 		return err
@@ -61,7 +61,7 @@ func (l *Lock) begin() (*transaction, error) {
 // apply applies a stream to the root and keeps what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	room := t.applies()
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Keep: t.keep, Lower: t.r.lower, Sound: step.Sound, Placement: step.Placement}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Verified: step.Verified, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err
@@ -212,7 +212,7 @@ func (t *transaction) settle() error {
 // cleanup removes what no apply of a state needs.
 func (r *Root) cleanup(s *record.State) error {
 	logs, originals := make(map[string]bool), make(map[string]bool)
-	needed := slices.Concat(s.Log, s.Kept)
+	needed := slices.Concat(s.Log, s.Preserved)
 	if s.Profile != nil {
 		needed = append(needed, *s.Profile)
 	}

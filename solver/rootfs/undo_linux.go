@@ -28,7 +28,7 @@ import (
 // but Rollback is possible.
 func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
 	res := &Undone{}
-	if l.tx == nil && len(l.state.Log) <= keep && len(l.state.Kept) == 0 && l.state.Profile == nil {
+	if l.tx == nil && len(l.state.Log) <= keep && len(l.state.Preserved) == 0 && l.state.Profile == nil {
 		return res, nil
 	}
 	t, err := l.begin()
@@ -38,8 +38,8 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 	if err := t.liftProfile(ctx, force, res); err != nil {
 		return res, err
 	}
-	left := t.next.Kept[:len(t.next.Kept):len(t.next.Kept)]
-	t.next.Kept = nil
+	left := t.next.Preserved[:len(t.next.Preserved):len(t.next.Preserved)]
+	t.next.Preserved = nil
 	for len(t.next.Log) > keep {
 		ev := t.next.Log[len(t.next.Log)-1]
 		t.next.Log = t.next.Log[:len(t.next.Log)-1]
@@ -51,7 +51,7 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 	slices.SortFunc(left, func(x, y record.Event) int { return y.Seq - x.Seq })
 	for _, ev := range left {
 		if keep > 0 && !ev.Retry {
-			t.next.Kept = append(t.next.Kept, ev)
+			t.next.Preserved = append(t.next.Preserved, ev)
 			continue
 		}
 		if err := t.undo(ctx, ev, force, res); err != nil {
@@ -64,18 +64,18 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 // undoing is the undo of one apply.
 type undoing struct {
 	*unpack.Tree
-	t       *transaction
-	was     record.Event // the apply
-	force   bool
-	res     *Undone
-	trashFD int
-	keptFD  int          // of the originals; -1 where there are none
-	kept    map[int]bool // the numbers of the changes with an original
-	buf     []byte
-	chunk   []backward
-	paths   map[string]bool // of the chunk
-	left    []record.Change // that stay, the last first
-	retry   bool            // not all of them because of the user
+	t           *transaction
+	was         record.Event // the apply
+	force       bool
+	res         *Undone
+	trashFD     int
+	originalsFD int          // of the originals; -1 where there are none
+	originals   map[int]bool // the numbers of the changes with an original
+	buf         []byte
+	chunk       []backward
+	paths       map[string]bool // of the chunk
+	left        []record.Change // that stay, the last first
+	retry       bool            // not all of them because of the user
 }
 
 // backward is a change that is about to be undone.
@@ -90,21 +90,21 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 	if err != nil {
 		return err
 	}
-	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, keptFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
+	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, originalsFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
 	defer func() {
 		err = errors.Join(err, u.SetTimes())
-		for _, fd := range []int{u.trashFD, u.keptFD} {
+		for _, fd := range []int{u.trashFD, u.originalsFD} {
 			if fd >= 0 {
 				unix.Close(fd)
 			}
 		}
 		u.Close()
 	}()
-	if u.kept, err = t.r.state.Originals(ev.Seq); err != nil {
+	if u.originals, err = t.r.state.Originals(ev.Seq); err != nil {
 		return err
 	}
-	if len(u.kept) > 0 {
-		if u.keptFD, err = t.r.state.Held().OpenFD(record.OriginalsName(ev.Seq)); err != nil {
+	if len(u.originals) > 0 {
+		if u.originalsFD, err = t.r.state.Held().OpenFD(record.OriginalsName(ev.Seq)); err != nil {
 			return err
 		}
 	}
@@ -122,11 +122,11 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 	if err := u.flush(); err != nil {
 		return err
 	}
-	return u.keepLeft(ev)
+	return u.recordLeft(ev)
 }
 
 // keepLeft records the changes that were not undone.
-func (u *undoing) keepLeft(ev record.Event) error {
+func (u *undoing) recordLeft(ev record.Event) error {
 	if len(u.left) == 0 {
 		return nil
 	}
@@ -139,17 +139,17 @@ func (u *undoing) keepLeft(ev record.Event) error {
 		}
 	}
 	left.To = t.journal.End()
-	t.next.Kept = append(t.next.Kept, left)
+	t.next.Preserved = append(t.next.Preserved, left)
 	return nil
 }
 
 // keep leaves a path as it is. A change of which nothing is needed any more is
 // forgotten.
-func (u *undoing) keep(c *record.Change, why string) {
-	u.res.Kept = append(u.res.Kept, Kept{string(c.Path), why})
+func (u *undoing) preserve(c *record.Change, why string) {
+	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), why})
 	u.left = append(u.left, *c)
 	if why != notEmpty { // the folder itself is not changed
-		u.t.keep[string(c.Path)] = true
+		u.t.preserve[string(c.Path)] = true
 	}
 }
 
@@ -164,10 +164,10 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 			return err
 		}
 	}
-	if c.Kept {
+	if c.Preserved {
 		if !u.force {
-			u.t.keep[p] = true
-			u.res.Kept = append(u.res.Kept, Kept{p, "changed since, and kept before"})
+			u.t.preserve[p] = true
+			u.res.Preserved = append(u.res.Preserved, Preserved{p, "changed since, and kept before"})
 		}
 		return nil
 	}
@@ -175,18 +175,18 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		u.res.Lost = append(u.res.Lost, p)
 		return nil
 	}
-	in := c.MayHaveOriginal() && u.kept[c.N]
+	in := c.MayHaveOriginal() && u.originals[c.N]
 	f, err := u.GetReal(path.Dir(p))
 	if err != nil {
 		if inroot.UnlessMissing(err) != nil {
 			return err
 		}
 		if in {
-			u.keep(c, "its folder was moved or deleted")
+			u.preserve(c, "its folder was moved or deleted")
 		}
 		return nil
 	}
-	if err := u.KeepTime(f); err != nil {
+	if err := u.NoteTime(f); err != nil {
 		return err
 	}
 	st, err := f.Stat(path.Base(p))
@@ -194,17 +194,17 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		return err
 	}
 	if c.Was != nil {
-		return u.folder(f, c, st)
+		return u.dir(f, c, st)
 	}
 	switch {
 	case st == nil && !in:
 		return nil // the user deleted what was new
 	case u.force || st == nil && c.Kind == record.KindGone:
 	case st == nil:
-		u.keep(c, "deleted")
+		u.preserve(c, "deleted")
 		return nil
 	case c.Kind == record.KindGone:
-		u.keep(c, "made anew")
+		u.preserve(c, "made anew")
 		return nil
 	case c.Kind == record.KindDir && inroot.IsDir(st): // whether it is empty is seen when those below are undone
 	default:
@@ -213,7 +213,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 			return err
 		}
 		if len(what) > 0 {
-			u.keep(c, "changed: "+strings.Join(what, ", "))
+			u.preserve(c, "changed: "+strings.Join(what, ", "))
 			return nil
 		}
 	}
@@ -240,9 +240,9 @@ func (u *undoing) plan(b backward, line *record.Change) error {
 }
 
 // folder looks at a folder that was described.
-func (u *undoing) folder(f *inroot.Folder, c *record.Change, st *unix.Stat_t) error {
+func (u *undoing) dir(f *inroot.Dir, c *record.Change, st *unix.Stat_t) error {
 	if !inroot.IsDir(st) {
-		u.keep(c, "no folder any more")
+		u.preserve(c, "no folder any more")
 		return nil
 	}
 	fd, err := u.OpenDirAt(f.FD, path.Base(string(c.Path)))
@@ -254,8 +254,8 @@ func (u *undoing) folder(f *inroot.Folder, c *record.Change, st *unix.Stat_t) er
 	if err != nil {
 		return err
 	}
-	if what := drift.OfFolder(st, c.Now, have); len(what) > 0 && !u.force {
-		u.keep(c, "changed: "+strings.Join(what, ", "))
+	if what := drift.OfDir(st, c.Now, have); len(what) > 0 && !u.force {
+		u.preserve(c, "changed: "+strings.Join(what, ", "))
 		return nil
 	}
 	now := record.MetaOfStat(st)
@@ -273,10 +273,10 @@ func (u *undoing) flush() error {
 	}
 	for i := range u.chunk {
 		b := &u.chunk[i]
-		kept := len(u.res.Kept)
+		kept := len(u.res.Preserved)
 		err := u.do(b)
 		switch {
-		case err == nil && len(u.res.Kept) == kept:
+		case err == nil && len(u.res.Preserved) == kept:
 			u.res.Files++
 		case err != nil && inroot.IsHard(err):
 			return fmt.Errorf("%q: %w", b.Path, err)
@@ -298,7 +298,7 @@ func (u *undoing) do(b *backward) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(u.KeepTime(f), u.Open(f)); err != nil {
+	if err := errors.Join(u.NoteTime(f), u.Unlock(f)); err != nil {
 		return err
 	}
 	st, err := f.Stat(name)
@@ -314,7 +314,7 @@ func (u *undoing) do(b *backward) error {
 			return err
 		}
 		if !empty {
-			u.keep(&b.Change, notEmpty)
+			u.preserve(&b.Change, notEmpty)
 			return nil
 		}
 	}
@@ -344,7 +344,7 @@ func (u *undoing) do(b *backward) error {
 	if linked {
 		flags = 0
 	}
-	err = u.t.spending(func() error { return u.Renameat(u.keptFD, original, f.FD, name, flags) })
+	err = u.t.spending(func() error { return u.Renameat(u.originalsFD, original, f.FD, name, flags) })
 	if err != nil && st != nil {
 		err = errors.Join(err, u.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
 	}
@@ -356,11 +356,11 @@ func (u *undoing) trashName(n int) string { return fmt.Sprintf("%d-%d", u.was.Se
 
 // move takes what stands at a name away. Where something else takes its place it
 // only gets a second name, so that there is no instant without the first.
-func (u *undoing) move(f *inroot.Folder, name string, b *backward, st *unix.Stat_t) (linked bool, err error) {
+func (u *undoing) move(f *inroot.Dir, name string, b *backward, st *unix.Stat_t) (linked bool, err error) {
 	to := u.trashName(b.N)
 	if b.in && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		err := u.Fstatat(u.keptFD, strconv.Itoa(b.N), &orig)
+		err := u.Fstatat(u.originalsFD, strconv.Itoa(b.N), &orig)
 		if err != nil {
 			return false, err
 		}
@@ -390,7 +390,7 @@ func noSecondLink(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || inroot.IsFull(err)
 }
 
-func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
+func (u *undoing) isEmpty(f *inroot.Dir, name string) (bool, error) {
 	fd, err := u.OpenDirAt(f.FD, name)
 	if err != nil {
 		return false, err
@@ -404,7 +404,7 @@ func (u *undoing) isEmpty(f *inroot.Folder, name string) (bool, error) {
 
 // undescribe gives a folder the metadata that it had. Its time comes back if
 // nothing was put into it, or taken out, since.
-func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
+func (u *undoing) undescribe(f *inroot.Dir, name string, b *backward) error {
 	fd, err := u.OpenDirAt(f.FD, name)
 	if err != nil {
 		return err
@@ -431,6 +431,6 @@ func (u *undoing) undescribe(f *inroot.Folder, name string, b *backward) error {
 		if err != nil {
 			return err
 		}
-		return u.Dress(fd, e, have, false)
+		return u.SetMetadata(fd, e, have, false)
 	})
 }

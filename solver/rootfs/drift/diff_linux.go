@@ -69,7 +69,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	if err := a.Fstat(a.Root, &top); err != nil {
 		return nil, err
 	}
-	if _, _, err := d.folder(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
+	if _, _, err := d.dir(ctx, a.Root, ".", uint64(top.Dev)); err != nil {
 		return nil, err
 	}
 	for _, p := range slices.Sorted(maps.Keys(all)) {
@@ -97,7 +97,7 @@ type differ struct {
 
 // folder adds what changed in an open folder, and reports whether anything did,
 // and whether anything in it is older.
-func (d *differ) folder(ctx context.Context, fd int, at string, dev uint64) (any, older bool, err error) {
+func (d *differ) dir(ctx context.Context, fd int, at string, dev uint64) (any, older bool, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, false, err
 	}
@@ -136,7 +136,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	if dir {
 		child, err := d.OpenDirAt(fd, name)
 		if err == nil {
-			below, olderBelow, err = d.folder(ctx, child, p, dev)
+			below, olderBelow, err = d.dir(ctx, child, p, dev)
 			unix.Close(child)
 		}
 		if err != nil && inroot.IsHard(err) {
@@ -150,7 +150,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	f := FileState{Path: p, Dir: dir}
 	o, ours := d.all[p]
 	if ours {
-		state, what, err := d.checkIn(ctx, &inroot.Folder{FD: fd, Sys: d.Sys}, &o)
+		state, what, err := d.checkIn(ctx, &inroot.Dir{FD: fd, Sys: d.Sys}, &o)
 		if err != nil {
 			return false, false, fmt.Errorf("%q: %w", p, err)
 		}

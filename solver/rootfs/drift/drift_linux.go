@@ -20,7 +20,7 @@ import (
 // Of tells in words what of a file differs from what was applied; nothing if
 // it is as it was. Content and attributes are looked at if the file's ctime is
 // later than done, which any change of them makes it.
-func Of(ctx context.Context, f *inroot.Folder, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
+func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
 	kind, want := record.TypeOf(st), c.Kind
 	if want == record.KindLink && c.Now != nil {
 		want = c.Now.Type
@@ -97,7 +97,7 @@ func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 }
 
 // OfFolder compares a folder, but for its time, which changes with what is in it.
-func OfFolder(st *unix.Stat_t, now *record.Meta, xattrs map[string][]byte) []string {
+func OfDir(st *unix.Stat_t, now *record.Meta, xattrs map[string][]byte) []string {
 	what := statDrift(st, now)
 	if inroot.Privileged() && !maps.EqualFunc(xattrs, now.Xattrs, bytes.Equal) {
 		what = append(what, "attributes")

@@ -120,12 +120,12 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 
 // comparer is one comparison of a root.
 type comparer struct {
-	*inroot.Folders
+	*inroot.Dirs
 	buf []byte
 }
 
 func newComparer(sys inroot.Sys, root string) (*comparer, error) {
-	fs, err := sys.OpenFolders(root)
+	fs, err := sys.OpenDirs(root)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, e
 }
 
 // checkIn is check in the open folder of the path; nil where that is missing.
-func (a *comparer) checkIn(ctx context.Context, f *inroot.Folder, o *owned) (DriftState, []string, error) {
+func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
 	var st *unix.Stat_t
 	var err error
@@ -173,7 +173,7 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Folder, o *owned) (Dri
 		} else if err != nil {
 			return "", nil, err
 		}
-		what = OfFolder(st, o.Now, xattrs)
+		what = OfDir(st, o.Now, xattrs)
 	} else if what, err = Of(ctx, f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {
 		return "", nil, err
 	}

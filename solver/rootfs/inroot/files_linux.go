@@ -75,22 +75,22 @@ func (s Sys) WriteAt(fd int, p []byte, off int64) error {
 
 // Below tells where in a root a folder is, without links, and which folder it is;
 // "" where it is somewhere else.
-func Below(dir, folder string) (string, FileID, error) {
+func Below(dir, target string) (string, FileID, error) {
 	root, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return "", FileID{}, err
 	}
-	folder, err = filepath.EvalSymlinks(folder)
+	target, err = filepath.EvalSymlinks(target)
 	if err != nil {
 		return "", FileID{}, err
 	}
-	rel, err := filepath.Rel(root, folder)
+	rel, err := filepath.Rel(root, target)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 		return "", FileID{}, nil
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(folder, &st); err != nil {
-		return "", FileID{}, fmt.Errorf("stat %s: %w", folder, err)
+	if err := unix.Stat(target, &st); err != nil {
+		return "", FileID{}, fmt.Errorf("stat %s: %w", target, err)
 	}
 	return rel, IDOf(&st), nil
 }

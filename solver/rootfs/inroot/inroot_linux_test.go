@@ -34,9 +34,9 @@ func tree(t *testing.T, names ...string) string {
 }
 
 // open opens a root, which is closed when the test ends.
-func (s Sys) open(t *testing.T, dir string) *Folders {
+func (s Sys) open(t *testing.T, dir string) *Dirs {
 	t.Helper()
-	d, err := s.OpenFolders(dir)
+	d, err := s.OpenDirs(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ var hasOpenat2 = sync.OnceValue(func() bool {
 })
 
 // openFolder are the flags with which folders are opened.
-const openFolder = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 
 // IDOf returns the id of a file.
 func IDOf(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
@@ -57,7 +57,7 @@ func (s Sys) Resolve(root int, p string, openat2 bool) (fd int, real string, err
 func (s Sys) descend(at int, p string, openat2 bool) (fd, n int, err error) {
 	n = OneCall(p, openat2)
 	if openat2 {
-		fd, err = s.openat2Folder(at, p[:n], unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
+		fd, err = s.openat2Dir(at, p[:n], unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS)
 	} else {
 		fd, err = s.OpenDirAt(at, p[:n])
 	}
@@ -77,12 +77,12 @@ func OneCall(p string, openat2 bool) int {
 	return max(first, strings.LastIndexByte(p[:unix.PathMax-1], '/'))
 }
 
-func (s Sys) openat2Folder(root int, p string, resolve uint64) (int, error) {
+func (s Sys) openat2Dir(root int, p string, resolve uint64) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err
 	}
 	for {
-		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: openFolder, Resolve: resolve})
+		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: dirFlags, Resolve: resolve})
 		// EAGAIN: something was renamed while ".." was resolved.
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err

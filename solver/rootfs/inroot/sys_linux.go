@@ -210,7 +210,7 @@ func (s Sys) OpenDir(path string) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err
 	}
-	return unix.Open(path, openFolder, 0)
+	return unix.Open(path, dirFlags, 0)
 }
 
 // OpenDirAt opens a folder, following nothing; "." opens another description of
@@ -219,7 +219,7 @@ func (s Sys) OpenDirAt(fd int, name string) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err
 	}
-	return unix.Openat(fd, name, openFolder|unix.O_NOFOLLOW, 0)
+	return unix.Openat(fd, name, dirFlags|unix.O_NOFOLLOW, 0)
 }
 
 // OpenAt opens a file to read, following nothing and waiting for nobody.

@@ -14,14 +14,14 @@ import (
 // what it moves: what comes waits as stage/<seq>/<N>, and what stood there is
 // originals/<seq>/<N> afterwards, if anything did. What has With comes with another.
 type Change struct {
-	Seq  int    `json:"seq,omitempty"`  // the apply
-	Path []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
-	Kind Kind   `json:"kind,omitempty"` // what stands there now, or what the line says
-	N    int    `json:"n,omitempty"`    // its number in the apply, from 1
-	Was  *Meta  `json:"was,omitempty"`  // of a folder that was there, and stays: its metadata before
-	Now  *Meta  `json:"now,omitempty"`  // as applied; nil for KindGone
-	Kept bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
-	Lost bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
+	Seq       int    `json:"seq,omitempty"`  // the apply
+	Path      []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
+	Kind      Kind   `json:"kind,omitempty"` // what stands there now, or what the line says
+	N         int    `json:"n,omitempty"`    // its number in the apply, from 1
+	Was       *Meta  `json:"was,omitempty"`  // of a folder that was there, and stays: its metadata before
+	Now       *Meta  `json:"now,omitempty"`  // as applied; nil for KindGone
+	Preserved bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
+	Lost      bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
 
 	// A folder that nothing stood at comes with all that is in it, by one rename:
 	// Whole is set on its line, and With, its N, on those of what it brings.
@@ -99,12 +99,12 @@ func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, R
 // ChangesBackward is Changes from the last to the first.
 func (d Dir) ChangesBackward(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadBackward) }
 
-type reader func(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error]
+type reader func(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error]
 
 func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		sound := int64(0)
-		for c, err := range read(d, LogName(ev.Tx), ev.From, ev.To, &sound) {
+		verified := int64(0)
+		for c, err := range read(d, LogName(ev.Tx), ev.From, ev.To, &verified) {
 			if err == nil && !ev.did(&c) {
 				continue
 			}
@@ -112,8 +112,8 @@ func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 				return
 			}
 		}
-		if sound < ev.To-ev.From {
-			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", d.Path(LogName(ev.Tx)), ev.From+sound))
+		if verified < ev.To-ev.From {
+			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", d.Path(LogName(ev.Tx)), ev.From+verified))
 		}
 	}
 }
@@ -136,7 +136,7 @@ func has(sorted []int, n int) bool {
 
 // MayHaveOriginal reports whether a change may have replaced or deleted something that
 // was kept.
-func (c *Change) MayHaveOriginal() bool { return c.N != 0 && !c.Lost && !c.Kept }
+func (c *Change) MayHaveOriginal() bool { return c.N != 0 && !c.Lost && !c.Preserved }
 
 // ComparePaths orders paths so that a folder is followed by all below it.
 func ComparePaths(a, b string) int {

@@ -23,7 +23,7 @@ import (
 type Dir struct {
 	root string // that it is in; "": it is elsewhere
 	path string
-	held *inroot.Dir
+	held *inroot.OwnDir
 	sys  inroot.Sys
 }
 
@@ -72,7 +72,7 @@ func (d Dir) Make() error {
 			return err
 		}
 	}
-	err := d.sys.MakeDirIn(d.root, d.name(), 0o755)
+	err := d.sys.MakeOwn(d.root, d.name(), 0o755)
 	if perr, ok := err.(*fs.PathError); ok && perr.Path != d.path { // the whole path tells more
 		err = &fs.PathError{Op: "mkdir", Path: d.path, Err: perr.Err}
 	}
@@ -81,7 +81,7 @@ func (d Dir) Make() error {
 
 // Open opens the directory, and checks it. The caller closes it.
 func (d Dir) Open() (Dir, error) {
-	held, err := d.sys.OpenDirIn(d.root, d.name())
+	held, err := d.sys.OpenOwn(d.root, d.name())
 	if err != nil {
 		return d, d.explain(err)
 	}
@@ -102,9 +102,9 @@ func (d Dir) At(x Dir) Dir {
 func (d Dir) Close() error { return d.held.Close() }
 
 // Held returns the open directory.
-func (d Dir) Held() *inroot.Dir { return d.held }
+func (d Dir) Held() *inroot.OwnDir { return d.held }
 
-func (d Dir) with(f func(*inroot.Dir) error) error {
+func (d Dir) with(f func(*inroot.OwnDir) error) error {
 	if d.held != nil {
 		return f(d.held)
 	}
@@ -136,7 +136,7 @@ func unsafe(err error) error { return fmt.Errorf("the state of clayer is not saf
 
 // ReadFile reads a file.
 func (d Dir) ReadFile(name string) (data []byte, err error) {
-	err = d.with(func(h *inroot.Dir) error {
+	err = d.with(func(h *inroot.OwnDir) error {
 		data, err = h.ReadFile(name)
 		return err
 	})
@@ -145,13 +145,13 @@ func (d Dir) ReadFile(name string) (data []byte, err error) {
 
 // ReplaceFile writes a file that is there wholly or not at all.
 func (d Dir) ReplaceFile(name string, data []byte) error {
-	return d.with(func(h *inroot.Dir) error { return h.ReplaceFile(name, data) })
+	return d.with(func(h *inroot.OwnDir) error { return h.ReplaceFile(name, data) })
 }
 
 // Exists reports whether something has a name. In a directory that is not there,
 // nothing has one.
 func (d Dir) Exists(name string) (is bool, err error) {
-	err = d.with(func(h *inroot.Dir) error {
+	err = d.with(func(h *inroot.OwnDir) error {
 		is, err = h.Exists(name)
 		return err
 	})
@@ -163,12 +163,12 @@ func (d Dir) Exists(name string) (is bool, err error) {
 
 // Remove removes a file; nothing there is no error.
 func (d Dir) Remove(name string) error {
-	return d.with(func(h *inroot.Dir) error { return h.Remove(name) })
+	return d.with(func(h *inroot.OwnDir) error { return h.Remove(name) })
 }
 
 // MkdirAll makes a directory, and those above it.
 func (d Dir) MkdirAll(name string, mode os.FileMode) error {
-	return d.with(func(h *inroot.Dir) error { return h.MkdirAll(name, mode) })
+	return d.with(func(h *inroot.OwnDir) error { return h.MkdirAll(name, mode) })
 }
 
 // LogName is where a transaction announces its changes, and what of them is then
@@ -188,7 +188,7 @@ func OriginalName(seq, n int) string { return path.Join(OriginalsName(seq), strc
 // there.
 func (d Dir) Originals(seq int) (map[int]bool, error) {
 	all := make(map[int]bool)
-	err := d.with(func(h *inroot.Dir) error {
+	err := d.with(func(h *inroot.OwnDir) error {
 		entries, err := h.ReadDir(OriginalsName(seq))
 		for _, e := range entries {
 			if n, err := strconv.Atoi(e.Name()); err == nil {

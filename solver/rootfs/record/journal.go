@@ -73,7 +73,7 @@ func (j *Journal) Add(c *Change) error {
 
 // AddFolder announces that the metadata of a folder will change, its time at
 // least, unless that was announced before.
-func (j *Journal) AddFolder(id inroot.FileID, path string, was func() *Meta) error {
+func (j *Journal) AddDir(id inroot.FileID, path string, was func() *Meta) error {
 	if j.seen[id] {
 		return nil
 	}

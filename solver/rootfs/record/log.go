@@ -71,7 +71,7 @@ func lines(r io.Reader, failed *error) iter.Seq2[int64, []byte] {
 
 // openRange opens bytes from to to of a file; to < 0 is its end.
 func openRange(d Dir, name string, from, to int64) (f *inroot.File, _ *io.SectionReader, err error) {
-	err = d.with(func(h *inroot.Dir) error {
+	err = d.with(func(h *inroot.OwnDir) error {
 		f, err = h.Open(name)
 		return err
 	})
@@ -91,7 +91,7 @@ func openRange(d Dir, name string, from, to int64) (f *inroot.File, _ *io.Sectio
 // ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
 // in order, and tells how many bytes of it are sound. A file that is not there has
 // none.
-func ReadLog(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+func ReadLog(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(d, name, from, to)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -104,7 +104,7 @@ func ReadLog(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change,
 		defer f.Close()
 		for at, text := range lines(r, &err) {
 			c, err := parseChange(d.Path(name), text)
-			*sound = at + int64(len(text)) + lineExtra
+			*verified = at + int64(len(text)) + lineExtra
 			if !yield(c, err) || err != nil {
 				return
 			}
@@ -117,7 +117,7 @@ func ReadLog(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change,
 
 // ReadBackward is ReadLog from the last line to the first. It remembers where
 // the lines begin, 8 bytes for each.
-func ReadBackward(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Change, error] {
+func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(d, name, from, to)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +138,7 @@ func ReadBackward(d Dir, name string, from, to int64, sound *int64) iter.Seq2[Ch
 			yield(Change{}, err)
 			return
 		}
-		*sound = end
+		*verified = end
 		var buf []byte
 		for _, at := range slices.Backward(starts) {
 			buf = slices.Grow(buf[:0], int(end-at))[:end-at]

@@ -65,7 +65,7 @@ func TestLineOfLogIsPinned(t *testing.T) {
 		{Seq: 1, Path: []byte("d"), Kind: KindDir, N: 2, Was: &Meta{Mode: 0o700, ModTime: when}, Now: &Meta{Mode: 0o755, ModTime: when}, Again: 1},
 		{Seq: 1, Path: []byte("n"), Kind: KindDir, N: 3, Now: &Meta{Mode: 0o755, ModTime: when}, Whole: true},
 		{Seq: 1, Path: []byte("n/l"), Kind: KindLink, N: 4, Now: &Meta{Mode: 0o644, ModTime: when, Type: KindFile}, With: 3},
-		{Seq: 1, Path: []byte("s"), Kind: KindSymlink, N: 5, Now: &Meta{Mode: 0o777, ModTime: when, Target: []byte("f")}, Kept: true},
+		{Seq: 1, Path: []byte("s"), Kind: KindSymlink, N: 5, Now: &Meta{Mode: 0o777, ModTime: when, Target: []byte("f")}, Preserved: true},
 		{Seq: 1, Path: []byte("gone"), Kind: KindGone, N: 6},
 		{Kind: KindTime, Path: []byte("."), Was: &Meta{Mode: 0o755, ModTime: when}},
 		{Seq: 1, Kind: KindTemp, Path: []byte(TempName(1, 7))},
@@ -203,7 +203,7 @@ func TestJournal(t *testing.T) {
 	var id inroot.FileID
 	was := func() *Meta { return &Meta{Mode: 0o755} }
 	for range 2 {
-		if err := j.AddFolder(id, "d", was); err != nil {
+		if err := j.AddDir(id, "d", was); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -38,7 +38,7 @@ type State struct {
 
 	// Kept are applies that were undone but for some files, which the user had
 	// changed or which could not be: their changes are these files alone.
-	Kept []Event `json:"kept,omitempty"`
+	Preserved []Event `json:"kept,omitempty"`
 
 	// Profile is the apply of the file at ProfilePath, for which login shells have
 	// the environment: above all of Log, and of no step. Its Tx is 0 while it is
@@ -96,14 +96,14 @@ type Applied struct {
 	// Sound, if not nil, is closed when it is sure that the snapshot which is read
 	// is the step's: Apply does nothing to the root before. That it never will be is
 	// for the context to say.
-	Sound <-chan struct{} `json:"-"`
+	Verified <-chan struct{} `json:"-"`
 }
 
 // A Placement says what the files of a step must not replace. The zero value
 // lets them replace anything, as for what a RUN did.
 type Placement struct {
 	// KeepDirs refuses a file, or a link, where a directory is.
-	KeepDirs bool
+	ProtectDirs bool
 
 	// File is a path, relative to the root, at which a directory, and a link to
 	// one, is kept in any case; "" for none.
@@ -159,13 +159,13 @@ func (d Dir) State() (*State, error) {
 
 // Pristine reports whether nothing of clayer's is in the root.
 func (s *State) Pristine() bool {
-	return len(s.Log) == 0 && len(s.Kept) == 0 && len(s.Layers) == 0 && s.Profile == nil
+	return len(s.Log) == 0 && len(s.Preserved) == 0 && len(s.Layers) == 0 && s.Profile == nil
 }
 
 // Retry reports whether there are changes that an undo could not take back, and
 // should try again.
 func (s *State) Retry() bool {
-	return slices.ContainsFunc(s.Kept, func(ev Event) bool { return ev.Retry })
+	return slices.ContainsFunc(s.Preserved, func(ev Event) bool { return ev.Retry })
 }
 
 // NextSeq returns the next number of an apply. None comes twice: while a
@@ -180,7 +180,7 @@ const stateName = "state.json"
 // CommittedAt returns when the last transaction was committed, by the file
 // system's clock.
 func (d Dir) CommittedAt() (at time.Time, err error) {
-	err = d.with(func(h *inroot.Dir) error {
+	err = d.with(func(h *inroot.OwnDir) error {
 		f, err := h.Open(stateName)
 		if err != nil {
 			return err

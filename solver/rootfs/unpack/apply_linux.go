@@ -68,7 +68,7 @@ func (a *applier) openState() error {
 	if err != nil {
 		return err
 	}
-	if a.stageDir, err = a.NewFolder(fd, "", ""); err != nil {
+	if a.stageDir, err = a.NewDir(fd, "", ""); err != nil {
 		return err
 	}
 	// What is made there must inherit nothing from it.
@@ -111,11 +111,11 @@ type applier struct {
 	lower       *lower
 	ev          record.Event
 	n           atomic.Int64       // of the last change
-	stageDir    *inroot.Folder     // where what comes is made
+	stageDir    *inroot.Dir        // where what comes is made
 	born        *birth             // of what is made there; nil: not known
 	originalsFD int                // -1 until the first original
 	inChunk     map[string]*staged // by the path, the files of the chunk
-	unforeseen  bool               // something was announced by itself
+	unexpected  bool               // something was announced by itself
 	will        map[string]string  // by the path of a folder that the chunk makes: where it will be
 }
 
@@ -146,7 +146,7 @@ func (a *applier) close() {
 		unix.Close(a.stageDir.FD)
 	}
 	a.lower.close()
-	a.Folders.Close()
+	a.Dirs.Close()
 }
 
 func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result, err error) {
@@ -192,12 +192,12 @@ func (a *applier) run(ctx context.Context, changes snapshot.Changes) (res Result
 }
 
 // isSound reports whether it is known that the stream is what it should be.
-func (a *applier) isSound() bool {
-	if a.to.Sound == nil {
+func (a *applier) isVerified() bool {
+	if a.to.Verified == nil {
 		return true
 	}
 	select {
-	case <-a.to.Sound:
+	case <-a.to.Verified:
 		return true
 	default:
 		return false
@@ -240,7 +240,7 @@ func (a *applier) entry(ctx context.Context, e *snapshot.Entry, s *staged) error
 		return a.remove(parent, name, e, s)
 	case snapshot.Dir:
 		a.fill(dir)
-		return a.folder(parent, name, e, s)
+		return a.directory(parent, name, e, s)
 	}
 	a.fill(dir)
 	return a.place(ctx, parent, name, e, s)
@@ -257,7 +257,7 @@ func (a *applier) guard(p string) error {
 
 // guardBelow is guard for what stands at a name, however one came there: a
 // step before, or the machine, may have a link to clayer's folder.
-func (a *applier) guardBelow(parent *inroot.Folder, name, p string) error {
+func (a *applier) guardBelow(parent *inroot.Dir, name, p string) error {
 	if a.own == "" || parent.Path == parent.Name {
 		return nil
 	}
@@ -274,13 +274,13 @@ func (a *applier) guardBelow(parent *inroot.Folder, name, p string) error {
 }
 
 // remove deletes what is at a name, with all below it; nothing there is no error.
-func (a *applier) remove(parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) remove(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	st, err := parent.Stat(name)
 	if err != nil || st == nil {
 		return err
 	}
 	c := a.change(parent, name, e, s)
-	if err := a.begin(c, s); err != nil || isKept(c) {
+	if err := a.begin(c, s); err != nil || isPreserved(c) {
 		return err
 	}
 	return a.aside(parent, name, c, st)

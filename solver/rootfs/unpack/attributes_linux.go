@@ -54,7 +54,7 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 
 // attributesAt is attributes, and the time, for what cannot be opened: links,
 // devices and pipes. The name is our own temporary one.
-func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entry) error {
+func (t *Tree) attributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
 	if err := t.allow(t.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (t *Tree) attributesAt(parent *inroot.Folder, name string, e *snapshot.Entr
 
 // folderMeta is the metadata that a folder has once it is made for an entry: a
 // user without the privilege makes none but its own.
-func (t *Tree) folderMeta(e *snapshot.Entry) *record.Meta {
+func (t *Tree) dirMeta(e *snapshot.Entry) *record.Meta {
 	m := record.MetaOf(e)
 	if t.privileged {
 		return m

@@ -19,7 +19,7 @@ import (
 // none.
 type lower struct {
 	mu      sync.Mutex
-	folders *inroot.Folders
+	folders *inroot.Dirs
 	has     map[string]bool // by path
 }
 
@@ -28,7 +28,7 @@ func openLower(sys inroot.Sys, dir string) (*lower, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	folders, err := sys.OpenFolders(dir)
+	folders, err := sys.OpenDirs(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (a *applier) implied(p string) (*snapshot.Entry, error) {
 
 // DressAs gives directories of the root dir, a directory before those in it, the
 // metadata that they have in the root below, as far as they are there.
-func DressAs(sys inroot.Sys, below, dir string, paths []string) error {
+func SetMetadataOf(sys inroot.Sys, below, dir string, paths []string) error {
 	l, err := openLower(sys, below)
 	if l == nil {
 		return err
@@ -113,7 +113,7 @@ func DressAs(sys inroot.Sys, below, dir string, paths []string) error {
 		}
 		f, err := tree.GetReal(p)
 		if err == nil {
-			err = tree.Dress(f.FD, e, nil, true)
+			err = tree.SetMetadata(f.FD, e, nil, true)
 		}
 		if err != nil {
 			return &os.PathError{Op: "give the metadata of the root below to", Path: filepath.Join(dir, p), Err: err}

@@ -21,7 +21,7 @@ import (
 // Where the rename can't be (something stands there after all, or it is on
 // another file system), its files go to their places one by one, from where they
 // are.
-type newFolder struct {
+type newDir struct {
 	top   *staged
 	made  map[string]bool // it, and those below, by their paths in the stream
 	dirs  []*staged       // the same, a folder before those below it
@@ -49,7 +49,7 @@ func (st *stager) find(s *staged) error {
 		}
 		s.in = st.new
 	case st.new == nil && e.Kind == snapshot.Dir && st.isNew(e.Path):
-		s.in = &newFolder{top: s, made: make(map[string]bool)}
+		s.in = &newDir{top: s, made: make(map[string]bool)}
 		st.new = s.in
 	}
 	return nil
@@ -82,7 +82,7 @@ func (st *stager) need(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := &staged{e: e, in: st.new, now: st.own.folderMeta(e), unasked: true}
+	s := &staged{e: e, in: st.new, now: st.own.dirMeta(e), implicit: true}
 	st.number(s)
 	st.chunk = append(st.chunk, s)
 	return st.own.makeNew(s)
@@ -123,7 +123,7 @@ func (a *applier) isPlain(e *snapshot.Entry) bool {
 }
 
 // canMove reports whether a new folder can come to its place as a whole.
-func (a *applier) canMove(t *newFolder) bool {
+func (a *applier) canMove(t *newDir) bool {
 	dir, name := path.Split(t.top.e.Path)
 	dir = path.Clean(dir)
 	if _, pending := a.will[dir]; pending {
@@ -138,7 +138,7 @@ func (a *applier) canMove(t *newFolder) bool {
 		return false
 	}
 	real := path.Join(f.Path, name)
-	for p := range a.to.Keep { // what the user deleted stays deleted
+	for p := range a.to.Preserve { // what the user deleted stays deleted
 		if p == real || inroot.Under(p, real) {
 			return false
 		}
@@ -148,7 +148,7 @@ func (a *applier) canMove(t *newFolder) bool {
 
 // moveNew moves a new folder to its place. Where that can't be, it is not moved,
 // and comes file by file.
-func (a *applier) moveNew(parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) moveNew(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	t := s.in
 	c := a.change(parent, name, e, s)
 	if s.line == nil || !sameLine(s.line, c) {
@@ -157,7 +157,7 @@ func (a *applier) moveNew(parent *inroot.Folder, name string, e *snapshot.Entry,
 	if err := a.begin(c, s); err != nil {
 		return err
 	}
-	if err := a.dressNew(t); err != nil {
+	if err := a.setMetadataOfNew(t); err != nil {
 		return err
 	}
 	err := a.Place(a.stageDir.FD, s.at, parent.FD, name)
@@ -174,7 +174,7 @@ func (a *applier) moveNew(parent *inroot.Folder, name string, e *snapshot.Entry,
 
 // dressNew gives the folders of a new one their metadata, those into which more
 // may come at the end only.
-func (a *applier) dressNew(t *newFolder) error {
+func (a *applier) setMetadataOfNew(t *newDir) error {
 	for _, s := range slices.Backward(t.dirs) {
 		if s.err != nil {
 			continue
@@ -214,7 +214,7 @@ func (a *applier) dressNew(t *newFolder) error {
 		if err := a.Fstatat(a.stageDir.FD, s.at, &have); err != nil {
 			return err
 		}
-		a.times[inroot.IDOf(&have)] = &folderTime{e.Path, ts, mode}
+		a.times[inroot.IDOf(&have)] = &dirTime{e.Path, ts, mode}
 		a.to.Journal.Made(inroot.IDOf(&have))
 	}
 	return nil

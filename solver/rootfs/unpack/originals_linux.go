@@ -16,15 +16,15 @@ import (
 )
 
 // change is the record of an entry at a name; nil for Unpack, which keeps none.
-func (a *applier) change(parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) *record.Change {
+func (a *applier) change(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) *record.Change {
 	if a.to == nil {
 		return nil
 	}
 	p := path.Join(parent.Path, name)
-	c := &record.Change{Seq: a.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Kept: a.to.Keep[p]}
+	c := &record.Change{Seq: a.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Preserved: a.to.Preserve[p]}
 	switch {
 	case s == nil: // a folder that is needed, and has no entry
-		c.N, c.Now = a.number(), a.folderMeta(e)
+		c.N, c.Now = a.number(), a.dirMeta(e)
 	case s.now != nil:
 		c.N, c.Now = s.n, s.now
 	default:
@@ -50,15 +50,15 @@ func (a *applier) number() int {
 }
 
 // isKept reports whether nothing is done, since what is there is the user's.
-func isKept(c *record.Change) bool { return c != nil && c.Kept }
+func isPreserved(c *record.Change) bool { return c != nil && c.Preserved }
 
 // begin announces what is about to be done to a path, unless that was foreseen.
 func (a *applier) begin(c *record.Change, s *staged) error {
 	if c == nil {
 		return nil
 	}
-	if c.Kept {
-		a.res.Kept = append(a.res.Kept, string(c.Path))
+	if c.Preserved {
+		a.res.Preserved = append(a.res.Preserved, string(c.Path))
 	} else if err := a.openOriginals(); err != nil {
 		return inroot.Hard(err)
 	}
@@ -75,13 +75,13 @@ func (a *applier) announce(c *record.Change) error {
 	if err := a.to.Journal.Add(c); err != nil {
 		return err
 	}
-	a.unforeseen = true
+	a.unexpected = true
 	return a.to.Journal.Sync()
 }
 
 // sameLine reports whether a change is as it was foreseen.
 func sameLine(x, y *record.Change) bool {
-	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Kept == y.Kept && x.Whole == y.Whole && x.With == y.With && (x.Was == nil) == (y.Was == nil) &&
+	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Preserved == y.Preserved && x.Whole == y.Whole && x.With == y.With && (x.Was == nil) == (y.Was == nil) &&
 		(x.Was == nil || x.Was.Mode == y.Was.Mode && x.Was.UID == y.Was.UID && x.Was.GID == y.Was.GID && x.Was.ModTime.Equal(y.Was.ModTime) &&
 			maps.EqualFunc(x.Was.Xattrs, y.Was.Xattrs, bytes.Equal))
 }
@@ -101,7 +101,7 @@ func (a *applier) openOriginals() error {
 // save keeps the original of a name that a rename is about to replace: by a
 // second link to it, so that the name is never without a file. A folder, which
 // no rename replaces, is moved away.
-func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
+func (a *applier) save(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
 	if inroot.IsDir(st) {
 		return a.aside(parent, name, c, st)
 	}
@@ -122,7 +122,7 @@ func (a *applier) save(parent *inroot.Folder, name string, c *record.Change, st 
 
 // aside takes away what is at a name: to the originals, or, where no record is
 // kept, for good.
-func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
+func (a *applier) aside(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
 	if inroot.IsDir(st) || inroot.IsLink(st) {
 		a.Forget(parent, name) // it may have been the way to others
 	}
@@ -155,7 +155,7 @@ func (a *applier) aside(parent *inroot.Folder, name string, c *record.Change, st
 
 // putBack gives a name its original back after what was to replace it could not
 // be made.
-func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) error {
+func (a *applier) putBack(parent *inroot.Dir, name string, c *record.Change) error {
 	if c == nil {
 		return nil
 	}
@@ -175,7 +175,7 @@ func (a *applier) putBack(parent *inroot.Folder, name string, c *record.Change) 
 // moveTree moves a folder that can't be renamed, since a file system below an
 // overlay has it: file by file. It is announced anew, behind the times of all its
 // folders, so that it can be taken back from wherever it was cut off.
-func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change, st *unix.Stat_t) error {
+func (a *applier) moveTree(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
 	var own unix.Stat_t
 	if err := a.Fstat(a.originalsFD, &own); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (a *applier) moveTree(parent *inroot.Folder, name string, c *record.Change,
 	if err := a.announce(c); err != nil {
 		return err
 	}
-	return a.moveFolder(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
+	return a.moveDir(parent.FD, name, a.originalsFD, strconv.Itoa(c.N))
 }
 
 // noteTree announces that the times of a folder, and of those below it, will
@@ -201,7 +201,7 @@ func (a *applier) noteTree(at int, name, p string, dev uint64) error {
 	if err != nil {
 		return err
 	}
-	f, err := a.NewFolder(fd, p, p)
+	f, err := a.NewDir(fd, p, p)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (a *applier) noteTree(at int, name, p string, dev uint64) error {
 
 // moveFolder makes a folder like another, moves into it what that holds, and
 // removes that.
-func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error {
+func (a *applier) moveDir(fromAt int, from string, toAt int, to string) error {
 	src, err := a.OpenDirAt(fromAt, from)
 	if err != nil {
 		return err
@@ -255,7 +255,7 @@ func (a *applier) moveFolder(fromAt int, from string, toAt int, to string) error
 	for _, n := range names {
 		err := a.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a folder of the same sort, or one that was begun
-			err = a.moveFolder(src, n, dst, n)
+			err = a.moveDir(src, n, dst, n)
 		}
 		if err != nil {
 			return err

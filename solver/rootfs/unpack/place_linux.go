@@ -20,7 +20,7 @@ import (
 // place makes anything but a folder: aside first, then over what is there, so
 // that there is no instant without the name, and what has the old file open or
 // mapped keeps it.
-func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) place(ctx context.Context, parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	if s != nil {
 		return a.placeStaged(ctx, parent, name, e, s)
 	}
@@ -56,7 +56,7 @@ func (a *applier) place(ctx context.Context, parent *inroot.Folder, name string,
 // it to take the place of what stands there.
 func (a *applier) mayReplace(e *snapshot.Entry, st *unix.Stat_t) error {
 	alone := e.Path == a.placement.File
-	isDir := inroot.IsDir(st) && (a.placement.KeepDirs || alone)
+	isDir := inroot.IsDir(st) && (a.placement.ProtectDirs || alone)
 	if inroot.IsLink(st) && alone {
 		fd, _, err := a.Resolve(a.Root, e.Path, a.Openat2)
 		if isDir = err == nil; isDir {
@@ -71,9 +71,9 @@ func (a *applier) mayReplace(e *snapshot.Entry, st *unix.Stat_t) error {
 
 // placeStaged puts what was staged over what stands at its name, which becomes
 // an original.
-func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) placeStaged(ctx context.Context, parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	c := a.change(parent, name, e, s)
-	if err := a.begin(c, s); err != nil || isKept(c) {
+	if err := a.begin(c, s); err != nil || isPreserved(c) {
 		return err
 	}
 	if !s.made {
@@ -110,7 +110,7 @@ func (a *applier) placeStaged(ctx context.Context, parent *inroot.Folder, name s
 
 // placeBeside is the end of placeStaged for a folder on another file system
 // than clayer's state: the only one that copies.
-func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name string, e *snapshot.Entry, s *staged, c *record.Change) error {
+func (a *applier) placeBeside(ctx context.Context, parent *inroot.Dir, name string, e *snapshot.Entry, s *staged, c *record.Change) error {
 	temp := record.TempName(a.ev.Seq, s.n)
 	if err := a.announce(&record.Change{Seq: a.ev.Seq, Kind: record.KindTemp, Path: []byte(path.Join(parent.Path, temp))}); err != nil {
 		return err
@@ -138,7 +138,7 @@ func (a *applier) placeBeside(ctx context.Context, parent *inroot.Folder, name s
 }
 
 // copyStaged makes a copy of a staged file under a temporary name.
-func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry, s *staged) error {
+func (a *applier) copyStaged(ctx context.Context, parent *inroot.Dir, temp string, e *snapshot.Entry, s *staged) error {
 	fd, err := a.OpenAt(a.stageDir.FD, s.at)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (a *applier) copyStaged(ctx context.Context, parent *inroot.Folder, temp st
 
 // make makes the entry's object under a temporary name. It reports false for
 // one that this user may not make.
-func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry) (bool, error) {
+func (a *applier) make(ctx context.Context, parent *inroot.Dir, temp string, e *snapshot.Entry) (bool, error) {
 	switch e.Kind {
 	case snapshot.File:
 		return true, a.file(ctx, parent, temp, e)
@@ -189,7 +189,7 @@ func (a *applier) make(ctx context.Context, parent *inroot.Folder, temp string, 
 	return true, a.attributesAt(parent, temp, e)
 }
 
-func (a *applier) file(ctx context.Context, parent *inroot.Folder, temp string, e *snapshot.Entry) (err error) {
+func (a *applier) file(ctx context.Context, parent *inroot.Dir, temp string, e *snapshot.Entry) (err error) {
 	mode, done := uint32(0o600), false
 	if a.born != nil && parent == a.stageDir {
 		mode, done = a.born.mode(e)
@@ -258,7 +258,7 @@ func (a *applier) content(ctx context.Context, fd int, e *snapshot.Entry) error 
 	if data == nil {
 		data = []snapshot.Extent{{Length: e.Size}}
 	}
-	if e.Data == nil && canHand(e) {
+	if e.Data == nil && inMemory(e) {
 		if err := context.Cause(ctx); err != nil {
 			return inroot.Hard(err)
 		}

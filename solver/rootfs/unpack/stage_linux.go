@@ -23,7 +23,7 @@ type staged struct {
 	e    *snapshot.Entry
 	n    int            // of its change
 	at   string         // where it is made in the stage folder: its number, or a path in a new folder
-	in   *newFolder     // the new folder that it is made in, or is; nil: none
+	in   *newDir        // the new folder that it is made in, or is; nil: none
 	now  *record.Meta   // nil for what only deletes
 	made bool           // false: this user may not make it
 	err  error          // why it could not be made
@@ -31,7 +31,7 @@ type staged struct {
 
 	announced bool // there is a line, be it an old one
 	round     int  // of the new folder, when its line was announced
-	unasked   bool // no entry asks for it by itself: a folder that others need
+	implicit  bool // no entry asks for it by itself: a folder that others need
 }
 
 // errNotMade says that an entry was left out for want of privilege.
@@ -112,9 +112,9 @@ func (a *applier) room(e *snapshot.Entry) error {
 // taking back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
 func (a *applier) flush(ctx context.Context, chunk []*staged) error {
-	if a.to.Sound != nil {
+	if a.to.Verified != nil {
 		select {
-		case <-a.to.Sound:
+		case <-a.to.Verified:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -123,7 +123,7 @@ func (a *applier) flush(ctx context.Context, chunk []*staged) error {
 		clear(a.will)
 		end := i
 		for end < len(chunk) && end-i < most {
-			foreseen, err := a.foresee(chunk[end])
+			foreseen, err := a.precheck(chunk[end])
 			if err != nil {
 				return err
 			}
@@ -136,12 +136,12 @@ func (a *applier) flush(ctx context.Context, chunk []*staged) error {
 			return err
 		}
 		end = max(end, i+1)
-		for a.unforeseen = false; i < end && !a.unforeseen; i++ {
+		for a.unexpected = false; i < end && !a.unexpected; i++ {
 			if err := a.finish(ctx, chunk[i]); err != nil {
 				return err
 			}
 		}
-		if a.unforeseen && i < end {
+		if a.unexpected && i < end {
 			most = 1
 		}
 	}
@@ -166,7 +166,7 @@ func (a *applier) finish(ctx context.Context, s *staged) error {
 	if err != nil && s.n > 0 {
 		a.ev.Not = append(a.ev.Not, s.n)
 	}
-	if errors.Is(err, errNotMade) || err == nil && s.unasked {
+	if errors.Is(err, errNotMade) || err == nil && s.implicit {
 		return nil
 	}
 	return a.outcome(s.e, err)
@@ -174,7 +174,7 @@ func (a *applier) finish(ctx context.Context, s *staged) error {
 
 // foresee announces what an entry will do, if that can be told from the root as
 // it is, and what the entries before it do.
-func (a *applier) foresee(s *staged) (bool, error) {
+func (a *applier) precheck(s *staged) (bool, error) {
 	if s.in != nil && s.in.moved && s.line != nil && s.round == s.in.round {
 		return true, nil // it is there, and its line is behind that of the folder
 	}
@@ -200,13 +200,13 @@ func (a *applier) foresee(s *staged) (bool, error) {
 	dir = path.Clean(dir)
 	real, ok := a.will[dir]
 	var st *unix.Stat_t
-	parent := &inroot.Folder{Path: real}
+	parent := &inroot.Dir{Path: real}
 	if !ok {
 		f, err := a.Get(dir)
 		if err != nil {
 			return false, nil
 		}
-		if err := a.KeepTime(f); err != nil {
+		if err := a.NoteTime(f); err != nil {
 			return false, err
 		}
 		parent = f

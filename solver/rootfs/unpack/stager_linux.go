@@ -24,7 +24,7 @@ type stager struct {
 	chunk []*staged
 	most  int        // entries of this chunk
 	prev  chan error // what became of the chunk before; nil: that is known
-	new   *newFolder // that entries are made in; nil: none
+	new   *newDir    // that entries are made in; nil: none
 	reach string     // the folder in which the chunk before ended
 
 	batch []*staged // that no hand has yet
@@ -43,7 +43,7 @@ const (
 	firstChunk = 2 << 10 // small, so that the root is changed soon
 
 	// While it is not known whether a stream is sound, more is staged than a chunk.
-	mostUnsound = 64 << 10
+	mostUnverified = 64 << 10
 
 	// A batch is a few files, so that handing them over costs little, and holds
 	// little memory.
@@ -51,13 +51,13 @@ const (
 	batchBytes = 1 << 20
 )
 
-func newStager(a *applier) *stager { return &stager{to: a, own: a.hand(), most: firstChunk} }
+func newStager(a *applier) *stager { return &stager{to: a, own: a.worker(), most: firstChunk} }
 
 // hand returns an applier that can make things in the stage folder beside others:
 // it has its own buffers and counts.
-func (a *applier) hand() *applier {
+func (a *applier) worker() *applier {
 	return &applier{
-		Tree:     &Tree{Folders: a.Folders, privileged: a.privileged, uid: a.uid},
+		Tree:     &Tree{Dirs: a.Dirs, privileged: a.privileged, uid: a.uid},
 		stageDir: a.stageDir, born: a.born, inChunk: make(map[string]*staged),
 	}
 }
@@ -65,7 +65,7 @@ func (a *applier) hand() *applier {
 // stage makes an entry in the stage folder: all that takes time, or space, or
 // can fail for what is in the stream, before the root is touched.
 func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
-	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnsound || st.to.isSound()) {
+	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnverified || st.to.isVerified()) {
 		if err := st.change(ctx); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	case snapshot.Opaque, snapshot.Delete:
 		return nil
 	case snapshot.Dir:
-		s.now = st.own.folderMeta(e)
+		s.now = st.own.dirMeta(e)
 		if s.in != nil {
 			return st.own.makeNew(s)
 		}
@@ -123,27 +123,27 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	if e.Kind == snapshot.File || e.Kind == snapshot.Link {
 		st.own.inChunk[e.Path] = s
 	}
-	if canHand(e) {
+	if inMemory(e) {
 		held := *e
 		s.e = &held
-		st.hand(ctx, s)
+		st.dispatch(ctx, s)
 		return nil
 	}
 	return st.own.makeStaged(ctx, s)
 }
 
 // canHand reports whether an entry can be made by a hand.
-func canHand(e *snapshot.Entry) bool {
+func inMemory(e *snapshot.Entry) bool {
 	return e.Kind == snapshot.File && e.Content != nil && int64(len(e.Content)) == e.Size
 }
 
 // hand gives a file to a hand, later.
-func (st *stager) hand(ctx context.Context, s *staged) {
+func (st *stager) dispatch(ctx context.Context, s *staged) {
 	if st.work == nil {
 		n := runtime.GOMAXPROCS(0)
 		st.work = make(chan []*staged, n)
 		for range n {
-			st.ended.Go(func() { st.labour(ctx) })
+			st.ended.Go(func() { st.runWorker(ctx) })
 		}
 	}
 	st.begun.Add(1)
@@ -161,8 +161,8 @@ func (st *stager) send() {
 }
 
 // labour is what a hand does.
-func (st *stager) labour(ctx context.Context) {
-	own := st.to.hand()
+func (st *stager) runWorker(ctx context.Context) {
+	own := st.to.worker()
 	for batch := range st.work {
 		st.mu.Lock()
 		err := st.failed

@@ -15,7 +15,7 @@ import (
 )
 
 // folderTime is what a folder gets when all is in it.
-type folderTime struct {
+type dirTime struct {
 	path string
 	time unix.Timespec
 	mode int // -1: it has its mode
@@ -24,13 +24,13 @@ type folderTime struct {
 // A Tree is an open root that is changed. Its folders get their times when all is
 // in them: the one that they had, or that was given to them since.
 type Tree struct {
-	*inroot.Folders
+	*inroot.Dirs
 	Unprivileged int // owners and the like that this user may not set, and that were left out
 
 	journal    *record.Journal // nil: no record is kept
 	privileged bool
 	uid        int
-	times      map[inroot.FileID]*folderTime
+	times      map[inroot.FileID]*dirTime
 
 	otherXattrs bool // of what was made last: this user may not set the entry's
 }
@@ -38,19 +38,19 @@ type Tree struct {
 // OpenTree opens a root. What changes of its folders is announced in the journal,
 // if there is one.
 func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
-	fs, err := sys.OpenFolders(dir)
+	fs, err := sys.OpenDirs(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{Folders: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*folderTime)}, nil
+	return &Tree{Dirs: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}, nil
 }
 
 // Note announces that the metadata of a folder will change.
-func (t *Tree) Note(f *inroot.Folder) error {
+func (t *Tree) Note(f *inroot.Dir) error {
 	if t.journal == nil {
 		return nil
 	}
-	return t.journal.AddFolder(inroot.IDOf(&f.St), f.Path, func() *record.Meta { return record.MetaOfStat(&f.St) })
+	return t.journal.AddDir(inroot.IDOf(&f.St), f.Path, func() *record.Meta { return record.MetaOfStat(&f.St) })
 }
 
 // TimeOf returns the time that a folder will have.
@@ -62,17 +62,17 @@ func (t *Tree) TimeOf(st *unix.Stat_t) unix.Timespec {
 }
 
 // KeepTime notes the time that a folder has, before something is put into it.
-func (t *Tree) KeepTime(f *inroot.Folder) error {
+func (t *Tree) NoteTime(f *inroot.Dir) error {
 	id := inroot.IDOf(&f.St)
 	if t.times[id] == nil {
-		t.times[id] = &folderTime{f.Path, f.St.Mtim, -1}
+		t.times[id] = &dirTime{f.Path, f.St.Mtim, -1}
 	}
 	return t.Note(f)
 }
 
 // Open lets this user, who is not root, take something out of a folder that KeepTime
 // was told of: one of Go's module cache, say. It gets its mode back with its time.
-func (t *Tree) Open(f *inroot.Folder) error {
+func (t *Tree) Unlock(f *inroot.Dir) error {
 	const enter = unix.S_IWUSR | unix.S_IXUSR
 	if t.uid == 0 || f.St.Mode&enter == enter || int(f.St.Uid) != t.uid {
 		return nil
@@ -90,7 +90,7 @@ func (t *Tree) Open(f *inroot.Folder) error {
 
 // Dress gives an open folder its metadata: the time when all is in it, and then
 // too the mode, where it would keep this user from putting something in.
-func (t *Tree) Dress(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
+func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
 	mode, err := t.attributes(fd, e, old)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (t *Tree) Dress(fd int, e *snapshot.Entry, old map[string][]byte, created b
 	if err := t.Fstat(fd, &st); err != nil {
 		return err
 	}
-	ft := &folderTime{e.Path, inroot.Timespec(e.ModTime), -1}
+	ft := &dirTime{e.Path, inroot.Timespec(e.ModTime), -1}
 	if st.Mode&0o7777 != mode {
 		ft.mode = int(mode)
 	}
@@ -129,7 +129,7 @@ func (t *Tree) SetTimes() error {
 	return errors.Join(errs...)
 }
 
-func (t *Tree) setTime(id inroot.FileID, ft *folderTime) error {
+func (t *Tree) setTime(id inroot.FileID, ft *dirTime) error {
 	f, err := t.Get(ft.path)
 	if err != nil {
 		return inroot.UnlessMissing(err) // deleted, or replaced, by a later entry

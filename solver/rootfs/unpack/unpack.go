@@ -20,9 +20,9 @@ type Options struct {
 
 // A Recording is where an apply announces its changes, and keeps what they replace.
 type Recording struct {
-	Dir     record.Dir // open
-	Journal *record.Journal
-	Keep    map[string]bool // paths that the user changed, which stay as they are
+	Dir      record.Dir // open
+	Journal  *record.Journal
+	Preserve map[string]bool // paths that the user changed, which stay as they are
 
 	Placement record.Placement
 
@@ -32,7 +32,7 @@ type Recording struct {
 
 	// Sound is closed when the stream is known to be what it should be: nothing is
 	// done to the root before. nil: it is known.
-	Sound <-chan struct{}
+	Verified <-chan struct{}
 }
 
 // Result is what an apply did.
@@ -46,7 +46,7 @@ type Result struct {
 
 	// Kept are the paths that the step would have changed, and that stay as the
 	// user has them.
-	Kept []string
+	Preserved []string
 
 	// Unprivileged counts owners, attributes and device nodes that a user
 	// without the privilege cannot set or make: as tar does for a user, they

@@ -16,4 +16,4 @@ func Unpack(context.Context, string, snapshot.Changes, Options) (Result, error) 
 }
 
 // DressAs does nothing: there is no root below another one.
-func DressAs(inroot.Sys, string, string, []string) error { return nil }
+func SetMetadataOf(inroot.Sys, string, string, []string) error { return nil }

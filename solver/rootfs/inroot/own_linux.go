@@ -9,7 +9,7 @@ import (
 )
 
 // OpenFD opens a directory, for the calls that take one.
-func (d *Dir) OpenFD(name string) (int, error) {
+func (d *OwnDir) OpenFD(name string) (int, error) {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return -1, err
@@ -35,7 +35,7 @@ func (d *Dir) OpenFD(name string) (int, error) {
 
 // OpenPrivate makes and opens a directory that others must not come at: it holds what
 // the root itself hides, and old programs with the setuid bit.
-func (d *Dir) OpenPrivate(name string) (int, error) {
+func (d *OwnDir) OpenPrivate(name string) (int, error) {
 	if err := d.MkdirAll(name, 0o700); err != nil {
 		return -1, err
 	}

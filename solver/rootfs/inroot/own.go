@@ -13,20 +13,20 @@ import (
 
 // A Dir is an open directory with files of clayer's own. Their names are relative to
 // it, and lead through no link.
-type Dir struct {
+type OwnDir struct {
 	root *os.Root
 	sys  Sys
 }
 
 // OpenDirIn opens the directory name of the directory root, through no link; root ""
 // is none: name is a path then, of which the last element is no link.
-func (s Sys) OpenDirIn(root, name string) (*Dir, error) {
+func (s Sys) OpenOwn(root, name string) (*OwnDir, error) {
 	if err := s.read("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	if root == "" {
 		dir, err := safefile.OpenDir(name)
-		return &Dir{dir, s}, err
+		return &OwnDir{dir, s}, err
 	}
 	above, err := os.OpenRoot(root)
 	if err != nil {
@@ -34,12 +34,12 @@ func (s Sys) OpenDirIn(root, name string) (*Dir, error) {
 	}
 	defer above.Close()
 	dir, err := safefile.OpenDirIn(above, name)
-	return &Dir{dir, s}, err
+	return &OwnDir{dir, s}, err
 }
 
 // MakeDirIn makes the directory name of the directory root, and those above it, through
 // no link; root "" as in OpenDirIn.
-func (s Sys) MakeDirIn(root, name string, mode fs.FileMode) error {
+func (s Sys) MakeOwn(root, name string, mode fs.FileMode) error {
 	if err := s.change("mkdir"); err != nil {
 		return &os.PathError{Op: "mkdir", Path: name, Err: err}
 	}
@@ -55,13 +55,13 @@ func (s Sys) MakeDirIn(root, name string, mode fs.FileMode) error {
 }
 
 // Close closes the directory.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *OwnDir) Close() error { return d.root.Close() }
 
 // Check returns an error unless the directory, and all that it holds, belongs to the
 // user or root, can be changed by no other user, and is made of directories and
 // regular files. What its directories hold is not looked at: nobody else puts
 // anything there.
-func (d *Dir) Check() error {
+func (d *OwnDir) Check() error {
 	if err := safefile.CheckDir(d.root); err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (d *Dir) Check() error {
 	return nil
 }
 
-func (d *Dir) checkEntry(e fs.DirEntry) error {
+func (d *OwnDir) checkEntry(e fs.DirEntry) error {
 	if e.IsDir() {
 		dir, err := safefile.OpenDirIn(d.root, e.Name())
 		if err != nil {
@@ -97,7 +97,7 @@ func (d *Dir) checkEntry(e fs.DirEntry) error {
 }
 
 // Open opens a file to read.
-func (d *Dir) Open(name string) (*File, error) {
+func (d *OwnDir) Open(name string) (*File, error) {
 	if err := d.sys.read("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -106,7 +106,7 @@ func (d *Dir) Open(name string) (*File, error) {
 }
 
 // ReadFile reads a file.
-func (d *Dir) ReadFile(name string) ([]byte, error) {
+func (d *OwnDir) ReadFile(name string) ([]byte, error) {
 	if err := d.sys.read("read"); err != nil {
 		return nil, &os.PathError{Op: "read", Path: name, Err: err}
 	}
@@ -115,7 +115,7 @@ func (d *Dir) ReadFile(name string) ([]byte, error) {
 
 // ReplaceFile writes a file that is seen whole or not at all. No other process may do
 // so at the same time.
-func (d *Dir) ReplaceFile(name string, data []byte) error {
+func (d *OwnDir) ReplaceFile(name string, data []byte) error {
 	fresh := name + ".new"
 	if err := d.Remove(fresh); err != nil { // of a kill
 		return err
@@ -135,7 +135,7 @@ func (d *Dir) ReplaceFile(name string, data []byte) error {
 }
 
 // ReadDir lists a directory; one that is not there is empty.
-func (d *Dir) ReadDir(name string) ([]fs.DirEntry, error) {
+func (d *OwnDir) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err := d.sys.read("readdir"); err != nil {
 		return nil, &os.PathError{Op: "readdir", Path: name, Err: err}
 	}
@@ -156,7 +156,7 @@ func (d *Dir) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 // Exists reports whether something has a name, be it a link to nothing.
-func (d *Dir) Exists(name string) (bool, error) {
+func (d *OwnDir) Exists(name string) (bool, error) {
 	if err := d.sys.read("stat"); err != nil {
 		return false, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
@@ -168,7 +168,7 @@ func (d *Dir) Exists(name string) (bool, error) {
 }
 
 // Stat returns what stands at a name, following no link.
-func (d *Dir) Stat(name string) (fs.FileInfo, error) {
+func (d *OwnDir) Stat(name string) (fs.FileInfo, error) {
 	if err := d.sys.read("stat"); err != nil {
 		return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
@@ -176,7 +176,7 @@ func (d *Dir) Stat(name string) (fs.FileInfo, error) {
 }
 
 // OpenFile opens a regular file to write, and makes it if flags say so.
-func (d *Dir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, error) {
+func (d *OwnDir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, error) {
 	if err := d.sys.change("open"); err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -184,12 +184,12 @@ func (d *Dir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, erro
 }
 
 // TryLock is safefile.TryLock.
-func (d *Dir) TryLock(name string) (*os.File, error) {
+func (d *OwnDir) TryLock(name string) (*os.File, error) {
 	return safefile.TryLock(d.root, name, unix.LOCK_EX)
 }
 
 // SyncDir makes the names in a directory outlive a loss of power.
-func (d *Dir) SyncDir(name string) error {
+func (d *OwnDir) SyncDir(name string) error {
 	if err := d.sys.change("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: name, Err: err}
 	}
@@ -205,7 +205,7 @@ func (d *Dir) SyncDir(name string) error {
 }
 
 // MkdirAll makes a directory, and those above it.
-func (d *Dir) MkdirAll(name string, mode fs.FileMode) error {
+func (d *OwnDir) MkdirAll(name string, mode fs.FileMode) error {
 	if is, err := d.Exists(name); err != nil || is {
 		if err != nil {
 			return err
@@ -219,7 +219,7 @@ func (d *Dir) MkdirAll(name string, mode fs.FileMode) error {
 }
 
 // Remove removes a file, or a directory that is empty; nothing there is no error.
-func (d *Dir) Remove(name string) error {
+func (d *OwnDir) Remove(name string) error {
 	if err := d.sys.change("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
@@ -230,7 +230,7 @@ func (d *Dir) Remove(name string) error {
 }
 
 // RemoveAll removes a file, or a directory with all in it.
-func (d *Dir) RemoveAll(name string) error {
+func (d *OwnDir) RemoveAll(name string) error {
 	if err := d.sys.change("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
@@ -238,7 +238,7 @@ func (d *Dir) RemoveAll(name string) error {
 }
 
 // Rename gives a file another name.
-func (d *Dir) Rename(from, to string) error {
+func (d *OwnDir) Rename(from, to string) error {
 	if err := d.sys.change("rename"); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}

@@ -62,7 +62,7 @@ func (s *State) UndoNeeds() Room {
 		return Room{}
 	}
 	need := Room{Bytes: s.size} // state.json is written anew
-	for _, events := range [][]Event{s.Log, s.Kept} {
+	for _, events := range [][]Event{s.Log, s.Preserved} {
 		for i := range events {
 			need = need.Plus(events[i].needs())
 		}

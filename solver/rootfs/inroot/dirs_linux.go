@@ -9,7 +9,7 @@ import (
 )
 
 // A Folder is an open folder of a root.
-type Folder struct {
+type Dir struct {
 	FD   int
 	Name string // as it was asked for
 	Path string // without links
@@ -20,8 +20,8 @@ type Folder struct {
 }
 
 // NewFolder looks at an open folder, which it takes over.
-func (s Sys) NewFolder(fd int, name, real string) (*Folder, error) {
-	f := &Folder{FD: fd, Name: name, Path: real, Sys: s}
+func (s Sys) NewDir(fd int, name, real string) (*Dir, error) {
+	f := &Dir{FD: fd, Name: name, Path: real, Sys: s}
 	if err := s.Fstat(fd, &f.St); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -36,11 +36,11 @@ func (s Sys) NewFolder(fd int, name, real string) (*Folder, error) {
 }
 
 // Folders opens folders of a root, and keeps some open.
-type Folders struct {
+type Dirs struct {
 	Sys
 	Root    int // the open folder of the root
 	Openat2 bool
-	open    map[string]*Folder
+	open    map[string]*Dir
 	clock   uint64
 }
 
@@ -48,22 +48,22 @@ type Folders struct {
 const maxOpen = 64
 
 // OpenFolders opens a root; Close closes it, and all that is kept open.
-func (s Sys) OpenFolders(dir string) (*Folders, error) {
+func (s Sys) OpenDirs(dir string) (*Dirs, error) {
 	fd, err := s.OpenDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open root %s: %w", dir, err)
 	}
-	return s.FoldersOf(fd), nil
+	return s.DirsOf(fd), nil
 }
 
 // FoldersOf is OpenFolders for an open directory, which it takes over.
-func (s Sys) FoldersOf(fd int) *Folders {
-	return &Folders{Sys: s, Root: fd, Openat2: !s.WithoutOpenat2 && HasOpenat2(), open: make(map[string]*Folder)}
+func (s Sys) DirsOf(fd int) *Dirs {
+	return &Dirs{Sys: s, Root: fd, Openat2: !s.WithoutOpenat2 && HasOpenat2(), open: make(map[string]*Dir)}
 }
 
 // Get returns the folder at a path. It stays open until it is forgotten, or until
 // others push it out: it is good until the next Get.
-func (fs *Folders) Get(p string) (*Folder, error) {
+func (fs *Dirs) Get(p string) (*Dir, error) {
 	fs.clock++
 	if f := fs.open[p]; f != nil {
 		f.used = fs.clock
@@ -76,23 +76,23 @@ func (fs *Folders) Get(p string) (*Folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fs.Keep(fd, p, real)
+	return fs.Add(fd, p, real)
 }
 
 // keepEach is how many levels are gone down, with a call for each, until a folder is
 // kept open on the way: who goes up again need not begin at the root each time.
-const keepEach = 32
+const holdEach = 32
 
 // getBelow is Get from the nearest folder above that is kept open, so that the calls
 // that it takes do not grow with the depth. It returns nil where a link is on the way,
 // and where one call from the root will do.
-func (fs *Folders) getBelow(p string) (*Folder, error) {
+func (fs *Dirs) getBelow(p string) (*Dir, error) {
 	above := fs.open[path.Dir(p)]
 	if above == nil {
 		if fs.Openat2 && len(p) < unix.PathMax-1 {
 			return nil, nil
 		}
-		above = &Folder{FD: fs.Root}
+		above = &Dir{FD: fs.Root}
 		for name, f := range fs.open {
 			if len(name) > len(above.Name) && Under(p, name) {
 				above = f
@@ -116,8 +116,8 @@ func (fs *Folders) getBelow(p string) (*Folder, error) {
 			return nil, err
 		}
 		done += n
-		if opened = done < len(p) && !fs.Openat2 && level%keepEach != 0; !opened {
-			f, err := fs.Keep(fd, p[:done], path.Join(above.Path, p[start:done]))
+		if opened = done < len(p) && !fs.Openat2 && level%holdEach != 0; !opened {
+			f, err := fs.Add(fd, p[:done], path.Join(above.Path, p[start:done]))
 			if err != nil || done == len(p) {
 				return f, err
 			}
@@ -128,7 +128,7 @@ func (fs *Folders) getBelow(p string) (*Folder, error) {
 }
 
 // GetReal is Get for a path without links; a link on the way is an error, ELOOP.
-func (fs *Folders) GetReal(p string) (*Folder, error) {
+func (fs *Dirs) GetReal(p string) (*Dir, error) {
 	f, err := fs.Get(p)
 	if err == nil && f.Path != p {
 		return nil, unix.ELOOP
@@ -137,13 +137,13 @@ func (fs *Folders) GetReal(p string) (*Folder, error) {
 }
 
 // Keep adds an open folder, which it takes over, to those kept open.
-func (fs *Folders) Keep(fd int, p, real string) (*Folder, error) {
-	f, err := fs.NewFolder(fd, p, real)
+func (fs *Dirs) Add(fd int, p, real string) (*Dir, error) {
+	f, err := fs.NewDir(fd, p, real)
 	if err != nil {
 		return nil, err
 	}
 	if len(fs.open) >= maxOpen {
-		var oldest *Folder
+		var oldest *Dir
 		for _, f := range fs.open {
 			if oldest == nil || f.used < oldest.used {
 				oldest = f
@@ -157,7 +157,7 @@ func (fs *Folders) Keep(fd int, p, real string) (*Folder, error) {
 	return f, nil
 }
 
-func (fs *Folders) drop(f *Folder) {
+func (fs *Dirs) drop(f *Dir) {
 	unix.Close(f.FD)
 	delete(fs.open, f.Name)
 }
@@ -165,7 +165,7 @@ func (fs *Folders) drop(f *Folder) {
 // Forget closes the folders to which a folder or a link at a name of parent may lead:
 // something else is to stand there, or what is made in it is to inherit another ACL.
 // parent itself stays open.
-func (fs *Folders) Forget(parent *Folder, name string) {
+func (fs *Dirs) Forget(parent *Dir, name string) {
 	gone := path.Join(parent.Path, name)
 	for _, f := range fs.open {
 		if f != parent && (f.Name != f.Path || f.Path == gone || Under(f.Path, gone)) {
@@ -175,7 +175,7 @@ func (fs *Folders) Forget(parent *Folder, name string) {
 }
 
 // IsBelow reports whether an open folder is the one of that id, or below it.
-func (fs *Folders) IsBelow(fd int, id FileID) (bool, error) {
+func (fs *Dirs) IsBelow(fd int, id FileID) (bool, error) {
 	const openPath = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	var st unix.Stat_t
 	if err := fs.Fstat(fs.Root, &st); err != nil {
@@ -199,7 +199,7 @@ func (fs *Folders) IsBelow(fd int, id FileID) (bool, error) {
 }
 
 // Close closes the root, and all that is kept open.
-func (fs *Folders) Close() {
+func (fs *Dirs) Close() {
 	for _, f := range fs.open {
 		fs.drop(f)
 	}
@@ -207,7 +207,7 @@ func (fs *Folders) Close() {
 }
 
 // Stat returns what stands at a name, nil for nothing.
-func (f *Folder) Stat(name string) (*unix.Stat_t, error) {
+func (f *Dir) Stat(name string) (*unix.Stat_t, error) {
 	var st unix.Stat_t
 	err := f.Sys.Fstatat(f.FD, name, &st)
 	if errors.Is(err, unix.ENOENT) {

@@ -19,7 +19,7 @@ var epoch = time.Unix(315532800, 0)
 
 // parent opens the folder of an entry, making it and those above if missing.
 // For a deletion a missing one is nil: there is nothing to delete.
-func (a *applier) parent(dir string, deletion bool) (*inroot.Folder, error) {
+func (a *applier) parent(dir string, deletion bool) (*inroot.Dir, error) {
 	f, err := a.Get(dir)
 	switch {
 	case deletion && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)):
@@ -30,12 +30,12 @@ func (a *applier) parent(dir string, deletion bool) (*inroot.Folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, a.KeepTime(f)
+	return f, a.NoteTime(f)
 }
 
 // makeAll makes the folder at a path and what is missing above it, also where a
 // link on the way leads to nothing.
-func (a *applier) makeAll(dir string) (*inroot.Folder, error) {
+func (a *applier) makeAll(dir string) (*inroot.Dir, error) {
 	fd, real, err := a.Walk(a.Root, dir, func(at int, name, p string) error {
 		if err := a.guard(p); err != nil {
 			return err
@@ -44,24 +44,24 @@ func (a *applier) makeAll(dir string) (*inroot.Folder, error) {
 		if err != nil {
 			return err
 		}
-		above, err := a.NewFolder(fd, path.Dir(p), path.Dir(p))
+		above, err := a.NewDir(fd, path.Dir(p), path.Dir(p))
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := a.KeepTime(above); err != nil {
+		if err := a.NoteTime(above); err != nil {
 			return err
 		}
 		e, err := a.implied(p)
 		if err != nil {
 			return err
 		}
-		return a.makeFolder(above, name, e, nil, nil)
+		return a.makeDir(above, name, e, nil, nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return a.Keep(fd, dir, real)
+	return a.Add(fd, dir, real)
 }
 
 // fill notes that the stream put something into a folder.
@@ -72,7 +72,7 @@ func (a *applier) fill(dir string) {
 }
 
 // folder makes a folder, or gives the one that is there its metadata.
-func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, s *staged) error {
+func (a *applier) directory(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	st, err := parent.Stat(name)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 				there = true
 			}
 		}
-		if there && s != nil && s.announced || !there && st != nil && s != nil && s.unasked {
+		if there && s != nil && s.announced || !there && st != nil && s != nil && s.implicit {
 			return errNotMade // though it was foreseen; who needs it fails, and tells
 		}
 		if there {
@@ -104,12 +104,12 @@ func (a *applier) folder(parent *inroot.Folder, name string, e *snapshot.Entry, 
 	if inroot.IsDir(st) {
 		return a.describe(parent, name, e, st, s)
 	}
-	return a.makeFolder(parent, name, e, st, s)
+	return a.makeDir(parent, name, e, st, s)
 }
 
-func (a *applier) makeFolder(parent *inroot.Folder, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
+func (a *applier) makeDir(parent *inroot.Dir, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
 	c := a.change(parent, name, e, s)
-	if err := a.begin(c, s); err != nil || isKept(c) {
+	if err := a.begin(c, s); err != nil || isPreserved(c) {
 		return err
 	}
 	if st != nil {
@@ -131,11 +131,11 @@ func (a *applier) makeFolder(parent *inroot.Folder, name string, e *snapshot.Ent
 			return err
 		}
 	}
-	return a.Dress(fd, e, old, true)
+	return a.SetMetadata(fd, e, old, true)
 }
 
 // describe gives a folder that is there the entry's metadata.
-func (a *applier) describe(parent *inroot.Folder, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
+func (a *applier) describe(parent *inroot.Dir, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
 	fd, err := a.OpenDirAt(parent.FD, name)
 	if err != nil {
 		return err
@@ -147,14 +147,14 @@ func (a *applier) describe(parent *inroot.Folder, name string, e *snapshot.Entry
 	}
 	if c := a.change(parent, name, e, s); c != nil {
 		a.was(c, st, old)
-		if err := a.begin(c, s); err != nil || c.Kept {
+		if err := a.begin(c, s); err != nil || c.Preserved {
 			return err
 		}
 	}
 	if len(old) > 0 || len(e.Xattrs) > 0 {
 		a.Forget(parent, name) // what is made in it may inherit another ACL now
 	}
-	return a.Dress(fd, e, old, false)
+	return a.SetMetadata(fd, e, old, false)
 }
 
 // was completes the record of a folder that is described.
@@ -191,7 +191,7 @@ func (a *applier) opaque(p string) error {
 		if a.to != nil { // all are announced first, for one sync
 			s.n = a.number()
 			s.line = a.change(f, name, s.e, &s)
-			s.announced, a.unforeseen = true, true
+			s.announced, a.unexpected = true, true
 			if err := a.to.Journal.Add(s.line); err != nil {
 				return err
 			}
