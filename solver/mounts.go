@@ -124,21 +124,16 @@ func (r *session) mountsDir() (*os.Root, error) {
 	if r.Cache == "" {
 		return nil, errors.New("there is no cache directory")
 	}
-	root, err := safefile.MakeDir(r.Cache, 0o700)
+	dir, err := safefile.MakeDir(filepath.Join(r.Cache, "mounts"), 0o700)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	if err := safefile.MkdirAll(root, "mounts", 0o755); err != nil {
-		return nil, err
+	// Nothing verifies what is in a cache mount, and the mode of its own directory is
+	// the one that RUN asks for: no other user may reach it.
+	if err = errors.Join(safefile.CheckDir(dir), hasRoom(dir)); err == nil {
+		err = dir.Chmod(".", 0o700)
 	}
-	dir, err := safefile.OpenDirIn(root, "mounts")
 	if err != nil {
-		return nil, err
-	}
-	// Nothing verifies what is in a cache mount: nobody else may put one there. Its own
-	// directory is as the mount, and RUNs, want it.
-	if err := errors.Join(safefile.CheckDir(dir), hasRoom(dir)); err != nil {
 		dir.Close()
 		return nil, err
 	}

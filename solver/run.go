@@ -79,12 +79,9 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 // that can be written.
 func (r *session) runDir() (path string, done func(), err error) {
 	if r.Cache != "" {
-		root, err := safefile.MakeDir(r.Cache, 0o700)
-		if err == nil {
-			defer root.Close()
-			if err = safefile.MkdirAll(root, "run", 0o700); err == nil {
-				return filepath.Join(r.Cache, "run"), func() {}, nil
-			}
+		if dir, err := safefile.MakeDir(filepath.Join(r.Cache, "run"), 0o700); err == nil {
+			dir.Close()
+			return filepath.Join(r.Cache, "run"), func() {}, nil
 		}
 	}
 	path, err = os.MkdirTemp("", "clayer-run-")

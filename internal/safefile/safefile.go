@@ -64,8 +64,7 @@ func openDir(name string, lstat func(string) (fs.FileInfo, error), open func(str
 	return dir, nil
 }
 
-// MakeDir is OpenDir for a directory that is made if it is missing, with those
-// above it. The modes do not depend on the umask.
+// MakeDir is OpenDir for a directory that is created as by MakeAll if it is missing.
 func MakeDir(path string, perm fs.FileMode) (*os.Root, error) {
 	if err := MakeAll(filepath.Clean(path), perm); err != nil {
 		return nil, err
@@ -73,8 +72,21 @@ func MakeDir(path string, perm fs.FileMode) (*os.Root, error) {
 	return OpenDir(path)
 }
 
-// MakeAll is os.MkdirAll, but that the modes do not depend on the umask.
+// MakeAll creates a directory and the missing ones above it. The modes do not depend
+// on the umask. Those above get 0755; but a private directory (perm has no bits for
+// group and others) is in one that is private too: a cache directory is created
+// with the first thing that is stored there.
 func MakeAll(path string, perm fs.FileMode) error {
+	above := fs.FileMode(0o755)
+	if perm&0o077 == 0 {
+		above = perm
+	}
+	return makeAll(path, perm, above, 0o755)
+}
+
+// makeAll is MakeAll with the modes of the directories above, the nearest first; the
+// last one is for all that are further away.
+func makeAll(path string, perm fs.FileMode, parents ...fs.FileMode) error {
 	if info, err := os.Stat(path); err == nil {
 		if !info.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: path, Err: unix.ENOTDIR}
@@ -82,7 +94,11 @@ func MakeAll(path string, perm fs.FileMode) error {
 		return nil
 	}
 	if above := filepath.Dir(path); above != path {
-		if err := MakeAll(above, perm); err != nil {
+		further := parents
+		if len(parents) > 1 {
+			further = parents[1:]
+		}
+		if err := makeAll(above, parents[0], further...); err != nil {
 			return err
 		}
 	}

@@ -172,6 +172,31 @@ func TestModesDoNotDependOnTheUmask(t *testing.T) {
 	}
 }
 
+// The directories above a cache directory are others' too.
+func TestOnlyTheDirectoryOfPrivateOnesIsPrivate(t *testing.T) {
+	for _, tt := range []struct {
+		perm fs.FileMode
+		want map[string]fs.FileMode
+	}{
+		{0o700, map[string]fs.FileMode{"a": 0o755, "a/b": 0o755, "a/b/cache": 0o700, "a/b/cache/store": 0o700}},
+		{0o755, map[string]fs.FileMode{"a": 0o755, "a/b": 0o755, "a/b/cache": 0o755, "a/b/cache/store": 0o755}},
+	} {
+		dir := t.TempDir()
+		if err := MakeAll(filepath.Join(dir, "a/b/cache/store"), tt.perm); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range tt.want {
+			info, err := os.Stat(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := info.Mode().Perm(); got != want {
+				t.Errorf("%s for mode %o: %o, want %o", name, tt.perm, got, want)
+			}
+		}
+	}
+}
+
 func TestOwners(t *testing.T) {
 	for _, tt := range []struct {
 		owner uint32
