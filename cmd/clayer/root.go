@@ -151,10 +151,19 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more to stderr")
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
-	root.AddCommand(
-		newSolve(), newCompose(), newPlan(), newBuild(), newRestore(),
-		newHash(), newInspect(), newEnv(), newStatus(), newDoctor(), newUndo(), newVerify(), newDiff(), newCache(), newShim(), newCapture(), newInit(), newVersion(), newMan(), newCheck(), newRun(), newShell(),
-	)
+	group := func(title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: title, Title: title})
+		for _, c := range commands {
+			c.GroupID = title
+			root.AddCommand(c)
+		}
+	}
+	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
+	group("Plan and check:", newPlan(), newCheck(), newInspect(), newHash())
+	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
+	group("Sessions and machines:", newInit(), newShim(), newCapture(), newDoctor())
+	group("Stores:", newCache())
+	root.AddCommand(newMan(), newVersion())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
