@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 )
 
 // Options say what to solve, and how. The zero value of a field is its default.
@@ -114,7 +115,7 @@ func (o *Options) target() string {
 }
 
 func (o *Options) open() (*rootfs.Root, error) {
-	opt := rootfs.Options{RemoveAll: sandbox.RemoveAll}
+	opt := rootfs.Options{RemoveAll: overlay.RemoveAll}
 	if o.Dest != "" {
 		opt.Lower = o.base()
 	}

@@ -56,7 +56,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		return err
 	}
 	defer done()
-	return exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Interactive) error {
+	return exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
 		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
 		cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at)
 		if run.Dir != "" {

@@ -28,9 +28,9 @@ func PlannedSandbox(opt Options, p *dag.Plan) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name, how, why, err := sandbox.Check(r.Options.Sandbox, r.sandboxOptions(root))
+	s, err := sandbox.Check(r.Options.Sandbox, r.sandboxOptions(root), exec.Engines...)
 	if err != nil {
 		return "", err
 	}
-	return name + " (" + how + "): " + why, nil
+	return s.String(), nil
 }

@@ -4,12 +4,10 @@ package main
 import (
 	"os"
 
-	"github.com/moby/sys/reexec"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 func main() {
-	if reexec.Init() { // the sandbox's helper is this program under another name
-		return
-	}
+	sandbox.Main() // the sandbox's helper is this program under another name
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }

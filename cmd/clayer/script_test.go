@@ -15,18 +15,16 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/moby/sys/reexec"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/solver/machine"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	if reexec.Init() {
-		return
-	}
+	sandbox.Main()
 	// Under nohup, and behind a shell's "&", signals are ignored that programs
 	// inherit so, and that no shell can trap then. Those of the tests get none ignored.
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {

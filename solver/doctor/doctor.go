@@ -25,7 +25,6 @@ import (
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // A Finding is one thing that was looked at.
@@ -111,14 +110,6 @@ func (p *Patient) machine(ctx context.Context) []Finding {
 		}
 	}
 	return []Finding{ephemeral, base, state}
-}
-
-func (p *Patient) sandbox(context.Context) []Finding {
-	list := []Finding{privileges()}
-	for _, f := range sandbox.Diagnose(sandbox.Options{Root: p.Root}, os.TempDir()) {
-		list = append(list, Finding{"sandbox", f.Name, f.OK, f.Text, f.Remedy})
-	}
-	return list
 }
 
 // little is how much free space is little, in bytes.

@@ -4,13 +4,11 @@ import (
 	"os"
 	"testing"
 
-	"github.com/moby/sys/reexec"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // TestMain lets the sandbox's helper be this program too.
 func TestMain(m *testing.M) {
-	if reexec.Init() {
-		return
-	}
+	sandbox.Main()
 	os.Exit(m.Run())
 }

@@ -23,6 +23,8 @@ import (
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -31,7 +33,7 @@ type builder struct {
 	Config
 	root *rootfs.Root
 	sv   *Survey
-	sb   sandbox.Sandbox
+	sb   *sandbox.Sandbox
 	work string // the folder for scratch; "": the root's
 
 	mu     sync.Mutex
@@ -66,7 +68,7 @@ type builder struct {
 // root for those of the layers that build on it.
 type layerView struct {
 	mu     sync.Mutex // a view is used by one goroutine at a time
-	view   sandbox.View
+	view   sandbox.Layered
 	from   *dag.Layer // whose view this one begins as; nil: the root, without what is reverted
 	heirs  int        // how many layers begin as this one ends
 	shared bool       // it is from's view itself: this layer is its only heir
@@ -290,6 +292,9 @@ func (b *builder) inView(l *dag.Layer) []*dag.Item {
 	return items
 }
 
+// Engines are the sandboxes that steps run in, the best first.
+var Engines = []sandbox.Engine{overlay.Engine, inplace.Engine}
+
 // openSandbox chooses the sandbox, once it is known that something is to run.
 func (b *builder) openSandbox() error {
 	if b.sb != nil || !Runs(b.sv.Plan) {
@@ -301,7 +306,7 @@ func (b *builder) openSandbox() error {
 	}
 	opt := b.Sandbox
 	opt.Work = work
-	sb, why, err := sandbox.Choose(b.Kind, opt)
+	sb, err := sandbox.Choose(b.Kind, opt, Engines...)
 	if errors.Is(err, sandbox.ErrUnavailable) && b.Kind == "overlay" {
 		err = fmt.Errorf("%w\n  --sandbox=inplace, or auto, runs on the root itself", err)
 	}
@@ -309,7 +314,7 @@ func (b *builder) openSandbox() error {
 		return err
 	}
 	b.sb = sb
-	b.Report.Emit(report.Event{Kind: report.Sandbox, Text: sb.Name() + " (" + sb.How() + "): " + why})
+	b.Report.Emit(report.Event{Kind: report.Sandbox, Text: sb.String()})
 	return nil
 }
 
@@ -319,10 +324,10 @@ func Runs(p *dag.Plan) bool {
 }
 
 // direct reports whether RUN changes the root itself.
-func (b *builder) direct() bool { return b.sb != nil && !b.sb.Isolates() }
+func (b *builder) direct() bool { return b.sb != nil && b.sb.InPlace != nil }
 
 // use calls f with the layer's view, which is made at its first use.
-func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.View) error) error {
+func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.Layered) error) error {
 	lv := b.views[l]
 	lv.mu.Lock()
 	defer lv.mu.Unlock()
@@ -336,11 +341,11 @@ func (b *builder) use(ctx context.Context, l *dag.Layer, f func(sandbox.View) er
 	return f(lv.view)
 }
 
-func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, err error) {
+func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.Layered, err error) {
 	if lv.from == nil {
 		return b.openReverted(ctx, lv.revert)
 	}
-	err = b.use(ctx, lv.from, func(from sandbox.View) error {
+	err = b.use(ctx, lv.from, func(from sandbox.Layered) error {
 		if view = from; lv.shared {
 			return nil
 		}
@@ -351,8 +356,8 @@ func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.View, e
 }
 
 // openReverted returns a view of the root without the given applies.
-func (b *builder) openReverted(ctx context.Context, events []record.Event) (sandbox.View, error) {
-	view, err := b.sb.View(ctx)
+func (b *builder) openReverted(ctx context.Context, events []record.Event) (sandbox.Layered, error) {
+	view, err := b.sb.Layered(ctx)
 	if err != nil || len(events) == 0 {
 		return view, err
 	}
@@ -374,7 +379,7 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 
 // lay puts the snapshot of a step over the view of its layer.
 func (b *builder) lay(ctx context.Context, s *dag.Step) error {
-	return b.use(ctx, s.Layer, func(v sandbox.View) error {
+	return b.use(ctx, s.Layer, func(v sandbox.Layered) error {
 		b.mu.Lock()
 		bl := b.blobs[s]
 		b.mu.Unlock()
@@ -520,7 +525,7 @@ func (b *builder) bring(ctx context.Context, s *dag.Step, pack func(snapshot.Cha
 
 // inLayerView makes the changes of RUN and SNAPSHOT.
 func (b *builder) inLayerView(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-	return b.use(ctx, s.Layer, func(v sandbox.View) error { return b.look(ctx, v, s, pack) })
+	return b.use(ctx, s.Layer, func(v sandbox.Layered) error { return b.look(ctx, v, s, pack) })
 }
 
 // look makes the changes of a step that looks at the root.
@@ -555,7 +560,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		return err
 	}
 	defer release()
-	cmd.Keep = &s.Filter
+	cmd.Filter = &s.Filter
 	cmd.Output = writerFunc(func(p []byte) (int, error) {
 		b.Report.Emit(report.Event{Kind: report.Output, Step: s, Text: string(p)})
 		return len(p), nil

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -106,22 +107,24 @@ func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock
 // View calls use with an overlay view of the root as a step finds it, or, for
 // nil, as it is after all layers. work is the directory for the overlay: not in
 // the root's work directory, which the next solve clears.
-func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *dag.Step, work string, use func(sandbox.Interactive) error) (err error) {
+func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *dag.Step, work string, use func(sandbox.Layered) error) (err error) {
 	b, stop := newBuilder(ctx, cfg, root, sv)
 	defer stop()
 	b.work = work
 	opt := cfg.Sandbox
 	opt.Work = work
-	if b.sb, err = sandbox.NewOverlay(opt); err != nil {
+	s, err := overlay.New(opt)
+	if err != nil {
 		return fmt.Errorf("run keeps the root untouched by an overlay, and there is none here: %w", err)
 	}
+	b.sb = s.Sandbox()
 	view, err := b.viewBefore(ctx, at)
 	b.wait() // nothing is reported, or fails, while a shell has the terminal
 	if err != nil {
 		return b.countStored(err)
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
-	return use(view.(sandbox.Interactive))
+	return use(view)
 }
 
 func newBuilder(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey) (*builder, func()) {

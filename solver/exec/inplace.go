@@ -32,12 +32,8 @@ func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
 	if err := b.bringNow(ctx); err != nil {
 		return err
 	}
-	view, err := b.sb.View(ctx)
-	if err != nil {
-		return err
-	}
-	defer view.Close()
-	direct := view.(sandbox.Direct)
+	direct := b.sb.InPlace()
+	defer direct.Close()
 
 	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
 	if err := b.undo(ctx, lock); err != nil {
@@ -126,7 +122,7 @@ func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error
 // that fails did is recorded too, as of no step: the next solve takes back what
 // of it was created, and captures the rest. It reports whether all is recorded
 // that was done.
-func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct) (recorded bool, err error) {
+func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.InPlace) (recorded bool, err error) {
 	b.failed, b.running = nil, false
 	err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
@@ -170,7 +166,7 @@ func (b *builder) stillDirty(it *dag.Item) error {
 	return nil
 }
 
-func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.Direct, failed error) (recorded bool, err error) {
+func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.InPlace, failed error) (recorded bool, err error) {
 	if b.failed == nil {
 		return !b.running, failed
 	}

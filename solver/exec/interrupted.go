@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -124,16 +125,12 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 		return err
 	}
 	opt.Work = work
-	sb, err := sandbox.NewInPlace(opt)
+	sb, err := inplace.New(opt)
 	if err != nil {
 		return err
 	}
-	view, err := sb.View(ctx)
-	if err != nil {
-		return err
-	}
-	defer view.Close()
-	direct := view.(sandbox.Direct)
+	direct := sb.InPlace()
+	defer direct.Close()
 	direct.RemoveSecrets(run.Secrets)
 	data, err := root.StateDir().ReadFile(readingName)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +144,7 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 	if err != nil {
 		return err
 	}
-	cmd := sandbox.Command{Keep: &run.Filter}
+	cmd := sandbox.Command{Filter: &run.Filter}
 	for _, t := range run.Targets {
 		cmd.Mounts = append(cmd.Mounts, sandbox.Mount{Target: t})
 	}
@@ -180,7 +177,7 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 
 // adoptFailed records, as of no step, what a RUN in place did that failed, and
 // returns the paths.
-func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view sandbox.Direct, changes snapshot.Changes) (did []string, err error) {
+func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view sandbox.InPlace, changes snapshot.Changes) (did []string, err error) {
 	for range maxTries {
 		did = nil
 		counted := func(yield func(*snapshot.Entry, error) bool) {

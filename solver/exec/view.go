@@ -42,7 +42,7 @@ func (b *builder) before(at *dag.Step) (items []*dag.Item) {
 // viewBefore returns a view of the root as a step finds it. What is in the root
 // already is seen there; other steps are laid over it, and made where no store
 // has them.
-func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.View, err error) {
+func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.Layered, err error) {
 	var items []*dag.Item
 	var stay map[key.Key]bool
 	var revert []record.Event

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -21,6 +21,8 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/rounds"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )
 
 // chaos makes some dozen random changes in dir. Most of what can fail does so
@@ -148,12 +150,12 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 			if err := os.Mkdir(to, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := copyTree(t.Context(), filepath.Join(root, "w"), to, nil); err != nil {
+			if err := treecopy.Tree(t.Context(), filepath.Join(root, "w"), to, nil); err != nil {
 				t.Fatal(err)
 			}
 			for i, script := range scripts {
 				said := runAll(t, v, []string{script}, func(blob []byte) { unpackBlob(t, dir, blob) })
-				_, seen, err := try(t, v, Command{Argv: []string{"manifest", "/w"}, Env: testEnv})
+				_, seen, err := try(t, v, sandbox.Command{Argv: []string{"manifest", "/w"}, Env: testEnv})
 				if err != nil {
 					t.Fatal(err, seen)
 				}
@@ -259,16 +261,16 @@ func TestRandomRuns(t *testing.T) {
 		n = 1
 	}
 	t.Logf("the first seed is %d, of %d", seed, n)
-	s := newOverlay(t, true, Options{})
-	byCTime, ctimeRoot := newPlace(t, CompareCTime)
-	byDigest, digestRoot := newPlace(t, CompareDigest)
-	reset := func(v View, root string) {
+	s := newOverlay(t, true, sandbox.Options{})
+	byCTime, ctimeRoot := newPlace(t, sandbox.CompareCTime)
+	byDigest, digestRoot := newPlace(t, sandbox.CompareDigest)
+	reset := func(v sandbox.InPlace, root string) {
 		w := filepath.Join(root, "w")
-		err := errors.Join(os.RemoveAll(w), os.Mkdir(w, 0o755), copyTree(t.Context(), filepath.Join(s.Root, "w"), w, nil))
+		err := errors.Join(os.RemoveAll(w), os.Mkdir(w, 0o755), treecopy.Tree(t.Context(), filepath.Join(s.Root, "w"), w, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.(Direct).Stale()
+		v.Stale()
 	}
 	for i := range uint64(n) {
 		script := []string{fmt.Sprintf("chaos /w %d; settle /w", seed+i)}

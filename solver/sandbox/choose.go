@@ -8,63 +8,62 @@ import (
 // Kinds are the values that Choose takes.
 var Kinds = []string{"auto", "overlay", "inplace"}
 
-// Choose returns a sandbox of the kind, and in words why it is this one. With
-// "auto" it is the first that works here: an overlay leaves the root untouched
-// until all is well, and builds side by side; in place works everywhere. What
-// works is found out by doing it.
-func Choose(kind string, opt Options) (s Sandbox, why string, err error) {
-	switch kind {
-	case "overlay":
-		s, err = NewOverlay(opt)
-		return s, "as asked", err
-	case "inplace":
-		s, err = NewInPlace(opt)
-		return s, "as asked", err
-	case "auto", "":
-	default:
-		return nil, "", fmt.Errorf("sandbox %q: want auto, overlay or inplace", kind)
-	}
-	s, err = NewOverlay(opt)
-	if !errors.Is(err, ErrUnavailable) {
-		return s, "it keeps the root untouched", err
-	}
-	none := err
-	if s, err = NewInPlace(opt); errors.Is(err, ErrUnavailable) {
-		err = fmt.Errorf("no sandbox works here:\n  %w\n  %w", none, err)
-	}
-	return s, "no overlay here, " + short(none), err
+// An Engine makes sandboxes of one kind.
+type Engine struct {
+	Kind string
+	Why  string // why it is chosen if it works and no other was tried before it
+
+	// New returns a sandbox. The error wraps ErrUnavailable if this machine does
+	// not allow one.
+	New func(Options) (*Sandbox, error)
+
+	// Check says how New would work, and writes nothing. Whether Options.Work can
+	// hold views stays open.
+	Check func(Options) (how string, err error)
 }
 
-// short is the first of the reasons: Diagnose tells them all.
-func short(err error) string {
-	var r *reason
-	if errors.As(err, &r) && len(r.errs) > 0 {
-		return r.errs[0].Error()
-	}
-	return err.Error()
+// Choose returns a sandbox of the kind; with "auto", the first of the engines that
+// works here, which it finds out by trying.
+func Choose(kind string, opt Options, engines ...Engine) (*Sandbox, error) {
+	return choose(kind, engines, func(e Engine) (*Sandbox, error) { return e.New(opt) })
 }
 
-// Reason is why a sandbox is not available, without the words around it.
-func Reason(err error) string {
-	var r *reason
-	if errors.As(err, &r) {
-		return r.Error()
-	}
-	return err.Error()
+// Check returns what Choose would return, without its views, and writes nothing.
+func Check(kind string, opt Options, engines ...Engine) (*Sandbox, error) {
+	return choose(kind, engines, func(e Engine) (*Sandbox, error) {
+		how, err := e.Check(opt)
+		return &Sandbox{Name: e.Kind, How: how}, err
+	})
 }
 
-// A reason wraps ErrUnavailable, and says why in one line.
-type reason struct{ errs []error }
-
-func (r *reason) Error() string {
-	text := ""
-	for i, err := range r.errs {
-		if i > 0 {
-			text += "; "
+func choose(kind string, engines []Engine, try func(Engine) (*Sandbox, error)) (*Sandbox, error) {
+	auto := kind == "auto" || kind == ""
+	why := ""
+	var refused []error
+	for _, e := range engines {
+		if !auto && e.Kind != kind {
+			continue
 		}
-		text += err.Error()
+		s, err := try(e)
+		switch {
+		case err == nil && !auto:
+			s.Why = "as asked"
+			return s, nil
+		case err == nil:
+			if s.Why = e.Why; why != "" {
+				s.Why = why
+			}
+			return s, nil
+		case !auto || !errors.Is(err, ErrUnavailable):
+			return nil, err
+		}
+		if why == "" {
+			why = fmt.Sprintf("no %s here, %v", e.Kind, firstReason(err))
+		}
+		refused = append(refused, err)
 	}
-	return text
+	if len(refused) > 0 {
+		return nil, fmt.Errorf("no sandbox works here:\n  %w", joined{refused, "\n  "})
+	}
+	return nil, fmt.Errorf("sandbox %q: want auto, overlay or inplace", kind)
 }
-
-func (r *reason) Unwrap() []error { return append([]error{ErrUnavailable}, r.errs...) }

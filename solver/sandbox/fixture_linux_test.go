@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -28,6 +28,11 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/leftover"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 )
 
 // The test binary is a tool in the test root too: what shells and coreutils
@@ -102,9 +107,7 @@ func exitOn(err error) {
 }
 
 func TestMain(m *testing.M) {
-	if reexec.Init() {
-		unix.Exit(0) // as helperMain does, and why
-	}
+	sandbox.Main()
 	if err := setProgram(); err != nil {
 		fmt.Fprintln(os.Stderr, "build a program for helpers:", err)
 		os.Exit(1)
@@ -119,10 +122,10 @@ func TestMain(m *testing.M) {
 		code = max(code, 1)
 	}
 	if testRoot.dir != "" {
-		direct{}.remove(testRoot.dir)
+		os.RemoveAll(testRoot.dir)
 	}
 	if programDir != "" {
-		direct{}.remove(programDir)
+		os.RemoveAll(programDir)
 	}
 	os.Exit(code)
 }
@@ -154,7 +157,7 @@ func setProgram() error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	program = exe
+	helper.Program = exe
 	return nil
 }
 
@@ -163,7 +166,7 @@ func programFile() (string, error) {
 	if programDir == "" {
 		return os.Executable()
 	}
-	return program, nil
+	return helper.Program, nil
 }
 
 var testRoot struct {
@@ -284,14 +287,14 @@ func copyExecutable(from, to string) error {
 
 // modes are the two ways of the overlay sandbox, as far as this machine has
 // them. The user namespace is tried as root here, and as nobody by internal/places.
-func modes(t *testing.T, f func(t *testing.T, s *overlay)) {
+func modes(t *testing.T, f func(t *testing.T, s *testOverlay)) {
 	t.Helper()
 	for _, m := range []struct {
 		name   string
 		rooted bool
 	}{{"root", true}, {"user", false}} {
 		t.Run(m.name, func(t *testing.T) {
-			f(t, newOverlay(t, m.rooted, Options{}))
+			f(t, newOverlay(t, m.rooted, sandbox.Options{}))
 		})
 	}
 }
@@ -309,27 +312,27 @@ type testBox struct {
 	owners    bool // files may have other owners
 	direct    bool // in place
 	ctimeOnly bool // no digests decide
-	view      func(t *testing.T) (v View, root string)
+	view      func(t *testing.T) (v sandbox.View, root string)
 }
 
 // sandboxes are all ways to run, as far as this machine has them.
 func sandboxes(t *testing.T, f func(t *testing.T, b testBox)) {
 	t.Helper()
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		name := "overlay in a user namespace"
 		if s.rooted {
 			name = "overlay"
 		}
-		f(t, testBox{name: name, owners: s.rooted, view: func(t *testing.T) (View, string) { return newView(t, s), s.Root }})
+		f(t, testBox{name: name, owners: s.rooted, view: func(t *testing.T) (sandbox.View, string) { return newView(t, s), s.Root }})
 	})
-	for _, compare := range []Compare{CompareCTime, CompareDigest} {
+	for _, compare := range []sandbox.Compare{sandbox.CompareCTime, sandbox.CompareDigest} {
 		t.Run("inplace by "+string(compare), func(t *testing.T) {
 			if os.Geteuid() != 0 {
 				t.Skip("not root")
 			}
 			f(t, testBox{
-				name: "inplace by " + string(compare), owners: mayGive(t), direct: true, ctimeOnly: compare == CompareCTime,
-				view: func(t *testing.T) (View, string) { return newPlace(t, compare) },
+				name: "inplace by " + string(compare), owners: mayGive(t), direct: true, ctimeOnly: compare == sandbox.CompareCTime,
+				view: func(t *testing.T) (sandbox.View, string) { return newPlace(t, compare) },
 			})
 		})
 	}
@@ -342,11 +345,11 @@ func mayGive(t testing.TB) bool {
 }
 
 // newPlace returns the view of a copy of the test root.
-func newPlace(t testing.TB, compare Compare) (View, string) {
+func newPlace(t testing.TB, compare sandbox.Compare) (sandbox.InPlace, string) {
 	t.Helper()
 	from, _ := fixture(t)
 	root := t.TempDir()
-	if err := copyTree(context.Background(), from, root, nil); err != nil {
+	if err := treecopy.Tree(context.Background(), from, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	work := filepath.Join(root, "var/lib/clayer/work")
@@ -359,23 +362,26 @@ func newPlace(t testing.TB, compare Compare) (View, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewInPlace(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}, Compare: compare})
-	if errors.Is(err, ErrUnavailable) {
+	s, err := inplace.New(sandbox.Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}, Compare: compare})
+	if errors.Is(err, sandbox.ErrUnavailable) {
 		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := s.View(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := s.InPlace()
 	t.Cleanup(func() { v.Close() })
 	return v, root
 }
 
+// A testOverlay is an overlay in one of its two ways.
+type testOverlay struct {
+	*overlay.Overlay
+	rooted bool
+}
+
 // newOverlay makes a sandbox in the one mode, over the test root unless opt names another.
-func newOverlay(t testing.TB, rooted bool, opt Options) *overlay {
+func newOverlay(t testing.TB, rooted bool, opt sandbox.Options) *testOverlay {
 	t.Helper()
 	root, work := fixture(t)
 	if opt.Root == "" {
@@ -390,17 +396,27 @@ func newOverlay(t testing.TB, rooted bool, opt Options) *overlay {
 	if rooted && os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
-	if err := opt.cleanHide(); err != nil {
-		t.Fatal(err)
-	}
-	s := &overlay{Options: opt, rooted: rooted}
-	if err := s.probe(); err != nil {
+	s, err := overlay.NewWay(rooted, opt)
+	if err != nil {
 		t.Skipf("this machine does not allow it: %v", err)
 	}
-	return s
+	return &testOverlay{s, rooted}
 }
 
-func newView(t testing.TB, s Sandbox) *view {
+// choose is sandbox.Choose among the sandboxes of this package.
+func choose(kind string, opt sandbox.Options) (*sandbox.Sandbox, error) {
+	return sandbox.Choose(kind, opt, overlay.Engine, inplace.Engine)
+}
+
+// viewOf returns a view of either kind.
+func viewOf(ctx context.Context, s *sandbox.Sandbox) (sandbox.View, error) {
+	if s.InPlace != nil {
+		return s.InPlace(), nil
+	}
+	return s.Layered(ctx)
+}
+
+func newView(t testing.TB, s *testOverlay) *overlay.View {
 	t.Helper()
 	v, err := s.View(context.Background())
 	if err != nil {
@@ -411,7 +427,7 @@ func newView(t testing.TB, s Sandbox) *view {
 			t.Error(err)
 		}
 	})
-	return v.(*view)
+	return v
 }
 
 var testEnv = []string{"PATH=/bin", "HOME=/"}
@@ -423,9 +439,9 @@ var testEnv = []string{"PATH=/bin", "HOME=/"}
 //	delete w/c
 //
 // and what it printed.
-func sh(t testing.TB, v View, script string) (changes, output string) {
+func sh(t testing.TB, v sandbox.View, script string) (changes, output string) {
 	t.Helper()
-	text, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w"})
+	text, out, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w"})
 	if err != nil {
 		t.Fatalf("%s\n%v\n%s", script, err, out)
 	}
@@ -435,7 +451,7 @@ func sh(t testing.TB, v View, script string) (changes, output string) {
 // raceNoise is what a program with the race detector says where there is no /proc.
 var raceNoise = regexp.MustCompile(`(?m)^==\d+==WARNING: reading executable name.*\n`)
 
-func try(t testing.TB, v View, c Command) (changes, output string, err error) {
+func try(t testing.TB, v sandbox.View, c sandbox.Command) (changes, output string, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	c.Output = &out

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
 )
@@ -52,7 +53,7 @@ func TestRunGetsTheStandardStreamsAlone(t *testing.T) {
 	fd := inheritable(t)
 	sandboxes(t, func(t *testing.T, b testBox) {
 		v, root := b.view(t)
-		_, out, err := try(t, v, Command{Argv: []string{"descriptors"}, Env: testEnv})
+		_, out, err := try(t, v, sandbox.Command{Argv: []string{"descriptors"}, Env: testEnv})
 		if err != nil || out != "0 1 2 " {
 			t.Errorf("RUN has %q, error %v", out, err)
 		}
@@ -66,7 +67,7 @@ func TestRunGetsTheStandardStreamsAlone(t *testing.T) {
 			}
 			return // a script takes a /proc
 		}
-		_, out, err = try(t, v, Command{Script: []byte("#!/bin/sh\nexec descriptors\n"), Env: testEnv})
+		_, out, err = try(t, v, sandbox.Command{Script: []byte("#!/bin/sh\nexec descriptors\n"), Env: testEnv})
 		if err != nil || out != "0 1 2 3 " { // 3 is the script, which its interpreter opens by this number
 			t.Errorf("a script has %q, error %v", out, err)
 		}
@@ -76,14 +77,14 @@ func TestRunGetsTheStandardStreamsAlone(t *testing.T) {
 // The command of "clayer run" gets the streams that it was given, and nothing else.
 func TestExecGetsTheStandardStreamsAlone(t *testing.T) {
 	inheritable(t)
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		out, err := os.CreateTemp(t.TempDir(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer out.Close()
 		v := newView(t, s)
-		if err := v.Exec(context.Background(), Command{Argv: []string{"descriptors"}, Env: testEnv}, os.Stdin, out, os.Stderr); err != nil {
+		if err := v.Exec(context.Background(), sandbox.Command{Argv: []string{"descriptors"}, Env: testEnv}, os.Stdin, out, os.Stderr); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(out.Name())

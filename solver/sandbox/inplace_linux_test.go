@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
@@ -14,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 	"github.com/clayer/clayer/solver/tree"
 )
 
@@ -26,10 +30,10 @@ func needRoot(t testing.TB) {
 
 func TestInPlaceAFailedRunTellsWhatItDid(t *testing.T) {
 	needRoot(t)
-	v, _ := newPlace(t, CompareCTime)
-	ch, err := v.Run(context.Background(), Command{
+	v, _ := newPlace(t, sandbox.CompareCTime)
+	ch, err := v.Run(context.Background(), sandbox.Command{
 		Argv: []string{"/bin/sh", "-c", `echo 1 >n; rm f; echo out; exit 3`}, Env: testEnv, Dir: "/w"})
-	var exit *ExitError
+	var exit *sandbox.ExitError
 	if !errors.As(err, &exit) || exit.Code != 3 || string(exit.Output) != "out\n" {
 		t.Fatalf("error %v", err)
 	}
@@ -40,8 +44,8 @@ func TestInPlaceAFailedRunTellsWhatItDid(t *testing.T) {
 
 func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
 	needRoot(t)
-	v, _ := newPlace(t, CompareCTime)
-	ch, err := v.Run(context.Background(), Command{
+	v, _ := newPlace(t, sandbox.CompareCTime)
+	ch, err := v.Run(context.Background(), sandbox.Command{
 		Argv: []string{"/bin/sh", "-c", `rm g`}, Env: testEnv, Dir: "/w", Dirty: []string{"w/d", "w/f", "w/g", "w/never", "w/f/below", "none/x", "tmp/x"}})
 	if err != nil {
 		t.Fatal(err)
@@ -50,35 +54,35 @@ func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
 	for p, want := range map[string]bool{"w/g": true, "w/n": false, "w/f/x": false} {
-		if _, existed := v.(Direct).Before(p); existed != want {
+		if _, existed := v.Before(p); existed != want {
 			t.Errorf("existed before: %s: %v", p, existed)
 		}
 	}
-	if folder, _ := v.(Direct).Before("w/d"); folder == nil || folder.Kind != snapshot.Dir || folder.Mode != 0o755 {
+	if folder, _ := v.Before("w/d"); folder == nil || folder.Kind != snapshot.Dir || folder.Mode != 0o755 {
 		t.Errorf("w/d was %v", folder)
 	}
 }
 
 func TestInPlaceKilledParentLeavesNothing(t *testing.T) {
 	needRoot(t)
-	_, root := newPlace(t, CompareCTime)
+	_, root := newPlace(t, sandbox.CompareCTime)
 	killWhileRunning(t, "inplace", root, t.TempDir())
 }
 
 func TestEmulatedMounts(t *testing.T) {
 	needRoot(t)
-	v, root := newPlace(t, CompareCTime)
-	run := func(script string, mounts ...Mount) (changes, out string) {
+	v, root := newPlace(t, sandbox.CompareCTime)
+	run := func(script string, mounts ...sandbox.Mount) (changes, out string) {
 		t.Helper()
-		changes, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Mounts: mounts})
+		changes, out, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Mounts: mounts})
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", script, err, out)
 		}
 		return changes, out
 	}
-	refused := func(want string, m Mount) {
+	refused := func(want string, m sandbox.Mount) {
 		t.Helper()
-		_, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo ran >/w/ran"}, Env: testEnv, Dir: "/w", Mounts: []Mount{m}})
+		_, err := v.Run(context.Background(), sandbox.Command{Argv: []string{"/bin/sh", "-c", "echo ran >/w/ran"}, Env: testEnv, Dir: "/w", Mounts: []sandbox.Mount{m}})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), m.Target) {
 			t.Errorf("%v: error %v, want %q", m, err, want)
 		}
@@ -86,7 +90,7 @@ func TestEmulatedMounts(t *testing.T) {
 			t.Error("it ran")
 		}
 	}
-	secret := Mount{Target: "/srv/secrets/token", Content: []byte("s3cret-" + unique()), Mode: 0o440}
+	secret := sandbox.Mount{Target: "/srv/secrets/token", Content: []byte("s3cret-" + unique()), Mode: 0o440}
 	if changes, out := run(`cat /srv/secrets/token`, secret); changes != "" || out != string(secret.Content) {
 		t.Errorf("secret %q\n%s", out, changes)
 	}
@@ -96,31 +100,31 @@ func TestEmulatedMounts(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(root, "srv")); err == nil {
 		t.Error("what the secret stood in is left")
 	}
-	refused("something stands there", Mount{Target: "/w/f", Content: []byte("x")})
-	refused("read-only", Mount{Target: "/w/ro", Tmpfs: true, ReadOnly: true})
-	refused("no folder", Mount{Target: "/w/f", Tmpfs: true})
-	refused("not empty", Mount{Target: "/w/d", Tmpfs: true})
+	refused("something stands there", sandbox.Mount{Target: "/w/f", Content: []byte("x")})
+	refused("read-only", sandbox.Mount{Target: "/w/ro", Tmpfs: true, ReadOnly: true})
+	refused("no folder", sandbox.Mount{Target: "/w/f", Tmpfs: true})
+	refused("not empty", sandbox.Mount{Target: "/w/d", Tmpfs: true})
 
 	// A cache: with a root of its own it begins empty, and leaves nothing.
-	if changes, _ := run(`echo 1 >/w/c/x; mkdir /w/c/d`, Mount{Target: "/w/c", Source: t.TempDir()}); changes != "" {
+	if changes, _ := run(`echo 1 >/w/c/x; mkdir /w/c/d`, sandbox.Mount{Target: "/w/c", Source: t.TempDir()}); changes != "" {
 		t.Errorf("a cache changed:\n%s", changes)
 	}
 	if _, err := os.Lstat(filepath.Join(root, "w/c")); err == nil {
 		t.Error("the cache is left")
 	}
 	// A folder that is there is the cache.
-	if changes, _ := run(`echo 1 >/w/d/cached`, Mount{Target: "/w/d", Source: t.TempDir()}); changes != "" {
+	if changes, _ := run(`echo 1 >/w/d/cached`, sandbox.Mount{Target: "/w/d", Source: t.TempDir()}); changes != "" {
 		t.Errorf("a cache changed:\n%s", changes)
 	}
 	// An empty one is lent, and given back as it was.
-	if changes, out := run(`echo 1 >e/x; ls e`, Mount{Target: "/w/e", Tmpfs: true}); changes != "" || out != "x\n" {
+	if changes, out := run(`echo 1 >e/x; ls e`, sandbox.Mount{Target: "/w/e", Tmpfs: true}); changes != "" || out != "x\n" {
 		t.Errorf("tmpfs: %q\n%s", out, changes)
 	}
 	if changes, _ := run(`test -z "$(ls e)"`); changes != "" {
 		t.Errorf("a folder that was lent:\n%s", changes)
 	}
 	// What the command does beside a mount point is its own.
-	changes, _ := run(`echo 1 >/w/n/mine`, Mount{Target: "/w/n/m", Tmpfs: true})
+	changes, _ := run(`echo 1 >/w/n/mine`, sandbox.Mount{Target: "/w/n/m", Tmpfs: true})
 	if want := "dir w 0755\ndir w/n 0755\nfile w/n/mine 0644 2\n"; changes != want {
 		t.Errorf("beside a mount:\n%swant:\n%s", changes, want)
 	}
@@ -128,7 +132,7 @@ func TestEmulatedMounts(t *testing.T) {
 
 func TestInPlaceCapture(t *testing.T) {
 	needRoot(t)
-	v, _ := newPlace(t, CompareCTime)
+	v, _ := newPlace(t, sandbox.CompareCTime)
 	sh(t, v, `echo 1 >d/new`)
 	ch, err := v.Capture(context.Background(), "/w/ld/../d")
 	if err != nil {
@@ -146,7 +150,7 @@ func TestInPlaceCapture(t *testing.T) {
 // is the user's.
 func TestInPlaceOwnFilesUnderAnotherName(t *testing.T) {
 	needRoot(t)
-	v, _ := newPlace(t, CompareCTime)
+	v, _ := newPlace(t, sandbox.CompareCTime)
 	got, _ := sh(t, v, `mkdir -p d/away; echo state > /var/lib/clayer/state.json; cp -a /var/lib/clayer/state.json d/copy; mv /var/lib/clayer d/away/moved`)
 	if want := "dir w/d 0755\ndir w/d/away 0755\nfile w/d/copy 0644 6\n"; !strings.Contains(got, want) || strings.Contains(got, "moved") || strings.Contains(got, "clayer") {
 		t.Errorf("got:\n%swant:\n%s", got, want)
@@ -165,7 +169,7 @@ func TestInPlaceOwnFilesUnderAnotherName(t *testing.T) {
 // number that was freed to the next file.
 func TestInPlaceInodeOfOwnFilesIsNotReused(t *testing.T) {
 	needRoot(t)
-	v, _ := newPlace(t, CompareCTime)
+	v, _ := newPlace(t, sandbox.CompareCTime)
 	got, _ := sh(t, v, `rm -rf /var/lib/clayer; for i in 1 2 3 4 5 6 7 8; do mkdir /var/lib/new$i; echo >/var/lib/file$i; done`)
 	for i := range 8 {
 		for _, want := range []string{fmt.Sprintf("dir var/lib/new%d ", i+1), fmt.Sprintf("file var/lib/file%d ", i+1)} {
@@ -208,22 +212,19 @@ func TestInPlaceAsAUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	var warned []string
-	s, err := NewInPlace(Options{Root: "/", Work: work, Warn: func(text string) { warned = append(warned, text) }})
+	s, err := inplace.New(sandbox.Options{Root: "/", Work: work, Warn: func(text string) { warned = append(warned, text) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := s.View(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := s.InPlace()
 	defer v.Close()
 	cache := t.TempDir()
 	run := func(script string) string {
 		t.Helper()
-		ch, err := v.Run(context.Background(), Command{
+		ch, err := v.Run(context.Background(), sandbox.Command{
 			Argv: []string{"/bin/sh", "-ec", script}, Env: os.Environ(), Dir: dir, Timeout: time.Minute, Output: &testOutput{t},
-			Keep: &snapshot.Filter{Include: []string{dir}},
-			Mounts: []Mount{
+			Filter: &snapshot.Filter{Include: []string{dir}},
+			Mounts: []sandbox.Mount{
 				{Target: filepath.Join(dir, "c"), Source: cache},
 				{Target: filepath.Join(dir, "run", "token"), Content: []byte("s3cret")},
 			},
@@ -255,7 +256,7 @@ func TestInPlaceAsAUser(t *testing.T) {
 	if len(warned) == 0 || !strings.Contains(warned[0], "never captured") {
 		t.Errorf("what may not be read was not told: %q", warned)
 	}
-	if _, err := NewInPlace(Options{Root: dir, Work: work}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "chroot") {
+	if _, err := inplace.New(sandbox.Options{Root: dir, Work: work}); !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "chroot") {
 		t.Errorf("another root: %v", err)
 	}
 }
@@ -264,8 +265,8 @@ func TestInPlaceAsAUser(t *testing.T) {
 // still, or named.
 func TestAFileThatIsBusy(t *testing.T) {
 	needRoot(t)
-	v, root := newPlace(t, CompareCTime)
-	ch, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo 1 >log"}, Env: testEnv, Dir: "/w"})
+	v, root := newPlace(t, sandbox.CompareCTime)
+	ch, err := v.Run(context.Background(), sandbox.Command{Argv: []string{"/bin/sh", "-c", "echo 1 >log"}, Env: testEnv, Dir: "/w"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +302,7 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func TestNamesThatALayerCannotHold(t *testing.T) {
 	sandboxes(t, func(t *testing.T, b testBox) {
 		v, _ := b.view(t)
-		ch, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", "echo 1 >d/.wh.x"}, Env: testEnv, Dir: "/w"})
+		ch, err := v.Run(context.Background(), sandbox.Command{Argv: []string{"/bin/sh", "-c", "echo 1 >d/.wh.x"}, Env: testEnv, Dir: "/w"})
 		if err == nil {
 			_, err = snapshot.Pack(context.Background(), discard{}, ch, snapshot.PackOptions{})
 		}
@@ -332,7 +333,7 @@ func TestLarge(t *testing.T) {
 			t.Skip("reads 5 GB twice")
 		}
 		v, _ := b.view(t)
-		ch, err := v.Run(context.Background(), Command{
+		ch, err := v.Run(context.Background(), sandbox.Command{
 			Argv: []string{"/bin/sh", "-ec", `mkdir many; cd many; i=0; while test $i -lt 1000; do
 				for k in 0 1 2 3 4 5 6 7 8 9; do :>$i.${k}0; :>$i.${k}1; :>$i.${k}2; :>$i.${k}3; :>$i.${k}4; :>$i.${k}5; :>$i.${k}6; :>$i.${k}7; :>$i.${k}8; :>$i.${k}9; done
 				i=$((i+1)); done; truncate -s 5G ../sparse`},
@@ -385,7 +386,7 @@ func BenchmarkRunInPlace(b *testing.B) {
 		defer os.RemoveAll(dir)
 	}
 	root := filepath.Join(dir, "root")
-	if err := errors.Join(os.MkdirAll(filepath.Join(root, "var/lib/clayer/work"), 0o755), copyTree(b.Context(), from, root, func(p string) bool { return p == "var" })); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "var/lib/clayer/work"), 0o755), treecopy.Tree(b.Context(), from, root, func(p string) bool { return p == "var" })); err != nil {
 		b.Fatal(err)
 	}
 	for i := range 2000 {
@@ -401,21 +402,21 @@ func BenchmarkRunInPlace(b *testing.B) {
 	}
 	for _, kind := range []string{"inplace", "overlay"} {
 		b.Run(kind, func(b *testing.B) {
-			opt := Options{Root: root, Work: filepath.Join(root, "var/lib/clayer/work"), Hide: []string{"/var/lib/clayer"}}
+			opt := sandbox.Options{Root: root, Work: filepath.Join(root, "var/lib/clayer/work"), Hide: []string{"/var/lib/clayer"}}
 			if kind == "overlay" {
 				opt.Work = work
 			}
-			s, _, err := Choose(kind, opt)
+			s, err := choose(kind, opt)
 			if err != nil {
 				b.Skip(err)
 			}
-			v, err := s.View(b.Context())
+			v, err := viewOf(b.Context(), s)
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer v.Close()
 			run := func() {
-				ch, err := v.Run(b.Context(), Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv})
+				ch, err := v.Run(b.Context(), sandbox.Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -434,24 +435,24 @@ func BenchmarkRunInPlace(b *testing.B) {
 // Choosing is probing by doing: "auto" for a solve, and what plan does.
 func BenchmarkChoose(b *testing.B) {
 	root, work := fixture(b)
-	opt := Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}}
+	opt := sandbox.Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}}
 	b.Run("auto", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, err := Choose("auto", opt); err != nil {
+			if _, err := choose("auto", opt); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("inplace", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := NewInPlace(opt); err != nil {
+			if _, err := inplace.New(opt); err != nil {
 				b.Skip(err)
 			}
 		}
 	})
 	b.Run("plan", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, _, err := Check("auto", opt); err != nil {
+			if _, err := sandbox.Check("auto", opt, overlay.Engine, inplace.Engine); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -21,20 +21,22 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 )
 
 func TestFailingRun(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		before, err := manifest(filepath.Join(s.Root, "w"), true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		v := newView(t, s)
-		_, _, err = try(t, v, Command{
+		_, _, err = try(t, v, sandbox.Command{
 			Argv: []string{"/bin/sh", "-c", `rm -r *; for i in $(seq 100); do echo line $i; done; exit 7`},
 			Env:  testEnv, Dir: "/w",
 		})
-		var exit *ExitError
+		var exit *sandbox.ExitError
 		if !errors.As(err, &exit) || exit.Code != 7 || exit.Reason != "" {
 			t.Fatalf("error %v, want exit code 7", err)
 		}
@@ -42,7 +44,7 @@ func TestFailingRun(t *testing.T) {
 		if len(lines) != 20 || lines[0] != "line 81" || lines[19] != "line 100" {
 			t.Errorf("last lines %q", lines)
 		}
-		if _, _, err := try(t, v, Command{Argv: []string{"/bin/sh"}}); err == nil {
+		if _, _, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh"}}); err == nil {
 			t.Error("a failed view runs again")
 		}
 		if after, _ := manifest(filepath.Join(s.Root, "w"), true); after != before {
@@ -54,16 +56,16 @@ func TestFailingRun(t *testing.T) {
 func TestStatus(t *testing.T) {
 	tests := []struct {
 		name   string
-		c      Command
+		c      sandbox.Command
 		code   int
 		output string
 	}{
-		{"a signal", Command{Argv: []string{"/bin/sh", "-c", "kill -9 $$"}}, 137, ""},
-		{"no such command", Command{Argv: []string{"nothere"}}, 127, "nothere: command not found"},
-		{"no such shell", Command{Argv: []string{"/bin/bash5", "-c", "true"}}, 127, "/bin/bash5: no such file"},
-		{"not executable", Command{Argv: []string{"/w/f"}}, 126, "/w/f: cannot execute"},
-		{"no interpreter", Command{Script: []byte("#!/bin/none\n")}, 127, "interpreter"},
-		{"a script's own", Command{Script: []byte("#!/bin/sh -e\necho from here; exit 3\n")}, 3, "from here"},
+		{"a signal", sandbox.Command{Argv: []string{"/bin/sh", "-c", "kill -9 $$"}}, 137, ""},
+		{"no such command", sandbox.Command{Argv: []string{"nothere"}}, 127, "nothere: command not found"},
+		{"no such shell", sandbox.Command{Argv: []string{"/bin/bash5", "-c", "true"}}, 127, "/bin/bash5: no such file"},
+		{"not executable", sandbox.Command{Argv: []string{"/w/f"}}, 126, "/w/f: cannot execute"},
+		{"no interpreter", sandbox.Command{Script: []byte("#!/bin/none\n")}, 127, "interpreter"},
+		{"a script's own", sandbox.Command{Script: []byte("#!/bin/sh -e\necho from here; exit 3\n")}, 3, "from here"},
 	}
 	sandboxes(t, func(t *testing.T, b testBox) {
 		for _, tt := range tests {
@@ -74,7 +76,7 @@ func TestStatus(t *testing.T) {
 				tt.c.Env = testEnv
 				v, _ := b.view(t)
 				_, out, err := try(t, v, tt.c)
-				var exit *ExitError
+				var exit *sandbox.ExitError
 				if !errors.As(err, &exit) || exit.Code != tt.code {
 					t.Errorf("error %v, want exit code %d\n%s", err, tt.code, out)
 				}
@@ -87,11 +89,11 @@ func TestStatus(t *testing.T) {
 }
 
 func TestSetUpErrorIsNoExitStatus(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		v := newView(t, s)
-		_, _, err := try(t, v, Command{Argv: []string{"/bin/sh", "-c", "true"}, Env: testEnv,
-			Mounts: []Mount{{Target: "/c", Source: filepath.Join(t.TempDir(), "missing")}}})
-		var exit *ExitError
+		_, _, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-c", "true"}, Env: testEnv,
+			Mounts: []sandbox.Mount{{Target: "/c", Source: filepath.Join(t.TempDir(), "missing")}}})
+		var exit *sandbox.ExitError
 		if err == nil || errors.As(err, &exit) || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mount /c") {
 			t.Errorf("error %v", err)
 		}
@@ -173,7 +175,7 @@ func TestCancel(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
 				go func() { <-out.seen; cancel() }()
-				_, err := v.Run(ctx, Command{Argv: []string{"/bin/sh", "-c", script}, Env: testEnv, Output: out})
+				_, err := v.Run(ctx, sandbox.Command{Argv: []string{"/bin/sh", "-c", script}, Env: testEnv, Output: out})
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("error %v", err)
 				}
@@ -190,9 +192,9 @@ func TestTimeout(t *testing.T) {
 		// Where a machine is busy the first ones come before the command has begun.
 		for limit := time.Millisecond; ; limit *= 4 {
 			v, _ := b.view(t)
-			_, out, err := try(t, v, Command{
+			_, out, err := try(t, v, sandbox.Command{
 				Argv: []string{"/bin/sh", "-c", "echo begun; sleep 1000"}, Env: testEnv, Timeout: limit})
-			var exit *ExitError
+			var exit *sandbox.ExitError
 			if !errors.As(err, &exit) || exit.Reason != "timeout after "+limit.String() {
 				t.Fatalf("after %v: error %#v", limit, err)
 			}
@@ -209,11 +211,11 @@ func TestTimeout(t *testing.T) {
 // A process that runs a command in a view, to be killed.
 func init() {
 	reexec.Register("doomed", func() {
-		s, _, err := Choose(os.Args[4], Options{Root: os.Args[1], Work: os.Args[2]})
+		s, err := choose(os.Args[4], sandbox.Options{Root: os.Args[1], Work: os.Args[2]})
 		exitOn(err)
-		v, err := s.View(context.Background())
+		v, err := viewOf(context.Background(), s)
 		exitOn(err)
-		_, err = v.Run(context.Background(), Command{
+		_, err = v.Run(context.Background(), sandbox.Command{
 			Argv: []string{"/bin/sh", "-c", `setsid sleep "$0" & sleep "$0" & echo ready; wait`, os.Args[3]}, Env: testEnv, Output: os.Stdout})
 		exitOn(err)
 	})
@@ -241,7 +243,7 @@ func killWhileRunning(t *testing.T, kind, root, work string) {
 }
 
 func TestKilledParentLeavesNothing(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		if !s.rooted && os.Geteuid() == 0 {
 			t.Skip("NewOverlay takes the other mode")
 		}
@@ -249,7 +251,7 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 		killWhileRunning(t, "overlay", s.Root, work)
 		// Its view is swept by the next sandbox that works there.
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if _, err := NewOverlay(Options{Root: s.Root, Work: work}); err != nil {
+			if _, err := overlay.New(sandbox.Options{Root: s.Root, Work: work}); err != nil {
 				t.Fatal(err)
 			}
 			left, err := os.ReadDir(work)
@@ -267,17 +269,17 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 }
 
 func TestMounts(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		v, cache := newView(t, s), t.TempDir()
-		run := func(script string, mounts ...Mount) (changes, out string) {
+		run := func(script string, mounts ...sandbox.Mount) (changes, out string) {
 			t.Helper()
-			changes, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Mounts: mounts})
+			changes, out, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Mounts: mounts})
 			if err != nil {
 				t.Fatalf("%s: %v\n%s", script, err, out)
 			}
 			return changes, out
 		}
-		secret := Mount{Target: "/run/secrets/deep/token", Content: []byte("s3cret-" + unique()), Mode: 0o440}
+		secret := sandbox.Mount{Target: "/run/secrets/deep/token", Content: []byte("s3cret-" + unique()), Mode: 0o440}
 
 		changes, out := run(`cat /run/secrets/deep/token; stat -c ' %a %u' /run/secrets/deep/token`, secret)
 		if want := string(secret.Content) + " 440 0\n"; out != want {
@@ -286,30 +288,30 @@ func TestMounts(t *testing.T) {
 		if changes != "" {
 			t.Errorf("a secret changed:\n%s", changes)
 		}
-		for _, dir := range []string{v.dir, s.Root} {
+		for _, dir := range []string{v.Dir(), s.Root} {
 			if p := find(t, dir, secret.Content); p != "" {
 				t.Errorf("the secret is on disk, in %s", p)
 			}
 		}
 
-		changes, _ = run(`echo kept >/w/cache/c`, Mount{Target: "/w/cache", Source: cache})
+		changes, _ = run(`echo kept >/w/cache/c`, sandbox.Mount{Target: "/w/cache", Source: cache})
 		if changes != "" {
 			t.Errorf("a cache mount changed:\n%s", changes)
 		}
-		if _, out := run(`cat /var/x/c`, Mount{Target: "/var/x", Source: cache}); out != "kept\n" {
+		if _, out := run(`cat /var/x/c`, sandbox.Mount{Target: "/var/x", Source: cache}); out != "kept\n" {
 			t.Errorf("cache: %q", out)
 		}
-		changes, _ = run(`! (echo 1 >/w/cache/d) 2>/dev/null; test ! -e /w/cache/d`, Mount{Target: "/w/cache", Source: cache, ReadOnly: true})
+		changes, _ = run(`! (echo 1 >/w/cache/d) 2>/dev/null; test ! -e /w/cache/d`, sandbox.Mount{Target: "/w/cache", Source: cache, ReadOnly: true})
 		if changes != "" {
 			t.Errorf("a read-only mount changed:\n%s", changes)
 		}
-		changes, out = run(`echo 1 >d/x; stat -c %a d; ls d; ! head -c 200000 /dev/zero >d/big 2>/dev/null`, Mount{Target: "/w/d", Tmpfs: true, Size: 64 << 10, Mode: 0o700})
+		changes, out = run(`echo 1 >d/x; stat -c %a d; ls d; ! head -c 200000 /dev/zero >d/big 2>/dev/null`, sandbox.Mount{Target: "/w/d", Tmpfs: true, Size: 64 << 10, Mode: 0o700})
 		if changes != "" || out != "700\nx\n" {
 			t.Errorf("tmpfs over a folder: %q\n%s", out, changes)
 		}
 
 		// What the command does beside a mount point is its own.
-		changes, _ = run(`echo 1 >/w/n/mine; rmdir /w/n/m 2>/dev/null || true`, Mount{Target: "/w/n/m", Tmpfs: true})
+		changes, _ = run(`echo 1 >/w/n/mine; rmdir /w/n/m 2>/dev/null || true`, sandbox.Mount{Target: "/w/n/m", Tmpfs: true})
 		if want := "dir w 0755\ndir w/n 0755\nfile w/n/mine 0644 2\n"; changes != want {
 			t.Errorf("beside a mount:\n%swant:\n%s", changes, want)
 		}
@@ -319,7 +321,7 @@ func TestMounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		run(`mkdir -p ` + outside + `; ln -s ` + outside + ` /w/out`)
-		run(`echo in >`+outside+`/in/x`, Mount{Target: "/w/out/in", Tmpfs: true})
+		run(`echo in >`+outside+`/in/x`, sandbox.Mount{Target: "/w/out/in", Tmpfs: true})
 		if l, _ := os.ReadDir(outside); len(l) > 0 {
 			t.Errorf("outside of the root: %v", l)
 		}
@@ -345,7 +347,7 @@ func TestResolvConfOfTheMachine(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		v := newView(t, s)
 		changes, out := sh(t, v, `cat /etc/resolv.conf; echo nameserver 192.0.2.1 >/etc/resolv.conf; test -c /dev/null; test -d /sys/kernel; test -d /proc/self`)
 		if out != string(host) {
@@ -361,7 +363,7 @@ func TestResolvConfOfTheMachine(t *testing.T) {
 }
 
 func TestClone(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		v := newView(t, s)
 		const work = `rm -r d e; mkdir d; echo n >d/n; ln d/n d/m; rm f; echo G >>g; holes s; mkfifo p; chmod 0 p;
 			ln -s /none dead; setx g user.k 61; mkdir odd; odd odd; touch -d @7 d; mkdir /opt; deep /opt; chmod 4755 g`
@@ -375,18 +377,18 @@ func TestClone(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		c := other.(*view)
+		upper, cloned := filepath.Join(v.Dir(), "upper"), filepath.Join(other.(*overlay.View).Dir(), "upper")
 		for _, p := range []string{"", "w/s"} {
 			var a, b unix.Stat_t
-			if err := errors.Join(unix.Stat(filepath.Join(v.upper(), p), &a), unix.Stat(filepath.Join(c.upper(), p), &b)); err != nil {
+			if err := errors.Join(unix.Stat(filepath.Join(upper, p), &a), unix.Stat(filepath.Join(cloned, p), &b)); err != nil {
 				t.Fatal(err)
 			}
 			if a.Mode != b.Mode || a.Mtim != b.Mtim || a.Blocks != b.Blocks {
 				t.Errorf("%q: %+v, clone %+v", p, a, b)
 			}
 		}
-		list := func(v View) string {
-			_, out, err := try(t, v, Command{Argv: []string{"manifest", "/w"}, Env: append(testEnv, "OWNERS=1")})
+		list := func(v sandbox.View) string {
+			_, out, err := try(t, v, sandbox.Command{Argv: []string{"manifest", "/w"}, Env: append(testEnv, "OWNERS=1")})
 			if err != nil {
 				t.Fatal(err, out)
 			}
@@ -406,7 +408,7 @@ func TestClone(t *testing.T) {
 }
 
 func TestDeepPaths(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		changes, _ := sh(t, newView(t, s), `mkdir n; deep n`)
 		want := "n/" + strings.Repeat(strings.Repeat("d", 250)+"/", 25) + "end 0644 5\n"
 		if !strings.HasSuffix(changes, want) {
@@ -416,13 +418,13 @@ func TestDeepPaths(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		from, to := newView(t, s), newView(t, s)
 		for _, script := range []string{
 			`rm -r d; mkdir d; echo q >d/q; ln d/q d/r; rm f; mv g G; mkdir /opt; echo o >/opt/o`,
 			`rm d/q; echo f >f; rm -r tree/a/b; echo 9 >tree/a/1`,
 		} {
-			ch, err := from.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w"})
+			ch, err := from.Run(context.Background(), sandbox.Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -430,7 +432,7 @@ func TestApply(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		look := Command{Argv: []string{"manifest", "/w"}, Env: testEnv}
+		look := sandbox.Command{Argv: []string{"manifest", "/w"}, Env: testEnv}
 		_, a, err := try(t, from, look)
 		if err != nil {
 			t.Fatal(err, a)
@@ -456,7 +458,7 @@ func TestApply(t *testing.T) {
 }
 
 func TestCapture(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		v := newView(t, s)
 		sh(t, v, `echo 2 >>d/y; echo n >d/n; rm -r d/s`)
 		for _, tt := range []struct{ path, want string }{
@@ -486,11 +488,11 @@ func TestCapture(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	modes(t, func(t *testing.T, s *overlay) {
+	modes(t, func(t *testing.T, s *testOverlay) {
 		run := func(keep *snapshot.Filter) string {
-			changes, out, err := try(t, newView(t, s), Command{
+			changes, out, err := try(t, newView(t, s), sandbox.Command{
 				Argv: []string{"/bin/sh", "-ec", `mkdir /tmp/in /tmp/out; echo 1 >/tmp/in/x; echo 1 >/tmp/out/x; touch -d @1 /tmp`},
-				Env:  testEnv, Keep: keep})
+				Env:  testEnv, Filter: keep})
 			if err != nil {
 				t.Fatal(err, out)
 			}
@@ -516,7 +518,7 @@ func TestOver(t *testing.T) {
 	}
 	for _, rooted := range []bool{true, false} {
 		t.Run("rooted="+strconv.FormatBool(rooted), func(t *testing.T) {
-			v := newView(t, newOverlay(t, rooted, Options{Root: root, Over: dest}))
+			v := newView(t, newOverlay(t, rooted, sandbox.Options{Root: root, Over: dest}))
 			changes, out := sh(t, v, `cat f /opt/x d/x; echo more >>f; rm /opt/x`)
 			if out != "from dest\nxx\n" {
 				t.Errorf("output %q", out)
@@ -524,7 +526,7 @@ func TestOver(t *testing.T) {
 			if want := "dir opt 0755\ndelete opt/x\nfile w/f 0644 15\n"; changes != want {
 				t.Errorf("changes:\n%swant:\n%s", changes, want)
 			}
-			if p := find(t, v.dir, []byte("its state")); p != "" {
+			if p := find(t, v.Dir(), []byte("its state")); p != "" {
 				t.Errorf("hidden state was copied to %s", p)
 			}
 			if b, _ := os.ReadFile(filepath.Join(dest, "w/f")); string(b) != "from dest\n" {
@@ -536,7 +538,7 @@ func TestOver(t *testing.T) {
 
 // TestMachineRoot looks at the machine's own root, and changes nothing there.
 func TestMachineRoot(t *testing.T) {
-	modes(t, func(t *testing.T, _ *overlay) {})
+	modes(t, func(t *testing.T, _ *testOverlay) {})
 	for _, rooted := range []bool{true, false} {
 		t.Run("rooted="+strconv.FormatBool(rooted), func(t *testing.T) {
 			work, err := os.MkdirTemp("", "sandbox-root-*")
@@ -544,9 +546,9 @@ func TestMachineRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer os.RemoveAll(work)
-			v := newView(t, newOverlay(t, rooted, Options{Root: "/", Work: work, Hide: []string{"/var/lib/clayer"}}))
+			v := newView(t, newOverlay(t, rooted, sandbox.Options{Root: "/", Work: work, Hide: []string{"/var/lib/clayer"}}))
 			name := "/clayer-test-" + unique()
-			changes, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-ec", "echo hello >" + name + "; test -c /dev/null; ls /proc/self >/dev/null; id -u"},
+			changes, out, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-ec", "echo hello >" + name + "; test -c /dev/null; ls /proc/self >/dev/null; id -u"},
 				Env: []string{"PATH=/usr/bin:/bin"}})
 			if err != nil {
 				t.Fatal(err, out)
@@ -562,26 +564,9 @@ func TestMachineRoot(t *testing.T) {
 }
 
 func TestUnavailable(t *testing.T) {
-	_, err := NewOverlay(Options{Root: "/", Work: "/proc"})
-	if !errors.Is(err, ErrUnavailable) || Reason(err) == err.Error() {
+	_, err := overlay.New(sandbox.Options{Root: "/", Work: "/proc"})
+	if !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "not available: ") {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestTail(t *testing.T) {
-	var l tail
-	for i := range 3000 {
-		fmt.Fprintf(&l, "%d\n", i)
-	}
-	if got := string(l.last()); !strings.HasPrefix(got, "2980\n") || !strings.HasSuffix(got, "2999\n") {
-		t.Errorf("%q", got)
-	}
-	l.Write(bytes.Repeat([]byte("x"), 100<<10))
-	if n := len(l.last()); n != tailBytes {
-		t.Errorf("%d bytes", n)
-	}
-	if n := len(l.kept); n > 2*tailBytes {
-		t.Errorf("%d bytes kept", n)
 	}
 }
 
@@ -589,9 +574,9 @@ func BenchmarkRunTrue(b *testing.B) {
 	for _, root := range []string{"", "/"} {
 		for _, rooted := range []bool{true, false} {
 			b.Run(fmt.Sprintf("root=%s,rooted=%v", root, rooted), func(b *testing.B) {
-				v := newView(b, newOverlay(b, rooted, Options{Root: root}))
+				v := newView(b, newOverlay(b, rooted, sandbox.Options{Root: root}))
 				for b.Loop() {
-					if _, err := v.Run(context.Background(), Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv}); err != nil {
+					if _, err := v.Run(context.Background(), sandbox.Command{Argv: []string{"/bin/sh", "-c", ":"}, Env: testEnv}); err != nil {
 						b.Fatal(err)
 					}
 				}

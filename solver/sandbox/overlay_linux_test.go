@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )
 
 func TestWhatARunChanged(t *testing.T) {
@@ -97,7 +99,7 @@ func lines(t *testing.T, blob []byte) string {
 // check runs the scripts and compares the last one's changes. It returns the
 // base with the snapshots applied, and the tree that the view shows: they are
 // the same, which is what all this is for.
-func check(t *testing.T, v View, root string, owners bool, scripts []string, want string) (base, seen string) {
+func check(t *testing.T, v sandbox.View, root string, owners bool, scripts []string, want string) (base, seen string) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{"w", "tmp"} {
@@ -105,7 +107,7 @@ func check(t *testing.T, v View, root string, owners bool, scripts []string, wan
 		if err := os.Mkdir(to, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := copyTree(context.Background(), filepath.Join(root, d), to, nil); err != nil {
+		if err := treecopy.Tree(context.Background(), filepath.Join(root, d), to, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +119,7 @@ func check(t *testing.T, v View, root string, owners bool, scripts []string, wan
 	if owners {
 		env = "OWNERS=yes"
 	}
-	changes, seen, err := try(t, v, Command{Argv: []string{"manifest", "/w"}, Env: append(testEnv, env)})
+	changes, seen, err := try(t, v, sandbox.Command{Argv: []string{"manifest", "/w"}, Env: append(testEnv, env)})
 	if err != nil {
 		t.Fatal(err, seen)
 	}
@@ -132,10 +134,10 @@ func check(t *testing.T, v View, root string, owners bool, scripts []string, wan
 
 // runAll runs the scripts in /w, hands each one's changes on, packed, and
 // returns those of the last as text.
-func runAll(t *testing.T, v View, scripts []string, each func(blob []byte)) (last string) {
+func runAll(t *testing.T, v sandbox.View, scripts []string, each func(blob []byte)) (last string) {
 	t.Helper()
 	for _, script := range scripts {
-		ch, err := v.Run(context.Background(), Command{
+		ch, err := v.Run(context.Background(), sandbox.Command{
 			Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Dir: "/w", Output: &testOutput{t}, Timeout: time.Minute})
 		if err != nil {
 			t.Fatalf("%s: %v", script, err)

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
@@ -10,6 +10,11 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,14 +49,14 @@ var places = map[string]func() error{
 		if err := os.Mkdir(cell, 0o755); err != nil {
 			return err
 		}
-		if err := copyTree(context.Background(), filepath.Join(testRoot.dir, "root"), cell, nil); err != nil {
+		if err := treecopy.Tree(context.Background(), filepath.Join(testRoot.dir, "root"), cell, nil); err != nil {
 			return err
 		}
 		inner := filepath.Join(cell, "tmp", "inner")
 		err := errors.Join(os.MkdirAll(filepath.Join(inner, "work"), 0o755), os.Mkdir(filepath.Join(inner, "root"), 0o755),
 			os.Mkdir(filepath.Join(cell, "sys"), 0o755), os.MkdirAll(filepath.Join(cell, "dev"), 0o755))
 		if err == nil {
-			err = copyTree(context.Background(), filepath.Join(testRoot.dir, "root"), filepath.Join(inner, "root"), nil)
+			err = treecopy.Tree(context.Background(), filepath.Join(testRoot.dir, "root"), filepath.Join(inner, "root"), nil)
 		}
 		for _, dir := range []string{"/proc", "/dev", "/sys"} {
 			err = errors.Join(err, unix.Mount(dir, filepath.Join(cell, dir), "", unix.MS_BIND|unix.MS_REC, ""))
@@ -62,7 +67,7 @@ var places = map[string]func() error{
 		testRoot.dir = "/tmp/inner"
 		return errors.Join(err, os.Setenv("TMPDIR", "/tmp"))
 	},
-	"a kernel without open_tree": func() error { withoutOpenTree = true; return nil },
+	"a kernel without open_tree": func() error { helper.WithoutOpenTree = true; return nil },
 	"a read-only root": func() error {
 		if err := privateMounts(); err != nil {
 			return err
@@ -86,7 +91,7 @@ var places = map[string]func() error{
 		if err != nil {
 			return err
 		}
-		_ = direct{}.remove(filepath.Join(testRoot.dir, "root"))
+		_ = os.RemoveAll(filepath.Join(testRoot.dir, "root"))
 		cmd := exec.Command(os.Args[0], os.Args[1:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -128,36 +133,38 @@ func TestOverlayOverAnOverlay(t *testing.T) {
 	if err := os.MkdirAll(work, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, why, err := Choose("auto", Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	opt := sandbox.Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}}
+	chosen, err := choose("auto", opt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Name() != "overlay" || s.(*overlay).Work == work {
-		t.Fatalf("%s in %v: %s", s.Name(), s, why)
+	s, err := overlay.New(opt)
+	if err != nil {
+		t.Fatal(err)
 	}
-	v := newView(t, s)
+	if chosen.Name != "overlay" || s.Work == work {
+		t.Fatalf("%s in %v: %s", chosen.Name, s, chosen.Why)
+	}
+	v := newView(t, &testOverlay{Overlay: s})
 	if got, _ := sh(t, v, `echo 1 >n; rm f`); got != "dir w 0755\ndelete w/f\nfile w/n 0644 2\n" {
 		t.Errorf("got:\n%s", got)
 	}
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Lstat(s.(*overlay).Work); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%s is left", s.(*overlay).Work)
+	if _, err := os.Lstat(s.Work); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left", s.Work)
 	}
 
 	// In place, copy-up without a change is no change, by the default.
-	in, err := NewInPlace(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	in, err := inplace.New(sandbox.Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(in.How(), "overlay") {
-		t.Errorf("compares %s", in.How())
+	if !strings.Contains(in.How, "overlay") {
+		t.Errorf("compares %s", in.How)
 	}
-	p, err := in.View(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := in.InPlace()
 	if got, _ := sh(t, p, `: >>f; chmod 0644 f; : >>d/x; ln -f f /tmp/f; rm /tmp/f`); got != "" {
 		t.Errorf("copy-up was told:\n%s", got)
 	}
@@ -173,14 +180,14 @@ func TestSubordinateIDs(t *testing.T) {
 		t.Skip("run by internal/places")
 	}
 	root, work := fixture(t)
-	s, err := NewOverlay(Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
+	s, err := overlay.New(sandbox.Options{Root: root, Work: work, Hide: []string{"/var/lib/clayer"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.How() != "in a user namespace with subordinate ids" {
 		t.Fatal(s.How())
 	}
-	v := newView(t, s)
+	v := newView(t, &testOverlay{Overlay: s})
 	if got, _ := sh(t, v, `echo 1 >n; chown 33:8 n; chown 12:34 f; chmod 4755 f; stat -c %u:%g n f g`); got != "dir w 0755\nfile w/f 4755 6 12:34\nfile w/n 0644 2 33:8\n" {
 		t.Errorf("got:\n%s", got)
 	}
@@ -214,7 +221,7 @@ func TestOtherMounts(t *testing.T) {
 	}
 	const script = `echo 1 >>/etc/hosts; echo 1 >>vol/on; echo 1 >vol/new; echo 1 >n; cat vol/on >/dev/null`
 	const want = "dir w 0755\nfile w/n 0644 2\n"
-	v, root := newPlace(t, CompareCTime)
+	v, root := newPlace(t, sandbox.CompareCTime)
 	mountIn(root)
 	if got, _ := sh(t, v, script); got != want {
 		t.Errorf("in place:\n%s", got)
@@ -229,7 +236,7 @@ func TestOtherMounts(t *testing.T) {
 	}
 	base, _ := fixture(t)
 	mountIn(base)
-	s := newOverlay(t, true, Options{})
+	s := newOverlay(t, true, sandbox.Options{})
 	if got, _ := sh(t, newView(t, s), script); got != want {
 		t.Errorf("overlay:\n%s", got)
 	}

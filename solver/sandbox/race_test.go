@@ -1,6 +1,6 @@
 //go:build race
 
-package sandbox
+package sandbox_test
 
 // raceEnabled reports whether this test binary has the race detector.
 const raceEnabled = true

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/clayer/clayer/solver/sandbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +22,8 @@ func TestRunIgnoresNoSignal(t *testing.T) {
 		for _, sig := range all {
 			v, _ := b.view(t)
 			name := strings.TrimPrefix(unix.SignalName(sig), "SIG")
-			_, out, err := try(t, v, Command{Argv: []string{"/bin/sh", "-c", "kill -" + name + " $$; echo ignored"}, Env: testEnv})
-			var exit *ExitError
+			_, out, err := try(t, v, sandbox.Command{Argv: []string{"/bin/sh", "-c", "kill -" + name + " $$; echo ignored"}, Env: testEnv})
+			var exit *sandbox.ExitError
 			if !errors.As(err, &exit) || exit.Code != 128+int(sig) || out != "" {
 				t.Errorf("%s: output %q, error %v, want exit code %d", name, out, err, 128+int(sig))
 			}

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/clayer/clayer/solver/sandbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,31 +20,31 @@ func TestStandInsTakeNothingElseAlong(t *testing.T) {
 	}
 	tests := []struct {
 		name   string
-		mounts []Mount
+		mounts []sandbox.Mount
 		do     func(root, home string) error
 	}{
-		{"a bind mount in a tmpfs", []Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
+		{"a bind mount in a tmpfs", []sandbox.Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
 			at := filepath.Join(root, "build/chroot")
 			return errors.Join(os.Mkdir(at, 0o755), unix.Mount(home, at, "", unix.MS_BIND, ""))
 		}},
-		{"a mount over a tmpfs", []Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
+		{"a mount over a tmpfs", []sandbox.Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
 			return unix.Mount(home, filepath.Join(root, "build"), "", unix.MS_BIND, "")
 		}},
-		{"a bind mount in a cache that was lent", []Mount{{Target: "/w/e", Tmpfs: true}}, func(root, home string) error {
+		{"a bind mount in a cache that was lent", []sandbox.Mount{{Target: "/w/e", Tmpfs: true}}, func(root, home string) error {
 			at := filepath.Join(root, "w/e/deep/er")
 			return errors.Join(os.MkdirAll(at, 0o755), unix.Mount(home, at, "", unix.MS_BIND, ""))
 		}},
-		{"a link in the place of the folder above", []Mount{{Target: "/build/src", Tmpfs: true}}, func(root, home string) error {
+		{"a link in the place of the folder above", []sandbox.Mount{{Target: "/build/src", Tmpfs: true}}, func(root, home string) error {
 			return errors.Join(os.RemoveAll(filepath.Join(root, "build")), os.MkdirAll(filepath.Join(root, "home/me/src"), 0o755),
 				os.WriteFile(filepath.Join(root, "home/me/src/precious"), []byte("x"), 0o644), os.Symlink("/home/me", filepath.Join(root, "build")))
 		}},
-		{"another folder of the name", []Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
+		{"another folder of the name", []sandbox.Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
 			return errors.Join(os.Remove(filepath.Join(root, "build")), os.MkdirAll(filepath.Join(root, "build/mine"), 0o755))
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v, root := newPlace(t, CompareCTime)
+			v, root := newPlace(t, sandbox.CompareCTime)
 			home := t.TempDir()
 			if err := os.WriteFile(filepath.Join(home, "precious"), []byte("x"), 0o644); err != nil {
 				t.Fatal(err)
@@ -55,12 +56,12 @@ func TestStandInsTakeNothingElseAlong(t *testing.T) {
 				<-out.seen
 				made <- errors.Join(tt.do(root, home), os.WriteFile(filepath.Join(root, "tmp/done"), nil, 0o644))
 			}()
-			_, err := v.Run(context.Background(), Command{
+			_, err := v.Run(context.Background(), sandbox.Command{
 				Argv: []string{"/bin/sh", "-c", `echo ready; while ! test -e /tmp/done; do sleep 0.01; done; exit 7`}, Env: testEnv, Dir: "/", Mounts: tt.mounts, Output: out})
 			if merr := <-made; merr != nil {
 				t.Fatal(merr)
 			}
-			var exit *ExitError
+			var exit *sandbox.ExitError
 			if !errors.As(err, &exit) || exit.Code != 7 {
 				t.Errorf("error %v, want exit code 7", err)
 			}

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/golden"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // How others tell what a step changed, as small as it can be said. Each gets
@@ -134,8 +135,8 @@ func TestCorrectnessTable(t *testing.T) {
 	if inGVisor() {
 		t.Skip("the table is of an ordinary Linux")
 	}
-	s := newOverlay(t, true, Options{})
-	if !s.index {
+	s := newOverlay(t, true, sandbox.Options{})
+	if !s.Indexed() {
 		t.Skip("the file system of the test root has no handles for its files")
 	}
 	var b strings.Builder
@@ -154,7 +155,7 @@ func TestCorrectnessTable(t *testing.T) {
 		last := scripts[len(scripts)-1]
 		var cells []string
 		var want []string
-		for _, compare := range []Compare{CompareDigest, CompareCTime} {
+		for _, compare := range []sandbox.Compare{sandbox.CompareDigest, sandbox.CompareCTime} {
 			v, root := newPlace(t, compare)
 			w := filepath.Join(root, "w")
 			for _, script := range scripts[:len(scripts)-1] {
@@ -169,7 +170,7 @@ func TestCorrectnessTable(t *testing.T) {
 			runAll(t, v, []string{last}, func(blob []byte) { told = toldOf(t, blob) })
 			verdict := verdict(before, judge(t, w))
 			cells = append([]string{cell(verdict, told)}, cells...)
-			if compare == CompareDigest {
+			if compare == sandbox.CompareDigest {
 				want = verdict
 				continue
 			}

@@ -222,3 +222,16 @@ func pairs(before *Reading, b int32, after *Reading, a int32) iter.Seq[pair] {
 		}
 	}
 }
+
+// Hide returns a test for the absolute paths of a root, as paths relative to it; nil
+// for none.
+func Hide(absolute []string) func(path string) bool {
+	if len(absolute) == 0 {
+		return nil
+	}
+	hidden := make(map[string]bool, len(absolute))
+	for _, p := range absolute {
+		hidden[strings.TrimPrefix(p, "/")] = true
+	}
+	return func(path string) bool { return hidden[path] }
+}

@@ -1,0 +1,78 @@
+package sandbox
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+// A Command is one RUN.
+type Command struct {
+	Argv    []string
+	Script  []byte   // if set, a program with a "#!" line that is executed instead of Argv
+	Env     []string // "NAME=value"; nothing else is inherited
+	Dir     string   // absolute; created in the root if missing
+	Mounts  []Mount
+	Output  io.Writer        // stdout and stderr together, as they come
+	Timeout time.Duration    // 0 means none
+	Filter  *snapshot.Filter // which changes are reported; nil means the default exclusions
+
+	// Begin, if set, is called by an InPlace view just before the command starts,
+	// with the reading of the root before it, and with the targets of secrets at
+	// which nothing existed: what Recover and RemoveSecrets need if this process
+	// is killed meanwhile.
+	Begin func(before *tree.Reading, secrets []string) error
+
+	// Dirty lists paths, relative to the root, for an InPlace view: what a RUN
+	// that failed or was removed did to them could not be undone. Their state
+	// after the command is reported as a change.
+	Dirty []string
+}
+
+// A Mount is what a command sees at Target and is not part of the root.
+// Exactly one of Source, Content and Tmpfs is set.
+type Mount struct {
+	Target   string // absolute and clean
+	Source   string // a directory of the machine that is bound there (a cache mount)
+	Content  []byte // a file with this content (a secret); never on disk, except in place where docs/sandboxes.md says so
+	Tmpfs    bool
+	Size     int64 // bytes of a tmpfs; 0 means no limit
+	Mode     uint32
+	UID, GID int
+	ReadOnly bool
+}
+
+// Changes returns the filter of the command, compiled, and checks its mounts.
+func (c *Command) Changes() (*snapshot.Filter, *snapshot.Matcher, error) {
+	filter := c.Filter
+	if filter == nil {
+		filter = new(snapshot.Filter)
+	}
+	matcher, err := filter.Compile()
+	if err == nil {
+		err = c.CheckMounts()
+	}
+	return filter, matcher, err
+}
+
+// CheckMounts returns an error for a mount whose target cannot be one.
+func (c *Command) CheckMounts() error {
+	for _, m := range c.Mounts {
+		if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) != m.Target || m.Target == "/" {
+			return fmt.Errorf("mount %q: not a clean absolute path below /", m.Target)
+		}
+	}
+	return nil
+}
+
+// Targets lists what the mounts cover, which is not part of a change.
+func (c *Command) Targets() (targets []string) {
+	for _, m := range c.Mounts {
+		targets = append(targets, m.Target)
+	}
+	return targets
+}

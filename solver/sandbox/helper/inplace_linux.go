@@ -1,0 +1,191 @@
+package helper
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
+)
+
+// What the helper of a command in place does. There is no namespace around it:
+// what the command leaves behind is found as what descends from the helper,
+// which is given every orphan below it.
+
+// inPlace runs the job's command on the root itself.
+func (h *helper) inPlace(res *result, stdin int) (err error) {
+	// The death signal of the command is tied to the thread that starts it.
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("ask for orphans: %w", err)
+	}
+	h.proc = openProc()
+	if h.Root != "/" {
+		if err := unix.Chroot(h.Root); err != nil {
+			return fmt.Errorf("enter %s: %w", h.Root, err)
+		}
+	}
+	if h.Dir == "" {
+		h.Dir = "/"
+	}
+	if err := h.makeDir(); err != nil {
+		return err
+	}
+	defer h.standIns.remove(h.warn)
+	for _, m := range h.Mounts {
+		if err := h.emulate(m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+	}
+	script, err := h.scriptFile()
+	if err != nil {
+		return fmt.Errorf("stage the script: %w", err)
+	}
+	if err := os.Chdir(h.Dir); err != nil {
+		return err
+	}
+	res.Status = h.command(stdin, script)
+	return nil
+}
+
+// scriptFile is script for a command in place: the file is nowhere on disk.
+func (h *helper) scriptFile() (*os.File, error) {
+	if len(h.Script) == 0 {
+		return nil, nil
+	}
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return nil, fmt.Errorf("a script with #! takes a /proc in the root: %w", err)
+	}
+	return descriptor.Memory("script", h.Script, 0o755)
+}
+
+// emulate gives a command in place what a mount would give it. Nothing can be
+// laid over what stands in the root, so that it depends:
+//
+//	secret   nothing may stand at the target; a link to a file in memory is put
+//	         there, or the file itself where such a link cannot be read
+//	cache    a link to the cache's folder; a folder that stands there already
+//	         is taken for a cache itself
+//	tmpfs    a folder that is removed afterwards; one that stands there has to
+//	         be empty, or scratch space such as /tmp
+//
+// All that is put there goes when the command has ended, whatever became of it.
+func (h *helper) emulate(m sandbox.Mount) error {
+	st, err := os.Lstat(m.Target)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return err
+	}
+	there := err == nil
+	switch {
+	case m.Content != nil:
+		if there {
+			return fmt.Errorf("something stands there, and in place nothing can be laid over it: give the secret another target, or env=NAME")
+		}
+		return h.emulateSecret(m)
+	case m.ReadOnly:
+		return errors.New("in place a mount can't be read-only")
+	case there && !st.IsDir():
+		return errors.New("what stands there is no folder, and in place nothing can be laid over it")
+	case m.Source != "" && there:
+		return nil
+	case m.Source != "" && h.Root == "/":
+		return h.standIns.link(m.Target, m.Source)
+	case there && isScratch(m.Target):
+		return nil
+	case there:
+		names, err := os.ReadDir(m.Target)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return errors.New("the folder there is not empty, and in place nothing can be laid over it: choose another target")
+		}
+		return h.standIns.borrow(m.Target)
+	}
+	mode := m.Mode
+	if mode == 0 {
+		mode = 0o1777 // as /tmp
+	}
+	if err := h.standIns.folder(m.Target); err != nil {
+		return err
+	}
+	if err := unix.Chmod(m.Target, mode&0o7777); err != nil {
+		return err
+	}
+	return h.chown(m)
+}
+
+// chown is as tar does it for a user: without privilege, things are the user's.
+func (h *helper) chown(m sandbox.Mount) error {
+	if m.UID == 0 && m.GID == 0 {
+		return nil
+	}
+	err := os.Lchown(m.Target, m.UID, m.GID)
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		return nil
+	}
+	return err
+}
+
+// isScratch reports whether nothing in the folder is ever captured, and nobody
+// is surprised by what others left there.
+func isScratch(target string) bool {
+	for _, dir := range []string{"/tmp", "/var/tmp", "/run", "/dev/shm"} {
+		if pathname.Under(target, dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// emulateSecret avoids the disk where it can.
+func (h *helper) emulateSecret(m sandbox.Mount) error {
+	mode := m.Mode
+	if mode == 0 {
+		mode = 0o400
+	}
+	if os.Geteuid() == 0 && (m.UID != 0 || m.GID != 0) {
+		return h.secretFile(m, mode) // another user may not follow the link
+	}
+	f, err := descriptor.Memory("secret", m.Content, mode)
+	if err != nil {
+		return h.secretFile(m, mode)
+	}
+	h.secrets = append(h.secrets, f) // open as long as the helper is
+	target := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	mark := len(h.standIns.made)
+	if err := h.standIns.link(m.Target, target); err != nil {
+		return err
+	}
+	if b, err := os.ReadFile(m.Target); err == nil && bytes.Equal(b, m.Content) {
+		return nil
+	}
+	h.standIns.removeFrom(mark, h.warn)
+	return h.secretFile(m, mode)
+}
+
+// secretFile is on the disk of the root for as long as the command runs, where
+// that is no tmpfs.
+func (h *helper) secretFile(m sandbox.Mount, mode uint32) error {
+	return h.standIns.put(m.Target, aName, func(parent int, name string) error {
+		fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), name)
+		_, err = f.Write(m.Content)
+		if err == nil {
+			err = unix.Fchmod(fd, mode&0o7777)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		return h.chown(m)
+	})
+}

@@ -1,0 +1,81 @@
+package helper
+
+import (
+	"syscall"
+
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/sandbox"
+)
+
+// What the parent and its helper process say to each other, as gob streams:
+// paths, arguments and environment may hold any bytes, which JSON would change.
+
+// task is what a helper is started for.
+type task uint8
+
+const (
+	TaskProbe   task = iota + 1 // make all mounts, run nothing
+	TaskRun                     // run a command
+	TaskApply                   // apply the snapshot on stdin
+	TaskCapture                 // pack a path of the merged tree
+	TaskCheck                   // TaskProbe over memory alone
+	TaskCopyUp                  // copy files up that are hard links
+)
+
+// A Job is all that a helper is told. It goes through a pipe: what stands in
+// argv or environment of a process can be read by others.
+type Job struct {
+	Task      task
+	OldKernel bool     // tests: as if there was no open_tree
+	InPlace   bool     // on Root itself, in no namespaces; View is then a folder for scratch
+	Rooted    bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	Root      string   // the lower folder
+	View      string   // the folder of the view
+	Hide      []string // absolute paths in the root that are shown as empty
+	Seeded    bool     // the upper folder holds stand-ins for hard links
+	Plain     []string // top-level folders that are not overlaid, see seed
+
+	Argv   []string
+	Script []byte
+	Env    []string
+	Dir    string
+	Mounts []sandbox.Mount
+
+	Interactive bool // the command has the helper's stdin, stdout and stderr
+	Foreground  bool // stdin is a terminal, and the command is to be in its foreground
+
+	Placement record.Placement // for TaskApply
+
+	Path  string   // what TaskCapture packs
+	Names []string // what TaskCopyUp copies up
+}
+
+// A signal asks the helper to end the command in good manners. The end of the
+// pipe asks it to end at once: the parent is gone.
+type signal struct{}
+
+// A result is the helper's last word.
+type result struct {
+	Status   int    // of the command
+	Err      string // what could not be set up; "" if the job was done
+	Errno    syscall.Errno
+	Dir      *unpack.DirError // that Err is, if it is one
+	Warnings []string
+}
+
+// The descriptors that a helper is born with, beside the standard ones.
+const (
+	controlFD = 3 // a job, then signals
+	resultFD  = 4 // one result
+	spoolFD   = 5 // where TaskCapture writes
+)
+
+// A RemoteError is an error of another process: its text, and what caused it.
+type RemoteError struct {
+	Text  string
+	Errno syscall.Errno
+}
+
+func (e *RemoteError) Error() string { return e.Text }
+func (e *RemoteError) Unwrap() error { return e.Errno }

@@ -1,0 +1,146 @@
+package helper
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"os"
+	signals "os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/moby/sys/reexec"
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/inherited"
+)
+
+// helperName is argv[0] of the helper: this program once more, as process 1 of
+// the namespaces of one job. main and TestMain call reexec.Init.
+const helperName = "clayer-sandbox"
+
+func init() { reexec.Register(helperName, helperMain) }
+
+// helperMain does one job and never returns. When it exits, the kernel kills
+// all that is left in its PID namespace. It exits by the system call alone:
+// os.Exit of a program with the race detector sleeps for a second first.
+func helperMain() {
+	inherited.Close(controlFD, resultFD, spoolFD)
+	inherited.CloseOnExec()
+	control := gob.NewDecoder(os.NewFile(controlFD, "control"))
+	var j Job
+	if err := control.Decode(&j); err != nil {
+		unix.Exit(1) // the parent is gone
+	}
+	h := &helper{Job: j}
+	if j.Interactive {
+		// The terminal's are for the command. Not ignored: it would inherit that.
+		signals.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGTTOU)
+	}
+	WithoutOpenTree = j.OldKernel
+	go func() {
+		for {
+			var s signal
+			if control.Decode(&s) != nil {
+				if !j.InPlace {
+					unix.Exit(128 + int(syscall.SIGKILL))
+				}
+				h.hangUp()
+				return
+			}
+			h.terminate()
+		}
+	}()
+	res := result{}
+	if err := h.do(&res); err != nil {
+		res.Err = err.Error()
+		errors.As(err, &res.Errno)
+		errors.As(err, &res.Dir)
+	}
+	res.Warnings = h.warnings
+	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
+		unix.Exit(1)
+	}
+	unix.Exit(0)
+}
+
+type helper struct {
+	Job
+	stubs    stubs
+	standIns standIns // in place of stubs, in place
+	staged   bool     // the tmpfs for staged files is mounted
+	warnings []string
+
+	proc *os.File // /proc as it was before the helper went into its root; in place alone
+
+	secrets []*os.File
+
+	mu      sync.Mutex
+	pid     int  // of the command while it runs
+	session int  // of the command, also after it
+	term    bool // asked to end before it ran
+}
+
+func (h *helper) warn(format string, args ...any) {
+	h.warnings = append(h.warnings, fmt.Sprintf(format, args...))
+}
+
+func (h *helper) do(res *result) error {
+	// What is made here gets the mode that it is made with.
+	unix.Umask(0)
+	if !h.InPlace {
+		if err := BecomeRoot(); err != nil {
+			return fmt.Errorf("become root of the namespace: %w", err)
+		}
+	}
+	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	if h.InPlace {
+		return h.inPlace(res, stdin)
+	}
+	if h.Task == TaskCheck {
+		if err := h.checkView(); err != nil {
+			return err
+		}
+	}
+	if err := h.mountRoot(); err != nil {
+		return err
+	}
+	switch h.Task {
+	case TaskApply:
+		return h.apply(context.Background())
+	case TaskCapture:
+		return h.capture(context.Background())
+	case TaskCopyUp:
+		return h.copyUp()
+	}
+	mounts, err := h.attachments()
+	if err != nil {
+		return err
+	}
+	script, err := h.script()
+	if err != nil {
+		return err
+	}
+	if err := h.enter(mounts); err != nil {
+		return err
+	}
+	if h.Task == TaskProbe || h.Task == TaskCheck {
+		return h.leave()
+	}
+	res.Status = h.command(stdin, script)
+	return h.leave()
+}
+
+// terminate passes SIGTERM to the command and what shares its process group.
+func (h *helper) terminate() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.term = true
+	if h.pid > 0 {
+		_ = unix.Kill(-h.pid, unix.SIGTERM)
+	}
+}

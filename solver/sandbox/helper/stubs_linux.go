@@ -1,0 +1,269 @@
+package helper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
+	"golang.org/x/sys/unix"
+)
+
+// standIns are what is put into the root for a command in place, and goes with
+// it. The command is free to do what it likes there, as the root's root: move a
+// folder away and leave a link in its place, or mount something below. So what
+// goes is found again through the folder that it was made in, which is kept
+// open; it has to be the thing that was made; and no other mount is entered.
+type standIns struct {
+	made    []standIn
+	folders map[thing]*parentTimes // that something was put into
+}
+
+type standIn struct {
+	parent int // a descriptor
+	name   string
+	path   string // for words
+	is     thing
+	kind   standInKind
+}
+
+type standInKind uint8
+
+const (
+	aName    standInKind = iota // a link or a file
+	aParent                     // a folder above another; it stays if the command put something into it
+	aFolder                     // a folder, with all that the command put into it
+	borrowed                    // a folder that was there, and empty
+)
+
+// thing is a file, whatever its name. An inode's number is given again soon, so
+// the time at which it was made belongs to it, where the file system knows.
+type thing struct {
+	dev, ino, mount uint64
+	born            unix.StatxTimestamp
+}
+
+func lookAt(fd int, name string) (thing, *unix.Statx_t, error) {
+	var st unix.Statx_t
+	how := unix.AT_SYMLINK_NOFOLLOW
+	if name == "" {
+		how |= unix.AT_EMPTY_PATH
+	}
+	if err := unix.Statx(fd, name, how, unix.STATX_BASIC_STATS|unix.STATX_BTIME|unix.STATX_MNT_ID, &st); err != nil {
+		return thing{}, nil, err
+	}
+	t := thing{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		t.born = st.Btime
+	}
+	if st.Mask&unix.STATX_MNT_ID != 0 {
+		t.mount = st.Mnt_id
+	}
+	return t, &st, nil
+}
+
+func mtimeOf(st *unix.Statx_t) unix.Timespec {
+	return unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
+}
+
+// put makes something at the path, and the folders above it where they are
+// missing.
+func (s *standIns) put(path string, kind standInKind, make func(parent int, name string) error) error {
+	dir, name := filepath.Split(path)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		err := s.put(filepath.Clean(dir), aParent, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
+		if err != nil {
+			return err
+		}
+	}
+	parent, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	folder, before, err := lookAt(parent, "")
+	if err == nil {
+		if err = make(parent, name); err != nil {
+			err = fmt.Errorf("make %s: %w", path, err)
+		}
+	}
+	if err != nil {
+		unix.Close(parent)
+		return err
+	}
+	in := standIn{parent: parent, name: name, path: path, kind: kind}
+	in.is, _, err = lookAt(parent, name)
+	s.made = append(s.made, in)
+	_, after, aerr := lookAt(parent, "")
+	if err = errors.Join(err, aerr); err != nil {
+		return err
+	}
+	if s.folders == nil {
+		s.folders = map[thing]*parentTimes{}
+	}
+	if t := s.folders[folder]; t != nil {
+		t.after = mtimeOf(after)
+	} else {
+		s.folders[folder] = &parentTimes{mtimeOf(before), mtimeOf(after)}
+	}
+	return nil
+}
+
+func (s *standIns) link(path, target string) error {
+	return s.put(path, aName, func(parent int, name string) error { return unix.Symlinkat(target, parent, name) })
+}
+
+func (s *standIns) folder(path string) error {
+	return s.put(path, aFolder, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
+}
+
+// borrow lets an empty folder be used, and empties it again.
+func (s *standIns) borrow(path string) error {
+	return s.put(path, borrowed, func(int, string) error { return nil })
+}
+
+// remove takes away all that was put, the last first, and gives the folders
+// that it was in their times back, unless the command did something there too.
+// What can't be removed safely stays, and is told.
+func (s *standIns) remove(warn func(format string, args ...any)) { s.removeFrom(0, warn) }
+
+// removeFrom is remove for what was put last, but for the first n.
+func (s *standIns) removeFrom(n int, warn func(format string, args ...any)) {
+	defer func() { _ = unix.Chdir("/") }()
+	kept := make(map[thing]bool)
+	for _, in := range slices.Backward(s.made[n:]) {
+		folder, now, err := lookAt(in.parent, "")
+		t := s.folders[folder]
+		if err == nil && t != nil && mtimeOf(now) != t.after {
+			kept[folder] = true
+		}
+		if err == nil {
+			err = in.remove()
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTEMPTY) && in.kind == aParent:
+			kept[folder] = true // by the command's will
+		default:
+			kept[folder] = true
+			warn("%s is left: %v", in.path, err)
+		}
+		if t != nil && !kept[folder] {
+			_ = unix.UtimesNanoAt(in.parent, ".", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t.before}, 0)
+			t.after = t.before // for what else was put there
+		}
+		unix.Close(in.parent)
+	}
+	s.made = s.made[:n]
+}
+
+var errOther = errors.New("something else stands there by now")
+
+func (in standIn) remove() error {
+	at, st, err := uncover(in.parent, in.name, in.is)
+	if err != nil {
+		return err
+	}
+	if at != in.is {
+		return errOther
+	}
+	switch in.kind {
+	case aName:
+		return unix.Unlinkat(in.parent, in.name, 0)
+	case aParent:
+		return unix.Unlinkat(in.parent, in.name, unix.AT_REMOVEDIR)
+	}
+	fd, err := unix.Openat(in.parent, in.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := empty(fd, at); err != nil {
+		return err
+	}
+	if in.kind == borrowed {
+		return unix.UtimesNanoAt(fd, ".", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtimeOf(st)}, 0)
+	}
+	return unix.Unlinkat(in.parent, in.name, unix.AT_REMOVEDIR)
+}
+
+// maxMounts bounds how many mounts over each other are taken off a name.
+const maxMounts = 16
+
+// uncover takes the mounts off a name of a folder until what is there is of the
+// same mount as a thing, and returns that.
+func uncover(folder int, name string, like thing) (thing, *unix.Statx_t, error) {
+	at, st, err := lookAt(folder, name)
+	for range maxMounts {
+		if err != nil || at.sameMount(like) {
+			return at, st, err
+		}
+		if err = unmountAt(folder, name); err == nil {
+			at, st, err = lookAt(folder, name)
+		}
+	}
+	return at, st, errOther
+}
+
+// sameMount goes by the device where the kernel tells no mounts.
+func (t thing) sameMount(o thing) bool {
+	return t.mount == o.mount && (t.mount != 0 || t.dev == o.dev)
+}
+
+// SameMount reports whether two paths are of one mount.
+func SameMount(a, b string) bool {
+	at, _, err := lookAt(unix.AT_FDCWD, a)
+	if err != nil {
+		return false
+	}
+	other, _, err := lookAt(unix.AT_FDCWD, b)
+	return err == nil && at.sameMount(other)
+}
+
+// unmountAt takes the mount off a name of a folder: what is on it stays what it is.
+func unmountAt(folder int, name string) error {
+	if err := unix.Fchdir(folder); err != nil {
+		return err
+	}
+	if err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("a mount that the command left there: %w", err)
+	}
+	return nil
+}
+
+// empty removes all that is in the open folder, in its own mount.
+func empty(fd int, folder thing) error {
+	list, err := descriptor.Names(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		at, st, err := uncover(fd, name, folder)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if err := unix.Unlinkat(fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+			continue
+		}
+		child, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = empty(child, at)
+		unix.Close(child)
+		if err == nil {
+			err = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+package overlay
+
+import (
+	"os"
+	"testing"
+
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+)
+
+func TestMain(m *testing.M) {
+	sandbox.Main()
+	os.Exit(m.Run())
+}
+
+// A keeper that ends before it answers is an error, not a wait without end: Ctrl-C
+// reaches a process that has just been started, before it can ignore it.
+func TestKeeperThatEnds(t *testing.T) {
+	defer func(was string) { helper.Program = was }(helper.Program)
+	helper.Program = "/bin/true"
+	if k, err := startKeeper(nil); err == nil {
+		t.Errorf("a keeper that has ended was started: %v", k.close())
+	}
+}

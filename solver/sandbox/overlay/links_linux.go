@@ -1,0 +1,226 @@
+package overlay
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+// Hard links and overlays: a lower file of several names that is written to, or
+// loses a name, is copied up by the one name that it was reached by. With an
+// index, the kernel goes on showing the other names as the same file, but the
+// upper folder holds only the one: completeGroups adds the others. There is no
+// index in a user namespace, or over a root that is an overlay itself, and the
+// others would go on showing the old file: there seedGroups puts all of such
+// files into the upper folder beforehand.
+
+// A group is a lower file of several names.
+type group struct {
+	names  []string
+	handle string // of the file, in hex
+}
+
+// groups returns those of the root. They are looked for once.
+func (s *Overlay) groups(ctx context.Context) ([]group, error) {
+	s.grouping.Lock()
+	defer s.grouping.Unlock()
+	if s.grouped {
+		return s.lowerGroups, nil
+	}
+	prune, err := never(s.Hide)
+	if err != nil {
+		return nil, err
+	}
+	r, err := tree.Read(ctx, s.Root, tree.Options{Live: true, Prune: prune})
+	if err != nil {
+		return nil, fmt.Errorf("look for hard links: %w", err)
+	}
+	for _, names := range r.Linked() {
+		g := group{names: names}
+		if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, filepath.Join(s.Root, names[0]), 0); err == nil {
+			g.handle = hex.EncodeToString(h.Bytes())
+		}
+		s.lowerGroups = append(s.lowerGroups, g)
+	}
+	s.grouped = true
+	return s.lowerGroups, nil
+}
+
+// never returns a test for folders that are not captured by default, or hidden:
+// what is linked there, as in /tmp, is of no step.
+func never(hide []string) (func(string) bool, error) {
+	keep, err := snapshot.Filter{}.Compile()
+	if err != nil {
+		return nil, err
+	}
+	hidden := tree.Hide(hide)
+	return func(p string) bool { return keep.Prune(p) || hidden != nil && hidden(p) }, nil
+}
+
+// completeGroups copies up the other names of lower files that a command copied
+// up by one of theirs.
+func (v *View) completeGroups(ctx context.Context) error {
+	if !v.s.index {
+		return nil
+	}
+	// The index names each file by the handle of the lower one.
+	index, err := os.ReadDir(filepath.Join(v.dir, helper.WorkDir, "index"))
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(index) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var groups []group
+	var names []string
+	for _, e := range index {
+		if v.indexed[e.Name()] || !e.Type().IsRegular() {
+			continue
+		}
+		if groups == nil {
+			if groups, err = v.s.groups(ctx); err != nil {
+				return err
+			}
+		}
+		i := slices.IndexFunc(groups, func(g group) bool { return g.handle != "" && strings.HasSuffix(e.Name(), g.handle) })
+		if i >= 0 {
+			names = append(names, groups[i].names...)
+		}
+		if v.indexed == nil {
+			v.indexed = make(map[string]bool)
+		}
+		v.indexed[e.Name()] = true
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := v.do(ctx, helper.Job{Task: helper.TaskCopyUp, Names: names}, helper.Process{}); err != nil {
+		return fmt.Errorf("follow hard links: %w", err)
+	}
+	return nil
+}
+
+// The lower files of several names that a view without an index begins with a
+// copy of: each up to a size, and all together up to another. A larger one
+// breaks up when it is written to.
+const (
+	seedLinkLimit  = 8 << 20
+	seedLinksLimit = 32 << 20
+)
+
+// seedGroups copies lower files of several names into the upper folder, as one
+// file each. In both readings they are then the upper folder's own.
+func (v *View) seedGroups(ctx context.Context) error {
+	groups, err := v.s.groups(ctx)
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, g := range groups {
+		st, err := os.Lstat(filepath.Join(v.s.Root, g.names[0]))
+		if err != nil || st.Size() > seedLinkLimit || total+st.Size() > seedLinksLimit {
+			continue
+		}
+		total += st.Size()
+		// What may not be read can't be written to either; and a capability
+		// can't be copied.
+		if err := v.seedGroup(g); err != nil && !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("hard link %q: %w", g.names[0], err)
+		}
+	}
+	return nil
+}
+
+func (v *View) seedGroup(g group) error {
+	first := ""
+	var same os.FileInfo
+	for _, name := range g.names {
+		dst := filepath.Join(v.upper(), name)
+		if top, _, _ := strings.Cut(name, "/"); slices.Contains(v.plain, top) {
+			continue
+		}
+		if _, err := os.Lstat(dst); err == nil {
+			return nil // what is laid over the root has its own
+		}
+		if err := v.seedParents(path.Dir(name)); err != nil {
+			return err
+		}
+		st, err := os.Lstat(filepath.Join(v.s.Root, name))
+		if err != nil {
+			return err
+		}
+		if first == "" {
+			same = st
+			src := filepath.Join(v.s.Root, name)
+			if err := v.seedLinked(src, dst); err != nil {
+				return errors.Join(err, os.RemoveAll(dst))
+			}
+			first = dst
+		} else if !os.SameFile(same, st) {
+			continue
+		} else if err := os.Link(first, dst); err != nil {
+			return err
+		}
+		if err := likeLower(filepath.Join(v.s.Root, path.Dir(name)), filepath.Join(v.upper(), path.Dir(name))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seedLinked copies a file in all that can be seen of it.
+func (v *View) seedLinked(src, dst string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(src, &st)
+	if err == nil {
+		err = seedFile(src, dst)
+	}
+	if err == nil && v.s.rooted {
+		// chown takes setuid bits away.
+		err = errors.Join(os.Lchown(dst, int(st.Uid), int(st.Gid)), unix.Chmod(dst, st.Mode&0o7777))
+	}
+	if err == nil {
+		err = treecopy.Xattrs(src, dst)
+	}
+	if err == nil {
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, dst, []unix.Timespec{st.Atim, st.Mtim}, 0)
+	}
+	return err
+}
+
+// seedParents makes the folders above a name as the lower ones are.
+func (v *View) seedParents(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	at := filepath.Join(v.upper(), dir)
+	if _, err := os.Lstat(at); err == nil {
+		return nil
+	}
+	if err := v.seedParents(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	if err := treecopy.Xattrs(filepath.Join(v.s.Root, dir), at); err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	if err := likeLower(filepath.Join(v.s.Root, dir), at); err != nil {
+		return err
+	}
+	return likeLower(filepath.Join(v.s.Root, path.Dir(dir)), filepath.Join(v.upper(), path.Dir(dir)))
+}

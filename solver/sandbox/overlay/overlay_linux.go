@@ -1,0 +1,260 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+	"golang.org/x/sys/unix"
+)
+
+// Overlay makes views of a root by overlayfs.
+type Overlay struct {
+	sandbox.Options
+	rooted    bool        // has CAP_SYS_ADMIN over the machine; else in a user namespace
+	elsewhere bool        // Work is not the one that was given
+	ids       *helper.IDs // of the user namespace; nil for the one id that needs no help
+	index     bool        // the kernel keeps hard links of the root together: see links_linux.go
+
+	warn func(texts []string) // prints what a view cannot show, once
+
+	grouping    sync.Mutex // guards what follows
+	grouped     bool
+	lowerGroups []group
+}
+
+// New returns a sandbox whose views are overlays: a command sees the
+// root with the view's changes in namespaces of its own, and the root stays as
+// it is. As root of the machine one overlay covers the root; other users get a
+// user namespace of their own, in which they are root, with an overlay for each
+// top-level folder. There a file can have no other owner than 0:0, which is
+// what its entry tells; a top-level folder can be emptied but not removed.
+//
+// Whether the machine allows it is found out by doing it, which takes some
+// milliseconds. If not, the error wraps sandbox.ErrUnavailable and says why.
+func New(opt sandbox.Options) (*Overlay, error) {
+	if err := opt.Clean(); err != nil {
+		return nil, fmt.Errorf("overlay sandbox: %w", err)
+	}
+	return firstWay(func(rooted bool) (*Overlay, error) { return newAnywhere(rooted, opt) })
+}
+
+// Sandbox returns the overlay as what a solve uses.
+func (s *Overlay) Sandbox() *sandbox.Sandbox {
+	return &sandbox.Sandbox{Name: "overlay", How: s.How(), Layered: func(ctx context.Context) (sandbox.Layered, error) {
+		v, err := s.View(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
+	}}
+}
+
+// NewWay is New for one of the two ways alone: as root of the machine, or in a user
+// namespace.
+func NewWay(rooted bool, opt sandbox.Options) (*Overlay, error) {
+	if err := opt.Clean(); err != nil {
+		return nil, fmt.Errorf("overlay sandbox: %w", err)
+	}
+	s := newOverlay(rooted, opt)
+	return s, s.probe()
+}
+
+func newOverlay(rooted bool, opt sandbox.Options) *Overlay {
+	s := &Overlay{Options: opt, rooted: rooted}
+	s.warn = s.WarnOnce("overlay")
+	return s
+}
+
+// firstWay returns the first of the two ways to have overlays that try finds to
+// work here. The error wraps sandbox.ErrUnavailable.
+func firstWay(try func(rooted bool) (*Overlay, error)) (*Overlay, error) {
+	if err := sandbox.CheckMain(); err != nil {
+		return nil, err
+	}
+	var refused []error
+	for _, rooted := range []bool{true, false} {
+		if rooted && os.Geteuid() != 0 {
+			continue
+		}
+		s, err := try(rooted)
+		if err == nil {
+			return s, nil
+		}
+		refused = append(refused, fmt.Errorf("%s: %w", (&Overlay{rooted: rooted}).How(), err))
+	}
+	return nil, sandbox.Unavailable("overlay", refused...)
+}
+
+// withIDs tries the way with the subordinate ids of this user, if there are any;
+// what /etc/subuid promises and can't be had is not needed.
+func (s *Overlay) withIDs(try func() error) error {
+	if !s.rooted {
+		s.ids = helper.Subordinate()
+	}
+	err := try()
+	if err != nil && s.ids != nil {
+		s.ids = nil
+		err = try()
+	}
+	return err
+}
+
+// newAnywhere probes one way, with views in Work, or, where that lies on a
+// file system that can't hold the upper folder of an overlay, in one that can.
+func newAnywhere(rooted bool, opt sandbox.Options) (*Overlay, error) {
+	s := newOverlay(rooted, opt)
+	err := s.withIDs(s.probe)
+	if !errors.Is(err, errUpper) {
+		return s, err
+	}
+	ids := s.ids
+	for _, dir := range uppers(opt.Work) {
+		if makeUpper(dir) != nil {
+			continue
+		}
+		elsewhere := opt
+		elsewhere.Work = dir
+		elsewhere.Hide = append(slices.Clone(opt.Hide), dir)
+		s := newOverlay(rooted, elsewhere)
+		s.elsewhere, s.ids = true, ids
+		if s.probe() == nil {
+			return s, nil
+		}
+		_ = os.Remove(dir)
+	}
+	return nil, fmt.Errorf("%w, and there is no other place with %d MiB free", err, minUpper>>20)
+}
+
+// owner returns how an owner of the root is called where commands run; nil for
+// as it is.
+func (s *Overlay) owner() func(uid, gid uint32) (uint32, uint32) {
+	switch {
+	case s.rooted:
+		return nil
+	case s.ids != nil:
+		return s.ids.Inner
+	}
+	return func(uint32, uint32) (uint32, uint32) { return 0, 0 }
+}
+
+func (s *Overlay) How() string {
+	if s.rooted {
+		return "as root"
+	}
+	if s.ids != nil {
+		return "in a user namespace with subordinate ids"
+	}
+	return "in a user namespace"
+}
+
+// probe makes a view, mounts all that a command would see, and takes it away.
+func (s *Overlay) probe() (err error) {
+	ctx := context.Background()
+	// What can't be shown is told only if this way is taken.
+	var texts []string
+	quiet := &Overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids}
+	quiet.warn = func(more []string) { texts = append(texts, more...) }
+	v, err := quiet.view(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, v.Close()); err == nil {
+			s.warn(texts)
+		}
+	}()
+	// Without xattrs overlayfs mounts, and then cannot mark a folder as opaque.
+	mark := "user.overlay.probe"
+	if s.rooted {
+		mark = "trusted.overlay.probe"
+	}
+	upper := v.upper()
+	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
+		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errUpper)
+	}
+	if err := unix.Removexattr(upper, mark); err != nil {
+		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
+	}
+	if !s.rooted {
+		if err := v.seed(); err != nil {
+			return err
+		}
+	}
+	if err := v.do(ctx, helper.Job{Task: helper.TaskProbe, Mounts: probeMounts}, helper.Process{}); err != nil {
+		var st unix.Statfs_t
+		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errUpper)
+		}
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s %w, perhaps: %w", s.Work, errUpper, err)
+		}
+		return err
+	}
+	// It is made where the root's file system has handles for its files.
+	_, err = os.Stat(filepath.Join(v.dir, helper.WorkDir, "index"))
+	s.index = s.rooted && err == nil
+	s.sweep(v.files)
+	return nil
+}
+
+// probeMounts are tried with all the rest: a file that is mounted on its own.
+var probeMounts = []sandbox.Mount{{Target: "/run/clayer-probe", Content: []byte("x")}}
+
+// errUpper says that a folder lies where no upper folder of an overlay can be.
+var errUpper = errors.New("can't hold the changes of an overlay")
+
+// View returns a new view of the root as it is now.
+func (s *Overlay) View(ctx context.Context) (*View, error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.begin(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("begin a view: %w", err), v.Close())
+	}
+	return v, nil
+}
+
+// Check returns how New would work, and writes nothing: an overlay is tried with its
+// changes in memory, in namespaces of its own. Whether Work can hold one stays open.
+func Check(opt sandbox.Options) (how string, err error) {
+	s, err := firstWay(func(rooted bool) (*Overlay, error) {
+		s := newOverlay(rooted, opt)
+		return s, s.withIDs(s.check)
+	})
+	if err != nil {
+		return "", err
+	}
+	return s.How(), nil
+}
+
+// CheckWay is Check for one of the two ways alone.
+func CheckWay(rooted bool, opt sandbox.Options) (how string, err error) {
+	s := newOverlay(rooted, opt)
+	return s.How(), s.check()
+}
+
+// check has a helper mount all that a command would see, over nothing but memory.
+func (s *Overlay) check() error {
+	root, err := filepath.Abs(s.Root)
+	if err == nil {
+		root, err = filepath.EvalSymlinks(root)
+	}
+	if err != nil {
+		return err
+	}
+	s.Root, s.warn = root, func([]string) {} // New warns
+	v := &View{s: s}
+	return v.do(context.Background(), helper.Job{Task: helper.TaskCheck, Mounts: probeMounts}, helper.Process{})
+}
+
+// Indexed reports whether the kernel keeps the names of the root's hard links
+// together when one of them is written to.
+func (s *Overlay) Indexed() bool { return s.index }

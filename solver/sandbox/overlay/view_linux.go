@@ -1,0 +1,310 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/tree"
+)
+
+// A View is one upper folder, and the reading of it that the next change is told
+// against.
+type View struct {
+	s     *Overlay
+	dir   string
+	lock  *os.File // held while the view is in use, see sweep
+	files files
+	plain []string // top-level folders that are not overlaid, see seed
+
+	at    *tree.Reading // of the upper folder as the last Apply or Run left it
+	spool *os.File      // of the last Capture
+
+	indexed map[string]bool // entries of the overlay's index that are dealt with
+	broken  error           // set once the upper folder is not what at says
+}
+
+// Dir is the directory of the view. It is removed when the view is closed.
+func (v *View) Dir() string { return v.dir }
+
+func (v *View) upper() string { return filepath.Join(v.dir, helper.UpperDir) }
+
+// view makes the folders of a view.
+func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
+	if s.elsewhere {
+		if err := makeUpper(s.Work); err != nil {
+			return nil, err
+		}
+	}
+	v := &View{s: s, files: direct{}}
+	if v.dir, v.lock, err = newViewDir(s.Work); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, v.Close())
+		}
+	}()
+	for _, d := range []string{helper.UpperDir, helper.WorkDir, helper.RootDir, helper.StageDir} {
+		if err = os.Mkdir(filepath.Join(v.dir, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if !s.rooted {
+		k, err := startKeeper(s.ids)
+		if err != nil {
+			return nil, err
+		}
+		v.files = k
+	}
+	return v, nil
+}
+
+// refresh makes the upper folder as it is now the start of the next change.
+func (v *View) refresh(ctx context.Context) error {
+	r, err := v.files.read(ctx, v.upper(), v.at)
+	if err == nil {
+		v.at = r
+	}
+	return err
+}
+
+// ready is asked first by every method.
+func (v *View) ready() error {
+	if v.broken != nil {
+		return fmt.Errorf("the view is of no use any more: %w", v.broken)
+	}
+	if v.at == nil {
+		return fmt.Errorf("the view is closed: %w", os.ErrClosed)
+	}
+	if v.spool != nil {
+		v.spool.Close()
+		v.spool = nil
+	}
+	return nil
+}
+
+// Apply implements sandbox.Layered.
+func (v *View) Apply(ctx context.Context, blob io.Reader, at record.Placement) (err error) {
+	if err := v.ready(); err != nil {
+		return err
+	}
+	defer func() { v.broken = err }()
+	if err := v.do(ctx, helper.Job{Task: helper.TaskApply, Placement: at}, helper.Process{Stdin: blob}); err != nil {
+		return fmt.Errorf("apply a snapshot to the view: %w", err)
+	}
+	return v.refresh(ctx)
+}
+
+// Run implements sandbox.View.
+func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, err error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	_, matcher, err := c.Changes()
+	if err != nil {
+		return nil, err
+	}
+	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
+		return nil, err
+	}
+	defer func() { v.broken = err }()
+
+	if err := v.process().Run(ctx, v.job(helper.Job{}), c); err != nil {
+		return nil, err
+	}
+	if err := v.completeGroups(ctx); err != nil {
+		return nil, err
+	}
+	after, err := v.files.read(ctx, v.upper(), v.at)
+	if err != nil {
+		return nil, err
+	}
+	u := tree.Upper{
+		Before: v.at, After: after, Lower: v.s.Root, Owner: v.s.owner(),
+		Open: v.open, Keep: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
+	}
+	if !v.s.rooted {
+		u.Merged = v.merges
+	}
+	changes, err := u.Changes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.at = after
+	return changes, nil
+}
+
+func (v *View) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
+
+// Exec implements sandbox.Layered.
+func (v *View) Exec(ctx context.Context, c sandbox.Command, stdin, stdout, stderr *os.File) error {
+	if err := v.ready(); err != nil {
+		return err
+	}
+	if err := c.CheckMounts(); err != nil {
+		return err
+	}
+	defer func() { v.broken = os.ErrClosed }()
+	return v.process().Exec(ctx, v.job(helper.Job{}), c, stdin, stdout, stderr)
+}
+
+// job completes a job by what the view is.
+func (v *View) job(j helper.Job) helper.Job {
+	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
+	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
+	return j
+}
+
+func (v *View) process() helper.Process { return helper.Process{Warn: v.s.warn, IDs: v.s.ids} }
+
+// do has a helper with these streams do the job.
+func (v *View) do(ctx context.Context, j helper.Job, p helper.Process) error {
+	p.Warn, p.IDs = v.s.warn, v.s.ids
+	return p.Do(ctx, v.job(j))
+}
+
+// Capture implements sandbox.View.
+func (v *View) Capture(ctx context.Context, path string) (snapshot.Changes, error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("capture %q: not an absolute path", path)
+	}
+	fd, err := unix.Open(v.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: make a spool file: %w", path, err)
+	}
+	v.spool = os.NewFile(uintptr(fd), "spool")
+	if err := v.do(ctx, helper.Job{Task: helper.TaskCapture, Path: filepath.Clean(path)}, helper.Process{Spool: v.spool}); err != nil {
+		return nil, fmt.Errorf("capture %s: %w", path, err)
+	}
+	spool := v.spool
+	return func(yield func(*snapshot.Entry, error) bool) {
+		st, err := spool.Stat()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for e, err := range snapshot.Read(io.NewSectionReader(spool, 0, st.Size())) {
+			if !yield(e, err) {
+				return
+			}
+		}
+	}, nil
+}
+
+// Clone implements sandbox.Layered.
+func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	c, err := v.s.view(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("clone a view: %w", err)
+	}
+	c.plain = v.plain
+	err = v.files.copy(ctx, v.upper(), c.upper(), nil)
+	if err == nil {
+		err = c.refresh(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clone a view: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// Close implements sandbox.View. A second call does nothing.
+func (v *View) Close() error {
+	if v.dir == "" {
+		return nil
+	}
+	err := v.files.remove(v.dir)
+	if cerr := v.files.close(); err == nil && cerr != nil {
+		err = cerr
+	}
+	if v.spool != nil {
+		v.spool.Close()
+	}
+	if v.lock != nil {
+		v.lock.Close()
+	}
+	if v.s.elsewhere {
+		_ = os.Remove(v.s.Work) // the last one
+	}
+	v.dir, v.at = "", nil
+	if err != nil {
+		return fmt.Errorf("remove a view: %w", err)
+	}
+	return nil
+}
+
+// sweep removes the views of processes that were killed. The lock of a view
+// goes with the process that made it, however that ended.
+func (s *Overlay) sweep(f files) {
+	old, _ := filepath.Glob(filepath.Join(s.Work, viewPrefix+"*"))
+	for _, dir := range old {
+		lock, err := lockViewDir(dir)
+		if err != nil {
+			continue
+		}
+		if err := f.remove(dir); err != nil {
+			s.warn([]string{fmt.Sprintf("an old view is left: %v", err)})
+		}
+		lock.Close()
+	}
+}
+
+// viewPrefix begins the names of the directories of views.
+const viewPrefix = "view-"
+
+// newViewDir makes the directory of a view. It is locked until lock is closed:
+// sweep takes those of processes that are gone.
+func newViewDir(work string) (dir string, lock *os.File, err error) {
+	for {
+		if dir, err = os.MkdirTemp(work, viewPrefix+"*"); err != nil {
+			return "", nil, err
+		}
+		lock, err = lockViewDir(dir)
+		switch {
+		case err == nil:
+			return dir, lock, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, fs.ErrNotExist):
+			return "", nil, errors.Join(err, os.Remove(dir))
+		}
+		// A sweep was faster than the lock.
+	}
+}
+
+// lockViewDir locks the directory of a view. The error is fs.ErrNotExist where it
+// was removed.
+func lockViewDir(dir string) (*os.File, error) {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = unix.Fstat(int(lock.Fd()), &st)
+	}
+	if err == nil && st.Nlink == 0 {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return lock, nil
+}
