@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -47,6 +48,17 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	root, err := r.open()
 	if err != nil {
 		return nil, err
+	}
+	if state, err := root.StateDir().Open(); err == nil {
+		state.Close()
+	} else if errors.Is(err, fs.ErrNotExist) {
+		// Nothing was ever applied. A lock would create a state, which a full disk
+		// has no room for.
+		layers, _, err := behind(&record.State{}, to)
+		if err != nil {
+			return nil, err
+		}
+		return &UndoResult{Left: layers.names}, nil
 	}
 	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) { r.Report.Emit(report.Event{Kind: report.Waiting, Text: holder}) })
 	if err != nil {
