@@ -18,10 +18,9 @@ type Copied struct {
 // copies is how many blobs are under way at a time.
 const copies = 8
 
-// Copy brings a layer from one store into another: the steps that the other
-// lacks, verified, and then the layer. temp is a folder for blobs that are
-// under way; "" means the system's.
-func Copy(ctx context.Context, from, to Keeper, m Manifest, temp string) (Copied, error) {
+// Copy copies a layer from one store into another: the steps that the other
+// lacks, verified, and then the layer.
+func Copy(ctx context.Context, from, to Store, m Manifest) (Copied, error) {
 	var c Copied
 	keys := make([]key.Key, len(m.Steps))
 	for i, d := range m.Steps {
@@ -44,12 +43,12 @@ func Copy(ctx context.Context, from, to Keeper, m Manifest, temp string) (Copied
 			continue
 		}
 		eg.Go(func() error {
-			f, err := OpenVerified(gctx, from, d, temp)
-			if err != nil {
+			var b Blob
+			defer b.Close()
+			if err := Fetch(gctx, from, d, &b); err != nil {
 				return fmt.Errorf("%s: step %s: %w", from.Name(), d.Key.Short(), err)
 			}
-			defer f.Close()
-			if err := to.Put(gctx, d, &VerifiedFile{f}); err != nil {
+			if err := to.Put(gctx, d, &b); err != nil {
 				return fmt.Errorf("%s: step %s: %w", to.Name(), d.Key.Short(), err)
 			}
 			return nil

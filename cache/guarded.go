@@ -102,7 +102,7 @@ func (e *SecretError) Error() string {
 
 // guard is a store that no credential gets into.
 type guard struct {
-	Keeper
+	Store
 	credentials []Credential
 	longest     int
 
@@ -113,8 +113,8 @@ type guard struct {
 // Guarded returns a store that refuses snapshots which hold a credential, and
 // with one all of its layer: the error is a *SecretError. What is compressed or
 // encoded in a file is not seen.
-func Guarded(k Keeper, credentials []Credential) Keeper {
-	g := &guard{Keeper: k, credentials: credentials, stopped: make(map[string]error)}
+func Guarded(s Store, credentials []Credential) Store {
+	g := &guard{Store: s, credentials: credentials, stopped: make(map[string]error)}
 	for _, c := range credentials {
 		g.longest = max(g.longest, len(c.value))
 	}
@@ -122,7 +122,7 @@ func Guarded(k Keeper, credentials []Credential) Keeper {
 }
 
 // Put searches the snapshot, and stores it if it holds nothing of the kind.
-func (g *guard) Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
+func (g *guard) Put(ctx context.Context, d Descriptor, blob *Blob) error {
 	if err := g.stop(d.Layer, nil); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (g *guard) Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
 		}
 		return err
 	}
-	return g.Keeper.Put(ctx, d, blob)
+	return g.Store.Put(ctx, d, blob)
 }
 
 // Complete completes a layer that was not stopped.
@@ -141,15 +141,7 @@ func (g *guard) Complete(ctx context.Context, m Manifest) error {
 	if err := g.stop(m.Name, nil); err != nil {
 		return err
 	}
-	return g.Keeper.Complete(ctx, m)
-}
-
-// Interrupted is that of the store behind.
-func (g *guard) Interrupted(ctx context.Context) ([]Manifest, error) {
-	if i, ok := g.Keeper.(Interrupted); ok {
-		return i.Interrupted(ctx)
-	}
-	return nil, nil
+	return g.Store.Complete(ctx, m)
 }
 
 // stop notes why a layer is stopped, if err is not nil, and returns it.

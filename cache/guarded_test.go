@@ -18,17 +18,17 @@ import (
 	"github.com/clayer/clayer/cache/storetest"
 )
 
-// sink is a Keeper that counts what gets in.
+// sink is a store that counts what gets in.
 type sink struct {
-	cache.Keeper
+	cache.Store
 	puts, completed int
 }
 
-func (s *sink) Put(context.Context, cache.Descriptor, io.ReaderAt) error { s.puts++; return nil }
+func (s *sink) Put(context.Context, cache.Descriptor, *cache.Blob) error { s.puts++; return nil }
 func (s *sink) Complete(context.Context, cache.Manifest) error           { s.completed++; return nil }
 
 // packed returns a step's snapshot of one entry.
-func packed(t testing.TB, e *snapshot.Entry, content string) (cache.Descriptor, *bytes.Reader) {
+func packed(t testing.TB, e *snapshot.Entry, content string) (cache.Descriptor, *cache.Blob) {
 	t.Helper()
 	if e.Kind == snapshot.File {
 		e.Size = int64(len(content))
@@ -41,7 +41,7 @@ func packed(t testing.TB, e *snapshot.Entry, content string) (cache.Descriptor, 
 	}
 	d, _ := storetest.Step(e.Path, "")
 	d.Digest, d.Size = digest.FromBytes(b.Bytes()), int64(b.Len())
-	return d, bytes.NewReader(b.Bytes())
+	return d, storetest.Blob(b.String())
 }
 
 func TestCredentials(t *testing.T) {
@@ -125,8 +125,8 @@ func TestGuarded(t *testing.T) {
 			t.Errorf("%s: another layer: %v", tt.name, err)
 		}
 	}
-	d, _ := storetest.Step("x", "no snapshot")
-	if err := cache.Guarded(&sink{}, credentials).Put(t.Context(), d, strings.NewReader("no snapshot")); err == nil {
+	d, b := storetest.Step("x", "no snapshot")
+	if err := cache.Guarded(&sink{}, credentials).Put(t.Context(), d, b); err == nil {
 		t.Error("what can't be searched got in")
 	}
 }

@@ -9,8 +9,8 @@ import (
 // younger than olderThan (0: age does not matter). Blobs that a layer which
 // stays needs are kept. It returns the layers that were removed, or would be
 // under dryRun, and how many bytes that freed.
-func Prune(ctx context.Context, k Keeper, keep int, olderThan time.Duration, dryRun bool) ([]Manifest, int64, error) {
-	all, err := k.List(ctx)
+func Prune(ctx context.Context, s Store, keep int, olderThan time.Duration, dryRun bool) ([]Manifest, int64, error) {
+	all, err := s.List(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -26,6 +26,6 @@ func Prune(ctx context.Context, k Keeper, keep int, olderThan time.Duration, dry
 	if dryRun || len(remove) == 0 {
 		return remove, 0, nil
 	}
-	freed, err := k.Remove(ctx, remove)
+	freed, err := s.Remove(ctx, remove)
 	return remove, freed, err
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/clayer/clayer/cache/storetest"
 )
 
-// shelf is a Keeper of manifests alone.
+// shelf is a store of manifests alone.
 type shelf struct {
-	cache.Keeper
+	cache.Store
 	list    []cache.Manifest
 	removed []cache.Manifest
 }

@@ -5,7 +5,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -54,38 +53,35 @@ func Tag(name string, k key.Key) string {
 // asked for. A blob that is corrupt counts as not there.
 var ErrNotCached = errors.New("not cached")
 
-// Store keeps snapshots, found by chain key. Its methods are safe for
-// concurrent use, also by several processes.
+// Found is what a store has under a key.
+type Found struct {
+	Descriptor
+	Store string // the name of the store that has it
+}
+
+// Store has snapshots, found by chain key, and lists the layers that they make up. Its
+// methods are safe for concurrent use, also by several processes.
 type Store interface {
 	// Name is how the store is called in output: "dir", "github", "oci".
 	Name() string
 
-	// Find reports which of the keys it holds, in one round trip where it can.
+	// Find reports which of the keys it has, in one round trip where it can.
 	// tag is a hint: that of the layer which the keys belong to, as Tag
 	// returns it. The answer may be in part beside an error.
-	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Descriptor, error)
+	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error)
 
-	// Open returns the blob from offset on; the caller closes it. The bytes
-	// are not verified: OpenVerified does that. The error wraps ErrNotCached
-	// when the blob is not there.
-	Open(ctx context.Context, d Descriptor, offset int64) (io.ReadCloser, error)
+	// Fetch fills b, which is not verified, with the bytes of d. A nil error means
+	// that b is complete, or verified if the store verified it; use the function
+	// Fetch for a verified one. The error wraps ErrNotCached when the blob is not
+	// there. Fetch does not close b: after an error, another store may fill it.
+	Fetch(ctx context.Context, d Descriptor, b *Blob) error
 
-	// Put stores blob, d.Size bytes, under d.Key. A nil error means that the
-	// store now holds these bytes, not that this call brought them: another
-	// session may have been faster. Put may be called concurrently, also for
-	// the same key.
-	Put(ctx context.Context, d Descriptor, blob io.ReaderAt) error
-}
-
-// Interrupted is a Keeper that knows of layers which are not whole.
-type Interrupted interface {
-	// Interrupted returns them, with the steps that arrived.
-	Interrupted(ctx context.Context) ([]Manifest, error)
-}
-
-// Keeper is a Store that knows layers, and what it can forget.
-type Keeper interface {
-	Store
+	// Put stores the bytes of b, which is complete or verified and stays so, under
+	// d.Key. It does not close b, and may link its file. Bytes that are not those of
+	// d are an error. A nil error means that the store now has these bytes, not that
+	// this call brought them: another session may have been faster. Put may be called
+	// concurrently, also for the same key.
+	Put(ctx context.Context, d Descriptor, b *Blob) error
 
 	// Complete records that the layer is whole. All its steps have been Put.
 	// Completing a layer again is no error.
@@ -93,6 +89,10 @@ type Keeper interface {
 
 	// List returns the complete layers, newest first.
 	List(ctx context.Context) ([]Manifest, error)
+
+	// Interrupted returns the layers that are not whole, with the steps that arrived;
+	// none where the store does not know.
+	Interrupted(ctx context.Context) ([]Manifest, error)
 
 	// Remove forgets the layers, and the steps that no other layer needs.
 	// A manifest that is not there is no error. It returns how many bytes

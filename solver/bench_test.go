@@ -3,7 +3,6 @@
 package solver
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -52,7 +52,7 @@ func benchOptions(b *testing.B, folder string, paths []string) Options {
 	}
 	opt := Options{
 		Root: filepath.Join(folder, "root"), Cache: filepath.Join(folder, "cache"),
-		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d, Push: true, Report: report.New(nil),
+		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d.Create, Push: true, Report: report.New(nil),
 	}
 	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
 	if opt.Files, err = Load(b.Context(), paths, nil); err != nil {
@@ -80,7 +80,7 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 			continue
 		}
 		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
-		if err := opt.Store.Put(context.Background(), d, bytes.NewReader(blob)); err != nil {
+		if err := opt.Store.Put(context.Background(), d, storetest.Blob("blob")); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -54,7 +54,7 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 			if !ok {
 				missing = append(missing, fmt.Errorf("%s: %s", s.Pos(), s.Text()))
 			}
-			step.Descriptor = d
+			step.Descriptor = d.Descriptor
 		}
 		img.Steps = append(img.Steps, step)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 )
@@ -75,7 +76,7 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := cache.Descriptor{Key: keys.Step[s], Layer: "base", Digest: packed.Digest, Size: packed.Size, DiffID: packed.DiffID}
-		if err := store.Put(t.Context(), d, bytes.NewReader(b.Bytes())); err != nil {
+		if err := store.Put(t.Context(), d, storetest.Blob(b.String())); err != nil {
 			t.Fatal(err)
 		}
 	}

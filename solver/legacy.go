@@ -63,7 +63,7 @@ func LegacyTags(ctx context.Context, opt Options, named func(*frontend.File) boo
 // legacy replaces the files of layers that no store, and not the root, has a
 // step of by such as fetch them from a release of container-layer's. It reports
 // whether there is one.
-func (r *session) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Descriptor) (bool, error) {
+func (r *session) legacy(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool, found map[key.Key]cache.Found) (bool, error) {
 	if r.LegacyURL == nil || r.Rebuild || r.Report.RemoteFailed() {
 		return false, nil // a store that does not answer is not asked in another way
 	}

@@ -98,7 +98,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 			}
 		}
 		for k, d := range s.Found {
-			answers.Cached[k] = dag.Found{Store: r.Store.Holder(k), Size: d.Size}
+			answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
 		}
 	}
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
@@ -164,8 +164,8 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 
 // Find asks the stores for all keys of layers that are not wholly present.
 // A store that fails is a miss, told by the store itself.
-func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error) {
-	all := make(map[key.Key]cache.Descriptor)
+func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
+	all := make(map[key.Key]cache.Found)
 	if r.Store == nil {
 		return all, nil
 	}
@@ -250,7 +250,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 
 // sameStep drops from what the stores have what is recorded of other steps: a key
 // has one record.
-func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Descriptor) {
+func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Found) {
 	for _, s := range steps {
 		d, ok := found[keys.Step[s]]
 		if !ok || len(d.Record) == 0 { // what is kept in little space has none
@@ -258,7 +258,7 @@ func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]
 		}
 		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
 			delete(found, d.Key)
-			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), r.Store.Holder(d.Key), strings.Join(other, ", "))
+			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), d.Store, strings.Join(other, ", "))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package dir
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -129,12 +128,7 @@ func TestCreateIsPutTwice(t *testing.T) {
 	d := open(t, Options{})
 	a, _ := storetest.Step("a", "content")
 	b, _ := storetest.Step("b", "content")
-	f, err := d.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	io.WriteString(f, "content")
+	f := spooled(t, d, "content")
 	for _, desc := range []cache.Descriptor{a, a, b} {
 		if err := d.Put(t.Context(), desc, f); err != nil {
 			t.Error(err)

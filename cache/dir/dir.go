@@ -3,9 +3,9 @@
 //
 //	oci-layout, index.json   as the OCI image-layout specification has them
 //	blobs/sha256/<hex>       snapshots, and the manifests and configs of layers
-//	keys/<hh>/<hex>.json     a step: its Descriptor by chain key, and the seal of its blob; its time is that of its last use
+//	keys/<hh>/<hex>.json     a step: its Descriptor by chain key, and the inode stamp of its blob; its time is that of its last use
 //	written                  the blobs that clayer wrote: no other is ever removed
-//	lock                     held while index.json and what is kept change
+//	lock                     held while index.json and what is stored change
 //	tmp/                     what is being written
 //
 // A step is found by its key file, with no manifest needed: an interrupted
@@ -22,6 +22,7 @@ package dir
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -116,8 +116,8 @@ func isFile(dir *os.Root, name string, size int64) bool {
 
 // Find reads the key files. A step whose blob is gone or of another size is
 // not there.
-func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
-	found := make(map[key.Key]cache.Descriptor, len(keys))
+func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]cache.Found, error) {
+	found := make(map[key.Key]cache.Found, len(keys))
 	root, err := d.root()
 	if missing(err) {
 		return found, nil
@@ -145,7 +145,7 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 		case err != nil:
 			failed = append(failed, fmt.Errorf("%s: %w", k.Short(), err))
 		case isFile(blobs, desc.Digest.Encoded(), desc.Size):
-			found[k] = desc
+			found[k] = cache.Found{Descriptor: desc, Store: d.Name()}
 		}
 	}
 	if len(failed) > 0 {
@@ -156,11 +156,11 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 
 // readStep reads a key file.
 func readStep(root *os.Root, k key.Key) (cache.Descriptor, error) {
-	kept, err := readKept(root, k)
-	return kept.Descriptor, err
+	stored, err := readStored(root, k)
+	return stored.Descriptor, err
 }
 
-func readKept(root *os.Root, k key.Key) (s kept, err error) {
+func readStored(root *os.Root, k key.Key) (s stored, err error) {
 	name := keyName(k)
 	data, err := safefile.ReadFile(root, name, maxKeyFile)
 	if err != nil {
@@ -181,56 +181,51 @@ func valid(dg digest.Digest) bool {
 	return dg.Validate() == nil && dg.Algorithm() == digest.SHA256
 }
 
-// Open opens a blob, which counts as a use of its step: the least recently used
-// go first when the store is full. It is an *os.File, or a *cache.VerifiedFile:
-// eviction by another process does not take it away while it is open.
-func (d *Dir) Open(_ context.Context, desc cache.Descriptor, offset int64) (io.ReadCloser, error) {
+// Fetch opens the file of a blob, which counts as a use of its step: the least recently
+// used go first when the store is full. Eviction by another process does not take it away
+// while it is open. The blob is complete, and has the inode stamp of its step if that fits.
+func (d *Dir) Fetch(_ context.Context, desc cache.Descriptor, b *cache.Blob) error {
 	if !valid(desc.Digest) {
-		return nil, fmt.Errorf("%w: digest %q", cache.ErrNotCached, desc.Digest)
+		return fmt.Errorf("%w: digest %q", cache.ErrNotCached, desc.Digest)
 	}
 	root, err := d.root()
 	if missing(err) {
-		return nil, fmt.Errorf("%w: %s", cache.ErrNotCached, desc.Digest)
+		return fmt.Errorf("%w: %s", cache.ErrNotCached, desc.Digest)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
+	f, err := openBlob(root, desc)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	_ = root.Chtimes(keyName(desc.Key), now, now) // in a read-only store the order stays
+	b.Open(f, desc, isStamped(root, f, desc))
+	return nil
+}
+
+func openBlob(root *os.Root, desc cache.Descriptor) (*os.File, error) {
 	f, err := safefile.OpenFile(root, blobName(desc.Digest), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", cache.ErrNotCached, desc.Digest)
 	}
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	_ = root.Chtimes(keyName(desc.Key), now, now) // in a read-only store the order stays
-	if offset > 0 {
-		if _, err := f.Seek(offset, io.SeekStart); err != nil {
-			f.Close()
-			return nil, err
-		}
-	}
-	if isSealed(root, f, desc) {
-		return &cache.VerifiedFile{File: f}, nil
-	}
-	return f, nil
+	return f, err
 }
 
 // Put stores a blob and its key file, the blob first: a key file always names a
-// blob that was there. A file that Create of this store made is moved into
-// place: it was hashed when it was packed, so its size alone is checked, and it
-// must not be written to any more. A *cache.VerifiedFile without a name is kept
-// itself where the file system can. Any other blob is copied, and its digest checked
+// blob that was there. The file of a verified blob is linked where the file system
+// can, and its size alone is checked. Any other blob is copied, and its digest checked
 // on the way.
-func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
-	if err := d.put(ctx, desc, blob); err != nil {
+func (d *Dir) Put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) error {
+	if err := d.put(ctx, desc, b); err != nil {
 		return fmt.Errorf("put %s into %s: %w", desc.Key.Short(), d.path, err)
 	}
 	return nil
 }
 
-func (d *Dir) put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) error {
+func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) error {
 	if desc.Key.IsZero() {
 		return errors.New("no key")
 	}
@@ -251,14 +246,14 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, blob io.ReaderAt) 
 		return err
 	}
 	defer unlock()
-	s, err := d.putBlob(ctx, root, desc, blob)
+	s, err := d.putBlob(ctx, root, desc, b)
 	if err != nil {
 		return err
 	}
 	if desc.CRC32C == 0 {
 		s = nil // nothing to compare it with
 	}
-	data, err := json.Marshal(kept{desc, s})
+	data, err := json.Marshal(stored{desc, s})
 	if err != nil {
 		return err
 	}
@@ -287,77 +282,76 @@ func (d *Dir) hold(dg digest.Digest) func() {
 	}
 }
 
-func (d *Dir) putBlob(ctx context.Context, root *os.Root, desc cache.Descriptor, blob io.ReaderAt) (*seal, error) {
+func (d *Dir) putBlob(ctx context.Context, root *os.Root, desc cache.Descriptor, b *cache.Blob) (*stamp, error) {
 	// Another step, session or tool may have written the same bytes. A blob that
 	// has gone bad meanwhile is replaced: it would be a miss for ever.
 	if hasBlob(root, desc) {
-		// Whoever reads it while it comes, comes from elsewhere.
-		if f, err := cache.OpenVerified(cache.WithArrival(ctx, nil), d, desc, ""); err == nil {
-			defer f.Close()
-			return sealOf(f)
+		if s, err := verified(ctx, root, desc); err == nil {
+			return s, nil
 		}
 	}
 	if err := record(root, desc.Digest); err != nil {
 		return nil, err
 	}
 	name := blobName(desc.Digest)
-	if v, ok := blob.(*cache.VerifiedFile); ok {
-		if s, err := link(root, v.File, desc, name); err == nil {
+	if b.Digest() == desc.Digest {
+		if s, err := link(root, b, desc, name); err == nil {
 			return s, nil
 		}
 	}
-	if f, ok := blob.(*os.File); ok {
-		// One that was put before, under this key or another, has gone from
-		// tmp/: it is a blob like any other.
-		if temp, ok := d.spooled(f); ok {
-			if s, err := adopt(root, f, temp, desc, name); !errors.Is(err, fs.ErrNotExist) {
-				return s, err
-			}
-		}
-	}
 	return writeFrom(root, name, func(w io.Writer) error {
-		return cache.Check(ctx, w, io.NewSectionReader(blob, 0, desc.Size), desc)
+		return cache.Check(ctx, w, io.NewSectionReader(b, 0, desc.Size), desc)
 	})
 }
 
-// Create makes a file in the store's own file system that Put moves into place
-// without a copy. The caller closes it, and calls Discard for one that was
-// never put.
-func (d *Dir) Create() (*os.File, error) {
+// verified returns the inode stamp of a blob that is there, and is what it should be.
+func verified(ctx context.Context, root *os.Root, desc cache.Descriptor) (*stamp, error) {
+	f, err := openBlob(root, desc)
+	if err != nil {
+		return nil, err
+	}
+	var b cache.Blob
+	defer b.Close()
+	b.Open(f, desc, isStamped(root, f, desc))
+	if err := b.Verify(ctx, desc); err != nil {
+		return nil, err
+	}
+	return stampOf(f)
+}
+
+// Create returns a blob for a snapshot that is packed, in the store's own file system, so
+// that Put need not copy it. The caller closes it.
+func (d *Dir) Create() (*cache.Blob, error) {
 	root, err := d.init(context.Background())
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	f, _, err := safefile.CreateTemp(root, path.Join(tmpName, spoolPrefix))
-	return f, err
-}
-
-// spooled returns the name in the store of a file that Create made.
-func (d *Dir) spooled(f *os.File) (name string, ok bool) {
-	dir, base := filepath.Split(f.Name())
-	return path.Join(tmpName, base), filepath.Clean(dir) == filepath.Join(d.path, tmpName) && strings.HasPrefix(base, spoolPrefix)
-}
-
-// Discard removes a file of Create that was not put. One that was is not there
-// under its old name any more.
-func (d *Dir) Discard(f *os.File) {
-	name, ok := d.spooled(f)
-	if !ok {
-		return
-	}
-	root, err := d.root()
+	tmp, err := safefile.OpenDirIn(root, tmpName)
 	if err != nil {
-		return
+		return nil, err
 	}
-	defer root.Close()
-	_ = root.Remove(name)
+	return cache.CreateIn(tmp, spoolPrefix)
 }
 
-// adopt moves a file into place that is known to be the blob; temp is its name in
-// the store. Its size is checked, since a full disk shows there. The error is
-// fs.ErrNotExist for one that was moved before.
-func adopt(root *os.Root, f *os.File, temp string, desc cache.Descriptor, name string) (*seal, error) {
+// link gives the file of a verified blob its place. Its size is checked, since a full
+// disk shows there.
+func link(root *os.Root, b *cache.Blob, desc cache.Descriptor, name string) (_ *stamp, err error) {
+	tmp, err := safefile.OpenDirIn(root, tmpName)
+	if err != nil {
+		return nil, err
+	}
+	defer tmp.Close()
+	base := partPrefix + rand.Text()
+	f, err := b.Link(tmp, base)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Remove(base)
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -368,5 +362,8 @@ func adopt(root *os.Root, f *os.File, temp string, desc cache.Descriptor, name s
 	if err := f.Chmod(0o644); err != nil {
 		return nil, err
 	}
-	return install(root, f, temp, name)
+	return install(root, f, path.Join(tmpName, base), name)
 }
+
+// Interrupted returns nothing: steps that no layer has are found by their keys alone.
+func (d *Dir) Interrupted(context.Context) ([]cache.Manifest, error) { return nil, nil }

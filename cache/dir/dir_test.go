@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/safefile"
 )
 
 // TestMain runs the test binary as a process that puts steps: see TestTwoProcesses.
@@ -55,6 +56,7 @@ func open(t testing.TB, opt Options) *Dir {
 func put(t testing.TB, d *Dir, name, content string) cache.Descriptor {
 	t.Helper()
 	desc, blob := storetest.Step(name, content)
+	defer blob.Close()
 	if err := d.Put(context.Background(), desc, blob); err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +73,11 @@ func has(t testing.TB, d *Dir, desc cache.Descriptor) bool {
 }
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) cache.Keeper { return open(t, Options{}) })
+	storetest.Run(t, func(t *testing.T) cache.Store { return open(t, Options{}) })
 }
 
 func TestTier(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) cache.Keeper {
+	storetest.Run(t, func(t *testing.T) cache.Store {
 		return cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, open(t, Options{}), open(t, Options{}))
 	})
 }
@@ -85,7 +87,7 @@ func TestLookingChangesNothing(t *testing.T) {
 	desc, _ := storetest.Step("a", "a")
 	has(t, d, desc)
 	d.List(t.Context())
-	d.Open(t.Context(), desc, 0)
+	d.Fetch(t.Context(), desc, &cache.Blob{})
 	d.Remove(t.Context(), []cache.Manifest{storetest.Layer("base", 1, desc)})
 	if _, err := os.Stat(d.Path()); err == nil {
 		t.Error("the folder was made")
@@ -160,11 +162,11 @@ func TestBoundedLeastRecentlyUsedFirst(t *testing.T) {
 		steps = append(steps, desc)
 	}
 	// Reading a makes it the last used.
-	rc, err := d.Open(t.Context(), steps[0], 0)
-	if err != nil {
+	var inUse cache.Blob
+	if err := d.Fetch(t.Context(), steps[0], &inUse); err != nil {
 		t.Fatal(err)
 	}
-	defer rc.Close()
+	defer inUse.Close()
 	e := put(t, d, "e", content("e"))
 	for i, want := range []bool{true, false, true} {
 		if got := has(t, d, steps[i]); got != want {
@@ -207,60 +209,67 @@ func TestLayerThatLostAStepIsForgotten(t *testing.T) {
 	}
 }
 
-// A spool file of the store is moved into place.
-func TestCreateIsAdopted(t *testing.T) {
+// spooled returns what Create made, packed.
+func spooled(t testing.TB, d *Dir, content string) *cache.Blob {
+	t.Helper()
+	b, err := d.Create()
+	if err == nil {
+		_, err = io.WriteString(b, content)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	b.Packed(digest.FromString(content))
+	return b
+}
+
+// What Create made is not copied.
+func TestCreateIsLinked(t *testing.T) {
 	d := open(t, Options{})
-	desc, blob := storetest.Step("a", "content")
-	f, err := d.Create()
-	if err != nil {
+	desc, _ := storetest.Step("a", "content")
+	b := spooled(t, d, "content")
+	if err := d.Put(t.Context(), desc, b); err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	io.Copy(f, blob)
-	if err := d.Put(t.Context(), desc, f); err != nil {
-		t.Fatal(err)
+	if _, err := b.Link(tmpRoot(t, d), "again"); err == nil {
+		t.Error("it was copied")
 	}
-	here, _ := f.Stat()
-	there, err := os.Stat(d.blobPath(desc.Digest))
-	if err != nil || !os.SameFile(here, there) {
-		t.Errorf("it was copied, %v", err)
+	if err := b.Close(); err != nil || !has(t, d, desc) {
+		t.Errorf("Close removed what was put, %v", err)
 	}
-	d.Discard(f)
-	if !has(t, d, desc) {
-		t.Error("Discard removed what was put")
-	}
-	g, err := d.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	d.Discard(g)
+	spooled(t, d, "never put").Close()
 	if left, _ := os.ReadDir(d.tmp()); len(left) != 0 {
 		t.Errorf("left in tmp: %v", left)
 	}
 }
 
-// A file that was moved into the store before is put again: under its key,
-// under another, and into a second store in the same folder.
-func TestPutOfWhatWasMovedBefore(t *testing.T) {
+func tmpRoot(t *testing.T, d *Dir) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(d.tmp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
+// A blob that was linked into the store before is put again: under its key,
+// under another, and into a second store in the same directory.
+func TestPutOfWhatWasLinkedBefore(t *testing.T) {
 	d := open(t, Options{})
-	a, blob := storetest.Step("a", "content")
+	a, _ := storetest.Step("a", "content")
 	b, _ := storetest.Step("b", "content")
 	again, err := Open(d.Path(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := d.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	io.Copy(f, blob)
+	spool := spooled(t, d, "content")
 	for _, put := range []struct {
 		store *Dir
 		desc  cache.Descriptor
 	}{{d, a}, {d, a}, {d, b}, {again, a}} {
-		if err := put.store.Put(t.Context(), put.desc, f); err != nil {
+		if err := put.store.Put(t.Context(), put.desc, spool); err != nil {
 			t.Error(err)
 		}
 		if !has(t, d, put.desc) {
@@ -291,7 +300,7 @@ func TestTwoProcesses(t *testing.T) {
 		t.Errorf("%d layers, %v, want 30", len(list), err)
 	}
 	for _, m := range list {
-		f, err := cache.OpenVerified(t.Context(), d, m.Steps[0], "")
+		f, err := storetest.Open(t, d, m.Steps[0])
 		if err != nil {
 			t.Error(err)
 			continue
@@ -307,18 +316,18 @@ func TestWhatKilledProcessesLeftIsSwept(t *testing.T) {
 	if err := os.WriteFile(dead, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	live, err := d.Create()
+	f, name, err := safefile.CreateTemp(tmpRoot(t, d), spoolPrefix) // as Create does where there are no anonymous files
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer live.Close()
-	old := time.Now().Add(-48 * time.Hour)
-	os.Chtimes(live.Name(), old, old) // what is packed may be slow
+	defer f.Close()
+	live, old := filepath.Join(d.tmp(), name), time.Now().Add(-48*time.Hour)
+	os.Chtimes(live, old, old) // what is packed may be slow
 	put(t, d, "b", strings.Repeat("b", 100))
 	if _, err := os.Stat(dead); err == nil {
 		t.Error("one that nobody has open is left")
 	}
-	if _, err := os.Stat(live.Name()); err != nil {
+	if _, err := os.Stat(live); err != nil {
 		t.Error("one that is in use is gone")
 	}
 }
@@ -416,7 +425,7 @@ func TestDamagedFilesAreMisses(t *testing.T) {
 		t.Error("the next Put did not mend it")
 	}
 	damage(d.blobPath(b.Digest))
-	if _, err := cache.OpenVerified(t.Context(), d, b, ""); !errors.Is(err, cache.ErrNotCached) {
+	if _, err := storetest.Open(t, d, b); !errors.Is(err, cache.ErrNotCached) {
 		t.Errorf("a damaged blob: %v, want ErrNotCached", err)
 	}
 	damage(d.indexPath())
@@ -438,11 +447,11 @@ func TestCorruptBlobIsReplaced(t *testing.T) {
 	if err := os.WriteFile(d.blobPath(a.Digest), []byte("CONTENT"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cache.OpenVerified(t.Context(), d, a, ""); err == nil {
+	if _, err := storetest.Open(t, d, a); err == nil {
 		t.Fatal("a corrupt blob is opened")
 	}
 	put(t, d, "a", "content")
-	f, err := cache.OpenVerified(t.Context(), d, a, "")
+	f, err := storetest.Open(t, d, a)
 	if err != nil {
 		t.Fatalf("after the right bytes were put: %v", err)
 	}
@@ -490,7 +499,7 @@ func TestReadOnlyInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, blob := storetest.Step("a", "content")
-	f, err := cache.OpenVerified(t.Context(), d, a, "")
+	f, err := storetest.Open(t, d, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -529,18 +538,16 @@ func TestFullDiskInside(t *testing.T) {
 }
 
 // failing is a store of which every call fails.
-type failing struct{ cache.Keeper }
+type failing struct{ cache.Store }
 
 var errFailing = errors.New("out of order")
 
 func (failing) Name() string { return "failing" }
-func (failing) Find(context.Context, string, []key.Key) (map[key.Key]cache.Descriptor, error) {
+func (failing) Find(context.Context, string, []key.Key) (map[key.Key]cache.Found, error) {
 	return nil, errFailing
 }
-func (failing) Open(context.Context, cache.Descriptor, int64) (io.ReadCloser, error) {
-	return nil, errFailing
-}
-func (failing) Put(context.Context, cache.Descriptor, io.ReaderAt) error { return errFailing }
+func (failing) Fetch(context.Context, cache.Descriptor, *cache.Blob) error { return errFailing }
+func (failing) Put(context.Context, cache.Descriptor, *cache.Blob) error   { return errFailing }
 
 func TestTierWithAStoreThatFails(t *testing.T) {
 	far := open(t, Options{})
@@ -549,17 +556,11 @@ func TestTierWithAStoreThatFails(t *testing.T) {
 	var told []string
 	tier := cache.Tiered(func(store string, err error) { told = append(told, store) }, failing{}, near, far)
 	found, err := tier.Find(t.Context(), "", []key.Key{desc.Key})
-	if err != nil || len(found) != 1 || tier.Holder(desc.Key) != "dir" {
+	if err != nil || len(found) != 1 || found[desc.Key].Store != "dir" {
 		t.Fatalf("Find: %v, %v", found, err)
 	}
-	rc, err := tier.Open(t.Context(), desc, 4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, _ := io.ReadAll(rc)
-	rc.Close()
-	if string(data) != "ent" {
-		t.Errorf("read %q", data)
+	if got := storetest.Read(t, tier, desc); got != "content" {
+		t.Errorf("read %q", got)
 	}
 	if !has(t, near, desc) {
 		t.Error("what the far store had is not kept in the near one")
@@ -577,21 +578,15 @@ func TestTierWithAStoreThatFails(t *testing.T) {
 		t.Errorf("Put into a failing store alone: %v", err)
 	}
 	missing, _ := storetest.Step("c", "c")
-	if _, err := tier.Open(t.Context(), missing, 0); !errors.Is(err, cache.ErrNotCached) {
+	if err := tier.Fetch(t.Context(), missing, &cache.Blob{}); !errors.Is(err, cache.ErrNotCached) {
 		t.Errorf("Open of what is nowhere: %v", err)
 	}
 	// Corrupt in the near store, whole in the far one.
 	if err := os.WriteFile(near.blobPath(desc.Digest), []byte("CONTENT"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f, err := tier.Open(t.Context(), desc, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, _ = io.ReadAll(f)
-	f.Close()
-	if string(data) != "content" {
-		t.Errorf("read %q", data)
+	if got := storetest.Read(t, tier, desc); got != "content" {
+		t.Errorf("read %q", got)
 	}
 }
 
@@ -604,6 +599,7 @@ func BenchmarkFind10000Over100(b *testing.B) {
 			if err := d.Put(context.Background(), desc, blob); err != nil {
 				b.Fatal(err)
 			}
+			blob.Close()
 			layers[l] = append(layers[l], desc.Key)
 		}
 	}
@@ -636,5 +632,6 @@ func BenchmarkPut(b *testing.B) {
 		if err := d.Put(context.Background(), desc, blob); err != nil {
 			b.Fatal(err)
 		}
+		blob.Close()
 	}
 }

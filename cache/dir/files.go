@@ -139,7 +139,7 @@ func write(root *os.Root, name string, data []byte) error {
 }
 
 // writeFrom writes a file atomically: what fails leaves nothing behind.
-func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *seal, err error) {
+func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp, err error) {
 	f, temp, err := safefile.CreateTemp(root, path.Join(tmpName, partPrefix))
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *seal,
 }
 
 // install gives a finished file its name; temp is the one that it has.
-func install(root *os.Root, f *os.File, temp, name string) (*seal, error) {
+func install(root *os.Root, f *os.File, temp, name string) (*stamp, error) {
 	// The bytes before the name: after a power cut a name with nothing, or
 	// zeros, behind it would be a blob that is corrupt.
 	if err := f.Sync(); err != nil {
@@ -178,7 +178,7 @@ func install(root *os.Root, f *os.File, temp, name string) (*seal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sealOf(f)
+	return stampOf(f)
 }
 
 func syncDir(root *os.Root, name string) error {

@@ -1,11 +1,12 @@
 package dir
 
 import (
-	"os"
+	"path"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -19,15 +20,15 @@ func TestSweepLeavesWhatIsBeingLinked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	fd, err := unix.Open(d.tmp(), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		t.Skip("no files without a name here:", err)
-	}
-	f := os.NewFile(uintptr(fd), "nameless")
-	defer f.Close()
-	temp, err := linkTemp(root, f)
+	tmp := tmpRoot(t, d)
+	b, err := cache.Create(d.tmp())
 	if err != nil {
 		t.Fatal(err)
+	}
+	b.Packed(digest.FromString(""))
+	temp := path.Join(tmpName, partPrefix+"x")
+	if _, err := b.Link(tmp, partPrefix+"x"); err != nil {
+		t.Skip("no anonymous files here:", err)
 	}
 	sweep := func() {
 		if _, err := safefile.Sweep(root, tmpName, isTemp); err != nil {
@@ -38,7 +39,7 @@ func TestSweepLeavesWhatIsBeingLinked(t *testing.T) {
 	if !exists(root, temp) {
 		t.Error("it is gone")
 	}
-	f.Close()
+	b.Close()
 	sweep()
 	if exists(root, temp) {
 		t.Error("what was left behind stays")

@@ -64,15 +64,31 @@ func (d *Dir) evictNow(ctx context.Context) error {
 	return d.evict(ctx, root)
 }
 
-// seal returns the seal that the file of a blob has now.
-func (d *Dir) seal(t *testing.T, desc cache.Descriptor) *seal {
+// isStamped reports whether the file of a blob is the one of its step's inode stamp.
+func (d *Dir) isStamped(t *testing.T, desc cache.Descriptor) bool {
+	t.Helper()
+	root, err := d.root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	f, err := openBlob(root, desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return isStamped(root, f, desc)
+}
+
+// stamp returns the inode stamp that the file of a blob has now.
+func (d *Dir) stamp(t *testing.T, desc cache.Descriptor) *stamp {
 	t.Helper()
 	f, err := os.Open(d.blobPath(desc.Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	s, err := sealOf(f)
+	s, err := stampOf(f)
 	if err != nil {
 		t.Fatal(err)
 	}

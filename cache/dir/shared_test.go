@@ -193,15 +193,9 @@ func TestBlobThatWasThereBeforeIsNotOwn(t *testing.T) {
 	f := &foreign{t: t, path: d.Path()}
 	f.blob(specs.MediaTypeImageLayer, "content")
 	a := put(t, d, "a", "content")
-	spooled, err := d.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer spooled.Close()
 	f.blob(specs.MediaTypeImageLayer, "spooled")
-	spooled.WriteString("spooled")
 	b, _ := storetest.Step("b", "spooled")
-	if err := d.Put(t.Context(), b, spooled); err != nil {
+	if err := d.Put(t.Context(), b, spooled(t, d, "spooled")); err != nil {
 		t.Fatal(err)
 	}
 	m := storetest.Layer("base", 1, a, b)

@@ -1,11 +1,9 @@
 package ghrelease_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -25,23 +23,23 @@ import (
 	"github.com/clayer/clayer/dag/key"
 )
 
-func blobOf(name string, n int) (cache.Descriptor, *bytes.Reader) {
+func blobOf(name string, n int) (cache.Descriptor, *cache.Blob) {
 	data := make([]byte, n)
 	rnd := rand.NewChaCha8([32]byte{byte(len(name)), name[0]})
 	rnd.Read(data)
 	d, _ := storetest.Step(name, "")
 	d.Digest, d.Size = digest.FromBytes(data), int64(n)
-	return d, bytes.NewReader(data)
+	return d, storetest.Blob(string(data))
 }
 
-func mustPut(t *testing.T, s cache.Store, d cache.Descriptor, b io.ReaderAt) {
+func mustPut(t *testing.T, s cache.Store, d cache.Descriptor, b *cache.Blob) {
 	t.Helper()
 	if err := s.Put(t.Context(), d, b); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustComplete(t *testing.T, s cache.Keeper, m cache.Manifest) {
+func mustComplete(t *testing.T, s cache.Store, m cache.Manifest) {
 	t.Helper()
 	if err := s.Complete(t.Context(), m); err != nil {
 		t.Fatal(err)
@@ -62,7 +60,7 @@ func wants(t *testing.T, gh *githubtest.Server, token string, m cache.Manifest) 
 		t.Fatalf("%s: found %d of %d, %v", m.Tag(), len(found), len(keys), err)
 	}
 	for _, d := range m.Steps {
-		f, err := cache.OpenVerified(t.Context(), s, found[d.Key], t.TempDir())
+		f, err := storetest.Open(t, s, found[d.Key].Descriptor)
 		if err != nil {
 			t.Errorf("%s: %v", d.Text, err)
 			continue
@@ -103,7 +101,7 @@ func TestLargeSnapshotsAreSplitAndJoined(t *testing.T) {
 	if _, err := far.Find(t.Context(), m.Tag(), []key.Key{d.Key}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cache.OpenVerified(t.Context(), far, d, t.TempDir()); !errors.Is(err, cache.ErrNotCached) {
+	if _, err := storetest.Open(t, far, d); !errors.Is(err, cache.ErrNotCached) {
 		t.Errorf("of a corrupt part: %v", err)
 	}
 }
@@ -126,7 +124,7 @@ func TestMoreThanAThousandFiles(t *testing.T) {
 }
 
 func TestUploadsThatGoWrong(t *testing.T) {
-	blob := func() (cache.Descriptor, *bytes.Reader) { return blobOf("a", 10_000) }
+	blob := func() (cache.Descriptor, *cache.Blob) { return blobOf("a", 10_000) }
 	tests := []struct {
 		name    string
 		fault   githubtest.Fault
@@ -208,12 +206,12 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 		gh := fake(t, githubtest.Repo{})
 		one, two := open(t, gh, token, ghrelease.Options{}), open(t, gh, token, ghrelease.Options{})
 		none, _ := storetest.Step("none", "")
-		for _, s := range []cache.Keeper{one, two} { // both have looked: nothing is there
+		for _, s := range []cache.Store{one, two} { // both have looked: nothing is there
 			if _, err := s.Find(t.Context(), m.Tag(), []key.Key{none.Key}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, s := range []cache.Keeper{one, two} {
+		for _, s := range []cache.Store{one, two} {
 			mustPut(t, s, a, ba)
 			mustPut(t, s, b, bb)
 		}
@@ -271,7 +269,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 					if d.Key == b.Key {
 						blob = bb
 					}
-					if err := s.Put(t.Context(), d, io.NewSectionReader(blob, 0, d.Size)); err != nil {
+					if err := s.Put(t.Context(), d, blob); err != nil {
 						t.Error(err)
 					}
 				}
@@ -338,7 +336,7 @@ func TestInterruptedSessionIsTakenUp(t *testing.T) {
 			if err != nil || len(found) != 1 || found[a.Key].Digest != a.Digest {
 				t.Fatalf("found %v, %v; want the step that arrived", found, err)
 			}
-			f, err := cache.OpenVerified(t.Context(), next, found[a.Key], "")
+			f, err := storetest.Open(t, next, found[a.Key].Descriptor)
 			if err != nil {
 				t.Fatalf("of a draft: %v", err)
 			}
@@ -402,7 +400,7 @@ func TestReleaseThatIsGoneSinceItWasFound(t *testing.T) {
 			t.Fatalf("found %v, %v", found, err)
 		}
 		gh.Fail(githubtest.Fault{Match: "GET /me/env/releases/download/" + first.Tag(), Status: 404, Times: -1})
-		f, err := cache.OpenVerified(t.Context(), far, a, t.TempDir())
+		f, err := storetest.Open(t, far, a)
 		if err != nil {
 			t.Fatalf("with %q: %v", with, err)
 		}
@@ -593,7 +591,7 @@ func TestPageInPlaceOfTheFile(t *testing.T) {
 		if _, err := far.Find(t.Context(), m.Tag(), []key.Key{d.Key}); err != nil {
 			t.Errorf("without a token: %v", err)
 		}
-		if _, err := cache.OpenVerified(t.Context(), far, d, t.TempDir()); !errors.Is(err, cache.ErrNotCached) {
+		if _, err := storetest.Open(t, far, d); !errors.Is(err, cache.ErrNotCached) {
 			t.Errorf("without a token: %v", err)
 		}
 	}
@@ -654,8 +652,8 @@ func TestRefusedRepositoryIsNotAskedAgain(t *testing.T) {
 			gh.Asked()
 			for range 3 {
 				_, list := s.List(t.Context())
-				_, open := s.Open(t.Context(), a, 0)
-				for what, err := range map[string]error{"Find": find(), "List": list, "Open": open, "Put": s.Put(t.Context(), a, ba)} {
+				fetch := s.Fetch(t.Context(), a, &cache.Blob{})
+				for what, err := range map[string]error{"Find": find(), "List": list, "Fetch": fetch, "Put": s.Put(t.Context(), a, ba)} {
 					if err == nil || !strings.Contains(err.Error(), first.Error()) {
 						t.Errorf("%s: %v\nwant the reason of the first: %v", what, err, first)
 					}
@@ -679,7 +677,7 @@ func TestNobodyAnswers(t *testing.T) {
 		t.Errorf("Find: %v", err)
 	}
 	gh.Asked()
-	if _, err := s.Open(t.Context(), a, 0); err == nil {
+	if err := s.Fetch(t.Context(), a, &cache.Blob{}); err == nil {
 		t.Error("Open: no error")
 	}
 	if err := s.Put(t.Context(), a, ba); err == nil {

@@ -19,8 +19,8 @@ var layerTag = lazyregexp.New(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
 
 // Find asks for the layer's manifest where anyone may read it: a whole hit is
 // one request. What is not there is looked up in the list of releases.
-func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
-	found := make(map[key.Key]cache.Descriptor)
+func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
+	found := make(map[key.Key]cache.Found)
 	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		if rec, err = s.published(ctx, tag); err == nil {
 			for k, st := range rec.Steps {
 				if slices.Contains(keys, k) {
-					found[k] = st.Descriptor
+					found[k] = cache.Found{Descriptor: st.Descriptor, Store: s.Name()}
 				}
 			}
 		}
@@ -49,7 +49,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 			continue
 		}
 		if loc, ok := s.lookup(k, anyStep); ok {
-			found[k] = loc.step.Descriptor
+			found[k] = cache.Found{Descriptor: loc.step.Descriptor, Store: s.Name()}
 			s.locate(loc)
 		}
 	}

@@ -156,7 +156,7 @@ func (s *Store) list(ctx context.Context) error {
 	if s.listed || s.listErr != nil && time.Since(s.listedAt) < time.Minute {
 		return s.listErr
 	}
-	all, err := s.fetch(ctx)
+	all, err := s.readReleases(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -169,8 +169,8 @@ func (s *Store) list(ctx context.Context) error {
 	return nil
 }
 
-// fetch asks for all releases that are of this program.
-func (s *Store) fetch(ctx context.Context) (map[int64]*held, error) {
+// readReleases asks for all releases that are of this program.
+func (s *Store) readReleases(ctx context.Context) (map[int64]*held, error) {
 	all, err := s.gh.Releases(ctx, s.repo)
 	if err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func (s *Store) fetch(ctx context.Context) (map[int64]*held, error) {
 // does a draft that GitHub's list, which may be behind, does not show, but for one
 // that is known to be gone.
 func (s *Store) listAnew(ctx context.Context) error {
-	releases, err := s.fetch(ctx)
+	releases, err := s.readReleases(ctx)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func TestStore(t *testing.T) {
 		"public": {}, "private": {Private: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T) cache.Keeper {
+			storetest.Run(t, func(t *testing.T) cache.Store {
 				return open(t, fake(t, r), token, ghrelease.Options{})
 			})
 		})
@@ -61,7 +61,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestStoreInParts(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) cache.Keeper {
+	storetest.Run(t, func(t *testing.T) cache.Store {
 		return open(t, fake(t, githubtest.Repo{}), token, ghrelease.Options{PartSize: 256 << 10})
 	})
 }
@@ -69,7 +69,7 @@ func TestStoreInParts(t *testing.T) {
 // The suite, with each look taken by a session of its own: what counts is what
 // GitHub keeps.
 func TestStoreAcrossSessions(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) cache.Keeper {
+	storetest.Run(t, func(t *testing.T) cache.Store {
 		gh := fake(t, githubtest.Repo{})
 		gh.PageSize = 2
 		return &sessions{Store: open(t, gh, token, ghrelease.Options{}), next: func() *ghrelease.Store { return open(t, gh, token, ghrelease.Options{}) }}

@@ -21,8 +21,8 @@ import (
 //
 // Once GitHub has refused (no permission, no commit), the error is returned to
 // all that follow without asking again.
-func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
-	if err := s.put(ctx, d, blob); err != nil {
+func (s *Store) Put(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	if err := s.put(ctx, d, b); err != nil {
 		return fmt.Errorf("built, not pushed: %w", s.refuse(err))
 	}
 	return nil

@@ -2,7 +2,6 @@ package ghrelease_test
 
 import (
 	"context"
-	"io"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/ghrelease"
@@ -15,12 +14,12 @@ type sessions struct {
 	next func() *ghrelease.Store
 }
 
-func (s *sessions) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
+func (s *sessions) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	return s.next().Find(ctx, tag, keys)
 }
 
-func (s *sessions) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
-	return s.next().Open(ctx, d, offset)
+func (s *sessions) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	return s.next().Fetch(ctx, d, b)
 }
 
 func (s *sessions) List(ctx context.Context) ([]cache.Manifest, error) { return s.next().List(ctx) }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -188,16 +189,17 @@ func (l *layout) addStep(ctx context.Context, store cache.Store, d cache.Descrip
 	if err := d.DiffID.Validate(); err != nil {
 		return specs.Descriptor{}, fmt.Errorf("step %s: diff id: %w", d.Key.Short(), err)
 	}
-	f, err := cache.OpenVerified(ctx, store, d, l.dir)
-	if err != nil {
+	var b cache.Blob
+	defer b.Close()
+	if err := cache.Fetch(ctx, store, d, &b); err != nil {
 		return specs.Descriptor{}, fmt.Errorf("step %s: %w", d.Key.Short(), err)
 	}
-	defer f.Close()
+	r := io.NewSectionReader(&b, 0, d.Size)
 	if gzip {
-		return l.addGzip(ctx, f, d.DiffID)
+		return l.addGzip(ctx, r, d.DiffID)
 	}
 	desc := specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
-	return desc, l.addBlob(ctx, desc, f)
+	return desc, l.addBlob(ctx, desc, r)
 }
 
 // over lays an image's config over that of its base: variables by name, other

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -41,7 +42,7 @@ func step(t *testing.T, s cache.Store, name string) image.Step {
 		Digest: packed.Digest, Size: packed.Size, DiffID: packed.DiffID, Text: "RUN mkdir " + name,
 		Created: time.Unix(1_700_000_000, 0).UTC(),
 	}
-	if err := s.Put(t.Context(), d, bytes.NewReader(b.Bytes())); err != nil {
+	if err := s.Put(t.Context(), d, storetest.Blob(b.String())); err != nil {
 		t.Fatal(err)
 	}
 	return image.Step{Descriptor: d, Text: d.Text}

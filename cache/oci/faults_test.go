@@ -187,7 +187,7 @@ func TestTokensGoWhereTheyBelong(t *testing.T) {
 	if err := find(s); err != nil {
 		t.Fatal(err)
 	}
-	f, err := cache.OpenVerified(t.Context(), s, d, t.TempDir())
+	f, err := storetest.Open(t, s, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestNothingGoesInTheClear(t *testing.T) {
 			ref := parse(t, host+"/me/env")
 			s := oci.New(ref, oci.Options{Login: login(t, ref, "me", "pw-pw-pw"), Temp: t.TempDir(), Transfer: opt})
 			d, _ := storetest.Step("a", "content")
-			if _, err := s.Open(t.Context(), d, 0); err == nil {
+			if err := s.Fetch(t.Context(), d, &cache.Blob{}); err == nil {
 				t.Error("Open: no error")
 			}
 			if err := find(s); err == nil && name == "realm" {
@@ -305,7 +305,7 @@ func TestInterruptedPush(t *testing.T) {
 			if err := s.Put(t.Context(), d, blob); err != nil {
 				t.Fatal(err)
 			}
-			f, err := cache.OpenVerified(t.Context(), open(t, r.Host+repo, "", ""), d, t.TempDir())
+			f, err := storetest.Open(t, open(t, r.Host+repo, "", ""), d)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -332,7 +332,7 @@ func TestRegistryDiesHalfway(t *testing.T) {
 		if err := find(s); err == nil {
 			t.Error("Find: no error")
 		}
-		if _, err := s.Open(t.Context(), a, 0); err == nil {
+		if err := s.Fetch(t.Context(), a, &cache.Blob{}); err == nil {
 			t.Error("Open: no error")
 		}
 		if err := s.Put(t.Context(), b, blob); err == nil {
@@ -351,7 +351,7 @@ func TestRegistryDiesHalfway(t *testing.T) {
 	if err := tier.Put(t.Context(), b, blob); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tier.Open(t.Context(), b, 0); err != nil {
+	if err := tier.Fetch(t.Context(), b, &cache.Blob{}); err != nil {
 		t.Error(err)
 	}
 	if told.Load() == 0 {
@@ -378,7 +378,7 @@ func TestCorruptBlobIsAMiss(t *testing.T) {
 	if err := os.WriteFile(path, []byte("CONTENT"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = cache.OpenVerified(t.Context(), s, d, t.TempDir())
+	_, err = storetest.Open(t, s, d)
 	var corrupt *cache.CorruptError
 	if !errors.As(err, &corrupt) || !errors.Is(err, cache.ErrNotCached) {
 		t.Errorf("error = %v, want a *CorruptError", err)
@@ -386,7 +386,7 @@ func TestCorruptBlobIsAMiss(t *testing.T) {
 	if err := os.WriteFile(path, []byte("cont"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = cache.OpenVerified(t.Context(), s, d, t.TempDir()); err == nil {
+	if _, err = storetest.Open(t, s, d); err == nil {
 		t.Error("a blob that is too short: no error")
 	}
 }
@@ -424,7 +424,7 @@ func TestReadOnlyRegistry(t *testing.T) {
 		if err != nil || len(found) != 1 {
 			t.Errorf("%+v: Find: %v, %v", opt, found, err)
 		}
-		f, err := cache.OpenVerified(t.Context(), s, d, t.TempDir())
+		f, err := storetest.Open(t, s, d)
 		if err != nil {
 			t.Errorf("%+v: %v", opt, err)
 		} else {
@@ -457,7 +457,7 @@ func TestConcurrentSessions(t *testing.T) {
 		t.Fatalf("List: %v, %v", list, err)
 	}
 	for _, d := range list[0].Steps {
-		f, err := cache.OpenVerified(t.Context(), s, d, t.TempDir())
+		f, err := storetest.Open(t, s, d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -590,10 +590,10 @@ func TestNonsenseIsAMiss(t *testing.T) {
 			tier := cache.Tiered(func(string, error) { told.Add(1) }, s)
 			start := time.Now()
 			for what, do := range map[string]func() error{
-				"Find": func() error { return find(s) },
-				"List": func() error { return list(s) },
-				"Open": func() error { _, err := s.Open(t.Context(), d, 0); return err },
-				"Put":  func() error { return push(s) },
+				"Find":  func() error { return find(s) },
+				"List":  func() error { return list(s) },
+				"Fetch": func() error { return s.Fetch(t.Context(), d, &cache.Blob{}) },
+				"Put":   func() error { return push(s) },
 			} {
 				asked.Store(0)
 				err := do()
@@ -678,7 +678,7 @@ func TestRefusedRepositoryIsNotAskedAgain(t *testing.T) {
 		s := open(t, host+"/me/env", "", "")
 		for i := range 5 {
 			d, _ := storetest.Step(fmt.Sprint(i), "content")
-			if _, err := s.Open(t.Context(), d, 0); err == nil || strings.Contains(err.Error(), "secret") {
+			if err := s.Fetch(t.Context(), d, &cache.Blob{}); err == nil || strings.Contains(err.Error(), "secret") {
 				t.Errorf("Open: %v", err)
 			}
 		}

@@ -51,14 +51,14 @@ func TestStore(t *testing.T) {
 	r := ocitest.New(t, ocitest.Options{Login: true})
 	var n atomic.Int32
 	t.Run("one session", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) cache.Keeper {
+		storetest.Run(t, func(t *testing.T) cache.Store {
 			return open(t, fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1)), ocitest.User, ocitest.Password)
 		})
 	})
 	// Each look is taken by a session of its own: what counts is what the
 	// registry keeps.
 	t.Run("a session for each look", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) cache.Keeper {
+		storetest.Run(t, func(t *testing.T) cache.Store {
 			name := fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1))
 			next := func() *oci.Store { return open(t, name, ocitest.User, ocitest.Password) }
 			return sessions{next}
@@ -78,7 +78,7 @@ func TestLargeBlob(t *testing.T) {
 	if err := s.Put(t.Context(), d, blob); err != nil {
 		t.Fatal(err)
 	}
-	f, err := cache.OpenVerified(t.Context(), open(t, r.Host+"/me/env", ocitest.User, ocitest.Password), d, t.TempDir())
+	f, err := storetest.Open(t, open(t, r.Host+"/me/env", ocitest.User, ocitest.Password), d)
 	if err != nil {
 		t.Fatal(err)
 	}

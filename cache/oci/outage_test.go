@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cache/storetest"
@@ -105,7 +106,7 @@ func TestStorageThatLimitsRequests(t *testing.T) {
 			http.Redirect(w, req, "http://"+storage+"/x", http.StatusTemporaryRedirect)
 			return true
 		})+"/me/env", "", "")
-		if _, err := s.Open(t.Context(), d, 0); err == nil || !strings.Contains(err.Error(), storage+" answers 403") {
+		if err := s.Fetch(t.Context(), d, &cache.Blob{}); err == nil || !strings.Contains(err.Error(), storage+" answers 403") {
 			t.Fatalf("Open: %v", err)
 		}
 		if err := find(s); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -103,12 +102,12 @@ func (s *Store) readStep(ctx context.Context, tag string) (pushed, specs.Descrip
 
 // Find asks for the layer's manifest, which is all of a whole hit, and for each
 // step that it lacks.
-func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
+func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	ctx = s.toRead(ctx)
-	found := make(map[key.Key]cache.Descriptor)
+	found := make(map[key.Key]cache.Found)
 	if strings.HasPrefix(tag, layerPrefix) {
 		m, _, err := s.readLayer(ctx, layerTag(tag))
 		if err != nil && !errors.Is(err, cache.ErrNotCached) {
@@ -117,7 +116,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		if err == nil {
 			for _, d := range m.Steps {
 				if slices.Contains(keys, d.Key) {
-					found[d.Key] = d
+					found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
 				}
 			}
 		}
@@ -140,49 +139,36 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found[k] = d.Descriptor
+			found[k] = cache.Found{Descriptor: d.Descriptor, Store: s.name}
 			return nil
 		})
 	}
 	err := eg.Wait()
 	for _, d := range found {
-		s.know(d)
+		s.know(d.Descriptor)
 	}
 	return found, err
 }
 
-// Open brings a blob into a file without a name: several ranges of a large one
-// at the same time. It is an *os.File, not verified.
-func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
+// Fetch downloads a blob: several ranges of a large one at the same time. It is complete,
+// and not verified.
+func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
 	if err := s.refused.Reading(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", cache.ErrNotCached, err)
+		return fmt.Errorf("%w: %w", cache.ErrNotCached, err)
 	}
-	f, err := cache.FillTemp(s.temp, func(f *os.File) error {
-		if err := s.bring(s.toRead(ctx), d, f); err != nil {
-			return err
-		}
-		_, err := f.Seek(offset, io.SeekStart)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-func (s *Store) bring(ctx context.Context, d cache.Descriptor, f *os.File) error {
+	ctx = s.toRead(ctx)
 	url := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", scheme(s.ref), s.ref.Host(), s.ref.Repository, d.Digest)
-	early := cache.ArrivalOf(ctx)
-	early.From(f)
-	err := s.tr.Download(ctx, url, early.Part(f, 0), d.Size, transfer.GetOptions{})
-	var status *transfer.StatusError
-	if errors.As(err, &status) && status.Code == http.StatusNotFound {
-		return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
-	}
-	return s.told(ctx, reading, err)
+	return b.Fill(s.temp, d, func(w cache.Writer) error {
+		err := s.tr.Download(ctx, url, w, d.Size, transfer.GetOptions{})
+		var status *transfer.StatusError
+		if errors.As(err, &status) && status.Code == http.StatusNotFound {
+			return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
+		}
+		return s.told(ctx, reading, err)
+	})
 }
 
 // tags returns the tags of layers and steps. A repository that is not there

@@ -2,7 +2,6 @@ package oci_test
 
 import (
 	"context"
-	"io"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
@@ -14,16 +13,16 @@ type sessions struct{ next func() *oci.Store }
 
 func (s sessions) Name() string { return "oci" }
 
-func (s sessions) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error) {
+func (s sessions) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	return s.next().Find(ctx, tag, keys)
 }
 
-func (s sessions) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
-	return s.next().Open(ctx, d, offset)
+func (s sessions) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	return s.next().Fetch(ctx, d, b)
 }
 
-func (s sessions) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
-	return s.next().Put(ctx, d, blob)
+func (s sessions) Put(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	return s.next().Put(ctx, d, b)
 }
 
 func (s sessions) Complete(ctx context.Context, m cache.Manifest) error {
@@ -34,4 +33,8 @@ func (s sessions) List(ctx context.Context) ([]cache.Manifest, error) { return s
 
 func (s sessions) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	return s.next().Remove(ctx, ms)
+}
+
+func (s sessions) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
+	return s.next().Interrupted(ctx)
 }

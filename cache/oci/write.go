@@ -28,8 +28,8 @@ func (s *Store) toWrite(ctx context.Context) context.Context {
 //
 // Once the registry has refused (no login, no right, read-only, a limit), the
 // error is returned to all that follow without asking again.
-func (s *Store) Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error {
-	if err := s.put(ctx, d, blob); err != nil {
+func (s *Store) Put(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	if err := s.put(ctx, d, b); err != nil {
 		return fmt.Errorf("built, not pushed: %w", s.refuse(err))
 	}
 	return nil

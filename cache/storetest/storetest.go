@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -19,14 +20,72 @@ import (
 )
 
 // Step returns a descriptor and its blob: name decides the key, content the bytes.
-func Step(name, content string) (cache.Descriptor, *bytes.Reader) {
+func Step(name, content string) (cache.Descriptor, *cache.Blob) {
 	return cache.Descriptor{
 		Key: key.Sum("test", func(w key.Writer) { w.Field("name", name) }), Layer: "base",
 		Digest: digest.FromString(content), Size: int64(len(content)), CRC32C: crc32.Checksum([]byte(content), crc32.MakeTable(crc32.Castagnoli)), DiffID: digest.FromString("plain " + content),
 		Entries: 1, Bytes: 2, Text: "RUN " + name, Took: time.Second,
 		Record:  key.Record{{Name: "command", Value: name}},
 		Created: time.Unix(1_700_000_000, 0).UTC(),
-	}, bytes.NewReader([]byte(content))
+	}, Blob(content)
+}
+
+// Blob returns a verified blob.
+func Blob(content string) *cache.Blob {
+	b, err := cache.Create("")
+	if err == nil {
+		_, err = io.WriteString(b, content)
+	}
+	if err != nil {
+		panic(err)
+	}
+	b.Packed(digest.FromString(content))
+	return b
+}
+
+// Unverified returns a blob that is complete, and is said to be that of d.
+func Unverified(t testing.TB, d cache.Descriptor, content string) *cache.Blob {
+	t.Helper()
+	d.Size = int64(len(content))
+	b := &cache.Blob{}
+	if err := b.Fill(t.TempDir(), d, func(w cache.Writer) error {
+		_, err := w.WriteAt([]byte(content), 0)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// Open fetches a blob, verifies it, and returns its content.
+func Open(t testing.TB, s cache.Store, d cache.Descriptor) (io.ReadCloser, error) {
+	t.Helper()
+	b := &cache.Blob{}
+	if err := cache.Fetch(t.Context(), s, d, b); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(b, 0, d.Size), b}, nil
+}
+
+// Read returns the content of a blob that is fetched, and verified.
+func Read(t testing.TB, s cache.Store, d cache.Descriptor) string {
+	t.Helper()
+	f, err := Open(t, s, d)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(data)
 }
 
 // Layer returns the manifest of a layer of these steps, made at a minute.
@@ -38,15 +97,16 @@ func Layer(name string, minute int, steps ...cache.Descriptor) cache.Manifest {
 }
 
 // Run runs the suite on stores that open makes, each empty.
-func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
+func Run(t *testing.T, open func(t *testing.T) cache.Store) {
 	t.Run("an empty store", func(t *testing.T) {
 		s := open(t)
 		d, _ := Step("a", "content")
 		if found := find(t, s, d); len(found) != 0 {
 			t.Errorf("found %v", found)
 		}
-		if _, err := s.Open(t.Context(), d, 0); !errors.Is(err, cache.ErrNotCached) {
-			t.Errorf("Open: %v, want ErrNotCached", err)
+		var b cache.Blob
+		if err := s.Fetch(t.Context(), d, &b); !errors.Is(err, cache.ErrNotCached) || b.State() >= cache.Complete {
+			t.Errorf("Fetch: %v, want ErrNotCached; the blob is %s", err, b.State())
 		}
 		if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
 			t.Errorf("List: %v, %v", list, err)
@@ -55,19 +115,72 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 			t.Errorf("Remove: %d, %v", n, err)
 		}
 	})
-	t.Run("what is put is found and opened", func(t *testing.T) {
+	t.Run("what is put is found and fetched", func(t *testing.T) {
 		s := open(t)
 		a, blob := Step("a", "content of a")
 		b, _ := Step("b", "never put")
 		put(t, s, a, blob)
-		if diff := cmp.Diff(map[key.Key]cache.Descriptor{a.Key: a}, find(t, s, a, b)); diff != "" {
+		if diff := cmp.Diff(map[key.Key]cache.Found{a.Key: {Descriptor: a, Store: s.Name()}}, find(t, s, a, b)); diff != "" {
 			t.Errorf("Find (-want +got):\n%s", diff)
 		}
-		for _, offset := range []int64{0, 3, a.Size} {
-			want := "content of a"[offset:]
-			if got := read(t, s, a, offset); got != want {
-				t.Errorf("from %d on: %q, want %q", offset, got, want)
+		var fetched cache.Blob
+		defer fetched.Close()
+		if err := s.Fetch(t.Context(), a, &fetched); err != nil || fetched.State() < cache.Complete || fetched.State() == cache.Aborted {
+			t.Errorf("Fetch: %v; the blob is %s", err, fetched.State())
+		}
+		if got := Read(t, s, a); got != "content of a" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("a blob is read while it arrives", func(t *testing.T) {
+		s := open(t)
+		a, blob := Step("a", "content of a")
+		put(t, s, a, blob)
+		var b cache.Blob
+		defer b.Close()
+		r := b.Reader(t.Context())
+		defer r.Close()
+		read := make(chan string)
+		go func() {
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Error(err)
 			}
+			read <- string(data)
+		}()
+		if err := cache.Fetch(t.Context(), s, a, &b); err != nil || b.State() != cache.Verified {
+			t.Errorf("%v; the blob is %s", err, b.State())
+		}
+		if got := <-read; got != "content of a" || r.Wait() != nil {
+			t.Errorf("%q, %v", got, r.Wait())
+		}
+	})
+	t.Run("a blob that another store left is fetched again", func(t *testing.T) {
+		s := open(t)
+		a, blob := Step("a", "content of a")
+		put(t, s, a, blob)
+		b := Unverified(t, a, "CONTENT OF A")
+		if err := cache.Fetch(t.Context(), s, a, b); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(io.NewSectionReader(b, 0, a.Size)); err != nil || string(got) != "content of a" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+	t.Run("a fetch that is cancelled", func(t *testing.T) {
+		s := open(t)
+		a, blob := Step("a", "content of a")
+		put(t, s, a, blob)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := errors.New("interrupted")
+		cancel(stop)
+		var b cache.Blob
+		defer b.Close()
+		if err := cache.Fetch(ctx, s, a, &b); err == nil {
+			t.Error("no error")
+		}
+		if b.State() >= cache.Verified {
+			t.Errorf("the blob is %s", b.State())
 		}
 	})
 	t.Run("an empty blob and a large one", func(t *testing.T) {
@@ -76,7 +189,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 		for name, content := range map[string]string{"empty": "", "large": large} {
 			d, blob := Step(name, content)
 			put(t, s, d, blob)
-			if got := read(t, s, d, 0); got != content {
+			if got := Read(t, s, d); got != content {
 				t.Errorf("%s: %d bytes, want %d", name, len(got), len(content))
 			}
 		}
@@ -89,18 +202,20 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 		put(t, s, b, blob)
 		complete(t, s, Layer("one", 1, a), Layer("two", 2, b))
 		remove(t, s, Layer("one", 1, a))
-		if got := find(t, s, a, b); len(got) != 1 || read(t, s, b, 0) != "same" {
+		if got := find(t, s, a, b); len(got) != 1 || Read(t, s, b) != "same" {
 			t.Errorf("after one was removed: %v", got)
 		}
 	})
 	t.Run("bytes that are not what is said are refused", func(t *testing.T) {
 		s := open(t)
 		d, _ := Step("a", "content")
-		if err := s.Put(t.Context(), d, bytes.NewReader([]byte("CONTENT"))); err == nil {
-			t.Error("other bytes: no error")
-		}
-		if err := s.Put(t.Context(), d, bytes.NewReader([]byte("cont"))); err == nil {
-			t.Error("fewer bytes: no error")
+		for name, blob := range map[string]*cache.Blob{
+			"other bytes, verified": Blob("CONTENT"), "fewer bytes, verified": Blob("cont"),
+			"other bytes": Unverified(t, d, "CONTENT"), "fewer bytes": Unverified(t, d, "cont"),
+		} {
+			if err := s.Put(t.Context(), d, blob); err == nil {
+				t.Errorf("%s: no error", name)
+			}
 		}
 		if found := find(t, s, d); len(found) != 0 {
 			t.Errorf("found %v", found)
@@ -118,7 +233,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 				if err := s.Complete(t.Context(), Layer(fmt.Sprint(i%4), i, d)); err != nil {
 					t.Error(err)
 				}
-				if got := read(t, s, d, 0); got != fmt.Sprint("content ", i%4) {
+				if got := Read(t, s, d); got != fmt.Sprint("content ", i%4) {
 					t.Errorf("%q", got)
 				}
 			})
@@ -168,7 +283,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 			t.Errorf("%d steps are left, want 3: not the one that only the removed layer had", len(found))
 		}
 		for _, i := range []int{0, 2, 3} {
-			read(t, s, steps[i], 0)
+			Read(t, s, steps[i])
 		}
 		if removed, _, err := cache.Prune(t.Context(), s, 0, 0, true); err != nil || len(removed) != 1 || len(find(t, s, steps[2])) != 1 {
 			t.Errorf("a dry run: %v, %v", removed, err)
@@ -176,7 +291,7 @@ func Run(t *testing.T, open func(t *testing.T) cache.Keeper) {
 	})
 }
 
-func find(t *testing.T, s cache.Keeper, ds ...cache.Descriptor) map[key.Key]cache.Descriptor {
+func find(t *testing.T, s cache.Store, ds ...cache.Descriptor) map[key.Key]cache.Found {
 	t.Helper()
 	var keys []key.Key
 	for _, d := range ds {
@@ -189,14 +304,14 @@ func find(t *testing.T, s cache.Keeper, ds ...cache.Descriptor) map[key.Key]cach
 	return found
 }
 
-func put(t *testing.T, s cache.Keeper, d cache.Descriptor, blob io.ReaderAt) {
+func put(t *testing.T, s cache.Store, d cache.Descriptor, blob *cache.Blob) {
 	t.Helper()
 	if err := s.Put(t.Context(), d, blob); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func complete(t *testing.T, s cache.Keeper, ms ...cache.Manifest) {
+func complete(t *testing.T, s cache.Store, ms ...cache.Manifest) {
 	t.Helper()
 	for _, m := range ms {
 		if err := s.Complete(t.Context(), m); err != nil {
@@ -205,24 +320,9 @@ func complete(t *testing.T, s cache.Keeper, ms ...cache.Manifest) {
 	}
 }
 
-func remove(t *testing.T, s cache.Keeper, ms ...cache.Manifest) {
+func remove(t *testing.T, s cache.Store, ms ...cache.Manifest) {
 	t.Helper()
 	if _, err := s.Remove(t.Context(), ms); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func read(t *testing.T, s cache.Keeper, d cache.Descriptor, offset int64) string {
-	t.Helper()
-	rc, err := s.Open(t.Context(), d, offset)
-	if err != nil {
-		t.Error(err)
-		return ""
-	}
-	defer rc.Close()
-	data, err := io.ReadAll(rc)
-	if err != nil {
-		t.Error(err)
-	}
-	return string(data)
 }

@@ -13,15 +13,15 @@ import (
 
 func newCachePush() *cobra.Command {
 	return newCopy("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", "pushed",
-		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return local, far })
+		func(local cache.Store, far *cache.Tier) (from, to cache.Store) { return local, far })
 }
 
 func newCachePull() *cobra.Command {
 	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores of --repo and --store", "pulled",
-		func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper) { return far, local })
+		func(local cache.Store, far *cache.Tier) (from, to cache.Store) { return far, local })
 }
 
-func newCopy(use, short, done string, direction func(local cache.Keeper, far *cache.Tier) (from, to cache.Keeper)) *cobra.Command {
+func newCopy(use, short, done string, direction func(local cache.Store, far *cache.Tier) (from, to cache.Store)) *cobra.Command {
 	var f storeFlags
 	var secretFlags []string
 	c := &cobra.Command{
@@ -52,11 +52,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 				return usagef("--offline: --repo and --store name no store on this machine")
 			}
 			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
-			temp, err := f.temp(t)
-			if err != nil {
-				return err
-			}
-			return copyLayers(cmd, from, to, args, done, temp)
+			return copyLayers(cmd, from, to, args, done)
 		},
 	}
 	f.register(c)
@@ -64,7 +60,7 @@ func newCopy(use, short, done string, direction func(local cache.Keeper, far *ca
 	return c
 }
 
-func copyLayers(cmd *cobra.Command, from, to cache.Keeper, names []string, done, temp string) error {
+func copyLayers(cmd *cobra.Command, from, to cache.Store, names []string, done string) error {
 	ms, err := from.List(cmd.Context())
 	if err != nil {
 		return err
@@ -87,7 +83,7 @@ func copyLayers(cmd *cobra.Command, from, to cache.Keeper, names []string, done,
 		}
 	}
 	for _, m := range wanted {
-		c, err := cache.Copy(cmd.Context(), from, to, m, temp)
+		c, err := cache.Copy(cmd.Context(), from, to, m)
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
 		}

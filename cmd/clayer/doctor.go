@@ -59,7 +59,7 @@ how to fix it.`,
 				return err
 			}
 			if local != nil {
-				p.Stores = []cache.Keeper{local}
+				p.Stores = []cache.Store{local}
 			}
 			far, err := f.far(t, nil)
 			if err != nil {

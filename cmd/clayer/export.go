@@ -101,7 +101,7 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 }
 
 // newest returns for each word the newest layer that it means.
-func newest(cmd *cobra.Command, store cache.Keeper, words []string) ([]cache.Manifest, error) {
+func newest(cmd *cobra.Command, store cache.Store, words []string) ([]cache.Manifest, error) {
 	all, err := store.List(cmd.Context())
 	if err != nil {
 		return nil, err

@@ -96,7 +96,7 @@ func (f *storeFlags) github(t tell) (*github.Client, error) {
 
 // releases returns the store of --repo, which no credential of the session
 // gets into.
-func (f *storeFlags) releases(t tell, credentials []cache.Credential) (cache.Keeper, error) {
+func (f *storeFlags) releases(t tell, credentials []cache.Credential) (cache.Store, error) {
 	repo, err := github.ParseRepo(f.repo)
 	if err != nil {
 		return nil, usagef("--repo %w", err)
@@ -172,7 +172,7 @@ type tell struct {
 
 // open returns the stores in order, the local one first.
 func (f *storeFlags) open(t tell, secrets map[string]solver.Secret) (tier *cache.Tier, local *dir.Dir, err error) {
-	var stores []cache.Keeper
+	var stores []cache.Store
 	if local, err = f.local(t); err != nil {
 		return nil, nil, err
 	}
@@ -213,7 +213,7 @@ func (f *storeFlags) dir(path string, private bool, t tell) (*dir.Dir, error) {
 
 // far returns the stores that --store and --repo name. No credential gets into
 // those that are not on this machine.
-func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keeper, error) {
+func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Store, error) {
 	repositories, logins, err := f.registries()
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func (f *storeFlags) far(t tell, secrets map[string]solver.Secret) ([]cache.Keep
 			return nil, err
 		}
 	}
-	var stores []cache.Keeper
+	var stores []cache.Store
 	for _, s := range f.stores {
 		if ref, ok := repositories[s]; ok {
 			temp, err := f.temp(t)
@@ -457,8 +457,8 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 		opt.LegacyURL = func(tag string) string { return client.DownloadURL(repo, tag, solver.LegacyAsset) }
 	}
 	opt.Store = store
-	if local != nil { // a nil *dir.Dir would be a Spool that is there
-		opt.Spool = local
+	if local != nil {
+		opt.Spool = local.Create
 	}
 	opt.Files, err = solver.Load(cmd.Context(), paths, names)
 	if err != nil {

@@ -45,7 +45,7 @@ type Patient struct {
 
 	GitHub *github.Client // nil: the network is not asked
 	Repo   github.Repo    // of --repo; zero for none
-	Stores []cache.Keeper
+	Stores []cache.Store
 
 	RootCAs func() (*x509.CertPool, error) // nil: x509.SystemCertPool
 }

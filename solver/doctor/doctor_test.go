@@ -26,7 +26,7 @@ func examine(t *testing.T, gh *githubtest.Server, token string, change func(*Pat
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Patient{Root: t.TempDir(), Cache: t.TempDir(), GitHub: client, Stores: []cache.Keeper{local}}
+	p := Patient{Root: t.TempDir(), Cache: t.TempDir(), GitHub: client, Stores: []cache.Store{local}}
 	if token != "" {
 		p.Token = "GH_TOKEN"
 	}

@@ -163,14 +163,15 @@ func (b *builder) complete(ctx context.Context) {
 
 func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
 	s := it.Step
-	early, err := b.comes(ctx, s)
+	partial, err := b.comes(ctx, s)
 	if err != nil {
 		return err
 	}
-	if early != nil {
-		var stop context.CancelFunc
-		ctx, stop = early.Context(ctx)
-		defer stop()
+	var early *cache.Reader
+	if partial != nil {
+		early = partial.Reader(ctx)
+		defer early.Close()
+		ctx = early.Context()
 	}
 	applied, contents, changes, err := b.applied(ctx, it, early)
 	if err != nil {
@@ -178,14 +179,14 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	}
 	res, err := lock.Apply(ctx, applied, changes)
 	if err != nil && early != nil {
-		if lost := early.Verdict(ctx); lost != nil {
+		if lost := early.Wait(); lost != nil {
 			return lost
 		}
 	}
 	if err == nil && contents != nil {
 		if err = b.arrive(ctx, s); err == nil {
 			b.mu.Lock()
-			blob := b.blobs[s].file
+			blob := b.blobs[s].bytes
 			b.mu.Unlock()
 			err = contents.CheckTable(blob)
 		}
@@ -212,7 +213,7 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 
 // applied is what is recorded of an item, and its changes: early is its snapshot,
 // where that is not all there yet. What a store had is checked while it is read.
-func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arrival) (applied record.Applied, c *cache.Contents, changes snapshot.Changes, err error) {
+func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader) (applied record.Applied, c *cache.Contents, changes snapshot.Changes, err error) {
 	s := it.Step
 	applied = record.Applied{
 		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
@@ -225,7 +226,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Arriva
 	var packed io.Reader
 	checked := false
 	if early != nil {
-		desc, packed, applied.Verified = b.sv.Found[it.Key], early.Reader(ctx), early.Sound()
+		desc, packed, applied.Verified = b.sv.Found[it.Key].Descriptor, early, early.Verified()
 	} else {
 		b.mu.Lock()
 		bl := b.blobs[s]

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -53,8 +52,8 @@ type builder struct {
 	tx      int  // the last transaction before a RUN
 	running bool // one was announced, and its record is not committed yet
 
-	arrived  map[*dag.Step]chan struct{}  // while they are applied as they come: closed when a snapshot is there
-	arriving map[*dag.Step]*cache.Arrival // of the same, those that are applied while they come
+	arrived  map[*dag.Step]chan struct{} // while they are applied as they come: closed when a snapshot is there
+	fetching map[*dag.Step]*cache.Blob   // of the same, those that are applied while they come
 
 	incomplete []error // what could not be applied, or undone, while the rest was
 
@@ -363,12 +362,11 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 	}
 	changes, err := b.root.Revert(events)
 	if err == nil {
-		var file *os.File
+		var bytes *cache.Blob
 		var packed snapshot.Packed
-		if file, packed, err = b.pack(ctx, changes); err == nil {
-			err = view.Apply(ctx, io.NewSectionReader(file, 0, packed.Size), record.Placement{})
-			b.discard(file)
-			file.Close()
+		if bytes, packed, err = b.pack(ctx, changes); err == nil {
+			err = view.Apply(ctx, io.NewSectionReader(bytes, 0, packed.Size), record.Placement{})
+			bytes.Close()
 		}
 	}
 	if err != nil {
@@ -407,14 +405,14 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) error {
 		took := time.Since(start)
 		kept := 0
 		changes = counting(changes, &kept)
-		file, packed, err := b.pack(ctx, changes)
+		bytes, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
-			file, packed, err = b.pack(ctx, changes) // as it is by now
+			bytes, packed, err = b.pack(ctx, changes) // as it is by now
 		}
 		if err != nil {
 			return err
 		}
-		bl = &blob{file: file, desc: cache.Descriptor{
+		bl = &blob{bytes: bytes, desc: cache.Descriptor{
 			Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
@@ -466,7 +464,7 @@ func (b *builder) put(s *dag.Step, bl *blob) {
 	b.puts.Go(func() error {
 		start := time.Now()
 		b.Report.Emit(report.Event{Kind: report.Storing, Step: s, Bytes: bl.desc.Size})
-		if err := b.Store.Put(b.putting, bl.desc, bl.file); err != nil {
+		if err := b.Store.Put(b.putting, bl.desc, bl.bytes); err != nil {
 			return nil // the store has told
 		}
 		b.mu.Lock()
@@ -489,8 +487,7 @@ func (b *builder) close() {
 	b.wait()
 	b.closeViews()
 	for _, bl := range b.blobs {
-		b.discard(bl.file)
-		bl.file.Close()
+		bl.bytes.Close()
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/clayer/clayer/cache"
@@ -55,7 +54,7 @@ func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
 
 // check reads all of a snapshot, before anything is done with it that could not be
 // taken back.
-func (b *builder) check(ctx context.Context, it *dag.Item, d cache.Descriptor, blob *os.File) error {
+func (b *builder) check(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.ReaderAt) error {
 	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size))
 	if err != nil {
 		return err

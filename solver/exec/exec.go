@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -44,24 +42,20 @@ type Steps interface {
 	Unstored(l *dag.Layer) bool
 
 	// Find asks the stores for the steps that are not present.
-	Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Descriptor, error)
+	Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error)
 }
 
 // A Store is where snapshots come from and go to. It reports its failures itself.
 type Store interface {
-	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Descriptor, error)
-	Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) // verified, an *os.File
-	Put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) error
+	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error)
+	Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error // b is verified then
+	Put(ctx context.Context, d cache.Descriptor, b *cache.Blob) error
 	Complete(ctx context.Context, m cache.Manifest) error
-	Holder(k key.Key) string // the name of the store in which Find saw a key
 }
 
-// A Spool makes the files that snapshots are packed into. A store of files is
-// one, so that Put has nothing to copy.
-type Spool interface {
-	Create() (*os.File, error)
-	Discard(f *os.File) // removes a file that was put into no store
-}
+// A Spool makes the blobs that snapshots are packed into: it is Create of a store of
+// files, so that its Put has nothing to copy.
+type Spool func() (*cache.Blob, error)
 
 // Config is what a solve works with.
 type Config struct {

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"io"
-	"os"
 	"slices"
 	"sync"
 
@@ -16,18 +15,18 @@ import (
 	"github.com/clayer/clayer/solver/report"
 )
 
-// A blob is the packed snapshot of a step, near and verified. It stays readable
-// when the store drops it meanwhile: the file is open.
+// A blob is the packed snapshot of a step, verified. It stays readable when the store
+// removes it meanwhile: the file is open.
 type blob struct {
-	desc cache.Descriptor
-	file *os.File
+	desc  cache.Descriptor
+	bytes *cache.Blob
 
 	installedNothing bool // it is put into no store
 	checked          bool // all of it was read: it is the snapshot of its step
 }
 
 // reader returns the blob from its beginning. Several readers may be in use.
-func (b *blob) reader() io.Reader { return io.NewSectionReader(b.file, 0, b.desc.Size) }
+func (b *blob) reader() io.Reader { return io.NewSectionReader(b.bytes, 0, b.desc.Size) }
 
 // restore brings the snapshots near and verifies them, several at a time: of
 // all cached steps, and of steps that are present, but have to be laid over a
@@ -75,7 +74,7 @@ func (b *builder) lose(ctx context.Context, keys ...key.Key) {
 	for _, k := range behind {
 		if d, ok := found[k]; ok {
 			sv.Found[k] = d
-			sv.Answers.Cached[k] = dag.Found{Store: b.Store.Holder(k), Size: d.Size}
+			sv.Answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
 		}
 	}
 	sv.lose()
@@ -127,37 +126,39 @@ func (b *builder) restoreAll(ctx context.Context, items []*dag.Item) (lost []key
 				d, ok = b.findOne(ctx, it)
 			}
 			metered, m := b.Report.Metered(ctx, report.Event{Kind: report.Restoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
-			early := b.arriving[it.Step]
-			if early != nil { // what is here, and only has to be verified, keeps nobody from coming
-				done := make(chan struct{})
-				defer close(done)
+			early := b.fetching[it.Step]
+			bytes := early
+			if early == nil {
+				bytes = new(cache.Blob)
+			} else { // once all of it is here, and only has to be verified, others may come
+				arriving, stop := context.WithCancel(ctx)
+				defer stop()
 				go func() {
-					select {
-					case <-early.Whole():
+					if early.Wait(arriving, cache.Complete) == nil {
 						release()
-					case <-done:
 					}
 				}()
 			}
-			file, err := b.fetchBlob(cache.WithArrival(metered, early), d, ok)
+			err := error(cache.ErrNotCached)
+			if ok {
+				err = b.Store.Fetch(metered, d.Descriptor, bytes)
+			}
 			if err == nil && early == nil { // else it is checked while it is applied
 				release() // it is here
 				if err = checks.Acquire(ctx, 1); err == nil {
-					err = b.check(ctx, it, d, file)
+					err = b.check(ctx, it, d.Descriptor, bytes)
 					checks.Release(1)
-				}
-				if err != nil {
-					file.Close()
 				}
 			}
 			if err == nil {
-				b.setBlob(it.Step, &blob{desc: d, file: file, checked: early == nil})
+				b.setBlob(it.Step, &blob{desc: d.Descriptor, bytes: bytes, checked: early == nil})
 				if it.State == dag.Cached {
 					b.Report.Emit(report.Event{Kind: report.Restored, Step: it.Step, Store: it.Found.Store, Bytes: d.Size, Took: m.Took()})
 				}
 				return nil
 			}
-			early.Fail(err)
+			bytes.Abort(err)
+			bytes.Close()
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -191,25 +192,13 @@ const largest = 64 << 20
 
 // findOne asks the stores for the snapshot of a step that is present: the plan
 // had no need to.
-func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Descriptor, bool) {
+func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Found, bool) {
 	if b.Store == nil {
-		return cache.Descriptor{}, false
+		return cache.Found{}, false
 	}
 	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
 	d, ok := found[it.Key]
 	return d, ok && err == nil
-}
-
-// fetchBlob opens a verified blob as a file.
-func (b *builder) fetchBlob(ctx context.Context, d cache.Descriptor, found bool) (*os.File, error) {
-	if !found {
-		return nil, cache.ErrNotCached
-	}
-	rc, err := b.Store.Open(ctx, d, 0)
-	if err != nil {
-		return nil, err
-	}
-	return rc.(*os.File), nil // as Tier.Open promises
 }
 
 // prefetch starts the download of all sources that steps to run among the items

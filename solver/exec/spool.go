@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
@@ -13,21 +12,21 @@ import (
 
 // pack writes changes into a file of their own. Where the disk is full, or can't
 // be written, it begins again in the next place: no store is needed to build.
-func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File, snapshot.Packed, error) {
+func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*cache.Blob, snapshot.Packed, error) {
 	var failed []error
 	for _, create := range b.spools() {
-		file, err := create()
+		bytes, err := create()
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		w := &spoolWriter{w: file}
+		w := &spoolWriter{w: bytes}
 		packed, err := snapshot.Pack(ctx, w, changes, snapshot.PackOptions{Level: b.Compression})
 		if err == nil {
-			return file, packed, nil
+			bytes.Packed(packed.Digest)
+			return bytes, packed, nil
 		}
-		b.discard(file)
-		file.Close()
+		bytes.Close()
 		if w.err == nil {
 			return nil, snapshot.Packed{}, err
 		}
@@ -38,27 +37,20 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*os.File,
 
 // spools are the places to pack into: where a store can take the file without a
 // copy, the root's work directory, and the system's for temporary files.
-func (b *builder) spools() []func() (*os.File, error) {
-	var all []func() (*os.File, error)
+func (b *builder) spools() []func() (*cache.Blob, error) {
+	var all []func() (*cache.Blob, error)
 	if b.Spool != nil && b.Push {
-		all = append(all, b.Spool.Create) // if it fails, so does Put, which says so
+		all = append(all, b.Spool) // if it fails, so does Put, which says so
 	}
-	return append(all, func() (*os.File, error) {
+	return append(all, func() (*cache.Blob, error) {
 		work, err := b.work, error(nil)
 		if work == "" {
 			if work, err = b.root.WorkDir(); err != nil {
 				return nil, err
 			}
 		}
-		return cache.TempFile(work)
-	}, func() (*os.File, error) { return cache.TempFile("") })
-}
-
-// discard removes a spool file that is in no store; the others have no name.
-func (b *builder) discard(f *os.File) {
-	if b.Spool != nil {
-		b.Spool.Discard(f)
-	}
+		return cache.Create(work)
+	}, func() (*cache.Blob, error) { return cache.Create("") })
 }
 
 // A spoolWriter remembers that writing failed: an error of packing is of what is

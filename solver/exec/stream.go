@@ -23,11 +23,11 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 	b.planViews()
 	items := b.needed()
 	b.arrived = make(map[*dag.Step]chan struct{}, len(items))
-	b.arriving = make(map[*dag.Step]*cache.Arrival, len(items))
+	b.fetching = make(map[*dag.Step]*cache.Blob, len(items))
 	for _, it := range items {
 		b.arrived[it.Step] = make(chan struct{})
-		if d, ok := b.sv.Found[it.Key]; ok && it.State == dag.Cached {
-			b.arriving[it.Step] = cache.NewArrival(d.Size)
+		if _, ok := b.sv.Found[it.Key]; ok && it.State == dag.Cached {
+			b.fetching[it.Step] = new(cache.Blob)
 		}
 	}
 	running, cancel := context.WithCancel(ctx)
@@ -38,7 +38,7 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 		err := b.applySteps(running, lock)
 		// A snapshot that was lost on its way is nobody's failure: it, or what follows
 		// from its loss, is seen to by whoever brings it.
-		if failed = err != nil && running.Err() == nil && !errors.Is(err, cache.ErrLost); failed {
+		if failed = err != nil && running.Err() == nil && !errors.Is(err, cache.ErrAborted); failed {
 			cancel()
 		}
 		done <- err
@@ -48,7 +48,7 @@ func (b *builder) stream(ctx context.Context, lock *rootfs.Lock) (applied bool, 
 		cancel()
 	}
 	applyErr := <-done
-	b.arrived, b.arriving = nil, nil
+	b.arrived, b.fetching = nil, nil
 	var bad *invalidSnapshot
 	if failed && errors.As(applyErr, &bad) && ctx.Err() == nil {
 		b.Report.Warnf("%v", unusable(bad.item, bad.err))
@@ -76,7 +76,7 @@ func (b *builder) dropBlob(s *dag.Step) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bl := b.blobs[s]; bl != nil {
-		bl.file.Close()
+		bl.bytes.Close()
 		delete(b.blobs, s)
 	}
 }
@@ -109,18 +109,19 @@ func (b *builder) arrive(ctx context.Context, s *dag.Step) error {
 
 // comes waits until the snapshot of a step is there, or begins to come: then it is
 // returned as what it is so far.
-func (b *builder) comes(ctx context.Context, s *dag.Step) (*cache.Arrival, error) {
-	early := b.arriving[s]
+func (b *builder) comes(ctx context.Context, s *dag.Step) (*cache.Blob, error) {
+	early := b.fetching[s]
 	if early == nil {
 		return nil, b.arrive(ctx, s)
+	}
+	if err := early.Wait(ctx, cache.Partial); err != nil {
+		return nil, err
 	}
 	select {
 	case <-b.arrived[s]:
 		return nil, nil
-	case <-early.Began():
+	default:
 		return early, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
 }
 

@@ -17,7 +17,7 @@ type Survey struct {
 	Plan     *dag.Plan
 	State    *record.State
 	Platform string
-	Found    map[key.Key]cache.Descriptor // what the stores have
+	Found    map[key.Key]cache.Found // what the stores have
 	Answers  dag.Answers
 	Changed  map[*dag.Step]bool // steps that no store had, and that changed something when they ran
 

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
@@ -17,10 +16,10 @@ import (
 
 // A blob that is the file that was put is not hashed again; one that is not, or
 // that the medium has spoilt, is found out all the same.
-func TestSeal(t *testing.T) {
+func TestStamp(t *testing.T) {
 	rewrite := func(t *testing.T, d *Dir, desc cache.Descriptor, content string) {
 		t.Helper()
-		var k kept
+		var k stored
 		data, err := os.ReadFile(d.keyPath(desc.Key))
 		if err == nil {
 			err = json.Unmarshal(data, &k)
@@ -32,15 +31,15 @@ func TestSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if now := d.seal(t, desc); *now != *k.Seal {
+			if now := d.stamp(t, desc); *now != *k.Stamp {
 				return
 			}
 			time.Sleep(time.Millisecond)
 		}
 	}
-	reseal := func(t *testing.T, d *Dir, desc cache.Descriptor) {
+	restamp := func(t *testing.T, d *Dir, desc cache.Descriptor) {
 		t.Helper()
-		data, err := json.Marshal(kept{desc, d.seal(t, desc)})
+		data, err := json.Marshal(stored{desc, d.stamp(t, desc)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,10 +48,10 @@ func TestSeal(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name   string
-		change func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor
-		sealed bool
-		lost   bool
+		name    string
+		change  func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor
+		stamped bool
+		lost    bool
 	}{
 		{"as it was put", func(_ *testing.T, _ *Dir, desc cache.Descriptor) cache.Descriptor { return desc }, true, false},
 		{"written to since", func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor {
@@ -72,17 +71,17 @@ func TestSeal(t *testing.T) {
 		}, false, false},
 		{"spoilt by the medium", func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor {
 			rewrite(t, d, desc, "cOntent")
-			reseal(t, d, desc)
+			restamp(t, d, desc)
 			return desc
 		}, true, true},
 		{"cut off by the medium", func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor {
 			rewrite(t, d, desc, "cont")
-			reseal(t, d, desc)
+			restamp(t, d, desc)
 			return desc
 		}, true, true},
 		{"of a wrong CRC", func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor {
 			desc.CRC32C++
-			reseal(t, d, desc)
+			restamp(t, d, desc)
 			return desc
 		}, true, false}, // the SHA-256 has the last word
 		{"of another CRC than was asked for", func(_ *testing.T, _ *Dir, desc cache.Descriptor) cache.Descriptor {
@@ -91,7 +90,7 @@ func TestSeal(t *testing.T) {
 		}, false, false},
 		{"of no CRC", func(t *testing.T, d *Dir, desc cache.Descriptor) cache.Descriptor {
 			desc.CRC32C = 0
-			if err := d.Put(t.Context(), desc, strings.NewReader("content")); err != nil {
+			if err := d.Put(t.Context(), desc, storetest.Blob("content")); err != nil {
 				t.Fatal(err)
 			}
 			return desc
@@ -101,15 +100,10 @@ func TestSeal(t *testing.T) {
 			d := open(t, Options{})
 			desc := put(t, d, "a", "content")
 			desc = test.change(t, d, desc)
-			rc, err := d.Open(t.Context(), desc, 0)
-			if err != nil {
-				t.Fatal(err)
+			if stamped := d.isStamped(t, desc); stamped != test.stamped {
+				t.Errorf("stamped: %t, want %t", stamped, test.stamped)
 			}
-			_, sealed := rc.(*cache.VerifiedFile)
-			if err := rc.Close(); err != nil || sealed != test.sealed {
-				t.Errorf("sealed: %t, want %t; %v", sealed, test.sealed, err)
-			}
-			f, err := cache.OpenVerified(t.Context(), d, desc, "")
+			f, err := storetest.Open(t, d, desc)
 			if test.lost {
 				var corrupt *cache.CorruptError
 				if !errors.As(err, &corrupt) {
@@ -128,86 +122,73 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// What Create made, and a blob that another step has already, are sealed too.
-func TestSealOfWhatIsThere(t *testing.T) {
+// What Create made, and a blob that another step has already, are stamped too.
+func TestStampOfWhatIsThere(t *testing.T) {
 	d := open(t, Options{})
 	desc, _ := storetest.Step("a", "content")
-	f, err := d.Create()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString("content"); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Put(t.Context(), desc, f); err != nil {
+	if err := d.Put(t.Context(), desc, spooled(t, d, "content")); err != nil {
 		t.Fatal(err)
 	}
 	for _, desc := range []cache.Descriptor{desc, put(t, d, "b", "content")} {
-		rc, err := d.Open(t.Context(), desc, 0)
-		if err != nil {
-			t.Fatal(err)
+		if !d.isStamped(t, desc) {
+			t.Errorf("%s: no stamp", desc.Key.Short())
 		}
-		if _, ok := rc.(*cache.VerifiedFile); !ok {
-			t.Errorf("%s: not sealed", desc.Key.Short())
-		}
-		rc.Close()
 	}
 }
 
-// What was brought into a file without a name is not written a second time; a file
-// that has one is its owner's, and is copied.
+// What was fetched into an anonymous temp file is not written a second time; a file
+// that has a name is its store's, and is copied.
 func TestPutWithoutACopy(t *testing.T) {
-	inode := func(f *os.File) uint64 {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-			t.Fatal(err)
+	fetched := func(d *Dir, content string) *cache.Blob {
+		b, err := cache.Create(d.tmp())
+		if err == nil {
+			_, err = io.WriteString(b, content)
 		}
-		return st.Ino
-	}
-	brought := func(dir, content string) *os.File {
-		f, err := cache.TempFile(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { f.Close() })
-		if _, err := f.WriteString(content); err != nil {
-			t.Fatal(err)
-		}
-		return f
+		t.Cleanup(func() { b.Close() })
+		b.Packed(digest.FromString("content"))
+		return b
 	}
-	kept := func(d *Dir, desc cache.Descriptor) uint64 {
-		f, err := cache.OpenVerified(t.Context(), d, desc, "")
-		if err != nil {
-			t.Fatal(err)
+	inode := func(d *Dir, desc cache.Descriptor) uint64 {
+		if got := storetest.Read(t, d, desc); got != "content" {
+			t.Fatalf("it is %q", got)
 		}
-		defer f.Close()
-		if got, err := io.ReadAll(f); err != nil || string(got) != "content" {
-			t.Fatalf("it is %q, %v", got, err)
-		}
-		return inode(f)
+		return d.stamp(t, desc).Inode
 	}
 	a, _ := storetest.Step("a", "content")
 	b, _ := storetest.Step("b", "content")
 	d, other := open(t, Options{}), open(t, Options{})
-	f := brought(d.tmp(), "content")
+	blob := fetched(d, "content")
 	for _, desc := range []cache.Descriptor{a, b} {
-		if err := d.Put(t.Context(), desc, &cache.VerifiedFile{File: f}); err != nil {
+		if err := d.Put(t.Context(), desc, blob); err != nil {
 			t.Fatal(err)
 		}
-		if kept(d, desc) != inode(f) {
-			t.Error("it was copied")
-		}
 	}
-	if err := other.Put(t.Context(), a, &cache.VerifiedFile{File: f}); err != nil {
+	if _, err := blob.Link(tmpRoot(t, d), "again"); err == nil {
+		t.Error("it was copied")
+	}
+	if inode(d, a) != inode(d, b) {
+		t.Error("two keys have two files")
+	}
+	if err := other.Put(t.Context(), a, blob); err != nil {
 		t.Fatal(err)
 	}
-	if kept(other, a) == inode(f) {
+	if inode(other, a) == inode(d, a) {
 		t.Error("two stores have one file")
 	}
-	c, _ := storetest.Step("c", "long content")
+	var fromStore cache.Blob
+	defer fromStore.Close()
+	if err := cache.Fetch(t.Context(), d, a, &fromStore); err != nil {
+		t.Fatal(err)
+	}
+	third := open(t, Options{})
+	if err := third.Put(t.Context(), a, &fromStore); err != nil || inode(third, a) == inode(d, a) {
+		t.Errorf("a file of another store was linked; %v", err)
+	}
 	var corrupt *cache.CorruptError
-	if err := d.Put(t.Context(), c, &cache.VerifiedFile{File: brought(d.tmp(), "short")}); !errors.As(err, &corrupt) {
+	if err := open(t, Options{}).Put(t.Context(), a, fetched(d, "cut")); !errors.As(err, &corrupt) {
 		t.Errorf("a file that is cut off: %v", err)
 	}
 	if left, err := os.ReadDir(d.tmp()); err != nil || len(left) > 0 {

@@ -4,43 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 )
 
-// Open brings a blob into a file without a name: several ranges of a large one
-// at the same time, the parts of one that was split one after the other. It is
-// an *os.File, not verified.
-func (s *Store) Open(ctx context.Context, d cache.Descriptor, offset int64) (io.ReadCloser, error) {
+// Fetch downloads a blob: several ranges of a large one at the same time, the parts of
+// one that was split one after the other. It is complete, and not verified.
+func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
 	if err := s.refused.Reading(); err != nil {
-		return nil, err
+		return err
 	}
 	loc, err := s.where(ctx, d)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	early := cache.ArrivalOf(ctx)
-	f, err := cache.FillTemp(s.opt.Temp, func(f *os.File) error {
-		early.From(f)
-		err := s.bring(ctx, loc, f, early)
+	err = b.Fill(s.opt.Temp, d, func(w cache.Writer) error {
+		err := s.download(ctx, loc, w)
 		if errors.Is(err, cache.ErrNotCached) && s.list(ctx) == nil { // a manifest led to what was pruned since
 			if other, ok := s.elsewhere(d.Key, &loc.step, loc.id, loc.tag); ok {
-				err = s.bring(ctx, other, f, early)
+				err = s.download(ctx, other, w)
 			}
-		}
-		if err == nil {
-			_, err = f.Seek(offset, io.SeekStart)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, s.failed(err)
+		return s.failed(err)
 	}
-	return f, nil
+	return nil
 }
 
 // where returns where a blob is: as Find told, or by the list of releases.
@@ -60,10 +52,10 @@ func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error)
 	return loc, nil
 }
 
-func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cache.Arrival) error {
+func (s *Store) download(ctx context.Context, loc location, w cache.Writer) error {
 	var at int64
 	for _, p := range loc.step.files() {
-		if err := s.bringPart(ctx, loc, p, early.Part(f, at)); err != nil {
+		if err := s.downloadPart(ctx, loc, p, w.From(at)); err != nil {
 			return err
 		}
 		at += p.Size
@@ -71,15 +63,15 @@ func (s *Store) bring(ctx context.Context, loc location, f *os.File, early *cach
 	return nil
 }
 
-// bringPart downloads a file where anyone may, and by the API where that says
+// downloadPart downloads a file where anyone may, and by the API where that says
 // that there is none: of a private repository, and of a draft.
-func (s *Store) bringPart(ctx context.Context, loc location, p part, f cache.Part) error {
+func (s *Store) downloadPart(ctx context.Context, loc location, p part, w cache.Writer) error {
 	var err error
 	s.mu.Lock()
 	private := s.private
 	s.mu.Unlock()
 	if loc.tag != "" && !private {
-		err = s.gh.Transfer().Download(ctx, s.gh.DownloadURL(s.repo, loc.tag, p.Name), f, p.Size, transfer.GetOptions{})
+		err = s.gh.Transfer().Download(ctx, s.gh.DownloadURL(s.repo, loc.tag, p.Name), w, p.Size, transfer.GetOptions{})
 		var other *transfer.SizeError // an Enterprise server in private mode answers with a page to log in at
 		if err == nil || !notThere(err) && !errors.As(err, &other) {
 			return err
@@ -96,7 +88,7 @@ func (s *Store) bringPart(ctx context.Context, loc location, p part, f cache.Par
 	if a == nil {
 		return fmt.Errorf("%w: %s has no %s", cache.ErrNotCached, h.Tag, p.Name)
 	}
-	err = s.gh.Asset(ctx, s.repo, a.ID, p.Size, f)
+	err = s.gh.Asset(ctx, s.repo, a.ID, p.Size, w)
 	var status *transfer.StatusError
 	if errors.As(err, &status) && status.Host == "" && status.Code == 404 {
 		return fmt.Errorf("%w: %w", cache.ErrNotCached, err)

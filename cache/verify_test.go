@@ -15,19 +15,27 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/internal/ctxio"
 )
 
-// remote is a store whose blobs come as streams, as from a network.
+// remote is a store whose blobs come as streams.
 type remote struct {
 	cache.Store
+	temp string
 	open func() io.Reader
 }
 
-func (r remote) Open(context.Context, cache.Descriptor, int64) (io.ReadCloser, error) {
-	return io.NopCloser(r.open()), nil
+func (r remote) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	return b.Fill(r.temp, d, func(w cache.Writer) error {
+		_, err := io.Copy(io.NewOffsetWriter(w, 0), ctxio.Reader(ctx, r.open()))
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		return err
+	})
 }
 
-func TestOpenVerified(t *testing.T) {
+func TestFetch(t *testing.T) {
 	d, _ := storetest.Step("a", "content")
 	broken := errors.New("connection reset")
 	tests := []struct {
@@ -50,7 +58,9 @@ func TestOpenVerified(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			f, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return tt.blob }}, d, dir)
+			var b cache.Blob
+			defer b.Close()
+			err := cache.Fetch(t.Context(), remote{temp: dir, open: func() io.Reader { return tt.blob }}, d, &b)
 			if left, _ := os.ReadDir(dir); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
@@ -64,8 +74,7 @@ func TestOpenVerified(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
-			if data, err := io.ReadAll(f); err != nil || string(data) != "content" {
+			if data, err := io.ReadAll(io.NewSectionReader(&b, 0, d.Size)); err != nil || string(data) != "content" {
 				t.Errorf("%q, %v", data, err)
 			}
 		})
@@ -74,7 +83,7 @@ func TestOpenVerified(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		stop := errors.New("interrupted")
 		cancel(stop)
-		if _, err := cache.OpenVerified(ctx, remote{open: func() io.Reader { return endless{} }}, d, t.TempDir()); !errors.Is(err, stop) {
+		if err := cache.Fetch(ctx, remote{temp: t.TempDir(), open: func() io.Reader { return endless{} }}, d, &cache.Blob{}); !errors.Is(err, stop) {
 			t.Errorf("error = %v, want the cause", err)
 		}
 	})
@@ -86,15 +95,15 @@ func TestOpenVerified(t *testing.T) {
 		return file + "/missing"
 	}
 	t.Run("no room for it where it should go", func(t *testing.T) {
-		f, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return strings.NewReader("content") }}, d, noDir(t))
-		if err != nil {
+		var b cache.Blob
+		defer b.Close()
+		if err := cache.Fetch(t.Context(), remote{temp: noDir(t), open: func() io.Reader { return strings.NewReader("content") }}, d, &b); err != nil {
 			t.Fatalf("the system's directory was not taken: %v", err)
 		}
-		f.Close()
 	})
 	t.Run("no room for it", func(t *testing.T) {
 		t.Setenv("TMPDIR", noDir(t))
-		_, err := cache.OpenVerified(t.Context(), remote{open: func() io.Reader { return bytes.NewReader(nil) }}, d, noDir(t))
+		err := cache.Fetch(t.Context(), remote{temp: noDir(t), open: func() io.Reader { return bytes.NewReader(nil) }}, d, &cache.Blob{})
 		if err == nil || errors.Is(err, cache.ErrNotCached) {
 			t.Errorf("error = %v: want one that blames no blob", err)
 		}
@@ -105,7 +114,8 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return copy(p, "more"), nil }
 
-func TestFillTemp(t *testing.T) {
+func TestFillWhereTheDiskIsFull(t *testing.T) {
+	d, _ := storetest.Step("a", "content")
 	full := &os.PathError{Op: "write", Path: "x", Err: unix.ENOSPC}
 	for _, tt := range []struct {
 		name  string
@@ -119,19 +129,27 @@ func TestFillTemp(t *testing.T) {
 		{"an error that another disk does not mend", []error{io.ErrUnexpectedEOF, nil}, io.ErrUnexpectedEOF, 1},
 	} {
 		dir, times := t.TempDir(), 0
-		f, err := cache.FillTemp(dir, func(f *os.File) error {
-			if here := filepath.Dir(f.Name()) == dir; here != (times == 0) {
-				t.Errorf("%s: time %d: in %s", tt.name, times, f.Name())
+		var b cache.Blob
+		err := b.Fill(dir, d, func(w cache.Writer) error {
+			if _, err := w.WriteAt([]byte("content"[:3+4*times]), 0); err != nil {
+				t.Error(err)
 			}
 			times++
+			if tt.errs[times-1] == nil {
+				_, err := w.WriteAt([]byte("content"), 0)
+				return err
+			}
 			return tt.errs[times-1]
 		})
-		if (f != nil) != (tt.want == nil) || !errors.Is(err, tt.want) || times != tt.times {
-			t.Errorf("%s: %v, %v, filled %d times", tt.name, f, err, times)
+		if !errors.Is(err, tt.want) || times != tt.times {
+			t.Errorf("%s: %v, filled %d times", tt.name, err, times)
 		}
-		if f != nil {
-			f.Close()
+		if err == nil {
+			if err := b.Verify(t.Context(), d); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
 		}
+		b.Close()
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
 			t.Errorf("%s: left behind: %v", tt.name, left)
 		}
