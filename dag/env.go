@@ -42,10 +42,10 @@ func indexVar(vars []frontend.Var, name string) int {
 	return slices.IndexFunc(vars, func(v frontend.Var) bool { return v.Name == name })
 }
 
-// searchPaths are lists of folders in which a second mention of one changes nothing.
+// searchPaths are lists of directories in which a second mention of one changes nothing.
 var searchPaths = []string{"PATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PYTHONPATH", "NODE_PATH", "MANPATH", "PKG_CONFIG_PATH", "XDG_DATA_DIRS"}
 
-// uniqueParts drops from a list of folders those that it has already: two
+// uniqueParts drops from a list of directories those that it has already: two
 // layers FROM one that sets PATH both carry its part.
 func uniqueParts(list string) string {
 	var parts []string

@@ -202,7 +202,7 @@ func (l *layout) addStep(ctx context.Context, store cache.Store, d cache.Descrip
 	return desc, l.addBlob(ctx, desc, r)
 }
 
-// over lays an image's config over that of its base: variables by name, other
+// over merges the config of an image into that of its base: variables by name, other
 // things as a whole.
 func over(base, img specs.Image) specs.Image {
 	all := base

@@ -136,8 +136,8 @@ func (p *packer) all(changes Changes) error {
 	return nil
 }
 
-// headerRoom is what the headers of an entry take at most, nearly always.
-const headerRoom = 2 << 10
+// headerSpace is what the headers of an entry take at most, nearly always.
+const headerSpace = 2 << 10
 
 func (p *packer) entry(e *Entry) error {
 	h, err := header(e)
@@ -148,7 +148,7 @@ func (p *packer) entry(e *Entry) error {
 	if e.Kind == File {
 		size = e.Size
 	}
-	p.frames.cutBefore(headerRoom + size)
+	p.frames.cutBefore(headerSpace + size)
 	if err := p.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
 	}

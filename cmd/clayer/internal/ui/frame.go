@@ -46,10 +46,10 @@ const most = 12
 // the totals.
 func (l *live) lines(columns, rows int) []drawing {
 	now := l.now()
-	room := min(most, max(1, rows-3))
+	limit := min(most, max(1, rows-3))
 	shown := l.tasks
-	if len(shown) > room {
-		shown = shown[:max(1, room-1)]
+	if len(shown) > limit {
+		shown = shown[:max(1, limit-1)]
 	}
 	var list []drawing
 	for _, t := range shown {
