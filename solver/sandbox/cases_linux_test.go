@@ -13,7 +13,7 @@ type runCase struct {
 	partly   bool   // what is left out is seen in what is not
 	rootFits bool   // nobody cannot apply it
 	isolated bool   // not in place
-	xattr    bool   // more is told because a change of an xattr moves ctime
+	xattr    bool   // more is reported because a change of an xattr moves ctime
 }
 
 var runCases = []runCase{

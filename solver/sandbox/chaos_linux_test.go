@@ -77,7 +77,7 @@ func chaos(dir string, r *rand.Rand) {
 				_ = os.Chtimes(p, time.Time{}, st.ModTime())
 			}
 		case 15:
-			// A folder that is another one of the same name.
+			// A directory that is another one of the same name.
 			if st, err := os.Lstat(p); err == nil && st.IsDir() {
 				_ = errors.Join(os.RemoveAll(p), os.Mkdir(p, 0o755), os.WriteFile(filepath.Join(p, "a"), nil, 0o600))
 			}
@@ -86,7 +86,7 @@ func chaos(dir string, r *rand.Rand) {
 				f.Close() // copied up, and the same
 			}
 		case 17:
-			// Away and back again; a folder of the lower tree can't be renamed in an overlay.
+			// Away and back again; a directory of the lower tree can't be renamed in an overlay.
 			if st, err := os.Lstat(p); err != nil || st.IsDir() {
 				continue
 			}
@@ -106,7 +106,7 @@ func chaos(dir string, r *rand.Rand) {
 	}
 }
 
-// move is mv: what rename can't do in an overlay, with folders of the lower
+// move is mv: what rename can't do in an overlay, with directories of the lower
 // tree, is done by copying. But not where that would part hard links.
 func move(from, to string) {
 	st, err := os.Lstat(from)
@@ -178,10 +178,10 @@ func TestSnapshotsGiveTheView(t *testing.T) {
 // A judged is what the slow judge knows of a path: all that a snapshot keeps,
 // read with full digests, and which file it is.
 type judged struct {
-	line         string // of the manifest, without the group
-	file, folder bool
-	ino          uint64
-	link         uint64 // how many names it has
+	line            string // of the manifest, without the group
+	file, directory bool
+	ino             uint64
+	link            uint64 // how many names it has
 }
 
 var groupMark = regexp.MustCompile(` group "(\\.|[^"\\])*"`)
@@ -210,13 +210,13 @@ func judge(t testing.TB, dir string) map[string]judged {
 	return all
 }
 
-// verdict says which paths have to be told, and how: "file p" or "delete p".
+// verdict says which paths have to be reported, and how: "file p" or "delete p".
 func verdict(before, after map[string]judged) []string {
 	changed := make(map[uint64]bool)
 	was := make(map[uint64]uint64)
-	var told []string
+	var reported []string
 	for range 2 {
-		told = nil
+		reported = nil
 		for p, now := range after {
 			old, there := before[p]
 			same := there && old.line == now.line && !(old.file && old.link > 1 && old.ino != now.ino)
@@ -230,19 +230,19 @@ func verdict(before, after map[string]judged) []string {
 				changed[now.ino] = true
 			}
 			if !same || now.file && now.link > 1 && changed[now.ino] {
-				told = append(told, "file "+p)
+				reported = append(reported, "file "+p)
 			}
 		}
 	}
 	for p := range before {
 		_, there := after[p]
 		up, above := after[filepath.Dir(p)]
-		if !there && (filepath.Dir(p) == "." || above && up.folder && before[filepath.Dir(p)].folder) {
-			told = append(told, "delete "+p)
+		if !there && (filepath.Dir(p) == "." || above && up.directory && before[filepath.Dir(p)].directory) {
+			reported = append(reported, "delete "+p)
 		}
 	}
-	slices.Sort(told)
-	return told
+	slices.Sort(reported)
+	return reported
 }
 
 // TestRandomRuns compares the sandboxes with each other and with the judge.
@@ -293,7 +293,7 @@ func TestRandomRuns(t *testing.T) {
 		want := verdict(before, after)
 		safe := false
 		for k, name := range []string{"overlay", "inplace by ctime", "inplace by digest"} {
-			got := toldOf(t, packed[k])
+			got := reportedOf(t, packed[k])
 			if name == "inplace by ctime" {
 				// What it tells beyond is the same as before: the safe side.
 				got = slices.DeleteFunc(got, func(l string) bool {
@@ -302,7 +302,7 @@ func TestRandomRuns(t *testing.T) {
 				})
 			}
 			if name == "overlay" {
-				// Of a group that lost a name, what is left may be told as it was.
+				// Of a group that lost a name, what is left may be reported as it was.
 				got = slices.DeleteFunc(got, func(l string) bool {
 					p := strings.TrimPrefix(l, "file ")
 					more := !slices.Contains(want, l) && p != l && before[p].line == after[p].line && before[p].link > 1
@@ -329,10 +329,10 @@ func TestRandomRuns(t *testing.T) {
 	}
 }
 
-// toldOf says which paths below /w a snapshot tells.
-func toldOf(t testing.TB, blob []byte) []string {
+// reportedOf says which paths below /w a snapshot tells.
+func reportedOf(t testing.TB, blob []byte) []string {
 	t.Helper()
-	var told []string
+	var reported []string
 	for e, err := range snapshot.Read(bytes.NewReader(blob)) {
 		if err != nil {
 			t.Fatal(err)
@@ -341,11 +341,11 @@ func toldOf(t testing.TB, blob []byte) []string {
 		switch {
 		case !below:
 		case e.Kind == snapshot.Delete:
-			told = append(told, "delete "+p)
+			reported = append(reported, "delete "+p)
 		default:
-			told = append(told, "file "+p)
+			reported = append(reported, "file "+p)
 		}
 	}
-	slices.Sort(told)
-	return told
+	slices.Sort(reported)
+	return reported
 }

@@ -83,7 +83,7 @@ func init() {
 		exitOn(err)
 		chaos(os.Args[1], rand.New(rand.NewPCG(seed, 0)))
 	})
-	reexec.Register("deep", func() { // deep DIR: a file below more folders than a path can name
+	reexec.Register("deep", func() { // deep DIR: a file below more directories than a path can name
 		exitOn(os.Chdir(os.Args[1]))
 		for range 25 {
 			name := strings.Repeat("d", 250)
@@ -176,7 +176,7 @@ var testRoot struct {
 }
 
 // fixture returns a small root of a shell, coreutils and some files in /w,
-// made once per test binary, and a folder for views.
+// made once per test binary, and a directory for views.
 func fixture(t testing.TB) (root, work string) {
 	t.Helper()
 	testRoot.once.Do(func() {

@@ -28,7 +28,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-func TestInPlaceAFailedRunTellsWhatItDid(t *testing.T) {
+func TestInPlaceAFailedRunReportsWhatItDid(t *testing.T) {
 	needRoot(t)
 	v, _ := newPlace(t, sandbox.CompareCTime)
 	ch, err := v.Run(context.Background(), sandbox.Command{
@@ -42,7 +42,7 @@ func TestInPlaceAFailedRunTellsWhatItDid(t *testing.T) {
 	}
 }
 
-func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
+func TestInPlaceDirtyPathsAreReportedAsTheyAre(t *testing.T) {
 	needRoot(t)
 	v, _ := newPlace(t, sandbox.CompareCTime)
 	ch, err := v.Run(context.Background(), sandbox.Command{
@@ -58,8 +58,8 @@ func TestInPlaceWhatIsDirtyIsToldAsItStands(t *testing.T) {
 			t.Errorf("existed before: %s: %v", p, existed)
 		}
 	}
-	if folder, _ := v.Before("w/d"); folder == nil || folder.Kind != snapshot.Dir || folder.Mode != 0o755 {
-		t.Errorf("w/d was %v", folder)
+	if directory, _ := v.Before("w/d"); directory == nil || directory.Kind != snapshot.Dir || directory.Mode != 0o755 {
+		t.Errorf("w/d was %v", directory)
 	}
 }
 
@@ -100,9 +100,9 @@ func TestEmulatedMounts(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(root, "srv")); err == nil {
 		t.Error("what the secret stood in is left")
 	}
-	refused("something stands there", sandbox.Mount{Target: "/w/f", Content: []byte("x")})
+	refused("something exists there", sandbox.Mount{Target: "/w/f", Content: []byte("x")})
 	refused("read-only", sandbox.Mount{Target: "/w/ro", Tmpfs: true, ReadOnly: true})
-	refused("no folder", sandbox.Mount{Target: "/w/f", Tmpfs: true})
+	refused("not a directory", sandbox.Mount{Target: "/w/f", Tmpfs: true})
 	refused("not empty", sandbox.Mount{Target: "/w/d", Tmpfs: true})
 
 	// A cache: with a root of its own it begins empty, and leaves nothing.
@@ -112,7 +112,7 @@ func TestEmulatedMounts(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(root, "w/c")); err == nil {
 		t.Error("the cache is left")
 	}
-	// A folder that is there is the cache.
+	// A directory that is there is the cache.
 	if changes, _ := run(`echo 1 >/w/d/cached`, sandbox.Mount{Target: "/w/d", Source: t.TempDir()}); changes != "" {
 		t.Errorf("a cache changed:\n%s", changes)
 	}
@@ -121,7 +121,7 @@ func TestEmulatedMounts(t *testing.T) {
 		t.Errorf("tmpfs: %q\n%s", out, changes)
 	}
 	if changes, _ := run(`test -z "$(ls e)"`); changes != "" {
-		t.Errorf("a folder that was lent:\n%s", changes)
+		t.Errorf("a directory that was lent:\n%s", changes)
 	}
 	// What the command does beside a mount point is its own.
 	changes, _ := run(`echo 1 >/w/n/mine`, sandbox.Mount{Target: "/w/n/m", Tmpfs: true})
@@ -180,7 +180,7 @@ func TestInPlaceInodeOfOwnFilesIsNotReused(t *testing.T) {
 	}
 }
 
-// onTheRoot returns a new folder on the file system of /: other mounts are not looked
+// onTheRoot returns a new directory on the file system of /: other mounts are not looked
 // at.
 func onTheRoot(t *testing.T) string {
 	t.Helper()
@@ -197,12 +197,12 @@ func onTheRoot(t *testing.T) string {
 			return dir
 		}
 	}
-	t.Skip("no folder on the file system of / may be written")
+	t.Skip("no directory on the file system of / may be written")
 	return ""
 }
 
 // TestInPlaceAsAUser runs on the root of the machine, as the one who tests it
-// without privilege does anyway; it writes into a folder of its own there.
+// without privilege does anyway; it writes into a directory of its own there.
 func TestInPlaceAsAUser(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("run by internal/places")
@@ -254,7 +254,7 @@ func TestInPlaceAsAUser(t *testing.T) {
 		t.Errorf("got:\n%s", got)
 	}
 	if len(warned) == 0 || !strings.Contains(warned[0], "never captured") {
-		t.Errorf("what may not be read was not told: %q", warned)
+		t.Errorf("what may not be read was not reported: %q", warned)
 	}
 	if _, err := inplace.New(sandbox.Options{Root: dir, Work: work}); !errors.Is(err, sandbox.ErrUnavailable) || !strings.Contains(err.Error(), "chroot") {
 		t.Errorf("another root: %v", err)

@@ -262,7 +262,7 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 				break
 			}
 			if time.Now().After(end) {
-				t.Fatalf("left in the work folder: %v", left)
+				t.Fatalf("left in the work directory: %v", left)
 			}
 		}
 	})
@@ -307,7 +307,7 @@ func TestMounts(t *testing.T) {
 		}
 		changes, out = run(`echo 1 >d/x; stat -c %a d; ls d; ! head -c 200000 /dev/zero >d/big 2>/dev/null`, sandbox.Mount{Target: "/w/d", Tmpfs: true, Size: 64 << 10, Mode: 0o700})
 		if changes != "" || out != "700\nx\n" {
-			t.Errorf("tmpfs over a folder: %q\n%s", out, changes)
+			t.Errorf("tmpfs over a directory: %q\n%s", out, changes)
 		}
 
 		// What the command does beside a mount point is its own.
@@ -442,7 +442,7 @@ func TestApply(t *testing.T) {
 			t.Errorf("%v\n- run, + applied\n%s", err, difference(a, b))
 		}
 		if changes != "" {
-			t.Errorf("what was applied is told again:\n%s", changes)
+			t.Errorf("what was applied is reported again:\n%s", changes)
 		}
 		cut := errors.New("the network went away")
 		if err := newView(t, s).Apply(context.Background(), iotest.ErrReader(cut), record.Placement{}); !errors.Is(err, cut) {
@@ -471,7 +471,7 @@ func TestCapture(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// A stand-in for a top-level folder is not taken for one that a step told.
+			// A stub for a top-level directory is not taken for one that a step reported.
 			if got := strings.TrimPrefix(text(t, ch), "implied dir w 0755\n"); got != trim(tt.want) {
 				t.Errorf("%s:\n%swant:\n%s", tt.path, got, trim(tt.want))
 			}
@@ -530,7 +530,7 @@ func TestOver(t *testing.T) {
 				t.Errorf("hidden state was copied to %s", p)
 			}
 			if b, _ := os.ReadFile(filepath.Join(dest, "w/f")); string(b) != "from dest\n" {
-				t.Errorf("the folder itself was changed: %q", b)
+				t.Errorf("the directory itself was changed: %q", b)
 			}
 		})
 	}

@@ -25,7 +25,7 @@ const placeVariable = "CLAYER_TEST_PLACE"
 // places are what has to be made of this process before the tests.
 var places = map[string]func() error{
 	"a root that is an overlay": func() error {
-		// As in a container: the root, and the folder for views in it, are of an overlay.
+		// As in a container: the root, and the directory for views in it, are of an overlay.
 		if err := privateMounts(); err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func setUpPlace() error {
 	return setUp()
 }
 
-// TestOverlayOverAnOverlay runs where the folder for views lies on an overlay:
+// TestOverlayOverAnOverlay runs where the directory for views lies on an overlay:
 // they go elsewhere.
 func TestOverlayOverAnOverlay(t *testing.T) {
 	if os.Getenv(placeVariable) != "a root that is an overlay" {
@@ -166,7 +166,7 @@ func TestOverlayOverAnOverlay(t *testing.T) {
 	}
 	p := in.InPlace()
 	if got, _ := sh(t, p, `: >>f; chmod 0644 f; : >>d/x; ln -f f /tmp/f; rm /tmp/f`); got != "" {
-		t.Errorf("copy-up was told:\n%s", got)
+		t.Errorf("copy-up was reported:\n%s", got)
 	}
 	if got, _ := sh(t, p, `echo HELLO >f; touch -d '2001-02-03 04:05:06.123456789Z' f`); got != "file w/f 0644 6\n" {
 		t.Errorf("got:\n%s", got)
@@ -196,7 +196,7 @@ func TestSubordinateIDs(t *testing.T) {
 	}
 }
 
-// TestOtherMounts has a file, a folder and a late mount in the root, each a
+// TestOtherMounts has a file, a directory and a late mount in the root, each a
 // mount of its own: nothing of them is the root's.
 func TestOtherMounts(t *testing.T) {
 	if os.Getenv(placeVariable) != "other mounts in the root" {

@@ -20,43 +20,43 @@ import (
 // How others tell what a step changed, as small as it can be said. Each gets
 // the tree before and after, and answers as the judge does: "file p", "delete p".
 var peers = []struct {
-	name string
-	told func(t *testing.T, w, marker string, before, after map[string]quick) []string
+	name     string
+	reported func(t *testing.T, w, marker string, before, after map[string]quick) []string
 }{
-	// container-layer, the ancestor: everything in the folders that it knows.
-	{"known directories", func(_ *testing.T, _, _ string, _, after map[string]quick) (told []string) {
+	// container-layer, the ancestor: everything in the directories that it knows.
+	{"known directories", func(_ *testing.T, _, _ string, _, after map[string]quick) (reported []string) {
 		for p := range after {
-			told = append(told, "file "+p)
+			reported = append(reported, "file "+p)
 		}
-		return told
+		return reported
 	}},
 	// kaniko --use-new-run, and many a script: find -newer a file that was made before.
-	{"`find -newer`", func(t *testing.T, w, marker string, _, _ map[string]quick) (told []string) {
+	{"`find -newer`", func(t *testing.T, w, marker string, _, _ map[string]quick) (reported []string) {
 		out, err := exec.Command("find", w, "-mindepth", "1", "-newer", marker, "-printf", "%P\\0").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for p := range strings.SplitSeq(string(out), "\x00") {
 			if p != "" {
-				told = append(told, "file "+p)
+				reported = append(reported, "file "+p)
 			}
 		}
-		return told
+		return reported
 	}},
 	// rsync's quick check, kaniko's redo, makisu: names, size and mtime.
-	{"size and mtime", func(_ *testing.T, _, _ string, before, after map[string]quick) (told []string) {
+	{"size and mtime", func(_ *testing.T, _, _ string, before, after map[string]quick) (reported []string) {
 		for p, a := range after {
 			if b, ok := before[p]; !ok || a != b {
-				told = append(told, "file "+p)
+				reported = append(reported, "file "+p)
 			}
 		}
 		for p := range before {
 			_, there := after[p]
 			if !there && (filepath.Dir(p) == "." || after[filepath.Dir(p)].kind == unix.S_IFDIR) {
-				told = append(told, "delete "+p)
+				reported = append(reported, "delete "+p)
 			}
 		}
-		return told
+		return reported
 	}},
 }
 
@@ -150,7 +150,7 @@ func TestCorrectnessTable(t *testing.T) {
 		if i < 0 {
 			t.Fatalf("no case %q", name)
 		}
-		// Of several steps, the last is told: the others make what it finds.
+		// Of several steps, the last is reported: the others make what it finds.
 		scripts := runCases[i].scripts
 		last := scripts[len(scripts)-1]
 		var cells []string
@@ -166,25 +166,25 @@ func TestCorrectnessTable(t *testing.T) {
 			if err := os.WriteFile(marker, nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			var told []string
-			runAll(t, v, []string{last}, func(blob []byte) { told = toldOf(t, blob) })
+			var reported []string
+			runAll(t, v, []string{last}, func(blob []byte) { reported = reportedOf(t, blob) })
 			verdict := verdict(before, judge(t, w))
-			cells = append([]string{cell(verdict, told)}, cells...)
+			cells = append([]string{cell(verdict, reported)}, cells...)
 			if compare == sandbox.CompareDigest {
 				want = verdict
 				continue
 			}
 			for _, p := range peers {
-				cells = append(cells, cell(verdict, p.told(t, w, marker, quickBefore, quickCheck(t, w))))
+				cells = append(cells, cell(verdict, p.reported(t, w, marker, quickBefore, quickCheck(t, w))))
 			}
 		}
 		v := newView(t, s)
 		for _, script := range scripts[:len(scripts)-1] {
 			runAll(t, v, []string{script}, func([]byte) {})
 		}
-		var told []string
-		runAll(t, v, []string{last}, func(blob []byte) { told = toldOf(t, blob) })
-		cells = append([]string{cell(want, told)}, cells...)
+		var reported []string
+		runAll(t, v, []string{last}, func(blob []byte) { reported = reportedOf(t, blob) })
+		cells = append([]string{cell(want, reported)}, cells...)
 		fmt.Fprintf(&b, "| %s | %s |\n", name, strings.Join(cells, " | "))
 		for k, c := range cells[:3] {
 			if strings.Contains(c, "misses") || k != 1 && c != "exact" {

@@ -15,7 +15,7 @@ import (
 const barrierLimit = 1100 * time.Millisecond
 
 // Barrier returns when a change made from now on, in the file system of the
-// folder, gets a later ctime than any in the reading.
+// directory, gets a later ctime than any in the reading.
 //
 // File systems stamp times with the kernel's tick: two writes within one look
 // like one. So a probe file is written until its own ctime is past the newest
@@ -57,20 +57,20 @@ func Barrier(ctx context.Context, dir string, r *Reading) error {
 var errClock = errors.New("the clock was set back")
 
 // IsClock reports whether an error of Barrier is about the clock, and not about
-// the folder of the probe file.
+// the directory of the probe file.
 func IsClock(err error) bool { return errors.Is(err, errClock) }
 
 // probeLimit bounds how long Probe waits for a tick.
 const probeLimit = 50 * time.Millisecond
 
-// A Trust says what ctime tells in a file system.
+// A Trust says what ctime shows in a file system.
 type Trust struct {
-	Doubt  string // "", or why it does not tell of every change of a file
-	Xattrs bool   // it tells of changes of xattrs too; it does not in gVisor
+	Doubt  string // "", or why it does not show every change of a file
+	Xattrs bool   // it shows changes of xattrs too; not in gVisor
 }
 
 // Probe finds out, by doing, whether ctime can be trusted in the file system of
-// the folder: a file is written twice, with the same size, and its mtime is put
+// the directory: a file is written twice, with the same size, and its mtime is put
 // back, as tar and others do; then it gets an xattr. It takes a tick of the
 // clock or two.
 func Probe(dir string) (Trust, error) {

@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// Between is what is needed to tell how a root changed between two readings of
+// Between is what is needed to report how a root changed between two readings of
 // it, both made with Options.Live and the same Prune.
 type Between struct {
 	Before, After *Reading
@@ -28,24 +28,24 @@ type Between struct {
 	SetBack time.Time
 
 	// Dirty lists paths that are not as the receiver of the stream has them:
-	// they are told as they stand now, whatever happened in between.
+	// they are reported as they are now, whatever happened in between.
 	Dirty []string
 
-	Open func(path string) (*os.File, error)
-	Keep Keep                   // what is told; nil means everything
-	Hide func(path string) bool // paths that are never told, nor what is below them; nil means none
+	Open   func(path string) (*os.File, error)
+	Filter Filter                 // what is reported; nil means everything
+	Hide   func(path string) bool // paths that are never reported, nor what is below them; nil means none
 }
 
 // Changes returns what was created, modified and deleted between the readings,
 // as Upper.Changes does for an overlay: the same change gives the same entries.
 //
 //   - A file with the same ctime and inode is the same. With another, it
-//     depends: what differs in mode, owner, size, mtime or xattrs is told;
+//     depends: what differs in mode, owner, size, mtime or xattrs is reported;
 //     where all that is equal, the digests decide, if both readings have them,
-//     and else it is told: the safe side.
+//     otherwise it is reported, which is safe.
 //   - What is on another mount, in one reading or the other, is passed over,
-//     and so is what is below a folder that could not be read.
-//   - A name that moved is told as gone, and as new where it is now.
+//     and so is what is below a directory that could not be read.
+//   - A name that moved is reported as gone, and as new where it is now.
 //
 // The comparison is made at once; contents are opened when the stream is read.
 func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
@@ -53,12 +53,12 @@ func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
 	for _, p := range b.Dirty {
 		dirty[p] = true
 	}
-	d := between{Between: b, ctx: ctx, dirty: dirty, told: make(map[string]bool), list: newPlan(b.Keep)}
+	d := between{Between: b, ctx: ctx, dirty: dirty, reported: make(map[string]bool), list: newPlan(b.Filter)}
 	if !b.SetBack.IsZero() {
 		d.setBack = stamp{b.SetBack.Unix(), int32(b.SetBack.Nanosecond())}
 	}
 	for {
-		if err := d.folder("", 0, 0); err != nil {
+		if err := d.directory("", 0, 0); err != nil {
 			return nil, err
 		}
 		if !d.list.again() {
@@ -68,8 +68,8 @@ func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
 	}
 }
 
-// gone tells the dirty paths that are in neither reading, as far as they are in
-// a folder.
+// gone reports the dirty paths that are in neither reading, as far as they are in
+// a directory.
 func (d *between) gone() {
 	for _, p := range d.Dirty {
 		parent, name := path.Split(p)
@@ -83,27 +83,27 @@ func (d *between) gone() {
 				break
 			}
 		}
-		if at < 0 || d.After.child(at, name) >= 0 || d.told[p] {
+		if at < 0 || d.After.child(at, name) >= 0 || d.reported[p] {
 			continue
 		}
-		if d.Hide != nil && d.Hide(p) || d.Keep != nil && d.Keep.Prune(p) {
+		if d.Hide != nil && d.Hide(p) || d.Filter != nil && d.Filter.Prune(p) {
 			continue
 		}
-		d.told[p] = true
+		d.reported[p] = true
 		d.list.remove(p)
 	}
 }
 
 type between struct {
 	*Between
-	ctx     context.Context
-	dirty   map[string]bool
-	told    map[string]bool // as gone
-	list    plan
-	setBack stamp
+	ctx      context.Context
+	dirty    map[string]bool
+	reported map[string]bool // as gone
+	list     plan
+	setBack  stamp
 }
 
-func (d *between) folder(at string, b, a int32) error {
+func (d *between) directory(at string, b, a int32) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (d *between) folder(at string, b, a int32) error {
 }
 
 func (d *between) name(p string, bi, ai int32) error {
-	if d.Hide != nil && d.Hide(p) || d.Keep != nil && d.Keep.Prune(p) {
+	if d.Hide != nil && d.Hide(p) || d.Filter != nil && d.Filter.Prune(p) {
 		return nil
 	}
 	var base, now *node
@@ -135,14 +135,14 @@ func (d *between) name(p string, bi, ai int32) error {
 	switch {
 	case now == nil || now.nothing():
 		if base != nil {
-			d.told[p] = true
+			d.reported[p] = true
 			d.list.remove(p)
 		}
 	case !now.isDir():
 		d.list.file(p, ai, now, base, base != nil && !d.dirty[p] && unchanged(d.Before, bi, d.After, ai, d.Trusted, d.setBack))
 	case base == nil || !base.isDir():
 		defer d.list.enter(p, ai)()
-		return d.folder(p, -1, ai)
+		return d.directory(p, -1, ai)
 	default:
 		if d.dirty[p] || !sameMeta(d.Before.seen(bi), d.After.seen(ai)) {
 			d.list.add(p, ai)
@@ -150,12 +150,12 @@ func (d *between) name(p string, bi, ai int32) error {
 		if base.is(closed) || now.is(closed) {
 			return nil
 		}
-		return d.folder(p, bi, ai)
+		return d.directory(p, bi, ai)
 	}
 	return nil
 }
 
-// unchanged reports whether what is no folder is in the later reading as it was
+// unchanged reports whether what is no directory is in the later reading as it was
 // in the earlier one.
 func unchanged(before *Reading, bi int32, after *Reading, ai int32, trusted bool, risen stamp) bool {
 	base, now := before.at(bi), after.at(ai)
@@ -182,13 +182,13 @@ func unchanged(before *Reading, bi int32, after *Reading, ai int32, trusted bool
 	return ok1 && ok2 && was == is
 }
 
-// A pair is a name of a folder in two readings, -1 where it is not there.
+// A pair is a name of a directory in two readings, -1 where it is not there.
 type pair struct {
 	name          string
 	before, after int32
 }
 
-// pairs yields the names of two folders in byte order.
+// pairs yields the names of two directories in byte order.
 func pairs(before *Reading, b int32, after *Reading, a int32) iter.Seq[pair] {
 	return func(yield func(pair) bool) {
 		var bi, bEnd, ai, aEnd int32

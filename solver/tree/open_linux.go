@@ -81,7 +81,7 @@ func extents(f *os.File, size int64) ([]extent, error) {
 	return data, nil
 }
 
-// lowerDir is an open folder of the tree that an overlay lies over.
+// lowerDir is an open directory of the tree that an overlay lies over.
 type lowerDir struct{ fd int }
 
 func openLower(dir string) (*lowerDir, error) {
@@ -92,7 +92,7 @@ func openLower(dir string) (*lowerDir, error) {
 	return &lowerDir{fd}, nil
 }
 
-func (l *lowerDir) folder(name string) (*lowerDir, error) {
+func (l *lowerDir) directory(name string) (*lowerDir, error) {
 	fd, err := unix.Openat(l.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
@@ -123,7 +123,7 @@ func (l *lowerDir) stat(name string, owner func(uid, gid uint32) (uint32, uint32
 	return &n, nil
 }
 
-// list returns the names in the folder.
+// list returns the names in the directory.
 func (l *lowerDir) list() ([]string, error) {
 	fd, err := unix.Openat(l.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -16,9 +16,9 @@ type extent = snapshot.Extent
 
 // plan lists the entries of a stream before they are made.
 type plan struct {
-	keep   Keep // nil means everything
+	filter Filter // nil means everything
 	steps  []step
-	above  []step            // new folders around the current path that Keep leaves out
+	above  []step            // new directories around the current path that Filter leaves out
 	groups map[uint64]bool   // inodes of link groups with a change
 	was    map[uint64]uint64 // what inode the first unchanged member of a group had before
 	known  int               // how many of them there were when this pass began
@@ -34,12 +34,12 @@ type how uint8
 
 const (
 	whole   how = iota // the entry as it is
-	implied            // a folder that is needed above a kept path
+	implied            // a directory that is needed above a kept path
 	gone               // a Delete
 )
 
-func newPlan(keep Keep) plan {
-	return plan{keep: keep, groups: make(map[uint64]bool), was: make(map[uint64]uint64)}
+func newPlan(filter Filter) plan {
+	return plan{filter: filter, groups: make(map[uint64]bool), was: make(map[uint64]uint64)}
 }
 
 // again reports whether the comparison has to be made once more, and forgets
@@ -54,7 +54,7 @@ func (l *plan) again() bool {
 }
 
 func (l *plan) put(s step) {
-	if l.keep != nil && l.keep.Skip(s.path) {
+	if l.filter != nil && l.filter.Skip(s.path) {
 		return
 	}
 	l.steps = append(append(l.steps, l.above...), s)
@@ -65,7 +65,7 @@ func (l *plan) add(path string, node int32) { l.put(step{path, node, whole}) }
 
 func (l *plan) remove(path string) { l.put(step{path, -1, gone}) }
 
-// file adds what is no folder, if it changed or its group did. base is what it
+// file adds what is no directory, if it changed or its group did. base is what it
 // was before. Unchanged files that were apart, and now are one, are a change.
 func (l *plan) file(path string, i int32, n *node, base *node, same bool) {
 	if same && n.linked() {
@@ -75,7 +75,7 @@ func (l *plan) file(path string, i int32, n *node, base *node, same bool) {
 			l.was[n.Ino] = base.Ino
 		}
 	}
-	if same && !(n.linked() && l.groups[n.Ino]) || l.keep != nil && l.keep.Skip(path) {
+	if same && !(n.linked() && l.groups[n.Ino]) || l.filter != nil && l.filter.Skip(path) {
 		return
 	}
 	if n.linked() {
@@ -84,11 +84,11 @@ func (l *plan) file(path string, i int32, n *node, base *node, same bool) {
 	l.add(path, i)
 }
 
-// enter adds a folder that was not there before. If Keep leaves it out, it is
+// enter adds a directory that was not there before. If Filter leaves it out, it is
 // added as an implied one as soon as something below it is kept. The function
-// that it returns leaves the folder.
+// that it returns leaves the directory.
 func (l *plan) enter(path string, node int32) func() {
-	if l.keep == nil || !l.keep.Skip(path) {
+	if l.filter == nil || !l.filter.Skip(path) {
 		l.add(path, node)
 		return func() {}
 	}
@@ -160,7 +160,7 @@ func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snaps
 	return e, nil
 }
 
-// fillFrom is for a tree that nobody else changes: a file that is not what was
+// fillFrom is for a tree that no other process changes: a file that is not what was
 // read is an error that wraps ErrBusy.
 func fillFrom(open func(path string) (*os.File, error)) filler {
 	return func(n *node, path string, e *snapshot.Entry) error {
@@ -201,5 +201,5 @@ func holes(f *os.File, path string, e *snapshot.Entry) (err error) {
 }
 
 // ErrBusy says that a file changed while it was captured. A stream of a root
-// can be read once more: it then tells files as they stand by then.
+// can be read once more: it then reports files as they are by then.
 var ErrBusy = errors.New("changed while it was captured")

@@ -14,7 +14,7 @@ import (
 )
 
 // Read reads the tree at dir, by several goroutines. Links are never followed,
-// and every name is looked up in its open folder, so that paths may be of any
+// and every name is looked up in its open directory, so that paths may be of any
 // length and a tree that changes underway cannot lead the walk outside. What
 // vanishes underway is left out. The error wraps fs.ErrNotExist if dir or
 // opt.Below is missing.
@@ -44,7 +44,7 @@ func Read(ctx context.Context, dir string, opt Options) (*Reading, error) {
 	if opt.Previous != nil {
 		previous = 0
 	}
-	w.folder(fd, "", 0, 0, previous)
+	w.directory(fd, "", 0, 0, previous)
 	w.running.Wait()
 	if w.err != nil {
 		return nil, fmt.Errorf("read tree %s: %w", dir, w.err)
@@ -52,14 +52,14 @@ func Read(ctx context.Context, dir string, opt Options) (*Reading, error) {
 	return w.reading, nil
 }
 
-// walker is one Read. A goroutine that comes to a folder hands it to another
+// walker is one Read. A goroutine that comes to a directory hands it to another
 // one if fewer than GOMAXPROCS are at work, and else enters it itself: so at
-// most one folder for each level of each goroutine is open.
+// most one directory for each level of each goroutine is open.
 type walker struct {
 	ctx      context.Context
 	opt      Options
 	below    []string
-	mountID  uint64 // of the tree's own folder; 0 where the kernel tells none
+	mountID  uint64 // of the tree's own directory; 0 where the kernel has none
 	dev      uint64
 	others   chan struct{}
 	running  sync.WaitGroup
@@ -89,9 +89,9 @@ func (w *walker) stopped() bool {
 	return w.finished
 }
 
-// folder reads what the open folder holds: it is node i, and was node previous
+// directory reads what the open directory holds: it is node i, and was node previous
 // of the earlier reading (-1: it was not there).
-func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
+func (w *walker) directory(fd int, at string, depth int, i, previous int32) {
 	if w.stopped() {
 		return
 	}
@@ -104,7 +104,7 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 			return // it was removed since it was opened
 		}
 		if err != nil {
-			w.fail(&os.PathError{Op: "read folder", Path: at, Err: err})
+			w.fail(&os.PathError{Op: "read directory", Path: at, Err: err})
 			return
 		}
 	}
@@ -127,7 +127,7 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 				continue
 			}
 		} else if depth+1 < len(w.below) {
-			w.fail(&os.PathError{Op: "read folder", Path: join(at, name), Err: unix.ENOTDIR})
+			w.fail(&os.PathError{Op: "read directory", Path: join(at, name), Err: unix.ENOTDIR})
 			return
 		}
 		b.add(s)
@@ -141,7 +141,7 @@ func (w *walker) folder(fd int, at string, depth int, i, previous int32) {
 	}
 }
 
-// batch is what is found in one folder.
+// batch is what is found in one directory.
 type batch struct {
 	nodes []node
 	rare  map[int]rare
@@ -168,12 +168,12 @@ func (b *batch) add(s seen) {
 	b.nodes = append(b.nodes, s.node)
 }
 
-// store puts a folder's nodes into the reading and returns the index of the first.
-func (w *walker) store(folder int32, b *batch) int32 {
+// store puts a directory's nodes into the reading and returns the index of the first.
+func (w *walker) store(directory int32, b *batch) int32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first := w.reading.add(b.nodes)
-	n := w.reading.at(folder)
+	n := w.reading.at(directory)
 	n.Kids, n.Count = first, int32(len(b.nodes))
 	for k, x := range b.rare {
 		w.reading.rare[first+int32(k)] = x
@@ -201,12 +201,12 @@ func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
 		w.mu.Unlock()
 		return
 	case err != nil:
-		w.fail(&os.PathError{Op: "open folder", Path: p, Err: err})
+		w.fail(&os.PathError{Op: "open directory", Path: p, Err: err})
 		return
 	}
 	enter := func() {
 		defer unix.Close(child)
-		w.folder(child, p, depth+1, i, previous)
+		w.directory(child, p, depth+1, i, previous)
 	}
 	select {
 	case w.others <- struct{}{}:
@@ -219,9 +219,9 @@ func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
 	}
 }
 
-// list returns the names in the open folder in byte order.
+// list returns the names in the open directory in byte order.
 func list(fd int) ([]string, error) {
-	// A folder's offset belongs to the open file: a duplicate shares it, and
+	// A directory's offset belongs to the open file: a duplicate shares it, and
 	// os.File would close fd, so the raw calls are used.
 	var names []string
 	buf := make([]byte, 16<<10)
@@ -241,7 +241,7 @@ func list(fd int) ([]string, error) {
 	}
 }
 
-// stat reads one name of the open folder, or with "" the folder itself. old is
+// stat reads one name of the open directory, or with "" the directory itself. old is
 // its node in the earlier reading.
 func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 	var stx *unix.Statx_t
@@ -264,7 +264,7 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 		return s, nil
 	}
 	if w.opt.Live && (w.mountID != 0 && mountID != 0 && mountID != w.mountID ||
-		// The files of an overlay may be of other devices than its folders.
+		// The files of an overlay may be of other devices than its directories.
 		w.mountID == 0 && s.isDir() && dev != w.dev) {
 		s.Flags |= mount
 		return s, nil
@@ -297,7 +297,7 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 	return s, w.sum(fd, &s.node, b, had)
 }
 
-// statAt reads one name of the open folder.
+// statAt reads one name of the open directory.
 func statAt(fd int, name string) (seen, error) {
 	s, err := statx(fd, name, false, new(unix.Statx_t))
 	if err == nil {
@@ -335,7 +335,7 @@ func statx(fd int, name string, ownerless bool, st *unix.Statx_t) (seen, error) 
 	return s, nil
 }
 
-// fileID is one number for what tells a file from all others. One mount may have
+// fileID is one number for what distinguishes a file from all others. One mount may have
 // files of several devices, whose inodes have the same numbers: an overlay of
 // layers on different file systems, btrfs with subvolumes.
 func fileID(ino, dev uint64) uint64 { return ino ^ dev*0x9e3779b97f4a7c15 }
@@ -347,7 +347,7 @@ func IDOf(path string) (ID, bool) {
 	return ID(s.Ino), err == nil
 }
 
-// complete reads what stat does not tell.
+// complete reads what stat does not return.
 func (s *seen) complete(fd int) error {
 	if s.kind() == unix.S_IFCHR && s.Size == 0 {
 		s.Flags |= whiteout

@@ -1,5 +1,5 @@
-// Package tree reads the metadata of a tree, and tells what happened between
-// two readings, of a root or of an overlay's upper folder, as a stream of
+// Package tree reads the metadata of a tree, and reports what happened between
+// two readings, of a root or of an overlay's upper directory, as a stream of
 // entries.
 //
 // It writes to no tree, but for the probe file of Barrier and Probe.
@@ -20,7 +20,7 @@ import (
 
 // Options say what a reading covers.
 type Options struct {
-	// Prune, if set, is asked for every folder; where it says true the folder
+	// Prune, if set, is asked for every directory; where it says true the directory
 	// and all below it is left out of the reading. It is called by several
 	// goroutines at a time.
 	Prune func(path string) bool
@@ -30,16 +30,16 @@ type Options struct {
 	Own map[ID]bool
 
 	// Below restricts the reading to one path, slash-separated and relative
-	// to the tree, what is below it, and the folders above it. "" means all.
+	// to the tree, what is below it, and the directories above it. "" means all.
 	Below string
 
 	// Ownerless records every owner as 0:0. It is for a user namespace that
-	// maps a single id: whoever runs there is root and can give nothing to
+	// maps a single id: a process there is root and can give nothing to
 	// anyone else, and every other owner reads as 65534, which says nothing.
 	Ownerless bool
 
-	// Live is for a root that is in use: other mounts are told as such and
-	// not entered, and folders that may not be read are passed over.
+	// Live is for a root that is in use: other mounts are reported as such and
+	// not entered, and directories that may not be read are passed over.
 	Live bool
 
 	// Sums says of which files the content is read, too.
@@ -54,7 +54,7 @@ type Options struct {
 	XattrsAnew bool
 }
 
-// An ID tells files and directories apart, whatever names they have. 0 is none.
+// An ID distinguishes files and directories, whatever their names. 0 is none.
 type ID uint64
 
 // Sums says of which files a reading holds a digest of the content.
@@ -71,7 +71,7 @@ const (
 // bytes an entry. It is never changed after it was made.
 type Reading struct {
 	// Nodes by index, in blocks, so that growing copies nothing. Index 0 is the
-	// tree's own folder; the children of a folder follow each other in byte
+	// tree's own directory; the children of a directory follow each other in byte
 	// order of their names.
 	blocks [][]node
 	n      int32
@@ -122,7 +122,7 @@ type node struct {
 	MNsec, CNsec int32
 	UID, GID     uint32
 	Nlink        uint32
-	Kids, Count  int32  // of a folder: the index of its first child, and how many there are
+	Kids, Count  int32  // of a directory: the index of its first child, and how many there are
 	Mode         uint16 // st_mode, type bits included
 	Flags        flags
 }
@@ -131,10 +131,10 @@ type flags uint16
 
 const (
 	whiteout flags = 1 << iota // an overlay's mark: the name is gone
-	opaque                     // an overlay's mark: the lower folder of that name is hidden
+	opaque                     // an overlay's mark: the lower directory of that name is hidden
 	copiedUp                   // an overlay's mark: this was a file of the lower tree
 	mount                      // another file system, or another mount, begins here
-	closed                     // a folder that may not be read
+	closed                     // a directory that may not be read
 	sparse                     // fewer blocks than its size needs
 	hasRare                    // there is more about it in Reading.rare
 )
@@ -142,7 +142,7 @@ const (
 // rare is what few nodes have.
 type rare struct {
 	Target string            // of a symlink
-	Xattrs map[string]string // those that snapshots keep; nil if none
+	Xattrs map[string]string // those that snapshots hold; nil if none
 }
 
 type sum [16]byte // of the content: the first half of its SHA-256
@@ -195,7 +195,7 @@ func (r *Reading) sumOf(i int32) (sum, bool) {
 	return x, ok
 }
 
-// Len returns the number of entries, the tree's own folder not counted.
+// Len returns the number of entries, the tree's own directory not counted.
 func (r *Reading) Len() int { return int(r.n) - 1 }
 
 // Newest returns the latest ctime in the reading: the time of its last change,
@@ -212,9 +212,9 @@ func (r *Reading) newest() stamp {
 	return s
 }
 
-// Lookup tells what there was at the path: existed, and of a folder its entry,
+// Lookup returns what was at the path: existed, and of a directory its entry,
 // else nil. What it could not look at counts as something.
-func (r *Reading) Lookup(path string) (folder *snapshot.Entry, existed bool) {
+func (r *Reading) Lookup(path string) (directory *snapshot.Entry, existed bool) {
 	if r == nil {
 		return nil, true
 	}
@@ -233,7 +233,7 @@ func (r *Reading) Lookup(path string) (folder *snapshot.Entry, existed bool) {
 	}
 	e, err := makeEntry(r, step{path, i, whole}, nil, nil)
 	if err != nil {
-		panic("tree: a folder without an entry")
+		panic("tree: a directory without an entry")
 	}
 	return e, true
 }
@@ -278,7 +278,7 @@ func (r *Reading) Files() (n int, bytes int64) {
 	return n, bytes
 }
 
-// Closed returns the folders that could not be read, at most so many.
+// Closed returns the directories that could not be read, at most so many.
 func (r *Reading) Closed(most int) []string {
 	var list []string
 	var walk func(at string, i int32)
@@ -299,7 +299,7 @@ func (r *Reading) Closed(most int) []string {
 	return list
 }
 
-// children yields the indices of the direct children of the folder at i, in
+// children yields the indices of the direct children of the directory at i, in
 // byte order of their names; none if i < 0.
 func (r *Reading) children(i int32) func(yield func(int32) bool) {
 	return func(yield func(int32) bool) {
@@ -315,7 +315,7 @@ func (r *Reading) children(i int32) func(yield func(int32) bool) {
 	}
 }
 
-// child returns the index of the name in the folder at i, -1 if it is not there.
+// child returns the index of the name in the directory at i, -1 if it is not there.
 func (r *Reading) child(i int32, name string) int32 {
 	if r == nil || i < 0 {
 		return -1

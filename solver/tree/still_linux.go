@@ -25,7 +25,7 @@ const (
 // fillStill is for a root that is in use: others than the RUN may write there,
 // a daemon its log. A file is captured as it stands, as long as it stands still
 // for the time that reading it takes; if not, the error wraps ErrBusy and names
-// it. When the stream is read once more, what changed since the reading is told
+// it. When the stream is read once more, what changed since the reading is reported
 // as it is by then.
 func fillStill(open func(path string) (*os.File, error)) filler {
 	tried := make(map[string]bool)

@@ -14,7 +14,7 @@ import (
 
 // sum reads the content of a file, if its digest is wanted; had says that the
 // earlier reading has one. Of a file that may not be read there is none: then
-// ctime alone tells of its changes.
+// ctime alone shows its changes.
 func (w *walker) sum(fd int, n *node, b *batch, had bool) error {
 	if !n.isFile() || w.opt.Sums == SumNone || w.opt.Sums == SumLinked && !n.linked() && !had {
 		return nil

@@ -131,7 +131,7 @@ func TestRead(t *testing.T) {
 		opt  Options
 		want []string
 	}{
-		{"all, folders before what they hold", Options{}, all},
+		{"all, directories before what they hold", Options{}, all},
 		{"pruned", Options{Prune: func(p string) bool { return p == "b" || p == "c/y" }}, []string{"a", "a/q", "c", "c/y", "c.d", "l", "loop", "z"}},
 		{"one path", Options{Below: "b"}, []string{"b", "b/x"}},
 		{"one file", Options{Below: "c/y"}, []string{"c", "c/y"}},
@@ -177,7 +177,7 @@ func TestReadingSurvivesTheWire(t *testing.T) {
 	}
 }
 
-// upper tells the changes of an upper folder over a lower one.
+// upper tells the changes of an upper directory over a lower one.
 func upper(t testing.TB, lower, dir string, before *Reading) (snapshot.Changes, error) {
 	t.Helper()
 	u := Upper{
@@ -191,7 +191,7 @@ func TestUpper(t *testing.T) {
 	lower := []string{"file d/a a", "file d/b b", "file f hello", "dir e", "link l f", "file h1 1", "hard h2 h1"}
 	tests := []struct {
 		name          string
-		before, after []string // done to the upper folder
+		before, after []string // done to the upper directory
 		want          string
 	}{
 		{name: "nothing"},
@@ -203,12 +203,12 @@ func TestUpper(t *testing.T) {
 		{name: "back after a whiteout, and the same as in the lower tree", before: []string{"gone f"}, after: []string{"rm f", "file f hello"}, want: "file f"},
 		{name: "opaque", after: []string{"opaque d", "file d/a a"}, want: "delete d/b"},
 		{name: "opaque since before", before: []string{"opaque d", "file d/a a"}, after: []string{"file d/c c"}, want: "file d/c"},
-		{name: "a new inode for a folder that was opaque", before: []string{"opaque d", "file d/a a", "file d/c c"},
+		{name: "a new inode for a directory that was opaque", before: []string{"opaque d", "file d/a a", "file d/c c"},
 			after: []string{"rm d", "opaque d", "file d/c c"}, want: "delete d/a\nfile d/c"},
 		{name: "opaque over nothing", after: []string{"opaque n", "file n/x x"}, want: "dir n\nfile n/x"},
-		{name: "gone from the upper folder", before: []string{"file n/x x"}, after: []string{"rm n"}, want: "delete n"},
-		{name: "folder to file, and what was below", after: []string{"file d x"}, want: "file d"},
-		{name: "file to folder", after: []string{"opaque f", "file f/x x"}, want: "dir f\nfile f/x"},
+		{name: "gone from the upper directory", before: []string{"file n/x x"}, after: []string{"rm n"}, want: "delete n"},
+		{name: "directory to file, and what was below", after: []string{"file d x"}, want: "file d"},
+		{name: "file to directory", after: []string{"opaque f", "file f/x x"}, want: "dir f\nfile f/x"},
 		{name: "a group, from its first name", before: []string{"file n1 1", "hard n2 n1"}, after: []string{"hard m n2"}, want: "file m\nlink n1 -> m\nlink n2 -> m"},
 		{name: "a new name for a file that was copied up", after: []string{"file h1 1", "hard n h1"}, want: "file h1\nlink n -> h1"},
 	}
@@ -256,7 +256,7 @@ func refreshed(before, now *Reading, lines []string) *Reading {
 	return r
 }
 
-func TestUpperFolderChangedByOtherHands(t *testing.T) {
+func TestUpperDirectoryChangedByOtherHands(t *testing.T) {
 	tests := []struct {
 		name          string
 		before, after []string
@@ -339,18 +339,18 @@ func TestAFileThatNeverStandsStill(t *testing.T) {
 	}
 }
 
-type keepAll struct{ skip, prune string }
+type filterAll struct{ skip, prune string }
 
-func (k keepAll) Skip(p string) bool {
+func (k filterAll) Skip(p string) bool {
 	return p == k.skip || p == k.prune || strings.HasPrefix(p, k.prune+"/")
 }
-func (k keepAll) Prune(p string) bool { return p == k.prune }
+func (k filterAll) Prune(p string) bool { return p == k.prune }
 
-func TestFoldersAboveWhatIsKept(t *testing.T) {
+func TestDirectoriesAboveWhatIsKept(t *testing.T) {
 	low, up := t.TempDir(), t.TempDir()
 	before := read(t, up, Options{})
 	build(t, up, "file a/b/c c", "file a/p/q q", "file x/y y")
-	u := Upper{Before: before, After: read(t, up, Options{}), Lower: low, Keep: keepAll{skip: "a", prune: "a/p"},
+	u := Upper{Before: before, After: read(t, up, Options{}), Lower: low, Filter: filterAll{skip: "a", prune: "a/p"},
 		Hide: func(p string) bool { return p == "x" },
 		Open: func(p string) (*os.File, error) { return OpenAt(up, p, unix.O_RDONLY) }}
 	ch, err := u.Changes(context.Background())
@@ -372,7 +372,7 @@ func TestWhole(t *testing.T) {
 	}
 	whole.Except = read(t, up, Options{})
 	if got, want := text(t, whole.Changes()), "file a/b/d\nlink a/b/e -> a/b/d\n"; got != want {
-		t.Errorf("beside the upper folder:\n%swant:\n%s", got, want)
+		t.Errorf("beside the upper directory:\n%swant:\n%s", got, want)
 	}
 }
 
@@ -461,7 +461,7 @@ func TestBarrier(t *testing.T) {
 }
 
 // The tree is large enough that a walk of it takes a while: 200,000 files in
-// 2,000 folders. find(1) of the same tree is beside it, with what it prints.
+// 2,000 directories. find(1) of the same tree is beside it, with what it prints.
 func BenchmarkRead(b *testing.B) {
 	dir := b.TempDir()
 	if _, err := os.Stat("/dev/shm"); err == nil {

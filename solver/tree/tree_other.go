@@ -27,7 +27,7 @@ func extents(*os.File, int64) ([]extent, error) { return nil, errSystem }
 // Probe returns an error that wraps errors.ErrUnsupported on this system.
 func Probe(string) (Trust, error) { return Trust{}, errSystem }
 
-// A Trust says what ctime tells in a file system.
+// A Trust says what ctime shows in a file system.
 type Trust struct {
 	Doubt  string
 	Xattrs bool
@@ -40,10 +40,10 @@ func fillStill(func(string) (*os.File, error)) filler { return nil }
 
 type lowerDir struct{}
 
-func openLower(string) (*lowerDir, error)          { return nil, errSystem }
-func (*lowerDir) folder(string) (*lowerDir, error) { return nil, errSystem }
-func (*lowerDir) open(string) (*os.File, error)    { return nil, errSystem }
-func (*lowerDir) list() ([]string, error)          { return nil, errSystem }
+func openLower(string) (*lowerDir, error)             { return nil, errSystem }
+func (*lowerDir) directory(string) (*lowerDir, error) { return nil, errSystem }
+func (*lowerDir) open(string) (*os.File, error)       { return nil, errSystem }
+func (*lowerDir) list() ([]string, error)             { return nil, errSystem }
 func (*lowerDir) stat(string, func(uint32, uint32) (uint32, uint32)) (*seen, error) {
 	return nil, errSystem
 }

@@ -14,19 +14,19 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// Upper is what is needed to tell how the upper folder of an overlay changed,
+// Upper is what is needed to report how the upper directory of an overlay changed,
 // and with it the merged tree. The lower tree must not change meanwhile.
 type Upper struct {
 	Before, After *Reading
 
-	// Lower is the folder that the overlay lies over. It is looked at only
-	// for what is new in the upper folder: an overlay copies files up that
-	// were opened for writing, and folders above what was changed, without
+	// Lower is the directory that the overlay lies over. It is looked at only
+	// for what is new in the upper directory: an overlay copies files up that
+	// were opened for writing, and directories above what was changed, without
 	// any change of their own.
 	Lower string
 
-	// Merged, if set, says which of the top-level folders lie over the lower
-	// folder of the same name; the others, and the names of the top itself,
+	// Merged, if set, says which of the top-level directories lie over the lower
+	// directory of the same name; the others, and the names of the top itself,
 	// have nothing below them. nil: the whole tree is one overlay.
 	Merged func(top string) bool
 
@@ -34,15 +34,15 @@ type Upper struct {
 	// readings were made: in a user namespace.
 	Owner func(uid, gid uint32) (uint32, uint32)
 
-	// Open opens a file of the upper folder for reading.
+	// Open opens a file of the upper directory for reading.
 	Open func(path string) (*os.File, error)
 
-	Keep Keep                   // what is told; nil means everything
-	Hide func(path string) bool // paths that are never told, nor what is below them; nil means none
+	Filter Filter                 // what is reported; nil means everything
+	Hide   func(path string) bool // paths that are never reported, nor what is below them; nil means none
 }
 
-// Keep is asked for each change: snapshot.Matcher is one.
-type Keep interface {
+// Filter is asked for each change: snapshot.Matcher is one.
+type Filter interface {
 	// Skip reports that the path is left out.
 	Skip(path string) bool
 	// Prune reports that the path, and all below it, is left out.
@@ -55,11 +55,11 @@ type Keep interface {
 //   - A name is compared with what the merged tree showed before: the entry of
 //     the reading before, or else that of the lower tree. Against the reading,
 //     a file is the same as Between has it; against the lower tree, by its bytes.
-//   - A folder that was deleted and made anew is told by what it lacks and has:
+//   - A directory that was deleted and created again is reported by what it lacks and has:
 //     what came back as it was is no change.
 //   - A file that was one of several hard links is the same only if it still is
 //     the same inode. Of a group of hard links with a new or changed
-//     member, all members in the upper folder are told: the first as a File,
+//     member, all members in the upper directory are reported: the first as a File,
 //     the others as Links.
 //   - Sockets are left out.
 //
@@ -70,10 +70,10 @@ func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 		return nil, err
 	}
 	defer lower.close()
-	d := differ{Upper: u, ctx: ctx, same: make(map[int32]bool), list: newPlan(u.Keep)}
+	d := differ{Upper: u, ctx: ctx, same: make(map[int32]bool), list: newPlan(u.Filter)}
 	whole := u.Merged == nil
 	for {
-		if err := d.folder("", 0, 0, lowerView{lower, whole, whole}); err != nil {
+		if err := d.directory("", 0, 0, lowerView{lower, whole, whole}); err != nil {
 			return nil, err
 		}
 		if !d.list.again() {
@@ -82,8 +82,8 @@ func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 	}
 }
 
-// lowerView is a folder of the lower tree, and whether it showed through the
-// upper folder in the reading before and after. dir may be set even if it
+// lowerView is a directory of the lower tree, and whether it showed through the
+// upper directory in the reading before and after. dir may be set even if it
 // never did.
 type lowerView struct {
 	dir           *lowerDir
@@ -97,9 +97,9 @@ type differ struct {
 	same map[int32]bool // contents that were compared with the lower file, by index in After
 }
 
-// folder compares the children of the folder at b in Before (-1: none) with
+// directory compares the children of the directory at b in Before (-1: none) with
 // those at a in After.
-func (d *differ) folder(at string, b, a int32, low lowerView) error {
+func (d *differ) directory(at string, b, a int32, low lowerView) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ func (d *differ) folder(at string, b, a int32, low lowerView) error {
 	return nil
 }
 
-// hidden is folder where the lower folder showed before, and does not now: its
-// names are gone unless the upper folder has them.
+// hidden is directory where the lower directory showed before, and does not now: its
+// names are gone unless the upper directory has them.
 func (d *differ) hidden(at string, b, a int32, low lowerView) error {
 	names, err := low.dir.list()
 	if err != nil {
@@ -133,11 +133,11 @@ func (d *differ) hidden(at string, b, a int32, low lowerView) error {
 	return nil
 }
 
-// name compares one name of a folder: bi and ai are its indices in the
+// name compares one name of a directory: bi and ai are its indices in the
 // readings, -1 where it is not there.
 func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	p := join(at, name)
-	if d.Hide != nil && d.Hide(p) || d.Keep != nil && d.Keep.Prune(p) {
+	if d.Hide != nil && d.Hide(p) || d.Filter != nil && d.Filter.Prune(p) {
 		return nil
 	}
 	if at == "" && d.Merged != nil {
@@ -146,7 +146,7 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	}
 
 	// What the merged tree showed before, and what the lower tree holds. A
-	// file that the upper folder had before needs no look at the lower one.
+	// file that the upper directory had before needs no look at the lower one.
 	var base, under *seen
 	needed := ai < 0 && low.after || bi < 0 && low.before || ai >= 0 && d.After.at(ai).isDir() && (low.before || low.after)
 	if needed {
@@ -166,9 +166,9 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 
 	if ai < 0 || d.After.at(ai).nothing() {
 		// Overlayfs puts a whiteout where a lower name must not show. If it
-		// shows all the same, the upper folder was changed by other hands.
+		// shows all the same, the upper directory was changed by other hands.
 		if ai < 0 && low.after && under != nil {
-			return fmt.Errorf("upper folder: %q is gone without a whiteout", p)
+			return fmt.Errorf("upper directory: %q is gone without a whiteout", p)
 		}
 		if base != nil {
 			d.list.remove(p)
@@ -188,7 +188,7 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	return nil
 }
 
-// dir compares a name that is a folder of the upper folder now.
+// dir compares a name that is a directory of the upper directory now.
 func (d *differ) dir(p string, bi, ai int32, base, under *seen, low lowerView) error {
 	now := d.After.seen(ai)
 	lowerDir := under != nil && under.isDir()
@@ -197,26 +197,26 @@ func (d *differ) dir(p string, bi, ai int32, base, under *seen, low lowerView) e
 		after:  low.after && lowerDir && !now.is(opaque),
 	}
 	if child.after && !child.before {
-		return fmt.Errorf("upper folder: the lower folder shows through %q again", p)
+		return fmt.Errorf("upper directory: the lower directory shows through %q again", p)
 	}
 	if child.before {
 		var err error
-		if child.dir, err = low.dir.folder(now.Name); err != nil {
+		if child.dir, err = low.dir.directory(now.Name); err != nil {
 			return fmt.Errorf("lower tree: %q: %w", p, err)
 		}
 		defer child.dir.close()
 	}
 	if base == nil || !base.isDir() {
 		defer d.list.enter(p, ai)()
-		return d.folder(p, -1, ai, child)
+		return d.directory(p, -1, ai, child)
 	}
 	if !sameMeta(base, now) {
 		d.list.add(p, ai)
 	}
-	return d.folder(p, bi, ai, child)
+	return d.directory(p, bi, ai, child)
 }
 
-// unchanged reports whether what is no folder is as the merged tree showed it before.
+// unchanged reports whether what is no directory is as the merged tree showed it before.
 func (d *differ) unchanged(p string, bi, ai int32, base, now *seen, low lowerView) (bool, error) {
 	if base == nil {
 		return false, nil
@@ -241,7 +241,7 @@ func (d *differ) unchanged(p string, bi, ai int32, base, now *seen, low lowerVie
 	return same, err
 }
 
-// sameThing compares all but the content of what are no folders.
+// sameThing compares all but the content of what are no directories.
 func sameThing(a, b *seen) bool {
 	if !sameMeta(a, b) {
 		return false
@@ -255,7 +255,7 @@ func sameThing(a, b *seen) bool {
 	return true
 }
 
-// sameMeta compares what an entry tells of a thing beside its content.
+// sameMeta compares what an entry holds apart from the content.
 func sameMeta(a, b *seen) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
 		a.mtime() == b.mtime() && maps.Equal(a.Xattrs, b.Xattrs)

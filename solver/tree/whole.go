@@ -6,52 +6,52 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// Whole is a path of a merged tree that is told as it stands.
+// Whole is a path of a merged tree that is reported as it is.
 type Whole struct {
 	// Reading is of the merged tree, restricted to Below.
 	Reading *Reading
 	Below   string
 
 	// Except holds what the receiver of the stream has already: a reading of
-	// the upper folder. An entry that stands there too is left out, whatever
+	// the upper directory. An entry that stands there too is left out, whatever
 	// it looks like; nil leaves nothing out.
 	Except *Reading
 
-	// Stand tells paths that are in Except only as stand-ins for what the lower
+	// Stand reports paths that are in Except only as stubs for what the lower
 	// tree has there; nil means none.
 	Stand func(path string) bool
 
-	// Told says of paths that the receiver has them already; nil means none.
-	Told func(path string) bool
+	// Reported says of paths whether the receiver has them already; nil means none.
+	Reported func(path string) bool
 
-	Open func(path string) (*os.File, error)
-	Keep Keep // nil means everything
+	Open   func(path string) (*os.File, error)
+	Filter Filter // nil means everything
 }
 
-// Changes returns the entries of the path and what is below it. The folders
+// Changes returns the entries of the path and what is below it. The directories
 // above it are implied ones.
 func (w *Whole) Changes() snapshot.Changes {
-	l := newPlan(w.Keep)
+	l := newPlan(w.Filter)
 	ex := int32(-1)
 	if w.Except != nil {
 		ex = 0
 	}
-	w.folder(&l, "", 0, ex, true)
+	w.directory(&l, "", 0, ex, true)
 	return l.stream(w.Reading, fillFrom(w.Open))
 }
 
-// folder walks the folder at i, whose counterpart in Except is at x (-1: none).
-// above says that the folder lies above the path.
-func (w *Whole) folder(l *plan, at string, i, x int32, above bool) {
+// directory walks the directory at i, whose counterpart in Except is at x (-1: none).
+// above says that the directory lies above the path.
+func (w *Whole) directory(l *plan, at string, i, x int32, above bool) {
 	for c := range w.Reading.children(i) {
 		n := w.Reading.at(c)
 		p := join(at, n.Name)
-		if w.Keep != nil && w.Keep.Prune(p) || n.nothing() || n.is(mount) {
+		if w.Filter != nil && w.Filter.Prune(p) || n.nothing() || n.is(mount) {
 			continue
 		}
 		xc := w.Except.child(x, n.Name)
 		has := xc >= 0 && !(w.Stand != nil && w.Stand(p))
-		has = has || w.Told != nil && w.Told(p)
+		has = has || w.Reported != nil && w.Reported(p)
 		above := above && w.Below != "" && p != w.Below
 		leave := func() {}
 		switch {
@@ -64,7 +64,7 @@ func (w *Whole) folder(l *plan, at string, i, x int32, above bool) {
 			l.add(p, c)
 		}
 		if n.isDir() {
-			w.folder(l, p, c, xc, above)
+			w.directory(l, p, c, xc, above)
 		}
 		leave()
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readXattrs reads the attributes that snapshots keep, and the marks of overlayfs.
+// readXattrs reads the attributes that snapshots hold, and the marks of overlayfs.
 func (s *seen) readXattrs(fd int) error {
 	x := xattrsOf{fd, s.Name, s.kind()}
 	size, err := x.list(nil)
@@ -55,12 +55,12 @@ func (s *seen) readXattrs(fd int) error {
 	return nil
 }
 
-// xattrsOf is a name of an open folder. It is never opened where that can be
+// xattrsOf is a name of an open directory. It is never opened where that can be
 // avoided: it may be a pipe, a device, or unreadable.
 //
 // Linux has had listxattrat(2) since 6.13. Before, a path through the
 // descriptor in /proc does the same, in three times the time. Where /proc is
-// not mounted, files and folders are opened, and others have no attributes.
+// not mounted, files and directories are opened, and others have no attributes.
 type xattrsOf struct {
 	fd   int
 	name string

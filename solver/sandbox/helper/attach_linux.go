@@ -68,7 +68,7 @@ func (h *helper) attachments() ([]attachment, error) {
 	}
 	for _, dir := range []string{"/dev", "/sys"} {
 		if has(dir) || h.Root == "/" && h.Rooted {
-			continue // seen already, or part of the lower folder itself
+			continue // seen already, or part of the lower directory itself
 		}
 		t, err := openTree(dir)
 		if err != nil {
@@ -105,7 +105,7 @@ func (h *helper) attachments() ([]attachment, error) {
 	return l, nil
 }
 
-// submounts returns the targets of the outermost mounts below the root folder,
+// submounts returns the targets of the outermost mounts below the root directory,
 // as paths in the root. What is clayer's own is left out.
 func (h *helper) submounts() ([]string, error) {
 	infos, err := mountinfo.GetMounts(nil)
@@ -236,7 +236,7 @@ func (h *helper) stageFile(content []byte, mode uint32, uid, gid int) (string, e
 
 // openTree takes a detached copy of the mount at path with all below it. A
 // kernel before 5.2 has no such copies: there, and where the call is refused,
-// it is the folder or file itself, to be bound later.
+// it is the directory or file itself, to be bound later.
 func openTree(path string) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || WithoutOpenTree {

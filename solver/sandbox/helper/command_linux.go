@@ -135,7 +135,7 @@ func lookup(argv, env []string) (path string, status int) {
 	}
 	name := argv[0]
 	if strings.Contains(name, "/") {
-		return name, 0 // the kernel will tell
+		return name, 0 // the kernel reports what is wrong
 	}
 	dirs := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	for _, kv := range env {
@@ -171,7 +171,7 @@ func cannotStart(path string, err error) int {
 		return statusNotExecutable
 	}
 	if _, serr := os.Stat(path); serr == nil {
-		// The file is there; what is missing is its interpreter or its folder.
+		// The file is there; what is missing is its interpreter or its directory.
 		fmt.Fprintf(os.Stderr, "%s: cannot execute: its interpreter (#! line, or dynamic loader) is not in the root\n", printable.Line(path))
 	} else {
 		fmt.Fprintf(os.Stderr, "%s: no such file or directory\n", printable.Line(path))

@@ -23,7 +23,7 @@ func openProc() *os.File {
 	return f
 }
 
-// hangUp ends the command at once: the parent is gone, or has no more patience.
+// hangUp ends the command at once: the parent is gone, or has waited long enough.
 // The rest of the job clears up, and ends the helper.
 func (h *helper) hangUp() {
 	h.mu.Lock()
@@ -57,7 +57,7 @@ func (h *helper) endDescendants() {
 			}
 		}
 		if time.Since(start) > endLimit {
-			h.warn("a process that RUN left behind does not end")
+			h.warn("a process that RUN started does not end")
 			return
 		}
 		time.Sleep(wait)
@@ -84,7 +84,7 @@ func (h *helper) killDescendants() {
 // orphans are what a helper leaves when it is killed itself: this process is
 // given them while a command runs in place.
 type orphans struct {
-	proc   *os.File     // nil if they can't be told
+	proc   *os.File     // nil if they are unknown
 	others map[int]bool // children that this process had before
 }
 

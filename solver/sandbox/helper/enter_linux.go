@@ -39,7 +39,7 @@ func (h *helper) enter(mounts []attachment) error {
 	}
 	made := h.Task != TaskRun
 	for i, m := range mounts {
-		// The command's own mounts are the last: they may lie in its folder.
+		// The command's own mounts are the last: they may lie in its directory.
 		if !made && i == len(mounts)-len(h.Mounts) {
 			if err := h.makeDir(); err != nil {
 				return err
@@ -88,7 +88,7 @@ func (h *helper) makeDir() error {
 	return nil
 }
 
-// pivot makes the current folder the root, and lets go of the old one.
+// pivot makes the current directory the root, and lets go of the old one.
 func (h *helper) pivot() error {
 	err := unix.PivotRoot(".", ".")
 	if err == nil {
@@ -171,7 +171,7 @@ func (h *helper) leave() error {
 }
 
 // stubs are the mount points that had to be made. They must leave no trace in
-// the upper folder: not even the times of the folders that they stood in.
+// the upper directory: not even the times of the directories that they stood in.
 type stubs struct {
 	mounted []string
 	made    []stub
@@ -185,7 +185,7 @@ type stub struct {
 
 type parentTimes struct{ before, after unix.Timespec }
 
-// ensure makes the path and the folders above it where they are missing.
+// ensure makes the path and the directories above it where they are missing.
 func (s *stubs) ensure(path string, dir bool) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
@@ -205,7 +205,7 @@ func (s *stubs) ensure(path string, dir bool) error {
 	})
 }
 
-// put makes a stub in a folder that is there.
+// put makes a stub in a directory that is there.
 func (s *stubs) put(path string, st stub, make func() error) error {
 	parent := filepath.Dir(path)
 	before, err := mtime(parent)
@@ -251,20 +251,20 @@ func (s *stubs) remove() error {
 			now[parent] = cur
 		}
 	}
-	kept := make(map[string]bool)
+	changed := make(map[string]bool)
 	for _, st := range slices.Backward(s.made) {
 		err := st.remove()
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EISDIR):
 			// The command put something there: it is its own now.
-			kept[filepath.Dir(st.path)] = true
+			changed[filepath.Dir(st.path)] = true
 		default:
 			return fmt.Errorf("remove mount point %s: %w", st.path, err)
 		}
 	}
 	for parent, t := range now {
-		if p := s.parents[parent]; t == p.after && !kept[parent] {
+		if p := s.parents[parent]; t == p.after && !changed[parent] {
 			t = p.before
 		}
 		err := unix.UtimesNanoAt(unix.AT_FDCWD, parent, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}, 0)

@@ -15,8 +15,8 @@ import (
 )
 
 // What the helper of a command in place does. There is no namespace around it:
-// what the command leaves behind is found as what descends from the helper,
-// which is given every orphan below it.
+// what the command leaves running is found among the descendants of the helper,
+// which adopts every orphan below it.
 
 // inPlace runs the job's command on the root itself.
 func (h *helper) inPlace(res *result, stdin int) (err error) {
@@ -37,7 +37,7 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	if err := h.makeDir(); err != nil {
 		return err
 	}
-	defer h.standIns.remove(h.warn)
+	defer h.inPlaceStubs.remove(h.warn)
 	for _, m := range h.Mounts {
 		if err := h.emulate(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
@@ -66,13 +66,13 @@ func (h *helper) scriptFile() (*os.File, error) {
 }
 
 // emulate gives a command in place what a mount would give it. Nothing can be
-// laid over what stands in the root, so that it depends:
+// mounted over what is in the root, so it depends on the kind:
 //
 //	secret   nothing may stand at the target; a link to a file in memory is put
 //	         there, or the file itself where such a link cannot be read
-//	cache    a link to the cache's folder; a folder that stands there already
+//	cache    a link to the cache's directory; a directory that stands there already
 //	         is taken for a cache itself
-//	tmpfs    a folder that is removed afterwards; one that stands there has to
+//	tmpfs    a directory that is removed afterwards; one that stands there has to
 //	         be empty, or scratch space such as /tmp
 //
 // All that is put there goes when the command has ended, whatever became of it.
@@ -85,17 +85,17 @@ func (h *helper) emulate(m sandbox.Mount) error {
 	switch {
 	case m.Content != nil:
 		if there {
-			return fmt.Errorf("something stands there, and in place nothing can be laid over it: give the secret another target, or env=NAME")
+			return fmt.Errorf("something exists there, and in place nothing can be mounted over it: give the secret another target, or env=NAME")
 		}
 		return h.emulateSecret(m)
 	case m.ReadOnly:
 		return errors.New("in place a mount can't be read-only")
 	case there && !st.IsDir():
-		return errors.New("what stands there is no folder, and in place nothing can be laid over it")
+		return errors.New("it is not a directory, and in place nothing can be mounted over it")
 	case m.Source != "" && there:
 		return nil
 	case m.Source != "" && h.Root == "/":
-		return h.standIns.link(m.Target, m.Source)
+		return h.inPlaceStubs.link(m.Target, m.Source)
 	case there && isScratch(m.Target):
 		return nil
 	case there:
@@ -104,15 +104,15 @@ func (h *helper) emulate(m sandbox.Mount) error {
 			return err
 		}
 		if len(names) > 0 {
-			return errors.New("the folder there is not empty, and in place nothing can be laid over it: choose another target")
+			return errors.New("the directory is not empty, and in place nothing can be mounted over it: choose another target")
 		}
-		return h.standIns.borrow(m.Target)
+		return h.inPlaceStubs.borrow(m.Target)
 	}
 	mode := m.Mode
 	if mode == 0 {
 		mode = 0o1777 // as /tmp
 	}
-	if err := h.standIns.folder(m.Target); err != nil {
+	if err := h.inPlaceStubs.directory(m.Target); err != nil {
 		return err
 	}
 	if err := unix.Chmod(m.Target, mode&0o7777); err != nil {
@@ -133,8 +133,8 @@ func (h *helper) chown(m sandbox.Mount) error {
 	return err
 }
 
-// isScratch reports whether nothing in the folder is ever captured, and nobody
-// is surprised by what others left there.
+// isScratch reports whether nothing in the directory is ever captured, and files of
+// other programs are expected there.
 func isScratch(target string) bool {
 	for _, dir := range []string{"/tmp", "/var/tmp", "/run", "/dev/shm"} {
 		if pathname.Under(target, dir) {
@@ -159,21 +159,21 @@ func (h *helper) emulateSecret(m sandbox.Mount) error {
 	}
 	h.secrets = append(h.secrets, f) // open as long as the helper is
 	target := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
-	mark := len(h.standIns.made)
-	if err := h.standIns.link(m.Target, target); err != nil {
+	mark := len(h.inPlaceStubs.made)
+	if err := h.inPlaceStubs.link(m.Target, target); err != nil {
 		return err
 	}
 	if b, err := os.ReadFile(m.Target); err == nil && bytes.Equal(b, m.Content) {
 		return nil
 	}
-	h.standIns.removeFrom(mark, h.warn)
+	h.inPlaceStubs.removeFrom(mark, h.warn)
 	return h.secretFile(m, mode)
 }
 
 // secretFile is on the disk of the root for as long as the command runs, where
 // that is no tmpfs.
 func (h *helper) secretFile(m sandbox.Mount, mode uint32) error {
-	return h.standIns.put(m.Target, aName, func(parent int, name string) error {
+	return h.inPlaceStubs.put(m.Target, aName, func(parent int, name string) error {
 		fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err

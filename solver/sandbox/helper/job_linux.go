@@ -23,18 +23,18 @@ const (
 	TaskCopyUp                  // copy files up that are hard links
 )
 
-// A Job is all that a helper is told. It goes through a pipe: what stands in
-// argv or environment of a process can be read by others.
+// A Job is all that a helper gets. It goes through a pipe: others can
+// read the arguments and environment of a process.
 type Job struct {
 	Task      task
 	OldKernel bool     // tests: as if there was no open_tree
-	InPlace   bool     // on Root itself, in no namespaces; View is then a folder for scratch
+	InPlace   bool     // on Root itself, in no namespaces; View is then a directory for scratch
 	Rooted    bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
-	Root      string   // the lower folder
-	View      string   // the folder of the view
+	Root      string   // the lower directory
+	View      string   // the directory of the view
 	Hide      []string // absolute paths in the root that are shown as empty
-	Seeded    bool     // the upper folder holds stand-ins for hard links
-	Plain     []string // top-level folders that are not overlaid, see seed
+	Seeded    bool     // the upper directory holds stubs for hard links
+	Plain     []string // top-level directories that are not overlaid, see seed
 
 	Argv   []string
 	Script []byte
@@ -51,8 +51,8 @@ type Job struct {
 	Names []string // what TaskCopyUp copies up
 }
 
-// A signal asks the helper to end the command in good manners. The end of the
-// pipe asks it to end at once: the parent is gone.
+// A signal asks the helper to end the command with SIGTERM. The end of the pipe
+// asks it to end at once: the parent is gone.
 type signal struct{}
 
 // A result is the helper's last word.

@@ -67,10 +67,10 @@ func helperMain() {
 
 type helper struct {
 	Job
-	stubs    stubs
-	standIns standIns // in place of stubs, in place
-	staged   bool     // the tmpfs for staged files is mounted
-	warnings []string
+	stubs        stubs
+	inPlaceStubs mountStubs // instead of stubs, in place
+	staged       bool       // the tmpfs for staged files is mounted
+	warnings     []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone
 

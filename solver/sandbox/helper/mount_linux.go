@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The folders of a view.
+// The directories of a view.
 const (
 	UpperDir = "upper" // what was changed; its layout is that of the root in both modes
 	WorkDir  = "work"  // overlayfs's own
@@ -32,9 +32,9 @@ func (h *helper) mountRoot() error {
 	if h.Rooted {
 		return h.overlay(h.Root, UpperDir, WorkDir, h.merged())
 	}
-	// A user namespace may not take "/" as a lower folder: it has mounts in
-	// it that are locked together. So the upper folder itself becomes the
-	// root, and each top-level folder an overlay of its own.
+	// A user namespace may not take "/" as a lower directory: it has mounts in
+	// it that are locked together. So the upper directory itself becomes the
+	// root, and each top-level directory an overlay of its own.
 	upper := filepath.Join(h.View, UpperDir)
 	if err := unix.Mount(upper, h.merged(), "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", upper, err)
@@ -43,11 +43,11 @@ func (h *helper) mountRoot() error {
 	if err != nil {
 		return err
 	}
-	mounts, err := h.submounts() // will lie over their folders as they are
+	mounts, err := h.submounts() // will lie over their directories as they are
 	if err != nil {
 		return err
 	}
-	var refused error // by the kernel, and not for one folder alone
+	var refused error // by the kernel, and not for one directory alone
 	overlaid := 0
 	for _, d := range top {
 		name := d.Name()
@@ -56,7 +56,7 @@ func (h *helper) mountRoot() error {
 		}
 		at := filepath.Join(h.merged(), name)
 		if st, err := os.Lstat(at); err != nil || !st.IsDir() {
-			continue // the upper folder has something else of that name
+			continue // the upper directory has something else of that name
 		}
 		if err := os.Mkdir(filepath.Join(h.View, WorkDir, name), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -81,7 +81,7 @@ func (h *helper) mountRoot() error {
 
 // makePrivate keeps what is mounted from now on in this mount namespace. In a
 // chroot the root is no mount of its own; then it is done from the root of the
-// namespace, and the way back is through the descriptor. below is any folder.
+// namespace, and the way back is through the descriptor. below is any directory.
 func makePrivate(below string) error {
 	private := func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
 	err := private()
@@ -93,7 +93,7 @@ func makePrivate(below string) error {
 		return err
 	}
 	defer unix.Close(root)
-	// A root below the current folder does not stop "..".
+	// A root below the current directory does not stop "..".
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func makePrivate(below string) error {
 	return errors.Join(err, unix.Fchdir(root), unix.Chroot("."))
 }
 
-// overlay mounts one overlay. The folders go in as descriptors: paths would
+// overlay mounts one overlay. The directories go in as descriptors: paths would
 // need an escape for each of ":,\\", and have to fit into a page together.
 func (h *helper) overlay(lower, upper, work, at string) error {
 	opts := []string{}
@@ -130,7 +130,7 @@ func (h *helper) overlay(lower, upper, work, at string) error {
 	}
 	if h.Rooted {
 		// The first two would keep what a file is, or where it came from, in
-		// the upper folder as a reference to the lower one. With the third, a
+		// the upper directory as a reference to the lower one. With the third, a
 		// lower file of several names stays one file when it is written to.
 		for _, o := range []string{"redirect_dir=off", "metacopy=off", "index=on"} {
 			name, _, _ := strings.Cut(o, "=")
@@ -141,7 +141,7 @@ func (h *helper) overlay(lower, upper, work, at string) error {
 	} else {
 		opts = append(opts, "userxattr") // implies the first two
 	}
-	// With an index the kernel wants the upper folder for itself, and the mount
+	// With an index the kernel wants the upper directory for itself, and the mount
 	// of the helper before may take a moment to go.
 	var err error
 	for start := time.Now(); time.Since(start) < busyLimit; time.Sleep(time.Millisecond) {

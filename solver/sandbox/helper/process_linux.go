@@ -137,7 +137,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	go func() {
 		err := cmd.Wait()
 		if errors.Is(err, exec.ErrWaitDelay) {
-			err = nil // the helper has told
+			err = nil // the helper has answered
 		}
 		done <- err
 	}()
@@ -154,7 +154,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		cmd.Process.Kill()
 		<-done
 		<-answered
-		return fmt.Errorf("tell the helper: %w", err)
+		return fmt.Errorf("send the helper its job: %w", err)
 	}
 	var exit error
 	stopped := false
@@ -220,7 +220,7 @@ func (p Process) stopped(ctx context.Context, status int) error {
 
 // stop ends a helper: a command is asked first. A helper in namespaces of its
 // own takes all in them with it; one in place has to end its descendants and to
-// clear up, which the end of the control pipe tells it to.
+// clear up, when the control pipe ends.
 func stop(cmd *exec.Cmd, done <-chan error, j Job, ask, hangUp func() error) error {
 	wait := func(d time.Duration) (error, bool) {
 		t := time.NewTimer(d)

@@ -11,31 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// standIns are what is put into the root for a command in place, and goes with
+// mountStubs are what is put into the root for a command in place, and goes with
 // it. The command is free to do what it likes there, as the root's root: move a
-// folder away and leave a link in its place, or mount something below. So what
-// goes is found again through the folder that it was made in, which is kept
+// directory away and leave a link in its place, or mount something below. So what
+// goes is found again through the directory that it was made in, which stays
 // open; it has to be the thing that was made; and no other mount is entered.
-type standIns struct {
-	made    []standIn
-	folders map[thing]*parentTimes // that something was put into
+type mountStubs struct {
+	made        []mountStub
+	directories map[thing]*parentTimes // that something was put into
 }
 
-type standIn struct {
+type mountStub struct {
 	parent int // a descriptor
 	name   string
 	path   string // for words
 	is     thing
-	kind   standInKind
+	kind   stubKind
 }
 
-type standInKind uint8
+type stubKind uint8
 
 const (
-	aName    standInKind = iota // a link or a file
-	aParent                     // a folder above another; it stays if the command put something into it
-	aFolder                     // a folder, with all that the command put into it
-	borrowed                    // a folder that was there, and empty
+	aName    stubKind = iota // a link or a file
+	aParent                  // a directory above another; it stays if the command put something into it
+	aDir                     // a directory, with all that the command put into it
+	borrowed                 // a directory that was there, and empty
 )
 
 // thing is a file, whatever its name. An inode's number is given again soon, so
@@ -68,9 +68,9 @@ func mtimeOf(st *unix.Statx_t) unix.Timespec {
 	return unix.Timespec{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)}
 }
 
-// put makes something at the path, and the folders above it where they are
+// put makes something at the path, and the directories above it where they are
 // missing.
-func (s *standIns) put(path string, kind standInKind, make func(parent int, name string) error) error {
+func (s *mountStubs) put(path string, kind stubKind, make func(parent int, name string) error) error {
 	dir, name := filepath.Split(path)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		err := s.put(filepath.Clean(dir), aParent, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
@@ -82,7 +82,7 @@ func (s *standIns) put(path string, kind standInKind, make func(parent int, name
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	folder, before, err := lookAt(parent, "")
+	directory, before, err := lookAt(parent, "")
 	if err == nil {
 		if err = make(parent, name); err != nil {
 			err = fmt.Errorf("make %s: %w", path, err)
@@ -92,51 +92,51 @@ func (s *standIns) put(path string, kind standInKind, make func(parent int, name
 		unix.Close(parent)
 		return err
 	}
-	in := standIn{parent: parent, name: name, path: path, kind: kind}
+	in := mountStub{parent: parent, name: name, path: path, kind: kind}
 	in.is, _, err = lookAt(parent, name)
 	s.made = append(s.made, in)
 	_, after, aerr := lookAt(parent, "")
 	if err = errors.Join(err, aerr); err != nil {
 		return err
 	}
-	if s.folders == nil {
-		s.folders = map[thing]*parentTimes{}
+	if s.directories == nil {
+		s.directories = map[thing]*parentTimes{}
 	}
-	if t := s.folders[folder]; t != nil {
+	if t := s.directories[directory]; t != nil {
 		t.after = mtimeOf(after)
 	} else {
-		s.folders[folder] = &parentTimes{mtimeOf(before), mtimeOf(after)}
+		s.directories[directory] = &parentTimes{mtimeOf(before), mtimeOf(after)}
 	}
 	return nil
 }
 
-func (s *standIns) link(path, target string) error {
+func (s *mountStubs) link(path, target string) error {
 	return s.put(path, aName, func(parent int, name string) error { return unix.Symlinkat(target, parent, name) })
 }
 
-func (s *standIns) folder(path string) error {
-	return s.put(path, aFolder, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
+func (s *mountStubs) directory(path string) error {
+	return s.put(path, aDir, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
 }
 
-// borrow lets an empty folder be used, and empties it again.
-func (s *standIns) borrow(path string) error {
+// borrow lets an empty directory be used, and empties it again.
+func (s *mountStubs) borrow(path string) error {
 	return s.put(path, borrowed, func(int, string) error { return nil })
 }
 
-// remove takes away all that was put, the last first, and gives the folders
+// remove takes away all that was put, the last first, and gives the directories
 // that it was in their times back, unless the command did something there too.
-// What can't be removed safely stays, and is told.
-func (s *standIns) remove(warn func(format string, args ...any)) { s.removeFrom(0, warn) }
+// What can't be removed safely stays, with a warning.
+func (s *mountStubs) remove(warn func(format string, args ...any)) { s.removeFrom(0, warn) }
 
 // removeFrom is remove for what was put last, but for the first n.
-func (s *standIns) removeFrom(n int, warn func(format string, args ...any)) {
+func (s *mountStubs) removeFrom(n int, warn func(format string, args ...any)) {
 	defer func() { _ = unix.Chdir("/") }()
-	kept := make(map[thing]bool)
+	changed := make(map[thing]bool)
 	for _, in := range slices.Backward(s.made[n:]) {
-		folder, now, err := lookAt(in.parent, "")
-		t := s.folders[folder]
+		directory, now, err := lookAt(in.parent, "")
+		t := s.directories[directory]
 		if err == nil && t != nil && mtimeOf(now) != t.after {
-			kept[folder] = true
+			changed[directory] = true
 		}
 		if err == nil {
 			err = in.remove()
@@ -144,12 +144,12 @@ func (s *standIns) removeFrom(n int, warn func(format string, args ...any)) {
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTEMPTY) && in.kind == aParent:
-			kept[folder] = true // by the command's will
+			changed[directory] = true // by the command's will
 		default:
-			kept[folder] = true
+			changed[directory] = true
 			warn("%s is left: %v", in.path, err)
 		}
-		if t != nil && !kept[folder] {
+		if t != nil && !changed[directory] {
 			_ = unix.UtimesNanoAt(in.parent, ".", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t.before}, 0)
 			t.after = t.before // for what else was put there
 		}
@@ -160,7 +160,7 @@ func (s *standIns) removeFrom(n int, warn func(format string, args ...any)) {
 
 var errOther = errors.New("something else stands there by now")
 
-func (in standIn) remove() error {
+func (in mountStub) remove() error {
 	at, st, err := uncover(in.parent, in.name, in.is)
 	if err != nil {
 		return err
@@ -191,22 +191,22 @@ func (in standIn) remove() error {
 // maxMounts bounds how many mounts over each other are taken off a name.
 const maxMounts = 16
 
-// uncover takes the mounts off a name of a folder until what is there is of the
+// uncover takes the mounts off a name of a directory until what is there is of the
 // same mount as a thing, and returns that.
-func uncover(folder int, name string, like thing) (thing, *unix.Statx_t, error) {
-	at, st, err := lookAt(folder, name)
+func uncover(directory int, name string, like thing) (thing, *unix.Statx_t, error) {
+	at, st, err := lookAt(directory, name)
 	for range maxMounts {
 		if err != nil || at.sameMount(like) {
 			return at, st, err
 		}
-		if err = unmountAt(folder, name); err == nil {
-			at, st, err = lookAt(folder, name)
+		if err = unmountAt(directory, name); err == nil {
+			at, st, err = lookAt(directory, name)
 		}
 	}
 	return at, st, errOther
 }
 
-// sameMount goes by the device where the kernel tells no mounts.
+// sameMount compares devices where the kernel has no mount IDs.
 func (t thing) sameMount(o thing) bool {
 	return t.mount == o.mount && (t.mount != 0 || t.dev == o.dev)
 }
@@ -221,9 +221,9 @@ func SameMount(a, b string) bool {
 	return err == nil && at.sameMount(other)
 }
 
-// unmountAt takes the mount off a name of a folder: what is on it stays what it is.
-func unmountAt(folder int, name string) error {
-	if err := unix.Fchdir(folder); err != nil {
+// unmountAt takes the mount off a name of a directory: what is on it stays what it is.
+func unmountAt(directory int, name string) error {
+	if err := unix.Fchdir(directory); err != nil {
 		return err
 	}
 	if err := unix.Unmount(name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
@@ -232,14 +232,14 @@ func unmountAt(folder int, name string) error {
 	return nil
 }
 
-// empty removes all that is in the open folder, in its own mount.
-func empty(fd int, folder thing) error {
+// empty removes all that is in the open directory, in its own mount.
+func empty(fd int, directory thing) error {
 	list, err := descriptor.Names(fd)
 	if err != nil {
 		return err
 	}
 	for _, name := range list {
-		at, st, err := uncover(fd, name, folder)
+		at, st, err := uncover(fd, name, directory)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}

@@ -12,14 +12,14 @@ const (
 	tailBytes = 16 << 10
 )
 
-// tail passes output on as it comes and keeps the end of it. What the reader
-// of the output answers is of no concern to the command: it is not killed
-// because a terminal went away.
+// tail passes output on as it comes and holds the end of it. An error of the
+// writer does not reach the command: it is not killed because a terminal went
+// away.
 type tail struct {
 	out io.Writer // may be nil
 
-	mu   sync.Mutex
-	kept []byte // at most 2*tailBytes
+	mu  sync.Mutex
+	end []byte // at most 2*tailBytes
 }
 
 func (t *tail) Write(p []byte) (int, error) {
@@ -29,9 +29,9 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	end := p[max(0, len(p)-tailBytes):]
-	t.kept = append(t.kept, end...)
-	if len(t.kept) > 2*tailBytes {
-		t.kept = append(t.kept[:0], t.kept[len(t.kept)-tailBytes:]...)
+	t.end = append(t.end, end...)
+	if len(t.end) > 2*tailBytes {
+		t.end = append(t.end[:0], t.end[len(t.end)-tailBytes:]...)
 	}
 	return len(p), nil
 }
@@ -40,7 +40,7 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) last() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := t.kept[max(0, len(t.kept)-tailBytes):]
+	b := t.end[max(0, len(t.end)-tailBytes):]
 	from := len(bytes.TrimSuffix(b, []byte("\n")))
 	for range tailLines {
 		i := bytes.LastIndexByte(b[:from], '\n')

@@ -19,7 +19,7 @@ func TestTail(t *testing.T) {
 	if n := len(l.last()); n != tailBytes {
 		t.Errorf("%d bytes", n)
 	}
-	if n := len(l.kept); n > 2*tailBytes {
-		t.Errorf("%d bytes kept", n)
+	if n := len(l.end); n > 2*tailBytes {
+		t.Errorf("%d bytes held", n)
 	}
 }

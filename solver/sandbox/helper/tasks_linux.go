@@ -17,7 +17,7 @@ import (
 )
 
 // apply unpacks the snapshot on stdin onto the merged tree, so that the kernel
-// makes whiteouts, opaque folders and copies as it does for a command. No
+// makes whiteouts, opaque directories and copies as it does for a command. No
 // other mount is in the way here.
 func (h *helper) apply(ctx context.Context) error {
 	res, err := unpack.Unpack(ctx, h.merged(), snapshot.ReadUnvalidated(os.Stdin), unpack.Options{Placement: h.Placement})
@@ -39,7 +39,7 @@ func (h *helper) apply(ctx context.Context) error {
 }
 
 // capture packs a path of the merged tree into the spool: what the upper
-// folder does not hold of it.
+// directory does not hold of it.
 func (h *helper) capture(ctx context.Context) error {
 	below, err := h.resolve(h.Path)
 	if err != nil {
@@ -55,12 +55,12 @@ func (h *helper) capture(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keep, err := snapshot.Filter{Include: []string{h.Path, "/" + below}}.Compile()
+	filter, err := snapshot.Filter{Include: []string{h.Path, "/" + below}}.Compile()
 	if err != nil {
 		return err
 	}
 	whole := tree.Whole{
-		Reading: merged, Below: below, Except: upper, Keep: keep,
+		Reading: merged, Below: below, Except: upper, Filter: filter,
 		Open: func(p string) (*os.File, error) { return tree.OpenAt(h.merged(), p, unix.O_RDONLY) },
 	}
 	if h.Seeded {
@@ -95,8 +95,8 @@ func (h *helper) resolve(path string) (string, error) {
 	return strings.TrimPrefix(filepath.Join(dir, filepath.Base(path)), "/"), nil
 }
 
-// stands reports whether the path was put into the upper folder as a stand-in
-// for the root's own: a top-level name, or a hard link and the folders above it.
+// stands reports whether the path was put into the upper directory as a stub
+// for the root's own: a top-level name, or a hard link and the directories above it.
 func (h *helper) stands(path string) bool {
 	lower, err := os.Lstat(filepath.Join(h.Root, path))
 	if err != nil || !strings.Contains(path, "/") {

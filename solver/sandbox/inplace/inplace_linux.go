@@ -20,21 +20,21 @@ import (
 // inplace runs commands on the root itself.
 type inplace struct {
 	sandbox.Options
-	trusted bool      // ctime tells of every change
+	trusted bool      // ctime shows every change
 	sums    tree.Sums // which files are read before a command runs
-	clock   string    // a folder of the root's file system, to see its clock in
-	xattrs  bool      // ctime tells of xattrs too
+	clock   string    // a directory of the root's file system, to see its clock in
+	xattrs  bool      // ctime shows changes of xattrs too
 	bounded bool      // not all of a large root: see maxSumFiles
 	how     string    // the same in words
 
-	own  map[tree.ID]bool // clayer's own files, whatever a command has named them
-	held []*os.File       // the same, open: else a file that is made may get the number of one that was deleted
+	own  map[tree.ID]bool // clayer's own files, whatever a command renamed them to
+	held []*os.File       // the same, open: else a new file may get the inode number of a deleted one
 
 	warn func(texts []string) // prints each text once
 }
 
 // New returns a sandbox whose one view is the root itself: a command
-// changes it, and two readings of its metadata tell how. It needs no privilege,
+// changes it, and two readings of its metadata show how. It needs no privilege,
 // but for a Root other than "/": chroot(2).
 //
 // Whether ctime can be trusted is probed in Work, which takes a tick of the
@@ -55,7 +55,7 @@ func New(opt sandbox.Options) (*sandbox.Sandbox, error) {
 		return nil, err
 	}
 	return &sandbox.Sandbox{Name: "inplace", How: s.how, InPlace: func() sandbox.InPlace {
-		return &place{s: s, told: make(map[string]bool)}
+		return &place{s: s, reported: make(map[string]bool)}
 	}}, nil
 }
 
@@ -92,8 +92,8 @@ func mayChroot() bool {
 // compare decides by what changes are found.
 func (s *inplace) compare() error {
 	var trust tree.Trust
-	if s.clock = s.clockFolder(); s.clock == "" {
-		trust = tree.Trust{Doubt: "there is no folder in the root's file system to probe its clock in"}
+	if s.clock = s.clockDir(); s.clock == "" {
+		trust = tree.Trust{Doubt: "there is no directory in the root's file system to probe its clock in"}
 	} else {
 		var err error
 		if trust, err = tree.Probe(s.clock); err != nil {
@@ -126,9 +126,9 @@ func (s *inplace) compare() error {
 	return nil
 }
 
-// clockFolder returns a folder that is in the root's own mount, and where a
+// clockDir returns a directory that is in the root's own mount, and where a
 // probe leaves no trace in a snapshot; "" if there is none.
-func (s *inplace) clockFolder() string {
+func (s *inplace) clockDir() string {
 	for _, dir := range []string{s.Work, filepath.Join(s.Root, "tmp"), filepath.Join(s.Root, "var/tmp")} {
 		if st, err := os.Lstat(dir); err == nil && st.IsDir() && helper.SameMount(dir, s.Root) &&
 			unix.Access(dir, unix.W_OK|unix.X_OK) == nil {
@@ -141,7 +141,7 @@ func (s *inplace) clockFolder() string {
 // On a root that is an overlay, all files are read before the first command: a
 // file that was only opened for writing, or given the mode that it has, is then
 // seen to be the same. Of a root with more than this, some seconds of reading,
-// such a file is told: the safe side.
+// such a file is reported, which is safe.
 const (
 	maxSumFiles = 200_000
 	maxSumBytes = 4 << 30
@@ -149,9 +149,9 @@ const (
 
 // bound decides, once, whether a root is too large to be read: by a first
 // reading of it, which is enough then.
-func (p *place) bound(ctx context.Context, keep *snapshot.Matcher) (*tree.Reading, error) {
+func (p *place) bound(ctx context.Context, filter *snapshot.Matcher) (*tree.Reading, error) {
 	p.s.bounded = false
-	r, err := p.read(ctx, keep, tree.SumLinked, nil)
+	r, err := p.read(ctx, filter, tree.SumLinked, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -160,44 +160,44 @@ func (p *place) bound(ctx context.Context, keep *snapshot.Matcher) (*tree.Readin
 		p.s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too; --compare=digest reads all of them", n, bytes>>20)})
 		return r, nil
 	}
-	return p.read(ctx, keep, p.s.sums, r)
+	return p.read(ctx, filter, p.s.sums, r)
 }
 
-// place is the root itself, and the reading that the next change is told against.
+// place is the root itself, and the reading that the next change is compared with.
 type place struct {
 	s *inplace
 
-	at     *tree.Reading // nil: not read yet
-	before *tree.Reading // what the last Run began with
-	filter string        // of the Keep that at was read for
-	stale  bool          // the root was changed since by other hands
-	told   map[string]bool
+	at       *tree.Reading // nil: not read yet
+	before   *tree.Reading // what the last Run began with
+	filter   string        // that at was read with
+	stale    bool          // the root was changed since by other hands
+	reported map[string]bool
 }
 
 // Stale implements sandbox.InPlace.
 func (p *place) Stale() { p.stale = true }
 
 // Before implements sandbox.InPlace.
-func (p *place) Before(path string) (folder *snapshot.Entry, existed bool) {
+func (p *place) Before(path string) (directory *snapshot.Entry, existed bool) {
 	return p.before.Lookup(path)
 }
 
-func (p *place) read(ctx context.Context, keep *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
+func (p *place) read(ctx context.Context, filter *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
 	hidden := tree.Hide(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{
 		Live: true, Own: p.s.own, Sums: sums, Previous: previous, XattrsAnew: !p.s.xattrs,
-		Prune: func(path string) bool { return keep.Prune(path) || hidden != nil && hidden(path) },
+		Prune: func(path string) bool { return filter.Prune(path) || hidden != nil && hidden(path) },
 	})
 }
 
 // Run implements sandbox.View. A command that fails has changed the root all the same:
 // then both the changes and the error are there.
 func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, error) {
-	keep, matcher, err := c.Changes()
+	filter, matcher, err := c.Changes()
 	if err != nil {
 		return nil, err
 	}
-	trusted, err := p.begin(ctx, keep.String(), matcher)
+	trusted, err := p.begin(ctx, filter.String(), matcher)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	setBack := wentBack(clock)
 	p.RemoveSecrets(secrets)
 
-	// What it did is told whatever became of it.
+	// What it did is reported even if it failed.
 	ctx = context.WithoutCancel(ctx)
 	sums, previous := p.s.sums, p.at
 	if !trusted {
@@ -227,7 +227,7 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	}
 	b := tree.Between{
 		Before: p.at, After: after, Trusted: trusted, SetBack: setBack, Dirty: c.Dirty,
-		Open: p.open, Keep: matcher, Hide: tree.Hide(append(covered, p.s.Hide...)),
+		Open: p.open, Filter: matcher, Hide: tree.Hide(append(covered, p.s.Hide...)),
 	}
 	changes, err := b.Changes(ctx)
 	if err != nil {
@@ -276,8 +276,7 @@ func (p *place) RemoveSecrets(targets []string) {
 	}
 }
 
-// Recover tells what a command did that was cut off with clayer itself, by the
-// reading that Command.Begin was given.
+// Recover implements sandbox.InPlace.
 func (p *place) Recover(ctx context.Context, before *tree.Reading, c sandbox.Command) (snapshot.Changes, error) {
 	_, matcher, err := c.Changes()
 	if err != nil {
@@ -288,7 +287,7 @@ func (p *place) Recover(ctx context.Context, before *tree.Reading, c sandbox.Com
 	if err != nil {
 		return nil, err
 	}
-	b := tree.Between{Before: before, After: after, Trusted: true, Open: p.open, Keep: matcher, Hide: tree.Hide(append(c.Targets(), p.s.Hide...))}
+	b := tree.Between{Before: before, After: after, Trusted: true, Open: p.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), p.s.Hide...))}
 	p.before = before
 	return b.Changes(ctx)
 }
@@ -321,8 +320,8 @@ func (p *place) know() {
 }
 
 // begin makes sure that there is a reading of the root as it stands, and that
-// the clock has moved on since. It reports whether ctime will tell of changes.
-func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher) (trusted bool, err error) {
+// the clock has moved on since. It reports whether ctime will show changes.
+func (p *place) begin(ctx context.Context, filter string, matcher *snapshot.Matcher) (trusted bool, err error) {
 	p.before = nil
 	p.know()
 	if p.at == nil || p.stale || p.filter != filter {
@@ -331,16 +330,16 @@ func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher
 			previous = p.at
 		}
 		if p.s.bounded {
-			p.at, err = p.bound(ctx, keep)
+			p.at, err = p.bound(ctx, matcher)
 		} else {
-			p.at, err = p.read(ctx, keep, p.s.sums, previous)
+			p.at, err = p.read(ctx, matcher, p.s.sums, previous)
 		}
 		if err != nil {
 			return false, err
 		}
 		p.filter, p.stale = filter, false
 		if closed := p.at.Closed(4); len(closed) > 0 {
-			p.s.warn([]string{fmt.Sprintf("what is below %s is never captured: this user may not look", list(closed))})
+			p.s.warn([]string{fmt.Sprintf("what is below %s is never captured: permission denied", list(closed))})
 		}
 	}
 	if !p.s.trusted {
@@ -351,7 +350,7 @@ func (p *place) begin(ctx context.Context, filter string, keep *snapshot.Matcher
 		return err == nil, err
 	}
 	p.s.warn([]string{"digests decide what changed: " + err.Error()})
-	p.at, err = p.read(ctx, keep, tree.SumAll, nil)
+	p.at, err = p.read(ctx, matcher, tree.SumAll, nil)
 	return false, err
 }
 
@@ -379,15 +378,15 @@ func (p *place) open(path string) (*os.File, error) {
 	return tree.OpenAt(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK)
 }
 
-// note remembers what is told, so that Capture need not tell it again.
+// note remembers what is reported, so that Capture does not repeat it.
 func (p *place) note(changes snapshot.Changes) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		for e, err := range changes {
 			if err == nil {
 				if e.Kind == snapshot.Delete {
-					delete(p.told, e.Path)
+					delete(p.reported, e.Path)
 				} else if !e.Implied {
-					p.told[e.Path] = true
+					p.reported[e.Path] = true
 				}
 			}
 			if !yield(e, err) {
@@ -413,7 +412,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 	if below == "." {
 		below = ""
 	}
-	keep, err := snapshot.Filter{Include: []string{path, "/" + below}}.Compile()
+	filter, err := snapshot.Filter{Include: []string{path, "/" + below}}.Compile()
 	if err != nil {
 		return nil, err
 	}
@@ -423,8 +422,8 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}
 	whole := tree.Whole{
-		Reading: r, Below: below, Open: p.open, Keep: keep,
-		Told: func(path string) bool { return p.told[path] },
+		Reading: r, Below: below, Open: p.open, Filter: filter,
+		Reported: func(path string) bool { return p.reported[path] },
 	}
 	return p.note(whole.Changes()), nil
 }

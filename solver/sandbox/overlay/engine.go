@@ -6,7 +6,7 @@ import "github.com/clayer/clayer/solver/sandbox"
 // Engine makes overlays for sandbox.Choose.
 var Engine = sandbox.Engine{
 	Kind: "overlay",
-	Why:  "it keeps the root untouched",
+	Why:  "it leaves the root untouched",
 	New: func(opt sandbox.Options) (*sandbox.Sandbox, error) {
 		s, err := New(opt)
 		if err != nil {

@@ -22,10 +22,10 @@ import (
 // Hard links and overlays: a lower file of several names that is written to, or
 // loses a name, is copied up by the one name that it was reached by. With an
 // index, the kernel goes on showing the other names as the same file, but the
-// upper folder holds only the one: completeGroups adds the others. There is no
+// upper directory holds only the one: completeGroups adds the others. There is no
 // index in a user namespace, or over a root that is an overlay itself, and the
 // others would go on showing the old file: there seedGroups puts all of such
-// files into the upper folder beforehand.
+// files into the upper directory beforehand.
 
 // A group is a lower file of several names.
 type group struct {
@@ -59,15 +59,15 @@ func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 	return s.lowerGroups, nil
 }
 
-// never returns a test for folders that are not captured by default, or hidden:
+// never returns a test for directories that are not captured by default, or hidden:
 // what is linked there, as in /tmp, is of no step.
 func never(hide []string) (func(string) bool, error) {
-	keep, err := snapshot.Filter{}.Compile()
+	filter, err := snapshot.Filter{}.Compile()
 	if err != nil {
 		return nil, err
 	}
 	hidden := tree.Hide(hide)
-	return func(p string) bool { return keep.Prune(p) || hidden != nil && hidden(p) }, nil
+	return func(p string) bool { return filter.Prune(p) || hidden != nil && hidden(p) }, nil
 }
 
 // completeGroups copies up the other names of lower files that a command copied
@@ -121,8 +121,8 @@ const (
 	seedLinksLimit = 32 << 20
 )
 
-// seedGroups copies lower files of several names into the upper folder, as one
-// file each. In both readings they are then the upper folder's own.
+// seedGroups copies lower files of several names into the upper directory, as one
+// file each. In both readings they are then the upper directory's own.
 func (v *View) seedGroups(ctx context.Context) error {
 	groups, err := v.s.groups(ctx)
 	if err != nil {
@@ -153,7 +153,7 @@ func (v *View) seedGroup(g group) error {
 			continue
 		}
 		if _, err := os.Lstat(dst); err == nil {
-			return nil // what is laid over the root has its own
+			return nil // the changes over the root have their own
 		}
 		if err := v.seedParents(path.Dir(name)); err != nil {
 			return err
@@ -201,7 +201,7 @@ func (v *View) seedLinked(src, dst string) error {
 	return err
 }
 
-// seedParents makes the folders above a name as the lower ones are.
+// seedParents makes the directories above a name as the lower ones are.
 func (v *View) seedParents(dir string) error {
 	if dir == "." {
 		return nil

@@ -33,8 +33,8 @@ type Overlay struct {
 // root with the view's changes in namespaces of its own, and the root stays as
 // it is. As root of the machine one overlay covers the root; other users get a
 // user namespace of their own, in which they are root, with an overlay for each
-// top-level folder. There a file can have no other owner than 0:0, which is
-// what its entry tells; a top-level folder can be emptied but not removed.
+// top-level directory. There a file can have no other owner than 0:0, which is
+// what its entry says; a top-level directory can be emptied but not removed.
 //
 // Whether the machine allows it is found out by doing it, which takes some
 // milliseconds. If not, the error wraps sandbox.ErrUnavailable and says why.
@@ -107,7 +107,7 @@ func (s *Overlay) withIDs(try func() error) error {
 }
 
 // newAnywhere probes one way, with views in Work, or, where that lies on a
-// file system that can't hold the upper folder of an overlay, in one that can.
+// file system that can't hold the upper directory of an overlay, in one that can.
 func newAnywhere(rooted bool, opt sandbox.Options) (*Overlay, error) {
 	s := newOverlay(rooted, opt)
 	err := s.withIDs(s.probe)
@@ -157,7 +157,7 @@ func (s *Overlay) How() string {
 // probe makes a view, mounts all that a command would see, and takes it away.
 func (s *Overlay) probe() (err error) {
 	ctx := context.Background()
-	// What can't be shown is told only if this way is taken.
+	// What can't be shown is printed only if this way is taken.
 	var texts []string
 	quiet := &Overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids}
 	quiet.warn = func(more []string) { texts = append(texts, more...) }
@@ -170,7 +170,7 @@ func (s *Overlay) probe() (err error) {
 			s.warn(texts)
 		}
 	}()
-	// Without xattrs overlayfs mounts, and then cannot mark a folder as opaque.
+	// Without xattrs overlayfs mounts, and then cannot mark a directory as opaque.
 	mark := "user.overlay.probe"
 	if s.rooted {
 		mark = "trusted.overlay.probe"
@@ -207,7 +207,7 @@ func (s *Overlay) probe() (err error) {
 // probeMounts are tried with all the rest: a file that is mounted on its own.
 var probeMounts = []sandbox.Mount{{Target: "/run/clayer-probe", Content: []byte("x")}}
 
-// errUpper says that a folder lies where no upper folder of an overlay can be.
+// errUpper says that a directory lies where no upper directory of an overlay can be.
 var errUpper = errors.New("can't hold the changes of an overlay")
 
 // View returns a new view of the root as it is now.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// begin fills the upper folder with what a view begins with, and reads it.
+// begin fills the upper directory with what a view begins with, and reads it.
 func (v *View) begin(ctx context.Context) error {
 	upper := v.upper()
 	if v.s.Over != "" {
@@ -38,8 +38,8 @@ func (v *View) begin(ctx context.Context) error {
 	return v.refresh(ctx)
 }
 
-// seed puts a stand-in into the upper folder for each top-level name of the
-// root: only inside the top-level folders does the kernel merge. Folders are
+// seed puts a stub into the upper directory for each top-level name of the
+// root: only inside the top-level directories does the kernel merge. Directories are
 // mount points; links and small files are copied. All are part of the first
 // reading, and so of no change unless a command changes them.
 func (v *View) seed() error {
@@ -56,9 +56,9 @@ func (v *View) seed() error {
 		}
 		switch {
 		case err == nil && !(have.IsDir() && d.IsDir()):
-			continue // the folder that is laid over the root has its own
+			continue // the directory of changes over the root has its own
 		case d.IsDir():
-			if err := v.seedFolder(src, dst, have != nil, name); err != nil {
+			if err := v.seedDir(src, dst, have != nil, name); err != nil {
 				return err
 			}
 		case d.Type()&os.ModeSymlink != 0:
@@ -74,7 +74,7 @@ func (v *View) seed() error {
 	return nil
 }
 
-func (v *View) seedFolder(src, dst string, have bool, name string) error {
+func (v *View) seedDir(src, dst string, have bool, name string) error {
 	if unix.Access(src, unix.R_OK|unix.X_OK) != nil {
 		// An overlay over it could be mounted but not listed. Empty, it is at
 		// least good for writing, as a HOME of /root is.
@@ -90,7 +90,7 @@ func (v *View) seedFolder(src, dst string, have bool, name string) error {
 	return likeLower(src, dst)
 }
 
-// likeLower gives a folder the mode and time, and as far as it may the owner,
+// likeLower gives a directory the mode and time, and as far as it may the owner,
 // of the lower one.
 func likeLower(lower, dir string) error {
 	var st unix.Stat_t
@@ -137,7 +137,7 @@ func seedFile(src, dst string) error {
 		return err
 	}
 	if st.Size() > seedLimit {
-		return fmt.Errorf("%d bytes are too large a file beside the folders", st.Size())
+		return fmt.Errorf("%d bytes are too large a file beside the directories", st.Size())
 	}
 	in, err := os.Open(src)
 	if err != nil {
@@ -158,7 +158,7 @@ func seedFile(src, dst string) error {
 	return os.Chtimes(dst, st.ModTime(), st.ModTime())
 }
 
-// merges reports whether the top-level folder lies over the root's folder of
+// merges reports whether the top-level directory lies over the root's directory of
 // that name, in a user namespace.
 func (v *View) merges(top string) bool {
 	for _, p := range v.plain {

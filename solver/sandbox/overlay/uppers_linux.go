@@ -15,7 +15,7 @@ import (
 // of the one that was meant to have them.
 const minUpper = 512 << 20
 
-// uppers names folders for views on other file systems than that of work: on
+// uppers names directories for views on other file systems than that of work: on
 // disks first, the one with most room first of all, then in memory. The name is
 // the same each time, so that what a killed solve left there is found.
 func uppers(work string) []string {
@@ -68,7 +68,7 @@ func uppers(work string) []string {
 	return dirs
 }
 
-// makeUpper makes such a folder for this user alone. Where all may write,
+// makeUpper makes such a directory for this user alone. Where all may write,
 // another may have been faster.
 func makeUpper(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {

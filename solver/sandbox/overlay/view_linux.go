@@ -18,20 +18,20 @@ import (
 	"github.com/clayer/clayer/solver/tree"
 )
 
-// A View is one upper folder, and the reading of it that the next change is told
-// against.
+// A View is one upper directory, and the reading of it that the next change is compared
+// with.
 type View struct {
 	s     *Overlay
 	dir   string
 	lock  *os.File // held while the view is in use, see sweep
 	files files
-	plain []string // top-level folders that are not overlaid, see seed
+	plain []string // top-level directories that are not overlaid, see seed
 
-	at    *tree.Reading // of the upper folder as the last Apply or Run left it
+	at    *tree.Reading // of the upper directory as the last Apply or Run left it
 	spool *os.File      // of the last Capture
 
 	indexed map[string]bool // entries of the overlay's index that are dealt with
-	broken  error           // set once the upper folder is not what at says
+	broken  error           // set once the upper directory is not what at says
 }
 
 // Dir is the directory of the view. It is removed when the view is closed.
@@ -39,7 +39,7 @@ func (v *View) Dir() string { return v.dir }
 
 func (v *View) upper() string { return filepath.Join(v.dir, helper.UpperDir) }
 
-// view makes the folders of a view.
+// view makes the directories of a view.
 func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
 	if s.elsewhere {
 		if err := makeUpper(s.Work); err != nil {
@@ -61,7 +61,7 @@ func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
 		}
 	}
 	if !s.rooted {
-		k, err := startKeeper(s.ids)
+		k, err := startFileHelper(s.ids)
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +70,7 @@ func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
 	return v, nil
 }
 
-// refresh makes the upper folder as it is now the start of the next change.
+// refresh makes the upper directory as it is now the start of the next change.
 func (v *View) refresh(ctx context.Context) error {
 	r, err := v.files.read(ctx, v.upper(), v.at)
 	if err == nil {
@@ -132,7 +132,7 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 	}
 	u := tree.Upper{
 		Before: v.at, After: after, Lower: v.s.Root, Owner: v.s.owner(),
-		Open: v.open, Keep: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
+		Open: v.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
 	}
 	if !v.s.rooted {
 		u.Merged = v.merges

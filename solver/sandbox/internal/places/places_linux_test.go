@@ -35,7 +35,7 @@ var places = []place{
 	{name: "a chroot", run: suite},
 	{name: "a kernel without open_tree", run: "^TestWhatARunChanged$/^root$|^TestMounts$"},
 	{name: "a read-only root", run: "^TestWhatARunChanged$/^(root|user)$"},
-	{name: "other mounts in the root", run: "^(TestOtherMounts|TestStandInsTakeNothingElseAlong)$"},
+	{name: "other mounts in the root", run: "^(TestOtherMounts|TestMountStubsTakeNothingElseAlong)$"},
 	{name: "subordinate ids", run: "^TestSubordinateIDs$|^TestWhatARunChanged$/^user$"},
 	{name: "unshare -Urm", run: innerSuite, start: func(exe string) *exec.Cmd { return exec.Command("unshare", "-Urm", exe) }},
 	{name: "bubblewrap", run: innerSuite, start: func(exe string) *exec.Cmd {

@@ -16,7 +16,7 @@ import (
 	"github.com/clayer/clayer/solver/tree"
 )
 
-// Tree copies what the folder from holds into the folder to, which exists,
+// Tree copies what the directory from holds into the directory to, which exists,
 // exactly: owners, modes, times, all xattrs (the marks of overlayfs too), link
 // groups, whiteouts, holes. Sockets are left out, and the paths for which skip
 // says true. Contents are shared where the file system can.
@@ -32,7 +32,7 @@ func Tree(ctx context.Context, from, to string, skip func(string) bool) error {
 		return &os.PathError{Op: "open", Path: to, Err: err}
 	}
 	defer unix.Close(dst)
-	if err := c.folder(src, dst, ""); err != nil {
+	if err := c.directory(src, dst, ""); err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}
 	var st unix.Stat_t
@@ -51,10 +51,10 @@ type copier struct {
 	first map[inode]string // the first copy of each link group
 }
 
-func (c *copier) folder(src, dst int, at string) error {
+func (c *copier) directory(src, dst int, at string) error {
 	names, err := descriptor.Names(src)
 	if err != nil {
-		return &os.PathError{Op: "read folder", Path: at, Err: err}
+		return &os.PathError{Op: "read directory", Path: at, Err: err}
 	}
 	for _, name := range names {
 		if err := c.ctx.Err(); err != nil {
@@ -90,7 +90,7 @@ func (c *copier) one(src, dst int, name, p string) error {
 	var err error
 	switch kind {
 	case unix.S_IFDIR:
-		err = c.subfolder(src, dst, name, p)
+		err = c.subdirectory(src, dst, name, p)
 	case unix.S_IFREG:
 		err = copyFile(src, dst, name, &st)
 	case unix.S_IFLNK:
@@ -108,7 +108,7 @@ func (c *copier) one(src, dst int, name, p string) error {
 	return c.attributes(src, name, dst, name, &st)
 }
 
-func (c *copier) subfolder(src, dst int, name, p string) error {
+func (c *copier) subdirectory(src, dst int, name, p string) error {
 	if err := unix.Mkdirat(dst, name, 0o700); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (c *copier) subfolder(src, dst int, name, p string) error {
 		return err
 	}
 	defer unix.Close(d)
-	return c.folder(s, d, p)
+	return c.directory(s, d, p)
 }
 
 // link goes through a descriptor: the path of the first copy may be too long for a call.

@@ -13,12 +13,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A keeper that ends before it answers is an error, not a wait without end: Ctrl-C
+// A file helper that ends before it answers is an error, not a wait without end: Ctrl-C
 // reaches a process that has just been started, before it can ignore it.
-func TestKeeperThatEnds(t *testing.T) {
+func TestFileHelperThatEnds(t *testing.T) {
 	defer func(was string) { helper.Program = was }(helper.Program)
 	helper.Program = "/bin/true"
-	if k, err := startKeeper(nil); err == nil {
-		t.Errorf("a keeper that has ended was started: %v", k.close())
+	if k, err := startFileHelper(nil); err == nil {
+		t.Errorf("a file helper that has ended was started: %v", k.close())
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/clayer/clayer/solver/tree"
 )
 
-// files looks after the files of uppers, as whoever may: what RUN makes as
-// root of a user namespace (files of mode 0, folders that may not be entered)
+// files looks after the files of uppers, in the user namespace of RUN: what RUN makes as
+// root of a user namespace (files of mode 0, directories that may not be entered)
 // is closed to the very user that owns it, outside of a namespace.
 type files interface {
 	read(ctx context.Context, dir string, previous *tree.Reading) (*tree.Reading, error)
@@ -52,25 +52,25 @@ func (direct) remove(dir string) error { return os.RemoveAll(dir) }
 func (direct) close() error            { return nil }
 
 // RemoveAll removes a directory with all that a RUN in a user namespace of this
-// user left in it: directories that nobody may enter, and files of other users.
+// user left in it: directories that cannot be entered, and files of other users.
 func RemoveAll(dir string) error {
-	k, err := startKeeper(helper.Subordinate())
+	k, err := startFileHelper(helper.Subordinate())
 	if err != nil {
 		return err
 	}
 	return errors.Join(k.remove(dir), k.close())
 }
 
-// keeperName is argv[0] of a keeper: this program once more, as root of a user
+// fileHelperName is argv[0] of a file helper: this program once more, as root of a user
 // namespace, doing for its parent what direct does. Open files come back as
 // descriptors.
-const keeperName = "clayer-sandbox-files"
+const fileHelperName = "clayer-sandbox-files"
 
-func init() { reexec.Register(keeperName, keeperMain) }
+func init() { reexec.Register(fileHelperName, fileHelperMain) }
 
-// keeper is the parent's end. It is used by one view, but contents are opened
-// by whoever packs them: the lock keeps question and answer together.
-type keeper struct {
+// fileHelper is the parent's end. It is used by one view, but contents are opened
+// by the goroutine that packs them: the lock keeps question and answer together.
+type fileHelper struct {
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	conn *os.File
@@ -92,10 +92,10 @@ type reply struct {
 	File  bool // a descriptor comes with it
 }
 
-// Both fit into one packet: a path is bounded by what a process can be told.
+// Both fit into one packet: a path is no longer than a process's arguments.
 const packetSize = 128 << 10
 
-func startKeeper(ids *helper.IDs) (*keeper, error) {
+func startFileHelper(ids *helper.IDs) (*fileHelper, error) {
 	if err := sandbox.CheckMain(); err != nil {
 		return nil, err
 	}
@@ -103,23 +103,23 @@ func startKeeper(ids *helper.IDs) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	mine, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "keeper")
+	mine, theirs := os.NewFile(uintptr(fds[0]), "file helper"), os.NewFile(uintptr(fds[1]), "file helper")
 	cmd := &exec.Cmd{
-		Path: helper.Program, Args: []string{keeperName}, Env: []string{},
+		Path: helper.Program, Args: []string{fileHelperName}, Env: []string{},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
-		// In a process group of its own: Ctrl-C ends this process, which needs the keeper
+		// In a process group of its own: Ctrl-C ends this process, which needs the file helper
 		// to clean up.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	ids.Attr(cmd.SysProcAttr)
 	err = cmd.Start()
-	// With this end open here, the death of the keeper would not end a receive.
+	// With this end open here, the death of the file helper would not end a receive.
 	theirs.Close()
 	if err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("start a process in a user namespace: %w", err)
 	}
-	k := &keeper{cmd: cmd, conn: mine}
+	k := &fileHelper{cmd: cmd, conn: mine}
 	err = ids.Assign(cmd.Process.Pid)
 	if err == nil {
 		_, err = k.ask(request{Op: "begin", Ownerless: ids == nil})
@@ -130,16 +130,16 @@ func startKeeper(ids *helper.IDs) (*keeper, error) {
 	return k, nil
 }
 
-func (k *keeper) ask(q request) (*os.File, error) {
+func (k *fileHelper) ask(q request) (*os.File, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := send(int(k.conn.Fd()), q, -1); err != nil {
-		return nil, fmt.Errorf("ask the file keeper: %w", err)
+		return nil, fmt.Errorf("ask the file helper: %w", err)
 	}
 	var a reply
 	fd, err := receive(int(k.conn.Fd()), &a)
 	if err != nil {
-		return nil, fmt.Errorf("ask the file keeper: %w", err)
+		return nil, fmt.Errorf("ask the file helper: %w", err)
 	}
 	switch {
 	case a.Errno != 0:
@@ -152,7 +152,7 @@ func (k *keeper) ask(q request) (*os.File, error) {
 	return os.NewFile(uintptr(fd), q.Path), nil
 }
 
-func (k *keeper) read(_ context.Context, dir string, _ *tree.Reading) (*tree.Reading, error) {
+func (k *fileHelper) read(_ context.Context, dir string, _ *tree.Reading) (*tree.Reading, error) {
 	f, err := k.ask(request{Op: "read", Dir: dir})
 	if err != nil {
 		return nil, err
@@ -166,30 +166,30 @@ func (k *keeper) read(_ context.Context, dir string, _ *tree.Reading) (*tree.Rea
 	return r, r.UnmarshalBinary(b.Bytes())
 }
 
-func (k *keeper) open(dir, path string) (*os.File, error) {
+func (k *fileHelper) open(dir, path string) (*os.File, error) {
 	return k.ask(request{Op: "open", Dir: dir, Path: path})
 }
 
-func (k *keeper) copy(_ context.Context, from, to string, skip []string) error {
+func (k *fileHelper) copy(_ context.Context, from, to string, skip []string) error {
 	_, err := k.ask(request{Op: "copy", Dir: from, To: to, Skip: skip})
 	return err
 }
 
-func (k *keeper) remove(dir string) error {
+func (k *fileHelper) remove(dir string) error {
 	_, err := k.ask(request{Op: "remove", Dir: dir})
 	return err
 }
 
-func (k *keeper) close() error {
+func (k *fileHelper) close() error {
 	return errors.Join(k.conn.Close(), k.cmd.Wait())
 }
 
-// keeperMain answers until the parent closes its end, or is gone.
-func keeperMain() {
+// fileHelperMain answers until the parent closes its end, or is gone.
+func fileHelperMain() {
 	const conn = 3
 	inherited.Close(conn)
 	inherited.CloseOnExec()
-	d := &keptReadings{direct{}, make(map[string]*tree.Reading)}
+	d := &lastReadings{direct{}, make(map[string]*tree.Reading)}
 	for {
 		var q request
 		if _, err := receive(conn, &q); err != nil {
@@ -212,13 +212,13 @@ func keeperMain() {
 	}
 }
 
-// keptReadings remembers the last reading of each folder, for the next one.
-type keptReadings struct {
+// lastReadings remembers the last reading of each directory, for the next one.
+type lastReadings struct {
 	direct
 	last map[string]*tree.Reading
 }
 
-func (q request) do(d *keptReadings) (*os.File, error) {
+func (q request) do(d *lastReadings) (*os.File, error) {
 	ctx := context.Background()
 	switch q.Op {
 	case "begin":

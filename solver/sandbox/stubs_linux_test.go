@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a command leaves in a folder that goes with it must not take the machine
-// along: a mount of its home there, a link in the place of a folder.
-func TestStandInsTakeNothingElseAlong(t *testing.T) {
+// What a command leaves in a directory that goes with it must not take the machine
+// along: a mount of its home there, a link in the place of a directory.
+func TestMountStubsTakeNothingElseAlong(t *testing.T) {
 	if os.Getenv(placeVariable) != "other mounts in the root" {
 		t.Skip("run by internal/places")
 	}
@@ -34,11 +34,11 @@ func TestStandInsTakeNothingElseAlong(t *testing.T) {
 			at := filepath.Join(root, "w/e/deep/er")
 			return errors.Join(os.MkdirAll(at, 0o755), unix.Mount(home, at, "", unix.MS_BIND, ""))
 		}},
-		{"a link in the place of the folder above", []sandbox.Mount{{Target: "/build/src", Tmpfs: true}}, func(root, home string) error {
+		{"a link in the place of the directory above", []sandbox.Mount{{Target: "/build/src", Tmpfs: true}}, func(root, home string) error {
 			return errors.Join(os.RemoveAll(filepath.Join(root, "build")), os.MkdirAll(filepath.Join(root, "home/me/src"), 0o755),
 				os.WriteFile(filepath.Join(root, "home/me/src/precious"), []byte("x"), 0o644), os.Symlink("/home/me", filepath.Join(root, "build")))
 		}},
-		{"another folder of the name", []sandbox.Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
+		{"another directory of the name", []sandbox.Mount{{Target: "/build", Tmpfs: true}}, func(root, home string) error {
 			return errors.Join(os.Remove(filepath.Join(root, "build")), os.MkdirAll(filepath.Join(root, "build/mine"), 0o755))
 		}},
 	}
