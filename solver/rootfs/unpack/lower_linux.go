@@ -80,12 +80,11 @@ func (l *lower) dir(p string) (*snapshot.Entry, error) {
 	return e, nil
 }
 
-// implied returns the entry by which a directory is made that others need, and that
-// none asks for by itself.
-func (a *applier) implied(p string) (*snapshot.Entry, error) {
-	e, err := a.lower.dir(p)
+// implicit returns the entry by which an implicit parent is created.
+func (r *recorder) implicit(p string) (*snapshot.Entry, error) {
+	e, err := r.lower.dir(p)
 	if e == nil {
-		e = &snapshot.Entry{Path: p, Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
+		e = implicitParent(p)
 	}
 	return e, err
 }

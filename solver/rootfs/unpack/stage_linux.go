@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,35 +27,272 @@ type staged struct {
 	at   string         // where it is made in the stage folder: its number, or a path in a new folder
 	in   *newDir        // the new folder that it is made in, or is; nil: none
 	now  *record.Meta   // nil for what only deletes
-	made bool           // false: this user may not make it
-	err  error          // why it could not be made
-	line *record.Change // its announcement; nil: it is not foreseen
+	err  error          // why it could not be created
+	line *record.Change // its announcement; nil: it has none that holds
 
-	announced bool // there is a line, be it an old one
-	round     int  // of the new folder, when its line was announced
-	implicit  bool // no entry asks for it by itself: a folder that others need
+	leftOut   bool // this user may not create it
+	announced bool // it has a line, be it one that another took the place of
+	implicit  bool // an implicit parent
+	round     int  // of the new directory, when its line was announced
 }
 
 // errNotMade says that an entry was left out for want of privilege.
 var errNotMade = errors.New("not made")
 
-// target returns the file of the chunk that a link is to; nil if it is in none.
-func (a *applier) target(e *snapshot.Entry) *staged {
-	if s := a.inChunk[e.Target]; s != nil && s.err == nil {
-		return s
+// A stager makes entries in the stage folder, a chunk at a time, while the root is
+// changed by the chunk before. Files whose content is in memory are made by
+// hands, on all cores: the order in which they come there is of no meaning.
+type stager struct {
+	to    *recorder // changes the root by what is staged
+	own   *maker    // makes what no hand does
+	chunk []*staged
+	most  int        // entries of this chunk
+	prev  chan error // what became of the chunk before; nil: that is known
+	new   *newDir    // that entries are made in; nil: none
+	reach string     // the folder in which the chunk before ended
+
+	batch []*staged // that no hand has yet
+	bytes int64     // of the content of batch
+	work  chan []*staged
+	ended sync.WaitGroup // of the hands
+	begun sync.WaitGroup // an entry each
+
+	mu           sync.Mutex
+	failed       error // after which nothing is to be made
+	written      int64
+	unprivileged int
+}
+
+const (
+	firstChunk = 2 << 10 // small, so that the root is changed soon
+
+	// While it is not known whether a stream is sound, more is staged than a chunk.
+	mostUnverified = 64 << 10
+
+	// A batch is a few files, so that handing them over costs little, and holds
+	// little memory.
+	batchFiles = 64
+	batchBytes = 1 << 20
+)
+
+func newStager(r *recorder) *stager { return &stager{to: r, own: r.beside(), most: firstChunk} }
+
+// stage makes an entry in the stage folder: all that takes time, or space, or
+// can fail for what is in the stream, before the root is touched.
+func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
+	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnverified || st.to.isVerified()) {
+		if err := st.change(ctx); err != nil {
+			return err
+		}
+	}
+	if e.Kind == snapshot.Link { // its target must be there
+		if err := st.settle(); err != nil {
+			return err
+		}
+		if st.own.target(e) == nil {
+			if err := st.wait(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := st.add(ctx, e); err != nil {
+		return fmt.Errorf("%q: %w", e.Path, err)
+	}
+	return nil
+}
+
+func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
+	if err := st.to.guard(e.Path); err != nil {
+		return err
+	}
+	if e.Kind == snapshot.Dir && e.Implied {
+		like, err := st.to.lower.dir(e.Path)
+		if err != nil {
+			return err
+		}
+		if like != nil {
+			e = like
+		}
+	}
+	s := &staged{e: e}
+	if err := st.find(s); err != nil {
+		return err
+	}
+	if e.Kind != snapshot.Opaque {
+		st.number(s)
+	}
+	st.chunk = append(st.chunk, s)
+	switch e.Kind {
+	case snapshot.Opaque, snapshot.Delete:
+		return nil
+	case snapshot.Dir:
+		s.now = st.own.dirMeta(e)
+		if s.in != nil {
+			return st.own.makeNew(s)
+		}
+		return nil
+	}
+	if err := st.to.room(e); err != nil {
+		return err
+	}
+	if e.Kind == snapshot.File || e.Kind == snapshot.Link {
+		st.own.staged[e.Path] = s
+	}
+	if inMemory(e) {
+		held := *e
+		s.e = &held
+		st.dispatch(ctx, s)
+		return nil
+	}
+	return st.own.makeStaged(ctx, s)
+}
+
+// canHand reports whether an entry can be made by a hand.
+func inMemory(e *snapshot.Entry) bool {
+	return e.Kind == snapshot.File && e.Content != nil && int64(len(e.Content)) == e.Size
+}
+
+// hand gives a file to a hand, later.
+func (st *stager) dispatch(ctx context.Context, s *staged) {
+	if st.work == nil {
+		n := runtime.GOMAXPROCS(0)
+		st.work = make(chan []*staged, n)
+		for range n {
+			st.ended.Go(func() { st.runWorker(ctx) })
+		}
+	}
+	st.begun.Add(1)
+	st.batch, st.bytes = append(st.batch, s), st.bytes+s.e.Size
+	if len(st.batch) >= batchFiles || st.bytes >= batchBytes {
+		st.send()
+	}
+}
+
+func (st *stager) send() {
+	if len(st.batch) > 0 {
+		st.work <- st.batch
+		st.batch, st.bytes = nil, 0
+	}
+}
+
+// labour is what a hand does.
+func (st *stager) runWorker(ctx context.Context) {
+	own := st.to.beside()
+	for batch := range st.work {
+		st.mu.Lock()
+		err := st.failed
+		st.mu.Unlock()
+		for _, s := range batch {
+			if err == nil {
+				if err = own.makeStaged(ctx, s); err != nil {
+					err = fmt.Errorf("%q: %w", s.e.Path, err)
+				}
+			}
+			if s.e.Release != nil {
+				s.e.Release()
+			}
+			s.e.Content, s.e.Open, s.e.Release = nil, nil, nil // what is made must not be held
+		}
+		st.mu.Lock()
+		st.written, own.bytes = st.written+own.bytes, 0
+		st.unprivileged, own.Unprivileged = st.unprivileged+own.Unprivileged, 0
+		if st.failed == nil {
+			st.failed = err
+		}
+		st.mu.Unlock()
+		st.begun.Add(-len(batch))
+	}
+}
+
+// settle waits until all that was handed over is made, and returns the error
+// after which nothing more is to be done.
+func (st *stager) settle() error {
+	st.send()
+	st.begun.Wait()
+	return st.failed
+}
+
+// change has the root changed by the chunk, when it was by the one before, while
+// the next is staged.
+func (st *stager) change(ctx context.Context) error {
+	if err := errors.Join(st.settle(), st.wait()); err != nil {
+		return err
+	}
+	chunk := st.chunk
+	if len(chunk) > 0 {
+		last := chunk[len(chunk)-1].e
+		st.reach = last.Path
+		if last.Kind != snapshot.Dir {
+			st.reach = path.Dir(last.Path)
+		}
+		if st.new != nil {
+			st.new.reach = st.reach
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- st.to.flush(ctx, chunk) }()
+	st.prev, st.chunk, st.new, st.most = done, nil, nil, min(2*st.most, MaxChunk)
+	clear(st.own.staged)
+	return nil
+}
+
+// wait waits until the root was changed by the chunk before.
+func (st *stager) wait() error {
+	if st.prev == nil {
+		return nil
+	}
+	err := <-st.prev
+	st.prev = nil
+	return err
+}
+
+// finish has the root changed by the last chunk.
+func (st *stager) finish(ctx context.Context) error {
+	if err := st.change(ctx); err != nil {
+		return err
+	}
+	return st.wait()
+}
+
+// end waits for all that was begun, also after a failure, and adds up what was
+// counted.
+func (st *stager) end() error {
+	st.send()
+	if st.work != nil {
+		close(st.work)
+	}
+	st.ended.Wait()
+	err := st.wait()
+	st.to.res.Bytes = st.to.bytes + st.written + st.own.bytes
+	st.to.Unprivileged += st.unprivileged + st.own.Unprivileged
+	return err
+}
+
+// makeStaged makes what is no folder in the stage folder. An error is one of the
+// stream, or of clayer's own folder; what is the entry's alone is noted in s.
+func (m *maker) makeStaged(ctx context.Context, s *staged) error {
+	m.otherXattrs = false
+	made, err := m.make(ctx, m.stage, s.at, s.e)
+	s.leftOut, s.err = err == nil && !made, err
+	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
+		return inroot.Hard(s.err)
+	}
+	s.now = record.MetaOf(s.e)
+	if made && s.err == nil {
+		return m.actual(s)
 	}
 	return nil
 }
 
 // actual corrects what is recorded of a file by what it has become: a link is
 // its target, and without privilege not all could be set.
-func (a *applier) actual(s *staged) error {
+func (m *maker) actual(s *staged) error {
 	switch s.e.Kind {
 	case snapshot.File:
-		sum := a.sum
+		sum := m.sum
 		s.now.Sum = &sum
 	case snapshot.Link:
-		if to := a.target(s.e); to != nil {
+		if to := m.target(s.e); to != nil {
 			now := *to.now
 			if to.e.Kind != snapshot.Link {
 				now.Type = record.KindOf(to.e.Kind)
@@ -62,11 +301,11 @@ func (a *applier) actual(s *staged) error {
 			return nil
 		}
 	}
-	if a.privileged && s.e.Kind != snapshot.Link {
+	if m.privileged && s.e.Kind != snapshot.Link {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := a.Fstatat(a.stageDir.FD, s.at, &st); err != nil {
+	if err := m.Fstatat(m.stage.FD, s.at, &st); err != nil {
 		return err
 	}
 	s.now.Mode, s.now.UID, s.now.GID = st.Mode&0o7777, int(st.Uid), int(st.Gid)
@@ -74,7 +313,7 @@ func (a *applier) actual(s *staged) error {
 		s.now.Type = record.TypeOf(&st)
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
-	if a.otherXattrs {
+	if m.otherXattrs {
 		s.now.Xattrs = nil
 	}
 	return nil
@@ -82,7 +321,7 @@ func (a *applier) actual(s *staged) error {
 
 // room refuses a large file that there is no room for, before a byte of it is
 // written: a terabyte of zeros is a megabyte in a snapshot.
-func (a *applier) room(e *snapshot.Entry) error {
+func (r *recorder) room(e *snapshot.Entry) error {
 	const large = 64 << 20
 	need := e.Size
 	if e.Data != nil {
@@ -95,163 +334,11 @@ func (a *applier) room(e *snapshot.Entry) error {
 		return nil
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(a.stageDir.FD, &fs); err != nil {
+	if err := unix.Fstatfs(r.stage.FD, &fs); err != nil {
 		return nil // not worth failing for: the write tells it too
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; need > free {
 		return fmt.Errorf("it is %d bytes large, and %d are free: %w", need, free, unix.ENOSPC)
 	}
 	return nil
-}
-
-// flush changes the root by the entries that are staged. As many as can be
-// foreseen are announced, all at once and in the order in which they are done
-// then; an entry that needs more than that is announced and synced by itself.
-//
-// Where something was not as foreseen, what follows is announced anew, since
-// taking back goes by the order of the lines: little at first, lest a stream that
-// was made for it be announced over and over.
-func (a *applier) flush(ctx context.Context, chunk []*staged) error {
-	if a.to.Verified != nil {
-		select {
-		case <-a.to.Verified:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	for i, most := 0, MaxChunk; i < len(chunk); most = min(2*most, MaxChunk) {
-		clear(a.will)
-		end := i
-		for end < len(chunk) && end-i < most {
-			foreseen, err := a.precheck(chunk[end])
-			if err != nil {
-				return err
-			}
-			if !foreseen {
-				break
-			}
-			end++
-		}
-		if err := a.to.Journal.Sync(); err != nil {
-			return err
-		}
-		end = max(end, i+1)
-		for a.unexpected = false; i < end && !a.unexpected; i++ {
-			if err := a.finish(ctx, chunk[i]); err != nil {
-				return err
-			}
-		}
-		if a.unexpected && i < end {
-			most = 1
-		}
-	}
-	return nil
-}
-
-// finish puts what was staged where it belongs.
-func (a *applier) finish(ctx context.Context, s *staged) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	err := s.err
-	switch t := s.in; {
-	case err != nil:
-	case t != nil && t.moved && s != t.top:
-		if !s.made && s.now != nil && s.e.Kind != snapshot.Dir {
-			err = errNotMade
-		}
-	default:
-		err = a.entry(ctx, s.e, s)
-	}
-	if err != nil && s.n > 0 {
-		a.ev.Not = append(a.ev.Not, s.n)
-	}
-	if errors.Is(err, errNotMade) || err == nil && s.implicit {
-		return nil
-	}
-	return a.outcome(s.e, err)
-}
-
-// foresee announces what an entry will do, if that can be told from the root as
-// it is, and what the entries before it do.
-func (a *applier) precheck(s *staged) (bool, error) {
-	if s.in != nil && s.in.moved && s.line != nil && s.round == s.in.round {
-		return true, nil // it is there, and its line is behind that of the folder
-	}
-	s.line = nil
-	e := s.e
-	if s.err != nil {
-		return true, nil
-	}
-	if s.in != nil {
-		if s == s.in.top {
-			s.in.whole = a.canMove(s.in)
-			s.in.round++
-		}
-		s.round = s.in.round
-	}
-	if s.in != nil && s.in.whole && (e.Kind == snapshot.Opaque || e.Kind == snapshot.Delete) {
-		return true, nil // nothing is there
-	}
-	if e.Kind == snapshot.Opaque {
-		return false, nil
-	}
-	dir, name := path.Split(e.Path)
-	dir = path.Clean(dir)
-	real, ok := a.will[dir]
-	var st *unix.Stat_t
-	parent := &inroot.Dir{Path: real}
-	if !ok {
-		f, err := a.Get(dir)
-		if err != nil {
-			return false, nil
-		}
-		if err := a.NoteTime(f); err != nil {
-			return false, err
-		}
-		parent = f
-		// What came with a new folder stands there itself by now.
-		came := s.in != nil && s.in.moved
-		if !came && (e.Kind == snapshot.Delete || e.Kind == snapshot.Dir) {
-			if st, err = f.Stat(name); err != nil {
-				return false, nil
-			}
-		}
-	}
-	if e.Kind == snapshot.Delete && st == nil || e.Kind == snapshot.Dir && e.Implied && st != nil {
-		return true, nil
-	}
-	c := a.change(parent, name, e, s)
-	if inroot.IsDir(st) && e.Kind == snapshot.Dir {
-		fd, err := a.OpenDirAt(parent.FD, name)
-		if err != nil {
-			return false, nil
-		}
-		xattrs, err := a.ListXattrs(fd)
-		unix.Close(fd)
-		if err != nil {
-			return false, nil
-		}
-		a.was(c, st, xattrs)
-	} else if e.Kind == snapshot.Dir {
-		a.will[e.Path] = string(c.Path)
-	}
-	a.supersede(c, s)
-	s.line = c
-	if err := a.to.Journal.Add(c); err != nil {
-		return false, err
-	}
-	return true, nil
-}
-
-// supersede marks a line that takes the place of one before, for the same change.
-func (a *applier) supersede(c *record.Change, s *staged) {
-	if s.announced {
-		if a.ev.Again == nil {
-			a.ev.Again = make(map[int]int)
-		}
-		a.ev.Again[c.N]++
-		c.Again = a.ev.Again[c.N]
-	}
-	s.announced = true
 }

@@ -72,3 +72,17 @@ func (e *DirError) Error() string {
 
 // unsafe is an error about an entry that no honest stream has.
 func unsafe(path, reason string) error { return &snapshot.UnsafeError{Path: path, Reason: reason} }
+
+// count counts an entry that was made, notes one that could not be, and returns the
+// error after which none can.
+func (r *Result) count(e *snapshot.Entry, err error) error {
+	switch {
+	case err == nil:
+		r.Entries++
+	case inroot.IsHard(err):
+		return fmt.Errorf("%q: %w", e.Path, err)
+	default:
+		r.Problems = append(r.Problems, Problem{e.Path, err})
+	}
+	return nil
+}

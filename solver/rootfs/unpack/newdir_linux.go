@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -25,10 +26,42 @@ type newDir struct {
 	top   *staged
 	made  map[string]bool // it, and those below, by their paths in the stream
 	dirs  []*staged       // the same, a folder before those below it
-	whole bool            // it is to come by one rename
-	moved bool            // it has
+	place placement       // byItself, asTree or moved: see set
 	round int             // how often its line was announced: what is in it is announced behind it
 	reach string          // the chunk ended in this folder: more may come into it
+}
+
+// A placement is how an entry gets to its place in the root.
+type placement uint8
+
+const (
+	byItself placement = iota // by calls of its own
+	asTree                    // a new directory, by one rename, with all that is in it
+	withTree                  // as a part of that
+	moved                     // it came with that rename, and is there
+)
+
+// set is the only place that changes how a new directory gets to its place. It may
+// change as long as the directory is in the stage directory: the root may not be what
+// was expected. What has come stays, and nothing comes that was not announced.
+func (t *newDir) set(to placement) {
+	switch {
+	case t.place == moved, to == withTree, to == moved && t.place != asTree:
+		panic(fmt.Sprintf("unpack: a new directory from placement %d to %d", t.place, to))
+	}
+	t.place = to
+}
+
+// placement returns how an entry gets to its place. What was not staged gets there by
+// itself.
+func (s *staged) placement() placement {
+	switch {
+	case s == nil || s.in == nil:
+		return byItself
+	case s.in.place == asTree && s != s.in.top:
+		return withTree
+	}
+	return s.in.place
 }
 
 // find tells in which new folder an entry is to be made, if any, beginning one
@@ -78,7 +111,7 @@ func (st *stager) need(dir string) error {
 	if err := st.need(path.Dir(dir)); err != nil {
 		return err
 	}
-	e, err := st.to.implied(dir)
+	e, err := st.to.implicit(dir)
 	if err != nil {
 		return err
 	}
@@ -98,14 +131,14 @@ func (st *stager) number(s *staged) {
 }
 
 // makeNew makes a folder in the stage folder; it is dressed before it is moved.
-func (a *applier) makeNew(s *staged) error {
+func (m *maker) makeNew(s *staged) error {
 	s.in.made[s.e.Path] = true
 	s.in.dirs = append(s.in.dirs, s)
 	mode := uint32(0o700)
-	if a.isPlain(s.e) {
+	if m.isPlain(s.e) {
 		mode = s.e.Mode
 	}
-	s.err = a.Mkdirat(a.stageDir.FD, s.at, mode)
+	s.err = m.Mkdirat(m.stage.FD, s.at, mode)
 	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
 		return inroot.Hard(s.err)
 	}
@@ -114,23 +147,23 @@ func (a *applier) makeNew(s *staged) error {
 
 // isPlain reports whether a folder that is made with its mode then has all that its
 // entry says, but for the time, and hinders nobody who puts something into it.
-func (a *applier) isPlain(e *snapshot.Entry) bool {
-	if a.born == nil || e.Mode&0o700 != 0o700 {
+func (m *maker) isPlain(e *snapshot.Entry) bool {
+	if m.born == nil || e.Mode&0o700 != 0o700 {
 		return false
 	}
-	_, plain := a.born.mode(e)
+	_, plain := m.born.mode(e)
 	return plain
 }
 
 // canMove reports whether a new folder can come to its place as a whole.
-func (a *applier) canMove(t *newDir) bool {
+func (r *recorder) canMove(t *newDir) bool {
 	dir, name := path.Split(t.top.e.Path)
 	dir = path.Clean(dir)
-	if _, pending := a.will[dir]; pending {
+	if _, pending := r.will[dir]; pending {
 		return false
 	}
-	f, err := a.Get(dir)
-	if err != nil || f.St.Dev != a.stageDir.St.Dev {
+	f, err := r.Get(dir)
+	if err != nil || f.St.Dev != r.stage.St.Dev {
 		return false
 	}
 	st, err := f.Stat(name)
@@ -138,7 +171,7 @@ func (a *applier) canMove(t *newDir) bool {
 		return false
 	}
 	real := path.Join(f.Path, name)
-	for p := range a.to.Preserve { // what the user deleted stays deleted
+	for p := range r.to.Preserve { // what the user deleted stays deleted
 		if p == real || inroot.Under(p, real) {
 			return false
 		}
@@ -148,48 +181,48 @@ func (a *applier) canMove(t *newDir) bool {
 
 // moveNew moves a new folder to its place. Where that can't be, it is not moved,
 // and comes file by file.
-func (a *applier) moveNew(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
+func (r *recorder) moveNew(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	t := s.in
-	c := a.change(parent, name, e, s)
+	c := r.change(parent, name, e, s)
 	if s.line == nil || !sameLine(s.line, c) {
 		t.round++
 	}
-	if err := a.begin(c, s); err != nil {
+	if err := r.begin(c, s); err != nil {
 		return err
 	}
-	if err := a.setMetadataOfNew(t); err != nil {
+	if err := r.setMetadataOfNew(t); err != nil {
 		return err
 	}
-	err := a.Place(a.stageDir.FD, s.at, parent.FD, name)
+	err := r.Place(r.stage.FD, s.at, parent.FD, name)
 	if err != nil && inroot.IsHard(err) {
 		return err
 	}
-	t.moved = err == nil
-	t.whole = t.moved
-	if t.moved {
-		return s.err
+	if err != nil {
+		t.set(byItself)
+		return nil
 	}
-	return nil
+	t.set(moved)
+	return s.err
 }
 
 // dressNew gives the folders of a new one their metadata, those into which more
 // may come at the end only.
-func (a *applier) setMetadataOfNew(t *newDir) error {
+func (r *recorder) setMetadataOfNew(t *newDir) error {
 	for _, s := range slices.Backward(t.dirs) {
 		if s.err != nil {
 			continue
 		}
 		e := s.e
 		mode := -1
-		if !a.isPlain(e) {
-			fd, err := a.OpenDirAt(a.stageDir.FD, s.at)
+		if !r.isPlain(e) {
+			fd, err := r.OpenDirAt(r.stage.FD, s.at)
 			if err != nil {
 				return err
 			}
-			want, err := a.attributes(fd, e, nil)
+			want, err := r.attributes(fd, e, nil)
 			var have unix.Stat_t
 			if err == nil {
-				err = a.Fstat(fd, &have)
+				err = r.Fstat(fd, &have)
 			}
 			unix.Close(fd)
 			if err != nil {
@@ -205,17 +238,17 @@ func (a *applier) setMetadataOfNew(t *newDir) error {
 		}
 		ts := inroot.Timespec(e.ModTime)
 		if mode < 0 && e.Path != t.reach && !inroot.Under(t.reach, e.Path) {
-			if err := a.Utimensat(a.stageDir.FD, s.at, ts, ts); err != nil {
+			if err := r.Utimensat(r.stage.FD, s.at, ts, ts); err != nil {
 				return err
 			}
 			continue
 		}
 		var have unix.Stat_t
-		if err := a.Fstatat(a.stageDir.FD, s.at, &have); err != nil {
+		if err := r.Fstatat(r.stage.FD, s.at, &have); err != nil {
 			return err
 		}
-		a.times[inroot.IDOf(&have)] = &dirTime{e.Path, ts, mode}
-		a.to.Journal.Made(inroot.IDOf(&have))
+		r.times[inroot.IDOf(&have)] = &dirTime{e.Path, ts, mode}
+		r.to.Journal.Made(inroot.IDOf(&have))
 	}
 	return nil
 }
