@@ -15,8 +15,8 @@ import (
 // Adopt records a step that ran on the root itself, so that its changes are there
 // already: a transaction of its own, which also commits what was begun before.
 //
-// Nothing was kept of what the step overwrote or deleted. Undo takes away what it
-// created, by step.Before, gives folders back what they were, and tells the rest
+// Nothing was saved of what the step overwrote or deleted. Undo takes away what it
+// created, by step.Before, gives directories back what they were, and reports the rest
 // as lost. The content of the entries is not read.
 func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	t, err := l.begin()
@@ -72,7 +72,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 }
 
 // adopted returns the record of an entry, by what stands at its path; nil for one
-// that needs none. Left: taken back is only what a transaction did itself.
+// that needs none. Left: undone is only what a transaction did itself.
 func adopted(fs *inroot.Dirs, e *snapshot.Entry, before func(string) (*snapshot.Entry, bool)) (*record.Change, error) {
 	c := &record.Change{Path: []byte(e.Path), Kind: record.KindOf(e.Kind), Lost: true, Left: true}
 	switch {

@@ -12,7 +12,7 @@ import (
 )
 
 // A step that ran on the root itself is undone as far as that goes: what it
-// created is taken away, and the rest is told.
+// created is taken away, and the rest is reported.
 func TestAdopt(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "echo old > f; mkdir d; echo x > gone; mkdir was; touch -d @1000000000 f d gone was .")
@@ -104,8 +104,8 @@ func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
 	shell(t, r.Dir(), "[ -L l ] && [ ! -e f ]")
 }
 
-// A folder that the user put in place of a file, which had replaced a folder: what
-// was begun to undo it by force is taken back.
+// A directory that the user put in place of a file, which had replaced a directory: what
+// was begun to undo it by force is undone.
 func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := fastDir(t)

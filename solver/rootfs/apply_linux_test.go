@@ -31,7 +31,7 @@ func file(path, content string) *snapshot.Entry {
 	return &snapshot.Entry{
 		Path: path, Kind: snapshot.File, Mode: 0o644, UID: os.Geteuid(), GID: os.Getegid(), Size: int64(len(content)), ModTime: when,
 		Open:    func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil },
-		Content: []byte(content), // so that it is made by a hand
+		Content: []byte(content), // so that it is made by a worker
 	}
 }
 
@@ -82,29 +82,29 @@ func TestUnpackTransitions(t *testing.T) {
 		check   string // a shell test
 	}{
 		{"a new file", "true", []*snapshot.Entry{file("a", "x")}, `[ "$(cat a)" = x ] && [ $(stat -c %a a) = 644 ]`},
-		{"a file with missing folders", "true", []*snapshot.Entry{file("a/b/c", "x")}, `[ -f a/b/c ] && [ $(stat -c %Y a) = 315532800 ] && [ $(stat -c %Y a/b) = 315532800 ]`},
+		{"a file with missing directories", "true", []*snapshot.Entry{file("a/b/c", "x")}, `[ -f a/b/c ] && [ $(stat -c %Y a) = 315532800 ] && [ $(stat -c %Y a/b) = 315532800 ]`},
 		{"a file over a file", "echo old > a", []*snapshot.Entry{file("a", "new")}, `[ "$(cat a)" = new ]`},
-		{"a file over a folder", "mkdir -p a/b/c; echo > a/b/c/d", []*snapshot.Entry{file("a", "new")}, `[ -f a ]`},
+		{"a file over a directory", "mkdir -p a/b/c; echo > a/b/c/d", []*snapshot.Entry{file("a", "new")}, `[ -f a ]`},
 		{"a file over a symlink", "echo keep > t; ln -s t a", []*snapshot.Entry{file("a", "new")}, `[ ! -L a ] && [ "$(cat t)" = keep ]`},
-		{"a folder over a file", "echo > a", []*snapshot.Entry{dirEntry("a"), file("a/b", "x")}, `[ -f a/b ]`},
-		{"a folder over a symlink to a folder", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{dirEntry("a")}, `[ -d a ] && [ ! -L a ] && [ -f t/keep ]`},
-		{"a folder over a folder keeps what is in it", "mkdir -m 700 a; echo > a/keep", []*snapshot.Entry{dirEntry("a")}, `[ -f a/keep ] && [ $(stat -c %a a) = 755 ]`},
-		{"a symlink over a folder", "mkdir a; echo > a/x", []*snapshot.Entry{symlink("a", "elsewhere")}, `[ "$(readlink a)" = elsewhere ]`},
-		{"a file below a symlinked folder", "mkdir -p usr/lib; ln -s usr/lib lib", []*snapshot.Entry{file("lib/x", "x")}, `[ -L lib ] && [ -f usr/lib/x ]`},
+		{"a directory over a file", "echo > a", []*snapshot.Entry{dirEntry("a"), file("a/b", "x")}, `[ -f a/b ]`},
+		{"a directory over a symlink to a directory", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{dirEntry("a")}, `[ -d a ] && [ ! -L a ] && [ -f t/keep ]`},
+		{"a directory over a directory keeps what is in it", "mkdir -m 700 a; echo > a/keep", []*snapshot.Entry{dirEntry("a")}, `[ -f a/keep ] && [ $(stat -c %a a) = 755 ]`},
+		{"a symlink over a directory", "mkdir a; echo > a/x", []*snapshot.Entry{symlink("a", "elsewhere")}, `[ "$(readlink a)" = elsewhere ]`},
+		{"a file below a symlinked directory", "mkdir -p usr/lib; ln -s usr/lib lib", []*snapshot.Entry{file("lib/x", "x")}, `[ -L lib ] && [ -f usr/lib/x ]`},
 		{"a file below an absolute symlink ends inside", "mkdir -p usr/lib; ln -s /usr/lib lib", []*snapshot.Entry{file("lib/inside", "x")}, `[ -f usr/lib/inside ] && [ ! -e /usr/lib/inside ]`},
 		{"a file below a link with .. ends inside", "mkdir -p etc; ln -s ../../../../etc up", []*snapshot.Entry{file("up/x", "x")}, `[ -f etc/x ]`},
-		{"an implied folder that is there", "mkdir -m 1777 a", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ $(stat -c %a a) = 1777 ]`},
-		{"an implied folder through a symlink", "mkdir t; ln -s t a", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ -L a ]`},
-		{"an implied folder that is missing", "true", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ -d a ]`},
+		{"an implied directory that is there", "mkdir -m 1777 a", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ $(stat -c %a a) = 1777 ]`},
+		{"an implied directory through a symlink", "mkdir t; ln -s t a", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ -L a ]`},
+		{"an implied directory that is missing", "true", []*snapshot.Entry{{Path: "a", Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: when}}, `[ -d a ]`},
 		{"a deleted tree", "mkdir -p a/b; echo > a/b/c; ln -s /nowhere a/l", []*snapshot.Entry{gone("a")}, `[ ! -e a ]`},
 		{"a deleted link leaves its target", "mkdir t; echo > t/keep; ln -s t a", []*snapshot.Entry{gone("a")}, `[ ! -L a ] && [ -f t/keep ]`},
 		{"deleting what is not there", "true", []*snapshot.Entry{gone("a"), gone("b/c")}, `[ ! -e b ]`},
-		{"an opaque folder", "mkdir a; echo > a/old; mkdir a/olddir", []*snapshot.Entry{dirEntry("a"), {Path: "a", Kind: snapshot.Opaque}, file("a/new", "x")}, `[ "$(ls a)" = new ]`},
+		{"an opaque directory", "mkdir a; echo > a/old; mkdir a/olddir", []*snapshot.Entry{dirEntry("a"), {Path: "a", Kind: snapshot.Opaque}, file("a/new", "x")}, `[ "$(ls a)" = new ]`},
 		{"hard links", "true", []*snapshot.Entry{file("a", "x"), {Path: "b", Kind: snapshot.Link, Target: "a"}}, `[ a -ef b ]`},
 		{"a hard link over a link of the same file", "echo > a; ln a b", []*snapshot.Entry{file("a", "x"), {Path: "b", Kind: snapshot.Link, Target: "a"}}, `[ a -ef b ] && [ "$(ls -A)" = "a
 b" ]`},
 		{"setuid survives", "true", []*snapshot.Entry{func() *snapshot.Entry { e := file("a", "x"); e.Mode = 0o4755; return e }()}, `[ $(stat -c %a a) = 4755 ]`},
-		{"a folder without an entry keeps its time", "mkdir a; touch -d @1000000000 a", []*snapshot.Entry{file("a/b", "x")}, `[ $(stat -c %Y a) = 1000000000 ]`},
+		{"a directory without an entry keeps its time", "mkdir a; touch -d @1000000000 a", []*snapshot.Entry{file("a/b", "x")}, `[ $(stat -c %Y a) = 1000000000 ]`},
 		{"the root keeps its time", "touch -d @1000000000 .", []*snapshot.Entry{file("b", "x")}, `[ $(stat -c %Y .) = 1000000000 ]`},
 		{"a pipe", "true", []*snapshot.Entry{{Path: "p", Kind: snapshot.Fifo, Mode: 0o640, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when}}, `[ -p p ] && [ $(stat -c %a p) = 640 ]`},
 	}
@@ -161,7 +161,7 @@ func TestUnpackHostile(t *testing.T) {
 	shell(t, outside, `[ "$(ls)" = file ] && [ "$(cat file)" = secret ]`)
 }
 
-// A folder that is swapped for a link out of the root, again and again, while
+// A directory that is swapped for a link out of the root, again and again, while
 // files are made in it: none ends outside.
 func TestUnpackWhileLinksAreSwapped(t *testing.T) {
 	both(t, func(t *testing.T, opt unpack.Options) {
@@ -508,7 +508,7 @@ func grow(t *rapid.T, dir string, names []string, depth int) {
 	}
 }
 
-// entriesOf reads a small tree as a stream; every folder is opaque.
+// entriesOf reads a small tree as a stream; every directory is opaque.
 func entriesOf(t *rapid.T, dir, at string) (es []*snapshot.Entry) {
 	list, err := os.ReadDir(filepath.Join(dir, at))
 	if err != nil {

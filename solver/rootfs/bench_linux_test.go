@@ -15,7 +15,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
-// manyFiles is a tree of files in folders of fifty.
+// manyFiles is a tree of files in directories of fifty.
 func manyFiles(n, size int) []*snapshot.Entry {
 	content := strings.Repeat("x", size)
 	var es []*snapshot.Entry
@@ -31,7 +31,7 @@ func manyFiles(n, size int) []*snapshot.Entry {
 // BenchmarkApply measures what the journal and the undo record cost: each round
 // applies the same tree without (Unpack) and with, one after the other, and the
 // ratio is what counts. CLAYER_BENCH_DIR is where; the default is a temporary
-// folder.
+// directory.
 func BenchmarkApply(b *testing.B) {
 	for _, bb := range []struct {
 		name    string
@@ -54,7 +54,7 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
-// applyOnce returns the seconds that an apply into a new folder takes, by the clock
+// applyOnce returns the seconds that an apply into a new directory takes, by the clock
 // and of the processors.
 func applyOnce(b *testing.B, es []*snapshot.Entry, record bool) (elapsed, cpu float64) {
 	b.Helper()

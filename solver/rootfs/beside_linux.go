@@ -14,8 +14,8 @@ import (
 )
 
 // moveBeside takes away what an apply made on another mount below the root, from
-// which nothing can be renamed into the state folder: to a name of its own in the
-// same folder, which is removed after the commit.
+// which nothing can be renamed into the state directory: to a name of its own in the
+// same directory, which is removed after the commit.
 func (u *undoing) moveBeside(f *inroot.Dir, name string, n int) error {
 	p := path.Join(f.Path, name)
 	to := record.TrashName(u.t.id, u.was.Seq, n)
@@ -47,7 +47,7 @@ func (u *undoing) moveBeside(f *inroot.Dir, name string, n int) error {
 // place is removed.
 func besideMark(tx int) string { return path.Join("trash", fmt.Sprint("beside-", tx)) }
 
-// datesOfTrash notes the times of the folders that trash is in, as they are to stay
+// datesOfTrash notes the times of the directories that trash is in, as they are to stay
 // when it is removed.
 func (t *transaction) datesOfTrash() error {
 	if len(t.next.Trash) == 0 {
@@ -71,14 +71,14 @@ func (t *transaction) datesOfTrash() error {
 	return nil
 }
 
-// emptyTrash removes what an undo took away on other mounts. The folders keep their
+// emptyTrash removes what an undo took away on other mounts. The directories keep their
 // times, also where this was cut off before.
 func (r *Root) emptyTrash(s *record.State) error {
 	if len(s.Trash) == 0 {
 		return nil
 	}
 	if is, err := r.state.Exists(besideMark(s.Tx)); err != nil || !is {
-		return err // it was done: what became of the folders since is the user's
+		return err // it was done: what became of the directories since is the user's
 	}
 	fs, err := r.sys.OpenDirs(r.dir)
 	if err != nil {

@@ -68,7 +68,7 @@ func TestUndoOnAnotherMount(t *testing.T) {
 			switch {
 			case !killed:
 				treetest.Diff(t, original, treetest.Describe(t, root, nil))
-			case done: // an empty folder of clayer's may be left
+			case done: // an empty directory of clayer's may be left
 				treetest.Diff(t, original, treetest.Describe(t, root, notOwn))
 			default:
 				treetest.Diff(t, was, treetest.Describe(t, root, notOwn))

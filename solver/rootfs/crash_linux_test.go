@@ -25,7 +25,7 @@ import (
 // errDead is what every system call of a process returns that is no more.
 var errDead = errors.New("killed")
 
-// fastDir is a folder for tests that sync often, in memory where that can be had.
+// fastDir is a directory for tests that sync often, in memory where that can be had.
 func fastDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "clayer-test-")
@@ -42,7 +42,7 @@ func fastDir(t testing.TB) string {
 
 func removeAllModes(dir string) { exec.Command("rm", "-rf", dir).Run() }
 
-// notOwn leaves clayer's own folder out of a description.
+// notOwn leaves clayer's own directory out of a description.
 func notOwn(p string) bool { return p == "var/lib/clayer" }
 
 // A seam is the hook of a root that a test opens. Several goroutines call it, since
@@ -315,7 +315,7 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 				dir := fastDir(t)
 				before(t, dir)
 				kill(t, dir, op, n)
-				if n%3 == 0 { // and again, while it is taken back
+				if n%3 == 0 { // and again, while it is rolled back
 					for m := 1 + n%7; ; m += 5 {
 						r, err := openRoot(filepath.Join(dir, "root"))
 						if err != nil {
@@ -401,7 +401,7 @@ func loseContent(t *testing.T, dir string, old map[uint64]bool) {
 	}
 }
 
-// loseEnd cuts off a file somewhere behind what was synced, or leaves its length
+// loseEnd cuts off a file somewhere after what was synced, or leaves its length
 // with something else in it.
 func loseEnd(t *testing.T, path string, synced int64, n int) {
 	info, err := os.Stat(path)
@@ -509,7 +509,7 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 	}
 }
 
-// What fails while a command that was cut off is taken back is told, and the next
+// What fails while a command that was cut off is rolled back is told, and the next
 // command goes on: also a journal that can't be read is not taken for one that ends.
 func TestFailureWhileItIsTakenBack(t *testing.T) {
 	op := operations[1]

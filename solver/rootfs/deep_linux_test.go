@@ -50,7 +50,7 @@ func TestCallsDoNotGrowWithTheDepth(t *testing.T) {
 	}
 }
 
-// deepCalls applies a stream, looks at what it made, and takes it back twice, and
+// deepCalls applies a stream, looks at what it made, and rolls it back twice, and
 // returns how many system calls each took.
 func deepCalls(t *testing.T, openat2 bool, es []*snapshot.Entry) map[string]int {
 	t.Helper()

@@ -263,7 +263,7 @@ func (d *disk) tryOn(op operation, was outcome, bare, what string) bool {
 		}
 	}
 	if err != nil {
-		if !errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "half-changed") {
+		if !errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "partially changed") {
 			t.Fatalf("%s: %v", what, err)
 		}
 		if got := outcomeOf(t, d.dir); got != was {

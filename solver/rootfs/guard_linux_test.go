@@ -92,7 +92,7 @@ func step(name string) record.Applied {
 	return record.Applied{Key: keyOf(name), Layer: "base", Digest: "sha256:x", Text: "RUN " + name}
 }
 
-// No way leads into clayer's own folder: not by its name, nor by links that the
+// No way leads into clayer's own directory: not by its name, nor by links that the
 // root has.
 func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 	tests := []struct {
@@ -102,7 +102,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 		problem bool // in place of an error
 	}{
 		{"by its name", "true", file("var/lib/clayer/state.json", "{}"), false},
-		{"a new folder in it", "true", file("var/lib/clayer/a/b/c", "{}"), false},
+		{"a new directory in it", "true", file("var/lib/clayer/a/b/c", "{}"), false},
 		{"by a link to it", "ln -s var/lib/clayer l", file("l/state.json", "{}"), false},
 		{"by an absolute link", "ln -s /var/lib/clayer l", file("l/state.json", "{}"), false},
 		{"by a link to what is in it", "ln -s var/lib/clayer/log l", gone("l/000001"), false},
@@ -169,7 +169,7 @@ func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
 			t.Errorf("%s: state in %s, want %s", before, r.StateDir(), want)
 		}
 		if _, err := os.Lstat(r.StateDir().String()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: after opening, the state folder: %v", before, err)
+			t.Errorf("%s: after opening, the state directory: %v", before, err)
 		}
 	}
 	dir := t.TempDir()
@@ -191,7 +191,7 @@ func TestUnpackMakesWhatIsMissing(t *testing.T) {
 	})
 }
 
-// A folder that is named in two ways has the time of its entry.
+// A directory that is named in two ways has the time of its entry.
 func TestUnpackTimesThroughLinks(t *testing.T) {
 	both(t, func(t *testing.T, opt unpack.Options) {
 		for range 20 { // the order of a map is random
@@ -262,7 +262,7 @@ func TestUnpackUnprivileged(t *testing.T) {
 		[ $(stat -c %Y mod/closed) = 1600000000 ] && [ $(stat -c %u:%a mod/setuid) = 65534:4755 ] && [ $(stat -c %a mod/own) = 4755 ] && [ ! -e null ]`)
 }
 
-// What a folder hands down to new files is not of the snapshot.
+// What a directory workers down to new files is not of the snapshot.
 func TestUnpackInheritsNoACL(t *testing.T) {
 	dir := t.TempDir()
 	// user::rwx user:12:rwx group::r-x mask::rwx other::r-x
@@ -289,7 +289,7 @@ func TestUnpackInheritsNoACL(t *testing.T) {
 	}
 }
 
-// A mark of overlayfs would make a folder of the root hide what is below it, in
+// A mark of overlayfs would make a directory of the root hide what is below it, in
 // the next sandbox.
 func TestUnpackSetsNoOverlayMarks(t *testing.T) {
 	dir := t.TempDir()

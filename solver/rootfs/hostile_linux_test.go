@@ -91,7 +91,7 @@ func TestApplyATerabyteOfZeros(t *testing.T) {
 }
 
 // A million entries take 50 to 220 MB, by the entry, and no more: of each its hash is
-// remembered, and where its line is; of a folder its path too, until it has its
+// remembered, and where its line is; of a directory its path too, until it has its
 // time. It is the same for those that are refused.
 func TestApplyManyEntries(t *testing.T) {
 	n := rounds.Of(10_000, 30_000, 100_000) // ROOTFS_TEST_ENTRIES=1000000 takes minutes
@@ -110,7 +110,7 @@ func TestApplyManyEntries(t *testing.T) {
 		entry   func(i int) *snapshot.Entry
 	}{
 		{"links", 60, func(i int) *snapshot.Entry { return entry(fmt.Sprintf("d%d/l%d", i/1000, i)) }},
-		{"folders", 300, func(i int) *snapshot.Entry { return dirEntry(fmt.Sprintf("f%d", i)) }},
+		{"directories", 300, func(i int) *snapshot.Entry { return dirEntry(fmt.Sprintf("f%d", i)) }},
 		{"problems", 150, func(i int) *snapshot.Entry { return entry(fmt.Sprintf("file/l%d", i)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

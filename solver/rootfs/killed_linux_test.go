@@ -152,7 +152,7 @@ func TestLockOfAnotherProcess(t *testing.T) {
 	}
 }
 
-// After a kill the next Lock takes back what was done, and nothing half-made is
+// After a kill the next Lock rolls back what was done, and nothing half-made is
 // left.
 func TestLockAfterAKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")

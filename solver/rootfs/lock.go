@@ -34,18 +34,18 @@ type Lock struct {
 	tx    *transaction  // nil: none is open
 	made  []string      // the directories that were made for the state, itself included
 
-	// Recovered tells what became of what was cut off before.
+	// Recovered is what became of what was cut off before.
 	Recovered Recovery
 }
 
-// Recovery tells what Lock found of a command that was cut off, and made of it.
+// Recovery is what Lock found of a command that was cut off, and made of it.
 type Recovery string
 
 // What becomes of what was cut off.
 const (
 	NothingCutOff Recovery = ""
-	RolledBack    Recovery = "taken back" // the root is what it was before that command
-	Finished      Recovery = "finished"   // the root is what that command made it
+	RolledBack    Recovery = "rolled back" // the root is what it was before that command
+	Finished      Recovery = "finished"    // the root is what that command made it
 )
 
 // Root returns the root, with its state directory open until Unlock, wherever that is
@@ -55,9 +55,9 @@ func (l *Lock) Root() *Root { return l.root }
 // State returns what is applied, as committed last. It is not to be changed.
 func (l *Lock) State() *record.State { return l.state }
 
-// Lock takes the root's lock, making the state folder. While another process
-// has it, waiting is told once for whom, and Lock waits; without wait it fails
-// with ErrLocked. What was cut off before is taken back, or finished.
+// Lock takes the root's lock, making the state directory. While another process
+// has it, waiting is called once with its holder, and Lock waits; without wait it fails
+// with ErrLocked. What was cut off before is rolled back, or finished.
 func (r *Root) Lock(ctx context.Context, wait bool, waiting func(holder string)) (*Lock, error) {
 	for {
 		l, err := r.lock(ctx, wait, waiting)
@@ -154,7 +154,7 @@ func (l *Lock) take(ctx context.Context, wait bool, waiting func(holder string))
 	return l.sign()
 }
 
-// lockName is the file that whoever changes the root has locked.
+// lockName is the file that the command that changes the root has locked.
 const lockName = "lock"
 
 // close gives back what a Lock holds.
@@ -166,7 +166,7 @@ func (l *Lock) close() error {
 	return err
 }
 
-// recover takes back what was cut off, and finishes what was committed.
+// recover rolls back what was cut off, and finishes what was committed.
 func (l *Lock) recover() error {
 	var errs error
 	there := func(name string) bool {
@@ -300,11 +300,11 @@ func (l *Lock) removeHome() error {
 	return nil
 }
 
-// madeName is a file with the directories that were made for the state, for whoever
-// commits the first time: the one who made them may be killed before.
+// madeName is a file with the directories that were made for the state, for the command that
+// commits the first time: the one that made them may be killed before.
 const madeName = "made"
 
-// keepMade keeps what was made for the state directory, now or by a command
+// recordMade records what was made for the state directory, now or by a command
 // that committed nothing.
 func (l *Lock) recordMade() error {
 	if l.state.Tx > 0 {
@@ -335,7 +335,7 @@ func (l *Lock) recordMade() error {
 	return err
 }
 
-// keepingTime gives a folder the time that it had back behind f.
+// withTimeOf gives a directory the time back that it had, after f.
 func withTimeOf(dir string, f func() error) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -343,7 +343,7 @@ func withTimeOf(dir string, f func() error) error {
 	}
 	err = f()
 	if err == nil {
-		_ = os.Chtimes(dir, time.Time{}, info.ModTime()) // another's folder, perhaps
+		_ = os.Chtimes(dir, time.Time{}, info.ModTime()) // another's directory, perhaps
 	}
 	return err
 }
@@ -382,8 +382,8 @@ func (r *Root) removeWork() error {
 	return nil
 }
 
-// Unlock gives the lock back, takes back what was not committed, and removes the
-// work folder; and all of clayer's own, where nothing is applied.
+// Unlock gives the lock back, rolls back what was not committed, and removes the
+// work directory; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
 	err := errors.Join(l.Rollback(), l.root.removeWork())
 	if err == nil && l.state.Pristine() {

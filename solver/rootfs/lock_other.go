@@ -49,7 +49,7 @@ var ErrStateCopied = errors.New("the state of clayer was replaced by a copy")
 // Resettle has nothing to do.
 func (l *Lock) Resettle() (string, error) { return "", nil }
 
-// Rollback has nothing to take back.
+// Rollback has nothing to roll back.
 func (l *Lock) Rollback() error { return nil }
 
 func (r *Root) rollback(int) error { return errOther }

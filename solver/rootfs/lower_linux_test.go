@@ -11,7 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// What is laid over another root must not hide the metadata of the directories there:
+// What is layered over another root must not hide the metadata of the directories there:
 // neither those above the state, nor those that an entry needs.
 func TestDirectoriesAreThoseOfTheRootBelow(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -35,7 +35,7 @@ type node struct {
 	xattr string
 }
 
-// same reports whether a file is as applied: of a folder its time is not asked.
+// same reports whether a file is as applied: of a directory its time is not asked.
 func (n *node) same(m *node) bool {
 	x, y := *n, *m
 	if x.kind == record.KindDir {
@@ -126,7 +126,7 @@ func (m tree) take(p string) tree {
 type mChange struct {
 	p        string
 	kind     record.Kind // "gone", "dir", or another
-	now, was *node       // was: of a folder that was there
+	now, was *node       // was: of a directory that was there
 	before   tree        // what stood there
 	kept     bool
 	lost     bool // what stood there is not known: the step was adopted
@@ -395,7 +395,7 @@ func randomStep(r *rand.Rand, name string, links bool) mStep {
 		}
 		for range 1 + r.IntN(3) {
 			p := path.Join(d, fmt.Sprintf("f%d", r.IntN(4)))
-			if r.IntN(8) == 0 { // in place of a folder
+			if r.IntN(8) == 0 { // in place of a directory
 				p = modelDirs[r.IntN(len(modelDirs))]
 				if path.Dir(p) != d {
 					continue

@@ -23,7 +23,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
-// newFolders is a stream of several chunks that brings folders of all sorts, most
+// newFolders is a stream of several chunks that brings directories of all sorts, most
 // of them where nothing stands.
 func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 	es := []*snapshot.Entry{with(dirEntry("old"), func(e *snapshot.Entry) { e.Mode = 0o750 })}
@@ -61,7 +61,7 @@ func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 				es = append(es, with(file(p, fmt.Sprint(names)), func(e *snapshot.Entry) {
 					e.Mode = []uint32{0o644, 0o600, 0o4755, 0o444}[r.IntN(4)]
 					if r.IntN(5) == 0 {
-						e.Content = nil // so that it is made by no hand
+						e.Content = nil // so that it is made by no worker
 					}
 				}))
 				// A link to what something is in the way of depends on whether its target
@@ -91,8 +91,8 @@ func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 	return es
 }
 
-// Folders that are new come to the same by one rename as entry by entry, also
-// where the rename can't be, and are taken back as they are.
+// Directories that are new come to the same by one rename as entry by entry, also
+// where the rename can't be, and are rolled back as they are.
 func TestApplyNewFolders(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -257,7 +257,7 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, f func()) {
 	}
 }
 
-// A new folder behind one that has to be announced anew is taken back with all that
+// A new directory behind one that has to be announced again is rolled back with all that
 // it brought, though it is there by the time that its files are announced.
 func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
 	dir := fastDir(t)
@@ -290,7 +290,7 @@ func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
 way" ]`)
 }
 
-// Before it is known that a stream is sound, all of it may be staged, and nothing of
+// Before it is known that a stream is verified, all of it may be staged, and nothing of
 // the root is changed; if it turns out not to be, nothing was.
 func TestApplyWaitsUntilItIsSound(t *testing.T) {
 	for _, sound := range []bool{true, false} {

@@ -13,8 +13,8 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
-// On an overlay, as the roots of containers are, a folder of the layer below
-// can't be renamed. It is moved file by file, and taken back after a kill at any
+// On an overlay, as the roots of containers are, a directory of the layer below
+// can't be renamed. It is moved file by file, and rolled back after a kill at any
 // call.
 func TestApplyOnAnOverlay(t *testing.T) {
 	mounting(t, func() {

@@ -8,7 +8,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// profileMark begins the file, and tells it from another's.
+// profileMark begins the file, and distinguishes it from another's.
 const profileMark = "# Made by clayer solve --profile; clayer undo removes it.\n"
 
 // ErrProfile says that the profile of a root could not be made, or taken away.

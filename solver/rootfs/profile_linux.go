@@ -15,7 +15,7 @@ import (
 
 // liftProfile undoes the apply of the profile. It lies above all steps, so it is
 // the first that a transaction undoes, and the last that it applies: a step's
-// folder that holds it can then be undone wholly.
+// directory that holds it can then be undone wholly.
 func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) error {
 	ev := t.next.Profile
 	if ev == nil || ev.Tx == 0 {
@@ -28,11 +28,11 @@ func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) 
 	return nil
 }
 
-// KeepProfile makes commands what login shells of the root begin with, in the
+// SetProfile makes commands what login shells of the root begin with, in the
 // transaction that Commit ends, or, unless it is wanted, sees to it that there is
-// no profile. One that the user changed stays, and is told, unless by force.
+// no profile. One that the user changed stays, and is reported, unless by force.
 //
-// Behind ErrProfile the transaction goes on without; behind another error nothing
+// After ErrProfile the transaction goes on without; after another error nothing
 // but Rollback is possible.
 func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Preserved, err error) {
 	if l.tx == nil && l.state.Profile == nil && !wanted {

@@ -51,7 +51,7 @@ func TestProfile(t *testing.T) {
 	if got := string(l.root.Profile()); got != "export A=1\n" {
 		t.Errorf("the profile holds %q", got)
 	}
-	// A step more, whose folder the profile is in, and another value.
+	// A step more, whose directory the profile is in, and another value.
 	applyAll(t, l, "2", file("etc/profile.d/other.sh", "x"))
 	if l.root.Profile() != nil {
 		t.Error("the profile is below a step that was applied later")
@@ -61,7 +61,7 @@ func TestProfile(t *testing.T) {
 	if got := string(l.root.Profile()); got != "export A=2\n" {
 		t.Errorf("the profile holds %q", got)
 	}
-	// What is not committed is taken back.
+	// What is not committed is rolled back.
 	keepProfile(t, l, true, "export A=3\n")
 	if err := l.Rollback(); err != nil {
 		t.Fatal(err)

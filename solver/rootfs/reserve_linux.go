@@ -22,12 +22,12 @@ import (
 
 const (
 	// reserveBytes and reserveFiles are what any undo takes: its journal, a
-	// directory of the trash, state.json written anew; and a second link, or a
+	// directory of the trash, state.json written again; and a second link, or a
 	// whiteout of an overlay, for a moment.
 	reserveBytes = 48 << 10
 	reserveFiles = 6
 
-	// rollbackFiles of the reserve are not for an undo, but for taking it back.
+	// rollbackFiles of the reserve are not for an undo, but for rolling it back.
 	rollbackFiles = 2
 )
 
@@ -159,7 +159,7 @@ func (t *transaction) undoes() {
 }
 
 // applies makes the transaction leave the reserve alone, and let it grow by what is
-// announced from here on. The function that it returns tells how much that was.
+// announced from here on. The function that it returns says how much that was.
 func (t *transaction) applies() (room func() record.Room) {
 	t.spends, t.journal.Spend = false, nil
 	begin, before := t.journal.Needs(), t.next.UndoNeeds()

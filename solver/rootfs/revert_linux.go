@@ -22,7 +22,7 @@ import (
 
 // Revert returns the changes that give back what the root was before the
 // events, which are the last of its log. It reads the record, the originals and
-// the other names of what has several; nothing is changed: the caller lays the
+// the other names of what has several; nothing is changed: the caller applies the
 // changes over a view.
 func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	v := &reverting{was: make(map[string]*snapshot.Entry), names: make(map[inroot.FileID]int)}
@@ -45,7 +45,7 @@ func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	}
 	paths := slices.SortedFunc(maps.Keys(v.was), record.ComparePaths)
 	return func(yield func(*snapshot.Entry, error) bool) {
-		gone := "" // the path last met that was no folder: what is below goes with the folder there
+		gone := "" // the path last met that was no directory: what is below goes with the directory there
 		first := make(map[inroot.FileID]string)
 		for _, p := range paths {
 			e := v.was[p]
@@ -152,8 +152,8 @@ func (v *reverting) findOthers(r *Root) error {
 	return walk(r.dir, "")
 }
 
-// before notes what stood at the path of a change, and below it for a folder
-// that was moved away, where no earlier change has told.
+// before notes what stood at the path of a change, and below it for a directory
+// that was moved away, where no earlier change has noted it.
 func (v *reverting) before(r *Root, seq int, c record.Change, kept bool) error {
 	p := string(c.Path)
 	note := func(e *snapshot.Entry) {

@@ -13,7 +13,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// Rollback takes back all that was done since Lock, or the last Commit. What it
+// Rollback rolls back all that was done since Lock, or the last Commit. What it
 // can't finish, the next Lock does. It writes next to nothing, so that a disk
 // that is full doesn't stop it.
 func (l *Lock) Rollback() error {
@@ -25,12 +25,12 @@ func (l *Lock) Rollback() error {
 	// Lines that never reached the file announce nothing that was done.
 	_ = t.journal.Close()
 	if err := l.root.rollback(t.id); err != nil {
-		return fmt.Errorf("%s is left half-changed; the next command goes on to take it back: %w", l.root.dir, err)
+		return fmt.Errorf("%s is partially changed; the next command resumes the rollback: %w", l.root.dir, err)
 	}
 	return l.root.cleanup(l.state)
 }
 
-// rollback takes back the changes of a transaction that was not committed, from
+// rollback rolls back the changes of a transaction that was not committed, from
 // the last to the first. What each line announces was done wholly, in part, or
 // not at all, which is seen by where things are; doing it twice does no harm.
 func (r *Root) rollback(tx int) error {
@@ -54,18 +54,18 @@ func (r *Root) rollback(tx int) error {
 			err = r.spending(0, func() error { return b.line(&c) })
 		}
 		if err != nil {
-			return fmt.Errorf("take back %q: %w", c.Path, err)
+			return fmt.Errorf("roll back %q: %w", c.Path, err)
 		}
 	}
-	if err := r.sys.Syncfs(own); err != nil { // before the log, which tells what to do
+	if err := r.sys.Syncfs(own); err != nil { // before the log, which says what to do
 		return err
 	}
 	return r.rolledBack(tx)
 }
 
-// takenBack says that nothing of a transaction is in the root any more: from
+// rolledBack says that nothing of a transaction is in the root any more: from
 // here on its log must not be followed again, since cleanup removes that by which
-// it tells what was done.
+// it says what was done.
 func (r *Root) rolledBack(tx int) error {
 	return r.spending(0, func() error { return r.state.Held().Rename(record.LogName(tx), record.RolledBack) })
 }
@@ -77,7 +77,7 @@ type rollback struct {
 	again map[[2]int]bool
 }
 
-// place is a name in an open folder.
+// place is a name in an open directory.
 type place struct {
 	fd   int
 	name string
@@ -87,7 +87,7 @@ func (b *rollback) line(c *record.Change) error {
 	p := string(c.Path)
 	switch {
 	case c.Kind == record.KindTime:
-		// Before the first change in the folder: what is taken back after this
+		// Before the first change in the directory: what is rolled back after this
 		// line, which stands before it, is not in it.
 		return b.restore(p, c.Was, false)
 	case c.Kind == record.KindTemp:
@@ -126,18 +126,18 @@ func (b *rollback) line(c *record.Change) error {
 	return b.undo(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
-// What Change.In and Out can be beside a path in the state folder.
+// What Change.In and Out can be beside a path in the state directory.
 const (
-	inMade   = "mkdir"   // a new folder
-	inBeside = "beside:" // a name in the same folder
+	inMade   = "mkdir"   // a new directory
+	inBeside = "beside:" // a name in the same directory
 )
 
-// back takes back one change of a path: what came in goes back to where it was,
+// back rolls back one change of a path: what came in goes back to where it was,
 // and what went out comes back.
 func (b *rollback) undo(p, in, out string) error {
 	f, err := b.GetReal(path.Dir(p))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		f = nil // then it was not done, or else someone took the folder away
+		f = nil // then it was not done, or else someone took the directory away
 	} else if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (b *rollback) undo(p, in, out string) error {
 	}
 	if f == nil {
 		if kept != nil {
-			return fmt.Errorf("its folder is gone; what stood there is %s", b.r.state.Path(out))
+			return fmt.Errorf("its directory is gone; what stood there is %s", b.r.state.Path(out))
 		}
 		return nil
 	}
@@ -198,7 +198,7 @@ func (b *rollback) undo(p, in, out string) error {
 	return b.Renameat(from.fd, from.name, at.fd, at.name, 0)
 }
 
-// moveBack puts what a folder holds, which was being moved, back into what is
+// moveTreeBack puts what a directory holds, which was being moved, back into what is
 // left of it.
 func (b *rollback) moveTreeBack(from, to place) error {
 	src, err := b.OpenDirAt(from.fd, from.name)
@@ -227,7 +227,7 @@ func (b *rollback) moveTreeBack(from, to place) error {
 	return b.Unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
 }
 
-// cameIn reports whether what stands at a path is what a change brought.
+// cameIn reports whether what stands at a path came with a change.
 func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (bool, error) {
 	switch {
 	case in == "" || here == nil:
@@ -258,8 +258,8 @@ func (b *rollback) waiting(f *inroot.Dir, in string) (place, error) {
 	return place{dir.FD, path.Base(in)}, nil
 }
 
-// giveBack moves what came in to where it was, also what is needed no more: its
-// place tells, should this be cut off too, that it has been taken back. By a
+// moveOut moves what came in to where it was, also what is needed no more: its
+// place shows, should this be cut off too, that it has been rolled back. By a
 // second link, where something takes its name at once.
 func (b *rollback) moveOut(at, to place, replaced bool) error {
 	if replaced {
@@ -286,7 +286,7 @@ func (b *rollback) stat(p place, wanted bool) (*unix.Stat_t, error) {
 	return &st, nil
 }
 
-// restore gives a folder the metadata that it had.
+// restore gives a directory the metadata that it had.
 func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
 	f, err := b.GetReal(p)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package rootfs is the room of a root, and through it alone a root is changed: it
-// holds the lock, applies and undoes in transactions, and takes back one that was
+// holds the lock, applies and undoes in transactions, and rolls back one that was
 // cut off. How a stream is applied is in unpack, the record of it in record.
 //
-// What is kept, in the state folder (var/lib/clayer of the root, or
+// What is stored, in the state directory (var/lib/clayer of the root, or
 // $XDG_STATE_HOME/clayer for a / that may not be written):
 //
 //	state.json            what is applied: record.State
@@ -13,7 +13,7 @@
 //	trash/<seq>-<n>       what an undo took away, until it is committed
 //	reserve/<n>           what undo and rollback use on a full disk
 //	made                  the directories made for the state, until state.json has them
-//	work/                 upper folders and other scratch of a solve
+//	work/                 upper directories and other scratch of a solve
 //	lock                  held by the one solve that is at work
 //
 // docs/root.md says how they give back the old state, or the new one, after
@@ -33,8 +33,8 @@ import (
 
 // Options are how to open a root. The zero value is the default.
 type Options struct {
-	StateDir string // where state is kept; "" means as the package says
-	Lower    string // the root that this one is laid over; "" for none
+	StateDir string // where the state is; "" means as the package says
+	Lower    string // the root that this one is layered over; "" for none
 
 	sys inroot.Sys // of tests
 
@@ -48,7 +48,7 @@ type Options struct {
 type Root struct {
 	dir   string
 	state record.Dir
-	lower string // the root that it is laid over, if any
+	lower string // the root that it is layered over, if any
 	sys   inroot.Sys
 
 	removeAll func(dir string) error // of Options
@@ -59,7 +59,7 @@ type Root struct {
 // stateInRoot is where a root has its state.
 const stateInRoot = "var/lib/clayer"
 
-// Open returns the root in the folder dir, which need not be there yet.
+// Open returns the root in the directory dir, which need not be there yet.
 // Nothing is made or written.
 func Open(dir string, opt Options) (*Root, error) {
 	dir, err := filepath.Abs(dir)
@@ -67,7 +67,7 @@ func Open(dir string, opt Options) (*Root, error) {
 		return nil, err
 	}
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("root %s: not a folder", dir)
+		return nil, fmt.Errorf("root %s: not a directory", dir)
 	}
 	state, inside := opt.StateDir, false
 	if state == "" {
@@ -100,7 +100,7 @@ func stateDir(dir string) (path string, inside bool, err error) {
 	return filepath.Join(base, "clayer"), false, nil
 }
 
-// writable reports whether the folder at path, or the nearest one above that is
+// writable reports whether the directory at path, or the nearest one above that is
 // there, may be written.
 func writable(path string) bool {
 	for {
@@ -114,16 +114,16 @@ func writable(path string) bool {
 	}
 }
 
-// Dir returns the root's folder.
+// Dir returns the root's directory.
 func (r *Root) Dir() string { return r.dir }
 
-// StateDir returns the folder of the state.
+// StateDir returns the directory of the state.
 func (r *Root) StateDir() record.Dir { return r.state }
 
 // State reads what is applied: record.Dir.State.
 func (r *Root) State() (*record.State, error) { return r.state.State() }
 
-// WorkDir makes and returns the folder for scratch, on the file system of the
+// WorkDir makes and returns the directory for scratch, on the file system of the
 // state. What a killed solve left there goes with the next Lock.
 func (r *Root) WorkDir() (string, error) {
 	return r.state.Path("work"), r.state.MkdirAll("work", 0o755)
@@ -140,13 +140,13 @@ type LayerKeys struct {
 // Undone is what an undo did, and what it could not do.
 type Undone struct {
 	Steps     []key.Key        // undone, the last applied first
-	Files     int              // changes that were taken back
+	Files     int              // changes that were undone
 	Preserved []Preserved      // what stays as it is, since the user changed it
 	Lost      []string         // what can't come back, since a step that ran in place changed it
 	Problems  []unpack.Problem // what could not be changed
 }
 
-// Kept is a path that an undo leaves as the user has it.
+// Preserved is a path that an undo leaves as the user has it.
 type Preserved struct {
 	Path string `json:"path"` // relative to the root
 	Why  string `json:"why"`

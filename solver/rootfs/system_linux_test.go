@@ -65,7 +65,7 @@ func TestApplyOverTheSystemInUse(t *testing.T) {
 		es = append(es, e)
 	}
 	// One shell that runs all the time, and starts others: each loads all of the
-	// files anew. A failure ends it, with the number of those before.
+	// files again. A failure ends it, with the number of those before.
 	shellIn := func(script string) *exec.Cmd {
 		cmd := exec.Command("/bin/sh", "-c", script)
 		cmd.Dir = "/"

@@ -18,7 +18,7 @@ import (
 
 // A transaction takes a root from one committed state to the next: it undoes
 // applies and makes new ones. Until state.json is replaced, all of it can be
-// taken back, since nothing is deleted before; from then on it is done.
+// rolled back, since nothing is deleted before; from then on it is done.
 type transaction struct {
 	r        *Root
 	id       int
@@ -26,7 +26,7 @@ type transaction struct {
 	next     record.State     // what is committed
 	steps    []record.Applied // applied in it
 	preserve map[string]bool  // paths that the user changed, which stay as they are
-	lifted   Undone           // of the profile, where no Undo tells
+	lifted   Undone           // of the profile, where no Undo reports it
 
 	spends   bool        // the reserve, where the disk is full: it undoes
 	reserved record.Room // at least that, for the undo of what it applies
@@ -58,7 +58,7 @@ func (l *Lock) begin() (*transaction, error) {
 	return t, nil
 }
 
-// apply applies a stream to the root and keeps what it replaces.
+// apply applies a stream to the root and saves what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	room := t.applies()
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Verified: step.Verified, Placement: step.Placement}
@@ -67,14 +67,14 @@ func (t *transaction) apply(ctx context.Context, step record.Applied, changes sn
 		return res, err
 	}
 	ev.Room = room()
-	// What is under a step that could not be undone is applied anew with it.
+	// What is under a step that could not be undone is applied again with it.
 	ev.Incomplete = len(res.Problems) > 0 || t.next.Retry()
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }
 
 // Apply changes the root by the step's entries, in the transaction that the
-// first Undo or Apply behind Lock or Commit begins.
+// first Undo or Apply after Lock or Commit begins.
 //
 // The error is a hard one (a full disk, a stream that is invalid, ctx): of the
 // transaction nothing but Rollback is possible then. Entries that could not be
@@ -137,7 +137,7 @@ func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) err
 }
 
 // commit replaces the state by that of the transaction, which is what makes it
-// done, and removes what only taking it back would have needed.
+// done, and removes what only rolling it back would have needed.
 func (l *Lock) commit() error {
 	t := l.tx
 	err := t.datesOfTrash()
@@ -240,7 +240,7 @@ func (r *Root) cleanup(s *record.State) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	sweep("log", logs) // last: it has what says that the root was taken back
+	sweep("log", logs) // last: it has what says that the root was rolled back
 	errs = append(errs, r.fitReserve(s))
 	return errors.Join(errs...)
 }

@@ -20,11 +20,11 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
-// Undo takes back all applies but the first keep of the log, the last one first,
+// Undo undoes all applies but the first keep of the log, the last one first,
 // in the transaction that the first Undo or Apply begins. What the user changed
-// since stays, and is told; with force it is taken too. What an earlier undo
+// since stays, and is reported; with force it is taken too. What an earlier undo
 // left is tried again: what could not be undone then always, and what the user
-// had changed when nothing is to be kept. After an error of the transaction nothing
+// had changed when nothing is to be preserved. After an error of the transaction nothing
 // but Rollback is possible.
 func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
 	res := &Undone{}
@@ -125,7 +125,7 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 	return u.recordLeft(ev)
 }
 
-// keepLeft records the changes that were not undone.
+// recordLeft records the changes that were not undone.
 func (u *undoing) recordLeft(ev record.Event) error {
 	if len(u.left) == 0 {
 		return nil
@@ -143,12 +143,12 @@ func (u *undoing) recordLeft(ev record.Event) error {
 	return nil
 }
 
-// keep leaves a path as it is. A change of which nothing is needed any more is
+// preserve leaves a path as it is. A change of which nothing is needed any more is
 // forgotten.
 func (u *undoing) preserve(c *record.Change, why string) {
 	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), why})
 	u.left = append(u.left, *c)
-	if why != notEmpty { // the folder itself is not changed
+	if why != notEmpty { // the directory itself is not changed
 		u.t.preserve[string(c.Path)] = true
 	}
 }
@@ -167,7 +167,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	if c.Preserved {
 		if !u.force {
 			u.t.preserve[p] = true
-			u.res.Preserved = append(u.res.Preserved, Preserved{p, "changed since, and kept before"})
+			u.res.Preserved = append(u.res.Preserved, Preserved{p, "changed since; preserved before"})
 		}
 		return nil
 	}
@@ -182,7 +182,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 			return err
 		}
 		if in {
-			u.preserve(c, "its folder was moved or deleted")
+			u.preserve(c, "its directory was moved or deleted")
 		}
 		return nil
 	}
@@ -204,7 +204,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		u.preserve(c, "deleted")
 		return nil
 	case c.Kind == record.KindGone:
-		u.preserve(c, "made anew")
+		u.preserve(c, "created again")
 		return nil
 	case c.Kind == record.KindDir && inroot.IsDir(st): // whether it is empty is seen when those below are undone
 	default:
@@ -218,7 +218,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		}
 	}
 	if inroot.IsDir(st) && os.Geteuid() != 0 {
-		// To move a folder one must be able to write it: see move.
+		// To move a directory one must be able to write it: see move.
 		if d, err := u.Get(p); err == nil {
 			if err := u.Note(d); err != nil {
 				return err
@@ -239,10 +239,10 @@ func (u *undoing) plan(b backward, line *record.Change) error {
 	return u.t.journal.Add(line)
 }
 
-// folder looks at a folder that was described.
+// directory looks at a directory that was described.
 func (u *undoing) dir(f *inroot.Dir, c *record.Change, st *unix.Stat_t) error {
 	if !inroot.IsDir(st) {
-		u.preserve(c, "no folder any more")
+		u.preserve(c, "no directory any more")
 		return nil
 	}
 	fd, err := u.OpenDirAt(f.FD, path.Base(string(c.Path)))
@@ -402,7 +402,7 @@ func (u *undoing) isEmpty(f *inroot.Dir, name string) (bool, error) {
 	return !slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, mine) }), err
 }
 
-// undescribe gives a folder the metadata that it had. Its time comes back if
+// undescribe gives a directory the metadata that it had. Its time comes back if
 // nothing was put into it, or taken out, since.
 func (u *undoing) undescribe(f *inroot.Dir, name string, b *backward) error {
 	fd, err := u.OpenDirAt(f.FD, name)

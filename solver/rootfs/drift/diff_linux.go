@@ -18,11 +18,11 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// Diff tells what changed in the root since the last commit, clayer's own
+// Diff returns what changed in the root since the last commit, clayer's own
 // changes left out, sorted by path: by the ctimes of files, which every change
 // moves, and by what the applies own. What a snapshot leaves out by default is
-// left out, and so are other mounts. A file of nobody's that was deleted shows in
-// its folder alone, as changed, if nothing else in it did.
+// left out, and so are other mounts. A deleted file that no apply owns shows in
+// its directory alone, as changed, if nothing else in it did.
 func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error) {
 	since, err := Committed(rec)
 	if err != nil || since.IsZero() {
@@ -63,7 +63,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	defer a.Close()
 	d := &differ{comparer: a, all: all, since: since, skip: matcher.Skip}
 	if d.own, _, err = inroot.Below(root, rec.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err // where there is no state folder, none is left out
+		return nil, err // where there is no state directory, none is left out
 	}
 	var top unix.Stat_t
 	if err := a.Fstat(a.Root, &top); err != nil {
@@ -88,14 +88,14 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 
 type differ struct {
 	*comparer
-	own   string // the state folder, relative to the root; "" for one elsewhere
+	own   string // the state directory, relative to the root; "" for one elsewhere
 	all   map[string]owned
 	since time.Time
 	skip  func(string) bool
 	list  []FileState
 }
 
-// folder adds what changed in an open folder, and reports whether anything did,
+// directory adds what changed in an open directory, and reports whether anything did,
 // and whether anything in it is older.
 func (d *differ) dir(ctx context.Context, fd int, at string, dev uint64) (any, older bool, err error) {
 	if err := context.Cause(ctx); err != nil {
@@ -159,12 +159,12 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 		}
 		f.State, f.What, f.Key = state, what, o.key
 	} else if f.State = Changed; st.Mask&unix.STATX_BTIME != 0 && later(st.Btime) && !olderBelow {
-		// On an overlay a folder is born, there, when something in it is changed:
-		// what it holds tells.
+		// On an overlay a directory is born, there, when something in it is changed:
+		// what it holds decides.
 		f.State = New
 	}
 	if dir && f.State == Changed && !ours && below {
-		return true, true, nil // what changed in it is told
+		return true, true, nil // what changed in it is listed
 	}
 	if !dir {
 		f.Size = int64(st.Size)

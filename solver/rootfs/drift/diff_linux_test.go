@@ -27,7 +27,7 @@ func write(t *testing.T, root, path, content string) {
 	}
 }
 
-// now returns the time by the clock of the folder's file system, which moves in
+// now returns the time by the clock of the directory's file system, which moves in
 // ticks: what is written afterwards is later.
 func now(t *testing.T, dir string) time.Time {
 	t.Helper()
@@ -121,7 +121,7 @@ new usr/unpacked 1
 	}
 }
 
-// A folder that an overlay copied up was born just now, and is not new: what it
+// A directory that an overlay copied up was born just now, and is not new: what it
 // holds tells. To take it for new would capture all of /opt for one file in it.
 func TestDiffSinceOnAnOverlay(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "clayer-test-")

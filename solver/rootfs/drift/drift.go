@@ -4,7 +4,7 @@ package drift
 
 import "github.com/clayer/clayer/dag/key"
 
-// DriftState tells how a file stands to what was applied.
+// DriftState says how a file stands to what was applied.
 type DriftState string
 
 // How a file stands to what was applied, or to the root as it was then.

@@ -17,7 +17,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// Of tells in words what of a file differs from what was applied; nothing if
+// Of says in words what of a file differs from what was applied; nothing if
 // it is as it was. Content and attributes are looked at if the file's ctime is
 // later than done, which any change of them makes it.
 func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *record.Change, done time.Time, buf []byte) ([]string, error) {
@@ -46,7 +46,7 @@ func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *rec
 	}
 	fd, err := f.Sys.OpenAt(f.FD, name)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return what, nil // this user can't tell
+		return what, nil // this user may not look
 	}
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *rec
 	return what, nil
 }
 
-// statDrift compares what stat tells.
+// statDrift compares what stat returns.
 func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 	var what []string
 	kind := record.TypeOf(st)
@@ -96,7 +96,7 @@ func statDrift(st *unix.Stat_t, now *record.Meta) []string {
 	return what
 }
 
-// OfFolder compares a folder, but for its time, which changes with what is in it.
+// OfFolder compares a directory, but for its time, which changes with what is in it.
 func OfDir(st *unix.Stat_t, now *record.Meta, xattrs map[string][]byte) []string {
 	what := statDrift(st, now)
 	if inroot.Privileged() && !maps.EqualFunc(xattrs, now.Xattrs, bytes.Equal) {

@@ -142,7 +142,7 @@ func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, e
 	return a.checkIn(ctx, f, o)
 }
 
-// checkIn is check in the open folder of the path; nil where that is missing.
+// checkIn is check in the open directory of the path; nil where that is missing.
 func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
 	var st *unix.Stat_t
@@ -154,7 +154,7 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 	}
 	switch {
 	case o.Kind == record.KindGone && st != nil:
-		return Changed, []string{"made anew"}, nil
+		return Changed, []string{"created again"}, nil
 	case o.Kind == record.KindGone:
 		return AsApplied, nil, nil
 	case st == nil:
@@ -168,7 +168,7 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 			xattrs, err = a.ListXattrs(fd)
 			unix.Close(fd)
 		}
-		if err != nil && !inroot.IsHard(err) { // this user can't tell
+		if err != nil && !inroot.IsHard(err) { // this user may not look
 			xattrs = o.Now.Xattrs
 		} else if err != nil {
 			return "", nil, err

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Folder is an open folder of a root.
+// A Directory is an open directory of a root.
 type Dir struct {
 	FD   int
 	Name string // as it was asked for
@@ -19,7 +19,7 @@ type Dir struct {
 	used uint64
 }
 
-// NewFolder looks at an open folder, which it takes over.
+// NewDir looks at an open directory, which it takes over.
 func (s Sys) NewDir(fd int, name, real string) (*Dir, error) {
 	f := &Dir{FD: fd, Name: name, Path: real, Sys: s}
 	if err := s.Fstat(fd, &f.St); err != nil {
@@ -35,19 +35,19 @@ func (s Sys) NewDir(fd int, name, real string) (*Dir, error) {
 	return f, nil
 }
 
-// Folders opens folders of a root, and keeps some open.
+// Dirs opens directories of a root, and keeps some open.
 type Dirs struct {
 	Sys
-	Root    int // the open folder of the root
+	Root    int // the open directory of the root
 	Openat2 bool
 	open    map[string]*Dir
 	clock   uint64
 }
 
-// maxOpen is how many folders are kept open.
+// maxOpen is how many directories are kept open.
 const maxOpen = 64
 
-// OpenFolders opens a root; Close closes it, and all that is kept open.
+// OpenDirs opens a root; Close closes it, and all that is kept open.
 func (s Sys) OpenDirs(dir string) (*Dirs, error) {
 	fd, err := s.OpenDir(dir)
 	if err != nil {
@@ -56,12 +56,12 @@ func (s Sys) OpenDirs(dir string) (*Dirs, error) {
 	return s.DirsOf(fd), nil
 }
 
-// FoldersOf is OpenFolders for an open directory, which it takes over.
+// DirsOf is OpenDirs for an open directory, which it takes over.
 func (s Sys) DirsOf(fd int) *Dirs {
 	return &Dirs{Sys: s, Root: fd, Openat2: !s.WithoutOpenat2 && HasOpenat2(), open: make(map[string]*Dir)}
 }
 
-// Get returns the folder at a path. It stays open until it is forgotten, or until
+// Get returns the directory at a path. It stays open until it is forgotten, or until
 // others push it out: it is good until the next Get.
 func (fs *Dirs) Get(p string) (*Dir, error) {
 	fs.clock++
@@ -79,11 +79,11 @@ func (fs *Dirs) Get(p string) (*Dir, error) {
 	return fs.Add(fd, p, real)
 }
 
-// keepEach is how many levels are gone down, with a call for each, until a folder is
+// holdEach is how many levels are gone down, with a call for each, until a directory is
 // kept open on the way: who goes up again need not begin at the root each time.
 const holdEach = 32
 
-// getBelow is Get from the nearest folder above that is kept open, so that the calls
+// getBelow is Get from the nearest directory above that is kept open, so that the calls
 // that it takes do not grow with the depth. It returns nil where a link is on the way,
 // and where one call from the root will do.
 func (fs *Dirs) getBelow(p string) (*Dir, error) {
@@ -136,7 +136,7 @@ func (fs *Dirs) GetReal(p string) (*Dir, error) {
 	return f, err
 }
 
-// Keep adds an open folder, which it takes over, to those kept open.
+// Add adds an open directory, which it takes over, to those kept open.
 func (fs *Dirs) Add(fd int, p, real string) (*Dir, error) {
 	f, err := fs.NewDir(fd, p, real)
 	if err != nil {
@@ -162,7 +162,7 @@ func (fs *Dirs) drop(f *Dir) {
 	delete(fs.open, f.Name)
 }
 
-// Forget closes the folders to which a folder or a link at a name of parent may lead:
+// Forget closes the directories to which a directory or a link at a name of parent may lead:
 // something else is to stand there, or what is made in it is to inherit another ACL.
 // parent itself stays open.
 func (fs *Dirs) Forget(parent *Dir, name string) {
@@ -174,7 +174,7 @@ func (fs *Dirs) Forget(parent *Dir, name string) {
 	}
 }
 
-// IsBelow reports whether an open folder is the one of that id, or below it.
+// IsBelow reports whether an open directory is the one of that id, or below it.
 func (fs *Dirs) IsBelow(fd int, id FileID) (bool, error) {
 	const openPath = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	var st unix.Stat_t
@@ -185,7 +185,7 @@ func (fs *Dirs) IsBelow(fd int, id FileID) (bool, error) {
 	at, err := unix.Openat(fd, ".", openPath, 0)
 	for err == nil {
 		err = fs.Fstat(at, &st)
-		// The .. of / is / itself: the folder was moved out of the root.
+		// The .. of / is / itself: the directory was moved out of the root.
 		if here := IDOf(&st); err != nil || here == id || here == top || here == last {
 			unix.Close(at)
 			return err == nil && here == id, err

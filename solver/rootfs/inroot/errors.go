@@ -16,7 +16,7 @@ func (h hard) Error() string { return h.err.Error() }
 
 func (h hard) Unwrap() error { return h.err }
 
-// IsHard tells errors after which going on is of no use from those of one
+// IsHard separates errors after which going on is of no use from those of one
 // path: a full disk from a file that is immutable. What is no error of the system
 // is hard.
 func IsHard(err error) bool {
@@ -39,7 +39,7 @@ func IsFull(err error) bool {
 }
 
 // UnlessMissing returns err, but nil for one that says that a path is not there:
-// its folder is missing, or no folder, or a link stands in the way.
+// its directory is missing, or no directory, or a link stands in the way.
 func UnlessMissing(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsDir reports whether a folder stands there; nil is nothing.
+// IsDir reports whether a directory stands there; nil is nothing.
 func IsDir(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // IsLink reports whether a symlink stands there; nil is nothing.
 func IsLink(st *unix.Stat_t) bool { return st != nil && st.Mode&unix.S_IFMT == unix.S_IFLNK }
 
-// List returns the names in an open folder, in no order.
+// List returns the names in an open directory, in no order.
 func (s Sys) List(fd int) ([]string, error) {
 	dup, err := s.OpenDirAt(fd, ".")
 	if err != nil {
@@ -37,7 +37,7 @@ func Timespec(t time.Time) unix.Timespec {
 	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
-// RemoveAllAt deletes a folder with all in it, following nothing.
+// RemoveAllAt deletes a directory with all in it, following nothing.
 func (s Sys) RemoveAllAt(at int, name string) error {
 	fd, err := s.OpenDirAt(at, name)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s Sys) WriteAt(fd int, p []byte, off int64) error {
 	return nil
 }
 
-// Below tells where in a root a folder is, without links, and which folder it is;
+// Below returns where in a root a directory is, without links, and which directory it is;
 // "" where it is somewhere else.
 func Below(dir, target string) (string, FileID, error) {
 	root, err := filepath.EvalSymlinks(dir)

@@ -38,5 +38,5 @@ func Under(p, dir string) bool {
 	return len(p) > len(dir) && p[len(dir)] == '/' && strings.HasPrefix(p, dir)
 }
 
-// A FileID tells files apart, whatever names lead to them.
+// A FileID identifies a file, whatever names lead to them.
 type FileID struct{ dev, ino uint64 }

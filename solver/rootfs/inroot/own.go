@@ -18,7 +18,7 @@ type OwnDir struct {
 	sys  Sys
 }
 
-// OpenDirIn opens the directory name of the directory root, through no link; root ""
+// OpenOwn opens the directory name of the directory root, through no link; root ""
 // is none: name is a path then, of which the last element is no link.
 func (s Sys) OpenOwn(root, name string) (*OwnDir, error) {
 	if err := s.read("open"); err != nil {
@@ -37,7 +37,7 @@ func (s Sys) OpenOwn(root, name string) (*OwnDir, error) {
 	return &OwnDir{dir, s}, err
 }
 
-// MakeDirIn makes the directory name of the directory root, and those above it, through
+// MakeOwn makes the directory name of the directory root, and those above it, through
 // no link; root "" as in OpenDirIn.
 func (s Sys) MakeOwn(root, name string, mode fs.FileMode) error {
 	if err := s.change("mkdir"); err != nil {
@@ -59,7 +59,7 @@ func (d *OwnDir) Close() error { return d.root.Close() }
 
 // Check returns an error unless the directory, and all that it holds, belongs to the
 // user or root, can be changed by no other user, and is made of directories and
-// regular files. What its directories hold is not looked at: nobody else puts
+// regular files. What its directories hold is not looked at: no other user puts
 // anything there.
 func (d *OwnDir) Check() error {
 	if err := safefile.CheckDir(d.root); err != nil {

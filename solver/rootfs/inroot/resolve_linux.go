@@ -22,15 +22,15 @@ var hasOpenat2 = sync.OnceValue(func() bool {
 	return true
 })
 
-// openFolder are the flags with which folders are opened.
+// dirFlags are the flags with which directories are opened.
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 
 // IDOf returns the id of a file.
 func IDOf(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
 
-// Resolve opens the folder at a path as a process chrooted to the folder of
+// Resolve opens the directory at a path as a process chrooted to the directory of
 // root sees it: symlinks are followed, absolute ones and ".." end at the root.
-// Names that are swapped meanwhile can't lead out. It returns the folder's path
+// Names that are swapped meanwhile can't lead out. It returns the directory's path
 // without links too.
 func (s Sys) Resolve(root int, p string, openat2 bool) (fd int, real string, err error) {
 	for at, rest := root, p; openat2; {
@@ -52,7 +52,7 @@ func (s Sys) Resolve(root int, p string, openat2 bool) (fd int, real string, err
 	return s.Walk(root, p, nil)
 }
 
-// descend opens a folder on the way down a path, through no link: as far as one call
+// descend opens a directory on the way down a path, through no link: as far as one call
 // goes. It returns how much of the path that is.
 func (s Sys) descend(at int, p string, openat2 bool) (fd, n int, err error) {
 	n = OneCall(p, openat2)
@@ -94,10 +94,10 @@ func (s Sys) openat2Dir(root int, p string, resolve uint64) (int, error) {
 const maxLinks = 40
 
 // Walk is Resolve without openat2: part by part, never following a
-// link by the kernel. The folders from the root down are kept open, so that
+// link by the kernel. The directories from the root down are kept open, so that
 // ".." is the one that we came through, whatever was moved meanwhile.
 //
-// Of a folder that is missing, missing is told the folder that it should be in,
+// Of a directory that is missing, missing is called with the directory that it should be in,
 // its name, and its path without links, and makes it; nil makes none.
 func (s Sys) Walk(root int, p string, missing func(at int, name, path string) error) (_ int, real string, err error) {
 	top, err := s.OpenDirAt(root, ".")
@@ -141,7 +141,7 @@ func (s Sys) Walk(root int, p string, missing func(at int, name, path string) er
 		}
 		target, lerr := s.Readlinkat(at, part)
 		if lerr != nil {
-			return -1, "", err // no link: it is no folder
+			return -1, "", err // no link: it is no directory
 		}
 		if links++; links > maxLinks {
 			return -1, "", unix.ELOOP

@@ -205,7 +205,7 @@ func (s Sys) Syncfs(fd int) error {
 	return unix.Syncfs(fd)
 }
 
-// OpenDir opens a folder by its path.
+// OpenDir opens a directory by its path.
 func (s Sys) OpenDir(path string) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err
@@ -213,8 +213,8 @@ func (s Sys) OpenDir(path string) (int, error) {
 	return unix.Open(path, dirFlags, 0)
 }
 
-// OpenDirAt opens a folder, following nothing; "." opens another description of
-// an open folder.
+// OpenDirAt opens a directory, following nothing; "." opens another description of
+// an open directory.
 func (s Sys) OpenDirAt(fd int, name string) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err
@@ -222,7 +222,7 @@ func (s Sys) OpenDirAt(fd int, name string) (int, error) {
 	return unix.Openat(fd, name, dirFlags|unix.O_NOFOLLOW, 0)
 }
 
-// OpenAt opens a file to read, following nothing and waiting for nobody.
+// OpenAt opens a file to read, following nothing and waiting for no writer.
 func (s Sys) OpenAt(fd int, name string) (int, error) {
 	if err := s.read("open"); err != nil {
 		return -1, err

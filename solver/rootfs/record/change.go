@@ -9,7 +9,7 @@ import (
 )
 
 // A Change is what an apply does to one path, with what undoing it needs. Its
-// line is synced before it is done, since the line alone tells after a kill, or
+// line is synced before it is done, since the line alone says after a kill, or
 // a loss of power, where what was moved belongs. Whether it was done is seen by
 // what it moves: what comes waits as stage/<seq>/<N>, and what stood there is
 // originals/<seq>/<N> afterwards, if anything did. What has With comes with another.
@@ -18,25 +18,25 @@ type Change struct {
 	Path      []byte `json:"path,omitempty"` // relative to the root, without links on the way; bytes, since names need not be UTF-8
 	Kind      Kind   `json:"kind,omitempty"` // what stands there now, or what the line says
 	N         int    `json:"n,omitempty"`    // its number in the apply, from 1
-	Was       *Meta  `json:"was,omitempty"`  // of a folder that was there, and stays: its metadata before
+	Was       *Meta  `json:"was,omitempty"`  // of a directory that was there, and stays: its metadata before
 	Now       *Meta  `json:"now,omitempty"`  // as applied; nil for KindGone
 	Preserved bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
-	Lost      bool   `json:"lost,omitempty"` // what stood there was not kept: the step was adopted
+	Lost      bool   `json:"lost,omitempty"` // what stood there was not saved: the step was adopted
 
-	// A folder that nothing stood at comes with all that is in it, by one rename:
-	// Whole is set on its line, and With, its N, on those of what it brings.
+	// A directory that nothing stood at comes with all that is in it, by one rename:
+	// Whole is set on its line, and With, its N, on those of what comes with it.
 	Whole bool   `json:"whole,omitempty"`
 	With  int    `json:"with,omitempty"`
 	From  []byte `json:"from,omitempty"` // where it waits in stage/<seq>, if not under its number
 
 	// Of a line that announces that a change is undone: where what comes back
-	// is now, and where what goes is moved, in the state folder.
+	// is now, and where what goes is moved, in the state directory.
 	In  string `json:"in,omitempty"`
 	Out string `json:"out,omitempty"`
 
 	Left   bool `json:"left,omitempty"`   // nothing of this transaction: what an undo left, or a step did that was adopted
-	Again  int  `json:"again,omitempty"`  // takes the place of the lines before with this N: the root was not as foreseen
-	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the folder is on another file system
+	Again  int  `json:"again,omitempty"`  // takes the place of the lines before with this N: the root was not as expected
+	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the directory is on another file system
 }
 
 // A Kind is what stands at a path after a change, or what a line says that is no
@@ -65,7 +65,7 @@ const (
 // IsChange reports whether a line of this kind is a change of a path.
 func (k Kind) IsChange() bool { return k != KindTime && k != KindTemp && k != KindUndo }
 
-// Meta is the metadata of a file, and what tells its content.
+// Meta is the metadata of a file, and what identifies its content.
 type Meta struct {
 	Mode    uint32            `json:"mode"` // permission bits, setuid, setgid and sticky
 	UID     int               `json:"uid"`
@@ -113,7 +113,7 @@ func (d Dir) changes(ev Event, read reader) iter.Seq2[Change, error] {
 			}
 		}
 		if verified < ev.To-ev.From {
-			yield(Change{}, fmt.Errorf("%s is damaged behind byte %d: what was changed there can't be told", d.Path(LogName(ev.Tx)), ev.From+verified))
+			yield(Change{}, fmt.Errorf("%s is damaged after byte %d: what was changed there is not known", d.Path(LogName(ev.Tx)), ev.From+verified))
 		}
 	}
 }
@@ -135,10 +135,10 @@ func has(sorted []int, n int) bool {
 }
 
 // MayHaveOriginal reports whether a change may have replaced or deleted something that
-// was kept.
+// was saved.
 func (c *Change) MayHaveOriginal() bool { return c.N != 0 && !c.Lost && !c.Preserved }
 
-// ComparePaths orders paths so that a folder is followed by all below it.
+// ComparePaths orders paths so that a directory is followed by all below it.
 func ComparePaths(a, b string) int {
 	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }

@@ -48,7 +48,7 @@ func (d Dir) Sys() inroot.Sys { return d.sys }
 // String returns the path of the directory.
 func (d Dir) String() string { return d.path }
 
-// Path returns a path in the state directory, to tell or to hand to a program.
+// Path returns a path in the state directory, to print or to pass to a program.
 func (d Dir) Path(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
@@ -73,7 +73,7 @@ func (d Dir) Make() error {
 		}
 	}
 	err := d.sys.MakeOwn(d.root, d.name(), 0o755)
-	if perr, ok := err.(*fs.PathError); ok && perr.Path != d.path { // the whole path tells more
+	if perr, ok := err.(*fs.PathError); ok && perr.Path != d.path { // the whole path says more
 		err = &fs.PathError{Op: "mkdir", Path: d.path, Err: perr.Err}
 	}
 	return d.explain(err)
@@ -178,7 +178,7 @@ func LogName(tx int) string { return fmt.Sprintf("log/%06d", tx) }
 // RolledBack is what the log of a transaction becomes that was rolled back.
 const RolledBack = "log/rolled-back"
 
-// OriginalsName is where what an apply replaced or deleted is kept.
+// OriginalsName is where what an apply replaced or deleted is saved.
 func OriginalsName(seq int) string { return fmt.Sprintf("originals/%06d", seq) }
 
 // OriginalName is where the original of a Change is.

@@ -13,7 +13,7 @@ import (
 )
 
 // A Journal is what one transaction announces, in a log file of its own: each line
-// is synced before what it announces is done. Lines are gathered; Flush hands them
+// is synced before what it announces is done. Lines are gathered; Flush workers them
 // to the kernel, which is enough for them to outlive a kill, and Sync to the disk.
 //
 // Its errors are hard ones, as inroot has them.
@@ -27,12 +27,12 @@ type Journal struct {
 	unsynced bool                   // there are lines that no sync has covered
 	named    bool                   // the file's name is synced
 	began    bool                   // something was done to the root, or may have been
-	seen     map[inroot.FileID]bool // folders whose metadata is in it, or that were made in the transaction
+	seen     map[inroot.FileID]bool // directories whose metadata is in it, or that were made in the transaction
 	needs    Room                   // to undo what was announced
 	emptied  map[string]bool        // directories that a name is removed from
 
 	// Reserve, if not nil, is called before lines are synced: it sets aside what
-	// undoing them takes, as Needs tells, or fails.
+	// undoing them takes, as Needs returns, or fails.
 	Reserve func() error
 
 	// Spend, if not nil, is called where the disk has no room for a line. It frees
@@ -71,7 +71,7 @@ func (j *Journal) Add(c *Change) error {
 	return nil
 }
 
-// AddFolder announces that the metadata of a folder will change, its time at
+// AddDir announces that the metadata of a directory will change, its time at
 // least, unless that was announced before.
 func (j *Journal) AddDir(id inroot.FileID, path string, was func() *Meta) error {
 	if j.seen[id] {
@@ -81,7 +81,7 @@ func (j *Journal) AddDir(id inroot.FileID, path string, was func() *Meta) error 
 	return j.Add(&Change{Kind: KindTime, Path: []byte(path), Was: was()})
 }
 
-// Made notes a folder that was made in the transaction: taken back, it is gone.
+// Made notes a directory that was made in the transaction: rolled back, it is gone.
 func (j *Journal) Made(id inroot.FileID) { j.seen[id] = true }
 
 // End is where the next line begins, in bytes.
@@ -93,7 +93,7 @@ func (j *Journal) Durable() int64 { return j.durable }
 // Began reports whether there was a Sync: what is announced may have been done.
 func (j *Journal) Began() bool { return j.began }
 
-// Flush hands the lines to the kernel.
+// Flush workers the lines to the kernel.
 func (j *Journal) Flush() error {
 	if j.buf.Len() == 0 {
 		return nil

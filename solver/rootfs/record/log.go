@@ -39,7 +39,7 @@ func lineOf(line []byte) ([]byte, bool) {
 	return text, binary.BigEndian.Uint32(sum[:]) == crc32.Checksum(text, Castagnoli)
 }
 
-// lines yields the sound lines of a file, each with where it begins; one is
+// lines yields the verified lines of a file, each with where it begins; one is
 // good until the next. A file that can't be read is an error, and no end.
 func lines(r io.Reader, failed *error) iter.Seq2[int64, []byte] {
 	return func(yield func(int64, []byte) bool) {
@@ -89,7 +89,7 @@ func openRange(d Dir, name string, from, to int64) (f *inroot.File, _ *io.Sectio
 }
 
 // ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
-// in order, and tells how many bytes of it are sound. A file that is not there has
+// in order, and sets how many bytes of it are verified. A file that is not there has
 // none.
 func ReadLog(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {

@@ -38,7 +38,7 @@ func MetaOf(e *snapshot.Entry) *Meta {
 }
 
 // MetaOfStat returns the metadata that a file has, but for its attributes and what
-// tells its content.
+// identifies its content.
 func MetaOfStat(st *unix.Stat_t) *Meta {
 	return &Meta{Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), ModTime: time.Unix(st.Mtim.Unix()).UTC()}
 }

@@ -61,7 +61,7 @@ func (s *State) UndoNeeds() Room {
 	if s.Pristine() {
 		return Room{}
 	}
-	need := Room{Bytes: s.size} // state.json is written anew
+	need := Room{Bytes: s.size} // state.json is written again
 	for _, events := range [][]Event{s.Log, s.Preserved} {
 		for i := range events {
 			need = need.Plus(events[i].needs())

@@ -1,5 +1,5 @@
 // Package record is what is known of a root as data: what is applied to it, and
-// the log of what was done for that, by which it can be taken back. It writes and
+// the log of what was done for that, by which it can be rolled back. It writes and
 // reads both, and changes nothing else.
 package record
 
@@ -51,15 +51,15 @@ type State struct {
 
 	size int64 // of state.json
 
-	// Made are the folders above the state folder that were made for it,
+	// Made are the directories above the state directory that were made for it,
 	// relative to the root, the uppermost first.
 	Made []string `json:"made,omitempty"`
 }
 
-// Trash is a file, or a folder, that is to be removed.
+// Trash is a file, or a directory, that is to be removed.
 type Trash struct {
 	Path []byte    `json:"path"`
-	Time time.Time `json:"time"` // of the folder that it is in, which that keeps
+	Time time.Time `json:"time"` // of the directory that it is in, which that keeps
 }
 
 // Layer is a layer that is applied, with its steps in order.
@@ -85,8 +85,8 @@ type Applied struct {
 	Record  key.Record    `json:"record,omitempty"`
 	At      time.Time     `json:"at"`
 
-	// Before tells Adopt what there was at a path of the root before the step:
-	// whether something existed, and of a folder its entry. nil: nothing is
+	// Before returns to Adopt what there was at a path of the root before the step:
+	// whether something existed, and of a directory its entry. nil: nothing is
 	// known, and so nothing that the step made is taken for new.
 	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
 
@@ -106,7 +106,7 @@ type Placement struct {
 	ProtectDirs bool
 
 	// File is a path, relative to the root, at which a directory, and a link to
-	// one, is kept in any case; "" for none.
+	// one, stays in any case; "" for none.
 	File string
 }
 
@@ -118,14 +118,14 @@ type Var struct {
 
 // Event is one apply of one step.
 type Event struct {
-	Seq  int     `json:"seq"` // names its folder in originals/
+	Seq  int     `json:"seq"` // names its directory in originals/
 	Key  key.Key `json:"key"`
 	Tx   int     `json:"tx"`   // the transaction: names the file in log/ that has its changes
 	From int64   `json:"from"` // where in it, in bytes
 	To   int64   `json:"to"`
 	Not  []int   `json:"not,omitempty"` // numbers of the changes that were not done, sorted
 
-	// Again tells, by the number of a change that has several lines, which counts:
+	// Again says, by the number of a change that has several lines, which counts:
 	// that with this Again.
 	Again map[int]int `json:"again,omitempty"`
 
@@ -149,7 +149,7 @@ func (d Dir) State() (*State, error) {
 	}
 	s := &State{size: int64(len(data))}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, errhint.With(fmt.Errorf("%s is damaged: %w", d.Path(stateName), err), "without that file clayer begins anew, and undo knows nothing of what was applied before; it is best put back from a copy")
+		return nil, errhint.With(fmt.Errorf("%s is damaged: %w", d.Path(stateName), err), "without that file clayer starts again, and undo knows nothing of what was applied before; restore it from a copy if there is one")
 	}
 	if s.Version != stateVersion {
 		return nil, fmt.Errorf("%s is of version %d, and this clayer knows version %d: use the one that wrote it", d.Path(stateName), s.Version, stateVersion)
@@ -162,14 +162,14 @@ func (s *State) Pristine() bool {
 	return len(s.Log) == 0 && len(s.Preserved) == 0 && len(s.Layers) == 0 && s.Profile == nil
 }
 
-// Retry reports whether there are changes that an undo could not take back, and
+// Retry reports whether there are changes that an undo could not roll back, and
 // should try again.
 func (s *State) Retry() bool {
 	return slices.ContainsFunc(s.Preserved, func(ev Event) bool { return ev.Retry })
 }
 
 // NextSeq returns the next number of an apply. None comes twice: while a
-// transaction can be taken back, the originals of what it undid keep their place.
+// transaction can be rolled back, the originals of what it undid keep their place.
 func (s *State) NextSeq() int {
 	s.Seq++
 	return s.Seq
@@ -193,7 +193,7 @@ func (d Dir) CommittedAt() (at time.Time, err error) {
 }
 
 // Save replaces state.json, in a Dir that is open: a reader, and the next command after a kill,
-// sees the old or the new one. stamp, if not nil, is told the time by the clock
+// sees the old or the new one. stamp, if not nil, is called with the time by the clock
 // of the file system before the state is written, and ready is called before it is
 // the one that counts.
 func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err error) {

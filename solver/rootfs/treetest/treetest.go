@@ -22,7 +22,7 @@ import (
 // Describe returns a line for each file below dir, sorted: type, mode, owner,
 // size, time, device, link target, extended attributes, the first name of its
 // hard links, and the digest of its content. skip leaves out paths relative to
-// dir, and nil none. The folder dir itself has no line.
+// dir, and nil none. The directory dir itself has no line.
 func Describe(t testing.TB, dir string, skip func(path string) bool) string {
 	t.Helper()
 	lines, err := Lines(dir, skip)

@@ -12,11 +12,11 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// foresee announces what an entry will do, if that can be told from the root as
+// precheck announces what an entry will do, if that can be seen from the root as
 // it is, and what the entries before it do.
 func (r *recorder) precheck(s *staged) (bool, error) {
 	if s.placement() == moved && s.line != nil && s.round == s.in.round {
-		return true, nil // it is there, and its line is behind that of the folder
+		return true, nil // it is there, and its line is after that of the directory
 	}
 	s.line = nil
 	e := s.e
@@ -54,7 +54,7 @@ func (r *recorder) precheck(s *staged) (bool, error) {
 			return false, err
 		}
 		parent = f
-		// What came with a new folder stands there itself by now.
+		// What came with a new directory stands there itself by now.
 		came := s.placement() == moved
 		if !came && (e.Kind == snapshot.Delete || e.Kind == snapshot.Dir) {
 			if st, err = f.Stat(name); err != nil {
@@ -94,7 +94,7 @@ func (r *recorder) change(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 	p := path.Join(parent.Path, name)
 	c := &record.Change{Seq: r.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Preserved: r.to.Preserve[p]}
 	switch {
-	case s == nil: // a folder that is needed, and has no entry
+	case s == nil: // a directory that is needed, and has no entry
 		c.N, c.Now = r.number(), r.dirMeta(e)
 	case s.now != nil:
 		c.N, c.Now = s.n, s.now
@@ -114,7 +114,7 @@ func (r *recorder) change(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 	return c
 }
 
-// begin announces what is about to be done to a path, unless that was foreseen.
+// begin announces what is about to be done to a path, unless that was expected.
 func (r *recorder) begin(c *record.Change, s *staged) error {
 	if c.Preserved {
 		r.res.Preserved = append(r.res.Preserved, string(c.Path))
@@ -139,12 +139,12 @@ func (r *recorder) announce(c *record.Change) error {
 }
 
 // number returns the number of the next change: of one that is staged, or of one that
-// shows as the root is changed, by whoever comes first.
+// shows as the root is changed, whichever comes first.
 func (r *recorder) number() int {
 	return int(r.n.Add(1))
 }
 
-// sameLine reports whether a change is as it was foreseen.
+// sameLine reports whether a change is as it was expected.
 func sameLine(x, y *record.Change) bool {
 	return string(x.Path) == string(y.Path) && x.Kind == y.Kind && x.N == y.N && x.Preserved == y.Preserved && x.Whole == y.Whole && x.With == y.With && (x.Was == nil) == (y.Was == nil) &&
 		(x.Was == nil || x.Was.Mode == y.Was.Mode && x.Was.UID == y.Was.UID && x.Was.GID == y.Was.GID && x.Was.ModTime.Equal(y.Was.ModTime) &&

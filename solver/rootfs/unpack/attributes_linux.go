@@ -13,10 +13,10 @@ import (
 )
 
 // attributes sets owner, mode and extended attributes of an open file or
-// folder, in this order: chown clears setuid bits and capabilities. old are the
+// directory, in this order: chown clears setuid bits and capabilities. old are the
 // attributes that it has; those that the entry lacks are removed.
 //
-// It returns the mode that the file has to have. A folder that this user could
+// It returns the mode that the file has to have. A directory that this user could
 // then put nothing into, such as those of Go's module cache, has more for now.
 func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
 	if err := t.allow(t.Fchown(fd, e.UID, e.GID)); err != nil {
@@ -80,7 +80,7 @@ func (t *Tree) attributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) 
 	return t.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
 }
 
-// folderMeta is the metadata that a folder has once it is made for an entry: a
+// dirMeta is the metadata that a directory has once it is made for an entry: a
 // user without the privilege makes none but its own.
 func (t *Tree) dirMeta(e *snapshot.Entry) *record.Meta {
 	m := record.MetaOf(e)

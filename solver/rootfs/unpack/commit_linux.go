@@ -17,11 +17,11 @@ import (
 )
 
 // flush changes the root by the entries that are staged. As many as can be
-// foreseen are announced, all at once and in the order in which they are done
+// expected are announced, all at once and in the order in which they are done
 // then; an entry that needs more than that is announced and synced by itself.
 //
-// Where something was not as foreseen, what follows is announced anew, since
-// taking back goes by the order of the lines: little at first, lest a stream that
+// Where something was not as expected, what follows is announced again, since
+// rolling back goes by the order of the lines: little at first, lest a stream that
 // was made for it be announced over and over.
 func (r *recorder) flush(ctx context.Context, chunk []*staged) error {
 	if r.to.Verified != nil {
@@ -137,7 +137,7 @@ func (r *recorder) parent(dir string, deletion bool) (*inroot.Dir, error) {
 	})
 }
 
-// folder makes a folder, or gives the one that is there its metadata.
+// directory makes a directory, or gives the one that is there its metadata.
 func (r *recorder) directory(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	st, err := parent.Stat(name)
 	if err != nil {
@@ -182,7 +182,7 @@ func (r *recorder) makeDir(parent *inroot.Dir, name string, e *snapshot.Entry, s
 	return r.setMetadataAt(parent, name, e)
 }
 
-// describe gives a folder that is there the entry's metadata.
+// describe gives a directory that is there the entry's metadata.
 func (r *recorder) describe(parent *inroot.Dir, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
 	fd, err := r.OpenDirAt(parent.FD, name)
 	if err != nil {
@@ -204,7 +204,7 @@ func (r *recorder) describe(parent *inroot.Dir, name string, e *snapshot.Entry, 
 	return r.SetMetadata(fd, e, old, false)
 }
 
-// was completes the record of a folder that is described.
+// was completes the record of a directory that is described.
 func (r *recorder) was(c *record.Change, st *unix.Stat_t, xattrs map[string][]byte) {
 	mtime := r.TimeOf(st) // entries below may have been made before: by then it had changed
 	c.Was = record.MetaOfStat(st)
@@ -214,7 +214,7 @@ func (r *recorder) was(c *record.Change, st *unix.Stat_t, xattrs map[string][]by
 	}
 }
 
-// opaque deletes all that a folder held. It stands before all that the stream
+// opaque deletes all that a directory held. It stands before all that the stream
 // itself puts there.
 func (r *recorder) opaque(p string) error {
 	if err := r.filled.mayBeOpaque(p); err != nil {
@@ -311,7 +311,7 @@ func (r *recorder) place(ctx context.Context, parent *inroot.Dir, name string, e
 	return nil
 }
 
-// placeBeside is the end of place for a folder on another file system
+// placeBeside is the end of place for a directory on another file system
 // than clayer's state: the only one that copies.
 func (r *recorder) placeBeside(ctx context.Context, parent *inroot.Dir, name string, e *snapshot.Entry, s *staged, c *record.Change) error {
 	temp := record.TempName(r.ev.Seq, s.n)
@@ -326,7 +326,7 @@ func (r *recorder) placeBeside(ctx context.Context, parent *inroot.Dir, name str
 		_, err = r.make(ctx, parent, temp, &copied)
 	}
 	if err == nil {
-		// From here on it is the file beside that tells whether it was done.
+		// From here on it is the file beside that says whether it was done.
 		c.Beside = true
 		r.supersede(c, s)
 		if err = r.announce(c); err == nil {

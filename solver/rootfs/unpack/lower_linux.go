@@ -14,7 +14,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
-// A lower is the root that another one is laid over. A directory that is made in the
+// A lower is the root that another one is layered over. A directory that is made in the
 // upper one hides that of the lower one, so it gets the same metadata. nil: there is
 // none.
 type lower struct {
@@ -89,7 +89,7 @@ func (r *recorder) implicit(p string) (*snapshot.Entry, error) {
 	return e, err
 }
 
-// DressAs gives directories of the root dir, a directory before those in it, the
+// SetMetadataOf gives directories of the root dir, a directory before those in it, the
 // metadata that they have in the root below, as far as they are there.
 func SetMetadataOf(sys inroot.Sys, below, dir string, paths []string) error {
 	l, err := openLower(sys, below)

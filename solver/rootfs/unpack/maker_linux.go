@@ -58,7 +58,7 @@ func (m *maker) make(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 			return true, m.Linkat(parent.FD, to.at, parent.FD, temp)
 		}
 		dir, name := path.Split(e.Target)
-		// Not by get: the target's folder may push the entry's out.
+		// Not by get: the target's directory may push the entry's out.
 		fd, _, err := m.Resolve(m.Root, path.Clean(dir), m.Openat2)
 		if err != nil {
 			return false, err
@@ -94,7 +94,7 @@ func (m *maker) file(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 	}
 	defer func() {
 		if cerr := m.CloseFile(fd); err == nil {
-			err = cerr // a quota that is full may be told only now
+			err = cerr // a quota that is full may be reported only now
 		}
 	}()
 	if err := m.content(ctx, fd, e); err != nil {
@@ -114,13 +114,13 @@ func (m *maker) file(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 	return m.Futimens(fd, inroot.Timespec(e.ModTime))
 }
 
-// birth is what a file that is made in the stage folder has from the beginning.
+// birth is what a file that is made in the stage directory has from the beginning.
 type birth struct {
 	uid, gid int
 	umask    uint32
 }
 
-// bornIn returns what files have that are made in a folder that hands down no ACL.
+// bornIn returns what files have that are made in a directory that workers down no ACL.
 func bornIn(fd int) (*birth, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
-// A newFolder is a folder that nothing stands at, as it seems. It is made in the
-// stage folder with all that the chunk puts into it, and moved to its place by one
-// rename: most of what a step brings is new, and most of the time that a file
+// A newFolder is a directory that nothing stands at, as it seems. It is made in the
+// stage directory with all that the chunk puts into it, and moved to its place by one
+// rename: most of what a step creates is new, and most of the time that a file
 // takes is for names.
 //
 // Where the rename can't be (something stands there after all, or it is on
@@ -25,10 +25,10 @@ import (
 type newDir struct {
 	top   *staged
 	made  map[string]bool // it, and those below, by their paths in the stream
-	dirs  []*staged       // the same, a folder before those below it
+	dirs  []*staged       // the same, a directory before those below it
 	place placement       // byItself, asTree or moved: see set
-	round int             // how often its line was announced: what is in it is announced behind it
-	reach string          // the chunk ended in this folder: more may come into it
+	round int             // how often its line was announced: what is in it is announced after it
+	reach string          // the chunk ended in this directory: more may come into it
 }
 
 // A placement is how an entry gets to its place in the root.
@@ -64,7 +64,7 @@ func (s *staged) placement() placement {
 	return s.in.place
 }
 
-// find tells in which new folder an entry is to be made, if any, beginning one
+// find decides in which new directory an entry is to be made, if any, beginning one
 // where there seems to be nothing.
 func (st *stager) find(s *staged) error {
 	e := s.e
@@ -88,12 +88,12 @@ func (st *stager) find(s *staged) error {
 	return nil
 }
 
-// longest is how long a path may be, in bytes, that is made in a new folder: the
+// longest is how long a path may be, in bytes, that is made in a new directory: the
 // kernel takes 4,096 in one call.
 const longest = 3500
 
 // isNew reports whether nothing seems to stand at a path. It is asked while the
-// root is changed by the chunk before, and links may lead elsewhere: whoever moves
+// root is changed by the chunk before, and links may lead elsewhere: what moves
 // something there looks again.
 func (st *stager) isNew(p string) bool {
 	if len(p) >= longest || p == st.reach || inroot.Under(st.reach, p) {
@@ -103,7 +103,7 @@ func (st *stager) isNew(p string) bool {
 	return errors.Is(st.to.Fstatat(st.to.Root, p, &have), unix.ENOENT)
 }
 
-// need makes the folders of the new one that an entry needs and nobody describes.
+// need makes the directories of the new one that an entry needs and no entry describes.
 func (st *stager) need(dir string) error {
 	if st.new.made[dir] {
 		return nil
@@ -121,7 +121,7 @@ func (st *stager) need(dir string) error {
 	return st.own.makeNew(s)
 }
 
-// number gives an entry its number, and its place in the stage folder.
+// number gives an entry its number, and its place in the stage directory.
 func (st *stager) number(s *staged) {
 	s.n = st.to.number()
 	s.at = strconv.Itoa(s.n)
@@ -130,7 +130,7 @@ func (st *stager) number(s *staged) {
 	}
 }
 
-// makeNew makes a folder in the stage folder; it is dressed before it is moved.
+// makeNew makes a directory in the stage directory; it is given its metadata before it is moved.
 func (m *maker) makeNew(s *staged) error {
 	s.in.made[s.e.Path] = true
 	s.in.dirs = append(s.in.dirs, s)
@@ -145,8 +145,8 @@ func (m *maker) makeNew(s *staged) error {
 	return nil
 }
 
-// isPlain reports whether a folder that is made with its mode then has all that its
-// entry says, but for the time, and hinders nobody who puts something into it.
+// isPlain reports whether a directory that is made with its mode then has all that its
+// entry says, but for the time, and hinders no user who puts something into it.
 func (m *maker) isPlain(e *snapshot.Entry) bool {
 	if m.born == nil || e.Mode&0o700 != 0o700 {
 		return false
@@ -155,7 +155,7 @@ func (m *maker) isPlain(e *snapshot.Entry) bool {
 	return plain
 }
 
-// canMove reports whether a new folder can come to its place as a whole.
+// canMove reports whether a new directory can come to its place as a whole.
 func (r *recorder) canMove(t *newDir) bool {
 	dir, name := path.Split(t.top.e.Path)
 	dir = path.Clean(dir)
@@ -179,7 +179,7 @@ func (r *recorder) canMove(t *newDir) bool {
 	return true
 }
 
-// moveNew moves a new folder to its place. Where that can't be, it is not moved,
+// moveNew moves a new directory to its place. Where that can't be, it is not moved,
 // and comes file by file.
 func (r *recorder) moveNew(parent *inroot.Dir, name string, e *snapshot.Entry, s *staged) error {
 	t := s.in
@@ -205,7 +205,7 @@ func (r *recorder) moveNew(parent *inroot.Dir, name string, e *snapshot.Entry, s
 	return s.err
 }
 
-// dressNew gives the folders of a new one their metadata, those into which more
+// setMetadataOfNew gives the directories of a new one their metadata, those into which more
 // may come at the end only.
 func (r *recorder) setMetadataOfNew(t *newDir) error {
 	for _, s := range slices.Backward(t.dirs) {

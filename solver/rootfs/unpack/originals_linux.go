@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// openOriginals opens the folder of the originals, making it.
+// openOriginals opens the directory of the originals, making it.
 func (r *recorder) openOriginals() error {
 	if r.originalsFD >= 0 {
 		return nil
@@ -24,8 +24,8 @@ func (r *recorder) openOriginals() error {
 	return err
 }
 
-// save keeps the original of a name that a rename is about to replace: by a
-// second link to it, so that the name is never without a file. A folder, which
+// save saves the original of a name that a rename is about to replace: by a
+// second link to it, so that the name is never without a file. A directory, which
 // no rename replaces, is moved away.
 func (r *recorder) save(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
 	if inroot.IsDir(st) {
@@ -41,7 +41,7 @@ func (r *recorder) save(parent *inroot.Dir, name string, c *record.Change, st *u
 		return r.aside(parent, name, c, st)
 	}
 	if err != nil {
-		return fmt.Errorf("keep the original: %w", err)
+		return fmt.Errorf("save the original: %w", err)
 	}
 	return nil
 }
@@ -52,17 +52,17 @@ func (r *recorder) aside(parent *inroot.Dir, name string, c *record.Change, st *
 		r.Forget(parent, name) // it may have been the way to others
 	}
 	to := strconv.Itoa(c.N)
-	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and told.
-	// EINVAL: a folder that clayer's own is in.
+	// EXDEV: a mount, or on one. Its bytes are not copied; it is left, and reported.
+	// EINVAL: a directory that clayer's own is in.
 	err := r.Renameat(parent.FD, name, r.originalsFD, to, 0)
 	if errors.Is(err, unix.EXDEV) && inroot.IsDir(st) {
 		err = r.moveTree(parent, name, c, st)
 	}
 	if err != nil {
 		if errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("clayer's own folder is in it: %w", unix.EBUSY)
+			return fmt.Errorf("clayer's own directory is in it: %w", unix.EBUSY)
 		}
-		return fmt.Errorf("keep the original: %w", err)
+		return fmt.Errorf("save the original: %w", err)
 	}
 	if !inroot.IsDir(st) {
 		return nil
@@ -88,9 +88,9 @@ func (r *recorder) putBack(parent *inroot.Dir, name string, c *record.Change) er
 	return nil
 }
 
-// moveTree moves a folder that can't be renamed, since a file system below an
-// overlay has it: file by file. It is announced anew, behind the times of all its
-// folders, so that it can be taken back from wherever it was cut off.
+// moveTree moves a directory that can't be renamed, since a file system below an
+// overlay has it: file by file. It is announced again, after the times of all its
+// directories, so that it can be rolled back from wherever it was cut off.
 func (r *recorder) moveTree(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
 	var own unix.Stat_t
 	if err := r.Fstat(r.originalsFD, &own); err != nil {
@@ -110,7 +110,7 @@ func (r *recorder) moveTree(parent *inroot.Dir, name string, c *record.Change, s
 	return r.moveDir(parent.FD, name, r.originalsFD, strconv.Itoa(c.N))
 }
 
-// noteTree announces that the times of a folder, and of those below it, will
+// noteTree announces that the times of a directory, and of those below it, will
 // change. A mount in it is an error, before anything is moved.
 func (r *recorder) noteTree(at int, name, p string, dev uint64) error {
 	fd, err := r.OpenDirAt(at, name)
@@ -144,7 +144,7 @@ func (r *recorder) noteTree(at int, name, p string, dev uint64) error {
 	return nil
 }
 
-// moveFolder makes a folder like another, moves into it what that holds, and
+// moveDir makes a directory like another, moves into it what that holds, and
 // removes that.
 func (r *recorder) moveDir(fromAt int, from string, toAt int, to string) error {
 	src, err := r.OpenDirAt(fromAt, from)
@@ -170,7 +170,7 @@ func (r *recorder) moveDir(fromAt int, from string, toAt int, to string) error {
 	}
 	for _, n := range names {
 		err := r.Renameat(src, n, dst, n, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a folder of the same sort, or one that was begun
+		if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EEXIST) { // a directory of the same sort, or one that was begun
 			err = r.moveDir(src, n, dst, n)
 		}
 		if err != nil {

@@ -225,7 +225,7 @@ func (f filled) add(dir string) {
 // mayBeOpaque refuses an opaque directory into which the stream put something before.
 func (f filled) mayBeOpaque(dir string) error {
 	if f[dir] {
-		return unsafe(dir, "opaque, behind an entry below it")
+		return unsafe(dir, "opaque, after an entry below it")
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 	return r.res, st.finish(ctx)
 }
 
-// isSound reports whether it is known that the stream is what it should be.
+// isVerified reports whether it is known that the stream is what it should be.
 func (r *recorder) isVerified() bool {
 	if r.to.Verified == nil {
 		return true
@@ -149,17 +149,17 @@ func (r *recorder) isVerified() bool {
 	}
 }
 
-// guard refuses a path in clayer's own folder: a snapshot that could write
+// guard refuses a path in clayer's own directory: a snapshot that could write
 // there would say what is applied, and what the originals were.
 func (r *recorder) guard(p string) error {
 	if r.own != "" && pathname.Under(p, r.own) {
-		return unsafe(p, "in clayer's own folder")
+		return unsafe(p, "in clayer's own directory")
 	}
 	return nil
 }
 
 // guardBelow is guard for what stands at a name, however one came there: a
-// step before, or the machine, may have a link to clayer's folder.
+// step before, or the machine, may have a link to clayer's directory.
 func (r *recorder) guardBelow(parent *inroot.Dir, name, p string) error {
 	if r.own == "" || parent.Path == parent.Name {
 		return nil
@@ -171,7 +171,7 @@ func (r *recorder) guardBelow(parent *inroot.Dir, name, p string) error {
 		in = err == nil && st != nil && inroot.IDOf(st) == r.ownID
 	}
 	if err == nil && in {
-		return unsafe(p, "in clayer's own folder")
+		return unsafe(p, "in clayer's own directory")
 	}
 	return err
 }

@@ -24,8 +24,8 @@ const MaxChunk = 16 << 10
 type staged struct {
 	e    *snapshot.Entry
 	n    int            // of its change
-	at   string         // where it is made in the stage folder: its number, or a path in a new folder
-	in   *newDir        // the new folder that it is made in, or is; nil: none
+	at   string         // where it is made in the stage directory: its number, or a path in a new directory
+	in   *newDir        // the new directory that it is made in, or is; nil: none
 	now  *record.Meta   // nil for what only deletes
 	err  error          // why it could not be created
 	line *record.Change // its announcement; nil: it has none that holds
@@ -39,22 +39,22 @@ type staged struct {
 // errNotMade says that an entry was left out for want of privilege.
 var errNotMade = errors.New("not made")
 
-// A stager makes entries in the stage folder, a chunk at a time, while the root is
+// A stager makes entries in the stage directory, a chunk at a time, while the root is
 // changed by the chunk before. Files whose content is in memory are made by
-// hands, on all cores: the order in which they come there is of no meaning.
+// workers, on all cores: the order in which they come there is of no meaning.
 type stager struct {
 	to    *recorder // changes the root by what is staged
-	own   *maker    // makes what no hand does
+	own   *maker    // makes what no worker does
 	chunk []*staged
 	most  int        // entries of this chunk
 	prev  chan error // what became of the chunk before; nil: that is known
 	new   *newDir    // that entries are made in; nil: none
-	reach string     // the folder in which the chunk before ended
+	reach string     // the directory in which the chunk before ended
 
-	batch []*staged // that no hand has yet
+	batch []*staged // that no worker has yet
 	bytes int64     // of the content of batch
 	work  chan []*staged
-	ended sync.WaitGroup // of the hands
+	ended sync.WaitGroup // of the workers
 	begun sync.WaitGroup // an entry each
 
 	mu           sync.Mutex
@@ -66,7 +66,7 @@ type stager struct {
 const (
 	firstChunk = 2 << 10 // small, so that the root is changed soon
 
-	// While it is not known whether a stream is sound, more is staged than a chunk.
+	// While it is not known whether a stream is verified, more is staged than a chunk.
 	mostUnverified = 64 << 10
 
 	// A batch is a few files, so that handing them over costs little, and holds
@@ -77,7 +77,7 @@ const (
 
 func newStager(r *recorder) *stager { return &stager{to: r, own: r.beside(), most: firstChunk} }
 
-// stage makes an entry in the stage folder: all that takes time, or space, or
+// stage makes an entry in the stage directory: all that takes time, or space, or
 // can fail for what is in the stream, before the root is touched.
 func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
 	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnverified || st.to.isVerified()) {
@@ -147,12 +147,12 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	return st.own.makeStaged(ctx, s)
 }
 
-// canHand reports whether an entry can be made by a hand.
+// inMemory reports whether an entry can be made by a worker.
 func inMemory(e *snapshot.Entry) bool {
 	return e.Kind == snapshot.File && e.Content != nil && int64(len(e.Content)) == e.Size
 }
 
-// hand gives a file to a hand, later.
+// dispatch gives a file to a worker, later.
 func (st *stager) dispatch(ctx context.Context, s *staged) {
 	if st.work == nil {
 		n := runtime.GOMAXPROCS(0)
@@ -175,7 +175,7 @@ func (st *stager) send() {
 	}
 }
 
-// labour is what a hand does.
+// runWorker is what a worker does.
 func (st *stager) runWorker(ctx context.Context) {
 	own := st.to.beside()
 	for batch := range st.work {
@@ -268,8 +268,8 @@ func (st *stager) end() error {
 	return err
 }
 
-// makeStaged makes what is no folder in the stage folder. An error is one of the
-// stream, or of clayer's own folder; what is the entry's alone is noted in s.
+// makeStaged makes what is no directory in the stage directory. An error is one of the
+// stream, or of clayer's own directory; what is the entry's alone is noted in s.
 func (m *maker) makeStaged(ctx context.Context, s *staged) error {
 	m.otherXattrs = false
 	made, err := m.make(ctx, m.stage, s.at, s.e)
@@ -335,7 +335,7 @@ func (r *recorder) room(e *snapshot.Entry) error {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(r.stage.FD, &fs); err != nil {
-		return nil // not worth failing for: the write tells it too
+		return nil // not worth failing for: the write reports it too
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; need > free {
 		return fmt.Errorf("it is %d bytes large, and %d are free: %w", need, free, unix.ENOSPC)

@@ -14,20 +14,20 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// folderTime is what a folder gets when all is in it.
+// dirTime is what a directory gets when all is in it.
 type dirTime struct {
 	path string
 	time unix.Timespec
 	mode int // -1: it has its mode
 }
 
-// A Tree is an open root that is changed. Its folders get their times when all is
+// A Tree is an open root that is changed. Its directories get their times when all is
 // in them: the one that they had, or that was given to them since.
 type Tree struct {
 	*inroot.Dirs
 	Unprivileged int // owners and the like that this user may not set, and that were left out
 
-	journal    *record.Journal // nil: no record is kept
+	journal    *record.Journal // nil: nothing is recorded
 	privileged bool
 	uid        int
 	times      map[inroot.FileID]*dirTime
@@ -35,7 +35,7 @@ type Tree struct {
 	otherXattrs bool // of what was made last: this user may not set the entry's
 }
 
-// OpenTree opens a root. What changes of its folders is announced in the journal,
+// OpenTree opens a root. What changes of its directories is announced in the journal,
 // if there is one.
 func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
 	fs, err := sys.OpenDirs(dir)
@@ -45,7 +45,7 @@ func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
 	return &Tree{Dirs: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}, nil
 }
 
-// Note announces that the metadata of a folder will change.
+// Note announces that the metadata of a directory will change.
 func (t *Tree) Note(f *inroot.Dir) error {
 	if t.journal == nil {
 		return nil
@@ -53,7 +53,7 @@ func (t *Tree) Note(f *inroot.Dir) error {
 	return t.journal.AddDir(inroot.IDOf(&f.St), f.Path, func() *record.Meta { return record.MetaOfStat(&f.St) })
 }
 
-// TimeOf returns the time that a folder will have.
+// TimeOf returns the time that a directory will have.
 func (t *Tree) TimeOf(st *unix.Stat_t) unix.Timespec {
 	if known := t.times[inroot.IDOf(st)]; known != nil {
 		return known.time
@@ -61,7 +61,7 @@ func (t *Tree) TimeOf(st *unix.Stat_t) unix.Timespec {
 	return st.Mtim
 }
 
-// KeepTime notes the time that a folder has, before something is put into it.
+// NoteTime notes the time that a directory has, before something is put into it.
 func (t *Tree) NoteTime(f *inroot.Dir) error {
 	id := inroot.IDOf(&f.St)
 	if t.times[id] == nil {
@@ -70,8 +70,8 @@ func (t *Tree) NoteTime(f *inroot.Dir) error {
 	return t.Note(f)
 }
 
-// Open lets this user, who is not root, take something out of a folder that KeepTime
-// was told of: one of Go's module cache, say. It gets its mode back with its time.
+// Unlock lets this user, who is not root, take something out of a directory that NoteTime
+// has noted: one of Go's module cache, say. It gets its mode back with its time.
 func (t *Tree) Unlock(f *inroot.Dir) error {
 	const enter = unix.S_IWUSR | unix.S_IXUSR
 	if t.uid == 0 || f.St.Mode&enter == enter || int(f.St.Uid) != t.uid {
@@ -88,8 +88,8 @@ func (t *Tree) Unlock(f *inroot.Dir) error {
 	return nil
 }
 
-// Dress gives an open folder its metadata: the time when all is in it, and then
-// too the mode, where it would keep this user from putting something in.
+// SetMetadata gives an open directory its metadata: the time when all is in it, and then
+// too the mode, where it would hinder this user in putting something in.
 func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
 	mode, err := t.attributes(fd, e, old)
 	if err != nil {
@@ -110,8 +110,8 @@ func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, cre
 	return nil
 }
 
-// SetTimes gives the folders their times, and the modes that had to wait: a
-// folder before those above, which may then not be entered any more.
+// SetTimes gives the directories their times, and the modes that had to wait: a
+// directory before those above, which may then not be entered any more.
 func (t *Tree) SetTimes() error {
 	ids := make([]inroot.FileID, 0, len(t.times))
 	for id := range t.times {
@@ -140,7 +140,7 @@ func (t *Tree) setTime(id inroot.FileID, ft *dirTime) error {
 		return err
 	}
 	if st.Mtim != ft.time {
-		// By the folder itself: /proc need not be mounted here. And before the
+		// By the directory itself: /proc need not be mounted here. And before the
 		// mode, with which "." may not be entered any more.
 		err = t.Utimensat(fd, ".", st.Atim, ft.time)
 	}

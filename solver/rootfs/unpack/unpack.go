@@ -1,6 +1,6 @@
-// Package unpack applies streams of entries to a folder: a root, or the view of
-// one. It can announce each change before it is done, and keep what it replaces,
-// so that package rootfs can take it back.
+// Package unpack applies streams of entries to a directory: a root, or the view of
+// one. It can announce each change before it is done, and save what it replaces,
+// so that package rootfs can roll it back.
 package unpack
 
 import (
@@ -18,7 +18,7 @@ type Options struct {
 	Placement record.Placement
 }
 
-// A Recording is where an apply announces its changes, and keeps what they replace.
+// A Recording is where an apply announces its changes, and saves what they replace.
 type Recording struct {
 	Dir      record.Dir // open
 	Journal  *record.Journal
@@ -26,7 +26,7 @@ type Recording struct {
 
 	Placement record.Placement
 
-	// Lower is the root that this one is laid over; "" for none. A directory that is
+	// Lower is the root that this one is layered over; "" for none. A directory that is
 	// only made since something is put into it is made as it is there.
 	Lower string
 

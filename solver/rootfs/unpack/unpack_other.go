@@ -10,10 +10,10 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
-// Unpack applies a stream to a folder; it works on Linux alone.
+// Unpack applies a stream to a directory; it works on Linux alone.
 func Unpack(context.Context, string, snapshot.Changes, Options) (Result, error) {
 	return Result{}, errors.New("changing a root works on Linux alone")
 }
 
-// DressAs does nothing: there is no root below another one.
+// SetMetadataOf does nothing: there is no root below another one.
 func SetMetadataOf(inroot.Sys, string, string, []string) error { return nil }
