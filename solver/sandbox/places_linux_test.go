@@ -168,6 +168,17 @@ func TestOverlayOverAnOverlay(t *testing.T) {
 	if got, _ := sh(t, p, `: >>f; chmod 0644 f; : >>d/x; ln -f f /tmp/f; rm /tmp/f`); got != "" {
 		t.Errorf("copy-up was reported:\n%s", got)
 	}
+	// A mount leaves no trace in a directory that it copies up: not its times, nor
+	// what the command wrote into an empty directory in the place of a tmpfs.
+	for target, script := range map[string]string{"/w/d/m": `echo 1 >/w/d/m/x`, "/w/e": `echo 1 >/w/e/x`} {
+		got, out, err := try(t, p, sandbox.Command{Argv: []string{"/bin/sh", "-ec", script}, Env: testEnv, Mounts: []sandbox.Mount{{Target: target, Tmpfs: true}}})
+		if err != nil || got != "" {
+			t.Errorf("a mount at %s: %v\n%s%s", target, err, out, got)
+		}
+		if left, _ := os.ReadDir(filepath.Join(root, "w/e")); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
 	if got, _ := sh(t, p, `echo HELLO >f; touch -d '2001-02-03 04:05:06.123456789Z' f`); got != "file w/f 0644 6\n" {
 		t.Errorf("got:\n%s", got)
 	}

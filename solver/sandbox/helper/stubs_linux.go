@@ -55,7 +55,10 @@ func lookAt(fd int, name string) (thing, *unix.Statx_t, error) {
 		return thing{}, nil, err
 	}
 	t := thing{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino}
-	if st.Mask&unix.STATX_BTIME != 0 {
+	// On an overlay the time of birth changes when a file is copied up.
+	var fs unix.Statfs_t
+	overlaid := unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.OVERLAYFS_SUPER_MAGIC
+	if st.Mask&unix.STATX_BTIME != 0 && !overlaid {
 		t.born = st.Btime
 	}
 	if st.Mask&unix.STATX_MNT_ID != 0 {
