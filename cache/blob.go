@@ -76,7 +76,7 @@ type Blob struct {
 
 	have  int64           // bytes from the beginning that are there
 	ahead map[int64]int64 // what is there after a gap: where it begins, and ends
-	pass  int             // how often it started, which tells bytes from those before
+	pass  int             // how often it started, which distinguishes bytes from those before
 }
 
 // ErrAborted says that what was read of a blob is not, or not surely, the blob.
@@ -203,7 +203,7 @@ func (b *Blob) whole() error {
 // Open makes f, all of which is there, the blob's file: the blob is complete. stamped
 // says that the SHA-256 of this very file matched earlier, and that nothing has written
 // to it since: then Verify compares the CRC-32C only, which shows what the medium did. It
-// is for stores that keep files.
+// is for stores of files.
 func (b *Blob) Open(f *os.File, d Descriptor, stamped bool) {
 	b.start(tempFile{File: f}, d.Digest, d.Size)
 	b.mu.Lock()

@@ -213,10 +213,10 @@ func (g *guard) inFile(e *snapshot.Entry, buf []byte) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	kept := 0
+	carried := 0 // bytes of the piece before
 	for {
-		n, err := io.ReadFull(f, buf[kept:])
-		if name := g.in(buf[:kept+n]); name != "" {
+		n, err := io.ReadFull(f, buf[carried:])
+		if name := g.in(buf[:carried+n]); name != "" {
 			return name, nil
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
@@ -225,8 +225,7 @@ func (g *guard) inFile(e *snapshot.Entry, buf []byte) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		keep := g.longest - 1
-		copy(buf, buf[len(buf)-keep:])
-		kept = keep
+		carried = g.longest - 1
+		copy(buf, buf[len(buf)-carried:])
 	}
 }

@@ -18,7 +18,7 @@ import (
 const manifestAnnotation = "dev.clayer.manifest"
 
 // Image returns the layer as an OCI image whose layers are its steps: what
-// stores that other tools read keep. The image's config is to be stored with
+// stores that other tools read hold. The image's config is to be stored with
 // its JSON, as JSON returns it.
 func (m *Manifest) Image() (specs.Manifest, specs.Image, error) {
 	ours, err := json.Marshal(m)

@@ -19,7 +19,7 @@ type Descriptor struct {
 	Digest  digest.Digest `json:"digest"`           // of the blob
 	Size    int64         `json:"size"`             // bytes of the blob
 	CRC32C  uint32        `json:"crc32c,omitempty"` // of the blob; 0: not known
-	DiffID  digest.Digest `json:"diffID"`           // of the uncompressed tar stream, as OCI image configs want it
+	DiffID  digest.Digest `json:"diffID"`           // of the uncompressed tar stream, as OCI image configs have it
 	Entries int           `json:"entries"`          // how many changes it holds; 0: the step changed nothing
 	Bytes   int64         `json:"bytes"`            // bytes of file content, unpacked
 	Record  key.Record    `json:"record,omitempty"`
@@ -79,7 +79,7 @@ type Store interface {
 	// Put stores the bytes of b, which is complete or verified and stays so, under
 	// d.Key. It does not close b, and may link its file. Bytes that are not those of
 	// d are an error. A nil error means that the store now has these bytes, not that
-	// this call brought them: another session may have been faster. Put may be called
+	// this call sent them: another session may have been faster. Put may be called
 	// concurrently, also for the same key.
 	Put(ctx context.Context, d Descriptor, b *Blob) error
 

@@ -16,7 +16,7 @@ import (
 // A CorruptError says that a blob is not what its descriptor says. It wraps
 // ErrNotCached: such a blob is as good as none.
 type CorruptError struct {
-	Want, Got digest.Digest // Got is "" where the size alone tells
+	Want, Got digest.Digest // Got is "" where the size differs
 	WantSize  int64
 	GotSize   int64
 }

@@ -1,5 +1,5 @@
-// Package dir keeps snapshots in a directory that is an OCI image layout, so that
-// skopeo, crane and podman read it, and may keep images of their own there.
+// Package dir stores snapshots in a directory that is an OCI image layout, so that
+// skopeo, crane and podman read it, and may have images of their own there.
 //
 //	oci-layout, index.json   as the OCI image-layout specification has them
 //	blobs/sha256/<hex>       snapshots, and the manifests and configs of layers
@@ -15,7 +15,7 @@
 // or the next process after a kill, sees a file whole or not at all. Blobs and
 // key files need no lock for that: their names say what they hold.
 //
-// A store may be somebody else's. No link in it is followed, what is no regular
+// A store may be another user's. No link in it is followed, what is no regular
 // file or far too large is an error, and a name that clayer does not give is not
 // removed.
 package dir
@@ -45,7 +45,7 @@ import (
 // DefaultMaxSize bounds a store unless Options say otherwise: 10 GiB.
 const DefaultMaxSize = 10 << 30
 
-// Options say how to keep snapshots. The zero value is the default.
+// Options say how to store snapshots. The zero value is the default.
 type Options struct {
 	MaxSize int64 // bytes of clayer's blobs; 0 means DefaultMaxSize
 	Private bool  // it is in the user's cache: never a symbolic link, and created with mode 0700
@@ -267,7 +267,7 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) err
 	return d.evict(ctx, root)
 }
 
-// hold keeps a blob from eviction by this process until the returned function
+// hold protects a blob from eviction by this process until the returned function
 // is called.
 func (d *Dir) hold(dg digest.Digest) func() {
 	d.mu.Lock()

@@ -82,7 +82,7 @@ func (d *Dir) isPutting(name string) bool {
 	return d.putting[digest.NewDigestFromEncoded(digest.SHA256, name)] > 0
 }
 
-// blobSizes returns the sizes of the blobs by their names, whoever wrote them.
+// blobSizes returns the sizes of all blobs, by their names.
 func blobSizes(root *os.Root) (map[string]int64, error) {
 	entries, err := list(root, blobsName)
 	if err != nil {
@@ -127,7 +127,7 @@ func writtenSize(root *os.Root) (total int64, err error) {
 	return total, nil
 }
 
-// A census says what is in the store, and who needs it.
+// A census says what is in the store, and what needs it.
 type census struct {
 	d       *Dir
 	root    *os.Root
@@ -147,7 +147,7 @@ type layer struct {
 }
 
 // count looks at all that is in the store. The caller holds the lock, exclusively:
-// nobody is between a blob and its name. What can't be read now (too many open
+// no process is between a blob and its name. What can't be read now (too many open
 // files, a disk that hesitates) is an error: taken for nothing, what it names
 // would be removed.
 func (d *Dir) count(root *os.Root) (*census, error) {

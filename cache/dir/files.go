@@ -26,7 +26,7 @@ const (
 	writtenName = "written"
 )
 
-// Bounds of what is read: a store may be somebody else's. What is larger is not
+// Bounds of what is read: a store may be another user's. What is larger is not
 // written either.
 const (
 	maxKeyFile  = 4 << 20
@@ -138,7 +138,7 @@ func write(root *os.Root, name string, data []byte) error {
 	return err
 }
 
-// writeFrom writes a file atomically: what fails leaves nothing behind.
+// writeFrom writes a file atomically: what fails leaves no file.
 func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp, err error) {
 	f, temp, err := safefile.CreateTemp(root, path.Join(tmpName, partPrefix))
 	if err != nil {
@@ -162,7 +162,7 @@ func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp
 // install gives a finished file its name; temp is the one that it has.
 func install(root *os.Root, f *os.File, temp, name string) (*stamp, error) {
 	// The bytes before the name: after a power cut a name with nothing, or
-	// zeros, behind it would be a blob that is corrupt.
+	// zeros, for it would be a blob that is corrupt.
 	if err := f.Sync(); err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
-// An index is what index.json holds. Other tools may keep images in the same
+// An index is what index.json holds. Other tools may have images in the same
 // layout: what they wrote, and what clayer does not know, is written back as it
 // was.
 type index struct {
@@ -160,8 +160,8 @@ func readIndex(root *os.Root) (*index, error) {
 	return idx, nil
 }
 
-// changeIndex is readIndex for who writes an index afterwards: one that is
-// damaged is kept under another name, for it may list other tools' images. The
+// changeIndex is readIndex for callers that write an index afterwards: one that is
+// damaged is renamed, for it may list other tools' images. The
 // caller holds the lock, exclusively.
 func changeIndex(root *os.Root) (*index, error) {
 	idx, err := readIndex(root)
@@ -169,7 +169,7 @@ func changeIndex(root *os.Root) (*index, error) {
 		return idx, err
 	}
 	aside := specs.ImageIndexFile + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
-	slog.Warn("the store's index is damaged; a new one is begun, and the old one is kept", "err", err, "as", aside)
+	slog.Warn("the store's index is damaged; a new one is written, and the old one is renamed", "err", err, "as", aside)
 	return idx, root.Rename(specs.ImageIndexFile, aside)
 }
 

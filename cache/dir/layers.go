@@ -206,14 +206,14 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	// The steps of one that can't be read stay, as those of a build that was
 	// interrupted do, until the bound takes them.
 	var steps []cache.Descriptor
-	kept := make(map[string]bool)
+	needed := make(map[string]bool)
 	removed, err := c.drop(func(tag string, l *layer) bool {
 		if gone[tag] {
 			steps = append(steps, l.manifest.Steps...)
 			return true
 		}
 		for _, s := range l.manifest.Steps {
-			kept[s.Key.String()] = true
+			needed[s.Key.String()] = true
 		}
 		return false
 	})
@@ -222,7 +222,7 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	}
 	// The index went first: after a kill here nothing names what is gone.
 	for _, s := range steps {
-		if !kept[s.Key.String()] {
+		if !needed[s.Key.String()] {
 			if err := c.forget(s.Key); err != nil {
 				return 0, err
 			}

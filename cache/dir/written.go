@@ -13,10 +13,10 @@ import (
 )
 
 // The file "written" lists the blobs that clayer wrote, a digest a line. Other
-// tools may keep images in the same layout, and write blobs long before the
+// tools may have images in the same layout, and write blobs long before the
 // index that names them: only what is listed here is ever removed. A line is
 // added before its blob gets its name, so that a killed process leaves no blob
-// that nobody knows of.
+// that no list names.
 
 // record adds blobs to the list. The caller holds the lock.
 func record(root *os.Root, dgs ...digest.Digest) (err error) {

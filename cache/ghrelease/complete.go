@@ -21,7 +21,7 @@ import (
 // unique makes two drafts of one second differ.
 func unique() string { return rand.Text()[:8] }
 
-// maxSuffix is how many releases may want one tag.
+// maxSuffix is how many releases may ask for one tag.
 const maxSuffix = 20
 
 // Complete publishes the draft that has the layer's steps, with manifest.json
@@ -31,8 +31,8 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 	if known, whole := s.knows(m); whole {
 		return nil
 	} else if !known {
-		// Nothing of it was brought here, or found here: it came from a nearer
-		// store, which has to do with no network.
+		// Nothing of it was put here, or found here: it came from a nearer
+		// store, which needs no network.
 		return fmt.Errorf("complete %s: %w", m.Tag(), cache.ErrNotCached)
 	}
 	done, err := s.write(ctx)
@@ -50,7 +50,7 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 		if again > 0 && overtaken(err) {
 			// Another session published or removed what we had in view, and may
 			// have published this very layer.
-			if err = s.listAnew(ctx); err == nil {
+			if err = s.listAgain(ctx); err == nil {
 				continue
 			}
 		}
@@ -62,7 +62,7 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 // the releases were listed.
 func overtaken(err error) bool {
 	return github.Is(err, github.NotFound) || github.Is(err, github.Immutable) || errors.Is(err, github.ErrOtherBytes) ||
-		errors.Is(err, errFaster) || errors.Is(err, errGone)
+		errors.Is(err, errConflict) || errors.Is(err, errGone)
 }
 
 // errGone says that a step that was here is not any more.
@@ -120,7 +120,7 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 }
 
 // places returns where the steps of a layer are: in one release if one has them all,
-// a published one if possible, so that what several sessions bring at once is not
+// a published one if possible, so that what several sessions push at once is not
 // made up of pieces of each.
 func (s *Store) places(m cache.Manifest) ([]location, error) {
 	var together []location
@@ -195,7 +195,7 @@ func (s *Store) target(ctx context.Context, m cache.Manifest, places []location)
 		return nil, err
 	}
 	h := &held{*r, rec}
-	s.keep(h)
+	s.remember(h)
 	return h, nil
 }
 
@@ -254,8 +254,8 @@ func (s *Store) publishAs(ctx context.Context, h *held, tag string, ch github.Ch
 			// Another session was faster. What it made is looked at by the caller.
 			if other, err := s.gh.ReleaseByTag(ctx, s.repo, try); err == nil {
 				if o, ok := hold(*other); ok {
-					s.keep(o)
-					return "", errFaster
+					s.remember(o)
+					return "", errConflict
 				}
 			}
 		case !github.Is(err, github.UsedTag):
@@ -265,8 +265,8 @@ func (s *Store) publishAs(ctx context.Context, h *held, tag string, ch github.Ch
 	return "", fmt.Errorf("all tags from %s to %s.%d are used", tag, tag, maxSuffix)
 }
 
-// errFaster says that another session has published under the tag meanwhile.
-var errFaster = errors.New("another session published it")
+// errConflict says that another session published under the tag meanwhile.
+var errConflict = errors.New("another session published it")
 
 // taken reports whether a published release that is known has the tag.
 func (s *Store) taken(tag string, but *held) bool {
@@ -295,7 +295,7 @@ func (s *Store) publish(ctx context.Context, m cache.Manifest, h *held, rec reco
 	before := h.record
 	s.change(h, func(h *held) { h.record = rec })
 	tag, err := s.publishAs(ctx, h, m.Tag(), change)
-	if errors.Is(err, errFaster) {
+	if errors.Is(err, errConflict) {
 		if other := s.whole(m); other != nil && other.sameSteps(m) {
 			s.change(h, func(h *held) { h.record = before })
 			return s.dropCopy(ctx, h)
@@ -307,7 +307,7 @@ func (s *Store) publish(ctx context.Context, m cache.Manifest, h *held, rec reco
 	if err := s.point(ctx, m, rec, tag); err != nil || tag == m.Tag() {
 		return err
 	}
-	// Who has the layer under its plain tag may just have dropped this, as a copy.
+	// A session that has the layer under its plain tag may just have dropped this, as a copy.
 	if _, err := s.gh.Release(ctx, s.repo, h.ID); github.Is(err, github.NotFound) {
 		return errors.Join(err, s.pointBack(ctx, m))
 	}
@@ -359,7 +359,7 @@ func (s *Store) removeAsset(ctx context.Context, h *held, a *github.Asset) error
 }
 
 // point has the release with the layer's plain tag, which readers ask first,
-// lead to one that had to take another tag: a layer that was built anew.
+// lead to one that had to take another tag: a layer that was built again.
 func (s *Store) point(ctx context.Context, m cache.Manifest, rec record, tag string) error {
 	if tag == m.Tag() {
 		return nil

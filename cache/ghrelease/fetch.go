@@ -35,7 +35,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	return nil
 }
 
-// where returns where a blob is: as Find told, or by the list of releases.
+// where returns where a blob is: as Find reported, or by the list of releases.
 func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error) {
 	s.mu.Lock()
 	loc, ok := s.located[d.Key]

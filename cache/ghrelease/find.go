@@ -56,7 +56,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 	return found, nil
 }
 
-// asked is what a request for a manifest brought, and when.
+// asked is the answer to a request for a manifest, and when it came.
 type asked struct {
 	rec record
 	err error

@@ -1,10 +1,10 @@
-// Package ghrelease keeps snapshots in the GitHub Releases of a repository.
+// Package ghrelease stores snapshots in the GitHub Releases of a repository.
 //
 // A layer is a release, tagged layer-<name>-<key16>. Each of its steps is a
 // file of it, named by the step's chain key; one that is too large for GitHub
 // is several. A step that another release has already is referred to. The
-// release's text says, for people and for this program, what steps there are;
-// manifest.json, which comes last, says the same to readers that want neither
+// release's text says, for readers and for this program, what steps there are;
+// manifest.json, which comes last, says the same to readers that need neither
 // a token nor a call of the API, and marks the layer as whole.
 //
 // While steps arrive the release is a draft, which a later session that may
@@ -25,17 +25,17 @@ import (
 	"github.com/clayer/clayer/dag/key"
 )
 
-// Options are how to keep. The zero Options is the default.
+// Options say how to store. The zero Options is the default.
 type Options struct {
 	// PartSize is the most bytes of a file; 0 means 1900 MiB, below GitHub's
 	// bound of 2 GiB.
 	PartSize int64
 
-	// Temp is the folder for blobs that are being read; "" means the system's.
+	// Temp is the directory for blobs that are being read; "" means the system's.
 	Temp string
 
-	// Warn is told what a user should know and nothing fails for. nil tells
-	// nobody.
+	// Warn prints what a user should know and nothing fails for. nil prints
+	// nothing.
 	Warn func(text string)
 }
 
@@ -55,7 +55,7 @@ type Store struct {
 	listed   bool
 	listErr  error
 	listedAt time.Time
-	located  map[key.Key]location // what Find told of, and Put brought
+	located  map[key.Key]location // what Find reported, and Put uploaded
 	asked    map[string]asked     // manifests, by tag
 	private  bool                 // only the API has what is published
 
@@ -184,10 +184,10 @@ func (s *Store) readReleases(ctx context.Context) (map[int64]*held, error) {
 	return releases, nil
 }
 
-// listAnew reads all releases once more. What is known stays if that fails; and so
-// does a draft that GitHub's list, which may be behind, does not show, but for one
+// listAgain reads all releases once more. What is known stays if that fails; and so
+// does a draft that GitHub's list, which may be stale, does not show, but for one
 // that is known to be gone.
-func (s *Store) listAnew(ctx context.Context) error {
+func (s *Store) listAgain(ctx context.Context) error {
 	releases, err := s.readReleases(ctx)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 	return newestOfEach(all), nil
 }
 
-// Interrupted returns what is kept of layers that are not whole: the steps that
+// Interrupted returns what is stored of layers that are not whole: the steps that
 // arrived of each.
 func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	if err := s.list(ctx); err != nil {

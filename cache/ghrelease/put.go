@@ -37,7 +37,7 @@ func (s *Store) refuse(err error) error {
 	return err
 }
 
-// ready asks what a first write wants to know.
+// ready asks what a first write needs to know.
 func (s *Store) ready(ctx context.Context) error {
 	if err := s.refused.Writing(); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if err != nil {
 		return err
 	}
-	// One at a time: GitHub wants it, and a draft's text is read and written.
+	// One at a time: GitHub requires it, and a draft's text is read and written.
 	done, err := s.write(ctx)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (s *Store) draft(ctx context.Context, name string, st *step) (*held, error)
 		return nil, err
 	}
 	h := &held{*r, rec}
-	s.keep(h)
+	s.remember(h)
 	return h, nil
 }
 
@@ -164,7 +164,7 @@ func (h *held) takes(st *step) bool {
 	return err == nil
 }
 
-func (s *Store) keep(h *held) {
+func (s *Store) remember(h *held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.releases[h.ID] = h
@@ -216,7 +216,7 @@ func (s *Store) fill(ctx context.Context, h *held, st *step, blob io.ReaderAt) e
 	return nil
 }
 
-// upload brings one file into a release, unless it is there.
+// upload uploads one file into a release, unless it is there.
 func (s *Store) upload(ctx context.Context, h *held, p part, blob io.ReaderAt) error {
 	f := github.File{Name: p.Name, Digest: p.Digest, Size: p.Size, Bytes: blob}
 	a, err := s.gh.Upload(ctx, s.repo, &h.Release, f)
@@ -237,7 +237,7 @@ func (s *Store) refresh(ctx context.Context, h *held, gone bool) error {
 		r, err := s.gh.Release(ctx, s.repo, h.ID)
 		if err == nil {
 			if now, ok := hold(*r); ok {
-				s.keep(now)
+				s.remember(now)
 				return nil
 			}
 		} else if !github.Is(err, github.NotFound) {

@@ -14,13 +14,13 @@ import (
 )
 
 // abandoned is how old a step must be that no layer has, to be taken for one
-// that nobody takes up again.
+// that no session resumes.
 const abandoned = 14 * 24 * time.Hour
 
 // Remove forgets layers. A release goes when no other layer refers to it; else
 // the files that none needs go. What interrupted sessions left goes when it is
 // two weeks old. An immutable release can only go whole: it stays while
-// another layer needs a part of it, and is told.
+// another layer needs a part of it, which is reported.
 func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	done, err := s.write(ctx)
 	if err != nil {
@@ -62,29 +62,29 @@ func (s *Store) needed(goes func(*held) bool) map[string]bool {
 	return need
 }
 
-// removeFrom removes from a release what nobody needs, and the release when
+// removeFrom removes from a release what nothing needs, and the release when
 // nothing is left. layer says that its own layer goes.
 func (s *Store) removeFrom(ctx context.Context, h *held, layer bool, need map[string]bool) (freed int64, err error) {
 	var drop []key.Key
-	keep := 0
+	needed := 0
 	for k, st := range h.Steps {
 		own := st.Tag == "" || st.Tag == h.Tag
 		isLayers := h.Layer != nil && slices.Contains(h.Layer.Keys, k)
 		switch {
 		case own && need[h.Tag+" "+k.String()]:
-			keep++
+			needed++
 		case isLayers && !layer:
-			keep++
+			needed++
 		case isLayers || !own || s.old(h, st):
 			drop = append(drop, k)
 		default:
-			keep++ // an interrupted session may take it up
+			needed++ // an interrupted session may take it up
 		}
 	}
-	if !layer && len(drop) == 0 && (keep > 0 || h.Layer != nil || !s.oldRelease(h)) {
+	if !layer && len(drop) == 0 && (needed > 0 || h.Layer != nil || !s.oldRelease(h)) {
 		return 0, nil
 	}
-	if keep == 0 && (layer || h.Layer == nil) {
+	if needed == 0 && (layer || h.Layer == nil) {
 		for _, a := range h.Assets {
 			if a.Name != manifestName {
 				freed += a.Size
@@ -105,7 +105,7 @@ func (s *Store) removeFrom(ctx context.Context, h *held, layer bool, need map[st
 	for _, k := range drop {
 		delete(rec.Steps, k)
 	}
-	// The text first: it must not tell of what is gone.
+	// The text first: it must not list what is gone.
 	text, err := rec.body()
 	if err != nil {
 		return 0, err

@@ -11,8 +11,8 @@ import (
 
 // An Access is what GitHub says of the one who asks.
 type Access struct {
-	Scopes    []string // of a classic token; a fine-grained one tells none
-	Limit     int      // API requests an hour; 0: not told
+	Scopes    []string // of a classic token; a fine-grained one lists none
+	Limit     int      // API requests an hour; 0: not known
 	Remaining int
 	Reset     time.Time
 	Ahead     time.Duration // of GitHub's clock before ours, to the second
@@ -55,7 +55,7 @@ func (c *Client) MayPush(ctx context.Context, repo Repo) (bool, error) {
 }
 
 // Hosts returns the hosts that are spoken with, by what for. Downloads are
-// redirected to further ones, whose names GitHub tells in its answers.
+// redirected to further ones, whose names are in GitHub's answers.
 func (c *Client) Hosts() map[string]*url.URL {
 	hosts := map[string]*url.URL{"API": c.api.BaseURL, "web": c.server}
 	if c.api.BaseURL.Host == "api.github.com" {

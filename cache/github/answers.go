@@ -10,7 +10,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
-// answers keeps what the API answered, by URL and token: ETags differ per token.
+// answers stores what the API answered, by URL and token: ETags differ per token.
 type answers struct {
 	dir      string
 	readOnly bool
@@ -21,7 +21,7 @@ type answers struct {
 
 const partPrefix = "part-"
 
-// An answer is kept with what a later request needs to be conditional.
+// An answer is stored with what a later request needs to be conditional.
 type answer struct {
 	ETag string          `json:"etag"`
 	Link string          `json:"link,omitempty"`
@@ -42,28 +42,28 @@ func (a *answers) name(url, accept string) string {
 const maxAnswer = 16 << 20
 
 func (a *answers) load(url, accept string) (answer, bool) {
-	var kept answer
+	var stored answer
 	if a.dir == "" {
-		return kept, false
+		return stored, false
 	}
 	dir, err := safefile.OpenDir(a.dir)
 	if err != nil {
-		return kept, false
+		return stored, false
 	}
 	defer dir.Close()
 	data, err := safefile.ReadFile(dir, a.name(url, accept), maxAnswer)
-	if err != nil || json.Unmarshal(data, &kept) != nil || kept.ETag == "" || len(kept.Body) == 0 {
+	if err != nil || json.Unmarshal(data, &stored) != nil || stored.ETag == "" || len(stored.Body) == 0 {
 		return answer{}, false
 	}
-	return kept, true
+	return stored, true
 }
 
-// keep is a shortcut for later: where it fails nothing is lost but that.
-func (a *answers) keep(url, accept string, kept answer) {
-	if a.dir == "" || a.readOnly || kept.ETag == "" || !json.Valid(kept.Body) {
+// store is a shortcut for later: where it fails nothing is lost but that.
+func (a *answers) store(url, accept string, stored answer) {
+	if a.dir == "" || a.readOnly || stored.ETag == "" || !json.Valid(stored.Body) {
 		return
 	}
-	data, err := json.Marshal(kept)
+	data, err := json.Marshal(stored)
 	if err != nil {
 		return
 	}

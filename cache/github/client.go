@@ -33,8 +33,8 @@ type Options struct {
 	ServerURL string // "" means https://github.com
 	Token     string // "" for none
 
-	// Answers is a folder where answers are kept by ETag: one that has not
-	// changed is not counted against the limit. "" keeps none.
+	// Answers is a directory where answers are stored by ETag: one that has not
+	// changed is not counted against the limit. "" stores none.
 	Answers  string
 	ReadOnly bool // Answers are used, but none is written
 
@@ -112,7 +112,7 @@ func parseBase(raw, name string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s=%s: want a URL such as https://github.example.com", name, transfer.Redact(raw))
 	}
 	if !strings.HasSuffix(u.Path, "/") {
-		u.Path += "/" // NewRequest wants it
+		u.Path += "/" // NewRequest requires it
 	}
 	return u, nil
 }
@@ -162,7 +162,7 @@ type bearer struct {
 
 type tokenKey struct{}
 
-// withToken marks the requests of ctx as those that want the token. A redirect
+// withToken marks the requests of ctx as those that carry the token. A redirect
 // has the same context: its host decides.
 func withToken(ctx context.Context) context.Context {
 	return context.WithValue(ctx, tokenKey{}, true)

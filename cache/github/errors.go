@@ -13,7 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 )
 
-// Kind tells why GitHub did not do what it was asked.
+// Kind says why GitHub did not do what it was asked.
 type Kind uint8
 
 // The kinds of errors, as far as a caller or a user does something else about
@@ -21,7 +21,7 @@ type Kind uint8
 const (
 	Other     Kind = iota
 	BadToken       // the token is not accepted
-	NoToken        // something that wants a token, and there is none
+	NoToken        // something that requires a token, and there is none
 	Forbidden      // the token's permissions don't reach
 	NotFound       // not there, or not to be seen by this token
 	Limited        // a rate limit that is too far away to wait for

@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 )
 
-// limit is when GitHub wants to hear from us again. Where it does not say, after
+// limit is when GitHub takes requests again. Where it does not say, after
 // a minute, and twice that each time:
 // https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
 type limit struct {

@@ -47,7 +47,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 	if IsCommit(ref) {
 		return ref, nil
 	}
-	ask := strings.TrimPrefix(ref, "refs/") // the API wants heads/x, tags/x, or x alone
+	ask := strings.TrimPrefix(ref, "refs/") // the API expects heads/x, tags/x, or x alone
 	if ask == "" {
 		ask = "HEAD"
 	}

@@ -101,7 +101,7 @@ type Change struct {
 	Body       *string `json:"body,omitempty"`
 	Draft      *bool   `json:"draft,omitempty"`
 	Prerelease *bool   `json:"prerelease,omitempty"`
-	Latest     string  `json:"make_latest,omitempty"` // "false": the cache is nobody's latest version
+	Latest     string  `json:"make_latest,omitempty"` // "false": the cache is no latest version
 }
 
 // NewDraft makes a draft. Its tag is no tag of Git's until it is published.
@@ -180,7 +180,7 @@ func (c *Client) Edit(ctx context.Context, repo Repo, id int64, ch Change) (*Rel
 	return &r, err
 }
 
-// Publish makes a draft a prerelease, which is nobody's latest version.
+// Publish makes a draft a prerelease, which is never the latest version.
 func (c *Client) Publish(ctx context.Context, repo Repo, id int64, ch Change) (*Release, error) {
 	no, yes := false, true
 	ch.Draft, ch.Prerelease, ch.Latest = &no, &yes, "false"

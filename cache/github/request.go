@@ -21,7 +21,7 @@ type call struct {
 	accept string        // "" means GitHub's JSON
 	in     any           // sent as JSON; nil for nothing
 	wait   time.Duration // for a network that is not up; 0 means the client's patience
-	fresh  bool          // the answer is not kept: it is about to change
+	fresh  bool          // the answer is not stored: it is about to change
 	once   bool          // not to be sent again where it is not known what became of it
 }
 
@@ -122,7 +122,7 @@ func isMoved(code int) bool {
 	return false
 }
 
-// learn keeps where a renamed repository is: /repos/o/r/x led to /repositories/1/x.
+// learn remembers where a renamed repository is: /repos/o/r/x led to /repositories/1/x.
 func (c *Client) learn(q call, from, to *url.URL) {
 	tail := strings.TrimPrefix(from.Path, c.api.BaseURL.Path)
 	c.mu.Lock()
@@ -139,7 +139,7 @@ func (c *Client) learn(q call, from, to *url.URL) {
 	}
 }
 
-// ask sends one request, conditional where its answer is kept.
+// ask sends one request, conditional where its answer is stored.
 func (c *Client) ask(ctx context.Context, q call, at string) (*transfer.Answer, *http.Request, error) {
 	req, err := c.api.NewRequest(q.method, at, q.in)
 	if err != nil {
@@ -151,11 +151,11 @@ func (c *Client) ask(ctx context.Context, q call, at string) (*transfer.Answer, 
 	if q.accept != "" {
 		req.Header.Set("Accept", q.accept)
 	}
-	var kept answer
-	keep := q.method == http.MethodGet && !q.fresh
-	if keep {
-		if kept, _ = c.answers.load(req.URL.String(), q.accept); kept.ETag != "" {
-			req.Header.Set("If-None-Match", kept.ETag)
+	var stored answer
+	store := q.method == http.MethodGet && !q.fresh
+	if store {
+		if stored, _ = c.answers.load(req.URL.String(), q.accept); stored.ETag != "" {
+			req.Header.Set("If-None-Match", stored.ETag)
 		}
 	}
 	if req.Body == nil {
@@ -170,11 +170,11 @@ func (c *Client) ask(ctx context.Context, q call, at string) (*transfer.Answer, 
 		c.ahead = time.Until(date)
 		c.mu.Unlock()
 	}
-	if a.Code == http.StatusNotModified && kept.ETag != "" {
-		a.Code, a.Body = http.StatusOK, unquoted(kept.Body, q.accept)
-		a.Header.Set("Link", kept.Link)
-	} else if a.Code == http.StatusOK && keep {
-		c.answers.keep(req.URL.String(), q.accept, answer{ETag: a.Header.Get("ETag"), Link: a.Header.Get("Link"), Body: quoted(a.Body, q.accept)})
+	if a.Code == http.StatusNotModified && stored.ETag != "" {
+		a.Code, a.Body = http.StatusOK, unquoted(stored.Body, q.accept)
+		a.Header.Set("Link", stored.Link)
+	} else if a.Code == http.StatusOK && store {
+		c.answers.store(req.URL.String(), q.accept, answer{ETag: a.Header.Get("ETag"), Link: a.Header.Get("Link"), Body: quoted(a.Body, q.accept)})
 	}
 	if a.Code < 300 {
 		c.limit.ok()

@@ -28,7 +28,7 @@ type File struct {
 var ErrOtherBytes = errors.New("the release has other bytes under this name")
 
 // Upload adds a file to a release. Nil means that the release has these bytes
-// under this name, whoever brought them: after an answer that leaves that open
+// under this name, also from another session: after an answer that leaves that open
 // (an upload that ended in a 502 may be there), and after "already exists", the
 // release's assets are looked at; what a broken upload left is removed, and the
 // file sent again. Other bytes under the name are ErrOtherBytes.
@@ -65,8 +65,8 @@ func (c *Client) Upload(ctx context.Context, repo Repo, r *Release, f File) (Ass
 	return got, err
 }
 
-// matches reports whether an asset is the file. Where a server tells no digest
-// the size has to do: who reads checks all bytes.
+// matches reports whether an asset is the file. Where a server lists no digest
+// the size has to do: readers check all bytes.
 func (f *File) matches(a *Asset) bool {
 	return a.Whole() && a.Name == f.Name && a.Size == f.Size && (a.Digest == "" || a.Digest == f.Digest)
 }

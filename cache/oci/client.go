@@ -39,7 +39,7 @@ func newTransport(ref Repository, login Login, base http.RoundTripper) *authoriz
 			Header:   http.Header{"User-Agent": {"clayer"}},
 			ClientID: "clayer",
 			// Looked at when it is connected to, in confined: a look-up before would
-			// prove nothing, and behind a proxy there may be no name server.
+			// prove nothing, and with a proxy there may be no name server.
 			BlockedRealmPrefixes: []netip.Prefix{},
 			Cache:                auth.NewCache(),
 			Credential: func(_ context.Context, host string) (auth.Credential, error) {
@@ -57,8 +57,8 @@ func (t *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.base.RoundTrip(req)
 	}
 	resp, err := t.auth.Do(req)
-	// Nobody may log in, or no credentials are at hand: the answer is the
-	// registry's 401, whose reason is told by who asked.
+	// There is no login, or there are no credentials: the answer is the
+	// registry's 401, whose reason the caller reports.
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return &http.Response{
 			Status: "401 Unauthorized", StatusCode: http.StatusUnauthorized, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -100,7 +100,7 @@ func plain(err error, host string) error {
 	return &loginError{errors.New(transfer.RedactText(err.Error()))}
 }
 
-// confined keeps what a registry leads to (by a redirect, or with the address of an
+// confined restricts what a registry leads to (by a redirect, or with the address of an
 // upload or of the place that gives out tokens) where it may lead: encrypted, but
 // on this machine itself, and no nearer than the registry is.
 type confined struct {

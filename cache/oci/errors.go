@@ -99,14 +99,14 @@ func (s *Store) try(ctx context.Context, a act, attempt func(context.Context) er
 		err := attempt(ctx)
 		var resp *errcode.ErrorResponse
 		// A place for an upload may be gone with the registry that gave it. And
-		// while another session brings the same blob, distribution's registry
-		// does not see it for a moment, after it has told that it is there.
+		// while another session pushes the same blob, distribution's registry
+		// does not see it for a moment, after it has answered that it is there.
 		if a == pushing && errors.As(err, &resp) && says(resp, errcode.ErrorCodeBlobUploadUnknown, errcode.ErrorCodeManifestBlobUnknown) {
 			return transfer.Transient(err)
 		}
 		return err
 	})
-	return s.told(ctx, a, err)
+	return s.explain(ctx, a, err)
 }
 
 // says reports whether a registry gives one of the codes as a reason.
@@ -114,10 +114,10 @@ func says(e *errcode.ErrorResponse, codes ...string) bool {
 	return slices.ContainsFunc(e.Errors, func(x errcode.Error) bool { return slices.Contains(codes, x.Code) })
 }
 
-// told returns an error as it may be shown: without addresses of uploads, which
+// explain returns an error as it may be shown: without addresses of uploads, which
 // are as good as a login, and without a login. What all further requests would
 // get too is remembered.
-func (s *Store) told(ctx context.Context, a act, err error) error {
+func (s *Store) explain(ctx context.Context, a act, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}

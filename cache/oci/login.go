@@ -15,15 +15,15 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
-// A Login is who asks a registry. The zero Login is nobody in particular.
+// A Login is a user of a registry. The zero Login is anonymous.
 type Login struct {
-	From   string // where it was found, for people; "" for nobody
+	From   string // where it was found, in words; "" for none
 	Helper string // the program that Docker would ask for it, and that is not run; "" for none
 
 	credential auth.Credential
 }
 
-// Secrets returns what must not be told or leave the machine.
+// Secrets returns what must not be printed or leave the machine.
 func (l Login) Secrets() []string {
 	var all []string
 	for _, v := range []string{l.credential.Password, l.credential.RefreshToken, l.credential.AccessToken} {

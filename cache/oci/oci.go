@@ -1,12 +1,12 @@
-// Package oci keeps snapshots in a repository of an OCI registry.
+// Package oci stores snapshots in a repository of an OCI registry.
 //
 //	layer-<name>-<key16>   a layer that is whole: an image whose layers are its steps
 //	step-<key>             a step, by its whole chain key: an artifact with the snapshot as its one layer
 //
-// Both carry what this program wants to know in an annotation of the manifest,
+// Both carry what this program needs to know in an annotation of the manifest,
 // so that a look-up is one request: of a whole layer by its tag, else one for
 // each step at the same time. A step is tagged as soon as its snapshot is
-// there: what an interrupted session brought is found by the next one.
+// there: what an interrupted session pushed is found by the next one.
 //
 // Blobs are named by their digests, so steps and layers share them, and the
 // same bytes are never sent twice. What no manifest names any more is freed by
@@ -46,7 +46,7 @@ const (
 // atOnce is how many requests for manifests are under way at a time.
 const atOnce = 8
 
-// Options are how to keep. The zero Options is the default, without a login.
+// Options say how to store. The zero Options is the default, without a login.
 type Options struct {
 	Login Login
 
@@ -54,7 +54,7 @@ type Options struct {
 	// has several of them, each needs one of its own.
 	Name string
 
-	// Temp is the folder for blobs that are being read; "" means the system's.
+	// Temp is the directory for blobs that are being read; "" means the system's.
 	Temp string
 
 	// Transfer is how requests are sent. Its Transport is asked for what the
@@ -165,5 +165,5 @@ func (s *Store) knows(d cache.Descriptor) bool {
 }
 
 // abandoned is how old a step must be that no layer has, to be taken for one
-// that nobody takes up again.
+// that no session resumes.
 const abandoned = 14 * 24 * time.Hour

@@ -77,7 +77,7 @@ func (s *Store) readLayer(ctx context.Context, tag string) (cache.Manifest, spec
 // A pushed step is one in the registry.
 type pushed struct {
 	cache.Descriptor
-	at time.Time // by the clock of who pushed it; zero where that is not told
+	at time.Time // by the clock of the machine that pushed it; zero where that is not known
 }
 
 // readStep reads the manifest of a step.
@@ -167,7 +167,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 		if errors.As(err, &status) && status.Code == http.StatusNotFound {
 			return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
 		}
-		return s.told(ctx, reading, err)
+		return s.explain(ctx, reading, err)
 	})
 }
 

@@ -55,7 +55,7 @@ func reachOf(ip netip.Addr) reach {
 	return onInternet
 }
 
-// reachByName tells what a host's name says by itself: of an address, and of
+// reachByName returns what a host's name says by itself: of an address, and of
 // localhost. Every other name may be public.
 func reachByName(host string) reach {
 	if IsLoopback(host) {
@@ -175,7 +175,7 @@ func checkAddress(ctx context.Context, _, address string, _ syscall.RawConn) err
 	return nil
 }
 
-// note keeps the widest reach that a host was connected to at: a name that is
+// note remembers the widest reach that a host was connected to at: a name that is
 // public now and the machine's own a moment later stays public.
 func (t *Transport) note(addr string, conn net.Conn) {
 	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)

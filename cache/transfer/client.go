@@ -21,7 +21,7 @@ import (
 // Options is how a Client behaves. The zero Options is the default.
 type Options struct {
 	// Transport sends requests; nil means NewTransport(). It must not
-	// decompress: a .gz file is wanted as it is.
+	// decompress: a .gz file is downloaded as it is.
 	Transport http.RoundTripper
 
 	// Wrap returns what sends by the given transport, and adds something to
@@ -33,7 +33,7 @@ type Options struct {
 
 	UserAgent string // "" means "clayer"
 
-	// Retries is how often in a row a request is sent again that brought
+	// Retries is how often in a row a request is sent again that returned
 	// nothing new; 0 means 5, and less than 0 never. A transfer that moves on
 	// between its cuts is taken up as often as that takes.
 	Retries int
@@ -104,14 +104,14 @@ type GetOptions struct {
 	LastModified string
 
 	// Patience is how long a host that is not reached is tried; 0 means as long
-	// as the network's. One who has something to fall back on waits less.
+	// as the network's. A caller with something to fall back on waits less.
 	Patience time.Duration
 
 	// Header is sent with the request, and along redirects. Credentials are
 	// the transport's to add, where they belong.
 	Header http.Header
 
-	// Progress is told of bytes that arrived since it was told last. It is
+	// Progress is called with the bytes that arrived since it was called last. It is
 	// called by one goroutine at a time. Bytes that arrive again, after a start
 	// over, count again.
 	Progress func(n int64)
@@ -167,7 +167,7 @@ func (c *Client) Get(ctx context.Context, rawURL string, w io.Writer, opt GetOpt
 		client:    c,
 		url:       u.String(),
 		w:         w,
-		opt:       opt.telling(ctx),
+		opt:       opt.withProgress(ctx),
 		algorithm: algorithm,
 		hash:      algorithm.Hash(),
 		total:     -1,

@@ -73,7 +73,7 @@ func explain(url string, err error, attempts int) error {
 	return err
 }
 
-// attempt sends one request and takes in what it brings. It returns nil when
+// attempt sends one request and takes in what arrives. It returns nil when
 // the file is complete.
 func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 	ctx, watch := newWatch(ctx)
@@ -87,7 +87,7 @@ func (d *download) attempt(ctx context.Context, headLimit time.Duration) error {
 		req.Header = d.opt.Header.Clone()
 	}
 	req.Header.Set("User-Agent", d.client.agent)
-	// Asking for identity also keeps net/http from asking for gzip and
+	// Asking for identity also stops net/http from asking for gzip and
 	// unpacking it.
 	req.Header.Set("Accept-Encoding", "identity")
 	resuming := d.done > 0 && d.validator != "" && !d.whole
@@ -146,7 +146,7 @@ var errRangeRefused = Transient(errors.New("the server does not continue where t
 // could not be rewound.
 var ErrChanged = errors.New("the file changed during the transfer")
 
-// startOver brings w to where the body of resp, the whole file, can be taken.
+// startOver prepares w so that the body of resp, the whole file, can be taken.
 func (d *download) startOver(resp *http.Response, watch *watch) error {
 	d.total = resp.ContentLength
 	d.validator = strongValidator(resp.Header)

@@ -105,7 +105,7 @@ func saysExpired(body io.Reader) bool {
 }
 
 // RateLimit reports whether an answer is of a limit on requests, and how long
-// the server wants to be left alone; 0 if it does not say. GitHub answers 429 or
+// the server asks for a pause; 0 if it does not say. GitHub answers 429 or
 // 403, with Retry-After, or with nothing remaining until the reset:
 // https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
 func RateLimit(code int, h http.Header, now time.Time) (wait time.Duration, limited bool) {
@@ -138,7 +138,7 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	if err != nil {
 		return 0
 	}
-	// By the server's clock, where it tells: ours may be wrong.
+	// By the server's clock, where it says so: ours may be wrong.
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date
 	}

@@ -19,7 +19,7 @@ import (
 // NetworkOptions is how a process deals with its network. The zero
 // NetworkOptions is the default.
 type NetworkOptions struct {
-	// Offline refuses every request with ErrOffline: nobody is asked.
+	// Offline refuses every request with ErrOffline: none is sent.
 	Offline bool
 
 	// AllowPrivate holds hosts that any server may lead to at a private address;
@@ -46,7 +46,7 @@ type Network struct {
 
 	mu     sync.Mutex
 	up     bool              // a host beyond this machine answered
-	asked  time.Time         // when the first was sent of those in a row that reached nobody
+	asked  time.Time         // when the first was sent of those in a row that reached no host
 	since  time.Time         // since when the network is waited for; zero if it is not
 	reason string            // of the last one
 	said   bool              // that it is waited for
@@ -76,7 +76,7 @@ var ErrOffline = errors.New("not asked: offline")
 // ErrNoCertificates is why no certificate is trusted.
 var ErrNoCertificates = errors.New("this machine has no CA certificates: install ca-certificates, or set SSL_CERT_FILE")
 
-// noCertificates reports whether the system trusts nobody.
+// noCertificates reports whether the system trusts no certificate.
 func noCertificates() bool {
 	pool, err := x509.SystemCertPool()
 	return err != nil || pool.Equal(x509.NewCertPool())
@@ -267,7 +267,7 @@ func (n *Network) judge(req *http.Request, err error, began time.Time) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		f.fate = silent
 	case req.Body != nil && req.Body != http.NoBody:
-		f.host = "" // it may be the body that it does not want
+		f.host = "" // it may be the body that it refuses
 	}
 	if f.fate == hostFinal {
 		n.giveUp(host, err, hostFinal)
@@ -288,7 +288,7 @@ func (n *Network) judge(req *http.Request, err error, began time.Time) error {
 	return f
 }
 
-// mayStart reports whether nobody listens at an address of this machine or of its
+// mayStart reports whether nothing listens at an address of this machine or of its
 // network: a service there may be about to start, such as a registry in a
 // container beside this one. What is public was there before.
 func mayStart(host string, err *net.OpError) bool {

@@ -4,23 +4,23 @@ import "context"
 
 type progressKey struct{}
 
-// WithProgress returns a context whose downloads tell of bytes that arrived
-// since they told last, beside GetOptions.Progress: for one who asks for
-// something that is brought several calls further down, as net/http/httptrace
-// does. Several downloads may tell at the same time.
-func WithProgress(ctx context.Context, tell func(n int64)) context.Context {
-	return context.WithValue(ctx, progressKey{}, tell)
+// WithProgress returns a context whose downloads report the bytes that arrived
+// since the last report, beside GetOptions.Progress: for callers of something that is
+// downloaded several calls further down, as net/http/httptrace does. Several downloads may
+// report at the same time.
+func WithProgress(ctx context.Context, report func(n int64)) context.Context {
+	return context.WithValue(ctx, progressKey{}, report)
 }
 
-// telling adds who is told by the context.
-func (o GetOptions) telling(ctx context.Context) GetOptions {
-	tell, ok := ctx.Value(progressKey{}).(func(n int64))
+// withProgress adds the progress function of the context.
+func (o GetOptions) withProgress(ctx context.Context) GetOptions {
+	report, ok := ctx.Value(progressKey{}).(func(n int64))
 	if !ok {
 		return o
 	}
 	own := o.Progress
 	o.Progress = func(n int64) {
-		tell(n)
+		report(n)
 		if own != nil {
 			own(n)
 		}

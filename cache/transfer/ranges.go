@@ -37,7 +37,7 @@ type File interface {
 // where it was cut off or stalled. What arrived is not checked beyond its
 // size: the caller knows the digest.
 //
-// The answer to the probe tells where a redirect led: the ranges are asked for
+// The answer to the probe says where a redirect led: the ranges are asked for
 // there, and at rawURL again when that fails, since signed addresses expire.
 //
 // The error is as for Get.
@@ -93,7 +93,7 @@ type ranged struct {
 }
 
 func (c *Client) inSpans(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
-	r := &ranged{client: c, url: rawURL, opt: opt.telling(ctx), size: size}
+	r := &ranged{client: c, url: rawURL, opt: opt.withProgress(ctx), size: size}
 	// One byte: the answer is short even from a server without ranges, whose
 	// body is not read.
 	var first discardAt
@@ -129,7 +129,7 @@ type span struct {
 	writing  time.Duration // what the file took of the time of an attempt
 }
 
-// get brings a span, in as many attempts as that takes.
+// get downloads a span, in as many attempts as that takes.
 func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 	probe := s.to == 1
 	again := r.client.newRetry(r.opt.Patience)

@@ -6,7 +6,7 @@ import (
 )
 
 // Refusals remembers why a repository or bucket is not asked again in this
-// process: it refused to be read, or written, or nobody answers for it. The zero
+// process: it refused to be read, or written, or nothing answers for it. The zero
 // Refusals is empty. It is safe for concurrent use.
 type Refusals struct {
 	mu          sync.Mutex
@@ -68,7 +68,7 @@ func (r *Refusals) Write(err error, while time.Duration) {
 	r.write.set(err, while)
 }
 
-// Pause is for how long nobody is asked who could not be reached; 0, for good,
+// Pause is for how long a host is not asked that could not be reached; 0, for good,
 // for an error that says something else.
 func Pause(err error) time.Duration {
 	if Unreachable(err) {

@@ -13,10 +13,10 @@ import (
 type fate uint8
 
 const (
-	final     fate = iota // another try brings the same answer for this URL
+	final     fate = iota // another try gets the same answer for this URL
 	hostFinal             // ... for all of the host's: no such name, a bad certificate, given up before
-	refused               // nobody listens there; a service may be restarting, for a moment
-	starting              // nobody listens there, on this machine or its network: a service may be about to start
+	refused               // nothing listens there; a service may be restarting, for a moment
+	starting              // nothing listens there, on this machine or its network: a service may be about to start
 	unreached             // no route, no name server, no answer to a connect: the network may not be up yet
 	silent                // connected, and then no byte for the stall limit
 	slow                  // slower than the floor
@@ -25,7 +25,7 @@ const (
 	busy                  // an answer that asks to come again: 408, 429, 5xx
 )
 
-// mostTries bounds the tries in a row, after the first, that bring nothing new,
+// mostTries bounds the tries in a row, after the first, that return nothing new,
 // besides Options.Retries. What is not listed has that bound alone.
 var mostTries = map[fate]int{refused: 2, silent: 2, slow: 1, cut: 2}
 
@@ -43,15 +43,15 @@ type fault struct {
 func (f *fault) Error() string { return f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
-// Fatal marks an error as one that another try would bring again.
+// Fatal marks an error as one that another try would return again.
 func Fatal(err error) error { return &fault{err: err, fate: final} }
 
-// Transient marks an error as one that another try may not bring. Errors that
+// Transient marks an error as one that another try may not return. Errors that
 // this package did not make are fatal without it.
 func Transient(err error) error { return &fault{err: err, fate: broken} }
 
 // IsFatal reports whether an error was marked by Fatal, or is of a request that
-// nobody got.
+// no host got.
 func IsFatal(err error) bool {
 	var f *fault
 	return errors.As(err, &f) && (f.fate == final || f.fate == hostFinal)
@@ -68,7 +68,7 @@ func Unreachable(err error) bool {
 	return false
 }
 
-// Retryable reports whether another try may not bring an error again.
+// Retryable reports whether another try may not return an error again.
 func Retryable(err error) bool {
 	kind := classify(err)
 	return kind != final && kind != hostFinal
@@ -107,7 +107,7 @@ const (
 	longWait  = 8 * time.Second
 
 	// reachWait bounds the wait between two tries to reach a host: when the
-	// network comes up, nobody should sit out a long one.
+	// network comes up, no caller should sit out a long one.
 	reachWait = 2 * time.Second
 
 	// reachTime is for how long a host that cannot be reached is tried where
@@ -133,9 +133,9 @@ type retry struct {
 	patience time.Duration // for a host that is not reached; 0 means the network's
 
 	attempts int       // all of them
-	failures int       // in a row that brought nothing new
+	failures int       // in a row that returned nothing new
 	waits    int       // how often in a row it was waited
-	away     time.Time // the first of a row of attempts that reached nobody
+	away     time.Time // the first of a row of attempts that reached no host
 	start    time.Time // the first of a row of attempts at a service that may be starting
 	signed   bool      // a fresh address was asked for
 
@@ -148,7 +148,7 @@ func (c *Client) newRetry(patience time.Duration) *retry {
 	return &retry{net: c.network, max: c.retries, patience: patience, since: time.Now()}
 }
 
-// progress notes the bytes that the last attempt brought, and how long the
+// progress notes the bytes that arrived in the last attempt, and how long the
 // writer took for them. An attempt counts as a new start only if it was faster
 // than the floor: a server that gives a byte at a time is not followed for ever.
 func (r *retry) progress(n int64, own time.Duration) {
@@ -186,7 +186,7 @@ func (r *retry) next(ctx context.Context, err error) error {
 	case kind == final, kind == hostFinal:
 		return err
 	}
-	// All ranges of a file share the line, and one of them was told before.
+	// All ranges of a file share the line, and one of them got this error before.
 	if slow := (*slowError)(nil); errors.As(err, &slow) && slow.again {
 		return err
 	}
@@ -249,7 +249,7 @@ func (r *retry) next(ctx context.Context, err error) error {
 		if status.RetryAfter > longestRetryAfter {
 			return err
 		}
-		// Jitter on top, so that all who were told the same don't come at once.
+		// Jitter on top, so that all clients with the same answer don't come at once.
 		wait = status.RetryAfter + rand.N(firstWait)
 	}
 	return sleep(ctx, wait)
@@ -268,7 +268,7 @@ func (r *retry) end(kind fate, host string, err error) error {
 			r.net.giveUp(host, err, kind)
 		}
 	case silent, broken:
-		// Of a host that answers, it is the URL that brings nothing.
+		// Of a host that answers, it is the URL that fails.
 		if r.max > 0 && !r.net.answered(host) {
 			r.net.giveUp(host, err, kind)
 		}

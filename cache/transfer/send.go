@@ -23,7 +23,7 @@ const maxAnswer = 64 << 20
 // is sent: the server has to store it.
 const uploadedWait = 2 * time.Minute
 
-// Send sends one request, once, and follows no redirect: who changes something
+// Send sends one request, once, and follows no redirect: a caller that changes something
 // on a server must know what became of it before trying again. It is broken off
 // when nothing moves for the stall limit. Where the request has a body, that is
 // a limit on each piece of it.
@@ -97,7 +97,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 }
 
 // Retry calls attempt until it succeeds, its error is one that another try
-// would bring again, or the tries are used up. A patience other than 0 goes
+// would return again, or the tries are used up. A patience other than 0 goes
 // before the network's.
 func (c *Client) Retry(ctx context.Context, patience time.Duration, attempt func() error) error {
 	r := c.newRetry(patience)
