@@ -15,69 +15,19 @@ import (
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/unpack"
 	"github.com/clayer/clayer/solver/source"
 )
 
-// buildAndApply restores what is cached, builds the rest, and then changes the root.
-func (b *builder) buildAndApply(ctx context.Context, lock *rootfs.Lock) error {
-	if err := b.restore(ctx); err != nil {
-		return err
-	}
-	build, apply := b.build, b.apply
-	if b.direct() {
-		build = func(ctx context.Context) error { return b.buildDirect(ctx, lock) }
-		apply = b.commit
-	}
-	if err := build(ctx); err != nil {
-		b.wait() // what is finished is stored, whatever became of the rest
-		return b.countStored(err)
-	}
-	// What is still being uploaded does not keep the root waiting.
-	return apply(ctx, lock)
-}
-
-// apply makes the root what the plan wants, in one transaction: what is not at
-// the beginning of the composition any more is undone, the last first, and the
-// steps that are not present are applied, in composition order.
-func (b *builder) apply(ctx context.Context, lock *rootfs.Lock) error {
-	if err := b.applySteps(ctx, lock); err != nil {
-		return err
-	}
-	return b.commit(ctx, lock)
-}
-
-// applySteps is apply without the commit.
-func (b *builder) applySteps(ctx context.Context, lock *rootfs.Lock) error {
-	if b.mustUndo(lock) || lock.State().Profile != nil { // which is the first to be undone
-		if err := b.arriveFirst(ctx); err != nil {
-			return err
-		}
-	}
-	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
-	if err := b.undo(ctx, lock); err != nil {
-		return err
-	}
-	for i := range b.sv.Plan.Layers {
-		pl := &b.sv.Plan.Layers[i]
-		for j := range pl.Items {
-			if it := &pl.Items[j]; it.State != dag.Present {
-				if err := b.applyStep(ctx, lock, it); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// commit makes lasting what was applied.
-func (b *builder) commit(ctx context.Context, lock *rootfs.Lock) error {
-	kept, err := b.Profile(ctx, lock)
+// commit commits what was applied.
+func (b *builder) commit(ctx context.Context) error {
+	b.leaveRoot()
+	kept, err := b.Profile(ctx, b.lock)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	b.keep(kept...)
-	if err := lock.Commit(b.sv.Platform, b.sv.Layers(), recordEnv(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
+	b.preserve(kept...)
+	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), recordEnv(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	if len(b.incomplete) > 0 {
@@ -86,23 +36,36 @@ func (b *builder) commit(ctx context.Context, lock *rootfs.Lock) error {
 	return nil
 }
 
-// mustUndo reports whether something in the root has to go, or to be tried again.
-func (b *builder) mustUndo(lock *rootfs.Lock) bool {
-	return len(lock.State().Log) != Staying(b.sv.Plan.Graph, b.sv.Answers.Present) || lock.State().Retry()
+// rollback leaves the root as it was.
+func (b *builder) rollback() error {
+	if err := b.lock.Rollback(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	b.sv.Undone, b.incomplete, b.fetching = 0, nil, nil
+	return nil
 }
 
-// undo takes back the applies behind those that stay.
-func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
-	if !b.mustUndo(lock) {
+// mustUndo reports whether something in the root has to go, or to be tried again.
+func (b *builder) mustUndo() bool {
+	return len(b.lock.State().Log) != Staying(b.sv.Plan.Graph, b.sv.Answers.Present) || b.lock.State().Retry()
+}
+
+// undoes reports whether undo changes the root; the profile is the first to go.
+func (b *builder) undoes() bool { return b.mustUndo() || b.lock.State().Profile != nil }
+
+// undo begins the transaction: it undoes the applies after those that stay.
+func (b *builder) undo(ctx context.Context) error {
+	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
+	if !b.mustUndo() {
 		return nil
 	}
-	undone, err := lock.Undo(ctx, Staying(b.sv.Plan.Graph, b.sv.Answers.Present), b.Force)
+	undone, err := b.lock.Undo(ctx, Staying(b.sv.Plan.Graph, b.sv.Answers.Present), b.Force)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	b.sv.Undone = len(undone.Steps)
-	b.keep(undone.Preserved...)
-	if b.direct() {
+	b.preserve(undone.Preserved...)
+	if b.isInPlace() {
 		// The next RUN takes care of it: its snapshot has what is there.
 		b.dirty, undone.Lost = undone.Lost, nil
 	}
@@ -110,9 +73,9 @@ func (b *builder) undo(ctx context.Context, lock *rootfs.Lock) error {
 	return nil
 }
 
-// keep tells which files stay as the user has them, each once.
-func (b *builder) keep(kept ...rootfs.Preserved) {
-	for _, k := range kept {
+// preserve warns of files that stay as the user has them, each once.
+func (b *builder) preserve(files ...rootfs.Preserved) {
+	for _, k := range files {
 		if !slices.ContainsFunc(b.sv.Kept, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
 			b.sv.Kept = append(b.sv.Kept, k)
 			b.Report.Warnf("%s", PreservedText(k))
@@ -157,19 +120,22 @@ func (b *builder) complete(ctx context.Context) {
 			continue
 		}
 		// A store that lost a step of it, or never had it, lists no layer.
-		_ = b.Store.Complete(ctx, m) // the store has told
+		_ = b.Store.Complete(ctx, m) // the store has reported it
 	}
 }
 
-func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item) error {
-	s := it.Step
-	partial, err := b.comes(ctx, s)
-	if err != nil {
-		return err
-	}
+// applying is what became of applying an item, until the rest of its snapshot is
+// verified.
+type applying struct {
+	res      unpack.Result
+	contents *cache.Contents
+}
+
+// apply applies an item to the root. Its snapshot may still be arriving.
+func (b *builder) apply(ctx context.Context, it *dag.Item) error {
 	var early *cache.Reader
-	if partial != nil {
-		early = partial.Reader(ctx)
+	if arriving := b.fetching[it.Step]; arriving != nil && !b.has(it.Step) {
+		early = arriving.Reader(ctx)
 		defer early.Close()
 		ctx = early.Context()
 	}
@@ -177,25 +143,36 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	if err != nil {
 		return err
 	}
-	res, err := lock.Apply(ctx, applied, changes)
+	res, err := b.lock.Apply(ctx, applied, changes)
 	if err != nil && early != nil {
 		if lost := early.Wait(); lost != nil {
 			return lost
 		}
 	}
-	if err == nil && contents != nil {
-		if err = b.arrive(ctx, s); err == nil {
-			b.mu.Lock()
-			blob := b.blobs[s].bytes
-			b.mu.Unlock()
-			err = contents.CheckTable(blob)
+	b.applying = applying{res, contents}
+	return b.applyFailure(it, res, err)
+}
+
+// verify checks, when all of the snapshot of the item that was applied has arrived,
+// that its table of contents is that of what was applied.
+func (b *builder) verify(_ context.Context, it *dag.Item) error {
+	a := b.applying
+	if a.contents != nil {
+		if err := a.contents.CheckTable(b.blob(it.Step).bytes); err != nil {
+			return b.applyFailure(it, unpack.Result{}, err)
 		}
 	}
+	b.Report.Emit(report.Event{Kind: report.Applied, Step: it.Step, Entries: a.res.Entries, Bytes: a.res.Bytes})
+	return nil
+}
+
+func (b *builder) applyFailure(it *dag.Item, res unpack.Result, err error) error {
+	s := it.Step
 	if bad, ok := invalid(it, err); ok {
 		return bad
 	}
 	for _, p := range res.Preserved {
-		b.keep(rootfs.Preserved{Path: p, Why: "changed since"})
+		b.preserve(rootfs.Preserved{Path: p, Why: "changed since"})
 	}
 	for _, p := range res.Problems {
 		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
@@ -207,7 +184,6 @@ func (b *builder) applyStep(ctx context.Context, lock *rootfs.Lock, it *dag.Item
 	if err != nil {
 		return fmt.Errorf("%w: %s: apply %s: %w", ErrRoot, s.Pos(), it.Key.Short(), err)
 	}
-	b.Report.Emit(report.Event{Kind: report.Applied, Step: s, Entries: res.Entries, Bytes: res.Bytes})
 	return nil
 }
 
@@ -228,9 +204,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	if early != nil {
 		desc, packed, applied.Verified = b.sv.Found[it.Key].Descriptor, early, early.Verified()
 	} else {
-		b.mu.Lock()
-		bl := b.blobs[s]
-		b.mu.Unlock()
+		bl := b.blob(s)
 		desc, packed, checked = bl.desc, bl.reader(), bl.checked
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C

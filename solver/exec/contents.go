@@ -52,9 +52,9 @@ func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
 	}
 }
 
-// check reads all of a snapshot, before anything is done with it that could not be
-// taken back.
-func (b *builder) check(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.ReaderAt) error {
+// validate reads all of a snapshot, before anything is done with it that could not be
+// rolled back.
+func (b *builder) validate(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.ReaderAt) error {
 	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size))
 	if err != nil {
 		return err

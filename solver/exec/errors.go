@@ -18,7 +18,7 @@ import (
 var (
 	// ErrStore says that a store failed, under RequireCache.
 	ErrStore = errors.New("a store failed")
-	// ErrRoot says that the root could not be changed, or not wholly.
+	// ErrRoot says that the root could not be changed, or was changed in part.
 	ErrRoot = errors.New("the root could not be changed")
 )
 

@@ -80,31 +80,21 @@ type Config struct {
 // Solve makes the root what the plan says, under the root's lock. When it
 // returns an error before it has committed, Unlock rolls the root back.
 func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock, sv *Survey) error {
-	b, stop := newBuilder(ctx, cfg, root, sv)
-	defer stop()
-	b.prefetch(ctx, b.before(nil))
-	applied, err := b.stream(ctx, lock)
-	if err == nil && !applied {
-		err = b.buildAndApply(ctx, lock)
-	}
-	if err != nil {
-		return err
-	}
-	b.wait()
-	if err := ctx.Err(); err != nil {
-		return err // an upload may be cut off: the next solve completes the layers
-	}
-	b.complete(ctx)
-	return nil
+	b := newBuilder(cfg, root, sv)
+	b.lock = lock
+	defer b.close()
+	f := newFlow(b, sv, cfg.Jobs)
+	f.solve(b.before(nil))
+	return b.run(ctx, f)
 }
 
 // View calls use with an overlay view of the root as a step finds it, or, for
 // nil, as it is after all layers. work is the directory for the overlay: not in
 // the root's work directory, which the next solve clears.
 func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *dag.Step, work string, use func(sandbox.Layered) error) (err error) {
-	b, stop := newBuilder(ctx, cfg, root, sv)
-	defer stop()
+	b := newBuilder(cfg, root, sv)
 	b.work = work
+	defer b.close()
 	opt := cfg.Sandbox
 	opt.Work = work
 	s, err := overlay.New(opt)
@@ -112,25 +102,41 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *da
 		return fmt.Errorf("run keeps the root untouched by an overlay, and there is none here: %w", err)
 	}
 	b.sb = s.Sandbox()
-	view, err := b.viewBefore(ctx, at)
-	b.wait() // nothing is reported, or fails, while a shell has the terminal
-	if err != nil {
-		return b.countStored(err)
+	var view sandbox.Layered
+	defer func() {
+		if view != nil {
+			err = errors.Join(err, view.Close())
+		}
+	}()
+	f := newFlow(b, sv, cfg.Jobs)
+	if err := f.openView(b, &view, at); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
+	if err := b.run(ctx, f); err != nil { // then nothing is reported, or fails, while a shell has the terminal
+		return err
+	}
 	return use(view)
 }
 
-func newBuilder(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey) (*builder, func()) {
-	putting, stop := withGrace(ctx)
-	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), putting: putting}
-	return b, func() { b.close(); stop() }
+func newBuilder(cfg Config, root *rootfs.Root, sv *Survey) *builder {
+	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob)}
 }
 
-// countStored completes a *BuildError by what is stored all the same.
+// run runs a flow, and closes what its nodes have opened.
+func (b *builder) run(ctx context.Context, f *flow) error {
+	longer, stop := withGrace(ctx)
+	defer stop()
+	err := f.run(ctx, longer)
+	b.closeViews(f.views)
+	b.leaveRoot()
+	return b.countStored(err)
+}
+
+// countStored completes the *BuildError of a step that was not built by what is
+// stored all the same.
 func (b *builder) countStored(err error) error {
 	var failed *BuildError
-	if errors.As(err, &failed) {
+	if errors.As(err, &failed) && !b.has(failed.Step) {
 		failed.Stored = b.stored
 	}
 	return err

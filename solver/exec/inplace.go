@@ -9,7 +9,6 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver/report"
@@ -18,75 +17,84 @@ import (
 )
 
 // Building in place: RUN changes the root itself, so that building and applying
-// are one, step by step in composition order. What fell away is undone first;
-// a step that is cached, or brings files, is applied at its turn; a RUN is
-// adopted: its changes are there already. Before each RUN, and after it, what
-// was done so far is committed: it can't be taken back any more.
+// are one, step by step in composition order. Removed steps are undone first; a
+// step that has a snapshot is applied at its turn; a RUN is adopted: its changes
+// are there already.
 
-// buildDirect makes the root what the plan wants, all but the last commit.
-func (b *builder) buildDirect(ctx context.Context, lock *rootfs.Lock) error {
-	// What a RUN moves is reached by what it is.
-	unheld := b.root
-	b.lock, b.root = lock, lock.Root()
-	defer func() { b.root = unheld }()
-	if err := b.bringNow(ctx); err != nil {
-		return err
-	}
-	direct := b.sb.InPlace()
-	defer direct.Close()
-
-	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
-	if err := b.undo(ctx, lock); err != nil {
+// enterRoot begins: it undoes what has to leave the root.
+func (b *builder) enterRoot(ctx context.Context) error {
+	b.root = b.lock.Root() // what a RUN moves is reached by what it is
+	b.inPlace = b.sb.InPlace()
+	if err := b.undo(ctx); err != nil {
 		return err
 	}
 	if n := len(b.dirty); n > 0 {
-		b.Report.Warnf("what steps that ran in place changed of others' files can't be taken back, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
+		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
 	}
-	done := make(map[key.Key]bool)
-	for i := range b.sv.Plan.Layers {
-		pl := &b.sv.Plan.Layers[i]
-		if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && runs(pl) {
-			b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
-		}
-		for j := range pl.Items {
-			it := &b.sv.Plan.Layers[i].Items[j] // it may be planned anew meanwhile
-			switch {
-			case it.State == dag.Present:
-			case it.State == dag.ToRun && looksAtRoot(it.Step):
-				if err := b.partial(lock, done, i); err != nil {
-					return err
-				}
-				b.tx = lock.State().Tx
-				recorded, err := b.adopt(ctx, lock, it, direct)
-				if !recorded {
-					return err // what is known of the RUN stays for the next command
-				}
-				if err = errors.Join(err, b.forgetRun()); err != nil {
-					return errors.Join(err, b.partial(lock, done, i))
-				}
-				if b.reconsider() {
-					if err := b.bringNow(ctx); err != nil {
-						done[it.Key] = true
-						return errors.Join(err, b.partial(lock, done, i))
-					}
-				}
-			default:
-				if err := b.applyStep(ctx, lock, it); err != nil {
-					return err
-				}
-				direct.Stale()
-			}
-			done[it.Key] = true
-		}
-	}
-	return ctx.Err()
+	return nil
 }
 
-// bringNow makes the snapshots of what is to be fetched or copied.
-func (b *builder) bringNow(ctx context.Context) error {
-	var s schedule
-	b.bringAll(&s)
-	return s.run(ctx, b.Jobs)
+// leaveRoot closes what enterRoot opened.
+func (b *builder) leaveRoot() {
+	if b.inPlace != nil {
+		b.inPlace.Close()
+		b.inPlace = nil
+	}
+}
+
+// stepInPlace runs a step on the root, or applies it. Before a RUN, what was done so
+// far is committed: it cannot be rolled back after that.
+func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error) {
+	i := b.layerIndex(it.Step.Layer)
+	pl := &b.sv.Plan.Layers[i]
+	if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && runs(pl) {
+		b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
+	}
+	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
+		err := b.apply(ctx, it)
+		if err == nil {
+			err = b.verify(ctx, it)
+		}
+		b.inPlace.Stale()
+		return outcome{}, err
+	}
+	if err := b.commitBefore(it); err != nil {
+		return outcome{}, err
+	}
+	b.tx = b.lock.State().Tx
+	out, recorded, err := b.adopt(ctx, it)
+	if !recorded {
+		return out, err // what is known of the RUN stays for the next command
+	}
+	if err = errors.Join(err, b.forgetRun()); err != nil {
+		err = errors.Join(err, b.commitBefore(it))
+	}
+	return out, err
+}
+
+func (b *builder) layerIndex(l *dag.Layer) int {
+	return slices.IndexFunc(b.sv.Plan.Layers, func(pl dag.PlannedLayer) bool { return pl.Layer == l })
+}
+
+// commitBefore commits the steps before an item, with the variables of the layers
+// before its own.
+func (b *builder) commitBefore(it *dag.Item) error { return b.commitPart(it, false) }
+
+func (b *builder) commitInPlace(it *dag.Item) error { return b.commitPart(it, true) }
+
+func (b *builder) commitPart(it *dag.Item, with bool) error {
+	n := b.layerIndex(it.Step.Layer)
+	layers := b.sv.Layers()[:n+1]
+	keys := layers[n].Steps
+	end := slices.Index(keys, it.Key)
+	if with {
+		end++
+	}
+	layers[n].Steps = keys[:end:end]
+	if err := b.lock.Commit(b.sv.Platform, layers, recordEnv(b.sv.Plan.Graph, n)); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return nil
 }
 
 func runs(pl *dag.PlannedLayer) bool {
@@ -98,71 +106,53 @@ func runs(pl *dag.PlannedLayer) bool {
 	return false
 }
 
-// partial commits the steps that are done, with the variables of the layers
-// before the n-th.
-func (b *builder) partial(lock *rootfs.Lock, done map[key.Key]bool, n int) error {
-	layers := b.sv.Layers()
-	for i := range layers {
-		var keys []key.Key
-		for _, k := range layers[i].Steps {
-			if done[k] {
-				keys = append(keys, k)
-			}
-		}
-		layers[i].Steps = keys
-	}
-	layers = layers[:n+1]
-	if err := lock.Commit(b.sv.Platform, layers, recordEnv(b.sv.Plan.Graph, n)); err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
-	}
-	return nil
-}
-
 // adopt runs a step on the root itself and records what it did there. What one
-// that fails did is recorded too, as of no step: the next solve takes back what
+// that fails did is recorded too, as of no step: the next solve undoes what
 // of it was created, and captures the rest. It reports whether all is recorded
 // that was done.
-func (b *builder) adopt(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.InPlace) (recorded bool, err error) {
+func (b *builder) adopt(ctx context.Context, it *dag.Item) (out outcome, recorded bool, err error) {
+	lock, view := b.lock, b.inPlace
 	b.failed, b.running = nil, false
-	err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	out, err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
 	})
 	// What is done is recorded, also when the solve was cancelled meanwhile.
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
-		return b.adoptFailed(ctx, lock, it, view, err)
+		recorded, err = b.adoptFailed(ctx, lock, it, view, err)
+		return out, recorded, err
 	}
 	applied, _, changes, err := b.applied(ctx, it, nil)
 	if err != nil {
-		return false, err
+		return out, false, err
 	}
 	applied.Before = view.Before
 	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
 		changes = nothing // it only looked
 	}
 	if _, err := lock.Adopt(ctx, applied, changes); err != nil {
-		return false, fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
+		return out, false, fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
 	}
 	if err := b.stillDirty(it); err != nil {
-		return false, err
+		return out, false, err
 	}
-	b.Report.Emit(report.Event{Kind: report.Applied, Step: it.Step, Entries: b.blobs[it.Step].desc.Entries, Bytes: b.blobs[it.Step].desc.Bytes})
-	return true, nil
+	b.Report.Emit(report.Event{Kind: report.Applied, Step: it.Step, Entries: b.blob(it.Step).desc.Entries, Bytes: b.blob(it.Step).desc.Bytes})
+	return out, true, nil
 }
 
-// stillDirty takes from the dirty paths those that a step's snapshot tells.
+// stillDirty removes from the dirty paths those that a step's snapshot has.
 func (b *builder) stillDirty(it *dag.Item) error {
 	if len(b.dirty) == 0 {
 		return nil
 	}
-	told := make(map[string]bool)
-	for e, err := range snapshot.Read(b.blobs[it.Step].reader()) {
+	reported := make(map[string]bool)
+	for e, err := range snapshot.Read(b.blob(it.Step).reader()) {
 		if err != nil {
 			return err
 		}
-		told[e.Path] = true
+		reported[e.Path] = true
 	}
-	b.dirty = slices.DeleteFunc(b.dirty, func(p string) bool { return told[p] })
+	b.dirty = slices.DeleteFunc(b.dirty, func(p string) bool { return reported[p] })
 	return nil
 }
 

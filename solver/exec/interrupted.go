@@ -18,13 +18,13 @@ import (
 
 // A RUN in place changes the root before anything of it can be recorded. So that
 // a clayer that is killed meanwhile does not leave changes that nobody knows of,
-// the state folder says beforehand that a RUN is under way, and how the root was:
+// the state directory says beforehand that a RUN is under way, and how the root was:
 //
-//	running.reading   the reading that its changes are told against
+//	running.reading   the reading that its changes are compared with
 //	running.json      the step
 //
 // They stay until what the RUN did is committed. Whoever locks the root next
-// tells what it did, and records that as of no step.
+// finds what it did, and records that as of no step.
 
 // interrupted is running.json.
 type interrupted struct {
@@ -60,7 +60,7 @@ func IsCutOff(root *rootfs.Root) (bool, error) {
 
 // announce says that a RUN in place begins. The reading is there before the RUN
 // is announced, and both before it starts: whatever ends clayer from here on, the
-// next command can tell what the RUN did.
+// next command can find what the RUN did.
 func (b *builder) announce(run interrupted, before *tree.Reading) error {
 	err := func() error {
 		data, err := before.MarshalBinary()
@@ -129,9 +129,9 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 	if err != nil {
 		return err
 	}
-	direct := sb.InPlace()
-	defer direct.Close()
-	direct.RemoveSecrets(run.Secrets)
+	view := sb.InPlace()
+	defer view.Close()
+	view.RemoveSecrets(run.Secrets)
 	data, err := root.StateDir().ReadFile(readingName)
 	if errors.Is(err, fs.ErrNotExist) {
 		rep.Warnf("clayer was cut off as %q of %s had just begun to run in place: what it changed can't be told, and is in no snapshot", run.Text, run.Layer)
@@ -148,11 +148,11 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 	for _, t := range run.Targets {
 		cmd.Mounts = append(cmd.Mounts, sandbox.Mount{Target: t})
 	}
-	changes, err := direct.Recover(ctx, before, cmd)
+	changes, err := view.Recover(ctx, before, cmd)
 	if err != nil {
 		return err
 	}
-	did, err := adoptFailed(ctx, lock, run, direct, changes)
+	did, err := adoptFailed(ctx, lock, run, view, changes)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func (b *builder) inRoot(path string) string {
 }
 
 // unrecorded is for a RUN in place of which no snapshot can be made, and whose changes
-// clayer should not take back: moved files would be deleted where they are now.
+// clayer should not undo: moved files would be deleted where they are now.
 func (b *builder) unrecorded(err error) error {
 	b.failed = nil
 	b.Report.Warnf("nothing of it is stored or recorded; what it did to the root stays, also with undo")

@@ -2,179 +2,334 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/clayer/clayer/dag"
 )
 
 // state is where a node of a schedule stands:
 //
-//	waiting ──► ready ──► running ──► done
-//	   │          │          └──────► failed
-//	   └──────────┴────────► skipped
+//	waiting ──► ready ──► running ──► readable ──► done
+//	   │          │          ├───────────┼───────► done
+//	   │          │          └───────────┴───────► failed
+//	   ├──────────┴────────► skipped
+//	   └──────────┴────────► dropped
 type state uint8
 
 const (
-	waiting state = iota // some dependency is not done
-	ready                // all dependencies are done; no worker is free yet
-	running              // a worker has it
-	done                 // ran without an error; what waited for it is counted down
-	failed               // ran with an error, which ends the schedule
-	skipped              // never ran: something failed, or the schedule was cancelled
+	waiting  state = iota // some dependency is not done
+	ready                 // all dependencies are done; what it needs is not free yet
+	running               // it runs
+	readable              // it runs, and what reads its result while it arrives may run too
+	done                  // ran without an error; what waited for it is counted down
+	failed                // ran with an error, which ends the schedule
+	skipped               // never ran: something failed, or the schedule was cancelled
+	dropped               // never ran: the plan was made again without it; what waited for it is counted down
 )
+
+// kind is what a node does.
+type kind uint8
+
+const (
+	kindPlan     kind = iota // decide what comes next, and add its nodes
+	kindDownload             // download a source
+	kindFetch                // fetch the snapshot of a step from a store
+	kindCheck                // read all of a snapshot that was fetched
+	kindMake                 // make the snapshot of a FETCH, COPY or WORKDIR
+	kindRun                  // run a RUN, or capture a SNAPSHOT
+	kindView                 // apply a snapshot to a view
+	kindUndo                 // undo what has to leave the root
+	kindApply                // apply a snapshot to the root
+	kindVerify               // after that: the snapshot arrived as it was read
+	kindCommit               // commit what was applied
+	kindPut                  // store a snapshot
+	kindComplete             // list the layers in the stores
+)
+
+// class is a resource that nodes need while they run.
+type class uint8
+
+const (
+	onNetwork  class = iota // requests to stores
+	onSources               // requests to the sources of FETCH
+	onCPU                   // sandboxes, packing and unpacking
+	inFlight                // bytes of snapshots that are being fetched
+	onRoot                  // the root: one at a time
+	allClasses class = iota
+)
+
+// amounts says how much of each class.
+type amounts [allClasses]int64
 
 // A node is something to do, once, after its dependencies.
 type node struct {
-	run     func(ctx context.Context) error
+	kind  kind
+	step  *dag.Step // nil: it is of no step
+	run   func(ctx context.Context, n *node) error
+	needs amounts
+	grace bool // it runs, and starts, also after the schedule has ended: see schedule.run
+
 	state   state
 	pending int     // dependencies that are not done; 0 unless waiting
-	next    []*node // the nodes that wait for this one
+	next    []*node // the nodes that wait for this one to be done
+	readers []*node // the nodes that wait for it to be readable
 }
 
-// A schedule runs nodes, each at most once, after all that it depends on, and
-// no more than a given number at a time. The first error cancels what runs and
-// skips the rest.
+// A schedule runs nodes, each at most once, after all that it depends on, and no
+// more at a time than its limits allow. Nodes may be added while it runs, by a
+// node that runs. The first error cancels what runs and skips the rest.
 //
-// Invariant, whenever mu is free: left counts the nodes that are waiting,
-// ready or running; a waiting node has pending > 0, equal to the number of its
-// dependencies that are not done; queue holds exactly the ready nodes.
+// Invariant, whenever mu is free: left counts the nodes that are waiting, ready,
+// running or readable; a waiting node has pending > 0, equal to the number of its
+// dependencies that are not done, or not readable for a reader; the queues hold the
+// ready nodes, in the order in which they became ready, and some that were ready;
+// used is what the nodes that run need. A node that does not fit is not overtaken by
+// those behind it in its queue: none waits for ever.
 type schedule struct {
-	mu    sync.Mutex
-	wake  sync.Cond // something became ready, or the end has come
-	nodes []*node
-	queue []*node
-	left  int
-	err   error
+	limits amounts
+
+	mu       sync.Mutex
+	ended    sync.Cond       // left is 0
+	outer    context.Context // that of run
+	ctx      context.Context // that of nodes
+	graceCtx context.Context
+	cancel   context.CancelCauseFunc
+	nodes    []*node
+	queues   [allClasses + 1][]*node // by the first class that a node needs; the last: it needs none
+	used     amounts
+	left     int
+	active   int // nodes that run
+	err      error
 }
 
-// add makes a node that runs after deps. All are added before run.
-func (s *schedule) add(run func(ctx context.Context) error, deps ...*node) *node {
-	n := &node{run: run}
+// add makes a node that runs after deps; those that are nil do not count. from, if
+// it is not nil, is a node that it reads: it may run as soon as that is readable.
+func (s *schedule) add(n, from *node, deps ...*node) *node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from != nil && !from.over() && from.state != readable {
+		from.readers = append(from.readers, n)
+		n.pending++
+	}
 	for _, d := range deps {
-		if d != nil {
+		if d != nil && !d.over() {
 			d.next = append(d.next, n)
 			n.pending++
 		}
 	}
 	s.nodes = append(s.nodes, n)
 	s.left++
-	if n.pending == 0 {
+	switch {
+	case s.err != nil && !n.grace:
+		s.set(n, skipped)
+	case n.pending == 0:
 		s.set(n, ready)
+		s.dispatch()
 	}
 	return n
 }
 
+// over reports whether nothing waits for a node any more.
+func (n *node) over() bool { return n.state == done || n.state == dropped }
+
 // set is the only place that changes a node's state, so that counts, queue and
-// waiting neighbours cannot drift apart. Callers hold s.mu, or are add.
+// waiting neighbours cannot drift apart. Callers hold s.mu.
 func (s *schedule) set(n *node, to state) {
 	from := n.state
+	runs := from == running || from == readable
 	legal := false
 	switch to {
 	case ready:
 		legal = from == waiting && n.pending == 0
 	case running:
 		legal = from == ready
-	case done, failed:
+	case readable:
 		legal = from == running
-	case skipped:
+	case done, failed:
+		legal = runs
+	case skipped, dropped:
 		legal = from == waiting || from == ready
 	}
 	if !legal {
-		panic(fmt.Sprintf("solver: node from state %d to %d with %d pending", from, to, n.pending))
+		panic(fmt.Sprintf("exec: node of kind %d from state %d to %d with %d pending", n.kind, from, to, n.pending))
 	}
 	n.state = to
 	switch to {
 	case ready:
-		s.queue = append(s.queue, n)
-	case done:
-		s.left--
-		for _, next := range n.next {
-			if next.pending--; next.pending == 0 && next.state == waiting {
-				s.set(next, ready)
-			}
+		q := n.queue()
+		s.queues[q] = append(s.queues[q], n)
+	case running:
+		s.active++
+		for c := range n.needs {
+			s.used[c] += n.needs[c]
 		}
-	case failed, skipped:
-		s.left--
+	case readable:
+		s.countDown(&n.readers)
+	case done, dropped:
+		s.countDown(&n.readers)
+		s.countDown(&n.next)
+	}
+	if runs && to != readable {
+		s.active--
+		for c := range n.needs {
+			s.used[c] -= n.needs[c]
+		}
+	}
+	switch to {
+	case done, failed, skipped, dropped:
+		if s.left--; s.left == 0 {
+			s.ended.Broadcast()
+		}
 	}
 }
 
-// run runs all nodes with as many workers and returns the first error, or the
-// context's. It returns when nothing runs any more.
-func (s *schedule) run(ctx context.Context, workers int) error {
+// countDown counts one dependency of nodes as done.
+func (s *schedule) countDown(nodes *[]*node) {
+	for _, n := range *nodes {
+		if n.state != waiting {
+			continue // skipped or dropped meanwhile
+		}
+		if n.pending--; n.pending == 0 {
+			s.set(n, ready)
+		}
+	}
+	*nodes = nil
+}
+
+// run runs all nodes and returns the first error, or the context's. It returns
+// when nothing runs any more. A node with grace is neither skipped nor cancelled
+// by an error; its context is graceCtx. It has no dependencies.
+func (s *schedule) run(ctx, graceCtx context.Context) error {
+	s.outer = ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s.wake.L = &s.mu
-	stop := context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end(context.Cause(ctx))
+	})
 	defer stop()
-
-	var wg sync.WaitGroup
-	for range min(workers, len(s.nodes)) {
-		wg.Go(func() {
-			for n := s.take(); n != nil; n = s.take() {
-				err := n.run(ctx)
-				s.finish(n, err)
-				if err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == nil && s.left > 0 {
-		panic("solver: schedule with a cycle") // no node is ready, and none runs
+	s.ended.L = &s.mu
+	s.ctx, s.graceCtx, s.cancel = ctx, graceCtx, cancel
+	s.dispatch()
+	for s.left > 0 {
+		s.ended.Wait()
 	}
 	return s.err
 }
 
-// take returns the next ready node, and nil when there is nothing left to do.
-func (s *schedule) take() *node {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.queue) == 0 && s.left > 0 && s.err == nil {
-		s.wake.Wait()
+// dispatch starts the ready nodes that there is room for, in order. Callers hold s.mu.
+func (s *schedule) dispatch() {
+	if s.ctx == nil {
+		return // run does it
 	}
-	if s.err != nil || len(s.queue) == 0 {
-		return nil
+	for q := range s.queues {
+		for len(s.queues[q]) > 0 {
+			n := s.queues[q][0]
+			if n.state == ready {
+				if !s.fits(n) {
+					break
+				}
+				s.set(n, running)
+				go s.do(n)
+			}
+			s.queues[q] = s.queues[q][1:]
+		}
 	}
-	n := s.queue[0]
-	s.queue = s.queue[1:]
-	s.set(n, running)
-	return n
+	if s.active == 0 && s.left > 0 && s.err == nil {
+		panic("exec: schedule with a cycle") // no node is ready, and none runs
+	}
 }
 
-func (s *schedule) finish(n *node, err error) {
+func (n *node) queue() int {
+	for c, need := range n.needs {
+		if need > 0 {
+			return c
+		}
+	}
+	return int(allClasses)
+}
+
+// fits reports whether there is room for a node. One that needs more than there is
+// at all runs while nothing else of its class does. Callers hold s.mu.
+func (s *schedule) fits(n *node) bool {
+	for c, need := range n.needs {
+		if need > 0 && s.used[c] > 0 && s.used[c]+need > s.limits[c] {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *schedule) do(n *node) {
+	ctx := s.ctx
+	if n.grace {
+		ctx = s.graceCtx
+	}
+	err := n.run(ctx, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
 		s.set(n, done)
 	} else {
-		s.set(n, failed)
 		s.end(err)
+		s.set(n, failed)
 	}
-	s.wake.Broadcast()
+	if s.left > 0 {
+		s.dispatch()
+	}
 }
 
-// fail ends the schedule from outside, unless it has come to its end.
-func (s *schedule) fail(err error) {
+// read says that the result of a node that runs can be read while it arrives.
+func (s *schedule) read(n *node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.left > 0 {
-		s.end(err)
+	if n.state == running {
+		s.set(n, readable)
+		s.dispatch()
+	}
+}
+
+// release gives back what a node that runs needs no more.
+func (s *schedule) release(n *node, c class) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.state == running || n.state == readable {
+		s.used[c] -= n.needs[c]
+		n.needs[c] = 0
+		s.dispatch()
+	}
+}
+
+// drop takes out the nodes that have not begun and that the plan, as it was made
+// again, has no use for.
+func (s *schedule) drop(useless func(*node) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.nodes {
+		if (n.state == waiting || n.state == ready) && useless(n) {
+			s.set(n, dropped)
+		}
 	}
 }
 
 // end skips what has not begun. The first error stays. Callers hold s.mu.
 func (s *schedule) end(err error) {
-	if s.err != nil {
+	if s.err != nil || s.left == 0 {
 		return
 	}
+	if s.outer.Err() != nil && errors.Is(err, context.Canceled) {
+		err = context.Cause(s.outer)
+	}
 	s.err = err
-	s.queue = nil
 	for _, n := range s.nodes {
-		if n.state == waiting || n.state == ready {
+		if (n.state == waiting || n.state == ready) && !n.grace {
 			s.set(n, skipped)
 		}
 	}
-	s.wake.Broadcast()
+	s.cancel(err)
 }

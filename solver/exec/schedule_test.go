@@ -8,9 +8,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 )
+
+// newSchedule returns one in which so many nodes run at a time.
+func newSchedule(n int64) *schedule { return &schedule{limits: amounts{onCPU: n, inFlight: 100}} }
 
 // fake counts how often it ran.
 type fake struct {
@@ -19,22 +23,33 @@ type fake struct {
 	wait <-chan struct{}
 }
 
-func (f *fake) run(ctx context.Context) error {
-	f.runs.Add(1)
-	if f.wait != nil {
-		select {
-		case <-f.wait:
-		case <-ctx.Done():
-			return ctx.Err()
+func (f *fake) node() *node {
+	return &node{needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		f.runs.Add(1)
+		if f.wait != nil {
+			select {
+			case <-f.wait:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
-	}
-	return f.err
+		return f.err
+	}}
 }
+
+func (f *fake) check(t *testing.T, name string, runs int32) {
+	t.Helper()
+	if n := f.runs.Load(); n != runs {
+		t.Errorf("%s ran %d times, want %d", name, n, runs)
+	}
+}
+
+func run(ctx context.Context, s *schedule) error { return s.run(ctx, context.WithoutCancel(ctx)) }
 
 func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 30).Draw(t, "nodes")
-		var s schedule
+		s := newSchedule(int64(rapid.IntRange(1, 4).Draw(t, "limit")))
 		var mu sync.Mutex
 		ended := make(map[int]bool)
 		runs := make([]int, n)
@@ -48,7 +63,7 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 					ids = append(ids, j)
 				}
 			}
-			nodes[i] = s.add(func(context.Context) error {
+			nodes[i] = s.add(&node{needs: amounts{onCPU: 1}, run: func(context.Context, *node) error {
 				mu.Lock()
 				defer mu.Unlock()
 				runs[i]++
@@ -59,9 +74,9 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 				}
 				ended[i] = true
 				return nil
-			}, deps...)
+			}}, nil, deps...)
 		}
-		if err := s.run(context.Background(), rapid.IntRange(1, 4).Draw(t, "workers")); err != nil {
+		if err := run(context.Background(), s); err != nil {
 			t.Fatal(err)
 		}
 		for i, r := range runs {
@@ -72,22 +87,25 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 				t.Errorf("node %d ended in state %d", i, nodes[i].state)
 			}
 		}
+		if s.used != (amounts{}) || s.active != 0 || s.left != 0 {
+			t.Errorf("in the end: used %v, active %d, left %d", s.used, s.active, s.left)
+		}
 	})
 }
 
 func TestScheduleFailureSkipsWhatFollowsAndCancelsWhatRuns(t *testing.T) {
 	boom := errors.New("boom")
-	var s schedule
-	never := make(chan struct{})
-	bad, beside, after := &fake{err: boom}, &fake{wait: never}, &fake{}
-	n := s.add(bad.run)
-	besideNode := s.add(beside.run)
-	afterNode := s.add(after.run, n)
-	if err := s.run(context.Background(), 2); !errors.Is(err, boom) {
+	s := newSchedule(2)
+	bad, beside, after := &fake{err: boom}, &fake{wait: make(chan struct{})}, &fake{}
+	n := s.add(bad.node(), nil)
+	besideNode := s.add(beside.node(), nil)
+	afterNode := s.add(after.node(), nil, n)
+	if err := run(t.Context(), s); !errors.Is(err, boom) {
 		t.Errorf("error = %v, want %v", err, boom)
 	}
-	if after.runs.Load() != 0 || afterNode.state != skipped {
-		t.Errorf("what follows a failed node ran %d times, state %d", after.runs.Load(), afterNode.state)
+	after.check(t, "what follows a failed node", 0)
+	if afterNode.state != skipped {
+		t.Errorf("what follows a failed node is in state %d", afterNode.state)
 	}
 	if s := besideNode.state; s != failed && s != skipped {
 		t.Errorf("what ran beside it is in state %d", s)
@@ -96,49 +114,50 @@ func TestScheduleFailureSkipsWhatFollowsAndCancelsWhatRuns(t *testing.T) {
 
 func TestScheduleReturnsTheErrorOfItsLastNode(t *testing.T) {
 	boom := errors.New("boom")
-	var s schedule
-	s.add((&fake{err: boom}).run, s.add((&fake{}).run))
-	if err := s.run(context.Background(), 2); !errors.Is(err, boom) {
+	s := newSchedule(2)
+	s.add((&fake{err: boom}).node(), nil, s.add((&fake{}).node(), nil))
+	if err := run(t.Context(), s); !errors.Is(err, boom) {
 		t.Errorf("error = %v, want %v", err, boom)
 	}
 }
 
-func TestScheduleCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var s schedule
-	never := make(chan struct{})
-	begun := &fake{wait: never}
-	s.add(func(ctx context.Context) error { cancel(); return begun.run(ctx) })
+func TestNothingRunsAfterCancel(t *testing.T) {
+	cause := errors.New("signal")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s := newSchedule(4)
+	n := s.add(&node{run: func(ctx context.Context, _ *node) error {
+		cancel(cause)
+		<-ctx.Done()
+		return ctx.Err()
+	}}, nil)
 	follows := &fake{}
-	s.add(follows.run, s.nodes[0])
-	if err := s.run(ctx, 4); !errors.Is(err, context.Canceled) {
-		t.Errorf("error = %v, want %v", err, context.Canceled)
+	s.add(follows.node(), nil, n)
+	if err := run(ctx, s); !errors.Is(err, cause) {
+		t.Errorf("error = %v, want %v", err, cause)
 	}
-	if follows.runs.Load() != 0 {
-		t.Error("a node ran after the schedule was cancelled")
-	}
+	follows.check(t, "what follows", 0)
 }
 
-func TestScheduleKeepsToItsWorkers(t *testing.T) {
+func TestScheduleKeepsToItsLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s schedule
+		s := newSchedule(3)
 		var now, most atomic.Int32
 		gate := make(chan struct{})
 		for range 10 {
-			s.add(func(context.Context) error {
+			s.add(&node{needs: amounts{onCPU: 1}, run: func(context.Context, *node) error {
 				if n := now.Add(1); n > most.Load() {
 					most.Store(n)
 				}
 				<-gate
 				now.Add(-1)
 				return nil
-			})
+			}}, nil)
 		}
 		go func() {
-			synctest.Wait() // all workers are at the gate
+			synctest.Wait() // all that may run is at the gate
 			close(gate)
 		}()
-		if err := s.run(t.Context(), 3); err != nil {
+		if err := run(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 		if most.Load() != 3 {
@@ -147,9 +166,94 @@ func TestScheduleKeepsToItsWorkers(t *testing.T) {
 	})
 }
 
+// What is large waits until there is room for it, what follows it does not
+// overtake it, and what is larger than all room runs by itself.
+func TestScheduleIsFairToWhatIsLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedule(8)
+		var mu sync.Mutex
+		var began []int64
+		for _, size := range []int64{60, 500, 10, 90} {
+			s.add(&node{needs: amounts{inFlight: size}, run: func(context.Context, *node) error {
+				mu.Lock()
+				began = append(began, size)
+				mu.Unlock()
+				time.Sleep(time.Second)
+				return nil
+			}}, nil)
+		}
+		start := time.Now()
+		if err := run(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(began[:2]) != "[60 500]" || time.Since(start) != 3*time.Second {
+			t.Errorf("began %v, took %s, want 60, 500, and the others together", began, time.Since(start))
+		}
+	})
+}
+
+func TestWhatReadsANodeRunsWhileItArrives(t *testing.T) {
+	s := newSchedule(4)
+	read := make(chan struct{})
+	from := s.add(&node{run: func(_ context.Context, n *node) error {
+		s.read(n)
+		<-read // else this waits for ever
+		return nil
+	}}, nil)
+	reader := s.add(&node{run: func(context.Context, *node) error { close(read); return nil }}, from)
+	after := &fake{}
+	s.add(after.node(), nil, from, reader)
+	if err := run(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	after.check(t, "what follows both", 1)
+}
+
+func TestWhatIsDroppedNeverRunsAndHoldsUpNothing(t *testing.T) {
+	s := newSchedule(4)
+	useless, after, added := &fake{}, &fake{}, &fake{}
+	var drop *node
+	first := s.add(&node{run: func(_ context.Context, n *node) error {
+		s.drop(func(x *node) bool { return x == drop })
+		s.add(added.node(), nil, n)
+		return nil
+	}}, nil)
+	drop = s.add(useless.node(), nil, first)
+	s.add(after.node(), nil, drop)
+	if err := run(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	useless.check(t, "what was dropped", 0)
+	after.check(t, "what waited for it", 1)
+	added.check(t, "what was added", 1)
+	if drop.state != dropped {
+		t.Errorf("state = %d", drop.state)
+	}
+}
+
+// A node with grace ends by itself, whatever became of the others.
+func TestGraceOutlivesAnError(t *testing.T) {
+	boom := errors.New("boom")
+	s := newSchedule(1)
+	var ended atomic.Bool
+	s.add(&node{run: func(_ context.Context, n *node) error {
+		s.add(&node{grace: true, run: func(ctx context.Context, _ *node) error {
+			time.Sleep(20 * time.Millisecond)
+			ended.Store(ctx.Err() == nil)
+			return nil
+		}}, nil)
+		return boom
+	}}, nil)
+	if err := run(t.Context(), s); !errors.Is(err, boom) {
+		t.Errorf("error = %v, want %v", err, boom)
+	}
+	if !ended.Load() {
+		t.Error("it was cut off")
+	}
+}
+
 func TestScheduleOfNothing(t *testing.T) {
-	var s schedule
-	if err := s.run(context.Background(), 4); err != nil {
+	if err := run(t.Context(), newSchedule(4)); err != nil {
 		t.Errorf("error = %v", err)
 	}
 }

@@ -27,7 +27,7 @@ type Survey struct {
 	Kept       []rootfs.Preserved // files that stay as the user has them
 }
 
-// lose takes back that the stores, or the root, have a key, and plans anew.
+// lose removes keys from what the stores, or the root, have, and plans again.
 func (sv *Survey) lose(keys ...key.Key) {
 	for _, k := range keys {
 		delete(sv.Found, k)
@@ -38,7 +38,7 @@ func (sv *Survey) lose(keys ...key.Key) {
 }
 
 // change notes that steps changed something, which the plan had left open, and
-// plans anew: cached steps that follow them are to run.
+// plans again: cached steps that follow them are to run.
 func (sv *Survey) change(steps ...*dag.Step) {
 	for _, s := range steps {
 		sv.Changed[s] = true
@@ -46,7 +46,7 @@ func (sv *Survey) change(steps ...*dag.Step) {
 	sv.lose()
 }
 
-// UpToDate reports whether the root is what the plan wants.
+// UpToDate reports whether the root is what the plan says.
 func (sv *Survey) UpToDate() bool {
 	for _, pl := range sv.Plan.Layers {
 		for _, it := range pl.Items {
@@ -78,8 +78,8 @@ func (sv *Survey) Layers() []rootfs.LayerKeys {
 
 // Present returns the steps that are in the root and stay as they are: those up
 // to where the composition departs from what was applied (a step was edited, or
-// removed, or layers changed places, or one could not be applied wholly). What
-// follows is under something else now, so it is undone, and applied anew.
+// removed, or layers changed places, or one was applied in part). What
+// follows is under something else now, so it is undone, and applied again.
 func Present(g *dag.Graph, keys *dag.Keys, state *record.State) map[*dag.Step]bool {
 	there := make(map[*dag.Step]bool)
 	for i, s := range order(g) {

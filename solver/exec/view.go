@@ -2,7 +2,7 @@ package exec
 
 import (
 	"context"
-	"errors"
+	"slices"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -39,60 +39,39 @@ func (b *builder) before(at *dag.Step) (items []*dag.Item) {
 	return items
 }
 
-// viewBefore returns a view of the root as a step finds it. What is in the root
-// already is seen there; other steps are laid over it, and made where no store
-// has them.
-func (b *builder) viewBefore(ctx context.Context, at *dag.Step) (_ sandbox.Layered, err error) {
+// openView adds the nodes that make *view, on a view of the root as a step finds it.
+// What is in the root already is seen there; other steps are applied to it, and made
+// where no store has them.
+func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 	var items []*dag.Item
 	var stay map[key.Key]bool
 	var revert []record.Event
-	for {
+	f.download(b.before(at))
+	return f.restore(func() []*dag.Item {
 		items = b.before(at)
 		stay, revert = b.lowerOf(items)
-		lost, err := b.restoreAll(ctx, b.absentFrom(items, stay))
-		if err != nil {
-			return nil, err
-		}
-		if len(lost) == 0 {
-			break
-		}
-		b.lose(ctx, lost...)
-	}
-	b.prefetch(ctx, items)
-	view, err := b.openReverted(ctx, revert)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, view.Close())
-		}
-	}()
-	for _, it := range items {
-		if stay[it.Key] {
-			continue
-		}
-		it = b.sv.Plan.Item(it.Step) // it may be planned anew meanwhile
-		if it.State == dag.ToRun && looksAtRoot(it.Step) {
-			err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-				return b.look(ctx, view, s, pack)
-			})
-			if err != nil {
-				return nil, err
+		return b.absentFrom(items, stay)
+	}, func(context.Context) error {
+		_, made := f.makeAll(items)
+		items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] })
+		f.plan(func(ctx context.Context) (err error) {
+			if *view, err = b.openReverted(ctx, revert); err == nil {
+				f.sequence(items, func(ctx context.Context, it *dag.Item) (outcome, error) { return b.stepIn(ctx, *view, it) }, nil)
 			}
-			b.reconsider()
-			continue
-		}
-		if it.State == dag.ToRun {
-			if err = b.step(ctx, it.Step, b.bring); err != nil {
-				return nil, err
-			}
-		}
-		if err = view.Apply(ctx, b.blobs[it.Step].reader(), b.placement(it.Step)); err != nil {
-			return nil, b.failure(it.Step, misplaced(it.Step, err))
-		}
+			return err
+		}, made...)
+		return nil
+	})
+}
+
+// stepIn runs a step in a view, or applies it there.
+func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item) (outcome, error) {
+	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
+		return outcome{}, b.applyToView(ctx, view, it.Step)
 	}
-	return view, nil
+	return b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+		return b.look(ctx, view, s, pack)
+	})
 }
 
 // lowerOf divides the log of the root into its beginning, as far as that is the
@@ -108,11 +87,11 @@ func (b *builder) lowerOf(items []*dag.Item) (stay map[key.Key]bool, revert []re
 	return stay, nil
 }
 
-// absentFrom returns the items whose snapshots are laid over a view, and are
-// not there yet.
+// absentFrom returns the items whose snapshots are applied to a view, and are
+// not on this machine yet.
 func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool) (absent []*dag.Item) {
 	for _, it := range items {
-		if !stay[it.Key] && it.State != dag.ToRun && b.blobs[it.Step] == nil {
+		if !stay[it.Key] && it.State != dag.ToRun && !b.has(it.Step) {
 			absent = append(absent, it)
 		}
 	}

@@ -1,0 +1,571 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
+)
+
+// work is what the nodes of a flow do. A builder does it with stores, a sandbox
+// and a root; tests count.
+type work interface {
+	sandbox() (inPlace bool, err error) // chooses one, once a step is to run
+	download(ctx context.Context, s *dag.Step)
+
+	has(s *dag.Step) bool         // its snapshot is on this machine
+	forget(s *dag.Step)           // its snapshot is of no use
+	partial(it *dag.Item) bool    // prepares for it to be read while it arrives, if it can be
+	abort(s *dag.Step, err error) // it does not arrive
+	fetch(ctx context.Context, it *dag.Item, readable, whole func()) error
+	check(ctx context.Context, it *dag.Item) error
+
+	make(ctx context.Context, s *dag.Step) (outcome, error)
+	runIn(ctx context.Context, v *layerView, s *dag.Step) (outcome, error)
+	applyTo(ctx context.Context, v *layerView, s *dag.Step) error
+	closeViews(views map[*dag.Layer]*layerView)
+	put(ctx context.Context, s *dag.Step)
+
+	undoes() bool // there is something to undo
+	undo(ctx context.Context) error
+	apply(ctx context.Context, it *dag.Item) error
+	verify(ctx context.Context, it *dag.Item) error // after apply, when all of the snapshot has arrived
+	rollback() error
+	commit(ctx context.Context) error
+	complete(ctx context.Context)
+
+	enterRoot(ctx context.Context) error                                                   // in place: what apply is preceded by
+	stepInPlace(ctx context.Context, it *dag.Item) (outcome, error)                        // runs it, or applies it
+	commitInPlace(it *dag.Item) error                                                      // with the item, and all before it
+	find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) // what the stores have
+	lost(it *dag.Item, err error) error                                                    // reports it, or returns what is reported with others
+	report(lost []error)
+}
+
+// outcome is what became of a step that was built.
+type outcome struct {
+	changed bool // what follows it is not restored: see dag.Item.Decides
+	store   bool // its snapshot is put into the stores
+}
+
+// A flow is the plan of a solve as nodes: what waits for what. It adds nodes as
+// far as is known what there is to do; a node of kindPlan adds the next ones.
+//
+//   - Where nothing is to run, snapshots are applied as they arrive: fetch,
+//     apply while it is readable, verify. If one is lost the root is rolled back.
+//   - Otherwise all that is cached is fetched and checked first. A snapshot that is
+//     lost makes its step, and what follows in its chain, one to run: the plan is
+//     made again, and more may be fetched.
+//   - FETCH, COPY and WORKDIR are functions of their source and dest alone: make
+//     waits for the download.
+//   - RUN, and SNAPSHOT, look at the root: a node for each, after the node before it
+//     in its layer's view, or of what the layer builds on. What precedes a RUN in its
+//     view and has a snapshot already is applied to the view by a node of its own.
+//     Layers that don't build on each other share no node.
+//   - The root is changed last: undo, apply each step in order, commit.
+//   - In place, running and applying are one sequence.
+//   - A put waits for nothing, and nothing but complete waits for it.
+type flow struct {
+	schedule
+	w  work
+	sv *Survey
+
+	mu      sync.Mutex
+	inPlace bool
+	changed []*dag.Step // see outcome.changed
+	puts    []*node
+	sources map[*dag.Source]*node
+	views   map[*dag.Layer]*layerView
+	order   []*dag.Layer // those with a view, in composition order
+}
+
+// largest is how many bytes of snapshots are fetched at a time, and one that is
+// larger by itself: enough for many small ones to hide each other's round trips,
+// and few large ones, so that what is first can be applied first.
+const largest = 64 << 20
+
+func newFlow(w work, sv *Survey, jobs int) *flow {
+	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*node)}
+	n := int64(max(1, jobs))
+	f.limits = amounts{onNetwork: max(16, n), onSources: n, onCPU: n, inFlight: largest, onRoot: 1}
+	return f
+}
+
+// solve adds the first nodes of a solve.
+func (f *flow) solve(items []*dag.Item) {
+	f.download(items)
+	f.plan(func(ctx context.Context) error {
+		inPlace, err := f.w.sandbox()
+		if err != nil {
+			return err
+		}
+		if inPlace || f.toRun() {
+			return f.restore(f.needed, f.build)
+		}
+		f.stream()
+		return nil
+	})
+}
+
+// plan adds a node that decides what comes after deps.
+func (f *flow) plan(decide func(context.Context) error, deps ...*node) *node {
+	return f.add(&node{kind: kindPlan, run: func(ctx context.Context, _ *node) error { return decide(ctx) }}, nil, deps...)
+}
+
+// download adds a node for each source that steps to run among the items need, so
+// that it arrives while other things are done.
+func (f *flow) download(items []*dag.Item) {
+	for _, it := range items {
+		s := it.Step
+		if s.Source != nil && it.State == dag.ToRun && f.sources[s.Source] == nil {
+			f.sources[s.Source] = f.add(&node{kind: kindDownload, step: s, needs: amounts{onSources: 1}, run: func(ctx context.Context, _ *node) error {
+				f.w.download(ctx, s) // an error is the step's, which asks for the same again
+				return nil
+			}}, nil)
+		}
+	}
+}
+
+// losses are the snapshots that could not be had in one round of fetching.
+type losses struct {
+	mu     sync.Mutex
+	keys   []key.Key
+	errs   []error     // by item
+	bad    []*dag.Step // those that turned out to be nothing of their step while they were applied
+	broken bool        // what was applied was read from a blob that arrived again
+}
+
+func (l *losses) any() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.keys) > 0 || l.broken
+}
+
+func (f *flow) lose(l *losses, i int, it *dag.Item, err error) {
+	err = f.w.lost(it, err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keys, l.errs[i] = append(l.keys, it.Key), err
+}
+
+// fetch adds the node that fetches the snapshot of the i-th item.
+func (f *flow) fetch(l *losses, i int, it *dag.Item) *node {
+	n := &node{kind: kindFetch, step: it.Step, needs: amounts{onNetwork: 1, inFlight: min(f.sv.Found[it.Key].Size, largest)}}
+	n.run = func(ctx context.Context, n *node) error {
+		err := f.w.fetch(ctx, it, func() { f.read(n) }, func() { f.release(n, inFlight) })
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			f.lose(l, i, it, err)
+			f.drop(appliesRoot)
+		}
+		f.w.abort(it.Step, err) // after that: what reads it ends now
+		return ctx.Err()
+	}
+	return f.add(n, nil)
+}
+
+// appliesRoot selects what a solve that streams has to stop.
+func appliesRoot(n *node) bool {
+	return n.kind == kindUndo || n.kind == kindApply || n.kind == kindVerify
+}
+
+// restore fetches, and checks, what needed returns, again and again until nothing
+// is lost. Then it goes on with next.
+func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) error) error {
+	inPlace, err := f.w.sandbox()
+	if err != nil {
+		return err
+	}
+	f.inPlace = inPlace
+	items := needed()
+	l := &losses{errs: make([]error, len(items))}
+	var ends []*node
+	for i, it := range items {
+		ends = append(ends, f.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+			if !f.w.has(it.Step) {
+				return nil // lost
+			}
+			err := f.w.check(ctx, it)
+			if err != nil && ctx.Err() == nil {
+				f.lose(l, i, it, err)
+			}
+			return ctx.Err()
+		}}, nil, f.fetch(l, i, it)))
+	}
+	f.plan(func(ctx context.Context) error {
+		f.w.report(l.errs)
+		if len(l.keys) == 0 {
+			return next(ctx)
+		}
+		if err := f.planAgain(ctx, l.keys...); err != nil {
+			return err
+		}
+		return f.restore(needed, next)
+	}, ends...)
+	return nil
+}
+
+// stream fetches and applies at the same time, where nothing is to run: each
+// snapshot is applied after those before it, while the next ones arrive. The first
+// that is not complete yet is read while it arrives: all of it is prepared that can
+// be without touching the root, which waits until the snapshot is verified.
+func (f *flow) stream() {
+	items := f.needed()
+	l := &losses{errs: make([]error, len(items))}
+	fetches := make(map[*dag.Step]*node)
+	partial := make(map[*dag.Step]bool)
+	var all []*node
+	for _, it := range items {
+		partial[it.Step] = f.w.partial(it)
+	}
+	for i, it := range items {
+		fetches[it.Step] = f.fetch(l, i, it)
+		all = append(all, fetches[it.Step])
+	}
+	var first *node
+	if f.w.undoes() && len(items) > 0 {
+		first = fetches[items[0].Step] // until something can be done, the root stays as it is
+	}
+	prev := f.rootNode(kindUndo, nil, func(ctx context.Context) error { return f.w.undo(ctx) }, nil, first)
+	for _, it := range f.missing() {
+		fetch := fetches[it.Step]
+		reads, deps := fetch, []*node{prev}
+		if fetch != nil && !partial[it.Step] {
+			reads, deps = nil, append(deps, fetch)
+		}
+		prev = f.rootNode(kindApply, it.Step, f.streamed(l, it, f.w.apply), reads, deps...)
+		prev = f.rootNode(kindVerify, it.Step, f.streamed(l, it, f.w.verify), nil, prev, fetch)
+	}
+	f.plan(func(ctx context.Context) error {
+		f.w.report(l.errs)
+		if !l.any() {
+			f.commit()
+			return nil
+		}
+		if err := f.w.rollback(); err != nil {
+			return err
+		}
+		for _, s := range l.bad {
+			f.w.forget(s)
+		}
+		if len(l.keys) > 0 {
+			if err := f.planAgain(ctx, l.keys...); err != nil {
+				return err
+			}
+		}
+		return f.restore(f.needed, f.build)
+	}, append(all, prev)...)
+}
+
+// streamed is part of applying an item whose snapshot may be lost meanwhile: that is
+// no failure, and ends the applying.
+func (f *flow) streamed(l *losses, it *dag.Item, do func(context.Context, *dag.Item) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := do(ctx, it)
+		var bad *invalidSnapshot
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case errors.As(err, &bad):
+			f.w.report([]error{unusable(bad.item, bad.err)})
+			l.mu.Lock()
+			l.keys, l.bad = append(l.keys, bad.item.Key), append(l.bad, bad.item.Step)
+			l.mu.Unlock()
+		case errors.Is(err, cache.ErrAborted):
+			l.mu.Lock()
+			l.broken = true
+			l.mu.Unlock()
+		default:
+			return err
+		}
+		f.drop(func(n *node) bool { return appliesRoot(n) || n.kind == kindFetch })
+		return nil
+	}
+}
+
+// rootNode adds a node that changes the root.
+func (f *flow) rootNode(k kind, s *dag.Step, do func(context.Context) error, reads *node, deps ...*node) *node {
+	return f.add(&node{kind: k, step: s, needs: amounts{onRoot: 1}, run: func(ctx context.Context, _ *node) error { return do(ctx) }}, reads, deps...)
+}
+
+// commit adds the end of a solve after deps.
+func (f *flow) commit(deps ...*node) {
+	f.rootNode(kindCommit, nil, func(ctx context.Context) error {
+		if err := f.w.commit(ctx); err != nil {
+			return err
+		}
+		// An upload that was cut off is completed by the next solve.
+		f.add(&node{kind: kindComplete, run: func(ctx context.Context, _ *node) error {
+			f.w.complete(ctx)
+			return nil
+		}}, nil, f.puts...)
+		return nil
+	}, nil, deps...)
+}
+
+// build builds the steps that are to run, and then changes the root.
+func (f *flow) build(context.Context) error {
+	made, ends := f.makeAll(f.all())
+	if f.inPlace {
+		f.rootNode(kindUndo, nil, func(ctx context.Context) error {
+			if err := f.w.enterRoot(ctx); err != nil {
+				return err
+			}
+			f.sequence(f.missing(), f.w.stepInPlace, f.commit)
+			return nil
+		}, nil, ends...)
+		return nil
+	}
+	last := make(map[*layerView]*node) // the node after which a layer's view is as the layer leaves it
+	for _, l := range f.order {
+		v := f.views[l]
+		prev := last[v.from]
+		for _, it := range f.inView(l) {
+			s := it.Step
+			if f.toMake(it) && looksAtRoot(s) {
+				prev = f.add(&node{kind: kindRun, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+					out, err := f.w.runIn(ctx, v, s)
+					if out.changed {
+						f.leaveViews(l)
+					}
+					return f.built(s, out, err)
+				}}, nil, prev)
+				continue
+			}
+			prev = f.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+				return f.w.applyTo(ctx, v, s)
+			}}, nil, prev, made[s])
+		}
+		last[v] = prev
+		ends = append(ends, prev)
+	}
+	f.plan(func(context.Context) error {
+		views := f.views
+		if f.reconsider() {
+			f.w.closeViews(views)
+			return f.restore(f.needed, f.build)
+		}
+		prev := f.rootNode(kindUndo, nil, f.w.undo, nil)
+		for _, it := range f.missing() {
+			prev = f.rootNode(kindApply, it.Step, func(ctx context.Context) error {
+				if err := f.w.apply(ctx, it); err != nil {
+					return err
+				}
+				return f.w.verify(ctx, it)
+			}, nil, prev)
+		}
+		f.commit(prev)
+		return nil
+	}, ends...)
+	return nil
+}
+
+// makeAll adds a node for each FETCH, COPY and WORKDIR among the items that is to
+// run.
+func (f *flow) makeAll(items []*dag.Item) (made map[*dag.Step]*node, all []*node) {
+	made = make(map[*dag.Step]*node)
+	for _, it := range items {
+		s := it.Step
+		if !f.toMake(it) || !s.ChangesRoot() || looksAtRoot(s) {
+			continue
+		}
+		made[s] = f.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+			out, err := f.w.make(ctx, s)
+			return f.built(s, out, err)
+		}}, nil, f.sources[s.Source])
+		all = append(all, made[s])
+	}
+	return made, all
+}
+
+// built is what follows from a step that was built: its snapshot is put into the
+// stores. Where it changed something, and the plan had it that what follows is cached
+// if it does not, the plan is made again when what runs beside it has ended, and what
+// was made is applied to new views.
+func (f *flow) built(s *dag.Step, out outcome, err error) error {
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if out.store {
+		f.puts = append(f.puts, f.add(&node{kind: kindPut, step: s, grace: true, run: func(ctx context.Context, _ *node) error {
+			f.w.put(ctx, s) // a store that fails reports that, and fails nothing
+			return nil
+		}}, nil))
+	}
+	if out.changed {
+		f.changed = append(f.changed, s)
+	}
+	return nil
+}
+
+// leaveViews drops what is left to do in the views that a layer is in.
+func (f *flow) leaveViews(layer *dag.Layer) {
+	f.drop(func(n *node) bool {
+		if n.kind != kindRun && n.kind != kindView {
+			return false
+		}
+		for l := n.step.Layer; l != nil; l = l.On {
+			if l == layer {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// sequence adds nodes that do something with one step after the other, and then end.
+func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*node), deps ...*node) {
+	for i, it := range items {
+		n := &node{kind: kindApply, step: it.Step, needs: amounts{onRoot: 1}}
+		if it.State == dag.ToRun && looksAtRoot(it.Step) {
+			n.kind = kindRun
+		}
+		n.run = func(ctx context.Context, n *node) error {
+			out, err := do(ctx, it)
+			if err := f.built(it.Step, out, err); err != nil || !f.reconsider() {
+				return err
+			}
+			if f.inPlace {
+				if err := f.w.commitInPlace(it); err != nil {
+					return err
+				}
+			}
+			f.drop(func(n *node) bool { return n.kind == kindApply || n.kind == kindRun || n.kind == kindCommit })
+			rest := make([]*dag.Item, 0, len(items))
+			for _, it := range items[i+1:] {
+				rest = append(rest, f.sv.Plan.Item(it.Step))
+			}
+			_, made := f.makeAll(rest)
+			f.sequence(rest, do, end, append(made, n)...)
+			return nil
+		}
+		deps = []*node{f.add(n, nil, deps...)}
+	}
+	if end != nil {
+		end(deps...)
+	}
+}
+
+// reconsider makes the plan again if a step changed something on which it depended
+// whether what follows is restored. Snapshots that are not used for it are forgotten.
+func (f *flow) reconsider() bool {
+	f.mu.Lock()
+	changed := f.changed
+	f.changed = nil
+	f.mu.Unlock()
+	if len(changed) == 0 {
+		return false
+	}
+	before := f.sv.Plan
+	f.sv.change(changed...)
+	f.forgetSince(before)
+	return true
+}
+
+// forgetSince forgets the snapshots of steps that were cached in a plan before, and
+// are to run now.
+func (f *flow) forgetSince(before *dag.Plan) {
+	for _, it := range f.all() {
+		if it.State == dag.ToRun && before.Item(it.Step).State == dag.Cached {
+			f.w.forget(it.Step)
+		}
+	}
+}
+
+// planAgain makes the plan again without snapshots that were lost. What is present
+// after a step that is not has to be applied again.
+func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
+	sv := f.sv
+	defer f.forgetSince(sv.Plan)
+	sv.lose(lost...)
+	var after []key.Key
+	cut := false
+	for _, s := range order(sv.Plan.Graph) {
+		switch here := sv.Answers.Present[s]; {
+		case !here:
+			cut = true
+		case cut:
+			after = append(after, sv.Plan.Keys.Step[s])
+			delete(sv.Answers.Present, s)
+		}
+	}
+	if len(after) == 0 {
+		return nil
+	}
+	found, err := f.w.find(ctx, sv.Answers.Present)
+	if err != nil {
+		return err
+	}
+	for _, k := range after {
+		if d, ok := found[k]; ok {
+			sv.Found[k] = d
+			sv.Answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
+		}
+	}
+	sv.lose()
+	return nil
+}
+
+// all returns the items of the plan, in composition order.
+func (f *flow) all() (items []*dag.Item) {
+	for i := range f.sv.Plan.Layers {
+		pl := &f.sv.Plan.Layers[i]
+		for j := range pl.Items {
+			items = append(items, &pl.Items[j])
+		}
+	}
+	return items
+}
+
+// missing returns the items that are not present.
+func (f *flow) missing() []*dag.Item {
+	return slices.DeleteFunc(f.all(), func(it *dag.Item) bool { return it.State == dag.Present })
+}
+
+// needed returns the items whose snapshots are needed and not there yet: of all
+// cached steps, and of steps that are present, but have to be applied to a view.
+func (f *flow) needed() (items []*dag.Item) {
+	if !f.inPlace {
+		f.planViews()
+	}
+	for _, it := range f.all() {
+		if it.State == dag.Cached && !f.w.has(it.Step) {
+			items = append(items, it)
+		}
+	}
+	for _, l := range f.order {
+		for _, it := range f.inView(l) {
+			if it.State == dag.Present && !f.w.has(it.Step) {
+				items = append(items, it)
+			}
+		}
+	}
+	return items
+}
+
+// toRun reports whether a step that changes the root is to run.
+func (f *flow) toRun() bool {
+	return slices.ContainsFunc(f.all(), func(it *dag.Item) bool { return it.State == dag.ToRun && it.Step.ChangesRoot() })
+}
+
+// toMake reports whether a step is to run and was not yet.
+func (f *flow) toMake(it *dag.Item) bool { return it.State == dag.ToRun && !f.w.has(it.Step) }
+
+// looksAtRoot reports whether a step's snapshot depends on the root, so that
+// it has to be made in a view.
+func looksAtRoot(s *dag.Step) bool {
+	switch s.Instr.(type) {
+	case *frontend.Run, *frontend.Snapshot:
+		return true
+	}
+	return false
+}
