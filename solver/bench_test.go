@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -55,7 +56,7 @@ func benchOptions(b *testing.B, folder string, paths []string) Options {
 		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d.Create, Push: true, Report: report.New(nil),
 	}
 	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
-	if opt.Files, err = Load(b.Context(), paths, nil); err != nil {
+	if opt.Files, err = layers.Load(b.Context(), paths, nil); err != nil {
 		b.Fatal(err)
 	}
 	return opt

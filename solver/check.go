@@ -10,7 +10,7 @@ import (
 	"github.com/clayer/clayer/solver/source"
 )
 
-// Check returns what Plan would refuse in the request's files, which may be those
+// Check returns what Plan would refuse in the options' files, which may be those
 // that Load understood of files with problems. It goes the way of Plan up to where
 // that asks the network: it looks at the files, at what they copy, and at where the
 // machine has directories. One problem hides no other.

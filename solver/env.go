@@ -7,7 +7,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// Env returns the variables of the request's files, or, where it has none, of
+// Env returns the variables of the options' files, or, where it has none, of
 // what is applied to its root.
 func Env(opt Options) ([]frontend.Var, error) {
 	if len(opt.Files) > 0 {
@@ -39,7 +39,7 @@ type RootStatus struct {
 	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 }
 
-// Status reads what is applied to the request's root. It never waits.
+// Status reads what is applied to the root. It never waits.
 func Status(opt Options) (*RootStatus, error) {
 	root, err := opt.open()
 	if err != nil {

@@ -36,7 +36,7 @@ func (r *session) variables() map[string]string {
 
 // ambient returns what a step of l finds in the environment beside what its
 // own file sets: the session, and the ENV of the layers that it is composed
-// behind. Like the files that it finds in the root, none of it enters a key.
+// after. Like the files that it finds in the root, none of it enters a key.
 func (r *session) ambient(l *dag.Layer) map[string]string {
 	var before []*dag.Layer
 	for l := l; l.On != nil; l = l.On {

@@ -15,11 +15,11 @@ import (
 	"github.com/clayer/clayer/internal/errhint"
 )
 
-// Image returns the composition of the request's files as an image: what the
+// Image returns the composition of the options' files as an image: what the
 // stores have of its steps, and the config that the files make. A step that no
 // store has is an error: an image is made of what was solved.
 //
-// base is the layout of the image that it is laid over, as image.Options has
+// base is the layout of the image that it is put on, as image.Options has
 // it; a value that refers to a variable of the session refers to one of that.
 func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	var img image.Image
@@ -106,7 +106,7 @@ func (r *session) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
 }
 
 // configure adds what an instruction says to a config. One that has variables
-// in it, which is expanded nowhere else, is left out and told.
+// in it, which is expanded nowhere else, is left out with a warning.
 func (r *session) configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string) {
 	word := in.Base().Word
 	text := strings.Join(in.Args, " ")
@@ -170,7 +170,7 @@ func (r *session) configure(c *specs.ImageConfig, in *frontend.Ignored, shell []
 	}
 }
 
-// ImageOf returns layers that stores keep, in the order in which they are
+// ImageOf returns layers that stores have, in the order in which they are
 // given, as an image. Its config says nothing: the stores have no values of
 // variables.
 func ImageOf(ms []cache.Manifest) (image.Image, error) {

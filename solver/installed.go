@@ -8,7 +8,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
-// Installed finds what the request's machine has beyond its base and the applied
+// Installed finds what the machine has beyond its base and the applied
 // layers: what was installed since the last solve, or, where there was none,
 // since the machine started. o.Since, if it is set, is taken in place of both.
 func Installed(ctx context.Context, opt Options, o capture.Options) (*capture.Found, error) {

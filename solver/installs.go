@@ -11,7 +11,7 @@ import (
 
 // Installs reports whether a step is a RUN in which a package manager installs
 // what no RUN that its key covers names. If it changed nothing, it found that on
-// the machine, and its snapshot would bring it to no other.
+// the machine, and its snapshot would install it on no other.
 func (r *session) Installs(s *dag.Step) bool {
 	named := make(map[string]bool)
 	for l, i := s.Layer, s.Index; l != nil; {
@@ -25,7 +25,7 @@ func (r *session) Installs(s *dag.Step) bool {
 			}
 		}
 		if l.Ordered {
-			break // what it is composed behind enters no key
+			break // what it is composed after enters no key
 		}
 		if l = l.On; l != nil {
 			i = len(l.Steps)

@@ -27,13 +27,13 @@ type runMounts struct {
 	locks []*os.File
 	temps []string
 
-	folders map[string]string // of caches that are for this RUN alone, by id
+	dirs map[string]string // of caches that are for this RUN alone, by id
 }
 
-// mounts prepares the mounts of a RUN: folders of cache mounts are made and
+// mounts prepares the mounts of a RUN: directories of cache mounts are made and
 // locked, secrets are read, and those asked for as variables added to env.
 func (r *session) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
-	rm := &runMounts{folders: make(map[string]string)}
+	rm := &runMounts{dirs: make(map[string]string)}
 	if err := rm.lock(ctx, r, run.Mounts); err != nil {
 		rm.release()
 		return nil, err
@@ -53,11 +53,11 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		folder, err := rm.cacheFolder(r, m)
+		path, err := rm.cacheDir(r, m)
 		if err != nil {
 			return err
 		}
-		mount.Source = folder
+		mount.Source = path
 	case frontend.MountSecret:
 		content, ok, err := r.secret(m.ID)
 		if err != nil {
@@ -111,11 +111,11 @@ func (r *session) secret(id string) ([]byte, bool, error) {
 	return content, true, nil
 }
 
-// cacheFailed says that cache mounts are empty, once: what keeps them from being
-// kept fails the store beside them too.
+// cacheFailed reports that cache mounts are empty, once: what prevents them fails
+// the store beside them too.
 func (r *session) cacheFailed(err error) {
 	if r.Cache != "" {
-		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and not kept: %w", err))
+		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
 	}
 }
 
@@ -165,7 +165,7 @@ func cacheName(id string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// lock locks the caches that a RUN wants for itself, each once and in one order
+// lock locks the caches that a RUN requires for itself, each once and in one order
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
@@ -181,14 +181,14 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 	}
 	dir, err := r.mountsDir()
 	if err != nil {
-		return nil // they are for this RUN alone: see cacheFolder
+		return nil // they are for this RUN alone: see cacheDir
 	}
 	defer dir.Close()
 	for _, id := range slices.Sorted(maps.Keys(sharing)) {
 		name := cacheName(id) + ".lock"
 		l, err := safefile.TryLock(dir, name, unix.LOCK_EX)
 		if errors.Is(err, safefile.ErrLocked) && sharing[id] != "locked" {
-			rm.folders[id] = "" // another RUN has it
+			rm.dirs[id] = "" // another RUN has it
 			continue
 		}
 		if errors.Is(err, safefile.ErrLocked) {
@@ -199,7 +199,7 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 		}
 		if err != nil {
 			r.cacheFailed(err)
-			rm.folders[id] = ""
+			rm.dirs[id] = ""
 			continue
 		}
 		rm.locks = append(rm.locks, l)
@@ -207,49 +207,49 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 	return nil
 }
 
-// cacheFolder returns the directory that a cache mount binds: one for each id,
-// kept from solve to solve. One that is for this RUN alone, since another RUN has
-// the cache, or it can't be had, is removed after it.
-func (rm *runMounts) cacheFolder(r *session, m frontend.Mount) (string, error) {
+// cacheDir returns the directory that a cache mount binds: one for each id,
+// for all solves. One that is for this RUN alone, since another RUN has
+// the cache, or it cannot be had, is removed after it.
+func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, error) {
 	mode := os.FileMode(m.Mode & 0o777)
-	private, alone := rm.folders[m.ID]
+	private, alone := rm.dirs[m.ID]
 	if private != "" {
 		return private, nil
 	}
 	if !alone {
-		folder, err := r.sharedFolder(m, mode)
+		path, err := r.sharedDir(m, mode)
 		if err == nil {
-			return folder, nil
+			return path, nil
 		}
 		r.cacheFailed(err)
 	}
-	folder, err := r.privateFolder()
+	path, err := r.privateDir()
 	if err != nil {
 		return "", err
 	}
-	rm.temps = append(rm.temps, folder)
-	rm.folders[m.ID] = folder
-	dir, err := safefile.OpenDir(folder)
+	rm.temps = append(rm.temps, path)
+	rm.dirs[m.ID] = path
+	dir, err := safefile.OpenDir(path)
 	if err != nil {
 		return "", err
 	}
 	defer dir.Close()
-	return folder, adorn(dir, m, mode)
+	return path, adorn(dir, m, mode)
 }
 
-// privateFolder makes an empty directory, beside the others where it can.
-func (r *session) privateFolder() (string, error) {
+// privateDir makes an empty directory, beside the others where it can.
+func (r *session) privateDir() (string, error) {
 	if dir, err := r.mountsDir(); err == nil {
 		defer dir.Close()
-		if folder, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
-			return folder, nil
+		if path, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
+			return path, nil
 		}
 	}
 	return os.MkdirTemp("", "clayer-mount-")
 }
 
-// sharedFolder makes the directory of a cache mount's id, if it is not there.
-func (r *session) sharedFolder(m frontend.Mount, mode os.FileMode) (string, error) {
+// sharedDir makes the directory of a cache mount's id, if it is not there.
+func (r *session) sharedDir(m frontend.Mount, mode os.FileMode) (string, error) {
 	dir, err := r.mountsDir()
 	if err != nil {
 		return "", err
@@ -288,7 +288,7 @@ func adorn(dir *os.Root, m frontend.Mount, mode os.FileMode) error {
 	return f.Chown(m.UID, m.GID)
 }
 
-// release gives back locks and folders that were for this RUN alone.
+// release releases locks, and removes directories, that were for this RUN alone.
 func (rm *runMounts) release() {
 	for _, f := range rm.locks {
 		f.Close()

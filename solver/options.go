@@ -59,7 +59,7 @@ type Options struct {
 	Force        bool        // files that the user changed since they were applied are undone too
 
 	// Report receives what happens. Whoever opens Store gives it the same
-	// Reporter, so that each store that fails is reported once. nil: nobody is told.
+	// Reporter, so that each store that fails is reported once. nil: nothing is reported.
 	Report *report.Reporter
 }
 

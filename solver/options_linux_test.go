@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -34,7 +35,7 @@ func TestOneValueOfOptionsServesAllVerbs(t *testing.T) {
 		defer mu.Unlock()
 		events = append(events, e.Kind)
 	})
-	files, err := Load(t.Context(), []string{filepath.Join(base, "Containerfile")}, nil)
+	files, err := layers.Load(t.Context(), []string{filepath.Join(base, "Containerfile")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

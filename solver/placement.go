@@ -16,7 +16,7 @@ import (
 // directory, as far as the files say so: a RUN between the two may change that,
 // and then the apply has the last word.
 //
-// isFile tells whether a COPY is of one file, and whether that is known.
+// isFile reports whether a COPY is of one file, and whether that is known.
 func (r *session) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is, known bool)) (problems frontend.Problems) {
 	dirs := make(map[string]bool)
 	add := func(dir string) {
@@ -50,7 +50,7 @@ func (r *session) misplacements(g *dag.Graph, isFile func(c *frontend.Copy) (is,
 
 // isMachineDir reports whether the machine has a directory, or a link to one, at
 // an absolute path of the root. One that an applied step made is none: what a step
-// brings must not depend on what was solved here before.
+// makes must not depend on what was solved here before.
 func (r *session) isMachineDir(name string) bool {
 	for _, root := range []string{r.target(), r.base()} {
 		p, err := machine.Within(root, name)
@@ -72,7 +72,7 @@ func (r *session) isMachineDir(name string) bool {
 }
 
 // madeDirs returns the directories in the root that applied steps made, by path.
-// A record that can't be read is for the survey to report.
+// A record that cannot be read is for the survey to report.
 func (r *session) madeDirs() map[string]bool {
 	r.madeOnce.Do(func() {
 		r.made = make(map[string]bool)

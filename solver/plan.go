@@ -3,6 +3,7 @@ package solver
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
@@ -33,7 +35,7 @@ func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
 	return s.Plan, nil
 }
 
-// Hash computes the keys of the request's layers: a plan without a look at
+// Hash computes the keys of the options' layers: a plan without a look at
 // stores and root.
 func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	r := newReadOnly(opt)
@@ -81,11 +83,12 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
-		other, err := r.legacy(ctx, g, keys, answers.Present, s.Found)
+		files, err := r.legacyFiles(ctx, g, keys, answers.Present, s.Found)
 		if err != nil {
 			return nil, err
 		}
-		if other {
+		if files != nil {
+			r.files = files
 			if g, err = r.graph(); err != nil {
 				return nil, err
 			}
@@ -162,8 +165,8 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
 }
 
-// Find asks the stores for all keys of layers that are not wholly present.
-// A store that fails is a miss, told by the store itself.
+// Find asks the stores for all keys of layers that are not completely present.
+// A store that fails is a miss, which the store itself reports.
 func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
 	all := make(map[key.Key]cache.Found)
 	if r.Store == nil {
@@ -235,7 +238,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		return ctx.Err()
 	}
 	if err != nil {
-		return nil // it only explains; Find has told that the store is ill
+		return nil // it only explains; Find has reported that the store fails
 	}
 	for _, m := range manifests { // newest first
 		if len(a.Previous[m.Name]) > 0 {
@@ -253,7 +256,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Found) {
 	for _, s := range steps {
 		d, ok := found[keys.Step[s]]
-		if !ok || len(d.Record) == 0 { // what is kept in little space has none
+		if !ok || len(d.Record) == 0 { // what is stored in little space has none
 			continue
 		}
 		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
@@ -261,4 +264,24 @@ func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]
 			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), d.Store, strings.Join(other, ", "))
 		}
 	}
+}
+
+// graph lowers the files of the session.
+func (r *session) graph() (*dag.Graph, error) {
+	ignore := make(map[string][]string)
+	for _, f := range r.files {
+		if _, ok := ignore[f.Dir]; ok {
+			continue
+		}
+		patterns, err := layers.ReadIgnore(filepath.Join(f.Dir, ".clayerignore"))
+		if err != nil {
+			return nil, err
+		}
+		ignore[f.Dir] = patterns
+	}
+	return dag.Build(r.files, dag.Options{
+		Session:   r.variables(),
+		BuildArgs: r.BuildArgs,
+		Ignore:    ignore,
+	})
 }

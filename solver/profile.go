@@ -22,16 +22,16 @@ func (r *session) profileDiffers(root *rootfs.Root, state *record.State, env []f
 	return p != nil && p.Tx == 0 && len(envfile.Sh(env)) > 0
 }
 
-// keepProfile makes the profile of a root that of env, where it is wanted, as a
+// writeProfile makes the profile of a root that of env, where it is wanted, as a
 // part of the transaction that is to be committed.
-func (r *session) keepProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (kept []rootfs.Preserved, err error) {
+func (r *session) writeProfile(ctx context.Context, lock *rootfs.Lock, wanted bool, env []frontend.Var) (preserved []rootfs.Preserved, err error) {
 	if !wanted && lock.State().Profile == nil {
 		return nil, nil
 	}
-	kept, err = lock.SetProfile(ctx, wanted, envfile.Sh(env), r.Force)
+	preserved, err = lock.SetProfile(ctx, wanted, envfile.Sh(env), r.Force)
 	if errors.Is(err, rootfs.ErrProfile) {
 		r.warn("%v", err)
 		err = nil
 	}
-	return kept, err
+	return preserved, err
 }

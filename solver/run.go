@@ -22,7 +22,7 @@ type RunOptions struct {
 	Argv []string
 
 	// At is a line: the command finds the root as the instruction there does,
-	// with its variables, folder and mounts. 0 is behind all layers.
+	// with its variables, directory and mounts. 0 is after all layers.
 	At   int
 	File string // the file that At is a line of; "" is the last one given
 
@@ -30,7 +30,7 @@ type RunOptions struct {
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Run runs a command in the environment of the request's files, in an overlay:
+// Run runs a command in the environment of the options' files, in an overlay:
 // root and stores stay as they are, but that steps which are cached nowhere are
 // built and stored. What the command writes is dropped when it ends.
 //
@@ -124,8 +124,8 @@ func stepAt(g *dag.Graph, opt RunOptions) (*dag.Step, error) {
 	}}
 }
 
-// surroundings returns the environment and the folder of a step, or, for nil,
-// of what comes behind all layers.
+// surroundings returns the environment and the directory of a step, or, for nil,
+// of what comes after all layers.
 func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
 	if run, ok := instruction(at).(*frontend.Run); ok {
 		return r.environ(at.Layer, run), run.Dir

@@ -1,10 +1,10 @@
 package solver
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/source"
 )
@@ -13,24 +13,24 @@ import (
 // what it has learned meanwhile. Its methods are safe for concurrent use.
 type session struct {
 	Options
-	files    []*frontend.File // Options.Files, but for those that a legacy release replaces
+	files    []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly bool             // nothing that is downloaded is stored
 
 	resolving sync.Once
 	resolver  *source.Resolver
-	brought   sync.Map // *dag.Step: what it brings, once
+	changes   sync.Map // *dag.Step: its changes, computed once
 	madeOnce  sync.Once
 	made      map[string]bool // see madeDirs
-
-	asked   map[*frontend.File]bool // whether there is a legacy release of it
-	fetched map[*frontend.File]bool // those that come from one
+	legacy    layers.Legacy
 }
 
 func newSession(opt Options) *session {
 	if opt.Report == nil {
 		opt.Report = report.New(nil)
 	}
-	return &session{Options: opt, files: slices.Clone(opt.Files)}
+	r := &session{Options: opt, files: opt.Files}
+	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
+	return r
 }
 
 // newReadOnly is newSession for a verb that changes nothing.

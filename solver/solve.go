@@ -20,7 +20,7 @@ type Result struct {
 	Ran      int                `json:"ran"`            // steps that were run, fetched or copied
 	Restored int                `json:"restored"`       // steps whose snapshot came from a store
 	Present  int                `json:"present"`        // steps that were in the root already
-	Undone   int                `json:"undone"`         // steps that fell away, or have to be applied anew
+	Undone   int                `json:"undone"`         // removed steps, and those that have to be applied again
 	Kept     []rootfs.Preserved `json:"kept,omitempty"` // files that stay as the user has them
 	Layers   []LayerResult      `json:"layers"`
 	Took     time.Duration      `json:"took"` // nanoseconds
@@ -50,12 +50,12 @@ func (r *Result) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Solve makes the root what the request says: it plans, restores what is
+// Solve makes the root what the options say: it plans, restores what is
 // cached, builds the rest, and applies both.
 //
 // The error is frontend.Problems for what the files' writer has to change, a
 // *BuildError for a step that failed (the root is untouched then), wraps
-// ErrRoot when the root could not be changed, wholly or in part, and ErrStore
+// ErrRoot when the root could not be changed, completely or in part, and ErrStore
 // when a store failed under RequireCache. The Result is nil if nothing was
 // applied.
 func Solve(ctx context.Context, opt Options) (res *Result, err error) {
@@ -85,7 +85,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 				err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
 			}
 		}()
-		r.tellRecovered(lock)
+		r.reportRecovered(lock)
 		if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 			return nil, err
 		}
@@ -134,7 +134,7 @@ func (r *session) execConfig(root *rootfs.Root, sv *exec.Survey) exec.Config {
 		Steps: r, Report: r.Report, Spool: r.Spool, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force,
 		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
-			return r.keepProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())
+			return r.writeProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())
 		},
 	}
 	if r.Store != nil { // a nil *cache.Tier would be a Store

@@ -18,7 +18,7 @@ import (
 	"github.com/clayer/clayer/solver/source"
 )
 
-// sources returns the resolver of the request's sources: one for plan and
+// sources returns the resolver of the options' sources: one for plan and
 // solve, so that nothing is requested twice.
 func (r *session) sources() *source.Resolver {
 	r.resolving.Do(func() {
@@ -35,7 +35,7 @@ func (r *session) sources() *source.Resolver {
 	return r.resolver
 }
 
-// downloadsDir is where downloads are kept; "" for nowhere.
+// downloadsDir is where downloads are stored; "" for nowhere.
 func (r *session) downloadsDir() string {
 	if r.Cache == "" {
 		return ""
@@ -104,11 +104,11 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
 }
 
-// Changes returns what a FETCH, COPY or WORKDIR brings. It is asked for ahead,
+// Changes returns the changes of a FETCH, COPY or WORKDIR. It is asked for ahead,
 // and again when the step's turn has come: what it takes, a download and a look
 // through an archive, is done once.
 func (r *session) Changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
-	once, _ := r.brought.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
+	once, _ := r.changes.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
 	return once.(func() (snapshot.Changes, error))()
 }
 
@@ -134,7 +134,7 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 	case *frontend.Workdir:
 		return source.WorkdirChanges(in), nil
 	}
-	panic(fmt.Sprintf("solver: %T brings nothing", s.Instr))
+	panic(fmt.Sprintf("solver: %T has no changes of its own", s.Instr))
 }
 
 // Expected returns what the snapshot of a step is like; nil if that is not known.
@@ -153,7 +153,7 @@ func (r *session) Expected(ctx context.Context, s *dag.Step) (source.Expectation
 
 // Unstored reports whether a layer comes from a legacy release: that is a store
 // already, and the layer is not stored in another form.
-func (r *session) Unstored(l *dag.Layer) bool { return r.fetched[l.File] }
+func (r *session) Unstored(l *dag.Layer) bool { return r.legacy.Made(l.File) }
 
 // Command returns what a RUN runs, with its environment and mounts.
 func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {

@@ -17,9 +17,9 @@ import (
 // An UndoResult is what an undo did.
 type UndoResult struct {
 	Steps int                `json:"steps"` // undone
-	Files int                `json:"files"` // changes taken back
+	Files int                `json:"files"` // changes undone
 	Kept  []rootfs.Preserved `json:"kept"`  // what stays, since the user changed it
-	Lost  []string           `json:"lost"`  // what can't come back
+	Lost  []string           `json:"lost"`  // what cannot be restored
 	Left  []string           `json:"left"`  // the layers that are applied still
 }
 
@@ -37,8 +37,8 @@ func (e *UnknownLayerError) Error() string {
 	return fmt.Sprintf("layer %s is not applied; applied are %s", e.Name, strings.Join(e.Applied, ", "))
 }
 
-// Undo takes back what was applied to the request's root: all of it, or all
-// behind the layer to, which stays. Of the request Root, Dest, NoWait, Force and
+// Undo undoes what was applied to the root: all of it, or all after the layer to,
+// which stays. Of the options Root, Dest, NoWait, Force and
 // Emit count.
 //
 // The error is an *UnknownLayerError, or wraps ErrRoot; with a result, all but
@@ -54,7 +54,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	} else if errors.Is(err, fs.ErrNotExist) {
 		// Nothing was ever applied. A lock would create a state, which a full disk
 		// has no room for.
-		layers, _, err := behind(&record.State{}, to)
+		layers, _, err := remainingAfter(&record.State{}, to)
 		if err != nil {
 			return nil, err
 		}
@@ -69,19 +69,19 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 			err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
 		}
 	}()
-	r.tellRecovered(lock)
+	r.reportRecovered(lock)
 	if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}
 	state := lock.State()
-	layers, env, err := behind(state, to)
+	layers, env, err := remainingAfter(state, to)
 	if err != nil {
 		return nil, err
 	}
 	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
 	if err == nil {
 		var kept []rootfs.Preserved
-		kept, err = r.keepProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
+		kept, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
 		undone.Preserved = append(undone.Preserved, kept...)
 	}
 	if err == nil {
@@ -104,9 +104,9 @@ type remaining struct {
 	log   []record.Event
 }
 
-// behind returns what stays when all behind a layer is undone; "" is the layer
+// remainingAfter returns what stays when all after a layer is undone; "" is the layer
 // before the first.
-func behind(state *record.State, to string) (remaining, []record.Var, error) {
+func remainingAfter(state *record.State, to string) (remaining, []record.Var, error) {
 	var rest remaining
 	if to == "" {
 		return rest, nil, nil
@@ -134,8 +134,8 @@ func behind(state *record.State, to string) (remaining, []record.Var, error) {
 	return rest, state.Layers[i].Env, nil
 }
 
-// tellRecovered tells what became of a command that was cut off.
-func (r *session) tellRecovered(l *rootfs.Lock) {
+// reportRecovered reports what became of a command that was cut off.
+func (r *session) reportRecovered(l *rootfs.Lock) {
 	switch l.Recovered {
 	case rootfs.RolledBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")

@@ -11,9 +11,9 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
-// settled opens the request's root for a command that looks at its files. What a
-// command before left half-done is taken back, unless one is at work just now,
-// which is told: the files are between two states then.
+// settled opens the root for a command that looks at its files. What a
+// command before left half-done is rolled back, unless one is at work just now,
+// which is reported: the files are between two states then.
 func (r *session) settled(ctx context.Context) (*rootfs.Root, error) {
 	root, err := r.open()
 	if err != nil {
@@ -34,20 +34,20 @@ func (r *session) settled(ctx context.Context) (*rootfs.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	r.tellRecovered(lock)
+	r.reportRecovered(lock)
 	if err := lock.Unlock(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return root, nil
 }
 
-// Verify tells of each file that was applied to the request's root whether it is
+// Verify reports of each file that was applied to the root whether it is
 // as applied, by path.
 func Verify(ctx context.Context, opt Options) ([]drift.FileState, error) {
 	return newReadOnly(opt).look(ctx, drift.Verify)
 }
 
-// Diff tells what changed in the request's root since the last solve or undo,
+// Diff reports what changed in the root since the last solve or undo,
 // their own changes left out, by path.
 func Diff(ctx context.Context, opt Options) ([]drift.FileState, error) {
 	return newReadOnly(opt).look(ctx, drift.Diff)
@@ -65,7 +65,7 @@ func (r *session) look(ctx context.Context, at func(ctx context.Context, root st
 	return files, err
 }
 
-// A Drifted tells how a composition stands to what is applied.
+// A Drifted compares a composition with what is applied.
 type Drifted struct {
 	Differs bool           `json:"differs"` // a solve would change something
 	Layers  []DriftedLayer `json:"layers"`
@@ -77,7 +77,7 @@ type DriftedLayer struct {
 	Text string `json:"text"` // "as applied", or what a solve would do
 }
 
-// Drift tells whether a solve of the request would change its root. It never
+// Drift reports whether a solve would change the root. It never
 // waits, and changes nothing.
 func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 	r := newReadOnly(opt)

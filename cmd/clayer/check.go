@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/frontend/lint"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
 )
 
 func newCheck() *cobra.Command {
@@ -49,7 +50,7 @@ check reads Containerfile.`,
 			if len(args) == 0 {
 				args = []string{"Containerfile"}
 			}
-			paths, err := solver.Lookup(".", args, telling(cmd).warn)
+			paths, err := layers.Lookup(".", args, telling(cmd).warn)
 			if err != nil {
 				return err
 			}
@@ -85,7 +86,7 @@ type checker struct {
 
 // check returns the findings in the files, what plan refuses among them.
 func (c *checker) check(ctx context.Context) ([]lint.Finding, error) {
-	files, err := solver.Load(ctx, c.paths, nil)
+	files, err := layers.Load(ctx, c.paths, nil)
 	if problems := (frontend.Problems)(nil); err != nil && !errors.As(err, &problems) {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (c *checker) check(ctx context.Context) ([]lint.Finding, error) {
 func (c *checker) refused(ctx context.Context, path string) ([]lint.Finding, error) {
 	opt := solver.Options{Environ: os.Environ(), BuildArgs: c.buildArgs}
 	var err error
-	opt.Files, err = solver.Load(ctx, []string{path}, nil)
+	opt.Files, err = layers.Load(ctx, []string{path}, nil)
 	var syntax frontend.Problems
 	if err != nil && !errors.As(err, &syntax) {
 		return nil, err

@@ -20,6 +20,7 @@ var floors = map[string]int{
 	"solver/exec":                        5,
 	"solver/report":                      2,
 	"solver/machine":                     3,
+	"solver/layers":                      3,
 	"solver/envfile":                     3,
 	"solver/source":                      3,
 	"solver/sandbox":                     2,

@@ -26,6 +26,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -454,13 +455,13 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 			return opt, usagef("--repo %w", err)
 		}
 		client := opt.GitHub
-		opt.LegacyURL = func(tag string) string { return client.DownloadURL(repo, tag, solver.LegacyAsset) }
+		opt.LegacyURL = func(tag string) string { return client.DownloadURL(repo, tag, layers.LegacyAsset) }
 	}
 	opt.Store = store
 	if local != nil {
 		opt.Spool = local.Create
 	}
-	opt.Files, err = solver.Load(cmd.Context(), paths, names)
+	opt.Files, err = layers.Load(cmd.Context(), paths, names)
 	if err != nil {
 		err = solver.AllProblems(cmd.Context(), opt, err)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clayer/clayer/dag/render"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -44,7 +45,7 @@ func (f *solveFlags) paths(args []string) ([]string, error) {
 	if len(args) == 0 && len(f.files) > 0 {
 		return f.files, nil
 	}
-	more, err := solver.Lookup(".", args, func(text string) { f.notes = append(f.notes, text) })
+	more, err := layers.Lookup(".", args, func(text string) { f.notes = append(f.notes, text) })
 	return append(f.files, more...), err
 }
 

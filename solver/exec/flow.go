@@ -243,7 +243,8 @@ func (f *flow) stream() {
 		prev = f.rootNode(kindApply, it.Step, f.streamed(l, it, f.w.apply), reads, deps...)
 		prev = f.rootNode(kindVerify, it.Step, f.streamed(l, it, f.w.verify), nil, prev, fetch)
 	}
-	f.plan(func(ctx context.Context) error {
+	// An apply that runs, while what waits for it was dropped, has the root until it ends.
+	f.rootNode(kindPlan, nil, func(ctx context.Context) error {
 		f.w.report(l.errs)
 		if !l.any() {
 			f.commit()
@@ -261,7 +262,7 @@ func (f *flow) stream() {
 			}
 		}
 		return f.restore(f.needed, f.build)
-	}, append(all, prev)...)
+	}, nil, append(all, prev)...)
 }
 
 // streamed is part of applying an item whose snapshot may be lost meanwhile: that is
@@ -332,11 +333,13 @@ func (f *flow) build(context.Context) error {
 			if f.toMake(it) && looksAtRoot(s) {
 				prev = f.add(&node{kind: kindRun, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
 					out, err := f.w.runIn(ctx, v, s)
+					err = f.built(s, out, err)
 					if out.changed {
 						f.leaveViews(l)
 					}
-					return f.built(s, out, err)
+					return err
 				}}, nil, prev)
+				ends = append(ends, prev) // what follows it may be dropped
 				continue
 			}
 			prev = f.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {

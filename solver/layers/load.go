@@ -1,4 +1,6 @@
-package solver
+// Package layers finds the Containerfiles of a composition: by name, beside each
+// other, and in the releases of container-layer, which clayer comes from.
+package layers
 
 import (
 	"bytes"
@@ -85,7 +87,7 @@ func layerFileName(layer string) string {
 	return "Containerfile." + layer
 }
 
-// layerFile returns the file in a folder that the name of a layer stands for.
+// layerFile returns the file in a directory that the name of a layer stands for.
 func layerFile(dir, layer string) (path string, ok bool) {
 	if layer == "" || strings.ContainsAny(layer, "/\x00") {
 		return "", false
@@ -110,32 +112,12 @@ func layerFile(dir, layer string) (path string, ok bool) {
 	return "", false
 }
 
-// graph lowers the files of the request.
-func (r *session) graph() (*dag.Graph, error) {
-	ignore := make(map[string][]string)
-	for _, f := range r.files {
-		if _, ok := ignore[f.Dir]; ok {
-			continue
-		}
-		patterns, err := readIgnore(filepath.Join(f.Dir, ".clayerignore"))
-		if err != nil {
-			return nil, err
-		}
-		ignore[f.Dir] = patterns
-	}
-	return dag.Build(r.files, dag.Options{
-		Session:   r.variables(),
-		BuildArgs: r.BuildArgs,
-		Ignore:    ignore,
-	})
-}
-
 // maxText bounds the files that people write for clayer: lists of patterns and
 // of layers, and what an operating system says of itself.
 const maxText = 4 << 20
 
-// readIgnore reads a file of patterns; one that is not there has none.
-func readIgnore(path string) ([]string, error) {
+// ReadIgnore reads a file of patterns; one that is not there has none.
+func ReadIgnore(path string) ([]string, error) {
 	text, err := safefile.Read(path, maxText)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
