@@ -2,12 +2,15 @@ package solver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
@@ -79,9 +82,13 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 // that can be written.
 func (r *session) runDir() (path string, done func(), err error) {
 	if r.Cache != "" {
-		if dir, err := safefile.MakeDir(filepath.Join(r.Cache, "run"), 0o700); err == nil {
-			dir.Close()
-			return filepath.Join(r.Cache, "run"), func() {}, nil
+		dir := filepath.Join(r.Cache, "run")
+		if root, err := safefile.MakeDir(dir, 0o700); err == nil {
+			err = errors.Join(safefile.CheckDir(root), unix.Access(dir, unix.W_OK))
+			root.Close()
+			if err == nil {
+				return dir, func() {}, nil
+			}
 		}
 	}
 	path, err = os.MkdirTemp("", "clayer-run-")

@@ -190,6 +190,9 @@ func (p *play) harm(path string, d Damage) error {
 	case "huge":
 		return replace(func() error { return os.WriteFile(path, bytes.Repeat([]byte("["), 1<<20), 0o644) })
 	case "forbid":
+		if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSymlink != 0 {
+			return err // it would be what the link leads to
+		}
 		return unix.Fchmodat(unix.AT_FDCWD, path, 0, 0)
 	case "foreign files":
 		for _, name := range []string{"README", "sub/file"} {
