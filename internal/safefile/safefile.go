@@ -77,30 +77,29 @@ func MakeDir(path string, perm fs.FileMode) (*os.Root, error) {
 // group and others) is in one that is private too: a cache directory is created
 // with the first thing that is stored there.
 func MakeAll(path string, perm fs.FileMode) error {
-	above := fs.FileMode(0o755)
-	if perm&0o077 == 0 {
-		above = perm
+	above := filepath.Dir(path)
+	if _, err := os.Stat(path); err != nil && above != path {
+		mode := fs.FileMode(0o755)
+		if perm&0o077 == 0 {
+			mode = perm
+		}
+		if err := MakeAll(filepath.Dir(above), 0o755); err != nil {
+			return err
+		}
+		if err := makeDir(above, mode); err != nil {
+			return err
+		}
 	}
-	return makeAll(path, perm, above, 0o755)
+	return makeDir(path, perm)
 }
 
-// makeAll is MakeAll with the modes of the directories above, the nearest first; the
-// last one is for all that are further away.
-func makeAll(path string, perm fs.FileMode, parents ...fs.FileMode) error {
+// makeDir creates one directory, unless it is there.
+func makeDir(path string, perm fs.FileMode) error {
 	if info, err := os.Stat(path); err == nil {
 		if !info.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: path, Err: unix.ENOTDIR}
 		}
 		return nil
-	}
-	if above := filepath.Dir(path); above != path {
-		further := parents
-		if len(parents) > 1 {
-			further = parents[1:]
-		}
-		if err := makeAll(above, parents[0], further...); err != nil {
-			return err
-		}
 	}
 	if err := os.Mkdir(path, perm); err != nil {
 		if info, e := os.Lstat(path); e == nil && info.IsDir() { // somebody was faster
