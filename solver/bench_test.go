@@ -80,7 +80,7 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 		if !s.ChangesRoot() {
 			continue
 		}
-		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
+		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Entries: 1, Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
 		if err := opt.Store.Put(context.Background(), d, storetest.Blob("blob")); err != nil {
 			b.Fatal(err)
 		}
