@@ -49,7 +49,7 @@ func Status(opt Options) (*RootStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	cut, err := root.CutOff()
+	cut, err := root.CutOff(state)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}

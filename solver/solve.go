@@ -69,7 +69,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := exec.IsCutOff(root)
+	cut, err := exec.IsCutOff(root, sv.State)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,11 @@ func (r *session) settled(ctx context.Context) (*rootfs.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := root.CutOff()
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	cut, err := root.CutOff(state)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -89,7 +93,7 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := exec.IsCutOff(root)
+	cut, err := exec.IsCutOff(root, sv.State)
 	if err != nil {
 		return nil, err
 	}

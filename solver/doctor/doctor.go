@@ -90,7 +90,7 @@ func (p *Patient) machine(ctx context.Context) []Finding {
 	}
 	var cut bool
 	if err == nil {
-		cut, err = root.CutOff()
+		cut, err = root.CutOff(st)
 	}
 	switch {
 	case err != nil:

@@ -50,8 +50,8 @@ func isInterrupted(root *rootfs.Root) bool {
 
 // IsCutOff reports whether a command that changed the root has not come to its
 // end. The root is not what its state says then, until somebody locks it.
-func IsCutOff(root *rootfs.Root) (bool, error) {
-	cut, err := root.CutOff()
+func IsCutOff(root *rootfs.Root, state *record.State) (bool, error) {
+	cut, err := root.CutOff(state)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRoot, err)
 	}

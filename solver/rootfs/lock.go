@@ -209,12 +209,9 @@ func (r *Root) unfinished(s *record.State) (int, error) {
 }
 
 // CutOff reports whether a command that changed the root has not come to its end:
-// it is at work, or was cut off. It never waits.
-func (r *Root) CutOff() (bool, error) {
-	s, err := r.State()
-	if err != nil {
-		return false, err
-	}
+// it is at work, or was cut off. s is the root's state, as State returns it. It never
+// waits.
+func (r *Root) CutOff(s *record.State) (bool, error) {
 	tx, err := r.unfinished(s)
 	return tx > 0, err
 }
