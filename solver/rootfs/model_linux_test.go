@@ -710,7 +710,7 @@ func TestAnySequence(t *testing.T) {
 		}
 	}
 	t.Logf("ROOTFS_TEST_SEED=%d", seed)
-	steps := rounds.Of(500, 3000, 10_000)
+	steps := rounds.Of(500, 3000, 6_000)
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1))}
 	for i := range steps {
 		if i%100 == 0 {

@@ -137,7 +137,7 @@ func move(from, to string) {
 
 // TestSnapshotsGiveTheView is the closing property, for steps that nobody thought of.
 func TestSnapshotsGiveTheView(t *testing.T) {
-	n := uint64(rounds.Of(5, 8, 15))
+	n := uint64(rounds.Of(5, 8, 12))
 	sandboxes(t, func(t *testing.T, b testBox) {
 		for seed := range n {
 			v, root := b.view(t)
@@ -251,7 +251,7 @@ func TestRandomRuns(t *testing.T) {
 		t.Skip("not root")
 	}
 	t.Parallel()
-	n := rounds.Of(30, 100, 1000)
+	n := rounds.Of(30, 100, 400)
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("CLAYER_TEST_SEED"); s != "" {
 		var err error
