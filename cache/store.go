@@ -34,7 +34,20 @@ type Manifest struct {
 	Key      key.Key      `json:"key"`            // the layer's last chain key
 	Platform string       `json:"platform"`       // as dag.Base writes it; "linux/amd64 debian 12 python3.11"
 	Steps    []Descriptor `json:"steps"`
+	LeftOut  []LeftOut    `json:"leftOut,omitempty"` // in order
 	Created  time.Time    `json:"created"`
+}
+
+// A LeftOut is a step of a layer that has no snapshot in any store: a package manager
+// found its packages, so that a snapshot would install nothing elsewhere. A session
+// that restores the layer runs it. It is not in Steps, so that a program that knows
+// nothing of it has the other steps, and runs it as one that is not cached.
+type LeftOut struct {
+	Key    key.Key       `json:"key"`
+	Index  int           `json:"index"` // how many steps of the layer, these ones included, are before it
+	Record key.Record    `json:"record,omitempty"`
+	Text   string        `json:"text,omitempty"`
+	Took   time.Duration `json:"took,omitempty"`
 }
 
 // Tag returns the manifest's name in a store: layer-<name>-<key16>, and

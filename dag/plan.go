@@ -53,6 +53,8 @@ type Old struct {
 	Line   int
 	Record key.Record
 	Took   time.Duration
+
+	LeftOut bool // it is in no store, since it changed nothing
 }
 
 // Answers is what the root and the stores said.

@@ -72,6 +72,9 @@ func (h *history) index() {
 	}
 }
 
+// NotBuilt is why a step runs of whose layer no earlier solve is known.
+const NotBuilt = "not built yet"
+
 // explain says why a step has to run, by the step of the earlier solve that it
 // most likely was, and how long that one took (0 if unknown). cached says that
 // a store has it all the same; broken is the step before it that has to run.
@@ -80,12 +83,15 @@ func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why st
 		if cached {
 			return runsAfter(broken), 0
 		}
-		return "not built yet", 0
+		return NotBuilt, 0
 	}
 	h.index()
 	if o := h.byKey[k]; o != nil {
-		if cached {
+		switch {
+		case cached:
 			return runsAfter(broken), o.Took
+		case o.LeftOut:
+			return "in no store, since it installed nothing", o.Took
 		}
 		return "no longer cached", o.Took
 	}

@@ -180,6 +180,9 @@ func ImageOf(ms []cache.Manifest) (image.Image, error) {
 		if i > 0 && (p.OS != img.Platform.OS || p.Architecture != img.Platform.Architecture) {
 			return img, fmt.Errorf("%s is for %s/%s, and %s for %s/%s", m.Tag(), p.OS, p.Architecture, ms[0].Tag(), img.Platform.OS, img.Platform.Architecture)
 		}
+		if len(m.LeftOut) > 0 {
+			return img, fmt.Errorf("%s: %s is in no store, since it installed nothing where it ran: solve the layer on a machine that lacks what it installs, then export it", m.Tag(), m.LeftOut[0].Text)
+		}
 		img.Platform, img.Name = p, m.Tag()
 		for _, d := range m.Steps {
 			img.Steps = append(img.Steps, image.Step{Descriptor: d, Text: d.Text})

@@ -216,21 +216,10 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
 	for _, l := range state.Layers {
 		for _, s := range l.Steps {
-			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took})
+			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took, LeftOut: s.LeftOut})
 		}
 	}
-	missing := false
-	for _, l := range g.Layers {
-		if len(a.Previous[l.Name]) > 0 {
-			continue
-		}
-		for _, s := range l.Steps {
-			k := keys.Step[s]
-			_, cached := a.Cached[k]
-			missing = missing || s.ChangesRoot() && !a.Present[s] && !cached
-		}
-	}
-	if !missing || r.Store == nil {
+	if r.Store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
 		return nil
 	}
 	manifests, err := r.Store.List(ctx)
@@ -244,11 +233,31 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		if len(a.Previous[m.Name]) > 0 {
 			continue
 		}
-		for _, d := range m.Steps {
-			a.Previous[m.Name] = append(a.Previous[m.Name], dag.Old{Key: d.Key, Record: d.Record, Took: d.Took})
-		}
+		a.Previous[m.Name] = oldSteps(m)
 	}
 	return nil
+}
+
+// unexplained reports whether a step of a plan is to run for a reason that an earlier
+// solve of its layer may tell. A list of layers costs requests, of which GitHub has few
+// for those without a token.
+func unexplained(p *dag.Plan) bool {
+	return slices.ContainsFunc(p.Layers, func(pl dag.PlannedLayer) bool {
+		return slices.ContainsFunc(pl.Items, func(it dag.Item) bool { return it.State == dag.ToRun && it.Why == dag.NotBuilt })
+	})
+}
+
+// oldSteps returns all steps of a layer, in order.
+func oldSteps(m cache.Manifest) []dag.Old {
+	old := make([]dag.Old, 0, len(m.Steps)+len(m.LeftOut))
+	for _, d := range m.Steps {
+		old = append(old, dag.Old{Key: d.Key, Record: d.Record, Took: d.Took})
+	}
+	for _, l := range m.LeftOut {
+		at := min(max(0, l.Index), len(old)) // a store may say anything
+		old = slices.Insert(old, at, dag.Old{Key: l.Key, Record: l.Record, Took: l.Took, LeftOut: true})
+	}
+	return old
 }
 
 // sameStep drops from what the stores have what is recorded of other steps: a key

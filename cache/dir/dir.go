@@ -9,7 +9,8 @@
 //	tmp/                     what is being written
 //
 // A step is found by its key file, with no manifest needed: an interrupted
-// build is taken up again. A complete layer is an image, tagged layer-name-key.
+// build is taken up again. A complete layer is an image, tagged layer-name-key, of the
+// steps that have a snapshot.
 //
 // Every write goes to tmp/ first and is renamed into place, so that a reader,
 // or the next process after a kill, sees a file whole or not at all. Blobs and

@@ -18,13 +18,16 @@ import (
 var layerTag = lazyregexp.New(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
 
 // Find asks for the layer's manifest where anyone may read it: a whole hit is
-// one request. What is not there is looked up in the list of releases.
+// one request. What is not there is looked up in the list of releases; without a
+// token, only what the manifest does not say to be left out: the API has few
+// requests for those who have none.
 func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	found := make(map[key.Key]cache.Found)
 	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
 	var err error
+	missing := keys
 	if layerTag().MatchString(tag) {
 		var rec record
 		if rec, err = s.published(ctx, tag); err == nil {
@@ -33,9 +36,13 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 					found[k] = cache.Found{Descriptor: st.Descriptor, Store: s.Name()}
 				}
 			}
+			missing = slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool {
+				_, ok := found[k]
+				return ok || !s.gh.HasToken() && rec.leavesOut(k)
+			})
 		}
 	}
-	if len(found) == len(keys) || ctx.Err() != nil {
+	if len(missing) == 0 || ctx.Err() != nil {
 		return found, ctx.Err()
 	}
 	if err != nil && !errors.Is(err, cache.ErrNotCached) {
@@ -44,10 +51,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 	if err := s.list(ctx); err != nil {
 		return found, s.failed(err)
 	}
-	for _, k := range keys {
-		if _, ok := found[k]; ok {
-			continue
-		}
+	for _, k := range missing {
 		if loc, ok := s.lookup(k, anyStep); ok {
 			found[k] = cache.Found{Descriptor: loc.step.Descriptor, Store: s.Name()}
 			s.locate(loc)

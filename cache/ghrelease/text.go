@@ -33,6 +33,13 @@ type layer struct {
 	Platform string    `json:"platform"`
 	Created  time.Time `json:"created"`
 	Keys     []key.Key `json:"steps"` // in order
+
+	LeftOut []cache.LeftOut `json:"leftOut,omitempty"`
+}
+
+// leavesOut reports whether the layer is whole without a snapshot of a step.
+func (r *record) leavesOut(k key.Key) bool {
+	return r.Layer != nil && slices.ContainsFunc(r.Layer.LeftOut, func(l cache.LeftOut) bool { return l.Key == k })
 }
 
 // A step is a snapshot with where its files are.
@@ -132,6 +139,11 @@ func (r *record) text(short int) string {
 			}
 			fmt.Fprintf(&b, "| %s | %d | `%s`%s |\n", code(st.Text), st.Size, st.Key.Short(), where)
 		}
+		if r.Layer != nil {
+			for _, l := range r.Layer.LeftOut {
+				fmt.Fprintf(&b, "| %s | left out: it installed nothing | `%s` |\n", code(l.Text), l.Key.Short())
+			}
+		}
 		b.WriteString("\n")
 	}
 	line := func(mark string, v any) {
@@ -143,7 +155,14 @@ func (r *record) text(short int) string {
 	}
 	line(markName, r.Name)
 	if r.Layer != nil {
-		line(markLayer, r.Layer)
+		l := *r.Layer
+		if short > 0 {
+			l.LeftOut = slices.Clone(l.LeftOut)
+			for i := range l.LeftOut {
+				l.LeftOut[i].Record, l.LeftOut[i].Text = nil, ""
+			}
+		}
+		line(markLayer, l)
 	}
 	var lines []byte
 	for _, st := range steps {

@@ -45,6 +45,9 @@ func TestTextRoundTrips(t *testing.T) {
 			}
 			rec.Steps[k] = st
 		}
+		if rapid.Bool().Draw(t, "left out") {
+			l.LeftOut = []cache.LeftOut{{Key: anyKey(t, "left"), Index: 1, Text: rapid.String().Draw(t, "left text"), Record: key.Record{{Name: "command", Value: "x"}}}}
+		}
 		if rapid.Bool().Draw(t, "whole") {
 			rec.Layer = l
 		}

@@ -250,6 +250,8 @@ func Run(t *testing.T, open func(t *testing.T) cache.Store) {
 		put(t, s, a, blobA)
 		put(t, s, b, blobB)
 		one, two, unnamed := Layer("base", 1, a), Layer("base", 2, a, b), Layer("", 3, a)
+		out, _ := Step("left out", "in no store")
+		two.LeftOut = []cache.LeftOut{{Key: out.Key, Index: 1, Record: out.Record, Text: out.Text, Took: out.Took}}
 		complete(t, s, two, one, unnamed, one)
 		list, err := s.List(t.Context())
 		if err != nil {

@@ -110,7 +110,11 @@ func newCacheLs() *cobra.Command {
 					m.Created.Local().Format("2006-01-02 15:04"), state, printable.Line(m.Platform))
 			}
 			for _, m := range list {
-				row(m, "complete")
+				state := "complete"
+				if n := len(m.LeftOut); n > 0 {
+					state += fmt.Sprintf(", %d left out", n)
+				}
+				row(m, state)
 			}
 			for _, m := range partial {
 				row(m, "interrupted")

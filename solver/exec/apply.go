@@ -94,34 +94,51 @@ func (b *builder) complete(ctx context.Context) {
 			applied[a.Key] = a
 		}
 	}
-	for _, pl := range b.sv.Plan.Layers {
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
 		if b.Steps.Unstored(pl.Layer) {
 			continue
 		}
-		m := cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
-		fresh, whole := false, true
-		for _, it := range pl.Items {
-			if !it.Step.ChangesRoot() {
-				continue
-			}
-			if bl := b.blobs[it.Step]; bl != nil {
-				whole = whole && !bl.installedNothing
-				fresh = fresh || it.State != dag.Present
-				m.Steps = append(m.Steps, bl.desc)
-				continue
-			}
-			a := applied[it.Key]
-			m.Steps = append(m.Steps, cache.Descriptor{
-				Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
-				Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
-			})
-		}
-		if !fresh || !whole {
+		m, fresh := b.manifest(ctx, pl, applied)
+		if !fresh || len(m.Steps) == 0 {
 			continue
 		}
 		// A store that lost a step of it, or never had it, lists no layer.
 		_ = b.Store.Complete(ctx, m) // the store has reported it
 	}
+}
+
+// manifest returns the manifest of a layer, and whether anything of it was built or
+// restored now. applied is what the root had before.
+func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied map[key.Key]record.Applied) (m cache.Manifest, fresh bool) {
+	m = cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
+	for i := range pl.Items {
+		it := &pl.Items[i]
+		if !it.Step.ChangesRoot() {
+			continue
+		}
+		a := applied[it.Key]
+		d := cache.Descriptor{
+			Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
+			Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
+		}
+		leftOut := a.LeftOut
+		if bl := b.blobs[it.Step]; bl != nil {
+			d, leftOut = bl.desc, bl.installedNothing
+			fresh = fresh || it.State != dag.Present
+		}
+		if leftOut {
+			// Another machine may have stored a snapshot that installs something.
+			found, ok := b.findOne(ctx, it)
+			if !ok || found.Entries == 0 {
+				m.LeftOut = append(m.LeftOut, cache.LeftOut{Key: d.Key, Index: len(m.Steps) + len(m.LeftOut), Record: d.Record, Text: d.Text, Took: d.Took})
+				continue
+			}
+			d = found.Descriptor
+		}
+		m.Steps = append(m.Steps, d)
+	}
+	return m, fresh
 }
 
 // applying is what became of applying an item, until the rest of its snapshot is
@@ -200,15 +217,16 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	}
 	var desc cache.Descriptor
 	var packed io.Reader
-	checked := false
+	checked, leftOut := false, false
 	if early != nil {
 		desc, packed, applied.Verified = b.sv.Found[it.Key].Descriptor, early, early.Verified()
 	} else {
 		bl := b.blob(s)
-		desc, packed, checked = bl.desc, bl.reader(), bl.checked
+		desc, packed, checked, leftOut = bl.desc, bl.reader(), bl.checked, bl.installedNothing
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
+	applied.LeftOut = leftOut
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed)
 		return applied, c, changes, err

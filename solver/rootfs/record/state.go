@@ -84,6 +84,7 @@ type Applied struct {
 	Took    time.Duration `json:"took,omitempty"`
 	Record  key.Record    `json:"record,omitempty"`
 	At      time.Time     `json:"at"`
+	LeftOut bool          `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
 
 	// Before returns to Adopt what there was at a path of the root before the step:
 	// whether something existed, and of a directory its entry. nil: nothing is
