@@ -321,17 +321,20 @@ func TestPlanOfStepsThatNoStoreHas(t *testing.T) {
 		unstored string // the steps that may be in no store
 		missing  string // the steps that no store has
 		want     string
+		changed  string // the steps that are known to have changed something
 	}{
-		{"the first one", "1", "1", "1! 2 3 x"},
-		{"two", "12", "12", "1! 2! 3 x"},
-		{"the last one, under another layer", "3", "3", "1 2 3! x"},
-		{"all of a layer", "123", "123", "1! 2! 3! x"},
-		{"nothing is cached", "123", "123x", "1- 2- 3- x-"},
-		{"another is missing before", "2", "12", "1- 2- 3- x-"},
-		{"another is missing after", "1", "12", "1- 2- 3- x-"},
-		{"another is missing later", "1", "13", "1! 2 3- x-"},
-		{"two, of which one is decided by nothing", "13", "13x", "1! 2 3- x-"},
-		{"one that is stored always", "", "1", "1- 2- 3- x-"},
+		{"the first one", "1", "1", "1! 2 3 x", ""},
+		{"two", "12", "12", "1! 2! 3 x", ""},
+		{"the last one, under another layer", "3", "3", "1 2 3! x", ""},
+		{"all of a layer", "123", "123", "1! 2! 3! x", ""},
+		{"nothing is cached", "123", "123x", "1- 2- 3- x-", ""},
+		{"another is missing before", "2", "12", "1- 2- 3- x-", ""},
+		{"another is missing after", "1", "12", "1- 2- 3- x-", ""},
+		{"another is missing later", "1", "13", "1! 2 3- x-", ""},
+		{"two, of which one is decided by nothing", "13", "13x", "1! 2 3- x-", ""},
+		{"one that has changed something", "12", "2", "1 2- 3- x-", "2"},
+		{"one of two has changed something", "12", "12", "1- 2- 3- x-", "2"},
+		{"one that is stored always", "", "1", "1- 2- 3- x-", ""},
 	}
 	g, k := build(t, Options{}, "RUN 1\nRUN 2\nRUN 3\n", "Containerfile.x:\nFROM base\nRUN x\n", "Containerfile.y:\nRUN y\n")
 	for _, tt := range tests {
@@ -343,6 +346,9 @@ func TestPlanOfStepsThatNoStoreHas(t *testing.T) {
 			}
 		}
 		a.Unstored = func(s *Step) bool { return strings.Contains(tt.unstored, name(s)) }
+		for _, s := range g.Steps() {
+			a.Previous[s.Layer.Name] = append(a.Previous[s.Layer.Name], Old{Key: k.Step[s], Record: k.Record(s), Changed: strings.Contains(tt.changed, name(s))})
+		}
 		var got []string
 		p := NewPlan(g, k, a)
 		for _, pl := range p.Layers[:2] {

@@ -55,6 +55,7 @@ type Old struct {
 	Took   time.Duration
 
 	LeftOut bool // it is in no store, since it changed nothing
+	Changed bool // it changed something, so that what follows it was made on top of that
 }
 
 // Answers is what the root and the stores said.
@@ -140,7 +141,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				it.decide(ToRun)
 				it.Why, it.Estimate = old.explain(s, it.Key, cached, pre.broken)
 				pre.absent = true
-				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) {
+				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
 					pl.Items = append(pl.Items, it)
 					pre.tried = append(slices.Clip(pre.tried), &pl.Items[len(pl.Items)-1])
 					continue

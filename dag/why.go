@@ -72,6 +72,13 @@ func (h *history) index() {
 	}
 }
 
+// changed reports whether the step of a key is known to have changed something.
+func (h *history) changed(k key.Key) bool {
+	h.index()
+	o := h.byKey[k]
+	return o != nil && o.Changed
+}
+
 // NotBuilt is why a step runs of whose layer no earlier solve is known.
 const NotBuilt = "not built yet"
 

@@ -216,7 +216,7 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
 	for _, l := range state.Layers {
 		for _, s := range l.Steps {
-			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took, LeftOut: s.LeftOut})
+			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut})
 		}
 	}
 	if r.Store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
@@ -251,7 +251,7 @@ func unexplained(p *dag.Plan) bool {
 func oldSteps(m cache.Manifest) []dag.Old {
 	old := make([]dag.Old, 0, len(m.Steps)+len(m.LeftOut))
 	for _, d := range m.Steps {
-		old = append(old, dag.Old{Key: d.Key, Record: d.Record, Took: d.Took})
+		old = append(old, dag.Old{Key: d.Key, Record: d.Record, Took: d.Took, Changed: d.Entries > 0})
 	}
 	for _, l := range m.LeftOut {
 		at := min(max(0, l.Index), len(old)) // a store may say anything

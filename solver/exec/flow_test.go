@@ -158,7 +158,7 @@ func newFlowOf(t *testing.T, cached string, texts ...string) (*flow, *recorder) 
 	}
 	for _, s := range g.Steps() {
 		if slices.Contains(strings.Split(cached, ", "), s.Text()) {
-			sv.Found[keys.Step[s]] = cache.Found{Descriptor: cache.Descriptor{Key: keys.Step[s], Size: 1}, Store: "dir"}
+			sv.Found[keys.Step[s]] = cache.Found{Descriptor: cache.Descriptor{Key: keys.Step[s], Size: 1, Entries: 1}, Store: "dir"}
 			sv.Answers.Cached[keys.Step[s]] = dag.Found{Store: "dir", Size: 1}
 		}
 	}
@@ -386,4 +386,12 @@ func TestAStepThatChangesSomethingMakesWhatFollowsRun(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A snapshot of it that is lost did change something: nothing is left open.
+func TestALostInstallDecidesNothing(t *testing.T) {
+	f, r := newFlowOf(t, "RUN install a, RUN b, RUN c", "RUN install a\nRUN b\nRUN c\nRUN d")
+	r.hook = fails("check RUN install a")
+	r.run(t, f, nil)
+	r.checkCount(t, map[string]int{"run RUN install a": 1, "run RUN b": 1, "run RUN c": 1, "run RUN d": 1, "view RUN b": 0, "commit": 1})
 }

@@ -19,7 +19,7 @@ type Survey struct {
 	Platform string
 	Found    map[key.Key]cache.Found // what the stores have
 	Answers  dag.Answers
-	Changed  map[*dag.Step]bool // steps that no store had, and that changed something when they ran
+	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
 
 	// What a solve did beside the plan.
 	Incomplete error              // what of an apply could not be done; the rest was
@@ -29,6 +29,11 @@ type Survey struct {
 
 // lose removes keys from what the stores, or the root, have, and plans again.
 func (sv *Survey) lose(keys ...key.Key) {
+	for _, s := range sv.Plan.Graph.Steps() {
+		if k := sv.Plan.Keys.Step[s]; slices.Contains(keys, k) && sv.Found[k].Entries > 0 {
+			sv.Changed[s] = true
+		}
+	}
 	for _, k := range keys {
 		delete(sv.Found, k)
 		delete(sv.Answers.Cached, k)
