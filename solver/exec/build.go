@@ -234,7 +234,15 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 	}
 	b.setBlob(s, bl)
 	b.Report.Emit(report.Event{Kind: report.Ran, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
-	return outcome{changed: b.sv.Plan.Item(s).Decides && !bl.installedNothing, store: b.stores(s, bl)}, nil
+	decides := b.sv.Plan.Item(s).Decides
+	if decides {
+		text := "it changed nothing: cached steps after it are restored"
+		if !bl.installedNothing {
+			text = "it changed something: cached steps after it run"
+		}
+		b.Report.Emit(report.Event{Kind: report.Decided, Step: s, Text: text})
+	}
+	return outcome{changed: decides && !bl.installedNothing, store: b.stores(s, bl)}, nil
 }
 
 // failure says that a step failed.

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -45,6 +46,7 @@ type work interface {
 	find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) // what the stores have
 	lost(it *dag.Item, err error) error                                                    // reports it, or returns what is reported with others
 	report(lost []error)
+	replanned() // reports the plan, as a step has decided it
 }
 
 // outcome is what became of a step that was built.
@@ -67,6 +69,9 @@ type outcome struct {
 //     in its layer's view, or of what the layer builds on. What precedes a RUN in its
 //     view and has a snapshot already is applied to the view by a node of its own.
 //     Layers that don't build on each other share no node.
+//   - A RUN that is in no store decides whether the cached steps that follow it in its
+//     chain are restored (dag.Item.Decides). They are fetched when it has: they may be
+//     many times larger than all else, and are of no use if it changes something.
 //   - The root is changed last: undo, apply each step in order, commit.
 //   - In place, running and applying are one sequence.
 //   - A put waits for nothing, and nothing but complete waits for it.
@@ -78,6 +83,9 @@ type flow struct {
 	mu      sync.Mutex
 	inPlace bool
 	changed []*dag.Step // see outcome.changed
+	decided map[*dag.Step]bool
+	late    *losses             // of what is fetched when a step has decided
+	arrives map[*dag.Step]*node // in a sequence: the ends of those fetches
 	puts    []*node
 	sources map[*dag.Source]*node
 	views   map[*dag.Layer]*layerView
@@ -90,7 +98,8 @@ type flow struct {
 const largest = 64 << 20
 
 func newFlow(w work, sv *Survey, jobs int) *flow {
-	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*node)}
+	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*node), decided: make(map[*dag.Step]bool),
+		late: new(losses), arrives: make(map[*dag.Step]*node)}
 	n := int64(max(1, jobs))
 	f.limits = amounts{onNetwork: max(16, n), onSources: n, onCPU: n, inFlight: largest, onRoot: 1}
 	return f
@@ -135,9 +144,10 @@ func (f *flow) download(items []*dag.Item) {
 type losses struct {
 	mu     sync.Mutex
 	keys   []key.Key
-	errs   []error     // by item
-	bad    []*dag.Step // those that turned out to be nothing of their step while they were applied
-	broken bool        // what was applied was read from a blob that arrived again
+	errs   []error         // by item
+	stop   func(*dag.Item) // drops what has no use when one is lost; nil: nothing
+	bad    []*dag.Step     // those that turned out to be nothing of their step while they were applied
+	broken bool            // what was applied was read from a blob that arrived again
 }
 
 func (l *losses) any() bool {
@@ -151,10 +161,13 @@ func (f *flow) lose(l *losses, i int, it *dag.Item, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keys, l.errs[i] = append(l.keys, it.Key), err
+	if l.stop != nil {
+		l.stop(it)
+	}
 }
 
 // fetch adds the node that fetches the snapshot of the i-th item.
-func (f *flow) fetch(l *losses, i int, it *dag.Item) *node {
+func (f *flow) fetch(l *losses, i int, it *dag.Item, deps ...*node) *node {
 	n := &node{kind: kindFetch, step: it.Step, needs: amounts{onNetwork: 1, inFlight: min(f.sv.Found[it.Key].Size, largest)}}
 	n.run = func(ctx context.Context, n *node) error {
 		err := f.w.fetch(ctx, it, func() { f.read(n) }, func() { f.release(n, inFlight) })
@@ -163,12 +176,61 @@ func (f *flow) fetch(l *losses, i int, it *dag.Item) *node {
 		}
 		if ctx.Err() == nil {
 			f.lose(l, i, it, err)
-			f.drop(appliesRoot)
 		}
 		f.w.abort(it.Step, err) // after that: what reads it ends now
 		return ctx.Err()
 	}
-	return f.add(n, nil)
+	return f.add(n, nil, deps...)
+}
+
+// fetchAndCheck adds the nodes that fetch the snapshot of the i-th item, and check it.
+func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*node) *node {
+	return f.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		if !f.w.has(it.Step) {
+			return nil // lost, or dropped
+		}
+		err := f.w.check(ctx, it)
+		if err != nil && ctx.Err() == nil {
+			f.lose(l, i, it, err)
+		}
+		return ctx.Err()
+	}}, nil, f.fetch(l, i, it, deps...))
+}
+
+// fetchLate is fetchAndCheck for an item that was not fetched with the others, since a
+// step had to decide first: after that step's node; nil: it has decided.
+func (f *flow) fetchLate(it *dag.Item, after *node) *node {
+	f.late.mu.Lock()
+	i := len(f.late.errs)
+	f.late.errs = append(f.late.errs, nil)
+	f.late.mu.Unlock()
+	return f.fetchAndCheck(f.late, i, it, after)
+}
+
+// undecided returns, for each step of which a step before it in its chain has still to
+// decide whether it is restored, the last such step.
+func (f *flow) undecided() map[*dag.Step]*dag.Step {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	by := make(map[*dag.Step]*dag.Step)
+	ends := make(map[*dag.Layer]*dag.Step)
+	for i := range f.sv.Plan.Layers {
+		pl := &f.sv.Plan.Layers[i]
+		var last *dag.Step
+		if !pl.Layer.Ordered {
+			last = ends[pl.Layer.On]
+		}
+		for _, it := range pl.Items {
+			if last != nil {
+				by[it.Step] = last
+			}
+			if it.Decides && !f.decided[it.Step] {
+				last = it.Step
+			}
+		}
+		ends[pl.Layer] = last
+	}
+	return by
 }
 
 // appliesRoot selects what a solve that streams has to stop.
@@ -177,27 +239,20 @@ func appliesRoot(n *node) bool {
 }
 
 // restore fetches, and checks, what needed returns, again and again until nothing
-// is lost. Then it goes on with next.
+// is lost. Then it goes on with next, which fetches what waits for a step to decide.
 func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) error) error {
 	inPlace, err := f.w.sandbox()
 	if err != nil {
 		return err
 	}
 	f.inPlace = inPlace
-	items := needed()
+	items, waits := needed(), f.undecided()
 	l := &losses{errs: make([]error, len(items))}
 	var ends []*node
 	for i, it := range items {
-		ends = append(ends, f.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
-			if !f.w.has(it.Step) {
-				return nil // lost
-			}
-			err := f.w.check(ctx, it)
-			if err != nil && ctx.Err() == nil {
-				f.lose(l, i, it, err)
-			}
-			return ctx.Err()
-		}}, nil, f.fetch(l, i, it)))
+		if waits[it.Step] == nil {
+			ends = append(ends, f.fetchAndCheck(l, i, it))
+		}
 	}
 	f.plan(func(ctx context.Context) error {
 		f.w.report(l.errs)
@@ -218,7 +273,7 @@ func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) err
 // be without touching the root, which waits until the snapshot is verified.
 func (f *flow) stream() {
 	items := f.needed()
-	l := &losses{errs: make([]error, len(items))}
+	l := &losses{errs: make([]error, len(items)), stop: func(*dag.Item) { f.drop(appliesRoot) }}
 	fetches := make(map[*dag.Step]*node)
 	partial := make(map[*dag.Step]bool)
 	var all []*node
@@ -314,6 +369,7 @@ func (f *flow) commit(deps ...*node) {
 // build builds the steps that are to run, and then changes the root.
 func (f *flow) build(context.Context) error {
 	made, ends := f.makeAll(f.all())
+	f.late = new(losses)
 	if f.inPlace {
 		f.rootNode(kindUndo, nil, func(ctx context.Context) error {
 			if err := f.w.enterRoot(ctx); err != nil {
@@ -323,6 +379,24 @@ func (f *flow) build(context.Context) error {
 			return nil
 		}, nil, ends...)
 		return nil
+	}
+	f.late.stop = func(it *dag.Item) { f.leaveViews(it.Step.Layer) }
+	f.buildInViews(made, ends)
+	return nil
+}
+
+// buildInViews adds the nodes that run steps in the views of their layers, after which
+// the root is changed.
+func (f *flow) buildInViews(made map[*dag.Step]*node, ends []*node) {
+	defer f.together()()
+	waits, ran := f.undecided(), make(map[*dag.Step]*node)
+	arrives := make(map[*dag.Step]*node)
+	late := func(it *dag.Item) *node {
+		if by := waits[it.Step]; by != nil && it.State == dag.Cached && !f.w.has(it.Step) && arrives[it.Step] == nil {
+			arrives[it.Step] = f.fetchLate(it, ran[by])
+			ends = append(ends, arrives[it.Step])
+		}
+		return arrives[it.Step]
 	}
 	last := make(map[*layerView]*node) // the node after which a layer's view is as the layer leaves it
 	for _, l := range f.order {
@@ -339,19 +413,27 @@ func (f *flow) build(context.Context) error {
 					}
 					return err
 				}}, nil, prev)
+				ran[s] = prev
 				ends = append(ends, prev) // what follows it may be dropped
 				continue
 			}
 			prev = f.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
 				return f.w.applyTo(ctx, v, s)
-			}}, nil, prev, made[s])
+			}}, nil, prev, made[s], late(it))
 		}
 		last[v] = prev
 		ends = append(ends, prev)
 	}
-	f.plan(func(context.Context) error {
+	for _, it := range f.missing() {
+		late(it) // what is in no view
+	}
+	f.plan(func(ctx context.Context) error {
 		views := f.views
-		if f.reconsider() {
+		again, err := f.reconsider(ctx)
+		if err != nil {
+			return err
+		}
+		if again {
 			f.w.closeViews(views)
 			return f.restore(f.needed, f.build)
 		}
@@ -367,7 +449,6 @@ func (f *flow) build(context.Context) error {
 		f.commit(prev)
 		return nil
 	}, ends...)
-	return nil
 }
 
 // makeAll adds a node for each FETCH, COPY and WORKDIR among the items that is to
@@ -407,13 +488,14 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 	if out.changed {
 		f.changed = append(f.changed, s)
 	}
+	f.decided[s] = true
 	return nil
 }
 
-// leaveViews drops what is left to do in the views that a layer is in.
+// leaveViews drops what is left to do in the views that a layer is in, and to fetch.
 func (f *flow) leaveViews(layer *dag.Layer) {
 	f.drop(func(n *node) bool {
-		if n.kind != kindRun && n.kind != kindView {
+		if n.kind != kindRun && n.kind != kindView && n.kind != kindFetch {
 			return false
 		}
 		for l := n.step.Layer; l != nil; l = l.On {
@@ -426,52 +508,98 @@ func (f *flow) leaveViews(layer *dag.Layer) {
 }
 
 // sequence adds nodes that do something with one step after the other, and then end.
+// What follows a step that decides is added when it has.
 func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*node), deps ...*node) {
+	defer f.together()()
+	f.fetchDecided(items)
 	for i, it := range items {
 		n := &node{kind: kindApply, step: it.Step, needs: amounts{onRoot: 1}}
 		if it.State == dag.ToRun && looksAtRoot(it.Step) {
 			n.kind = kindRun
 		}
 		n.run = func(ctx context.Context, n *node) error {
+			if f.arrives[it.Step] != nil && !f.w.has(it.Step) { // it was lost
+				return f.resume(ctx, items[i:], do, end)
+			}
 			out, err := do(ctx, it)
-			if err := f.built(it.Step, out, err); err != nil || !f.reconsider() {
+			if err := f.built(it.Step, out, err); err != nil || !it.Decides {
 				return err
 			}
-			if f.inPlace {
+			if out.changed && f.inPlace {
 				if err := f.w.commitInPlace(it); err != nil {
 					return err
 				}
 			}
-			f.drop(func(n *node) bool { return n.kind == kindApply || n.kind == kindRun || n.kind == kindCommit })
-			rest := make([]*dag.Item, 0, len(items))
-			for _, it := range items[i+1:] {
-				rest = append(rest, f.sv.Plan.Item(it.Step))
-			}
-			_, made := f.makeAll(rest)
-			f.sequence(rest, do, end, append(made, n)...)
-			return nil
+			return f.resume(ctx, items[i+1:], do, end)
 		}
-		deps = []*node{f.add(n, nil, deps...)}
+		deps = []*node{f.add(n, nil, append(deps, f.arrives[it.Step])...)}
+		if it.Decides {
+			return
+		}
 	}
 	if end != nil {
 		end(deps...)
 	}
 }
 
+// fetchDecided fetches what nothing has to decide about any more.
+func (f *flow) fetchDecided(items []*dag.Item) {
+	waits := f.undecided()
+	for _, it := range items {
+		if it.State == dag.Cached && waits[it.Step] == nil && f.arrives[it.Step] == nil && !f.w.has(it.Step) {
+			f.arrives[it.Step] = f.fetchLate(it, nil)
+		}
+	}
+}
+
+// resume goes on with a sequence when a step has decided, or a snapshot was lost. If
+// the plan is another one then, it is made when nothing is fetched by the old one.
+func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*node)) error {
+	f.mu.Lock()
+	same := len(f.changed) == 0 && !f.late.any()
+	f.mu.Unlock()
+	if same {
+		f.sequence(items, do, end)
+		return nil
+	}
+	f.drop(func(n *node) bool { return n.kind == kindApply || n.kind == kindRun || n.kind == kindCommit })
+	f.plan(func(ctx context.Context) error {
+		if _, err := f.reconsider(ctx); err != nil {
+			return err
+		}
+		f.arrives = make(map[*dag.Step]*node)
+		rest := make([]*dag.Item, 0, len(items))
+		for _, it := range items {
+			rest = append(rest, f.sv.Plan.Item(it.Step))
+		}
+		_, made := f.makeAll(rest)
+		f.sequence(rest, do, end, made...)
+		return nil
+	}, slices.Collect(maps.Values(f.arrives))...)
+	return nil
+}
+
 // reconsider makes the plan again if a step changed something on which it depended
-// whether what follows is restored. Snapshots that are not used for it are forgotten.
-func (f *flow) reconsider() bool {
+// whether what follows is restored, or if a snapshot was lost that was fetched then.
+// Snapshots that are not used for it are forgotten.
+func (f *flow) reconsider(ctx context.Context) (again bool, err error) {
 	f.mu.Lock()
 	changed := f.changed
 	f.changed = nil
 	f.mu.Unlock()
-	if len(changed) == 0 {
-		return false
+	lost := f.late
+	f.late = &losses{stop: lost.stop}
+	f.w.report(lost.errs)
+	if len(changed) > 0 {
+		before := f.sv.Plan
+		f.sv.change(changed...)
+		f.forgetSince(before)
+		f.w.replanned()
 	}
-	before := f.sv.Plan
-	f.sv.change(changed...)
-	f.forgetSince(before)
-	return true
+	if len(lost.keys) > 0 {
+		err = f.planAgain(ctx, lost.keys...)
+	}
+	return len(changed)+len(lost.keys) > 0, err
 }
 
 // forgetSince forgets the snapshots of steps that were cached in a plan before, and

@@ -84,6 +84,7 @@ func (r *recorder) commitInPlace(*dag.Item) error {
 func (r *recorder) verify(context.Context, *dag.Item) error { return nil }
 func (r *recorder) lost(*dag.Item, error) error             { return nil }
 func (r *recorder) report([]error)                          {}
+func (r *recorder) replanned()                              { _ = r.call(context.Background(), "replanned", nil) }
 func (r *recorder) apply(ctx context.Context, it *dag.Item) error {
 	return r.call(ctx, "apply", it.Step)
 }
@@ -245,7 +246,7 @@ func TestASnapshotIsAppliedWhileItArrives(t *testing.T) {
 		return nil
 	}
 	r.run(t, f, nil)
-	r.checkOrder(t, "fetch RUN a", "apply RUN a", "apply RUN b", "commit")
+	r.checkOrder(t, "apply RUN a", "apply RUN b", "commit")
 }
 
 func TestALostBlobRunsItsStepAndThoseAfterItOnce(t *testing.T) {
@@ -263,7 +264,10 @@ func TestABlobLostWhileItIsAppliedRollsBackAndBuilds(t *testing.T) {
 	for _, lost := range []string{"fetch RUN b", "apply RUN b"} {
 		f, r := newFlowOf(t, "RUN a, RUN b", "RUN a\nRUN b")
 		r.hook = func(_ context.Context, call string) error {
-			if call != lost || slices.Contains(r.calls, "roll back") {
+			r.mu.Lock()
+			again := slices.Contains(r.calls, "roll back")
+			r.mu.Unlock()
+			if call != lost || again {
 				return nil
 			}
 			if call == "apply RUN b" {
@@ -369,23 +373,77 @@ func TestInPlaceARunWaitsForTheApplyBeforeIt(t *testing.T) {
 	r.checkCount(t, map[string]int{"run RUN b": 1, "view RUN a": 0})
 }
 
-// A step that is stored in no store decides what follows it: cached steps are used
-// if it changes nothing, and run if it changes something.
-func TestAStepThatChangesSomethingMakesWhatFollowsRun(t *testing.T) {
-	for _, inPlace := range []bool{false, true} {
-		for _, changes := range []bool{false, true} {
-			t.Run(fmt.Sprintf("in place %t, changes %t", inPlace, changes), func(t *testing.T) {
-				f, r := newFlowOf(t, "RUN b", "RUN install a\nRUN b\nRUN c")
-				r.inPlace = inPlace
-				again := 0
-				if changes {
-					r.changed, again = "RUN install a", 1
+// A step that is stored in no store decides what follows it: cached steps are fetched
+// and used if it changes nothing, and run if it changes something.
+func TestWhatFollowsAStepWaitsForItToDecide(t *testing.T) {
+	const base, all, part = "RUN install a\nRUN b\nRUN install c\nRUN d", "FROM base\nRUN x", "FROM base\nRUN e"
+	tests := []struct {
+		name    string
+		changed string
+		lost    string // the call that fails
+		fetched string
+		ran     string
+	}{
+		{"nothing changes", "", "", "b d x", "e"},
+		{"the second one changes something", "RUN install c", "", "b", "d e x"},
+		{"the first one changes something", "RUN install a", "", "", "b d e x"},
+		{"a snapshot is lost", "", "check RUN d", "b d", "d e x"},
+		{"the first snapshot is lost", "", "fetch RUN b", "b", "b d e x"},
+	}
+	for _, tt := range tests {
+		for _, inPlace := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, in place %t", tt.name, inPlace), func(t *testing.T) {
+				f, r := newFlowOf(t, "RUN b, RUN d, RUN x", base, all, part)
+				r.inPlace, r.changed = inPlace, tt.changed
+				lost := 0
+				r.hook = func(_ context.Context, call string) error {
+					if call == tt.lost {
+						lost++
+						return errTest
+					}
+					return nil
 				}
 				r.run(t, f, nil)
-				r.checkCount(t, map[string]int{"run RUN install a": 1, "run RUN b": again, "run RUN c": 1, "put RUN c": 1, "commit": 1})
+				want := map[string]int{"run RUN install a": 1, "run RUN install c": 1, "commit": 1, "replanned": 0}
+				if tt.changed != "" {
+					want["replanned"] = 1
+				}
+				for _, name := range []string{"b", "d", "e", "x"} {
+					want["fetch RUN "+name] = strings.Count(tt.fetched, name)
+					want["run RUN "+name] = strings.Count(tt.ran, name)
+				}
+				if lost > 0 {
+					delete(want, "fetch RUN x") // it may have begun
+				}
+				r.checkCount(t, want)
+				if tt.changed == "" && tt.lost == "" {
+					r.checkOrder(t, "run RUN install a", "fetch RUN b", "run RUN install c", "fetch RUN d", "run RUN e")
+				}
+				for _, call := range []string{"apply RUN b", "apply RUN d", "apply RUN x"} {
+					if name := strings.TrimPrefix(call, "apply RUN "); !inPlace || !strings.Contains(tt.ran, name) {
+						r.checkCount(t, map[string]int{call: 1})
+					}
+				}
 			})
 		}
 	}
+}
+
+// What builds on nothing of a step that has not decided yet does not wait for it.
+func TestOtherLayersDoNotWaitForAStepToDecide(t *testing.T) {
+	f, r := newFlowOf(t, "RUN b, RUN y", "RUN install a\nRUN b", "FROM scratch\nRUN y\nRUN z")
+	ran := make(chan struct{})
+	r.hook = func(_ context.Context, call string) error {
+		switch call {
+		case "run RUN install a":
+			<-ran // else this waits for ever
+		case "run RUN z":
+			close(ran)
+		}
+		return nil
+	}
+	r.run(t, f, nil)
+	r.checkOrder(t, "run RUN z", "fetch RUN b", "check RUN b", "apply RUN b")
 }
 
 // A snapshot of it that is lost did change something: nothing is left open.

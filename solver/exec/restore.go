@@ -96,6 +96,10 @@ func (b *builder) lost(it *dag.Item, err error) error {
 	return nil
 }
 
+func (b *builder) replanned() {
+	b.Report.Emit(report.Event{Kind: report.Planned, Plan: b.sv.Plan})
+}
+
 func (b *builder) report(lost []error) {
 	var first error
 	n := 0

@@ -100,7 +100,8 @@ type schedule struct {
 	queues   [allClasses + 1][]*node // by the first class that a node needs; the last: it needs none
 	used     amounts
 	left     int
-	active   int // nodes that run
+	held     bool // nothing starts: see together
+	active   int  // nodes that run
 	err      error
 }
 
@@ -129,6 +130,20 @@ func (s *schedule) add(n, from *node, deps ...*node) *node {
 		s.dispatch()
 	}
 	return n
+}
+
+// together has none of the nodes that are added from now on start before start is
+// called, when all are there: one that ends early may drop others.
+func (s *schedule) together() (start func()) {
+	s.hold(true)
+	return func() { s.hold(false) }
+}
+
+func (s *schedule) hold(held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+	s.dispatch()
 }
 
 // over reports whether nothing waits for a node any more.
@@ -224,8 +239,8 @@ func (s *schedule) run(ctx, graceCtx context.Context) error {
 
 // dispatch starts the ready nodes that there is room for, in order. Callers hold s.mu.
 func (s *schedule) dispatch() {
-	if s.ctx == nil {
-		return // run does it
+	if s.ctx == nil || s.held {
+		return // run does it, or together
 	}
 	for q := range s.queues {
 		for len(s.queues[q]) > 0 {

@@ -15,13 +15,14 @@ type Kind string
 const (
 	Warning   Kind = "warning"   // Text; nothing failed, but the user should know
 	Waiting   Kind = "waiting"   // for another solve of this root, or for the network; Text says for what
-	Planned   Kind = "planned"   // Plan
+	Planned   Kind = "planned"   // Plan; again if a step decided that others run
 	Fetching  Kind = "fetching"  // bytes of the source of Step arrive: Bytes so far. At most ten a second
 	Fetched   Kind = "fetched"   // they have arrived: Bytes, Took
 	Sandbox   Kind = "sandbox"   // Text: which one, and why
 	Started   Kind = "started"   // Step is being run, fetched or copied
 	Output    Kind = "output"    // Text: what the RUN of Step printed, as it came: no whole lines
 	Ran       Kind = "ran"       // Step is done: Took, Entries, Bytes
+	Decided   Kind = "decided"   // Step, which is in no store, decided whether those after it are restored: Text
 	Failed    Kind = "failed"    // Step failed: Text says why, in a line; Took
 	Restoring Kind = "restoring" // bytes of the snapshot of Step arrive: Bytes so far, of Total, from Store
 	Restored  Kind = "restored"  // the snapshot of Step is on this machine and verified: Bytes of the blob, Store, Took
@@ -35,7 +36,7 @@ const (
 // Kinds are all kinds.
 var Kinds = []Kind{
 	Warning, Waiting, Fetching, Fetched, Planned, Sandbox, Restoring, Restored,
-	Started, Output, Ran, Failed, Storing, Stored, Applying, Applied, Done,
+	Started, Output, Ran, Decided, Failed, Storing, Stored, Applying, Applied, Done,
 }
 
 // An Event is one thing that happened.

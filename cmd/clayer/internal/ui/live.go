@@ -147,7 +147,7 @@ func (l *live) event(e report.Event) {
 		l.phase = "waiting for " + visible(e.Text)
 	case report.Planned:
 		l.phase = "building"
-		l.totals = totals{}
+		l.totals.steps, l.totals.present = 0, 0 // it may be planned again
 		for i := range e.Plan.Layers {
 			t := e.Plan.Layers[i].Totals()
 			l.totals.steps += t.Steps
@@ -166,6 +166,8 @@ func (l *live) event(e report.Event) {
 		} else {
 			l.drop(e.Step) // starts again when it is unpacked
 		}
+	case report.Decided:
+		l.write(l.paint(dim, cut(fmt.Sprintf("%s:%d: %s", visible(e.Step.Layer.Name), e.Step.Pos().Line, visible(e.Text)), columns-1)) + "\n")
 	case report.Restored:
 		l.totals.cached++
 		l.totals.cachedBytes += e.Bytes

@@ -50,6 +50,8 @@ func (p *plain) event(e report.Event) {
 			what = fmt.Sprintf("done in %s, but changed nothing", Duration(e.Took))
 		}
 		p.step(e.Step, what)
+	case report.Decided:
+		p.step(e.Step, e.Text)
 	case report.Restored:
 		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
 	case report.Applying:

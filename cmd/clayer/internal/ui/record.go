@@ -54,7 +54,10 @@ func (r *Record) Add(e report.Event) {
 	}
 	switch e.Kind {
 	case report.Planned:
-		r.planned = e.Time
+		if r.planned.IsZero() {
+			r.planned = e.Time
+		}
+		r.steps = 0 // it may be planned again
 		for i := range e.Plan.Layers {
 			r.steps += e.Plan.Layers[i].Totals().Steps
 		}

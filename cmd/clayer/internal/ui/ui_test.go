@@ -52,6 +52,7 @@ func events(t *testing.T) []report.Event {
 		{Kind: report.Output, Step: s[0], Text: "line\nprogress 1%\rprogress 100%\r\n\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x07\xff"},
 		{Kind: report.Ran, Step: s[0], Took: 12340 * time.Millisecond, Entries: 1, Bytes: 41_000_000},
 		{Kind: report.Ran, Step: s[2], Took: 125 * time.Second},
+		{Kind: report.Decided, Step: s[2], Text: "it changed nothing: cached steps after it are restored"},
 		{Kind: report.Restored, Step: s[2], Bytes: 3_100_000, Store: "dir"},
 		{Kind: report.Warning, Text: "something"},
 		{Kind: report.Waiting, Text: "process 1"},
@@ -87,6 +88,7 @@ base:1  | progress 100%
 base:1  | red ` + "\uFFFD" + `
 base:1  done in 12.3s, 1 change, 41 MB
 mojo:3  done in 2m5s, but changed nothing
+mojo:3  it changed nothing: cached steps after it are restored
 mojo:3  cached, 3.1 MB from dir
 clayer: warning: something
 clayer: waiting for process 1
