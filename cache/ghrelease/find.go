@@ -3,6 +3,7 @@ package ghrelease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -76,11 +77,32 @@ func (s *Store) published(ctx context.Context, tag string) (record, error) {
 	if ok && (a.err == nil || time.Since(a.at) < time.Minute) {
 		return a.rec, a.err
 	}
-	rec, err := s.readManifest(ctx, tag)
+	rec, err := s.readNewest(ctx, tag)
 	if ctx.Err() == nil {
 		s.mu.Lock()
 		s.asked[tag] = asked{rec, err, time.Now()}
 		s.mu.Unlock()
+	}
+	return rec, err
+}
+
+// readNewest reads the manifest of a layer. One that leaves steps out may be of an
+// immutable release, which can't be made to lead to a later one that has them, and
+// has what follows them as it was made on top of that: the tags that a layer gets
+// when it is built again are asked for too.
+func (s *Store) readNewest(ctx context.Context, tag string) (record, error) {
+	rec, err := s.readManifest(ctx, tag)
+	for n := 2; err == nil && rec.Layer != nil && len(rec.Layer.LeftOut) > 0 && n <= maxSuffix; n++ {
+		later, err := s.readManifest(ctx, fmt.Sprintf("%s.%d", tag, n))
+		if errors.Is(err, cache.ErrNotCached) {
+			break
+		}
+		if err != nil {
+			return rec, err
+		}
+		if later.Layer != nil && later.Layer.Name == rec.Layer.Name && later.Layer.Key == rec.Layer.Key {
+			rec = later
+		}
 	}
 	return rec, err
 }
