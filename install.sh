@@ -61,41 +61,55 @@ clayer_install() (
 	# has a wget of few options, and Debian's ends by a fault of memory under -T.
 	wget_options=-q
 	if wget --version >/dev/null 2>&1; then wget_options='-nv -t 1 -T 10'; fi
-	# Whether a connection that failed was refused by the host: a newer curl does
-	# not distinguish that from a network that is not up. A proxy is the network.
+	# Whether a URL is asked for without a proxy: there is none, or not for its host.
+	direct() (
+		[ -n "${http_proxy:-}${https_proxy:-}${HTTPS_PROXY:-}${all_proxy:-}${ALL_PROXY:-}" ] || exit 0
+		host=${1#*://}
+		host=${host%%/*}
+		case $host in \[*) host=${host#\[} host=${host%%\]*} ;; *) host=${host%:*} ;; esac
+		set -f # the names are no patterns
+		IFS=', '
+		for name in ${no_proxy:-${NO_PROXY:-}}; do
+			name=${name#.}
+			case $name in '*' | "$host" | "$host":*) exit 0 ;; esac
+			case $host in *."$name") exit 0 ;; esac
+		done
+		exit 1
+	)
+	# Whether a connection that failed was refused by the host: curl does not
+	# distinguish that from a network that is not up (7). A proxy is the network.
 	refused() {
-		[ -z "${http_proxy:-}${https_proxy:-}${HTTPS_PROXY:-}${all_proxy:-}${ALL_PROXY:-}" ] || return 1
-		grep -Eqi "connection refused|could(n't| not) connect to server" "$temp/error" || return 1
+		direct "$1" || return 1
+		[ "$code" = 7 ] || grep -qi 'connection refused' "$temp/error" || return 1
+		! grep -qi unreachable "$temp/error" || return 1
 		case $1 in http://127.* | http://localhost[:/]* | http://\[::1\]*) return 0 ;; esac
 		[ -r /proc/net/route ] || return 0
 		# A default route of IPv4, or one of IPv6 that is not the kernel's own.
 		grep -Eq '^[^[:space:]]+[[:space:]]+00000000[[:space:]]' /proc/net/route ||
 			grep -E '^0{32} 00 ' /proc/net/ipv6_route 2>/dev/null | grep -qv ' lo$'
 	}
-	# A network that is not up yet gets 30 s, a host that refuses connections 5 s
+	# A network that is not up yet gets 30 s, a host that refuses connections 4 s
 	# because it may be starting; an answer that will not change is final. A shell
 	# handles a signal while it waits, not while a program runs.
 	fetch() {
 		tries=0
 		while :; do
 			if command -v curl >/dev/null 2>&1; then
-				curl -fsSL --connect-timeout 10 --speed-limit 1000 --speed-time 30 -o "$2" "$1" >/dev/null 2>"$temp/error" &
+				LC_ALL=C curl -fsSL --connect-timeout 10 --speed-limit 1000 --speed-time 30 -o "$2" "$1" >/dev/null 2>"$temp/error" &
 			else
 				# shellcheck disable=SC2086 # several words
-				wget $wget_options -O "$2" "$1" >/dev/null 2>"$temp/error" &
+				LC_ALL=C wget $wget_options -O "$2" "$1" >/dev/null 2>"$temp/error" &
 			fi
-			child=$!
-			if wait "$child"; then
-				child=''
-				return
-			fi
+			child=$! code=0
+			wait "$child" || code=$?
 			child=''
+			[ "$code" != 0 ] || return 0
 			# 4xx, but 408 and 429; of the server, or of a proxy.
 			if grep -Eqi '(error|code|response|http/[0-9.]+)[: ]+4(0[0-79]|1[0-9]|2[0-8]|[3-9][0-9])|authentication failed|tunneling failed: forbidden|certificate' "$temp/error"; then break; fi
 			[ "$tries" -gt 0 ] || echo "clayer: retrying: $(tail -n 1 "$temp/error")" >&2
 			tries=$((tries + 1))
 			# It took ten seconds or more by itself.
-			if grep -Eqi 'timed out|too slow' "$temp/error"; then tries=$((tries + 5)); fi
+			if [ "$code" = 28 ] || grep -Eqi 'timed out' "$temp/error"; then tries=$((tries + 5)); fi
 			if refused "$1"; then tries=$((tries + 4)); fi
 			[ "$tries" -lt "${CLAYER_TRIES:-15}" ] || break
 			sleep 2

@@ -5,7 +5,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
@@ -589,6 +588,11 @@ func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
 		"no name server":   {tool: "curl", text: fake(6, "curl: (6) Could not resolve host: example.com"), least: 24, most: 30},
 		"no route":         {tool: "curl", text: fake(7, "curl: (7) Failed to connect to 192.0.2.1: Network is unreachable"), least: 24, most: 30},
 		"no proxy yet":     {tool: "curl", env: "http_proxy=" + gone.URL, least: 24, most: 30},
+		"no proxy for it":  {tool: "curl", env: "http_proxy=" + gone.URL + " no_proxy=example.com,127.0.0.1", most: 5},
+		"for its domain":   {tool: "curl", text: fake(7, "curl: (7) refused"), env: "https_proxy=" + gone.URL + " NO_PROXY=.0.1 no_proxy=", most: 5},
+		"for another host": {tool: "curl", env: "http_proxy=" + gone.URL + " no_proxy=27.0.0.1", least: 24, most: 30},
+		"another language": {tool: "curl", text: "#!/bin/sh\n[ \"$LC_ALL\" = C ] && echo 'curl: (7) Could not connect' >&2 || echo 'Verbindung abgelehnt' >&2\nexit 7\n", env: "LC_ALL=de_DE.UTF-8", most: 5},
+		"wget in German":   {tool: "wget", text: "#!/bin/sh\n[ \"$LC_ALL\" = C ] && echo 'failed: Connection refused.' >&2 || echo 'Verbindungsaufbau abgelehnt' >&2\nexit 4\n", env: "LC_ALL=de_DE.UTF-8", most: 5},
 		"no answer at all": {tool: "curl", text: fake(28, "curl: (28) Connection timed out"), most: 5},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -609,7 +613,8 @@ func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			out, _, code := p.run("sh boot.sh", "PATH="+dir, "HOME="+dir, "CLAYER_DOWNLOAD_URL="+gone.URL, "CLAYER_TRIES=", "no_proxy=", "NO_PROXY=", cmp.Or(tt.env, "http_proxy="))
+			env := []string{"PATH=" + dir, "HOME=" + dir, "CLAYER_DOWNLOAD_URL=" + gone.URL, "CLAYER_TRIES=", "no_proxy=", "NO_PROXY=", "http_proxy="}
+			out, _, code := p.run("sh boot.sh", append(env, strings.Fields(tt.env)...)...)
 			if code == 0 || !strings.Contains(out, "cannot download") {
 				t.Errorf("exit code %d, %q", code, out)
 			}
