@@ -27,7 +27,7 @@ func Installed(ctx context.Context, opt Options, o capture.Options) (*capture.Fo
 		}
 	}
 	o.Root = root.Dir()
-	o.Changed, err = drift.DiffSince(ctx, root.Dir(), root.StateDir(), o.Since)
+	o.Changed, err = drift.DiffSince(ctx, root.Dir(), root.StateDir(), o.Since, nil)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/drift"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
@@ -57,12 +60,23 @@ func Diff(ctx context.Context, opt Options) ([]drift.FileState, error) {
 	return newReadOnly(opt).look(ctx, drift.Diff)
 }
 
-func (r *session) look(ctx context.Context, at func(ctx context.Context, root string, rec record.Dir) ([]drift.FileState, error)) ([]drift.FileState, error) {
+func (r *session) look(ctx context.Context, at func(ctx context.Context, root string, rec record.Dir, locked inroot.Locked) ([]drift.FileState, error)) ([]drift.FileState, error) {
 	root, err := r.settled(ctx)
 	if err != nil {
 		return nil, err
 	}
-	files, err := at(ctx, root.Dir(), root.StateDir())
+	files, err := at(ctx, root.Dir(), root.StateDir(), nil)
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		// Directories of this user's, of mode 0, say: to look into them is a change.
+		var lock *rootfs.Lock
+		if lock, err = root.Lock(ctx, !r.NoWait, nil); err == nil {
+			err = lock.Look(func(locked inroot.Locked) (err error) {
+				files, err = at(ctx, root.Dir(), root.StateDir(), locked)
+				return err
+			})
+			err = errors.Join(err, lock.Unlock())
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrUnread, err)
 	}

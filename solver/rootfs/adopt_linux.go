@@ -39,11 +39,14 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 }
 
 func (t *transaction) adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (res unpack.Result, err error) {
-	fs, err := t.r.sys.OpenDirs(t.r.dir)
+	tree, err := unpack.OpenTree(t.r.sys, t.r.dir, t.journal)
 	if err != nil {
 		return res, err
 	}
-	defer fs.Close()
+	defer func() {
+		err = errors.Join(err, tree.SetTimes())
+		tree.Close()
+	}()
 	ev := record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id, From: t.journal.End(), Adopted: true}
 	needed := t.journal.Needs()
 	n := 0
@@ -55,7 +58,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 			return res, err
 		}
 		n++
-		c, err := adopted(fs, e, step.Before)
+		c, err := adopted(tree.Dirs, e, step.Before)
 		if err == nil && c != nil {
 			c.Seq, c.N = ev.Seq, n
 			err = t.journal.Add(c)

@@ -43,7 +43,7 @@ func TestAdopt(t *testing.T) {
 	if err != nil || len(state.Log) != 1 || !state.Log[0].Adopted || len(state.Layers) != 1 || len(state.Layers[0].Steps) != 1 {
 		t.Fatalf("state = %+v, %v", state, err)
 	}
-	files, err := drift.Verify(t.Context(), r.Dir(), r.StateDir())
+	files, err := drift.Verify(t.Context(), r.Dir(), r.StateDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func deepCalls(t *testing.T, openat2 bool, es []*snapshot.Entry) map[string]int 
 	}
 	commit(t, l)
 	count("verify", func() error {
-		states, err := drift.Verify(t.Context(), l.root.Dir(), l.root.StateDir())
+		states, err := drift.Verify(t.Context(), l.root.Dir(), l.root.StateDir(), nil)
 		for _, s := range states {
 			if s.State != drift.AsApplied {
 				return fmt.Errorf("%d bytes: %v", len(s.Path), s.State)
@@ -97,7 +97,7 @@ func deepCalls(t *testing.T, openat2 bool, es []*snapshot.Entry) map[string]int 
 		return err
 	})
 	count("diff", func() error {
-		_, err := drift.Diff(t.Context(), l.root.Dir(), l.root.StateDir())
+		_, err := drift.Diff(t.Context(), l.root.Dir(), l.root.StateDir(), nil)
 		return err
 	})
 	undo := func() error {

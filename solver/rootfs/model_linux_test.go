@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,20 +66,26 @@ func readTree(t *testing.T, root string) tree {
 			if notOwn(p) {
 				continue
 			}
-			all[p] = readNode(t, filepath.Join(root, p))
+			n, leave := readNode(t, filepath.Join(root, p))
+			all[p] = n
 			if e.IsDir() {
 				walk(p)
 			}
+			leave()
 		}
 	}
 	walk(".")
 	return all
 }
 
-func readNode(t *testing.T, file string) node {
+func readNode(t *testing.T, file string) (_ node, leave func()) {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(file, &st); err != nil {
+		t.Fatal(err)
+	}
+	leave, err := treetest.Enter(file, &st)
+	if err != nil {
 		t.Fatal(err)
 	}
 	n := node{kind: record.TypeOf(&st), mode: st.Mode & 0o7777, mtime: time.Unix(st.Mtim.Unix())}
@@ -98,7 +105,7 @@ func readNode(t *testing.T, file string) node {
 	case record.KindSymlink:
 		n.data, _ = os.Readlink(file)
 	}
-	return n
+	return n, leave
 }
 
 func (m tree) isDir(p string) bool {
@@ -376,9 +383,9 @@ func randomStep(r *rand.Rand, name string, links bool) mStep {
 		}
 		used[p] = true
 		e := with(dirEntry(p), func(e *snapshot.Entry) {
-			e.ModTime, e.Mode = at(), []uint32{0o755, 0o700, 0o1777}[r.IntN(3)]
+			e.ModTime, e.Mode = at(), []uint32{0o755, 0o700, 0o1777, 0o555, 0, 0o300, 0o600}[r.IntN(7)]
 			e.Implied = r.IntN(4) == 0
-			if r.IntN(4) == 0 && !e.Implied {
+			if r.IntN(4) == 0 && !e.Implied && os.Geteuid() == 0 { // of others they are not compared
 				e.Xattrs = map[string]string{"user.m": strconv.Itoa(r.IntN(3))}
 			}
 		})
@@ -457,7 +464,7 @@ func (w *world) fresh() {
 	w.dir = fastDir(w.t)
 	root := filepath.Join(w.dir, "root")
 	shell(w.t, w.dir, `mkdir -p root/var/lib root/a/x root/b; cd root; echo 1 > a/f0; echo 2 > a/x/f1; `+map[bool]string{false: "ln", true: "cp"}[w.byHand]+` a/f0 b/f0; ln -s nowhere b/f2; echo 3 > f3; chmod 600 f3
-		setfattr -n user.m -v base b 2>/dev/null || true; touch -h -d @1000000000.5 a/f0 b/f0 a/x/f1 b/f2 f3; touch -d @1000000000 a/x a b var/lib var .`)
+		[ $(id -u) != 0 ] || setfattr -n user.m -v base b 2>/dev/null || true; touch -h -d @1000000000.5 a/f0 b/f0 a/x/f1 b/f2 f3; touch -d @1000000000 a/x a b var/lib var .`)
 	w.model = &model{files: readTree(w.t, root)}
 	w.base = treetest.Describe(w.t, root, nil)
 	w.hand, w.did = false, nil
@@ -541,12 +548,18 @@ func (w *world) solve() {
 		layer.Steps = append(layer.Steps, keyOf(s.name))
 	}
 	w.change(func(l *Lock) error {
-		if _, err := l.Undo(context.Background(), keep, force); err != nil {
+		undone, err := l.Undo(context.Background(), keep, force)
+		if err != nil {
 			return err
 		}
+		w.noteUndone(undone)
 		for _, s := range steps[keep:] {
-			if _, err := l.Apply(context.Background(), step(s.name), stream(s.entries...)); err != nil {
+			res, err := l.Apply(context.Background(), step(s.name), stream(s.entries...))
+			if err != nil {
 				return err
+			}
+			for _, p := range res.Problems {
+				w.note("problem %s: %v", p.Path, p.Err)
 			}
 		}
 		return l.Commit("test", []LayerKeys{layer}, nil)
@@ -612,6 +625,15 @@ func entryTexts(es []*snapshot.Entry) string {
 	return b.String()
 }
 
+func (w *world) noteUndone(undone *Undone) {
+	for _, k := range undone.Preserved {
+		w.note("kept %s: %s", k.Path, k.Why)
+	}
+	for _, p := range undone.Problems {
+		w.note("problem %s: %v", p.Path, p.Err)
+	}
+}
+
 func (w *world) undo() {
 	force := w.r.IntN(3) == 0
 	w.note("undo, force %t", force)
@@ -620,12 +642,7 @@ func (w *world) undo() {
 		if err != nil {
 			return err
 		}
-		for _, k := range undone.Preserved {
-			w.note("kept %s: %s", k.Path, k.Why)
-		}
-		for _, p := range undone.Problems {
-			w.note("problem %s: %v", p.Path, p.Err)
-		}
+		w.noteUndone(undone)
 		return l.Commit("test", nil, nil)
 	}, func(m *model) { m.undo(0, force, make(map[string]bool)) })
 	if r, err := Open(filepath.Join(w.dir, "root"), Options{}); err != nil {
@@ -658,13 +675,28 @@ func (w *world) edit() {
 	if len(files) == 0 || len(dirs) == 0 {
 		return
 	}
+	for _, d := range dirs {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(w.dir, "root", d), &st); err != nil {
+			w.t.Fatal(err)
+		}
+		leave, err := treetest.Enter(filepath.Join(w.dir, "root", d), &st)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		defer leave()
+	}
 	p, d := files[w.r.IntN(len(files))], dirs[w.r.IntN(len(dirs))]
 	in := func(p string) string { return filepath.Join(w.dir, "root", p) }
 	w.hand = true
 	w.note("by hand:")
 	time.Sleep(5 * time.Millisecond) // the clock of ctimes must tick: a person is slower
 	var err error
-	switch k := w.r.IntN(7); k {
+	k := w.r.IntN(7)
+	if k < 2 && w.model.files[p].mode&0o200 == 0 {
+		k = 2 // only root may write it
+	}
+	switch k {
 	case 0:
 		w.note("append to %s", p)
 		err = os.WriteFile(in(p), []byte(w.model.files[p].data+"!"), 0o644)
@@ -695,7 +727,6 @@ func (w *world) edit() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.model.files = readTree(w.t, filepath.Join(w.dir, "root"))
 }
 
 // Whatever is solved, edited, composed, undone, changed by hand and killed, and in
@@ -710,7 +741,25 @@ func TestAnySequence(t *testing.T) {
 		}
 	}
 	t.Logf("ROOTFS_TEST_SEED=%d", seed)
-	steps := rounds.Of(500, 3000, 6_000)
+	for _, user := range users {
+		t.Run(user.name, func(t *testing.T) {
+			alone(t, &user.attr, func() { anySequence(t, seed) })
+		})
+	}
+}
+
+// users are those whom a root may belong to: what root may do anyway, such as enter a
+// directory of mode 0, another user has to make possible first.
+var users = []struct {
+	name string
+	attr syscall.SysProcAttr
+}{
+	{name: "this user"},
+	{name: "nobody", attr: syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}},
+}
+
+func anySequence(t *testing.T, seed uint64) {
+	steps := rounds.Of(300, 1500, 3_000)
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1))}
 	for i := range steps {
 		if i%100 == 0 {
@@ -736,6 +785,7 @@ func TestAnySequence(t *testing.T) {
 			w.undo()
 		default:
 			w.edit()
+			w.model.files = readTree(t, filepath.Join(w.dir, "root"))
 		}
 		w.check()
 	}

@@ -104,7 +104,7 @@ func (r *Root) fitReserve(s *record.State) error {
 		}
 		missing = missing || info.Size() < size
 		if info.Size() > size {
-			if err := r.shrinkPiece(pieceName(i), size); err != nil {
+			if err := r.shrinkPiece(pieceName(i), size); err != nil && !inroot.IsFull(err) {
 				return err
 			}
 		}

@@ -3,7 +3,9 @@ package rootfs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,7 +48,8 @@ func (r *Root) rollback(tx int) error {
 	if err != nil {
 		return err
 	}
-	b := &rollback{Dirs: fs, r: r, own: r.sys.DirsOf(own), again: make(map[[2]int]bool)}
+	b := &rollback{Dirs: fs, r: r, own: r.sys.DirsOf(own), again: make(map[[2]int]bool), modes: make(map[inroot.FileID]unlocked)}
+	b.Writes, b.Locked, b.own.Locked = true, b.locked, func(string, *unix.Stat_t) error { return nil }
 	defer b.own.Close()
 	var sound int64
 	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &sound) {
@@ -56,6 +59,9 @@ func (r *Root) rollback(tx int) error {
 		if err != nil {
 			return fmt.Errorf("roll back %q: %w", c.Path, err)
 		}
+	}
+	if err := b.lock(); err != nil {
+		return err
 	}
 	if err := r.sys.Syncfs(own); err != nil { // before the log, which says what to do
 		return err
@@ -75,6 +81,39 @@ type rollback struct {
 	r     *Root
 	own   *inroot.Dirs // the state directory
 	again map[[2]int]bool
+	modes map[inroot.FileID]unlocked // of directories whose line is still to come
+}
+
+// unlocked is a directory that was unlocked, and the mode that it had.
+type unlocked struct {
+	path string
+	mode uint32
+}
+
+// locked notes the mode of a directory that is unlocked. It has a line in the log, but
+// for one that somebody locked since.
+func (b *rollback) locked(p string, st *unix.Stat_t) error {
+	b.modes[inroot.IDOf(st)] = unlocked{p, st.Mode & 0o7777}
+	return nil
+}
+
+// lock gives the directories that were unlocked, and are still there, their modes: the
+// lowest first.
+func (b *rollback) lock() error {
+	var errs []error
+	lowest := func(x, y inroot.FileID) int { return strings.Compare(b.modes[y].path, b.modes[x].path) }
+	for len(b.modes) > 0 { // some of them again, on the way to others
+		for _, id := range slices.SortedFunc(maps.Keys(b.modes), lowest) {
+			was := b.modes[id]
+			f, err := b.GetReal(was.path)
+			if err == nil && inroot.IDOf(&f.St) == id {
+				err = b.Fchmod(f.FD, was.mode)
+			}
+			delete(b.modes, id)
+			errs = append(errs, inroot.UnlessMissing(err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // place is a name in an open directory.
@@ -96,6 +135,16 @@ func (b *rollback) line(c *record.Change) error {
 			err = b.Unlinkat(f.FD, path.Base(p), 0)
 		}
 		return inroot.UnlessMissing(err)
+	case c.Kind == record.KindUndo && c.Was != nil:
+		if err := b.undo(p, c.In, c.Out); err != nil {
+			return err
+		}
+		// What came was given another mode, to be moved.
+		in, err := b.waiting(nil, c.In)
+		if err != nil || in.fd < 0 {
+			return err
+		}
+		return inroot.UnlessMissing(b.Fchmodat(in.fd, in.name, c.Was.Mode))
 	case c.Kind == record.KindUndo:
 		return b.undo(p, c.In, c.Out)
 	case b.again[[2]int{c.Seq, c.N}]:
@@ -195,18 +244,21 @@ func (b *rollback) undo(p, in, out string) error {
 	if in != inMade && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveTreeBack(from, at)
 	}
+	if err := b.Free(from.fd, from.name); err != nil {
+		return err
+	}
 	return b.Renameat(from.fd, from.name, at.fd, at.name, 0)
 }
 
 // moveTreeBack puts what a directory holds, which was being moved, back into what is
 // left of it.
 func (b *rollback) moveTreeBack(from, to place) error {
-	src, err := b.OpenDirAt(from.fd, from.name)
+	src, err := b.open(from)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(src)
-	dst, err := b.OpenDirAt(to.fd, to.name)
+	dst, err := b.open(to)
 	if err != nil {
 		return err
 	}
@@ -225,6 +277,14 @@ func (b *rollback) moveTreeBack(from, to place) error {
 		}
 	}
 	return b.Unlinkat(from.fd, from.name, unix.AT_REMOVEDIR)
+}
+
+// open opens a directory that was being moved, whatever its mode: its line gives it back.
+func (b *rollback) open(at place) (int, error) {
+	if err := b.Free(at.fd, at.name); err != nil {
+		return -1, err
+	}
+	return b.OpenDirAt(at.fd, at.name)
 }
 
 // cameIn reports whether what stands at a path came with a change.
@@ -267,6 +327,9 @@ func (b *rollback) moveOut(at, to place, replaced bool) error {
 		if !noSecondLink(err) {
 			return err
 		}
+	}
+	if err := b.Free(at.fd, at.name); err != nil {
+		return err
 	}
 	return b.Renameat(at.fd, at.name, to.fd, to.name, unix.RENAME_NOREPLACE)
 }
@@ -314,5 +377,7 @@ func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
 	if err := b.Utimensat(f.FD, ".", st.Atim, ts); err != nil {
 		return err
 	}
+	delete(b.modes, inroot.IDOf(&st))
+	f.St.Mode = f.St.Mode&unix.S_IFMT | m.Mode
 	return b.Fchmod(f.FD, m.Mode)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/rootfs/inroot"
 	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
@@ -134,6 +135,23 @@ func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) err
 		t.next.Platform = platform
 	}
 	return l.commit()
+}
+
+// Look calls f, which reads the root. What it unlocks is announced in a transaction that
+// is rolled back then: the directories have their modes again, also after a kill.
+func (l *Lock) Look(f func(locked inroot.Locked) error) error {
+	t, err := l.begin()
+	if err != nil {
+		return err
+	}
+	err = f(func(p string, st *unix.Stat_t) error {
+		was := func() *record.Meta { return record.MetaOfStat(st) }
+		if err := t.journal.AddDir(inroot.IDOf(st), p, was); err != nil {
+			return err
+		}
+		return t.journal.Sync()
+	})
+	return errors.Join(err, l.Rollback())
 }
 
 // commit replaces the state by that of the transaction, which is what makes it

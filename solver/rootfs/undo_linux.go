@@ -81,7 +81,8 @@ type undoing struct {
 // backward is a change that is about to be undone.
 type backward struct {
 	record.Change
-	in bool // there is an original
+	in    bool         // there is an original
+	comes *record.Meta // what it is, if it is a directory that this user may not move as it is
 }
 
 func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res *Undone) (err error) {
@@ -229,8 +230,28 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))}
 	if in {
 		line.In = record.OriginalName(u.was.Seq, c.N)
+		if b.comes, err = u.fixed(c.N); err != nil {
+			return err
+		}
+		line.Was = b.comes
 	}
 	return u.plan(b, line)
+}
+
+// fixed returns the metadata of an original that is a directory of this user's and may
+// not be moved without the right to write it; nil for any other.
+func (u *undoing) fixed(n int) (*record.Meta, error) {
+	if os.Geteuid() == 0 {
+		return nil, nil
+	}
+	var st unix.Stat_t
+	if err := u.Fstatat(u.originalsFD, strconv.Itoa(n), &st); err != nil {
+		return nil, err
+	}
+	if !inroot.IsFixed(&st) {
+		return nil, nil
+	}
+	return record.MetaOfStat(&st), nil
 }
 
 func (u *undoing) plan(b backward, line *record.Change) error {
@@ -245,7 +266,7 @@ func (u *undoing) dir(f *inroot.Dir, c *record.Change, st *unix.Stat_t) error {
 		u.preserve(c, "no directory any more")
 		return nil
 	}
-	fd, err := u.OpenDirAt(f.FD, path.Base(string(c.Path)))
+	fd, err := u.OpenIn(f.FD, path.Base(string(c.Path)), string(c.Path))
 	if err != nil {
 		return err
 	}
@@ -254,6 +275,7 @@ func (u *undoing) dir(f *inroot.Dir, c *record.Change, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	st.Mode = st.Mode&unix.S_IFMT | u.ModeOf(st)
 	if what := drift.OfDir(st, c.Now, have); len(what) > 0 && !u.force {
 		u.preserve(c, "changed: "+strings.Join(what, ", "))
 		return nil
@@ -344,7 +366,16 @@ func (u *undoing) do(b *backward) error {
 	if linked {
 		flags = 0
 	}
-	err = u.t.spending(func() error { return u.Renameat(u.originalsFD, original, f.FD, name, flags) })
+	err = u.Free(u.originalsFD, original)
+	if err == nil {
+		err = u.t.spending(func() error { return u.Renameat(u.originalsFD, original, f.FD, name, flags) })
+	}
+	if err == nil && b.comes != nil {
+		return u.Fchmodat(f.FD, name, b.comes.Mode)
+	}
+	if err != nil && b.comes != nil {
+		err = errors.Join(err, u.Fchmodat(u.originalsFD, original, b.comes.Mode))
+	}
 	if err != nil && st != nil {
 		err = errors.Join(err, u.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
 	}
@@ -371,10 +402,8 @@ func (u *undoing) move(f *inroot.Dir, name string, b *backward, st *unix.Stat_t)
 			}
 		}
 	}
-	if inroot.IsDir(st) && os.Geteuid() != 0 && st.Mode&0o200 == 0 {
-		if err := u.Fchmodat(f.FD, name, st.Mode&0o7777|0o700); err != nil {
-			return false, err
-		}
+	if err := u.Free(f.FD, name); err != nil {
+		return false, err
 	}
 	err = u.t.spending(func() error { return u.Renameat(f.FD, name, u.trashFD, to, 0) })
 	if errors.Is(err, unix.EXDEV) && !b.in {
@@ -391,7 +420,7 @@ func noSecondLink(err error) bool {
 }
 
 func (u *undoing) isEmpty(f *inroot.Dir, name string) (bool, error) {
-	fd, err := u.OpenDirAt(f.FD, name)
+	fd, err := u.OpenIn(f.FD, name, path.Join(f.Path, name))
 	if err != nil {
 		return false, err
 	}
@@ -405,7 +434,7 @@ func (u *undoing) isEmpty(f *inroot.Dir, name string) (bool, error) {
 // undescribe gives a directory the metadata that it had. Its time comes back if
 // nothing was put into it, or taken out, since.
 func (u *undoing) undescribe(f *inroot.Dir, name string, b *backward) error {
-	fd, err := u.OpenDirAt(f.FD, name)
+	fd, err := u.OpenIn(f.FD, name, path.Join(f.Path, name))
 	if err != nil {
 		return err
 	}

@@ -22,13 +22,13 @@ import (
 // changes left out, sorted by path: by the ctimes of files, which every change
 // moves, and by what the applies own. What a snapshot leaves out by default is
 // left out, and so are other mounts. A deleted file that no apply owns shows in
-// its directory alone, as changed, if nothing else in it did.
-func Diff(ctx context.Context, root string, rec record.Dir) ([]FileState, error) {
+// its directory alone, as changed, if nothing else in it did. locked is as in Verify.
+func Diff(ctx context.Context, root string, rec record.Dir, locked inroot.Locked) ([]FileState, error) {
 	since, err := Committed(rec)
 	if err != nil || since.IsZero() {
 		return nil, err
 	}
-	return DiffSince(ctx, root, rec, since)
+	return DiffSince(ctx, root, rec, since, locked)
 }
 
 // Committed returns when the root was committed last, by the clock of its file
@@ -43,7 +43,7 @@ func Committed(rec record.Dir) (time.Time, error) {
 
 // DiffSince is Diff for what changed since some other time, also of a root that
 // clayer never changed.
-func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time) ([]FileState, error) {
+func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time, locked inroot.Locked) ([]FileState, error) {
 	s, err := rec.State()
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func DiffSince(ctx context.Context, root string, rec record.Dir, since time.Time
 	if err != nil {
 		return nil, err
 	}
-	a, err := newComparer(rec.Sys(), root)
+	a, err := newComparer(rec.Sys(), root, locked)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 	}
 	below, olderBelow := false, false
 	if dir {
-		child, err := d.OpenDirAt(fd, name)
+		child, err := d.OpenIn(fd, name, p)
 		if err == nil {
 			below, olderBelow, err = d.dir(ctx, child, p, dev)
 			unix.Close(child)

@@ -51,7 +51,7 @@ func now(t *testing.T, dir string) time.Time {
 
 func diffSince(t *testing.T, root string, since time.Time) string {
 	t.Helper()
-	list, err := drift.DiffSince(t.Context(), root, record.DirIn(root, filepath.Join(root, "var/lib/clayer")), since)
+	list, err := drift.DiffSince(t.Context(), root, record.DirIn(root, filepath.Join(root, "var/lib/clayer")), since, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

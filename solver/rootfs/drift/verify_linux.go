@@ -87,8 +87,9 @@ func (h *hidden) hides(p string) bool {
 }
 
 // Verify compares the files of a root that the applies own with what was applied, content
-// included. The list is sorted by path.
-func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error) {
+// included. The list is sorted by path. locked is called before a directory of the user's
+// that hinders him is unlocked; nil unlocks none.
+func Verify(ctx context.Context, root string, d record.Dir, locked inroot.Locked) ([]FileState, error) {
 	s, err := d.State()
 	if err != nil || len(s.Log) == 0 && s.Profile == nil {
 		return nil, err
@@ -97,7 +98,7 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newComparer(d.Sys(), root)
+	a, err := newComparer(d.Sys(), root, locked)
 	if err != nil {
 		return nil, err
 	}
@@ -121,15 +122,23 @@ func Verify(ctx context.Context, root string, d record.Dir) ([]FileState, error)
 // comparer is one comparison of a root.
 type comparer struct {
 	*inroot.Dirs
-	buf []byte
+	buf   []byte
+	modes map[inroot.FileID]uint32 // that directories had before they were unlocked
 }
 
-func newComparer(sys inroot.Sys, root string) (*comparer, error) {
+func newComparer(sys inroot.Sys, root string, locked inroot.Locked) (*comparer, error) {
 	fs, err := sys.OpenDirs(root)
 	if err != nil {
 		return nil, err
 	}
-	return &comparer{fs, make([]byte, 128<<10)}, nil
+	a := &comparer{fs, make([]byte, 128<<10), make(map[inroot.FileID]uint32)}
+	if locked != nil {
+		fs.Locked = func(p string, st *unix.Stat_t) error {
+			a.modes[inroot.IDOf(st)] = st.Mode
+			return locked(p, st)
+		}
+	}
+	return a, nil
 }
 
 // check looks at what stands at an owned path.
@@ -163,7 +172,7 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 	var what []string
 	if o.Kind == record.KindDir && inroot.IsDir(st) {
 		var xattrs map[string][]byte
-		fd, err := a.OpenDirAt(f.FD, path.Base(p))
+		fd, err := a.OpenIn(f.FD, path.Base(p), p)
 		if err == nil {
 			xattrs, err = a.ListXattrs(fd)
 			unix.Close(fd)
@@ -172,6 +181,9 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 			xattrs = o.Now.Xattrs
 		} else if err != nil {
 			return "", nil, err
+		}
+		if mode, was := a.modes[inroot.IDOf(st)]; was {
+			st.Mode = mode
 		}
 		what = OfDir(st, o.Now, xattrs)
 	} else if what, err = Of(ctx, f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {

@@ -40,8 +40,14 @@ type Dirs struct {
 	Sys
 	Root    int // the open directory of the root
 	Openat2 bool
-	open    map[string]*Dir
-	clock   uint64
+
+	// Locked, if not nil, is called before a directory of this user's, who is not root
+	// and may not read or enter it, gets the mode that lets him: see unlock.
+	Locked Locked
+	Writes bool // also one that he may not write
+
+	open  map[string]*Dir
+	clock uint64
 }
 
 // maxOpen is how many directories are kept open.
@@ -64,6 +70,20 @@ func (s Sys) DirsOf(fd int) *Dirs {
 // Get returns the directory at a path. It stays open until it is forgotten, or until
 // others push it out: it is good until the next Get.
 func (fs *Dirs) Get(p string) (*Dir, error) {
+	f, err := fs.get(p)
+	if errors.Is(err, unix.EACCES) && fs.unlocks() {
+		if err := fs.unlockTo(p); err != nil {
+			return nil, err
+		}
+		f, err = fs.get(p)
+	}
+	if err == nil && fs.unlocks() {
+		err = fs.unlock(f.FD, f.Path, &f.St)
+	}
+	return f, err
+}
+
+func (fs *Dirs) get(p string) (*Dir, error) {
 	fs.clock++
 	if f := fs.open[p]; f != nil {
 		f.used = fs.clock

@@ -39,6 +39,9 @@ func Timespec(t time.Time) unix.Timespec {
 
 // RemoveAllAt deletes a directory with all in it, following nothing.
 func (s Sys) RemoveAllAt(at int, name string) error {
+	if err := s.Free(at, name); err != nil {
+		return err
+	}
 	fd, err := s.OpenDirAt(at, name)
 	if err != nil {
 		return err

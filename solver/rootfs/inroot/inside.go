@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Inside returns where a path of a root is, following links as a process
@@ -37,6 +39,10 @@ func Inside(dir, p string) (string, error) {
 func Under(p, dir string) bool {
 	return len(p) > len(dir) && p[len(dir)] == '/' && strings.HasPrefix(p, dir)
 }
+
+// Locked is told of a directory, with its path without links and what it is, before it
+// is unlocked. After an error it is left as it is.
+type Locked func(path string, st *unix.Stat_t) error
 
 // A FileID identifies a file, whatever names lead to them.
 type FileID struct{ dev, ino uint64 }

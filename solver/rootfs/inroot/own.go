@@ -234,6 +234,20 @@ func (d *OwnDir) RemoveAll(name string) error {
 	if err := d.sys.change("unlink"); err != nil {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
+	err := d.root.RemoveAll(name)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	// In it is a directory of the root that its owner may not read, enter or write.
+	werr := fs.WalkDir(d.root.FS(), name, func(p string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = d.root.Chmod(p, 0o700)
+		}
+		return err
+	})
+	if werr != nil {
+		return err
+	}
 	return d.root.RemoveAll(name)
 }
 

@@ -49,7 +49,7 @@ func (s Sys) Resolve(root int, p string, openat2 bool) (fd int, real string, err
 		}
 		at, rest = fd, rest[n+1:]
 	}
-	return s.Walk(root, p, nil)
+	return s.Walk(root, p, nil, nil)
 }
 
 // descend opens a directory on the way down a path, through no link: as far as one call
@@ -98,8 +98,9 @@ const maxLinks = 40
 // ".." is the one that we came through, whatever was moved meanwhile.
 //
 // Of a directory that is missing, missing is called with the directory that it should be in,
-// its name, and its path without links, and makes it; nil makes none.
-func (s Sys) Walk(root int, p string, missing func(at int, name, path string) error) (_ int, real string, err error) {
+// its name, and its path without links, and makes it; nil makes none. Of one that may not
+// be opened, denied is called alike.
+func (s Sys) Walk(root int, p string, missing, denied func(at int, name, path string) error) (_ int, real string, err error) {
 	top, err := s.OpenDirAt(root, ".")
 	if err != nil {
 		return -1, "", err
@@ -126,8 +127,12 @@ func (s Sys) Walk(root int, p string, missing func(at int, name, path string) er
 		}
 		at := stack[len(stack)-1]
 		fd, err := s.OpenDirAt(at, part)
-		if errors.Is(err, unix.ENOENT) && missing != nil {
-			if err := missing(at, part, path.Join(path.Join(names...), part)); err != nil {
+		mend := missing
+		if errors.Is(err, unix.EACCES) {
+			mend = denied
+		}
+		if mend != nil && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES)) {
+			if err := mend(at, part, path.Join(path.Join(names...), part)); err != nil {
 				return -1, "", err
 			}
 			fd, err = s.OpenDirAt(at, part)

@@ -151,6 +151,27 @@ func (s Sys) Fchmod(fd int, mode uint32) error {
 	return unix.Fchmod(fd, mode)
 }
 
+// openPath opens a directory that this user may be unable to read or enter, following
+// nothing, for stat and chmodPath alone.
+func (s Sys) openPath(fd int, name string) (int, error) {
+	if err := s.read("open"); err != nil {
+		return -1, err
+	}
+	return unix.Openat(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// chmodPath is Fchmod for what openPath opened.
+func (s Sys) chmodPath(fd int, mode uint32) error {
+	if err := s.change("chmod"); err != nil {
+		return err
+	}
+	err := unix.Fchmodat(fd, "", mode, unix.AT_EMPTY_PATH)
+	if err == nil { // since Linux 6.6
+		return nil
+	}
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
+}
+
 // Fsetxattr is fsetxattr(2).
 func (s Sys) Fsetxattr(fd int, name string, value []byte) error {
 	if err := s.change("setxattr"); err != nil {

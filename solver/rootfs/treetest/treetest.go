@@ -36,6 +36,12 @@ func Describe(t testing.TB, dir string, skip func(path string) bool) string {
 func Lines(dir string, skip func(path string) bool) ([]string, error) {
 	var lines []string
 	first := make(map[[2]uint64]string)
+	var leave []func()
+	defer func() {
+		for _, f := range slices.Backward(leave) {
+			f()
+		}
+	}()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -50,7 +56,7 @@ func Lines(dir string, skip func(path string) bool) ([]string, error) {
 			}
 			return nil
 		}
-		line, err := describe(path, rel, first)
+		line, err := describe(path, rel, first, &leave)
 		lines = append(lines, line)
 		return err
 	})
@@ -58,11 +64,31 @@ func Lines(dir string, skip func(path string) bool) ([]string, error) {
 	return lines, err
 }
 
-func describe(path, rel string, first map[[2]uint64]string) (string, error) {
+// Enter lets this user read, enter and change a directory of his until leave is called,
+// which returns to the mode that it had. A directory that is gone then is left alone.
+func Enter(path string, st *unix.Stat_t) (leave func(), err error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o700 == 0o700 || os.Geteuid() == 0 {
+		return func() {}, nil
+	}
+	leave = func() {
+		var now unix.Stat_t
+		if unix.Lstat(path, &now) == nil && now.Ino == st.Ino && now.Mode == st.Mode|0o700 {
+			_ = unix.Chmod(path, st.Mode&0o7777)
+		}
+	}
+	return leave, unix.Chmod(path, st.Mode&0o7777|0o700)
+}
+
+func describe(path, rel string, first map[[2]uint64]string, leave *[]func()) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return "", err
 	}
+	f, err := Enter(path, &st)
+	if err != nil {
+		return "", err
+	}
+	*leave = append(*leave, f)
 	kind := map[uint32]string{
 		unix.S_IFREG: "file", unix.S_IFDIR: "dir", unix.S_IFLNK: "symlink",
 		unix.S_IFCHR: "char", unix.S_IFBLK: "block", unix.S_IFIFO: "fifo", unix.S_IFSOCK: "socket",

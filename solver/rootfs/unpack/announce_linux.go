@@ -67,7 +67,7 @@ func (r *recorder) precheck(s *staged) (bool, error) {
 	}
 	c := r.change(parent, name, e, s)
 	if inroot.IsDir(st) && e.Kind == snapshot.Dir {
-		fd, err := r.OpenDirAt(parent.FD, name)
+		fd, err := r.OpenIn(parent.FD, name, path.Join(parent.Path, name))
 		if err != nil {
 			return false, nil
 		}

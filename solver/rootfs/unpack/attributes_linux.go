@@ -24,8 +24,8 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 	}
 	mode = e.Mode & 0o7777
 	now := mode
-	if e.Kind == snapshot.Dir && t.uid != 0 {
-		now |= 0o700
+	if t.uid != 0 && (e.Kind == snapshot.Dir || len(e.Xattrs)+len(old) > 0) {
+		now |= 0o700 // attributes may be set on what may be written
 	}
 	if err := t.Fchmod(fd, now); err != nil {
 		return 0, err
@@ -49,7 +49,10 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 			return 0, err
 		}
 	}
-	return mode, nil
+	if now != mode && e.Kind != snapshot.Dir {
+		err = t.Fchmod(fd, mode)
+	}
+	return mode, err
 }
 
 // attributesAt is attributes, and the time, for what cannot be opened: links,

@@ -125,16 +125,31 @@ func (r *recorder) remove(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 
 // parent is Tree.parent, with the parents that no entry names.
 func (r *recorder) parent(dir string, deletion bool) (*inroot.Dir, error) {
-	return r.Tree.parent(dir, deletion, func(above *inroot.Dir, name, p string) error {
+	f, err := r.Tree.parent(dir, deletion, func(above *inroot.Dir, name, p string) error {
 		if err := r.guard(p); err != nil {
 			return err
 		}
 		e, err := r.implicit(p)
+		if err == nil {
+			err = r.unlock(above)
+		}
 		if err != nil {
 			return err
 		}
 		return r.makeDir(above, name, e, nil, nil)
 	})
+	if err != nil || f == nil {
+		return nil, err
+	}
+	return f, r.unlock(f)
+}
+
+// unlock is Unlock of what is announced.
+func (r *recorder) unlock(f *inroot.Dir) error {
+	if err := r.to.Journal.Sync(); err != nil { // nothing, nearly always
+		return err
+	}
+	return r.Unlock(f)
 }
 
 // directory makes a directory, or gives the one that is there its metadata.
@@ -184,7 +199,7 @@ func (r *recorder) makeDir(parent *inroot.Dir, name string, e *snapshot.Entry, s
 
 // describe gives a directory that is there the entry's metadata.
 func (r *recorder) describe(parent *inroot.Dir, name string, e *snapshot.Entry, st *unix.Stat_t, s *staged) error {
-	fd, err := r.OpenDirAt(parent.FD, name)
+	fd, err := r.OpenIn(parent.FD, name, path.Join(parent.Path, name))
 	if err != nil {
 		return err
 	}
@@ -208,6 +223,7 @@ func (r *recorder) describe(parent *inroot.Dir, name string, e *snapshot.Entry, 
 func (r *recorder) was(c *record.Change, st *unix.Stat_t, xattrs map[string][]byte) {
 	mtime := r.TimeOf(st) // entries below may have been made before: by then it had changed
 	c.Was = record.MetaOfStat(st)
+	c.Was.Mode = r.ModeOf(st)
 	c.Was.ModTime, c.Was.Xattrs = time.Unix(mtime.Unix()).UTC(), xattrs
 	if !r.privileged { // it stays what it is
 		c.Now.UID, c.Now.GID = c.Was.UID, c.Was.GID

@@ -48,6 +48,12 @@ func (r *recorder) save(parent *inroot.Dir, name string, c *record.Change, st *u
 
 // aside moves what is at a name to the originals.
 func (r *recorder) aside(parent *inroot.Dir, name string, c *record.Change, st *unix.Stat_t) error {
+	fixed := inroot.IsFixed(st)
+	if fixed {
+		if err := r.noteFixed(parent, name, c); err != nil {
+			return err
+		}
+	}
 	if inroot.IsDir(st) || inroot.IsLink(st) {
 		r.Forget(parent, name) // it may have been the way to others
 	}
@@ -67,9 +73,30 @@ func (r *recorder) aside(parent *inroot.Dir, name string, c *record.Change, st *
 	if !inroot.IsDir(st) {
 		return nil
 	}
-	mtime := r.TimeOf(st)
+	mtime, mode := r.TimeOf(st), r.ModeOf(st)
 	delete(r.times, inroot.IDOf(st))
-	return r.Utimensat(r.originalsFD, to, st.Atim, mtime)
+	err = r.Utimensat(r.originalsFD, to, st.Atim, mtime)
+	if err == nil && (fixed || mode != st.Mode&0o7777) {
+		err = r.Fchmodat(r.originalsFD, to, mode)
+	}
+	return err
+}
+
+// noteFixed announces a directory that gets another mode to be moved, and its change
+// once more, which comes first when they are rolled back.
+func (r *recorder) noteFixed(parent *inroot.Dir, name string, c *record.Change) error {
+	d, err := r.Get(path.Join(parent.Path, name))
+	if err != nil {
+		return err
+	}
+	if err := r.Note(d); err != nil {
+		return err
+	}
+	r.supersede(c, &staged{announced: true})
+	if err := r.announce(c); err != nil {
+		return err
+	}
+	return r.Free(parent.FD, name)
 }
 
 // putBack gives a name its original back after what was to replace it could not
@@ -113,7 +140,7 @@ func (r *recorder) moveTree(parent *inroot.Dir, name string, c *record.Change, s
 // noteTree announces that the times of a directory, and of those below it, will
 // change. A mount in it is an error, before anything is moved.
 func (r *recorder) noteTree(at int, name, p string, dev uint64) error {
-	fd, err := r.OpenDirAt(at, name)
+	fd, err := r.OpenIn(at, name, p)
 	if err != nil {
 		return err
 	}
@@ -125,7 +152,7 @@ func (r *recorder) noteTree(at int, name, p string, dev uint64) error {
 	if uint64(f.St.Dev) != dev {
 		return unix.EXDEV
 	}
-	if err := r.Note(f); err != nil {
+	if err := errors.Join(r.NoteTime(f), r.unlock(f)); err != nil {
 		return err
 	}
 	names, err := r.List(fd)
@@ -189,10 +216,10 @@ func (r *recorder) moveDir(fromAt int, from string, toAt int, to string) error {
 		err = r.allow(r.Fchown(dst, int(st.Uid), int(st.Gid)))
 	}
 	if err == nil {
-		err = r.Fchmod(dst, st.Mode&0o7777)
+		err = r.Utimensat(dst, ".", st.Atim, st.Mtim)
 	}
 	if err == nil {
-		err = r.Utimensat(dst, ".", st.Atim, st.Mtim)
+		err = r.Fchmod(dst, r.ModeOf(&st))
 	}
 	if err != nil {
 		return err

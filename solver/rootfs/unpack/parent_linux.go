@@ -54,7 +54,7 @@ func (t *Tree) createAll(dir string, create func(above *inroot.Dir, name, path s
 			return err
 		}
 		return create(above, name, p)
-	})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}

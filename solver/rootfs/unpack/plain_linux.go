@@ -94,9 +94,16 @@ func (p *plain) entry(ctx context.Context, e *snapshot.Entry) error {
 
 // parent is Tree.parent, with the parents that no entry names.
 func (p *plain) parent(dir string, deletion bool) (*inroot.Dir, error) {
-	return p.Tree.parent(dir, deletion, func(above *inroot.Dir, name, dir string) error {
+	f, err := p.Tree.parent(dir, deletion, func(above *inroot.Dir, name, dir string) error {
+		if err := p.Unlock(above); err != nil {
+			return err
+		}
 		return p.makeDir(above, name, implicitParent(dir))
 	})
+	if err != nil || f == nil {
+		return nil, err
+	}
+	return f, p.Unlock(f)
 }
 
 // clear removes what is at a name, with all below it; nothing there is no error.
@@ -136,7 +143,7 @@ func (p *plain) makeDir(parent *inroot.Dir, name string, e *snapshot.Entry) erro
 
 // describe gives a directory that is there the entry's metadata.
 func (p *plain) describe(parent *inroot.Dir, name string, e *snapshot.Entry) error {
-	fd, err := p.OpenDirAt(parent.FD, name)
+	fd, err := p.OpenIn(parent.FD, name, path.Join(parent.Path, name))
 	if err != nil {
 		return err
 	}

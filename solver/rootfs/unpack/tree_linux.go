@@ -3,6 +3,7 @@ package unpack
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type Tree struct {
 	uid        int
 	times      map[inroot.FileID]*dirTime
 
+	unlocked []inroot.FileID // since SetTimes began anew
+
 	otherXattrs bool // of what was made last: this user may not set the entry's
 }
 
@@ -42,7 +45,26 @@ func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tree{Dirs: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}, nil
+	t := &Tree{Dirs: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}
+	fs.Locked = t.locked
+	return t, nil
+}
+
+// locked announces that a directory is unlocked, and has it get its mode back with its
+// time.
+func (t *Tree) locked(p string, st *unix.Stat_t) error {
+	f := &inroot.Dir{Path: p, St: *st}
+	if err := t.NoteTime(f); err != nil {
+		return err
+	}
+	if ft := t.times[inroot.IDOf(st)]; ft.mode < 0 {
+		ft.mode = int(st.Mode & 0o7777)
+	}
+	t.unlocked = append(t.unlocked, inroot.IDOf(st))
+	if t.journal == nil {
+		return nil
+	}
+	return t.journal.Sync()
 }
 
 // Note announces that the metadata of a directory will change.
@@ -61,6 +83,14 @@ func (t *Tree) TimeOf(st *unix.Stat_t) unix.Timespec {
 	return st.Mtim
 }
 
+// ModeOf returns the mode that a directory will have.
+func (t *Tree) ModeOf(st *unix.Stat_t) uint32 {
+	if known := t.times[inroot.IDOf(st)]; known != nil && known.mode >= 0 {
+		return uint32(known.mode)
+	}
+	return st.Mode & 0o7777
+}
+
 // NoteTime notes the time that a directory has, before something is put into it.
 func (t *Tree) NoteTime(f *inroot.Dir) error {
 	id := inroot.IDOf(&f.St)
@@ -77,12 +107,15 @@ func (t *Tree) Unlock(f *inroot.Dir) error {
 	if t.uid == 0 || f.St.Mode&enter == enter || int(f.St.Uid) != t.uid {
 		return nil
 	}
+	if err := t.Fstat(f.FD, &f.St); err != nil || f.St.Mode&enter == enter { // it has another one by now
+		return err
+	}
 	mode := f.St.Mode & 0o7777
 	if err := t.Fchmod(f.FD, mode|enter); err != nil {
 		return err
 	}
 	f.St.Mode |= enter
-	if ft := t.times[inroot.IDOf(&f.St)]; ft != nil && ft.mode < 0 {
+	if ft := t.times[inroot.IDOf(&f.St)]; ft.mode < 0 {
 		ft.mode = int(mode)
 	}
 	return nil
@@ -113,18 +146,19 @@ func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, cre
 // SetTimes gives the directories their times, and the modes that had to wait: a
 // directory before those above, which may then not be entered any more.
 func (t *Tree) SetTimes() error {
-	ids := make([]inroot.FileID, 0, len(t.times))
-	for id := range t.times {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(x, y inroot.FileID) int { return strings.Compare(t.times[y].path, t.times[x].path) })
+	ids := slices.Collect(maps.Keys(t.times))
 	var errs []error
-	for _, id := range ids {
-		ft := t.times[id]
-		err := t.setTime(id, ft)
-		if err != nil && (inroot.IsHard(err) || t.journal != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES)) {
-			errs = append(errs, inroot.Hard(fmt.Errorf("time of %q: %w", ft.path, err)))
+	for len(ids) > 0 {
+		slices.SortFunc(ids, func(x, y inroot.FileID) int { return strings.Compare(t.times[y].path, t.times[x].path) })
+		t.unlocked = nil
+		for _, id := range ids {
+			ft := t.times[id]
+			err := t.setTime(id, ft)
+			if err != nil && (inroot.IsHard(err) || t.journal != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES)) {
+				errs = append(errs, inroot.Hard(fmt.Errorf("time of %q: %w", ft.path, err)))
+			}
 		}
+		ids = t.unlocked // again, on the way to another
 	}
 	return errors.Join(errs...)
 }
