@@ -3,17 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/image"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver"
 )
 
 func newCache() *cobra.Command {
@@ -34,42 +37,30 @@ docker login saved in ~/.docker/config.json; it does not run credential helpers.
 	return c
 }
 
-// telling writes warnings of a command that has no progress.
-func telling(cmd *cobra.Command) tell {
-	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
-	return tell{
-		failed:  func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) },
-		warn:    warn,
-		waiting: func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for %s\n", text) },
-	}
-}
-
-// openStore returns the stores that a command works on: those that --store and
-// --repo name, and the local one if they name none.
-func openStore(cmd *cobra.Command, f *storeFlags) (*cache.Tier, error) {
-	t := telling(cmd)
-	if len(f.stores) > 0 || f.repo != "" {
-		far, err := f.far(t, nil)
-		if err == nil && len(far) == 0 && f.offline {
-			err = usagef("--offline: --repo and --store name no store on this machine")
+// lookup returns, for each word, the layers that it names, newest first.
+func lookup(all []cache.Manifest, words []string) (found [][]cache.Manifest, err error) {
+	var unknown []error
+	for _, w := range words {
+		ms := named(all, []string{w})
+		if len(ms) == 0 {
+			unknown = append(unknown, fmt.Errorf("%s: no such layer is cached; see clayer cache ls", w))
 		}
-		return cache.Tiered(t.failed, far...), err
+		found = append(found, ms)
 	}
-	local, err := f.local(t)
-	if err != nil {
-		return nil, err
+	if len(unknown) > 0 {
+		return nil, usageError{errors.Join(unknown...)}
 	}
-	if local == nil {
-		return nil, errSaid
-	}
-	return cache.Tiered(t.failed, local), nil
+	return found, nil
 }
 
-func manifestSize(m cache.Manifest) (n int64) {
-	for _, d := range m.Steps {
-		n += d.Size
-	}
-	return n
+// named returns the layers that one of the words names: by name, by tag, or by the
+// key or its beginning. No words name all.
+func named(all []cache.Manifest, words []string) []cache.Manifest {
+	return slices.DeleteFunc(slices.Clone(all), func(m cache.Manifest) bool {
+		return len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool {
+			return w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w)
+		})
+	})
 }
 
 func newCacheLs() *cobra.Command {
@@ -79,82 +70,29 @@ func newCacheLs() *cobra.Command {
 		Use:   "ls [NAME]...",
 		Short: "List cached layers, newest first",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := openStore(cmd, &f)
+			f.notices = printed(cmd)
+			store, err := f.selected()
 			if err != nil {
 				return err
 			}
-			ms, err := store.List(cmd.Context())
+			complete, err := store.List(cmd.Context())
 			if err != nil {
 				return err
-			}
-			list := []cache.Manifest{}
-			for _, m := range ms {
-				if len(args) == 0 || matches(m, args) {
-					list = append(list, m)
-				}
 			}
 			partial, err := store.Interrupted(cmd.Context())
 			if err != nil {
 				return err
 			}
-			partial = slices.DeleteFunc(partial, func(m cache.Manifest) bool { return len(args) > 0 && !matches(m, args) })
+			all := ui.CachedLayers(named(complete, args), named(partial, args))
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), listed(list, partial))
+				return ui.WriteJSON(cmd.OutOrStdout(), all)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 3, ' ', 0)
-			if len(list)+len(partial) > 0 {
-				fmt.Fprintln(w, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")
-			}
-			row := func(m cache.Manifest, state string) {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(m.Tag()), len(m.Steps), sizes.Format(manifestSize(m)),
-					m.Created.Local().Format("2006-01-02 15:04"), state, printable.Line(m.Platform))
-			}
-			for _, m := range list {
-				state := "complete"
-				if n := len(m.LeftOut); n > 0 {
-					state += fmt.Sprintf(", %d left out", n)
-				}
-				row(m, state)
-			}
-			for _, m := range partial {
-				row(m, "interrupted")
-			}
-			return w.Flush()
+			return ui.WriteCachedLayers(cmd.OutOrStdout(), all)
 		},
 	}
 	f.register(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
-}
-
-// listedLayer is a layer in the JSON of ls.
-type listedLayer struct {
-	cache.Manifest
-	Tag      string `json:"tag"`
-	Size     int64  `json:"size"` // bytes of all steps
-	Complete bool   `json:"complete"`
-}
-
-func listed(complete, partial []cache.Manifest) []listedLayer {
-	all := []listedLayer{}
-	for _, m := range complete {
-		all = append(all, listedLayer{m, m.Tag(), manifestSize(m), true})
-	}
-	for _, m := range partial {
-		all = append(all, listedLayer{m, m.Tag(), manifestSize(m), false})
-	}
-	return all
-}
-
-// matches reports whether a layer is meant by one of the words: its name, its
-// tag, or its key or the beginning of it.
-func matches(m cache.Manifest, words []string) bool {
-	for _, w := range words {
-		if w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w) {
-			return true
-		}
-	}
-	return false
 }
 
 func newCacheRm() *cobra.Command {
@@ -164,30 +102,20 @@ func newCacheRm() *cobra.Command {
 		Short: "Remove layers, and the snapshots that no other layer needs",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := openStore(cmd, &f)
+			f.notices = printed(cmd)
+			store, err := f.selected()
 			if err != nil {
 				return err
 			}
-			ms, err := store.List(cmd.Context())
+			all, err := store.List(cmd.Context())
 			if err != nil {
 				return err
 			}
-			var remove []cache.Manifest
-			var unknown []error
-			for _, arg := range args {
-				found := false
-				for _, m := range ms {
-					if matches(m, []string{arg}) {
-						remove, found = append(remove, m), true
-					}
-				}
-				if !found {
-					unknown = append(unknown, fmt.Errorf("%s: no such layer is kept; see clayer cache ls", arg))
-				}
+			found, err := lookup(all, args)
+			if err != nil {
+				return err
 			}
-			if err := errors.Join(unknown...); err != nil {
-				return usageError{err}
-			}
+			remove := slices.Concat(found...)
 			freed, err := store.Remove(cmd.Context(), remove)
 			reportRemoved(cmd, remove, freed, false)
 			return err
@@ -199,7 +127,7 @@ func newCacheRm() *cobra.Command {
 
 func newCachePrune() *cobra.Command {
 	var f storeFlags
-	var keep int
+	var retain int
 	var olderThan string
 	var dryRun bool
 	c := &cobra.Command{
@@ -211,20 +139,21 @@ func newCachePrune() *cobra.Command {
 			if err != nil {
 				return usagef("--older-than: %w", err)
 			}
-			if keep < 0 {
-				return usagef("--keep %d: want 0 or more", keep)
+			if retain < 0 {
+				return usagef("--keep %d: want 0 or more", retain)
 			}
-			store, err := openStore(cmd, &f)
+			f.notices = printed(cmd)
+			store, err := f.selected()
 			if err != nil {
 				return err
 			}
-			removed, freed, err := cache.Prune(cmd.Context(), store, keep, age, dryRun)
+			removed, freed, err := cache.Prune(cmd.Context(), store, retain, age, dryRun)
 			reportRemoved(cmd, removed, freed, dryRun)
 			return err
 		},
 	}
 	f.register(c)
-	c.Flags().IntVar(&keep, "keep", 3, "keep the newest `N` layers of each name")
+	c.Flags().IntVar(&retain, "keep", 3, "keep the newest `N` layers of each name")
 	c.Flags().StringVar(&olderThan, "older-than", "", "remove only layers older than `AGE`, such as 30d or 12h")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	return c
@@ -260,4 +189,169 @@ func parseAge(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is negative", s)
 	}
 	return d, err
+}
+
+func newCachePush() *cobra.Command {
+	return newCopy("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", "pushed",
+		func(local, remote cache.Store) (from, to cache.Store) { return local, remote })
+}
+
+func newCachePull() *cobra.Command {
+	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores of --repo and --store", "pulled",
+		func(local, remote cache.Store) (from, to cache.Store) { return remote, local })
+}
+
+func newCopy(use, short, done string, direction func(local, remote cache.Store) (from, to cache.Store)) *cobra.Command {
+	var f storeFlags
+	var secretFlags []string
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !f.namesStores() {
+				return usagef("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
+			}
+			secrets, err := secrets(cmd.Context(), secretFlags)
+			if err != nil {
+				return err
+			}
+			f.notices = printed(cmd)
+			local, err := f.usableLocal()
+			if err != nil {
+				return err
+			}
+			stores, err := f.reachable(secrets)
+			if err != nil {
+				return err
+			}
+			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
+			return copyLayers(cmd, from, to, args, done)
+		},
+	}
+	f.register(c)
+	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "refuse to push snapshots that contain the secret `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+	return c
+}
+
+func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done string) error {
+	all, err := from.List(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if _, err := lookup(all, words); err != nil {
+		return err
+	}
+	copied := make(map[string]bool)
+	for _, m := range named(all, words) { // newest first
+		if len(words) == 0 && copied[m.Name] {
+			continue
+		}
+		copied[m.Name] = true
+		c, err := cache.Copy(cmd.Context(), from, to, m)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
+		}
+		text := "already up to date"
+		if c.Steps > 0 {
+			text = fmt.Sprintf("%d of %d steps, %s", c.Steps, len(m.Steps), sizes.Format(c.Bytes))
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", done, printable.Line(m.Tag()), text)
+	}
+	return nil
+}
+
+func newCacheExport() *cobra.Command {
+	var f solveFlags
+	var dest string
+	var opt image.Options
+	c := &cobra.Command{
+		Use:   "export --oci DIR|FILE.tar [-f FILE]... | NAME|TAG|KEY...",
+		Short: "Write layers as an OCI image for skopeo, podman and crane",
+		Long: `export writes layers as an OCI image: the solved layers of the Containerfiles
+given by -f, or the newest cached layers with the given names, in that order.
+The output is an OCI image layout in a new or empty directory, or an archive of
+one if the name ends in .tar.
+
+If you give files, the image's config includes ENV and WORKDIR, and also CMD,
+ENTRYPOINT, USER, LABEL, EXPOSE, VOLUME and STOPSIGNAL, which have no effect in
+a solve. If you give names, the image has only the layers, because stores do not
+contain the values of variables.
+
+The layers contain what the steps changed, not the system that they were built
+on. --base puts them on top of an image: an OCI image layout such as skopeo copy
+docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
+		Example: `  clayer cache export --oci env.tar -f Containerfile && podman load -i env.tar
+  clayer cache export --oci env --base debian base mojo && skopeo copy oci:env docker://ghcr.io/me/env`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case dest == "":
+				return usagef("where to? give --oci DIR or --oci FILE.tar")
+			case len(args) > 0 && len(f.files) > 0:
+				return usagef("%s is a cached layer, and -f a file: give one or the other", args[0])
+			case len(args) == 0 && len(f.files) == 0:
+				f.files = []string{"Containerfile"}
+			}
+			f.readOnly = true
+			img, store, err := f.image(cmd, args, opt.Base)
+			if err != nil {
+				return err
+			}
+			w, err := image.Write(cmd.Context(), dest, store, img, opt)
+			if errors.Is(err, image.ErrThere) {
+				return usagef("--oci %w", err)
+			}
+			if err != nil {
+				return fmt.Errorf("export to %s: %w", dest, err)
+			}
+			if w.Layers > image.MaxLayers {
+				printed(cmd).warn(fmt.Sprintf("%d layers: Docker runs images of at most %d", w.Layers, image.MaxLayers))
+			}
+			if !f.json {
+				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %s, %s\n", dest, sizes.Count(w.Layers, "layer"), sizes.Format(w.Size))
+			}
+			return f.print(cmd, w, func(out io.Writer) { fmt.Fprintln(out, w.Digest) })
+		},
+	}
+	f.register(c)
+	f.registerFiles(c)
+	c.Flags().StringVar(&dest, "oci", "", "write to `PATH`: a directory, or a file that ends in .tar")
+	c.Flags().StringVar(&opt.Base, "base", "", "put the layers on top of the OCI image layout in `DIR[:TAG]`")
+	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "compress layers with gzip instead of zstd, for tools that cannot read zstd")
+	return c
+}
+
+// image returns what is exported, and the store that has it.
+func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (image.Image, cache.Store, error) {
+	if len(names) > 0 {
+		f.notices = printed(cmd)
+		store, err := f.selected()
+		if err != nil {
+			return image.Image{}, nil, err
+		}
+		all, err := store.List(cmd.Context())
+		if err != nil {
+			return image.Image{}, nil, err
+		}
+		found, err := lookup(all, names)
+		if err != nil {
+			return image.Image{}, nil, err
+		}
+		var ms []cache.Manifest
+		for _, list := range found {
+			ms = append(ms, list[0])
+		}
+		img, err := solver.ImageOf(ms)
+		if err != nil {
+			err = usageError{err}
+		}
+		return img, store, err
+	}
+	opt, err := f.options(cmd, f.files)
+	if err != nil {
+		return image.Image{}, nil, err
+	}
+	defer f.hide()
+	img, err := solver.Image(cmd.Context(), opt, base)
+	return img, opt.Store, err
 }

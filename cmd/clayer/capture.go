@@ -21,7 +21,7 @@ import (
 )
 
 func newCapture() *cobra.Command {
-	var f solveFlags
+	var f appliedFlags
 	var o capture.Options
 	var file, since string
 	var write bool
@@ -35,7 +35,7 @@ requested (not for its dependencies), and a SNAPSHOT for new files that belong
 to no package.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt, err := f.rootOptions(cmd)
+			opt, err := f.options(cmd)
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ to no package.`,
 			return proposeCapture(cmd, &f, found, file, write)
 		},
 	}
-	f.registerRoot(c)
+	f.register(c)
 	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "propose lines for this Containerfile `FILE`")
 	c.Flags().StringVar(&since, "since", "", "look at what was installed since `TIME`: 2h, or 2006-01-02T15:04:05Z (default: the last solve, or the machine's start)")
 	c.Flags().BoolVar(&o.Pin, "pin", false, "pin the installed versions")
@@ -65,7 +65,7 @@ to no package.`,
 	return c
 }
 
-func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, file string, write bool) error {
+func proposeCapture(cmd *cobra.Command, f *appliedFlags, found *capture.Found, file string, write bool) error {
 	var before, after []byte
 	propose := func(src []byte) (out []byte, err error) {
 		before = src
@@ -83,7 +83,7 @@ func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, fil
 	}
 	text := diff.Diff(file, before, file, after)
 	if f.json {
-		return writeJSON(cmd.OutOrStdout(), struct {
+		return ui.WriteJSON(cmd.OutOrStdout(), struct {
 			File    string `json:"file"`
 			Diff    string `json:"diff"`
 			Written bool   `json:"written"`
@@ -93,12 +93,11 @@ func proposeCapture(cmd *cobra.Command, f *solveFlags, found *capture.Found, fil
 		return err
 	}
 	switch {
-	case f.quiet:
 	case len(text) == 0:
-		fmt.Fprintln(cmd.ErrOrStderr(), "clayer: nothing was installed that is not there")
+		f.note(cmd, "nothing to capture")
 	case write:
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: wrote %s\n", file)
-	default:
+		f.note(cmd, "wrote %s", file)
+	case !f.quiet:
 		fmt.Fprintln(cmd.ErrOrStderr(), "hint: --write writes it")
 	}
 	return nil
@@ -119,8 +118,8 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// notEnvironment lists folders that are the session's own: the project, what is
-// temporary, and clayer's.
+// notEnvironment lists directories that are the session's own: the project's,
+// temporary ones, and clayer's.
 func notEnvironment(file string) []string {
 	list := []string{os.TempDir()}
 	if abs, err := filepath.Abs(file); err == nil {
@@ -129,7 +128,7 @@ func notEnvironment(file string) []string {
 	if dir, err := os.Getwd(); err == nil {
 		list = append(list, dir)
 	}
-	if exe, err := self(); err == nil {
+	if exe, err := shim.Program(); err == nil {
 		list = append(list, exe)
 	}
 	if dir, err := shim.DefaultDir(); err == nil {

@@ -222,7 +222,7 @@ func solveContradicted(t *testing.T, url string, tt contradiction, mode string) 
 	if stdout, stderr, code := w.run("verify", "--root", w.path("root")); code != 0 {
 		t.Errorf("verify: exit code %d\n%s%s", code, stdout, stderr)
 	}
-	// What was built anew has taken its place.
+	// What was built again has taken its place.
 	if _, stderr, code := w.run("undo", "--root", w.path("root")); code != 0 {
 		t.Fatal(stderr)
 	}

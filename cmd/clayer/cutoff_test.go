@@ -45,7 +45,7 @@ func TestKilledSolveIsTheOldOneOrTheNew(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if i > 0 { // the first tells how long it takes
+		if i > 0 { // the first shows how long it takes
 			time.Sleep(took * time.Duration(i) / 12)
 			cmd.Process.Kill()
 		}

@@ -58,7 +58,7 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 		}
 		var history strings.Builder
 		// Of layers that know nothing of each other one may put a file where a later
-		// one has something in a folder: that is told, and is so in every root.
+		// one has something in a directory: that is reported, and is so in every root.
 		conflict := 0
 		compose := func(root string, args ...string) {
 			t.Helper()

@@ -17,7 +17,7 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
-// What skopeo brings from an exported image, unpacked by tar over the root as
+// What skopeo reads from an exported image, unpacked by tar over the root as
 // it was before, is the root as clayer left it: files, links, times, modes,
 // capabilities, and what was deleted.
 func TestExportedLayersMakeTheRoot(t *testing.T) {
@@ -69,7 +69,7 @@ RUN rm -r /opt/a; head -c 3000000 /dev/urandom > "/opt/a file"
 	}
 }
 
-// notOfTheImage are what is clayer's own, and the folders whose times alone change.
+// notOfTheImage are what is clayer's own, and the directories whose times alone change.
 func notOfTheImage(path string) bool { return path == "var/lib/clayer" }
 
 // unpackImage does what the specification says an image's layers are for: each
@@ -106,7 +106,7 @@ func unpackImage(t *testing.T, image, root string) {
 				}
 			}
 		}
-		// A file where a folder was, or the other way about: tar keeps a folder
+		// A file where a directory was, or the reverse: tar preserves a directory
 		// that is not empty.
 		cmd := exec.Command("tar", packing, "--exclude=.wh.*", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", blob, "-C", root)
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -31,7 +31,7 @@ type failure struct {
 	file string                      // the Containerfile
 	prep func(t *testing.T, f *fall) // what comes before
 	args string                      // of the command that fails, blanks between
-	full string                      // a folder that is on a disk of 64 KiB
+	full string                      // a directory that is on a disk of 64 KiB
 	user uint32                      // who is not root
 }
 
@@ -75,7 +75,7 @@ func (f *fall) clayer(args string) (output string, code int) {
 		disk.Env, disk.Dir = cmd.Env, cmd.Dir
 		cmd = disk
 	}
-	if f.user != 0 { // who may not enter the folder that the test was built in
+	if f.user != 0 { // who may not enter the directory that the test was built in
 		program, err := os.ReadFile(cmd.Path)
 		if err != nil {
 			f.t.Fatal(err)
@@ -253,7 +253,7 @@ var failures = []failure{
 		}
 		f.write("cache/store", "no directory\n")
 	}},
-	{name: "cache command for a layer that is not kept", code: 2, args: "cache rm mojo", file: twoSteps},
+	{name: "cache command for a layer that is not cached", code: 2, args: "cache rm mojo", file: twoSteps},
 	{name: "cache command without a store to copy to", code: 2, args: "cache push", file: twoSteps},
 	{name: "cache push without a right", code: 3, args: "cache push base --repo=me/env", file: twoSteps, prep: func(t *testing.T, f *fall) {
 		f.github()
@@ -327,7 +327,7 @@ var failures = []failure{
 	}},
 }
 
-// network says that a failure's command wants a server with a file.
+// network says that a failure's command requires a server with a file.
 const network = "{WWW}"
 
 // requireMounts skips a test of texts that are those which root gets, by overlay.
@@ -344,7 +344,7 @@ func requireMounts(t *testing.T) {
 
 // TestFailures lists what a user can run into beside a Containerfile that does
 // not parse (TestBadInput), with all that is said then. What is not the same in
-// each run (folders, ports, times) is replaced.
+// each run (directorys, ports, times) is replaced.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	requireMounts(t)
@@ -392,7 +392,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`\b\d\d:\d\d(:\d\d)?\b`), "CLOCK"},
 	{regexp.MustCompile(`\b(pid|process) \d+`), "$1 PID"},
 	{regexp.MustCompile(`\d+(\.\d+)? (B|kB|MB)\b`), "SIZE"},
-	// What goes well is told by other tests, and may come before a warning or behind it.
+	// Other tests check what goes well; it may come before a warning or after it.
 	{regexp.MustCompile(`(?m)^(clayer: sandbox: |clayer: applying |base:\d+  ).*\n`), ""},
 }
 

@@ -33,7 +33,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
-// project is a folder with layers, and a release of clayer on loopback, which is
+// project is a directory with layers, and a release of clayer on loopback, which is
 // this test binary.
 type project struct {
 	t       *testing.T
@@ -463,7 +463,7 @@ func TestInstallScriptIsTheOneOfHooks(t *testing.T) {
 	}
 }
 
-// hostWith puts links to programs of this machine into a folder, to be all that
+// hostWith puts links to programs of this machine into a directory, to be all that
 // PATH has.
 func (p *project) hostWith(name string, programs ...string) string {
 	p.t.Helper()
@@ -566,7 +566,7 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 }
 
 // A host that refuses connections gets a moment, and a network that is not up yet
-// 30 s; the script tells them apart. Its sleeps are counted, not slept.
+// 30 s; the script distinguishes them. Its sleeps are counted, not slept.
 func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -684,7 +684,7 @@ func TestSignalEndsABootThatFetches(t *testing.T) {
 }
 
 // Killed while it fetches, and while it composes, a boot is in nobody's way: the
-// next one begins anew, and nothing is left of the first.
+// next one starts again, and nothing is left of the first.
 func TestBootKilledHalfWay(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)

@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/lazyregexp"
@@ -58,10 +58,11 @@ written, and writes nothing.`,
 				return usagef("%q is none of %s", args[0], strings.Join(hook.Kinds, ", "))
 			}
 			o.Layers = args[1:]
-			if err := hookStores(o); err != nil {
+			if err := checkStores(o.Stores, o.Repo); err != nil {
 				return err
 			}
-			if err := hookProgram(cmd.Context(), transfer.New(f.transfer(telling(cmd))), &o); err != nil {
+			f.notices = printed(cmd)
+			if err := hookProgram(cmd.Context(), transfer.New(f.transfer()), &o); err != nil {
 				return err
 			}
 			files, err := hook.Files(args[0], o)
@@ -86,21 +87,6 @@ written, and writes nothing.`,
 	return c
 }
 
-// hookStores reports what is wrong with the stores that a hook is to use.
-func hookStores(o hook.Options) error {
-	if o.Repo != "" {
-		if _, err := github.ParseRepo(o.Repo); err != nil {
-			return usagef("--repo %w", err)
-		}
-	}
-	for _, s := range o.Stores {
-		if err := checkStore(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // hookProgram finds out how a session gets at clayer: the release that is
 // downloaded, or where this program is.
 func hookProgram(ctx context.Context, client *transfer.Client, o *hook.Options) error {
@@ -111,7 +97,7 @@ func hookProgram(ctx context.Context, client *transfer.Client, o *hook.Options) 
 		if o.Checksums != "" {
 			return usagef("--checksums: of which release? --release names it")
 		}
-		program, err := self()
+		program, err := shim.Program()
 		if err != nil {
 			return err
 		}
@@ -141,7 +127,7 @@ func hookProgram(ctx context.Context, client *transfer.Client, o *hook.Options) 
 	return nil
 }
 
-// hookNeeds tells what a session's machine has to have that no hook can give it.
+// hookNeeds prints what a session's machine has to have that no hook can give it.
 func hookNeeds(w io.Writer, kind, script string, o hook.Options) {
 	if o.Version == "" {
 		where, advice := o.Program, "put clayer on PATH when a session's machine is set up"

@@ -119,7 +119,7 @@ func TestOfflineAsksNobody(t *testing.T) {
 	if n := asked.Load(); n != before {
 		t.Errorf("the sources were asked %d times", n-before)
 	}
-	// The boot script brings no clayer either; it says so.
+	// The boot script downloads no clayer either; it says so.
 	files, err := hook.Files("boot", hook.Options{Version: "v1.2.3", Checksums: strings.Repeat("0", 64)})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/inherited"
@@ -54,9 +55,9 @@ func run(args []string, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	out, errs = streams(ctx, out, errs)
+	out, errs = ui.Streams(ctx, out, errs)
 	stdout, stderr := printable.NewWriter(out), printable.NewWriter(errs)
-	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to tell
+	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to report it to
 
 	cmd := newRoot()
 	cmd.SetArgs(args)
@@ -75,7 +76,7 @@ func run(args []string, out, errs io.Writer) int {
 		return code
 	}
 	var status statusError
-	if !errors.Is(err, errSaid) && !errors.As(err, &status) {
+	if !errors.Is(err, errReported) && !errors.As(err, &status) {
 		var problem *frontend.Problem
 		var build *solver.BuildError
 		hasHint := errhint.Of(err) != nil || errors.As(err, &build) || errors.As(err, &problem) && problem.Hint != ""
@@ -87,8 +88,8 @@ func run(args []string, out, errs io.Writer) int {
 	return code
 }
 
-// errSaid ends a command whose output has already told what is wrong.
-var errSaid = errors.New("see above")
+// errReported ends a command whose output already says what is wrong.
+var errReported = errors.New("see above")
 
 func exitCode(ctx context.Context, err error) int {
 	var status statusError

@@ -9,13 +9,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/envfile"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
-// runFlags are those of run and shell beside what they share with solve.
+// runFlags are what run and shell do not share with solve.
 type runFlags struct {
 	solveFlags
 	at      int
@@ -72,14 +75,11 @@ type statusError struct{ code int }
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
 func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
-	files := f.files
-	if len(files) == 0 {
-		files = []string{"Containerfile"}
-	}
+	files := f.filesOrDefault()
 	if f.at < 0 {
 		return usagef("--at=%d: want a line", f.at)
 	}
-	f.live, f.handOver = true, true // the terminal is the command's then
+	f.live, f.untilRun = true, true
 	defer f.hide()
 	opt, err := f.options(cmd, files)
 	if err != nil {
@@ -116,7 +116,7 @@ var lookFlags = []string{
 	"root", "dest", "base-id", "salt", "invalidate-on", "build-arg", "secret", "hermetic", "name", "cache-dir", "store", "repo",
 }
 
-// suggest tells how to look around where a step failed.
+// suggest adds to an error how to look around where a step failed.
 func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 	path := e.Step.Layer.File.Path
 	if _, once := safefile.IsInput(path); once || f.sandbox == "inplace" {
@@ -133,22 +133,112 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 				values = many.GetSlice()
 			}
 			for _, v := range values {
-				words = append(words, "--"+name+"="+shellWord(v))
+				words = append(words, "--"+name+"="+shim.Word(v))
 			}
 		}
 	})
 	if path != "Containerfile" {
-		words = append(words, "-f", shellWord(path))
+		words = append(words, "-f", shim.Word(path))
 	}
 	e.Look = strings.Join(append(words, "--at", fmt.Sprint(e.Step.Pos().Line), "--", "sh"), " ")
 }
 
-var plainWord = lazyregexp.New(`^[A-Za-z0-9_./:=@%+,-]+$`)
+func newEnv() *cobra.Command {
+	var f solveFlags
+	var shell string
+	var github, claude bool
+	c := &cobra.Command{
+		Use:   "env [-f FILE]...",
+		Short: "Print the environment's variables, for eval",
+		Long: `env prints the ENV of what is applied to the root, or of the given files, as
+shell commands. A value that refers to a variable of the session, such as
+ENV PATH=/opt/bin:$PATH, still refers to it in the output.
 
-// shellWord quotes a word for a shell where it has to be.
-func shellWord(s string) string {
-	if plainWord().MatchString(s) {
-		return s
+--github and --claude print nothing. They write to the files that GitHub Actions
+and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
+		Example: `  eval "$(clayer env)"                                    # sh, bash, zsh
+  clayer env --shell fish | source
+  clayer env --shell powershell | Out-String | Invoke-Expression`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opt, err := f.options(cmd, f.files)
+			if err != nil {
+				return err
+			}
+			vars, err := solver.Env(opt)
+			if err != nil {
+				return err
+			}
+			if github {
+				if err := envToGitHub(vars, opt); err != nil {
+					return err
+				}
+			}
+			if claude {
+				if err := envToClaude(cmd, vars, opt); err != nil {
+					return err
+				}
+			}
+			if github || claude {
+				return nil
+			}
+			if f.json {
+				shell = "json"
+			}
+			text, err := envfile.Format(vars, shell, opt.Environ)
+			if err != nil {
+				return usageError{err}
+			}
+			w := cmd.OutOrStdout()
+			if shell != "json" {
+				w = printable.Exact(w) // a shell evaluates it
+			}
+			_, err = w.Write(text)
+			return err
+		},
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	f.register(c)
+	f.registerFiles(c)
+	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+"output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
+	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
+	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")
+	return c
+}
+
+func envToGitHub(vars []frontend.Var, opt solver.Options) error {
+	env, path, left := envfile.GitHub(vars, opt.Environ)
+	for _, name := range left {
+		opt.Report.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{{"GITHUB_ENV", env}, {"GITHUB_PATH", path}}
+	for _, f := range files {
+		if os.Getenv(f.name) == "" {
+			return usagef("--github: $%s is not set: this is no step of GitHub Actions", f.name)
+		}
+	}
+	for _, f := range files {
+		if err := envfile.Append(os.Getenv(f.name), f.data); err != nil {
+			return fmt.Errorf("$%s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// envToClaude writes to the file that only a session's first hook is given.
+func envToClaude(cmd *cobra.Command, vars []frontend.Var, opt solver.Options) error {
+	file := os.Getenv("CLAUDE_ENV_FILE")
+	if file == "" {
+		return nil
+	}
+	text, err := envfile.Format(vars, "sh", opt.Environ)
+	if err != nil {
+		return err
+	}
+	if err := envfile.WriteBlock(cmd.Context(), file, text); err != nil {
+		return fmt.Errorf("$CLAUDE_ENV_FILE: %w", err)
+	}
+	return nil
 }

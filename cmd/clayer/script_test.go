@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Main()
-	// Under nohup, and behind a shell's "&", signals are ignored that programs
+	// Under nohup, and with a shell's "&", signals are ignored that programs
 	// inherit so, and that no shell can trap then. Those of the tests get none ignored.
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) {
@@ -67,7 +67,7 @@ func (t tests) Run() int {
 var afterTests = func() error { return nil }
 
 // exitCodeFile names the variable with the file that a script's last exit code
-// goes to: testscript itself tells success from failure alone.
+// goes to: testscript itself knows success and failure alone.
 const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 
 // TestScripts runs the stories of testdata/script through the real main. Their
@@ -95,7 +95,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
 //
 // and the conditions [container]: this machine looks ephemeral; [immutable]: files
-// can be made immutable in temporary folders; [registry]: there is a registry to start.
+// can be made immutable in temporary directorys; [registry]: there is a registry to start.
 func TestScripts(t *testing.T) {
 	clitest.RequireSandbox(t)
 	testscript.Run(t, testscript.Params{
@@ -204,7 +204,7 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	dir := ts.MkAbs("registry")
-	ts.Check(os.MkdirAll(dir, 0o755)) // what an earlier one of the script kept is there
+	ts.Check(os.MkdirAll(dir, 0o755)) // what an earlier one of the script stored is there
 	r, err := ocitest.Start(dir, opt)
 	ts.Check(err)
 	registries.Store(ts, r)

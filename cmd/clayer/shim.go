@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -24,29 +23,8 @@ func runShim(args []string, stderr io.Writer) int {
 		return exitUsage
 	}
 	o.Path = os.Getenv("PATH")
-	o.Clayer, _ = self()
+	o.Clayer, _ = shim.Program()
 	return shim.Exec(o, argv, stderr)
-}
-
-// self returns the path of this program. One that PATH finds it by is kept, since
-// it may be a link that the next version moves.
-func self() (string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	if named, err := exec.LookPath(os.Args[0]); err == nil {
-		if abs, err := filepath.Abs(named); err == nil && sameFile(abs, exe) {
-			return abs, nil
-		}
-	}
-	return exe, nil
-}
-
-func sameFile(a, b string) bool {
-	x, err1 := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
 func newShim() *cobra.Command {
@@ -96,14 +74,14 @@ func newShimInstall() *cobra.Command {
 			return err
 		}
 		if len(names) == 0 {
-			fmt.Fprintln(cmd.ErrOrStderr(), "clayer: no package manager is on PATH: nothing to stand before")
+			fmt.Fprintln(cmd.ErrOrStderr(), "clayer: no package manager is on PATH: nothing to install")
 			return nil
 		}
 		env := "clayer shim env"
 		if cmd.Flags().Changed("dir") {
-			env += " --dir " + shellWord(o.Dir)
+			env += " --dir " + shim.Word(o.Dir)
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them in front of PATH\n",
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them first on PATH\n",
 			sizes.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
 		return nil
 	}
@@ -124,7 +102,7 @@ func shimOptions(dir func() (string, error), file string) (o shim.Options, err e
 		return o, usagef("-f %s: is no file", file)
 	}
 	o.Path = os.Getenv("PATH")
-	o.Clayer, err = self()
+	o.Clayer, err = shim.Program()
 	return o, err
 }
 
@@ -173,7 +151,7 @@ func newShimSource() *cobra.Command {
 		Example: "  clayer shim source > uv_shim.sh\n  source uv_shim.sh layers/Containerfile",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			clayer, err := self()
+			clayer, err := shim.Program()
 			if err != nil {
 				return err
 			}

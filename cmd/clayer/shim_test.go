@@ -22,7 +22,7 @@ import (
 )
 
 // shims installs shims before fake programs, by name their scripts, and returns
-// the folder that they are in, their environment, and their Containerfile.
+// the directory that they are in, their environment, and their Containerfile.
 func shims(t testing.TB, fakes map[string]string) (dir, file string, env []string) {
 	t.Helper()
 	work := t.TempDir()
@@ -90,7 +90,7 @@ func TestTwentyShimsAtOnce(t *testing.T) {
 	}
 }
 
-// tool asks, and draws a bar, on a terminal alone; it tells of its size, and of Ctrl-C.
+// tool asks, and draws a bar, on a terminal alone; it prints its size, and of Ctrl-C.
 const tool = `
 trap 'echo; echo "stopped: $(stty size)"; exit 5' INT
 [ -t 0 ] && [ -t 1 ] && [ -t 2 ] || { echo no terminal; exit 1; }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -16,8 +14,26 @@ import (
 	"github.com/clayer/clayer/solver/machine"
 )
 
+// changeFlags are those of commands that change the root.
+type changeFlags struct {
+	solveFlags
+	yes, profile, dryRun bool
+	trace                string
+}
+
+func (f *changeFlags) register(c *cobra.Command) {
+	f.solveFlags.register(c)
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "change / even if this machine does not look ephemeral")
+	c.Flags().BoolVar(&f.profile, "profile", false, "also write /etc/profile.d/clayer.sh, which sets the environment in login shells")
+	c.Flags().StringVar(&f.trace, "trace", "", "write a timeline to `FILE` in Chrome's trace format, for ui.perfetto.dev")
+}
+
+func (f *changeFlags) registerDryRun(c *cobra.Command) {
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, like plan, and change nothing")
+}
+
 func newSolve() *cobra.Command {
-	var f solveFlags
+	var f changeFlags
 	c := &cobra.Command{
 		Use:   "solve [-f FILE]...",
 		Short: "Restore cached steps, build the rest, and apply them",
@@ -25,23 +41,16 @@ func newSolve() *cobra.Command {
   clayer solve -f Containerfile.mojo      # also solves the layer that its FROM names
   eval "$(clayer env)"                    # set the environment's variables in this shell`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(f.files) == 0 {
-				f.files = []string{"Containerfile"}
-			}
-			return f.solve(cmd, f.files, false)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.solve(cmd, f.filesOrDefault(), false) },
 	}
 	f.register(c)
 	f.registerFiles(c)
-	f.registerYes(c)
-	f.registerTrace(c)
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, like plan, and change nothing")
+	f.registerDryRun(c)
 	return c
 }
 
 func newCompose() *cobra.Command {
-	var f solveFlags
+	var f changeFlags
 	c := &cobra.Command{
 		Use:   "compose [NAME|FILE]...",
 		Short: "Solve several layers, in order",
@@ -58,47 +67,37 @@ Containerfile.x. Without arguments, compose solves the layers listed in
 		},
 	}
 	f.register(c)
-	f.registerYes(c)
-	f.registerTrace(c)
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be done, like plan, and change nothing")
+	f.registerDryRun(c)
 	return c
 }
 
 func newBuild() *cobra.Command {
-	var f solveFlags
-	c := &cobra.Command{
-		Use:   "build FILE...",
-		Short: "Build all steps again, even if cached, and store them",
-		Args:  cobra.MinimumNArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, true) },
-	}
-	f.register(c)
-	f.registerYes(c)
-	f.registerTrace(c)
-	return c
+	return newSolveFiles("build FILE...", "Build all steps again, even if cached, and store them", true)
 }
 
 func newRestore() *cobra.Command {
-	var f solveFlags
+	return newSolveFiles("restore FILE...", "Restore from a store, or build on a miss", false)
+}
+
+func newSolveFiles(use, short string, rebuild bool) *cobra.Command {
+	var f changeFlags
 	c := &cobra.Command{
-		Use:   "restore FILE...",
-		Short: "Restore from a store, or build on a miss",
+		Use:   use,
+		Short: short,
 		Args:  cobra.MinimumNArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, false) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, rebuild) },
 	}
 	f.register(c)
-	f.registerYes(c)
-	f.registerTrace(c)
 	return c
 }
 
-func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) error {
+func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) error {
 	if f.dryRun {
 		return f.plan(cmd, paths, "")
 	}
 	if f.dest == "" && isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
 		return errhint.With(usagef("this machine does not look ephemeral, and solve changes its root, /"),
-			"--dest DIR keeps all changes in a folder; --yes changes / all the same")
+			"--dest DIR collects all changes in a directory; --yes changes / anyway")
 	}
 	trace, err := f.openTrace()
 	if err != nil {
@@ -110,7 +109,7 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 	if err != nil {
 		return err
 	}
-	opt.Rebuild = rebuild
+	opt.Rebuild, opt.Profile = rebuild, f.profile
 	result, err := solver.Solve(cmd.Context(), opt)
 	f.hide()
 	var failed *solver.BuildError
@@ -122,31 +121,28 @@ func (f *solveFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) err
 			err = errors.Join(err, fmt.Errorf("--trace: %w", terr))
 		}
 	}
-	if result != nil {
-		if !f.quiet && f.progress != "json" {
-			if verbose := cmd.Flag("verbose"); result.Took >= worthTelling || verbose != nil && verbose.Changed {
-				fmt.Fprint(cmd.ErrOrStderr(), f.record.Summary())
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s\n", result, ui.Duration(result.Took))
+	if result == nil {
+		return err
+	}
+	if f.progress != "json" {
+		if verbose := cmd.Flag("verbose"); !f.quiet && (result.Took >= summarized || verbose != nil && verbose.Changed) {
+			fmt.Fprint(cmd.ErrOrStderr(), f.record.Summary())
 		}
-		if f.json {
-			if err := writeJSON(cmd.OutOrStdout(), result); err != nil {
-				return err
-			}
+		f.note(cmd, "%s in %s", result, ui.Duration(result.Took))
+	}
+	if f.json {
+		if err := ui.WriteJSON(cmd.OutOrStdout(), result); err != nil {
+			return err
 		}
 	}
 	return err
 }
 
-func (f *solveFlags) registerTrace(c *cobra.Command) {
-	c.Flags().StringVar(&f.trace, "trace", "", "write a timeline to `FILE` in Chrome's trace format, for ui.perfetto.dev")
-}
-
-// worthTelling is how long a solve takes that people want to know more of.
-const worthTelling = 2 * time.Second
+// summarized is how long a solve takes whose steps are summed up at its end.
+const summarized = 2 * time.Second
 
 // openTrace opens the file of --trace before anything is done; nil for none.
-func (f *solveFlags) openTrace() (*os.File, error) {
+func (f *changeFlags) openTrace() (*os.File, error) {
 	if f.trace == "" {
 		return nil, nil
 	}
@@ -165,11 +161,4 @@ func isMachineRoot(root string) bool {
 	here, err1 := os.Stat(root)
 	top, err2 := os.Stat("/")
 	return err1 == nil && err2 == nil && os.SameFile(here, top)
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
-// workspace is a folder with a root, a cache and Containerfiles.
+// workspace is a directory with a root, a cache and Containerfiles.
 type workspace struct {
 	t   testing.TB
 	dir string
@@ -133,7 +133,7 @@ func TestFetchesAtTheSameTimeAndOnce(t *testing.T) {
 	}
 }
 
-// longRun is a third RUN that tells when it began and then does not end. The
+// longRun is a third RUN that reports when it began and then does not end. The
 // number of seconds names its process.
 const longRun = "RUN echo one > /one\nRUN echo two > /two\nRUN echo half > /half; echo begun; (setsid sleep %[1]d &); sleep %[1]d\n"
 
@@ -266,14 +266,14 @@ func TestSecondSolveWaits(t *testing.T) {
 	}
 }
 
-// Without any privilege: as nobody, in a user namespace, into a folder.
+// Without any privilege: as nobody, in a user namespace, into a directory.
 func TestDestAsNobody(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: can't become nobody; the scripts run as this user already")
 	}
 	const nobody = 65534
-	// Folders of tests are closed to others; so is that of the test binary.
+	// Directories of tests are closed to others; so is that of the test binary.
 	exe := clayerProgram(t)
 	dir, err := os.MkdirTemp("", "clayer-nobody-")
 	if err != nil {

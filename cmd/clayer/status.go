@@ -1,14 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/internal/printable"
-	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
 func newStatus() *cobra.Command {
@@ -22,42 +23,23 @@ the Containerfiles, as solve does, and exits with 1 if a solve would change
 something; use this in hooks. status never waits and changes nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if exitCode {
-				return f.drift(cmd, args)
+				return f.compareRoot(cmd, args)
 			}
 			if len(args)+len(f.files) > 0 {
 				return usagef("status takes files with --exit-code alone")
 			}
-			root, dest, err := roots(f.root, f.dest)
+			var opt solver.Options
+			if err := f.rootFlags.fill(&opt); err != nil {
+				return err
+			}
+			st, err := solver.Status(opt)
 			if err != nil {
 				return err
 			}
-			st, err := solver.Status(solver.Options{Root: root, Dest: dest})
-			if err != nil {
-				return err
-			}
-			w := cmd.OutOrStdout()
 			if st.CutOff {
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: a command is changing %s, or was cut off: this is what was applied before\n", st.Root)
 			}
-			if f.json {
-				return writeJSON(w, st)
-			}
-			if len(st.State.Layers) == 0 {
-				fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
-				return nil
-			}
-			fmt.Fprintf(w, "%s   %s\n", st.Root, printable.Line(st.State.Platform))
-			for _, l := range st.State.Layers {
-				var entries int
-				var bytes int64
-				for _, s := range l.Steps {
-					entries += s.Entries
-					bytes += s.Bytes
-				}
-				fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), shortKey(l), sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
-					sizes.Format(bytes), appliedAt(l))
-			}
-			return nil
+			return f.print(cmd, st, func(w io.Writer) { ui.WriteStatus(w, st) })
 		},
 	}
 	f.register(c)
@@ -66,8 +48,8 @@ something; use this in hooks. status never waits and changes nothing.`,
 	return c
 }
 
-// drift tells whether a solve of the files would change the root.
-func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
+// compareRoot prints whether a solve of the files would change the root.
+func (f *solveFlags) compareRoot(cmd *cobra.Command, args []string) error {
 	paths, err := f.paths(args)
 	if err != nil {
 		return err
@@ -80,32 +62,117 @@ func (f *solveFlags) drift(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	w := cmd.OutOrStdout()
-	if f.json {
-		if err := writeJSON(w, drift); err != nil {
+	err = f.print(cmd, drift, func(w io.Writer) {
+		if !f.quiet {
+			ui.WriteDrift(w, drift)
+		}
+	})
+	if err == nil && drift.Differs {
+		err = errReported
+	}
+	return err
+}
+
+func newVerify() *cobra.Command {
+	var f appliedFlags
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "List applied files that have changed",
+		Long: `verify compares every applied file, including its content, with what was applied.
+It prints the files that have changed or are missing, and exits with 1 if there
+are any. --json prints all files.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opt, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			files, err := solver.Verify(cmd.Context(), opt)
+			if err != nil {
+				return err
+			}
+			v := ui.NewVerified(files)
+			if err := f.print(cmd, v, v.Text); err != nil {
+				return err
+			}
+			if !f.json {
+				f.note(cmd, "%d as applied, %d changed, %d missing", v.AsApplied, v.Changed, v.Missing)
+			}
+			if v.Changed+v.Missing > 0 {
+				return errReported
+			}
+			return nil
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func newDiff() *cobra.Command {
+	var f appliedFlags
+	var all bool
+	c := &cobra.Command{
+		Use:   "diff",
+		Short: "List what else changed in the root since the last solve",
+		Long: `diff prints, as a tree with sizes, what changed in the root since the last solve,
+without the changes that clayer made. A new directory is one line; --all lists its
+contents. If a file that no step made is deleted, its directory shows as changed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opt, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			files, err := solver.Diff(cmd.Context(), opt)
+			if err != nil {
+				return err
+			}
+			files = append([]drift.FileState{}, files...) // JSON has no null
+			return f.print(cmd, files, func(w io.Writer) { ui.WriteTree(w, files, all) })
+		},
+	}
+	f.register(c)
+	c.Flags().BoolVar(&all, "all", false, "list the contents of new directories")
+	return c
+}
+
+func newUndo() *cobra.Command {
+	var f appliedFlags
+	var to string
+	c := &cobra.Command{
+		Use:   "undo [--to LAYER]",
+		Short: "Undo what was applied, and restore the root as it was before",
+		Long: `undo removes what was applied, the last step first, and restores what it replaced
+or deleted. Files that have changed since are preserved and listed; --force undoes
+them too.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opt, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			res, err := solver.Undo(cmd.Context(), opt, to)
+			var unknown *solver.UnknownLayerError
+			if errors.As(err, &unknown) {
+				return usagef("--to: %w", err)
+			}
+			if res == nil {
+				return err
+			}
+			if f.json {
+				if err := ui.WriteJSON(cmd.OutOrStdout(), res); err != nil {
+					return err
+				}
+			}
+			if f.progress != "json" {
+				f.note(cmd, "%s", ui.Undone(res))
+			}
 			return err
-		}
-	} else if !f.quiet {
-		for _, l := range drift.Layers {
-			fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
-		}
+		},
 	}
-	if drift.Differs {
-		return errSaid
-	}
-	return nil
-}
-
-func shortKey(l record.Layer) string {
-	if len(l.Steps) == 0 {
-		return "-"
-	}
-	return l.Steps[len(l.Steps)-1].Key.Short()
-}
-
-func appliedAt(l record.Layer) string {
-	if len(l.Steps) == 0 {
-		return ""
-	}
-	return l.Steps[len(l.Steps)-1].At.Local().Format("2006-01-02 15:04")
+	f.register(c)
+	c.Flags().StringVar(&to, "to", "", "undo what was applied after `LAYER`, but not LAYER itself")
+	c.Flags().BoolVar(&f.force, "force", false, "also undo files that have changed since")
+	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail immediately if another command is changing this root")
+	return c
 }

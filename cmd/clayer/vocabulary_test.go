@@ -29,7 +29,6 @@ var unfinished = map[string]bool{
 	"cache/oci":                        true,
 	"cache/oci/ocitest":                true,
 	"cache/transfer":                   true,
-	"cmd/clayer":                       true,
 	"cmd/clayer/internal/clitest":      true,
 	"cmd/clayer/internal/e2e/installs": true,
 	"cmd/clayer/internal/e2e/managers": true,

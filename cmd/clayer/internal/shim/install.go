@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -128,3 +129,24 @@ func removeOwn(dir string) (n int, err error) {
 }
 
 func isShim(data []byte) bool { return strings.Contains(string(data), edit.ShimMark) }
+
+// Program returns the path of this program: the one that PATH finds it by, if there
+// is one, since it may be a link that the next version moves.
+func Program() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if named, err := exec.LookPath(os.Args[0]); err == nil {
+		if abs, err := filepath.Abs(named); err == nil && sameFile(abs, exe) {
+			return abs, nil
+		}
+	}
+	return exe, nil
+}
+
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}

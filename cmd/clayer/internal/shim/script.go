@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // executable is the shim of a program, a script: it decides by itself on command
@@ -39,6 +40,16 @@ done
 echo "%[6]s: not found" >&2
 exit 127
 `, edit.ShimMark, quote(o.Dir), quote(o.Clayer), strings.Join(patterns, "|"), quote(o.File), name)
+}
+
+var plainWord = lazyregexp.New(`^[A-Za-z0-9_./:=@%+,-]+$`)
+
+// Word quotes a word for a shell, if it has to be.
+func Word(s string) string {
+	if plainWord().MatchString(s) {
+		return s
+	}
+	return quote(s)
 }
 
 // quote quotes a text for a POSIX shell.

@@ -1,4 +1,4 @@
-package main
+package ui
 
 import (
 	"bytes"
@@ -21,9 +21,9 @@ type stream struct {
 	cause  func() error
 }
 
-// streams returns what writes to out and err until some time after ctx has ended.
+// Streams returns what writes to out and err until some time after ctx has ended.
 // What is no file waits for nobody, and is returned as it is.
-func streams(ctx context.Context, out, err io.Writer) (io.Writer, io.Writer) {
+func Streams(ctx context.Context, out, err io.Writer) (io.Writer, io.Writer) {
 	giveUp := make(chan struct{})
 	context.AfterFunc(ctx, func() { time.AfterFunc(unread, func() { close(giveUp) }) })
 	wrap := func(w io.Writer) io.Writer {

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
+	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// Each group of flags has a method that registers it, and one that fills its part
+// of solver.Options.
+
+// solveFlags are what the commands that read Containerfiles share.
+type solveFlags struct {
+	storeFlags
+	recipeFlags
+	rootFlags
+	sandboxFlags
+	snapshotFlags
+	outputFlags
+}
+
+func (f *solveFlags) register(c *cobra.Command) {
+	f.storeFlags.register(c)
+	f.recipeFlags.register(c)
+	f.rootFlags.register(c)
+	f.sandboxFlags.register(c)
+	f.snapshotFlags.register(c)
+	f.outputFlags.register(c)
+}
+
+// options returns the options for the Containerfiles at paths.
+func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Options, err error) {
+	if f.sandbox == "inplace" && f.dest != "" {
+		return opt, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
+	}
+	opt.Environ = os.Environ()
+	for _, fill := range []func(*solver.Options) error{f.sandboxFlags.fill, f.snapshotFlags.fill, f.rootFlags.fill} {
+		if err := fill(&opt); err != nil {
+			return opt, err
+		}
+	}
+	if err := f.show(cmd, &opt); err != nil {
+		return opt, err
+	}
+	if err := f.recipeFlags.fill(cmd.Context(), &opt); err != nil {
+		return opt, err
+	}
+	names, err := layerNames(f.names, paths)
+	if err != nil {
+		return opt, err
+	}
+	f.notices = notices{opt.Report.StoreFailed, opt.Report.Warn, opt.Report.Waiting}
+	if err := f.storeFlags.fill(&opt); err != nil {
+		return opt, err
+	}
+	if opt.Files, err = layers.Load(cmd.Context(), paths, names); err != nil {
+		err = solver.AllProblems(cmd.Context(), opt, err)
+	}
+	return opt, err
+}
+
+// recipeFlags say what is made: the Containerfiles, and what enters their keys.
+type recipeFlags struct {
+	files, names        []string
+	baseID              string
+	salts, invalidateOn []string
+	buildArgs, secrets  []string
+	warnings            []string // of looking up the files
+}
+
+func (f *recipeFlags) register(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.names, "name", nil, "name the layer `NAME`; with several files, NAME:PATH")
+	c.Flags().StringVar(&f.baseID, "base-id", "", "extra `TEXT` mixed into every cache key, to tell machines of one platform apart")
+	c.Flags().StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
+	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
+	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
+	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+}
+
+const buildArgUsage = "set an ARG by `NAME=VALUE`; NAME alone takes the value from the environment (repeatable)"
+
+// registerFiles is for commands that take files by -f. Completion offers files by
+// default.
+func (f *recipeFlags) registerFiles(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "read the Containerfile `FILE`, or - for stdin; several are composed in order (default: Containerfile)")
+}
+
+func (f *recipeFlags) filesOrDefault() []string {
+	if len(f.files) == 0 {
+		return []string{"Containerfile"}
+	}
+	return f.files
+}
+
+// paths returns the files of -f and of the arguments, which may be names.
+func (f *recipeFlags) paths(args []string) ([]string, error) {
+	if len(args) == 0 && len(f.files) > 0 {
+		return f.files, nil
+	}
+	more, err := layers.Lookup(".", args, func(text string) { f.warnings = append(f.warnings, text) })
+	return append(f.files, more...), err
+}
+
+func (f *recipeFlags) fill(ctx context.Context, opt *solver.Options) (err error) {
+	for _, text := range f.warnings {
+		opt.Report.Warn(text)
+	}
+	for _, v := range f.invalidateOn {
+		if _, err := source.ParseRef(v); err != nil {
+			return usagef("--invalidate-on %w", err)
+		}
+	}
+	opt.BaseID, opt.Salts, opt.InvalidateOn = f.baseID, f.salts, f.invalidateOn
+	if opt.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
+		return err
+	}
+	opt.Secrets, err = secrets(ctx, f.secrets)
+	return err
+}
+
+// rootFlags say which root is changed, and when it is not.
+type rootFlags struct {
+	root, dest    string
+	force, noWait bool
+}
+
+func (f *rootFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.root, "root", "", "change the complete root file system in `DIR` instead of /")
+	c.Flags().StringVar(&f.dest, "dest", "", "collect all changes in `DIR`, laid over the root for RUN; requires no privileges")
+	c.Flags().BoolVar(&f.force, "force", false, "also undo removed steps where files have changed since")
+	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail immediately if another solve is changing this root")
+}
+
+// fill makes the paths absolute.
+func (f *rootFlags) fill(opt *solver.Options) error {
+	if f.root != "" && f.dest != "" {
+		return usagef("--root and --dest don't go together")
+	}
+	opt.NoWait, opt.Force = f.noWait, f.force
+	flag, path, to := "--root", f.root, &opt.Root
+	if f.dest != "" {
+		flag, path, to = "--dest", f.dest, &opt.Dest
+	}
+	if path == "" {
+		return nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	*to = abs
+	info, err := os.Stat(abs)
+	switch {
+	case err == nil && !info.IsDir():
+		return usagef("%s %s: not a directory", flag, abs)
+	case err != nil && flag == "--root":
+		return errhint.With(usagef("--root %s: %w", abs, pathless(err)), "--root changes an existing root file system, --dest creates a directory")
+	case abs == "/" && flag == "--dest":
+		return usagef("--dest /: give a directory of its own, or no --dest to change / itself")
+	}
+	return nil
+}
+
+// appliedFlags are for commands that look at what is applied, and need no
+// Containerfile.
+type appliedFlags struct {
+	rootFlags
+	outputFlags
+}
+
+func (f *appliedFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.root, "root", "", "use the root file system in `DIR` instead of /")
+	c.Flags().StringVar(&f.dest, "dest", "", "use the `DIR` that collected the changes")
+	f.outputFlags.register(c)
+}
+
+func (f *appliedFlags) options(cmd *cobra.Command) (opt solver.Options, err error) {
+	if err := f.show(cmd, &opt); err != nil {
+		return opt, err
+	}
+	return opt, f.fill(&opt)
+}
+
+// sandboxFlags say how RUN runs.
+type sandboxFlags struct {
+	sandbox, compare string
+	hermetic         bool
+	timeout          time.Duration
+	jobs             int
+}
+
+func (f *sandboxFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.sandbox, "sandbox", "auto", "`KIND` of isolation for RUN: auto, overlay, or inplace (none)")
+	c.Flags().StringVar(&f.compare, "compare", "auto", "`METHOD` that finds what an in-place RUN changed: auto, ctime, or digest (reads every file)")
+	c.Flags().BoolVar(&f.hermetic, "hermetic", false, "let RUN inherit only PATH, HOME, LANG, TERM, proxy and CA variables")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "stop a RUN that takes longer than `DURATION`, such as 5m (default: no limit)")
+	c.Flags().IntVar(&f.jobs, "jobs", 0, "maximum number `N` of parallel downloads, and of parallel chains of steps (default: at least 8)")
+}
+
+func (f *sandboxFlags) fill(opt *solver.Options) error {
+	if !slices.Contains(sandbox.Kinds, f.sandbox) {
+		return usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
+	}
+	compare, ok := map[string]sandbox.Compare{"auto": sandbox.CompareAuto, "ctime": sandbox.CompareCTime, "digest": sandbox.CompareDigest}[f.compare]
+	if !ok {
+		return usagef("--compare=%s: want auto, ctime or digest", f.compare)
+	}
+	opt.Sandbox, opt.Compare, opt.Hermetic, opt.Timeout, opt.Jobs = f.sandbox, compare, f.hermetic, f.timeout, f.jobs
+	return nil
+}
+
+// snapshotFlags say how what is built is stored.
+type snapshotFlags struct {
+	compression           int
+	noCache, requireCache bool
+}
+
+func (f *snapshotFlags) register(c *cobra.Command) {
+	c.Flags().IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd `LEVEL` of snapshots, from 1 (fastest) to 19; 9 and higher are slow")
+	c.Flags().BoolVar(&f.noCache, "no-cache", false, "do not store what is built")
+	c.Flags().BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store fails")
+}
+
+func (f *snapshotFlags) fill(opt *solver.Options) error {
+	if f.compression < 1 || f.compression > 19 {
+		return usagef("--compression=%d: want a level from 1 to 19", f.compression)
+	}
+	opt.Push, opt.Compression, opt.RequireCache = !f.noCache, f.compression, f.requireCache
+	return nil
+}
+
+// outputFlags say what is printed, and how.
+type outputFlags struct {
+	progress    string
+	quiet, json bool
+
+	live     bool        // a terminal gets a live display
+	untilRun bool        // which ends when the solve is done: the terminal is then the command's
+	display  *ui.Display // opened by show
+	record   *ui.Record
+}
+
+func (f *outputFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.progress, "progress", "auto", "`MODE` of progress on stderr: auto, tty, plain, or json (one object per line)")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print only warnings and errors")
+	c.Flags().BoolVar(&f.json, "json", false, "print the result as JSON")
+}
+
+// show opens the display, and has opt report to it.
+func (f *outputFlags) show(cmd *cobra.Command, opt *solver.Options) (err error) {
+	mode := f.progress
+	switch {
+	case f.quiet:
+		mode = "quiet"
+	case mode == "auto" && !f.live:
+		mode = "plain"
+	}
+	if f.display, err = ui.New(mode, cmd.ErrOrStderr(), os.Environ()); err != nil {
+		return usageError{err}
+	}
+	f.record = ui.NewRecord(time.Now())
+	opt.Report = report.New(func(e report.Event) {
+		if f.untilRun && e.Kind == report.Done {
+			f.hide()
+		}
+		f.record.Add(e)
+		f.display.Show(e)
+	})
+	return nil
+}
+
+// hide removes the live display, if there is one.
+func (f *outputFlags) hide() {
+	if f.display != nil {
+		f.display.Close()
+	}
+}
+
+// note prints a line on stderr about what was done, unless --quiet.
+func (f *outputFlags) note(cmd *cobra.Command, format string, args ...any) {
+	if !f.quiet {
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: "+format+"\n", args...)
+	}
+}
+
+// print writes a result to stdout: as JSON, or as text formats it.
+func (f *outputFlags) print(cmd *cobra.Command, v any, text func(w io.Writer)) error {
+	if f.json {
+		return ui.WriteJSON(cmd.OutOrStdout(), v)
+	}
+	text(cmd.OutOrStdout())
+	return nil
+}
+
+// pathless is the error of a system call without its name and path, for a text
+// that has named the path.
+func pathless(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// layerNames reads --name: NAME for a single file, NAME:PATH for one of several.
+func layerNames(flags, paths []string) (map[string]string, error) {
+	names := make(map[string]string)
+	for _, v := range flags {
+		name, path, ok := strings.Cut(v, ":")
+		if !ok {
+			if len(paths) != 1 || len(flags) != 1 {
+				return nil, usagef("--name %s: of several files, say which: --name %s:PATH", v, v)
+			}
+			path = paths[0]
+		}
+		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+			return nil, usagef("--name %s: a layer's name is made of a-z, 0-9, _ and -", v)
+		}
+		found := false
+		for _, p := range paths {
+			if filepath.Clean(p) == filepath.Clean(path) {
+				names[p], found = name, true
+			}
+		}
+		if !found {
+			return nil, usagef("--name %s: %s is none of the files given", v, path)
+		}
+	}
+	return names, nil
+}
+
+func buildArgs(flags []string) (map[string]string, error) {
+	args := make(map[string]string)
+	for _, v := range flags {
+		name, value, ok := strings.Cut(v, "=")
+		if name == "" {
+			return nil, usagef("--build-arg %s: want NAME=value", v)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		args[name] = value
+	}
+	return args, nil
+}
+
+// secrets reads --secret as docker buildx does. Without src and env it is the
+// variable of that name, else the file.
+func secrets(ctx context.Context, flags []string) (map[string]solver.Secret, error) {
+	all := make(map[string]solver.Secret)
+	for _, v := range flags {
+		var id, typ string
+		var s solver.Secret
+		for part := range strings.SplitSeq(v, ",") {
+			key, value, _ := strings.Cut(part, "=")
+			switch key {
+			case "id":
+				id = value
+			case "src", "source":
+				s.File = value
+			case "env":
+				s.Env = value
+			case "type":
+				typ = value
+			default:
+				return nil, usagef("--secret: %q is none of id=, src=, env=, type=", key)
+			}
+		}
+		if id == "" {
+			return nil, usagef("--secret: id= is missing")
+		}
+		if typ == "env" && s.Env == "" {
+			s.Env, s.File = s.File, ""
+		}
+		if s.Env == "" && s.File == "" {
+			if _, ok := os.LookupEnv(id); ok {
+				s.Env = id
+			} else {
+				s.File = id
+			}
+		}
+		if err := readSecret(ctx, &s); err != nil {
+			return nil, fmt.Errorf("--secret id=%s: %w", id, err)
+		}
+		all[id] = s
+	}
+	return all, nil
+}
+
+// readSecret reads a pipe, once for all RUNs, and makes the path of a file absolute.
+func readSecret(ctx context.Context, s *solver.Secret) error {
+	if s.File == "" {
+		return nil
+	}
+	if _, ok := safefile.IsInput(s.File); ok {
+		content, err := safefile.ReadInput(ctx, s.File, solver.MaxSecret)
+		s.File, s.Content = "", append([]byte{}, content...)
+		return err
+	}
+	abs, err := filepath.Abs(s.File)
+	if err != nil {
+		return err
+	}
+	file, err := safefile.Open(abs)
+	if err != nil {
+		return usagef("%s: %w", s.File, pathless(err))
+	}
+	s.File = abs
+	return file.Close()
+}

@@ -1,0 +1,103 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+)
+
+// Hashes are the keys of layers, as clayer hash prints them.
+type Hashes struct {
+	Layers    []Hash  `json:"layers"`
+	Composite key.Key `json:"composite"`
+}
+
+// A Hash is the key of a layer.
+type Hash struct {
+	Name string  `json:"name"`
+	File string  `json:"file"`
+	Key  key.Key `json:"key"`
+	Tag  string  `json:"tag"`
+}
+
+// NewHashes returns the keys of the layers of g.
+func NewHashes(g *dag.Graph, keys *dag.Keys) *Hashes {
+	h := &Hashes{Composite: keys.Composite(g)}
+	for _, l := range g.Layers {
+		k := keys.Layer[l]
+		h.Layers = append(h.Layers, Hash{l.Name, l.File.Path, k, cache.Tag(l.Name, k)})
+	}
+	return h
+}
+
+// Text writes the tags, or whole keys with their files.
+func (h *Hashes) Text(w io.Writer, full bool) {
+	format, composite := "%[2]s\n", "composite-"+h.Composite.Short()
+	if full {
+		format, composite = "%[1]s  %[3]s\n", h.Composite.String()+"  (all)"
+	}
+	for _, l := range h.Layers {
+		fmt.Fprintf(w, format, l.Key, l.Tag, l.File)
+	}
+	if len(h.Layers) > 1 {
+		fmt.Fprintln(w, composite)
+	}
+}
+
+// An Inspection is a layer with its instructions, as clayer inspect prints it.
+type Inspection struct {
+	Name         string        `json:"name"`
+	File         string        `json:"file"`
+	Key          key.Key       `json:"key"`
+	Instructions []Instruction `json:"instructions"`
+}
+
+// An Instruction is one with its key.
+type Instruction struct {
+	Line   int        `json:"line"`
+	Word   string     `json:"instruction"`
+	Text   string     `json:"text"`
+	Key    key.Key    `json:"key,omitzero"` // none: it makes no step
+	Inputs key.Record `json:"inputs,omitempty"`
+}
+
+// Inspect returns the layers of g with their instructions.
+func Inspect(g *dag.Graph, keys *dag.Keys) (all []Inspection) {
+	for _, l := range g.Layers {
+		steps := make(map[int]Instruction, len(l.Steps))
+		for _, s := range l.Steps {
+			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s)}
+		}
+		layer := Inspection{Name: l.Name, File: l.File.Path, Key: keys.Layer[l]}
+		for _, in := range l.File.Instructions {
+			m := in.Base()
+			row, ok := steps[m.Pos.Line]
+			if !ok {
+				row = Instruction{Line: m.Pos.Line, Word: m.Word, Text: m.Text}
+			}
+			layer.Instructions = append(layer.Instructions, row)
+		}
+		all = append(all, layer)
+	}
+	return all
+}
+
+// WriteInspections writes layers with a line per instruction.
+func WriteInspections(w io.Writer, all []Inspection) {
+	for i, l := range all {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s   layer %s   key %s\n", l.File, l.Name, l.Key.Short())
+		for _, in := range l.Instructions {
+			k := "-" // makes no step
+			if !in.Key.IsZero() {
+				k = in.Key.Short()
+			}
+			fmt.Fprintf(w, "%4d  %-16s  %s\n", in.Line, k, in.Text)
+		}
+	}
+}

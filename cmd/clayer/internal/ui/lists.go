@@ -1,0 +1,93 @@
+package ui
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver/doctor"
+)
+
+// WriteJSON writes a result as JSON.
+func WriteJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// A CachedLayer is a layer in a store.
+type CachedLayer struct {
+	cache.Manifest
+	Tag      string `json:"tag"`
+	Size     int64  `json:"size"` // bytes of all steps
+	Complete bool   `json:"complete"`
+}
+
+// CachedLayers lists complete layers, then those whose build was interrupted.
+func CachedLayers(complete, partial []cache.Manifest) []CachedLayer {
+	all := []CachedLayer{}
+	for i, m := range append(complete, partial...) {
+		l := CachedLayer{Manifest: m, Tag: m.Tag(), Complete: i < len(complete)}
+		for _, d := range m.Steps {
+			l.Size += d.Size
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// WriteCachedLayers writes a table of layers.
+func WriteCachedLayers(w io.Writer, all []CachedLayer) error {
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	if len(all) > 0 {
+		fmt.Fprintln(t, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")
+	}
+	for _, l := range all {
+		state := "interrupted"
+		if l.Complete {
+			state = "complete"
+			if n := len(l.LeftOut); n > 0 {
+				state += fmt.Sprintf(", %d left out", n)
+			}
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(l.Tag), len(l.Steps), sizes.Format(l.Size),
+			l.Created.Local().Format(minute), state, printable.Line(l.Platform))
+	}
+	return t.Flush()
+}
+
+// WriteExamination writes what clayer doctor found, by area.
+func WriteExamination(w io.Writer, list []doctor.Finding) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	area := ""
+	for _, f := range list {
+		mark := "✓"
+		if !f.OK {
+			mark = "✗"
+		}
+		if f.Area != area {
+			area = f.Area
+			fmt.Fprintf(t, "%s\n", area)
+		}
+		fmt.Fprintf(t, "  %s %s\t%s\n", mark, f.Name, f.Text)
+		if f.Remedy != "" {
+			fmt.Fprintf(t, "  \t→ %s\n", f.Remedy)
+		}
+	}
+	return t.Flush()
+}
+
+// WriteRules writes a table of lint rules.
+func WriteRules(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range lint.Rules {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Name, r.Level, r.Doc)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,140 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/rootfs/drift"
+)
+
+const minute = "2006-01-02 15:04" // how lists show a time
+
+// WriteStatus writes the layers that are applied to a root.
+func WriteStatus(w io.Writer, st *solver.RootStatus) {
+	if len(st.State.Layers) == 0 {
+		fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
+		return
+	}
+	fmt.Fprintf(w, "%s   %s\n", st.Root, printable.Line(st.State.Platform))
+	for _, l := range st.State.Layers {
+		var entries int
+		var bytes int64
+		key, at := "-", ""
+		for _, s := range l.Steps {
+			entries += s.Entries
+			bytes += s.Bytes
+			key, at = s.Key.Short(), s.At.Local().Format(minute)
+		}
+		fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), key, sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
+			sizes.Format(bytes), at)
+	}
+}
+
+// WriteDrift writes how the layers of a solve differ from the root.
+func WriteDrift(w io.Writer, d *solver.Drifted) {
+	for _, l := range d.Layers {
+		fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
+	}
+}
+
+// Undone says what an undo did.
+func Undone(res *solver.UndoResult) string {
+	text := "nothing to undo"
+	if res.Steps > 0 || res.Files > 0 {
+		text = fmt.Sprintf("%s undone, %s", sizes.Count(res.Steps, "step"), sizes.Count(res.Files, "change"))
+	}
+	if n := len(res.Kept); n > 0 {
+		text += fmt.Sprintf(", %s preserved", sizes.Count(n, "file"))
+	}
+	return text
+}
+
+// Verified are applied files, and how many there are of each state.
+type Verified struct {
+	Files     []drift.FileState `json:"files"`
+	AsApplied int               `json:"asApplied"`
+	Changed   int               `json:"changed"`
+	Missing   int               `json:"missing"`
+}
+
+// NewVerified counts files.
+func NewVerified(files []drift.FileState) *Verified {
+	v := &Verified{Files: append([]drift.FileState{}, files...)} // JSON has no null
+	for _, f := range files {
+		switch f.State {
+		case drift.AsApplied:
+			v.AsApplied++
+		case drift.Changed:
+			v.Changed++
+		case drift.Missing:
+			v.Missing++
+		}
+	}
+	return v
+}
+
+// Text writes the files that are not as applied.
+func (v *Verified) Text(w io.Writer) {
+	for _, f := range v.Files {
+		if f.State != drift.AsApplied {
+			fmt.Fprintf(w, "%-8s  /%s%s\n", f.State, printable.Line(f.Path), why(f))
+		}
+	}
+}
+
+// WriteTree writes files, sorted by path, as a tree. Those in a new directory are
+// summed up in its line, unless all are to be listed.
+func WriteTree(w io.Writer, files []drift.FileState, all bool) {
+	var open []string // the directories whose line is written
+	for i := 0; i < len(files); i++ {
+		f := files[i]
+		size, n := f.Size, 0
+		last := i
+		if f.Dir && f.State == drift.New {
+			for last+1 < len(files) && strings.HasPrefix(files[last+1].Path, f.Path+"/") {
+				last++
+				size += files[last].Size
+				if !files[last].Dir {
+					n++
+				}
+			}
+		}
+		parts := strings.Split(f.Path, "/")
+		depth := 0
+		for depth < len(open) && depth < len(parts)-1 && open[depth] == parts[depth] {
+			depth++
+		}
+		open = open[:depth]
+		for ; depth < len(parts)-1; depth++ {
+			fmt.Fprintf(w, "%s%s/\n", strings.Repeat("  ", depth), printable.Line(parts[depth]))
+			open = append(open, parts[depth])
+		}
+		name, tail := path.Base(f.Path), ""
+		if f.Dir {
+			name += "/"
+			open = append(open, path.Base(f.Path))
+		}
+		if f.State != drift.Missing && (!f.Dir || n > 0) {
+			tail = "   " + sizes.Format(size)
+		}
+		if n > 0 && !all {
+			tail += "   " + sizes.Count(n, "file")
+		}
+		fmt.Fprintf(w, "%s%s   %s%s%s\n", strings.Repeat("  ", depth), printable.Line(name), f.State, why(f), tail)
+		if !all {
+			i = last
+		}
+	}
+}
+
+func why(f drift.FileState) string {
+	if len(f.What) == 0 {
+		return ""
+	}
+	return "  (" + strings.Join(f.What, ", ") + ")"
+}
