@@ -2,11 +2,15 @@ package solver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/clayer/clayer/solver/capture"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
+
+// ErrSinceWhen says that neither a solve nor the machine's start gives a time.
+var ErrSinceWhen = errors.New("since when?")
 
 // Installed finds what the machine has beyond its base and the applied
 // layers: what was installed since the last solve, or, where there was none,
@@ -23,7 +27,7 @@ func Installed(ctx context.Context, opt Options, o capture.Options) (*capture.Fo
 	}
 	if o.Since.IsZero() {
 		if o.Since, err = capture.Started(); err != nil {
-			return nil, fmt.Errorf("since when? %w: give --since", err)
+			return nil, fmt.Errorf("%w %w", ErrSinceWhen, err)
 		}
 	}
 	o.Root = root.Dir()

@@ -85,9 +85,6 @@ var (
 // A BuildError says which step failed.
 type BuildError = exec.BuildError
 
-// Remedy returns what a user can do about an error that does not say so itself.
-func Remedy(err error) string { return exec.Remedy(err) }
-
 // MaxSecret bounds a secret, in bytes, as BuildKit does.
 const MaxSecret = 500 << 10
 

@@ -65,7 +65,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 		return nil, err
 	}
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
-		r.warnOnce("--build-arg %s: no layer has ARG %s", name, name)
+		r.warnOnce("build argument %s: no layer has ARG %s", name, name)
 	}
 	s := &exec.Survey{State: state, Platform: r.platform(ctx, state), Changed: make(map[*dag.Step]bool)}
 	keys, err := r.keys(ctx, g, s.Platform)

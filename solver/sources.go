@@ -61,11 +61,11 @@ func (r *session) commits(ctx context.Context) ([]string, error) {
 		eg.Go(func() error {
 			ref, err := source.ParseRef(text)
 			if err != nil {
-				return fmt.Errorf("--invalidate-on %w", err)
+				return err
 			}
 			id, err := r.sources().Commit(ctx, ref)
 			if err != nil {
-				return fmt.Errorf("--invalidate-on %s: %w", text, err)
+				return fmt.Errorf("the commit of %s: %w", text, err)
 			}
 			list[i] = ref.Repo.String() + "@" + id
 			return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/capture"
@@ -48,6 +49,9 @@ to no package.`,
 			}
 			o.Skip = notEnvironment(file)
 			found, err := solver.Installed(cmd.Context(), opt, o)
+			if errors.Is(err, solver.ErrSinceWhen) {
+				err = errhint.With(err, "--since gives the time")
+			}
 			if err != nil {
 				return err
 			}

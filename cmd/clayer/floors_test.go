@@ -1,14 +1,18 @@
 package main
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 // floors is docs/architecture.md as data: a package imports only from floors
@@ -123,6 +127,80 @@ func TestPackagesImportOnlyFromFloorsBelow(t *testing.T) {
 	for pkg := range floors {
 		if !seen[pkg] {
 			t.Errorf("package %s has a floor, but no files", pkg)
+		}
+	}
+}
+
+// namesFlags are library files whose messages still name a flag of clayer. Whoever
+// mends one removes it.
+var namesFlags = map[string]bool{
+	"cache/guarded.go":                        true,
+	"cache/transfer/address.go":               true,
+	"dag/compose.go":                          true,
+	"frontend/lint/directive.go":              true,
+	"frontend/lint/format.go":                 true,
+	"frontend/lint/secret.go":                 true,
+	"solver/doctor/doctor.go":                 true,
+	"solver/doctor/sandbox_linux.go":          true,
+	"solver/doctor/system_linux.go":           true,
+	"solver/exec/apply.go":                    true,
+	"solver/exec/build.go":                    true,
+	"solver/mounts.go":                        true,
+	"solver/rootfs/profile.go":                true,
+	"solver/sandbox/inplace/inplace_linux.go": true,
+}
+
+// TestLibrariesNameNoFlags keeps the flags of clayer out of what libraries say: other
+// programs have none. cmd maps errors to hints that name flags.
+func TestLibrariesNameNoFlags(t *testing.T) {
+	flags := make(map[string]bool)
+	for _, words := range commands(newRoot(), nil) {
+		c, _, err := newRoot().Find(words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
+	}
+	delete(flags, "--all") // of SNAPSHOT too
+	word := regexp.MustCompile(`--[a-z][a-z-]*`)
+	seen := make(map[string]bool)
+	for _, dir := range []string{"cache", "dag", "frontend", "internal", "solver"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			rel := strings.TrimPrefix(filepath.ToSlash(path), "../../")
+			if strings.HasPrefix(rel, "frontend/edit/") || strings.HasPrefix(rel, "solver/capture/") || rel == "frontend/lint/packages.go" {
+				return nil // they read and write the command lines of other programs
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				lit, ok := n.(*ast.BasicLit)
+				if !ok || lit.Kind != token.STRING {
+					return true
+				}
+				for _, flag := range word.FindAllString(lit.Value, -1) {
+					if flags[flag] {
+						seen[rel] = true
+						if !namesFlags[rel] {
+							t.Errorf("%s: %s names %s: say what is the case, and let cmd/clayer/internal/ui name the flag", rel, lit.Value, flag)
+						}
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file := range namesFlags {
+		if !seen[file] {
+			t.Errorf("%s names no flag any more: remove it from namesFlags", file)
 		}
 	}
 }

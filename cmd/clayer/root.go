@@ -77,13 +77,7 @@ func run(args []string, out, errs io.Writer) int {
 	}
 	var status statusError
 	if !errors.Is(err, errReported) && !errors.As(err, &status) {
-		var problem *frontend.Problem
-		var build *solver.BuildError
-		hasHint := errhint.Of(err) != nil || errors.As(err, &build) || errors.As(err, &problem) && problem.Hint != ""
-		if remedy := solver.Remedy(err); remedy != "" && !hasHint {
-			err = errhint.With(err, remedy)
-		}
-		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(err))
+		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(ui.WithRemedy(err)))
 	}
 	return code
 }

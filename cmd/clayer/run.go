@@ -187,7 +187,7 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 			}
 			text, err := envfile.Format(vars, shell, opt.Environ)
 			if err != nil {
-				return usageError{err}
+				return usagef("--shell=%w", err)
 			}
 			w := cmd.OutOrStdout()
 			if shell != "json" {

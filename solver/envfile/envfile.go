@@ -44,7 +44,7 @@ func Format(vars []frontend.Var, format string, environ []string) ([]byte, error
 		err := enc.Encode(values)
 		return b.Bytes(), err
 	}
-	return nil, fmt.Errorf("--shell=%s: want %s", format, strings.Join(Formats, ", "))
+	return nil, fmt.Errorf("%s: want %s", format, strings.Join(Formats, ", "))
 }
 
 // resolved returns the variables with their references resolved in environ.

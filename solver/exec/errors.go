@@ -28,6 +28,7 @@ type BuildError struct {
 	Stored int    // steps of this solve that were finished, and are stored
 	Look   string // the command that runs a shell where Step ran; "" where there is none
 	Did    string // what a RUN in place did to the root all the same, in words
+	Remedy string // what to do about Err; whoever prints the error sets it, and Look
 	Err    error
 }
 
@@ -53,8 +54,8 @@ func (e *BuildError) Error() string {
 	case e.Stored > 1:
 		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Stored)
 	}
-	if remedy := Remedy(e.Err); remedy != "" {
-		p.Hint = strings.TrimSuffix(remedy+"\n      "+p.Hint, "\n      ")
+	if e.Remedy != "" {
+		p.Hint = strings.TrimSuffix(e.Remedy+"\n      "+p.Hint, "\n      ")
 	}
 	if e.Look != "" && exit != nil && e.Did == "" { // what runs in place has no overlay to look around in
 		p.Hint = strings.TrimPrefix(p.Hint+"\n      to look around where it failed: "+e.Look, "\n      ")

@@ -1,4 +1,4 @@
-package exec
+package ui
 
 import (
 	"crypto/tls"
@@ -10,13 +10,49 @@ import (
 
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
-// Remedy returns what a user can do about an error that does not say so itself;
-// "" where nothing better is known than what the error says.
-func Remedy(err error) string {
+// WithRemedy adds to err, and to the failed steps in it, what a user can do about an
+// error that does not say so itself.
+func WithRemedy(err error) error {
+	if setRemedies(err) || errhint.Of(err) != nil {
+		return err
+	}
+	var problem *frontend.Problem
+	if errors.As(err, &problem) && problem.Hint != "" {
+		return err
+	}
+	if hint := remedy(err); hint != "" {
+		return errhint.With(err, hint)
+	}
+	return err
+}
+
+// setRemedies sets the remedies of all failed steps in err, and reports whether
+// there are any.
+func setRemedies(err error) (any bool) {
+	switch e := err.(type) {
+	case *solver.BuildError:
+		e.Remedy = remedy(e.Err)
+		return true
+	case interface{ Unwrap() error }:
+		return setRemedies(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			any = setRemedies(err) || any
+		}
+	}
+	return any
+}
+
+// remedy returns what a user can do about an error; "" where nothing better is known
+// than what the error says.
+func remedy(err error) string {
 	var status *transfer.StatusError
 	var proxy *transfer.ProxyError
 	var answer *github.Error
@@ -26,11 +62,11 @@ func Remedy(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "make room there: clayer cache prune frees the cache, and --cache-dir puts it on another disk"
-	case errors.Is(err, ErrRoot) && errors.Is(err, fs.ErrPermission):
-		return "the root wants privilege; --dest DIR keeps all changes in a folder, and wants none"
+	case errors.Is(err, solver.ErrRoot) && errors.Is(err, fs.ErrPermission):
+		return "the root requires privileges; --dest DIR collects all changes in a directory, and requires none"
 	case errors.Is(err, rootfs.ErrLocked):
 		return "without --no-wait the command waits for the other to end"
-	case errors.Is(err, ErrStore):
+	case errors.Is(err, solver.ErrStore):
 		return "clayer doctor, with the same --repo and --store, looks at each store"
 	case github.Is(err, github.NotFound):
 		return "is the name right? A private repository requires a token in GH_TOKEN that may read it"
@@ -41,13 +77,13 @@ func Remedy(err error) string {
 	case errors.As(err, &exit) && exit.Code == 128+9 && exit.Reason == "":
 		return "it was killed (signal 9): where nobody did that, the machine had no memory left for it"
 	case errors.As(err, &proxy):
-		return "allow the host in the proxy, or name it in NO_PROXY; clayer doctor tells which hosts are reached"
+		return "allow the host in the proxy, or name it in NO_PROXY; clayer doctor lists the hosts that are reached"
 	case errors.As(err, &status):
 		switch status.Code {
 		case http.StatusNotFound, http.StatusGone:
 			return "is the URL right? The server has nothing there"
 		case http.StatusUnauthorized, http.StatusForbidden:
-			return "the server wants to know who asks, or something between refuses the host; what needs a login is for RUN --mount=type=secret"
+			return "the server requires a login, or something between refuses the host; what needs a login is for RUN --mount=type=secret"
 		}
 	case errors.Is(err, transfer.ErrOffline):
 		return "without --offline it is asked; with it, what was fetched before is used"
@@ -58,7 +94,7 @@ func Remedy(err error) string {
 	case errors.As(err, &cert):
 		return "SSL_CERT_FILE=FILE.pem with the certificates that are trusted here, a proxy's too"
 	case transfer.Unreachable(err):
-		return "is there a network, and does it want a proxy (HTTPS_PROXY)? clayer doctor tells which hosts are reached"
+		return "is there a network, and does it require a proxy (HTTPS_PROXY)? clayer doctor lists the hosts that are reached"
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "the file is not whole; --checksum=sha256:.. would say so before it is unpacked"
 	}
