@@ -64,6 +64,26 @@ type at struct {
 
 func (c at) RemoteAddr() net.Addr { return c.addr }
 
+// checkRedirected checks the error of a request whose redirects are followed or refused.
+func checkRedirected(t *testing.T, name string, ok bool, err error) {
+	t.Helper()
+	var refused *RedirectError
+	switch {
+	case ok && err != nil:
+		t.Error(err)
+	case !ok && !errors.As(err, &refused):
+		t.Errorf("error = %v, want a *RedirectError", err)
+	case strings.HasPrefix(name, "public to private") && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address; --allow-redirect=10.0.0.2 allows it"):
+		t.Errorf("error = %v", err)
+	case strings.HasPrefix(name, "public to a private name") && !ok && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address (10.0.0.1); --allow-redirect=private.example allows it"):
+		t.Errorf("error = %v", err)
+	case strings.HasPrefix(name, "public to loopback") && strings.Contains(err.Error(), "--allow"):
+		t.Errorf("error = %v", err)
+	case !ok && strings.Contains(err.Error(), "tried"):
+		t.Errorf("error = %v: more than one try", err)
+	}
+}
+
 // TestRedirectsLeadNoNearer has servers at addresses of all kinds lead to each
 // other. Those that are not this machine's are played by one that is.
 func TestRedirectsLeadNoNearer(t *testing.T) {
@@ -167,21 +187,7 @@ func TestRedirectsLeadNoNearer(t *testing.T) {
 			}
 			_, err := c.Get(t.Context(), tt.url, io.Discard, GetOptions{})
 			c.http.CloseIdleConnections()
-			var refused *RedirectError
-			switch {
-			case tt.ok && err != nil:
-				t.Error(err)
-			case !tt.ok && !errors.As(err, &refused):
-				t.Errorf("error = %v, want a *RedirectError", err)
-			case strings.HasPrefix(tt.name, "public to private") && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address; --allow-redirect=10.0.0.2 allows it"):
-				t.Errorf("error = %v", err)
-			case strings.HasPrefix(tt.name, "public to a private name") && !tt.ok && !strings.Contains(err.Error(), "refused, since it leads from a public host to a private address (10.0.0.1); --allow-redirect=private.example allows it"):
-				t.Errorf("error = %v", err)
-			case strings.HasPrefix(tt.name, "public to loopback") && strings.Contains(err.Error(), "--allow"):
-				t.Errorf("error = %v", err)
-			case !tt.ok && strings.Contains(err.Error(), "tried"):
-				t.Errorf("error = %v: more than one try", err)
-			}
+			checkRedirected(t, tt.name, tt.ok, err)
 			if n := asked.Load(); !tt.ok && n > 0 {
 				t.Errorf("the inner server was asked %d times", n)
 			}

@@ -95,15 +95,16 @@ func (s *signing) download(t *testing.T, opt Options) ([]byte, error) {
 
 const large = 5*spanSize + 12345
 
-func TestDownloadInRanges(t *testing.T) {
-	usual := Options{}
-	check := func(t *testing.T, s *signing, opt Options) {
-		t.Helper()
-		got, err := s.download(t, opt)
-		if err != nil || !bytes.Equal(got, s.data) {
-			t.Fatalf("%d bytes of %d, %v", len(got), len(s.data), err)
-		}
+// check downloads the file, and compares it.
+func (s *signing) check(t *testing.T, opt Options) {
+	t.Helper()
+	got, err := s.download(t, opt)
+	if err != nil || !bytes.Equal(got, s.data) {
+		t.Fatalf("%d bytes of %d, %v", len(got), len(s.data), err)
 	}
+}
+
+func TestDownloadInRanges(t *testing.T) {
 	t.Run("several at a time, by one signature", func(t *testing.T) {
 		s := newSigning(t, large)
 		var once sync.Once
@@ -120,7 +121,7 @@ func TestDownloadInRanges(t *testing.T) {
 			}
 			return false
 		}
-		check(t, s, Options{})
+		s.check(t, Options{})
 		if s.most.Load() < 2 || s.most.Load() > spansEach {
 			t.Errorf("%d at a time, want 2 to %d", s.most.Load(), spansEach)
 		}
@@ -130,7 +131,7 @@ func TestDownloadInRanges(t *testing.T) {
 	})
 	t.Run("a small one has no probe", func(t *testing.T) {
 		s := newSigning(t, 2*spanSize-1)
-		check(t, s, Options{})
+		s.check(t, Options{})
 		if len(s.ranges) != 1 || s.ranges[0] != "" {
 			t.Errorf("ranges: %q", s.ranges)
 		}
@@ -142,7 +143,7 @@ func TestDownloadInRanges(t *testing.T) {
 			w.Write(s.data)
 			return true
 		}
-		check(t, s, Options{})
+		s.check(t, Options{})
 	})
 	t.Run("the signature expires in the midst", func(t *testing.T) {
 		s := newSigning(t, large)
@@ -152,14 +153,67 @@ func TestDownloadInRanges(t *testing.T) {
 			}
 			return false
 		}
-		check(t, s, usual)
+		s.check(t, Options{})
 		if s.signed < 2 {
 			t.Errorf("signed %d times", s.signed)
 		}
 	})
+	t.Run("the file changes in the midst", func(t *testing.T) {
+		s := newSigning(t, large)
+		s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
+			if n == 3 {
+				w.Header().Set("ETag", `"v2"`)
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.data)) // If-Range fails: the whole file
+				return true
+			}
+			return false
+		}
+		s.check(t, Options{}) // one stream instead
+	})
+	t.Run("another file is there in the midst", func(t *testing.T) {
+		s := newSigning(t, large)
+		s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
+			if n <= 3 { // the probe, and two ranges
+				return false
+			}
+			w.Header().Set("Content-Length", "7")
+			_, _ = w.Write([]byte("another"))
+			return true
+		}
+		got, err := s.download(t, Options{})
+		var size *SizeError
+		if !errors.As(err, &size) || string(got) != "another" {
+			t.Errorf("%d bytes, %v: what came of the first is there", len(got), err)
+		}
+	})
+	t.Run("shorter than it should be", func(t *testing.T) {
+		s := newSigning(t, large)
+		whole := s.data
+		s.data = whole[:large-1]
+		f, _ := os.Create(filepath.Join(t.TempDir(), "x"))
+		defer f.Close()
+		if err := New(Options{}).Download(t.Context(), s.front.URL, f, large, GetOptions{}); err == nil {
+			t.Error("no error")
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		s := newSigning(t, large)
+		s.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			w.WriteHeader(http.StatusNotFound)
+			return true
+		}
+		_, err := s.download(t, Options{})
+		var status *StatusError
+		if !errors.As(err, &status) || status.Code != 404 || strings.Contains(err.Error(), "sig=") {
+			t.Errorf("error = %v", err)
+		}
+	})
+}
+
+func TestDownloadInRangesResumes(t *testing.T) {
 	cut := func(stall bool) func(t *testing.T) {
 		return func(t *testing.T) {
-			opt := usual
+			opt := Options{}
 			if stall {
 				opt.Stall = 300 * time.Millisecond
 			}
@@ -180,7 +234,7 @@ func TestDownloadInRanges(t *testing.T) {
 				}
 				panic(http.ErrAbortHandler)
 			}
-			check(t, s, opt)
+			s.check(t, opt)
 			if s.signed < 2 {
 				t.Errorf("signed %d times; what is taken up again wants a fresh address", s.signed)
 			}
@@ -199,56 +253,6 @@ func TestDownloadInRanges(t *testing.T) {
 	}
 	t.Run("cut", cut(false))
 	t.Run("stalled", cut(true))
-	t.Run("the file changes in the midst", func(t *testing.T) {
-		s := newSigning(t, large)
-		s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
-			if n == 3 {
-				w.Header().Set("ETag", `"v2"`)
-				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(s.data)) // If-Range fails: the whole file
-				return true
-			}
-			return false
-		}
-		check(t, s, usual) // one stream instead
-	})
-	t.Run("another file is there in the midst", func(t *testing.T) {
-		s := newSigning(t, large)
-		s.answer = func(n int, w http.ResponseWriter, r *http.Request) bool {
-			if n <= 3 { // the probe, and two ranges
-				return false
-			}
-			w.Header().Set("Content-Length", "7")
-			_, _ = w.Write([]byte("another"))
-			return true
-		}
-		got, err := s.download(t, usual)
-		var size *SizeError
-		if !errors.As(err, &size) || string(got) != "another" {
-			t.Errorf("%d bytes, %v: what came of the first is there", len(got), err)
-		}
-	})
-	t.Run("shorter than it should be", func(t *testing.T) {
-		s := newSigning(t, large)
-		whole := s.data
-		s.data = whole[:large-1]
-		f, _ := os.Create(filepath.Join(t.TempDir(), "x"))
-		defer f.Close()
-		if err := New(usual).Download(t.Context(), s.front.URL, f, large, GetOptions{}); err == nil {
-			t.Error("no error")
-		}
-	})
-	t.Run("refused", func(t *testing.T) {
-		s := newSigning(t, large)
-		s.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
-			w.WriteHeader(http.StatusNotFound)
-			return true
-		}
-		_, err := s.download(t, usual)
-		var status *StatusError
-		if !errors.As(err, &status) || status.Code != 404 || strings.Contains(err.Error(), "sig=") {
-			t.Errorf("error = %v", err)
-		}
-	})
 }
 
 func TestSend(t *testing.T) {

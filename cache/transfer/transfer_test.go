@@ -108,212 +108,218 @@ func (r *rewinder) Rewind() error { r.rewound++; r.Reset(); return nil }
 // plain hides all methods but Write.
 type plain struct{ io.Writer }
 
-func TestInterruptedTransfers(t *testing.T) {
-	all := content(300_000)
-	other := append([]byte("new "), all...)
-	const half = 150_000
-	hang := func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	}
-	tests := []struct {
-		name     string
-		answer   func(n int, w http.ResponseWriter, r *http.Request)
-		rewind   bool // the writer is a Rewinder
-		want     []byte
-		err      error
-		requests int32
-		rewound  int
-		took     time.Duration // at least; virtual
-	}{
-		{
-			name: "a cut is resumed where it was",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				if r.Header.Get("Range") != "bytes=150000-" || r.Header.Get("If-Range") != `"a"` {
-					http.Error(w, "no range", http.StatusTeapot)
-					return
-				}
-				send(w, r, `"a"`, all)
-			},
-			want: all, requests: 2,
+var (
+	wholeFile   = content(300_000)
+	changedFile = append([]byte("new "), wholeFile...)
+)
+
+const halfOfFile = 150_000
+
+func hang(w http.ResponseWriter, r *http.Request) {
+	w.(http.Flusher).Flush()
+	<-r.Context().Done()
+}
+
+var interruptedTransfers = []struct {
+	name     string
+	answer   func(n int, w http.ResponseWriter, r *http.Request)
+	rewind   bool // the writer is a Rewinder
+	want     []byte
+	err      error
+	requests int32
+	rewound  int
+	took     time.Duration // at least; virtual
+}{
+	{
+		name: "a cut is resumed where it was",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			if r.Header.Get("Range") != "bytes=150000-" || r.Header.Get("If-Range") != `"a"` {
+				http.Error(w, "no range", http.StatusTeapot)
+				return
+			}
+			send(w, r, `"a"`, wholeFile)
 		},
-		{
-			name: "a stall is resumed after 10 seconds",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					w.Header().Set("ETag", `"a"`)
-					w.Header().Set("Content-Length", fmt.Sprint(len(all)))
-					w.Write(all[:half])
-					hang(w, r)
-					return
-				}
-				if r.Header.Get("Range") == "" {
-					http.Error(w, "no range", http.StatusTeapot)
-					return
-				}
-				send(w, r, `"a"`, all)
-			},
-			want: all, requests: 2, took: 10 * time.Second,
-		},
-		{
-			name: "an answer that does not begin is asked for again",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					<-r.Context().Done()
-					return
-				}
-				send(w, r, `"a"`, all)
-			},
-			want: all, requests: 2, took: 10 * time.Second,
-		},
-		{
-			name: "a slow trickle is no stall",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				for i := range 20 {
-					time.Sleep(9 * time.Second)
-					w.Write(all[i*10_000 : (i+1)*10_000])
-					w.(http.Flusher).Flush()
-				}
-			},
-			want: all[:200_000], requests: 1, took: 180 * time.Second,
-		},
-		{
-			name: "a transfer that moves on is taken up without end",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				from := 0
-				fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
-				to := min(from+10_000, len(all))
+		want: wholeFile, requests: 2,
+	},
+	{
+		name: "a stall is resumed after 10 seconds",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
 				w.Header().Set("ETag", `"a"`)
-				w.Header().Set("Content-Length", fmt.Sprint(len(all)-from))
-				if from > 0 {
-					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(all)-1, len(all)))
-					w.WriteHeader(http.StatusPartialContent)
-				}
-				w.Write(all[from:to])
+				w.Header().Set("Content-Length", fmt.Sprint(len(wholeFile)))
+				w.Write(wholeFile[:halfOfFile])
+				hang(w, r)
+				return
+			}
+			if r.Header.Get("Range") == "" {
+				http.Error(w, "no range", http.StatusTeapot)
+				return
+			}
+			send(w, r, `"a"`, wholeFile)
+		},
+		want: wholeFile, requests: 2, took: 10 * time.Second,
+	},
+	{
+		name: "an answer that does not begin is asked for again",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				<-r.Context().Done()
+				return
+			}
+			send(w, r, `"a"`, wholeFile)
+		},
+		want: wholeFile, requests: 2, took: 10 * time.Second,
+	},
+	{
+		name: "a slow trickle is no stall",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			for i := range 20 {
+				time.Sleep(9 * time.Second)
+				w.Write(wholeFile[i*10_000 : (i+1)*10_000])
 				w.(http.Flusher).Flush()
-				if to < len(all) {
-					panic(http.ErrAbortHandler)
-				}
-			},
-			want: all, requests: 30,
+			}
 		},
-		{
-			name: "a whole answer to a range is compared, and its rest taken",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				w.Write(all)
-			},
-			want: all, requests: 2,
+		want: wholeFile[:200_000], requests: 1, took: 180 * time.Second,
+	},
+	{
+		name: "a transfer that moves on is taken up without end",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			from := 0
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			to := min(from+10_000, len(wholeFile))
+			w.Header().Set("ETag", `"a"`)
+			w.Header().Set("Content-Length", fmt.Sprint(len(wholeFile)-from))
+			if from > 0 {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(wholeFile)-1, len(wholeFile)))
+				w.WriteHeader(http.StatusPartialContent)
+			}
+			w.Write(wholeFile[from:to])
+			w.(http.Flusher).Flush()
+			if to < len(wholeFile) {
+				panic(http.ErrAbortHandler)
+			}
 		},
-		{
-			name: "a writer that rewinds is started over",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				send(w, r, `"b"`, other) // If-Range doesn't match: 200
-			},
-			rewind: true, want: other, requests: 2, rewound: 1,
+		want: wholeFile, requests: 30,
+	},
+	{
+		name: "a whole answer to a range is compared, and its rest taken",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			w.Write(wholeFile)
 		},
-		{
-			name: "a changed file and a writer that cannot rewind",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				send(w, r, `"b"`, other)
-			},
-			err: ErrChanged, requests: 2,
+		want: wholeFile, requests: 2,
+	},
+	{
+		name: "a writer that rewinds is started over",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			send(w, r, `"b"`, changedFile) // If-Range doesn't match: 200
 		},
-		{
-			name: "a file that is now shorter than what has arrived",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				send(w, r, `"b"`, all[:100])
-			},
-			err: ErrChanged, requests: 2,
+		rewind: true, want: changedFile, requests: 2, rewound: 1,
+	},
+	{
+		name: "a changed file and a writer that cannot rewind",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			send(w, r, `"b"`, changedFile)
 		},
-		{
-			name: "a server that ignores If-Range does not mix two files",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				r.Header.Del("If-Range")
-				send(w, r, `"b"`, other)
-			},
-			rewind: true, want: other, requests: 3, rewound: 1,
+		err: ErrChanged, requests: 2,
+	},
+	{
+		name: "a file that is now shorter than what has arrived",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			send(w, r, `"b"`, wholeFile[:100])
 		},
-		{
-			name: "a range that begins elsewhere is refused",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					cutAfter(w, `"a"`, all, half)
-				}
-				if r.Header.Get("Range") != "" {
-					r.Header.Set("Range", "bytes=5-")
-				}
-				send(w, r, `"a"`, all)
-			},
-			want: all, requests: 3,
+		err: ErrChanged, requests: 2,
+	},
+	{
+		name: "a server that ignores If-Range does not mix two files",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			r.Header.Del("If-Range")
+			send(w, r, `"b"`, changedFile)
 		},
-		{
-			name: "without a validator no range is asked for",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get("Range") != "" {
-					http.Error(w, "a range", http.StatusTeapot)
-					return
-				}
-				if n == 1 {
-					w.Header().Set("ETag", `W/"a"`)
-					w.Header().Set("Content-Length", fmt.Sprint(len(all)))
-					w.Write(all[:half])
-					panic(http.ErrAbortHandler)
-				}
-				w.Write(all)
-			},
-			want: all, requests: 2,
+		rewind: true, want: changedFile, requests: 3, rewound: 1,
+	},
+	{
+		name: "a range that begins elsewhere is refused",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				cutAfter(w, `"a"`, wholeFile, halfOfFile)
+			}
+			if r.Header.Get("Range") != "" {
+				r.Header.Set("Range", "bytes=5-")
+			}
+			send(w, r, `"a"`, wholeFile)
 		},
-		{
-			name: "a chunked answer without its end is no whole file",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				if n == 1 {
-					w.Header().Set("ETag", `"a"`)
-					w.Write(all)
-					w.(http.Flusher).Flush()
-					panic(http.ErrAbortHandler)
-				}
-				send(w, r, `"a"`, all) // 416: nothing is left
-			},
-			want: all, requests: 2,
+		want: wholeFile, requests: 3,
+	},
+	{
+		name: "without a validator no range is asked for",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") != "" {
+				http.Error(w, "a range", http.StatusTeapot)
+				return
+			}
+			if n == 1 {
+				w.Header().Set("ETag", `W/"a"`)
+				w.Header().Set("Content-Length", fmt.Sprint(len(wholeFile)))
+				w.Write(wholeFile[:halfOfFile])
+				panic(http.ErrAbortHandler)
+			}
+			w.Write(wholeFile)
 		},
-		{
-			name: "busy servers are asked again, when they say",
-			answer: func(n int, w http.ResponseWriter, r *http.Request) {
-				switch n {
-				case 1:
-					w.Header().Set("Retry-After", "7")
-					http.Error(w, "busy", http.StatusTooManyRequests)
-				case 2:
-					w.Header().Set("Retry-After", time.Now().Add(20*time.Second).UTC().Format(http.TimeFormat))
-					http.Error(w, "down", http.StatusServiceUnavailable)
-				case 3:
-					http.Error(w, "slow", http.StatusRequestTimeout)
-				default:
-					send(w, r, `"a"`, all)
-				}
-			},
-			want: all, requests: 4, took: 26 * time.Second,
+		want: wholeFile, requests: 2,
+	},
+	{
+		name: "a chunked answer without its end is no whole file",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			if n == 1 {
+				w.Header().Set("ETag", `"a"`)
+				w.Write(wholeFile)
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			send(w, r, `"a"`, wholeFile) // 416: nothing is left
 		},
-	}
-	for _, tt := range tests {
+		want: wholeFile, requests: 2,
+	},
+	{
+		name: "busy servers are asked again, when they say",
+		answer: func(n int, w http.ResponseWriter, r *http.Request) {
+			switch n {
+			case 1:
+				w.Header().Set("Retry-After", "7")
+				http.Error(w, "busy", http.StatusTooManyRequests)
+			case 2:
+				w.Header().Set("Retry-After", time.Now().Add(20*time.Second).UTC().Format(http.TimeFormat))
+				http.Error(w, "down", http.StatusServiceUnavailable)
+			case 3:
+				http.Error(w, "slow", http.StatusRequestTimeout)
+			default:
+				send(w, r, `"a"`, wholeFile)
+			}
+		},
+		want: wholeFile, requests: 4, took: 26 * time.Second,
+	},
+}
+
+func TestInterruptedTransfers(t *testing.T) {
+	for _, tt := range interruptedTransfers {
 		t.Run(tt.name, func(t *testing.T) {
 			serve(t, Options{}, tt.answer, func(t *testing.T, c *Client, requests *atomic.Int32) {
 				var buf rewinder

@@ -205,6 +205,32 @@ func TestLibrariesNameNoFlags(t *testing.T) {
 	}
 }
 
+// TestTestsAreShort keeps every test function within 120 lines.
+func TestTestsAreShort(t *testing.T) {
+	const limit = 120
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, 0)
+		if err != nil {
+			return err
+		}
+		for _, decl := range f.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok {
+				if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1; n > limit {
+					t.Errorf("%s: %s has %d lines: move its table or its checks out of it", path, fn.Name.Name, n)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTopLevelHoldsOnlyWhatItShould(t *testing.T) {
 	want := map[string]bool{
 		"frontend": true, "dag": true, "solver": true, "cache": true, "cmd": true, "internal": true, "testdata": true, "docs": true,

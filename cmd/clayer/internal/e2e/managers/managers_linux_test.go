@@ -132,7 +132,21 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 	treetest.Diff(t, trees["overlay"], trees["restored-overlay"])
 	treetest.Diff(t, trees["inplace"], trees["restored-inplace"])
 
-	// Both built the same, but for the time of day and what is random.
+	compareTrees(t, trees["overlay"], trees["inplace"])
+	for _, name := range []string{"restored-overlay", "restored-inplace"} {
+		cmd := exec.CommandContext(t.Context(), "chroot", path(name), "/bin/sh", "-ec",
+			`hello; greet; python3 -c 'import six, tabulate, markupsafe._speedups; print(markupsafe.escape("<"))'; node -e 'console.log(require("/usr/local/lib/node_modules/is-odd")(3))'`)
+		cmd.Env = clitest.Env()
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "Hello, world!\n42\n&lt;\ntrue\n" {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// compareTrees compares what both sandboxes built: the same, but for the time of day
+// and what is random.
+func compareTrees(t *testing.T, first, second string) {
+	t.Helper()
 	random := func(p string) bool {
 		for _, r := range managersRandom {
 			if regexp.MustCompile(r.path).MatchString(p) {
@@ -153,7 +167,7 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 		}
 		return lines
 	}
-	overlay, inplace := byPath(trees["overlay"]), byPath(trees["inplace"])
+	overlay, inplace := byPath(first), byPath(second)
 	for p, line := range overlay {
 		if other, ok := inplace[p]; !random(p) && line != other {
 			if !ok {
@@ -165,14 +179,6 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 	for p := range inplace {
 		if _, ok := overlay[p]; !ok && !random(p) {
 			t.Errorf("only in place: %s", p)
-		}
-	}
-	for _, name := range []string{"restored-overlay", "restored-inplace"} {
-		cmd := exec.CommandContext(t.Context(), "chroot", path(name), "/bin/sh", "-ec",
-			`hello; greet; python3 -c 'import six, tabulate, markupsafe._speedups; print(markupsafe.escape("<"))'; node -e 'console.log(require("/usr/local/lib/node_modules/is-odd")(3))'`)
-		cmd.Env = clitest.Env()
-		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "Hello, world!\n42\n&lt;\ntrue\n" {
-			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
 }
