@@ -35,6 +35,11 @@ func randomRun(r *rand.Rand) string {
 		fmt.Sprintf("ln -f %s %s", f(), f()),
 		fmt.Sprintf("rm -rf %s; echo %d > %s", d(), r.IntN(9), d()),
 	}
+	// Names beside /w: a RUN of a plain user can't remove what the root has there.
+	top := fmt.Sprintf("/t%d", r.IntN(3))
+	for _, make := range []string{"mkdir -p %[1]s/d; echo %[2]d > %[1]s/d/x", "echo %[2]d > %[1]s", "ln -s w%[2]d %[1]s", "mkdir -p /new/d; echo %[2]d > /new/d/y; mv /new %[1]s"} {
+		pool = append(pool, fmt.Sprintf("[ -e %[1]s ] || { "+make+"; }", top, r.IntN(9)))
+	}
 	return "RUN mkdir -p /w; " + pool[r.IntN(len(pool))] + " || true"
 }
 
@@ -48,7 +53,18 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 	t.Logf("seed %d", seed)
 	for round := range rounds.Of(3, 4, 12) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
-		w := newWorkspace(t)
+		w := &fall{workspace: newWorkspace(t), t: t, env: []string{"TMPDIR=/tmp"}}
+		if round%2 == 1 && os.Geteuid() == 0 {
+			w.user = 65534
+			w.openFor(65534)
+		}
+		owned := func(root string) string {
+			t.Helper()
+			if err := exec.Command("chown", "-hR", fmt.Sprint(w.user), w.path(root)).Run(); err != nil {
+				t.Fatal(err)
+			}
+			return root
+		}
 		layers := map[string][]string{"Containerfile": nil, "Containerfile.a": {"FROM base"}, "Containerfile.b": {"FROM scratch"}, "Containerfile.c": {"FROM base"}}
 		names := []string{"Containerfile", "Containerfile.a", "Containerfile.b", "Containerfile.c"}
 		for _, n := range names {
@@ -60,12 +76,12 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 		// Of layers that know nothing of each other one may put a file where a later
 		// one has something in a directory: that is reported, and is so in every root.
 		conflict := 0
-		compose := func(root string, args ...string) {
+		compose := func(root, args string) {
 			t.Helper()
 			for n, lines := range layers {
 				w.write(n, strings.Join(lines, "\n")+"\n")
 			}
-			_, stderr, code := w.run(append([]string{"compose", "base", "a", "b", "c", "--root", root}, args...)...)
+			stderr, code := w.clayer("compose base a b c --root=" + root + args)
 			fmt.Fprintf(&history, "--- %s\n%v\n%s", root, layers, stderr)
 			if code == 4 && strings.Contains(stderr, "not a directory") {
 				conflict++
@@ -73,7 +89,7 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 				t.Fatalf("exit code %d\n%s", code, history.String())
 			}
 		}
-		compose("root")
+		compose(owned("root"), "")
 		for range 3 {
 			n := names[r.IntN(len(names))]
 			lines := layers[n]
@@ -84,7 +100,7 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 			default:
 				lines[i] = randomRun(r)
 			}
-			compose("root")
+			compose("root", "")
 		}
 		for _, root := range []string{"restored", "fresh"} {
 			if err := clitest.MakeRoot(w.path(root)); err != nil {
@@ -92,13 +108,15 @@ func TestEditsGiveExactSnapshots(t *testing.T) {
 			}
 		}
 		conflict = 0
-		compose("restored")
-		compose("fresh", "--cache-dir", w.path("other"))
+		compose(owned("restored"), "")
+		compose(owned("fresh"), " --cache-dir="+w.path("cache/other"))
 		if conflict == 1 {
 			t.Errorf("round %d: a conflict in one of two roots\n%s", round, history.String())
 		}
-		if want, got := content(t, w.path("fresh/w")), content(t, w.path("restored/w")); want != got {
-			t.Errorf("round %d: built from nothing:\n%s\nrestored:\n%s\n%s", round, want, got, history.String())
+		for _, top := range []string{"w", "t0", "t1", "t2", "new"} {
+			if want, got := content(t, w.path("fresh/"+top)), content(t, w.path("restored/"+top)); want != got {
+				t.Errorf("round %d, user %d: /%s built from nothing:\n%s\nrestored:\n%s\n%s", round, w.user, top, want, got, history.String())
+			}
 		}
 		exec.Command("rm", "-rf", w.dir).Run()
 	}
@@ -108,8 +126,12 @@ var times = regexp.MustCompile(` \d+\.\d{9}`)
 
 // content describes a tree without its times.
 func content(t *testing.T, dir string) string {
-	if _, err := os.Stat(dir); err != nil {
+	if st, err := os.Lstat(dir); err != nil {
 		return ""
+	} else if !st.IsDir() {
+		data, _ := os.ReadFile(dir)
+		target, _ := os.Readlink(dir)
+		return fmt.Sprintf("%v %q %s", st.Mode(), data, target)
 	}
 	return times.ReplaceAllString(treetest.Describe(t, filepath.Clean(dir), nil), "")
 }

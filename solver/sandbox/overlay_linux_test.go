@@ -3,6 +3,8 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )
@@ -168,4 +171,57 @@ type testOutput struct{ t *testing.T }
 func (o *testOutput) Write(p []byte) (int, error) {
 	o.t.Logf("%s", bytes.TrimRight(p, "\n"))
 	return len(p), nil
+}
+
+// TestTopLevelDirectories applies what becomes of a directory of the root that a
+// user namespace shows by an overlay of its own.
+func TestTopLevelDirectories(t *testing.T) {
+	from, _ := fixture(t)
+	root := t.TempDir()
+	err := errors.Join(treecopy.Tree(t.Context(), from, root, nil), os.MkdirAll(filepath.Join(root, "app/a/b"), 0o755),
+		os.WriteFile(filepath.Join(root, "app/a/old"), nil, 0o644), os.Mkdir(filepath.Join(root, "other"), 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const list = `for f in /app /app/a /app/a/* /other; do if [ -h $f ]; then echo link $f; elif [ -f $f ]; then cat $f; elif [ -d $f ]; then echo $f; fi; done`
+	for _, tt := range []struct {
+		name    string
+		changes []*snapshot.Entry
+		want    string // of list
+		run     string
+		changed string
+	}{
+		{"deleted", []*snapshot.Entry{{Path: "app", Kind: snapshot.Delete}}, "/other\n", "mkdir -p /app/a; echo 1 >/app/a/new", "dir app 0755\ndir app/a 0755\nfile app/a/new 0644 2\n"},
+		{"a file instead", []*snapshot.Entry{{Path: "app", Kind: snapshot.File, Mode: 0o644, Size: 5, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("file\n")), nil }}}, "file\n/other\n", "rm /app; mkdir /app", "dir app 0755\n"},
+		{"a link instead", []*snapshot.Entry{{Path: "app", Kind: snapshot.Symlink, Target: "w", Mode: 0o777}}, "link /app\n/other\n", "rm /app", "delete app\n"},
+		{"described", []*snapshot.Entry{{Path: "app", Kind: snapshot.Dir, Mode: 0o700}, {Path: "app/a", Kind: snapshot.Delete}}, "/app\n/other\n", "mkdir /app/a", "dir app 0700\ndir app/a 0755\n"},
+	} {
+		modes(t, func(t *testing.T, s *testOverlay) {
+			t.Run(tt.name, func(t *testing.T) {
+				v := newView(t, newOverlay(t, s.rooted, sandbox.Options{Root: root}))
+				if err := v.Apply(t.Context(), bytes.NewReader(pack(t, snapshot.Changes(func(yield func(*snapshot.Entry, error) bool) {
+					for _, e := range tt.changes {
+						if !yield(e, nil) {
+							return
+						}
+					}
+				}))), record.Placement{}); err != nil {
+					t.Fatal(err)
+				}
+				clone, err := v.Clone(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer clone.Close()
+				for _, v := range []sandbox.View{v, clone} {
+					if changes, seen := sh(t, v, list); changes != "" || seen != tt.want {
+						t.Errorf("saw\n%swant\n%schanged %s", seen, tt.want, changes)
+					}
+					if changes, _ := sh(t, v, tt.run); changes != tt.changed {
+						t.Errorf("%s:\n%swant\n%s", tt.run, changes, tt.changed)
+					}
+				}
+			})
+		})
+	}
 }

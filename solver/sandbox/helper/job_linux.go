@@ -34,7 +34,6 @@ type Job struct {
 	View      string   // the directory of the view
 	Hide      []string // absolute paths in the root that are shown as empty
 	Seeded    bool     // the upper directory holds stubs for hard links
-	Plain     []string // top-level directories that are not overlaid, see seed
 
 	Argv   []string
 	Script []byte

@@ -1,6 +1,7 @@
 package helper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -51,15 +52,12 @@ func (h *helper) mountRoot() error {
 	overlaid := 0
 	for _, d := range top {
 		name := d.Name()
-		if !d.IsDir() || slices.Contains(h.Plain, name) || slices.Contains(mounts, "/"+name) {
+		if !d.IsDir() || !TopIsOverlaid(h.View, name) || slices.Contains(mounts, "/"+name) {
 			continue
 		}
 		at := filepath.Join(h.merged(), name)
 		if st, err := os.Lstat(at); err != nil || !st.IsDir() {
-			continue // the upper directory has something else of that name
-		}
-		if err := os.Mkdir(filepath.Join(h.View, WorkDir, name), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
+			return fmt.Errorf("the upper directory has no directory /%s: %w", name, cmp.Or(err, error(unix.ENOTDIR)))
 		}
 		lower := filepath.Join(h.Root, name)
 		err := h.overlay(lower, UpperDir+"/"+name, WorkDir+"/"+name, at)
@@ -77,6 +75,36 @@ func (h *helper) mountRoot() error {
 		return refused
 	}
 	return nil
+}
+
+// OverlayTop has a top-level directory of a view in a user namespace overlaid: it is
+// as long as it has a directory of its own for overlayfs.
+func OverlayTop(view, name string) error {
+	err := os.Mkdir(filepath.Join(view, WorkDir, name), 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// TopIsOverlaid reports whether a top-level directory of a view in a user namespace
+// lies over that of the root.
+func TopIsOverlaid(view, name string) bool {
+	st, err := os.Lstat(filepath.Join(view, WorkDir, name))
+	return err == nil && st.IsDir()
+}
+
+// bareTop takes the overlay off a top-level directory of the merged tree, for good:
+// it can be removed and replaced then, as a mount point can't.
+func (h *helper) bareTop(name string) error {
+	if h.Rooted || !TopIsOverlaid(h.View, name) {
+		return nil
+	}
+	at := filepath.Join(h.merged(), name)
+	if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it was not mounted
+		return &os.PathError{Op: "unmount", Path: at, Err: err}
+	}
+	return os.RemoveAll(filepath.Join(h.View, WorkDir, name))
 }
 
 // makePrivate keeps what is mounted from now on in this mount namespace. In a

@@ -18,24 +18,41 @@ import (
 
 // apply unpacks the snapshot on stdin onto the merged tree, so that the kernel
 // makes whiteouts, opaque directories and copies as it does for a command. No
-// other mount is in the way here.
+// other mount is in the way here. Devices and owners that are not for a user to
+// make are left out by unpack, and what is in directories of other users is reported;
+// any other problem is an error: what runs next would not see what its key promises.
 func (h *helper) apply(ctx context.Context) error {
-	res, err := unpack.Unpack(ctx, h.merged(), snapshot.ReadUnvalidated(os.Stdin), unpack.Options{Placement: h.Placement})
+	changes := h.baringTops(snapshot.ReadUnvalidated(os.Stdin))
+	res, err := unpack.Unpack(ctx, h.merged(), changes, unpack.Options{Placement: h.Placement})
 	if err != nil {
 		return err
 	}
-	for i, p := range res.Problems {
-		if h.Rooted {
-			// What runs next would not see what its key promises.
+	var hidden []string
+	for _, p := range res.Problems {
+		if h.Rooted || !errors.Is(p.Err, unix.EACCES) {
 			return fmt.Errorf("%q: %w (and %d more)", p.Path, p.Err, len(res.Problems)-1)
 		}
-		// Devices and file capabilities are not for a user to make.
-		if h.warn("%q cannot be shown in a user namespace: %v", p.Path, p.Err); i == 9 {
-			h.warn("and %d more", len(res.Problems)-10)
-			break
-		}
+		hidden = append(hidden, p.Path)
+	}
+	if len(hidden) > 0 {
+		h.warn("%q (and %d more) cannot be shown to RUN: it is in a directory of another user", hidden[0], len(hidden)-1)
 	}
 	return nil
+}
+
+// baringTops takes the overlays off top-level directories that the changes delete, or
+// replace by something else.
+func (h *helper) baringTops(changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for e, err := range changes {
+			if err == nil && e.Kind != snapshot.Dir && e.Kind != snapshot.Opaque && !strings.Contains(e.Path, "/") {
+				err = h.bareTop(e.Path)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 }
 
 // capture packs a path of the merged tree into the spool: what the upper
@@ -161,7 +178,7 @@ func (h *helper) checkView() error {
 	for _, d := range top {
 		p := filepath.Join(h.Root, d.Name())
 		if d.IsDir() && unix.Access(p, unix.R_OK|unix.X_OK) == nil {
-			if err := os.Mkdir(filepath.Join(h.View, UpperDir, d.Name()), 0o755); err != nil {
+			if err := errors.Join(os.Mkdir(filepath.Join(h.View, UpperDir, d.Name()), 0o755), OverlayTop(h.View, d.Name())); err != nil {
 				return err
 			}
 		}

@@ -149,7 +149,7 @@ func (v *View) seedGroup(g group) error {
 	var same os.FileInfo
 	for _, name := range g.names {
 		dst := filepath.Join(v.upper(), name)
-		if top, _, _ := strings.Cut(name, "/"); slices.Contains(v.plain, top) {
+		if top, _, below := strings.Cut(name, "/"); below && !v.s.rooted && !v.merges(top) {
 			continue
 		}
 		if _, err := os.Lstat(dst); err == nil {

@@ -7,9 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/sandbox/helper"
 )
 
 // begin fills the upper directory with what a view begins with, and reads it.
@@ -78,8 +79,9 @@ func (v *View) seedDir(src, dst string, have bool, name string) error {
 	if unix.Access(src, unix.R_OK|unix.X_OK) != nil {
 		// An overlay over it could be mounted but not listed. Empty, it is at
 		// least good for writing, as a HOME of /root is.
-		v.plain = append(v.plain, name)
 		v.s.warn([]string{fmt.Sprintf("/%s begins empty: it may not be read", name)})
+	} else if err := helper.OverlayTop(v.dir, name); err != nil {
+		return err
 	}
 	if have {
 		return nil
@@ -160,12 +162,16 @@ func seedFile(src, dst string) error {
 
 // merges reports whether the top-level directory lies over the root's directory of
 // that name, in a user namespace.
-func (v *View) merges(top string) bool {
-	for _, p := range v.plain {
-		if p == top {
-			return false
-		}
+func (v *View) merges(top string) bool { return helper.TopIsOverlaid(v.dir, top) }
+
+// overlayAlike has the same top-level directories of a clone overlaid.
+func (v *View) overlayAlike(clone *View) error {
+	if v.s.rooted {
+		return nil
 	}
-	st, err := os.Lstat(filepath.Join(v.s.Root, top))
-	return err == nil && st.IsDir() && !strings.Contains(top, "/")
+	tops, err := os.ReadDir(filepath.Join(v.dir, helper.WorkDir))
+	for _, d := range tops {
+		err = errors.Join(err, helper.OverlayTop(clone.dir, d.Name()))
+	}
+	return err
 }

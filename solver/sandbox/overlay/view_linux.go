@@ -25,7 +25,6 @@ type View struct {
 	dir   string
 	lock  *os.File // held while the view is in use, see sweep
 	files files
-	plain []string // top-level directories that are not overlaid, see seed
 
 	at    *tree.Reading // of the upper directory as the last Apply or Run left it
 	spool *os.File      // of the last Capture
@@ -162,7 +161,7 @@ func (v *View) Exec(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 // job completes a job by what the view is.
 func (v *View) job(j helper.Job) helper.Job {
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
-	j.Hide, j.Plain, j.Seeded = v.s.Hide, v.plain, !v.s.index
+	j.Hide, j.Seeded = v.s.Hide, !v.s.index
 	return j
 }
 
@@ -214,8 +213,10 @@ func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone a view: %w", err)
 	}
-	c.plain = v.plain
 	err = v.files.copy(ctx, v.upper(), c.upper(), nil)
+	if err == nil {
+		err = v.overlayAlike(c)
+	}
 	if err == nil {
 		err = c.refresh(ctx)
 	}
