@@ -37,14 +37,11 @@ type interrupted struct {
 	Secrets []string        `json:"secrets,omitempty"` // those of them where nothing was before
 }
 
-const (
-	runningName = "running.json"
-	readingName = "running.reading"
-)
+const readingName = "running.reading"
 
 // isInterrupted reports whether a RUN in place was cut off here.
 func isInterrupted(root *rootfs.Root) bool {
-	is, err := root.StateDir().Exists(runningName)
+	is, err := root.StateDir().Exists(rootfs.RunningName)
 	return is && err == nil
 }
 
@@ -63,6 +60,9 @@ func IsCutOff(root *rootfs.Root, state *record.State) (bool, error) {
 // next command can find what the RUN did.
 func (b *builder) announce(run interrupted, before *tree.Reading) error {
 	err := func() error {
+		if err := b.lock.ReserveForRun(); err != nil {
+			return err
+		}
 		data, err := before.MarshalBinary()
 		if err != nil {
 			return err
@@ -74,7 +74,7 @@ func (b *builder) announce(run interrupted, before *tree.Reading) error {
 		if err := b.root.StateDir().ReplaceFile(readingName, data); err != nil {
 			return err
 		}
-		return b.root.StateDir().ReplaceFile(runningName, text)
+		return b.root.StateDir().ReplaceFile(rootfs.RunningName, text)
 	}()
 	if err != nil {
 		return fmt.Errorf("%w: announce a RUN: %w", ErrRoot, errors.Join(err, b.root.StateDir().Remove(readingName)))
@@ -93,7 +93,7 @@ func (b *builder) forgetRun() error {
 }
 
 func forgetRun(root *rootfs.Root) error {
-	if err := errors.Join(root.StateDir().Remove(runningName), root.StateDir().Remove(readingName)); err != nil {
+	if err := errors.Join(root.StateDir().Remove(rootfs.RunningName), root.StateDir().Remove(readingName)); err != nil {
 		return fmt.Errorf("%w: after a RUN in place: %w", ErrRoot, err)
 	}
 	return nil
@@ -101,7 +101,7 @@ func forgetRun(root *rootfs.Root) error {
 
 // Recover records what a RUN in place did that was cut off.
 func Recover(ctx context.Context, rep *report.Reporter, opt sandbox.Options, root *rootfs.Root, lock *rootfs.Lock) error {
-	text, err := root.StateDir().ReadFile(runningName)
+	text, err := root.StateDir().ReadFile(rootfs.RunningName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -110,7 +110,7 @@ func Recover(ctx context.Context, rep *report.Reporter, opt sandbox.Options, roo
 		err = json.Unmarshal(text, &run)
 	}
 	if err == nil && run.Tx == lock.State().Tx { // else what it did is recorded
-		err = adoptInterrupted(ctx, rep, opt, root, lock, &run)
+		err = lock.Spending(func() error { return adoptInterrupted(ctx, rep, opt, root, lock, &run) })
 	}
 	if err != nil {
 		return fmt.Errorf("%w: a RUN in place was cut off: %w", ErrRoot, err)
@@ -159,20 +159,7 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 	if len(did) > 0 {
 		rep.Warnf("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, paths(did))
 	}
-	state := lock.State()
-	var layers []rootfs.LayerKeys
-	for _, l := range state.Layers {
-		k := rootfs.LayerKeys{Name: l.Name, Env: l.Env}
-		for _, s := range l.Steps {
-			if !s.Key.IsZero() {
-				k.Steps = append(k.Steps, s.Key)
-			}
-		}
-		if len(l.Steps) == 0 || len(k.Steps) > 0 {
-			layers = append(layers, k)
-		}
-	}
-	return lock.Commit(state.Platform, layers, state.Env)
+	return nil
 }
 
 // adoptFailed records, as of no step, what a RUN in place did that failed, and

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path"
-	"slices"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/rootfs/inroot"
@@ -17,7 +16,8 @@ import (
 //
 // Nothing was saved of what the step overwrote or deleted. Undo takes away what it
 // created, by step.Before, gives directories back what they were, and reports the rest
-// as lost. The content of the entries is not read.
+// as lost. The content of the entries is not read. Changes of no step, of a RUN that
+// failed, have the zero key, and are in the log alone.
 func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	t, err := l.begin()
 	if err != nil {
@@ -28,13 +28,9 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 	if err != nil {
 		return res, errors.Join(err, l.Rollback())
 	}
-	i := slices.IndexFunc(t.next.Layers, func(x record.Layer) bool { return x.Name == step.Layer })
-	if i < 0 {
-		i = len(t.next.Layers)
-		t.next.Layers = append(t.next.Layers, record.Layer{Name: step.Layer})
+	if !step.Key.IsZero() {
+		t.next.Add(step)
 	}
-	steps := slices.DeleteFunc(slices.Clone(t.next.Layers[i].Steps), func(a record.Applied) bool { return a.Key == step.Key })
-	t.next.Layers[i].Steps = append(steps, step)
 	return res, l.commit()
 }
 

@@ -53,6 +53,12 @@ var ErrStateCopied = errors.New("the state of clayer was replaced by a copy")
 // Resettle has nothing to do.
 func (l *Lock) Resettle() (string, error) { return "", nil }
 
+// ReserveForRun fails.
+func (l *Lock) ReserveForRun() error { return errOther }
+
+// Spending calls op.
+func (l *Lock) Spending(op func() error) error { return op() }
+
 // Rollback has nothing to roll back.
 func (l *Lock) Rollback() error { return nil }
 

@@ -78,9 +78,25 @@ func (r *Root) shrinkPiece(name string, size int64) error {
 	return errors.Join(r.sys.Ftruncate(int(f.Fd()), size), f.Close())
 }
 
+// ReserveForRun sets aside what recording the changes of a RUN in place takes, and
+// undoing them, should the disk be full when somebody recovers from it.
+func (l *Lock) ReserveForRun() error {
+	return l.root.growReserve(l.state.UndoNeeds().Plus(runRoom))
+}
+
+// runRoom is for about a thousand changes.
+var runRoom = record.Room{Bytes: 512 << 10, Files: 4}
+
+// Spending calls op, and again for each piece of the reserve that is freed, while it
+// fails since the disk is full.
+func (l *Lock) Spending(op func() error) error { return l.root.spending(rollbackFiles, op) }
+
 // fitReserve makes the reserve what undoing a state takes, as far as the disk has
-// room for it.
+// room for it. It stays as it is while a RUN in place is under way.
 func (r *Root) fitReserve(s *record.State) error {
+	if runs, err := r.state.Exists(RunningName); runs || err != nil {
+		return err
+	}
 	if s.Pristine() {
 		return r.state.Held().RemoveAll("reserve")
 	}

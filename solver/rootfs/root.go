@@ -146,6 +146,10 @@ type Undone struct {
 	Problems  []unpack.Problem // what could not be changed
 }
 
+// RunningName is a file of the state directory that is there while a RUN in place
+// is under way, and until what it did is recorded.
+const RunningName = "running.json"
+
 // Preserved is a path that an undo leaves as the user has it.
 type Preserved struct {
 	Path string `json:"path"` // relative to the root

@@ -158,6 +158,17 @@ func (d Dir) State() (*State, error) {
 	return s, nil
 }
 
+// Add puts a step at the end of its layer.
+func (s *State) Add(step Applied) {
+	i := slices.IndexFunc(s.Layers, func(l Layer) bool { return l.Name == step.Layer })
+	if i < 0 {
+		i = len(s.Layers)
+		s.Layers = append(s.Layers, Layer{Name: step.Layer})
+	}
+	steps := slices.DeleteFunc(slices.Clone(s.Layers[i].Steps), func(a Applied) bool { return a.Key == step.Key })
+	s.Layers[i].Steps = append(steps, step)
+}
+
 // Pristine reports whether nothing of clayer's is in the root.
 func (s *State) Pristine() bool {
 	return len(s.Log) == 0 && len(s.Preserved) == 0 && len(s.Layers) == 0 && s.Profile == nil
