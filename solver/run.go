@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -35,17 +38,19 @@ type RunOptions struct {
 
 // Run runs a command in the environment of the options' files, in an overlay:
 // root and stores stay as they are, but that steps which are cached nowhere are
-// built and stored. What the command writes is dropped when it ends.
+// built and stored, while the root is locked. What the command writes is dropped
+// when it ends.
 //
 // The error is a *sandbox.ExitError when the command ended with another status
 // than 0; errors of planning and building are those of Solve, and one without
 // an overlay wraps sandbox.ErrUnavailable.
 func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	r := newSession(opt)
-	root, err := r.settled(ctx)
+	root, release, err := r.unchanging(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, release()) }()
 	sv, err := r.survey(ctx, root)
 	if err != nil {
 		return err
@@ -73,9 +78,30 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 			defer mounts.release()
 			cmd.Mounts = mounts.list
 		}
+		if err := release(); err != nil {
+			return err
+		}
 		r.Report.Emit(report.Event{Kind: report.Done})
 		return view.Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
 	})
+}
+
+// unchanging opens the root, and holds its lock until release, so that no other solve
+// changes it while steps are built on it: a snapshot would be wrong, and be stored.
+// A root that this user may not lock can't be held.
+func (r *session) unchanging(ctx context.Context) (root *rootfs.Root, release func() error, err error) {
+	if root, err = r.open(); err != nil {
+		return nil, nil, err
+	}
+	lock, err := r.lock(ctx, root)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		root, err = r.settled(ctx)
+		return root, func() error { return nil }, err
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return root, sync.OnceValue(func() error { return unlock(lock) }), nil
 }
 
 // runDir returns a directory for the overlays of Run: in the cache directory, where

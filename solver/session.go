@@ -1,6 +1,8 @@
 package solver
 
 import (
+	"context"
+	"fmt"
 	"sync"
 
 	"github.com/clayer/clayer/dag"
@@ -42,6 +44,25 @@ func newReadOnly(opt Options) *session {
 	r := newSession(opt)
 	r.readOnly = true
 	return r
+}
+
+// lock takes the lock of the root, and reports the holder that it waits for.
+func (r *session) lock(ctx context.Context, root *rootfs.Root) (*rootfs.Lock, error) {
+	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
+		r.Report.Emit(report.Event{Kind: report.Waiting, Text: holder})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	r.reportRecovered(lock)
+	return lock, nil
+}
+
+func unlock(lock *rootfs.Lock) error {
+	if err := lock.Unlock(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return nil
 }
 
 func (r *session) warn(format string, args ...any) { r.Report.Warnf(format, args...) }

@@ -74,18 +74,11 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		return nil, err
 	}
 	if !sv.UpToDate() || cut || r.profileDiffers(root, sv.State, sv.Env()) {
-		lock, err := root.Lock(ctx, !r.NoWait, func(holder string) {
-			r.Report.Emit(report.Event{Kind: report.Waiting, Text: holder})
-		})
+		lock, err := r.lock(ctx, root)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+			return nil, err
 		}
-		defer func() {
-			if uerr := lock.Unlock(); uerr != nil {
-				err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
-			}
-		}()
-		r.reportRecovered(lock)
+		defer func() { err = errors.Join(err, unlock(lock)) }()
 		if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 			return nil, err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/solver/exec"
-	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/record"
 )
@@ -60,16 +59,11 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		}
 		return &UndoResult{Left: layers.names}, nil
 	}
-	lock, err := root.Lock(ctx, !r.NoWait, func(holder string) { r.Report.Emit(report.Event{Kind: report.Waiting, Text: holder}) })
+	lock, err := r.lock(ctx, root)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+		return nil, err
 	}
-	defer func() {
-		if uerr := lock.Unlock(); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("%w: %w", ErrRoot, uerr))
-		}
-	}()
-	r.reportRecovered(lock)
+	defer func() { err = errors.Join(err, unlock(lock)) }()
 	if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}

@@ -249,6 +249,14 @@ func TestSecondSolveWaits(t *testing.T) {
 	}
 	err2 := bufio.NewReader(pipe2)
 	waitFor(t, err2, fmt.Sprintf("waiting for process %d", first.Process.Pid))
+	// A view of a root that changes would give wrong snapshots.
+	looks := w.command("run", "--root=root", "-f", "Containerfile", "--", "cat", "/x")
+	pipe3, _ := looks.StderrPipe()
+	if err := looks.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err3 := bufio.NewReader(pipe3)
+	waitFor(t, err3, fmt.Sprintf("waiting for process %d", first.Process.Pid))
 	gates, _ := filepath.Glob(w.path("cache/mounts/*"))
 	if len(gates) != 1 {
 		t.Fatalf("cache mounts: %v", gates)
@@ -258,6 +266,10 @@ func TestSecondSolveWaits(t *testing.T) {
 	}
 	rest1, _ := io.ReadAll(err1)
 	rest2, _ := io.ReadAll(err2)
+	rest3, _ := io.ReadAll(err3)
+	if err := looks.Wait(); err != nil {
+		t.Errorf("run: %v\n%s", err, rest3)
+	}
 	if err := first.Wait(); err != nil || !strings.Contains(string(rest1), "1 ran") {
 		t.Errorf("the first: %v\n%s", err, rest1)
 	}

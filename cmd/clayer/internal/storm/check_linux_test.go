@@ -87,7 +87,7 @@ func (p *play) mustWork(a Action, res result) string {
 
 // unreadScratch is the error of a disk that took a snapshot of this solve and does not
 // give it back: that is no miss, since nothing else has it.
-var unreadScratch = regexp.MustCompile(`read .*/store/tmp/blob-\w+: input/output error`)
+var unreadScratch = regexp.MustCompile(`read .*/store/tmp/(blob-\w+|clayer-blob): input/output error`)
 
 // checkBeside checks the command that ran at the same time.
 func (p *play) checkBeside(name string, a Action, other result) {
