@@ -21,7 +21,7 @@ import (
 )
 
 // manyLayers writes n files of m instructions each, and returns their paths.
-func manyLayers(b *testing.B, folder string, n, m int) []string {
+func manyLayers(b *testing.B, base string, n, m int) []string {
 	b.Helper()
 	var paths []string
 	for l := range n {
@@ -36,7 +36,7 @@ func manyLayers(b *testing.B, folder string, n, m int) []string {
 				fmt.Fprintf(&text, "RUN uv pip install --system package-%d==1.%d.0 && echo ${VAR_%d}\n", i, l, i%50)
 			}
 		}
-		path := filepath.Join(folder, fmt.Sprintf("Containerfile.l%d", l))
+		path := filepath.Join(base, fmt.Sprintf("Containerfile.l%d", l))
 		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
 			b.Fatal(err)
 		}
@@ -45,14 +45,14 @@ func manyLayers(b *testing.B, folder string, n, m int) []string {
 	return paths
 }
 
-func benchOptions(b *testing.B, folder string, paths []string) Options {
+func benchOptions(b *testing.B, base string, paths []string) Options {
 	b.Helper()
-	d, err := dir.Open(filepath.Join(folder, "store"), dir.Options{})
+	d, err := dir.Open(filepath.Join(base, "store"), dir.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	opt := Options{
-		Root: filepath.Join(folder, "root"), Cache: filepath.Join(folder, "cache"),
+		Root: filepath.Join(base, "root"), Cache: filepath.Join(base, "cache"),
 		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d.Create, Push: true, Report: report.New(nil),
 	}
 	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
@@ -64,18 +64,18 @@ func benchOptions(b *testing.B, folder string, paths []string) Options {
 
 // benchmarkPlan plans with every step cached, parsing and stores included.
 func benchmarkPlan(b *testing.B, layers, each int) {
-	folder := b.TempDir()
-	if err := os.MkdirAll(filepath.Join(folder, "root"), 0o755); err != nil {
+	base := b.TempDir()
+	if err := os.MkdirAll(filepath.Join(base, "root"), 0o755); err != nil {
 		b.Fatal(err)
 	}
-	paths := manyLayers(b, folder, layers, each)
-	g, keys, err := Hash(context.Background(), benchOptions(b, folder, paths))
+	paths := manyLayers(b, base, layers, each)
+	g, keys, err := Hash(context.Background(), benchOptions(b, base, paths))
 	if err != nil {
 		b.Fatal(err)
 	}
 	// One blob for all: only how many there are matters to a plan.
 	blob := []byte("blob")
-	opt := benchOptions(b, folder, paths)
+	opt := benchOptions(b, base, paths)
 	for _, s := range g.Steps() {
 		if !s.ChangesRoot() {
 			continue
@@ -87,7 +87,7 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		p, err := Plan(context.Background(), benchOptions(b, folder, paths))
+		p, err := Plan(context.Background(), benchOptions(b, base, paths))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -103,17 +103,17 @@ func BenchmarkPlan20000Over200(b *testing.B) { benchmarkPlan(b, 200, 100) }
 
 // BenchmarkSolveNothing solves what is solved: parsing, keys and state.
 func BenchmarkSolveNothing(b *testing.B) {
-	folder := b.TempDir()
+	base := b.TempDir()
 	var text strings.Builder
 	for i := range 30 {
 		fmt.Fprintf(&text, "WORKDIR /srv/app-%d\nENV VAR_%d=%d\n", i, i, i)
 	}
-	path := filepath.Join(folder, "Containerfile")
+	path := filepath.Join(base, "Containerfile")
 	if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
 		b.Fatal(err)
 	}
 	solve := func() *Result {
-		res, err := Solve(context.Background(), benchOptions(b, folder, []string{path}))
+		res, err := Solve(context.Background(), benchOptions(b, base, []string{path}))
 		if err != nil {
 			b.Fatal(err)
 		}

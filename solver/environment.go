@@ -10,9 +10,9 @@ import (
 	"github.com/clayer/clayer/frontend/edit"
 )
 
-// hermeticKeep are the variables that --hermetic leaves a RUN: without them no
+// hermeticVars are the variables that --hermetic leaves a RUN: without them no
 // program is found and no network is reached.
-var hermeticKeep = []string{
+var hermeticVars = []string{
 	"PATH", "HOME", "LANG", "TERM",
 	"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO",
@@ -26,7 +26,7 @@ func (r *session) variables() map[string]string {
 		if !ok || k == "" {
 			continue
 		}
-		if r.Hermetic && !slices.Contains(hermeticKeep, k) {
+		if r.Hermetic && !slices.Contains(hermeticVars, k) {
 			continue
 		}
 		env[k] = v

@@ -130,7 +130,7 @@ func (r *session) mountsDir() (*os.Root, error) {
 	}
 	// Nothing verifies what is in a cache mount, and the mode of its own directory is
 	// the one that RUN asks for: no other user may reach it.
-	if err = errors.Join(safefile.CheckDir(dir), hasRoom(dir)); err == nil {
+	if err = errors.Join(safefile.CheckDir(dir), hasSpace(dir)); err == nil {
 		err = dir.Chmod(".", 0o700)
 	}
 	if err != nil {
@@ -140,9 +140,9 @@ func (r *session) mountsDir() (*os.Root, error) {
 	return dir, nil
 }
 
-// hasRoom is an error where a disk is full: a RUN that fills its caches there
+// hasSpace is an error where a disk is full: a RUN that fills its caches there
 // would fail.
-func hasRoom(dir *os.Root) error {
+func hasSpace(dir *os.Root) error {
 	f, err := dir.Open(".")
 	if err != nil {
 		return err

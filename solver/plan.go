@@ -270,7 +270,7 @@ func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]
 		}
 		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
 			delete(found, d.Key)
-			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built anew", s.Pos(), d.Store, strings.Join(other, ", "))
+			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built again", s.Pos(), d.Store, strings.Join(other, ", "))
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// write makes files of a map in a new folder.
+// write makes files of a map in a new directory.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -84,7 +84,7 @@ func TestEnvironmentOfARun(t *testing.T) {
 		return nil
 	}
 	want := []string{
-		"A=base", // of the layer that it is composed behind
+		"A=base", // of the layer that it is composed after
 		"B=env", "CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session",
 		"UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=hardlink", "UV_SYSTEM_PYTHON=1", "V=arg",
 	}

@@ -284,7 +284,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 }
 
 func TestOtherBytesOfTheSameStep(t *testing.T) {
-	// A step that was built anew, and not to the same bytes: the last wins.
+	// A step that was built again, and not to the same bytes: the last wins.
 	for _, immutable := range []bool{false, true} {
 		gh := fake(t, githubtest.Repo{Immutable: immutable})
 		one := open(t, gh, token, ghrelease.Options{})

@@ -193,7 +193,7 @@ func solveContradicted(t *testing.T, url string, tt contradiction, mode string) 
 		w.write("Containerfile", contradicted+"RUN echo more > /etc/more\n")
 	}
 	out := solve()
-	if strings.Count(out, "so it is built anew") != 1 || strings.Count(out, "warning:") != 1 {
+	if strings.Count(out, "so it is built again") != 1 || strings.Count(out, "warning:") != 1 {
 		t.Errorf("not one warning of it:\n%s", out)
 	}
 	for name, want := range contradictedRoot {

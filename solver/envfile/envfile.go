@@ -185,7 +185,7 @@ func GitHub(vars []frontend.Var, environ []string) (env, path []byte, left []str
 			continue
 		}
 		if front, ok := strings.CutSuffix(v.Value, ":"+frontend.Ref("PATH")); ok && v.Name == "PATH" && len(frontend.Refs(front)) == 0 && !strings.Contains(front, "\n") {
-			// Each line goes in front of those before.
+			// Each line adds its directory before those of the last.
 			for _, part := range slices.Backward(strings.Split(front, ":")) {
 				fmt.Fprintln(&p, part)
 			}

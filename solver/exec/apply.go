@@ -22,11 +22,11 @@ import (
 // commit commits what was applied.
 func (b *builder) commit(ctx context.Context) error {
 	b.leaveRoot()
-	kept, err := b.Profile(ctx, b.lock)
+	preserved, err := b.Profile(ctx, b.lock)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	b.preserve(kept...)
+	b.preserve(preserved...)
 	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), recordEnv(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -258,5 +258,5 @@ func notUndone(u *rootfs.Undone) []error {
 
 // PreservedText says that a file stays as the user has it.
 func PreservedText(k rootfs.Preserved) string {
-	return fmt.Sprintf("kept /%s: %s; --force takes it too", k.Path, k.Why)
+	return fmt.Sprintf("preserved /%s: %s; --force undoes it too", k.Path, k.Why)
 }

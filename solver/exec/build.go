@@ -204,8 +204,8 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 	var bl *blob
 	err := change(ctx, s, func(changes snapshot.Changes) error {
 		took := time.Since(start)
-		kept := 0
-		changes = counting(changes, &kept)
+		entries := 0
+		changes = counting(changes, &entries)
 		bytes, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
 			bytes, packed, err = b.pack(ctx, changes) // as it is by now
@@ -220,7 +220,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(),
 		}}
-		bl.installedNothing = kept == 0 && b.Steps.Installs(s)
+		bl.installedNothing = entries == 0 && b.Steps.Installs(s)
 		return nil
 	})
 	if err != nil {

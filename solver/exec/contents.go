@@ -114,5 +114,5 @@ func invalid(it *dag.Item, err error) (*invalidSnapshot, bool) {
 
 // unusable says that the snapshot of an item can't be used.
 func unusable(it *dag.Item, err error) error {
-	return fmt.Errorf("%s: its snapshot can't be used, so it is built anew: %w", it.Step.Pos(), err)
+	return fmt.Errorf("%s: its snapshot can't be used, so it is built again: %w", it.Step.Pos(), err)
 }

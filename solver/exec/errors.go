@@ -50,9 +50,9 @@ func (e *BuildError) Error() string {
 	}
 	switch {
 	case e.Stored == 1:
-		p.Hint = "1 step is done and kept: the next solve goes on behind it"
+		p.Hint = "1 step is done and cached: the next solve resumes after it"
 	case e.Stored > 1:
-		p.Hint = fmt.Sprintf("%d steps are done and kept: the next solve goes on behind them", e.Stored)
+		p.Hint = fmt.Sprintf("%d steps are done and cached: the next solve resumes after them", e.Stored)
 	}
 	if e.Remedy != "" {
 		p.Hint = strings.TrimSuffix(e.Remedy+"\n      "+p.Hint, "\n      ")

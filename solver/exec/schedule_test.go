@@ -138,7 +138,7 @@ func TestNothingRunsAfterCancel(t *testing.T) {
 	follows.check(t, "what follows", 0)
 }
 
-func TestScheduleKeepsToItsLimits(t *testing.T) {
+func TestScheduleRespectsItsLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSchedule(3)
 		var now, most atomic.Int32

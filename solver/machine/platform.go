@@ -83,7 +83,7 @@ func python(ctx context.Context, root, searchPath string) string {
 		if v := pythonName().FindString(filepath.Base(path)); v != "" {
 			return v
 		}
-		// clayer's own shim is in front of the program, or there is none.
+		// clayer's own shim is found before the program, or there is none.
 		if strings.HasPrefix(beginning(path), "#!/bin/sh\n"+edit.ShimMark+"\n") {
 			continue
 		}

@@ -51,7 +51,7 @@ func (p *Reporter) WarnOnce(format string, args ...any) {
 }
 
 // StoreFailed reports that a store failed, once for each store. It is what
-// cache.Tiered wants for its warnings.
+// cache.Tiered requires for its warnings.
 func (p *Reporter) StoreFailed(store string, err error) {
 	p.mu.Lock()
 	_, reported := p.failed[store]

@@ -8,7 +8,7 @@ type runCase struct {
 	name     string
 	scripts  []string
 	want     string
-	more     string // what a sandbox in place tells without digests, where that is more: the safe side
+	more     string // what a sandbox in place reports without digests, where that is more: the safe side
 	rootOnly bool   // needs ids or devices that a user namespace has not
 	partly   bool   // what is left out is seen in what is not
 	rootFits bool   // nobody cannot apply it

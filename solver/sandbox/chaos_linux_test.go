@@ -295,7 +295,7 @@ func TestRandomRuns(t *testing.T) {
 		for k, name := range []string{"overlay", "inplace by ctime", "inplace by digest"} {
 			got := reportedOf(t, packed[k])
 			if name == "inplace by ctime" {
-				// What it tells beyond is the same as before: the safe side.
+				// What it reports beyond is the same as before: the safe side.
 				got = slices.DeleteFunc(got, func(l string) bool {
 					p := strings.TrimPrefix(l, "file ")
 					return !slices.Contains(want, l) && p != l && before[p].line == after[p].line
@@ -329,7 +329,7 @@ func TestRandomRuns(t *testing.T) {
 	}
 }
 
-// reportedOf says which paths below /w a snapshot tells.
+// reportedOf says which paths below /w a snapshot lists.
 func reportedOf(t testing.TB, blob []byte) []string {
 	t.Helper()
 	var reported []string

@@ -540,7 +540,7 @@ func trim(s string) string {
 	return b.String()
 }
 
-// manifest tells a tree in a line per entry, with all that a snapshot keeps:
+// manifest describes a tree in a line per entry, with all that a snapshot keeps:
 // link groups by their first name, content by its digest.
 func manifest(dir string, owners bool) (string, error) {
 	var b strings.Builder

@@ -487,12 +487,12 @@ func TestCapture(t *testing.T) {
 	})
 }
 
-func TestKeep(t *testing.T) {
+func TestFilter(t *testing.T) {
 	modes(t, func(t *testing.T, s *testOverlay) {
-		run := func(keep *snapshot.Filter) string {
+		run := func(filter *snapshot.Filter) string {
 			changes, out, err := try(t, newView(t, s), sandbox.Command{
 				Argv: []string{"/bin/sh", "-ec", `mkdir /tmp/in /tmp/out; echo 1 >/tmp/in/x; echo 1 >/tmp/out/x; touch -d @1 /tmp`},
-				Env:  testEnv, Filter: keep})
+				Env:  testEnv, Filter: filter})
 			if err != nil {
 				t.Fatal(err, out)
 			}

@@ -302,7 +302,7 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (s
 	if err != nil {
 		return nil, err
 	}
-	dg, err := r.bringTree(ctx, ref.Repo, p.Commit)
+	dg, err := r.fetchTree(ctx, ref.Repo, p.Commit)
 	if err != nil {
 		return nil, err
 	}

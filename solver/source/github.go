@@ -48,7 +48,7 @@ func parseTree(source string) (ref Ref, sub string, err error) {
 	_, rest, _ := strings.Cut(source, ":")
 	rest, sub, hasSub := strings.Cut(rest, "//")
 	if ref, err = ParseRef(rest); err != nil {
-		return ref, "", &Fault{Message: fmt.Sprintf("source github:%v", err), Hint: "github:OWNER/REPO[@REF][//FOLDER]", Err: err}
+		return ref, "", &Fault{Message: fmt.Sprintf("source github:%v", err), Hint: "github:OWNER/REPO[@REF][//DIRECTORY]", Err: err}
 	}
 	if hasSub {
 		clean := path.Clean(sub)
@@ -125,9 +125,9 @@ func checkTree(f *frontend.Fetch) (Ref, error) {
 	return ref, err
 }
 
-// bringTree sees to it that Downloads has the tarball of a commit's tree. Its
+// fetchTree sees to it that Downloads has the tarball of a commit's tree. Its
 // bytes are of no meaning: the commit says what is in them.
-func (r *Resolver) bringTree(ctx context.Context, repo github.Repo, commit string) (digest.Digest, error) {
+func (r *Resolver) fetchTree(ctx context.Context, repo github.Repo, commit string) (digest.Digest, error) {
 	if r.Downloads == nil || r.Downloads.ReadOnly {
 		return "", errors.New("no directory for downloads")
 	}

@@ -34,7 +34,7 @@ type how uint8
 
 const (
 	whole   how = iota // the entry as it is
-	implied            // a directory that is needed above a kept path
+	implied            // a directory that is needed above a captured path
 	gone               // a Delete
 )
 

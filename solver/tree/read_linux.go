@@ -276,7 +276,7 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 			if o.is(hasRare) {
 				s.rare = w.opt.Previous.rare[old]
 			}
-			if w.opt.XattrsAnew {
+			if w.opt.RereadXattrs {
 				s.Xattrs = nil
 				if err := s.readXattrs(fd); err != nil {
 					return s, err
@@ -364,13 +364,13 @@ func (s *seen) complete(fd int) error {
 
 // readlink does not trust the size that lstat gave: it is 0 in some file systems.
 func readlink(fd int, name string, size int64) (string, error) {
-	for room := max(int(size)+1, 128); ; room *= 2 {
-		b := make([]byte, room)
+	for length := max(int(size)+1, 128); ; length *= 2 {
+		b := make([]byte, length)
 		n, err := unix.Readlinkat(fd, name, b)
 		if err != nil {
 			return "", err
 		}
-		if n < room {
+		if n < length {
 			return string(b[:n]), nil
 		}
 	}

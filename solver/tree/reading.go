@@ -50,8 +50,8 @@ type Options struct {
 	// xattrs or content: not to be set where ctime can't be trusted.
 	Previous *Reading
 
-	// XattrsAnew looks at xattrs all the same: see Trust.
-	XattrsAnew bool
+	// RereadXattrs looks at xattrs all the same: see Trust.
+	RereadXattrs bool
 }
 
 // An ID distinguishes files and directories, whatever their names. 0 is none.

@@ -177,7 +177,7 @@ func TestReadingSurvivesTheWire(t *testing.T) {
 	}
 }
 
-// upper tells the changes of an upper directory over a lower one.
+// upper lists the changes of an upper directory over a lower one.
 func upper(t testing.TB, lower, dir string, before *Reading) (snapshot.Changes, error) {
 	t.Helper()
 	u := Upper{
@@ -256,7 +256,7 @@ func refreshed(before, now *Reading, lines []string) *Reading {
 	return r
 }
 
-func TestUpperDirectoryChangedByOtherHands(t *testing.T) {
+func TestUpperDirectoryChangedByOthers(t *testing.T) {
 	tests := []struct {
 		name          string
 		before, after []string
@@ -346,7 +346,7 @@ func (k filterAll) Skip(p string) bool {
 }
 func (k filterAll) Prune(p string) bool { return p == k.prune }
 
-func TestDirectoriesAboveWhatIsKept(t *testing.T) {
+func TestDirectoriesAboveWhatIsCaptured(t *testing.T) {
 	low, up := t.TempDir(), t.TempDir()
 	before := read(t, up, Options{})
 	build(t, up, "file a/b/c c", "file a/p/q q", "file x/y y")
@@ -389,7 +389,7 @@ func TestOpenAtFollowsNothing(t *testing.T) {
 	}
 }
 
-func TestSparseFilesKeepTheirHoles(t *testing.T) {
+func TestSparseFilesRetainTheirHoles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, err := os.CreateTemp("", "holes-*")
 		if err != nil {

@@ -27,7 +27,7 @@ func (s *seen) readXattrs(fd int) error {
 	}
 	for _, a := range strings.Split(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		mark, isMark := overlayMark(a)
-		if !isMark && !keptXattr(a) {
+		if !isMark && !capturedXattr(a) {
 			continue
 		}
 		v, err := grow(make([]byte, 256), func(b []byte) (int, error) { return x.get(a, b) })
@@ -164,7 +164,7 @@ func overlayMark(name string) (string, bool) {
 	return strings.CutPrefix(name, "user.overlay.")
 }
 
-func keptXattr(name string) bool {
+func capturedXattr(name string) bool {
 	return strings.HasPrefix(name, "user.") || name == "security.capability" ||
 		name == "system.posix_acl_access" || name == "system.posix_acl_default"
 }

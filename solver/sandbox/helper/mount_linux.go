@@ -169,7 +169,7 @@ func (h *helper) overlay(lower, upper, work, at string) error {
 	} else {
 		opts = append(opts, "userxattr") // implies the first two
 	}
-	// With an index the kernel wants the upper directory for itself, and the mount
+	// With an index the kernel requires the upper directory for itself, and the mount
 	// of the helper before may take a moment to go.
 	var err error
 	for start := time.Now(); time.Since(start) < busyLimit; time.Sleep(time.Millisecond) {

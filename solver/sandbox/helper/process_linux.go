@@ -55,7 +55,7 @@ func (p Process) Exec(ctx context.Context, j Job, c sandbox.Command, stdin, stdo
 	p.Stdin, p.Stdout, p.Stderr = stdin, stdout, stderr
 	j.Interactive, j.Foreground = true, inForeground(stdin)
 	if j.Foreground {
-		defer takeBack(stdin)()
+		defer returnTerminal(stdin)()
 	}
 	return p.command(ctx, j, c)
 }

@@ -13,9 +13,9 @@ func inForeground(f *os.File) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// takeBack returns what makes this process the terminal's foreground again,
+// returnTerminal returns what makes this process the terminal's foreground again,
 // with its modes as they are now: a shell that was killed leaves them raw.
-func takeBack(tty *os.File) func() {
+func returnTerminal(tty *os.File) func() {
 	modes, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	return func() {
 		// From the background the kernel would stop this process for it.

@@ -185,7 +185,7 @@ func (p *place) Before(path string) (directory *snapshot.Entry, existed bool) {
 func (p *place) read(ctx context.Context, filter *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
 	hidden := tree.Hide(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{
-		Live: true, Own: p.s.own, Sums: sums, Previous: previous, XattrsAnew: !p.s.xattrs,
+		Live: true, Own: p.s.own, Sums: sums, Previous: previous, RereadXattrs: !p.s.xattrs,
 		Prune: func(path string) bool { return filter.Prune(path) || hidden != nil && hidden(path) },
 	})
 }

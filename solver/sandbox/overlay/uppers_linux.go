@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minUpper is the room that a file system needs to be taken for views in place
+// minUpper is the space that a file system needs to be taken for views in place
 // of the one that was meant to have them.
 const minUpper = 512 << 20
 
 // uppers names directories for views on other file systems than that of work: on
-// disks first, the one with most room first of all, then in memory. The name is
+// disks first, the one with most space first of all, then in memory. The name is
 // the same each time, so that what a killed solve left there is found.
 func uppers(work string) []string {
 	infos, err := mountinfo.GetMounts(nil)
@@ -26,7 +26,7 @@ func uppers(work string) []string {
 	type place struct {
 		at     string
 		memory bool
-		room   uint64
+		space  uint64
 	}
 	var places []place
 	for _, m := range infos {
@@ -40,11 +40,11 @@ func uppers(work string) []string {
 			continue
 		}
 		info, err := os.Stat(m.Mountpoint)
-		room := st.Bavail * uint64(st.Bsize)
-		if err != nil || !info.IsDir() || room < minUpper {
+		space := st.Bavail * uint64(st.Bsize)
+		if err != nil || !info.IsDir() || space < minUpper {
 			continue
 		}
-		places = append(places, place{m.Mountpoint, m.FSType == "tmpfs", room})
+		places = append(places, place{m.Mountpoint, m.FSType == "tmpfs", space})
 	}
 	slices.SortStableFunc(places, func(a, b place) int {
 		if a.memory != b.memory {
@@ -53,7 +53,7 @@ func uppers(work string) []string {
 			}
 			return -1
 		}
-		return cmp.Compare(b.room, a.room)
+		return cmp.Compare(b.space, a.space)
 	})
 	var dirs []string
 	for _, p := range places {

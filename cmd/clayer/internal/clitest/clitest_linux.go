@@ -114,7 +114,7 @@ func DebianRoot(t testing.TB, dir string) {
 var bootstrapping sync.Mutex
 
 // Unpack makes a fresh Debian in dir, as debootstrap's variant minbase leaves it.
-// What debootstrap made is kept as an archive in the user's cache directory until
+// What debootstrap made is archive as an archive in the user's cache directory until
 // the suite's Release file changes.
 func (a Archive) Unpack(t testing.TB, dir string) {
 	t.Helper()
@@ -126,31 +126,31 @@ func (a Archive) Unpack(t testing.TB, dir string) {
 	}
 	bootstrapping.Lock()
 	defer bootstrapping.Unlock()
-	kept := filepath.Join(t.TempDir(), "root.tar")
+	archive := filepath.Join(t.TempDir(), "root.tar")
 	if cache, err := os.UserCacheDir(); err == nil {
 		if cache = filepath.Join(cache, "clayer-test"); os.MkdirAll(cache, 0o755) == nil {
-			kept = filepath.Join(cache, fmt.Sprintf("debian-%s-%x.tar", a.suite, a.release[:8]))
+			archive = filepath.Join(cache, fmt.Sprintf("debian-%s-%x.tar", a.suite, a.release[:8]))
 		}
 	}
-	if _, err := os.Stat(kept); err != nil {
-		fresh, temp := filepath.Join(t.TempDir(), "root"), fmt.Sprintf("%s.%d", kept, os.Getpid())
+	if _, err := os.Stat(archive); err != nil {
+		fresh, temp := filepath.Join(t.TempDir(), "root"), fmt.Sprintf("%s.%d", archive, os.Getpid())
 		command("debootstrap", "--variant=minbase", a.suite, fresh, a.mirror)
 		defer os.Remove(temp) // where it was not renamed
 		command("tar", "--numeric-owner", "-C", fresh, "-cf", temp, ".")
-		old, _ := filepath.Glob(filepath.Join(filepath.Dir(kept), "debian-"+a.suite+"-*.tar"))
+		old, _ := filepath.Glob(filepath.Join(filepath.Dir(archive), "debian-"+a.suite+"-*.tar"))
 		for _, path := range old {
 			if err := os.Remove(path); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := os.Rename(temp, kept); err != nil {
+		if err := os.Rename(temp, archive); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	command("tar", "--numeric-owner", "-C", dir, "-xpf", kept)
+	command("tar", "--numeric-owner", "-C", dir, "-xpf", archive)
 	copyFile := func(from, to string) bool {
 		t.Helper()
 		data, err := os.ReadFile(from)
@@ -165,7 +165,7 @@ func (a Archive) Unpack(t testing.TB, dir string) {
 		}
 		return true
 	}
-	copyFile("/etc/resolv.conf", "/etc/resolv.conf") // it may have been another when the root was kept
+	copyFile("/etc/resolv.conf", "/etc/resolv.conf") // it may have been another when the root was archived
 	for _, ca := range []string{os.Getenv("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt"} {
 		if ca != "" && copyFile(ca, SessionCA) {
 			return

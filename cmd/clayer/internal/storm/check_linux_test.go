@@ -68,7 +68,7 @@ func (p *play) mustWork(a Action, res result) string {
 	f := a.Fault
 	switch {
 	case strings.HasPrefix(a.Command, "cache "):
-		return "" // what is kept may be damaged, or gone
+		return "" // what is stored may be damaged, or gone
 	case a.Command == "verify" && (p.cut || p.possible == nil):
 		return ""
 	case a.undisturbed():

@@ -2,6 +2,7 @@ package storm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -58,6 +59,9 @@ func (p *play) damage(d Damage) {
 	path := p.find(d)
 	if path == "" {
 		return
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err != nil || dir != filepath.Dir(path) {
+		return // below a link, where an earlier damage led it: what is outside is not to change
 	}
 	p.plant(path)
 	if err := p.harm(path, d); err != nil {
@@ -195,6 +199,9 @@ func (p *play) harm(path string, d Damage) error {
 		}
 		return unix.Fchmodat(unix.AT_FDCWD, path, 0, 0)
 	case "foreign files":
+		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
+			return errors.Join(err, unix.ENOTDIR)
+		}
 		for _, name := range []string{"README", "sub/file"} {
 			file := filepath.Join(path, name)
 			if err := put(file, "not clayer's\n", 0o644); err != nil {

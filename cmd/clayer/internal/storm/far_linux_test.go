@@ -13,7 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/github/githubtest"
 )
 
-// A far store lies behind the local one. The zero value is none.
+// A far store is asked after the local one. The zero value is none.
 type far struct {
 	flags, environ []string
 	next           func(answers []string) // what its server answers

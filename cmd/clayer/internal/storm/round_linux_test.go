@@ -16,7 +16,7 @@ type Round struct {
 	// SmallCache bounds the local store to less than what most recipes make.
 	SmallCache bool `json:",omitempty"`
 
-	Store   string `json:",omitempty"` // a store behind the local one: "dir", "oci" or "github"
+	Store   string `json:",omitempty"` // a store after the local one: "dir", "oci" or "github"
 	Recipes []Recipe
 	Actions []Action
 }

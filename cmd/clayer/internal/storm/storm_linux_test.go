@@ -27,11 +27,11 @@ const usualSeed = 500300
 
 var (
 	flagSeed     = flag.Uint64("storm.seed", usualSeed, "the seed of the first round; 0 draws one")
-	flagRounds   = flag.Int("storm.rounds", -1, "how many rounds at random, beside those kept in testdata; -1 is 10, and 200 with "+rounds.Variable)
+	flagRounds   = flag.Int("storm.rounds", -1, "how many rounds at random, beside the cases in testdata; -1 is 10, and 200 with "+rounds.Variable)
 	flagFailures = flag.Int("storm.failures", 3, "after how many rounds that fail it stops")
 	flagRound    = flag.String("storm.round", "", "a file with the only round to play, as a failure prints it")
 	flagAll      = flag.Bool("storm.all", false, "print rounds that succeed too")
-	flagKept     = flag.Bool("storm.kept", true, "play the rounds in testdata too")
+	flagCases    = flag.Bool("storm.cases", true, "play the rounds in testdata too")
 	flagShrink   = flag.Bool("storm.shrink", true, "make the first round that fails smaller")
 	flagExe      = flag.String("storm.exe", "", "the program; none builds it")
 	flagJobs     = flag.Int("storm.jobs", runtime.GOMAXPROCS(0), "how many rounds at a time")
@@ -86,14 +86,14 @@ func TestStorm(t *testing.T) {
 		return
 	}
 	// What failed once, and was mended.
-	kept, err := filepath.Glob("testdata/*.json")
+	cases, err := filepath.Glob("testdata/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !*flagKept {
-		kept = nil
+	if !*flagCases {
+		cases = nil
 	}
-	for _, file := range kept {
+	for _, file := range cases {
 		playFile(t, dir, exe, file)
 	}
 

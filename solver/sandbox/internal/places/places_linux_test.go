@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// placeVariable tells the suite where it is, see its setUpPlace.
+// placeVariable says to the suite where it is, see its setUpPlace.
 const placeVariable = "CLAYER_TEST_PLACE"
 
 // suite is what runs in most places.
@@ -76,7 +76,7 @@ func build(t *testing.T) (exe string) {
 	return exe
 }
 
-// runs runs a suite, and tells what it skipped and what failed.
+// runs runs a suite, and returns what it skipped and what failed.
 func runs(t *testing.T, cmd *exec.Cmd, args ...string) (out string) {
 	t.Helper()
 	cmd.Args = append(append(cmd.Args, "-test.v", "-test.timeout=9m"), args...)

@@ -13,7 +13,7 @@ import (
 )
 
 // inScratch runs a script in this machine's root with a scratch layer over it:
-// what real package managers do there is gone afterwards. The folder is where the
+// what real package managers do there is gone afterwards. The directory is where the
 // layer's files are found.
 func inScratch(t *testing.T, dir, script string) string {
 	t.Helper()
@@ -129,7 +129,7 @@ RUN npm install -g left-pad
 		}
 	}
 
-	// Other sessions, on what the machine was: what the RUNs bring is in a folder.
+	// Other sessions, on what the machine was: what the RUNs add is in a directory.
 	solvedElsewhere := func(file string) {
 		t.Helper()
 		dest := filepath.Join(work, "fresh-"+file)

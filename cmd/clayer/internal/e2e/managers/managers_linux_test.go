@@ -88,7 +88,7 @@ func TestEndToEndPackageManagersInBothSandboxes(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), exe, args...)
 		if sandbox == "inplace" {
-			// What a machine of its own has, and a folder has not: /proc and /dev.
+			// What a machine of its own has, and a directory does not: /proc and /dev.
 			self := cmd.Path
 			script := `mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && shift && exec -a clayer "$0" "$@"`
 			cmd = exec.CommandContext(t.Context(), "unshare", append([]string{"-m", "--", "/bin/bash", "-c", script, self, root}, args...)...)

@@ -378,7 +378,7 @@ func TestEndsInTime(t *testing.T) {
 	})
 }
 
-// end brings the program to wait and ends it; it returns how long that took.
+// end lets the program reach its wait and ends it; it returns how long that took.
 func (w *wait) end(t *testing.T, sig syscall.Signal) (took time.Duration) {
 	ended := false
 	t.Run("", func(t *testing.T) {
