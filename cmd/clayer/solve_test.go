@@ -13,11 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
@@ -275,6 +278,33 @@ func TestSecondSolveWaits(t *testing.T) {
 	}
 	if err := second.Wait(); err != nil || !strings.Contains(string(rest2), "1 present") {
 		t.Errorf("the second: %v\n%s", err, rest2)
+	}
+}
+
+// A RUN begins with no signal blocked or ignored, whatever clayer was started with.
+func TestRunStartsWithDefaultSignals(t *testing.T) {
+	const cLibrary = 34 // the first that the C library leaves to programs, and Go does not handle
+	w := newWorkspace(t)
+	const kills = `for s in USR1 TERM HUP INT 34; do if sh -c "kill -$s \$\$; true"; then echo $s did nothing; exit 1; fi; done`
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var mask, before unix.Sigset_t
+	for _, sig := range []syscall.Signal{unix.SIGUSR1, unix.SIGTERM, cLibrary} {
+		mask.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) }()
+	for _, kind := range []string{"overlay", "inplace"} {
+		w.write("Containerfile", "RUN "+kills+" # "+kind+"\n")
+		// This thread forks the program, which ignores what trap '' ignores.
+		cmd := w.command("solve", "--root=root", "--sandbox="+kind)
+		cmd.Args = append([]string{"sh", "-c", `trap '' HUP INT 34; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/bin/sh"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", kind, err, out)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	signals "os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -42,7 +43,7 @@ func (h *helper) command(stdin int, script *os.File) int {
 		}
 	}
 	unix.Umask(0o022)
-	unignoreSignals()
+	defer resetSignals()()
 	h.mu.Lock()
 	if h.term {
 		h.mu.Unlock()
@@ -68,24 +69,48 @@ func (h *helper) command(stdin int, script *os.File) int {
 	return status
 }
 
-// unignoreSignals lets commands start with no signal ignored, as in a container:
-// under nohup, or in the background of a script, clayer itself ignores SIGHUP or
-// SIGINT, and what a program does at a signal would depend on that. A signal that
-// this process catches is the default again in the program that it starts.
-func unignoreSignals() {
+// resetSignals lets this thread start commands with no signal ignored or blocked, as
+// in a container: under nohup, or in the background of a script, clayer itself ignores
+// SIGHUP or SIGINT, and what a program does at a signal would depend on that. A signal
+// that this process catches is the default again in the program that it starts. The
+// function that it returns gives the thread back.
+func resetSignals() func() {
 	for sig := range syscall.Signal(65) {
 		if isIgnored(sig) {
 			signals.Notify(make(chan os.Signal, 1), sig)
 		}
+		if isIgnored(sig) { // Go leaves those of the C library alone
+			_ = sigaction(sig, new(kernelAction), nil)
+		}
+	}
+	// A child gets the mask of the thread that forks it.
+	runtime.LockOSThread()
+	var before unix.Sigset_t
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, new(unix.Sigset_t), &before)
+	return func() {
+		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+		runtime.UnlockOSThread()
 	}
 }
+
+// kernelAction is struct sigaction of the kernel, the handler first, and more than as
+// long on every architecture. Its zero value is SIG_DFL.
+type kernelAction [16]uintptr
 
 // isIgnored asks the kernel: os/signal knows only what Go handles.
 func isIgnored(sig syscall.Signal) bool {
 	const ignore = 1 // SIG_IGN
-	var action [16]uintptr
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
-	return errno == 0 && action[0] == ignore // the handler is the first field
+	var action kernelAction
+	return sigaction(sig, nil, &action) == nil && action[0] == ignore
+}
+
+// sigaction is rt_sigaction(2), whose mask has 8 bytes.
+func sigaction(sig syscall.Signal, to, from *kernelAction) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(from)), 8, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // deathSignal is for a command in place, whose helper might be killed. In a
