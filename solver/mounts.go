@@ -53,11 +53,15 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		path, err := rm.cacheDir(r, m)
+		path, dir, err := rm.cacheDir(r, m)
 		if err != nil {
 			return err
 		}
+		defer dir.Close()
 		mount.Source = path
+		if mount.SourceID, err = sandbox.IDOf(dir); err != nil {
+			return err
+		}
 	case frontend.MountSecret:
 		content, ok, err := r.secret(m.ID)
 		if err != nil {
@@ -207,34 +211,37 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 	return nil
 }
 
-// cacheDir returns the directory that a cache mount binds: one for each id,
+// cacheDir returns, by path and open, the directory that a cache mount binds: one for each id,
 // for all solves. One that is for this RUN alone, since another RUN has
 // the cache, or it cannot be had, is removed after it.
-func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, error) {
+func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, *os.Root, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.dirs[m.ID]
 	if private != "" {
-		return private, nil
+		dir, err := safefile.OpenDir(private)
+		return private, dir, err
 	}
 	if !alone {
-		path, err := r.sharedDir(m, mode)
+		path, dir, err := r.sharedDir(m, mode)
 		if err == nil {
-			return path, nil
+			return path, dir, nil
 		}
 		r.cacheFailed(err)
 	}
 	path, err := r.privateDir()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	rm.temps = append(rm.temps, path)
 	rm.dirs[m.ID] = path
 	dir, err := safefile.OpenDir(path)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	defer dir.Close()
-	return path, adorn(dir, m, mode)
+	if err := adorn(dir, m, mode); err != nil {
+		return "", nil, errors.Join(err, dir.Close())
+	}
+	return path, dir, nil
 }
 
 // privateDir makes an empty directory, beside the others where it can.
@@ -248,30 +255,29 @@ func (r *session) privateDir() (string, error) {
 	return os.MkdirTemp("", "clayer-mount-")
 }
 
-// sharedDir makes the directory of a cache mount's id, if it is not there.
-func (r *session) sharedDir(m frontend.Mount, mode os.FileMode) (string, error) {
+// sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
+func (r *session) sharedDir(m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
 	dir, err := r.mountsDir()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer dir.Close()
 	name := cacheName(m.ID)
 	err = dir.Mkdir(name, 0o700)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
+		return "", nil, err
 	}
 	there, err := safefile.OpenDirIn(dir, name) // not a link to elsewhere
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	defer there.Close()
 	if made {
 		if err := adorn(there, m, mode); err != nil {
-			return "", err
+			return "", nil, errors.Join(err, there.Close())
 		}
 	}
-	return filepath.Join(dir.Name(), name), nil
+	return filepath.Join(dir.Name(), name), there, nil
 }
 
 // adorn gives a new directory what its mount asks for: mkdir knows the umask and,

@@ -3,7 +3,9 @@ package sandbox
 import (
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -38,12 +40,27 @@ type Command struct {
 type Mount struct {
 	Target   string // absolute and clean
 	Source   string // a directory of the machine that is bound there (a cache mount)
+	SourceID FileID // of Source: another directory there is an error; zero: any
 	Content  []byte // a file with this content (a secret); never on disk, except in place where docs/sandboxes.md says so
 	Tmpfs    bool
 	Size     int64 // bytes of a tmpfs; 0 means no limit
 	Mode     uint32
 	UID, GID int
 	ReadOnly bool
+}
+
+// A FileID says which directory a path led to when it was opened. Whoever owns a
+// directory above can exchange it since.
+type FileID struct{ Dev, Ino uint64 }
+
+// IDOf returns the id of an open directory.
+func IDOf(dir *os.Root) (FileID, error) {
+	info, err := dir.Stat(".")
+	if err != nil {
+		return FileID{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return FileID{uint64(st.Dev), st.Ino}, nil
 }
 
 // Changes returns the filter of the command, compiled, and checks its mounts.

@@ -100,6 +100,39 @@ func TestSetUpErrorIsNoExitStatus(t *testing.T) {
 	})
 }
 
+// Who owns a directory above a cache mount can exchange it after it was checked.
+func TestSourceThatWasReplaced(t *testing.T) {
+	modes(t, func(t *testing.T, s *testOverlay) {
+		base := filepath.Join(t.TempDir(), "mounts")
+		cached, elsewhere := filepath.Join(base, "c"), t.TempDir()
+		if err := os.MkdirAll(cached, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.OpenRoot(cached)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		id, err := sandbox.IDOf(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := sandbox.Command{Argv: []string{"/bin/sh", "-c", "touch /c/x"}, Env: testEnv, Mounts: []sandbox.Mount{{Target: "/c", Source: cached, SourceID: id}}}
+		if _, out, err := try(t, newView(t, s), cmd); err != nil {
+			t.Fatal(err, out)
+		}
+		if err := errors.Join(os.Rename(base, base+".old"), os.Mkdir(base, 0o755), os.Symlink(elsewhere, cached)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := try(t, newView(t, s), cmd); err == nil || !strings.Contains(err.Error(), "replaced meanwhile") {
+			t.Errorf("error %v", err)
+		}
+		if left, _ := os.ReadDir(elsewhere); len(left) > 0 {
+			t.Errorf("elsewhere: %v", left)
+		}
+	})
+}
+
 // alive reports whether a process of the machine has the word in its arguments.
 func alive(t *testing.T, word string) bool {
 	t.Helper()

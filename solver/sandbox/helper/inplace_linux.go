@@ -65,6 +65,19 @@ func (h *helper) scriptFile() (*os.File, error) {
 	return descriptor.Memory("script", h.Script, 0o755)
 }
 
+// linkTo puts a link to a mount's source at its target.
+func (h *helper) linkTo(m sandbox.Mount) error {
+	fd, err := unix.Open(m.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: m.Source, Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := checkSource(m, fd); err != nil {
+		return err
+	}
+	return h.inPlaceStubs.link(m.Target, m.Source)
+}
+
 // emulate gives a command in place what a mount would give it. Nothing can be
 // mounted over what is in the root, so it depends on the kind:
 //
@@ -95,7 +108,7 @@ func (h *helper) emulate(m sandbox.Mount) error {
 	case m.Source != "" && there:
 		return nil
 	case m.Source != "" && h.Root == "/":
-		return h.inPlaceStubs.link(m.Target, m.Source)
+		return h.linkTo(m)
 	case there && isScratch(m.Target):
 		return nil
 	case there:
