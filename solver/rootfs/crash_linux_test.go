@@ -181,7 +181,7 @@ func stepEntries(name string) []*snapshot.Entry {
 			file("etc/conf", "3"), {Path: "pipe", Kind: snapshot.Fifo, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when},
 			gone("made"), file("new/a/b", "3"), file("made2", "3"), {Path: "made3", Kind: snapshot.Link, Target: "made2"}, file("etc/more", "3"),
 			with(dirEntry("d"), func(e *snapshot.Entry) { e.Mode = 0o750; e.Xattrs = map[string]string{"user.x": "3"} }), {Path: "d", Kind: snapshot.Opaque}, file("d/3", "3"),
-			gone("locked/in/f"), file("locked/in/g", "3"),
+			gone("locked/in/f"), file("locked/in/g", "3"), file("closed/in/new", "3"),
 		}
 	case "4":
 		return []*snapshot.Entry{dirEntry("tree"), file("tree/x", "4"), gone("d/3"), file("link", "4"), file("new/a/c", "4"), symlink("new/a/b", "c"), gone("locked/in"), file("closed/in/new", "4")}

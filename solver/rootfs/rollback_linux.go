@@ -159,12 +159,13 @@ func (b *rollback) line(c *record.Change) error {
 		return b.restore(p, c.Was, true)
 	}
 	n := strconv.Itoa(c.N)
+	stage := path.Join("stage", strconv.Itoa(c.Seq))
 	out := record.OriginalName(c.Seq, c.N)
 	switch {
 	case c.Kind == record.KindGone:
 		return b.undo(p, "", out)
 	case c.Kind == record.KindDir && !c.Whole:
-		return b.undo(p, inMade, out)
+		return b.undo(p, inMade+path.Join(stage, n), out)
 	case c.Beside:
 		return b.undo(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
@@ -172,12 +173,12 @@ func (b *rollback) line(c *record.Change) error {
 	if len(c.From) > 0 {
 		from = string(c.From)
 	}
-	return b.undo(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
+	return b.undo(p, path.Join(stage, from), out)
 }
 
 // What Change.In and Out can be beside a path in the state directory.
 const (
-	inMade   = "mkdir"   // a new directory
+	inMade   = "mkdir:"  // a new directory, and the path that rollback moves it to
 	inBeside = "beside:" // a name in the same directory
 )
 
@@ -207,6 +208,7 @@ func (b *rollback) undo(p, in, out string) error {
 		}
 		return nil
 	}
+	in, made := strings.CutPrefix(in, inMade)
 	at := place{f.FD, path.Base(p)}
 	here, err := b.stat(at, true)
 	if err != nil {
@@ -218,30 +220,24 @@ func (b *rollback) undo(p, in, out string) error {
 	if inroot.IsDir(here) || inroot.IsLink(here) {
 		b.Forget(f, at.name)
 	}
-	switch came, err := b.cameIn(f, in, here); {
-	case err != nil:
+	to, came, err := b.cameIn(f, in, here)
+	if err != nil {
 		return err
-	case came:
-		if in == inMade {
-			err = b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
-			if errors.Is(err, unix.ENOTEMPTY) {
-				err = nil // it is another line's, or holds what is not clayer's
-			}
-		} else {
-			var to place
-			if to, err = b.waiting(f, in); err == nil {
-				err = b.moveOut(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
-			}
-			here = nil
-		}
-		if err != nil {
-			return err
-		}
+	}
+	switch {
+	case came && made && inroot.IsDir(here):
+		err = b.moveMadeOut(at, to)
+	case came && !made:
+		err = b.moveOut(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+		here = nil
+	}
+	if err != nil {
+		return err
 	}
 	if kept == nil {
 		return nil
 	}
-	if in != inMade && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
+	if !made && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveTreeBack(from, at)
 	}
 	if err := b.Free(from.fd, from.name); err != nil {
@@ -287,20 +283,17 @@ func (b *rollback) open(at place) (int, error) {
 	return b.OpenDirAt(at.fd, at.name)
 }
 
-// cameIn reports whether what stands at a path came with a change.
-func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (bool, error) {
-	switch {
-	case in == "" || here == nil:
-		return false, nil
-	case in == inMade:
-		return inroot.IsDir(here), nil
+// cameIn reports whether what stands at a path came with a change: then nothing is
+// where it goes back to.
+func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (to place, came bool, err error) {
+	if in == "" || here == nil {
+		return place{}, false, nil
 	}
-	from, err := b.waiting(f, in)
-	if err != nil {
-		return false, err
+	if to, err = b.waiting(f, in); err != nil {
+		return place{}, false, err
 	}
-	st, err := b.stat(from, true)
-	return err == nil && st == nil, err
+	st, err := b.stat(to, true)
+	return to, err == nil && st == nil, err
 }
 
 // waiting is where what came in was before, or what went out is.
@@ -316,6 +309,27 @@ func (b *rollback) waiting(f *inroot.Dir, in string) (place, error) {
 		return place{}, fmt.Errorf("open %s: %w", b.r.state.Path(path.Dir(in)), err)
 	}
 	return place{dir.FD, path.Base(in)}, nil
+}
+
+// moveMadeOut is moveOut for a new directory, which stays if it is another line's, or
+// holds what is not clayer's.
+func (b *rollback) moveMadeOut(at, to place) error {
+	fd, err := b.open(at)
+	if err != nil {
+		return err
+	}
+	names, err := b.List(fd)
+	unix.Close(fd)
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	if to.fd >= 0 {
+		if err := b.moveOut(at, to, false); !errors.Is(err, unix.EXDEV) {
+			return err
+		}
+	}
+	// On another file system its place cannot show anything.
+	return b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
 }
 
 // moveOut moves what came in to where it was, also what is needed no more: its
