@@ -62,6 +62,7 @@ type Dir struct {
 
 	mu      sync.Mutex
 	putting map[digest.Digest]int // blobs that this process is putting: not to be evicted
+	shared  shared                // as the last evict found it
 }
 
 // Open returns the store in the directory at path. Nothing is made or written

@@ -29,7 +29,7 @@ import (
 // evict removes the least recently used steps until clayer's blobs fit the bound,
 // never what this process is putting. Layers that lose a step are removed.
 func (d *Dir) evict(ctx context.Context, root *os.Root) error {
-	if size, err := writtenSize(root); err != nil || size <= d.max {
+	if size, err := writtenSize(root); err != nil || size-d.sharedSize(root) <= d.max {
 		return err
 	}
 	unlock, err := d.lock(ctx, root, true)
@@ -37,9 +37,17 @@ func (d *Dir) evict(ctx context.Context, root *os.Root) error {
 		return err
 	}
 	defer unlock()
-	c, err := d.count(root)
-	if err != nil || c.size() <= d.max {
+	index, err := indexStamp(root)
+	if err != nil {
 		return err
+	}
+	c, err := d.count(root)
+	if err != nil {
+		return err
+	}
+	d.share(shared{index, c.sharedSize()})
+	if c.size() <= d.max {
+		return nil
 	}
 	if _, err := c.sweep(); err != nil { // what nothing needs goes first
 		return err
@@ -74,6 +82,46 @@ func (d *Dir) evict(ctx context.Context, root *os.Root) error {
 	}
 	_, err = c.sweep()
 	return err
+}
+
+// shared is how many bytes of what clayer wrote other tools' entries of an index reach:
+// they are never evicted. Another tool that reaches more writes a new index.
+type shared struct {
+	index stamp
+	size  int64
+}
+
+func (d *Dir) share(s shared) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shared = s
+}
+
+// sharedSize returns the bytes that are shared, as far as that is known of the index.
+func (d *Dir) sharedSize(root *os.Root) int64 {
+	index, err := indexStamp(root)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil || index != d.shared.index {
+		return 0
+	}
+	return d.shared.size
+}
+
+func indexStamp(root *os.Root) (stamp, error) {
+	f, err := safefile.OpenFile(root, specs.ImageIndexFile, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return stamp{}, nil
+	}
+	if err != nil {
+		return stamp{}, err
+	}
+	defer f.Close()
+	s, err := stampOf(f)
+	if err != nil {
+		return stamp{}, err
+	}
+	return *s, nil
 }
 
 func (d *Dir) isPutting(name string) bool {
@@ -245,6 +293,16 @@ func (c *census) isOwn(name string) bool { return c.written[name] && !c.foreign[
 func (c *census) size() (total int64) {
 	for name, n := range c.blobs {
 		if c.isOwn(name) {
+			total += n
+		}
+	}
+	return total
+}
+
+// sharedSize adds up the blobs that clayer wrote and others reach.
+func (c *census) sharedSize() (total int64) {
+	for name, n := range c.blobs {
+		if c.written[name] && c.foreign[name] {
 			total += n
 		}
 	}

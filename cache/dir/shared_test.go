@@ -339,6 +339,41 @@ func TestSkopeoSharesTheStore(t *testing.T) {
 	skopeo(t, "copy", "--all", "oci:"+d.Path()+":multi", "oci:"+t.TempDir()+":out")
 }
 
+// What clayer wrote and another image reaches stays, and is looked for once: with more
+// of it than fits the bound, each Put would read all indexes.
+func TestSharedBlobsAreCountedOnce(t *testing.T) {
+	d := open(t, Options{MaxSize: 3000})
+	content := strings.Repeat("s", 5000)
+	s := put(t, d, "s", content)
+	f := &foreign{t: t, path: d.Path()}
+	f.list(f.json(specs.MediaTypeImageManifest, specs.Manifest{
+		Config: f.json(specs.MediaTypeImageConfig, specs.Image{}),
+		Layers: []specs.Descriptor{f.blob(specs.MediaTypeImageLayer, content)},
+	}), "theirs")
+	a := put(t, d, "a", "content a") // counts
+	root, err := d.root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	unlock, err := d.lock(t.Context(), root, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	b, blob := storetest.Step("b", "content b")
+	if err := d.Put(ctx, b, blob); err != nil {
+		t.Errorf("a Put that evicts nothing: %v", err)
+	}
+	unlock()
+	f.list(f.index(), "another") // it may reach less, or more
+	big := put(t, d, "big", strings.Repeat("b", 2990))
+	if !has(t, d, s) || has(t, d, a) || !has(t, d, b) || !has(t, d, big) {
+		t.Error("with another index: the oldest step that is clayer's alone was not evicted, or another one was")
+	}
+}
+
 // What other tools have in the layout, however much, keeps no Put waiting: nothing is
 // to be evicted for it, which would want the store for itself.
 func TestBlobsOfOtherToolsDelayNothing(t *testing.T) {
