@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
 	"syscall"
 
@@ -184,8 +185,10 @@ func (k *fileHelper) close() error {
 	return errors.Join(k.conn.Close(), k.cmd.Wait())
 }
 
-// fileHelperMain answers until the parent closes its end, or is gone.
+// fileHelperMain answers until the parent closes its end, or is gone. A signal to all
+// processes must not end it before its parent has removed its files.
 func fileHelperMain() {
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	const conn = 3
 	inherited.Close(conn)
 	inherited.CloseOnExec()

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -11,6 +12,31 @@ import (
 func TestMain(m *testing.M) {
 	sandbox.Main()
 	os.Exit(m.Run())
+}
+
+// What a view wrote goes also if somebody ended its file helper.
+func TestCloseWithoutTheFileHelper(t *testing.T) {
+	work := t.TempDir()
+	s, err := NewWay(false, sandbox.Options{Root: "/", Work: work})
+	if errors.Is(err, sandbox.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.files.(*fileHelper).cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(work); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 }
 
 // A file helper that ends before it answers is an error, not a wait without end: Ctrl-C

@@ -231,8 +231,11 @@ func (v *View) Close() error {
 	if v.dir == "" {
 		return nil
 	}
-	err := v.files.remove(v.dir)
-	if cerr := v.files.close(); err == nil && cerr != nil {
+	err, cerr := v.files.remove(v.dir), v.files.close()
+	switch {
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET): // somebody ended the file helper
+		err = RemoveAll(v.dir)
+	case err == nil:
 		err = cerr
 	}
 	if v.spool != nil {
