@@ -51,8 +51,8 @@ func (r *Root) rollback(tx int) error {
 	b := &rollback{Dirs: fs, r: r, own: r.sys.DirsOf(own), again: make(map[[2]int]bool), modes: make(map[inroot.FileID]unlocked)}
 	b.Writes, b.Locked, b.own.Locked = true, b.locked, func(string, *unix.Stat_t) error { return nil }
 	defer b.own.Close()
-	var sound int64
-	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &sound) {
+	var verified int64
+	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &verified) {
 		if err == nil {
 			err = r.spending(0, func() error { return b.line(&c) })
 		}
@@ -165,7 +165,7 @@ func (b *rollback) line(c *record.Change) error {
 	case c.Kind == record.KindGone:
 		return b.undo(p, "", out)
 	case c.Kind == record.KindDir && !c.Whole:
-		return b.undo(p, inMade+path.Join(stage, n), out)
+		return b.undo(p, inMade+path.Join(stage, n+"-made"), out) // n is what may have been staged for it
 	case c.Beside:
 		return b.undo(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
@@ -198,12 +198,12 @@ func (b *rollback) undo(p, in, out string) error {
 	if err != nil {
 		return err
 	}
-	kept, err := b.stat(from, out != "")
+	original, err := b.stat(from, out != "")
 	if err != nil {
 		return err
 	}
 	if f == nil {
-		if kept != nil {
+		if original != nil {
 			return fmt.Errorf("its directory is gone; what stood there is %s", b.r.state.Path(out))
 		}
 		return nil
@@ -214,7 +214,7 @@ func (b *rollback) undo(p, in, out string) error {
 	if err != nil {
 		return err
 	}
-	if here != nil && kept != nil && inroot.IDOf(here) == inroot.IDOf(kept) {
+	if here != nil && original != nil && inroot.IDOf(here) == inroot.IDOf(original) {
 		return b.Unlinkat(from.fd, from.name, 0) // a second link to what stands there: nothing came in yet
 	}
 	if inroot.IsDir(here) || inroot.IsLink(here) {
@@ -228,16 +228,16 @@ func (b *rollback) undo(p, in, out string) error {
 	case came && made && inroot.IsDir(here):
 		err = b.moveMadeOut(at, to)
 	case came && !made:
-		err = b.moveOut(at, to, kept != nil && !inroot.IsDir(kept) && !inroot.IsDir(here))
+		err = b.moveOut(at, to, original != nil && !inroot.IsDir(original) && !inroot.IsDir(here))
 		here = nil
 	}
 	if err != nil {
 		return err
 	}
-	if kept == nil {
+	if original == nil {
 		return nil
 	}
-	if !made && inroot.IsDir(kept) && inroot.IsDir(here) { // it was being moved file by file
+	if !made && inroot.IsDir(original) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveTreeBack(from, at)
 	}
 	if err := b.Free(from.fd, from.name); err != nil {
