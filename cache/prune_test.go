@@ -39,7 +39,7 @@ func TestPrune(t *testing.T) {
 	day := 24 * time.Hour
 	tests := []struct {
 		name  string
-		keep  int
+		stay  int
 		older time.Duration
 		want  string // names and ages
 	}{
@@ -54,7 +54,7 @@ func TestPrune(t *testing.T) {
 	for _, tt := range tests {
 		for _, dry := range []bool{false, true} {
 			s.removed = nil
-			removed, freed, err := cache.Prune(t.Context(), s, tt.keep, tt.older, dry)
+			removed, freed, err := cache.Prune(t.Context(), s, tt.stay, tt.older, dry)
 			var got []string
 			for _, m := range removed {
 				got = append(got, fmt.Sprint(m.Name, int(time.Since(m.Created)/day)))

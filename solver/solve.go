@@ -17,13 +17,13 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran      int                `json:"ran"`            // steps that were run, fetched or copied
-	Restored int                `json:"restored"`       // steps whose snapshot came from a store
-	Present  int                `json:"present"`        // steps that were in the root already
-	Undone   int                `json:"undone"`         // removed steps, and those that have to be applied again
-	Kept     []rootfs.Preserved `json:"kept,omitempty"` // files that stay as the user has them
-	Layers   []LayerResult      `json:"layers"`
-	Took     time.Duration      `json:"took"` // nanoseconds
+	Ran       int                `json:"ran"`            // steps that were run, fetched or copied
+	Restored  int                `json:"restored"`       // steps whose snapshot came from a store
+	Present   int                `json:"present"`        // steps that were in the root already
+	Undone    int                `json:"undone"`         // removed steps, and those that have to be applied again
+	Preserved []rootfs.Preserved `json:"kept,omitempty"` // files that stay as the user has them
+	Layers    []LayerResult      `json:"layers"`
+	Took      time.Duration      `json:"took"` // nanoseconds
 }
 
 // A LayerResult names a layer that is now in the root.
@@ -107,7 +107,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 }
 
 func resultOf(sv *exec.Survey) *Result {
-	res := &Result{Undone: sv.Undone, Kept: sv.Kept}
+	res := &Result{Undone: sv.Undone, Preserved: sv.Preserved}
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
 		t := pl.Totals()

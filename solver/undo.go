@@ -15,11 +15,11 @@ import (
 
 // An UndoResult is what an undo did.
 type UndoResult struct {
-	Steps int                `json:"steps"` // undone
-	Files int                `json:"files"` // changes undone
-	Kept  []rootfs.Preserved `json:"kept"`  // what stays, since the user changed it
-	Lost  []string           `json:"lost"`  // what cannot be restored
-	Left  []string           `json:"left"`  // the layers that are applied still
+	Steps     int                `json:"steps"` // undone
+	Files     int                `json:"files"` // changes undone
+	Preserved []rootfs.Preserved `json:"kept"`  // what stays, since the user changed it
+	Lost      []string           `json:"lost"`  // what cannot be restored
+	Left      []string           `json:"left"`  // the layers that are applied still
 }
 
 // An UnknownLayerError says that a layer is not applied.
@@ -74,9 +74,9 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	}
 	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
 	if err == nil {
-		var kept []rootfs.Preserved
-		kept, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
-		undone.Preserved = append(undone.Preserved, kept...)
+		var preserved []rootfs.Preserved
+		preserved, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
+		undone.Preserved = append(undone.Preserved, preserved...)
 	}
 	if err == nil {
 		err = lock.Commit(state.Platform, layers.keys, env)
@@ -84,7 +84,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Kept: undone.Preserved, Lost: undone.Lost, Left: layers.names}
+	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.names}
 	for _, k := range undone.Preserved {
 		r.warn("%s", exec.PreservedText(k))
 	}

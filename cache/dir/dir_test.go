@@ -94,7 +94,7 @@ func TestLookingChangesNothing(t *testing.T) {
 	}
 }
 
-// The folder is an OCI image layout: index, manifest, config, layers, each with
+// The directory is an OCI image layout: index, manifest, config, layers, each with
 // its digest and size.
 func TestIsAnImageLayout(t *testing.T) {
 	d := open(t, Options{})
@@ -471,7 +471,7 @@ func TestReadOnly(t *testing.T) {
 	mounted(t, `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"`, "TestReadOnlyInside", "STORE_READ_ONLY", d.Path())
 }
 
-// mounted runs a test of this binary behind a mount over dir, which is in a
+// mounted runs a test of this binary under a mount over dir, which is in a
 // namespace of the child's own. The test finds dir in a variable.
 func mounted(t *testing.T, mount, test, variable, dir string) {
 	t.Helper()

@@ -214,8 +214,8 @@ func TestNothingInAStoreTakesLong(t *testing.T) {
 	}
 }
 
-// Whoever may write to a store's files may also have made a seal that fits them.
-func TestSealsOfOthersAreNotBelieved(t *testing.T) {
+// Whoever may write to a store's files may also have made an inode stamp that fits them.
+func TestStampsOfOthersAreNotBelieved(t *testing.T) {
 	for name, change := range map[string]func(d *Dir, desc cache.Descriptor) error{
 		"another's store":            func(d *Dir, _ cache.Descriptor) error { return os.Chown(d.Path(), 65534, 65534) },
 		"a store that all may write": func(d *Dir, _ cache.Descriptor) error { return os.Chmod(d.Path(), 0o777) },

@@ -80,7 +80,7 @@ func (f *foreign) list(desc specs.Descriptor, tag string) {
 		"mediaType": desc.MediaType, "digest": desc.Digest, "size": desc.Size,
 		"annotations": map[string]string{specs.AnnotationRefName: tag}, "org.example.unknown": tag,
 	})
-	idx["org.example.top"] = "kept"
+	idx["org.example.top"] = "renamed"
 	data, err := json.Marshal(idx)
 	if err == nil {
 		err = os.WriteFile(path, data, 0o644)
@@ -103,7 +103,7 @@ func (f *foreign) check(when string, tags ...string) {
 		f.t.Fatal(err)
 	}
 	for _, tag := range tags {
-		if !strings.Contains(string(data), `"org.example.unknown":"`+tag+`"`) || !strings.Contains(string(data), `"org.example.top":"kept"`) {
+		if !strings.Contains(string(data), `"org.example.unknown":"`+tag+`"`) || !strings.Contains(string(data), `"org.example.top":"renamed"`) {
 			f.t.Errorf("%s: the entry %s of another tool is not what it was: %s", when, tag, data)
 		}
 	}
@@ -253,8 +253,8 @@ func TestStoreWithoutARecordOfWhatWasWritten(t *testing.T) {
 	f.check("after eviction", "theirs")
 }
 
-// A damaged index is replaced, and what it was is kept for whoever can mend it.
-func TestDamagedIndexIsKeptAside(t *testing.T) {
+// A damaged index is replaced, and what it was is renamed for whoever can mend it.
+func TestDamagedIndexIsRenamed(t *testing.T) {
 	d := open(t, Options{})
 	a := put(t, d, "a", "content a")
 	if err := os.WriteFile(d.indexPath(), []byte(`{"manifests":[{"digest":"sha256:`), 0o644); err != nil {
@@ -263,11 +263,11 @@ func TestDamagedIndexIsKeptAside(t *testing.T) {
 	if err := d.Complete(t.Context(), storetest.Layer("base", 1, a)); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := filepath.Glob(d.indexPath() + ".damaged*")
-	if err != nil || len(kept) != 1 {
-		t.Fatalf("kept: %v, %v", kept, err)
+	renamed, err := filepath.Glob(d.indexPath() + ".damaged*")
+	if err != nil || len(renamed) != 1 {
+		t.Fatalf("renamed: %v, %v", renamed, err)
 	}
-	if data, err := os.ReadFile(kept[0]); err != nil || string(data) != `{"manifests":[{"digest":"sha256:` {
+	if data, err := os.ReadFile(renamed[0]); err != nil || string(data) != `{"manifests":[{"digest":"sha256:` {
 		t.Errorf("%q, %v", data, err)
 	}
 }

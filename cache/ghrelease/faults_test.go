@@ -46,9 +46,9 @@ func mustComplete(t *testing.T, s cache.Store, m cache.Manifest) {
 	}
 }
 
-// wants checks that a new session, without a token unless one is given, finds
+// requires checks that a new session, without a token unless one is given, finds
 // the layer and reads its blobs as they were put.
-func wants(t *testing.T, gh *githubtest.Server, token string, m cache.Manifest) {
+func requires(t *testing.T, gh *githubtest.Server, token string, m cache.Manifest) {
 	t.Helper()
 	s := open(t, gh, token, ghrelease.Options{})
 	var keys []key.Key
@@ -93,7 +93,7 @@ func TestLargeSnapshotsAreSplitAndJoined(t *testing.T) {
 	if n := strings.Count(list[0], ".tar.zst.00"); n != 6 {
 		t.Errorf("%d parts, want 6: %v", n, list)
 	}
-	wants(t, gh, "", m)
+	requires(t, gh, "", m)
 
 	// A part that is corrupt is a miss, not a root.
 	gh.Corrupt("me/env", ".004")
@@ -120,7 +120,7 @@ func TestMoreThanAThousandFiles(t *testing.T) {
 	if n := len(gh.Releases("me/env")); n < 2 {
 		t.Errorf("%d releases", n)
 	}
-	wants(t, gh, "", m)
+	requires(t, gh, "", m)
 }
 
 func TestUploadsThatGoWrong(t *testing.T) {
@@ -158,7 +158,7 @@ func TestUploadsThatGoWrong(t *testing.T) {
 			if list := gh.Releases("me/env"); len(list) != 1 || strings.Contains(list[0], "starter") {
 				t.Errorf("releases: %v", list)
 			}
-			wants(t, gh, "", m)
+			requires(t, gh, "", m)
 		})
 	}
 }
@@ -193,7 +193,7 @@ func TestOtherRequestsThatGoWrong(t *testing.T) {
 			if f.Match == "CDN" && f.Status == 0 {
 				gh.Fail(f)
 			}
-			wants(t, gh, "", m)
+			requires(t, gh, "", m)
 		})
 	}
 }
@@ -223,7 +223,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 		if list := gh.Releases("me/env"); len(list) != 1 || strings.Contains(list[0], "draft") {
 			t.Errorf("releases: %v, want one", list)
 		}
-		wants(t, gh, "", m)
+		requires(t, gh, "", m)
 	})
 	t.Run("in one draft", func(t *testing.T) {
 		gh := fake(t, githubtest.Repo{})
@@ -240,7 +240,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 		if list := gh.Releases("me/env"); len(list) != 1 {
 			t.Errorf("releases: %v", list)
 		}
-		wants(t, gh, "", m)
+		requires(t, gh, "", m)
 	})
 	t.Run("one publishes while the other uploads", func(t *testing.T) {
 		for _, immutable := range []bool{false, true} {
@@ -254,8 +254,8 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 			mustComplete(t, one, storetest.Layer("base", 0, a))
 			mustPut(t, two, b, bb)
 			mustComplete(t, two, m)
-			wants(t, gh, "", m)
-			wants(t, gh, "", storetest.Layer("base", 0, a))
+			requires(t, gh, "", m)
+			requires(t, gh, "", storetest.Layer("base", 0, a))
 		}
 	})
 	t.Run("all at the same time", func(t *testing.T) {
@@ -279,7 +279,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		wants(t, gh, "", m)
+		requires(t, gh, "", m)
 	})
 }
 
@@ -303,7 +303,7 @@ func TestOtherBytesOfTheSameStep(t *testing.T) {
 		if immutable {
 			continue // the plain tag leads to the first, for ever
 		}
-		wants(t, gh, "", m)
+		requires(t, gh, "", m)
 	}
 }
 
@@ -347,13 +347,13 @@ func TestInterruptedSessionIsTakenUp(t *testing.T) {
 			mustPut(t, next, a, ba)
 			mustPut(t, next, b, bb)
 			mustComplete(t, next, m)
-			if n := count(gh.Asked(), "POST /uploads"); n != 2+1 { // b, again behind its starter, and the manifest
+			if n := count(gh.Asked(), "POST /uploads"); n != 2+1 { // b, again after its starter, and the manifest
 				t.Errorf("%d uploads", n)
 			}
 			if list := gh.Releases("me/env"); len(list) != 1 || strings.Contains(list[0], "starter") || strings.Contains(list[0], "draft") {
 				t.Errorf("releases: %v", list)
 			}
-			wants(t, gh, token, m)
+			requires(t, gh, token, m)
 		})
 	}
 }
@@ -374,7 +374,7 @@ func TestTagsOfImmutableReleasesAreNotFreeAgain(t *testing.T) {
 	if list := gh.Releases("me/env"); len(list) != 1 || !strings.HasPrefix(list[0], m.Tag()+".2:") {
 		t.Errorf("releases: %v", list)
 	}
-	wants(t, gh, "", m)
+	requires(t, gh, "", m)
 }
 
 // A release that is removed between Find and Open: its step is read from another that
@@ -446,7 +446,7 @@ func TestImmutableReleaseThatOthersNeedStays(t *testing.T) {
 	if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "immutable") }) {
 		t.Errorf("told: %v", told)
 	}
-	wants(t, gh, "", m)
+	requires(t, gh, "", m)
 	if list, err := open(t, gh, token, ghrelease.Options{}).List(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
@@ -469,7 +469,7 @@ func TestRenamedRepository(t *testing.T) {
 	mustPut(t, s, b, bb)
 	m := storetest.Layer("base", 0, a, b)
 	mustComplete(t, s, m)
-	wants(t, gh, "", m)
+	requires(t, gh, "", m)
 	if list := gh.Releases("me/other"); len(list) != 1 {
 		t.Errorf("releases: %v", list)
 	}
@@ -534,7 +534,7 @@ func TestRateLimits(t *testing.T) {
 			t.Errorf("waited %v", d)
 		}
 	})
-	t.Run("a public layer wants none", func(t *testing.T) {
+	t.Run("a public layer requires none", func(t *testing.T) {
 		gh := fake(t, githubtest.Repo{})
 		s := open(t, gh, token, ghrelease.Options{})
 		a, ba := blobOf("a", 1000)
@@ -542,7 +542,7 @@ func TestRateLimits(t *testing.T) {
 		m := storetest.Layer("base", 0, a)
 		mustComplete(t, s, m)
 		gh.Limit(0, gh.Now().Add(time.Hour))
-		wants(t, gh, "", m)
+		requires(t, gh, "", m)
 	})
 	t.Run("secondary, without a time, in the midst", func(t *testing.T) {
 		gh := fake(t, githubtest.Repo{})
@@ -587,7 +587,7 @@ func TestPageInPlaceOfTheFile(t *testing.T) {
 		m := storetest.Layer("base", 0, d)
 		mustComplete(t, s, m)
 		gh.Fail(githubtest.Fault{Match: "GET /me/env/releases/download", Status: 200, Times: -1, Body: "<html>log in</html>"})
-		wants(t, gh, token, m)
+		requires(t, gh, token, m)
 		far := open(t, gh, "", ghrelease.Options{})
 		if _, err := far.Find(t.Context(), m.Tag(), []key.Key{d.Key}); err != nil {
 			t.Errorf("without a token: %v", err)
@@ -703,5 +703,5 @@ func TestNothingOfTheTokenIsWritten(t *testing.T) {
 	if !strings.Contains(text, "safe to delete") || !strings.Contains(text, a.Key.Short()) {
 		t.Errorf("text:\n%s", text)
 	}
-	wants(t, gh, "", storetest.Layer("base", 0, a))
+	requires(t, gh, "", storetest.Layer("base", 0, a))
 }

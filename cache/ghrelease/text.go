@@ -124,7 +124,7 @@ func (r *record) text(short int) string {
 	if r.Name != "" {
 		what = "the layer **" + r.Name + "**"
 	}
-	fmt.Fprintf(&b, "Snapshots of %s, kept by clayer so that a machine restores them in place of building.\n\n", what)
+	fmt.Fprintf(&b, "Snapshots of %s, stored by clayer so that a machine restores them in place of building.\n\n", what)
 	b.WriteString("It is safe to delete this release: what is missing is built again. `clayer cache prune` does it for old ones.\n\n")
 	steps := r.inOrder()
 	if short < 2 {

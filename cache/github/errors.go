@@ -89,7 +89,7 @@ func (e *Error) Error() string {
 	case Limited:
 		return "GitHub's rate limit is used up until " + e.Until.Local().Format("15:04:05")
 	case Empty:
-		return repo + " has no commit yet, and a release wants one" + said + ": commit something there, a README"
+		return repo + " has no commit yet, and a release requires one" + said + ": commit something there, a README"
 	case UsedTag:
 		return "a tag of an immutable release is never free again" + said
 	case Immutable:

@@ -66,7 +66,7 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// A blob that comes in several ranges, from a registry that wants a login.
+// A blob that comes in several ranges, from a registry that requires a login.
 func TestLargeBlob(t *testing.T) {
 	r := ocitest.New(t, ocitest.Options{Login: true})
 	s := open(t, r.Host+"/me/env", ocitest.User, ocitest.Password)
@@ -85,7 +85,7 @@ func TestLargeBlob(t *testing.T) {
 	f.Close()
 }
 
-// A name that is no tag is kept all the same.
+// A name that is no tag is stored all the same.
 func TestLongNames(t *testing.T) {
 	r := ocitest.New(t, ocitest.Options{})
 	s := open(t, r.Host+"/me/env", "", "")

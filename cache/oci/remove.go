@@ -34,18 +34,18 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 	for _, m := range ms {
 		goes[layerTag(m.Tag())] = true
 	}
-	keptSteps, keptBlobs := make(map[string]bool), make(map[digest.Digest]bool)
+	otherSteps, otherBlobs := make(map[string]bool), make(map[digest.Digest]bool)
 	mayGo := make(map[string]bool) // steps of what is removed
 	for _, l := range layers {
 		for _, d := range l.of.Steps {
 			if goes[l.tag] {
 				mayGo[stepTag(d.Key)] = true
 			} else {
-				keptSteps[stepTag(d.Key)], keptBlobs[d.Digest] = true, true
+				otherSteps[stepTag(d.Key)], otherBlobs[d.Digest] = true, true
 			}
 		}
 	}
-	steps, err := readAll(ctx, slices.DeleteFunc(stepTags, func(t string) bool { return keptSteps[t] }), s.readStep)
+	steps, err := readAll(ctx, slices.DeleteFunc(stepTags, func(t string) bool { return otherSteps[t] }), s.readStep)
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +54,7 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 		if mayGo[st.tag] || time.Since(st.of.at) > abandoned {
 			remove = append(remove, st)
 		} else {
-			keptBlobs[st.of.Digest] = true // an interrupted session may take it up
+			otherBlobs[st.of.Digest] = true // an interrupted session may take it up
 		}
 	}
 	// Of layers that are asked for, and of nothing else, old steps go too: a
@@ -62,7 +62,7 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 	var freed int64
 	blobs := make(map[digest.Digest]bool)
 	count := func(d cache.Descriptor) {
-		if !keptBlobs[d.Digest] && !blobs[d.Digest] {
+		if !otherBlobs[d.Digest] && !blobs[d.Digest] {
 			blobs[d.Digest] = true
 			freed += d.Size
 		}

@@ -111,7 +111,7 @@ func TestOutagesPass(t *testing.T) {
 	}
 }
 
-// One URL that brings nothing says nothing about others of a host that answers.
+// One URL that yields nothing says nothing about others of a host that answers.
 func TestOneURLDoesNotGiveUpItsHost(t *testing.T) {
 	for name, bad := range map[string]func(w http.ResponseWriter, r *http.Request){
 		"silent": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },

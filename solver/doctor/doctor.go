@@ -267,9 +267,9 @@ func (p *Patient) clock(a github.Access, err error) Finding {
 		return f
 	}
 	if off := a.Ahead.Abs(); off > 2*time.Second {
-		way := "behind"
+		way := "earlier than"
 		if a.Ahead < 0 {
-			way = "ahead of"
+			way = "later than"
 		}
 		f.Text = fmt.Sprintf("%s %s GitHub's", off, way)
 		if off > skew {

@@ -62,7 +62,7 @@ func TestExamine(t *testing.T) {
 		{name: "a token", token: "writes-all", of: "github/token", ok: true, text: "GH_TOKEN is accepted"},
 		{name: "no requests left", gh: func(s *githubtest.Server) { s.Limit(0, time.Now().Add(time.Hour)) }, of: "github/rate limit", text: "0 of 60 API requests left"},
 		{name: "an old token", token: "expired-one", of: "github/token", text: "GH_TOKEN is not accepted"},
-		{name: "a clock an hour wrong", gh: func(s *githubtest.Server) { s.Skew = time.Hour }, of: "github/clock", text: "behind GitHub's"},
+		{name: "a clock an hour wrong", gh: func(s *githubtest.Server) { s.Skew = time.Hour }, of: "github/clock", text: "earlier than GitHub's"},
 		{name: "a clock that is right", of: "github/clock", ok: true, text: "as GitHub's"},
 		{name: "certificates that are not there", change: func(p *Patient) { p.Environ = []string{"SSL_CERT_FILE=/no/such.pem"} }, of: "network/certificates", text: "/no/such.pem"},
 		{name: "a machine without certificates", change: func(p *Patient) { p.RootCAs = func() (*x509.CertPool, error) { return x509.NewCertPool(), nil } }, of: "network/certificates", text: "none"},

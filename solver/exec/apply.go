@@ -76,8 +76,8 @@ func (b *builder) undo(ctx context.Context) error {
 // preserve warns of files that stay as the user has them, each once.
 func (b *builder) preserve(files ...rootfs.Preserved) {
 	for _, k := range files {
-		if !slices.ContainsFunc(b.sv.Kept, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
-			b.sv.Kept = append(b.sv.Kept, k)
+		if !slices.ContainsFunc(b.sv.Preserved, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
+			b.sv.Preserved = append(b.sv.Preserved, k)
 			b.Report.Warnf("%s", PreservedText(k))
 		}
 	}

@@ -86,7 +86,7 @@ type node struct {
 // dependencies that are not done, or not readable for a reader; the queues hold the
 // ready nodes, in the order in which they became ready, and some that were ready;
 // used is what the nodes that run need. A node that does not fit is not overtaken by
-// those behind it in its queue: none waits for ever.
+// those after it in its queue: none waits for ever.
 type schedule struct {
 	limits amounts
 

@@ -24,7 +24,7 @@ type Survey struct {
 	// What a solve did beside the plan.
 	Incomplete error              // what of an apply could not be done; the rest was
 	Undone     int                // steps
-	Kept       []rootfs.Preserved // files that stay as the user has them
+	Preserved  []rootfs.Preserved // files that stay as the user has them
 }
 
 // lose removes keys from what the stores, or the root, have, and plans again.

@@ -11,7 +11,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// write makes files of a map in a new folder.
+// write makes files of a map in a new directory.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()

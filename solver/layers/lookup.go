@@ -17,7 +17,7 @@ import (
 )
 
 // compositionFile lists the layers of a project where none are named, and
-// localFile, on top of it, those that one of its users wants beside: it is not
+// localFile, on top of it, those that one of its users adds: it is not
 // meant to be committed.
 const (
 	compositionFile = ".claude/container-layers.json"

@@ -65,7 +65,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		res.Entries++
 		res.Bytes += e.Size
 	}
-	ev.To, ev.Room = t.journal.End(), t.journal.Needs().Minus(needed)
+	ev.To, ev.Space = t.journal.End(), t.journal.Needs().Minus(needed)
 	t.next.Log = append(t.next.Log, ev)
 	return res, nil
 }

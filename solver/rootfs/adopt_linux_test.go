@@ -106,7 +106,7 @@ func TestUndoKnowsWhatAHardLinkIs(t *testing.T) {
 
 // A directory that the user put in place of a file, which had replaced a directory: what
 // was begun to undo it by force is undone.
-func TestKilledUndoOfAFolderOverAFolder(t *testing.T) {
+func TestKilledUndoOfADirectoryOverADirectory(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := fastDir(t)
 		shell(t, dir, "mkdir -p root/a root/var/lib; echo 1 > root/a/old; touch -d @1000000000 root/a/old root/a root/var root/var/lib root")

@@ -300,7 +300,7 @@ func testRoot(t *testing.T) (*Root, *Lock) {
 
 func keyOf(s string) key.Key { return key.Sum("test", func(w key.Writer) { w.Field("s", s) }) }
 
-func TestApplyKeepsOriginals(t *testing.T) {
+func TestApplyPreservesOriginals(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "echo old > replaced; mkdir -p tree/sub; echo deep > tree/sub/f; touch -d @1000000000 tree; mkdir -m 700 d; echo x > gone; chmod 4711 gone")
 	before := treetest.Describe(t, r.Dir(), func(p string) bool { return p == "var" })
@@ -382,7 +382,7 @@ func TestRevert(t *testing.T) {
 	}
 }
 
-func TestApplyRefusesItsOwnFolder(t *testing.T) {
+func TestApplyRefusesItsOwnDirectory(t *testing.T) {
 	_, l := testRoot(t)
 	step := record.Applied{Key: keyOf("1"), Layer: "base", Digest: "sha256:x"}
 	if _, err := l.Apply(t.Context(), step, stream(file("var/lib/clayer/state.json", "{}"))); err == nil {

@@ -189,8 +189,8 @@ func stepEntries(name string) []*snapshot.Entry {
 	return []*snapshot.Entry{gone("tree/sub"), file("link/through", "5"), file("d/1", "5"), file("new", "5"), file("locked", "5")}
 }
 
-func applySteps(l *Lock, keep int, names ...string) (incomplete bool, err error) {
-	undone, err := l.Undo(context.Background(), keep, false)
+func applySteps(l *Lock, stay int, names ...string) (incomplete bool, err error) {
+	undone, err := l.Undo(context.Background(), stay, false)
 	if err != nil {
 		return false, err
 	}
@@ -363,7 +363,7 @@ func killedAtEach(t *testing.T, op operation) {
 
 // After a loss of power, of what was written since the last sync anything may be
 // missing: the end of the journal, and the content of files. What names stand
-// where is kept in order, as journaling file systems do.
+// where stays in order, as journaling file systems do.
 func TestPowerLostAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
@@ -499,12 +499,12 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 	t.Helper()
 	l := lockOf(t, dir)
 	defer l.close()
-	keep := 0
+	stay := 0
 	for _, ev := range l.state.Log {
 		if ev.Incomplete {
 			break
 		}
-		keep++
+		stay++
 	}
 	var incomplete bool
 	var err error
@@ -512,14 +512,14 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 		incomplete, err = op.do(l)
 	} else {
 		var names []string
-		for i := keep; i < len(l.state.Log); i++ {
+		for i := stay; i < len(l.state.Log); i++ {
 			for _, name := range []string{"3", "4", "5"} {
 				if l.state.Log[i].Key == keyOf(name) {
 					names = append(names, name)
 				}
 			}
 		}
-		incomplete, err = applySteps(l, keep, names...)
+		incomplete, err = applySteps(l, stay, names...)
 	}
 	if err != nil || incomplete {
 		t.Fatalf("%s: and again: incomplete %t, error %v", what, incomplete, err)

@@ -203,7 +203,7 @@ func undoAll(t *testing.T, l *Lock, force bool) {
 	}
 }
 
-// Whichever file, directory, link or byte a disk has no room for any more: the root
+// Whichever file, directory, link or byte a disk has no space for any more: the root
 // is what it was, the next command works, and undo gives the machine back on a
 // disk on which nothing at all is free.
 func TestEachAllocationFails(t *testing.T) {

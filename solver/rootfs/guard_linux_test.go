@@ -94,7 +94,7 @@ func step(name string) record.Applied {
 
 // No way leads into clayer's own directory: not by its name, nor by links that the
 // root has.
-func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
+func TestApplyStaysOutOfItsOwnDirectory(t *testing.T) {
 	tests := []struct {
 		name    string
 		before  string
@@ -137,7 +137,7 @@ func TestApplyStaysOutOfItsOwnFolder(t *testing.T) {
 	}
 }
 
-func TestApplyOpaqueKeepsItsOwnFolder(t *testing.T) {
+func TestApplyOpaqueSparesItsOwnDirectory(t *testing.T) {
 	r, l := testRoot(t)
 	shell(t, r.Dir(), "mkdir var/lib/other")
 	res, err := l.Apply(t.Context(), step("1"), stream(dirEntry("var/lib"), &snapshot.Entry{Path: "var/lib", Kind: snapshot.Opaque}))
@@ -148,7 +148,7 @@ func TestApplyOpaqueKeepsItsOwnFolder(t *testing.T) {
 }
 
 // The state of a root whose /var is an absolute link is in that root.
-func TestOpenKeepsStateInsideTheRoot(t *testing.T) {
+func TestOpenHoldsStateInsideTheRoot(t *testing.T) {
 	outside := t.TempDir()
 	if strings.HasPrefix(outside, "/var/") { // in the root it would lead to the link itself
 		outside = "/elsewhere"
@@ -346,7 +346,7 @@ func TestApplyOverMounts(t *testing.T) {
 		}
 		if err == nil {
 			// What is on another file system is not replaced, since its original
-			// could not be kept; a new file is made.
+			// could not be saved; a new file is made.
 			var more unpack.Result
 			more, err = l.Apply(t.Context(), step("2"), stream(file("busy/old", "x"), file("busy/new", "x")))
 			res.Problems = append(res.Problems, more.Problems...)

@@ -68,7 +68,7 @@ func TestApplyOverWhatIsInUse(t *testing.T) {
 	}
 }
 
-// What there is no room for is refused before it is written, with both sizes.
+// What there is no space for is refused before it is written, with both sizes.
 func TestApplyATerabyteOfZeros(t *testing.T) {
 	r, l := testRoot(t)
 	huge := with(file("huge", ""), func(e *snapshot.Entry) {

@@ -346,7 +346,7 @@ func withTimeOf(dir string, f func() error) error {
 }
 
 // sign writes into the lock file who has it, for those who wait. That a full disk has
-// no room for it is no reason to wait too.
+// no space for it is no reason to wait too.
 func (l *Lock) sign() error {
 	who := fmt.Sprintf("process %d, since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
 	err := l.file.Truncate(0)

@@ -131,13 +131,13 @@ func (m tree) take(p string) tree {
 
 // mChange is a change as the model records it.
 type mChange struct {
-	p        string
-	kind     record.Kind // "gone", "dir", or another
-	now, was *node       // was: of a directory that was there
-	before   tree        // what stood there
-	kept     bool
-	lost     bool // what stood there is not known: the step was adopted
-	unread   bool // the content is not known, of a step that was adopted
+	p         string
+	kind      record.Kind // "gone", "dir", or another
+	now, was  *node       // was: of a directory that was there
+	before    tree        // what stood there
+	preserved bool
+	lost      bool // what stood there is not known: the step was adopted
+	unread    bool // the content is not known, of a step that was adopted
 }
 
 // asApplied reports whether a file is as the change made it, as far as that is known.
@@ -174,7 +174,7 @@ type mStep struct {
 	entries []*snapshot.Entry
 }
 
-func (m *model) apply(s mStep, keep map[string]bool) {
+func (m *model) apply(s mStep, preserve map[string]bool) {
 	m.seq++
 	ev := mEvent{seq: m.seq, key: keyOf(s.name)}
 	for _, e := range s.entries {
@@ -186,8 +186,8 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 			}
 			for q := range maps.Clone(m.files) {
 				if path.Dir(q) == p {
-					c := mChange{p: q, kind: record.KindGone, kept: keep[q]}
-					if !c.kept {
+					c := mChange{p: q, kind: record.KindGone, preserved: preserve[q]}
+					if !c.preserved {
 						c.before = m.files.take(q)
 					}
 					ev.changes = append(ev.changes, c)
@@ -205,13 +205,13 @@ func (m *model) apply(s mStep, keep map[string]bool) {
 		case e.Kind == snapshot.Dir && e.Implied && cur.kind == record.KindDir:
 			continue
 		}
-		c := mChange{p: p, kind: record.KindOf(e.Kind), kept: keep[p]}
+		c := mChange{p: p, kind: record.KindOf(e.Kind), preserved: preserve[p]}
 		if e.Kind != snapshot.Delete {
 			n := nodeOf(e, s.entries)
 			c.now = &n
 		}
 		switch {
-		case c.kept:
+		case c.preserved:
 		case e.Kind == snapshot.Delete:
 			c.before = m.files.take(p)
 		case e.Kind == snapshot.Dir && cur.kind == record.KindDir:
@@ -284,13 +284,13 @@ func nodeOf(e *snapshot.Entry, all []*snapshot.Entry) node {
 }
 
 // undo undoes all but the first n events, as the rules of docs/root.md say.
-func (m *model) undo(n int, force bool, keep map[string]bool) {
+func (m *model) undo(n int, force bool, preserve map[string]bool) {
 	old := slices.Clone(m.left)
 	m.left = nil
 	for len(m.log) > n {
 		ev := m.log[len(m.log)-1]
 		m.log = m.log[:len(m.log)-1]
-		m.undoEvent(ev, force, keep)
+		m.undoEvent(ev, force, preserve)
 	}
 	if n > 0 {
 		m.left = append(m.left, old...)
@@ -298,22 +298,22 @@ func (m *model) undo(n int, force bool, keep map[string]bool) {
 	}
 	slices.SortFunc(old, func(x, y mEvent) int { return y.seq - x.seq })
 	for _, ev := range old {
-		m.undoEvent(ev, force, keep)
+		m.undoEvent(ev, force, preserve)
 	}
 }
 
-func (m *model) undoEvent(ev mEvent, force bool, keep map[string]bool) {
+func (m *model) undoEvent(ev mEvent, force bool, preserve map[string]bool) {
 	var left []mChange
 	for _, c := range slices.Backward(ev.changes) {
 		stay := func(why bool) {
 			left = append(left, c)
-			keep[c.p] = keep[c.p] || why
+			preserve[c.p] = preserve[c.p] || why
 		}
 		cur, there := m.files[c.p]
 		in := len(c.before) > 0
 		switch {
-		case c.kept:
-			keep[c.p] = keep[c.p] || !force
+		case c.preserved:
+			preserve[c.p] = preserve[c.p] || !force
 			continue
 		case c.lost:
 			continue
@@ -441,13 +441,13 @@ func randomStep(r *rand.Rand, name string, links bool) mStep {
 
 // world is a root with its model.
 type world struct {
-	t     *testing.T
-	r     *rand.Rand
-	dir   string
-	model *model
-	pool  []mStep
-	next  int
-	hand  bool // something was changed by hand since the root was made
+	t      *testing.T
+	r      *rand.Rand
+	dir    string
+	model  *model
+	pool   []mStep
+	next   int
+	edited bool // something was changed by hand since the root was made
 
 	// byHand is a root in which things are changed by hand. It has no hard links:
 	// what is written into one of two names changes the other too, which may be an
@@ -467,7 +467,7 @@ func (w *world) fresh() {
 		[ $(id -u) != 0 ] || setfattr -n user.m -v base b 2>/dev/null || true; touch -h -d @1000000000.5 a/f0 b/f0 a/x/f1 b/f2 f3; touch -d @1000000000 a/x a b var/lib var .`)
 	w.model = &model{files: readTree(w.t, root)}
 	w.base = treetest.Describe(w.t, root, nil)
-	w.hand, w.did = false, nil
+	w.edited, w.did = false, nil
 }
 
 func (w *world) note(format string, args ...any) { w.did = append(w.did, fmt.Sprintf(format, args...)) }
@@ -535,9 +535,9 @@ func (w *world) solve() {
 			steps = append(steps, s)
 		}
 	}
-	keep := 0
-	for keep < len(steps) && keep < len(w.model.log) && w.model.log[keep].key == keyOf(steps[keep].name) && !w.model.log[keep].incomplete {
-		keep++
+	stay := 0
+	for stay < len(steps) && stay < len(w.model.log) && w.model.log[stay].key == keyOf(steps[stay].name) && !w.model.log[stay].incomplete {
+		stay++
 	}
 	force := w.r.IntN(6) == 0
 	for _, s := range steps {
@@ -548,12 +548,12 @@ func (w *world) solve() {
 		layer.Steps = append(layer.Steps, keyOf(s.name))
 	}
 	w.change(func(l *Lock) error {
-		undone, err := l.Undo(context.Background(), keep, force)
+		undone, err := l.Undo(context.Background(), stay, force)
 		if err != nil {
 			return err
 		}
 		w.noteUndone(undone)
-		for _, s := range steps[keep:] {
+		for _, s := range steps[stay:] {
 			res, err := l.Apply(context.Background(), step(s.name), stream(s.entries...))
 			if err != nil {
 				return err
@@ -564,16 +564,16 @@ func (w *world) solve() {
 		}
 		return l.Commit("test", []LayerKeys{layer}, nil)
 	}, func(m *model) {
-		kept := make(map[string]bool)
-		m.undo(keep, force, kept)
-		for _, s := range steps[keep:] {
-			m.apply(s, kept)
+		preserved := make(map[string]bool)
+		m.undo(stay, force, preserved)
+		for _, s := range steps[stay:] {
+			m.apply(s, preserved)
 		}
 	})
 }
 
 // inPlace does a step to the root itself, as a RUN without a sandbox does, and then
-// tells clayer of it.
+// lets clayer record it.
 func (w *world) inPlace() {
 	w.next++
 	s := randomStep(w.r, fmt.Sprint("s", w.next), !w.byHand)
@@ -598,9 +598,9 @@ func (w *world) inPlace() {
 		}
 		return e, true
 	}
-	// What is overwritten doesn't come back; and of what a kill kept from being
+	// What is overwritten doesn't come back; and of what a kill prevented from being
 	// recorded, nothing is known.
-	w.hand = w.hand || slices.ContainsFunc(ev.changes, func(c mChange) bool { return c.lost })
+	w.edited = w.edited || slices.ContainsFunc(ev.changes, func(c mChange) bool { return c.lost })
 	log := len(w.model.log)
 	w.change(func(l *Lock) error {
 		_, err := l.Adopt(context.Background(), adopted, stream(es...))
@@ -610,7 +610,7 @@ func (w *world) inPlace() {
 		ev.seq = m.seq
 		m.log = append(m.log, ev)
 	})
-	w.hand = w.hand || len(w.model.log) == log
+	w.edited = w.edited || len(w.model.log) == log
 }
 
 func entryTexts(es []*snapshot.Entry) string {
@@ -627,7 +627,7 @@ func entryTexts(es []*snapshot.Entry) string {
 
 func (w *world) noteUndone(undone *Undone) {
 	for _, k := range undone.Preserved {
-		w.note("kept %s: %s", k.Path, k.Why)
+		w.note("preserved %s: %s", k.Path, k.Why)
 	}
 	for _, p := range undone.Problems {
 		w.note("problem %s: %v", p.Path, p.Err)
@@ -649,7 +649,7 @@ func (w *world) undo() {
 		w.t.Fatal(err)
 	} else if s, err := r.State(); err != nil {
 		w.t.Fatal(err)
-	} else if !w.hand && s.Pristine() {
+	} else if !w.edited && s.Pristine() {
 		if got := treetest.Describe(w.t, filepath.Join(w.dir, "root"), nil); got != w.base {
 			w.note("and the tree is not the original one")
 			treetest.Diff(w.t, w.base, got)
@@ -688,7 +688,7 @@ func (w *world) edit() {
 	}
 	p, d := files[w.r.IntN(len(files))], dirs[w.r.IntN(len(dirs))]
 	in := func(p string) string { return filepath.Join(w.dir, "root", p) }
-	w.hand = true
+	w.edited = true
 	w.note("by hand:")
 	time.Sleep(5 * time.Millisecond) // the clock of ctimes must tick: a person is slower
 	var err error

@@ -23,9 +23,9 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
-// newFolders is a stream of several chunks that brings directories of all sorts, most
+// newDirs is a stream of several chunks that has directories of all sorts, most
 // of them where nothing stands.
-func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
+func newDirs(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 	es := []*snapshot.Entry{with(dirEntry("old"), func(e *snapshot.Entry) { e.Mode = 0o750 })}
 	var files []string
 	names := 0
@@ -93,7 +93,7 @@ func newFolders(r *rand.Rand, links bool, n int) []*snapshot.Entry {
 
 // Directories that are new come to the same by one rename as entry by entry, also
 // where the rename can't be, and are rolled back as they are.
-func TestApplyNewFolders(t *testing.T) {
+func TestApplyNewDirectories(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	tests := []struct {
@@ -118,7 +118,7 @@ func TestApplyNewFolders(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			alone(t, &test.attr, func() {
-				es := newFolders(rand.New(rand.NewPCG(seed, 0)), test.prepare == nil, 25) // hard links are of one file system
+				es := newDirs(rand.New(rand.NewPCG(seed, 0)), test.prepare == nil, 25) // hard links are of one file system
 				dir := fastDir(t)
 				shell(t, dir, "mkdir -p root/old want/old root/var/lib want/var/lib; for d in root want; do ln -s old $d/through; echo x >$d/old/x; touch -h -d @1000000000 $d/old/* $d/old $d/through $d/var $d/var/lib $d; done")
 				root, want := filepath.Join(dir, "root"), filepath.Join(dir, "want")
@@ -189,20 +189,20 @@ func TestApplyLeavesNothingOpen(t *testing.T) {
 		}
 		return len(open), runtime.NumGoroutine()
 	}
-	es := newFolders(rand.New(rand.NewPCG(2, 2)), true, 6)
-	try := func(es []*snapshot.Entry, sound bool) {
+	es := newDirs(rand.New(rand.NewPCG(2, 2)), true, 6)
+	try := func(es []*snapshot.Entry, verified bool) {
 		dir := fastDir(t)
 		shell(t, dir, "mkdir root")
 		l := lockOf(t, dir)
 		ctx, cancel := context.WithCancel(t.Context())
 		s := step("1")
-		if !sound {
+		if !verified {
 			s.Verified = make(chan struct{})
 			cancel()
 		}
 		_, err := l.Apply(ctx, s, stream(es...))
 		cancel()
-		if (err == nil) != sound {
+		if (err == nil) != verified {
 			t.Fatalf("error %v", err)
 		}
 		if err := errors.Join(l.Rollback(), l.Unlock()); err != nil {
@@ -257,9 +257,9 @@ func alone(t *testing.T, attr *syscall.SysProcAttr, f func()) {
 	}
 }
 
-// A new directory behind one that has to be announced again is rolled back with all that
+// A new directory after one that has to be announced again is rolled back with all that
 // it brought, though it is there by the time that its files are announced.
-func TestUndoNewFolderBehindOneInTheWay(t *testing.T) {
+func TestUndoNewDirectoryAfterOneInTheWay(t *testing.T) {
 	dir := fastDir(t)
 	shell(t, dir, "mkdir -p root/var/lib; touch -d @1000000000 root/var/lib root/var root")
 	root := filepath.Join(dir, "root")
@@ -292,14 +292,14 @@ way" ]`)
 
 // Before it is known that a stream is verified, all of it may be staged, and nothing of
 // the root is changed; if it turns out not to be, nothing was.
-func TestApplyWaitsUntilItIsSound(t *testing.T) {
-	for _, sound := range []bool{true, false} {
-		t.Run(fmt.Sprint("sound ", sound), func(t *testing.T) {
+func TestApplyWaitsUntilItIsVerified(t *testing.T) {
+	for _, verified := range []bool{true, false} {
+		t.Run(fmt.Sprint("verified ", verified), func(t *testing.T) {
 			r, l := testRoot(t)
 			shell(t, r.Dir(), "mkdir old; echo 1 >old/f; echo >old/f0; touch -d @1000000000 old")
 			skip := func(p string) bool { return p == "var" }
 			before := treetest.Describe(t, r.Dir(), skip)
-			es := newFolders(rand.New(rand.NewPCG(1, 1)), true, 4)
+			es := newDirs(rand.New(rand.NewPCG(1, 1)), true, 4)
 			es = append(es, file("old/f", "2"), gone("old/f0"))
 			known, read := make(chan struct{}), make(chan struct{})
 			s := step("1")
@@ -316,7 +316,7 @@ func TestApplyWaitsUntilItIsSound(t *testing.T) {
 			}()
 			<-read
 			treetest.Diff(t, before, treetest.Describe(t, r.Dir(), skip))
-			if sound {
+			if verified {
 				close(known)
 				if err := <-done; err != nil {
 					t.Fatal(err)

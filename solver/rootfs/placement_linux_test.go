@@ -13,14 +13,14 @@ import (
 
 // A file does not replace a directory where its step's placement forbids it: not in
 // a view, and not in a root, which then is as it was.
-func TestPlacementKeepsDirectories(t *testing.T) {
+func TestPlacementPreservesDirectories(t *testing.T) {
 	copied := record.Placement{ProtectDirs: true, File: "a"}
 	tests := []struct {
 		name    string
 		before  string
 		at      record.Placement
 		entries []*snapshot.Entry
-		dir     string // that is kept; "" where all is applied
+		dir     string // that stays; "" where all is applied
 	}{
 		{"a file over a directory", "mkdir a; echo > a/keep", copied, []*snapshot.Entry{file("a", "new")}, "a"},
 		{"over an empty one", "mkdir a", copied, []*snapshot.Entry{file("a", "new")}, "a"},

@@ -34,7 +34,7 @@ func (t *transaction) liftProfile(ctx context.Context, force bool, res *Undone) 
 //
 // After ErrProfile the transaction goes on without; after another error nothing
 // but Rollback is possible.
-func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, force bool) (kept []Preserved, err error) {
+func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, force bool) (preserved []Preserved, err error) {
 	if l.tx == nil && l.state.Profile == nil && !wanted {
 		return nil, nil
 	}
@@ -43,23 +43,23 @@ func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, for
 		return nil, err
 	}
 	err = t.liftProfile(ctx, force, &t.lifted)
-	kept = t.lifted.Preserved
+	preserved = t.lifted.Preserved
 	if err != nil {
-		return kept, err
+		return preserved, err
 	}
 	t.next.Profile = nil
 	if len(t.lifted.Problems) > 0 {
-		return kept, notMade(t.lifted.Problems)
+		return preserved, notMade(t.lifted.Problems)
 	}
 	if !wanted {
-		return kept, nil
+		return preserved, nil
 	}
 	if !t.preserve[record.ProfilePath] && t.r.profileOfAnother() {
-		return kept, fmt.Errorf("%w: /%s is not clayer's", ErrProfile, record.ProfilePath)
+		return preserved, fmt.Errorf("%w: /%s is not clayer's", ErrProfile, record.ProfilePath)
 	}
 	t.next.Profile = &record.Event{}
 	if len(commands) == 0 {
-		return kept, nil
+		return preserved, nil
 	}
 	text := append([]byte(profileMark), commands...)
 	changes := func(yield func(*snapshot.Entry, error) bool) {
@@ -69,27 +69,27 @@ func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, for
 		}, nil)
 	}
 	undoing := t.spends
-	room := t.applies()
+	space := t.applies()
 	if undoing { // of what stays, there may be a profile too: UndoNeeds counts it
 		t.journal.Reserve = nil
-		for range record.ProfileRoom.Files {
+		for range record.ProfileSpace.Files {
 			t.r.spend(rollbackFiles)
 		}
 	}
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Tx: t.id})
 	if err != nil {
-		return kept, err
+		return preserved, err
 	}
-	ev.Room = room()
+	ev.Space = space()
 	if undoing {
 		t.undoes()
 	}
 	t.next.Profile = &ev
 	if len(res.Problems) > 0 {
-		return kept, notMade(res.Problems)
+		return preserved, notMade(res.Problems)
 	}
-	return kept, nil
+	return preserved, nil
 }
 
 func notMade(problems []unpack.Problem) error {

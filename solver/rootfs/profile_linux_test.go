@@ -20,20 +20,20 @@ func withProfile(t *testing.T, dir, commands string) {
 	}
 	l := lockOf(t, dir)
 	applyAll(t, l, "1", file("etc/conf", "1"))
-	keepProfile(t, l, true, commands)
+	setProfile(t, l, true, commands)
 	commit(t, l)
 	if err := l.Unlock(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func keepProfile(t *testing.T, l *Lock, wanted bool, commands string) []Preserved {
+func setProfile(t *testing.T, l *Lock, wanted bool, commands string) []Preserved {
 	t.Helper()
-	kept, err := l.SetProfile(t.Context(), wanted, []byte(commands), false)
+	preserved, err := l.SetProfile(t.Context(), wanted, []byte(commands), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return kept
+	return preserved
 }
 
 // The profile is a part of the transaction: it goes with what it is about, and
@@ -56,13 +56,13 @@ func TestProfile(t *testing.T) {
 	if l.root.Profile() != nil {
 		t.Error("the profile is below a step that was applied later")
 	}
-	keepProfile(t, l, true, "export A=2\n")
+	setProfile(t, l, true, "export A=2\n")
 	commit(t, l)
 	if got := string(l.root.Profile()); got != "export A=2\n" {
 		t.Errorf("the profile holds %q", got)
 	}
 	// What is not committed is rolled back.
-	keepProfile(t, l, true, "export A=3\n")
+	setProfile(t, l, true, "export A=3\n")
 	if err := l.Rollback(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,12 +70,12 @@ func TestProfile(t *testing.T) {
 		t.Errorf("behind Rollback the profile holds %q", got)
 	}
 	// Nothing to say: it stays wanted.
-	keepProfile(t, l, true, "")
+	setProfile(t, l, true, "")
 	commit(t, l)
 	if p := l.State().Profile; l.root.Profile() != nil || p == nil || p.Tx != 0 {
 		t.Errorf("an empty profile is %q, recorded as %+v", l.root.Profile(), p)
 	}
-	keepProfile(t, l, true, "export A=4\n")
+	setProfile(t, l, true, "export A=4\n")
 	commit(t, l)
 
 	undone, err := l.Undo(t.Context(), 0, false)
@@ -85,7 +85,7 @@ func TestProfile(t *testing.T) {
 	if len(undone.Preserved)+len(undone.Problems)+len(undone.Lost) > 0 {
 		t.Errorf("undo: %+v", undone)
 	}
-	keepProfile(t, l, false, "")
+	setProfile(t, l, false, "")
 	if err := l.Commit("test", nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +107,9 @@ func TestProfileThatTheUserChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := lockOf(t, dir)
-	kept := keepProfile(t, l, true, "export A=2\n")
-	if len(kept) == 0 || kept[0].Path != record.ProfilePath || !strings.Contains(kept[0].Why, "changed") {
-		t.Errorf("kept: %v", kept)
+	preserved := setProfile(t, l, true, "export A=2\n")
+	if len(preserved) == 0 || preserved[0].Path != record.ProfilePath || !strings.Contains(preserved[0].Why, "changed") {
+		t.Errorf("preserved: %v", preserved)
 	}
 	commit(t, l)
 	if data, err := os.ReadFile(path); err != nil || string(data) != mine {

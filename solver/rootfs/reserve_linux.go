@@ -33,7 +33,7 @@ const (
 
 // pieces returns how many files the reserve has, and of what size, that is
 // enough for an undo.
-func pieces(need record.Room) (n int, size int64) {
+func pieces(need record.Space) (n int, size int64) {
 	forUndo := need.Files + reserveFiles
 	size = (need.Bytes + reserveBytes + forUndo - 1) / forUndo
 	const page = 4096
@@ -43,7 +43,7 @@ func pieces(need record.Room) (n int, size int64) {
 func pieceName(i int) string { return path.Join("reserve", strconv.Itoa(i)) }
 
 // growReserve sets aside what an undo takes.
-func (r *Root) growReserve(need record.Room) error {
+func (r *Root) growReserve(need record.Space) error {
 	n, size := pieces(need)
 	fd, err := r.state.Held().OpenPrivate("reserve")
 	if err == nil {
@@ -81,18 +81,18 @@ func (r *Root) shrinkPiece(name string, size int64) error {
 // ReserveForRun sets aside what recording the changes of a RUN in place takes, and
 // undoing them, should the disk be full when somebody recovers from it.
 func (l *Lock) ReserveForRun() error {
-	return l.root.growReserve(l.state.UndoNeeds().Plus(runRoom))
+	return l.root.growReserve(l.state.UndoNeeds().Plus(runSpace))
 }
 
-// runRoom is for about a thousand changes.
-var runRoom = record.Room{Bytes: 512 << 10, Files: 4}
+// runSpace is for about a thousand changes.
+var runSpace = record.Space{Bytes: 512 << 10, Files: 4}
 
 // Spending calls op, and again for each piece of the reserve that is freed, while it
 // fails since the disk is full.
 func (l *Lock) Spending(op func() error) error { return l.root.spending(rollbackFiles, op) }
 
 // fitReserve makes the reserve what undoing a state takes, as far as the disk has
-// room for it. It stays as it is while a RUN in place is under way.
+// space for it. It stays as it is while a RUN in place is under way.
 func (r *Root) fitReserve(s *record.State) error {
 	if runs, err := r.state.Exists(RunningName); runs || err != nil {
 		return err
@@ -170,27 +170,27 @@ func (t *transaction) spending(op func() error) error {
 
 // undoes makes the transaction use the reserve.
 func (t *transaction) undoes() {
-	t.spends, t.reserved, t.journal.Reserve = true, record.Room{}, nil
+	t.spends, t.reserved, t.journal.Reserve = true, record.Space{}, nil
 	t.journal.Spend = func() bool { return t.r.spend(rollbackFiles) }
 }
 
 // applies makes the transaction leave the reserve alone, and let it grow by what is
 // announced from here on. The function that it returns says how much that was.
-func (t *transaction) applies() (room func() record.Room) {
+func (t *transaction) applies() (space func() record.Space) {
 	t.spends, t.journal.Spend = false, nil
 	begin, before := t.journal.Needs(), t.next.UndoNeeds()
-	room = func() record.Room { return t.journal.Needs().Minus(begin) }
-	t.journal.Reserve = func() error { return t.reserve(before.Plus(room())) }
-	return room
+	space = func() record.Space { return t.journal.Needs().Minus(begin) }
+	t.journal.Reserve = func() error { return t.reserve(before.Plus(space())) }
+	return space
 }
 
 // reserve is growReserve, by more than is needed at once: each call is for a chunk of
 // changes.
-func (t *transaction) reserve(need record.Room) error {
+func (t *transaction) reserve(need record.Space) error {
 	if need.Bytes <= t.reserved.Bytes && need.Files <= t.reserved.Files {
 		return nil
 	}
-	if t.reserved != (record.Room{}) {
+	if t.reserved != (record.Space{}) {
 		need.Bytes += need.Bytes / 4
 	}
 	if err := t.r.growReserve(need); err != nil {

@@ -154,7 +154,7 @@ func (v *reverting) findOthers(r *Root) error {
 
 // before notes what stood at the path of a change, and below it for a directory
 // that was moved away, where no earlier change has noted it.
-func (v *reverting) before(r *Root, seq int, c record.Change, kept bool) error {
+func (v *reverting) before(r *Root, seq int, c record.Change, preserved bool) error {
 	p := string(c.Path)
 	note := func(e *snapshot.Entry) {
 		if v.was[e.Path] == nil {
@@ -176,11 +176,11 @@ func (v *reverting) before(r *Root, seq int, c record.Change, kept bool) error {
 		return nil
 	default:
 		original := r.state.Path(record.OriginalName(seq, c.N))
-		switch kept = kept && c.MayHaveOriginal(); {
-		case !kept && c.Kind != record.KindGone:
+		switch preserved = preserved && c.MayHaveOriginal(); {
+		case !preserved && c.Kind != record.KindGone:
 			note(&snapshot.Entry{Path: p, Kind: snapshot.Delete})
 			return nil
-		case !kept:
+		case !preserved:
 			return nil
 		}
 		return filepath.WalkDir(original, func(at string, _ fs.DirEntry, err error) error {

@@ -1,4 +1,4 @@
-// Package rootfs is the room of a root, and through it alone a root is changed: it
+// Package rootfs is the space of a root, and through it alone a root is changed: it
 // holds the lock, applies and undoes in transactions, and rolls back one that was
 // cut off. How a stream is applied is in unpack, the record of it in record.
 //

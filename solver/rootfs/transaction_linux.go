@@ -29,8 +29,8 @@ type transaction struct {
 	preserve map[string]bool  // paths that the user changed, which stay as they are
 	lifted   Undone           // of the profile, where no Undo reports it
 
-	spends   bool        // the reserve, where the disk is full: it undoes
-	reserved record.Room // at least that, for the undo of what it applies
+	spends   bool         // the reserve, where the disk is full: it undoes
+	reserved record.Space // at least that, for the undo of what it applies
 }
 
 // begin starts a transaction, if none is open.
@@ -61,13 +61,13 @@ func (l *Lock) begin() (*transaction, error) {
 
 // apply applies a stream to the root and saves what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
-	room := t.applies()
+	space := t.applies()
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Verified: step.Verified, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err
 	}
-	ev.Room = room()
+	ev.Space = space()
 	// What is under a step that could not be undone is applied again with it.
 	ev.Incomplete = len(res.Problems) > 0 || t.next.Retry()
 	t.next.Log = append(t.next.Log, ev)

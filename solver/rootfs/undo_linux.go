@@ -20,15 +20,15 @@ import (
 	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
-// Undo undoes all applies but the first keep of the log, the last one first,
+// Undo undoes all applies but the first stay of the log, the last one first,
 // in the transaction that the first Undo or Apply begins. What the user changed
 // since stays, and is reported; with force it is taken too. What an earlier undo
 // left is tried again: what could not be undone then always, and what the user
 // had changed when nothing is to be preserved. After an error of the transaction nothing
 // but Rollback is possible.
-func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) {
+func (l *Lock) Undo(ctx context.Context, stay int, force bool) (*Undone, error) {
 	res := &Undone{}
-	if l.tx == nil && len(l.state.Log) <= keep && len(l.state.Preserved) == 0 && l.state.Profile == nil {
+	if l.tx == nil && len(l.state.Log) <= stay && len(l.state.Preserved) == 0 && l.state.Profile == nil {
 		return res, nil
 	}
 	t, err := l.begin()
@@ -40,7 +40,7 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 	}
 	left := t.next.Preserved[:len(t.next.Preserved):len(t.next.Preserved)]
 	t.next.Preserved = nil
-	for len(t.next.Log) > keep {
+	for len(t.next.Log) > stay {
 		ev := t.next.Log[len(t.next.Log)-1]
 		t.next.Log = t.next.Log[:len(t.next.Log)-1]
 		if err := t.undo(ctx, ev, force, res); err != nil {
@@ -50,7 +50,7 @@ func (l *Lock) Undo(ctx context.Context, keep int, force bool) (*Undone, error) 
 	}
 	slices.SortFunc(left, func(x, y record.Event) int { return y.Seq - x.Seq })
 	for _, ev := range left {
-		if keep > 0 && !ev.Retry {
+		if stay > 0 && !ev.Retry {
 			t.next.Preserved = append(t.next.Preserved, ev)
 			continue
 		}
@@ -132,7 +132,7 @@ func (u *undoing) recordLeft(ev record.Event) error {
 		return nil
 	}
 	t := u.t
-	left := record.Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.journal.End(), Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry, Room: ev.Room}
+	left := record.Event{Seq: ev.Seq, Key: ev.Key, Tx: t.id, From: t.journal.End(), Done: ev.Done, Adopted: ev.Adopted, Retry: u.retry, Space: ev.Space}
 	for _, c := range slices.Backward(u.left) {
 		c.Left, c.Again = true, 0
 		if err := t.journal.Add(&c); err != nil {
@@ -295,10 +295,10 @@ func (u *undoing) flush() error {
 	}
 	for i := range u.chunk {
 		b := &u.chunk[i]
-		kept := len(u.res.Preserved)
+		before := len(u.res.Preserved)
 		err := u.do(b)
 		switch {
-		case err == nil && len(u.res.Preserved) == kept:
+		case err == nil && len(u.res.Preserved) == before:
 			u.res.Files++
 		case err != nil && inroot.IsHard(err):
 			return fmt.Errorf("%q: %w", b.Path, err)

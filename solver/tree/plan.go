@@ -85,7 +85,7 @@ func (l *plan) file(path string, i int32, n *node, base *node, same bool) {
 }
 
 // enter adds a directory that was not there before. If Filter leaves it out, it is
-// added as an implied one as soon as something below it is kept. The function
+// added as an implied one as soon as something below it is captured. The function
 // that it returns leaves the directory.
 func (l *plan) enter(path string, node int32) func() {
 	if l.filter == nil || !l.filter.Skip(path) {

@@ -118,7 +118,7 @@ func (s *Server) Release(name, tag string, files map[string][]byte) {
 	}
 }
 
-// Releases tells the releases in words, sorted: "tag: asset asset", with "draft"
+// Releases lists the releases in words, sorted: "tag: asset asset", with "draft"
 // and "starter" where it is so.
 func (s *Server) Releases(name string) []string {
 	s.mu.Lock()
@@ -621,7 +621,7 @@ func (s *Server) advertise(w http.ResponseWriter, rp *repo) {
 	io.WriteString(w, "0000")
 }
 
-// tarball packs a tree as GitHub does: below one folder, with a global header
+// tarball packs a tree as GitHub does: below one directory, with a global header
 // that holds the commit.
 func tarball(name, commit string, files map[string]string) []byte {
 	var b bytes.Buffer

@@ -64,7 +64,7 @@ type Fault struct {
 	Body    string // JSON, or not
 	Done    bool   // the request takes effect all the same; its answer is lost
 	Starter bool   // of an upload: a broken asset is left
-	CutAt   int    // the connection ends behind so many bytes of the answer
+	CutAt   int    // the connection ends after so many bytes of the answer
 	Stall   time.Duration
 	Do      func() // called before the answer
 }
@@ -182,7 +182,7 @@ func (s *Server) broken(w http.ResponseWriter, r *http.Request, f *Fault, real f
 	}
 }
 
-// cutter ends the connection behind a number of bytes, or goes silent there.
+// cutter ends the connection after a number of bytes, or goes silent there.
 type cutter struct {
 	http.ResponseWriter
 	left  int
@@ -263,7 +263,7 @@ func (s *Server) serveCDN(w http.ResponseWriter, r *http.Request) {
 	answer(w)
 }
 
-// lag is how far what is sent may be behind the Rate and catch up: a sleep that is
+// lag is how far what is sent may lag the Rate and catch up: a sleep that is
 // too long takes nothing from a network.
 const lag = 10 * time.Millisecond
 
@@ -299,7 +299,7 @@ func rangeOf(r *http.Request) string {
 	return ""
 }
 
-// may tells what a request's token may do: "", "read", "write", or "bad".
+// may returns what a request's token may do: "", "read", "write", or "bad".
 func (s *Server) may(r *http.Request) string {
 	h := r.Header.Get("Authorization")
 	if h == "" {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// User may log in to a registry that wants a login, with Password.
+// User may log in to a registry that requires a login, with Password.
 const (
 	User     = "me"
 	Password = "pw-of-the-registry"
@@ -24,7 +24,7 @@ const (
 
 // Options are how the registry is.
 type Options struct {
-	Login    bool // it wants one
+	Login    bool // it requires one
 	NoDelete bool // nothing can be deleted
 	ReadOnly bool // nothing can be pushed either
 }
@@ -42,7 +42,7 @@ func Command() (string, error) {
 	return path, nil
 }
 
-// A Registry is a process, and the folder that it keeps everything in.
+// A Registry is a process, and the directory that it stores everything in.
 type Registry struct {
 	Host string // with its port
 

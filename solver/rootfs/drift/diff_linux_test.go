@@ -122,7 +122,7 @@ new usr/unpacked 1
 }
 
 // A directory that an overlay copied up was born just now, and is not new: what it
-// holds tells. To take it for new would capture all of /opt for one file in it.
+// holds shows it. To take it for new would capture all of /opt for one file in it.
 func TestDiffSinceOnAnOverlay(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "clayer-test-")
 	if err != nil {

@@ -46,7 +46,7 @@ func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *rec
 	}
 	fd, err := f.Sys.OpenAt(f.FD, name)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return what, nil // this user may not look
+		return what, nil // permission denied
 	}
 	if err != nil {
 		return nil, err

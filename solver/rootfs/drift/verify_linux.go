@@ -177,7 +177,7 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 			xattrs, err = a.ListXattrs(fd)
 			unix.Close(fd)
 		}
-		if err != nil && !inroot.IsHard(err) { // this user may not look
+		if err != nil && !inroot.IsHard(err) { // permission denied
 			xattrs = o.Now.Xattrs
 		} else if err != nil {
 			return "", nil, err

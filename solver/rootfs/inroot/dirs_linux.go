@@ -50,10 +50,10 @@ type Dirs struct {
 	clock uint64
 }
 
-// maxOpen is how many directories are kept open.
+// maxOpen is how many directories are held open.
 const maxOpen = 64
 
-// OpenDirs opens a root; Close closes it, and all that is kept open.
+// OpenDirs opens a root; Close closes it, and all that is held open.
 func (s Sys) OpenDirs(dir string) (*Dirs, error) {
 	fd, err := s.OpenDir(dir)
 	if err != nil {
@@ -100,10 +100,10 @@ func (fs *Dirs) get(p string) (*Dir, error) {
 }
 
 // holdEach is how many levels are gone down, with a call for each, until a directory is
-// kept open on the way: who goes up again need not begin at the root each time.
+// held open on the way: who goes up again need not begin at the root each time.
 const holdEach = 32
 
-// getBelow is Get from the nearest directory above that is kept open, so that the calls
+// getBelow is Get from the nearest directory above that is held open, so that the calls
 // that it takes do not grow with the depth. It returns nil where a link is on the way,
 // and where one call from the root will do.
 func (fs *Dirs) getBelow(p string) (*Dir, error) {
@@ -156,7 +156,7 @@ func (fs *Dirs) GetReal(p string) (*Dir, error) {
 	return f, err
 }
 
-// Add adds an open directory, which it takes over, to those kept open.
+// Add adds an open directory, which it takes over, to those held open.
 func (fs *Dirs) Add(fd int, p, real string) (*Dir, error) {
 	f, err := fs.NewDir(fd, p, real)
 	if err != nil {
@@ -218,7 +218,7 @@ func (fs *Dirs) IsBelow(fd int, id FileID) (bool, error) {
 	return false, err
 }
 
-// Close closes the root, and all that is kept open.
+// Close closes the root, and all that is held open.
 func (fs *Dirs) Close() {
 	for _, f := range fs.open {
 		fs.drop(f)

@@ -33,7 +33,7 @@ func IsHard(err error) bool {
 	return true // ENOSPC, EDQUOT, EIO, EMFILE, ENOMEM, ...
 }
 
-// IsFull reports whether an error says that a disk, or a quota, has no room left.
+// IsFull reports whether an error says that a disk, or a quota, has no space left.
 func IsFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

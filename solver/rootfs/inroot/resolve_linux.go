@@ -94,7 +94,7 @@ func (s Sys) openat2Dir(root int, p string, resolve uint64) (int, error) {
 const maxLinks = 40
 
 // Walk is Resolve without openat2: part by part, never following a
-// link by the kernel. The directories from the root down are kept open, so that
+// link by the kernel. The directories from the root down are held open, so that
 // ".." is the one that we came through, whatever was moved meanwhile.
 //
 // Of a directory that is missing, missing is called with the directory that it should be in,

@@ -45,7 +45,7 @@ func (fs *Dirs) unlockAt(at int, name, p string) error {
 	}
 	fd, err := fs.openPath(at, name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil // a link, behind which is what matters
+		return nil // a link: what it leads to matters
 	}
 	if err != nil {
 		return err

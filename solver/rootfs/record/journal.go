@@ -28,14 +28,14 @@ type Journal struct {
 	named    bool                   // the file's name is synced
 	began    bool                   // something was done to the root, or may have been
 	seen     map[inroot.FileID]bool // directories whose metadata is in it, or that were made in the transaction
-	needs    Room                   // to undo what was announced
+	needs    Space                  // to undo what was announced
 	emptied  map[string]bool        // directories that a name is removed from
 
 	// Reserve, if not nil, is called before lines are synced: it sets aside what
 	// undoing them takes, as Needs returns, or fails.
 	Reserve func() error
 
-	// Spend, if not nil, is called where the disk has no room for a line. It frees
+	// Spend, if not nil, is called where the disk has no space for a line. It frees
 	// some and returns true, or returns false.
 	Spend func() bool
 }
@@ -67,7 +67,7 @@ func (j *Journal) Add(c *Change) error {
 	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], Castagnoli))
 	hex.Encode(line, sum[:])
 	j.end += int64(len(line))
-	j.needs = j.needs.Plus(j.roomFor(c, len(line)))
+	j.needs = j.needs.Plus(j.spaceFor(c, len(line)))
 	return nil
 }
 

@@ -196,7 +196,7 @@ func TestJournal(t *testing.T) {
 	asked := 0
 	j.Reserve = func() error {
 		if asked++; asked > 1 {
-			return errors.New("no room")
+			return errors.New("no space")
 		}
 		return nil
 	}
@@ -215,7 +215,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := j.Sync(); err == nil || j.Durable() != one {
-		t.Errorf("a sync without room to undo: %v, %d bytes are durable, want %d", err, j.Durable(), one)
+		t.Errorf("a sync without space to undo: %v, %d bytes are durable, want %d", err, j.Durable(), one)
 	}
 	if need := j.Needs(); need.Bytes < 4096 {
 		t.Errorf("a deletion takes %v to undo, less than a block for the name that comes back", need)

@@ -2,24 +2,24 @@ package record
 
 import "path"
 
-// Room is what something takes of a disk.
-type Room struct {
+// Space is what something takes of a disk.
+type Space struct {
 	Bytes int64 `json:"bytes,omitempty"`
 	Files int64 `json:"files,omitempty"`
 }
 
 // Plus returns the sum of two.
-func (r Room) Plus(x Room) Room { return Room{r.Bytes + x.Bytes, r.Files + x.Files} }
+func (r Space) Plus(x Space) Space { return Space{r.Bytes + x.Bytes, r.Files + x.Files} }
 
 // Minus returns the difference of two.
-func (r Room) Minus(x Room) Room { return Room{r.Bytes - x.Bytes, r.Files - x.Files} }
+func (r Space) Minus(x Space) Space { return Space{r.Bytes - x.Bytes, r.Files - x.Files} }
 
 // Needs returns what undoing takes that was announced so far.
-func (j *Journal) Needs() Room { return j.needs }
+func (j *Journal) Needs() Space { return j.needs }
 
-// roomFor returns what undoing a change takes at most, beside the files that move:
+// spaceFor returns what undoing a change takes at most, beside the files that move:
 // its lines in the journal of the undo, names in directories, attributes.
-func (j *Journal) roomFor(c *Change, line int) Room {
+func (j *Journal) spaceFor(c *Change, line int) Space {
 	const (
 		// What a name takes in a directory: 264 bytes if it is the longest, in a
 		// block that is half empty. Undo moves each file to the trash, under a short one.
@@ -29,7 +29,7 @@ func (j *Journal) roomFor(c *Change, line int) Room {
 		// filled up meanwhile; or for the first attribute of a file.
 		block = 4096
 	)
-	need := Room{Bytes: int64(line) + shortName}
+	need := Space{Bytes: int64(line) + shortName}
 	switch {
 	case c.Kind == KindGone:
 		need.Bytes += longName
@@ -56,30 +56,30 @@ func (j *Journal) roomFor(c *Change, line int) Room {
 const inodeSize = 1024
 
 // UndoNeeds returns what undoing all takes that is applied by a state; the zero
-// Room if nothing is.
-func (s *State) UndoNeeds() Room {
+// Space if nothing is.
+func (s *State) UndoNeeds() Space {
 	if s.Pristine() {
-		return Room{}
+		return Space{}
 	}
-	need := Room{Bytes: s.size} // state.json is written again
+	need := Space{Bytes: s.size} // state.json is written again
 	for _, events := range [][]Event{s.Log, s.Preserved} {
 		for i := range events {
 			need = need.Plus(events[i].needs())
 		}
 	}
 	if s.Profile != nil {
-		need = need.Plus(s.Profile.needs()).Plus(ProfileRoom)
+		need = need.Plus(s.Profile.needs()).Plus(ProfileSpace)
 	}
 	return need
 }
 
-// ProfileRoom is what the file of State.Profile takes, which undo --to makes again: with
+// ProfileSpace is what the file of State.Profile takes, which undo --to makes again: with
 // the directories that it is made in.
-var ProfileRoom = Room{Bytes: 16 << 10, Files: 4}
+var ProfileSpace = Space{Bytes: 16 << 10, Files: 4}
 
-func (ev *Event) needs() Room {
-	if ev.Room == (Room{}) { // of a version that did not count it
-		return Room{Bytes: 2 * (ev.To - ev.From)}
+func (ev *Event) needs() Space {
+	if ev.Space == (Space{}) { // of a version that did not count it
+		return Space{Bytes: 2 * (ev.To - ev.From)}
 	}
-	return ev.Room
+	return ev.Space
 }

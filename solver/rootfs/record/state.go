@@ -36,7 +36,7 @@ type State struct {
 	// undone from the last to the first, they give the root back.
 	Log []Event `json:"log,omitempty"`
 
-	// Kept are applies that were undone but for some files, which the user had
+	// Preserved are applies that were undone but for some files, which the user had
 	// changed or which could not be: their changes are these files alone.
 	Preserved []Event `json:"kept,omitempty"`
 
@@ -89,7 +89,7 @@ type Applied struct {
 	// Before returns to Adopt what there was at a path of the root before the step:
 	// whether something existed, and of a directory its entry. nil: nothing is
 	// known, and so nothing that the step made is taken for new.
-	Before func(path string) (folder *snapshot.Entry, existed bool) `json:"-"`
+	Before func(path string) (dir *snapshot.Entry, existed bool) `json:"-"`
 
 	// Placement says what Apply must not replace.
 	Placement Placement `json:"-"`
@@ -130,10 +130,10 @@ type Event struct {
 	// that with this Again.
 	Again map[int]int `json:"again,omitempty"`
 
-	Room       Room      `json:"room,omitzero"`        // what undoing it takes
+	Space      Space     `json:"room,omitzero"`        // what undoing it takes
 	Incomplete bool      `json:"incomplete,omitempty"` // some entries could not be made: it is tried again
 	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
-	Retry      bool      `json:"retry,omitempty"`      // of Kept: some changes could not be undone, and are tried again
+	Retry      bool      `json:"retry,omitempty"`      // of Preserved: some changes could not be undone, and are tried again
 	Done       time.Time `json:"done"`                 // by the file system's clock: what has a later ctime was changed since
 }
 

@@ -18,9 +18,9 @@ import (
 // upper one hides that of the lower one, so it gets the same metadata. nil: there is
 // none.
 type lower struct {
-	mu      sync.Mutex
-	folders *inroot.Dirs
-	has     map[string]bool // by path
+	mu   sync.Mutex
+	dirs *inroot.Dirs
+	has  map[string]bool // by path
 }
 
 // openLower opens the root dir; "" is none.
@@ -28,16 +28,16 @@ func openLower(sys inroot.Sys, dir string) (*lower, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	folders, err := sys.OpenDirs(dir)
+	dirs, err := sys.OpenDirs(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &lower{folders: folders, has: map[string]bool{".": true}}, nil
+	return &lower{dirs: dirs, has: map[string]bool{".": true}}, nil
 }
 
 func (l *lower) close() {
 	if l != nil {
-		l.folders.Close()
+		l.dirs.Close()
 	}
 }
 
@@ -52,14 +52,14 @@ func (l *lower) dir(p string) (*snapshot.Entry, error) {
 	if !l.has[path.Dir(p)] {
 		return nil, nil
 	}
-	f, err := l.folders.GetReal(p)
+	f, err := l.dirs.GetReal(p)
 	if err != nil {
 		if errors.Is(err, unix.EACCES) {
 			err = nil
 		}
 		return nil, inroot.UnlessMissing(err)
 	}
-	xattrs, err := l.folders.ListXattrs(f.FD)
+	xattrs, err := l.dirs.ListXattrs(f.FD)
 	if err != nil {
 		return nil, err
 	}

@@ -132,7 +132,7 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 		}
 		return nil
 	}
-	if err := st.to.room(e); err != nil {
+	if err := st.to.space(e); err != nil {
 		return err
 	}
 	if e.Kind == snapshot.File || e.Kind == snapshot.Link {
@@ -319,9 +319,9 @@ func (m *maker) actual(s *staged) error {
 	return nil
 }
 
-// room refuses a large file that there is no room for, before a byte of it is
+// space refuses a large file that there is no space for, before a byte of it is
 // written: a terabyte of zeros is a megabyte in a snapshot.
-func (r *recorder) room(e *snapshot.Entry) error {
+func (r *recorder) space(e *snapshot.Entry) error {
 	const large = 64 << 20
 	need := e.Size
 	if e.Data != nil {

@@ -33,7 +33,7 @@ type Tree struct {
 	uid        int
 	times      map[inroot.FileID]*dirTime
 
-	unlocked []inroot.FileID // since SetTimes began anew
+	unlocked []inroot.FileID // since SetTimes began again
 
 	otherXattrs bool // of what was made last: this user may not set the entry's
 }

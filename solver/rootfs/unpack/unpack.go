@@ -44,7 +44,7 @@ type Result struct {
 	// immutable file, a read-only file system or another mount underneath.
 	Problems []Problem
 
-	// Kept are the paths that the step would have changed, and that stay as the
+	// Preserved are the paths that the step would have changed, and that stay as the
 	// user has them.
 	Preserved []string
 

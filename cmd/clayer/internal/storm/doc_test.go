@@ -1,13 +1,13 @@
 // Package storm runs the built program through faults in random combination
 // and checks that clayer keeps its promises: the old root or the new root
 // exactly, nothing outside touched, the next command works, and nothing is left
-// behind.
+// over.
 //
 // # A round
 //
 // A round is data ([Round]): two Containerfiles, the second an edit of the
 // first; the way in which the root is changed (--root or --dest, overlay or in
-// place, root or plain user); a store behind the local one; and some actions, which are
+// place, root or plain user); a store after the local one; and some actions, which are
 // commands, each with what goes wrong before and while it runs. All of it is
 // drawn from one number, the seed, which a failure prints:
 //

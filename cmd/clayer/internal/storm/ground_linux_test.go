@@ -50,7 +50,7 @@ func (g *ground) disk(name string) string {
 }
 
 // tree is the directory that is changed: root, or dest.
-// Its parent holds nothing else, so that what describes the parent tells of its
+// Its parent holds nothing else, so that what describes the parent includes its
 // own mode and time too.
 func (g *ground) tree() string { return filepath.Join(g.place(), "tree") }
 

@@ -48,7 +48,7 @@ func Undone(res *solver.UndoResult) string {
 	if res.Steps > 0 || res.Files > 0 {
 		text = fmt.Sprintf("%s undone, %s", sizes.Count(res.Steps, "step"), sizes.Count(res.Files, "change"))
 	}
-	if n := len(res.Kept); n > 0 {
+	if n := len(res.Preserved); n > 0 {
 		text += fmt.Sprintf(", %s preserved", sizes.Count(n, "file"))
 	}
 	return text
