@@ -222,7 +222,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 		desc, packed, applied.Verified = b.sv.Found[it.Key].Descriptor, early, early.Verified()
 	} else {
 		bl := b.blob(s)
-		desc, packed, checked, leftOut = bl.desc, bl.reader(), bl.checked, bl.installedNothing
+		desc, packed, checked, leftOut = bl.desc, blobReader{bl.reader()}, bl.checked, bl.installedNothing
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took

@@ -106,10 +106,28 @@ func (e *invalidSnapshot) Unwrap() error { return e.err }
 func invalid(it *dag.Item, err error) (*invalidSnapshot, bool) {
 	var contents *cache.InvalidError
 	var unsafe *snapshot.UnsafeError
-	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) {
+	var unread *unreadError
+	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) {
 		return nil, false
 	}
 	return &invalidSnapshot{it, err}, true
+}
+
+// An unreadError is that of a disk that does not give a snapshot back, which it gave
+// when it was verified.
+type unreadError struct{ error }
+
+func (e *unreadError) Unwrap() error { return e.error }
+
+// blobReader reads a snapshot; its errors are *unreadError.
+type blobReader struct{ io.Reader }
+
+func (r blobReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = &unreadError{err}
+	}
+	return n, err
 }
 
 // unusable says that the snapshot of an item can't be used.
