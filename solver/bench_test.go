@@ -53,9 +53,8 @@ func benchOptions(b *testing.B, base string, paths []string) Options {
 	}
 	opt := Options{
 		Root: filepath.Join(base, "root"), Cache: filepath.Join(base, "cache"),
-		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Spool: d.Create, Push: true, Report: report.New(nil),
+		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Local: d, Push: true, Report: report.New(nil),
 	}
-	opt.Store = cache.Tiered(opt.Report.StoreFailed, d)
 	if opt.Files, err = layers.Load(b.Context(), paths, nil); err != nil {
 		b.Fatal(err)
 	}
@@ -81,7 +80,7 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 			continue
 		}
 		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Entries: 1, Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
-		if err := opt.Store.Put(context.Background(), d, storetest.Blob("blob")); err != nil {
+		if err := opt.Local.Put(context.Background(), d, storetest.Blob("blob")); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -80,7 +80,7 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := &session{Options: Options{Store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}}
+	r := &session{store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}
 	found, err := r.Find(t.Context(), g, keys, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
@@ -25,7 +26,7 @@ import (
 type Options struct {
 	Files []*frontend.File // as Load returns them, in the order in which they are composed
 
-	Root string // the root that is made; "" means "/"
+	Root string // the root that is made, which may be relative; "" means "/"
 	Dest string // a directory that changes go to instead of Root, which RUN sees below it; "" means none
 
 	BaseID    string            // extra text mixed into every key
@@ -46,20 +47,19 @@ type Options struct {
 	// be; nil: none is looked for.
 	LegacyURL func(tag string) string
 
-	Store        *cache.Tier // nil: nothing is restored or stored
-	Spool        exec.Spool  // where snapshots are packed; nil: the root's work directory
-	Push         bool        // what is built is put into Store
-	Rebuild      bool        // what is cached or present is built again
-	Compression  int         // zstd level of what is packed; 0 means snapshot.DefaultLevel
-	RequireCache bool        // a store that fails is an error in the end
-	Cache        string      // a directory for downloads and cache mounts, made when needed; "": neither outlives the call
-	MaxDownloads int64       // bytes of downloads retained there; 0 means 2 GiB
-	NoWait       bool        // fail at once while another solve holds the root
-	Profile      bool        // login shells of the root get the environment too
-	Force        bool        // files that the user changed since they were applied are undone too
+	Local        *dir.Dir      // the store on this machine, where snapshots are packed too; nil: none
+	Stores       []cache.Store // more stores, asked after Local, in order
+	Push         bool          // what is built is put into all of them
+	Rebuild      bool          // what is cached or present is built again
+	Compression  int           // zstd level of what is packed; 0 means snapshot.DefaultLevel
+	RequireCache bool          // a store that fails is an error in the end
+	Cache        string        // a directory for downloads and cache mounts, made when needed; "": neither outlives the call
+	MaxDownloads int64         // bytes of downloads retained there; 0 means 2 GiB
+	NoWait       bool          // fail at once while another solve holds the root
+	Profile      bool          // login shells of the root get the environment too
+	Force        bool          // files that the user changed since they were applied are undone too
 
-	// Report receives what happens. Whoever opens Store gives it the same
-	// Reporter, so that each store that fails is reported once. nil: nothing is reported.
+	// Report receives what happens, a store that fails once. nil: nothing is reported.
 	Report *report.Reporter
 }
 
@@ -87,6 +87,14 @@ type BuildError = exec.BuildError
 
 // MaxSecret bounds a secret, in bytes, as BuildKit does.
 const MaxSecret = 500 << 10
+
+// AllStores returns Local, if there is one, and Stores.
+func (o *Options) AllStores() []cache.Store {
+	if o.Local == nil {
+		return o.Stores
+	}
+	return append([]cache.Store{o.Local}, o.Stores...)
+}
 
 func (o *Options) jobs() int {
 	if o.Jobs > 0 {

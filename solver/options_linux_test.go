@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/layers"
@@ -41,7 +40,7 @@ func TestOneValueOfOptionsServesAllVerbs(t *testing.T) {
 	}
 	opt := Options{
 		Files: files, Root: filepath.Join(base, "root"), Cache: filepath.Join(base, "cache"), Environ: []string{"PATH=/usr/bin:/bin"},
-		Store: cache.Tiered(report.StoreFailed, store), Spool: store.Create, Push: true, RequireCache: true, Report: report,
+		Local: store, Push: true, RequireCache: true, Report: report,
 	}
 	if err := os.Mkdir(opt.Root, 0o755); err != nil {
 		t.Fatal(err)

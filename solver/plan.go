@@ -169,7 +169,7 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 // A store that fails is a miss, which the store itself reports.
 func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
 	all := make(map[key.Key]cache.Found)
-	if r.Store == nil {
+	if r.store == nil {
 		return all, nil
 	}
 	var mu sync.Mutex
@@ -187,12 +187,12 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			continue
 		}
 		eg.Go(func() error {
-			found, err := r.Store.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
+			found, err := r.store.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if err != nil {
-				r.Report.StoreFailed(r.Store.Name(), err)
+				r.Report.StoreFailed(r.store.Name(), err)
 				return nil
 			}
 			r.sameStep(l.Steps, keys, found)
@@ -219,10 +219,10 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut})
 		}
 	}
-	if r.Store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
+	if r.store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
 		return nil
 	}
-	manifests, err := r.Store.List(ctx)
+	manifests, err := r.store.List(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

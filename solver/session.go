@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
@@ -19,6 +20,7 @@ import (
 // what it has learned meanwhile. Its methods are safe for concurrent use.
 type session struct {
 	Options
+	store    *cache.Tier      // nil: there is none
 	files    []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly bool             // nothing that is downloaded is stored
 
@@ -35,6 +37,9 @@ func newSession(opt Options) *session {
 		opt.Report = report.New(nil)
 	}
 	r := &session{Options: opt, files: opt.Files}
+	if stores := opt.AllStores(); len(stores) > 0 {
+		r.store = cache.Tiered(opt.Report.StoreFailed, stores...)
+	}
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

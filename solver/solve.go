@@ -124,14 +124,17 @@ const defaultDownloads = 2 << 30
 // execConfig returns what a solve of the root works with.
 func (r *session) execConfig(root *rootfs.Root, sv *exec.Survey) exec.Config {
 	cfg := exec.Config{
-		Steps: r, Report: r.Report, Spool: r.Spool, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
+		Steps: r, Report: r.Report, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force,
 		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
 			return r.writeProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())
 		},
 	}
-	if r.Store != nil { // a nil *cache.Tier would be a Store
-		cfg.Store = r.Store
+	if r.Local != nil {
+		cfg.Spool = r.Local.Create
+	}
+	if r.store != nil { // a nil *cache.Tier would be a Store
+		cfg.Store = r.store
 	}
 	return cfg
 }

@@ -353,5 +353,5 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 	}
 	defer f.hide()
 	img, err := solver.Image(cmd.Context(), opt, base)
-	return img, opt.Store, err
+	return img, cache.Tiered(f.notices.storeFailed, opt.AllStores()...), err
 }

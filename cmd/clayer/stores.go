@@ -76,19 +76,12 @@ func (f *storeFlags) fill(opt *solver.Options) (err error) {
 	if opt.Cache, err = f.cacheDirectory(); err != nil {
 		return err
 	}
-	local, err := f.local()
-	if err != nil {
+	if opt.Local, err = f.local(); err != nil {
 		return err
 	}
-	var stores []cache.Store
-	if local != nil {
-		stores, opt.Spool = append(stores, local), local.Create
-	}
-	named, err := f.named(opt.Secrets)
-	if err != nil {
+	if opt.Stores, err = f.named(opt.Secrets); err != nil {
 		return err
 	}
-	opt.Store = cache.Tiered(f.notices.storeFailed, append(stores, named...)...)
 	if opt.GitHub, err = f.github(); err != nil || f.repo == "" {
 		return err
 	}

@@ -85,9 +85,10 @@ func (p *play) mustWork(a Action, res result) string {
 	return ""
 }
 
-// unreadScratch is the error of a disk that took a snapshot of this solve and does not
-// give it back: that is no miss, since nothing else has it.
-var unreadScratch = regexp.MustCompile(`read .*/store/tmp/(blob-\w+|clayer-blob): input/output error`)
+// unreadScratch is the error of a disk that does not give a snapshot back: one of this
+// solve, which is no miss, since nothing else has it; or one that it had verified, as a
+// view is made of it.
+var unreadScratch = regexp.MustCompile(`read .*/store/(tmp/(blob-\w+|clayer-blob)|blobs/sha256/\w+): input/output error`)
 
 // checkBeside checks the command that ran at the same time.
 func (p *play) checkBeside(name string, a Action, other result) {
