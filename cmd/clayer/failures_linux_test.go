@@ -443,7 +443,7 @@ func TestNoNetwork(t *testing.T) {
 	want := regexp.MustCompile(`^clayer: waiting for 127\.0\.0\.1:1: connection refused
 clayer: Containerfile:1: FETCH: get http://127\.0\.0\.1:1/x\.tar\.gz: .*connection refused \(tried \d+ times\)
   1 \| FETCH http://127\.0\.0\.1:1/x\.tar\.gz /opt/x
-hint: is there a network, .*clayer doctor tells which hosts are reached
+hint: is there a network, .*clayer doctor lists the hosts that are reached
 $`)
 	if code != 1 || !want.MatchString(out) {
 		t.Errorf("exit code %d:\n%s", code, out)
