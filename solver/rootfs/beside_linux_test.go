@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
@@ -84,5 +85,49 @@ func TestUndoOnAnotherMount(t *testing.T) {
 				return
 			}
 		}
+	})
+}
+
+// What an undo takes away on another mount, and an apply makes again, is what it was
+// after a kill at any call, also of the recovery itself.
+func TestMadeAgainOnAnotherMount(t *testing.T) {
+	mounting(t, func() {
+		mnt := filepath.Join(fastDir(t), "mnt")
+		shell(t, filepath.Dir(mnt), "mkdir mnt")
+		if err := unix.Mount("mnt", mnt, "tmpfs", 0, ""); err != nil {
+			t.Logf("nothing can be mounted here: %v", err)
+			return
+		}
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Fatal(err)
+		}
+		before := func(t testing.TB, dir string) {
+			unix.Unmount(mnt, unix.MNT_DETACH) // that of the round before
+			shell(t, dir, "mkdir -p root/mnt root/var/lib; touch -d @1000000000 root/var/lib root/var root/mnt root")
+			mnt = filepath.Join(dir, "root/mnt")
+			if err := unix.Mount("mnt", mnt, "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			shell(t, mnt, "touch -d @1000000000 .")
+			l := lockOf(t, dir)
+			applyAll(t, l, "1", file("mnt/f", "1"), dirEntry("mnt/d"), file("mnt/d/g", "1"), dirEntry("mnt/empty"))
+			commit(t, l)
+			if err := l.Unlock(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again := func(l *Lock) (bool, error) {
+			undone, err := l.Undo(t.Context(), 0, false)
+			if err != nil {
+				return false, err
+			}
+			res, err := l.Apply(t.Context(), step("2"), stream(file("mnt/f", "2"), file("mnt/d/g", "2"), file("mnt/empty/new", "2"), symlink("mnt/l", "f")))
+			if err != nil {
+				return false, err
+			}
+			return len(undone.Problems)+len(res.Problems) > 0, l.Commit("test", []LayerKeys{{Name: "base", Steps: []key.Key{keyOf("2")}}}, nil)
+		}
+		killedAtEach(t, operation{"again", again}, before)
+		unix.Unmount(mnt, unix.MNT_DETACH)
 	})
 }

@@ -113,7 +113,8 @@ func before(t testing.TB, dir string) {
 	shell(t, dir, `mkdir -p root/var/lib root/etc root/tree/sub root/d; cd root
 		echo conf > etc/conf; echo deep > tree/sub/f; echo x > gone; chmod 4711 gone; ln -s etc link; chmod 700 d; echo 1 > d/1; ln gone hard
 		mkdir -p locked/in; echo 1 > locked/in/f; echo 1 > locked/in/g
-		mkfifo pipe; touch -d @1000000000 etc/conf tree/sub/f locked/in/f locked/in/g locked/in locked tree/sub tree gone d/1 d etc pipe var/lib var .; touch -h -d @1000000000 link; chmod 0 locked/in locked`)
+		mkdir -m 751 emptied whole; echo 1 > whole/f
+		mkfifo pipe; touch -d @1000000000 emptied whole/f whole etc/conf tree/sub/f locked/in/f locked/in/g locked/in locked tree/sub tree gone d/1 d etc pipe var/lib var .; touch -h -d @1000000000 link; chmod 0 locked/in locked`)
 	l := lockOf(t, dir)
 	applyAll(t, l, "1", file("etc/conf", "1"), dirEntry("made"), file("made/f", "1"), &snapshot.Entry{Path: "made/l", Kind: snapshot.Link, Target: "made/f"}, gone("gone"))
 	applyAll(t, l, "2", file("etc/conf", "2"), file("tree", "a file"), dirEntry("d"), file("d/1", "2"), file("d/new", "2"), gone("made/l"), symlink("link", "d"),
@@ -156,8 +157,8 @@ var operations = []operation{
 	{"apply", func(l *Lock) (bool, error) {
 		return applySteps(l, 2, "3", "4")
 	}},
-	{"edit", func(l *Lock) (bool, error) { // the second step falls away, and two others come
-		return applySteps(l, 1, "3", "5")
+	{"edit", func(l *Lock) (bool, error) { // the second step falls away, and three others come
+		return applySteps(l, 1, "3", "5", "6")
 	}},
 	{"undo", func(l *Lock) (bool, error) {
 		undone, err := l.Undo(context.Background(), 0, false)
@@ -181,12 +182,17 @@ func stepEntries(name string) []*snapshot.Entry {
 			file("etc/conf", "3"), {Path: "pipe", Kind: snapshot.Fifo, Mode: 0o600, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when},
 			gone("made"), file("new/a/b", "3"), file("made2", "3"), {Path: "made3", Kind: snapshot.Link, Target: "made2"}, file("etc/more", "3"),
 			with(dirEntry("d"), func(e *snapshot.Entry) { e.Mode = 0o750; e.Xattrs = map[string]string{"user.x": "3"} }), {Path: "d", Kind: snapshot.Opaque}, file("d/3", "3"),
-			gone("locked/in/f"), file("locked/in/g", "3"), file("closed/in/new", "3"),
+			gone("locked/in/f"), file("locked/in/g", "3"), file("closed/in/new", "3"), gone("emptied"), gone("whole"),
 		}
 	case "4":
 		return []*snapshot.Entry{dirEntry("tree"), file("tree/x", "4"), gone("d/3"), file("link", "4"), file("new/a/c", "4"), symlink("new/a/b", "c"), gone("locked/in"), file("closed/in/new", "4")}
+	case "5": // of what step 3 deleted, or what was undone before, it makes some again
+		return []*snapshot.Entry{
+			gone("tree/sub"), file("link/through", "5"), file("d/1", "5"), file("new", "5"), file("locked", "5"),
+			file("emptied/in/f", "5"), dirEntry("whole"), {Path: "whole/f", Kind: snapshot.Dir, Mode: 0o700, UID: os.Geteuid(), GID: os.Getegid(), ModTime: when},
+		}
 	}
-	return []*snapshot.Entry{gone("tree/sub"), file("link/through", "5"), file("d/1", "5"), file("new", "5"), file("locked", "5")}
+	return []*snapshot.Entry{gone("emptied/in"), closed("emptied"), closed("whole"), file("whole/f", "6")}
 }
 
 func applySteps(l *Lock, stay int, names ...string) (incomplete bool, err error) {
@@ -233,7 +239,7 @@ func outcomeOf(t testing.TB, dir string) outcome {
 
 // reference returns the root before and after an operation, and how many system
 // calls it makes: those that change something, and all.
-func reference(t *testing.T, op operation) (was, is outcome, calls, all int) {
+func reference(t *testing.T, op operation, before func(testing.TB, string)) (was, is outcome, calls, all int) {
 	t.Helper()
 	dir := fastDir(t)
 	before(t, dir)
@@ -323,14 +329,14 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		for _, op := range operations {
 			t.Run(user.name+" "+op.name, func(t *testing.T) {
 				t.Parallel()
-				alone(t, &user.attr, func() { killedAtEach(t, op) })
+				alone(t, &user.attr, func() { killedAtEach(t, op, before) })
 			})
 		}
 	}
 }
 
-func killedAtEach(t *testing.T, op operation) {
-	was, is, calls, all := reference(t, op)
+func killedAtEach(t *testing.T, op operation, before func(testing.TB, string)) {
+	was, is, calls, all := reference(t, op, before)
 	t.Logf("%d system calls that change something, %d in all", calls, all)
 	for n := 1; n <= calls; n++ {
 		dir := fastDir(t)
@@ -368,7 +374,7 @@ func TestPowerLostAtEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			t.Parallel()
-			was, is, calls, _ := reference(t, op)
+			was, is, calls, _ := reference(t, op, before)
 			for n := 1; n <= calls; n++ {
 				dir := fastDir(t)
 				before(t, dir)
@@ -447,7 +453,7 @@ func TestFailureOfEverySystemCall(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			t.Parallel()
-			was, is, _, calls := reference(t, op)
+			was, is, _, calls := reference(t, op, before)
 			t.Logf("%d system calls", calls)
 			for n := 1; n <= calls; n++ {
 				errnos := ofChange
@@ -513,7 +519,7 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 	} else {
 		var names []string
 		for i := stay; i < len(l.state.Log); i++ {
-			for _, name := range []string{"3", "4", "5"} {
+			for _, name := range []string{"3", "4", "5", "6"} {
 				if l.state.Log[i].Key == keyOf(name) {
 					names = append(names, name)
 				}
@@ -535,7 +541,7 @@ func again(t *testing.T, dir string, op operation, is outcome, what string) {
 // command goes on: also a journal that can't be read is not taken for one that ends.
 func TestFailureWhileItIsTakenBack(t *testing.T) {
 	op := operations[1]
-	was, is, calls, _ := reference(t, op)
+	was, is, calls, _ := reference(t, op, before)
 	for _, n := range []int{calls / 4, calls / 2, calls * 3 / 4, calls - 8} {
 		for m, more := 1, true; more; m++ {
 			dir := fastDir(t)
@@ -570,7 +576,7 @@ func TestFailureWhileItIsTakenBack(t *testing.T) {
 // The same with a real kill, of a process of its own.
 func TestKilledProcess(t *testing.T) {
 	op := operations[1]
-	was, is, calls, _ := reference(t, op)
+	was, is, calls, _ := reference(t, op, before)
 	for n := 1; n <= calls; n += 7 {
 		dir := fastDir(t)
 		before(t, dir)

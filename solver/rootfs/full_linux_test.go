@@ -40,7 +40,7 @@ func TestRollbackNeedsNoSpace(t *testing.T) {
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			t.Parallel()
-			was, is, calls, _ := reference(t, op)
+			was, is, calls, _ := reference(t, op, before)
 			for n, full := 1, true; full; n++ {
 				dir := fastDir(t)
 				before(t, dir)

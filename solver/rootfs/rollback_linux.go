@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -48,12 +49,16 @@ func (r *Root) rollback(tx int) error {
 	if err != nil {
 		return err
 	}
-	b := &rollback{Dirs: fs, r: r, own: r.sys.DirsOf(own), again: make(map[[2]int]bool), modes: make(map[inroot.FileID]unlocked)}
+	b := &rollback{
+		Dirs: fs, r: r, own: r.sys.DirsOf(own), log: record.LogName(tx),
+		again: make(map[[2]int]bool), modes: make(map[inroot.FileID]unlocked), later: make(map[string]bool),
+	}
 	b.Writes, b.Locked, b.own.Locked = true, b.locked, func(string, *unix.Stat_t) error { return nil }
 	defer b.own.Close()
 	var verified int64
-	for c, err := range record.ReadBackward(r.state, record.LogName(tx), 0, -1, &verified) {
+	for c, err := range record.ReadBackward(r.state, b.log, 0, -1, &verified) {
 		if err == nil {
+			b.end = c.End
 			err = r.spending(0, func() error { return b.line(&c) })
 		}
 		if err != nil {
@@ -63,7 +68,7 @@ func (r *Root) rollback(tx int) error {
 	if err := b.lock(); err != nil {
 		return err
 	}
-	if err := r.sys.Syncfs(own); err != nil { // before the log, which says what to do
+	if err := r.sync(); err != nil { // before the log, which says what to do
 		return err
 	}
 	return r.rolledBack(tx)
@@ -80,8 +85,11 @@ type rollback struct {
 	*inroot.Dirs
 	r     *Root
 	own   *inroot.Dirs // the state directory
+	log   string
+	end   int64 // of the line that is rolled back, in the log
 	again map[[2]int]bool
 	modes map[inroot.FileID]unlocked // of directories whose line is still to come
+	later map[string]bool            // paths of lines that must not be followed twice, and those above
 }
 
 // unlocked is a directory that was unlocked, and the mode that it had.
@@ -122,12 +130,45 @@ type place struct {
 	name string
 }
 
+// once notes that a line goes by what stands at its path, and would take for that what
+// an earlier line puts back there.
+func (b *rollback) once(p string) {
+	for ; !b.later[p] && p != "."; p = path.Dir(p) {
+		b.later[p] = true
+	}
+}
+
+// endLog ends the log after this line, if what the line puts back could be taken for
+// what later lines made at the path, or below: a rollback that is killed from here on
+// is resumed with this line. That takes no space.
+func (b *rollback) endLog(p string) error {
+	if !b.later[p] {
+		return nil
+	}
+	if err := b.r.sync(); err != nil {
+		return err
+	}
+	f, err := b.r.state.Held().OpenFile(b.log, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = b.r.sys.Ftruncate(int(f.Fd()), b.end)
+	if err == nil {
+		err = b.r.sys.SyncFile(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		clear(b.later)
+	}
+	return err
+}
+
 func (b *rollback) line(c *record.Change) error {
 	p := string(c.Path)
 	switch {
 	case c.Kind == record.KindTime:
 		// Before the first change in the directory: what is rolled back after this
 		// line, which stands before it, is not in it.
+		b.once(p)
 		return b.restore(p, c.Was, false)
 	case c.Kind == record.KindTemp:
 		f, err := b.GetReal(path.Dir(p))
@@ -156,29 +197,31 @@ func (b *rollback) line(c *record.Change) error {
 		return nil
 	}
 	if c.Was != nil {
+		b.once(p)
 		return b.restore(p, c.Was, true)
 	}
 	n := strconv.Itoa(c.N)
-	stage := path.Join("stage", strconv.Itoa(c.Seq))
 	out := record.OriginalName(c.Seq, c.N)
 	switch {
 	case c.Kind == record.KindGone:
 		return b.undo(p, "", out)
 	case c.Kind == record.KindDir && !c.Whole:
-		return b.undo(p, inMade+path.Join(stage, n+"-made"), out) // n is what may have been staged for it
+		defer b.once(p)
+		return b.undo(p, inMade, out)
 	case c.Beside:
+		defer b.once(p)
 		return b.undo(p, inBeside+record.TempName(c.Seq, c.N), out)
 	}
 	from := n
 	if len(c.From) > 0 {
 		from = string(c.From)
 	}
-	return b.undo(p, path.Join(stage, from), out)
+	return b.undo(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
 // What Change.In and Out can be beside a path in the state directory.
 const (
-	inMade   = "mkdir:"  // a new directory, and the path that rollback moves it to
+	inMade   = "mkdir"   // a new directory
 	inBeside = "beside:" // a name in the same directory
 )
 
@@ -208,7 +251,11 @@ func (b *rollback) undo(p, in, out string) error {
 		}
 		return nil
 	}
-	in, made := strings.CutPrefix(in, inMade)
+	if original != nil {
+		if err := b.endLog(p); err != nil {
+			return err
+		}
+	}
 	at := place{f.FD, path.Base(p)}
 	here, err := b.stat(at, true)
 	if err != nil {
@@ -220,24 +267,30 @@ func (b *rollback) undo(p, in, out string) error {
 	if inroot.IsDir(here) || inroot.IsLink(here) {
 		b.Forget(f, at.name)
 	}
-	to, came, err := b.cameIn(f, in, here)
-	if err != nil {
+	switch came, err := b.cameIn(f, in, here); {
+	case err != nil:
 		return err
-	}
-	switch {
-	case came && made && inroot.IsDir(here):
-		err = b.moveMadeOut(at, to)
-	case came && !made:
-		err = b.moveOut(at, to, original != nil && !inroot.IsDir(original) && !inroot.IsDir(here))
-		here = nil
-	}
-	if err != nil {
-		return err
+	case came:
+		if in == inMade {
+			err = b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
+			if errors.Is(err, unix.ENOTEMPTY) {
+				err = nil // it is another line's, or holds what is not clayer's
+			}
+		} else {
+			var to place
+			if to, err = b.waiting(f, in); err == nil {
+				err = b.moveOut(at, to, original != nil && !inroot.IsDir(original) && !inroot.IsDir(here))
+			}
+			here = nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if original == nil {
 		return nil
 	}
-	if !made && inroot.IsDir(original) && inroot.IsDir(here) { // it was being moved file by file
+	if in != inMade && inroot.IsDir(original) && inroot.IsDir(here) { // it was being moved file by file
 		return b.moveTreeBack(from, at)
 	}
 	if err := b.Free(from.fd, from.name); err != nil {
@@ -283,17 +336,20 @@ func (b *rollback) open(at place) (int, error) {
 	return b.OpenDirAt(at.fd, at.name)
 }
 
-// cameIn reports whether what stands at a path came with a change: then nothing is
-// where it goes back to.
-func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (to place, came bool, err error) {
-	if in == "" || here == nil {
-		return place{}, false, nil
+// cameIn reports whether what stands at a path came with a change.
+func (b *rollback) cameIn(f *inroot.Dir, in string, here *unix.Stat_t) (bool, error) {
+	switch {
+	case in == "" || here == nil:
+		return false, nil
+	case in == inMade:
+		return inroot.IsDir(here), nil
 	}
-	if to, err = b.waiting(f, in); err != nil {
-		return place{}, false, err
+	from, err := b.waiting(f, in)
+	if err != nil {
+		return false, err
 	}
-	st, err := b.stat(to, true)
-	return to, err == nil && st == nil, err
+	st, err := b.stat(from, true)
+	return err == nil && st == nil, err
 }
 
 // waiting is where what came in was before, or what went out is.
@@ -309,27 +365,6 @@ func (b *rollback) waiting(f *inroot.Dir, in string) (place, error) {
 		return place{}, fmt.Errorf("open %s: %w", b.r.state.Path(path.Dir(in)), err)
 	}
 	return place{dir.FD, path.Base(in)}, nil
-}
-
-// moveMadeOut is moveOut for a new directory, which stays if it is another line's, or
-// holds what is not clayer's.
-func (b *rollback) moveMadeOut(at, to place) error {
-	fd, err := b.open(at)
-	if err != nil {
-		return err
-	}
-	names, err := b.List(fd)
-	unix.Close(fd)
-	if err != nil || len(names) > 0 {
-		return err
-	}
-	if to.fd >= 0 {
-		if err := b.moveOut(at, to, false); !errors.Is(err, unix.EXDEV) {
-			return err
-		}
-	}
-	// On another file system its place cannot show anything.
-	return b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
 }
 
 // moveOut moves what came in to where it was, also what is needed no more: its

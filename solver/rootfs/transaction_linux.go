@@ -204,25 +204,30 @@ func (t *transaction) settle() error {
 	if !t.journal.Began() {
 		return t.journal.SyncFile()
 	}
-	top, err := t.r.sys.OpenDir(t.r.dir)
+	return t.r.sync()
+}
+
+// sync makes what was done to the root and to the state outlive a loss of power.
+func (r *Root) sync() error {
+	top, err := r.sys.OpenDir(r.dir)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", t.r.dir, err)
+		return fmt.Errorf("open %s: %w", r.dir, err)
 	}
 	defer unix.Close(top)
-	state, err := t.r.state.Held().OpenFD(".")
+	state, err := r.state.Held().OpenFD(".")
 	if err != nil {
 		return err
 	}
 	defer unix.Close(state)
-	if err := t.r.sys.Syncfs(top); err != nil {
-		return fmt.Errorf("sync %s: %w", t.r.dir, err)
+	if err := r.sys.Syncfs(top); err != nil {
+		return fmt.Errorf("sync %s: %w", r.dir, err)
 	}
 	var a, b unix.Stat_t
 	if errors.Join(unix.Fstat(top, &a), unix.Fstat(state, &b)) == nil && a.Dev == b.Dev {
 		return nil
 	}
-	if err := t.r.sys.Syncfs(state); err != nil {
-		return fmt.Errorf("sync %s: %w", t.r.state, err)
+	if err := r.sys.Syncfs(state); err != nil {
+		return fmt.Errorf("sync %s: %w", r.state, err)
 	}
 	return nil
 }

@@ -37,6 +37,8 @@ type Change struct {
 	Left   bool `json:"left,omitempty"`   // nothing of this transaction: what an undo left, or a step did that was adopted
 	Again  int  `json:"again,omitempty"`  // takes the place of the lines before with this N: the root was not as expected
 	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the directory is on another file system
+
+	End int64 `json:"-"` // of a line that ReadBackward read: where it ends in the log, in bytes
 }
 
 // A Kind is what stands at a path after a change, or what a line says that is no

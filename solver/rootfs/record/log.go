@@ -115,8 +115,8 @@ func ReadLog(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Chan
 	}
 }
 
-// ReadBackward is ReadLog from the last line to the first. It remembers where
-// the lines begin, 8 bytes for each.
+// ReadBackward is ReadLog from the last line to the first, with where each ends. It
+// remembers where the lines begin, 8 bytes for each.
 func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		f, r, err := openRange(d, name, from, to)
@@ -142,12 +142,12 @@ func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2
 		var buf []byte
 		for _, at := range slices.Backward(starts) {
 			buf = slices.Grow(buf[:0], int(end-at))[:end-at]
-			end = at
 			var c Change
 			_, err := r.ReadAt(buf, at)
 			if err == nil {
 				c, err = parseChange(d.Path(name), buf[9:len(buf)-1])
 			}
+			c.End, end = from+end, at
 			if !yield(c, err) || err != nil {
 				return
 			}
