@@ -25,7 +25,11 @@ const registryHost = "STORM_REGISTRY"
 
 func newFar(t *testing.T, g *ground, r *Round) (far, error) {
 	ignore := func([]string) {}
-	switch r.Store {
+	store, host := r.Store, os.Getenv(registryHost)
+	if store == "oci" && host == "" {
+		store = "dir" // no registry is installed
+	}
+	switch store {
 	case "dir":
 		dir := g.path("far")
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -33,10 +37,6 @@ func newFar(t *testing.T, g *ground, r *Round) (far, error) {
 		}
 		return far{flags: []string{"--store", "dir:" + dir}, next: ignore}, os.Chown(dir, g.owner(), g.owner())
 	case "oci":
-		host := os.Getenv(registryHost)
-		if host == "" {
-			return far{next: ignore}, nil // none is installed
-		}
 		proxy := &faulty{real: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})}
 		srv := httptest.NewServer(proxy)
 		return far{flags: []string{"--store", fmt.Sprintf("oci:%s/storm/%d", srv.Listener.Addr(), r.Seed)}, next: proxy.next}, nil

@@ -79,7 +79,7 @@ func TestStorm(t *testing.T) {
 	if _, err := ocitest.Command(); err == nil {
 		t.Setenv(registryHost, ocitest.New(t, ocitest.Options{}).Host)
 	} else {
-		t.Logf("no rounds with a registry: %v", err)
+		t.Logf("a directory stands for the registry: %v", err)
 	}
 	if *flagRound != "" {
 		playFile(t, dir, exe, *flagRound)
