@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // Env returns the variables of the options' files, or, where it has none, of

@@ -8,8 +8,8 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/machine"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // misplacements finds each COPY of a file to what a step before it makes a

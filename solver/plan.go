@@ -15,10 +15,10 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // Plan says what Solve would do. It opens nothing for writing.

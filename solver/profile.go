@@ -7,8 +7,8 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/envfile"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // profileDiffers reports whether the profile of a root, where one is asked for or

@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // An UndoResult is what an undo did.

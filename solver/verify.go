@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/drift"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // settled opens the root for a command that looks at its files. What a

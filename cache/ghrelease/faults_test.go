@@ -17,10 +17,10 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/ghrelease"
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 func blobOf(name string, n int) (cache.Descriptor, *cache.Blob) {

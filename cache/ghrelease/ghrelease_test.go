@@ -7,9 +7,9 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/ghrelease"
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 const token = "ghp_write"

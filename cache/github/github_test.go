@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 var repo = github.Repo{Owner: "me", Name: "tools"}

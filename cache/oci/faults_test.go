@@ -22,10 +22,10 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
-	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/ocitest"
 )
 
 // serve returns the host of a server that answers as handle does.

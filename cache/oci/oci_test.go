@@ -12,9 +12,9 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
-	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/ocitest"
 )
 
 // quick is how tests send: a failure shows within a second or two.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
-	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/internal/ocitest"
 )
 
 type roundTrip func(*http.Request) (*http.Response, error)

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 // A solve of an edited file that is killed at any time leaves the old root or the

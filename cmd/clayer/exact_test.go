@@ -14,7 +14,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/rounds"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 // randomRun returns a RUN that does the same on the same files always, and

@@ -14,7 +14,7 @@ import (
 
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 // What skopeo reads from an exported image, unpacked by tar over the root as

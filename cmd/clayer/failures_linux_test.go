@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/githubtest"
 	"github.com/clayer/clayer/internal/golden"
 )
 

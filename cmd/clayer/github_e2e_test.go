@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 // onGitHub returns a GitHub, and the variables with which clayer uses it.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 // githubs holds the GitHub of each script.

@@ -17,8 +17,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/clayer/clayer/cache/oci/ocitest"
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/sandbox"
 )

@@ -22,9 +22,9 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // A Finding is one thing that was looked at.

@@ -9,8 +9,8 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/github"
-	"github.com/clayer/clayer/cache/github/githubtest"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 func examine(t *testing.T, gh *githubtest.Server, token string, change func(*Patient)) map[string]Finding {

@@ -9,10 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
 	"github.com/clayer/clayer/solver/sandbox/overlay"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // sandbox tries each sandbox, and the probe of ctime in the temporary directory.

@@ -16,13 +16,13 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
 	"github.com/clayer/clayer/solver/sandbox/overlay"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // A builder carries one solve from its plan to the root.

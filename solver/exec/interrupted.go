@@ -8,12 +8,12 @@ import (
 	"io/fs"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // A RUN in place changes the root before anything of it can be recorded. So that

@@ -8,8 +8,8 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/rootfs/record"
 )
 
 // A Survey is all that is known before anything is changed.

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/treetest"
 	"github.com/clayer/clayer/solver/rootfs/drift"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
 // A step that ran on the root itself is undone as far as that goes: what it

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/rounds"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // errDead is what every system call of a process returns that is no more.

@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/solver/rootfs/drift"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // What is done to a path takes a bounded number of system calls, however deep the

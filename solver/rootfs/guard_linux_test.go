@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
 // onThread calls f on a thread that enter changed, and that ends with it: what

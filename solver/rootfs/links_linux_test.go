@@ -9,8 +9,8 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/errhint"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // Whatever name of the state directory somebody made a link of, and to whatever, nothing

@@ -14,10 +14,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/safefile"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
 // ErrLocked says that another solve is at work in the root.

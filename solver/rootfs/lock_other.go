@@ -7,9 +7,9 @@ import (
 	"errors"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
 // errOther says that this system has no roots to write.

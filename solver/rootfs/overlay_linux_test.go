@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 // On an overlay, as the roots of containers are, a directory of the layer below

@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
 // A file does not replace a directory where its step's placement forbids it: not in

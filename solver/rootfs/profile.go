@@ -5,7 +5,7 @@ import (
 	"errors"
 	"os"
 
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // profileMark begins the file, and distinguishes it from another's.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // withProfile is a root with a step and a profile, both committed.

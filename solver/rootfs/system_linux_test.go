@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 // systemFiles returns the shell of this machine, and what it is loaded by and with:

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/rootfs/drift"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
 )
 
 // Undo undoes all applies but the first stay of the log, the last one first,

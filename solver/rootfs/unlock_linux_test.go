@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/internal/treetest"
 	"github.com/clayer/clayer/solver/rootfs/drift"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
 )
 
 // Directories that their owner may not enter are compared too, and keep their modes: also

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/tree"
+	"github.com/clayer/clayer/internal/tree"
 )
 
 // A Command is one RUN.

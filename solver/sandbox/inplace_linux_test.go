@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 	"github.com/clayer/clayer/solver/sandbox/overlay"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 func needRoot(t testing.TB) {

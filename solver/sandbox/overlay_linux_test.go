@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )

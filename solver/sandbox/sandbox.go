@@ -11,8 +11,8 @@ import (
 	"os"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/tree"
+	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // A Sandbox is a way to run commands on a root. Exactly one of Layered and

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 // rate is what the GitHub of composing sends, in bytes a second.

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/tree"
+	"github.com/clayer/clayer/internal/tree"
 )
 
 // limits are what the machine can do, on all cores.

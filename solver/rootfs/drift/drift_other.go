@@ -7,8 +7,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 var errOther = errors.New("looking at a root works on Linux alone")

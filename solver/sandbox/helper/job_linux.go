@@ -3,8 +3,8 @@ package helper
 import (
 	"syscall"
 
-	"github.com/clayer/clayer/solver/rootfs/record"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 

@@ -12,8 +12,8 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/pathname"
-	"github.com/clayer/clayer/solver/rootfs/unpack"
-	"github.com/clayer/clayer/solver/tree"
+	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
 // apply unpacks the snapshot on stdin onto the merged tree, so that the kernel

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/inherited"
+	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // files looks after the files of uppers, in the user namespace of RUN: what RUN makes as

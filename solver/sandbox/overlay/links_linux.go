@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // Hard links and overlays: a lower file of several names that is written to, or

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // A View is one upper directory, and the reading of it that the next change is compared

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 // A Block is a fenced block of commands in a page.

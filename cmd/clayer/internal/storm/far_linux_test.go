@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/clayer/clayer/cache/github/githubtest"
+	"github.com/clayer/clayer/internal/githubtest"
 )
 
 // A far store is asked after the local one. The zero value is none.

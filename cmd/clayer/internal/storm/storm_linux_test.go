@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/cache/oci/ocitest"
+	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/internal/rounds"
 )
 

@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
-	"github.com/clayer/clayer/solver/tree"
 )
 
 // Tree copies what the directory from holds into the directory to, which exists,

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
-	"github.com/clayer/clayer/solver/rootfs/treetest"
+	"github.com/clayer/clayer/internal/treetest"
 )
 
 const testdata = "../../../../../testdata"

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // stateDir returns a state directory that is open.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // Options are how to unpack. The zero value is the default.

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // A maker creates what entries describe, but directories, before it is put where it

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/safefile"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
 )
 
 // Dir is the state directory of a root: where the record of it is. It is opened

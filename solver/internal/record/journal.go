@@ -9,7 +9,7 @@ import (
 	"hash/crc32"
 	"os"
 
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // A Journal is what one transaction announces, in a log file of its own: each line

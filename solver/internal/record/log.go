@@ -13,7 +13,7 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // A log file is appended to, by one transaction, and made of lines:

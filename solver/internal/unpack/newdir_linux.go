@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // A newFolder is a directory that nothing stands at, as it seems. It is made in the

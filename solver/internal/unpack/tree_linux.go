@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // dirTime is what a directory gets when all is in it.

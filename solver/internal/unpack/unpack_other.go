@@ -7,7 +7,7 @@ import (
 	"errors"
 
 	"github.com/clayer/clayer/cache/snapshot"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // Unpack applies a stream to a directory; it works on Linux alone.

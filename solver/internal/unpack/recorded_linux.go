@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/pathname"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
-	"github.com/clayer/clayer/solver/rootfs/record"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // Recorded is Unpack in a transaction. Each entry goes through three states:

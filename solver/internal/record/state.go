@@ -17,7 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/errhint"
-	"github.com/clayer/clayer/solver/rootfs/inroot"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // stateVersion is that of state.json and of the files beside it.
