@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -327,21 +326,29 @@ func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack fu
 	case *frontend.Run:
 		return b.runStep(ctx, v, s, in, pack)
 	case *frontend.Snapshot:
-		changes, err := v.Capture(ctx, in.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			b.Report.Warnf("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
-			return pack(nothing)
-		}
-		if err != nil {
-			return err
-		}
-		if in.Capture == frontend.CaptureChanged {
-			// What the steps changed there is in their own snapshots.
-			return pack(nothing)
-		}
-		return pack(changes)
+		return b.snapshot(ctx, v, s, in, pack)
 	}
 	panic(fmt.Sprintf("solver: %T in a view", s.Instr))
+}
+
+func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in *frontend.Snapshot, pack func(snapshot.Changes) error) error {
+	exists, err := v.Exists(ctx, in.Path)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		b.Report.Warnf("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
+	}
+	if !exists || in.Capture == frontend.CaptureChanged {
+		// What the steps changed there is in their own snapshots. The tree may be
+		// large: it is not read.
+		return pack(nothing)
+	}
+	changes, err := v.Capture(ctx, in.Path)
+	if err != nil {
+		return err
+	}
+	return pack(changes)
 }
 
 // nothing is the changes of a step that changes nothing.

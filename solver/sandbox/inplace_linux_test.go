@@ -141,6 +141,11 @@ func TestInPlaceCapture(t *testing.T) {
 	if got, want := text(t, ch), "implied dir w 0755\ndir w/d/s 0755\nfile w/d/s/z 0644 2\nfile w/d/x 0644 2\nfile w/d/y 0644 2\n"; got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
+	for p, want := range map[string]bool{"/w/ld/../d": true, "/none": false, "/w/none/x": false} {
+		if got, err := v.Exists(context.Background(), p); got != want || err != nil {
+			t.Errorf("%s exists: %t, %v", p, got, err)
+		}
+	}
 	if _, err := v.Capture(context.Background(), "/none"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}

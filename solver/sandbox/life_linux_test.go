@@ -509,6 +509,11 @@ func TestCapture(t *testing.T) {
 				t.Errorf("%s:\n%swant:\n%s", tt.path, got, trim(tt.want))
 			}
 		}
+		for p, want := range map[string]bool{"/w/d": true, "/w/d/n": true, "/w/none": false, "/w/d/s": false, "/w/h1/x": false} {
+			if got, err := v.Exists(context.Background(), p); got != want || err != nil {
+				t.Errorf("%s exists: %t, %v", p, got, err)
+			}
+		}
 		for _, p := range []string{"/w/none", "/w/d/s"} {
 			if _, err := v.Capture(context.Background(), p); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: error %v", p, err)

@@ -48,6 +48,10 @@ type View interface {
 	// there.
 	Capture(ctx context.Context, path string) (snapshot.Changes, error)
 
+	// Exists reports whether the view shows anything at the absolute path: what
+	// Capture would not fail with fs.ErrNotExist for. It reads no content.
+	Exists(ctx context.Context, path string) (bool, error)
+
 	Close() error
 }
 

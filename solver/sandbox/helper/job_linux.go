@@ -19,6 +19,7 @@ const (
 	TaskRun                     // run a command
 	TaskApply                   // apply the snapshot on stdin
 	TaskCapture                 // pack a path of the merged tree
+	TaskExists                  // fail with ENOENT unless the merged tree has a path
 	TaskCheck                   // TaskProbe over memory alone
 	TaskCopyUp                  // copy files up that are hard links
 )
@@ -46,7 +47,7 @@ type Job struct {
 
 	Placement record.Placement // for TaskApply
 
-	Path  string   // what TaskCapture packs
+	Path  string   // what TaskCapture packs, or TaskExists looks for
 	Names []string // what TaskCopyUp copies up
 }
 

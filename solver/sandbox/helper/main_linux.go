@@ -114,6 +114,8 @@ func (h *helper) do(res *result) error {
 		return h.apply(context.Background())
 	case TaskCapture:
 		return h.capture(context.Background())
+	case TaskExists:
+		return h.exists()
 	case TaskCopyUp:
 		return h.copyUp()
 	}

@@ -88,6 +88,15 @@ func (h *helper) capture(ctx context.Context) error {
 	return err
 }
 
+// exists looks for a path of the merged tree, not following a link there.
+func (h *helper) exists() error {
+	below, err := h.resolve(h.Path)
+	if err == nil {
+		_, err = os.Lstat(filepath.Join(h.merged(), below))
+	}
+	return err
+}
+
 // resolve follows the links above the last part of the path, inside the root,
 // and returns what is below the root.
 func (h *helper) resolve(path string) (string, error) {

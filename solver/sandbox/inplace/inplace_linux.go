@@ -428,6 +428,24 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 	return p.note(whole.Changes()), nil
 }
 
+// Exists implements sandbox.View.
+func (p *place) Exists(_ context.Context, path string) (bool, error) {
+	if !filepath.IsAbs(path) {
+		return false, fmt.Errorf("look at %q: not an absolute path", path)
+	}
+	at, err := p.resolve(path)
+	if err == nil {
+		_, err = os.Lstat(at)
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return true, nil
+}
+
 // Close implements sandbox.View.
 func (p *place) Close() error {
 	p.at, p.before = nil, nil

@@ -204,6 +204,24 @@ func (v *View) Capture(ctx context.Context, path string) (snapshot.Changes, erro
 	}, nil
 }
 
+// Exists implements sandbox.View.
+func (v *View) Exists(ctx context.Context, path string) (bool, error) {
+	if err := v.ready(); err != nil {
+		return false, err
+	}
+	if !filepath.IsAbs(path) {
+		return false, fmt.Errorf("look at %q: not an absolute path", path)
+	}
+	err := v.do(ctx, helper.Job{Task: helper.TaskExists, Path: filepath.Clean(path)}, helper.Process{})
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return true, nil
+}
+
 // Clone implements sandbox.Layered.
 func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err := v.ready(); err != nil {
