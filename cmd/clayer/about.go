@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 )
 
 // manPages are the manual pages as cobra/doc makes them of the commands:
@@ -37,7 +39,7 @@ if necessary. Packages install the pages in share/man/man1.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			dir := args[0]
 			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return usageError{err}
+				return usage.Error{Err: err}
 			}
 			pages, err := manPages.ReadDir("man1")
 			if err != nil {

@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
+	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
@@ -48,7 +48,7 @@ func lookup(all []cache.Manifest, words []string) (found [][]cache.Manifest, err
 		found = append(found, ms)
 	}
 	if len(unknown) > 0 {
-		return nil, usageError{errors.Join(unknown...)}
+		return nil, usage.Error{Err: errors.Join(unknown...)}
 	}
 	return found, nil
 }
@@ -135,12 +135,12 @@ func newCachePrune() *cobra.Command {
 		Short: "Remove all but the newest layers of each name",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			age, err := parseAge(olderThan)
+			age, err := parse.Age(olderThan)
 			if err != nil {
-				return usagef("--older-than: %w", err)
+				return usage.Errorf("--older-than: %w", err)
 			}
 			if retain < 0 {
-				return usagef("--keep %d: want 0 or more", retain)
+				return usage.Errorf("--keep %d: want 0 or more", retain)
 			}
 			f.notices = printed(cmd)
 			store, err := f.selected()
@@ -172,25 +172,6 @@ func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun 
 	}
 }
 
-// parseAge reads a duration that may be in days: "30d".
-func parseAge(s string) (time.Duration, error) {
-	if s == "" {
-		return 0, nil
-	}
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseFloat(days, 64)
-		if err != nil || n < 0 || n > 100_000 {
-			return 0, fmt.Errorf("%q is no number of days", s)
-		}
-		return time.Duration(n * 24 * float64(time.Hour)), nil
-	}
-	d, err := time.ParseDuration(s)
-	if err == nil && d < 0 {
-		return 0, fmt.Errorf("%q is negative", s)
-	}
-	return d, err
-}
-
 func newCachePush() *cobra.Command {
 	return newCopy("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", "pushed",
 		func(local, remote cache.Store) (from, to cache.Store) { return local, remote })
@@ -210,9 +191,9 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.namesStores() {
-				return usagef("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
 			}
-			secrets, err := secrets(cmd.Context(), secretFlags)
+			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
 				return err
 			}
@@ -286,9 +267,9 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case dest == "":
-				return usagef("where to? give --oci DIR or --oci FILE.tar")
+				return usage.Errorf("where to? give --oci DIR or --oci FILE.tar")
 			case len(args) > 0 && len(f.files) > 0:
-				return usagef("%s is a cached layer, and -f a file: give one or the other", args[0])
+				return usage.Errorf("%s is a cached layer, and -f a file: give one or the other", args[0])
 			case len(args) == 0 && len(f.files) == 0:
 				f.files = []string{"Containerfile"}
 			}
@@ -299,7 +280,7 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 			}
 			w, err := image.Write(cmd.Context(), dest, store, img, opt)
 			if errors.Is(err, image.ErrThere) {
-				return usagef("--oci %w", err)
+				return usage.Errorf("--oci %w", err)
 			}
 			if err != nil {
 				return fmt.Errorf("export to %s: %w", dest, err)
@@ -343,7 +324,7 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 		}
 		img, err := solver.ImageOf(ms)
 		if err != nil {
-			err = usageError{err}
+			err = usage.Error{Err: err}
 		}
 		return img, store, err
 	}

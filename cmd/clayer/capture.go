@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/frontend"
@@ -40,7 +41,7 @@ to no package.`,
 			if err != nil {
 				return err
 			}
-			if o.Since, err = parseSince(since, time.Now()); err != nil {
+			if o.Since, err = parse.Since(since, time.Now()); err != nil {
 				return err
 			}
 			// Now: the search takes long.
@@ -105,21 +106,6 @@ func proposeCapture(cmd *cobra.Command, f *appliedFlags, found *capture.Found, f
 		fmt.Fprintln(cmd.ErrOrStderr(), "hint: --write writes it")
 	}
 	return nil
-}
-
-// parseSince reads a time, or how long ago it was.
-func parseSince(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return t, usagef("--since %s: want 2h, or 2006-01-02T15:04:05Z", s)
-	}
-	return t, nil
 }
 
 // notEnvironment lists directories that are the session's own: the project's,

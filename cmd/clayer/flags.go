@@ -2,22 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
-	"github.com/clayer/clayer/internal/errhint"
-	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
@@ -50,7 +46,7 @@ func (f *solveFlags) register(c *cobra.Command) {
 // options returns the options for the Containerfiles at paths.
 func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Options, err error) {
 	if f.sandbox == "inplace" && f.dest != "" {
-		return opt, usagef("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
+		return opt, usage.Errorf("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
 	opt.Environ = os.Environ()
 	for _, fill := range []func(*solver.Options) error{f.sandboxFlags.fill, f.snapshotFlags.fill, f.rootFlags.fill} {
@@ -64,7 +60,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err := f.recipeFlags.fill(cmd.Context(), &opt); err != nil {
 		return opt, err
 	}
-	names, err := layerNames(f.names, paths)
+	names, err := parse.LayerNames(f.names, paths)
 	if err != nil {
 		return opt, err
 	}
@@ -126,14 +122,14 @@ func (f *recipeFlags) fill(ctx context.Context, opt *solver.Options) (err error)
 	}
 	for _, v := range f.invalidateOn {
 		if _, err := source.ParseRef(v); err != nil {
-			return usagef("--invalidate-on %w", err)
+			return usage.Errorf("--invalidate-on %w", err)
 		}
 	}
 	opt.BaseID, opt.Salts, opt.InvalidateOn = f.baseID, f.salts, f.invalidateOn
-	if opt.BuildArgs, err = buildArgs(f.buildArgs); err != nil {
+	if opt.BuildArgs, err = parse.BuildArgs(f.buildArgs); err != nil {
 		return err
 	}
-	opt.Secrets, err = secrets(ctx, f.secrets)
+	opt.Secrets, err = parse.Secrets(ctx, f.secrets)
 	return err
 }
 
@@ -150,34 +146,10 @@ func (f *rootFlags) register(c *cobra.Command) {
 	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail immediately if another solve is changing this root")
 }
 
-// fill makes the paths absolute.
-func (f *rootFlags) fill(opt *solver.Options) error {
-	if f.root != "" && f.dest != "" {
-		return usagef("--root and --dest don't go together")
-	}
+func (f *rootFlags) fill(opt *solver.Options) (err error) {
 	opt.NoWait, opt.Force = f.noWait, f.force
-	flag, path, to := "--root", f.root, &opt.Root
-	if f.dest != "" {
-		flag, path, to = "--dest", f.dest, &opt.Dest
-	}
-	if path == "" {
-		return nil
-	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	*to = abs
-	info, err := os.Stat(abs)
-	switch {
-	case err == nil && !info.IsDir():
-		return usagef("%s %s: not a directory", flag, abs)
-	case err != nil && flag == "--root":
-		return errhint.With(usagef("--root %s: %w", abs, pathless(err)), "--root changes an existing root file system, --dest creates a directory")
-	case abs == "/" && flag == "--dest":
-		return usagef("--dest /: give a directory of its own, or no --dest to change / itself")
-	}
-	return nil
+	opt.Root, opt.Dest, err = parse.Root(f.root, f.dest)
+	return err
 }
 
 // appliedFlags are for commands that look at what is applied, and need no
@@ -218,11 +190,11 @@ func (f *sandboxFlags) register(c *cobra.Command) {
 
 func (f *sandboxFlags) fill(opt *solver.Options) error {
 	if !slices.Contains(sandbox.Kinds, f.sandbox) {
-		return usagef("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
+		return usage.Errorf("--sandbox=%s: want auto, overlay or inplace", f.sandbox)
 	}
 	compare, ok := map[string]sandbox.Compare{"auto": sandbox.CompareAuto, "ctime": sandbox.CompareCTime, "digest": sandbox.CompareDigest}[f.compare]
 	if !ok {
-		return usagef("--compare=%s: want auto, ctime or digest", f.compare)
+		return usage.Errorf("--compare=%s: want auto, ctime or digest", f.compare)
 	}
 	opt.Sandbox, opt.Compare, opt.Hermetic, opt.Timeout, opt.Jobs = f.sandbox, compare, f.hermetic, f.timeout, f.jobs
 	return nil
@@ -242,7 +214,7 @@ func (f *snapshotFlags) register(c *cobra.Command) {
 
 func (f *snapshotFlags) fill(opt *solver.Options) error {
 	if f.compression < 1 || f.compression > 19 {
-		return usagef("--compression=%d: want a level from 1 to 19", f.compression)
+		return usage.Errorf("--compression=%d: want a level from 1 to 19", f.compression)
 	}
 	opt.Push, opt.Compression, opt.RequireCache = !f.noCache, f.compression, f.requireCache
 	return nil
@@ -275,7 +247,7 @@ func (f *outputFlags) show(cmd *cobra.Command, opt *solver.Options) (err error) 
 		mode = "plain"
 	}
 	if f.display, err = ui.New(mode, cmd.ErrOrStderr(), os.Environ()); err != nil {
-		return usageError{err}
+		return usage.Error{Err: err}
 	}
 	f.record = ui.NewRecord(time.Now())
 	opt.Report = report.New(func(e report.Event) {
@@ -309,123 +281,4 @@ func (f *outputFlags) print(cmd *cobra.Command, v any, text func(w io.Writer)) e
 	}
 	text(cmd.OutOrStdout())
 	return nil
-}
-
-// pathless is the error of a system call without its name and path, for a text
-// that has named the path.
-func pathless(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
-
-// layerNames reads --name: NAME for a single file, NAME:PATH for one of several.
-func layerNames(flags, paths []string) (map[string]string, error) {
-	names := make(map[string]string)
-	for _, v := range flags {
-		name, path, ok := strings.Cut(v, ":")
-		if !ok {
-			if len(paths) != 1 || len(flags) != 1 {
-				return nil, usagef("--name %s: of several files, say which: --name %s:PATH", v, v)
-			}
-			path = paths[0]
-		}
-		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
-			return nil, usagef("--name %s: a layer's name is made of a-z, 0-9, _ and -", v)
-		}
-		found := false
-		for _, p := range paths {
-			if filepath.Clean(p) == filepath.Clean(path) {
-				names[p], found = name, true
-			}
-		}
-		if !found {
-			return nil, usagef("--name %s: %s is none of the files given", v, path)
-		}
-	}
-	return names, nil
-}
-
-func buildArgs(flags []string) (map[string]string, error) {
-	args := make(map[string]string)
-	for _, v := range flags {
-		name, value, ok := strings.Cut(v, "=")
-		if name == "" {
-			return nil, usagef("--build-arg %s: want NAME=value", v)
-		}
-		if !ok {
-			if value, ok = os.LookupEnv(name); !ok {
-				continue
-			}
-		}
-		args[name] = value
-	}
-	return args, nil
-}
-
-// secrets reads --secret as docker buildx does. Without src and env it is the
-// variable of that name, else the file.
-func secrets(ctx context.Context, flags []string) (map[string]solver.Secret, error) {
-	all := make(map[string]solver.Secret)
-	for _, v := range flags {
-		var id, typ string
-		var s solver.Secret
-		for part := range strings.SplitSeq(v, ",") {
-			key, value, _ := strings.Cut(part, "=")
-			switch key {
-			case "id":
-				id = value
-			case "src", "source":
-				s.File = value
-			case "env":
-				s.Env = value
-			case "type":
-				typ = value
-			default:
-				return nil, usagef("--secret: %q is none of id=, src=, env=, type=", key)
-			}
-		}
-		if id == "" {
-			return nil, usagef("--secret: id= is missing")
-		}
-		if typ == "env" && s.Env == "" {
-			s.Env, s.File = s.File, ""
-		}
-		if s.Env == "" && s.File == "" {
-			if _, ok := os.LookupEnv(id); ok {
-				s.Env = id
-			} else {
-				s.File = id
-			}
-		}
-		if err := readSecret(ctx, &s); err != nil {
-			return nil, fmt.Errorf("--secret id=%s: %w", id, err)
-		}
-		all[id] = s
-	}
-	return all, nil
-}
-
-// readSecret reads a pipe, once for all RUNs, and makes the path of a file absolute.
-func readSecret(ctx context.Context, s *solver.Secret) error {
-	if s.File == "" {
-		return nil
-	}
-	if _, ok := safefile.IsInput(s.File); ok {
-		content, err := safefile.ReadInput(ctx, s.File, solver.MaxSecret)
-		s.File, s.Content = "", append([]byte{}, content...)
-		return err
-	}
-	abs, err := filepath.Abs(s.File)
-	if err != nil {
-		return err
-	}
-	file, err := safefile.Open(abs)
-	if err != nil {
-		return usagef("%s: %w", s.File, pathless(err))
-	}
-	s.File = abs
-	return file.Close()
 }

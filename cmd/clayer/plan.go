@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/dag/render"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/lint"
@@ -36,7 +38,7 @@ func newPlan() *cobra.Command {
 			}
 			if page {
 				if graph != "" && graph != "html" {
-					return usagef("--html and --graph=%s don't go together", graph)
+					return usage.Errorf("--html and --graph=%s don't go together", graph)
 				}
 				graph = "html"
 			}
@@ -64,7 +66,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	case graph == "html":
 		write = render.HTML
 	case graph != "":
-		return usagef("--graph=%s: want dot, mermaid or svg", graph)
+		return usage.Errorf("--graph=%s: want dot, mermaid or svg", graph)
 	}
 	f.readOnly, f.live = true, true
 	defer f.hide()
@@ -173,7 +175,7 @@ check reads Containerfile.`,
 				format = "json"
 			}
 			if !slices.Contains([]string{"text", "json", "sarif"}, format) {
-				return usagef("--format=%s: want text, json or sarif", format)
+				return usage.Errorf("--format=%s: want text, json or sarif", format)
 			}
 			if len(args) == 0 {
 				args = []string{"Containerfile"}
@@ -183,7 +185,7 @@ check reads Containerfile.`,
 				return err
 			}
 			opt := solver.Options{Environ: os.Environ()}
-			if opt.BuildArgs, err = buildArgs(given); err != nil {
+			if opt.BuildArgs, err = parse.BuildArgs(given); err != nil {
 				return err
 			}
 			findings, err := solver.Lint(cmd.Context(), opt, paths)
@@ -207,7 +209,7 @@ check reads Containerfile.`,
 func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
 	for _, path := range paths {
 		if _, ok := safefile.IsInput(path); ok {
-			return nil, usagef("--fix changes a file, and %s is none", path)
+			return nil, usage.Errorf("--fix changes a file, and %s is none", path)
 		}
 	}
 	findings, fixed, err := solver.Fix(cmd.Context(), opt, paths, findings)
@@ -235,7 +237,7 @@ func writeFindings(w io.Writer, findings []lint.Finding, format string) error {
 	}
 	switch {
 	case has(lint.Error):
-		return usageError{errReported}
+		return usage.Error{Err: errReported}
 	case has(lint.Warning):
 		return errReported
 	}

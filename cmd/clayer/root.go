@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/inherited"
@@ -31,14 +32,6 @@ const (
 	exitRoot        = 4 // the root could not be changed, or not be looked at
 	exitInterrupted = 130
 )
-
-// usageError is a fault of the command line.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // run is main with its streams, and returns the exit code. Whatever a command
 // prints goes through a printable.Writer: names, paths and messages come from
@@ -87,14 +80,14 @@ var errReported = errors.New("see above")
 
 func exitCode(ctx context.Context, err error) int {
 	var status statusError
-	var usage usageError
+	var fault usage.Error
 	var problems frontend.Problems
 	switch {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &status):
 		return status.code
-	case errors.As(err, &usage), errors.As(err, &problems):
+	case errors.As(err, &fault), errors.As(err, &problems):
 		return exitUsage
 	case errors.Is(err, solver.ErrStore):
 		return exitStore
@@ -123,7 +116,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				hint = "did you mean " + near[0] + "?"
 			}
-			return errhint.With(usagef("unknown command %q", args[0]), hint)
+			return errhint.With(usage.Errorf("unknown command %q", args[0]), hint)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -169,7 +162,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
-		return errhint.With(usagef("%w", err), "see "+cmd.CommandPath()+" --help")
+		return errhint.With(usage.Errorf("%w", err), "see "+cmd.CommandPath()+" --help")
 	}
 	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -178,9 +171,9 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	if near := frontend.Nearest(unknown.GetSpecifiedName(), known); near != "" {
-		return errhint.With(usagef("%w", err), "did you mean --"+near+"?")
+		return errhint.With(usage.Errorf("%w", err), "did you mean --"+near+"?")
 	}
-	return errhint.With(usagef("%w", err), "see "+cmd.CommandPath()+" --help")
+	return errhint.With(usage.Errorf("%w", err), "see "+cmd.CommandPath()+" --help")
 }
 
 // wrapArgs makes a wrong number of arguments a usage error, as wrong flags are,
@@ -190,14 +183,14 @@ func wrapArgs(c *cobra.Command) {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)
 			name := strings.TrimPrefix(cmd.CommandPath(), "clayer ")
-			var usage usageError
+			var fault usage.Error
 			switch {
-			case err == nil || errors.As(err, &usage):
+			case err == nil || errors.As(err, &fault):
 				return err
 			case len(args) == 0:
-				return errhint.With(usagef("%s: an argument is missing", name), cmd.UseLine())
+				return errhint.With(usage.Errorf("%s: an argument is missing", name), cmd.UseLine())
 			}
-			return errhint.With(usagef("%s: %q is one argument too many", name, args[len(args)-1]), cmd.UseLine())
+			return errhint.With(usage.Errorf("%s: %q is one argument too many", name, args[len(args)-1]), cmd.UseLine())
 		}
 	}
 	for _, sub := range c.Commands() {
@@ -221,7 +214,7 @@ func fromEnvironment(cmd *cobra.Command) error {
 		}
 		for _, v := range values {
 			if e := cmd.Flags().Set(f.Name, v); e != nil {
-				err = usagef("%s: %w", name, e)
+				err = usage.Errorf("%s: %w", name, e)
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/safefile"
@@ -77,7 +78,7 @@ func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.cod
 func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
 	files := f.filesOrDefault()
 	if f.at < 0 {
-		return usagef("--at=%d: want a line", f.at)
+		return usage.Errorf("--at=%d: want a line", f.at)
 	}
 	f.live, f.untilRun = true, true
 	defer f.hide()
@@ -187,7 +188,7 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 			}
 			text, err := envfile.Format(vars, shell, opt.Environ)
 			if err != nil {
-				return usagef("--shell=%w", err)
+				return usage.Errorf("--shell=%w", err)
 			}
 			w := cmd.OutOrStdout()
 			if shell != "json" {
@@ -216,7 +217,7 @@ func envToGitHub(vars []frontend.Var, opt solver.Options) error {
 	}{{"GITHUB_ENV", env}, {"GITHUB_PATH", path}}
 	for _, f := range files {
 		if os.Getenv(f.name) == "" {
-			return usagef("--github: $%s is not set: this is no step of GitHub Actions", f.name)
+			return usage.Errorf("--github: $%s is not set: this is no step of GitHub Actions", f.name)
 		}
 	}
 	for _, f := range files {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
 )
@@ -93,13 +94,13 @@ func shimOptions(dir func() (string, error), file string) (o shim.Options, err e
 		return o, err
 	}
 	if strings.ContainsAny(o.Dir, ":\n") {
-		return o, usagef("--dir %q: PATH can't hold it", o.Dir)
+		return o, usage.Errorf("--dir %q: PATH can't hold it", o.Dir)
 	}
 	if o.File, err = filepath.Abs(file); err != nil {
 		return o, err
 	}
 	if info, err := os.Stat(o.File); err == nil && !info.Mode().IsRegular() {
-		return o, usagef("-f %s: is no file", file)
+		return o, usage.Errorf("-f %s: is no file", file)
 	}
 	o.Path = os.Getenv("PATH")
 	o.Clayer, err = shim.Program()
@@ -136,7 +137,7 @@ func newShimEnv() *cobra.Command {
 		}
 		text, err := shim.Env(d, shell)
 		if err != nil {
-			return usageError{err}
+			return usage.Error{Err: err}
 		}
 		_, err = io.WriteString(printable.Exact(cmd.OutOrStdout()), text)
 		return err

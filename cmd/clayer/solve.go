@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/machine"
@@ -96,7 +97,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 		return f.plan(cmd, paths, "")
 	}
 	if f.dest == "" && isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
-		return errhint.With(usagef("this machine does not look ephemeral, and solve changes its root, /"),
+		return errhint.With(usage.Errorf("this machine does not look ephemeral, and solve changes its root, /"),
 			"--dest DIR collects all changes in a directory; --yes changes / anyway")
 	}
 	trace, err := f.openTrace()
@@ -148,7 +149,7 @@ func (f *changeFlags) openTrace() (*os.File, error) {
 	}
 	file, err := os.Create(f.trace)
 	if err != nil {
-		return nil, usagef("--trace: %w", err)
+		return nil, usage.Errorf("--trace: %w", err)
 	}
 	return file, nil
 }

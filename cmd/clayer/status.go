@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
@@ -26,7 +27,7 @@ something; use this in hooks. status never waits and changes nothing.`,
 				return f.compareRoot(cmd, args)
 			}
 			if len(args)+len(f.files) > 0 {
-				return usagef("status takes files with --exit-code alone")
+				return usage.Errorf("status takes files with --exit-code alone")
 			}
 			var opt solver.Options
 			if err := f.rootFlags.fill(&opt); err != nil {
@@ -154,7 +155,7 @@ them too.`,
 			res, err := solver.Undo(cmd.Context(), opt, to)
 			var unknown *solver.UnknownLayerError
 			if errors.As(err, &unknown) {
-				return usagef("--to: %w", err)
+				return usage.Errorf("--to: %w", err)
 			}
 			if res == nil {
 				return err

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
@@ -108,7 +109,7 @@ func (f *storeFlags) namesStores() bool { return f.repo != "" || len(f.stores) >
 func (f *storeFlags) reachable(secrets map[string]solver.Secret) ([]cache.Store, error) {
 	stores, err := f.named(secrets)
 	if err == nil && len(stores) == 0 && f.offline {
-		err = usagef("--offline: --repo and --store name no store on this machine")
+		err = usage.Errorf("--offline: --repo and --store name no store on this machine")
 	}
 	return stores, err
 }
@@ -137,7 +138,7 @@ func (f *storeFlags) local() (*dir.Dir, error) {
 func (f *storeFlags) dir(path string, private bool) (*dir.Dir, error) {
 	size, ok := sizes.Parse(f.cacheSize, 1000)
 	if !ok {
-		return nil, usagef("--cache-size: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", f.cacheSize)
+		return nil, usage.Errorf("--cache-size: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", f.cacheSize)
 	}
 	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
 	if err != nil {
@@ -204,10 +205,10 @@ func checkStores(stores []string, repo string) error {
 	for _, s := range stores {
 		if name, ok := strings.CutPrefix(s, "oci:"); ok {
 			if _, err := oci.ParseRepository(name); err != nil {
-				return usagef("--store=oci: %w", err)
+				return usage.Errorf("--store=oci: %w", err)
 			}
 		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
-			return usagef("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
+			return usage.Errorf("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
 		}
 	}
 	if repo == "" {
@@ -220,7 +221,7 @@ func checkStores(stores []string, repo string) error {
 func parseRepo(s string) (github.Repo, error) {
 	repo, err := github.ParseRepo(s)
 	if err != nil {
-		err = usagef("--repo %w", err)
+		err = usage.Errorf("--repo %w", err)
 	}
 	return repo, err
 }
@@ -236,18 +237,18 @@ func (f *storeFlags) registries() (map[string]oci.Repository, map[string]oci.Log
 		}
 		ref, err := oci.ParseRepository(name)
 		if err != nil {
-			return nil, nil, usagef("--store=oci: %w", err)
+			return nil, nil, usage.Errorf("--store=oci: %w", err)
 		}
 		all[s] = ref
 		if _, ok := logins[ref.Registry]; ok {
 			continue
 		}
 		if logins[ref.Registry], err = oci.FindLogin(ref, os.Getenv); err != nil {
-			return nil, nil, usageError{err}
+			return nil, nil, usage.Error{Err: err}
 		}
 	}
 	if len(logins) > 1 && os.Getenv(oci.PasswordVariable) != "" {
-		return nil, nil, usagef("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
+		return nil, nil, usage.Errorf("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
 	}
 	return all, logins, nil
 }
@@ -307,7 +308,7 @@ func (f *storeFlags) github() (*github.Client, error) {
 		Transfer: f.transfer(),
 	})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usage.Error{Err: err}
 	}
 	return f.client, nil
 }
@@ -378,7 +379,7 @@ func (f *storeFlags) namedDirectory() (string, error) {
 func (f *storeFlags) defaultDirectory() (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
-		return "", usagef("cannot locate the cache directory: %w (use --cache-dir)", err)
+		return "", usage.Errorf("cannot locate the cache directory: %w (use --cache-dir)", err)
 	}
 	path := filepath.Join(base, "clayer")
 	if f.create && safefile.MakeAll(base, 0o755) == nil {

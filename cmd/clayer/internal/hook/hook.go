@@ -4,23 +4,15 @@ package hook
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/cache/transfer"
-	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/lazyregexp"
-	"github.com/clayer/clayer/internal/safefile"
 )
 
 // Kinds are the hosts that there are hooks for.
@@ -150,66 +142,6 @@ func boot(kind, at string, o Options) ([]byte, error) {
 	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums, "{{.Program}}", program,
 		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
 	return []byte(fill.Replace(bootScript)), nil
-}
-
-// Write writes the file under dir. A file that is as it should be is left alone;
-// one that a user may have changed is only replaced if it is a boot script, or
-// what it holds stays. It reports whether anything was written.
-func (f File) Write(ctx context.Context, dir string) (bool, error) {
-	path := filepath.Join(dir, filepath.FromSlash(f.Path))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return false, err
-	}
-	isNew := false
-	changed, err := edit.Update(ctx, path, func(old []byte) ([]byte, error) {
-		isNew = old == nil
-		if old == nil || f.merge == nil && bytes.Contains(old, []byte("clayer init")) {
-			return f.Text, nil
-		}
-		if f.merge == nil {
-			return nil, fmt.Errorf("%w, and not of clayer init", fs.ErrExist)
-		}
-		return f.merge(old)
-	})
-	if err == nil && isNew {
-		err = os.Chmod(path, f.Mode)
-	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", f.Path, err)
-	}
-	return changed, err
-}
-
-// Preview returns what Write would make of the file under dir; where it may not
-// change what is there, Text.
-func (f File) Preview(dir string) ([]byte, error) {
-	if f.merge == nil || f.Path == "" {
-		return f.Text, nil
-	}
-	old, err := safefile.Read(filepath.Join(dir, filepath.FromSlash(f.Path)), frontend.MaxFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f.Text, nil
-	}
-	if err == nil {
-		old, err = f.merge(old)
-	}
-	if errors.Is(err, ErrByHand) {
-		return f.Text, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path, err)
-	}
-	return old, nil
-}
-
-// Checksums asks the release for what its checksums.txt is, which pins all of it.
-func Checksums(ctx context.Context, client *transfer.Client, base, version string) (string, error) {
-	var b bytes.Buffer
-	url := base + "/download/v" + strings.TrimPrefix(version, "v") + "/checksums.txt"
-	if _, err := client.Get(ctx, url, &b, transfer.GetOptions{}); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(b.Bytes())), nil
 }
 
 // claudeHook is the entry of Claude Code's settings that runs the boot script.

@@ -1,0 +1,93 @@
+// Package parse reads the values of flags.
+package parse
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+)
+
+// LayerNames reads --name: NAME for a single file, NAME:PATH for one of several.
+func LayerNames(flags, paths []string) (map[string]string, error) {
+	names := make(map[string]string)
+	for _, v := range flags {
+		name, path, ok := strings.Cut(v, ":")
+		if !ok {
+			if len(paths) != 1 || len(flags) != 1 {
+				return nil, usage.Errorf("--name %s: of several files, say which: --name %s:PATH", v, v)
+			}
+			path = paths[0]
+		}
+		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+			return nil, usage.Errorf("--name %s: a layer's name is made of a-z, 0-9, _ and -", v)
+		}
+		found := false
+		for _, p := range paths {
+			if filepath.Clean(p) == filepath.Clean(path) {
+				names[p], found = name, true
+			}
+		}
+		if !found {
+			return nil, usage.Errorf("--name %s: %s is none of the files given", v, path)
+		}
+	}
+	return names, nil
+}
+
+// BuildArgs reads --build-arg. NAME alone takes the value of the variable; without one
+// it sets nothing.
+func BuildArgs(flags []string) (map[string]string, error) {
+	args := make(map[string]string)
+	for _, v := range flags {
+		name, value, ok := strings.Cut(v, "=")
+		if name == "" {
+			return nil, usage.Errorf("--build-arg %s: want NAME=value", v)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		args[name] = value
+	}
+	return args, nil
+}
+
+// Age reads --older-than, a duration that may be in days: "30d".
+func Age(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseFloat(days, 64)
+		if err != nil || n < 0 || n > 100_000 {
+			return 0, fmt.Errorf("%q is no number of days", s)
+		}
+		return time.Duration(n * 24 * float64(time.Hour)), nil
+	}
+	d, err := time.ParseDuration(s)
+	if err == nil && d < 0 {
+		return 0, fmt.Errorf("%q is negative", s)
+	}
+	return d, err
+}
+
+// Since reads --since, a time, or how long ago it was.
+func Since(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, usage.Errorf("--since %s: want 2h, or 2006-01-02T15:04:05Z", s)
+	}
+	return t, nil
+}
