@@ -70,8 +70,8 @@ func newCacheLs() *cobra.Command {
 		Use:   "ls [NAME]...",
 		Short: "List cached layers, newest first",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.notices = printed(cmd)
-			store, err := f.selected()
+			f.Notices = printed(cmd)
+			store, err := f.Selected()
 			if err != nil {
 				return err
 			}
@@ -102,8 +102,8 @@ func newCacheRm() *cobra.Command {
 		Short: "Remove layers, and the snapshots that no other layer needs",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.notices = printed(cmd)
-			store, err := f.selected()
+			f.Notices = printed(cmd)
+			store, err := f.Selected()
 			if err != nil {
 				return err
 			}
@@ -142,8 +142,8 @@ func newCachePrune() *cobra.Command {
 			if retain < 0 {
 				return usage.Errorf("--keep %d: want 0 or more", retain)
 			}
-			f.notices = printed(cmd)
-			store, err := f.selected()
+			f.Notices = printed(cmd)
+			store, err := f.Selected()
 			if err != nil {
 				return err
 			}
@@ -190,19 +190,19 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Short: short,
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !f.namesStores() {
+			if !f.NamesStores() {
 				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
 				return err
 			}
-			f.notices = printed(cmd)
-			local, err := f.usableLocal()
+			f.Notices = printed(cmd)
+			local, err := f.UsableLocal()
 			if err != nil {
 				return err
 			}
-			stores, err := f.reachable(secrets)
+			stores, err := f.Reachable(secrets)
 			if err != nil {
 				return err
 			}
@@ -273,7 +273,7 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 			case len(args) == 0 && len(f.files) == 0:
 				f.files = []string{"Containerfile"}
 			}
-			f.readOnly = true
+			f.ReadOnly = true
 			img, store, err := f.image(cmd, args, opt.Base)
 			if err != nil {
 				return err
@@ -286,7 +286,7 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 				return fmt.Errorf("export to %s: %w", dest, err)
 			}
 			if w.Layers > image.MaxLayers {
-				printed(cmd).warn(fmt.Sprintf("%d layers: Docker runs images of at most %d", w.Layers, image.MaxLayers))
+				printed(cmd).Warn(fmt.Sprintf("%d layers: Docker runs images of at most %d", w.Layers, image.MaxLayers))
 			}
 			if !f.json {
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %s, %s\n", dest, sizes.Count(w.Layers, "layer"), sizes.Format(w.Size))
@@ -305,8 +305,8 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 // image returns what is exported, and the store that has it.
 func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (image.Image, cache.Store, error) {
 	if len(names) > 0 {
-		f.notices = printed(cmd)
-		store, err := f.selected()
+		f.Notices = printed(cmd)
+		store, err := f.Selected()
 		if err != nil {
 			return image.Image{}, nil, err
 		}
@@ -334,5 +334,5 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 	}
 	defer f.hide()
 	img, err := solver.Image(cmd.Context(), opt, base)
-	return img, cache.Tiered(f.notices.storeFailed, opt.AllStores()...), err
+	return img, cache.Tiered(f.Notices.StoreFailed, opt.AllStores()...), err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/doctor"
@@ -29,7 +30,7 @@ how to fix it.`,
 			if err := root.fill(&opt); err != nil {
 				return err
 			}
-			list, err := f.examine(cmd, doctor.Patient{Root: cmp.Or(opt.Root, "/"), Environ: os.Environ(), Token: f.tokenName()}, sandboxOnly)
+			list, err := f.examine(cmd, doctor.Patient{Root: cmp.Or(opt.Root, "/"), Environ: os.Environ(), Token: f.TokenName()}, sandboxOnly)
 			if err != nil {
 				return err
 			}
@@ -49,34 +50,34 @@ how to fix it.`,
 // examine fills in what the flags say about t, and examines it.
 func (f *storeFlags) examine(cmd *cobra.Command, t doctor.Patient, sandboxOnly bool) (list []doctor.Finding, err error) {
 	var failed []doctor.Finding
-	f.readOnly = true
-	f.notices = notices{
-		storeFailed: func(store string, err error) {
+	f.ReadOnly = true
+	f.Notices = stores.Notices{
+		StoreFailed: func(store string, err error) {
 			failed = append(failed, doctor.Finding{Area: "stores", Name: store, Text: err.Error(), Remedy: "a directory that can be written"})
 		},
-		warn: func(string) {},
+		Warn: func(string) {},
 	}
-	if t.Cache, err = f.cacheDirectory(); err != nil {
+	if t.Cache, err = f.CacheDirectory(); err != nil {
 		return nil, err
 	}
-	if f.offline || sandboxOnly {
-		f.repo = ""
-	} else if t.GitHub, err = f.github(); err != nil {
+	if f.Offline || sandboxOnly {
+		f.Repo = ""
+	} else if t.GitHub, err = f.GitHub(); err != nil {
 		return nil, err
 	}
-	if f.repo != "" {
-		if t.Repo, err = parseRepo(f.repo); err != nil {
+	if f.Repo != "" {
+		if t.Repo, err = f.Repository(); err != nil {
 			return nil, err
 		}
 	}
-	local, err := f.local()
+	local, err := f.Local()
 	if err != nil {
 		return nil, err
 	}
 	if local != nil {
 		t.Stores = []cache.Store{local}
 	}
-	named, err := f.named(nil)
+	named, err := f.Named(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
@@ -64,8 +65,8 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err != nil {
 		return opt, err
 	}
-	f.notices = notices{opt.Report.StoreFailed, opt.Report.Warn, opt.Report.Waiting}
-	if err := f.storeFlags.fill(&opt); err != nil {
+	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
+	if err := f.Fill(&opt); err != nil {
 		return opt, err
 	}
 	if opt.Files, err = layers.Load(cmd.Context(), paths, names); err != nil {

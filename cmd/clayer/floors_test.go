@@ -59,6 +59,7 @@ var floors = map[string]int{
 	"cache/transfer":                     0,
 	"cmd/clayer/internal/hook":           7,
 	"cmd/clayer/internal/parse":          7,
+	"cmd/clayer/internal/stores":         7,
 	"cmd/clayer/internal/shim":           6,
 	"frontend/edit":                      1,
 	"solver/capture":                     3,

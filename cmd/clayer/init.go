@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 )
@@ -41,11 +42,11 @@ written, and writes nothing.`,
 				return usage.Errorf("%q is none of %s", args[0], strings.Join(hook.Kinds, ", "))
 			}
 			o.Layers = args[1:]
-			if err := checkStores(o.Stores, o.Repo); err != nil {
+			if err := stores.Check(o.Stores, o.Repo); err != nil {
 				return err
 			}
-			f.notices = printed(cmd)
-			if err := o.Locate(cmd.Context(), transfer.New(f.transfer()), buildVersion()); err != nil {
+			f.Notices = printed(cmd)
+			if err := o.Locate(cmd.Context(), transfer.New(f.Transfer()), buildVersion()); err != nil {
 				return err
 			}
 			files, err := hook.Files(args[0], o)
@@ -71,7 +72,7 @@ written, and writes nothing.`,
 	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "source the *.env files in `DIR` first")
 	c.Flags().StringVar(&o.Repo, "repo", "", "--repo of the sessions: store snapshots in the GitHub Releases of `OWNER/REPO`")
 	c.Flags().StringArrayVar(&o.Stores, "store", nil, "--store of the sessions: add this `STORE` (repeatable)")
-	c.Flags().BoolVar(&f.offline, "offline", false, "send no requests: a release then requires --checksums")
+	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release then requires --checksums")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
 }

@@ -68,7 +68,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	case graph != "":
 		return usage.Errorf("--graph=%s: want dot, mermaid or svg", graph)
 	}
-	f.readOnly, f.live = true, true
+	f.ReadOnly, f.live = true, true
 	defer f.hide()
 	opt, err := f.options(cmd, paths)
 	if err != nil {
@@ -100,7 +100,7 @@ func newHash() *cobra.Command {
 		Short: "Print the tag of each layer, and one hash for several layers",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.readOnly = true
+			f.ReadOnly = true
 			opt, err := f.options(cmd, args)
 			if err != nil {
 				return err
@@ -133,7 +133,7 @@ func newInspect() *cobra.Command {
 		Short: "Print the parsed instructions with their keys",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.readOnly = true
+			f.ReadOnly = true
 			opt, err := f.options(cmd, args)
 			if err != nil {
 				return err
@@ -180,7 +180,7 @@ check reads Containerfile.`,
 			if len(args) == 0 {
 				args = []string{"Containerfile"}
 			}
-			paths, err := layers.Lookup(".", args, printed(cmd).warn)
+			paths, err := layers.Lookup(".", args, printed(cmd).Warn)
 			if err != nil {
 				return err
 			}
@@ -237,9 +237,9 @@ func writeFindings(w io.Writer, findings []lint.Finding, format string) error {
 	}
 	switch {
 	case has(lint.Error):
-		return usage.Error{Err: errReported}
+		return usage.Error{Err: usage.ErrReported}
 	case has(lint.Warning):
-		return errReported
+		return usage.ErrReported
 	}
 	return nil
 }

@@ -69,14 +69,11 @@ func run(args []string, out, errs io.Writer) int {
 		return code
 	}
 	var status statusError
-	if !errors.Is(err, errReported) && !errors.As(err, &status) {
+	if !errors.Is(err, usage.ErrReported) && !errors.As(err, &status) {
 		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(ui.WithRemedy(err)))
 	}
 	return code
 }
-
-// errReported ends a command whose output already says what is wrong.
-var errReported = errors.New("see above")
 
 func exitCode(ctx context.Context, err error) int {
 	var status statusError

@@ -69,7 +69,7 @@ func (f *solveFlags) compareRoot(cmd *cobra.Command, args []string) error {
 		}
 	})
 	if err == nil && drift.Differs {
-		err = errReported
+		err = usage.ErrReported
 	}
 	return err
 }
@@ -100,7 +100,7 @@ are any. --json prints all files.`,
 				f.note(cmd, "%d as applied, %d changed, %d missing", v.AsApplied, v.Changed, v.Missing)
 			}
 			if v.Changed+v.Missing > 0 {
-				return errReported
+				return usage.ErrReported
 			}
 			return nil
 		},

@@ -1,8 +1,11 @@
-// Package usage marks errors that are a fault of the command line. clayer exits with
-// 2 for them.
+// Package usage has the errors by which commands choose an exit code: 2 for a fault of
+// the command line.
 package usage
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // An Error is a fault of the command line.
 type Error struct{ Err error }
@@ -12,3 +15,6 @@ func (e Error) Unwrap() error { return e.Err }
 
 // Errorf returns an Error with the text and the causes that fmt.Errorf gives it.
 func Errorf(format string, args ...any) error { return Error{fmt.Errorf(format, args...)} }
+
+// ErrReported ends a command whose output already says what is wrong.
+var ErrReported = errors.New("see above")

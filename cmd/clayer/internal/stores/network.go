@@ -1,0 +1,126 @@
+package stores
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/solver"
+)
+
+// Transfer returns how bytes are moved, with what this process knows about its
+// network.
+func (o *Opener) Transfer() transfer.Options {
+	if o.network == nil {
+		o.network = transfer.NewNetwork(transfer.NetworkOptions{Offline: o.Offline, AllowPrivate: o.AllowRedirect, Waiting: o.Notices.Waiting})
+	}
+	return transfer.Options{UserAgent: "clayer", Network: o.network}
+}
+
+// GitHub returns the client for GitHub: with the token of --token, GH_TOKEN or
+// GITHUB_TOKEN, at the server that GITHUB_API_URL and GITHUB_SERVER_URL name.
+func (o *Opener) GitHub() (*github.Client, error) {
+	if o.client != nil {
+		return o.client, nil
+	}
+	answers, err := o.CacheDirectory()
+	if err != nil {
+		return nil, err
+	}
+	if answers != "" {
+		answers = filepath.Join(answers, "github")
+	}
+	o.client, err = github.New(github.Options{
+		APIURL: os.Getenv("GITHUB_API_URL"), ServerURL: os.Getenv("GITHUB_SERVER_URL"),
+		Token:    strings.TrimSpace(cmp.Or(o.Token, os.Getenv("GH_TOKEN"), os.Getenv("GITHUB_TOKEN"))),
+		Answers:  answers,
+		ReadOnly: o.ReadOnly,
+		Transfer: o.Transfer(),
+	})
+	if err != nil {
+		return nil, usage.Error{Err: err}
+	}
+	return o.client, nil
+}
+
+// TokenName says where the token comes from; "" if there is none.
+func (o *Opener) TokenName() string {
+	if o.Token != "" {
+		return "--token"
+	}
+	for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN"} {
+		if os.Getenv(name) != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// Repository returns the repository that --repo names.
+func (o *Opener) Repository() (github.Repo, error) { return parseRepo(o.Repo) }
+
+func parseRepo(s string) (github.Repo, error) {
+	repo, err := github.ParseRepo(s)
+	if err != nil {
+		err = usage.Errorf("--repo %w", err)
+	}
+	return repo, err
+}
+
+// registries returns the repositories that --store names, and the login for each
+// registry.
+func (o *Opener) registries() (map[string]oci.Repository, map[string]oci.Login, error) {
+	all, logins := make(map[string]oci.Repository), make(map[string]oci.Login)
+	for _, s := range o.Stores {
+		name, ok := strings.CutPrefix(s, "oci:")
+		if !ok {
+			continue
+		}
+		ref, err := oci.ParseRepository(name)
+		if err != nil {
+			return nil, nil, usage.Errorf("--store=oci: %w", err)
+		}
+		all[s] = ref
+		if _, ok := logins[ref.Registry]; ok {
+			continue
+		}
+		if logins[ref.Registry], err = oci.FindLogin(ref, os.Getenv); err != nil {
+			return nil, nil, usage.Error{Err: err}
+		}
+	}
+	if len(logins) > 1 && os.Getenv(oci.PasswordVariable) != "" {
+		return nil, nil, usage.Errorf("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
+	}
+	return all, logins, nil
+}
+
+// credentials returns what no store that is not on this machine may get: the
+// session's, those of --secret and --token, and the logins of registries.
+func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login) ([]cache.Credential, error) {
+	files := make(map[string]string)
+	environ := os.Environ()
+	for id, s := range secrets {
+		if s.File != "" {
+			files[id] = s.File
+		} else if s.Content != nil {
+			environ = append(environ, id+"_SECRET="+string(s.Content))
+		} else if v, ok := os.LookupEnv(s.Env); ok {
+			environ = append(environ, id+"_SECRET="+v)
+		}
+	}
+	if o.Token != "" {
+		environ = append(environ, "CLAYER_TOKEN="+o.Token)
+	}
+	for _, l := range logins {
+		for _, v := range l.Secrets() {
+			environ = append(environ, oci.PasswordVariable+"="+v)
+		}
+	}
+	return cache.Credentials(environ, files, o.AllowSecrets)
+}

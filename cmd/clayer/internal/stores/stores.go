@@ -1,0 +1,195 @@
+// Package stores opens the stores that flags name.
+package stores
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/ghrelease"
+	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
+)
+
+// An Opener opens stores. Its fields are what flags say; they are set before a method
+// is called. What is opened is used by one command.
+type Opener struct {
+	CacheDir      string   // of snapshots, downloads and cache mounts; "" for the default
+	CacheSize     string   // the most that snapshots may take there
+	Stores        []string // dir:PATH or oci:HOST/REPOSITORY
+	Repo          string   // owner/repo: its GitHub Releases are a store; "" for none
+	Token         string   // for GitHub; "" for that of the environment
+	AllowSecrets  []string // names of secrets that snapshots may contain
+	Offline       bool     // no requests are sent
+	AllowRedirect []string // hosts at private addresses that public servers may redirect to
+
+	ReadOnly bool    // nothing is written except what the command is asked to write
+	Notices  Notices // what is reported while stores are opened and used
+
+	create    bool // the cache directory is created, to store what is built
+	client    *github.Client
+	network   *transfer.Network // of all clients of this process
+	located   bool              // CacheDirectory has looked
+	directory string            // what it found
+}
+
+// Notices receive what a user should know about stores.
+type Notices struct {
+	StoreFailed func(store string, err error)
+	Warn        func(text string)
+	Waiting     func(text string) // for what; nil prints nothing
+}
+
+// Fill opens the stores for opt, whose secrets no store on the network gets.
+func (o *Opener) Fill(opt *solver.Options) (err error) {
+	o.create = !o.ReadOnly
+	if opt.Cache, err = o.CacheDirectory(); err != nil {
+		return err
+	}
+	if opt.Local, err = o.Local(); err != nil {
+		return err
+	}
+	if opt.Stores, err = o.Named(opt.Secrets); err != nil {
+		return err
+	}
+	if opt.GitHub, err = o.GitHub(); err != nil || o.Repo == "" {
+		return err
+	}
+	repo, err := o.Repository()
+	client := opt.GitHub
+	opt.LegacyURL = func(tag string) string { return client.DownloadURL(repo, tag, layers.LegacyAsset) }
+	return err
+}
+
+// Selected returns the stores that a command of clayer cache works on: those that
+// --store and --repo name, or the local one if they name none.
+func (o *Opener) Selected() (*cache.Tier, error) {
+	if o.NamesStores() {
+		stores, err := o.Reachable(nil)
+		return cache.Tiered(o.Notices.StoreFailed, stores...), err
+	}
+	local, err := o.UsableLocal()
+	return cache.Tiered(o.Notices.StoreFailed, local), err
+}
+
+// NamesStores reports whether --store or --repo is given.
+func (o *Opener) NamesStores() bool { return o.Repo != "" || len(o.Stores) > 0 }
+
+// Reachable returns the stores that --store and --repo name. There is at least one.
+func (o *Opener) Reachable(secrets map[string]solver.Secret) ([]cache.Store, error) {
+	stores, err := o.Named(secrets)
+	if err == nil && len(stores) == 0 && o.Offline {
+		err = usage.Errorf("--offline: --repo and --store name no store on this machine")
+	}
+	return stores, err
+}
+
+// UsableLocal returns the local store, for a command that cannot do without it.
+func (o *Opener) UsableLocal() (*dir.Dir, error) {
+	local, err := o.Local()
+	if err == nil && local == nil {
+		err = usage.ErrReported
+	}
+	return local, err
+}
+
+// Local returns the store in --cache-dir. One that cannot be used is reported, and
+// is nil: a store that fails fails no build.
+func (o *Opener) Local() (*dir.Dir, error) {
+	path, err := o.CacheDirectory()
+	if path == "" || err != nil {
+		return nil, err
+	}
+	return o.dir(filepath.Join(path, "store"), true)
+}
+
+// dir returns the store in a directory. A private one is in the cache directory: its
+// name is not the user's, so it must not lead elsewhere.
+func (o *Opener) dir(path string, private bool) (*dir.Dir, error) {
+	size, ok := sizes.Parse(o.CacheSize, 1000)
+	if !ok {
+		return nil, usage.Errorf("--cache-size: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", o.CacheSize)
+	}
+	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
+	if err != nil {
+		o.Notices.StoreFailed("dir:"+path, err)
+		return nil, nil
+	}
+	return d, nil
+}
+
+// Named returns the stores that --store and --repo name, in this order. No
+// credential gets into those that are not on this machine.
+func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, err error) {
+	if err := Check(o.Stores, o.Repo); err != nil {
+		return nil, err
+	}
+	repositories, logins, err := o.registries()
+	if err != nil {
+		return nil, err
+	}
+	var credentials []cache.Credential
+	var temp string
+	if len(repositories) > 0 || o.Repo != "" {
+		if credentials, err = o.credentials(secrets, logins); err != nil {
+			return nil, err
+		}
+		if temp, err = o.temp(); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range o.Stores {
+		path, ok := strings.CutPrefix(s, "dir:")
+		ref := repositories[s]
+		switch {
+		case ok:
+			d, err := o.dir(path, false)
+			if err != nil {
+				return nil, err
+			}
+			if d != nil {
+				stores = append(stores, d)
+			}
+		case !o.Offline:
+			opt := oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: o.Transfer()}
+			if len(repositories) > 1 {
+				opt.Name = s
+			}
+			stores = append(stores, cache.Guarded(oci.New(ref, opt), credentials))
+		}
+	}
+	if o.Repo == "" || o.Offline {
+		return stores, nil
+	}
+	client, err := o.GitHub()
+	if err != nil {
+		return nil, err
+	}
+	repo, err := o.Repository()
+	releases := ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: o.Notices.Warn})
+	return append(stores, cache.Guarded(releases, credentials)), err
+}
+
+// Check reports what is wrong with the values of --store and --repo.
+func Check(stores []string, repo string) error {
+	for _, s := range stores {
+		if name, ok := strings.CutPrefix(s, "oci:"); ok {
+			if _, err := oci.ParseRepository(name); err != nil {
+				return usage.Errorf("--store=oci: %w", err)
+			}
+		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
+			return usage.Errorf("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
+		}
+	}
+	if repo == "" {
+		return nil
+	}
+	_, err := parseRepo(repo)
+	return err
+}
