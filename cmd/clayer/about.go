@@ -1,31 +1,14 @@
 package main
 
 import (
-	"embed"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/clayer/clayer/cmd/clayer/internal/usage"
-)
-
-// manPages are the manual pages as cobra/doc makes them of the commands:
-// TestManualPages writes them, and compares them. What makes them is not in the
-// binary, which every start of it would pay for.
-//
-//go:embed man1/*.1
-var manPages embed.FS
-
-// manDate and manSource stand in a page for what the binary knows.
-const (
-	manDate   = "Jan 1970"
-	manSource = "clayer SOURCE"
+	"github.com/clayer/clayer/cmd/clayer/internal/man"
 )
 
 func newMan() *cobra.Command {
@@ -37,26 +20,7 @@ if necessary. Packages install the pages in share/man/man1.`,
 		Example: "  clayer man /usr/local/share/man/man1 && man clayer-solve",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			dir := args[0]
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return usage.Error{Err: err}
-			}
-			pages, err := manPages.ReadDir("man1")
-			if err != nil {
-				return err
-			}
-			fill := strings.NewReplacer(manDate, buildTime().Format("Jan 2006"), manSource, "clayer "+buildVersion())
-			for _, p := range pages {
-				page, err := manPages.ReadFile("man1/" + p.Name())
-				if err != nil {
-					return err
-				}
-				head, rest, _ := strings.Cut(string(page), "\n.SH")
-				if err := os.WriteFile(filepath.Join(dir, p.Name()), []byte(fill.Replace(head)+"\n.SH"+rest), 0o644); err != nil {
-					return fmt.Errorf("manual pages: %w", err)
-				}
-			}
-			return nil
+			return man.Write(args[0], buildVersion(), buildTime())
 		},
 	}
 }

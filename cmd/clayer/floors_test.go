@@ -65,6 +65,7 @@ var floors = map[string]int{
 	"solver/capture":                     3,
 	"solver/doctor":                      7,
 	"frontend/lint":                      1,
+	"cmd/clayer/internal/man":            0,
 	"cmd/clayer/internal/usage":          -1,
 	"internal/lazyregexp":                -1,
 	"internal/printable":                 -1,

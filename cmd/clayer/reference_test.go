@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/man"
 	"github.com/clayer/clayer/internal/golden"
 )
 
@@ -56,22 +57,23 @@ func TestCommandReference(t *testing.T) {
 // TestManualPages: each command has a page with its flags, as cobra/doc makes it,
 // and the binary writes them with its version.
 func TestManualPages(t *testing.T) {
+	pages := filepath.Join("internal", "man", "man1")
 	made := t.TempDir()
 	root := newRoot()
 	root.InitDefaultCompletionCmd()
 	root.DisableAutoGenTag = true // the same commands have the same pages
-	date, err := time.Parse("Jan 2006", manDate)
+	date, err := time.Parse("Jan 2006", man.Date)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Date: &date, Source: manSource, Manual: "clayer"}, made); err != nil {
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Date: &date, Source: man.Source, Manual: "clayer"}, made); err != nil {
 		t.Fatal(err)
 	}
 	if *golden.Update {
-		if err := os.RemoveAll("man1"); err != nil {
+		if err := os.RemoveAll(pages); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.CopyFS("man1", os.DirFS(made)); err != nil {
+		if err := os.CopyFS(pages, os.DirFS(made)); err != nil {
 			t.Fatal(err)
 		}
 		return // this binary has the old ones
@@ -83,7 +85,7 @@ func TestManualPages(t *testing.T) {
 			t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
 		}
 	}
-	filled := strings.NewReplacer(manDate, buildTime().Format("Jan 2006"), manSource, "clayer "+buildVersion())
+	filled := strings.NewReplacer(man.Date, buildTime().Format("Jan 2006"), man.Source, "clayer "+buildVersion())
 	var names []string
 	for _, words := range commands(root, []string{"clayer"}) {
 		name := strings.Join(words, "-") + ".1"
@@ -104,7 +106,7 @@ func TestManualPages(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	for _, of := range []string{"man1", dir} {
+	for _, of := range []string{pages, dir} {
 		var have []string
 		list, err := os.ReadDir(of)
 		if err != nil {
