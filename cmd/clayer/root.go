@@ -200,7 +200,7 @@ func wrapArgs(c *cobra.Command) {
 func fromEnvironment(cmd *cobra.Command) error {
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		name := "CLAYER_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := variable(f.Name)
 		value, ok := os.LookupEnv(name)
 		if f.Changed || !ok || value == "" || err != nil {
 			return
@@ -216,4 +216,9 @@ func fromEnvironment(cmd *cobra.Command) error {
 		}
 	})
 	return err
+}
+
+// variable returns the name of the variable that sets a flag.
+func variable(flag string) string {
+	return "CLAYER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }

@@ -126,7 +126,7 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 	words := []string{"clayer", "run"}
 	cmd.Flags().VisitAll(func(fl *pflag.Flag) {
 		for _, name := range lookFlags {
-			if fl.Name != name || !fl.Changed || os.Getenv("CLAYER_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))) != "" {
+			if fl.Name != name || !fl.Changed || os.Getenv(variable(name)) != "" {
 				continue
 			}
 			values := []string{fl.Value.String()}
@@ -200,7 +200,7 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
-	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+"output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
+	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
 	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
 	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")
 	return c
