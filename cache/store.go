@@ -12,8 +12,14 @@ import (
 	"github.com/clayer/clayer/dag/key"
 )
 
+// Version is that of the descriptors and manifests that this program writes, and the
+// encoding of their keys. docs/format.md describes it. What has a higher one is for a
+// later program; what has none is of the first.
+const Version = key.Encoding
+
 // A Descriptor says what a store holds under a key.
 type Descriptor struct {
+	Version int           `json:"version,omitempty"`
 	Key     key.Key       `json:"key"`
 	Layer   string        `json:"layer,omitempty"`  // the name of the layer it was made for; "" for an unnamed one
 	Digest  digest.Digest `json:"digest"`           // of the blob
@@ -30,6 +36,7 @@ type Descriptor struct {
 
 // A Manifest lists the steps of a layer in order: a layer that is complete.
 type Manifest struct {
+	Version  int          `json:"version,omitempty"`
 	Name     string       `json:"name,omitempty"` // "" for an unnamed layer
 	Key      key.Key      `json:"key"`            // the layer's last chain key
 	Platform string       `json:"platform"`       // as dag.Base writes it; "linux/amd64 debian 12 python3.11"

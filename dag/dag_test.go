@@ -48,7 +48,12 @@ func keysOf(t testing.TB, g *Graph, base Base) *Keys {
 	t.Helper()
 	pins := make(Pins)
 	for _, src := range g.Sources {
-		pins[src.ID] = Pin{Digest: "sha256:" + key.Sum("pin", func(w key.Writer) { w.Field("id", src.ID) }).String()}
+		sum := key.Sum("pin", func(w key.Writer) { w.Field("id", src.ID) }).String()
+		if strings.HasPrefix(src.ID, "fetch github:") {
+			pins[src.ID] = Pin{Commit: sum[:40]}
+			continue
+		}
+		pins[src.ID] = Pin{Digest: "sha256:" + sum}
 	}
 	k, err := g.Keys(base, pins)
 	if err != nil {
@@ -63,6 +68,7 @@ RUN echo $A
 RUN ["echo", "a"]
 RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t --mount=type=secret,id=s,env=S echo
 FETCH --strip=1 --chmod=0755 https://example.com/x-$V.tar.gz /opt/x
+FETCH github:owner/repo@v1//sub /opt/repo
 COPY --chown=1:2 a b /dst/
 WORKDIR /w
 SHELL ["/bin/bash", "-c"]
@@ -72,12 +78,20 @@ EOF
 SNAPSHOT /opt/x
 SNAPSHOT /tmp/kept
 ENV PATH=/opt/x/bin:$PATH
+ARG SOURCE_DATE_EPOCH=1
+RUN ["true"]
 `
 
 // The keys of every instruction are pinned: they name what is in users'
-// stores. When they must change, key.Version changes too.
+// stores. When they must change, key.Encoding changes too.
 func TestKeysGolden(t *testing.T) {
-	g, k := build(t, Options{Session: map[string]string{"PATH": "/bin"}}, everyInstruction, "Containerfile.x:\nFROM base\nRUN true\n")
+	g, err := Build(parse(t, everyInstruction, "Containerfile.x:\nFROM base\nRUN true\n"), Options{Session: map[string]string{"PATH": "/bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := g.Layers[1].Steps[0].Instr.(*frontend.Run)
+	run.User, run.Network = "me:staff", "none" // as no instruction sets them yet
+	k := keysOf(t, g, testBase)
 	var b strings.Builder
 	for _, s := range g.Steps() {
 		fmt.Fprintf(&b, "%s:%d %s %s\n", s.Layer.Name, s.Pos().Line, k.Step[s], s.Text())
@@ -116,6 +130,8 @@ func TestWhatChangesAKey(t *testing.T) {
 		{name: "an ARG without a value changes nothing", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n"},
 		{name: "--build-arg changes the RUNs after its ARG", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n",
 			opt: Options{BuildArgs: map[string]string{"V": "1"}}, want: "4"},
+		{name: "--build-arg SOURCE_DATE_EPOCH changes every RUN", text: text, opt: Options{BuildArgs: map[string]string{EpochVar: "1"}}, want: "2 3"},
+		{name: "the session's SOURCE_DATE_EPOCH changes nothing", text: text, opt: Options{Session: map[string]string{EpochVar: "1"}}},
 		{name: "the session's variables change nothing", text: text, opt: Options{Session: map[string]string{"A": "x", "HOME": "/y"}}},
 		{name: "platform", text: text, base: func(b *Base) { b.Platform = "linux/amd64 debian 12 python3.12" }, want: "1 2 3"},
 		{name: "salt", text: text, base: func(b *Base) { b.Salts = []string{"x"} }, want: "1 2 3"},
@@ -386,13 +402,14 @@ func TestPlanSaysWhy(t *testing.T) {
 		{"a RUN appended", "ENV A=1\nRUN one\nCOPY a /a\nRUN three\nRUN four\n", []string{"new"}},
 		{"ENV changed", "ENV A=2\nRUN one\nCOPY a /a\nRUN three\n", []string{"ENV A changed", "key of line 2 changed", "ENV A changed"}},
 		{"no longer cached", old, []string{}},
+		{"another encoding", "ENV A=1\nRUN 1\nCOPY a /a\nRUN three\nRUN four\n", []string{EncodingChanged, EncodingChanged, EncodingChanged, "new"}},
 	}
 	g0, k0 := build(t, Options{}, old)
 	for _, tt := range tests {
 		g, k := build(t, Options{}, tt.text)
 		a := answers(g0, k0, 0, 3)
 		for _, s := range g0.Steps() {
-			a.Previous["base"] = append(a.Previous["base"], Old{Key: k0.Step[s], Line: s.Pos().Line, Record: k0.Record(s), Took: 40 * time.Second})
+			a.Previous["base"] = append(a.Previous["base"], Old{Key: k0.Step[s], Line: s.Pos().Line, Record: k0.Record(s), Took: 40 * time.Second, Recoded: tt.name == "another encoding"})
 		}
 		got := []string{}
 		for _, it := range NewPlan(g, k, a).Layers[0].Items {

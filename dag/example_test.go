@@ -25,6 +25,6 @@ func ExampleBuild() {
 		fmt.Println(keys.Step[step].Short(), step.Text())
 	}
 	// Output:
-	// 6fd6c7d3f5cf9762 ENV GREETING
-	// d4e4b0a20aec757e RUN echo $GREETING > /greeting
+	// c32b07ab4d742aee ENV GREETING
+	// cf67a1da3b9f09bf RUN echo $GREETING > /greeting
 }

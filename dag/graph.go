@@ -4,6 +4,7 @@
 package dag
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,6 +48,7 @@ type Step struct {
 	Instr     frontend.Instruction
 	CacheBust []string        // the cache-bust comments since the step before
 	Filter    snapshot.Filter // of a RUN: what is captured
+	Epoch     string          // of a RUN: its SOURCE_DATE_EPOCH; "" where an ENV or ARG sets it
 }
 
 // A Source is a node that provides bytes: a download, or a set of local files.
@@ -61,6 +63,22 @@ type Options struct {
 	Session   map[string]string   // the variables of the live machine
 	BuildArgs map[string]string   // --build-arg
 	Ignore    map[string][]string // the patterns of .clayerignore, by File.Dir
+}
+
+// EpochVar is the variable by which tools that make files know which time to give them.
+// --build-arg sets it for all RUNs, as BuildKit has it, whether or not an ARG names it.
+const EpochVar = "SOURCE_DATE_EPOCH"
+
+// defaultEpoch is 1980-01-02 UTC, so that no time zone makes it 1979, before which a
+// zip archive has no times.
+const defaultEpoch = "315619200"
+
+// epoch returns the SOURCE_DATE_EPOCH of a RUN.
+func (opt *Options) epoch(run *frontend.Run) string {
+	if indexVar(run.Env, EpochVar) >= 0 || indexVar(run.Args, EpochVar) >= 0 {
+		return ""
+	}
+	return cmp.Or(opt.BuildArgs[EpochVar], defaultEpoch)
 }
 
 // Build lowers files, given in the order in which they are composed, to a
@@ -124,7 +142,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		switch in := in.(type) {
 		case *frontend.Env, *frontend.Workdir:
 		case *frontend.Run:
-			s.Filter = filter
+			s.Filter, s.Epoch = filter, opt.epoch(in)
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:
@@ -225,6 +243,7 @@ func (g *Graph) Steps() []*Step {
 // UnusedArgs returns the names among args that no layer declares by ARG, sorted.
 func (g *Graph) UnusedArgs(args map[string]string) []string {
 	unused := maps.Clone(args)
+	delete(unused, EpochVar)
 	for _, l := range g.Layers {
 		for _, in := range l.File.Instructions {
 			if a, ok := in.(*frontend.Arg); ok {

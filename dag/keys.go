@@ -104,10 +104,11 @@ const (
 	inInstruction = "instruction"
 	inCommand     = "command"
 	inContent     = "content"
+	inCommit      = "commit"
 )
 
 // inputs lists what the step's result depends on. It is the one list that is
-// both hashed and explained; a change here is a new key.Version.
+// both hashed and explained; a change here is a new key.Encoding.
 func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 	return func(w key.Writer) {
 		w.Field(inPrevious, prev.String())
@@ -122,13 +123,15 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			}
 		case *frontend.Run:
 			runInputs(w, in)
+			option(w, "source-date-epoch", s.Epoch)
 			w.Field("capture", s.Filter.String())
 		case *frontend.Fetch:
 			w.Field(inInstruction, "FETCH")
 			// Where the bytes come from is no input, but their name may be one:
 			// what is no archive is stored under it.
 			w.Field("name", fetchName(in.Source))
-			w.Field(inContent, pin.Digest+pin.Commit)
+			option(w, inCommit, pin.Commit)
+			option(w, inContent, pin.Digest)
 			w.Field("strip", strconv.Itoa(in.Strip))
 			w.Field("extract", string(in.Extract))
 			w.Field("dest", in.Dest)
@@ -178,6 +181,15 @@ func runInputs(w key.Writer, in *frontend.Run) {
 	vars("ENV", in.Env)
 	vars("ARG", in.Args)
 	w.Field("workdir", in.Dir)
+	option(w, "user", in.User)
+	option(w, "network", in.Network)
+}
+
+// option writes an input that most steps lack.
+func option(w key.Writer, name, value string) {
+	if value != "" {
+		w.Field(name, value)
+	}
 }
 
 func byVarName(a, b frontend.Var) int { return strings.Compare(a.Name, b.Name) }

@@ -56,6 +56,7 @@ type Old struct {
 
 	LeftOut bool // it is in no store, since it changed nothing
 	Changed bool // it changed something, so that what follows it was made on top of that
+	Recoded bool // its key is of another encoding than key.Encoding
 }
 
 // Answers is what the root and the stores said.

@@ -82,6 +82,19 @@ func (h *history) changed(k key.Key) bool {
 // NotBuilt is why a step runs of whose layer no earlier solve is known.
 const NotBuilt = "not built yet"
 
+// EncodingChanged is why a step runs that was built before clayer computed keys as it
+// does now. What is cached or applied under the old key cannot be found by the new one.
+const EncodingChanged = "the encoding of keys changed"
+
+// recoded returns the step of the earlier solve that stood in the place of s,
+// if its key is of another encoding.
+func (h *history) recoded(s *Step) *Old {
+	if i := place(s); i < len(h.old) && h.old[i].Recoded {
+		return &h.old[i]
+	}
+	return nil
+}
+
 // explain says why a step has to run, by the step of the earlier solve that it
 // most likely was, and how long that one took (0 if unknown). cached says that
 // a store has it all the same; broken is the step before it that has to run.
@@ -104,6 +117,9 @@ func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why st
 	}
 	if cached {
 		return runsAfter(broken), 0
+	}
+	if o := h.recoded(s); o != nil {
+		return EncodingChanged, o.Took
 	}
 	rec := h.keys.Record(s)
 

@@ -83,6 +83,9 @@ type Run struct {
 	Args  []Var // without those that an ENV overrides
 	Dir   string
 	Shell []string
+
+	User    string // who runs it, as USER has it; "" for the user who runs clayer
+	Network string // "none"; "" for the machine's
 }
 
 // MountType is the type= of RUN --mount.

@@ -71,8 +71,9 @@ func setVars(env map[string]string, vars []frontend.Var) {
 }
 
 // environ returns the environment of a RUN, sorted.
-func (r *session) environ(l *dag.Layer, run *frontend.Run) []string {
-	env := r.ambient(l)
+func (r *session) environ(s *dag.Step, run *frontend.Run) []string {
+	env := r.ambient(s.Layer)
+	env[dag.EpochVar] = s.Epoch
 	setVars(env, run.Args)
 	setVars(env, run.Env)
 	list := make([]string, 0, len(env))

@@ -199,8 +199,10 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 			mu.Lock()
 			defer mu.Unlock()
 			for k, d := range found {
-				// Some stores have such snapshots from before they were refused.
-				if d.Entries > 0 || !r.Installs(steps[k]) {
+				switch {
+				case d.Version > cache.Version:
+					r.warnOnce("%s: what %s has was stored by a later version of clayer, so it is built again", steps[k].Pos(), d.Store)
+				case d.Entries > 0 || !r.Installs(steps[k]): // some stores have such snapshots from before they were refused
 					all[k] = d
 				}
 			}
@@ -216,7 +218,10 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
 	for _, l := range state.Layers {
 		for _, s := range l.Steps {
-			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{Key: s.Key, Line: s.Line, Record: s.Record, Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut})
+			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{
+				Key: s.Key, Recoded: s.Encoding != key.Encoding, Line: s.Line, Record: s.Record,
+				Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut,
+			})
 		}
 	}
 	if r.store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
@@ -251,11 +256,11 @@ func unexplained(p *dag.Plan) bool {
 func oldSteps(m cache.Manifest) []dag.Old {
 	old := make([]dag.Old, 0, len(m.Steps)+len(m.LeftOut))
 	for _, d := range m.Steps {
-		old = append(old, dag.Old{Key: d.Key, Record: d.Record, Took: d.Took, Changed: d.Entries > 0})
+		old = append(old, dag.Old{Key: d.Key, Recoded: d.Version != key.Encoding, Record: d.Record, Took: d.Took, Changed: d.Entries > 0})
 	}
 	for _, l := range m.LeftOut {
 		at := min(max(0, l.Index), len(old)) // a store may say anything
-		old = slices.Insert(old, at, dag.Old{Key: l.Key, Record: l.Record, Took: l.Took, LeftOut: true})
+		old = slices.Insert(old, at, dag.Old{Key: l.Key, Recoded: m.Version != key.Encoding, Record: l.Record, Took: l.Took, LeftOut: true})
 	}
 	return old
 }

@@ -161,7 +161,7 @@ func stepAt(g *dag.Graph, opt RunOptions) (*dag.Step, error) {
 // of what comes after all layers.
 func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
 	if run, ok := instruction(at).(*frontend.Run); ok {
-		return r.environ(at.Layer, run), run.Dir
+		return r.environ(at, run), run.Dir
 	}
 	vars := r.variables()
 	dir = "/"

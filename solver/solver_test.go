@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 )
@@ -74,10 +75,10 @@ func TestEnvironmentOfARun(t *testing.T) {
 	g := compositionOf(t, map[string]string{"PATH": "/bin"},
 		"ENV PATH=/base:$PATH A=base\n", "ARG V=arg\nARG B=arg\nENV B=env PATH=/a:$PATH\nRUN true\n", "FROM scratch\nRUN true\n")
 	r := newSession(Options{Environ: []string{"PATH=/bin", "S=session", "UV_LINK_MODE=hardlink", "odd"}})
-	runs := func(i int) *frontend.Run {
+	environ := func(i int) []string {
 		for _, s := range g.Layers[i].Steps {
 			if run, ok := s.Instr.(*frontend.Run); ok {
-				return run
+				return r.environ(s, run)
 			}
 		}
 		t.Fatal("no RUN")
@@ -85,15 +86,31 @@ func TestEnvironmentOfARun(t *testing.T) {
 	}
 	want := []string{
 		"A=base", // of the layer that it is composed after
-		"B=env", "CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session",
+		"B=env", "CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/a:/base:/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "S=session", "SOURCE_DATE_EPOCH=315619200",
 		"UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=hardlink", "UV_SYSTEM_PYTHON=1", "V=arg",
 	}
-	if diff := cmp.Diff(want, r.environ(g.Layers[1], runs(1))); diff != "" {
+	if diff := cmp.Diff(want, environ(1)); diff != "" {
 		t.Errorf("behind base (-want +got):\n%s", diff)
 	}
 	r.Hermetic = true
-	want = []string{"CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}
-	if diff := cmp.Diff(want, r.environ(g.Layers[2], runs(2))); diff != "" {
+	want = []string{"CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PATH=/bin", "PIP_BREAK_SYSTEM_PACKAGES=1", "SOURCE_DATE_EPOCH=315619200", "UV_BREAK_SYSTEM_PACKAGES=1", "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}
+	if diff := cmp.Diff(want, environ(2)); diff != "" {
 		t.Errorf("hermetic, FROM scratch (-want +got):\n%s", diff)
+	}
+}
+
+// What a store lists from before the encoding of keys changed explains why all is built.
+func TestStepsOfAnEarlierEncoding(t *testing.T) {
+	old := cache.Manifest{Steps: []cache.Descriptor{{}}, LeftOut: []cache.LeftOut{{Index: 1}}}
+	now := cache.Manifest{Version: cache.Version, Steps: []cache.Descriptor{{Version: cache.Version}}, LeftOut: []cache.LeftOut{{Index: 1}}}
+	for _, tt := range []struct {
+		m    cache.Manifest
+		want bool
+	}{{old, true}, {now, false}} {
+		for i, s := range oldSteps(tt.m) {
+			if s.Recoded != tt.want {
+				t.Errorf("version %d, step %d: recoded = %t", tt.m.Version, i, s.Recoded)
+			}
+		}
 	}
 }

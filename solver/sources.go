@@ -157,7 +157,7 @@ func (r *session) Unstored(l *dag.Layer) bool { return r.legacy.Made(l.File) }
 
 // Command returns what a RUN runs, with its environment and mounts.
 func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
-	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(s.Layer, run), Dir: run.Dir, Timeout: r.Timeout}
+	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(s, run), Dir: run.Dir, Timeout: r.Timeout}
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}

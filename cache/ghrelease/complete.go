@@ -103,7 +103,7 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 		return err
 	}
 	rec := record{Name: m.Name, Steps: maps.Clone(target.Steps)}
-	rec.Layer = &layer{Name: m.Name, Key: m.Key, Platform: m.Platform, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut}
+	rec.Layer = &layer{Version: m.Version, Name: m.Name, Key: m.Key, Platform: m.Platform, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut}
 	for i, d := range m.Steps {
 		st := places[i].step
 		st.Descriptor = d

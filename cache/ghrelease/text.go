@@ -28,6 +28,7 @@ type record struct {
 
 // A layer is that of a release that is whole.
 type layer struct {
+	Version  int       `json:"version,omitempty"`
 	Name     string    `json:"name,omitempty"`
 	Key      key.Key   `json:"key"`
 	Platform string    `json:"platform"`

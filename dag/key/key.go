@@ -13,11 +13,16 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"strconv"
 )
 
-// Version enters every key. A change of the encoding, or of what a step's
-// inputs are, is a new version, never silent.
-const Version = "clayer key 1"
+// Encoding is the number of the encoding, which enters every key. A change of the
+// encoding, or of what a step's inputs are, is a new number, never silent.
+// docs/keys.md describes it.
+const Encoding = 2
+
+// version is what the input of every hash starts with.
+var version = "clayer key " + strconv.Itoa(Encoding)
 
 // A Key names a step by everything its result depends on.
 // The zero Key is no key; it is what a step has before its sources are pinned.
@@ -80,12 +85,12 @@ type Inputs func(w Writer)
 
 // Sum hashes the inputs of a thing of the given kind ("step", "layer", ...).
 //
-// The encoding is canonical: Version, kind, and then a name and a value for
+// The encoding is canonical: its name, kind, and then a name and a value for
 // each input, each string preceded by its length in bytes as a 64-bit
 // big-endian number. No two lists of inputs share an encoding.
 func Sum(kind string, in Inputs) Key {
 	h := hasher{sha256.New()}
-	h.str(Version)
+	h.str(version)
 	h.str(kind)
 	in(h)
 	var k Key

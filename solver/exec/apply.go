@@ -111,7 +111,7 @@ func (b *builder) complete(ctx context.Context) {
 // manifest returns the manifest of a layer, and whether anything of it was built or
 // restored now. applied is what the root had before.
 func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied map[key.Key]record.Applied) (m cache.Manifest, fresh bool) {
-	m = cache.Manifest{Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
+	m = cache.Manifest{Version: cache.Version, Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
 	for i := range pl.Items {
 		it := &pl.Items[i]
 		if !it.Step.ChangesRoot() {
@@ -119,7 +119,7 @@ func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied ma
 		}
 		a := applied[it.Key]
 		d := cache.Descriptor{
-			Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
+			Version: a.Encoding, Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
 			Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
 		}
 		leftOut := a.LeftOut
@@ -209,7 +209,7 @@ func (b *builder) applyFailure(it *dag.Item, res unpack.Result, err error) error
 func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader) (applied record.Applied, c *cache.Contents, changes snapshot.Changes, err error) {
 	s := it.Step
 	applied = record.Applied{
-		Key: it.Key, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
+		Key: it.Key, Encoding: key.Encoding, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
 		Record: b.sv.Plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.placement(s),
 	}
 	if !s.ChangesRoot() {

@@ -213,7 +213,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 			return err
 		}
 		bl = &blob{bytes: bytes, desc: cache.Descriptor{
-			Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
+			Version: cache.Version, Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),

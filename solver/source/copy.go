@@ -51,9 +51,9 @@ type files struct {
 // directory. What .dockerignore leaves out is not there; a
 // Containerfile.X.dockerignore beside a Containerfile.X comes before it.
 //
-// The pin is of paths, kinds, modes, the texts of symlinks and contents. Modes
-// are 0755 for what its owner may execute and for directories, else 0644: the other
-// bits of a checkout come from the umask of its creator. Times don't count.
+// The pin is of paths, kinds, modes, the texts of symlinks and contents. Modes lack
+// the right of group and others to write: the umasks of those who check out a
+// repository differ in it. Times don't count.
 func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
@@ -209,7 +209,7 @@ func (fs *files) sum() Pin {
 			w.Field("path", it.rel)
 			switch it.kind {
 			case snapshot.Dir:
-				w.Field("folder", strconv.FormatUint(uint64(it.mode), 8))
+				w.Field("directory", strconv.FormatUint(uint64(it.mode), 8))
 			case snapshot.Symlink:
 				w.Field("symlink", it.target)
 			case snapshot.File:

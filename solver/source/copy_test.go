@@ -22,19 +22,19 @@ func makeTree(t testing.TB, dir string, lines ...string) {
 	t.Helper()
 	for _, l := range lines {
 		name, content, _ := strings.Cut(l, " ")
-		mode := os.FileMode(0o640)
+		mode := os.FileMode(0o664)
 		if strings.HasSuffix(name, "*") {
-			name, mode = name[:len(name)-1], 0o750
+			name, mode = name[:len(name)-1], 0o775
 		}
 		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		var err error
 		if target, ok := strings.CutPrefix(content, "-> "); ok {
 			err = os.Symlink(target, p)
 		} else if strings.HasSuffix(name, "/") {
-			err = os.MkdirAll(p, 0o700)
+			err = os.MkdirAll(p, 0o755)
 		} else if err = os.WriteFile(p, []byte(strings.ReplaceAll(content, `\n`, "\n")), mode); err == nil {
 			err = os.Chmod(p, mode)
 		}
@@ -48,7 +48,8 @@ func makeTree(t testing.TB, dir string, lines ...string) {
 var copies = []struct {
 	name   string
 	tree   []string // besides base
-	src    string   // by blanks
+	chmod  map[string]os.FileMode
+	src    string // by blanks
 	inline []frontend.Inline
 	dest   string
 	owner  frontend.Ownership
@@ -59,6 +60,7 @@ var copies = []struct {
 	{name: "a file to a name", src: "a", dest: "/opt/z", want: `f 0644 opt/z "one"`},
 	{name: "a file into a directory", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
 	{name: "a file into a directory that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
+	{name: "modes, without what a umask of 002 leaves", tree: []string{"m/s/f x"}, chmod: map[string]os.FileMode{"m/s": 0o775 | os.ModeSetgid, "m/s/f": 0o664 | os.ModeSetuid}, src: "m", dest: "/z", want: "d 0755 z\nd 2755 z/s\nf 4644 z/s/f \"x\""},
 	{name: "a file into the root", src: "a", dest: "/", want: `f 0644 a "one"`},
 	{name: "two files make dest a directory", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
 	{name: "the content of a directory", src: "d", dest: "/opt/z", want: `
@@ -142,6 +144,11 @@ func TestCopy(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ctx")
 			makeTree(t, dir, base...)
 			makeTree(t, dir, tt.tree...)
+			for name, mode := range tt.chmod {
+				if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+					t.Fatal(err)
+				}
+			}
 			c := &frontend.Copy{Sources: strings.Fields(tt.src), Inline: tt.inline, Dest: tt.dest, Owner: tt.owner}
 			c.Pos.File = "some/where/Containerfile.mojo"
 			r := &Resolver{IsDir: func(p string) bool { return p == tt.isDir }}
@@ -187,9 +194,10 @@ func TestCopyPin(t *testing.T) {
 			return os.Chtimes(filepath.Join(d, "d/x"), epoch, epoch)
 		}},
 		{name: "nor does the umask", same: true, edit: func(d string) error {
-			return errors.Join(os.Chmod(filepath.Join(d, "d/x"), 0o664), os.Chmod(filepath.Join(d, "d"), 0o775))
+			return errors.Join(os.Chmod(filepath.Join(d, "d/x"), 0o644), os.Chmod(filepath.Join(d, "d"), 0o775))
 		}},
-		{name: "who may execute does", edit: func(d string) error { return os.Chmod(filepath.Join(d, "d/x"), 0o700) }},
+		{name: "who may execute does", edit: func(d string) error { return os.Chmod(filepath.Join(d, "d/x"), 0o755) }},
+		{name: "who may read does", edit: func(d string) error { return os.Chmod(filepath.Join(d, "d/x"), 0o600) }},
 		{name: "content does", edit: func(d string) error { return os.WriteFile(filepath.Join(d, "d/x"), []byte("tree"), 0o644) }},
 		{name: "names do", edit: func(d string) error { return os.Rename(filepath.Join(d, "d/x"), filepath.Join(d, "d/y")) }},
 		{name: "links do", edit: func(d string) error {
@@ -212,7 +220,7 @@ func TestCopyPin(t *testing.T) {
 				t.Errorf("size %d", before.Size)
 			}
 			// A change of encoding is a change of key: it must not come by accident.
-			const golden = "sha256:853ee446c70602c1104f025fce901afd7dc7a12f370d130786d64799b4b32500"
+			const golden = "sha256:092a0461d38ddbb818216eff43df4dff8fa9634d27a64d86d50e2f029a2bf9f0"
 			if before.Digest.String() != golden {
 				t.Errorf("pin %s, want %s", before.Digest, golden)
 			}

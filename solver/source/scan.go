@@ -367,9 +367,24 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		}
 	}
 	if rel != "" && (!excluded || len(s.items) > before) {
-		s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.Dir, mode: 0o755})
+		info, err := here.Stat(".")
+		if err != nil {
+			return err
+		}
+		s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.Dir, mode: narrow(info.Mode())})
 	}
 	return nil
+}
+
+// narrow returns a mode without the right of group and others to write.
+func narrow(m fs.FileMode) uint32 {
+	mode := uint32(m.Perm()) &^ 0o022
+	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
+		if m&bit != 0 {
+			mode |= unix
+		}
+	}
+	return mode
 }
 
 // file adds a regular file.
@@ -380,10 +395,6 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 			Hint:    "a line in .dockerignore leaves it out",
 		}
 	}
-	mode := uint32(0o644)
-	if fi.Mode()&0o100 != 0 {
-		mode = 0o755
-	}
-	s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.File, mode: mode, size: fi.Size()})
+	s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.File, mode: narrow(fi.Mode()), size: fi.Size()})
 	return nil
 }

@@ -71,6 +71,8 @@ type Layer struct {
 
 // Applied is a step that is applied.
 type Applied struct {
+	Encoding int `json:"encoding,omitempty"` // of its key, as key.Encoding; 0 for the first one
+
 	Key     key.Key       `json:"key"`
 	Layer   string        `json:"-"`
 	Text    string        `json:"text"` // the instruction, without values that may be secret

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/dag"
 )
 
 // LayerNames reads --name: NAME for a single file, NAME:PATH for one of several.
@@ -52,6 +53,9 @@ func BuildArgs(flags []string) (map[string]string, error) {
 			if value, ok = os.LookupEnv(name); !ok {
 				continue
 			}
+		}
+		if _, err := strconv.ParseUint(value, 10, 40); name == dag.EpochVar && err != nil {
+			return nil, usage.Errorf("--build-arg %s=%s: want a number of seconds since 1970", name, value)
 		}
 		args[name] = value
 	}
