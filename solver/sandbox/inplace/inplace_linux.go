@@ -209,6 +209,9 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	}
 	clock := time.Now()
 	ran := p.command(ctx, c)
+	if ran == nil {
+		ran = sandbox.CheckSpace(p.s.Root)
+	}
 	setBack := wentBack(clock)
 	p.RemoveSecrets(secrets)
 

@@ -122,6 +122,9 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 	if err := v.process().Run(ctx, v.job(helper.Job{}), c); err != nil {
 		return nil, err
 	}
+	if err := sandbox.CheckSpace(v.s.Work); err != nil {
+		return nil, err
+	}
 	if err := v.completeGroups(ctx); err != nil {
 		return nil, err
 	}
