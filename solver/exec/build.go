@@ -156,13 +156,16 @@ func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.Layered
 	return view, err
 }
 
-// openReverted returns a view of the root without the given applies.
+// openReverted returns a view of the root without the given applies, the last of its log.
 func (b *builder) openReverted(ctx context.Context, events []record.Event) (sandbox.Layered, error) {
 	view, err := b.sb.Layered(ctx)
-	if err != nil || len(events) == 0 {
+	log := b.sv.State.Log
+	stay := log[:len(log)-len(events)]
+	hides := slices.ContainsFunc(stay, func(ev record.Event) bool { return len(ev.Hidden) > 0 })
+	if err != nil || len(events) == 0 && !hides {
 		return view, err
 	}
-	changes, err := b.root.Revert(events)
+	changes, err := b.root.Revert(stay, events)
 	if err == nil {
 		var bytes *cache.Blob
 		var packed snapshot.Packed

@@ -371,7 +371,7 @@ func TestRevert(t *testing.T) {
 		if out, err := exec.Command("cp", "-a", r.Dir(), over).CombinedOutput(); err != nil {
 			t.Fatalf("cp: %v\n%s", err, out)
 		}
-		changes, err := r.Revert(l.state.Log[m:])
+		changes, err := r.Revert(l.state.Log[:m], l.state.Log[m:])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -67,4 +67,4 @@ func (r *Root) rollback(int) error { return errOther }
 func (r *Root) cleanup(*record.State) error { return nil }
 
 // Revert works on Linux alone.
-func (r *Root) Revert([]record.Event) (snapshot.Changes, error) { return nil, errOther }
+func (r *Root) Revert(_, _ []record.Event) (snapshot.Changes, error) { return nil, errOther }

@@ -21,10 +21,12 @@ import (
 )
 
 // Revert returns the changes that give back what the root was before the
-// events, which are the last of its log. It reads the record, the originals and
-// the other names of what has several; nothing is changed: the caller applies the
-// changes over a view.
-func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
+// events, which are the last of its log; those before them stay. It reads the record,
+// the originals and the other names of what has several; nothing is changed: the
+// caller applies the changes over a view. Where the root is layered over another one,
+// the view shows both: what is reverted is seen as it is there, and what the events
+// that stay have deleted is not seen.
+func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 	v := &reverting{was: make(map[string]*snapshot.Entry), names: make(map[inroot.FileID]int)}
 	for _, ev := range events {
 		originals, err := r.state.Originals(ev.Seq)
@@ -42,6 +44,11 @@ func (r *Root) Revert(events []record.Event) (snapshot.Changes, error) {
 	}
 	if err := v.findOthers(r); err != nil {
 		return nil, fmt.Errorf("find the other names of a file: %w", err)
+	}
+	if r.lower != "" {
+		if err := (&uncovering{reverting: v, r: r, hidden: hiddenBy(stay)}).run(stay); err != nil {
+			return nil, fmt.Errorf("show the root below: %w", err)
+		}
 	}
 	paths := slices.SortedFunc(maps.Keys(v.was), record.ComparePaths)
 	return func(yield func(*snapshot.Entry, error) bool) {

@@ -128,6 +128,10 @@ type Event struct {
 	To   int64   `json:"to"`
 	Not  []int   `json:"not,omitempty"` // numbers of the changes that were not done, sorted
 
+	// Hidden are the names that the step deleted, over a root below: nothing here says
+	// that they are gone. With a final slash: all names in that directory.
+	Hidden []string `json:"hidden,omitempty"`
+
 	// Again says, by the number of a change that has several lines, which counts:
 	// that with this Again.
 	Again map[int]int `json:"again,omitempty"`

@@ -49,8 +49,15 @@ func (l *lower) dir(p string) (*snapshot.Entry, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.has[path.Dir(p)] {
-		return nil, nil
+	return l.find(p)
+}
+
+// find is dir, and looks at the directories above first.
+func (l *lower) find(p string) (*snapshot.Entry, error) {
+	if up := path.Dir(p); !l.has[up] {
+		if above, err := l.find(up); above == nil {
+			return nil, err
+		}
 	}
 	f, err := l.dirs.GetReal(p)
 	if err != nil {
@@ -87,6 +94,26 @@ func (r *recorder) implicit(p string) (*snapshot.Entry, error) {
 		e = implicitParent(p)
 	}
 	return e, err
+}
+
+// overLower returns an entry as it is made over the root below: a directory that is only
+// there since something is put into it gets the metadata of that root. What is deleted
+// is noted, since the names of that root go on to stand there.
+func (r *recorder) overLower(e *snapshot.Entry) (*snapshot.Entry, error) {
+	switch {
+	case r.lower == nil:
+	case e.Kind == snapshot.Delete:
+		r.ev.Hidden = append(r.ev.Hidden, e.Path)
+	case e.Kind == snapshot.Opaque:
+		r.ev.Hidden = append(r.ev.Hidden, e.Path+"/")
+	case e.Kind == snapshot.Dir && e.Implied:
+		below, err := r.lower.dir(e.Path)
+		if below != nil {
+			return below, nil
+		}
+		return e, err
+	}
+	return e, nil
 }
 
 // SetMetadataOf gives directories of the root dir, a directory before those in it, the

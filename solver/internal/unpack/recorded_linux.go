@@ -127,6 +127,9 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 			err = context.Cause(ctx)
 		}
 		if err == nil {
+			e, err = r.overLower(e)
+		}
+		if err == nil {
 			err = st.stage(ctx, e)
 		}
 		if err != nil {
