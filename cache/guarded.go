@@ -97,7 +97,7 @@ func (e *SecretError) Error() string {
 	if e.Path != "" {
 		where = "/" + e.Path
 	}
-	return fmt.Sprintf("built, not pushed: %s holds the value of %s; have the step remove it, or push it all the same with --allow-secret %s", where, e.Name, e.Name)
+	return fmt.Sprintf("built, not pushed: %s holds the value of %s", where, e.Name)
 }
 
 // guard is a store that no credential gets into.

@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,9 @@ import (
 
 // scratch is the image name that stands for the bare root.
 const scratch = "scratch"
+
+// ErrSameName is the kind of a problem with a layer that has the name of another.
+var ErrSameName = errors.New("two layers of one name")
 
 // compose makes the layers, in composition order, and sets what each builds on.
 func (g *Graph) compose(files []*frontend.File) frontend.Problems {
@@ -19,7 +23,8 @@ func (g *Graph) compose(files []*frontend.File) frontend.Problems {
 			problems = append(problems, &frontend.Problem{
 				Pos:     frontend.Pos{File: f.Path},
 				Message: fmt.Sprintf("layer %q is defined twice, here and in %s", f.Name, first.Path),
-				Hint:    fmt.Sprintf("give one of them another name: --name NAME:%s", f.Path),
+				Hint:    "give one of them another name",
+				Err:     ErrSameName,
 			})
 			continue
 		}

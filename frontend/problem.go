@@ -15,6 +15,7 @@ type Problem struct {
 	Line    string // the line itself; "" where there is none
 	Detail  string // more lines: want and got
 	Hint    string // what to do
+	Err     error  // its kind, for programs that decide by it; nil for most
 }
 
 // Error returns the problem in the form of DESIGN §9:

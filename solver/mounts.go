@@ -30,6 +30,13 @@ type runMounts struct {
 	dirs map[string]string // of caches that are for this RUN alone, by id
 }
 
+// A MissingSecretError says that Options.Secrets lacks a secret that a RUN requires.
+type MissingSecretError struct{ ID string }
+
+func (e *MissingSecretError) Error() string {
+	return fmt.Sprintf("secret %q is required, and not given", e.ID)
+}
+
 // mounts prepares the mounts of a RUN: directories of cache mounts are made and
 // locked, secrets are read, and those asked for as variables added to env.
 func (r *session) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
@@ -69,7 +76,7 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 		}
 		if !ok {
 			if m.Required {
-				return fmt.Errorf("secret %q is required, and not given: --secret id=%s,src=FILE or --secret id=%s,env=NAME", m.ID, m.ID, m.ID)
+				return &MissingSecretError{ID: m.ID}
 			}
 			return nil
 		}

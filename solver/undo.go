@@ -86,7 +86,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	}
 	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.names}
 	for _, k := range undone.Preserved {
-		r.warn("%s", exec.PreservedText(k))
+		r.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 	}
 	return res, exec.NotUndone(undone)
 }

@@ -234,11 +234,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		reason := fmt.Sprintf("refused, since it leads from %s host to %s address%s", by, r, is)
+		e := &RedirectError{To: Redact(req.URL.String()), Reason: fmt.Sprintf("refused, since it leads from %s host to %s address%s", by, r, is)}
 		if r == onNetwork {
-			reason += fmt.Sprintf("; --allow-redirect=%s allows it", req.URL.Hostname())
+			e.Private = req.URL.Hostname()
 		}
-		return nil, &RedirectError{To: Redact(req.URL.String()), Reason: reason}
+		return nil, e
 	}
 	if r := reachByName(req.URL.Hostname()); r < narrowest {
 		return refuse(r, "")

@@ -168,8 +168,9 @@ func (e *SizeError) Error() string {
 
 // A RedirectError is a redirect that is not followed.
 type RedirectError struct {
-	To     string // redacted
-	Reason string
+	To      string // redacted
+	Reason  string
+	Private string // the host, where NetworkOptions.AllowPrivate would allow it; else ""
 }
 
 func (e *RedirectError) Error() string { return fmt.Sprintf("redirect to %s: %s", e.To, e.Reason) }

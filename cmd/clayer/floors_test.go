@@ -138,20 +138,13 @@ func TestPackagesImportOnlyFromFloorsBelow(t *testing.T) {
 // namesFlags are library files whose messages still name a flag of clayer. Whoever
 // mends one removes it.
 var namesFlags = map[string]bool{
-	"cache/guarded.go":                        true,
-	"cache/transfer/address.go":               true,
-	"dag/compose.go":                          true,
-	"frontend/lint/directive.go":              true,
-	"frontend/lint/format.go":                 true,
-	"frontend/lint/secret.go":                 true,
-	"solver/doctor/doctor.go":                 true,
-	"solver/doctor/sandbox_linux.go":          true,
-	"solver/doctor/system_linux.go":           true,
-	"solver/exec/apply.go":                    true,
-	"solver/exec/build.go":                    true,
-	"solver/mounts.go":                        true,
-	"solver/rootfs/profile.go":                true,
-	"solver/sandbox/inplace/inplace_linux.go": true,
+	"frontend/lint/directive.go":     true,
+	"frontend/lint/format.go":        true,
+	"frontend/lint/secret.go":        true,
+	"solver/doctor/doctor.go":        true,
+	"solver/doctor/sandbox_linux.go": true,
+	"solver/doctor/system_linux.go":  true,
+	"solver/rootfs/profile.go":       true,
 }
 
 // TestLibrariesNameNoFlags keeps the flags of clayer out of what libraries say: other

@@ -229,7 +229,7 @@ func TestRedirectToAnAllowedHost(t *testing.T) {
 		io.WriteString(rw, "from "+r.Host)
 	}))
 	defer proxy.Close()
-	for allow, want := range map[string]string{"": "refused, since it leads from a public host to a private address; --allow-redirect=10.0.0.7 allows it", "storage.example.com,10.0.0.7": "1 ran"} {
+	for allow, want := range map[string]string{"": "to a private address\n  1 | FETCH http://example.com/x /opt\nhint: --allow-redirect=10.0.0.7 allows it", "storage.example.com,10.0.0.7": "1 ran"} {
 		w := newWorkspace(t)
 		w.write("Containerfile", "FETCH http://example.com/x /opt\n")
 		cmd := w.command("solve", "--root=root", "-f", "Containerfile")

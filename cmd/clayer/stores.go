@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 )
 
 // storeFlags say which stores are used.
@@ -26,7 +27,7 @@ func (f *storeFlags) register(c *cobra.Command) {
 func printed(cmd *cobra.Command) stores.Notices {
 	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
 	return stores.Notices{
-		StoreFailed: func(store string, err error) { warn(fmt.Sprintf("store %s: %v", store, err)) },
+		StoreFailed: func(store string, err error) { warn(ui.Warning(fmt.Sprintf("store %s: %v", store, err), err)) },
 		Warn:        warn,
 		Waiting:     func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for %s\n", text) },
 	}

@@ -78,7 +78,7 @@ func (b *builder) preserve(files ...rootfs.Preserved) {
 	for _, k := range files {
 		if !slices.ContainsFunc(b.sv.Preserved, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
 			b.sv.Preserved = append(b.sv.Preserved, k)
-			b.Report.Warnf("%s", PreservedText(k))
+			b.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 		}
 	}
 }
@@ -254,9 +254,4 @@ func notUndone(u *rootfs.Undone) []error {
 		errs = append(errs, fmt.Errorf("/%s: what stood there before can't come back: the step ran on the root itself", p))
 	}
 	return errs
-}
-
-// PreservedText says that a file stays as the user has it.
-func PreservedText(k rootfs.Preserved) string {
-	return fmt.Sprintf("preserved /%s: %s; --force undoes it too", k.Path, k.Why)
 }

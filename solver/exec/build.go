@@ -110,7 +110,7 @@ func (b *builder) openSandbox() error {
 	opt.Work = work
 	sb, err := sandbox.Choose(b.Kind, opt, Engines...)
 	if errors.Is(err, sandbox.ErrUnavailable) && b.Kind == "overlay" {
-		err = fmt.Errorf("%w\n  --sandbox=inplace, or auto, runs on the root itself", err)
+		err = &OverlayError{err}
 	}
 	if err != nil {
 		return err

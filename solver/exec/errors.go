@@ -22,6 +22,13 @@ var (
 	ErrRoot = errors.New("the root could not be changed")
 )
 
+// An OverlayError says that an overlay was asked for which this machine does not
+// allow. A sandbox in place may work.
+type OverlayError struct{ Err error }
+
+func (e *OverlayError) Error() string { return e.Err.Error() }
+func (e *OverlayError) Unwrap() error { return e.Err }
+
 // A BuildError says which step failed.
 type BuildError struct {
 	Step   *dag.Step

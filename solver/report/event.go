@@ -46,6 +46,7 @@ type Event struct {
 	Step    *dag.Step // nil where it is about no step
 	Plan    *dag.Plan
 	Text    string
+	Err     error // a Warning's cause, for programs that decide by it; nil where there is none
 	Store   string
 	Took    time.Duration
 	Entries int

@@ -36,6 +36,9 @@ func (p *Reporter) Emit(e Event) {
 // Warn reports something that fails nothing.
 func (p *Reporter) Warn(text string) { p.Emit(Event{Kind: Warning, Text: text}) }
 
+// WarnError reports an error that fails nothing.
+func (p *Reporter) WarnError(err error) { p.Emit(Event{Kind: Warning, Text: err.Error(), Err: err}) }
+
 // Waiting reports what is waited for.
 func (p *Reporter) Waiting(text string) { p.Emit(Event{Kind: Waiting, Text: text}) }
 
@@ -63,7 +66,7 @@ func (p *Reporter) StoreFailed(store string, err error) {
 	}
 	p.mu.Unlock()
 	if !reported {
-		p.Warn(fmt.Sprintf("store %s: %v", store, err))
+		p.Emit(Event{Kind: Warning, Text: fmt.Sprintf("store %s: %v", store, err), Err: err})
 	}
 }
 

@@ -155,3 +155,8 @@ type Preserved struct {
 	Path string `json:"path"` // relative to the root
 	Why  string `json:"why"`
 }
+
+// A PreservedError is the warning that a path stays as the user has it.
+type PreservedError struct{ Preserved }
+
+func (e *PreservedError) Error() string { return fmt.Sprintf("preserved /%s: %s", e.Path, e.Why) }

@@ -157,7 +157,7 @@ func (p *place) bound(ctx context.Context, filter *snapshot.Matcher) (*tree.Read
 	}
 	if n, bytes := r.Files(); n > maxSumFiles || bytes > maxSumBytes {
 		p.s.sums = tree.SumLinked
-		p.s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too; --compare=digest reads all of them", n, bytes>>20)})
+		p.s.warn([]string{fmt.Sprintf("the root is an overlay of %d files and %d MB: those that are only opened for writing are captured too, unless digests are compared", n, bytes>>20)})
 		return r, nil
 	}
 	return p.read(ctx, filter, p.s.sums, r)

@@ -3,16 +3,20 @@ package ui
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"syscall"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -33,12 +37,19 @@ func WithRemedy(err error) error {
 	return err
 }
 
-// setRemedies sets the remedies of all failed steps in err, and reports whether
-// there are any.
+// setRemedies sets the remedies of all failed steps and problems in err, and reports
+// whether there are any.
 func setRemedies(err error) (any bool) {
 	switch e := err.(type) {
 	case *solver.BuildError:
 		e.Remedy = remedy(e.Err)
+		return true
+	case frontend.Problems:
+		for _, p := range e {
+			if errors.Is(p.Err, dag.ErrSameName) {
+				p.Hint += ": --name NAME:" + p.Pos.File
+			}
+		}
 		return true
 	case interface{ Unwrap() error }:
 		return setRemedies(e.Unwrap())
@@ -50,6 +61,31 @@ func setRemedies(err error) (any bool) {
 	return any
 }
 
+// Warning returns the text of a warning, with the way out of what caused it.
+func Warning(text string, cause error) string {
+	if way := wayOut(cause); way != "" {
+		return text + "; " + way
+	}
+	return text
+}
+
+// wayOut returns the flag by which what err is about would not have happened, or
+// would not have been refused; "" for none.
+func wayOut(err error) string {
+	var secret *cache.SecretError
+	var redirect *transfer.RedirectError
+	var preserved *rootfs.PreservedError
+	switch {
+	case errors.As(err, &secret):
+		return "have the step remove it, or push it all the same with --allow-secret " + secret.Name
+	case errors.As(err, &redirect) && redirect.Private != "":
+		return "--allow-redirect=" + redirect.Private + " allows it"
+	case errors.As(err, &preserved):
+		return "--force undoes it too"
+	}
+	return ""
+}
+
 // remedy returns what a user can do about an error; "" where nothing better is known
 // than what the error says.
 func remedy(err error) string {
@@ -59,7 +95,16 @@ func remedy(err error) string {
 	var exit *sandbox.ExitError
 	var redirect *transfer.RedirectError
 	var cert *tls.CertificateVerificationError
+	var secret *solver.MissingSecretError
+	var overlay *exec.OverlayError
+	if way := wayOut(err); way != "" {
+		return way
+	}
 	switch {
+	case errors.As(err, &secret):
+		return fmt.Sprintf("--secret id=%[1]s,src=FILE or --secret id=%[1]s,env=NAME", secret.ID)
+	case errors.As(err, &overlay):
+		return "--sandbox=inplace, or auto, runs on the root itself"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "make room there: clayer cache prune frees the cache, and --cache-dir puts it on another disk"
 	case errors.Is(err, solver.ErrRoot) && errors.Is(err, fs.ErrPermission):

@@ -70,7 +70,12 @@ func New(mode string, w io.Writer, environ []string) (*Display, error) {
 }
 
 // Show shows an event. One that comes after Close is shown as a line.
-func (d *Display) Show(e report.Event) { d.show(e) }
+func (d *Display) Show(e report.Event) {
+	if e.Err != nil {
+		e.Text = Warning(e.Text, e.Err)
+	}
+	d.show(e)
+}
 
 // Close takes away what is drawn only for the time being. A second call does
 // nothing.
