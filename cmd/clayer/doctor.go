@@ -30,7 +30,7 @@ how to fix it.`,
 			if err := root.fill(&opt); err != nil {
 				return err
 			}
-			list, err := f.examine(cmd, doctor.Patient{Root: cmp.Or(opt.Root, "/"), Environ: os.Environ(), Token: f.TokenName()}, sandboxOnly)
+			list, err := f.examine(cmd, doctor.Target{Root: cmp.Or(opt.Root, "/"), Environ: os.Environ(), Token: f.TokenName()}, sandboxOnly)
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ how to fix it.`,
 }
 
 // examine fills in what the flags say about t, and examines it.
-func (f *storeFlags) examine(cmd *cobra.Command, t doctor.Patient, sandboxOnly bool) (list []doctor.Finding, err error) {
+func (f *storeFlags) examine(cmd *cobra.Command, t doctor.Target, sandboxOnly bool) (list []doctor.Finding, err error) {
 	var failed []doctor.Finding
 	f.ReadOnly = true
 	f.Notices = stores.Notices{
@@ -82,7 +82,7 @@ func (f *storeFlags) examine(cmd *cobra.Command, t doctor.Patient, sandboxOnly b
 		return nil, err
 	}
 	t.Stores = append(t.Stores, named...)
-	list = append(doctor.Examine(cmd.Context(), t), failed...)
+	list = ui.NameFlags(append(doctor.Examine(cmd.Context(), t), failed...))
 	if sandboxOnly {
 		list = slices.DeleteFunc(list, func(f doctor.Finding) bool { return f.Area != "sandbox" })
 	}

@@ -174,7 +174,7 @@ check reads Containerfile.`,
 			if asJSON {
 				format = "json"
 			}
-			if !slices.Contains([]string{"text", "json", "sarif"}, format) {
+			if !slices.Contains(ui.FindingFormats, format) {
 				return usage.Errorf("--format=%s: want text, json or sarif", format)
 			}
 			if len(args) == 0 {
@@ -195,7 +195,10 @@ check reads Containerfile.`,
 			if err != nil {
 				return err
 			}
-			return writeFindings(cmd.OutOrStdout(), findings, format)
+			if err := ui.WriteFindings(cmd.OutOrStdout(), findings, format, buildVersion()); err != nil {
+				return err
+			}
+			return exitOf(findings)
 		},
 	}
 	c.Flags().StringArrayVar(&given, "build-arg", nil, buildArgUsage)
@@ -219,19 +222,8 @@ func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, findings
 	return findings, err
 }
 
-func writeFindings(w io.Writer, findings []lint.Finding, format string) error {
-	var err error
-	switch format {
-	case "json":
-		err = lint.WriteJSON(w, findings)
-	case "sarif":
-		err = lint.WriteSARIF(w, findings, buildVersion())
-	default:
-		err = lint.WriteText(w, findings)
-	}
-	if err != nil {
-		return err
-	}
+// exitOf returns the error that findings end clayer check with.
+func exitOf(findings []lint.Finding) error {
 	has := func(l lint.Level) bool {
 		return slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Level == l })
 	}

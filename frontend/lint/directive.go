@@ -82,7 +82,7 @@ func skipUnknown(p *pass) {
 		known := strings.EqualFold(name, "all") || slices.ContainsFunc(slices.Concat(p.names, buildkitRules), func(r string) bool { return strings.EqualFold(r, name) })
 		if !known {
 			p.report(&frontend.Meta{Pos: frontend.Pos{File: p.file.Path, Line: line, End: line}}, nil,
-				"there is no rule "+name, "clayer check --rules lists them")
+				"there is no rule "+name, "")
 		}
 	}
 }

@@ -2,34 +2,8 @@ package lint
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
-	"strings"
 )
-
-// WriteText writes findings as text, in the form that errors have:
-//
-//	Containerfile:4: warning: AptNoYes: apt-get install asks, and a RUN cannot answer
-//	  4 | RUN apt-get install git
-//	hint: apt-get install -y (--fix does it)
-func WriteText(w io.Writer, findings []Finding) error {
-	var b strings.Builder
-	for _, f := range findings {
-		fmt.Fprintf(&b, "%s: %s: %s: %s\n", f.Pos, f.Level, f.Rule, f.Message)
-		if f.Line != "" {
-			fmt.Fprintf(&b, "  %d | %s\n", f.Pos.Line, f.Line)
-		}
-		hint := f.Hint
-		if f.Fix != nil {
-			hint += " (--fix: " + f.Fix.What + ")"
-		}
-		if hint != "" {
-			fmt.Fprintf(&b, "hint: %s\n", strings.TrimSpace(hint))
-		}
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
 
 // jsonFinding is a Finding in JSON. Fields are added, never changed.
 type jsonFinding struct {

@@ -31,7 +31,6 @@ func TestGolden(t *testing.T) {
 	}
 	findings := Check([]*frontend.File{f})
 	for name, write := range map[string]func(*bytes.Buffer) error{
-		"bad.txt":   func(b *bytes.Buffer) error { return WriteText(b, findings) },
 		"bad.json":  func(b *bytes.Buffer) error { return WriteJSON(b, findings) },
 		"bad.sarif": func(b *bytes.Buffer) error { return WriteSARIF(b, findings, "v1") },
 	} {

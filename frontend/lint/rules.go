@@ -1,5 +1,11 @@
 package lint
 
+// The names of rules to whose findings a program may add a hint of its own.
+const (
+	SecretRule = "SecretInFile"
+	SkipRule   = "SkipUnknown"
+)
+
 // Rules are all rules, by name. docs/check.md lists them.
 var Rules = []Rule{
 	{"AptListsKept", Note, "The package lists that apt-get update downloads, tens of MB, stay in the snapshot.", aptListsLeft},
@@ -10,9 +16,9 @@ var Rules = []Rule{
 	{"FetchNoChecksum", Warning, "FETCH of a URL without --checksum accepts any content, and plan must download it to compute the key.", fetchNoChecksum},
 	{"NoEffect", Note, "A Dockerfile instruction that has no effect here, although its author expects one.", noEffect},
 	{"PipUnpinned", Warning, "A Python package without a version: what is installed depends on the day.", pipUnpinned},
-	{secretRule, Warning, "A credential in a Containerfile ends up in every clone of it and in snapshots.", secretInFile},
+	{SecretRule, Warning, "A credential in a Containerfile ends up in every clone of it and in snapshots.", secretInFile},
 	{"ShellStateLost", Warning, "The effect of cd, export and similar commands ends with their RUN.", shellStateLost},
-	{"SkipUnknown", Warning, "check=skip= names a rule that does not exist.", skipUnknown},
+	{SkipRule, Warning, "check=skip= names a rule that does not exist.", skipUnknown},
 	{"SnapshotRepeats", Note, "SNAPSHOT of a path that is captured anyway.", snapshotRepeats},
 	{"UndefinedVar", Warning, "A variable that no earlier ARG or ENV sets.", undefinedVar},
 	{"WritesExcluded", Warning, "A RUN that writes only to excluded paths has an empty snapshot.", writesExcluded},

@@ -22,7 +22,7 @@ var userInfo = lazyregexp.New(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
 var assigned = lazyregexp.New(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
 
 func secretInFile(p *pass) {
-	const hint = "RUN --mount=type=secret,id=NAME,env=NAME, and --secret id=NAME,env=NAME for solve"
+	const hint = "RUN --mount=type=secret,id=NAME,env=NAME"
 	for _, in := range p.file.Instructions {
 		m := in.Base()
 		text := strings.Join(p.file.Lines[m.Pos.Line-1:m.Pos.End], "\n")
@@ -64,7 +64,7 @@ func secretInFile(p *pass) {
 func (p *pass) hide() {
 	secret := make(map[int]bool)
 	for _, f := range p.findings {
-		if f.Rule == secretRule {
+		if f.Rule == SecretRule {
 			secret[f.Pos.Line] = true
 		}
 	}
@@ -74,8 +74,6 @@ func (p *pass) hide() {
 		}
 	}
 }
-
-const secretRule = "SecretInFile"
 
 func isSecretName(name string) bool {
 	name = strings.ToUpper(name)

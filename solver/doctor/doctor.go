@@ -34,10 +34,26 @@ type Finding struct {
 	OK     bool   `json:"ok"`
 	Text   string `json:"text"`             // how it stands
 	Remedy string `json:"remedy,omitempty"` // what to do, where it is not OK
+	Cause  Cause  `json:"-"`                // for programs that know a remedy of their own; "" for most
 }
 
-// A Patient is what is looked at.
-type Patient struct {
+// A Cause is what a finding comes from.
+type Cause string
+
+// The causes for which a program may have a remedy of its own.
+const (
+	NotEphemeral Cause = "not ephemeral" // nothing says that the machine is given up after the session
+	Unprivileged Cause = "unprivileged"  // the process has no capabilities
+	LittleSpace  Cause = "little space"
+	ReadOnly     Cause = "read-only"   // the file system can't be written
+	NoCTime      Cause = "no ctime"    // ctime does not show every change
+	Refused      Cause = "refused"     // by a proxy
+	Unreachable  Cause = "unreachable" // the host, by the network
+	StoreFailed  Cause = "store failed"
+)
+
+// A Target is what is looked at.
+type Target struct {
 	Root    string // the root that would be made
 	Cache   string // the directory for snapshots and downloads
 	Environ []string
@@ -55,18 +71,18 @@ const limit = 8 * time.Second
 
 // Examine looks at everything, the network side by side. What is not OK is no
 // error: it may not be needed.
-func Examine(ctx context.Context, p Patient) []Finding {
+func Examine(ctx context.Context, t Target) []Finding {
 	var wg sync.WaitGroup
 	parts := make([][]Finding, 5)
-	for i, look := range []func(context.Context) []Finding{p.machine, p.sandbox, p.space, p.network, p.stores} {
+	for i, look := range []func(context.Context) []Finding{t.machine, t.sandbox, t.space, t.network, t.stores} {
 		wg.Go(func() { parts[i] = look(ctx) })
 	}
 	wg.Wait()
 	return slices.Concat(parts...)
 }
 
-func (p *Patient) variable(name string) string {
-	for _, kv := range p.Environ {
+func (t *Target) variable(name string) string {
+	for _, kv := range t.Environ {
 		if v, ok := strings.CutPrefix(kv, name+"="); ok {
 			return v
 		}
@@ -74,16 +90,16 @@ func (p *Patient) variable(name string) string {
 	return ""
 }
 
-func (p *Patient) machine(ctx context.Context) []Finding {
+func (t *Target) machine(ctx context.Context) []Finding {
 	ephemeral := Finding{Area: "machine", Name: "ephemeral", OK: true}
-	if sign := machine.Ephemeral(p.Environ); sign != "" {
+	if sign := machine.Ephemeral(t.Environ); sign != "" {
 		ephemeral.Text = "yes, by " + sign + ": solve changes / without being asked"
 	} else {
-		ephemeral.Text = "no sign of it: solve changes / only with --yes"
+		ephemeral.Text, ephemeral.Cause = "no sign of it", NotEphemeral
 	}
-	base := Finding{Area: "machine", Name: "base", OK: true, Text: machine.Platform(ctx, p.Root, p.variable("PATH")) + ": enters every key"}
+	base := Finding{Area: "machine", Name: "base", OK: true, Text: machine.Platform(ctx, t.Root, t.variable("PATH")) + ": enters every key"}
 	state := Finding{Area: "machine", Name: "state", OK: true}
-	root, err := rootfs.Open(p.Root, rootfs.Options{})
+	root, err := rootfs.Open(t.Root, rootfs.Options{})
 	var st *record.State
 	if err == nil {
 		st, err = root.State()
@@ -115,11 +131,11 @@ func (p *Patient) machine(ctx context.Context) []Finding {
 // little is how much free space is little, in bytes.
 const little = 2 << 30
 
-func (p *Patient) space(context.Context) []Finding {
+func (t *Target) space(context.Context) []Finding {
 	var list []Finding
 	for _, place := range []struct{ name, path, remedy string }{
-		{"root", p.Root, "a smaller environment, or --dest on another disk"},
-		{"cache", p.Cache, "--cache-dir on another disk, or a smaller --cache-size"},
+		{"root", t.Root, "a smaller environment, or a root on another disk"},
+		{"cache", t.Cache, "a cache directory on another disk, or fewer snapshots in it"},
 		{"temporary files", os.TempDir(), "TMPDIR on another disk"},
 	} {
 		if place.path == "" {
@@ -131,9 +147,9 @@ func (p *Patient) space(context.Context) []Finding {
 		case err != nil:
 			f.Text = err.Error()
 		case readOnly:
-			f.Text, f.Remedy = place.path+": "+kind+", read-only", "--dest DIR, or --root DIR, on a disk that can be written"
+			f.Text, f.Remedy, f.Cause = place.path+": "+kind+", read-only", "another one, on a disk that can be written", ReadOnly
 		case free < little:
-			f.Text, f.Remedy = fmt.Sprintf("%s: %s, only %s free", place.path, kind, sizes.Format(free)), place.remedy
+			f.Text, f.Remedy, f.Cause = fmt.Sprintf("%s: %s, only %s free", place.path, kind, sizes.Format(free)), place.remedy, LittleSpace
 		default:
 			f.OK, f.Text = true, fmt.Sprintf("%s: %s, %s free", place.path, kind, sizes.Format(free))
 		}
@@ -151,11 +167,11 @@ func existing(path string) string {
 	}
 }
 
-func (p *Patient) network(ctx context.Context) []Finding {
+func (t *Target) network(ctx context.Context) []Finding {
 	var list []Finding
 	proxy := ""
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
-		proxy = cmp.Or(proxy, p.variable(name))
+		proxy = cmp.Or(proxy, t.variable(name))
 	}
 	way := Finding{Area: "network", Name: "proxy", OK: true, Text: "none"}
 	if proxy != "" {
@@ -165,7 +181,7 @@ func (p *Patient) network(ctx context.Context) []Finding {
 		}
 	}
 	ca := Finding{Area: "network", Name: "certificates", OK: true, Text: "the system's"}
-	rootCAs := p.RootCAs
+	rootCAs := t.RootCAs
 	if rootCAs == nil {
 		rootCAs = x509.SystemCertPool
 	}
@@ -173,7 +189,7 @@ func (p *Patient) network(ctx context.Context) []Finding {
 		ca.OK, ca.Text, ca.Remedy = false, "none: every HTTPS server is refused", "install ca-certificates, or SSL_CERT_FILE=FILE.pem"
 	}
 	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
-		if path := p.variable(name); path != "" {
+		if path := t.variable(name); path != "" {
 			ca.Text = name + "=" + path
 			if _, err := os.Stat(path); err != nil {
 				ca.OK, ca.Text, ca.Remedy = false, err.Error(), "unset "+name+", or the path of the certificates"
@@ -181,13 +197,13 @@ func (p *Patient) network(ctx context.Context) []Finding {
 		}
 	}
 	list = append(list, way, ca)
-	if p.GitHub == nil {
+	if t.GitHub == nil {
 		return list
 	}
-	return append(list, p.github(ctx)...)
+	return append(list, t.github(ctx)...)
 }
 
-func (p *Patient) github(ctx context.Context) []Finding {
+func (t *Target) github(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var mu sync.Mutex
@@ -195,22 +211,23 @@ func (p *Patient) github(ctx context.Context) []Finding {
 	reached := make(map[string]Finding)
 	var access github.Access
 	var accessErr error
-	hosts := p.GitHub.Hosts()
+	hosts := t.GitHub.Hosts()
 	for what, u := range hosts {
 		wg.Go(func() {
 			f := Finding{Area: "github", Name: what, OK: true}
 			start := time.Now()
-			err := p.GitHub.Reach(ctx, u)
+			err := t.GitHub.Reach(ctx, u)
 			f.Text = fmt.Sprintf("%s answers in %d ms", u.Host, time.Since(start).Milliseconds())
 			if err != nil {
-				f.OK, f.Text, f.Remedy = false, u.Host+": "+reason(err), unreachable(err)
+				f.OK, f.Text = false, u.Host+": "+reason(err)
+				f.Remedy, f.Cause = unreachable(err)
 			}
 			mu.Lock()
 			reached[what] = f
 			mu.Unlock()
 		})
 	}
-	wg.Go(func() { access, accessErr = p.GitHub.Access(ctx) })
+	wg.Go(func() { access, accessErr = t.GitHub.Access(ctx) })
 	wg.Wait()
 	var list []Finding
 	reasons := make(map[string]bool)
@@ -223,11 +240,12 @@ func (p *Patient) github(ctx context.Context) []Finding {
 	if api := reached["API"]; !api.OK {
 		if len(list) > 1 && len(reasons) == 1 { // one cause, reported once
 			_, why, _ := strings.Cut(api.Text, ": ")
-			return []Finding{{"github", "hosts", false, fmt.Sprintf("none of %d: %s", len(list), why), api.Remedy}}
+			api.Name, api.Text = "hosts", fmt.Sprintf("none of %d: %s", len(list), why)
+			return []Finding{api}
 		}
 		return list
 	}
-	return append(list, p.clock(access, accessErr), p.token(access, accessErr), limits(access))
+	return append(list, t.clock(access, accessErr), t.token(access, accessErr), limits(access))
 }
 
 // reason is an error on one line, without what the line says already.
@@ -245,22 +263,22 @@ func reason(err error) string {
 }
 
 // unreachable says what to do where a host does not answer.
-func unreachable(err error) string {
+func unreachable(err error) (remedy string, cause Cause) {
 	var authority x509.UnknownAuthorityError
 	var proxy *transfer.ProxyError
 	switch {
 	case errors.As(err, &authority), strings.Contains(err.Error(), "x509"):
-		return "SSL_CERT_FILE=FILE.pem with the proxy's certificate, and the system's too"
+		return "SSL_CERT_FILE=FILE.pem with the proxy's certificate, and the system's too", ""
 	case errors.As(err, &proxy):
-		return "have the proxy allow this host; until then --store dir:PATH"
+		return "have the proxy allow this host; until then a store in a directory", Refused
 	}
-	return "a network, or HTTPS_PROXY; without it, --store dir:PATH"
+	return "a network, or HTTPS_PROXY; without it, a store in a directory", Unreachable
 }
 
 // skew is how far clocks may differ.
 const skew = 5 * time.Minute
 
-func (p *Patient) clock(a github.Access, err error) Finding {
+func (t *Target) clock(a github.Access, err error) Finding {
 	f := Finding{Area: "github", Name: "clock", OK: true, Text: "as GitHub's"}
 	if err != nil {
 		f.Text = "not compared"
@@ -279,23 +297,23 @@ func (p *Patient) clock(a github.Access, err error) Finding {
 	return f
 }
 
-func (p *Patient) token(a github.Access, err error) Finding {
+func (t *Target) token(a github.Access, err error) Finding {
 	f := Finding{Area: "github", Name: "token"}
 	var ge *github.Error
 	switch {
-	case p.Token == "":
+	case t.Token == "":
 		f.OK, f.Text = true, "none: public repositories can be read, nothing is stored there"
-		if p.Repo != (github.Repo{}) {
-			f.OK, f.Remedy = false, "GH_TOKEN, with contents: write, to store in "+p.Repo.String()
+		if t.Repo != (github.Repo{}) {
+			f.OK, f.Remedy = false, "GH_TOKEN, with contents: write, to store in "+t.Repo.String()
 		}
 	case errors.As(err, &ge) && ge.Kind == github.BadToken:
-		f.Text, f.Remedy = p.Token+" is not accepted", "a new token in "+p.Token
+		f.Text, f.Remedy = t.Token+" is not accepted", "a new token in "+t.Token
 	case err != nil:
-		f.Text, f.Remedy = p.Token+": "+reason(err), "see above"
+		f.Text, f.Remedy = t.Token+": "+reason(err), "see above"
 	case len(a.Scopes) > 0:
-		f.OK, f.Text = true, p.Token+", scopes "+strings.Join(a.Scopes, ", ")
+		f.OK, f.Text = true, t.Token+", scopes "+strings.Join(a.Scopes, ", ")
 	default:
-		f.OK, f.Text = true, p.Token+" is accepted; it reports no scopes, as fine-grained ones do"
+		f.OK, f.Text = true, t.Token+" is accepted; it reports no scopes, as fine-grained ones do"
 	}
 	return f
 }
@@ -311,17 +329,17 @@ func limits(a github.Access) Finding {
 	return f
 }
 
-func (p *Patient) stores(ctx context.Context) []Finding {
+func (t *Target) stores(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	list := make([]Finding, len(p.Stores))
+	list := make([]Finding, len(t.Stores))
 	var wg sync.WaitGroup
-	for i, s := range p.Stores {
+	for i, s := range t.Stores {
 		wg.Go(func() {
 			f := Finding{Area: "stores", Name: s.Name(), OK: true}
 			ms, err := s.List(ctx)
 			if err != nil {
-				f.OK, f.Text, f.Remedy = false, reason(err), "a store that fails fails no build; --require-cache makes it one"
+				f.OK, f.Text, f.Remedy, f.Cause = false, reason(err), "a build goes on without a store that fails, unless it requires one", StoreFailed
 			} else {
 				f.Text = contents(ms)
 			}
@@ -329,14 +347,14 @@ func (p *Patient) stores(ctx context.Context) []Finding {
 		})
 	}
 	wg.Wait()
-	if p.GitHub != nil && p.Token != "" && p.Repo != (github.Repo{}) {
-		f := Finding{Area: "stores", Name: "push", OK: true, Text: p.Token + " may write to " + p.Repo.String()}
-		may, err := p.GitHub.MayPush(ctx, p.Repo)
+	if t.GitHub != nil && t.Token != "" && t.Repo != (github.Repo{}) {
+		f := Finding{Area: "stores", Name: "push", OK: true, Text: t.Token + " may write to " + t.Repo.String()}
+		may, err := t.GitHub.MayPush(ctx, t.Repo)
 		switch {
 		case err != nil:
 			f.OK, f.Text, f.Remedy = false, reason(err), "see above"
 		case !may:
-			f.OK, f.Text, f.Remedy = false, p.Token+" may not write to "+p.Repo.String(), "a token with contents: write"
+			f.OK, f.Text, f.Remedy = false, t.Token+" may not write to "+t.Repo.String(), "a token with contents: write"
 		}
 		list = append(list, f)
 	}

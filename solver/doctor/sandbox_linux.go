@@ -16,16 +16,16 @@ import (
 )
 
 // sandbox tries each sandbox, and the probe of ctime in the temporary directory.
-func (p *Patient) sandbox(context.Context) []Finding {
+func (t *Target) sandbox(context.Context) []Finding {
 	list := []Finding{privileges()}
-	add := func(name string, err error, text, remedy string) {
+	add := func(name string, err error, text, remedy string, cause Cause) {
 		f := Finding{Area: "sandbox", Name: name, OK: err == nil, Text: text}
 		if err != nil {
-			f.Text, f.Remedy = err.Error(), remedy
+			f.Text, f.Remedy, f.Cause = err.Error(), remedy, cause
 		}
 		list = append(list, f)
 	}
-	opt := sandbox.Options{Root: p.Root}
+	opt := sandbox.Options{Root: t.Root}
 	who := "uid " + fmt.Sprint(os.Geteuid())
 	if os.Geteuid() == 0 {
 		who = "root"
@@ -34,7 +34,7 @@ func (p *Patient) sandbox(context.Context) []Finding {
 	if unix.Uname(&u) == nil {
 		who += ", Linux " + unix.ByteSliceToString(u.Release[:])
 	}
-	add("machine", nil, who+", / is "+fsName(opt.Root), "")
+	add("machine", nil, who+", / is "+fsName(opt.Root), "", "")
 	for _, rooted := range []bool{true, false} {
 		how, err := overlay.CheckWay(rooted, opt)
 		remedy := "user namespaces: sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; seccomp=unconfined in a container"
@@ -44,20 +44,20 @@ func (p *Patient) sandbox(context.Context) []Finding {
 				err, remedy = errors.New("not root"), "run as root"
 			}
 		}
-		add("overlay "+how, err, "works", remedy)
+		add("overlay "+how, err, "works", remedy, "")
 	}
 	trust, err := tree.Probe(os.TempDir())
 	if err == nil && trust.Doubt != "" {
 		err = errors.New(trust.Doubt)
 	}
-	add("ctime", err, "shows every change", "--compare=digest is used instead: slower, and as exact")
-	add("inplace", nil, "works without any privilege", "")
+	add("ctime", err, "shows every change", "digests are compared instead: slower, and as exact", NoCTime)
+	add("inplace", nil, "works without any privilege", "", "")
 	s, err := sandbox.Check("auto", opt, overlay.Engine, inplace.Engine)
 	text := ""
 	if err == nil {
 		text = s.String()
 	}
-	add("sandbox", err, text, "")
+	add("sandbox", err, text, "", "")
 	return list
 }
 

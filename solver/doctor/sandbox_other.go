@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/solver/sandbox/inplace"
 )
 
-func (p *Patient) sandbox(context.Context) []Finding {
+func (t *Target) sandbox(context.Context) []Finding {
 	_, err := inplace.Check(sandbox.Options{})
-	return []Finding{privileges(), {"sandbox", "sandbox", false, err.Error(), "Linux"}}
+	return []Finding{privileges(), {Area: "sandbox", Name: "sandbox", Text: err.Error(), Remedy: "Linux"}}
 }

@@ -45,7 +45,8 @@ func privileges() Finding {
 		}
 	}
 	if len(has) == 0 {
-		f.Text += ", no capabilities: only --dest, and roots of your own"
+		f.Text += ", no capabilities"
+		f.Cause = Unprivileged
 	} else {
 		f.Text += ", " + strings.Join(has, " ")
 	}

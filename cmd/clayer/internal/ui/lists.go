@@ -7,10 +7,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/frontend/lint"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
-	"github.com/clayer/clayer/solver/doctor"
 )
 
 // WriteJSON writes a result as JSON.
@@ -58,36 +56,6 @@ func WriteCachedLayers(w io.Writer, all []CachedLayer) error {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\n", printable.Line(l.Tag), len(l.Steps), sizes.Format(l.Size),
 			l.Created.Local().Format(minute), state, printable.Line(l.Platform))
-	}
-	return t.Flush()
-}
-
-// WriteExamination writes what clayer doctor found, by area.
-func WriteExamination(w io.Writer, list []doctor.Finding) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	area := ""
-	for _, f := range list {
-		mark := "✓"
-		if !f.OK {
-			mark = "✗"
-		}
-		if f.Area != area {
-			area = f.Area
-			fmt.Fprintf(t, "%s\n", area)
-		}
-		fmt.Fprintf(t, "  %s %s\t%s\n", mark, f.Name, f.Text)
-		if f.Remedy != "" {
-			fmt.Fprintf(t, "  \t→ %s\n", f.Remedy)
-		}
-	}
-	return t.Flush()
-}
-
-// WriteRules writes a table of lint rules.
-func WriteRules(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, r := range lint.Rules {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Name, r.Level, r.Doc)
 	}
 	return t.Flush()
 }
