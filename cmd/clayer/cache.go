@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
@@ -37,32 +37,6 @@ docker login saved in ~/.docker/config.json; it does not run credential helpers.
 	return c
 }
 
-// lookup returns, for each word, the layers that it names, newest first.
-func lookup(all []cache.Manifest, words []string) (found [][]cache.Manifest, err error) {
-	var unknown []error
-	for _, w := range words {
-		ms := named(all, []string{w})
-		if len(ms) == 0 {
-			unknown = append(unknown, fmt.Errorf("%s: no such layer is cached; see clayer cache ls", w))
-		}
-		found = append(found, ms)
-	}
-	if len(unknown) > 0 {
-		return nil, usage.Error{Err: errors.Join(unknown...)}
-	}
-	return found, nil
-}
-
-// named returns the layers that one of the words names: by name, by tag, or by the
-// key or its beginning. No words name all.
-func named(all []cache.Manifest, words []string) []cache.Manifest {
-	return slices.DeleteFunc(slices.Clone(all), func(m cache.Manifest) bool {
-		return len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool {
-			return w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w)
-		})
-	})
-}
-
 func newCacheLs() *cobra.Command {
 	var f storeFlags
 	var asJSON bool
@@ -70,8 +44,7 @@ func newCacheLs() *cobra.Command {
 		Use:   "ls [NAME]...",
 		Short: "List cached layers, newest first",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.Notices = printed(cmd)
-			store, err := f.Selected()
+			store, err := f.selected(cmd)
 			if err != nil {
 				return err
 			}
@@ -83,7 +56,7 @@ func newCacheLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := ui.CachedLayers(named(complete, args), named(partial, args))
+			all := ui.CachedLayers(stores.Layers(complete, args), stores.Layers(partial, args))
 			if asJSON {
 				return ui.WriteJSON(cmd.OutOrStdout(), all)
 			}
@@ -102,8 +75,7 @@ func newCacheRm() *cobra.Command {
 		Short: "Remove layers, and the snapshots that no other layer needs",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.Notices = printed(cmd)
-			store, err := f.Selected()
+			store, err := f.selected(cmd)
 			if err != nil {
 				return err
 			}
@@ -111,7 +83,7 @@ func newCacheRm() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			found, err := lookup(all, args)
+			found, err := stores.Lookup(all, args)
 			if err != nil {
 				return err
 			}
@@ -142,8 +114,7 @@ func newCachePrune() *cobra.Command {
 			if retain < 0 {
 				return usage.Errorf("--keep %d: want 0 or more", retain)
 			}
-			f.Notices = printed(cmd)
-			store, err := f.Selected()
+			store, err := f.selected(cmd)
 			if err != nil {
 				return err
 			}
@@ -202,11 +173,11 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 			if err != nil {
 				return err
 			}
-			stores, err := f.Reachable(secrets)
+			remote, err := f.Reachable(secrets)
 			if err != nil {
 				return err
 			}
-			from, to := direction(local, cache.Tiered(func(string, error) {}, stores...))
+			from, to := direction(local, cache.Tiered(func(string, error) {}, remote...))
 			return copyLayers(cmd, from, to, args, done)
 		},
 	}
@@ -220,11 +191,11 @@ func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done s
 	if err != nil {
 		return err
 	}
-	if _, err := lookup(all, words); err != nil {
+	if _, err := stores.Lookup(all, words); err != nil {
 		return err
 	}
 	copied := make(map[string]bool)
-	for _, m := range named(all, words) { // newest first
+	for _, m := range stores.Layers(all, words) { // newest first
 		if len(words) == 0 && copied[m.Name] {
 			continue
 		}
@@ -305,8 +276,7 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 // image returns what is exported, and the store that has it.
 func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (image.Image, cache.Store, error) {
 	if len(names) > 0 {
-		f.Notices = printed(cmd)
-		store, err := f.Selected()
+		store, err := f.selected(cmd)
 		if err != nil {
 			return image.Image{}, nil, err
 		}
@@ -314,7 +284,7 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 		if err != nil {
 			return image.Image{}, nil, err
 		}
-		found, err := lookup(all, names)
+		found, err := stores.Lookup(all, names)
 		if err != nil {
 			return image.Image{}, nil, err
 		}

@@ -1,0 +1,37 @@
+package stores
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+)
+
+// Lookup returns, for each word, the layers that it names, newest first.
+func Lookup(all []cache.Manifest, words []string) (found [][]cache.Manifest, err error) {
+	var unknown []error
+	for _, w := range words {
+		ms := Layers(all, []string{w})
+		if len(ms) == 0 {
+			unknown = append(unknown, fmt.Errorf("%s: no such layer is cached; see clayer cache ls", w))
+		}
+		found = append(found, ms)
+	}
+	if len(unknown) > 0 {
+		return nil, usage.Error{Err: errors.Join(unknown...)}
+	}
+	return found, nil
+}
+
+// Layers returns the layers that one of the words names: by name, by tag, or by the
+// key or its beginning. No words name all.
+func Layers(all []cache.Manifest, words []string) []cache.Manifest {
+	return slices.DeleteFunc(slices.Clone(all), func(m cache.Manifest) bool {
+		return len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool {
+			return w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w)
+		})
+	})
+}
