@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -35,7 +36,7 @@ const placeholder = "proxy-injected"
 const largestCredential = 64 << 10
 
 // Credentials returns those of a session: the values of its variables that are
-// called *_TOKEN, *_KEY, *_SECRET or *PASSWORD*, and of the files, by name. The
+// called as credential.IsName has it, and of the files, by name. The
 // names in allow are left out, and so are values of less than 8 bytes, and
 // those that are the path of a file which is there, or a placeholder.
 func Credentials(environ []string, files map[string]string, allow []string) ([]Credential, error) {
@@ -48,7 +49,7 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 	}
 	for _, v := range environ {
 		name, value, _ := strings.Cut(v, "=")
-		if !isCredential(name) {
+		if !credential.IsName(name) {
 			continue
 		}
 		if _, err := os.Lstat(value); err == nil || value == placeholder {
@@ -73,16 +74,6 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 	}
 	slices.SortFunc(all, func(a, b Credential) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
-}
-
-func isCredential(name string) bool {
-	name = strings.ToUpper(name)
-	for _, end := range []string{"_TOKEN", "_KEY", "_SECRET"} {
-		if strings.HasSuffix(name, end) {
-			return true
-		}
-	}
-	return strings.Contains(name, "PASSWORD")
 }
 
 // A SecretError says that a snapshot holds a credential, and so is not put into

@@ -36,7 +36,8 @@ type Layer struct {
 
 	Scope frontend.Scope // what is in effect at the end of the file
 
-	index int // in Graph.Layers
+	index   int // in Graph.Layers
+	outside *outside
 }
 
 // A Step is a node that changes the root (RUN, FETCH, COPY, WORKDIR, SNAPSHOT)
@@ -49,6 +50,8 @@ type Step struct {
 	CacheBust []string        // the cache-bust comments since the step before
 	Filter    snapshot.Filter // of a RUN: what is captured
 	Epoch     string          // of a RUN: its SOURCE_DATE_EPOCH; "" where an ENV or ARG sets it
+
+	named []SessionVar // of a RUN: those that it names
 }
 
 // A Source is a node that provides bytes: a download, or a set of local files.
@@ -61,6 +64,7 @@ type Source struct {
 // Options are what else than the files' text decides the graph.
 type Options struct {
 	Session   map[string]string   // the variables of the live machine
+	Inherit   Inherit             // which of them a RUN gets
 	BuildArgs map[string]string   // --build-arg
 	Ignore    map[string][]string // the patterns of .clayerignore, by File.Dir
 }
@@ -92,7 +96,9 @@ func Build(files []*frontend.File, opt Options) (*Graph, error) {
 	g := &Graph{}
 	problems := g.compose(files)
 	sources := make(map[string]*Source)
+	session := newOutside(&opt)
 	for _, l := range g.Layers {
+		l.outside = session.after(l)
 		if err := l.lower(opt, sources); err != nil {
 			ps, ok := err.(frontend.Problems)
 			if !ok {
@@ -142,7 +148,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		switch in := in.(type) {
 		case *frontend.Env, *frontend.Workdir:
 		case *frontend.Run:
-			s.Filter, s.Epoch = filter, opt.epoch(in)
+			s.Filter, s.Epoch, s.named = filter, opt.epoch(in), l.outside.namedBy(in)
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:

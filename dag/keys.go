@@ -123,6 +123,10 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			}
 		case *frontend.Run:
 			runInputs(w, in)
+			option(w, "environment", string(s.Layer.outside.inherit))
+			for _, v := range s.named {
+				option(w, "session "+v.Name, v.digest)
+			}
 			option(w, "source-date-epoch", s.Epoch)
 			w.Field("capture", s.Filter.String())
 		case *frontend.Fetch:

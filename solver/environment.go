@@ -2,84 +2,132 @@ package solver
 
 import (
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// hermeticVars are the variables that --hermetic leaves a RUN: without them no
-// program is found and no network is reached.
-var hermeticVars = []string{
-	"PATH", "HOME", "LANG", "TERM",
-	"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-	"SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO",
-}
-
-// variables returns the session's variables, as a RUN inherits them.
+// variables returns the session's variables. Under Hermetic these are what reaches the
+// network, and a PATH and HOME that are the same on all machines of a kind.
 func (r *session) variables() map[string]string {
 	env := make(map[string]string, len(r.Environ))
 	for _, kv := range r.Environ {
 		k, v, ok := strings.Cut(kv, "=")
-		if !ok || k == "" {
-			continue
-		}
-		if r.Hermetic && !slices.Contains(hermeticVars, k) {
+		if !ok || k == "" || r.Hermetic && k != "HOME" && !dag.IsNetwork(k) {
 			continue
 		}
 		env[k] = v
 	}
+	if r.Hermetic {
+		env["PATH"] = defaultPath
+		if os.Geteuid() == 0 {
+			env["HOME"] = "/root"
+		}
+	}
 	return env
 }
 
-// ambient returns what a step of l finds in the environment beside what its
-// own file sets: the session, and the ENV of the layers that it is composed
-// after. Like the files that it finds in the root, none of it enters a key.
-func (r *session) ambient(l *dag.Layer) map[string]string {
-	var before []*dag.Layer
-	for l := l; l.On != nil; l = l.On {
-		if l.Ordered {
-			before = append(before, l.On)
+// inherit says which of them a RUN gets.
+func (r *session) inherit() dag.Inherit {
+	switch {
+	case r.Hermetic:
+		return dag.Hermetic
+	case r.InheritEnv:
+		return dag.InheritAll
+	}
+	return dag.InheritNamed
+}
+
+// inherited returns those of the session's variables that a RUN gets.
+func (r *session) inherited(s *dag.Step) map[string]string {
+	session, env := r.variables(), make(map[string]string)
+	for _, v := range s.Session() {
+		if value, ok := session[v.Name]; ok {
+			env[v.Name] = value
 		}
 	}
-	env := r.variables()
-	setDefault := func(name, value string) {
-		if _, ok := env[name]; !ok {
-			env[name] = value
-		}
-	}
-	for name, value := range edit.PythonDefaults {
-		setDefault(name, value)
-	}
-	setDefault("DEBIAN_FRONTEND", "noninteractive") // nobody is there to answer
-	for _, l := range slices.Backward(before) {
-		setVars(env, l.Scope.Env)
-	}
-	env["CLAYER_SHIM"] = "off" // what a RUN installs is in the Containerfile already
 	return env
+}
+
+// referred returns the session's variables, as an ENV can refer to them.
+func (r *session) referred() map[string]string {
+	session := r.variables()
+	if !r.InheritEnv {
+		maps.DeleteFunc(session, func(name, _ string) bool { return dag.IsShells(name) })
+	}
+	return session
+}
+
+// setBefore adds to env the ENV of the layers that l is composed after.
+func setBefore(env map[string]string, l *dag.Layer, session map[string]string) {
+	for _, l := range l.Before() {
+		setVars(env, l.Scope.Env, session)
+	}
 }
 
 // setVars sets the variables; what a value refers to is looked up in env as it
-// was before.
-func setVars(env map[string]string, vars []frontend.Var) {
+// was before, and then in the session.
+func setVars(env map[string]string, vars []frontend.Var, session map[string]string) {
 	was := maps.Clone(env)
 	for _, v := range vars {
-		env[v.Name] = frontend.Substitute(v.Value, func(name string) string { return was[name] })
+		env[v.Name] = frontend.Substitute(v.Value, func(name string) string {
+			if value, ok := was[name]; ok {
+				return value
+			}
+			return session[name]
+		})
 	}
 }
 
 // environ returns the environment of a RUN, sorted.
 func (r *session) environ(s *dag.Step, run *frontend.Run) []string {
-	env := r.ambient(s.Layer)
-	env[dag.EpochVar] = s.Epoch
-	setVars(env, run.Args)
-	setVars(env, run.Env)
+	env, session := r.inherited(s), r.referred()
+	python, inherited := env[systemPython]
+	delete(env, systemPython)
+	setBefore(env, s.Layer, session)
+	if s.Epoch != "" {
+		env[dag.EpochVar] = s.Epoch
+	}
+	setVars(env, run.Args, session)
+	setVars(env, run.Env, session)
+	more := defaults(env, run)
+	if _, ok := more[systemPython]; ok && inherited {
+		more[systemPython] = python
+	}
+	for name, value := range more {
+		if _, ok := env[name]; !ok {
+			env[name] = value
+		}
+	}
+	env["CLAYER_SHIM"] = "off" // what a RUN installs is in the Containerfile already
 	list := make([]string, 0, len(env))
 	for k, v := range env {
 		list = append(list, k+"="+v)
 	}
 	slices.Sort(list)
 	return list
+}
+
+const systemPython = "UV_SYSTEM_PYTHON"
+
+// activates finds a command that makes a virtual environment the active one.
+var activates = lazyregexp.New(`\bactivate\b|\bVIRTUAL_ENV\b`)
+
+// defaults returns the variables that a RUN has unless something else sets them.
+// UV_SYSTEM_PYTHON is none of them where a virtual environment is active, or the command
+// makes one active: uv would pass it over. Nor is it inherited then.
+func defaults(env map[string]string, run *frontend.Run) map[string]string {
+	all := maps.Clone(edit.PythonDefaults)
+	all["DEBIAN_FRONTEND"] = "noninteractive" // nobody is there to answer
+	conda := env["CONDA_PREFIX"] != "" && env["CONDA_DEFAULT_ENV"] != "base"
+	text := run.Command + run.Script + strings.Join(run.Exec, " ")
+	if env["VIRTUAL_ENV"] != "" || conda || activates().MatchString(text) {
+		delete(all, systemPython)
+	}
+	return all
 }

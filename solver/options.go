@@ -29,16 +29,17 @@ type Options struct {
 	Root string // the root that is made, which may be relative; "" means "/"
 	Dest string // a directory that changes go to instead of Root, which RUN sees below it; "" means none
 
-	BaseID    string            // extra text mixed into every key
-	Salts     []string          // the same, several
-	BuildArgs map[string]string // values of ARG
-	Secrets   map[string]Secret // by id
-	Environ   []string          // the session's variables, as os.Environ returns them
-	Sandbox   string            // one of sandbox.Kinds; "" means "auto"
-	Compare   sandbox.Compare   // how a RUN in place finds what changed
-	Hermetic  bool              // RUN inherits no more variables than it needs
-	Timeout   time.Duration     // of each RUN; 0 means none
-	Jobs      int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
+	BaseID     string            // extra text mixed into every key
+	Salts      []string          // the same, several
+	BuildArgs  map[string]string // values of ARG
+	Secrets    map[string]Secret // by id
+	Environ    []string          // the session's variables, as os.Environ returns them
+	Sandbox    string            // one of sandbox.Kinds; "" means "auto"
+	Compare    sandbox.Compare   // how a RUN in place finds what changed
+	Hermetic   bool              // RUN inherits the session's variables that reach the network, and no others
+	InheritEnv bool              // RUN inherits all of the session's variables
+	Timeout    time.Duration     // of each RUN; 0 means none
+	Jobs       int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
 
 	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
 	InvalidateOn []string       // "owner/repo[@ref]", whose commits are mixed into every key

@@ -295,6 +295,7 @@ func (r *session) graph() (*dag.Graph, error) {
 	}
 	return dag.Build(r.files, dag.Options{
 		Session:   r.variables(),
+		Inherit:   r.inherit(),
 		BuildArgs: r.BuildArgs,
 		Ignore:    ignore,
 	})

@@ -64,7 +64,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		return err
 	}
 	defer done()
-	return exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
+	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
 		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
 		cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at)
 		if run.Dir != "" {
@@ -84,6 +84,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		r.Report.Emit(report.Event{Kind: report.Done})
 		return view.Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
 	})
+	return nameWithheld(err)
 }
 
 // unchanging opens the root, and holds its lock until release, so that no other solve
@@ -166,11 +167,11 @@ func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir st
 	vars := r.variables()
 	dir = "/"
 	if at != nil {
-		vars = r.ambient(at.Layer)
-		setVars(vars, at.Layer.Scope.Env)
+		setBefore(vars, at.Layer, nil)
+		setVars(vars, at.Layer.Scope.Env, nil)
 		dir = at.Layer.Scope.Dir
 	} else if n := len(g.Layers); n > 0 {
-		setVars(vars, g.Env(n))
+		setVars(vars, g.Env(n), nil)
 		dir = g.Layers[n-1].Scope.Dir
 	}
 	for _, name := range slices.Sorted(maps.Keys(vars)) {

@@ -89,7 +89,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 		r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
 		if err := exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
-			return nil, err
+			return nil, nameWithheld(err)
 		}
 		if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 			r.warn("cannot prune the downloads: %v", err)
@@ -104,6 +104,15 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 	}
 	return res, sv.Incomplete
+}
+
+// nameWithheld adds to the error of a failed RUN what it did not get of the session.
+func nameWithheld(err error) error {
+	var failed *BuildError
+	if errors.As(err, &failed) {
+		failed.Withheld = failed.Step.Withheld()
+	}
+	return err
 }
 
 func resultOf(sv *exec.Survey) *Result {

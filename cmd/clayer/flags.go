@@ -177,6 +177,7 @@ func (f *appliedFlags) options(cmd *cobra.Command) (opt solver.Options, err erro
 type sandboxFlags struct {
 	sandbox, compare string
 	hermetic         bool
+	inheritEnv       bool
 	timeout          time.Duration
 	jobs             int
 }
@@ -184,7 +185,8 @@ type sandboxFlags struct {
 func (f *sandboxFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.sandbox, "sandbox", "auto", "`KIND` of isolation for RUN: auto, overlay, or inplace (none)")
 	c.Flags().StringVar(&f.compare, "compare", "auto", "`METHOD` that finds what an in-place RUN changed: auto, ctime, or digest (reads every file)")
-	c.Flags().BoolVar(&f.hermetic, "hermetic", false, "let RUN inherit only PATH, HOME, LANG, TERM, proxy and CA variables")
+	c.Flags().BoolVar(&f.hermetic, "hermetic", false, "let RUN inherit only proxy and CA variables")
+	c.Flags().BoolVar(&f.inheritEnv, "inherit-env", false, "let RUN inherit all variables of the session; what is built then has keys of its own")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "stop a RUN that takes longer than `DURATION`, such as 5m (default: no limit)")
 	c.Flags().IntVar(&f.jobs, "jobs", 0, "maximum number `N` of parallel downloads, and of parallel chains of steps (default: at least 8)")
 }
@@ -197,7 +199,11 @@ func (f *sandboxFlags) fill(opt *solver.Options) error {
 	if !ok {
 		return usage.Errorf("--compare=%s: want auto, ctime or digest", f.compare)
 	}
-	opt.Sandbox, opt.Compare, opt.Hermetic, opt.Timeout, opt.Jobs = f.sandbox, compare, f.hermetic, f.timeout, f.jobs
+	if f.hermetic && f.inheritEnv {
+		return usage.Errorf("--hermetic and --inherit-env don't go together")
+	}
+	opt.Hermetic, opt.InheritEnv = f.hermetic, f.inheritEnv
+	opt.Sandbox, opt.Compare, opt.Timeout, opt.Jobs = f.sandbox, compare, f.timeout, f.jobs
 	return nil
 }
 

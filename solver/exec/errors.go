@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/dag"
@@ -31,12 +32,13 @@ func (e *OverlayError) Unwrap() error { return e.Err }
 
 // A BuildError says which step failed.
 type BuildError struct {
-	Step   *dag.Step
-	Stored int    // steps of this solve that were finished, and are stored
-	Look   string // the command that runs a shell where Step ran; "" where there is none
-	Did    string // what a RUN in place did to the root all the same, in words
-	Remedy string // what to do about Err; whoever prints the error sets it, and Look
-	Err    error
+	Step     *dag.Step
+	Stored   int      // steps of this solve that were finished, and are stored
+	Look     string   // the command that runs a shell where Step ran; "" where there is none
+	Withheld []string // variables of the session that a RUN which failed did not get
+	Did      string   // what a RUN in place did to the root all the same, in words
+	Remedy   string   // what to do about Err; whoever prints the error sets it, and Look
+	Err      error
 }
 
 // Error returns the error in the form of DESIGN §9, with the last lines that a
@@ -70,7 +72,36 @@ func (e *BuildError) Error() string {
 	if e.Did != "" {
 		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+e.Did, "\n      ")
 	}
+	if exit != nil && len(e.Withheld) > 0 {
+		p.Hint = strings.TrimPrefix(p.Hint+"\n      "+withheld(e.Withheld, string(exit.Output)), "\n      ")
+	}
 	return p.Error()
+}
+
+// maxWithheld is how many variables that a RUN did not get are named.
+const maxWithheld = 8
+
+// withheld lists the variables of the session that a RUN did not get, those that it
+// printed first.
+func withheld(names []string, output string) string {
+	names = slices.Clone(names)
+	slices.SortStableFunc(names, func(a, b string) int {
+		printed := func(name string) int {
+			if strings.Contains(output, name) {
+				return 0
+			}
+			return 1
+		}
+		return printed(a) - printed(b)
+	})
+	more := ""
+	if n := len(names) - maxWithheld; n > 0 {
+		names, more = names[:maxWithheld], fmt.Sprintf(" and %d more", n)
+	}
+	for i := range names {
+		names[i] = report.PlainText([]byte(names[i]))
+	}
+	return "variables of the session that it does not name, and did not get: " + strings.Join(names, ", ") + more
 }
 
 func (e *BuildError) Unwrap() error { return e.Err }

@@ -3,6 +3,8 @@ package ui
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
@@ -62,6 +64,8 @@ type Instruction struct {
 	Text   string     `json:"text"`
 	Key    key.Key    `json:"key,omitzero"` // none: it makes no step
 	Inputs key.Record `json:"inputs,omitempty"`
+
+	Session []dag.SessionVar `json:"session,omitempty"` // that a RUN gets, or names of the ENV of layers before it
 }
 
 // Inspect returns the layers of g with their instructions.
@@ -69,7 +73,7 @@ func Inspect(g *dag.Graph, keys *dag.Keys) (all []Inspection) {
 	for _, l := range g.Layers {
 		steps := make(map[int]Instruction, len(l.Steps))
 		for _, s := range l.Steps {
-			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s)}
+			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s), s.Session()}
 		}
 		layer := Inspection{Name: l.Name, File: l.File.Path, Key: keys.Layer[l]}
 		for _, in := range l.File.Instructions {
@@ -85,7 +89,8 @@ func Inspect(g *dag.Graph, keys *dag.Keys) (all []Inspection) {
 	return all
 }
 
-// WriteInspections writes layers with a line per instruction.
+// WriteInspections writes layers with a line per instruction, and below a RUN the
+// variables of the session that it names. What all RUNs get is the last line.
 func WriteInspections(w io.Writer, all []Inspection) {
 	for i, l := range all {
 		if i > 0 {
@@ -98,6 +103,41 @@ func WriteInspections(w io.Writer, all []Inspection) {
 				k = in.Key.Short()
 			}
 			fmt.Fprintf(w, "%4d  %-16s  %s\n", in.Line, k, in.Text)
+			if named := namedVars(in.Session); len(named) > 0 {
+				fmt.Fprintf(w, "%24sof the session: %s\n", "", strings.Join(named, ", "))
+			}
 		}
 	}
+	if names := unnamedVars(all); len(names) > 0 {
+		fmt.Fprintf(w, "\nRUN gets from the session, in no key: %s\n", strings.Join(names, ", "))
+	}
+}
+
+// namedVars says how the variables that a RUN names enter its key.
+func namedVars(vars []dag.SessionVar) (texts []string) {
+	for _, v := range vars {
+		switch {
+		case !v.Named:
+		case v.InKey == dag.ByDigest:
+			texts = append(texts, v.Name+" (its value is in the key)")
+		default:
+			texts = append(texts, v.Name+" (a credential: its value is in no key)")
+		}
+	}
+	return texts
+}
+
+// unnamedVars returns the variables that RUNs get without naming them, sorted.
+func unnamedVars(all []Inspection) (names []string) {
+	for _, l := range all {
+		for _, in := range l.Instructions {
+			for _, v := range in.Session {
+				if !v.Named && !slices.Contains(names, v.Name) {
+					names = append(names, v.Name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -1,0 +1,274 @@
+package dag
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/shellvars"
+	"github.com/clayer/clayer/internal/lazyregexp"
+)
+
+// Inherit says which of the session's variables RUNs get. Its text is what enters
+// their keys.
+type Inherit string
+
+// The values of Options.Inherit.
+const (
+	InheritNamed Inherit = ""            // those that are listed, and those that a RUN names
+	InheritAll   Inherit = "inherit-env" // all
+	Hermetic     Inherit = "hermetic"    // those that reach the network; Options.Session has no others
+)
+
+// A SessionVar is a variable of the session that a RUN gets.
+type SessionVar struct {
+	Name  string `json:"name"`
+	Named bool   `json:"named,omitempty"` // by the RUN, its mounts, or an ENV in effect
+	InKey InKey  `json:"inKey,omitempty"`
+
+	digest string
+}
+
+// InKey says how a variable enters the key of a RUN.
+type InKey string
+
+// The ways into a key.
+const (
+	NotInKey InKey = ""
+	ByName   InKey = "name"   // it marks a credential: its name stands in the instruction, or in an ENV
+	ByDigest InKey = "digest" // of its value
+)
+
+// setForRun are variables that each RUN has from clayer.
+var setForRun = []string{EpochVar, "CLAYER_SHIM"}
+
+// outside is what the RUNs of a layer may get from outside of its file: the session's
+// variables, and the ENV of the layers that it is composed after.
+type outside struct {
+	session  map[string]string
+	inherit  Inherit
+	before   map[string]string // ENV of the layers before; references to what enters no key are left
+	nameable map[string]InKey  // got by a RUN that names them, beside those that every RUN gets
+	digests  map[string]string
+}
+
+func newOutside(opt *Options) *outside {
+	o := &outside{session: opt.Session, inherit: opt.Inherit, nameable: make(map[string]InKey), digests: make(map[string]string)}
+	if o.inherit != Hermetic {
+		for name, value := range o.session {
+			o.name(name, value)
+		}
+	}
+	return o
+}
+
+// name makes a variable one that a RUN can name.
+func (o *outside) name(name, value string) {
+	switch {
+	case isPassed(name, value), IsShells(name), slices.Contains(setForRun, name):
+	case isCredential(name, value):
+		o.nameable[name] = ByName
+	default:
+		o.nameable[name] = ByDigest
+		sum := sha256.Sum256([]byte(value))
+		o.digests[name] = "sha256:" + hex.EncodeToString(sum[:])
+	}
+}
+
+// after returns what a layer has from outside: what the layer has that it is FROM, or
+// composed after, and then the ENV of that one too. o is what a first layer has.
+func (o *outside) after(l *Layer) *outside {
+	if l.On == nil {
+		return o
+	}
+	o = l.On.outside
+	if !l.Ordered || len(l.On.Scope.Env) == 0 {
+		return o
+	}
+	more := *o
+	more.before, more.nameable, more.digests = maps.Clone(o.before), maps.Clone(o.nameable), maps.Clone(o.digests)
+	if more.before == nil {
+		more.before = make(map[string]string)
+	}
+	for _, v := range l.On.Scope.Env {
+		value := frontend.Substitute(v.Value, func(name string) string {
+			if value, ok := o.before[name]; ok {
+				return value
+			}
+			if o.nameable[name] == ByDigest {
+				return o.session[name]
+			}
+			return frontend.Ref(name) // it differs between machines, and no key says so
+		})
+		more.before[v.Name] = value
+		delete(more.nameable, v.Name)
+		more.name(v.Name, value)
+	}
+	return &more
+}
+
+// Before returns the layers whose ENV a layer's RUNs get though it is not its own, the
+// first composed first: those that it is composed after, and not FROM.
+func (l *Layer) Before() []*Layer {
+	var before []*Layer
+	for ; l.On != nil; l = l.On {
+		if l.Ordered {
+			before = append(before, l.On)
+		}
+	}
+	slices.Reverse(before)
+	return before
+}
+
+// namedBy returns the variables that a RUN gets because it names them, sorted.
+func (o *outside) namedBy(run *frontend.Run) (named []SessionVar) {
+	if len(o.nameable) == 0 {
+		return nil
+	}
+	names := o.inText(run)
+	for _, flag := range run.Flags {
+		names = append(names, shellvars.Expanded(flag, o.candidates(flag, run))...)
+	}
+	for _, v := range run.Env {
+		for _, name := range frontend.Refs(v.Value) {
+			if _, ok := o.nameable[name]; ok {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		named = append(named, SessionVar{Name: name, Named: true, InKey: o.nameable[name], digest: o.digests[name]})
+	}
+	return named
+}
+
+// inText returns the names that the command has: as $NAME where it is a shell's, as a
+// word elsewhere.
+func (o *outside) inText(run *frontend.Run) []string {
+	text, program := run.Command, ""
+	switch {
+	case run.Exec != nil:
+		text = strings.Join(run.Exec, "\x00")
+	case run.Script != "":
+		text, program = run.Script, interpreter(run.Script)
+	case len(run.Shell) > 0:
+		program = run.Shell[0]
+	}
+	names := o.candidates(text, run)
+	switch {
+	case len(names) == 0:
+		return nil
+	case shellvars.IsShell(program):
+		return shellvars.Free(text, names)
+	}
+	return slices.Collect(maps.Keys(names))
+}
+
+// candidates returns the words of a text that a RUN can name: those that it does not
+// have from its file or from a secret.
+func (o *outside) candidates(text string, run *frontend.Run) map[string]bool {
+	var names map[string]bool
+	for w := range shellvars.Words(text) {
+		if _, ok := o.nameable[w]; ok {
+			if names == nil {
+				names = make(map[string]bool)
+			}
+			names[w] = true
+		}
+	}
+	if names != nil {
+		for name := range setFor(run) {
+			delete(names, name)
+		}
+	}
+	return names
+}
+
+// setFor returns the variables that a RUN has from its file or from a secret.
+func setFor(run *frontend.Run) map[string]bool {
+	own := make(map[string]bool)
+	for _, vars := range [][]frontend.Var{run.Env, run.Args} {
+		for _, v := range vars {
+			own[v.Name] = true
+		}
+	}
+	for _, m := range run.Mounts {
+		own[m.EnvName] = true
+	}
+	return own
+}
+
+// interpreter returns the program of a "#!" line, after env the one that it looks for.
+func interpreter(script string) string {
+	line, _, _ := strings.Cut(strings.TrimPrefix(script, "#!"), "\n")
+	words := strings.Fields(line)
+	if len(words) > 1 && path.Base(words[0]) == "env" {
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
+}
+
+// Session returns the variables of the session that a RUN gets, and those that it names
+// of the ENV of layers before it, sorted. A variable of its own ENV or ARG is not the
+// session's.
+func (s *Step) Session() []SessionVar {
+	run, ok := s.Instr.(*frontend.Run)
+	if !ok {
+		return nil
+	}
+	o, own := s.Layer.outside, setFor(run)
+	vars := slices.Clone(s.named)
+	for name, value := range o.session {
+		isNamed := slices.ContainsFunc(s.named, func(v SessionVar) bool { return v.Name == name })
+		if !isNamed && !own[name] && !o.isBefore(name) && o.passes(name, value) {
+			vars = append(vars, SessionVar{Name: name})
+		}
+	}
+	slices.SortFunc(vars, func(a, b SessionVar) int { return strings.Compare(a.Name, b.Name) })
+	return vars
+}
+
+func (o *outside) isBefore(name string) bool {
+	_, ok := o.before[name]
+	return ok
+}
+
+// passes reports whether every RUN gets a variable of the session.
+func (o *outside) passes(name, value string) bool {
+	return !slices.Contains(setForRun, name) && (o.inherit != InheritNamed || isPassed(name, value))
+}
+
+var isVariable = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// Withheld returns the names of the session's variables that a RUN does not get, sorted:
+// those that it could name, and that are not empty.
+func (s *Step) Withheld() []string {
+	run, ok := s.Instr.(*frontend.Run)
+	if !ok {
+		return nil
+	}
+	has := setFor(run)
+	for _, v := range s.Session() {
+		has[v.Name] = true
+	}
+	var names []string
+	for name, value := range s.Layer.outside.session {
+		if value == "" || !isVariable().MatchString(name) {
+			continue
+		}
+		own := strings.HasPrefix(name, "CLAYER_") // settings of this program
+		if !has[name] && !own && !s.Layer.outside.isBefore(name) && !IsShells(name) && !slices.Contains(setForRun, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
