@@ -55,6 +55,7 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 				missing = append(missing, fmt.Errorf("%s: %s", s.Pos(), s.Text()))
 			}
 			step.Descriptor = d.Descriptor
+			_, step.AllForRoot = s.Instr.(*frontend.Snapshot)
 		}
 		img.Steps = append(img.Steps, step)
 	}
@@ -185,7 +186,8 @@ func ImageOf(ms []cache.Manifest) (image.Image, error) {
 		}
 		img.Platform, img.Name = p, m.Tag()
 		for _, d := range m.Steps {
-			img.Steps = append(img.Steps, image.Step{Descriptor: d, Text: d.Text})
+			word, _, _ := strings.Cut(d.Text, " ")
+			img.Steps = append(img.Steps, image.Step{Descriptor: d, Text: d.Text, AllForRoot: strings.EqualFold(word, "SNAPSHOT")})
 		}
 	}
 	return img, nil

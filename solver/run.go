@@ -65,7 +65,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	}
 	defer done()
 	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
-		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout}
+		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout, MachineTemp: at == nil}
 		cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at)
 		if run.Dir != "" {
 			cmd.Dir = run.Dir

@@ -43,6 +43,7 @@ type Image struct {
 type Step struct {
 	cache.Descriptor        // of its snapshot; a zero Digest says that it changed the config alone
 	Text             string // the instruction, for display
+	AllForRoot       bool   // nothing of its snapshot is scratch: a SNAPSHOT's
 }
 
 // Options are how to write. The zero Options is the default.
@@ -158,11 +159,11 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 		if h.EmptyLayer {
 			continue
 		}
-		layer, err := l.addStep(ctx, store, s.Descriptor, opt.Gzip)
+		layer, diffID, err := l.addStep(ctx, store, s, opt.Gzip)
 		if err != nil {
 			return w, fmt.Errorf("%s: %w", s.Text, err)
 		}
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, s.DiffID)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		manifest.Layers = append(manifest.Layers, layer)
 	}
 	if manifest.Config, err = l.addJSON(specs.MediaTypeImageConfig, config); err != nil {
@@ -184,22 +185,39 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 	})
 }
 
-// addStep copies a snapshot into the layout.
-func (l *layout) addStep(ctx context.Context, store cache.Store, d cache.Descriptor, gzip bool) (specs.Descriptor, error) {
+// addStep copies a snapshot into the layout, without scratch.
+func (l *layout) addStep(ctx context.Context, store cache.Store, s Step, gzip bool) (layer specs.Descriptor, diffID digest.Digest, err error) {
+	d := s.Descriptor
 	if err := d.DiffID.Validate(); err != nil {
-		return specs.Descriptor{}, fmt.Errorf("step %s: diff id: %w", d.Key.Short(), err)
+		return layer, "", fmt.Errorf("step %s: diff id: %w", d.Key.Short(), err)
 	}
 	var b cache.Blob
 	defer b.Close()
 	if err := cache.Fetch(ctx, store, d, &b); err != nil {
-		return specs.Descriptor{}, fmt.Errorf("step %s: %w", d.Key.Short(), err)
+		return layer, "", fmt.Errorf("step %s: %w", d.Key.Short(), err)
 	}
-	r := io.NewSectionReader(&b, 0, d.Size)
+	var blob io.ReaderAt = &b
+	scratch := false
+	if !s.AllForRoot {
+		scratch, err = hasScratch(blob, d.Size)
+	}
+	if err == nil && scratch {
+		var f *os.File
+		if f, err = l.withoutScratch(ctx, blob, &d); err == nil {
+			defer f.Close()
+			blob = f
+		}
+	}
+	if err != nil {
+		return layer, "", fmt.Errorf("step %s: %w", d.Key.Short(), err)
+	}
+	r := io.NewSectionReader(blob, 0, d.Size)
 	if gzip {
-		return l.addGzip(ctx, r, d.DiffID)
+		layer, err = l.addGzip(ctx, r, d.DiffID)
+		return layer, d.DiffID, err
 	}
-	desc := specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
-	return desc, l.addBlob(ctx, desc, r)
+	layer = specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
+	return layer, d.DiffID, l.addBlob(ctx, layer, r)
 }
 
 // over merges the config of an image into that of its base: variables by name, other

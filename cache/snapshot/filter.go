@@ -19,9 +19,9 @@ const filterVersion = "1"
 // never is what no snapshot holds: it is the running machine's, not the root's.
 var never = []string{"proc", "sys", "dev", "run", "var/lib/clayer"}
 
-// usually is what is left out unless SNAPSHOT names it: scratch space, and the
+// usually is what is left out of the root unless SNAPSHOT names it: scratch, and the
 // download caches of package managers.
-var usually = []string{"tmp", "var/tmp", "var/cache/apt/archives"}
+var usually = append(ScratchDirs(), "var/cache/apt/archives")
 
 // usuallyFiles are files of that sort: apt's indices of its lists.
 var usuallyFiles = []string{"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"}
@@ -93,9 +93,14 @@ func homeCache(p string) bool {
 	return false
 }
 
-// Compile makes a Matcher. The error names a malformed pattern.
-func (f Filter) Compile() (*Matcher, error) {
-	m := &Matcher{}
+// Compile makes a Matcher of what the root gets. The error names a malformed pattern.
+func (f Filter) Compile() (*Matcher, error) { return f.compile(false) }
+
+// CompileWithScratch makes a Matcher of all that the snapshot of a RUN holds.
+func (f Filter) CompileWithScratch() (*Matcher, error) { return f.compile(true) }
+
+func (f Filter) compile(scratch bool) (*Matcher, error) {
+	m := &Matcher{scratch: scratch}
 	for _, p := range f.Include {
 		m.include = append(m.include, strings.Trim(path.Clean(p), "/"))
 	}
@@ -112,6 +117,7 @@ func (f Filter) Compile() (*Matcher, error) {
 // A Matcher says of paths whether they are captured. It is safe for concurrent use.
 type Matcher struct {
 	include []string
+	scratch bool // scratch is captured too
 
 	mu     sync.Mutex                     // guards ignore, which compiles a pattern when it first matches it
 	ignore *patternmatcher.PatternMatcher // nil: no patterns
@@ -129,7 +135,7 @@ func (m *Matcher) Skip(p string) bool {
 			return false
 		}
 	}
-	if leftOut(p) {
+	if m.leftOut(p) {
 		// Directories on the way to what is named are captured: without them they
 		// would be restored with another owner and mode. But /tmp and its like
 		// are in every root, and as the machine has them.
@@ -146,9 +152,9 @@ func (m *Matcher) Skip(p string) bool {
 	return err == nil && skip
 }
 
-func leftOut(p string) bool {
+func (m *Matcher) leftOut(p string) bool {
 	for _, x := range usually {
-		if pathname.Under(p, x) {
+		if pathname.Under(p, x) && !(m.scratch && IsScratch(p) && p != x) {
 			return true
 		}
 	}
@@ -168,8 +174,8 @@ func (m *Matcher) Prune(p string) bool {
 			return false
 		}
 	}
-	if leftOut(p) {
-		return true
+	if m.leftOut(p) {
+		return !m.scratch || !slices.Contains(scratch, p)
 	}
 	return m.ignore != nil && !m.ignore.Exclusions() && m.Skip(p)
 }

@@ -40,7 +40,7 @@ func (p *pass) included() (paths []string) {
 }
 
 func writesExcluded(p *pass) {
-	filter, err := snapshot.Filter{Include: p.included()}.Compile()
+	filter, err := snapshot.Filter{Include: p.included()}.CompileWithScratch()
 	if err != nil {
 		return
 	}

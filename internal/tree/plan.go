@@ -108,7 +108,7 @@ type filler func(n *node, path string, e *snapshot.Entry) error
 func (l *plan) stream(r *Reading, fill filler) snapshot.Changes {
 	steps := l.steps
 	return func(yield func(*snapshot.Entry, error) bool) {
-		first := make(map[uint64]string) // the File of each group of hard links
+		first := make(map[linked]string) // the File of each group of hard links
 		for _, s := range steps {
 			e, err := makeEntry(r, s, first, fill)
 			if !yield(e, err) || err != nil {
@@ -118,7 +118,14 @@ func (l *plan) stream(r *Reading, fill filler) snapshot.Changes {
 	}
 }
 
-func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snapshot.Entry, error) {
+// linked names a group of hard links. One that is in the root and in scratch is two: a
+// root gets the former alone.
+type linked struct {
+	ino     uint64
+	scratch bool
+}
+
+func makeEntry(r *Reading, s step, first map[linked]string, fill filler) (*snapshot.Entry, error) {
 	if s.how == gone {
 		return &snapshot.Entry{Path: s.path, Kind: snapshot.Delete}, nil
 	}
@@ -143,7 +150,7 @@ func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snaps
 	case unix.S_IFREG:
 		e.Kind, e.Size = snapshot.File, n.Size
 		if n.linked() {
-			if target, ok := first[n.Ino]; ok {
+			if target, ok := first[linked{n.Ino, snapshot.IsScratch(s.path)}]; ok {
 				e.Kind, e.Target, e.Size = snapshot.Link, target, 0
 				return e, nil
 			}
@@ -152,7 +159,7 @@ func makeEntry(r *Reading, s step, first map[uint64]string, fill filler) (*snaps
 			return nil, err
 		}
 		if n.linked() && e.Kind == snapshot.File {
-			first[n.Ino] = s.path
+			first[linked{n.Ino, snapshot.IsScratch(s.path)}] = s.path
 		}
 	default:
 		return nil, fmt.Errorf("%q: unknown type of file, mode %o", s.path, n.Mode)

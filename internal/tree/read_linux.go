@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // Read reads the tree at dir, by several goroutines. Links are never followed,
@@ -35,7 +37,7 @@ func Read(ctx context.Context, dir string, opt Options) (*Reading, error) {
 		w.reading.sums = make(map[int32]sum)
 		w.byInode = make(map[uint64]sum)
 	}
-	root, err := w.stat(fd, "", nil, -1)
+	root, top, err := w.stat(fd, "", nil, -1, mounted{}, true)
 	if err != nil {
 		return nil, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
@@ -44,7 +46,7 @@ func Read(ctx context.Context, dir string, opt Options) (*Reading, error) {
 	if opt.Previous != nil {
 		previous = 0
 	}
-	w.directory(fd, "", 0, 0, previous)
+	w.directory(fd, "", 0, 0, previous, top)
 	w.running.Wait()
 	if w.err != nil {
 		return nil, fmt.Errorf("read tree %s: %w", dir, w.err)
@@ -59,8 +61,6 @@ type walker struct {
 	ctx      context.Context
 	opt      Options
 	below    []string
-	mountID  uint64 // of the tree's own directory; 0 where the kernel has none
-	dev      uint64
 	others   chan struct{}
 	running  sync.WaitGroup
 	mu       sync.Mutex // guards what follows
@@ -89,9 +89,15 @@ func (w *walker) stopped() bool {
 	return w.finished
 }
 
+// mounted says in which mount something is.
+type mounted struct {
+	id  uint64 // 0 where the kernel has none
+	dev uint64
+}
+
 // directory reads what the open directory holds: it is node i, and was node previous
 // of the earlier reading (-1: it was not there).
-func (w *walker) directory(fd int, at string, depth int, i, previous int32) {
+func (w *walker) directory(fd int, at string, depth int, i, previous int32, in mounted) {
 	if w.stopped() {
 		return
 	}
@@ -109,9 +115,18 @@ func (w *walker) directory(fd int, at string, depth int, i, previous int32) {
 		}
 	}
 	b := batch{nodes: make([]node, 0, len(names))}
+	scratch := w.opt.Foreign != nil && snapshot.IsScratch(at)
+	var across map[string]mounted // scratch directories, which may be mounts of their own
 	for _, name := range names {
+		if scratch && w.opt.Foreign[join(at, name)] {
+			continue
+		}
 		old := w.opt.Previous.child(previous, name)
-		s, err := w.stat(fd, name, &b, old)
+		enter := w.opt.Foreign != nil && !scratch && len(at) <= len("var") && snapshot.IsScratch(join(at, name))
+		s, m, err := w.stat(fd, name, &b, old, in, enter)
+		if enter {
+			across = map[string]mounted{name: m}
+		}
 		if vanished(err) && depth >= len(w.below) {
 			continue
 		}
@@ -136,7 +151,11 @@ func (w *walker) directory(fd int, at string, depth int, i, previous int32) {
 	for k := range b.nodes {
 		n := &b.nodes[k]
 		if n.isDir() && !n.is(mount) {
-			w.descend(fd, n.Name, join(at, n.Name), depth, first+int32(k), w.opt.Previous.child(previous, n.Name))
+			below := in
+			if m, ok := across[n.Name]; ok {
+				below = m
+			}
+			w.descend(fd, n.Name, join(at, n.Name), depth, first+int32(k), w.opt.Previous.child(previous, n.Name), below)
 		}
 	}
 }
@@ -190,7 +209,7 @@ func vanished(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESTALE)
 }
 
-func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
+func (w *walker) descend(fd int, name, p string, depth int, i, previous int32, in mounted) {
 	child, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), w.opt.Live && (errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ESTALE)):
@@ -206,7 +225,7 @@ func (w *walker) descend(fd int, name, p string, depth int, i, previous int32) {
 	}
 	enter := func() {
 		defer unix.Close(child)
-		w.directory(child, p, depth+1, i, previous)
+		w.directory(child, p, depth+1, i, previous, in)
 	}
 	select {
 	case w.others <- struct{}{}:
@@ -242,8 +261,9 @@ func list(fd int) ([]string, error) {
 }
 
 // stat reads one name of the open directory, or with "" the directory itself. old is
-// its node in the earlier reading.
-func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
+// its node in the earlier reading. What is in another mount than in is marked as that,
+// unless it is to be entered all the same; then it says in which.
+func (w *walker) stat(fd int, name string, b *batch, old int32, in mounted, enter bool) (seen, mounted, error) {
 	var stx *unix.Statx_t
 	if b != nil {
 		stx = &b.stx
@@ -251,24 +271,24 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 		stx = new(unix.Statx_t)
 	}
 	s, err := statx(fd, name, w.opt.Ownerless, stx)
-	if err != nil {
-		return s, err
-	}
-	dev := unix.Mkdev(stx.Dev_major, stx.Dev_minor)
-	var mountID uint64
+	m := mounted{dev: unix.Mkdev(stx.Dev_major, stx.Dev_minor)}
 	if stx.Mask&unix.STATX_MNT_ID != 0 {
-		mountID = stx.Mnt_id
+		m.id = stx.Mnt_id
 	}
-	if name == "" {
-		w.mountID, w.dev = mountID, dev
-		return s, nil
+	if err != nil || name == "" {
+		return s, m, err
 	}
-	if w.opt.Live && (w.mountID != 0 && mountID != 0 && mountID != w.mountID ||
+	if w.opt.Live && !enter && (in.id != 0 && m.id != 0 && m.id != in.id ||
 		// The files of an overlay may be of other devices than its directories.
-		w.mountID == 0 && s.isDir() && dev != w.dev) {
+		in.id == 0 && s.isDir() && m.dev != in.dev) {
 		s.Flags |= mount
-		return s, nil
+		return s, m, nil
 	}
+	return s, m, w.finish(fd, &s, b, old)
+}
+
+// finish reads what stat does not return of a name, or takes it from the earlier reading.
+func (w *walker) finish(fd int, s *seen, b *batch, old int32) (err error) {
 	b.sum = nil
 	if old >= 0 {
 		if o := w.opt.Previous.at(old); o.same(&s.node) {
@@ -279,7 +299,7 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 			if w.opt.RereadXattrs {
 				s.Xattrs = nil
 				if err := s.readXattrs(fd); err != nil {
-					return s, err
+					return err
 				}
 			}
 			if x, ok := w.opt.Previous.sumOf(old); ok {
@@ -287,14 +307,14 @@ func (w *walker) stat(fd int, name string, b *batch, old int32) (seen, error) {
 			} else {
 				err = w.sum(fd, &s.node, b, false)
 			}
-			return s, err
+			return err
 		}
 	}
 	if err := s.complete(fd); err != nil {
-		return s, err
+		return err
 	}
 	_, had := w.opt.Previous.sumOf(old)
-	return s, w.sum(fd, &s.node, b, had)
+	return w.sum(fd, &s.node, b, had)
 }
 
 // statAt reads one name of the open directory.

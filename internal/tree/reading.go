@@ -29,6 +29,11 @@ type Options struct {
 	// below them: whatever their names are by now.
 	Own map[ID]bool
 
+	// Foreign, if not nil, has scratch directories read also where they are mounts of
+	// their own, and leaves out the names in them, as paths, that it holds: those
+	// of other programs.
+	Foreign map[string]bool
+
 	// Below restricts the reading to one path, slash-separated and relative
 	// to the tree, what is below it, and the directories above it. "" means all.
 	Below string

@@ -52,6 +52,7 @@ func (w *Whole) directory(l *plan, at string, i, x int32, above bool) {
 		xc := w.Except.child(x, n.Name)
 		has := xc >= 0 && !(w.Stand != nil && w.Stand(p))
 		has = has || w.Reported != nil && w.Reported(p)
+		has = has && !snapshot.IsScratch(p) // the steps' own is for the root only now
 		above := above && w.Below != "" && p != w.Below
 		leave := func() {}
 		switch {

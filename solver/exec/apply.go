@@ -21,7 +21,9 @@ import (
 
 // commit commits what was applied.
 func (b *builder) commit(ctx context.Context) error {
-	b.leaveRoot()
+	if err := b.leaveRoot(); err != nil {
+		return err
+	}
 	preserved, err := b.Profile(ctx, b.lock)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
@@ -166,7 +168,7 @@ func (b *builder) apply(ctx context.Context, it *dag.Item) error {
 			return lost
 		}
 	}
-	b.applying = applying{res, contents}
+	b.applying, b.scratch[it.Step] = applying{res, contents}, res.Scratch
 	return b.applyFailure(it, res, err)
 }
 
@@ -210,7 +212,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	s := it.Step
 	applied = record.Applied{
 		Key: it.Key, Encoding: key.Encoding, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
-		Record: b.sv.Plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.placement(s),
+		Record: b.sv.Plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.placement(s), AllForRoot: forRootAlone(s),
 	}
 	if !s.ChangesRoot() {
 		return applied, nil, nothing, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +45,10 @@ type builder struct {
 	running bool         // one was announced, and its record is not committed yet
 
 	inPlace sandbox.InPlace // the view that is the root
+
+	scratch   map[*dag.Step]bool // steps that were applied, or ran in place, and have some
+	viewOf    *dag.Layer         // of View: whose steps it has taken last
+	scratchIn []*dag.Step        // in place: those whose scratch is in the root now, in order
 
 	fetching map[*dag.Step]*cache.Blob // snapshots that may be applied while they arrive
 	applying applying                  // the item that was applied last
@@ -147,10 +152,12 @@ func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.Layered
 		return b.openReverted(ctx, lv.revert)
 	}
 	err = b.use(ctx, lv.from, func(from sandbox.Layered) error {
-		if view = from; lv.shared {
-			return nil
+		if view = from; !lv.shared {
+			view, err = from.Clone(ctx)
 		}
-		view, err = from.Clone(ctx)
+		if err == nil && lv.clear {
+			err = view.ClearScratch(ctx)
+		}
 		return err
 	})
 	return view, err
@@ -182,11 +189,18 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 
 // applyTo applies the snapshot of a step to the view of its layer.
 func (b *builder) applyTo(ctx context.Context, lv *layerView, s *dag.Step) error {
-	return b.use(ctx, lv, func(v sandbox.Layered) error { return b.applyToView(ctx, v, s) })
+	lower := lv.lower[b.sv.Plan.Keys.Step[s]]
+	return b.use(ctx, lv, func(v sandbox.Layered) error { return b.applyToView(ctx, v, s, lower) })
 }
 
-func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Step) error {
-	if err := v.Apply(ctx, b.blob(s).reader(), b.placement(s)); err != nil {
+// applyToView applies the snapshot of a step to a view; of one that the lower root has, its
+// scratch alone.
+func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Step, lower bool) error {
+	apply := func() error { return v.Apply(ctx, b.blob(s).reader(), b.placement(s)) }
+	if lower {
+		apply = func() error { return v.ApplyScratch(ctx, b.blob(s).reader()) }
+	}
+	if err := apply(); err != nil {
 		return b.failure(s, misplaced(s, err))
 	}
 	return nil
@@ -342,16 +356,37 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if !exists {
 		b.Report.Warnf("%s: SNAPSHOT: %s does not exist when the layer is done", s.Pos(), in.Path)
 	}
-	if !exists || in.Capture == frontend.CaptureChanged {
-		// What the steps changed there is in their own snapshots. The tree may be
+	paths := []string{in.Path}
+	if in.Capture == frontend.CaptureChanged {
+		// What the steps changed elsewhere is in their own snapshots. The tree may be
 		// large: it is not read.
-		return pack(nothing)
+		paths = scratchBelow(in.Path)
 	}
-	changes, err := v.Capture(ctx, in.Path)
-	if err != nil {
-		return err
+	if !exists {
+		paths = nil
 	}
-	return pack(changes)
+	return pack(capture(ctx, v, paths))
+}
+
+// capture captures paths of a view, as far as they are there.
+func capture(ctx context.Context, v sandbox.View, paths []string) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for _, path := range paths {
+			changes, err := v.Capture(ctx, path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for e, err := range changes {
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // nothing is the changes of a step that changes nothing.
@@ -382,6 +417,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	changes, err := v.Run(ctx, cmd)
 	inPlace := b.isInPlace() // then nothing else runs
 	if inPlace {
+		err = errors.Join(err, b.holdScratch())
 		b.failed = changes // until it is packed
 		var gone *stateFault
 		if serr := b.resettle(place); errors.As(serr, &gone) {
@@ -391,7 +427,10 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		}
 	}
 	if err == nil {
-		err = pack(b.sparing(place, changes))
+		var x excess
+		if err = pack(b.sparing(place, x.without(changes))); err == nil {
+			err = b.dropExcess(ctx, v, s, &x)
+		}
 	}
 	var moved *stateFault
 	switch {

@@ -26,7 +26,7 @@ func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor,
 	if err != nil {
 		return nil, nil, err
 	}
-	changes := b.guarded(snapshot.ReadUnvalidated(blob))
+	changes := boundScratch(it.Step, b.guarded(snapshot.ReadUnvalidated(blob)))
 	if expected != nil {
 		changes = expected(changes)
 	}

@@ -23,8 +23,8 @@ func counting(changes snapshot.Changes, n *int) snapshot.Changes {
 	}
 }
 
-// leftovers are directories of lists, caches and logs.
-var leftovers = []string{"var/cache", "var/log", "var/lib/apt", "var/lib/dnf"}
+// leftovers are directories of lists, caches and logs, and of temporary files.
+var leftovers = []string{"tmp", "var/tmp", "var/cache", "var/log", "var/lib/apt", "var/lib/dnf"}
 
 func isLeftover(e *snapshot.Entry) bool {
 	return slices.ContainsFunc(leftovers, func(dir string) bool {

@@ -115,11 +115,16 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *da
 	if err := b.run(ctx, f); err != nil { // then nothing is reported, or fails, while a shell has the terminal
 		return err
 	}
+	if at != nil {
+		if err := b.enterLayer(ctx, view, at.Layer); err != nil {
+			return err
+		}
+	}
 	return use(view)
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *Survey) *builder {
-	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob)}
+	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool)}
 }
 
 // run runs a flow, and closes what its nodes have opened.
@@ -128,8 +133,7 @@ func (b *builder) run(ctx context.Context, f *flow) error {
 	defer stop()
 	err := f.run(ctx, longer)
 	b.closeViews(f.views)
-	b.leaveRoot()
-	return b.countStored(err)
+	return b.countStored(errors.Join(err, b.leaveRoot()))
 }
 
 // countStored completes the *BuildError of a step that was not built by what is

@@ -89,7 +89,8 @@ type flow struct {
 	puts    []*node
 	sources map[*dag.Source]*node
 	views   map[*dag.Layer]*layerView
-	order   []*dag.Layer // those with a view, in composition order
+	order   []*dag.Layer       // those with a view, in composition order
+	scratch map[*dag.Step]bool // see wantedScratch
 }
 
 // largest is how many bytes of snapshots are fetched at a time, and one that is
@@ -678,6 +679,14 @@ func (f *flow) needed() (items []*dag.Item) {
 			if it.State == dag.Present && !f.w.has(it.Step) {
 				items = append(items, it)
 			}
+		}
+	}
+	if !f.inPlace {
+		return items
+	}
+	for s := range f.sv.wantedScratch() {
+		if !f.w.has(s) {
+			items = append(items, f.sv.Plan.Item(s))
 		}
 	}
 	return items

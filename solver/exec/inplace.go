@@ -34,12 +34,14 @@ func (b *builder) enterRoot(ctx context.Context) error {
 	return nil
 }
 
-// leaveRoot closes what enterRoot opened.
-func (b *builder) leaveRoot() {
-	if b.inPlace != nil {
-		b.inPlace.Close()
-		b.inPlace = nil
+// leaveRoot closes what enterRoot opened, and removes the scratch that steps left.
+func (b *builder) leaveRoot() error {
+	if b.inPlace == nil {
+		return nil
 	}
+	b.inPlace.Close()
+	b.inPlace = nil
+	return b.leaveScratch()
 }
 
 // stepInPlace runs a step on the root, or applies it. Before a RUN, what was done so
@@ -59,6 +61,9 @@ func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error
 		return outcome{}, err
 	}
 	if err := b.commitBefore(it); err != nil {
+		return outcome{}, err
+	}
+	if err := b.enterScratch(ctx, it); err != nil {
 		return outcome{}, err
 	}
 	b.tx = b.lock.State().Tx
@@ -127,11 +132,18 @@ func (b *builder) adopt(ctx context.Context, it *dag.Item) (out outcome, recorde
 		return out, false, err
 	}
 	applied.Before = view.Before
-	if _, ok := it.Step.Instr.(*frontend.Snapshot); ok {
+	if in, ok := it.Step.Instr.(*frontend.Snapshot); ok {
+		if len(scratchBelow(in.Path)) > 0 {
+			return out, true, b.applyCaptured(ctx, it, applied, changes)
+		}
 		changes = nothing // it only looked
 	}
-	if _, err := lock.Adopt(ctx, applied, changes); err != nil {
+	res, err := lock.Adopt(ctx, applied, changes)
+	if err != nil {
 		return out, false, fmt.Errorf("%w: %s: record %s: %w", ErrRoot, it.Step.Pos(), it.Key.Short(), err)
+	}
+	if res.Scratch {
+		b.scratch[it.Step], b.scratchIn = true, append(b.scratchIn, it.Step)
 	}
 	if err := b.stillDirty(it); err != nil {
 		return out, false, err

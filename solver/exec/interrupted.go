@@ -165,6 +165,7 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 // adoptFailed records, as of no step, what a RUN in place did that failed, and
 // returns the paths.
 func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view sandbox.InPlace, changes snapshot.Changes) (did []string, err error) {
+	changes = snapshot.ForRoot(changes, nil)
 	for range maxTries {
 		did = nil
 		counted := func(yield func(*snapshot.Entry, error) bool) {

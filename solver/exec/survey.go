@@ -21,6 +21,8 @@ type Survey struct {
 	Answers  dag.Answers
 	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
 
+	scratch map[key.Key]bool // see hasScratch
+
 	// What a solve did beside the plan.
 	Incomplete error              // what of an apply could not be done; the rest was
 	Undone     int                // steps

@@ -46,17 +46,24 @@ func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 	var items []*dag.Item
 	var stay map[key.Key]bool
 	var revert []record.Event
+	var scratch map[*dag.Step]bool
 	f.download(b.before(at))
 	return f.restore(func() []*dag.Item {
 		items = b.before(at)
 		stay, revert = b.lowerOf(items)
-		return b.absentFrom(items, stay)
+		scratch = b.sv.wantedScratch()
+		if at != nil {
+			b.sv.addScratch(scratch, at.Layer)
+		}
+		return b.absentFrom(items, stay, scratch)
 	}, func(context.Context) error {
 		_, made := f.makeAll(items)
-		items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] })
+		items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !scratch[it.Step] })
 		f.plan(func(ctx context.Context) (err error) {
 			if *view, err = b.openReverted(ctx, revert); err == nil {
-				f.sequence(items, func(ctx context.Context, it *dag.Item) (outcome, error) { return b.stepIn(ctx, *view, it) }, nil)
+				f.sequence(items, func(ctx context.Context, it *dag.Item) (outcome, error) {
+					return b.stepIn(ctx, *view, it, stay[it.Key])
+				}, nil)
 			}
 			return err
 		}, made...)
@@ -64,14 +71,27 @@ func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 	})
 }
 
-// stepIn runs a step in a view, or applies it there.
-func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item) (outcome, error) {
+// stepIn runs a step in a view, or applies it there. lower says that the root has it.
+func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item, lower bool) (outcome, error) {
+	if err := b.enterLayer(ctx, view, it.Step.Layer); err != nil {
+		return outcome{}, err
+	}
 	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
-		return outcome{}, b.applyToView(ctx, view, it.Step)
+		return outcome{}, b.applyToView(ctx, view, it.Step, lower)
 	}
 	return b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
 	})
+}
+
+// enterLayer has a view show none of the scratch that the steps of a layer do not see.
+func (b *builder) enterLayer(ctx context.Context, view sandbox.Layered, l *dag.Layer) error {
+	from := b.viewOf
+	b.viewOf = l
+	if from == nil || slices.Contains(scratchLayers(l), from) {
+		return nil
+	}
+	return view.ClearScratch(ctx)
 }
 
 // lowerOf divides the log of the root into its beginning, as far as that is the
@@ -89,9 +109,9 @@ func (b *builder) lowerOf(items []*dag.Item) (stay map[key.Key]bool, revert []re
 
 // absentFrom returns the items whose snapshots are applied to a view, and are
 // not on this machine yet.
-func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool) (absent []*dag.Item) {
+func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool, scratch map[*dag.Step]bool) (absent []*dag.Item) {
 	for _, it := range items {
-		if !stay[it.Key] && it.State != dag.ToRun && !b.has(it.Step) {
+		if (!stay[it.Key] || scratch[it.Step]) && it.State != dag.ToRun && !b.has(it.Step) {
 			absent = append(absent, it)
 		}
 	}

@@ -17,6 +17,7 @@ type layerView struct {
 	from       *layerView // this one begins as that one; nil: the root, without what is reverted
 	dependents int        // how many views begin as this one ends
 	shared     bool       // it is from's view itself: this layer is its only dependent
+	clear      bool       // it begins without from's scratch: its layer is only composed after that
 
 	// Of a view that begins as the root: the applies that are reverted in
 	// it, the last ones of the log. A step must not see what a later layer, or
@@ -42,14 +43,17 @@ func (f *flow) planViews() {
 			}
 		}
 	}
-	f.order = nil
+	f.order, f.scratch = nil, f.sv.wantedScratch()
 	for _, l := range f.sv.Plan.Graph.Layers {
 		if !need[l] {
 			continue
 		}
 		lv := &layerView{}
+		ordered := l.Ordered
 		for on := l.On; on != nil && lv.from == nil; on = on.On {
 			lv.from = f.views[on]
+			lv.clear = ordered
+			ordered = ordered || on.Ordered
 		}
 		if lv.from != nil {
 			lv.lower = lv.from.lower
@@ -92,11 +96,11 @@ func (f *flow) lower(l *dag.Layer) (stay map[key.Key]bool, revert []record.Event
 }
 
 // absent returns the items of a layer that change the root and are not in its
-// view from the beginning.
+// view from the beginning, or whose scratch is not.
 func (f *flow) absent(l *dag.Layer, lv *layerView) []*dag.Item {
 	var items []*dag.Item
 	for _, s := range l.Steps {
-		if it := f.sv.Plan.Item(s); s.ChangesRoot() && !lv.lower[it.Key] {
+		if it := f.sv.Plan.Item(s); s.ChangesRoot() && (!lv.lower[it.Key] || f.scratch[s]) {
 			items = append(items, it)
 		}
 	}

@@ -24,13 +24,14 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 		return unpack.Result{}, err
 	}
 	t.undoes() // what is done has to be recorded, also on a full disk
-	res, err := t.adopt(ctx, step, changes)
+	res, err := t.adopt(ctx, step, forRoot(&step, changes))
 	if err != nil {
 		return res, errors.Join(err, l.Rollback())
 	}
 	if !step.Key.IsZero() {
 		t.next.Add(step)
 	}
+	res.Scratch = step.Scratch
 	return res, l.commit()
 }
 

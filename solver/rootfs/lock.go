@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
@@ -33,6 +34,8 @@ type Lock struct {
 	state *record.State // as committed
 	tx    *transaction  // nil: none is open
 	made  []string      // the directories that were made for the state, itself included
+
+	scratch *scratch.Scratch
 
 	// Recovered is what became of what was cut off before.
 	Recovered Recovery
@@ -51,6 +54,10 @@ const (
 // Root returns the root, with its state directory open until Unlock, wherever that is
 // moved.
 func (l *Lock) Root() *Root { return l.root }
+
+// Scratch is what steps that run in place find of the steps before them in the root's
+// scratch directories: until Unlock at the latest.
+func (l *Lock) Scratch() *scratch.Scratch { return l.scratch }
 
 // State returns what is applied, as committed last. It is not to be changed.
 func (l *Lock) State() *record.State { return l.state }
@@ -102,6 +109,12 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 	}
 	if err == nil {
 		err = l.recover()
+	}
+	if err == nil {
+		l.scratch, err = scratch.Open(l.root.dir, l.root.state)
+	}
+	if err == nil {
+		err = l.scratch.Remove() // of a command that was killed
 	}
 	if err == nil {
 		err = l.root.removeWork()
@@ -382,7 +395,7 @@ func (r *Root) removeWork() error {
 // Unlock gives the lock back, rolls back what was not committed, and removes the
 // work directory; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	err := errors.Join(l.Rollback(), l.root.removeWork())
+	err := errors.Join(l.Rollback(), l.scratch.Remove(), l.root.removeWork())
 	if err == nil && l.state.Pristine() {
 		if err = l.root.cleanup(l.state); err == nil {
 			err = l.removeHome()

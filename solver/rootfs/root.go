@@ -12,6 +12,7 @@
 //	stage/<seq>/<n>       what an apply has made and not yet put where it belongs
 //	trash/<seq>-<n>       what an undo took away, until it is committed
 //	reserve/<n>           what undo and rollback use on a full disk
+//	scratch.json          names of temporary files in the root itself, while steps run in place
 //	made                  the directories made for the state, until state.json has them
 //	work/                 upper directories and other scratch of a solve
 //	lock                  held by the one solve that is at work

@@ -59,6 +59,15 @@ func (l *Lock) begin() (*transaction, error) {
 	return t, nil
 }
 
+// forRoot returns what the root gets of a step, and notes in the step whether that is
+// all. It is the one place where a snapshot loses its scratch on the way to a root.
+func forRoot(step *record.Applied, changes snapshot.Changes) snapshot.Changes {
+	if step.AllForRoot {
+		return changes
+	}
+	return snapshot.ForRoot(changes, &step.Scratch)
+}
+
 // apply applies a stream to the root and saves what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	space := t.applies()
@@ -90,11 +99,12 @@ func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.
 		if err := t.liftProfile(ctx, false, &t.lifted); err != nil {
 			return res, err
 		}
-		if res, err = t.apply(ctx, step, changes); err != nil {
+		if res, err = t.apply(ctx, step, forRoot(&step, changes)); err != nil {
 			return res, err
 		}
 	}
 	t.steps = append(t.steps, step)
+	res.Scratch = step.Scratch
 	return res, nil
 }
 

@@ -149,7 +149,12 @@ var runCases = []runCase{
 			dir w 0755
 			file w/m 0644 2
 			link w/n -> w/m`},
-	{name: "a link into what is left out tells nothing", scripts: []string{`ln f /tmp/fl`}, partly: true, rootOnly: true, more: `file w/f 0644 6`},
+	{name: "a link into what is left out tells nothing", scripts: []string{`ln f /run/fl`}, partly: true, rootOnly: true, more: `file w/f 0644 6`},
+	{name: "a root gets no link to a temporary file", scripts: []string{`echo 1 >/tmp/n; ln /tmp/n n; ln n m; settle /tmp`}, partly: true, rootOnly: true, want: `
+			file tmp/n 0644 2
+			dir w 0755
+			file w/m 0644 2
+			link w/n -> w/m`},
 	{name: "symlink to directory", scripts: []string{`rm ld; mkdir ld`}, want: `
 			dir w 0755
 			dir w/ld 0755`},
@@ -202,7 +207,13 @@ var runCases = []runCase{
 			dir w 0755
 			dir w/n 0000
 			file w/n/a 0000 2`, rootFits: true},
-	{name: "/tmp is left out", scripts: []string{`mkdir /tmp/d; echo 1 >/tmp/d/x; echo 1 >/run/x`}},
+	{name: "/run is left out", scripts: []string{`mkdir /run/d; echo 1 >/run/d/x`}},
+	{name: "what stays in /tmp", scripts: []string{`mkdir /tmp/d; echo 1 >/tmp/d/x; echo 2 >/tmp/y; settle /tmp`, `rm /tmp/d/x; echo 3 >/tmp/d/z; settle /tmp`}, want: `
+			delete tmp/d/x
+			file tmp/d/z 0644 2`},
+	{name: "caches in /tmp are left out", scripts: []string{`mkdir -p /tmp/h/.cache/pip; echo 1 >/tmp/h/.cache/pip/x; settle /tmp`}, want: `
+			dir tmp/h 0755
+			dir tmp/h/.cache 0755`},
 	{name: "a new top-level directory", scripts: []string{`mkdir /opt; echo 1 >/opt/x`, `echo 2 >/opt/y; rm /opt/x`}, want: `
 			dir opt 0755
 			delete opt/x

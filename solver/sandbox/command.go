@@ -23,6 +23,11 @@ type Command struct {
 	Timeout time.Duration    // 0 means none
 	Filter  *snapshot.Filter // which changes are reported; nil means the default exclusions
 
+	// MachineTemp has a Layered view show the machine's own temporary files, over the
+	// scratch of steps. What the command changes there is dropped, but in a scratch
+	// directory that is a mount of its own.
+	MachineTemp bool
+
 	// Begin, if set, is called by an InPlace view just before the command starts,
 	// with the reading of the root before it, and with the targets of secrets at
 	// which nothing existed: what Recover and RemoveSecrets need if this process
@@ -63,13 +68,14 @@ func IDOf(dir *os.Root) (FileID, error) {
 	return FileID{uint64(st.Dev), st.Ino}, nil
 }
 
-// Changes returns the filter of the command, compiled, and checks its mounts.
+// Changes returns the filter of the command, compiled with scratch, and checks its
+// mounts.
 func (c *Command) Changes() (*snapshot.Filter, *snapshot.Matcher, error) {
 	filter := c.Filter
 	if filter == nil {
 		filter = new(snapshot.Filter)
 	}
-	matcher, err := filter.Compile()
+	matcher, err := filter.CompileWithScratch()
 	if err == nil {
 		err = c.CheckMounts()
 	}

@@ -65,6 +65,13 @@ type Layered interface {
 	// forbids that.
 	Apply(ctx context.Context, blob io.Reader, at record.Placement) error
 
+	// ApplyScratch is Apply of the scratch in the snapshot alone: for a step that the
+	// root has, and whose scratch it has not.
+	ApplyScratch(ctx context.Context, blob io.Reader) error
+
+	// ClearScratch empties the scratch directories. No later Run reports it.
+	ClearScratch(ctx context.Context) error
+
 	// Clone returns a second view that begins as this one is now.
 	Clone(ctx context.Context) (Layered, error)
 
@@ -91,6 +98,12 @@ type InPlace interface {
 
 	// Stale says that something other than Run changed the root.
 	Stale()
+
+	// SetScratch says which names in the scratch directories ("tmp/x") are the
+	// layer's: what else is there is the machine's, and left out. Run adds those that
+	// come while it runs, also if it fails, and Scratch returns all.
+	SetScratch(names []string)
+	Scratch() []string
 
 	// Before returns what was at the path, relative to the root, before the last
 	// Run: whether something existed, and the entry of a directory. It is valid

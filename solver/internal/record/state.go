@@ -87,6 +87,10 @@ type Applied struct {
 	Record  key.Record    `json:"record,omitempty"`
 	At      time.Time     `json:"at"`
 	LeftOut bool          `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
+	Scratch bool          `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
+
+	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.
+	AllForRoot bool `json:"-"`
 
 	// Before returns to Adopt what there was at a path of the root before the step:
 	// whether something existed, and of a directory its entry. nil: nothing is

@@ -39,6 +39,7 @@ type Recording struct {
 type Result struct {
 	Entries int
 	Bytes   int64 // of file content
+	Scratch bool  // the step's snapshot holds scratch, which was left out
 
 	// Problems are the entries that could not be made, while the rest was: an
 	// immutable file, a read-only file system or another mount underneath.

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
@@ -66,6 +67,13 @@ func (h *helper) attachments() ([]attachment, error) {
 		}
 		l = append(l, a)
 	}
+	for _, dir := range h.covered(inside) {
+		t, err := openTree(filepath.Join(h.View, UpperDir, dir))
+		if err != nil {
+			return nil, err
+		}
+		l = append(l, attachment{tree: t, target: dir, dir: true})
+	}
 	for _, dir := range []string{"/dev", "/sys"} {
 		if has(dir) || h.Root == "/" && h.Rooted {
 			continue // seen already, or part of the lower directory itself
@@ -106,7 +114,8 @@ func (h *helper) attachments() ([]attachment, error) {
 }
 
 // submounts returns the targets of the outermost mounts below the root directory,
-// as paths in the root. What is clayer's own is left out.
+// as paths in the root. What is clayer's own is left out, and so are mounts in scratch
+// directories: a view has its own.
 func (h *helper) submounts() ([]string, error) {
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -117,7 +126,11 @@ func (h *helper) submounts() ([]string, error) {
 		if m.Mountpoint == h.Root || !pathname.Under(m.Mountpoint, h.Root) || pathname.Under(m.Mountpoint, h.View) {
 			continue
 		}
-		if p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, h.Root), "/"); !slices.ContainsFunc(h.Hide, func(hidden string) bool { return pathname.Under(p, hidden) }) {
+		p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, h.Root), "/")
+		if snapshot.IsScratch(p[1:]) && !h.MachineTemp {
+			continue
+		}
+		if !slices.ContainsFunc(h.Hide, func(hidden string) bool { return pathname.Under(p, hidden) }) {
 			at = append(at, p)
 		}
 	}

@@ -42,10 +42,13 @@ type Job struct {
 	Dir    string
 	Mounts []sandbox.Mount
 
+	MachineTemp bool // see sandbox.Command
+
 	Interactive bool // the command has the helper's stdin, stdout and stderr
 	Foreground  bool // stdin is a terminal, and the command is to be in its foreground
 
 	Placement record.Placement // for TaskApply
+	Scratch   bool             // TaskApply applies the scratch alone
 
 	Path  string   // what TaskCapture packs, or TaskExists looks for
 	Names []string // what TaskCopyUp copies up

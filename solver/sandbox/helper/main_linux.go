@@ -70,6 +70,7 @@ type helper struct {
 	stubs        stubs
 	inPlaceStubs mountStubs // instead of stubs, in place
 	staged       bool       // the tmpfs for staged files is mounted
+	readOnly     []string   // top-level directories of which there could be no overlay
 	warnings     []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone
@@ -118,6 +119,9 @@ func (h *helper) do(res *result) error {
 		return h.exists()
 	case TaskCopyUp:
 		return h.copyUp()
+	}
+	if err := h.machineTemp(); err != nil {
+		return err
 	}
 	mounts, err := h.attachments()
 	if err != nil {

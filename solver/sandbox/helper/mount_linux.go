@@ -70,6 +70,7 @@ func (h *helper) mountRoot() error {
 			return errors.Join(err, berr)
 		}
 		h.warn("/%s is read-only: %v", name, err)
+		h.readOnly = append(h.readOnly, "/"+name)
 	}
 	if overlaid == 0 {
 		return refused

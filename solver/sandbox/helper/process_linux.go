@@ -62,7 +62,7 @@ func (p Process) Exec(ctx context.Context, j Job, c sandbox.Command, stdin, stdo
 
 func (p Process) command(ctx context.Context, j Job, c sandbox.Command) error {
 	j.Task = TaskRun
-	j.Argv, j.Script, j.Env, j.Dir, j.Mounts = c.Argv, c.Script, c.Env, c.Dir, c.Mounts
+	j.Argv, j.Script, j.Env, j.Dir, j.Mounts, j.MachineTemp = c.Argv, c.Script, c.Env, c.Dir, c.Mounts, c.MachineTemp
 	if c.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})

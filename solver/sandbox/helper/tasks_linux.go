@@ -23,6 +23,9 @@ import (
 // any other problem is an error: what runs next would not see what its key promises.
 func (h *helper) apply(ctx context.Context) error {
 	changes := h.baringTops(snapshot.ReadUnvalidated(os.Stdin))
+	if h.Scratch {
+		changes = snapshot.Scratch(changes)
+	}
 	res, err := unpack.Unpack(ctx, h.merged(), changes, unpack.Options{Placement: h.Placement})
 	if err != nil {
 		return err

@@ -172,6 +172,9 @@ type place struct {
 	filter   string        // that at was read with
 	stale    bool          // the root was changed since by other hands
 	reported map[string]bool
+
+	scratch map[string]bool // names in scratch directories that are the layer's
+	foreign map[string]bool // those that are not
 }
 
 // Stale implements sandbox.InPlace.
@@ -186,7 +189,8 @@ func (p *place) read(ctx context.Context, filter *snapshot.Matcher, sums tree.Su
 	hidden := tree.Hide(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{
 		Live: true, Own: p.s.own, Sums: sums, Previous: previous, RereadXattrs: !p.s.xattrs,
-		Prune: func(path string) bool { return filter.Prune(path) || hidden != nil && hidden(path) },
+		Foreign: p.foreign,
+		Prune:   func(path string) bool { return filter.Prune(path) || hidden != nil && hidden(path) },
 	})
 }
 
@@ -214,6 +218,7 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	}
 	setBack := wentBack(clock)
 	p.RemoveSecrets(secrets)
+	p.adoptScratch()
 
 	// What it did is reported even if it failed.
 	ctx = context.WithoutCancel(ctx)
@@ -230,7 +235,7 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	}
 	b := tree.Between{
 		Before: p.at, After: after, Trusted: trusted, SetBack: setBack, Dirty: c.Dirty,
-		Open: p.open, Filter: matcher, Hide: tree.Hide(append(covered, p.s.Hide...)),
+		Open: p.open, Filter: matcher, Hide: p.hidesScratch(tree.Hide(append(covered, p.s.Hide...))),
 	}
 	changes, err := b.Changes(ctx)
 	if err != nil {
@@ -281,7 +286,12 @@ func (p *place) RemoveSecrets(targets []string) {
 
 // Recover implements sandbox.InPlace.
 func (p *place) Recover(ctx context.Context, before *tree.Reading, c sandbox.Command) (snapshot.Changes, error) {
-	_, matcher, err := c.Changes()
+	filter, _, err := c.Changes()
+	if err != nil {
+		return nil, err
+	}
+	// What other programs have put into scratch directories since can't be told apart.
+	matcher, err := filter.Compile()
 	if err != nil {
 		return nil, err
 	}
@@ -327,6 +337,9 @@ func (p *place) know() {
 func (p *place) begin(ctx context.Context, filter string, matcher *snapshot.Matcher) (trusted bool, err error) {
 	p.before = nil
 	p.know()
+	if p.findForeign() {
+		p.stale = true
+	}
 	if p.at == nil || p.stale || p.filter != filter {
 		var previous *tree.Reading
 		if p.s.trusted && p.filter == filter {
@@ -420,7 +433,8 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 		return nil, err
 	}
 	hidden := tree.Hide(p.s.Hide)
-	r, err := tree.Read(ctx, p.s.Root, tree.Options{Below: below, Live: true, Own: p.s.own, Prune: hidden})
+	p.findForeign()
+	r, err := tree.Read(ctx, p.s.Root, tree.Options{Below: below, Live: true, Own: p.s.own, Prune: hidden, Foreign: p.foreign})
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}

@@ -171,10 +171,7 @@ func (s *Overlay) probe() (err error) {
 		}
 	}()
 	// Without xattrs overlayfs mounts, and then cannot mark a directory as opaque.
-	mark := "user.overlay.probe"
-	if s.rooted {
-		mark = "trusted.overlay.probe"
-	}
+	mark := s.mark("probe")
 	upper := v.upper()
 	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
 		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errUpper)
@@ -183,7 +180,7 @@ func (s *Overlay) probe() (err error) {
 		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
 	}
 	if !s.rooted {
-		if err := v.seed(); err != nil {
+		if err := errors.Join(v.seed(), v.seedScratch()); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 )
 
@@ -32,6 +33,9 @@ func (v *View) begin(ctx context.Context) error {
 		if err := v.seedGroups(ctx); err != nil {
 			return err
 		}
+	}
+	if err := v.seedScratch(); err != nil {
+		return err
 	}
 	if err := likeLower(v.s.Root, upper); err != nil {
 		return err
@@ -56,6 +60,8 @@ func (v *View) seed() error {
 			return err
 		}
 		switch {
+		case d.IsDir() && snapshot.IsScratch(name):
+			// seedScratch makes it: mounts in the root's own are in no way then.
 		case err == nil && !(have.IsDir() && d.IsDir()):
 			continue // the directory of changes over the root has its own
 		case d.IsDir():

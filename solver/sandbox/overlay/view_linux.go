@@ -94,12 +94,21 @@ func (v *View) ready() error {
 }
 
 // Apply implements sandbox.Layered.
-func (v *View) Apply(ctx context.Context, blob io.Reader, at record.Placement) (err error) {
+func (v *View) Apply(ctx context.Context, blob io.Reader, at record.Placement) error {
+	return v.apply(ctx, blob, helper.Job{Task: helper.TaskApply, Placement: at})
+}
+
+// ApplyScratch implements sandbox.Layered.
+func (v *View) ApplyScratch(ctx context.Context, blob io.Reader) error {
+	return v.apply(ctx, blob, helper.Job{Task: helper.TaskApply, Scratch: true})
+}
+
+func (v *View) apply(ctx context.Context, blob io.Reader, j helper.Job) (err error) {
 	if err := v.ready(); err != nil {
 		return err
 	}
 	defer func() { v.broken = err }()
-	if err := v.do(ctx, helper.Job{Task: helper.TaskApply, Placement: at}, helper.Process{Stdin: blob}); err != nil {
+	if err := v.do(ctx, j, helper.Process{Stdin: blob}); err != nil {
 		return fmt.Errorf("apply a snapshot to the view: %w", err)
 	}
 	return v.refresh(ctx)
