@@ -51,7 +51,8 @@ type Step struct {
 	Filter    snapshot.Filter // of a RUN: what is captured
 	Epoch     string          // of a RUN: its SOURCE_DATE_EPOCH; "" where an ENV or ARG sets it
 
-	named []SessionVar // of a RUN: those that it names
+	named   []SessionVar // of a RUN: those that it names
+	capture string       // Filter as text
 }
 
 // A Source is a node that provides bytes: a download, or a set of local files.
@@ -139,6 +140,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 	}
 	slices.Sort(filter.Include)
 	filter.Include = slices.Compact(filter.Include)
+	capture := filter.String() // once for all RUNs
 
 	var bust []string
 	var last []*Step // SNAPSHOT captures what stands at the end of the layer
@@ -148,7 +150,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		switch in := in.(type) {
 		case *frontend.Env, *frontend.Workdir:
 		case *frontend.Run:
-			s.Filter, s.Epoch, s.named = filter, opt.epoch(in), l.outside.namedBy(in)
+			s.Filter, s.capture, s.Epoch, s.named = filter, capture, opt.epoch(in), l.outside.namedBy(in)
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:

@@ -128,7 +128,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 				option(w, "session "+v.Name, v.digest)
 			}
 			option(w, "source-date-epoch", s.Epoch)
-			w.Field("capture", s.Filter.String())
+			w.Field("capture", s.capture)
 		case *frontend.Fetch:
 			w.Field(inInstruction, "FETCH")
 			// Where the bytes come from is no input, but their name may be one:

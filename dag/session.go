@@ -131,7 +131,7 @@ func (o *outside) namedBy(run *frontend.Run) (named []SessionVar) {
 	}
 	names := o.inText(run)
 	for _, flag := range run.Flags {
-		names = append(names, shellvars.Expanded(flag, o.candidates(flag, run))...)
+		names = append(names, shellvars.Expanded(flag, o.candidates(shellvars.Words, flag, run))...)
 	}
 	for _, v := range run.Env {
 		for _, name := range frontend.Refs(v.Value) {
@@ -159,48 +159,34 @@ func (o *outside) inText(run *frontend.Run) []string {
 	case len(run.Shell) > 0:
 		program = run.Shell[0]
 	}
-	names := o.candidates(text, run)
-	switch {
-	case len(names) == 0:
+	if shellvars.IsShell(program) {
+		if names := o.candidates(shellvars.Mentions, text, run); len(names) > 0 {
+			return shellvars.Free(text, names)
+		}
 		return nil
-	case shellvars.IsShell(program):
-		return shellvars.Free(text, names)
 	}
-	return slices.Collect(maps.Keys(names))
+	return slices.Collect(maps.Keys(o.candidates(shellvars.Words, text, run)))
 }
 
-// candidates returns the words of a text that a RUN can name: those that it does not
-// have from its file or from a secret.
-func (o *outside) candidates(text string, run *frontend.Run) map[string]bool {
+// candidates returns those of the words of a text that a RUN can name: variables that
+// it does not have from its file or from a secret.
+func (o *outside) candidates(words func(string, func(string)), text string, run *frontend.Run) map[string]bool {
 	var names map[string]bool
-	for w := range shellvars.Words(text) {
-		if _, ok := o.nameable[w]; ok {
+	words(text, func(w string) {
+		if _, ok := o.nameable[w]; ok && !sets(run, w) {
 			if names == nil {
 				names = make(map[string]bool)
 			}
 			names[w] = true
 		}
-	}
-	if names != nil {
-		for name := range setFor(run) {
-			delete(names, name)
-		}
-	}
+	})
 	return names
 }
 
-// setFor returns the variables that a RUN has from its file or from a secret.
-func setFor(run *frontend.Run) map[string]bool {
-	own := make(map[string]bool)
-	for _, vars := range [][]frontend.Var{run.Env, run.Args} {
-		for _, v := range vars {
-			own[v.Name] = true
-		}
-	}
-	for _, m := range run.Mounts {
-		own[m.EnvName] = true
-	}
-	return own
+// sets reports whether a RUN has a variable from its file or from a secret.
+func sets(run *frontend.Run, name string) bool {
+	return indexVar(run.Env, name) >= 0 || indexVar(run.Args, name) >= 0 ||
+		slices.ContainsFunc(run.Mounts, func(m frontend.Mount) bool { return m.EnvName == name })
 }
 
 // interpreter returns the program of a "#!" line, after env the one that it looks for.
@@ -224,11 +210,11 @@ func (s *Step) Session() []SessionVar {
 	if !ok {
 		return nil
 	}
-	o, own := s.Layer.outside, setFor(run)
+	o := s.Layer.outside
 	vars := slices.Clone(s.named)
 	for name, value := range o.session {
 		isNamed := slices.ContainsFunc(s.named, func(v SessionVar) bool { return v.Name == name })
-		if !isNamed && !own[name] && !o.isBefore(name) && o.passes(name, value) {
+		if !isNamed && !sets(run, name) && !o.isBefore(name) && o.passes(name, value) {
 			vars = append(vars, SessionVar{Name: name})
 		}
 	}
@@ -255,17 +241,15 @@ func (s *Step) Withheld() []string {
 	if !ok {
 		return nil
 	}
-	has := setFor(run)
+	has := make(map[string]bool)
 	for _, v := range s.Session() {
 		has[v.Name] = true
 	}
+	o := s.Layer.outside
 	var names []string
-	for name, value := range s.Layer.outside.session {
-		if value == "" || !isVariable().MatchString(name) {
-			continue
-		}
-		own := strings.HasPrefix(name, "CLAYER_") // settings of this program
-		if !has[name] && !own && !s.Layer.outside.isBefore(name) && !IsShells(name) && !slices.Contains(setForRun, name) {
+	for name, value := range o.session {
+		fixed := IsShells(name) || slices.Contains(setForRun, name) || strings.HasPrefix(name, "CLAYER_") // settings of this program
+		if value != "" && !has[name] && !fixed && !sets(run, name) && !o.isBefore(name) && isVariable().MatchString(name) {
 			names = append(names, name)
 		}
 	}

@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 )
 
@@ -115,17 +120,33 @@ func TestEnvironmentOfARun(t *testing.T) {
 }
 
 // What a store lists from before the encoding of keys changed explains why all is built.
-func TestStepsOfAnEarlierEncoding(t *testing.T) {
-	old := cache.Manifest{Steps: []cache.Descriptor{{}}, LeftOut: []cache.LeftOut{{Index: 1}}}
-	now := cache.Manifest{Version: cache.Version, Steps: []cache.Descriptor{{Version: cache.Version}}, LeftOut: []cache.LeftOut{{Index: 1}}}
-	for _, tt := range []struct {
-		m    cache.Manifest
-		want bool
-	}{{old, true}, {now, false}} {
-		for i, s := range oldSteps(tt.m) {
-			if s.Recoded != tt.want {
-				t.Errorf("version %d, step %d: recoded = %t", tt.m.Version, i, s.Recoded)
-			}
+func TestPlanSaysThatTheEncodingOfAStoreChanged(t *testing.T) {
+	for version, want := range map[int]string{0: dag.EncodingChanged, cache.Version: "RUN changed"} {
+		store, err := dir.Open(t.TempDir(), dir.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := cache.Descriptor{Version: version, Key: key.Sum("before", func(key.Writer) {}), Layer: "base", Record: key.Record{{Name: "instruction", Value: "RUN"}}}
+		var b bytes.Buffer
+		packed, err := snapshot.Pack(t.Context(), &b, func(func(*snapshot.Entry, error) bool) {}, snapshot.PackOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Digest, d.Size, d.DiffID = packed.Digest, packed.Size, packed.DiffID
+		m := cache.Manifest{Version: version, Name: "base", Key: d.Key, Steps: []cache.Descriptor{d}}
+		if err := errors.Join(store.Put(t.Context(), d, storetest.Blob(b.String())), store.Complete(t.Context(), m)); err != nil {
+			t.Fatal(err)
+		}
+		f, err := frontend.Parse("Containerfile", []byte("RUN true\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Plan(t.Context(), Options{Files: []*frontend.File{f}, Root: t.TempDir(), Local: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if it := p.Layers[0].Items[0]; it.State != dag.ToRun || it.Why != want {
+			t.Errorf("version %d: %s, %s; want %s", version, it.State, it.Why, want)
 		}
 	}
 }

@@ -2,7 +2,6 @@
 package shellvars
 
 import (
-	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -18,27 +17,56 @@ func IsShell(program string) bool {
 	return slices.Contains([]string{"sh", "bash", "dash", "ash", "ksh", "mksh", "busybox"}, path.Base(program))
 }
 
-// Words yields the words of a text that could be the names of variables.
-func Words(text string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		start := -1
-		for i := 0; i <= len(text); i++ {
-			if i < len(text) && isNameByte(text[i]) {
-				if start < 0 {
-					start = i
-				}
-				continue
+// Words calls f with the words of a text that could be the names of variables.
+func Words(text string, f func(word string)) {
+	start := -1
+	for i := 0; i <= len(text); i++ {
+		if i < len(text) && isNameByte(text[i]) {
+			if start < 0 {
+				start = i
 			}
-			if start >= 0 && (text[start] < '0' || text[start] > '9') && !yield(text[start:i]) {
-				return
-			}
-			start = -1
+			continue
 		}
+		if start >= 0 && (text[start] < '0' || text[start] > '9') {
+			f(text[start:i])
+		}
+		start = -1
 	}
 }
 
 func isNameByte(c byte) bool {
 	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+// Mentions calls f with the words of a shell script that Free may find, and perhaps
+// more. It is quick: a plan asks it of each RUN.
+func Mentions(script string, f func(word string)) {
+	for _, sign := range []string{"export", "printenv", "((", "[["} {
+		if strings.Contains(script, sign) {
+			Words(script, f)
+			return
+		}
+	}
+	for {
+		_, rest, ok := strings.Cut(script, "$")
+		if !ok {
+			return
+		}
+		end := 0
+		if strings.HasPrefix(rest, "{") {
+			end = 1
+		}
+		start := end
+		for end < len(rest) && isNameByte(rest[end]) {
+			end++
+		}
+		if start == 1 && !strings.HasPrefix(rest[end:], "}") { // more than a name
+			Words(rest, f)
+			return
+		}
+		f(rest[start:end])
+		script = rest[end:]
+	}
 }
 
 var reference = lazyregexp.New(`\$\{?[#!]?([A-Za-z_][A-Za-z0-9_]*)`)
@@ -288,7 +316,7 @@ func (s *scan) declare(n *syntax.DeclClause) {
 			s.assign(a.Name.Value)
 		case n.Variant.Value == "local":
 			s.assign(a.Name.Value)
-		default: // export NAME
+		case n.Variant.Value == "export":
 			s.use(a.Name.Value)
 		}
 	}

@@ -15,7 +15,7 @@ func TestFree(t *testing.T) {
 		{`A=1 && echo $A`, ""},
 		{`A=${A:-x}; echo $A`, "A"},
 		{`A=$B; echo $A`, "B"},
-		{`A+=x`, "A"},
+		{`A+=x; echo $A`, "A"},
 		{`A=1 env; echo $A`, "A"},
 		{`A=1 echo $A`, "A"},
 		{`: ${A:=x}; : ${B=$A}`, "A B"},
@@ -60,11 +60,22 @@ func TestFree(t *testing.T) {
 		if got := strings.Join(Free(tt.script, names), " "); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.script, got, tt.want)
 		}
+		mentioned := collect(Mentions, tt.script)
+		for name := range strings.FieldsSeq(tt.want) {
+			if !slices.Contains(mentioned, name) {
+				t.Errorf("%s: mentions %q, and not %s", tt.script, mentioned, name)
+			}
+		}
 	}
 }
 
+func collect(all func(string, func(string)), text string) (words []string) {
+	all(text, func(w string) { words = append(words, w) })
+	return words
+}
+
 func TestWords(t *testing.T) {
-	got := slices.Collect(Words(`os.environ["FOO_1"] 2x $A-b_`))
+	got := collect(Words, `os.environ["FOO_1"] 2x $A-b_`)
 	if want := []string{"os", "environ", "FOO_1", "A", "b_"}; !slices.Equal(got, want) {
 		t.Errorf("words %q, want %q", got, want)
 	}
