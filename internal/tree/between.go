@@ -137,6 +137,9 @@ func (d *between) name(p string, bi, ai int32) error {
 		if base != nil {
 			d.reported[p] = true
 			d.list.remove(p)
+			if base.isDir() && snapshot.IsScratch(p) && !snapshot.IsScratch(path.Dir(p)) {
+				return d.directory(p, bi, -1) // of a scratch directory itself nothing is reported
+			}
 		}
 	case !now.isDir():
 		d.list.file(p, ai, now, base, base != nil && !d.dirty[p] && unchanged(d.Before, bi, d.After, ai, d.Trusted, d.setBack))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -172,6 +173,9 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 		}
 		if base != nil {
 			d.list.remove(p)
+			if bi >= 0 && base.isDir() && snapshot.IsScratch(p) && !snapshot.IsScratch(path.Dir(p)) {
+				return d.directory(p, bi, -1, lowerView{}) // of a scratch directory itself nothing is reported
+			}
 		}
 		return nil
 	}

@@ -211,6 +211,8 @@ var runCases = []runCase{
 	{name: "what stays in /tmp", scripts: []string{`mkdir /tmp/d; echo 1 >/tmp/d/x; echo 2 >/tmp/y; settle /tmp`, `rm /tmp/d/x; echo 3 >/tmp/d/z; settle /tmp`}, want: `
 			delete tmp/d/x
 			file tmp/d/z 0644 2`},
+	{name: "/tmp itself is removed", scripts: []string{`echo 1 >/tmp/y; settle /tmp`, `rm -r /tmp`}, isolated: true, want: `
+			delete tmp/y`},
 	{name: "caches in /tmp are left out", scripts: []string{`mkdir -p /tmp/h/.cache/pip; echo 1 >/tmp/h/.cache/pip/x; settle /tmp`}, want: `
 			dir tmp/h 0755
 			dir tmp/h/.cache 0755`},

@@ -150,14 +150,44 @@ func (s *Scratch) placed(top *os.Root, dir string, e *snapshot.Entry) (_ *snapsh
 			return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: fmt.Sprintf("a hard link to %q, outside of %s", e.Target, dir)}
 		}
 	}
-	name, _, _ := strings.Cut(below, "/")
+	real, err := leadsTo(top, below)
+	if err != nil {
+		return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: err.Error()}
+	}
+	name, _, _ := strings.Cut(real, "/")
 	if slices.Contains(s.noted.Names, dir+"/"+name) {
 		return &inner, true, nil
+	}
+	if real != below {
+		return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: "a link on the way leads to a file of another program, " + dir + "/" + name}
 	}
 	if e.Kind == snapshot.Delete {
 		return nil, false, nil // another program's
 	}
 	return &inner, true, s.free(top, dir, name)
+}
+
+// leadsTo follows the links on the way to a path in a directory, but not at its end.
+func leadsTo(top *os.Root, p string) (string, error) {
+	at, rest := "", strings.Split(p, "/")
+	for links := 0; len(rest) > 1; {
+		next := path.Join(at, rest[0])
+		rest = rest[1:]
+		st, err := top.Lstat(next)
+		if err != nil || st.Mode()&fs.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		to, err := top.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if links++; links > 40 || path.IsAbs(to) || !fs.ValidPath(path.Join(at, to)) {
+			return "", fmt.Errorf("a link on the way leads to %q", to)
+		}
+		at, rest = "", append(strings.Split(path.Join(at, to), "/"), rest...)
+	}
+	return path.Join(at, rest[0]), nil
 }
 
 // free notes a name, and moves aside what is there.

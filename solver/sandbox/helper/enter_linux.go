@@ -17,6 +17,7 @@ func (h *helper) enter(mounts []attachment) error {
 		return err
 	}
 	defer unix.Close(old)
+	tempDirs, tempFiles := h.namedTemp()
 	oldProc, err := openTree("/proc")
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func (h *helper) enter(mounts []attachment) error {
 	for i, m := range mounts {
 		// The command's own mounts are the last: they may lie in its directory.
 		if !made && i == len(mounts)-len(h.Mounts) {
-			if err := h.makeDir(); err != nil {
+			if err := errors.Join(h.putTemp(tempDirs, tempFiles), h.makeDir()); err != nil {
 				return err
 			}
 			made = true
@@ -57,7 +58,7 @@ func (h *helper) enter(mounts []attachment) error {
 		}
 	}
 	if !made {
-		if err := h.makeDir(); err != nil {
+		if err := errors.Join(h.putTemp(tempDirs, tempFiles), h.makeDir()); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/pathname"
@@ -70,4 +73,77 @@ func realDir(root, p string) bool {
 	}
 	st, err := os.Lstat(filepath.Join(root, p))
 	return err == nil && st.IsDir()
+}
+
+// A tempFile is a temporary file of the machine that the command's environment names: a
+// bundle of certificates, a package manager's settings. The command finds a copy.
+type tempFile struct {
+	path    string
+	mode    uint32
+	content []byte
+}
+
+// namedTemp lists what the command's environment names in scratch directories of the
+// machine: small files, and TMPDIR and HOME. It is called before the helper goes into
+// its root.
+func (h *helper) namedTemp() (dirs []string, files []tempFile) {
+	if h.Task != TaskRun || h.MachineTemp {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(h.Root)
+	if err != nil {
+		return nil, nil
+	}
+	defer root.Close()
+	for _, kv := range h.Env {
+		name, p, _ := strings.Cut(kv, "=")
+		p = strings.TrimSuffix(p, "/")
+		if !strings.HasPrefix(p, "/") || !snapshot.IsScratch(p[1:]) || filepath.Clean(p) != p {
+			continue
+		}
+		st, err := root.Stat(p[1:])
+		switch {
+		case err != nil:
+		case st.IsDir():
+			if name == "TMPDIR" || name == "HOME" {
+				dirs = append(dirs, p)
+			}
+		case st.Mode().IsRegular() && st.Size() <= copyLimit:
+			if b, err := root.ReadFile(p[1:]); err == nil {
+				files = append(files, tempFile{p, uint32(st.Mode().Perm()), b})
+			}
+		}
+	}
+	return dirs, files
+}
+
+// putTemp puts what namedTemp has listed into the root, where nothing is. What is as it
+// was when the command has ended goes then, as mount points do.
+func (h *helper) putTemp(dirs []string, files []tempFile) error {
+	for _, dir := range dirs {
+		if _, err := os.Lstat(dir); err == nil {
+			continue
+		}
+		if err := h.stubs.ensure(dir, true); err != nil {
+			return err
+		}
+		if err := unix.Chmod(dir, 0o1777); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(f.path); err == nil {
+			continue
+		}
+		if err := h.stubs.ensure(filepath.Dir(f.path), true); err != nil {
+			return err
+		}
+		err := h.stubs.put(f.path, stub{path: f.path}, func() error {
+			return errors.Join(os.WriteFile(f.path, f.content, 0o600), unix.Chmod(f.path, f.mode))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
