@@ -44,7 +44,11 @@ type files struct {
 	// single is true for one file and a dest without a final slash: dest is
 	// then the file's own path, unless a directory stands there.
 	single bool
-	pin    Pin
+	// unmatched are the patterns that no file matches. If there is nothing else, the
+	// COPY does nothing: dest is not made either.
+	unmatched []string
+	nothing   bool
+	pin       Pin
 }
 
 // Copy resolves the sources of a COPY, which stand in dir, the Containerfile's
@@ -63,7 +67,15 @@ func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin,
 }
 
 func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*files, error) {
-	return once(&r.mu, &r.copies, c, func() (*files, error) { return readFiles(ctx, dir, c, r.Exclude) })
+	return once(&r.mu, &r.copies, c, func() (*files, error) {
+		fs, err := readFiles(ctx, dir, c, r.Exclude)
+		if err == nil && r.Warn != nil {
+			for _, src := range fs.unmatched {
+				r.Warn(fmt.Sprintf("%s: %s: no file matches %q", c.Pos, c.Word, src))
+			}
+		}
+		return fs, err
+	})
 }
 
 // CheckCopy returns what Copy would refuse, without reading the files, and whether
@@ -108,8 +120,12 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		if err != nil {
 			return nil, err
 		}
+		if len(ms) == 0 {
+			fs.unmatched = append(fs.unmatched, src)
+		}
 		found = append(found, ms...)
 	}
+	fs.nothing = len(found)+len(c.Inline) == 0
 	intoDir := strings.HasSuffix(c.Dest, "/") || len(found)+len(c.Inline) > 1 ||
 		len(found) == 1 && found[0].isDir
 	fs.single = !intoDir
@@ -246,7 +262,8 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 //
 // Sources are as Docker has them: a directory's content is copied, not the directory;
 // several sources, or a dest with a final slash, make dest a directory; else it is
-// the file's own path, or a directory that stands there (Resolver.IsDir). Owner is
+// the file's own path, or a directory that stands there (Resolver.IsDir). A pattern that
+// no file matches is no error. Owner is
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
 // which goes for files, and for directories with the right to enter where there is
 // one to read. All times are 1980-01-01. Symlinks in a directory are copied as they
@@ -272,7 +289,7 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 		single = false
 	}
 	return func(yield func(*snapshot.Entry, error) bool) {
-		if !single && dest != "" && !yield(impliedDir(dest, by), nil) {
+		if !single && !fs.nothing && dest != "" && !yield(impliedDir(dest, by), nil) {
 			return
 		}
 		for _, it := range fs.items {

@@ -106,7 +106,10 @@ var copies = []struct {
 	{name: "a link on the way", tree: []string{"link -> d"}, src: "link/e/y", dest: "/z", want: `f 0644 z "four"`},
 
 	{name: "nothing of that name", src: "none", dest: "/z", err: `source "none": no such file`},
-	{name: "nothing that matches", src: "*.go", dest: "/z", err: `source "*.go": no such file`},
+	{name: "nothing that matches", src: "*.go", dest: "/z/", want: ""},
+	{name: "nothing that matches, and a file", src: "*.go a", dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\""},
+	{name: "nothing that matches but what is ignored", tree: []string{`.dockerignore a`}, src: "[a]", dest: "/z/", want: ""},
+	{name: "a pattern that matches an ignored directory", tree: []string{`.dockerignore d\n!a`}, src: "d*", dest: "/z/", want: "d 0755 z"},
 	{name: "a malformed pattern", src: "[a", dest: "/z", err: "malformed pattern"},
 	{name: "out of the directory", src: "../x", dest: "/z", err: `source "../x" leaves the Containerfile's directory`},
 	{name: "out of the directory and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's directory"},

@@ -143,10 +143,10 @@ func want(s string) string {
 	var out []string
 	for _, l := range strings.Split(strings.TrimSpace(s), "\n") {
 		if l = strings.TrimSpace(l); l != "" {
-			out = append(out, l)
+			out = append(out, l+"\n")
 		}
 	}
-	return strings.Join(out, "\n") + "\n"
+	return strings.Join(out, "")
 }
 
 // tarOf makes a tar of lines: "d 0755 name", "f 0644 name content",

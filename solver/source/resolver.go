@@ -59,8 +59,8 @@ type Resolver struct {
 	// itself writes to, which would grow into themselves.
 	Exclude []string
 
-	// Warn is called when a URL does not answer and what it gave last is used.
-	// It may be nil.
+	// Warn is called when a URL does not answer and what it gave last is used, and
+	// when no file matches a pattern. It may be nil.
 	Warn func(text string)
 
 	mu     sync.Mutex

@@ -45,9 +45,10 @@ func (s *scan) leaveOut(dir string, paths []string) error {
 
 // A match is what one source, or one name that its pattern matches, stands for.
 type match struct {
-	name  string // as it is called
-	real  string // the path, links followed; "." for the directory itself
-	isDir bool
+	name    string // as it is called
+	real    string // the path, links followed; "." for the directory itself
+	isDir   bool
+	pattern bool // it was found, not named
 }
 
 func newScan(dir, containerfile string) (*scan, error) {
@@ -89,7 +90,7 @@ func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 	return nil, nil
 }
 
-// match returns what a source stands for, in order of name.
+// match returns what a source stands for, in order of name. A pattern may stand for nothing.
 func (s *scan) match(src string) ([]match, error) {
 	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the directory's x, as with Docker
 	if clean == ".." || strings.HasPrefix(clean, "../") {
@@ -124,15 +125,29 @@ func (s *scan) match(src string) ([]match, error) {
 			ignored++
 			continue
 		}
-		out = append(out, match{name, real, info.IsDir()})
+		out = append(out, match{name, real, info.IsDir(), isPattern(src)})
 	}
 	switch {
+	case isPattern(src):
 	case len(out) == 0 && ignored > 0:
 		return nil, ignoredFault(src)
 	case len(out) == 0:
 		return nil, faultf("source %q: no such file in the Containerfile's directory", src)
 	}
 	return out, nil
+}
+
+// isPattern reports whether a source has a character that stands for others.
+func isPattern(src string) bool {
+	for i := 0; i < len(src); i++ {
+		switch src[i] {
+		case '\\':
+			i++
+		case '*', '?', '[':
+			return true
+		}
+	}
+	return false
 }
 
 func ignoredFault(src string) *Fault {
@@ -302,7 +317,7 @@ func (s *scan) add(ctx context.Context, m match) error {
 		if err := s.dir(ctx, m.real, "", excluded, info); err != nil {
 			return err
 		}
-		if excluded && len(s.items) == before {
+		if excluded && len(s.items) == before && !m.pattern {
 			return ignoredFault(m.name)
 		}
 		return nil
