@@ -16,7 +16,7 @@ lint: ## formatting, vet for Linux and macOS, staticcheck
 
 # Three tiers of tests. Each prints how long it took. The quick one leaves out the
 # packages that run the built program, or make roots.
-slow = /cmd/clayer$$|/cmd/clayer/internal/(e2e|storm)|/solver/(rootfs|sandbox|internal)($$|/)
+slow = /cmd/clayer$$|/cmd/clayer/internal/(e2e|oracle|storm)|/solver/(rootfs|sandbox|internal)($$|/)
 quick: ## tests without root, network or real packages: about a minute
 	@bash -c 'time go test -short $$(go list ./... | grep -vE "$(slow)")'
 

@@ -1,0 +1,137 @@
+package oracle
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A difference is something that clayer does otherwise than BuildKit. Instructions in
+// which it would show are left out of the cases.
+type difference struct {
+	name   string // testdata/intended/NAME.txtar, or unmended, shows it
+	reason string
+	// applies reports whether instruction i of a case is one.
+	applies func(c *Case, i int) bool
+	// says matches what is printed where only one of the two refuses an instruction.
+	says *regexp.Regexp
+}
+
+var differences = slices.Concat(intended, unmended)
+
+// intended differences stay. Each one is in docs/migration.md.
+var intended = []*difference{
+	{
+		name:   "empty-argument",
+		reason: "A variable without a value is a mistake more often than not, and COPY would take the whole context for it.",
+		says:   regexp.MustCompile(`an argument is empty when its variables are expanded|--ch(mod|own)=: want`),
+	},
+	{
+		name:   "several-sources-without-slash",
+		reason: "Several sources make dest a directory. BuildKit refuses them, or makes dest the last of what a pattern matches.",
+		says:   regexp.MustCompile(`the destination must be a directory and end with a /`),
+		applies: func(c *Case, i int) bool {
+			first, _, _ := strings.Cut(c.Lines[i], "\n")
+			several := patterns.MatchString(first) || strings.Count(first, "<<") > 1
+			return copying.MatchString(first) && several && !strings.HasSuffix(destOf(first), "/")
+		},
+	},
+	{
+		name:   "chmod-of-directories",
+		reason: "With --chmod, who may read a directory may also enter it: a tree that cannot be walked is no use.",
+		applies: func(c *Case, i int) bool {
+			return regexp.MustCompile(`^(COPY|ADD) .*--chmod=(0?6|\$MODE)`).MatchString(c.Lines[i]) &&
+				!(justFiles.MatchString(c.Lines[i]) && !strings.HasSuffix(c.Lines[i], "/"))
+		},
+	},
+	{
+		name:   "writable-modes",
+		reason: "COPY drops the write bits of group and others, which the umask of a checkout decides.",
+	},
+	{
+		name:   "setgid-directory",
+		reason: "Directories that COPY makes are of mode 0755 and owner 0:0 wherever they are.",
+	},
+}
+
+// unmended differences are defects. Who mends one removes it here, and moves its case
+// up to those that have to be equal.
+var unmended = []*difference{
+	{
+		name:    "links-in-dest",
+		reason:  "COPY, ADD and WORKDIR replace a link at their dest, or one to nothing on the way, instead of following it.",
+		applies: placesThroughLink,
+	},
+	{
+		name:   "file-onto-directory",
+		reason: "COPY of a file to a directory without a slash at the end is refused unless the base has it.",
+		says:   regexp.MustCompile(`is a directory, which (the|a) file would replace`),
+	},
+	{
+		name:   "parents-of-dest",
+		reason: "--chmod and --chown do not go for the directories that COPY makes above its dest.",
+		applies: func(c *Case, i int) bool {
+			dest := destOf(c.Lines[i])
+			return regexp.MustCompile(`^(COPY|ADD) .*--ch(mod|own)=`).MatchString(c.Lines[i]) &&
+				(!slices.Contains([]string{"/", "/srv", "/srv/dir", "/opt"}, path.Dir(dest)) ||
+					slices.ContainsFunc(c.Lines[:i], func(l string) bool { return strings.Contains(l, "rm -rf") }))
+		},
+	},
+	{
+		name:   "file-in-the-way",
+		reason: "COPY and ADD replace a file by a directory.",
+		says:   regexp.MustCompile(`error: failed to solve: (mkdir .*: not a directory|cannot copy to non-directory)`),
+	},
+	{
+		name:   "made-owner",
+		reason: "--chown does not know names that an earlier RUN made.",
+		says:   regexp.MustCompile(`--chown=.*: (user|group) \w+: not in /etc/`),
+	},
+	{
+		name:   "existing-directories",
+		reason: "A directory below dest gets no owner and no mode of a COPY if it exists.",
+		applies: func(c *Case, i int) bool {
+			// Which ones exist is not known here.
+			return copying.MatchString(c.Lines[i]) && !justFiles.MatchString(c.Lines[i])
+		},
+	},
+	{
+		name:   "add-archive",
+		reason: "ADD does not unpack an archive.",
+		applies: func(c *Case, i int) bool {
+			return strings.HasPrefix(c.Lines[i], "ADD") && strings.Contains(c.Lines[i], "pack.")
+		},
+	},
+}
+
+var (
+	copying    = regexp.MustCompile(`^(COPY|ADD)\b`)
+	patterns   = regexp.MustCompile(`[*?]|\[[^" ]`)
+	makesLinks = regexp.MustCompile(`\b(ln -s|mv|cp -a)`)
+	justFiles  = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
+	// One that leads to a directory is followed, unless it is the last.
+	throughLink = regexp.MustCompile(`/l(up|none|file|loop|out)|/l[a-z]+/?$`)
+	placing     = regexp.MustCompile(`^(COPY|ADD|WORKDIR)\b`)
+)
+
+// placesThroughLink reports whether the dest of an instruction may lead through a link.
+func placesThroughLink(c *Case, i int) bool {
+	if !placing.MatchString(c.Lines[i]) {
+		return false
+	}
+	dest := destOf(c.Lines[i])
+	if strings.Contains(dest, "$") || throughLink.MatchString(dest) {
+		return true
+	}
+	return slices.ContainsFunc(c.Lines[:i], func(l string) bool {
+		return makesLinks.MatchString(l) || !strings.HasPrefix(dest, "/") && strings.HasPrefix(l, "WORKDIR") && strings.ContainsAny(l, "$l")
+	})
+}
+
+// destOf returns the last word of an instruction's first line.
+func destOf(line string) string {
+	first, _, _ := strings.Cut(line, "\n")
+	words := strings.Fields(first)
+	return strings.Trim(words[len(words)-1], `"]`)
+}

@@ -1,0 +1,257 @@
+package oracle
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// A drawing is a case while it is drawn.
+type drawing struct {
+	*rand.Rand
+	n int // of what was drawn, so that names and contents differ
+}
+
+func draw(seed uint64) *Case {
+	d := &drawing{Rand: rand.New(rand.NewPCG(seed, 15))}
+	c := &Case{Files: d.context()}
+	for range 3 + d.IntN(6) {
+		c.Lines = append(c.Lines, d.instruction())
+	}
+	return c
+}
+
+// one returns one of several.
+func (d *drawing) one(list ...string) string { return list[d.IntN(len(list))] }
+
+// sometimes reports true in one of n cases.
+func (d *drawing) sometimes(n int) bool { return d.IntN(n) == 0 }
+
+func (d *drawing) number() int { d.n++; return d.n }
+
+// context draws the files of a case: some that are always there, and some that are not.
+func (d *drawing) context() map[string]File {
+	files := map[string]File{
+		"a":         {Content: "a\n", Mode: 0o644},
+		"run.sh":    {Content: "#!/bin/sh\necho ran \"$@\" >> /out/ran\n", Mode: 0o755},
+		"dir/x":     {Content: "x\n", Mode: 0o644},
+		"dir/sub/y": {Content: "y\n", Mode: 0o644},
+	}
+	more := map[string]File{
+		"b":               {Content: "b\n", Mode: 0o644},
+		"empty":           {Mode: 0o644},
+		"two words":       {Content: "words\n", Mode: 0o644},
+		"über":            {Content: "ü\n", Mode: 0o644},
+		"[g]":             {Content: "glob\n", Mode: 0o644},
+		"none/":           {Mode: 0o644},
+		"dir/none/":       {Mode: 0o644},
+		"dir/a":           {Content: "a in dir\n", Mode: 0o644},
+		"dir/tool":        {Content: "#!/bin/sh\n", Mode: 0o755},
+		"dir/.hidden":     {Content: "hidden\n", Mode: 0o644},
+		"dir/lx":          {Content: "x", Link: true},
+		"dir/lout":        {Content: "../a", Link: true},
+		"dir/labs":        {Content: "/srv/dir", Link: true},
+		"la":              {Content: "a", Link: true},
+		"ldir":            {Content: "dir", Link: true},
+		"lnone":           {Content: "nowhere", Link: true},
+		"other/dir/x":     {Content: "another x\n", Mode: 0o644},
+		"other/sub/y":     {Content: "another y\n", Mode: 0o644},
+		"over/dir":        {Content: "a file named dir\n", Mode: 0o644},
+		"over/ldir/new":   {Content: "new\n", Mode: 0o644},
+		"over/lfile":      {Content: "lfile\n", Mode: 0o644},
+		"over/file/below": {Content: "below\n", Mode: 0o644},
+		"dir/sub/secret":  {Content: "secret\n", Mode: 0o400},
+		"dir/sub/tool":    {Content: "#!/bin/sh\n", Mode: 0o711},
+		"private":         {Content: "private\n", Mode: 0o600},
+		"pack.tar":        {Mode: 0o644},
+		"pack.tgz":        {Mode: 0o644},
+	}
+	for _, name := range slices.Sorted(maps.Keys(more)) {
+		if !d.sometimes(4) {
+			files[name] = more[name]
+		}
+	}
+	if d.sometimes(5) {
+		var lines []string
+		for range 1 + d.IntN(4) {
+			lines = append(lines, d.one("dir", "dir/*", "*/sub", "**/x", "!dir/x", "!**/y", "# dir", "/dir/sub", "dir/sub/", "!a", "!dir", "*.sh", "??", "**/.*", "over/*/", " b ", "./b", "!other/dir", "other"))
+		}
+		files[d.one(".dockerignore", ".dockerignore", ".dockerignore", containerfile+".dockerignore")] = File{Content: strings.Join(lines, "\n") + "\n", Mode: 0o644}
+	}
+	return files
+}
+
+// place draws a path in the root. They are few, so that instructions meet.
+func (d *drawing) place() string {
+	p := d.one("/srv/dir", "/srv/dir/a", "/srv/dir/sub", "/srv/dir/x", "/srv/file", "/srv/ldir", "/srv/labs", "/srv/lfile", "/srv/lnone",
+		"/srv/lup", "/srv/lout", "/srv/empty", "/srv/closed", "/srv/able", "/srv/none", "/opt", "/opt/made", "/opt/made/more", "/opt/dir", "/new", "/new/deep/er", "/srv/dir/lback")
+	if d.sometimes(60) {
+		return "/srv/lloop"
+	}
+	if d.sometimes(5) {
+		p += d.one("/a", "/x", "/sub", "/dir", "/more")
+	}
+	return p
+}
+
+// dest draws what a COPY copies to.
+func (d *drawing) dest() string {
+	p := d.place()
+	switch d.IntN(8) {
+	case 0:
+		p = d.one(".", "./", "x", "sub/", "./x", "../x", "sub/../y", "..", "a/b/c/", "/", "$DEST", "${DEST}/x", "//srv//dir/", "/srv/./dir/../dir")
+	case 1, 2, 3:
+		p += "/"
+	}
+	return p
+}
+
+func (d *drawing) flags() string {
+	f := ""
+	if d.sometimes(4) {
+		f += " --chown=" + d.one("1000", "7:8", "app", "app:staff", "root", "1000:staff", "app:0", "made", "made:grp", "0:0", "$OWNER")
+	}
+	if d.sometimes(5) {
+		f += " --chmod=" + d.one("600", "0755", "4755", "755", "0644", "700", "1777", "$MODE")
+	}
+	return f
+}
+
+func (d *drawing) source() string {
+	return d.one("a", "a", "run.sh", "dir", "dir", "dir/", "dir/sub", "dir/x", "dir/*", "*.sh", "?", "b", "./a", "/a", "dir/../a", "empty", "none", "la", "ldir", "ldir/x", "ldir/", "lnone",
+		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "missing", "d*", "pack.tar", "pack.tgz", "$SRC")
+}
+
+func (d *drawing) instruction() string {
+	switch n := d.IntN(100); {
+	case n < 35:
+		return d.copy("COPY")
+	case n < 62:
+		return d.run()
+	case n < 72:
+		return "WORKDIR " + d.one(d.place(), d.place(), "rel", "sub/", ".", "..", "../up", "$DEST", "/opt/$SUB", "${DEST:-/opt}/w")
+	case n < 78:
+		return "ENV " + d.one("DEST=/opt/env", "DEST=/srv/ldir", "SUB=a", "SUB=\"two words\"", "OWNER=7:9", "MODE=640", "SRC=dir", "A=1 B=$A", "B=${B:-none}$A", "A old form", "X='$A'", "A=\"a\\\"b\"", "PATH=/opt/bin:$PATH")
+	case n < 82:
+		return "ARG " + d.one("SUB=arg", "DEST=/opt/arg", "NOTHING", "A=arg", "SRC=a", "OWNER=1000", "MODE=0700", "B=$A")
+	case n < 88:
+		return d.copy("ADD")
+	case n < 90:
+		return d.one(`SHELL ["/bin/sh", "-ec"]`, `SHELL ["/bin/ash", "-c"]`, `SHELL ["/bin/sh", "-xc"]`)
+	case n < 92:
+		return d.one("LABEL a=b", "CMD [\"sh\"]", "EXPOSE 80", "ENTRYPOINT true", "STOPSIGNAL 9", "HEALTHCHECK NONE", "# a comment", "VOLUME /srv/dir")
+	case n < 96:
+		return d.one("COPY a /tmp/a", "COPY run.sh /tmp/run.sh", "RUN cat /tmp/a > /out/tmp", "RUN sh /tmp/run.sh; rm -f /tmp/run.sh", "RUN ls /tmp /var/tmp > /out/tmp2", "RUN echo t > /tmp/a", "WORKDIR /tmp/w", "RUN mkdir -p /var/tmp/v; echo v > /var/tmp/v/v")
+	}
+	return d.heredoc()
+}
+
+func (d *drawing) copy(word string) string {
+	sources := []string{d.source()}
+	dest := d.dest()
+	for d.sometimes(5) {
+		sources = append(sources, d.source())
+		if !strings.HasSuffix(dest, "/") && !d.sometimes(8) {
+			dest += "/"
+		}
+	}
+	if d.sometimes(15) {
+		sources[0] = "two words"
+	}
+	if sources[0] == "two words" || d.sometimes(10) {
+		for i := range sources {
+			sources[i] = fmt.Sprintf("%q", sources[i])
+		}
+		return fmt.Sprintf("%s%s [%s, %q]", word, d.flags(), strings.Join(sources, ", "), dest)
+	}
+	return fmt.Sprintf("%s%s %s %s", word, d.flags(), strings.Join(sources, " "), dest)
+}
+
+func (d *drawing) run() string {
+	var commands []string
+	for range 1 + d.IntN(4) {
+		commands = append(commands, d.command())
+	}
+	switch text := strings.Join(commands, "; "); d.IntN(8) {
+	case 0:
+		return fmt.Sprintf("RUN [\"/bin/sh\", \"-c\", %q]", text)
+	case 1:
+		return "RUN " + strings.Join(commands, "; \\\n    ")
+	case 2:
+		return "RUN <<EOF\n" + strings.Join(commands, "\n") + "\nEOF"
+	default:
+		return "RUN " + text
+	}
+}
+
+// command draws a command of a RUN: one that changes something, or writes down what it sees.
+func (d *drawing) command() string {
+	p, q, n := d.place(), d.place(), d.number()
+	switch d.IntN(30) {
+	case 0, 1, 2:
+		return "mkdir -p " + p
+	case 3, 4:
+		return fmt.Sprintf("echo %d > %s", n, p)
+	case 5:
+		return fmt.Sprintf("echo %d >> %s", n, p)
+	case 6, 7:
+		return "rm -rf " + p
+	case 8:
+		return "rm -rf " + p + "; mkdir -p " + p
+	case 9, 10:
+		return fmt.Sprintf("ln -s %s %s", d.one("dir", "/opt", "../opt", q, "/out/new", "a", "."), p)
+	case 11:
+		return fmt.Sprintf("rm -rf %s; ln -s %s %s", p, q, p)
+	case 12:
+		return fmt.Sprintf("ln %s %s", q, p)
+	case 13:
+		return fmt.Sprintf("mv %s %s", q, p)
+	case 14:
+		return fmt.Sprintf("cp -a %s %s", q, p)
+	case 15:
+		return fmt.Sprintf("chmod %s %s", d.one("700", "4755", "-R o-rwx", "1777", "0", "-R g+w"), p)
+	case 16:
+		return fmt.Sprintf("chown %s %s", d.one("app", "7:8", "-R 1000:50", "-h 3:4"), p)
+	case 17:
+		return "touch " + p
+	case 18:
+		return fmt.Sprintf("mkfifo -m 600 /opt/fifo%d", n) // where no command opens it
+	case 19:
+		return fmt.Sprintf("pwd > /out/%d", n)
+	case 20:
+		return fmt.Sprintf("echo \"$A|$B|$X|$SUB|$DEST|$SRC|$NOTHING|$PATH\" > /out/%d", n)
+	case 21:
+		return fmt.Sprintf("id -u > /out/%d; umask >> /out/%d", n, n)
+	case 22:
+		return fmt.Sprintf("cat %s > /out/%d", p, n)
+	case 23:
+		return fmt.Sprintf("find /srv /opt %s | sort -u > /out/%d", p, n)
+	case 24:
+		return fmt.Sprintf("find /srv /opt /new -exec stat -c '%%n %%F %%a %%u:%%g %%h' '{}' ';' | grep -v directory | sort > /out/%d", n)
+	case 25:
+		return fmt.Sprintf("readlink -f %s > /out/%d", p, n)
+	case 26:
+		return fmt.Sprintf("echo 'made:x:%d:%d::/:/bin/sh' >> /etc/passwd; echo 'grp:x:%d:' >> /etc/group", 100+n, 200+n, 300+n)
+	case 27:
+		return fmt.Sprintf("echo %d > here", n)
+	case 28:
+		return fmt.Sprintf("dd if=/dev/zero of=%s bs=1k count=%d seek=%d 2>/dev/null", p, d.IntN(40), d.IntN(200))
+	}
+	return d.one("false", "true", "exit 3", "cd /srv", "umask 077", "rm -f here", "sed -i 's/base/edited/' /srv/dir/a /srv/file")
+}
+
+func (d *drawing) heredoc() string {
+	dest := d.dest()
+	name := d.one("EOF", "\"EOF\"", "-EOF", "doc.txt")
+	end := strings.Trim(name, "-\"")
+	body := d.one("one $A ${B:-b} \\$A", "\ttabbed $PATH", "#!/bin/sh\necho $A", "plain")
+	if d.sometimes(3) {
+		return fmt.Sprintf("COPY%s <<%s <<two %s\n%s\n%s\nsecond\ntwo", d.flags(), name, dest, body, end)
+	}
+	if d.sometimes(3) {
+		return fmt.Sprintf("RUN <<%s cat > /out/%d\n%s\n%s", name, d.number(), body, end)
+	}
+	return fmt.Sprintf("COPY%s <<%s %s\n%s\n%s", d.flags(), name, dest, body, end)
+}
