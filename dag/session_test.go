@@ -1,6 +1,8 @@
 package dag
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,6 +118,8 @@ func TestSessionInKeys(t *testing.T) {
 		{name: "PATH of an ENV", text: "ENV PATH=/x:$PATH\nRUN echo $PATH", session: change("PATH", "/usr/bin"), same: true},
 		{name: "a token", text: "RUN echo $GH_TOKEN", session: change("GH_TOKEN", "x"), same: true},
 		{name: "no token", text: "RUN echo $GH_TOKEN", session: change("GH_TOKEN", ""), same: true},
+		{name: "no token for an ENV", text: "ENV AUTH=$GH_TOKEN B=x${GH_TOKEN}\nRUN true", session: change("GH_TOKEN", ""), same: true},
+		{name: "no token for an ENV with a fallback", text: "ENV AUTH=${GH_TOKEN:-none}\nRUN true", session: change("GH_TOKEN", "")},
 		{name: "a URL with a password", text: "RUN echo $MIRROR", session: change("MIRROR", "https://you:other@host/"), same: true},
 		{name: "no such URL", text: "RUN echo $MIRROR", session: change("MIRROR", ""), same: true},
 		{name: "the proxy", text: "RUN echo $https_proxy", session: change("https_proxy", ""), same: true},
@@ -126,6 +130,27 @@ func TestSessionInKeys(t *testing.T) {
 		_, after := lastRun(t, Options{Session: tt.session, Inherit: tt.inherit}, tt.text)
 		if same := before == after; same != tt.same {
 			t.Errorf("%s: same key = %t", tt.name, same)
+		}
+	}
+}
+
+// docs/language.md has the list.
+func TestListIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/language.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| what every RUN gets |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	names := strings.FieldsFunc(table, func(c rune) bool { return strings.ContainsRune(" `|,;\n", c) })
+	for _, name := range slices.Concat(networkVars, listedVars) {
+		if !slices.Contains(names, name) && !slices.Contains(names, strings.ToLower(name)) {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+	for _, prefix := range listedPrefixes {
+		if !slices.Contains(names, prefix+"*") {
+			t.Errorf("%s* is not in the table", prefix)
 		}
 	}
 }

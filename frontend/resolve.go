@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -51,8 +52,9 @@ type resolver struct {
 	lex    *shell.Lex
 	env    map[string]string // scope.Env and scope.Args, by name
 	args   map[string]string
-	hides  bool  // an ENV has the name of an ARG
-	err    error // the first of expanding an instruction
+	hides  bool   // an ENV has the name of an ARG
+	word   string // that is expanded
+	err    error  // the first of expanding an instruction
 
 	unset func(name string) // called with a variable that nothing sets; may be nil
 }
@@ -86,10 +88,17 @@ func (v variables) Get(name string) (string, bool) {
 		return value, true
 	}
 	value, ok := session[name]
-	if ok && v.refs {
-		value = Ref(name)
+	if v.refs && (ok || credential.IsName(name) && !v.r.altered(name)) {
+		return Ref(name), true
 	}
 	return value, ok
+}
+
+// altered reports whether the word that is expanded does more with a variable than to
+// stand for its value. A credential that is not set is a reference only where it doesn't:
+// the key of an ENV is then the same with and without it.
+func (r *resolver) altered(name string) bool {
+	return strings.Contains(r.word, "${"+name) && !strings.Contains(r.word, "${"+name+"}")
 }
 
 // Keys lists the names for the lexer's error texts, which need none.
@@ -109,6 +118,7 @@ func (r *resolver) process(word string, refs bool) string {
 	if r.err != nil {
 		return ""
 	}
+	r.word = word
 	out, unset, err := r.lex.ProcessWord(word, variables{r, refs})
 	r.reportUnset(unset)
 	if err == nil && len(out) > maxValue {

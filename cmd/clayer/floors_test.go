@@ -77,7 +77,7 @@ var floors = map[string]int{
 	"internal/errhint":                   -1,
 	"dag/render":                         2,
 	"internal/safefile":                  -1,
-	"internal/credential":                0,
+	"internal/credential":                -1,
 	"internal/ctxio":                     -1,
 	"internal/inherited":                 -1,
 	"internal/leftover":                  -1,

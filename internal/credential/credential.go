@@ -2,11 +2,7 @@
 // credential.
 package credential
 
-import (
-	"strings"
-
-	"github.com/clayer/clayer/internal/lazyregexp"
-)
+import "strings"
 
 // IsName reports whether a variable of that name holds one: *_TOKEN, *_KEY, *_SECRET,
 // *_PAT and *PASS*, in upper or lower case.
@@ -20,8 +16,21 @@ func IsName(name string) bool {
 	return strings.Contains(name, "PASS")
 }
 
-var userInfo = lazyregexp.New(`[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+@`)
-
 // IsValue reports whether a value holds one: a URL with a user, or a user and a
 // password.
-func IsValue(value string) bool { return strings.Contains(value, "@") && userInfo().MatchString(value) }
+func IsValue(value string) bool {
+	for {
+		_, rest, ok := strings.Cut(value, "://")
+		if !ok {
+			return false
+		}
+		authority := rest
+		if end := strings.IndexAny(rest, "/?# \t\r\n"); end >= 0 {
+			authority = rest[:end]
+		}
+		if strings.Contains(authority, "@") {
+			return true
+		}
+		value = rest
+	}
+}
