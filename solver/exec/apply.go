@@ -21,9 +21,7 @@ import (
 
 // commit commits what was applied.
 func (b *builder) commit(ctx context.Context) error {
-	if err := b.leaveRoot(); err != nil {
-		return err
-	}
+	b.leaveRoot()
 	preserved, err := b.Profile(ctx, b.lock)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)

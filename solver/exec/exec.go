@@ -133,7 +133,8 @@ func (b *builder) run(ctx context.Context, f *flow) error {
 	defer stop()
 	err := f.run(ctx, longer)
 	b.closeViews(f.views)
-	return b.countStored(errors.Join(err, b.leaveRoot()))
+	b.leaveRoot()
+	return b.countStored(err)
 }
 
 // countStored completes the *BuildError of a step that was not built by what is

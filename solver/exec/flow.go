@@ -99,6 +99,7 @@ type flow struct {
 const largest = 64 << 20
 
 func newFlow(w work, sv *Survey, jobs int) *flow {
+	sv.findScratch()
 	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*node), decided: make(map[*dag.Step]bool),
 		late: new(losses), arrives: make(map[*dag.Step]*node)}
 	n := int64(max(1, jobs))

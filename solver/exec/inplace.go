@@ -35,13 +35,12 @@ func (b *builder) enterRoot(ctx context.Context) error {
 }
 
 // leaveRoot closes what enterRoot opened, and removes the scratch that steps left.
-func (b *builder) leaveRoot() error {
-	if b.inPlace == nil {
-		return nil
+func (b *builder) leaveRoot() {
+	if b.inPlace != nil {
+		b.inPlace.Close()
+		b.inPlace = nil
+		b.leaveScratch()
 	}
-	b.inPlace.Close()
-	b.inPlace = nil
-	return b.leaveScratch()
 }
 
 // stepInPlace runs a step on the root, or applies it. Before a RUN, what was done so

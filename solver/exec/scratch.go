@@ -156,17 +156,22 @@ func (sv *Survey) hasScratch(it *dag.Item) bool {
 	if it.State != dag.Present {
 		return false
 	}
-	if sv.scratch == nil {
-		sv.scratch = make(map[key.Key]bool)
-		for _, l := range sv.State.Layers {
-			for _, a := range l.Steps {
-				if a.Scratch {
-					sv.scratch[a.Key] = true
-				}
+	return sv.scratch[it.Key]
+}
+
+// findScratch is called before hasScratch.
+func (sv *Survey) findScratch() {
+	sv.scratch = make(map[key.Key]bool)
+	if sv.State == nil {
+		return
+	}
+	for _, l := range sv.State.Layers {
+		for _, a := range l.Steps {
+			if a.Scratch {
+				sv.scratch[a.Key] = true
 			}
 		}
 	}
-	return sv.scratch[it.Key]
 }
 
 // scratchLayers lists a layer and those that it is FROM: whose scratch its steps see. A
@@ -220,9 +225,7 @@ func (b *builder) scratchBefore(at *dag.Item) (steps []*dag.Step) {
 func (b *builder) enterScratch(ctx context.Context, it *dag.Item) error {
 	want, scratch := b.scratchBefore(it), b.lock.Scratch()
 	if n := len(b.scratchIn); n > len(want) || !slices.Equal(b.scratchIn, want[:n]) {
-		if err := b.leaveScratch(); err != nil {
-			return err
-		}
+		b.leaveScratch()
 	}
 	for _, s := range want[len(b.scratchIn):] {
 		bl := b.blob(s)
@@ -243,9 +246,7 @@ func (b *builder) enterScratch(ctx context.Context, it *dag.Item) error {
 // applyCaptured applies the scratch that a SNAPSHOT in place captured: from here on it is
 // the root's, and no more of those that leaveScratch removes.
 func (b *builder) applyCaptured(ctx context.Context, it *dag.Item, applied record.Applied, changes snapshot.Changes) error {
-	if err := b.leaveScratch(); err != nil {
-		return err
-	}
+	b.leaveScratch()
 	res, err := b.lock.Apply(ctx, applied, snapshot.Scratch(changes))
 	b.inPlace.Stale()
 	return b.applyFailure(it, res, err)
@@ -260,11 +261,11 @@ func (b *builder) holdScratch() error {
 	return nil
 }
 
-// leaveScratch removes what steps have left in the scratch directories of the root.
-func (b *builder) leaveScratch() error {
+// leaveScratch removes what steps have left in the scratch directories of the root. What
+// cannot be removed, as what sudo made there, stays.
+func (b *builder) leaveScratch() {
 	b.scratchIn = nil
 	if err := b.lock.Scratch().Remove(); err != nil {
-		return fmt.Errorf("%w: %w", ErrRoot, err)
+		b.Report.Warnf("%v", err)
 	}
-	return nil
 }

@@ -114,7 +114,7 @@ func (r *Root) lock(ctx context.Context, wait bool, waiting func(holder string))
 		l.scratch, err = scratch.Open(l.root.dir, l.root.state)
 	}
 	if err == nil {
-		err = l.scratch.Remove() // of a command that was killed
+		_ = l.scratch.Remove() // of a command that was killed: what can't be removed are files in /tmp
 	}
 	if err == nil {
 		err = l.root.removeWork()
@@ -395,7 +395,8 @@ func (r *Root) removeWork() error {
 // Unlock gives the lock back, rolls back what was not committed, and removes the
 // work directory; and all of clayer's own, where nothing is applied.
 func (l *Lock) Unlock() error {
-	err := errors.Join(l.Rollback(), l.scratch.Remove(), l.root.removeWork())
+	_ = l.scratch.Remove()
+	err := errors.Join(l.Rollback(), l.root.removeWork())
 	if err == nil && l.state.Pristine() {
 		if err = l.root.cleanup(l.state); err == nil {
 			err = l.removeHome()

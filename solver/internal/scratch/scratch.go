@@ -47,11 +47,11 @@ func Open(root string, state record.Dir) (*Scratch, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &s.noted)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", state.Path(fileName), err)
+		return nil, err
+	}
+	if json.Unmarshal(data, &s.noted) != nil {
+		s.noted = noted{} // power was lost: it is not worth a root that can't be changed
 	}
 	return s, nil
 }
@@ -266,7 +266,8 @@ func (s *Scratch) save() error {
 	return s.state.ReplaceFile(fileName, data)
 }
 
-// Remove removes what Put and Hold have noted, and gives back what was moved aside.
+// Remove removes what Put and Hold have noted, and gives back what was moved aside. The
+// error says what could not be; nobody tries that again.
 func (s *Scratch) Remove() error {
 	n := s.noted
 	if len(n.Names)+len(n.Made) == 0 {
@@ -296,11 +297,12 @@ func (s *Scratch) Remove() error {
 	for _, dir := range slices.Backward(n.Made) {
 		_ = root.Remove(dir) // unless something is in it
 	}
+	s.noted = noted{}
+	errs = append(errs, s.state.Remove(fileName))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the temporary files of steps: %w", err)
 	}
-	s.noted = noted{}
-	return s.state.Remove(fileName)
+	return nil
 }
 
 // restore removes a name, and has what was moved aside in its place again.

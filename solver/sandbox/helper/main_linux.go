@@ -70,7 +70,6 @@ type helper struct {
 	stubs        stubs
 	inPlaceStubs mountStubs // instead of stubs, in place
 	staged       bool       // the tmpfs for staged files is mounted
-	readOnly     []string   // top-level directories of which there could be no overlay
 	warnings     []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone

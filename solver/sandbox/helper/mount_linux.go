@@ -70,7 +70,9 @@ func (h *helper) mountRoot() error {
 			return errors.Join(err, berr)
 		}
 		h.warn("/%s is read-only: %v", name, err)
-		h.readOnly = append(h.readOnly, "/"+name)
+		if err := h.bindScratch("/" + name); err != nil {
+			return err
+		}
 	}
 	if overlaid == 0 {
 		return refused

@@ -2,6 +2,7 @@ package helper
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,16 +14,24 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 )
 
-// covered lists the scratch directories of the view that would not be seen: in mounts,
-// or in a directory that is shown read-only.
+// bindScratch has the scratch directories of the view in a directory that is shown
+// read-only.
+func (h *helper) bindScratch(above string) error {
+	for _, dir := range h.covered([]string{above}) {
+		at := filepath.Join(h.merged(), dir)
+		if err := unix.Mount(filepath.Join(h.View, UpperDir, dir), at, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// covered lists the scratch directories of the view that would not be seen: in mounts.
 func (h *helper) covered(mounts []string) (dirs []string) {
 	for _, d := range snapshot.ScratchDirs() {
 		dir := "/" + d
 		in := func(above string) bool { return above != dir && pathname.Under(dir, above) }
-		if !slices.ContainsFunc(mounts, in) && !slices.ContainsFunc(h.readOnly, in) {
-			continue
-		}
-		if st, err := os.Lstat(filepath.Join(h.View, UpperDir, dir)); err == nil && st.IsDir() {
+		if slices.ContainsFunc(mounts, in) && realDir(filepath.Join(h.View, UpperDir), d) {
 			dirs = append(dirs, dir)
 		}
 	}
