@@ -82,11 +82,17 @@ func Expanded(text string, names map[string]bool) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
+// maxParsed bounds what is parsed, in bytes, and with it how deep the parser descends.
+const maxParsed = 64 << 10
+
 // Free returns those of the names that a shell script refers to, sorted, but for those
 // that it has assigned on every way to where it does. Quoted text, which may be the
-// script of another shell, counts as it stands. A script that cannot be parsed
-// assigns nothing.
+// script of another shell, counts as it stands. A script that cannot be parsed, or is
+// longer than maxParsed, assigns nothing.
 func Free(script string, names map[string]bool) []string {
+	if len(script) > maxParsed {
+		return Expanded(script, names)
+	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(script), "")
 	if err != nil {
 		return Expanded(script, names)

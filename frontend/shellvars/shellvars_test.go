@@ -81,6 +81,17 @@ func TestWords(t *testing.T) {
 	}
 }
 
+func TestFreeOfALongScript(t *testing.T) {
+	for _, script := range []string{strings.Repeat("(", maxParsed), strings.Repeat("$(", maxParsed/2), strings.Repeat("{ ", maxParsed)} {
+		if got := Free("A=1; echo $A; "+script, map[string]bool{"A": true}); len(got) > 1 {
+			t.Errorf("%q", got)
+		}
+	}
+	if got := Free(strings.Repeat("(", maxParsed-3)+"$A", map[string]bool{"A": true}); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzFree(f *testing.F) {
 	f.Add("A=1; echo $A | sed 's/$B/x/'")
 	f.Fuzz(func(_ *testing.T, script string) { Free(script, map[string]bool{"A": true, "B": true}) })
