@@ -19,8 +19,7 @@ import (
 
 // Check returns what Plan would refuse in the options' files, which may be those
 // that Load understood of files with problems. It goes the way of Plan up to where
-// that asks the network: it looks at the files, at what they copy, and at where the
-// machine has directories. One problem hides no other.
+// that asks the network: it looks at the files, and at what they copy. One problem hides no other.
 func Check(ctx context.Context, opt Options) (frontend.Problems, error) {
 	return newReadOnly(opt).check(ctx)
 }
@@ -31,9 +30,8 @@ func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 	if err != nil && !errors.As(err, &problems) {
 		return nil, err
 	}
-	files := make(map[*frontend.Copy]bool) // whether a COPY is of one file
 	for _, src := range g.Sources {
-		if err := r.checkSource(ctx, src.Steps[0], files); err != nil {
+		if err := r.checkSource(ctx, src.Steps[0]); err != nil {
 			p := exec.Problem(src.Steps[0], err)
 			if p == nil {
 				return nil, &BuildError{Step: src.Steps[0], Err: err}
@@ -41,10 +39,6 @@ func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 			problems = append(problems, p)
 		}
 	}
-	problems = append(problems, r.misplacements(g, func(c *frontend.Copy) (is, known bool) {
-		is, known = files[c]
-		return is, known
-	})...)
 	return problems.Sorted(), nil
 }
 
@@ -75,16 +69,12 @@ func (r *session) checkedGraph(ctx context.Context) (*dag.Graph, error) {
 	return g, err
 }
 
-func (r *session) checkSource(ctx context.Context, s *dag.Step, files map[*frontend.Copy]bool) error {
+func (r *session) checkSource(ctx context.Context, s *dag.Step) error {
 	c, ok := s.Instr.(*frontend.Copy)
 	if !ok {
 		return source.CheckFetch(s.Instr.(*frontend.Fetch))
 	}
-	is, err := r.sources().CheckCopy(ctx, s.Layer.File.Dir, c)
-	if err == nil {
-		files[c] = is
-	}
-	return err
+	return r.sources().CheckCopy(ctx, s.Layer.File.Dir, c)
 }
 
 // Lint returns the findings in the files at paths, what Plan refuses among them.

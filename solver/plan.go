@@ -159,7 +159,7 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	if err := eg.Wait(); err != nil {
 		return nil, err
 	}
-	if err := append(problems, r.misplacements(g, r.sources().IsFile)...).Sorted().Err(); err != nil {
+	if err := problems.Sorted().Err(); err != nil {
 		return nil, err
 	}
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)

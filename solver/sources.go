@@ -3,16 +3,15 @@ package solver
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -28,8 +27,6 @@ func (r *session) sources() *source.Resolver {
 			Downloads: &source.Downloads{Dir: r.downloadsDir(), ReadOnly: r.readOnly},
 			Warn:      func(text string) { r.warn("%s", text) },
 			Exclude:   r.own(),
-			Owner:     source.Owners(os.DirFS(r.base())),
-			IsDir:     r.isMachineDir,
 		}
 	})
 	return r.resolver
@@ -104,15 +101,15 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
 }
 
-// Changes returns the changes of a FETCH, COPY or WORKDIR. It is asked for ahead,
-// and again when the step's turn has come: what it takes, a download and a look
-// through an archive, is done once.
-func (r *session) Changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
-	once, _ := r.changes.LoadOrStore(s, sync.OnceValues(func() (snapshot.Changes, error) { return r.readChanges(ctx, s) }))
-	return once.(func() (snapshot.Changes, error))()
+// Changes returns what a FETCH, COPY or WORKDIR does. It is asked for ahead, and again
+// when the step's turn has come: what it takes, a download and a look through an archive,
+// is done once.
+func (r *session) Changes(ctx context.Context, s *dag.Step) (source.Placer, error) {
+	once, _ := r.changes.LoadOrStore(s, sync.OnceValues(func() (source.Placer, error) { return r.readChanges(ctx, s) }))
+	return once.(func() (source.Placer, error))()
 }
 
-func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Changes, error) {
+func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, error) {
 	src := r.sources()
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
@@ -137,16 +134,20 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (snapshot.Change
 	panic(fmt.Sprintf("solver: %T has no changes of its own", s.Instr))
 }
 
-// Expected returns what the snapshot of a step is like; nil if that is not known.
-func (r *session) Expected(ctx context.Context, s *dag.Step) (source.Expectation, error) {
+// Expected returns what the snapshot of a step is like, which finds the root as it is in
+// at; nil if that is not known.
+func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View) (source.Expectation, error) {
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in)
+		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in, at)
 	case *frontend.Fetch:
 		pin, err := r.sources().Fetch(ctx, in)
-		return r.sources().ExpectFetch(in, pin), err
+		if err != nil {
+			return nil, err
+		}
+		return r.sources().ExpectFetch(in, pin, at)
 	case *frontend.Workdir:
-		return source.ExpectWorkdir(in), nil
+		return source.ExpectWorkdir(in, at)
 	}
 	return nil, nil
 }

@@ -158,7 +158,7 @@ func (b *builder) apply(ctx context.Context, it *dag.Item) error {
 	}
 	applied, contents, changes, err := b.applied(ctx, it, early)
 	if err != nil {
-		return err
+		return b.applyFailure(it, unpack.Result{}, err)
 	}
 	res, err := b.lock.Apply(ctx, applied, changes)
 	if err != nil && early != nil {
@@ -195,7 +195,7 @@ func (b *builder) applyFailure(it *dag.Item, res unpack.Result, err error) error
 		b.incomplete = append(b.incomplete, fmt.Errorf("%s: /%s: %w", s.Pos(), p.Path, p.Err))
 	}
 	var fault *source.Fault
-	if err = misplaced(s, err); errors.As(err, &fault) {
+	if err = misplaced(err); errors.As(err, &fault) {
 		return b.failure(s, err)
 	}
 	if err != nil {
@@ -228,7 +228,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	applied.LeftOut = leftOut
 	if it.State == dag.Cached && !checked {
-		c, changes, err = b.entries(ctx, it, desc, packed)
+		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())
 		return applied, c, changes, err
 	}
 	return applied, nil, snapshot.ReadUnvalidated(packed), nil // the apply validates it

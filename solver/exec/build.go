@@ -35,7 +35,8 @@ type builder struct {
 
 	mu     sync.Mutex
 	blobs  map[*dag.Step]*blob // of all steps that are not present, as they come
-	stored int                 // steps that were built and stored
+	names  map[*dag.Layer]*chainNames
+	stored int // steps that were built and stored
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
 	dirty   []string
@@ -201,7 +202,7 @@ func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Ste
 		apply = func() error { return v.ApplyScratch(ctx, b.blob(s).reader()) }
 	}
 	if err := apply(); err != nil {
-		return b.failure(s, misplaced(s, err))
+		return b.failure(s, misplaced(err))
 	}
 	return nil
 }
@@ -319,10 +320,26 @@ func (b *builder) find(ctx context.Context, present map[*dag.Step]bool) (map[key
 	return b.Steps.Find(ctx, b.sv.Plan.Graph, b.sv.Plan.Keys, present)
 }
 
+// prepare downloads, and reads, the source of a FETCH or COPY.
+func (b *builder) prepare(ctx context.Context, s *dag.Step) error {
+	if _, err := b.Steps.Changes(ctx, s); err != nil {
+		return b.failure(s, err)
+	}
+	return nil
+}
+
 // make makes the snapshot of a FETCH, COPY or WORKDIR.
 func (b *builder) make(ctx context.Context, s *dag.Step) (outcome, error) {
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
-		changes, err := b.Steps.Changes(ctx, s)
+		place, err := b.Steps.Changes(ctx, s)
+		if err != nil {
+			return err
+		}
+		at, err := b.namesBefore(s)
+		if err != nil {
+			return err
+		}
+		changes, err := place(at)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // The bytes of a snapshot are what its descriptor says when they were verified.
@@ -19,10 +20,11 @@ import (
 // and that of a COPY, FETCH or WORKDIR no other than its key names. One that is not
 // is a miss.
 
-// entries reads the snapshot of an item that a store has.
-func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.Reader) (*cache.Contents, snapshot.Changes, error) {
+// entries reads the snapshot of an item that a store has, for a root with the names of at;
+// nil is for one that is not known yet.
+func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.Reader, at *names.View) (*cache.Contents, snapshot.Changes, error) {
 	c := cache.NewContents(d)
-	expected, err := b.Steps.Expected(ctx, it.Step)
+	expected, err := b.Steps.Expected(ctx, it.Step, at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,7 +57,7 @@ func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
 // validate reads all of a snapshot, before anything is done with it that could not be
 // rolled back.
 func (b *builder) validate(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.ReaderAt) error {
-	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size))
+	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size), nil)
 	if err != nil {
 		return err
 	}

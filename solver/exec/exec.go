@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -23,13 +23,13 @@ import (
 // Steps knows what steps are: what they read, and what they run. Its methods are
 // safe for concurrent use.
 type Steps interface {
-	// Changes returns the changes of a FETCH, COPY or WORKDIR. It downloads what
-	// that takes, once: a second call for a step waits for the first.
-	Changes(ctx context.Context, s *dag.Step) (snapshot.Changes, error)
+	// Changes returns what a FETCH, COPY or WORKDIR does. It downloads what that
+	// takes, once: a second call for a step waits for the first.
+	Changes(ctx context.Context, s *dag.Step) (source.Placer, error)
 
-	// Expected returns what the snapshot of a step must be like; nil if that is
-	// not known.
-	Expected(ctx context.Context, s *dag.Step) (source.Expectation, error)
+	// Expected returns what the snapshot of a step must be like, which finds the root
+	// as it is in at (nil: in any root); nil if that is not known.
+	Expected(ctx context.Context, s *dag.Step, at *names.View) (source.Expectation, error)
 
 	// Command returns what a RUN runs. release is called when it has ended.
 	Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error)
@@ -124,7 +124,8 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *da
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *Survey) *builder {
-	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool)}
+	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool),
+		names: make(map[*dag.Layer]*chainNames)}
 }
 
 // run runs a flow, and closes what its nodes have opened.

@@ -25,7 +25,9 @@ type work interface {
 	abort(s *dag.Step, err error) // it does not arrive
 	fetch(ctx context.Context, it *dag.Item, readable, whole func()) error
 	check(ctx context.Context, it *dag.Item) error
+	placedHere(ctx context.Context, it *dag.Item) error // whether a cached FETCH, COPY or WORKDIR fits the root
 
+	prepare(ctx context.Context, s *dag.Step) error // returns what make would fail by before it looks at the root
 	make(ctx context.Context, s *dag.Step) (outcome, error)
 	runIn(ctx context.Context, v *layerView, s *dag.Step) (outcome, error)
 	applyTo(ctx context.Context, v *layerView, s *dag.Step) error
@@ -63,8 +65,9 @@ type outcome struct {
 //   - Otherwise all that is cached is fetched and checked first. A snapshot that is
 //     lost makes its step, and what follows in its chain, one to run: the plan is
 //     made again, and more may be fetched.
-//   - FETCH, COPY and WORKDIR are functions of their source and dest alone: make
-//     waits for the download.
+//   - FETCH, COPY and WORKDIR place files by the names that they find in the root: make
+//     waits for the download, and for what is built before in the chain. One that is
+//     cached is checked there.
 //   - RUN, and SNAPSHOT, look at the root: a node for each, after the node before it
 //     in its layer's view, or of what the layer builds on. What precedes a RUN in its
 //     view and has a snapshot already is applied to the view by a node of its own.
@@ -370,7 +373,6 @@ func (f *flow) commit(deps ...*node) {
 
 // build builds the steps that are to run, and then changes the root.
 func (f *flow) build(context.Context) error {
-	made, ends := f.makeAll(f.all())
 	f.late = new(losses)
 	if f.inPlace {
 		f.rootNode(kindUndo, nil, func(ctx context.Context) error {
@@ -379,55 +381,40 @@ func (f *flow) build(context.Context) error {
 			}
 			f.sequence(f.missing(), f.w.stepInPlace, f.commit)
 			return nil
-		}, nil, ends...)
+		}, nil, f.prepareAll()...)
 		return nil
 	}
 	f.late.stop = func(it *dag.Item) { f.leaveViews(it.Step.Layer) }
-	f.buildInViews(made, ends)
+	f.buildInViews()
 	return nil
 }
 
-// buildInViews adds the nodes that run steps in the views of their layers, after which
-// the root is changed.
-func (f *flow) buildInViews(made map[*dag.Step]*node, ends []*node) {
-	defer f.together()()
-	waits, ran := f.undecided(), make(map[*dag.Step]*node)
-	arrives := make(map[*dag.Step]*node)
-	late := func(it *dag.Item) *node {
-		if by := waits[it.Step]; by != nil && it.State == dag.Cached && !f.w.has(it.Step) && arrives[it.Step] == nil {
-			arrives[it.Step] = f.fetchLate(it, ran[by])
-			ends = append(ends, arrives[it.Step])
-		}
-		return arrives[it.Step]
-	}
-	last := make(map[*layerView]*node) // the node after which a layer's view is as the layer leaves it
-	for _, l := range f.order {
-		v := f.views[l]
-		prev := last[v.from]
-		for _, it := range f.inView(l) {
-			s := it.Step
-			if f.toMake(it) && looksAtRoot(s) {
-				prev = f.add(&node{kind: kindRun, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
-					out, err := f.w.runIn(ctx, v, s)
-					err = f.built(s, out, err)
-					if out.changed {
-						f.leaveViews(l)
-					}
-					return err
-				}}, nil, prev)
-				ran[s] = prev
-				ends = append(ends, prev) // what follows it may be dropped
-				continue
-			}
-			prev = f.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
-				return f.w.applyTo(ctx, v, s)
-			}}, nil, prev, made[s], late(it))
-		}
-		last[v] = prev
-		ends = append(ends, prev)
-	}
+// prepareAll adds a node for each FETCH and COPY that is to run: until their files are
+// here, the root stays as it is.
+func (f *flow) prepareAll() (all []*node) {
 	for _, it := range f.missing() {
-		late(it) // what is in no view
+		if s := it.Step; f.toMake(it) && s.Source != nil {
+			all = append(all, f.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+				return f.w.prepare(ctx, s)
+			}}, nil, f.sources[s.Source]))
+		}
+	}
+	return all
+}
+
+// A chain is how far a layer is built: the nodes that what follows in it waits for.
+type chain struct {
+	view  *node   // after which its view is as the layer leaves it
+	built []*node // which build, or fetch, what is in it
+}
+
+// buildInViews adds the nodes that run steps in the views of their layers, and that build
+// the other ones, after which the root is changed.
+func (f *flow) buildInViews() {
+	defer f.together()()
+	c := &chains{flow: f, waits: f.undecided(), ran: make(map[*dag.Step]*node), of: make(map[*dag.Layer]*chain)}
+	for i := range f.sv.Plan.Layers {
+		c.layer(&f.sv.Plan.Layers[i])
 	}
 	f.plan(func(ctx context.Context) error {
 		views := f.views
@@ -450,25 +437,110 @@ func (f *flow) buildInViews(made map[*dag.Step]*node, ends []*node) {
 		}
 		f.commit(prev)
 		return nil
-	}, ends...)
+	}, c.ends...)
 }
 
-// makeAll adds a node for each FETCH, COPY and WORKDIR among the items that is to
-// run.
-func (f *flow) makeAll(items []*dag.Item) (made map[*dag.Step]*node, all []*node) {
-	made = make(map[*dag.Step]*node)
-	for _, it := range items {
-		s := it.Step
-		if !f.toMake(it) || !s.ChangesRoot() || looksAtRoot(s) {
+// chains adds the nodes of buildInViews, layer by layer in composition order.
+type chains struct {
+	*flow
+	waits map[*dag.Step]*dag.Step // flow.undecided
+	ran   map[*dag.Step]*node
+	of    map[*dag.Layer]*chain
+	ends  []*node
+}
+
+func (c *chains) layer(pl *dag.PlannedLayer) {
+	l, v := pl.Layer, c.views[pl.Layer]
+	ch := new(chain)
+	if on := c.of[l.On]; on != nil {
+		*ch = chain{on.view, slices.Clone(on.built)}
+	}
+	c.of[l] = ch
+	inView := make(map[*dag.Step]bool)
+	if v != nil {
+		for _, it := range c.inView(l) {
+			inView[it.Step] = true
+		}
+	}
+	for i := range pl.Items {
+		it := &pl.Items[i]
+		if !it.Step.ChangesRoot() {
 			continue
 		}
-		made[s] = f.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
-			out, err := f.w.make(ctx, s)
-			return f.built(s, out, err)
-		}}, nil, f.sources[s.Source])
-		all = append(all, made[s])
+		c.item(ch, it)
+		if inView[it.Step] {
+			c.see(ch, v, it)
+		}
 	}
-	return made, all
+}
+
+// item adds the node that builds an item, or fetches it late, or checks that what is
+// cached fits; a RUN is built by see.
+func (c *chains) item(ch *chain, it *dag.Item) {
+	s := it.Step
+	var n *node
+	switch {
+	case c.toMake(it) && !looksAtRoot(s):
+		n = c.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+			out, err := c.w.make(ctx, s)
+			return c.built(s, out, err)
+		}}, nil, append(slices.Clip(ch.built), c.sources[s.Source])...)
+	case it.State == dag.Cached:
+		if by := c.waits[s]; by != nil && !c.w.has(s) {
+			n = c.fetchLate(it, c.ran[by])
+		}
+		if isPlaced(s) {
+			n = c.checkPlace(it, append(slices.Clip(ch.built), n)...)
+		}
+	}
+	if n == nil {
+		return
+	}
+	if isPlaced(s) {
+		ch.built = nil // it waits for those
+	}
+	ch.built = append(slices.Clip(ch.built), n)
+	c.ends = append(c.ends, n)
+}
+
+// checkPlace adds a node that checks whether a cached step fits the root.
+func (c *chains) checkPlace(it *dag.Item, deps ...*node) *node {
+	late := c.late
+	late.mu.Lock()
+	i := len(late.errs)
+	late.errs = append(late.errs, nil)
+	late.mu.Unlock()
+	return c.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		if !c.w.has(it.Step) {
+			return nil // lost, or dropped
+		}
+		if err := c.w.placedHere(ctx, it); err != nil && ctx.Err() == nil {
+			c.lose(late, i, it, err)
+		}
+		return ctx.Err()
+	}}, nil, deps...)
+}
+
+// see adds the node that runs an item in the layer's view, or applies it there.
+func (c *chains) see(ch *chain, v *layerView, it *dag.Item) {
+	s := it.Step
+	if !c.toMake(it) || !looksAtRoot(s) {
+		ch.view = c.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+			return c.w.applyTo(ctx, v, s)
+		}}, nil, append(slices.Clip(ch.built), ch.view)...)
+		c.ends = append(c.ends, ch.view)
+		return
+	}
+	n := c.add(&node{kind: kindRun, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		out, err := c.w.runIn(ctx, v, s)
+		err = c.built(s, out, err)
+		if out.changed {
+			c.leaveViews(s.Layer)
+		}
+		return err
+	}}, nil, ch.view)
+	ch.view, ch.built, c.ran[s] = n, []*node{n}, n
+	c.ends = append(c.ends, n) // what follows it may be dropped
 }
 
 // built is what follows from a step that was built: its snapshot is put into the
@@ -497,7 +569,9 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 // leaveViews drops what is left to do in the views that a layer is in, and to fetch.
 func (f *flow) leaveViews(layer *dag.Layer) {
 	f.drop(func(n *node) bool {
-		if n.kind != kindRun && n.kind != kindView && n.kind != kindFetch {
+		switch n.kind {
+		case kindRun, kindView, kindFetch, kindMake, kindCheck:
+		default:
 			return false
 		}
 		for l := n.step.Layer; l != nil; l = l.On {
@@ -524,6 +598,10 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 				return f.resume(ctx, items[i:], do, end)
 			}
 			out, err := do(ctx, it)
+			if lost := (*misplacedError)(nil); errors.As(err, &lost) {
+				f.loseLate(it, lost)
+				return f.resume(ctx, items[i:], do, end)
+			}
 			if err := f.built(it.Step, out, err); err != nil || !it.Decides {
 				return err
 			}
@@ -534,7 +612,7 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 			}
 			return f.resume(ctx, items[i+1:], do, end)
 		}
-		deps = []*node{f.add(n, nil, append(deps, f.arrives[it.Step])...)}
+		deps = []*node{f.add(n, nil, append(deps, f.arrives[it.Step], f.sources[it.Step.Source])...)}
 		if it.Decides {
 			return
 		}
@@ -542,6 +620,15 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 	if end != nil {
 		end(deps...)
 	}
+}
+
+// loseLate notes that a cached step does not fit the root.
+func (f *flow) loseLate(it *dag.Item, err error) {
+	f.late.mu.Lock()
+	i := len(f.late.errs)
+	f.late.errs = append(f.late.errs, nil)
+	f.late.mu.Unlock()
+	f.lose(f.late, i, it, err)
 }
 
 // fetchDecided fetches what nothing has to decide about any more.
@@ -574,8 +661,8 @@ func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Co
 		for _, it := range items {
 			rest = append(rest, f.sv.Plan.Item(it.Step))
 		}
-		_, made := f.makeAll(rest)
-		f.sequence(rest, do, end, made...)
+		f.download(rest)
+		f.sequence(rest, do, end)
 		return nil
 	}, slices.Collect(maps.Values(f.arrives))...)
 	return nil

@@ -105,6 +105,16 @@ func (r *recorder) check(ctx context.Context, it *dag.Item) error {
 	return err
 }
 
+func (r *recorder) placedHere(ctx context.Context, it *dag.Item) error {
+	err := r.call(ctx, "place", it.Step)
+	if err != nil {
+		r.forget(it.Step)
+	}
+	return err
+}
+
+func (r *recorder) prepare(ctx context.Context, s *dag.Step) error { return r.call(ctx, "prepare", s) }
+
 func (r *recorder) make(ctx context.Context, s *dag.Step) (outcome, error) {
 	return r.built(ctx, "make", s)
 }
@@ -121,7 +131,14 @@ func (r *recorder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, erro
 	if it.State == dag.ToRun && looksAtRoot(it.Step) {
 		return r.built(ctx, "run", it.Step)
 	}
-	return outcome{}, r.apply(ctx, it)
+	var out outcome
+	if it.State == dag.ToRun && isPlaced(it.Step) {
+		var err error
+		if out, err = r.built(ctx, "make", it.Step); err != nil {
+			return out, err
+		}
+	}
+	return out, r.apply(ctx, it)
 }
 
 func (r *recorder) find(context.Context, map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
@@ -369,7 +386,7 @@ func TestInPlaceARunWaitsForTheApplyBeforeIt(t *testing.T) {
 	f, r := newFlowOf(t, "RUN a", "RUN a\nWORKDIR /w\nRUN b\nWORKDIR /v")
 	r.inPlace = true
 	r.run(t, f, nil)
-	r.checkOrder(t, "fetch RUN a", "check RUN a", "make WORKDIR /w", "undo", "apply RUN a", "apply WORKDIR /w", "run RUN b", "apply WORKDIR /v", "commit")
+	r.checkOrder(t, "fetch RUN a", "check RUN a", "undo", "apply RUN a", "make WORKDIR /w", "apply WORKDIR /w", "run RUN b", "apply WORKDIR /v", "commit")
 	r.checkCount(t, map[string]int{"run RUN b": 1, "view RUN a": 0})
 }
 

@@ -52,12 +52,15 @@ func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error
 		b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
 	}
 	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
-		err := b.apply(ctx, it)
+		out, err := b.makeOrCheck(ctx, it)
+		if err == nil {
+			err = b.apply(ctx, it)
+		}
 		if err == nil {
 			err = b.verify(ctx, it)
 		}
 		b.inPlace.Stale()
-		return outcome{}, err
+		return out, err
 	}
 	if err := b.commitBefore(it); err != nil {
 		return outcome{}, err

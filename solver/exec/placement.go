@@ -1,12 +1,16 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/source"
@@ -21,7 +25,7 @@ func (b *builder) placement(s *dag.Step) record.Placement {
 	}
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return record.Placement{ProtectDirs: true, File: strings.Trim(in.Dest, "/")}
+		return record.Placement{ProtectDirs: true}
 	case *frontend.Fetch:
 		return record.Placement{File: source.PlainFile(in)}
 	}
@@ -30,23 +34,149 @@ func (b *builder) placement(s *dag.Step) record.Placement {
 
 // misplaced explains that a file of a step would replace a directory; any other
 // error is returned as it is.
-func misplaced(s *dag.Step, err error) error {
+func misplaced(err error) error {
 	var dir *unpack.DirError
 	if !errors.As(err, &dir) {
 		return err
 	}
-	return OverDirectory(s, "/"+dir.Path, err)
+	return overDirectory("/"+dir.Path, err)
 }
 
-// OverDirectory says that a file of a step would replace the directory at a path.
-func OverDirectory(s *dag.Step, at string, err error) *source.Fault {
-	f := &source.Fault{
+// overDirectory says that a file of a step would replace the directory at a path.
+func overDirectory(at string, err error) *source.Fault {
+	return &source.Fault{
 		Message: at + " is a directory, which a file would replace",
 		Hint:    "choose another dest, or remove the directory in a RUN before",
 		Err:     err,
 	}
-	if c, ok := s.Instr.(*frontend.Copy); ok && at == c.Dest {
-		f.Message, f.Hint = at+" is a directory, which the file would replace", fmt.Sprintf("write %s/ to copy into it", at)
-	}
-	return f
 }
+
+// chainNames are the names that the steps of a layer find, as far as they were asked for.
+type chainNames struct {
+	view *names.View
+	done []key.Key // the steps that are in the view, and were not in the root
+}
+
+// namesBefore returns the names that a step finds in the root. All steps before it are
+// built, or on this machine, and it is asked for by one step of a layer at a time.
+func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
+	if b.isInPlace() {
+		return b.root.Names(), nil // which has what is before it
+	}
+	items := b.before(at)
+	stay, revert := b.lowerOf(items)
+	items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !b.has(it.Step) })
+	b.mu.Lock()
+	c := b.names[at.Layer]
+	b.mu.Unlock()
+	if c == nil || !begins(items, c.done) {
+		c = &chainNames{view: b.root.Names()}
+		if err := b.revertNames(c.view, revert); err != nil {
+			return nil, fmt.Errorf("%w: read what was before: %w", ErrRoot, err)
+		}
+	}
+	for _, it := range items[len(c.done):] {
+		if err := b.addNames(c.view, it, stay[it.Key], at.Layer); err != nil {
+			return nil, fmt.Errorf("%s: read its names: %w", it.Step.Pos(), err)
+		}
+		c.done = append(c.done, it.Key)
+	}
+	b.mu.Lock()
+	b.names[at.Layer] = c
+	b.mu.Unlock()
+	return c.view, nil
+}
+
+// begins reports whether items begin with those of the keys.
+func begins(items []*dag.Item, keys []key.Key) bool {
+	return len(keys) <= len(items) && slices.EqualFunc(items[:len(keys)], keys, func(it *dag.Item, k key.Key) bool { return it.Key == k })
+}
+
+func (b *builder) revertNames(view *names.View, events []record.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	log := b.sv.State.Log
+	changes, err := b.root.Revert(log[:len(log)-len(events)], events)
+	if err != nil {
+		return err
+	}
+	return view.Add(changes)
+}
+
+// addNames adds what a step makes to the names that a layer finds; of one that the root
+// has, its scratch alone. One that is present may have no snapshot on this machine: what
+// it made stands in the root.
+func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.Layer) error {
+	if bl := b.blob(it.Step); bl != nil {
+		changes := snapshot.Read(bl.reader())
+		scratch := slices.Contains(scratchLayers(to), it.Step.Layer)
+		switch {
+		case inRoot && !scratch:
+			return nil
+		case inRoot:
+			changes = snapshot.Scratch(changes)
+		case !scratch:
+			changes = snapshot.ForRoot(changes, nil)
+		}
+		return view.Add(changes)
+	}
+	i := slices.IndexFunc(b.sv.State.Log, func(ev record.Event) bool { return ev.Key == it.Key })
+	if i < 0 {
+		return nil // it changed nothing
+	}
+	changes, err := b.root.Made(b.sv.State.Log[i])
+	if err != nil {
+		return err
+	}
+	return view.Add(changes)
+}
+
+// placedHere returns an error where the snapshot of a cached FETCH, COPY or WORKDIR is not
+// what the step makes of the root that it finds here.
+func (b *builder) placedHere(ctx context.Context, it *dag.Item) error {
+	at, err := b.namesBefore(it.Step)
+	if err != nil {
+		return err
+	}
+	expected, err := b.Steps.Expected(ctx, it.Step, at)
+	if err == nil && expected != nil {
+		for _, err = range expected(snapshot.Read(b.blob(it.Step).reader())) {
+			if err != nil {
+				break
+			}
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		b.forget(it.Step)
+	}
+	return err
+}
+
+// A misplacedError says that a cached step does not fit the root that it finds here.
+type misplacedError struct{ err error }
+
+func (e *misplacedError) Error() string { return e.err.Error() }
+
+func (e *misplacedError) Unwrap() error { return e.err }
+
+// makeOrCheck makes a FETCH, COPY or WORKDIR that is to run, or checks that a cached one
+// fits, where all before it is done.
+func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (outcome, error) {
+	switch {
+	case !isPlaced(it.Step):
+	case it.State == dag.ToRun && !b.has(it.Step):
+		return b.make(ctx, it.Step)
+	case it.State == dag.Cached:
+		if err := b.placedHere(ctx, it); err != nil {
+			if ctx.Err() == nil {
+				err = &misplacedError{err}
+			}
+			return outcome{}, err
+		}
+	}
+	return outcome{}, nil
+}
+
+// isPlaced reports whether where the entries of a step belong depends on the root.
+func isPlaced(s *dag.Step) bool { return s.ChangesRoot() && !looksAtRoot(s) }

@@ -57,7 +57,6 @@ func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 		}
 		return b.absentFrom(items, stay, scratch)
 	}, func(context.Context) error {
-		_, made := f.makeAll(items)
 		items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !scratch[it.Step] })
 		f.plan(func(ctx context.Context) (err error) {
 			if *view, err = b.openReverted(ctx, revert); err == nil {
@@ -66,7 +65,7 @@ func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 				}, nil)
 			}
 			return err
-		}, made...)
+		})
 		return nil
 	})
 }
@@ -77,7 +76,11 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 		return outcome{}, err
 	}
 	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
-		return outcome{}, b.applyToView(ctx, view, it.Step, lower)
+		out, err := b.makeOrCheck(ctx, it)
+		if err == nil {
+			err = b.applyToView(ctx, view, it.Step, lower)
+		}
+		return out, err
 	}
 	return b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
@@ -67,4 +68,8 @@ func (r *Root) rollback(int) error { return errOther }
 func (r *Root) cleanup(*record.State) error { return nil }
 
 // Revert works on Linux alone.
+func (r *Root) Made(record.Event) (snapshot.Changes, error) { return nil, errOther }
+
+func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
+
 func (r *Root) Revert(_, _ []record.Event) (snapshot.Changes, error) { return nil, errOther }

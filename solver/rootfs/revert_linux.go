@@ -17,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -75,6 +76,37 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 		}
 	}, nil
 }
+
+// Made returns what an event of the log has made, as it stands in the root now. Contents
+// are read when they are asked for.
+func (r *Root) Made(ev record.Event) (snapshot.Changes, error) {
+	made := make(map[string]*snapshot.Entry)
+	for c, err := range r.state.Changes(ev) {
+		if err != nil {
+			return nil, err
+		}
+		p := string(c.Path)
+		e := &snapshot.Entry{Path: p, Kind: snapshot.Delete}
+		if c.Kind != record.KindGone {
+			e, _, err = r.entryAt(filepath.Join(r.dir, p), p)
+		}
+		if err == nil && e != nil {
+			made[p] = e
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return nil, err
+		}
+	}
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for _, p := range slices.SortedFunc(maps.Keys(made), record.ComparePaths) {
+			if !yield(made[p], nil) {
+				return
+			}
+		}
+	}, nil
+}
+
+// Names returns the names in the root as it is now.
+func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
 
 // reverting is what a Revert has found.
 type reverting struct {

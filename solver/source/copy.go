@@ -23,6 +23,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/ctxio"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // An item is one thing that a COPY copies.
@@ -78,16 +79,15 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 	})
 }
 
-// CheckCopy returns what Copy would refuse, without reading the files, and whether
-// the COPY is of one file, as IsFile has it.
-func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) (isFile bool, err error) {
+// CheckCopy returns what Copy would refuse, without reading the files.
+func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) error {
 	s, err := newScan(dir, c.Pos.File)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer s.root.Close()
-	fs, err := s.files(ctx, dir, c, r.Exclude)
-	return err == nil && fs.isFile(c), err
+	_, err = s.files(ctx, dir, c, r.Exclude)
+	return err
 }
 
 // readFiles finds the files of a COPY and hashes them.
@@ -262,17 +262,13 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 //
 // Sources are as Docker has them: a directory's content is copied, not the directory;
 // several sources, or a dest with a final slash, make dest a directory; else it is
-// the file's own path, or a directory that stands there (Resolver.IsDir). A pattern that
+// the file's own path, or a directory that stands there. A pattern that
 // no file matches is no error. Owner is
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
 // which goes for files, and for directories with the right to enter where there is
 // one to read. All times are 1980-01-01. Symlinks in a directory are copied as they
 // are. Directories are implied: an existing one stays as it is.
-func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (snapshot.Changes, error) {
-	by, err := r.style(c.Owner)
-	if err != nil {
-		return nil, err
-	}
+func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (Placer, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
 		return nil, err
@@ -283,11 +279,30 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 			Hint:    "run the command again",
 		}
 	}
-	dest := entryPath(c.Dest)
-	single := fs.single
-	if single && (dest == "" || r.IsDir != nil && r.IsDir(c.Dest)) {
-		single = false
-	}
+	return func(at *names.View) (snapshot.Changes, error) {
+		by, err := styleIn(at, c.Owner)
+		if err != nil {
+			return nil, err
+		}
+		dest, single, err := fs.copyDest(at, c)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range fs.items {
+			if it.kind == snapshot.Dir || single {
+				continue
+			}
+			if err := notOver(at, path.Join(dest, it.rel)); err != nil {
+				return nil, err
+			}
+		}
+		return fs.entries(ctx, dest, single, by), nil
+	}, nil
+}
+
+// entries returns what a COPY makes: its items below dest, or, for a single one, at
+// dest itself.
+func (fs *files) entries(ctx context.Context, dest string, single bool, by style) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		if !single && !fs.nothing && dest != "" && !yield(impliedDir(dest, by), nil) {
 			return
@@ -316,24 +331,8 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 				return
 			}
 		}
-	}, nil
-}
-
-// IsFile reports whether a COPY is of one file to its dest, which is not taken for
-// a directory unless one is there. It is not known of one that was not resolved,
-// or could not be.
-func (r *Resolver) IsFile(c *frontend.Copy) (is, known bool) {
-	r.mu.Lock()
-	get, ok := r.copies[c]
-	r.mu.Unlock()
-	if !ok {
-		return false, false
 	}
-	fs, err := get()
-	return err == nil && fs.isFile(c), err == nil
 }
-
-func (fs *files) isFile(c *frontend.Copy) bool { return fs.single && entryPath(c.Dest) != "" }
 
 // open returns the content of a file, which must still be what was hashed.
 func (it item) open(dir string) (io.ReadCloser, error) {

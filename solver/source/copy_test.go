@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // makeTree makes a directory of lines: "name content", "dir/", "link -> target",
@@ -154,15 +156,19 @@ func TestCopy(t *testing.T) {
 			}
 			c := &frontend.Copy{Sources: strings.Fields(tt.src), Inline: tt.inline, Dest: tt.dest, Owner: tt.owner}
 			c.Pos.File = "some/where/Containerfile.mojo"
-			r := &Resolver{IsDir: func(p string) bool { return p == tt.isDir }}
+			r := &Resolver{}
+			root := t.TempDir()
+			if tt.isDir != "" {
+				makeTree(t, root, tt.isDir[1:]+"/")
+			}
 			pin, err := r.Copy(t.Context(), dir, c)
 			var got string
 			if err == nil {
-				var changes, cerr = r.CopyChanges(t.Context(), dir, c, pin)
+				place, cerr := r.CopyChanges(t.Context(), dir, c, pin)
 				if cerr != nil {
 					t.Fatal(cerr)
 				}
-				got, err = text(t, changes)
+				got, err = text(t, placed(t, root, place))
 			}
 			if tt.err != "" {
 				var fault *Fault
@@ -185,6 +191,16 @@ func TestCopy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// placed returns the entries of a step in a root.
+func placed(t testing.TB, root string, place Placer) snapshot.Changes {
+	t.Helper()
+	changes, err := place(names.New(root, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changes
 }
 
 func TestCopyPin(t *testing.T) {
@@ -262,10 +278,11 @@ func TestFileThatChangesAfterItsPin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			changes, err := r.CopyChanges(t.Context(), dir, c, pin)
+			place, err := r.CopyChanges(t.Context(), dir, c, pin)
 			if err != nil {
 				t.Fatal(err)
 			}
+			changes := placed(t, t.TempDir(), place)
 			if err := edit(filepath.Join(dir, "d/x")); err != nil {
 				t.Fatal(err)
 			}
@@ -337,11 +354,11 @@ func BenchmarkUnpack(b *testing.B) {
 	}
 	b.SetBytes(2000 * 8 << 10)
 	for b.Loop() {
-		changes, err := r.FetchChanges(b.Context(), f, pin)
+		place, err := r.FetchChanges(b.Context(), f, pin)
 		if err != nil {
 			b.Fatal(err)
 		}
-		for e, err := range changes {
+		for e, err := range placed(b, b.TempDir(), place) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -6,11 +6,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"path"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // The snapshot of a COPY, FETCH or WORKDIR that a store has is a function of what
@@ -47,52 +47,97 @@ func unexpected(e *snapshot.Entry, format string, args ...any) error {
 	return fmt.Errorf("/%s: %s", e.Path, fmt.Sprintf(format, args...))
 }
 
-// ExpectWorkdir returns what the snapshot of a WORKDIR is.
-func ExpectWorkdir(w *frontend.Workdir) Expectation {
-	dest := entryPath(w.Path)
+// A target is where the entries of a step belong: in the root as the step finds it, or,
+// where that is not known yet, below whatever directory they begin with. A store that
+// places them elsewhere than this machine would is found out before they are applied.
+type target struct {
+	dest   string
+	single bool // dest is the path of the only file
+	known  bool
+}
+
+// is reports whether an entry is the directory that a step puts things into.
+func (t *target) is(e *snapshot.Entry) bool {
+	if e.Kind != snapshot.Dir || !e.Implied || e.Mode != 0o755 {
+		return false
+	}
+	if !t.known { // the first entry
+		t.dest, t.single, t.known = e.Path, false, true
+	}
+	return e.Path == t.dest && !t.single
+}
+
+// rel returns the path of an entry below the target; "" for the target itself.
+func (t *target) rel(e *snapshot.Entry, mayBeSingle bool) (string, bool) {
+	if !t.known {
+		t.known, t.single = true, mayBeSingle
+		if mayBeSingle {
+			t.dest = e.Path
+		}
+	}
+	if t.single {
+		return "", e.Path == t.dest
+	}
+	if t.dest == "" {
+		return e.Path, true
+	}
+	return strings.CutPrefix(e.Path, t.dest+"/")
+}
+
+// ExpectWorkdir returns what the snapshot of a WORKDIR is; at may be nil.
+func ExpectWorkdir(w *frontend.Workdir, at *names.View) (Expectation, error) {
+	t := target{}
+	if at != nil {
+		dest, err := dirIn(at, w.Path)
+		if err != nil {
+			return nil, err
+		}
+		t = target{dest: dest, known: true}
+	}
 	return expect(func(e *snapshot.Entry) error {
-		if !isImplied(e, dest) {
+		if !t.is(e) {
 			return unexpected(e, "WORKDIR %s makes no such entry", w.Path)
 		}
 		return nil
-	}, func() error { return nil })
+	}, func() error { return nil }), nil
 }
 
-// isImplied reports whether an entry is the directory that a step puts things into.
-func isImplied(e *snapshot.Entry, dest string) bool {
-	return e.Kind == snapshot.Dir && e.Implied && e.Path == dest && e.Mode == 0o755
-}
-
-// ExpectCopy returns what the snapshot of a COPY is, whose files are there.
-func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy) (Expectation, error) {
+// ExpectCopy returns what the snapshot of a COPY is, whose files are there, and which
+// finds the root as it is in at; nil is for a root that is not known yet.
+func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy, at *names.View) (Expectation, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
 		return nil, err
 	}
-	dest := entryPath(c.Dest)
+	t := target{}
+	if at != nil {
+		if t.dest, t.single, err = fs.copyDest(at, c); err != nil {
+			return nil, err
+		}
+		t.known = true
+	}
 	by := style{chmod: c.Owner.Chmod}
 	items := make(map[string]item)
 	for _, it := range fs.items {
-		items[path.Join(dest, it.rel)] = it
-		if fs.single { // where a directory stood at dest, and where none did
-			items[dest] = it
-		}
+		items[it.rel] = it
 	}
 	seen := make(map[string]bool)
 	return expect(func(e *snapshot.Entry) error {
-		it, ok := items[e.Path]
-		if !ok {
-			if isImplied(e, dest) {
-				return nil
-			}
+		if t.is(e) {
+			return nil
+		}
+		rel, ok := t.rel(e, fs.single)
+		it, known := items[rel]
+		if t.single {
+			it, known = fs.items[0], true
+		}
+		if !ok || !known {
 			return unexpected(e, "COPY %s copies no such file", c.Dest)
 		}
 		seen[it.rel] = true
 		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target, Implied: it.kind == snapshot.Dir}
 		by.apply(want)
 		switch {
-		case e.Kind == snapshot.Dir && isImplied(e, dest) && want.Kind == snapshot.Dir:
-			return nil
 		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:
 			return unexpected(e, "another kind of file than COPY copies")
 		case e.Mode != want.Mode && e.Kind != snapshot.Symlink:
@@ -113,9 +158,16 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy)
 
 // ExpectFetch returns what can be said of the snapshot of a FETCH without its
 // download: where it puts files, the modes that --chmod gives them, and the
-// content of a file that is stored as it was downloaded.
-func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
-	dest := entryPath(f.Dest)
+// content of a file that is stored as it was downloaded. at is as for ExpectCopy.
+func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expectation, error) {
+	t := target{known: entryPath(f.Dest) == ""}
+	if at != nil {
+		dest, err := dirIn(at, f.Dest)
+		if err != nil {
+			return nil, err
+		}
+		t = target{dest: dest, known: true}
+	}
 	by := style{chmod: f.Owner.Chmod}
 	name := "" // of a file that is stored as it was downloaded; "" where none can be
 	if from, err := originOf(f.Source); err == nil && from == fromURL && f.Extract != frontend.ExtractTrue {
@@ -125,10 +177,11 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 	sum := sha256.New()
 	others := 0
 	return expect(func(e *snapshot.Entry) error {
-		if isImplied(e, dest) {
+		if t.is(e) {
 			return nil
 		}
-		if dest != "" && !pathname.Under(e.Path, dest) {
+		rel, below := t.rel(e, false)
+		if !below {
 			return unexpected(e, "FETCH writes only below %s", f.Dest)
 		}
 		switch e.Kind {
@@ -141,7 +194,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 		if e.Mode != want.Mode && !e.Implied {
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
-		if others++; others == 1 && name != "" && e.Kind == snapshot.File && e.Path == path.Join(dest, name) {
+		if others++; others == 1 && name != "" && e.Kind == snapshot.File && rel == name {
 			seen := *e
 			asItCame = &seen
 			if e.Content != nil {
@@ -172,7 +225,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin) Expectation {
 			return unexpected(asItCame, "other content than was downloaded")
 		}
 		return nil
-	})
+	}), nil
 }
 
 // expectContent has the content of a file compared with its sum: now where it is

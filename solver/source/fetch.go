@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // origin is where a FETCH gets its bytes.
@@ -219,7 +220,7 @@ func mismatch(f *frontend.Fetch, want, got digest.Digest) error {
 // or a symlink to one, stays as it is. A hard link whose target --strip
 // drops becomes the file itself. Anything but an archive is stored as a file with
 // mode 0644 or --chmod, of 1980-01-01, named by the URL's last path part.
-func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
+func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Placer, error) {
 	from, err := originOf(f.Source)
 	if err != nil {
 		return nil, err
@@ -234,10 +235,6 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	}
 	if err := p.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("pin of %s: %w", transfer.Redact(f.Source), err)
-	}
-	by, err := r.style(f.Owner)
-	if err != nil {
-		return nil, err
 	}
 	if err := r.ensure(ctx, f, p.Digest); err != nil {
 		return nil, err
@@ -264,21 +261,26 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 			kind = notAnArchive
 		}
 	}
-	dest := entryPath(f.Dest)
 	if kind == notAnArchive {
 		name, err := fileName(f.Source)
 		if err != nil {
 			return nil, err
 		}
-		return storeFile(dest, name, b.size, by, func() (io.ReadCloser, error) {
-			b, err := open()
-			if err != nil {
+		size := b.size
+		return placeFetch(f, func(at *names.View, dest string, by style) (snapshot.Changes, error) {
+			if err := notOver(at, path.Join(dest, name)); err != nil {
 				return nil, err
 			}
-			return struct {
-				io.Reader
-				io.Closer
-			}{io.NewSectionReader(b, 0, b.size), b}, nil
+			return storeFile(dest, name, size, by, func() (io.ReadCloser, error) {
+				b, err := open()
+				if err != nil {
+					return nil, err
+				}
+				return struct {
+					io.Reader
+					io.Closer
+				}{io.NewSectionReader(b, 0, b.size), b}, nil
+			}), nil
 		}), nil
 	}
 	a := &archive{name: shown, kind: kind, open: open}
@@ -286,21 +288,34 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err != nil {
 		return nil, err
 	}
-	return a.unpack(ctx, l, dest, by), nil
+	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
+		return a.unpack(ctx, l, dest, by), nil
+	}), nil
+}
+
+// placeFetch returns the Placer of a FETCH, whose dest is a directory.
+func placeFetch(f *frontend.Fetch, changes func(at *names.View, dest string, by style) (snapshot.Changes, error)) Placer {
+	return func(at *names.View) (snapshot.Changes, error) {
+		by, err := styleIn(at, f.Owner)
+		if err != nil {
+			return nil, err
+		}
+		dest, err := dirIn(at, f.Dest)
+		if err != nil {
+			return nil, err
+		}
+		return changes(at, dest, by)
+	}
 }
 
 // treeChanges returns the entries of a commit's tree, or of a directory in it.
-func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (snapshot.Changes, error) {
+func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Placer, error) {
 	ref, sub, err := parseTree(f.Source)
 	if err != nil {
 		return nil, err
 	}
 	if !github.IsCommit(p.Commit) {
 		return nil, fmt.Errorf("pin of %s: %q is no commit", f.Source, p.Commit)
-	}
-	by, err := r.style(f.Owner)
-	if err != nil {
-		return nil, err
 	}
 	dg, err := r.fetchTree(ctx, ref.Repo, p.Commit)
 	if err != nil {
@@ -317,7 +332,9 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (s
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
-	return a.unpack(ctx, l, entryPath(f.Dest), by), nil
+	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
+		return a.unpack(ctx, l, dest, by), nil
+	}), nil
 }
 
 // blob is an open download.

@@ -19,7 +19,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -30,6 +29,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // site is a server of files by path that counts requests.
@@ -308,7 +308,10 @@ func check(t *testing.T, r *Resolver, f *frontend.Fetch, wanted, wantErr string)
 	pin, err := r.Fetch(ctx, f)
 	var changes snapshot.Changes
 	if err == nil {
-		changes, err = r.FetchChanges(ctx, f, pin)
+		var place Placer
+		if place, err = r.FetchChanges(ctx, f, pin); err == nil {
+			changes, err = place(names.New(t.TempDir(), ""))
+		}
 	}
 	var got string
 	if err == nil {
@@ -807,17 +810,14 @@ func TestPrune(t *testing.T) {
 }
 
 func TestOwners(t *testing.T) {
-	root := fstest.MapFS{
-		"etc/passwd": {Data: []byte("root:x:0:0::/:/bin/sh\nbroken\napp:x:1001:50:::\n")},
-		"etc/group":  {Data: []byte("root:x:0:\nstaff:x:50:app\n")},
-	}
+	root := t.TempDir()
+	makeTree(t, root, "etc/passwd root:x:0:0::/:/bin/sh\nbroken\napp:x:1001:50:::\n", "etc/group root:x:0:\nstaff:x:50:app")
 	for chown, wanted := range map[string]string{
 		"": "0 0", "5": "5 5", "5:6": "5 6", "app": "1001 1001", "app:staff": "1001 50", "7:staff": "7 50", "app:9": "1001 9",
 		"nobody": "user nobody: not in /etc/passwd", "app:none": "group none: not in /etc/group",
 		":5": "want USER or USER:GROUP", "5:": "want USER or USER:GROUP", "99999999999": "not in /etc/passwd",
 	} {
-		r := &Resolver{Owner: Owners(root)}
-		s, err := r.style(frontend.Ownership{Chown: chown})
+		s, err := styleIn(names.New(root, ""), frontend.Ownership{Chown: chown})
 		got := fmt.Sprint(s.uid, " ", s.gid)
 		if err != nil {
 			got = err.Error()
@@ -826,18 +826,38 @@ func TestOwners(t *testing.T) {
 			t.Errorf("--chown=%s: %s, want %s", chown, got, wanted)
 		}
 	}
-	if _, err := (&Resolver{}).style(frontend.Ownership{Chown: "app"}); err == nil {
-		t.Error("a name without names")
+	// A user whom a step before has made.
+	at := names.New(root, "")
+	passwd := []byte("bob:x:1002:1002:::\n")
+	err := at.Add(func(yield func(*snapshot.Entry, error) bool) {
+		yield(&snapshot.Entry{Path: "etc/passwd", Kind: snapshot.File, Size: int64(len(passwd)), Content: passwd}, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := styleIn(at, frontend.Ownership{Chown: "bob"}); err != nil || s.uid != 1002 {
+		t.Errorf("bob is %d, %v", s.uid, err)
 	}
 }
 
 func TestWorkdir(t *testing.T) {
-	got, _ := text(t, WorkdirChanges(&frontend.Workdir{Path: "/a/b"}))
-	if got != "d 0755 a/b\n" {
-		t.Error(got)
-	}
-	if got, _ := text(t, WorkdirChanges(&frontend.Workdir{Path: "/"})); got != "" {
-		t.Error(got)
+	root := t.TempDir()
+	makeTree(t, root, "d/e/", "l -> d/e", "f x", "loop -> loop")
+	for dir, want := range map[string]string{
+		"/a/b": "d 0755 a/b\n", "/": "", "/l/x": "d 0755 d/e/x\n", "/l": "d 0755 d/e\n",
+		"/f": "/f is a file", "/f/x": "/f is a file", "/loop/x": "links in a circle",
+	} {
+		changes, err := WorkdirChanges(&frontend.Workdir{Path: dir})(names.New(root, ""))
+		got := ""
+		if err == nil {
+			got, err = text(t, changes)
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("%s: %s, want %s", dir, got, want)
+		}
 	}
 }
 

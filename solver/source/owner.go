@@ -1,7 +1,6 @@
 package source
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // style is --chown and --chmod, with names resolved. The zero style is root's,
@@ -19,9 +19,9 @@ type style struct {
 	chmod    *uint32
 }
 
-// style resolves an Ownership. As with Docker, a user without a group has the
-// group of the same number.
-func (r *Resolver) style(o frontend.Ownership) (style, error) {
+// styleIn resolves an Ownership by the names that a step finds in the root. As with
+// Docker, a user without a group has the group of the same number.
+func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	s := style{chmod: o.Chmod}
 	if o.Chown == "" {
 		return s, nil
@@ -38,20 +38,15 @@ func (r *Resolver) style(o frontend.Ownership) (style, error) {
 	if groupIsNumber {
 		group = ""
 	}
-	if user != "" || group != "" {
-		if r.Owner == nil {
-			return s, faultf("--chown=%s: names are not known here; use numbers", o.Chown)
-		}
-		u, g, err := r.Owner(user, group)
-		if err != nil {
-			return s, &Fault{Message: fmt.Sprintf("--chown=%s: %v", o.Chown, err), Err: err}
-		}
-		if user != "" {
-			uid = u
-		}
-		if group != "" {
-			gid = g
-		}
+	var err error
+	if user != "" {
+		uid, err = numberOf(at, "etc/passwd", user)
+	}
+	if group != "" && err == nil {
+		gid, err = numberOf(at, "etc/group", group)
+	}
+	if err != nil {
+		return s, &Fault{Message: fmt.Sprintf("--chown=%s: %v", o.Chown, err), Err: err}
 	}
 	if !hasGroup {
 		gid = uid
@@ -82,45 +77,23 @@ func (s style) apply(e *snapshot.Entry) {
 	}
 }
 
-// Owners returns a Resolver's Owner that reads etc/passwd and etc/group of root
-// each time it is asked, since a RUN may have added the name.
-func Owners(root fs.FS) func(user, group string) (uid, gid int, err error) {
-	return func(user, group string) (uid, gid int, err error) {
-		if user != "" {
-			if uid, err = numberOf(root, "etc/passwd", user); err != nil {
-				return 0, 0, fmt.Errorf("user %s: %w", user, err)
-			}
-		}
-		if group != "" {
-			if gid, err = numberOf(root, "etc/group", group); err != nil {
-				return 0, 0, fmt.Errorf("group %s: %w", group, err)
-			}
-		}
-		return uid, gid, nil
-	}
-}
-
 // numberOf finds the third field of a name's line.
-func numberOf(root fs.FS, file, name string) (int, error) {
-	f, err := root.Open(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("not in /%s", file)
+func numberOf(at *names.View, file, name string) (int, error) {
+	what := "user"
+	if file == "etc/group" {
+		what = "group"
 	}
-	if err != nil {
-		return 0, err
+	data, err := at.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%s %s: %w", what, name, err)
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), ":")
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Split(line, ":")
 		if len(fields) >= 3 && fields[0] == name {
-			if n, ok := number(fields[2]); ok {
+			if n, ok := number(strings.TrimSpace(fields[2])); ok {
 				return n, nil
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("/%s: %w", file, err)
-	}
-	return 0, fmt.Errorf("not in /%s", file)
+	return 0, fmt.Errorf("%s %s: not in /%s", what, name, file)
 }

@@ -45,16 +45,6 @@ type Resolver struct {
 	// then no use.
 	Downloads *Downloads
 
-	// Owner returns the numbers of a user and a group by the root's names.
-	// Either name may be "": its number is then not asked for. nil knows no
-	// names. See Owners.
-	Owner func(user, group string) (uid, gid int, err error)
-
-	// IsDir reports whether the machine has a directory, or a link to one, at an
-	// absolute path of the root. COPY of a single file to a dest without a final
-	// slash goes into such a directory, as with Docker; nil: none is there.
-	IsDir func(path string) bool
-
 	// Exclude lists absolute paths that no COPY takes: the directories that a solve
 	// itself writes to, which would grow into themselves.
 	Exclude []string
@@ -96,15 +86,6 @@ func impliedDir(path string, by style) *snapshot.Entry {
 	return &snapshot.Entry{
 		Path: path, Kind: snapshot.Dir, Implied: true,
 		Mode: 0o755, UID: by.uid, GID: by.gid, ModTime: epoch,
-	}
-}
-
-// WorkdirChanges returns the entries of WORKDIR: its directory, if missing.
-func WorkdirChanges(w *frontend.Workdir) snapshot.Changes {
-	return func(yield func(*snapshot.Entry, error) bool) {
-		if p := entryPath(w.Path); p != "" {
-			yield(impliedDir(p, style{}), nil)
-		}
 	}
 }
 

@@ -1,0 +1,344 @@
+// Package names knows which names a step finds in a root, without a view of it: where a
+// path leads, whether a directory is there, and what number a user has. It looks at the
+// root as it is, and at the entries of what is not in it yet.
+package names
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/clayer/clayer/cache/snapshot"
+)
+
+// A Kind is what stands at a path.
+type Kind uint8
+
+const (
+	Missing Kind = iota
+	Dir
+	File // or anything else that is no directory
+	link // what Resolve never returns
+)
+
+// A View is a root as a step finds it. It is not for concurrent use.
+type View struct {
+	roots []string // looked at in turn: a root, and the one that it is layered over
+	top   node     // what changes say of it
+}
+
+// New returns the view of a root, which may be layered over another one; "" for none.
+func New(root, lower string) *View {
+	v := &View{roots: []string{root}, top: node{kind: Dir}}
+	if lower != "" {
+		v.roots = append(v.roots, lower)
+	}
+	return v
+}
+
+// A node is what changes say of a name.
+type node struct {
+	kind     Kind
+	target   string // of a link
+	opaque   bool   // a directory of which nothing is seen but children
+	children map[string]*node
+	content  []byte // of the files that are asked for
+}
+
+// A place is where a walk through the names has come: a directory.
+type place struct {
+	path  string
+	node  *node    // nil: no change says anything of what is below
+	roots []string // the directories of the roots that are merged there
+}
+
+func (v *View) at() place { return place{node: &v.top, roots: v.roots} }
+
+// look returns what stands at a name of a directory: the node of a change, or what the
+// first of the roots has.
+func (p place) look(name string) (n *node, kind Kind, target string, err error) {
+	if p.node != nil {
+		if n = p.node.children[name]; n != nil {
+			return n, n.kind, n.target, nil
+		}
+		if p.node.opaque {
+			return nil, Missing, "", nil
+		}
+	}
+	for _, root := range p.roots {
+		at := filepath.Join(root, name)
+		info, err := os.Lstat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+			continue
+		case err != nil:
+			return nil, Missing, "", err
+		case info.IsDir():
+			return nil, Dir, "", nil
+		case info.Mode()&fs.ModeSymlink == 0:
+			return nil, File, "", nil
+		}
+		target, err := os.Readlink(at)
+		return nil, link, target, err
+	}
+	return nil, Missing, "", nil
+}
+
+// enter returns the directory at a name.
+func (p place) enter(name string, n *node) place {
+	to := place{path: path.Join(p.path, name), node: n}
+	if n != nil && n.opaque || p.node != nil && p.node.opaque {
+		return to
+	}
+	for _, root := range p.roots {
+		at := filepath.Join(root, name)
+		info, err := os.Lstat(at)
+		if err == nil && !info.IsDir() {
+			break // it hides those below
+		}
+		if err == nil {
+			to.roots = append(to.roots, at)
+		}
+	}
+	return to
+}
+
+// maxLinks is how many links a path may go through, as in the kernel.
+const maxLinks = 40
+
+// Resolve follows all links of a path inside the root, and returns the path without
+// links, relative to the root ("" for the root), and what stands there. Of a path that
+// is missing, the rest is as it is given. The error wraps ENOTDIR, with the path of what
+// is no directory, or ELOOP.
+func (v *View) Resolve(name string) (string, Kind, error) {
+	at := []place{v.at()}
+	todo := strings.Split(name, "/")
+	for links := 0; len(todo) > 0; {
+		part := todo[0]
+		todo = todo[1:]
+		here := at[len(at)-1]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			at = at[:max(1, len(at)-1)]
+			continue
+		}
+		n, kind, target, err := here.look(part)
+		if err != nil {
+			return "", Missing, err
+		}
+		p := path.Join(here.path, part)
+		switch kind {
+		case Missing:
+			return path.Join(append([]string{"/", p}, todo...)...)[1:], Missing, nil
+		case Dir:
+			at = append(at, here.enter(part, n))
+		case File:
+			if rest := strings.Trim(strings.Join(todo, "/"), "/"); rest != "" {
+				return "", File, &fs.PathError{Op: "resolve", Path: "/" + p, Err: syscall.ENOTDIR}
+			}
+			return p, File, nil
+		case link:
+			if links++; links > maxLinks {
+				return "", Missing, &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
+			}
+			if path.IsAbs(target) {
+				at = at[:1]
+			}
+			todo = append(strings.Split(target, "/"), todo...)
+		}
+	}
+	return at[len(at)-1].path, Dir, nil
+}
+
+// Add makes the view what it is after changes, which are in the order of a snapshot.
+func (v *View) Add(changes snapshot.Changes) error {
+	var in *node // the last directory: entries come together
+	dir := ""
+	for e, err := range changes {
+		if err != nil {
+			return err
+		}
+		up, name := path.Split(e.Path)
+		up = path.Clean(up)
+		if in == nil || up != dir || e.Kind == snapshot.Opaque {
+			if e.Kind == snapshot.Opaque {
+				up, name = e.Path, ""
+			}
+			if e.Kind == snapshot.Delete || e.Kind == snapshot.Opaque {
+				if _, kind, err := v.Resolve(up); err != nil || kind != Dir {
+					continue // nothing is there to delete
+				}
+			}
+			if in, err = v.dir(up); err != nil {
+				return err
+			}
+			dir = up
+		}
+		if err := v.set(in, name, e); err != nil {
+			return err
+		}
+		if e.Kind != snapshot.File {
+			in = nil // names may lead elsewhere now
+		}
+	}
+	return nil
+}
+
+// dir returns the node of a directory, which is made where there is none.
+func (v *View) dir(name string) (*node, error) {
+	real, kind, err := v.Resolve(name)
+	if err == nil && kind == File {
+		err = &fs.PathError{Op: "resolve", Path: "/" + name, Err: syscall.ENOTDIR}
+	}
+	if err != nil {
+		return nil, err
+	}
+	n := &v.top
+	for part := range strings.SplitSeq(real, "/") {
+		if part == "" {
+			continue
+		}
+		next := n.children[part]
+		if next == nil || next.kind != Dir {
+			// What stands in the roots goes on to be seen, unless a change has removed it.
+			next = &node{kind: Dir, opaque: next != nil}
+			n.put(part, next)
+		}
+		n = next
+	}
+	return n, nil
+}
+
+func (n *node) put(name string, child *node) {
+	if n.children == nil {
+		n.children = make(map[string]*node)
+	}
+	n.children[name] = child
+}
+
+func (v *View) set(in *node, name string, e *snapshot.Entry) error {
+	old := in.children[name]
+	switch e.Kind {
+	case snapshot.Opaque:
+		in.opaque, in.children = true, nil
+	case snapshot.Delete:
+		in.put(name, &node{kind: Missing})
+	case snapshot.Dir:
+		if old != nil && old.kind == Dir {
+			return nil
+		}
+		if e.Implied {
+			if _, kind, err := v.Resolve(e.Path); err == nil && kind == Dir {
+				return nil // a link to a directory too
+			}
+		}
+		in.put(name, &node{kind: Dir, opaque: old != nil})
+	case snapshot.Symlink:
+		in.put(name, &node{kind: link, target: e.Target})
+	case snapshot.Link:
+		n := &node{kind: File}
+		if to, err := v.nodeOf(e.Target); err == nil && to != nil {
+			n.content = to.content
+		}
+		in.put(name, n)
+	case snapshot.File:
+		n := &node{kind: File}
+		if isAsked(e.Path) {
+			var err error
+			if n.content, err = contentOf(e); err != nil {
+				return err
+			}
+		}
+		in.put(name, n)
+	default:
+		in.put(name, &node{kind: File})
+	}
+	return nil
+}
+
+func (v *View) nodeOf(name string) (*node, error) {
+	real, _, err := v.Resolve(name)
+	n := &v.top
+	for part := range strings.SplitSeq(real, "/") {
+		if n == nil || part == "" {
+			break
+		}
+		n = n.children[part]
+	}
+	return n, err
+}
+
+// isAsked reports whether the content of a file may be asked for.
+func isAsked(p string) bool { return p == "etc/passwd" || p == "etc/group" }
+
+// maxContent bounds the files that are asked for.
+const maxContent = 16 << 20
+
+func contentOf(e *snapshot.Entry) ([]byte, error) {
+	if e.Content != nil || e.Size == 0 {
+		return append([]byte{}, e.Content...), nil
+	}
+	f, err := e.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll("/"+e.Path, f)
+}
+
+func readAll(name string, r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxContent+1))
+	if err == nil && len(data) > maxContent {
+		err = fmt.Errorf("%s: larger than %d MiB", name, maxContent>>20)
+	}
+	return data, err
+}
+
+// ReadFile returns the content of /etc/passwd or /etc/group, as name says it without the
+// slash. The error is fs.ErrNotExist where there is none.
+func (v *View) ReadFile(name string) ([]byte, error) {
+	real, kind, err := v.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	if kind != File {
+		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+	}
+	if n, err := v.nodeOf(real); err != nil || n != nil {
+		return n.content, err
+	}
+	at := v.at()
+	for part := range strings.SplitSeq(path.Dir(real), "/") {
+		if part == "." {
+			continue
+		}
+		n, _, _, err := at.look(part)
+		if err != nil {
+			return nil, err
+		}
+		at = at.enter(part, n)
+	}
+	for _, root := range at.roots {
+		f, err := os.OpenFile(filepath.Join(root, path.Base(real)), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+			return nil, errors.Join(err, &fs.PathError{Op: "read", Path: "/" + name, Err: fs.ErrInvalid})
+		}
+		return readAll("/"+name, f)
+	}
+	return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+}

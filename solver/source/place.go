@@ -1,0 +1,84 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"syscall"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
+)
+
+// A Placer returns the entries of a FETCH, COPY or WORKDIR in the root as the step finds
+// it: that decides whether dest is a directory, where links lead, and which number a
+// user has. The stream may be read several times.
+type Placer func(at *names.View) (snapshot.Changes, error)
+
+// destIn returns the path of a dest without links, and whether a directory is there.
+func destIn(at *names.View, dest string) (real string, kind names.Kind, err error) {
+	real, kind, err = at.Resolve(dest)
+	var pe *fs.PathError
+	switch {
+	case errors.Is(err, syscall.ENOTDIR) && errors.As(err, &pe):
+		return "", kind, &Fault{Message: fmt.Sprintf("%s: %s is a file, and not a directory", dest, pe.Path), Err: err}
+	case errors.Is(err, syscall.ELOOP):
+		return "", kind, &Fault{Message: dest + ": too many links, or links in a circle", Err: err}
+	}
+	return real, kind, err
+}
+
+// dirIn returns the path of a dest that has to be a directory, if it is there.
+func dirIn(at *names.View, dest string) (string, error) {
+	real, kind, err := destIn(at, dest)
+	if err == nil && kind == names.File {
+		return "", &Fault{
+			Message: dest + " is a file, and not a directory",
+			Hint:    "choose another one, or remove the file in a RUN before",
+		}
+	}
+	return real, err
+}
+
+// copyDest returns where a COPY puts its items, and whether that is the path of its only
+// file.
+func (fs *files) copyDest(at *names.View, c *frontend.Copy) (dest string, single bool, err error) {
+	if !fs.single {
+		dest, err = dirIn(at, c.Dest)
+		return dest, false, err
+	}
+	dest, kind, err := destIn(at, c.Dest)
+	return dest, kind != names.Dir, err
+}
+
+// notOver refuses a file that would replace a directory.
+func notOver(at *names.View, p string) error {
+	_, kind, err := at.Resolve(path.Dir(p))
+	if err == nil && kind == names.Dir {
+		_, kind, err = at.Resolve(p)
+	}
+	switch {
+	case err == nil && kind == names.Dir:
+		return &Fault{
+			Message: fmt.Sprintf("/%s is a directory, which a file would replace", p),
+			Hint:    "choose another dest, or remove the directory in a RUN before",
+		}
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		return nil // the apply says it
+	}
+	return err
+}
+
+// WorkdirChanges returns the entries of WORKDIR: its directory, if missing.
+func WorkdirChanges(w *frontend.Workdir) Placer {
+	return func(at *names.View) (snapshot.Changes, error) {
+		dir, err := dirIn(at, w.Path)
+		return func(yield func(*snapshot.Entry, error) bool) {
+			if dir != "" {
+				yield(impliedDir(dir, style{}), nil)
+			}
+		}, err
+	}
+}
