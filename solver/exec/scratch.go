@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -233,6 +234,10 @@ func (b *builder) enterScratch(ctx context.Context, it *dag.Item) error {
 			panic("exec: scratch of a step that was not fetched")
 		}
 		err := scratch.Put(ctx, func() snapshot.Changes { return snapshot.Scratch(snapshot.ReadUnvalidated(bl.reader())) })
+		var unsafe *snapshot.UnsafeError
+		if errors.As(err, &unsafe) {
+			return b.failure(s, err) // the same as in a view
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrRoot, s.Pos(), err)
 		}
