@@ -18,13 +18,16 @@ func ScratchDirs() []string { return append([]string(nil), scratch...) }
 // IsScratch reports whether the path of an entry is a scratch directory, or in one.
 // Paths alone decide: what a SNAPSHOT instruction captures is for the root, wherever
 // it is, and so is never asked about.
-func IsScratch(p string) bool {
+func IsScratch(p string) bool { return ScratchDir(p) != "" }
+
+// ScratchDir returns the scratch directory that a path is, or is in; "" for none.
+func ScratchDir(p string) string {
 	for _, dir := range scratch {
 		if pathname.Under(p, dir) {
-			return true
+			return dir
 		}
 	}
-	return false
+	return ""
 }
 
 // ForRoot returns what a root gets of the changes of a step: all but scratch. found,

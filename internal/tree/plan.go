@@ -122,7 +122,7 @@ func (l *plan) stream(r *Reading, fill filler) snapshot.Changes {
 // root gets the former alone.
 type linked struct {
 	ino     uint64
-	scratch bool
+	scratch string // the directory
 }
 
 func makeEntry(r *Reading, s step, first map[linked]string, fill filler) (*snapshot.Entry, error) {
@@ -150,7 +150,7 @@ func makeEntry(r *Reading, s step, first map[linked]string, fill filler) (*snaps
 	case unix.S_IFREG:
 		e.Kind, e.Size = snapshot.File, n.Size
 		if n.linked() {
-			if target, ok := first[linked{n.Ino, snapshot.IsScratch(s.path)}]; ok {
+			if target, ok := first[linked{n.Ino, snapshot.ScratchDir(s.path)}]; ok {
 				e.Kind, e.Target, e.Size = snapshot.Link, target, 0
 				return e, nil
 			}
@@ -159,7 +159,7 @@ func makeEntry(r *Reading, s step, first map[linked]string, fill filler) (*snaps
 			return nil, err
 		}
 		if n.linked() && e.Kind == snapshot.File {
-			first[linked{n.Ino, snapshot.IsScratch(s.path)}] = s.path
+			first[linked{n.Ino, snapshot.ScratchDir(s.path)}] = s.path
 		}
 	default:
 		return nil, fmt.Errorf("%q: unknown type of file, mode %o", s.path, n.Mode)

@@ -150,6 +150,11 @@ var runCases = []runCase{
 			file w/m 0644 2
 			link w/n -> w/m`},
 	{name: "a link into what is left out tells nothing", scripts: []string{`ln f /run/fl`}, partly: true, rootOnly: true, more: `file w/f 0644 6`},
+	{name: "a link from one directory of temporary files to the other", scripts: []string{`mkdir /var/tmp; echo 1 >/tmp/n; ln /tmp/n /var/tmp/n; settle /tmp; settle /var/tmp`}, partly: true, rootOnly: true, isolated: true, want: `
+			file tmp/n 0644 2
+			dir var 0755
+			implied dir var/tmp 0755
+			file var/tmp/n 0644 2`},
 	{name: "a root gets no link to a temporary file", scripts: []string{`echo 1 >/tmp/n; ln /tmp/n n; ln n m; settle /tmp`}, partly: true, rootOnly: true, want: `
 			file tmp/n 0644 2
 			dir w 0755

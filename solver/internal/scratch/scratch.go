@@ -84,7 +84,8 @@ func (s *Scratch) Put(ctx context.Context, read func() snapshot.Changes) error {
 		if !in {
 			continue
 		}
-		top, err := s.open(dir, true)
+		real := s.leadsToScratch(dir)
+		top, err := s.open(real, true)
 		if err != nil {
 			return err
 		}
@@ -92,7 +93,7 @@ func (s *Scratch) Put(ctx context.Context, read func() snapshot.Changes) error {
 			continue // a link: what is there is in the root
 		}
 		// Names are resolved inside the directory alone, whatever links are in it.
-		res, err := unpack.Unpack(ctx, filepath.Join(s.root, dir), s.placing(top, dir, read()), unpack.Options{})
+		res, err := unpack.Unpack(ctx, filepath.Join(s.root, real), s.placing(top, dir, real, read()), unpack.Options{})
 		top.Close()
 		if err == nil && len(res.Problems) > 0 {
 			err = fmt.Errorf("%q: %w", dir+"/"+res.Problems[0].Path, res.Problems[0].Err)
@@ -117,14 +118,30 @@ func anyIn(dir string, changes snapshot.Changes) (bool, error) {
 	return false, nil
 }
 
+// leadsToScratch returns a scratch directory, or the other one, if it is a link to that:
+// /var/tmp is one to /tmp in some distributions.
+func (s *Scratch) leadsToScratch(dir string) string {
+	to, err := os.Readlink(filepath.Join(s.root, dir))
+	if err != nil {
+		return dir
+	}
+	if !path.IsAbs(to) {
+		to = path.Join("/", path.Dir(dir), to)
+	}
+	if to = path.Clean(to)[1:]; slices.Contains(snapshot.ScratchDirs(), to) {
+		return to
+	}
+	return dir
+}
+
 // placing hands on the entries in one scratch directory, as paths in it, and has their
-// names free and noted before.
-func (s *Scratch) placing(top *os.Root, dir string, changes snapshot.Changes) snapshot.Changes {
+// names free and noted before: as in real, which it is, or is a link to.
+func (s *Scratch) placing(top *os.Root, dir, real string, changes snapshot.Changes) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		for e, err := range changes {
 			if err == nil {
 				var in bool
-				if e, in, err = s.placed(top, dir, e); err == nil && !in {
+				if e, in, err = s.placed(top, dir, real, e); err == nil && !in {
 					continue
 				}
 			}
@@ -135,7 +152,7 @@ func (s *Scratch) placing(top *os.Root, dir string, changes snapshot.Changes) sn
 	}
 }
 
-func (s *Scratch) placed(top *os.Root, dir string, e *snapshot.Entry) (_ *snapshot.Entry, in bool, err error) {
+func (s *Scratch) placed(top *os.Root, dir, real string, e *snapshot.Entry) (_ *snapshot.Entry, in bool, err error) {
 	below, in := strings.CutPrefix(e.Path, dir+"/")
 	if !in {
 		return nil, false, nil
@@ -150,21 +167,21 @@ func (s *Scratch) placed(top *os.Root, dir string, e *snapshot.Entry) (_ *snapsh
 			return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: fmt.Sprintf("a hard link to %q, outside of %s", e.Target, dir)}
 		}
 	}
-	real, err := leadsTo(top, below)
+	at, err := leadsTo(top, below)
 	if err != nil {
 		return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: err.Error()}
 	}
-	name, _, _ := strings.Cut(real, "/")
-	if slices.Contains(s.noted.Names, dir+"/"+name) {
+	name, _, _ := strings.Cut(at, "/")
+	if slices.Contains(s.noted.Names, real+"/"+name) {
 		return &inner, true, nil
 	}
-	if real != below {
-		return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: "a link on the way leads to a file of another program, " + dir + "/" + name}
+	if at != below {
+		return nil, false, &snapshot.UnsafeError{Path: e.Path, Reason: "a link on the way leads to a file of another program, " + real + "/" + name}
 	}
 	if e.Kind == snapshot.Delete {
 		return nil, false, nil // another program's
 	}
-	return &inner, true, s.free(top, dir, name)
+	return &inner, true, s.free(top, real, name)
 }
 
 // leadsTo follows the links on the way to a path in a directory, but not at its end.

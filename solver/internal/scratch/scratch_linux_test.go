@@ -138,6 +138,18 @@ func TestLinksLeadNowhere(t *testing.T) {
 		}
 	}
 	dir, open := area(t)
+	sh(t, dir, `ln -s ../tmp var/tmp`)
+	both := open()
+	if err := both.Put(context.Background(), changes("file var/tmp/v")); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, dir, `test -e tmp/v`)
+	if err := both.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, dir, `! test -e tmp/v`)
+
+	dir, open = area(t)
 	sh(t, dir, `mv tmp real; ln -s real tmp`)
 	s := open()
 	if err := s.Put(context.Background(), changes("file tmp/new")); err != nil {
