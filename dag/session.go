@@ -27,7 +27,7 @@ const (
 // A SessionVar is a variable of the session that a RUN gets.
 type SessionVar struct {
 	Name  string `json:"name"`
-	Named bool   `json:"named,omitempty"` // by the RUN, its mounts, or an ENV in effect
+	Named bool   `json:"named,omitempty"` // by the RUN, its mounts, or an ENV or ARG in effect
 	InKey InKey  `json:"inKey,omitempty"`
 
 	digest string
@@ -133,10 +133,12 @@ func (o *outside) namedBy(run *frontend.Run) (named []SessionVar) {
 	for _, flag := range run.Flags {
 		names = append(names, shellvars.Expanded(flag, o.candidates(shellvars.Words, flag, run))...)
 	}
-	for _, v := range run.Env {
-		for _, name := range frontend.Refs(v.Value) {
-			if _, ok := o.nameable[name]; ok {
-				names = append(names, name)
+	for _, vars := range [][]frontend.Var{run.Env, run.Args} {
+		for _, v := range vars {
+			for _, name := range frontend.Refs(v.Value) {
+				if _, ok := o.nameable[name]; ok {
+					names = append(names, name)
+				}
 			}
 		}
 	}

@@ -15,8 +15,9 @@ import (
 // and returns them with the scope at the end. The File stays as it is.
 //
 // ENV comes before ARG, and both before the session's variables; the variables
-// of one ENV line don't see each other. In the value of an ENV a variable of
-// the session stays a reference, see Substitute; anywhere else it is expanded.
+// of one ENV line don't see each other. In the value of an ENV, and in the default of
+// an ARG, a variable of the session stays a reference, see Substitute; anywhere else it
+// is expanded, and so is an ARG of which an ENV takes a part.
 //
 // The error is Problems: all that is wrong. The instructions are then those
 // that could be resolved.
@@ -78,16 +79,17 @@ type variables struct {
 
 func (v variables) Get(name string) (string, bool) {
 	session := v.r.scope.Session
-	if value, ok := v.r.env[name]; ok {
+	value, ok := v.r.env[name]
+	if !ok {
+		value, ok = v.r.args[name]
+	}
+	if ok {
 		if !v.refs {
 			value = Substitute(value, func(name string) string { return session[name] })
 		}
 		return value, true
 	}
-	if value, ok := v.r.args[name]; ok {
-		return value, true
-	}
-	value, ok := session[name]
+	value, ok = session[name]
 	if v.refs && (ok || credential.IsName(name) && !v.r.altered(name)) {
 		return Ref(name), true
 	}
@@ -112,11 +114,19 @@ func (r *resolver) process(word string, refs bool) string {
 	if !strings.ContainsAny(word, `$'"`) && strings.IndexByte(word, r.escape) < 0 {
 		return word
 	}
-	if refs && r.err == nil {
-		r.err = r.cutsReference(word)
-	}
 	if r.err != nil {
 		return ""
+	}
+	if refs {
+		switch name := r.cutsReference(word); {
+		case name == "":
+		case !r.hasEnv(name) && r.hasArg(name):
+			refs = false
+		default:
+			r.err = faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", name).
+				withHint("a RUN can take it")
+			return ""
+		}
 	}
 	r.word = word
 	out, unset, err := r.lex.ProcessWord(word, variables{r, refs})
@@ -141,9 +151,9 @@ var cutting = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)[%#/]`)
 // named is a variable in an expansion's pattern.
 var named = lazyregexp.New(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 
-// cutsReference refuses to take a part of what a session's variable holds, or
-// a part by what it holds: that is not known before the value is used.
-func (r *resolver) cutsReference(word string) error {
+// cutsReference returns the variable of which a word takes a part, or by which it takes
+// a part, if that holds a session's variable: it is not known before the value is used.
+func (r *resolver) cutsReference(word string) string {
 	for _, at := range cutting().FindAllStringSubmatchIndex(word, -1) {
 		if at[0] > 0 && word[at[0]-1] == r.escape {
 			continue
@@ -163,12 +173,11 @@ func (r *resolver) cutsReference(word string) error {
 		}
 		for _, m := range named().FindAllStringSubmatch(rest[:end], -1) {
 			if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
-				return faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", m[1]).
-					withHint("a RUN can take it")
+				return m[1]
 			}
 		}
 	}
-	return nil
+	return ""
 }
 
 // inline expands the text of a heredoc, in which quotes are only characters.
@@ -264,7 +273,7 @@ func (r *resolver) declare(in *Arg) {
 	for _, d := range in.Args {
 		value, ok := r.scope.BuildArgs[d.Name]
 		if !ok && d.Default != nil {
-			value, ok = r.expand(*d.Default), true
+			value, ok = r.process(*d.Default, r.cutsReference(*d.Default) == ""), true
 		}
 		if ok {
 			r.scope.Args = setVar(r.scope.Args, r.args, Var{d.Name, value})
@@ -289,6 +298,11 @@ func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 		out.Mounts = append(out.Mounts, m)
 	}
 	return &out, nil
+}
+
+func (r *resolver) hasArg(name string) bool {
+	_, ok := r.args[name]
+	return ok
 }
 
 func (r *resolver) hasEnv(name string) bool {
