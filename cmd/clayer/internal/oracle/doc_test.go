@@ -28,7 +28,9 @@
 //
 // differences_linux_test.go lists what clayer does otherwise: on purpose, which is in
 // docs/migration.md too; or because it is not mended yet. Each has a case in testdata
-// that shows it, and the test fails if that case no longer differs.
+// that shows it, and the test fails if that case no longer differs. What is known of
+// an instruction is coarse, so it counts only in cases that fail: they are played again
+// without such instructions.
 //
 // # Failures
 //

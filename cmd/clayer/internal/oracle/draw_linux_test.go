@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 )
@@ -11,12 +12,14 @@ import (
 // A drawing is a case while it is drawn.
 type drawing struct {
 	*rand.Rand
-	n int // of what was drawn, so that names and contents differ
+	n     int // of what was drawn, so that names and contents differ
+	files map[string]File
 }
 
 func draw(seed uint64) *Case {
 	d := &drawing{Rand: rand.New(rand.NewPCG(seed, 15))}
-	c := &Case{Files: d.context()}
+	d.files = d.context()
+	c := &Case{Files: d.files}
 	for range 3 + d.IntN(6) {
 		c.Lines = append(c.Lines, d.instruction())
 	}
@@ -110,18 +113,37 @@ func (d *drawing) dest() string {
 
 func (d *drawing) flags() string {
 	f := ""
+	if d.sometimes(40) {
+		return " --chown=$OWNER --chmod=$MODE"
+	}
 	if d.sometimes(4) {
-		f += " --chown=" + d.one("1000", "7:8", "app", "app:staff", "root", "1000:staff", "app:0", "made", "made:grp", "0:0", "$OWNER")
+		f += " --chown=" + d.one("1000", "7:8", "app", "app:staff", "root", "1000:staff", "app:0", "made", "made:grp", "0:0", "app:7")
 	}
 	if d.sometimes(5) {
-		f += " --chmod=" + d.one("600", "0755", "4755", "755", "0644", "700", "1777", "$MODE")
+		f += " --chmod=" + d.one("600", "0755", "4755", "755", "0644", "700", "1777", "go-r,u=rwX")
 	}
 	return f
 }
 
+// source draws a source of a COPY: mostly one that is there, since both refuse others.
 func (d *drawing) source() string {
+	for {
+		s := d.anySource()
+		name := path.Clean("/" + s)[1:]
+		for f := range d.files {
+			if name == "" || f == name || strings.HasPrefix(f, name+"/") {
+				return s
+			}
+		}
+		if strings.ContainsAny(s, "*?[$") || d.sometimes(10) {
+			return s
+		}
+	}
+}
+
+func (d *drawing) anySource() string {
 	return d.one("a", "a", "run.sh", "dir", "dir", "dir/", "dir/sub", "dir/x", "dir/*", "*.sh", "?", "b", "./a", "/a", "dir/../a", "empty", "none", "la", "ldir", "ldir/x", "ldir/", "lnone",
-		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "missing", "d*", "pack.tar", "pack.tgz", "$SRC")
+		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "d*", "pack.tar", "pack.tgz", "$SRC")
 }
 
 func (d *drawing) instruction() string {
@@ -133,15 +155,15 @@ func (d *drawing) instruction() string {
 	case n < 72:
 		return "WORKDIR " + d.one(d.place(), d.place(), "rel", "sub/", ".", "..", "../up", "$DEST", "/opt/$SUB", "${DEST:-/opt}/w")
 	case n < 78:
-		return "ENV " + d.one("DEST=/opt/env", "DEST=/srv/ldir", "SUB=a", "SUB=\"two words\"", "OWNER=7:9", "MODE=640", "SRC=dir", "A=1 B=$A", "B=${B:-none}$A", "A old form", "X='$A'", "A=\"a\\\"b\"", "PATH=/opt/bin:$PATH")
+		return "ENV " + d.one("DEST=/opt/env", "DEST=/srv/ldir", "SUB=a", "SUB=\"two words\"", "OWNER=7:9 MODE=640", "SRC=dir", "A=1 B=$A", "B=${B:-none}$A", "A old form", "X='$A'", "A=\"a\\\"b\"", "PATH=/opt/bin:$PATH")
 	case n < 82:
 		return "ARG " + d.one("SUB=arg", "DEST=/opt/arg", "NOTHING", "A=arg", "SRC=a", "OWNER=1000", "MODE=0700", "B=$A")
 	case n < 88:
 		return d.copy("ADD")
 	case n < 90:
-		return d.one(`SHELL ["/bin/sh", "-ec"]`, `SHELL ["/bin/ash", "-c"]`, `SHELL ["/bin/sh", "-xc"]`)
+		return d.one("ARG LATE", `SHELL ["/bin/sh", "-ec"]`, `SHELL ["/bin/ash", "-c"]`, `SHELL ["/bin/sh", "-xc"]`)
 	case n < 92:
-		return d.one("LABEL a=b", "CMD [\"sh\"]", "EXPOSE 80", "ENTRYPOINT true", "STOPSIGNAL 9", "HEALTHCHECK NONE", "# a comment", "VOLUME /srv/dir")
+		return d.one("LABEL a=b", "CMD [\"sh\"]", "EXPOSE 80", "ENTRYPOINT true", "STOPSIGNAL 9", "HEALTHCHECK NONE", "# a comment", "VOLUME /srv/dir", "ONBUILD RUN false", "MAINTAINER me")
 	case n < 96:
 		return d.one("COPY a /tmp/a", "COPY run.sh /tmp/run.sh", "RUN cat /tmp/a > /out/tmp", "RUN sh /tmp/run.sh; rm -f /tmp/run.sh", "RUN ls /tmp /var/tmp > /out/tmp2", "RUN echo t > /tmp/a", "WORKDIR /tmp/w", "RUN mkdir -p /var/tmp/v; echo v > /var/tmp/v/v")
 	}
@@ -174,11 +196,23 @@ func (d *drawing) run() string {
 	for range 1 + d.IntN(4) {
 		commands = append(commands, d.command())
 	}
+	if !d.sometimes(4) {
+		commands = append(commands, "true") // it fails only where -e is set
+	}
 	switch text := strings.Join(commands, "; "); d.IntN(8) {
 	case 0:
 		return fmt.Sprintf("RUN [\"/bin/sh\", \"-c\", %q]", text)
 	case 1:
 		return "RUN " + strings.Join(commands, "; \\\n    ")
+	case 3:
+		if d.sometimes(6) {
+			return "RUN --mount=type=secret,id=none " + text
+		}
+		mount := d.one("type=tmpfs", "type=tmpfs,size=1m", "type=cache", "type=cache,uid=7,gid=8,mode=0710")
+		if strings.HasPrefix(mount, "type=cache") {
+			mount += fmt.Sprintf(",id=%x", d.Uint64()) // BuildKit's are those of all cases
+		}
+		return fmt.Sprintf("RUN --mount=%s,target=%s %s", mount, d.one("/mnt", "/mnt/made", "/mnt/more"), text)
 	case 2:
 		return "RUN <<EOF\n" + strings.Join(commands, "\n") + "\nEOF"
 	default:
@@ -239,7 +273,7 @@ func (d *drawing) command() string {
 	case 28:
 		return fmt.Sprintf("dd if=/dev/zero of=%s bs=1k count=%d seek=%d 2>/dev/null", p, d.IntN(40), d.IntN(200))
 	}
-	return d.one("false", "true", "exit 3", "cd /srv", "umask 077", "rm -f here", "sed -i 's/base/edited/' /srv/dir/a /srv/file")
+	return d.one("false", "true", "exit 3", "cd /srv", "umask 077", "rm -f here", "echo 1 > /mnt/made/f; echo 2 > /mnt/f", "sed -i 's/base/edited/' /srv/dir/a /srv/file")
 }
 
 func (d *drawing) heredoc() string {

@@ -51,21 +51,37 @@ func (p *player) excuse(c *Case, i int, r *refusal) *difference {
 	return nil
 }
 
-// play returns how clayer differs from BuildKit in a case, "" if it does not.
-// Instructions with a known difference, and those that both refuse, are left out.
+// play returns how clayer differs from BuildKit in a case, "" if it does not. If they
+// differ, and instructions have a known difference, the case is played without these.
 func (p *player) play(ctx context.Context, c *Case) (string, error) {
-	for i := 0; i < len(c.Lines); {
-		if d := p.excuse(c, i, nil); d != nil {
+	difference, err := p.playAll(ctx, c)
+	if difference == "" || err != nil {
+		return difference, err
+	}
+	rest := c
+	for i := 0; i < len(rest.Lines); {
+		if d := p.excuse(rest, i, nil); d != nil {
 			p.count(d.name, 1)
-			c = c.without(i)
+			rest = rest.without(i)
 			continue
 		}
 		i++
 	}
+	if len(rest.Lines) == len(c.Lines) {
+		return difference, nil
+	}
+	return p.playAll(ctx, rest)
+}
+
+// playAll plays a case. Instructions that both refuse are left out, and those that only
+// one refuses, if that is known.
+func (p *player) playAll(ctx context.Context, c *Case) (string, error) {
 	for {
 		next, difference, err := p.once(ctx, c)
 		if next == nil || err != nil {
-			p.count("compared", len(c.Lines))
+			if difference == "" {
+				p.count("compared", len(c.Lines))
+			}
 			return difference, err
 		}
 		c = next
