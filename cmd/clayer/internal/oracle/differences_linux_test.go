@@ -33,7 +33,7 @@ var intended = []*difference{
 		says:   regexp.MustCompile(`the destination must be a directory and end with a /`),
 		applies: func(c *Case, i int) bool {
 			first, _, _ := strings.Cut(c.Lines[i], "\n")
-			several := patterns.MatchString(first) || strings.Count(first, "<<") > 1
+			several := patterns.MatchString(first) || len(strings.Fields(flags.ReplaceAllString(first, ""))) > 3
 			return copying.MatchString(first) && several && !strings.HasSuffix(destOf(first), "/")
 		},
 	},
