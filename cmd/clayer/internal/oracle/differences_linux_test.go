@@ -59,16 +59,6 @@ var intended = []*difference{
 // up to those that have to be equal.
 var unmended = []*difference{
 	{
-		name:    "links-in-dest",
-		reason:  "COPY, ADD and WORKDIR replace a link at their dest, or one to nothing on the way, instead of following it.",
-		applies: placesThroughLink,
-	},
-	{
-		name:   "file-onto-directory",
-		reason: "COPY of a file to a directory without a slash at the end is refused unless the base has it.",
-		says:   regexp.MustCompile(`is a directory, which (the|a) file would replace`),
-	},
-	{
 		name:   "parents-of-dest",
 		reason: "--chmod and --chown do not go for the directories that COPY makes above its dest.",
 		applies: func(c *Case, i int) bool {
@@ -77,16 +67,6 @@ var unmended = []*difference{
 				(!slices.Contains([]string{"/", "/srv", "/srv/dir", "/opt"}, path.Dir(dest)) ||
 					slices.ContainsFunc(c.Lines[:i], func(l string) bool { return strings.Contains(l, "rm -rf") }))
 		},
-	},
-	{
-		name:   "file-in-the-way",
-		reason: "COPY and ADD replace a file by a directory.",
-		says:   regexp.MustCompile(`error: failed to solve: (mkdir .*: not a directory|cannot copy to non-directory)`),
-	},
-	{
-		name:   "made-owner",
-		reason: "--chown does not know names that an earlier RUN made.",
-		says:   regexp.MustCompile(`--chown=.*: (user|group) \w+: not in /etc/`),
 	},
 	{
 		name:    "group-of-owner",
@@ -111,28 +91,10 @@ var unmended = []*difference{
 }
 
 var (
-	copying    = regexp.MustCompile(`^(COPY|ADD)\b`)
-	patterns   = regexp.MustCompile(`[*?]|\[[^" ]`)
-	makesLinks = regexp.MustCompile(`\b(ln -s|mv|cp -a)`)
-	justFiles  = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
-	// One that leads to a directory is followed, unless it is the last.
-	throughLink = regexp.MustCompile(`/l(up|none|file|loop|out)|/l[a-z]+/?$`)
-	placing     = regexp.MustCompile(`^(COPY|ADD|WORKDIR)\b`)
+	copying   = regexp.MustCompile(`^(COPY|ADD)\b`)
+	patterns  = regexp.MustCompile(`[*?]|\[[^" ]`)
+	justFiles = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
 )
-
-// placesThroughLink reports whether the dest of an instruction may lead through a link.
-func placesThroughLink(c *Case, i int) bool {
-	if !placing.MatchString(c.Lines[i]) {
-		return false
-	}
-	dest := destOf(c.Lines[i])
-	if strings.Contains(dest, "$") || throughLink.MatchString(dest) {
-		return true
-	}
-	return slices.ContainsFunc(c.Lines[:i], func(l string) bool {
-		return makesLinks.MatchString(l) || !strings.HasPrefix(dest, "/") && strings.HasPrefix(l, "WORKDIR") && strings.ContainsAny(l, "$l")
-	})
-}
 
 // destOf returns the last word of an instruction's first line.
 func destOf(line string) string {
