@@ -769,12 +769,12 @@ func (f *flow) needed() (items []*dag.Item) {
 			}
 		}
 	}
-	if !f.inPlace {
+	if !f.inPlace && !f.toRun() {
 		return items
 	}
 	for s := range f.sv.wantedScratch() {
-		if !f.w.has(s) {
-			items = append(items, f.sv.Plan.Item(s))
+		if it := f.sv.Plan.Item(s); !f.w.has(s) && !slices.Contains(items, it) {
+			items = append(items, it)
 		}
 	}
 	return items

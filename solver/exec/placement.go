@@ -61,7 +61,7 @@ type chainNames struct {
 // built, or on this machine, and it is asked for by one step of a layer at a time.
 func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 	if b.isInPlace() {
-		return b.root.Names(), nil // which has what is before it
+		return b.namesInPlace(at)
 	}
 	items := b.before(at)
 	stay, revert := b.lowerOf(items)
@@ -71,7 +71,11 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 	b.mu.Unlock()
 	if c == nil || !begins(items, c.done) {
 		c = &chainNames{view: b.root.Names()}
-		if err := b.revertNames(c.view, revert); err != nil {
+		err := b.revertNames(c.view, revert)
+		if err == nil {
+			err = emptyScratch(c.view)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%w: read what was before: %w", ErrRoot, err)
 		}
 	}
@@ -85,6 +89,32 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 	b.names[at.Layer] = c
 	b.mu.Unlock()
 	return c.view, nil
+}
+
+// namesInPlace is namesBefore where the root has what is before a step, but for scratch.
+func (b *builder) namesInPlace(at *dag.Step) (*names.View, error) {
+	view := b.root.Names()
+	if err := emptyScratch(view); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	for _, s := range b.scratchBefore(at) {
+		if bl := b.blob(s); bl != nil {
+			if err := view.Add(snapshot.Scratch(snapshot.Read(bl.reader()))); err != nil {
+				return nil, fmt.Errorf("%s: read its names: %w", s.Pos(), err)
+			}
+		}
+	}
+	return view, nil
+}
+
+// emptyScratch hides the machine's own temporary files: where a COPY belongs does not
+// depend on them.
+func emptyScratch(view *names.View) error {
+	var errs []error
+	for _, dir := range snapshot.ScratchDirs() {
+		errs = append(errs, view.Empty(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // begins reports whether items begin with those of the keys.

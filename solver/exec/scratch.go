@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -140,12 +142,12 @@ func forRootAlone(s *dag.Step) bool {
 
 // scratchBelow returns what of a SNAPSHOT's path is scratch: itself, or the directories
 // that are below it. What the steps left there is in their snapshots, but for no root.
-func scratchBelow(path string) (paths []string) {
-	if snapshot.IsScratch(path[1:]) {
-		return []string{path}
+func scratchBelow(at string) (paths []string) {
+	if snapshot.IsScratch(at[1:]) {
+		return []string{at}
 	}
 	for _, dir := range snapshot.ScratchDirs() {
-		if pathname.Under("/"+dir, path) {
+		if pathname.Under("/"+dir, at) {
 			paths = append(paths, "/"+dir)
 		}
 	}
@@ -186,14 +188,33 @@ func scratchLayers(l *dag.Layer) []*dag.Layer {
 	return layers
 }
 
-// wantedScratch returns the steps that are present, and whose scratch is seen by steps
-// that are to run.
+// seesScratch reports whether what is in scratch directories decides about an item that
+// is not present.
+func seesScratch(it *dag.Item) bool {
+	dest := ""
+	switch in := it.Step.Instr.(type) {
+	case *frontend.Copy:
+		dest = in.Dest
+	case *frontend.Fetch:
+		dest = in.Dest
+	case *frontend.Workdir:
+		dest = in.Path
+	}
+	return it.State == dag.ToRun && looksAtRoot(it.Step) ||
+		it.State != dag.Present && snapshot.IsScratch(strings.Trim(path.Clean(dest), "/"))
+}
+
+// wantedScratch returns the steps that are present, and whose scratch is seen by others
+// that are not.
 func (sv *Survey) wantedScratch() map[*dag.Step]bool {
 	wanted := make(map[*dag.Step]bool)
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
-		if runs(pl) {
-			sv.addScratch(wanted, pl.Layer)
+		for j := range pl.Items {
+			if seesScratch(&pl.Items[j]) {
+				sv.addScratch(wanted, pl.Layer)
+				break
+			}
 		}
 	}
 	return wanted
@@ -211,9 +232,9 @@ func (sv *Survey) addScratch(wanted map[*dag.Step]bool, l *dag.Layer) {
 }
 
 // scratchBefore returns the steps before one whose scratch it sees, in order.
-func (b *builder) scratchBefore(at *dag.Item) (steps []*dag.Step) {
-	seen := scratchLayers(at.Step.Layer)
-	for _, it := range b.before(at.Step) {
+func (b *builder) scratchBefore(at *dag.Step) (steps []*dag.Step) {
+	seen := scratchLayers(at.Layer)
+	for _, it := range b.before(at) {
 		if slices.Contains(seen, it.Step.Layer) && (b.scratch[it.Step] || b.sv.hasScratch(it)) {
 			steps = append(steps, it.Step)
 		}
@@ -224,7 +245,7 @@ func (b *builder) scratchBefore(at *dag.Item) (steps []*dag.Step) {
 // enterScratch has the root's scratch directories hold what a RUN in place is to find
 // there.
 func (b *builder) enterScratch(ctx context.Context, it *dag.Item) error {
-	want, scratch := b.scratchBefore(it), b.lock.Scratch()
+	want, scratch := b.scratchBefore(it.Step), b.lock.Scratch()
 	if n := len(b.scratchIn); n > len(want) || !slices.Equal(b.scratchIn, want[:n]) {
 		b.leaveScratch()
 	}

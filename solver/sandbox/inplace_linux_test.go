@@ -46,7 +46,7 @@ func TestInPlaceDirtyPathsAreReportedAsTheyAre(t *testing.T) {
 	needRoot(t)
 	v, _ := newPlace(t, sandbox.CompareCTime)
 	ch, err := v.Run(context.Background(), sandbox.Command{
-		Argv: []string{"/bin/sh", "-c", `rm g`}, Env: testEnv, Dir: "/w", Dirty: []string{"w/d", "w/f", "w/g", "w/never", "w/f/below", "none/x", "tmp/x"}})
+		Argv: []string{"/bin/sh", "-c", `rm g`}, Env: testEnv, Dir: "/w", Dirty: []string{"w/d", "w/f", "w/g", "w/never", "w/f/below", "none/x", "run/x"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,6 +158,20 @@ func (v *View) Resolve(name string) (string, Kind, error) {
 	return at[len(at)-1].path, Dir, nil
 }
 
+// Empty has a directory of the roots show nothing of theirs. One that is missing, or in
+// a link, is left alone.
+func (v *View) Empty(name string) error {
+	real, kind, err := v.Resolve(name)
+	if err != nil || kind != Dir || real != name {
+		return err
+	}
+	n, err := v.dir(name)
+	if err == nil {
+		n.opaque, n.children = true, nil
+	}
+	return err
+}
+
 // Add makes the view what it is after changes, which are in the order of a snapshot.
 func (v *View) Add(changes snapshot.Changes) error {
 	var in *node // the last directory: entries come together
