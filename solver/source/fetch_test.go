@@ -813,7 +813,7 @@ func TestOwners(t *testing.T) {
 	root := t.TempDir()
 	makeTree(t, root, "etc/passwd root:x:0:0::/:/bin/sh\nbroken\napp:x:1001:50:::\n", "etc/group root:x:0:\nstaff:x:50:app")
 	for chown, wanted := range map[string]string{
-		"": "0 0", "5": "5 5", "5:6": "5 6", "app": "1001 1001", "app:staff": "1001 50", "7:staff": "7 50", "app:9": "1001 9",
+		"": "0 0", "5": "5 5", "5:6": "5 6", "app": "1001 50", "1001": "1001 1001", "app:staff": "1001 50", "7:staff": "7 50", "app:9": "1001 9",
 		"nobody": "user nobody: not in /etc/passwd", "app:none": "group none: not in /etc/group",
 		":5": "want USER or USER:GROUP", "5:": "want USER or USER:GROUP", "99999999999": "not in /etc/passwd",
 	} {

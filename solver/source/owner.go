@@ -20,7 +20,8 @@ type style struct {
 }
 
 // styleIn resolves an Ownership by the names that a step finds in the root. As with
-// Docker, a user without a group has the group of the same number.
+// Docker, a name without a group has its group of /etc/passwd, and a number the group of
+// the same number.
 func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	s := style{chmod: o.Chmod}
 	if o.Chown == "" {
@@ -38,18 +39,21 @@ func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	if groupIsNumber {
 		group = ""
 	}
+	if !hasGroup {
+		gid = uid
+	}
 	var err error
 	if user != "" {
-		uid, err = numberOf(at, "etc/passwd", user)
+		var own int
+		if uid, own, err = numbersOf(at, "etc/passwd", user); !hasGroup {
+			gid = own
+		}
 	}
 	if group != "" && err == nil {
-		gid, err = numberOf(at, "etc/group", group)
+		gid, _, err = numbersOf(at, "etc/group", group)
 	}
 	if err != nil {
 		return s, &Fault{Message: fmt.Sprintf("--chown=%s: %v", o.Chown, err), Err: err}
-	}
-	if !hasGroup {
-		gid = uid
 	}
 	s.uid, s.gid = uid, gid
 	return s, nil
@@ -77,23 +81,27 @@ func (s style) apply(e *snapshot.Entry) {
 	}
 }
 
-// numberOf finds the third field of a name's line.
-func numberOf(at *names.View, file, name string) (int, error) {
+// numbersOf finds the number on a name's line, and that of a user's group after it.
+func numbersOf(at *names.View, file, name string) (id, group int, err error) {
 	what := "user"
 	if file == "etc/group" {
 		what = "group"
 	}
 	data, err := at.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("%s %s: %w", what, name, err)
+		return 0, 0, fmt.Errorf("%s %s: %w", what, name, err)
 	}
 	for line := range strings.Lines(string(data)) {
 		fields := strings.Split(line, ":")
 		if len(fields) >= 3 && fields[0] == name {
-			if n, ok := number(strings.TrimSpace(fields[2])); ok {
-				return n, nil
+			if id, ok := number(strings.TrimSpace(fields[2])); ok {
+				group, ok = number(strings.TrimSpace(fields[min(3, len(fields)-1)]))
+				if !ok {
+					group = id
+				}
+				return id, group, nil
 			}
 		}
 	}
-	return 0, fmt.Errorf("%s %s: not in /%s", what, name, file)
+	return 0, 0, fmt.Errorf("%s %s: not in /%s", what, name, file)
 }

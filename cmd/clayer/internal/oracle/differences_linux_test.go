@@ -69,11 +69,6 @@ var unmended = []*difference{
 		},
 	},
 	{
-		name:    "group-of-owner",
-		reason:  "--chown=NAME gives the group with the number of the user, not the one that /etc/passwd gives it.",
-		applies: func(c *Case, i int) bool { return regexp.MustCompile(`--chown=(app|made) `).MatchString(c.Lines[i]) },
-	},
-	{
 		name:   "existing-directories",
 		reason: "A directory below dest gets no owner and no mode of a COPY if it exists.",
 		applies: func(c *Case, i int) bool {
