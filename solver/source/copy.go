@@ -267,7 +267,8 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
 // which goes for files, and for directories with the right to enter where there is
 // one to read. All times are 1980-01-01. Symlinks in a directory are copied as they
-// are. Directories are implied: an existing one stays as it is.
+// are. Dest is implied: an existing one stays as it is, and those below it get the
+// modes, and the owner, of their sources.
 func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (Placer, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
@@ -289,21 +290,32 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 			return nil, err
 		}
 		for _, it := range fs.items {
-			if it.kind == snapshot.Dir || single {
-				continue
+			if single {
+				break
 			}
-			if err := notOver(at, path.Join(dest, it.rel)); err != nil {
+			if err := mayPlace(at, path.Join(dest, it.rel), it.kind == snapshot.Dir); err != nil {
 				return nil, err
 			}
 		}
-		return fs.entries(ctx, dest, single, by), nil
+		var above []string
+		if c.Owner.Chown != "" && !fs.nothing {
+			if above, err = missingParents(at, dest); err != nil {
+				return nil, err
+			}
+		}
+		return fs.entries(ctx, above, dest, single, by), nil
 	}, nil
 }
 
-// entries returns what a COPY makes: its items below dest, or, for a single one, at
-// dest itself.
-func (fs *files) entries(ctx context.Context, dest string, single bool, by style) snapshot.Changes {
+// entries returns what a COPY makes: the directories above dest, and its items below
+// dest, or, for a single one, at dest itself.
+func (fs *files) entries(ctx context.Context, above []string, dest string, single bool, by style) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
+		for _, dir := range above {
+			if !yield(impliedDir(dir, style{uid: by.uid, gid: by.gid}), nil) {
+				return
+			}
+		}
 		if !single && !fs.nothing && dest != "" && !yield(impliedDir(dest, by), nil) {
 			return
 		}
@@ -319,10 +331,7 @@ func (fs *files) entries(ctx context.Context, dest string, single bool, by style
 			if single {
 				e.Path = dest
 			}
-			switch it.kind {
-			case snapshot.Dir:
-				e.Implied = true
-			case snapshot.File:
+			if it.kind == snapshot.File {
 				e.Size = it.size
 				e.Open = func() (io.ReadCloser, error) { return it.open(fs.dir) }
 			}

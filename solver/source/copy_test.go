@@ -62,12 +62,12 @@ var copies = []struct {
 	{name: "a file to a name", src: "a", dest: "/opt/z", want: `f 0644 opt/z "one"`},
 	{name: "a file into a directory", src: "b", dest: "/opt/", want: "d 0755 opt\nf 0755 opt/b \"two\""},
 	{name: "a file into a directory that is there", src: "b", dest: "/usr/bin", isDir: "/usr/bin", want: "d 0755 usr/bin\nf 0755 usr/bin/b \"two\""},
-	{name: "modes, without what a umask of 002 leaves", tree: []string{"m/s/f x"}, chmod: map[string]os.FileMode{"m/s": 0o775 | os.ModeSetgid, "m/s/f": 0o664 | os.ModeSetuid}, src: "m", dest: "/z", want: "d 0755 z\nd 2755 z/s\nf 4644 z/s/f \"x\""},
+	{name: "modes, without what a umask of 002 leaves", tree: []string{"m/s/f x"}, chmod: map[string]os.FileMode{"m/s": 0o775 | os.ModeSetgid, "m/s/f": 0o664 | os.ModeSetuid}, src: "m", dest: "/z", want: "d 0755 z\nD 2755 z/s\nf 4644 z/s/f \"x\""},
 	{name: "a file into the root", src: "a", dest: "/", want: `f 0644 a "one"`},
 	{name: "two files make dest a directory", src: "a b", dest: "/opt", want: "d 0755 opt\nf 0644 opt/a \"one\"\nf 0755 opt/b \"two\""},
 	{name: "the content of a directory", src: "d", dest: "/opt/z", want: `
 		d 0755 opt/z
-		d 0755 opt/z/e
+		D 0755 opt/z/e
 		f 0644 opt/z/e/y "four"
 		l opt/z/l -> ../a
 		f 0644 opt/z/x "three"`},
@@ -78,12 +78,12 @@ var copies = []struct {
 		f 0644 z/.hidden "h"
 		f 0644 z/a "one"
 		f 0755 z/b "two"
-		d 0755 z/d
-		d 0755 z/d/e
+		D 0755 z/d
+		D 0755 z/d/e
 		f 0644 z/d/e/y "four"
 		l z/d/l -> ../a
 		f 0644 z/d/x "three"
-		d 0755 z/empty`},
+		D 0755 z/empty`},
 	{name: "a pattern", src: "[ab]", dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0755 z/b \"two\""},
 	{name: "a pattern further in", src: "*/?", dest: "/z/", want: `
 		d 0755 z
@@ -99,7 +99,7 @@ var copies = []struct {
 	{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
 	{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: chmod(0o644)}, want: `
 		d 0755 1:2 z
-		d 0755 1:2 z/e
+		D 0755 1:2 z/e
 		f 0644 1:2 z/e/y "four"
 		l 1:2 z/l -> ../a
 		f 0644 1:2 z/x "three"`},
@@ -130,8 +130,8 @@ var copies = []struct {
 		f 0755 z/b "two"`},
 	{name: "an exception below an ignored directory", tree: []string{`.dockerignore *\n!d/e`}, src: ".", dest: "/z", want: `
 		d 0755 z
-		d 0755 z/d
-		d 0755 z/d/e
+		D 0755 z/d
+		D 0755 z/d/e
 		f 0644 z/d/e/y "four"`},
 	{name: "an ignored source", tree: []string{`.dockerignore a`}, src: "a", dest: "/z", err: `source "a" is left out by .dockerignore`},
 	{name: "a source below an ignored directory", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},

@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -54,6 +56,8 @@ type target struct {
 	dest   string
 	single bool // dest is the path of the only file
 	known  bool
+	above  bool // directories above dest may come before it
+	open   bool // dest is the last of those that came so far
 }
 
 // is reports whether an entry is the directory that a step puts things into.
@@ -61,14 +65,22 @@ func (t *target) is(e *snapshot.Entry) bool {
 	if e.Kind != snapshot.Dir || !e.Implied || e.Mode != 0o755 {
 		return false
 	}
-	if !t.known { // the first entry
-		t.dest, t.single, t.known = e.Path, false, true
+	switch {
+	case !t.known, t.open && path.Dir(e.Path) == t.dest: // the first entries
+		t.dest, t.single, t.known, t.open = e.Path, false, true, t.above
+		return true
+	case t.above && pathname.Under(t.dest, e.Path) && (e.Path != t.dest || !t.single):
+		return true
 	}
 	return e.Path == t.dest && !t.single
 }
 
 // rel returns the path of an entry below the target; "" for the target itself.
 func (t *target) rel(e *snapshot.Entry, mayBeSingle bool) (string, bool) {
+	if t.open && mayBeSingle && path.Dir(e.Path) == t.dest {
+		t.dest, t.single = e.Path, true // those before were above it; or the file is in dest
+	}
+	t.open = false
 	if !t.known {
 		t.known, t.single = true, mayBeSingle
 		if mayBeSingle {
@@ -109,7 +121,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 	if err != nil {
 		return nil, err
 	}
-	t := target{}
+	t := target{above: c.Owner.Chown != ""}
 	if at != nil {
 		if t.dest, t.single, err = fs.copyDest(at, c); err != nil {
 			return nil, err
@@ -135,7 +147,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 			return unexpected(e, "COPY %s copies no such file", c.Dest)
 		}
 		seen[it.rel] = true
-		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target, Implied: it.kind == snapshot.Dir}
+		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target}
 		by.apply(want)
 		switch {
 		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:

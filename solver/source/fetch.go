@@ -268,7 +268,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		}
 		size := b.size
 		return placeFetch(f, func(at *names.View, dest string, by style) (snapshot.Changes, error) {
-			if err := notOver(at, path.Join(dest, name)); err != nil {
+			if err := mayPlace(at, path.Join(dest, name), false); err != nil {
 				return nil, err
 			}
 			return storeFile(dest, name, size, by, func() (io.ReadCloser, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"syscall"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -53,22 +54,43 @@ func (fs *files) copyDest(at *names.View, c *frontend.Copy) (dest string, single
 	return dest, kind != names.Dir, err
 }
 
-// notOver refuses a file that would replace a directory.
-func notOver(at *names.View, p string) error {
-	_, kind, err := at.Resolve(path.Dir(p))
-	if err == nil && kind == names.Dir {
-		_, kind, err = at.Resolve(p)
-	}
-	switch {
-	case err == nil && kind == names.Dir:
-		return &Fault{
-			Message: fmt.Sprintf("/%s is a directory, which a file would replace", p),
-			Hint:    "choose another dest, or remove the directory in a RUN before",
-		}
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+// mayPlace refuses what COPY does not do to what stands at a path: no file replaces a
+// directory, and no directory anything else.
+func mayPlace(at *names.View, p string, dir bool) error {
+	kind, err := at.Lookup(p)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return nil // the apply says it
 	}
-	return err
+	f := &Fault{Hint: "choose another dest, or remove it in a RUN before"}
+	switch {
+	case err != nil:
+		return err
+	case !dir && kind == names.Dir:
+		f.Message = fmt.Sprintf("/%s is a directory, which a file would replace", p)
+	case dir && kind == names.File:
+		f.Message = fmt.Sprintf("/%s is a file, and not a directory", p)
+	case dir && kind == names.Link:
+		f.Message = fmt.Sprintf("/%s is a link, which a directory would replace", p)
+	default:
+		return nil
+	}
+	return f
+}
+
+// missingParents returns the directories above a path that are not there, from the top.
+func missingParents(at *names.View, p string) (dirs []string, err error) {
+	for up := path.Dir(p); up != "." && up != "/"; up = path.Dir(up) {
+		kind, err := at.Lookup(up)
+		if err != nil {
+			return nil, err
+		}
+		if kind != names.Missing {
+			break
+		}
+		dirs = append(dirs, up)
+	}
+	slices.Reverse(dirs)
+	return dirs, nil
 }
 
 // WorkdirChanges returns the entries of WORKDIR: its directory, if missing.

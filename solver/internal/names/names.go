@@ -24,7 +24,7 @@ const (
 	Missing Kind = iota
 	Dir
 	File // or anything else that is no directory
-	link // what Resolve never returns
+	Link // what Resolve follows
 )
 
 // A View is a root as a step finds it. It is not for concurrent use.
@@ -85,7 +85,7 @@ func (p place) look(name string) (n *node, kind Kind, target string, err error) 
 			return nil, File, "", nil
 		}
 		target, err := os.Readlink(at)
-		return nil, link, target, err
+		return nil, Link, target, err
 	}
 	return nil, Missing, "", nil
 }
@@ -145,7 +145,7 @@ func (v *View) Resolve(name string) (string, Kind, error) {
 				return "", File, &fs.PathError{Op: "resolve", Path: "/" + p, Err: syscall.ENOTDIR}
 			}
 			return p, File, nil
-		case link:
+		case Link:
 			if links++; links > maxLinks {
 				return "", Missing, &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
 			}
@@ -170,6 +170,27 @@ func (v *View) Empty(name string) error {
 		n.opaque, n.children = true, nil
 	}
 	return err
+}
+
+// Lookup returns what stands at a path, of which it follows all links but the last.
+func (v *View) Lookup(name string) (Kind, error) {
+	real, kind, err := v.Resolve(path.Dir("/" + name))
+	if err != nil || kind != Dir {
+		return Missing, err
+	}
+	at := v.at()
+	for part := range strings.SplitSeq(real, "/") {
+		if part == "" {
+			continue
+		}
+		n, _, _, err := at.look(part)
+		if err != nil {
+			return Missing, err
+		}
+		at = at.enter(part, n)
+	}
+	_, kind, _, err = at.look(path.Base(name))
+	return kind, err
 }
 
 // Add makes the view what it is after changes, which are in the order of a snapshot.
@@ -256,7 +277,7 @@ func (v *View) set(in *node, name string, e *snapshot.Entry) error {
 		}
 		in.put(name, &node{kind: Dir, opaque: old != nil})
 	case snapshot.Symlink:
-		in.put(name, &node{kind: link, target: e.Target})
+		in.put(name, &node{kind: Link, target: e.Target})
 	case snapshot.Link:
 		n := &node{kind: File}
 		if to, err := v.nodeOf(e.Target); err == nil && to != nil {

@@ -150,7 +150,12 @@ func open(root, p string) (int, error) {
 	if p == "" {
 		p = "."
 	}
-	return unix.Openat2(dir, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	for {
+		fd, err := unix.Openat2(dir, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		if !errors.Is(err, unix.EAGAIN) { // something was renamed meanwhile, anywhere
+			return fd, err
+		}
+	}
 }
 
 // kernel returns what the kernel finds at a path inside of the root.
