@@ -27,7 +27,7 @@ var (
 	flagSeed     = flag.Uint64("oracle.seed", usualSeed, "the seed of the first case; 0 draws one")
 	flagRounds   = flag.Int("oracle.rounds", -1, "how many cases at random, beside those in testdata; -1 is 40, and 300 with "+rounds.Variable)
 	flagFailures = flag.Int("oracle.failures", 3, "after how many cases that fail it stops")
-	flagCase     = flag.String("oracle.case", "", "a txtar archive with the only case to play, as a failure prints it")
+	flagCase     = flag.String("oracle.case", "", "a txtar archive with the only case to play, as a failure prints it; no difference is then allowed")
 	flagShrink   = flag.Bool("oracle.shrink", true, "make cases that fail smaller")
 	flagProgram  = flag.String("oracle.program", "", "the program; none builds it")
 	flagJobs     = flag.Int("oracle.jobs", 0, "how many cases at a time; 0 is one more than there are processors")
@@ -37,6 +37,7 @@ var (
 func TestOracle(t *testing.T) {
 	p := newPlayer(t)
 	if *flagCase != "" {
+		p.strict = true
 		if difference := p.playFile(t, *flagCase); difference != "" {
 			t.Error(difference)
 		}
