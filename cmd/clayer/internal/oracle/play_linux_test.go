@@ -174,6 +174,9 @@ func (p *player) alsoRefused(ctx context.Context, c *Case, dir string, r *refusa
 	}
 	switch {
 	case got == nil:
+		if unsteady.MatchString(r.said) {
+			return c.without(i), "", nil
+		}
 		if d := p.excuse(c, i, r); d != nil {
 			p.count(d.name, 1)
 			return c.without(i), "", nil
