@@ -26,6 +26,7 @@ type runMounts struct {
 	list  []sandbox.Mount
 	locks []*os.File
 	temps []string
+	open  []*os.Root // the sources of cache mounts: no other directory gets their inode meanwhile
 
 	dirs map[string]string // of caches that are for this RUN alone, by id
 }
@@ -64,7 +65,7 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 		if err != nil {
 			return err
 		}
-		defer dir.Close()
+		rm.open = append(rm.open, dir)
 		mount.Source = path
 		if mount.SourceID, err = sandbox.IDOf(dir); err != nil {
 			return err
@@ -303,6 +304,9 @@ func adorn(dir *os.Root, m frontend.Mount, mode os.FileMode) error {
 
 // release releases locks, and removes directories, that were for this RUN alone.
 func (rm *runMounts) release() {
+	for _, dir := range rm.open {
+		dir.Close()
+	}
 	for _, f := range rm.locks {
 		f.Close()
 	}

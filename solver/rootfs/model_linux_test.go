@@ -759,7 +759,7 @@ var users = []struct {
 }
 
 func anySequence(t *testing.T, seed uint64) {
-	steps := rounds.Of(300, 1500, 3_000)
+	steps := rounds.Of(300, 500, 3_000)
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 1))}
 	for i := range steps {
 		if i%100 == 0 {

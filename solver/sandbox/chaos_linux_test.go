@@ -251,7 +251,7 @@ func TestRandomRuns(t *testing.T) {
 		t.Skip("not root")
 	}
 	t.Parallel()
-	n := rounds.Of(30, 100, 400)
+	n := rounds.Of(30, 50, 400)
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("CLAYER_TEST_SEED"); s != "" {
 		var err error
