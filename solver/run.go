@@ -99,6 +99,12 @@ func (r *session) unchanging(ctx context.Context) (root *rootfs.Root, release fu
 		root, err = r.settled(ctx)
 		return root, func() error { return nil }, err
 	}
+	if err == nil {
+		// What a RUN in place did that was cut off must be in no view.
+		if err = exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
+			err = errors.Join(err, unlock(lock))
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
