@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -63,6 +64,8 @@ type blob struct {
 	desc  cache.Descriptor
 	bytes *cache.Blob
 	took  time.Duration // that it took to fetch it
+
+	names *names.List // of a step that was built now
 
 	installedNothing bool // it is put into no store
 	checked          bool // all of it was read: it is the snapshot of its step
@@ -222,7 +225,8 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 	err := change(ctx, s, func(changes snapshot.Changes) error {
 		took := time.Since(start)
 		entries := 0
-		changes = counting(changes, &entries)
+		list := new(names.List)
+		changes = list.Of(counting(changes, &entries))
 		bytes, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
 			bytes, packed, err = b.pack(ctx, changes) // as it is by now
@@ -230,7 +234,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 		if err != nil {
 			return err
 		}
-		bl = &blob{bytes: bytes, desc: cache.Descriptor{
+		bl = &blob{bytes: bytes, names: list, desc: cache.Descriptor{
 			Version: cache.Version, Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,

@@ -139,7 +139,10 @@ func (b *builder) revertNames(view *names.View, events []record.Event) error {
 // it made stands in the root.
 func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.Layer) error {
 	if bl := b.blob(it.Step); bl != nil {
-		changes := snapshot.Read(bl.reader())
+		changes, ok := bl.names.Changes()
+		if !ok {
+			changes = snapshot.Read(bl.reader())
+		}
 		scratch := slices.Contains(scratchLayers(to), it.Step.Layer)
 		switch {
 		case inRoot && !scratch:

@@ -311,6 +311,47 @@ func (v *View) nodeOf(name string) (*node, error) {
 	return n, err
 }
 
+// maxListed is how many entries a List holds.
+const maxListed = 4096
+
+// A List is what a view needs of a few changes that pass by: who adds it reads no
+// snapshot. Changes that are many, or have contents that may be asked for, are in none.
+type List struct {
+	entries []*snapshot.Entry
+	broken  bool
+}
+
+// Of passes changes on, and makes the list theirs.
+func (l *List) Of(changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		*l = List{} // it may be read again
+		for e, err := range changes {
+			switch {
+			case err != nil || l.broken:
+			case len(l.entries) == maxListed || isAsked(e.Path):
+				*l = List{broken: true}
+			default:
+				l.entries = append(l.entries, &snapshot.Entry{Path: e.Path, Kind: e.Kind, Implied: e.Implied, Target: e.Target})
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// Changes returns the changes, without contents and metadata; ok is false where the list
+// is not all of them.
+func (l *List) Changes() (changes snapshot.Changes, ok bool) {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for _, e := range l.entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}, l != nil && !l.broken
+}
+
 // isAsked reports whether the content of a file may be asked for.
 func isAsked(p string) bool { return p == "etc/passwd" || p == "etc/group" }
 
