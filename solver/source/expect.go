@@ -207,6 +207,9 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expect
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
 		if others++; others == 1 && name != "" && e.Kind == snapshot.File && rel == name {
+			if at != nil && mayPlace(at, e.Path, false) != nil {
+				return unexpected(e, "a directory is there")
+			}
 			seen := *e
 			asItCame = &seen
 			if e.Content != nil {
