@@ -27,8 +27,6 @@ type session struct {
 	resolving sync.Once
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
-	madeOnce  sync.Once
-	made      map[string]bool // see madeDirs
 	legacy    layers.Legacy
 }
 

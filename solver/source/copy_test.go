@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -345,7 +346,7 @@ func BenchmarkUnpack(b *testing.B) {
 	for i := range 2000 {
 		lines = append(lines, fmt.Sprintf("f 0644 d/%02d/%04d %s", i%40, i, strings.Repeat("x", 8<<10)))
 	}
-	s := newSite(b, map[string][]byte{"/a": compressed(tarGzip, tarOf(lines...))})
+	s := newSite(b, map[string][]byte{"/a": compressed(archive.TarGzip, tarOf(lines...))})
 	r := newResolver(b)
 	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/z"}
 	pin, err := r.Fetch(b.Context(), f)

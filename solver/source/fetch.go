@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -239,34 +240,34 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err := r.ensure(ctx, f, p.Digest); err != nil {
 		return nil, err
 	}
-	open := func() (blob, error) { return r.openBlob(p.Digest) }
+	open := func() (archive.Blob, error) { return r.openBlob(p.Digest) }
 	b, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
 	shown := transfer.Redact(f.Source)
-	kind := notAnArchive
+	kind := archive.None
 	if f.Extract != frontend.ExtractFalse {
-		if kind, err = detect(b, b.size); err != nil {
+		if kind, err = archive.Detect(b, b.Size); err != nil {
 			return nil, fmt.Errorf("%s: %w", shown, err)
 		}
-		if kind == notAnArchive && f.Extract == frontend.ExtractTrue {
+		if kind == archive.None && f.Extract == frontend.ExtractTrue {
 			return nil, &Fault{
 				Message: shown + " is not an archive",
 				Hint:    "without --extract=true it is stored as it is",
 			}
 		}
-		if kind == zipArchive && f.Extract != frontend.ExtractTrue && usedAsZip(f.Source) {
-			kind = notAnArchive
+		if kind == archive.Zip && f.Extract != frontend.ExtractTrue && archive.UsedAsZip(f.Source) {
+			kind = archive.None
 		}
 	}
-	if kind == notAnArchive {
+	if kind == archive.None {
 		name, err := fileName(f.Source)
 		if err != nil {
 			return nil, err
 		}
-		size := b.size
+		size := b.Size
 		return placeFetch(f, func(at *names.View, dest string, by style) (snapshot.Changes, error) {
 			if err := mayPlace(at, path.Join(dest, name), false); err != nil {
 				return nil, err
@@ -279,18 +280,27 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 				return struct {
 					io.Reader
 					io.Closer
-				}{io.NewSectionReader(b, 0, b.size), b}, nil
+				}{io.NewSectionReader(b, 0, b.Size), b}, nil
 			}), nil
 		}), nil
 	}
-	a := &archive{name: shown, kind: kind, open: open}
-	l, err := a.layout(ctx, trim{strip: f.Strip})
+	a := &archive.Archive{Name: shown, Kind: kind, Open: open}
+	l, err := a.Layout(ctx, archive.Trim{Strip: f.Strip})
 	if err != nil {
 		return nil, err
 	}
 	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
-		return a.unpack(ctx, l, dest, by), nil
+		return unpacked(dest, by, a.Unpack(ctx, l, dest, by.apply)), nil
 	}), nil
+}
+
+// unpacked puts the directory dest before what is unpacked into it.
+func unpacked(dest string, by style, changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		if dest == "" || yield(impliedDir(dest, by), nil) {
+			changes(yield)
+		}
+	}
 }
 
 // placeFetch returns the Placer of a FETCH, whose dest is a directory.
@@ -321,39 +331,32 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (P
 	if err != nil {
 		return nil, err
 	}
-	a := &archive{name: f.Source, kind: tarGzip, open: func() (blob, error) { return r.openBlob(dg) }}
-	l, err := a.layout(ctx, trim{top: true, below: sub, strip: f.Strip})
+	a := &archive.Archive{Name: f.Source, Kind: archive.TarGzip, Open: func() (archive.Blob, error) { return r.openBlob(dg) }}
+	l, err := a.Layout(ctx, archive.Trim{Top: true, Below: sub, Strip: f.Strip})
 	if err != nil {
 		return nil, err
 	}
-	if sub != "" && len(l.final) == 0 {
+	if sub != "" && l.Empty() {
 		return nil, &Fault{
 			Message: fmt.Sprintf("%s has no %q at commit %.12s", ref.Repo, sub, p.Commit),
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
 	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
-		return a.unpack(ctx, l, dest, by), nil
+		return unpacked(dest, by, a.Unpack(ctx, l, dest, by.apply)), nil
 	}), nil
 }
 
-// blob is an open download.
-type blob struct {
-	io.ReaderAt
-	io.Closer
-	size int64
-}
-
-func (r *Resolver) openBlob(dg digest.Digest) (blob, error) {
+func (r *Resolver) openBlob(dg digest.Digest) (archive.Blob, error) {
 	f, err := r.Downloads.open(dg)
 	if err != nil {
-		return blob{}, fmt.Errorf("download %s: %w", dg, err)
+		return archive.Blob{}, fmt.Errorf("download %s: %w", dg, err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return blob{}, err
+		return archive.Blob{}, err
 	}
-	return blob{f, io.NopCloser(nil), info.Size()}, nil // others may read the same file
+	return archive.Blob{ReaderAt: f, Closer: io.NopCloser(nil), Size: info.Size()}, nil // others may read the same file
 }
 
 // storeFile is a download as a file of its own.

@@ -29,6 +29,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -186,15 +187,15 @@ func tarOf(lines ...string) []byte {
 	return b.Bytes()
 }
 
-func compressed(kind archiveKind, b []byte) []byte {
+func compressed(kind archive.Kind, b []byte) []byte {
 	var out bytes.Buffer
 	var w io.WriteCloser
 	switch kind {
-	case tarGzip:
+	case archive.TarGzip:
 		w = gzip.NewWriter(&out)
-	case tarXz:
+	case archive.TarXz:
 		w, _ = xz.NewWriter(&out)
-	case tarZstd:
+	case archive.TarZstd:
 		w, _ = zstd.NewWriter(&out)
 	}
 	w.Write(b)
@@ -225,8 +226,8 @@ func zipOf(t testing.TB, members func(add func(h zip.FileHeader, content string)
 
 func simpleZip(t testing.TB) []byte {
 	return zipOf(t, func(add func(zip.FileHeader, string)) {
-		add(zip.FileHeader{Name: "d/", CreatorVersion: zipUnix << 8, ExternalAttrs: 0o40755 << 16}, "")
-		add(zip.FileHeader{Name: "d/f", CreatorVersion: zipUnix << 8, ExternalAttrs: 0o100644 << 16}, "hello")
+		add(zip.FileHeader{Name: "d/", CreatorVersion: madeOnUnix, ExternalAttrs: 0o40755 << 16}, "")
+		add(zip.FileHeader{Name: "d/f", CreatorVersion: madeOnUnix, ExternalAttrs: 0o100644 << 16}, "hello")
 	})
 }
 
@@ -244,7 +245,7 @@ func TestArchiveFormats(t *testing.T) {
 	stored := func(name string, b []byte) string {
 		return fmt.Sprintf("d 0755 opt/x\nf 0644 opt/x/%s %q", name, b)
 	}
-	two := append(compressed(tarGzip, plain[:700]), compressed(tarGzip, plain[700:])...)
+	two := append(compressed(archive.TarGzip, plain[:700]), compressed(archive.TarGzip, plain[700:])...)
 	tests := []struct {
 		name    string
 		file    string
@@ -255,23 +256,23 @@ func TestArchiveFormats(t *testing.T) {
 	}{
 		{name: "tar", file: "a.tar", body: plain, want: unpacked},
 		{name: "a tar without ustar", file: "a.tar", body: v7, want: unpacked},
-		{name: "gzip", file: "a.tar.gz", body: compressed(tarGzip, plain), want: unpacked},
+		{name: "gzip", file: "a.tar.gz", body: compressed(archive.TarGzip, plain), want: unpacked},
 		{name: "gzip of two members", file: "a.tgz", body: two, want: unpacked},
-		{name: "xz", file: "a.tar.xz", body: compressed(tarXz, plain), want: unpacked},
+		{name: "xz", file: "a.tar.xz", body: compressed(archive.TarXz, plain), want: unpacked},
 		{name: "bzip2", file: "a.tar.bz2", body: bz, want: unpacked},
-		{name: "zstd", file: "a.tar.zst", body: compressed(tarZstd, plain), want: unpacked},
+		{name: "zstd", file: "a.tar.zst", body: compressed(archive.TarZstd, plain), want: unpacked},
 		{name: "zip", file: "a.zip", body: simpleZip(t), want: unpacked},
-		{name: "the name doesn't matter", file: "download", body: compressed(tarGzip, plain), want: unpacked},
-		{name: "nor a wrong one", file: "a.zip", body: compressed(tarXz, plain), want: unpacked},
+		{name: "the name doesn't matter", file: "download", body: compressed(archive.TarGzip, plain), want: unpacked},
+		{name: "nor a wrong one", file: "a.zip", body: compressed(archive.TarXz, plain), want: unpacked},
 		{name: "an archive may stay packed", file: "a.tar", body: plain[:1024], extract: "false", want: stored("a.tar", plain[:1024])},
-		{name: "a gzip that is no tar", file: "a.gz", body: compressed(tarGzip, []byte("hello")), want: stored("a.gz", compressed(tarGzip, []byte("hello")))},
+		{name: "a gzip that is no tar", file: "a.gz", body: compressed(archive.TarGzip, []byte("hello")), want: stored("a.gz", compressed(archive.TarGzip, []byte("hello")))},
 		{name: "a name is no archive", file: "a.tar.gz", body: []byte("hello"), want: stored("a.tar.gz", []byte("hello"))},
 		{name: "an empty file", file: "a.tar.gz", body: nil, want: stored("a.tar.gz", nil)},
 		{name: "a broken gzip is stored", file: "a.gz", body: []byte("\x1f\x8b!"), want: stored("a.gz", []byte("\x1f\x8b!"))},
 		{name: "a wheel is a file", file: "a.whl", body: simpleZip(t), want: stored("a.whl", simpleZip(t))},
 		{name: "unless --extract says otherwise", file: "a.whl", body: simpleZip(t), extract: "true", want: unpacked},
 		{name: "what must be an archive and is none", file: "a.gz", body: []byte("hello"), extract: "true", err: "is not an archive"},
-		{name: "a cut archive", file: "a.tar.gz", body: compressed(tarGzip, plain[:1026]), err: "unexpected EOF"},
+		{name: "a cut archive", file: "a.tar.gz", body: compressed(archive.TarGzip, plain[:1026]), err: "unexpected EOF"},
 		{name: "a corrupt zip", file: "a.zip", body: simpleZip(t)[:50], err: "zip: not a valid zip file"},
 		{name: "percent-encoded", file: "a%20b+c", body: []byte("x"), want: stored("a b+c", []byte("x"))},
 		{name: "a slash in the name", file: "a%2Fb", body: []byte("x"), err: "is no file name"},
@@ -491,7 +492,7 @@ func TestUnpacking(t *testing.T) {
 }
 
 func TestZip(t *testing.T) {
-	const unix = zipUnix << 8
+	const unix = madeOnUnix
 	tests := []struct {
 		name string
 		zip  func(add func(zip.FileHeader, string))
@@ -544,7 +545,7 @@ func TestZip(t *testing.T) {
 		},
 		{
 			name: "encrypted",
-			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "x", Flags: encrypted}, "x") },
+			zip:  func(add func(zip.FileHeader, string)) { add(zip.FileHeader{Name: "x", Flags: 0x1}, "x") },
 			err:  "is encrypted",
 		},
 		{
@@ -862,31 +863,34 @@ func TestWorkdir(t *testing.T) {
 	}
 }
 
+// madeOnUnix is the version of a zip member that Unix made.
+const madeOnUnix = 3 << 8
+
 // FuzzArchive reads hostile bytes as each kind of archive: it may fail, but not
 // panic, and what it yields obeys the rules of snapshot.Entry.
 func FuzzArchive(f *testing.F) {
 	plain := tarOf("g", "d 0755 d", "f 0644 d/f hello", "h d/h d/f", "l d/l f", "f 0644 d/f again")
 	f.Add(plain, 0)
 	f.Add(asV7(bytes.Clone(plain)), 1)
-	f.Add(compressed(tarGzip, plain), 1)
-	f.Add(compressed(tarZstd, plain), 0)
-	f.Add(compressed(tarXz, plain), 0)
+	f.Add(compressed(archive.TarGzip, plain), 1)
+	f.Add(compressed(archive.TarZstd, plain), 0)
+	f.Add(compressed(archive.TarXz, plain), 0)
 	f.Add(simpleZip(f), 1)
 	bz, _ := base64.StdEncoding.DecodeString(bzipped)
 	f.Add(bz, 0)
 	f.Fuzz(func(t *testing.T, b []byte, strip int) {
-		kind, err := detect(bytes.NewReader(b), int64(len(b)))
-		if err != nil || kind == notAnArchive {
+		kind, err := archive.Detect(bytes.NewReader(b), int64(len(b)))
+		if err != nil || kind == archive.None {
 			return
 		}
-		a := &archive{name: "fuzz", kind: kind, open: func() (blob, error) {
-			return blob{bytes.NewReader(b), io.NopCloser(nil), int64(len(b))}, nil
+		a := &archive.Archive{Name: "fuzz", Kind: kind, Open: func() (archive.Blob, error) {
+			return archive.Blob{ReaderAt: bytes.NewReader(b), Closer: io.NopCloser(nil), Size: int64(len(b))}, nil
 		}}
-		l, err := a.layout(t.Context(), trim{strip: strip & 7})
+		l, err := a.Layout(t.Context(), archive.Trim{Strip: strip & 7})
 		if err != nil {
 			return
 		}
-		for e, err := range a.unpack(t.Context(), l, "x", style{}) {
+		for e, err := range a.Unpack(t.Context(), l, "x", func(*snapshot.Entry) {}) {
 			if err != nil {
 				return
 			}
@@ -894,6 +898,6 @@ func FuzzArchive(f *testing.F) {
 				return
 			}
 		}
-		text(t, a.unpack(t.Context(), l, "x", style{}))
+		text(t, a.Unpack(t.Context(), l, "x", func(*snapshot.Entry) {}))
 	})
 }

@@ -1,4 +1,4 @@
-package source
+package archive
 
 import (
 	"context"
@@ -13,13 +13,13 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-// A layout is what an archive will look like when it is unpacked: which member
+// A Layout is what an archive will look like when it is unpacked: which member
 // each path shows in the end. A stream of entries has each path once and directories
 // before what they hold; an archive need not. So its headers are read first, for
 // the names, and its content in a second pass.
 //
 // Members are known by their number in the archive's order.
-type layout struct {
+type Layout struct {
 	paths map[int][]string // the paths that show a member; several by hard links
 	final map[string]int   // and the member that a path shows
 	dirs  map[int]dirMeta
@@ -31,43 +31,43 @@ type dirMeta struct {
 	modTime time.Time
 }
 
-// trim says what the names of members lose.
-type trim struct {
-	top   bool   // their first part: the directory that GitHub puts around a tree
-	below string // all but what is below this directory, or this file, goes
-	strip int    // and then, of the rest, so many leading parts
+// Trim says what the names of members lose.
+type Trim struct {
+	Top   bool   // their first part: the directory that GitHub puts around a tree
+	Below string // all but what is below this directory, or this file, goes
+	Strip int    // and then, of the rest, so many leading parts
 }
 
 // path returns where a member goes, if anywhere.
-func (t trim) path(name string) (string, bool) {
+func (t Trim) path(name string) (string, bool) {
 	ok := true
-	if t.top {
+	if t.Top {
 		if name, ok = stripped(name, 1); !ok {
 			return "", false
 		}
 	}
-	if t.below != "" {
-		if name == t.below {
-			return path.Base(name), t.strip == 0 // of a directory, it is dest: see layout
+	if t.Below != "" {
+		if name == t.Below {
+			return path.Base(name), t.Strip == 0 // of a directory, it is dest: see layout
 		}
-		if name, ok = strings.CutPrefix(name, t.below+"/"); !ok {
+		if name, ok = strings.CutPrefix(name, t.Below+"/"); !ok {
 			return "", false
 		}
 	}
-	return stripped(name, t.strip)
+	return stripped(name, t.Strip)
 }
 
 // isDest reports whether a member is the very thing that below names.
-func (t trim) isDest(name string) bool {
-	if t.top {
+func (t Trim) isDest(name string) bool {
+	if t.Top {
 		name, _ = stripped(name, 1)
 	}
-	return t.below != "" && name == t.below
+	return t.Below != "" && name == t.Below
 }
 
-// layout makes the first pass. Names are trimmed.
-func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
-	l := &layout{
+// Layout makes the first pass. Names are trimmed.
+func (a *Archive) Layout(ctx context.Context, t Trim) (*Layout, error) {
+	l := &Layout{
 		paths: make(map[int][]string),
 		final: make(map[string]int),
 		dirs:  make(map[int]dirMeta),
@@ -84,11 +84,11 @@ func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 		kinds = append(kinds, m.kind)
 		name, err := cleanName(m.name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %q %w", a.name, m.name, err)
+			return nil, fmt.Errorf("%s: %q %w", a.Name, m.name, err)
 		}
 		if name == "" { // "./": that is dest, which has its own
 			if m.kind != snapshot.Dir {
-				return nil, fmt.Errorf("%s: %q is no name for a file", a.name, m.name)
+				return nil, fmt.Errorf("%s: %q is no name for a file", a.Name, m.name)
 			}
 			continue
 		}
@@ -97,19 +97,19 @@ func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 			l.dirs[n] = dirMeta{m.mode, m.modTime}
 		case snapshot.Symlink:
 			if m.target == "" || strings.ContainsRune(m.target, 0) {
-				return nil, fmt.Errorf("%s: %q is a symlink without a target", a.name, m.name)
+				return nil, fmt.Errorf("%s: %q is a symlink without a target", a.Name, m.name)
 			}
 		case snapshot.Link:
 			target, err := cleanName(m.target)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %q: hard link to %q, which %w", a.name, m.name, m.target, err)
+				return nil, fmt.Errorf("%s: %q: hard link to %q, which %w", a.Name, m.name, m.target, err)
 			}
 			to, ok := now[target]
 			if !ok {
-				return nil, fmt.Errorf("%s: %q: hard link to %q, which is not before it in the archive", a.name, m.name, m.target)
+				return nil, fmt.Errorf("%s: %q: hard link to %q, which is not before it in the archive", a.Name, m.name, m.target)
 			}
 			if kinds[to] == snapshot.Dir {
-				return nil, fmt.Errorf("%s: %q: hard link to the directory %q", a.name, m.name, m.target)
+				return nil, fmt.Errorf("%s: %q: hard link to the directory %q", a.Name, m.name, m.target)
 			}
 			n = to
 		}
@@ -123,7 +123,7 @@ func (a *archive) layout(ctx context.Context, t trim) (*layout, error) {
 		for up := path.Dir(p); up != "."; up = path.Dir(up) {
 			if above, ok := l.final[up]; ok && kinds[above] != snapshot.Dir {
 				// Through a symlink it would land elsewhere, out of dest even.
-				return nil, fmt.Errorf("%s: %q lies below %q, which is not a directory", a.name, p, up)
+				return nil, fmt.Errorf("%s: %q lies below %q, which is not a directory", a.Name, p, up)
 			}
 		}
 		l.paths[n] = append(l.paths[n], p)
@@ -167,12 +167,13 @@ func stripped(name string, n int) (string, bool) {
 	return name, true
 }
 
-// unpack makes the second pass, and yields the entries.
-func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) snapshot.Changes {
+// Empty reports whether nothing is left of the archive.
+func (l *Layout) Empty() bool { return len(l.final) == 0 }
+
+// Unpack makes the second pass, and yields the entries below dest, of each of which set
+// sets the owner and, if it has another one, the mode. Directories are implied.
+func (a *Archive) Unpack(ctx context.Context, l *Layout, dest string, set func(*snapshot.Entry)) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
-		if dest != "" && !yield(impliedDir(dest, by), nil) {
-			return
-		}
 		made := make(map[string]struct{})
 		// dir yields the directory p of the archive, after those above it.
 		var dir func(p string) bool
@@ -184,11 +185,11 @@ func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) 
 				return false
 			}
 			made[p] = struct{}{}
-			e := impliedDir(path.Join(dest, p), by)
+			e := &snapshot.Entry{Path: path.Join(dest, p), Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
 			if n, ok := l.final[p]; ok {
 				e.Mode, e.ModTime = l.dirs[n].mode, l.dirs[n].modTime
 			}
-			by.apply(e)
+			set(e)
 			return yield(e, nil)
 		}
 		n := 0
@@ -218,14 +219,14 @@ func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) 
 					e.Open = func() (io.ReadCloser, error) {
 						rc, err := m.open()
 						if err != nil {
-							return nil, fmt.Errorf("%s: %q: %w", a.name, m.name, err)
+							return nil, fmt.Errorf("%s: %q: %w", a.Name, m.name, err)
 						}
 						return rc, nil
 					}
 				default:
 					e.Kind, e.Target = snapshot.Link, first
 				}
-				by.apply(e)
+				set(e)
 				if !yield(e, nil) {
 					return
 				}
@@ -233,7 +234,7 @@ func (a *archive) unpack(ctx context.Context, l *layout, dest string, by style) 
 			n++
 		}
 		if n != l.count {
-			yield(nil, fmt.Errorf("%s: changed while it was unpacked", a.name))
+			yield(nil, fmt.Errorf("%s: changed while it was unpacked", a.Name))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package source
+package archive
 
 import (
 	"archive/zip"
@@ -25,15 +25,15 @@ const (
 	longestPath = 4095 // PATH_MAX without its final zero
 )
 
-func zipMembers(ctx context.Context, b blob) iter.Seq2[member, error] {
+func zipMembers(ctx context.Context, b Blob) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
-		z, err := zip.NewReader(b, b.size)
+		z, err := zip.NewReader(b, b.Size)
 		if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // names are judged by cleanName
 			yield(member{}, err)
 			return
 		}
 		for _, f := range z.File {
-			if err := canceled(ctx); err != nil {
+			if err := context.Cause(ctx); err != nil {
 				yield(member{}, err)
 				return
 			}

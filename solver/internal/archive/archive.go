@@ -1,4 +1,6 @@
-package source
+// Package archive unpacks what a FETCH has downloaded: tar, compressed in several ways,
+// and zip. Archives come from anywhere: names are judged, and nothing is written.
+package archive
 
 import (
 	"archive/tar"
@@ -23,62 +25,62 @@ import (
 	"github.com/clayer/clayer/internal/ctxio"
 )
 
-// archiveKind is how an archive is read.
-type archiveKind uint8
+// Kind is how an archive is read.
+type Kind uint8
 
 const (
-	notAnArchive archiveKind = iota
-	tarArchive
-	tarGzip
-	tarXz
-	tarBzip2
-	tarZstd
-	zipArchive
+	None Kind = iota
+	Tar
+	TarGzip
+	TarXz
+	TarBzip2
+	TarZstd
+	Zip
 )
 
 var magics = []struct {
 	magic string
-	kind  archiveKind
+	kind  Kind
 }{
-	{"\x1f\x8b", tarGzip},
-	{"\xfd7zXZ\x00", tarXz},
-	{"BZh", tarBzip2},
-	{"\x28\xb5\x2f\xfd", tarZstd},
-	{"PK\x03\x04", zipArchive},
-	{"PK\x05\x06", zipArchive}, // an empty one
+	{"\x1f\x8b", TarGzip},
+	{"\xfd7zXZ\x00", TarXz},
+	{"BZh", TarBzip2},
+	{"\x28\xb5\x2f\xfd", TarZstd},
+	{"PK\x03\x04", Zip},
+	{"PK\x05\x06", Zip}, // an empty one
 }
 
 // detect determines the kind by the first bytes, never by a name. A compressed file
 // is an archive only if a tar is inside.
-func detect(r io.ReaderAt, size int64) (archiveKind, error) {
+func Detect(r io.ReaderAt, size int64) (Kind, error) {
 	head := make([]byte, 512)
 	n, err := r.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
-		return notAnArchive, err
+		return None, err
 	}
 	head = head[:n]
 	for _, m := range magics {
 		if !bytes.HasPrefix(head, []byte(m.magic)) {
 			continue
 		}
-		if m.kind == zipArchive {
-			return zipArchive, nil
+		if m.kind == Zip {
+			return Zip, nil
 		}
 		inner, err := m.kind.decompress(io.NewSectionReader(r, 0, size))
 		if err != nil {
-			return notAnArchive, nil // it only began like one
+			return None, nil // it only began like one
 		}
 		defer inner.Close()
 		block := make([]byte, 512)
 		if _, err := io.ReadFull(inner, block); err == nil && isTarHeader(block) {
 			return m.kind, nil
 		}
-		return notAnArchive, nil
+		return None, nil
 	}
 	if isTarHeader(head) {
-		return tarArchive, nil
+		return Tar, nil
 	}
-	return notAnArchive, nil
+	return None, nil
 }
 
 // isTarHeader reports whether a block is the header of a tar's first member.
@@ -110,9 +112,9 @@ func isTarHeader(b []byte) bool {
 	return sum == unsigned || sum == signed
 }
 
-// usedAsZip reports whether a URL names a format that is a zip inside, but used
+// UsedAsZip reports whether a URL names a format that is a zip inside, but used
 // as the one file that it is.
-func usedAsZip(source string) bool {
+func UsedAsZip(source string) bool {
 	u, err := url.Parse(source)
 	if err != nil {
 		return false
@@ -128,33 +130,43 @@ func usedAsZip(source string) bool {
 }
 
 // decompress returns the tar stream of a kind of tar.
-func (k archiveKind) decompress(r io.Reader) (io.ReadCloser, error) {
+func (k Kind) decompress(r io.Reader) (io.ReadCloser, error) {
 	r = bufio.NewReaderSize(r, 256<<10)
 	switch k {
-	case tarArchive:
+	case Tar:
 		return io.NopCloser(r), nil
-	case tarGzip:
+	case TarGzip:
 		return gzip.NewReader(r)
-	case tarXz:
+	case TarXz:
 		x, err := xz.NewReader(r)
 		return io.NopCloser(x), err
-	case tarBzip2:
+	case TarBzip2:
 		return io.NopCloser(bzip2.NewReader(r)), nil
-	case tarZstd:
+	case TarZstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			return nil, err
 		}
 		return z.IOReadCloser(), nil
 	}
-	panic("source: no tar")
+	panic("archive: no tar")
 }
 
-// An archive is a download that is unpacked.
-type archive struct {
-	name string // for errors
-	kind archiveKind
-	open func() (blob, error)
+// epoch is the time of what has none: see package source.
+var epoch = time.Unix(315532800, 0).UTC() // 1980-01-01
+
+// A Blob is an open download.
+type Blob struct {
+	io.ReaderAt
+	io.Closer
+	Size int64
+}
+
+// An Archive is a download that is unpacked.
+type Archive struct {
+	Name string // for errors
+	Kind Kind
+	Open func() (Blob, error)
 }
 
 // A member is one entry of an archive, not yet judged.
@@ -170,21 +182,21 @@ type member struct {
 
 // members yields all members in the archive's order, which is the same each
 // time. Memory is that of one member, and for zip that of the directory.
-func (a *archive) members(ctx context.Context) iter.Seq2[member, error] {
+func (a *Archive) members(ctx context.Context) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
-		b, err := a.open()
+		b, err := a.Open()
 		if err != nil {
 			yield(member{}, err)
 			return
 		}
 		defer b.Close()
-		inner := tarMembers(ctx, a.kind, b)
-		if a.kind == zipArchive {
+		inner := tarMembers(ctx, a.Kind, b)
+		if a.Kind == Zip {
 			inner = zipMembers(ctx, b)
 		}
 		for m, err := range inner {
 			if err != nil {
-				err = fmt.Errorf("%s: %w", a.name, err)
+				err = fmt.Errorf("%s: %w", a.Name, err)
 			}
 			if !yield(m, err) || err != nil {
 				return
@@ -193,9 +205,9 @@ func (a *archive) members(ctx context.Context) iter.Seq2[member, error] {
 	}
 }
 
-func tarMembers(ctx context.Context, kind archiveKind, b blob) iter.Seq2[member, error] {
+func tarMembers(ctx context.Context, kind Kind, b Blob) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
-		stream, err := kind.decompress(io.NewSectionReader(b, 0, b.size))
+		stream, err := kind.decompress(io.NewSectionReader(b, 0, b.Size))
 		if err != nil {
 			yield(member{}, err)
 			return
