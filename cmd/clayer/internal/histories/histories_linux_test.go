@@ -101,8 +101,10 @@ func TestHistories(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64N(1_000_000_000) + 1
 	}
+	enough := time.Now().Add(24 * time.Hour)
 	if count < 0 {
-		count = rounds.Of(2, 4, 25)
+		count = rounds.Of(2, 4, 50)
+		enough = time.Now().Add(3 * time.Minute) // on a busy machine, fewer
 	}
 	t.Logf("the seeds are %d to %d", seed, seed+uint64(count)-1)
 	var wg sync.WaitGroup
@@ -113,12 +115,12 @@ func TestHistories(t *testing.T) {
 			for {
 				mu.Lock()
 				s := seed + next
-				stop := next == uint64(count) || failed
-				next++
-				mu.Unlock()
-				if stop {
+				if next == uint64(count) || failed || time.Now().After(enough) {
+					mu.Unlock()
 					return
 				}
+				next++
+				mu.Unlock()
 				h := generate(s)
 				err := p.play(t, h)
 				if err == nil {
@@ -134,6 +136,7 @@ func TestHistories(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	t.Logf("%d of %d histories", next, count)
 }
 
 // generate draws a history from a seed.
