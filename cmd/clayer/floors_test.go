@@ -50,6 +50,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/ptytest":        0,
 	"solver/internal/archive":            1,
 	"solver/internal/names":              1,
+	"solver/internal/revert":             2,
 	"solver/internal/record":             1,
 	"dag":                                1,
 	"cache":                              1,

@@ -8,7 +8,6 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
-	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
@@ -69,7 +68,5 @@ func (r *Root) cleanup(*record.State) error { return nil }
 
 // Revert works on Linux alone.
 func (r *Root) Made(record.Event) (snapshot.Changes, error) { return nil, errOther }
-
-func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
 
 func (r *Root) Revert(_, _ []record.Event) (snapshot.Changes, error) { return nil, errOther }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
@@ -56,6 +57,9 @@ type Root struct {
 
 	inside bool // the state is at stateInRoot
 }
+
+// Names returns the names in the root as it is now.
+func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
 
 // stateInRoot is where a root has its state.
 const stateInRoot = "var/lib/clayer"

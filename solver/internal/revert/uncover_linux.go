@@ -1,4 +1,4 @@
-package rootfs
+package revert
 
 import (
 	"errors"
@@ -75,7 +75,7 @@ func (u *uncovering) below(p string) (*unix.Stat_t, error) {
 		if c != '/' {
 			continue
 		}
-		st, err := lstat(filepath.Join(u.r.lower, p[:i]))
+		st, err := lstat(filepath.Join(u.r.Lower, p[:i]))
 		if st == nil || err != nil || i == len(p) {
 			return st, err
 		}
@@ -109,7 +109,7 @@ func (u *uncovering) uncover(p string) error {
 		u.was[p] = &snapshot.Entry{Path: p, Kind: snapshot.Delete}
 		return nil
 	}
-	here, err := lstat(filepath.Join(u.r.dir, p))
+	here, err := lstat(filepath.Join(u.r.Dir, p))
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (u *uncovering) uncover(p string) error {
 	if err := u.likeBelow(p, here); err != nil {
 		return err
 	}
-	names, err := os.ReadDir(filepath.Join(u.r.dir, p))
+	names, err := os.ReadDir(filepath.Join(u.r.Dir, p))
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (u *uncovering) uncover(p string) error {
 // likeBelow notes that a directory looks as it does in the root below. A plain user's
 // stays his, and he may put something into it.
 func (u *uncovering) likeBelow(p string, here *unix.Stat_t) error {
-	e, _, err := u.r.entryAt(filepath.Join(u.r.lower, p), p)
+	e, _, err := u.r.entryAt(filepath.Join(u.r.Lower, p), p)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (u *uncovering) likeBelow(p string, here *unix.Stat_t) error {
 
 // copyOf notes a copy of what the root below has at a path.
 func (u *uncovering) copyOf(p string) error {
-	top := filepath.Join(u.r.lower, p)
+	top := filepath.Join(u.r.Lower, p)
 	return filepath.WalkDir(top, func(at string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrPermission) {
 			return fs.SkipDir
@@ -187,7 +187,7 @@ func (u *uncovering) isDir(p string) bool {
 	if was := u.was[p]; was != nil {
 		return was.Kind == snapshot.Dir
 	}
-	st, err := lstat(filepath.Join(u.r.dir, p))
+	st, err := lstat(filepath.Join(u.r.Dir, p))
 	return err == nil && inroot.IsDir(st)
 }
 
@@ -198,7 +198,7 @@ func (u *uncovering) hide(p string) error {
 	if err != nil || under == nil {
 		return err
 	}
-	here, err := lstat(filepath.Join(u.r.dir, p))
+	here, err := lstat(filepath.Join(u.r.Dir, p))
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (u *uncovering) hide(p string) error {
 	case !inroot.IsDir(under) || !u.isDir(p):
 		return nil
 	}
-	names, err := os.ReadDir(filepath.Join(u.r.lower, p))
+	names, err := os.ReadDir(filepath.Join(u.r.Lower, p))
 	for _, d := range names {
 		err = errors.Join(err, u.hide(path.Join(p, d.Name())))
 	}
