@@ -32,6 +32,8 @@ var floors = map[string]int{
 	"solver/sandbox/overlay":             4,
 	"solver/sandbox/inplace":             4,
 	"solver/sandbox/internal/descriptor": -1,
+	"solver/sandbox/internal/mountstubs": 0,
+	"solver/sandbox/internal/userns":     0,
 	"solver/sandbox/internal/treecopy":   2,
 	"solver/rootfs":                      4,
 	"solver/internal/unpack":             2,

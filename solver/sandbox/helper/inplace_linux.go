@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
+	"github.com/clayer/clayer/solver/sandbox/internal/mountstubs"
 )
 
 // What the helper of a command in place does. There is no namespace around it:
@@ -37,7 +38,7 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	if err := h.makeDir(); err != nil {
 		return err
 	}
-	defer h.inPlaceStubs.remove(h.warn)
+	defer h.inPlaceStubs.Remove(h.warn)
 	for _, m := range h.Mounts {
 		if err := h.emulate(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
@@ -75,7 +76,7 @@ func (h *helper) linkTo(m sandbox.Mount) error {
 	if _, err := checkSource(m, fd); err != nil {
 		return err
 	}
-	return h.inPlaceStubs.link(m.Target, m.Source)
+	return h.inPlaceStubs.Link(m.Target, m.Source)
 }
 
 // emulate gives a command in place what a mount would give it. Nothing can be
@@ -119,13 +120,13 @@ func (h *helper) emulate(m sandbox.Mount) error {
 		if len(names) > 0 {
 			return errors.New("the directory is not empty, and in place nothing can be mounted over it: choose another target")
 		}
-		return h.inPlaceStubs.borrow(m.Target)
+		return h.inPlaceStubs.Borrow(m.Target)
 	}
 	mode := m.Mode
 	if mode == 0 {
 		mode = 0o1777 // as /tmp
 	}
-	if err := h.inPlaceStubs.directory(m.Target); err != nil {
+	if err := h.inPlaceStubs.Directory(m.Target); err != nil {
 		return err
 	}
 	if err := unix.Chmod(m.Target, mode&0o7777); err != nil {
@@ -172,21 +173,21 @@ func (h *helper) emulateSecret(m sandbox.Mount) error {
 	}
 	h.secrets = append(h.secrets, f) // open as long as the helper is
 	target := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
-	mark := len(h.inPlaceStubs.made)
-	if err := h.inPlaceStubs.link(m.Target, target); err != nil {
+	mark := h.inPlaceStubs.Len()
+	if err := h.inPlaceStubs.Link(m.Target, target); err != nil {
 		return err
 	}
 	if b, err := os.ReadFile(m.Target); err == nil && bytes.Equal(b, m.Content) {
 		return nil
 	}
-	h.inPlaceStubs.removeFrom(mark, h.warn)
+	h.inPlaceStubs.RemoveFrom(mark, h.warn)
 	return h.secretFile(m, mode)
 }
 
 // secretFile is on the disk of the root for as long as the command runs, where
 // that is no tmpfs.
 func (h *helper) secretFile(m sandbox.Mount, mode uint32) error {
-	return h.inPlaceStubs.put(m.Target, aName, func(parent int, name string) error {
+	return h.inPlaceStubs.Put(m.Target, mountstubs.Name, func(parent int, name string) error {
 		fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/inherited"
+	"github.com/clayer/clayer/solver/sandbox/internal/mountstubs"
+	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
 
 // helperName is argv[0] of the helper: this program once more, as process 1 of
@@ -68,8 +70,8 @@ func helperMain() {
 type helper struct {
 	Job
 	stubs        stubs
-	inPlaceStubs mountStubs // instead of stubs, in place
-	staged       bool       // the tmpfs for staged files is mounted
+	inPlaceStubs mountstubs.Set // instead of stubs, in place
+	staged       bool           // the tmpfs for staged files is mounted
 	warnings     []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone
@@ -90,7 +92,7 @@ func (h *helper) do(res *result) error {
 	// What is made here gets the mode that it is made with.
 	unix.Umask(0)
 	if !h.InPlace {
-		if err := BecomeRoot(); err != nil {
+		if err := userns.BecomeRoot(); err != nil {
 			return fmt.Errorf("become root of the namespace: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ type Process struct {
 	Stderr io.Writer // nil: Stdout
 	Spool  *os.File  // for TaskCapture
 	Warn   func(texts []string)
-	IDs    *IDs // of the job's user namespace
+	IDs    *userns.IDs // of the job's user namespace
 }
 
 // Run has the helper run the command. The error is an *sandbox.ExitError if the

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/internal/mountstubs"
 )
 
 // inplace runs commands on the root itself.
@@ -130,7 +131,7 @@ func (s *inplace) compare() error {
 // probe leaves no trace in a snapshot; "" if there is none.
 func (s *inplace) clockDir() string {
 	for _, dir := range []string{s.Work, filepath.Join(s.Root, "tmp"), filepath.Join(s.Root, "var/tmp")} {
-		if st, err := os.Lstat(dir); err == nil && st.IsDir() && helper.SameMount(dir, s.Root) &&
+		if st, err := os.Lstat(dir); err == nil && st.IsDir() && mountstubs.SameMount(dir, s.Root) &&
 			unix.Access(dir, unix.W_OK|unix.X_OK) == nil {
 			return dir
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
 	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
+	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
 
 // files looks after the files of uppers, in the user namespace of RUN: what RUN makes as
@@ -55,7 +56,7 @@ func (direct) close() error            { return nil }
 // RemoveAll removes a directory with all that a RUN in a user namespace of this
 // user left in it: directories that cannot be entered, and files of other users.
 func RemoveAll(dir string) error {
-	k, err := startFileHelper(helper.Subordinate())
+	k, err := startFileHelper(userns.Subordinate())
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ type reply struct {
 // Both fit into one packet: a path is no longer than a process's arguments.
 const packetSize = 128 << 10
 
-func startFileHelper(ids *helper.IDs) (*fileHelper, error) {
+func startFileHelper(ids *userns.IDs) (*fileHelper, error) {
 	if err := sandbox.CheckMain(); err != nil {
 		return nil, err
 	}
@@ -226,7 +227,7 @@ func (q request) do(d *lastReadings) (*os.File, error) {
 	switch q.Op {
 	case "begin":
 		d.ownerless = q.Ownerless
-		return nil, helper.BecomeRoot()
+		return nil, userns.BecomeRoot()
 	case "open":
 		return d.open(q.Dir, q.Path)
 	case "copy":

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ type Overlay struct {
 	sandbox.Options
 	rooted    bool        // has CAP_SYS_ADMIN over the machine; else in a user namespace
 	elsewhere bool        // Work is not the one that was given
-	ids       *helper.IDs // of the user namespace; nil for the one id that needs no help
+	ids       *userns.IDs // of the user namespace; nil for the one id that needs no help
 	index     bool        // the kernel keeps hard links of the root together: see links_linux.go
 
 	warn func(texts []string) // prints what a view cannot show, once
@@ -96,7 +97,7 @@ func firstWay(try func(rooted bool) (*Overlay, error)) (*Overlay, error) {
 // what /etc/subuid promises and can't be had is not needed.
 func (s *Overlay) withIDs(try func() error) error {
 	if !s.rooted {
-		s.ids = helper.Subordinate()
+		s.ids = userns.Subordinate()
 	}
 	err := try()
 	if err != nil && s.ids != nil {

@@ -1,4 +1,5 @@
-package helper
+// Package userns maps the ids of a user namespace.
+package userns
 
 import (
 	"bytes"

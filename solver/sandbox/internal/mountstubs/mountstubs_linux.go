@@ -1,4 +1,6 @@
-package helper
+// Package mountstubs puts mount points and the like into a root for a command in place, and
+// removes them after it.
+package mountstubs
 
 import (
 	"errors"
@@ -11,32 +13,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountStubs are what is put into the root for a command in place, and goes with
+// A Set is what is put into the root for a command in place, and goes with
 // it. The command is free to do what it likes there, as the root's root: move a
 // directory away and leave a link in its place, or mount something below. So what
 // goes is found again through the directory that it was made in, which stays
 // open; it has to be the thing that was made; and no other mount is entered.
-type mountStubs struct {
-	made        []mountStub
+type Set struct {
+	made        []stub
 	directories map[thing]*parentTimes // that something was put into
 }
 
-type mountStub struct {
+// Len returns how many there are.
+func (s *Set) Len() int { return len(s.made) }
+
+type stub struct {
 	parent int // a descriptor
 	name   string
 	path   string // for words
 	is     thing
-	kind   stubKind
+	kind   Kind
 }
 
-type stubKind uint8
+// A Kind says how a stub is removed.
+type Kind uint8
 
 const (
-	aName    stubKind = iota // a link or a file
-	aParent                  // a directory above another; it stays if the command put something into it
-	aDir                     // a directory, with all that the command put into it
-	borrowed                 // a directory that was there, and empty
+	Name     Kind = iota // a link or a file
+	aParent              // a directory above another; it stays if the command put something into it
+	aDir                 // a directory, with all that the command put into it
+	borrowed             // a directory that was there, and empty
 )
+
+// parentTimes are the times of a directory, before and after something was put into it.
+type parentTimes struct{ before, after unix.Timespec }
 
 // thing is a file, whatever its name. An inode's number is given again soon, so
 // the time at which it was made belongs to it, where the file system knows.
@@ -73,10 +82,10 @@ func mtimeOf(st *unix.Statx_t) unix.Timespec {
 
 // put makes something at the path, and the directories above it where they are
 // missing.
-func (s *mountStubs) put(path string, kind stubKind, make func(parent int, name string) error) error {
+func (s *Set) Put(path string, kind Kind, make func(parent int, name string) error) error {
 	dir, name := filepath.Split(path)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		err := s.put(filepath.Clean(dir), aParent, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
+		err := s.Put(filepath.Clean(dir), aParent, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
 		if err != nil {
 			return err
 		}
@@ -95,7 +104,7 @@ func (s *mountStubs) put(path string, kind stubKind, make func(parent int, name 
 		unix.Close(parent)
 		return err
 	}
-	in := mountStub{parent: parent, name: name, path: path, kind: kind}
+	in := stub{parent: parent, name: name, path: path, kind: kind}
 	in.is, _, err = lookAt(parent, name)
 	s.made = append(s.made, in)
 	_, after, aerr := lookAt(parent, "")
@@ -113,26 +122,26 @@ func (s *mountStubs) put(path string, kind stubKind, make func(parent int, name 
 	return nil
 }
 
-func (s *mountStubs) link(path, target string) error {
-	return s.put(path, aName, func(parent int, name string) error { return unix.Symlinkat(target, parent, name) })
+func (s *Set) Link(path, target string) error {
+	return s.Put(path, Name, func(parent int, name string) error { return unix.Symlinkat(target, parent, name) })
 }
 
-func (s *mountStubs) directory(path string) error {
-	return s.put(path, aDir, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
+func (s *Set) Directory(path string) error {
+	return s.Put(path, aDir, func(parent int, name string) error { return unix.Mkdirat(parent, name, 0o755) })
 }
 
 // borrow lets an empty directory be used, and empties it again.
-func (s *mountStubs) borrow(path string) error {
-	return s.put(path, borrowed, func(int, string) error { return nil })
+func (s *Set) Borrow(path string) error {
+	return s.Put(path, borrowed, func(int, string) error { return nil })
 }
 
 // remove takes away all that was put, the last first, and gives the directories
 // that it was in their times back, unless the command did something there too.
 // What can't be removed safely stays, with a warning.
-func (s *mountStubs) remove(warn func(format string, args ...any)) { s.removeFrom(0, warn) }
+func (s *Set) Remove(warn func(format string, args ...any)) { s.RemoveFrom(0, warn) }
 
 // removeFrom is remove for what was put last, but for the first n.
-func (s *mountStubs) removeFrom(n int, warn func(format string, args ...any)) {
+func (s *Set) RemoveFrom(n int, warn func(format string, args ...any)) {
 	defer func() { _ = unix.Chdir("/") }()
 	changed := make(map[thing]bool)
 	for _, in := range slices.Backward(s.made[n:]) {
@@ -163,7 +172,7 @@ func (s *mountStubs) removeFrom(n int, warn func(format string, args ...any)) {
 
 var errOther = errors.New("something else stands there by now")
 
-func (in mountStub) remove() error {
+func (in stub) remove() error {
 	at, st, err := uncover(in.parent, in.name, in.is)
 	if err != nil {
 		return err
@@ -172,7 +181,7 @@ func (in mountStub) remove() error {
 		return errOther
 	}
 	switch in.kind {
-	case aName:
+	case Name:
 		return unix.Unlinkat(in.parent, in.name, 0)
 	case aParent:
 		return unix.Unlinkat(in.parent, in.name, unix.AT_REMOVEDIR)
