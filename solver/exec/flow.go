@@ -488,6 +488,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	case it.State == dag.Cached:
 		if by := c.waits[s]; by != nil && !c.w.has(s) {
 			n = c.fetchLate(it, c.ran[by])
+			c.ends = append(c.ends, n) // also where the next one is dropped
 		}
 		if isPlaced(s) {
 			n = c.checkPlace(it, append(slices.Clip(ch.built), n)...)
@@ -510,7 +511,7 @@ func (c *chains) checkPlace(it *dag.Item, deps ...*node) *node {
 	i := len(late.errs)
 	late.errs = append(late.errs, nil)
 	late.mu.Unlock()
-	return c.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+	return c.add(&node{kind: kindPlace, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
 		if !c.w.has(it.Step) {
 			return nil // lost, or dropped
 		}
@@ -570,7 +571,7 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 func (f *flow) leaveViews(layer *dag.Layer) {
 	f.drop(func(n *node) bool {
 		switch n.kind {
-		case kindRun, kindView, kindFetch, kindMake, kindCheck:
+		case kindRun, kindView, kindFetch, kindMake, kindPlace:
 		default:
 			return false
 		}

@@ -37,6 +37,7 @@ const (
 	kindDownload             // download a source
 	kindFetch                // fetch the snapshot of a step from a store
 	kindCheck                // read all of a snapshot that was fetched
+	kindPlace                // check that a cached FETCH, COPY or WORKDIR fits the root
 	kindMake                 // make the snapshot of a FETCH, COPY or WORKDIR
 	kindRun                  // run a RUN, or capture a SNAPSHOT
 	kindView                 // apply a snapshot to a view

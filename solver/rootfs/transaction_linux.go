@@ -71,7 +71,7 @@ func forRoot(step *record.Applied, changes snapshot.Changes) snapshot.Changes {
 // apply applies a stream to the root and saves what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	space := t.applies()
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Verified: step.Verified, Placement: step.Placement}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Hidden: record.Hidden(t.next.Log), Verified: step.Verified, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"time"
 
@@ -145,6 +146,28 @@ type Event struct {
 	Adopted    bool      `json:"adopted,omitempty"`    // the step changed the root itself
 	Retry      bool      `json:"retry,omitempty"`      // of Preserved: some changes could not be undone, and are tried again
 	Done       time.Time `json:"done"`                 // by the file system's clock: what has a later ctime was changed since
+}
+
+// Hidden returns what the events of a log have hidden, as Event.Hidden.
+func Hidden(log []Event) (all []string) {
+	for _, ev := range log {
+		all = append(all, ev.Hidden...)
+	}
+	return all
+}
+
+// IsHidden reports whether a path, or a directory above it, is among names that are
+// hidden, as Event.Hidden has them.
+func IsHidden(hidden map[string]bool, p string) bool {
+	if hidden[p] {
+		return true
+	}
+	for up := path.Dir(p); up != "."; up = path.Dir(up) {
+		if hidden[up] || hidden[up+"/"] {
+			return true
+		}
+	}
+	return false
 }
 
 // State reads what is applied. It never waits. A root without state has the

@@ -27,10 +27,8 @@ type uncovering struct {
 
 func hiddenBy(events []record.Event) map[string]bool {
 	hidden := make(map[string]bool)
-	for _, ev := range events {
-		for _, p := range ev.Hidden {
-			hidden[p] = true
-		}
+	for _, p := range record.Hidden(events) {
+		hidden[p] = true
 	}
 	return hidden
 }
@@ -52,20 +50,6 @@ func (u *uncovering) run(stay []record.Event) error {
 		}
 	}
 	return nil
-}
-
-// isHidden reports whether an event that stays has deleted what the root below has at
-// a path.
-func (u *uncovering) isHidden(p string) bool {
-	if u.hidden[p] {
-		return true
-	}
-	for up := path.Dir(p); up != "."; up = path.Dir(up) {
-		if u.hidden[up] || u.hidden[up+"/"] {
-			return true
-		}
-	}
-	return false
 }
 
 // below returns what the root below has at a path; nil for nothing. A directory of the
@@ -105,7 +89,7 @@ func (u *uncovering) uncover(p string) error {
 	if err != nil {
 		return err
 	}
-	if under == nil || u.isHidden(p) {
+	if under == nil || record.IsHidden(u.hidden, p) {
 		u.was[p] = &snapshot.Entry{Path: p, Kind: snapshot.Delete}
 		return nil
 	}
@@ -164,7 +148,7 @@ func (u *uncovering) copyOf(p string) error {
 			return err
 		}
 		p := path.Join(p, below)
-		if u.isHidden(p) {
+		if record.IsHidden(u.hidden, p) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}

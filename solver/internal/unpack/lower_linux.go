@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // A lower is the root that another one is layered over. A directory that is made in the
@@ -21,10 +22,12 @@ type lower struct {
 	mu   sync.Mutex
 	dirs *inroot.Dirs
 	has  map[string]bool // by path
+
+	hidden map[string]bool // what steps have deleted, as record.Event has it
 }
 
 // openLower opens the root dir; "" is none.
-func openLower(sys inroot.Sys, dir string) (*lower, error) {
+func openLower(sys inroot.Sys, dir string, hidden []string) (*lower, error) {
 	if dir == "" {
 		return nil, nil
 	}
@@ -32,7 +35,11 @@ func openLower(sys inroot.Sys, dir string) (*lower, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lower{dirs: dirs, has: map[string]bool{".": true}}, nil
+	l := &lower{dirs: dirs, has: map[string]bool{".": true}, hidden: make(map[string]bool)}
+	for _, p := range hidden {
+		l.hidden[p] = true
+	}
+	return l, nil
 }
 
 func (l *lower) close() {
@@ -49,7 +56,17 @@ func (l *lower) dir(p string) (*snapshot.Entry, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if record.IsHidden(l.hidden, p) {
+		return nil, nil
+	}
 	return l.find(p)
+}
+
+// hide notes that a name is deleted; with a final slash, all names in that directory.
+func (l *lower) hide(p string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hidden[p] = true
 }
 
 // find is dir, and looks at the directories above first.
@@ -104,8 +121,10 @@ func (r *recorder) overLower(e *snapshot.Entry) (*snapshot.Entry, error) {
 	case r.lower == nil:
 	case e.Kind == snapshot.Delete:
 		r.ev.Hidden = append(r.ev.Hidden, e.Path)
+		r.lower.hide(e.Path)
 	case e.Kind == snapshot.Opaque:
 		r.ev.Hidden = append(r.ev.Hidden, e.Path+"/")
+		r.lower.hide(e.Path + "/")
 	case e.Kind == snapshot.Dir && e.Implied:
 		below, err := r.lower.dir(e.Path)
 		if below != nil {
@@ -119,7 +138,7 @@ func (r *recorder) overLower(e *snapshot.Entry) (*snapshot.Entry, error) {
 // SetMetadataOf gives directories of the root dir, a directory before those in it, the
 // metadata that they have in the root below, as far as they are there.
 func SetMetadataOf(sys inroot.Sys, below, dir string, paths []string) error {
-	l, err := openLower(sys, below)
+	l, err := openLower(sys, below, nil)
 	if l == nil {
 		return err
 	}

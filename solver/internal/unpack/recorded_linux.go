@@ -34,7 +34,7 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 		return ev, Result{}, err
 	}
 	r := &recorder{maker: maker{Tree: tree}, to: to, ev: ev, filled: make(filled), originalsFD: -1, will: make(map[string]string)}
-	if r.lower, err = openLower(to.Dir.Sys(), to.Lower); err != nil {
+	if r.lower, err = openLower(to.Dir.Sys(), to.Lower, to.Hidden); err != nil {
 		r.close()
 		return ev, Result{}, err
 	}

@@ -30,7 +30,10 @@ type Recording struct {
 	// only made since something is put into it is made as it is there.
 	Lower string
 
-	// Sound is closed when the stream is known to be what it should be: nothing is
+	// Hidden are names of Lower that steps before have deleted, as record.Event has them.
+	Hidden []string
+
+	// Verified is closed when the stream is known to be what it should be: nothing is
 	// done to the root before. nil: it is known.
 	Verified <-chan struct{}
 }
