@@ -135,19 +135,19 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 }
 
 // Expected returns what the snapshot of a step is like, which finds the root as it is in
-// at; nil if that is not known.
-func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View) (source.Expectation, error) {
+// at, or nearly so; nil if that is not known.
+func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View, exact bool) (source.Expectation, error) {
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in, at)
+		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in, at, exact)
 	case *frontend.Fetch:
 		pin, err := r.sources().Fetch(ctx, in)
 		if err != nil {
 			return nil, err
 		}
-		return r.sources().ExpectFetch(in, pin, at)
+		return r.sources().ExpectFetch(in, pin, at, exact)
 	case *frontend.Workdir:
-		return source.ExpectWorkdir(in, at)
+		return source.ExpectWorkdir(in, at, exact)
 	}
 	return nil, nil
 }

@@ -24,7 +24,7 @@ import (
 // nil is for one that is not known yet.
 func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.Reader, at *names.View) (*cache.Contents, snapshot.Changes, error) {
 	c := cache.NewContents(d)
-	expected, err := b.Steps.Expected(ctx, it.Step, at)
+	expected, err := b.Steps.Expected(ctx, it.Step, at, b.findsRoot(it.Step))
 	if err != nil {
 		return nil, nil, err
 	}

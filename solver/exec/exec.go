@@ -28,8 +28,9 @@ type Steps interface {
 	Changes(ctx context.Context, s *dag.Step) (source.Placer, error)
 
 	// Expected returns what the snapshot of a step must be like, which finds the root
-	// as it is in at (nil: in any root); nil if that is not known.
-	Expected(ctx context.Context, s *dag.Step, at *names.View) (source.Expectation, error)
+	// as it is in at, or, if exact is false, nearly so (nil: in any root); nil if that
+	// is not known.
+	Expected(ctx context.Context, s *dag.Step, at *names.View, exact bool) (source.Expectation, error)
 
 	// Command returns what a RUN runs. release is called when it has ended.
 	Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -122,12 +123,51 @@ func begins(items []*dag.Item, keys []key.Key) bool {
 	return len(keys) <= len(items) && slices.EqualFunc(items[:len(keys)], keys, func(it *dag.Item, k key.Key) bool { return it.Key == k })
 }
 
+// findsRoot reports whether a step finds the root as it is when its turn to be applied has
+// come: it builds on all that is applied before, and none of that is scratch, or hidden
+// in a root below.
+func (b *builder) findsRoot(s *dag.Step) bool {
+	if b.root.IsLayered() {
+		return false
+	}
+	below := make(map[*dag.Layer]bool)
+	for l := s.Layer; l != nil; l = l.On {
+		below[l] = true
+	}
+	for i := range b.sv.Plan.Layers {
+		switch l := b.sv.Plan.Layers[i].Layer; {
+		case l == s.Layer:
+			return !placesScratch(s)
+		case !below[l]:
+			return false
+		}
+	}
+	return false
+}
+
+// placesScratch reports whether the dest of a step is scratch, as it is written.
+func placesScratch(s *dag.Step) bool {
+	dest := ""
+	switch in := s.Instr.(type) {
+	case *frontend.Copy:
+		dest = in.Dest
+	case *frontend.Fetch:
+		dest = in.Dest
+	case *frontend.Workdir:
+		dest = in.Path
+	}
+	return snapshot.IsScratch(strings.Trim(dest, "/"))
+}
+
+// revertNames has names show what the root had before events, the last of its log, and
+// nothing of what those before them have deleted in a root below.
 func (b *builder) revertNames(view *names.View, events []record.Event) error {
-	if len(events) == 0 {
+	log := b.sv.State.Log
+	stay := log[:len(log)-len(events)]
+	if len(events) == 0 && len(record.Hidden(stay)) == 0 {
 		return nil
 	}
-	log := b.sv.State.Log
-	changes, err := b.root.Revert(log[:len(log)-len(events)], events)
+	changes, err := b.root.Revert(stay, events)
 	if err != nil {
 		return err
 	}
@@ -172,7 +212,7 @@ func (b *builder) placedHere(ctx context.Context, it *dag.Item) error {
 	if err != nil {
 		return err
 	}
-	expected, err := b.Steps.Expected(ctx, it.Step, at)
+	expected, err := b.Steps.Expected(ctx, it.Step, at, true)
 	if err == nil && expected != nil {
 		for _, err = range expected(snapshot.Read(b.blob(it.Step).reader())) {
 			if err != nil {

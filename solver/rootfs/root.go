@@ -58,6 +58,9 @@ type Root struct {
 	inside bool // the state is at stateInRoot
 }
 
+// IsLayered reports whether the root is layered over another one.
+func (r *Root) IsLayered() bool { return r.lower != "" }
+
 // Names returns the names in the root as it is now.
 func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
 

@@ -185,16 +185,16 @@ func TestInPlaceInodeOfOwnFilesIsNotReused(t *testing.T) {
 	}
 }
 
-// onTheRoot returns a new directory on the file system of /: other mounts are not looked
-// at.
+// onTheRoot returns a new directory on the file system of /, and not in /tmp: other mounts
+// are not looked at, and what is in /tmp is no part of a root.
 func onTheRoot(t *testing.T) string {
 	t.Helper()
 	var root, have unix.Stat_t
 	if err := unix.Stat("/", &root); err != nil {
 		t.Fatal(err)
 	}
-	for _, in := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
-		if err := unix.Stat(in, &have); err != nil || have.Dev != root.Dev {
+	for _, in := range []string{os.TempDir(), os.Getenv("CLAYER_TEST_DIR")} {
+		if err := unix.Stat(in, &have); err != nil || have.Dev != root.Dev || snapshot.IsScratch(strings.TrimPrefix(in, "/")) {
 			continue
 		}
 		if dir, err := os.MkdirTemp(in, "clayer-test-"); err == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -58,6 +59,32 @@ type target struct {
 	known  bool
 	above  bool // directories above dest may come before it
 	open   bool // dest is the last of those that came so far
+
+	// oneOf, if not nil, is where dest may be that is not known: the root shows more, or
+	// less, than the step finds. Scratch is never in the root, and may be anywhere there.
+	oneOf []string
+}
+
+// allowed reports whether dest, as it is known now, may be where it is.
+func (t *target) allowed() bool {
+	return t.oneOf == nil || slices.Contains(t.oneOf, t.dest) || snapshot.IsScratch(t.dest)
+}
+
+// targetIn returns the target of a dest whose place is found by find. exact says that at
+// is what the step finds.
+func targetIn(at *names.View, exact bool, dest string, find func() (string, bool, error)) (t target, err error) {
+	if at == nil {
+		return target{}, nil
+	}
+	real, single, err := find()
+	if exact {
+		return target{dest: real, single: single, known: true}, err
+	}
+	t.oneOf = []string{entryPath(dest)}
+	if err == nil {
+		t.oneOf = append(t.oneOf, real)
+	}
+	return t, nil
 }
 
 // is reports whether an entry is the directory that a step puts things into.
@@ -87,6 +114,9 @@ func (t *target) rel(e *snapshot.Entry, mayBeSingle bool) (string, bool) {
 			t.dest = e.Path
 		}
 	}
+	if !t.allowed() {
+		return "", false
+	}
 	if t.single {
 		return "", e.Path == t.dest
 	}
@@ -96,45 +126,69 @@ func (t *target) rel(e *snapshot.Entry, mayBeSingle bool) (string, bool) {
 	return strings.CutPrefix(e.Path, t.dest+"/")
 }
 
-// ExpectWorkdir returns what the snapshot of a WORKDIR is; at may be nil.
-func ExpectWorkdir(w *frontend.Workdir, at *names.View) (Expectation, error) {
-	t := target{}
-	if at != nil {
+// ExpectWorkdir returns what the snapshot of a WORKDIR is; at and exact are as for
+// ExpectCopy.
+func ExpectWorkdir(w *frontend.Workdir, at *names.View, exact bool) (Expectation, error) {
+	t, err := targetIn(at, exact, w.Path, func() (string, bool, error) {
 		dest, err := dirIn(at, w.Path)
-		if err != nil {
-			return nil, err
-		}
-		t = target{dest: dest, known: true}
+		return dest, false, err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return expect(func(e *snapshot.Entry) error {
-		if !t.is(e) {
+		if !t.is(e) || !t.allowed() || !plain(e, style{}) {
 			return unexpected(e, "WORKDIR %s makes no such entry", w.Path)
 		}
 		return nil
 	}, func() error { return nil }), nil
 }
 
+// plain reports whether an entry has the owner, and no attributes, as COPY, FETCH and
+// WORKDIR give it. The owner is not compared where by is not known.
+func plain(e *snapshot.Entry, by style) bool {
+	return len(e.Xattrs) == 0 && (by.uid < 0 || e.Kind == snapshot.Link || e.UID == by.uid && e.GID == by.gid)
+}
+
+// styleOf is the style that a snapshot has to have: its owner is -1 where names are not
+// known.
+func styleOf(at *names.View, exact bool, o frontend.Ownership) (style, error) {
+	if at != nil && exact {
+		return styleIn(at, o)
+	}
+	by, err := styleIn(names.New("", ""), o) // numbers need no names
+	if err != nil {
+		by = style{uid: -1, chmod: o.Chmod}
+	}
+	return by, nil
+}
+
 // ExpectCopy returns what the snapshot of a COPY is, whose files are there, and which
-// finds the root as it is in at; nil is for a root that is not known yet.
-func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy, at *names.View) (Expectation, error) {
+// finds the root as it is in at; nil is for a root that is not known yet. Where exact is
+// false, at has more, or less, than the step finds.
+func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy, at *names.View, exact bool) (Expectation, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
 		return nil, err
 	}
-	t := target{above: c.Owner.Chown != ""}
-	if at != nil {
-		if t.dest, t.single, err = fs.copyDest(at, c); err != nil {
-			return nil, err
-		}
-		t.known = true
+	t, err := targetIn(at, exact, c.Dest, func() (string, bool, error) { return fs.copyDest(at, c) })
+	if err != nil {
+		return nil, err
 	}
-	by := style{chmod: c.Owner.Chmod}
+	t.above = c.Owner.Chown != ""
+	by, err := styleOf(at, exact, c.Owner)
+	if err != nil {
+		return nil, err
+	}
 	items := make(map[string]item)
 	for _, it := range fs.items {
 		items[it.rel] = it
 	}
 	seen := make(map[string]bool)
 	return expect(func(e *snapshot.Entry) error {
+		if !plain(e, by) {
+			return unexpected(e, "another owner than COPY gives it, or attributes")
+		}
 		if t.is(e) {
 			return nil
 		}
@@ -164,6 +218,9 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 				return fmt.Errorf("it lacks %q, which COPY copies", it.rel)
 			}
 		}
+		if t.known && !t.allowed() {
+			return fmt.Errorf("/%s: COPY %s does not go there", t.dest, c.Dest)
+		}
 		return nil
 	}), nil
 }
@@ -171,16 +228,19 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 // ExpectFetch returns what can be said of the snapshot of a FETCH without its
 // download: where it puts files, the modes that --chmod gives them, and the
 // content of a file that is stored as it was downloaded. at is as for ExpectCopy.
-func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expectation, error) {
-	t := target{known: entryPath(f.Dest) == ""}
-	if at != nil {
+func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact bool) (Expectation, error) {
+	t, err := targetIn(at, exact, f.Dest, func() (string, bool, error) {
 		dest, err := dirIn(at, f.Dest)
-		if err != nil {
-			return nil, err
-		}
-		t = target{dest: dest, known: true}
+		return dest, false, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	by := style{chmod: f.Owner.Chmod}
+	t.known = t.known || entryPath(f.Dest) == ""
+	by, err := styleOf(at, exact, f.Owner)
+	if err != nil {
+		return nil, err
+	}
 	name := "" // of a file that is stored as it was downloaded; "" where none can be
 	if from, err := originOf(f.Source); err == nil && from == fromURL && f.Extract != frontend.ExtractTrue {
 		name, _ = fileName(f.Source)
@@ -189,6 +249,9 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expect
 	sum := sha256.New()
 	others := 0
 	return expect(func(e *snapshot.Entry) error {
+		if !plain(e, by) {
+			return unexpected(e, "another owner than FETCH gives it, or attributes")
+		}
 		if t.is(e) {
 			return nil
 		}
@@ -207,7 +270,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expect
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
 		if others++; others == 1 && name != "" && e.Kind == snapshot.File && rel == name {
-			if at != nil && mayPlace(at, e.Path, false) != nil {
+			if at != nil && exact && mayPlace(at, e.Path, false) != nil {
 				return unexpected(e, "a directory is there")
 			}
 			seen := *e
@@ -229,6 +292,8 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View) (Expect
 		return nil
 	}, func() error {
 		switch {
+		case t.known && !t.allowed():
+			return fmt.Errorf("/%s: FETCH to %s does not go there", t.dest, f.Dest)
 		case asItCame == nil || others > 1:
 			if f.Extract == frontend.ExtractFalse {
 				return fmt.Errorf("it is not the file %q alone, which FETCH writes", name)

@@ -132,7 +132,19 @@ func TestNobody(t *testing.T) {
 	tmp := filepath.Join(filepath.Dir(exe), "tmp")
 	cmd := exec.Command(exe)
 	cmd.Dir = tmp
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
+	// In place, a directory in /tmp is no part of the root.
+	here, err := os.MkdirTemp(".", "nobody-")
+	if err == nil {
+		t.Cleanup(func() { os.RemoveAll(here) })
+		err = os.Chown(here, 65534, 65534)
+	}
+	if err == nil {
+		here, err = filepath.Abs(here)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp, "CLAYER_TEST_DIR="+here)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	runs(t, cmd, "-test.skip=^(TestLarge|TestManySteps|TestDeepPaths)")
 }
