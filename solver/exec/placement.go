@@ -127,17 +127,19 @@ func begins(items []*dag.Item, keys []key.Key) bool {
 // come: it builds on all that is applied before, and none of that is scratch, or hidden
 // in a root below.
 func (b *builder) findsRoot(s *dag.Step) bool {
-	if b.root.IsLayered() {
-		return false
-	}
+	return !b.root.IsLayered() && b.buildsOnAll(s.Layer) && !placesScratch(s)
+}
+
+// buildsOnAll reports whether a layer builds on all layers that are composed before it.
+func (b *builder) buildsOnAll(at *dag.Layer) bool {
 	below := make(map[*dag.Layer]bool)
-	for l := s.Layer; l != nil; l = l.On {
+	for l := at; l != nil; l = l.On {
 		below[l] = true
 	}
 	for i := range b.sv.Plan.Layers {
 		switch l := b.sv.Plan.Layers[i].Layer; {
-		case l == s.Layer:
-			return !placesScratch(s)
+		case l == at:
+			return true
 		case !below[l]:
 			return false
 		}

@@ -82,19 +82,39 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 		}
 		return out, err
 	}
-	return b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	out, err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.look(ctx, view, s, pack)
 	})
+	// In one view with layers that its own does not build on, the result is no other
+	// machine's.
+	out.store = out.store && b.buildsOnAll(it.Step.Layer)
+	return out, err
 }
 
-// enterLayer has a view show none of the scratch that the steps of a layer do not see.
+// enterLayer has a view show the scratch that the steps of a layer see, and no other.
 func (b *builder) enterLayer(ctx context.Context, view sandbox.Layered, l *dag.Layer) error {
 	from := b.viewOf
 	b.viewOf = l
 	if from == nil || slices.Contains(scratchLayers(l), from) {
 		return nil
 	}
-	return view.ClearScratch(ctx)
+	if err := view.ClearScratch(ctx); err != nil {
+		return err
+	}
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
+		if pl.Layer == l || !slices.Contains(scratchLayers(l), pl.Layer) {
+			continue
+		}
+		for _, it := range pl.Items {
+			if bl := b.blob(it.Step); bl != nil {
+				if err := view.ApplyScratch(ctx, bl.reader()); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // lowerOf divides the log of the root into its beginning, as far as that is the
