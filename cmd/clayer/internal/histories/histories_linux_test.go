@@ -298,13 +298,16 @@ cd ../..; find . -exec touch -h -d @1000000000 {} +`
 }
 
 // run runs a command, and returns what it prints. One that hangs prints where.
-func run(cmd *exec.Cmd) (string, error) {
+func run(cmd *exec.Cmd) (string, error) { return runFor(cmd, limit, syscall.SIGQUIT) }
+
+// runFor is run, and sends a signal to a command that has not ended by then.
+func runFor(cmd *exec.Cmd, after time.Duration, sig syscall.Signal) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	defer time.AfterFunc(limit, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) }).Stop()
+	defer time.AfterFunc(after, func() { _ = cmd.Process.Signal(sig) }).Stop()
 	err := cmd.Wait()
 	return out.String(), err
 }
@@ -407,12 +410,7 @@ func (g *ground) act(t *testing.T, a action, begin string) error {
 	}
 	cmd := g.command("solve")
 	if a.kind == "kill" {
-		defer time.AfterFunc(a.after, func() {
-			if cmd.Process != nil {
-				_ = cmd.Process.Kill()
-			}
-		}).Stop()
-		_, _ = run(cmd)
+		_, _ = runFor(cmd, a.after, syscall.SIGKILL)
 		return nil
 	}
 	out, err := run(cmd)
