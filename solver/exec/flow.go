@@ -155,6 +155,14 @@ type losses struct {
 	broken bool            // what was applied was read from a blob that arrived again
 }
 
+// expect makes room for the error of one more item, and returns its index.
+func (l *losses) expect() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errs = append(l.errs, nil)
+	return len(l.errs) - 1
+}
+
 func (l *losses) any() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -205,11 +213,7 @@ func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*node) *nod
 // fetchLate is fetchAndCheck for an item that was not fetched with the others, since a
 // step had to decide first: after that step's node; nil: it has decided.
 func (f *flow) fetchLate(it *dag.Item, after *node) *node {
-	f.late.mu.Lock()
-	i := len(f.late.errs)
-	f.late.errs = append(f.late.errs, nil)
-	f.late.mu.Unlock()
-	return f.fetchAndCheck(f.late, i, it, after)
+	return f.fetchAndCheck(f.late, f.late.expect(), it, after)
 }
 
 // undecided returns, for each step of which a step before it in its chain has still to
@@ -488,9 +492,9 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	case it.State == dag.Cached:
 		if by := c.waits[s]; by != nil && !c.w.has(s) {
 			n = c.fetchLate(it, c.ran[by])
-			c.ends = append(c.ends, n) // also where the next one is dropped
 		}
 		if isPlaced(s) {
+			c.ends = append(c.ends, n) // also where the next one is dropped
 			n = c.checkPlace(it, append(slices.Clip(ch.built), n)...)
 		}
 	}
@@ -507,10 +511,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 // checkPlace adds a node that checks whether a cached step fits the root.
 func (c *chains) checkPlace(it *dag.Item, deps ...*node) *node {
 	late := c.late
-	late.mu.Lock()
-	i := len(late.errs)
-	late.errs = append(late.errs, nil)
-	late.mu.Unlock()
+	i := late.expect()
 	return c.add(&node{kind: kindPlace, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
 		if !c.w.has(it.Step) {
 			return nil // lost, or dropped
@@ -600,7 +601,7 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 			}
 			out, err := do(ctx, it)
 			if lost := (*misplacedError)(nil); errors.As(err, &lost) {
-				f.loseLate(it, lost)
+				f.lose(f.late, f.late.expect(), it, lost)
 				return f.resume(ctx, items[i:], do, end)
 			}
 			if err := f.built(it.Step, out, err); err != nil || !it.Decides {
@@ -621,15 +622,6 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 	if end != nil {
 		end(deps...)
 	}
-}
-
-// loseLate notes that a cached step does not fit the root.
-func (f *flow) loseLate(it *dag.Item, err error) {
-	f.late.mu.Lock()
-	i := len(f.late.errs)
-	f.late.errs = append(f.late.errs, nil)
-	f.late.mu.Unlock()
-	f.lose(f.late, i, it, err)
 }
 
 // fetchDecided fetches what nothing has to decide about any more.

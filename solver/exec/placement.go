@@ -40,13 +40,8 @@ func misplaced(err error) error {
 	if !errors.As(err, &dir) {
 		return err
 	}
-	return overDirectory("/"+dir.Path, err)
-}
-
-// overDirectory says that a file of a step would replace the directory at a path.
-func overDirectory(at string, err error) *source.Fault {
 	return &source.Fault{
-		Message: at + " is a directory, which a file would replace",
+		Message: fmt.Sprintf("/%s is a directory, which a file would replace", dir.Path),
 		Hint:    "choose another dest, or remove the directory in a RUN before",
 		Err:     err,
 	}
@@ -132,10 +127,7 @@ func (b *builder) findsRoot(s *dag.Step) bool {
 
 // buildsOnAll reports whether a layer builds on all layers that are composed before it.
 func (b *builder) buildsOnAll(at *dag.Layer) bool {
-	below := make(map[*dag.Layer]bool)
-	for l := at; l != nil; l = l.On {
-		below[l] = true
-	}
+	below := chainOf(at)
 	for i := range b.sv.Plan.Layers {
 		switch l := b.sv.Plan.Layers[i].Layer; {
 		case l == at:

@@ -16,10 +16,7 @@ import (
 func (b *builder) before(at *dag.Step) (items []*dag.Item) {
 	var below map[*dag.Layer]bool
 	if at != nil {
-		below = make(map[*dag.Layer]bool)
-		for l := at.Layer; l != nil; l = l.On {
-			below[l] = true
-		}
+		below = chainOf(at.Layer)
 	}
 	for i := range b.sv.Plan.Layers {
 		pl := &b.sv.Plan.Layers[i]
@@ -37,6 +34,15 @@ func (b *builder) before(at *dag.Step) (items []*dag.Item) {
 		}
 	}
 	return items
+}
+
+// chainOf returns a layer and all that it builds on.
+func chainOf(l *dag.Layer) map[*dag.Layer]bool {
+	chain := make(map[*dag.Layer]bool)
+	for ; l != nil; l = l.On {
+		chain[l] = true
+	}
+	return chain
 }
 
 // openView adds the nodes that make *view, on a view of the root as a step finds it.

@@ -101,7 +101,7 @@ type Applied struct {
 	// Placement says what Apply must not replace.
 	Placement Placement `json:"-"`
 
-	// Sound, if not nil, is closed when it is sure that the snapshot which is read
+	// Verified, if not nil, is closed when it is sure that the snapshot which is read
 	// is the step's: Apply does nothing to the root before. That it never will be is
 	// for the context to say.
 	Verified <-chan struct{} `json:"-"`
@@ -110,7 +110,7 @@ type Applied struct {
 // A Placement says what the files of a step must not replace. The zero value
 // lets them replace anything, as for what a RUN did.
 type Placement struct {
-	// KeepDirs refuses a file, or a link, where a directory is.
+	// ProtectDirs refuses a file, or a link, where a directory is.
 	ProtectDirs bool
 
 	// File is a path, relative to the root, at which a directory, and a link to

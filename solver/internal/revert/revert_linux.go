@@ -56,7 +56,7 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 		return nil, fmt.Errorf("find the other names of a file: %w", err)
 	}
 	if r.Lower != "" {
-		if err := (&uncovering{reverting: v, r: r, hidden: hiddenBy(stay)}).run(stay); err != nil {
+		if err := (&uncovering{reverting: v, r: r, hidden: hiddenBy(stay)}).run(); err != nil {
 			return nil, fmt.Errorf("show the root below: %w", err)
 		}
 	}

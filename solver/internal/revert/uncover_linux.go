@@ -33,7 +33,7 @@ func hiddenBy(events []record.Event) map[string]bool {
 	return hidden
 }
 
-func (u *uncovering) run(stay []record.Event) error {
+func (u *uncovering) run() error {
 	for _, p := range slices.SortedFunc(maps.Keys(u.was), record.ComparePaths) {
 		if u.was[p].Kind == snapshot.Delete {
 			if err := u.uncover(p); err != nil {
@@ -41,7 +41,7 @@ func (u *uncovering) run(stay []record.Event) error {
 			}
 		}
 	}
-	for _, p := range slices.Sorted(maps.Keys(hiddenBy(stay))) {
+	for _, p := range slices.Sorted(maps.Keys(u.hidden)) {
 		dir, all := strings.CutSuffix(p, "/")
 		if !all || u.isDir(dir) {
 			if err := u.hide(dir); err != nil {
