@@ -200,11 +200,7 @@ func byVarName(a, b frontend.Var) int { return strings.Compare(a.Name, b.Name) }
 
 func ownerInputs(w key.Writer, o frontend.Ownership) {
 	w.Field("chown", o.Chown)
-	mode := ""
-	if o.Chmod != nil {
-		mode = fmt.Sprintf("%o", *o.Chmod)
-	}
-	w.Field("chmod", mode)
+	w.Field("chmod", string(o.Chmod))
 }
 
 // fetchName returns the last path part of a URL, and the directory in a

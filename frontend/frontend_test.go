@@ -51,7 +51,6 @@ func TestLayerName(t *testing.T) {
 }
 
 func TestInstructions(t *testing.T) {
-	mode := uint32(0o755)
 	sum := "sha256:" + strings.Repeat("ab", 32)
 	shell := []string{"/bin/sh", "-c"}
 	run := func(r Run) *Run {
@@ -98,13 +97,14 @@ func TestInstructions(t *testing.T) {
 		{"RUN, a tmpfs", "RUN --mount=type=tmpfs,target=t,size=64m true", run(Run{Command: "true", Mounts: []Mount{{Type: MountTmpfs, Target: "/t", Size: 64 << 20, Mode: 0o1777}}})},
 		{"FETCH", "FETCH https://example.com/x.tar.gz /opt/./x/", &Fetch{Source: "https://example.com/x.tar.gz", Dest: "/opt/x", Extract: ExtractAuto}},
 		{"FETCH, all flags", "ARG S=" + sum + "\nFETCH --checksum=$S --strip=1 --extract=true --chmod=0755 --chown=a:b \"https://example.com/a b\" $HOME/x",
-			&Fetch{Source: "https://example.com/a b", Dest: "/home/me/x", Checksum: "sha256:abababababababababababababababababababababababababababababababab", Strip: 1, Extract: ExtractTrue, Owner: Ownership{"a:b", &mode}}},
+			&Fetch{Source: "https://example.com/a b", Dest: "/home/me/x", Checksum: "sha256:abababababababababababababababababababababababababababababababab", Strip: 1, Extract: ExtractTrue, Owner: Ownership{"a:b", "755"}}},
 		{"FETCH from GitHub", "FETCH github:o-w/r.js@feature/x//sub/dir /x", &Fetch{Source: "github:o-w/r.js@feature/x//sub/dir", Dest: "/x", Extract: ExtractAuto}},
 		{"ADD of a URL", "WORKDIR /w\nADD https://example.com/x y", &Fetch{Source: "https://example.com/x", Dest: "/w/y", Extract: ExtractAuto}},
 		{"ADD of a URL in a variable", "ARG U=https://example.com\nADD ${U}/x /y", &Fetch{Source: "https://example.com/x", Dest: "/y", Extract: ExtractAuto}},
 		{"ADD of a repository", "ADD https://github.com/o/r.git#v1:sub /x", &Fetch{Source: "github:o/r@v1//sub", Dest: "/x", Extract: ExtractAuto}},
 		{"ADD of a file", "ADD a /x", &Copy{Sources: []string{"a"}, Dest: "/x"}},
-		{"COPY", "WORKDIR /w\nCOPY --chown=1:2 --chmod=755 --link ./a /b c/", &Copy{Sources: []string{"a", "b"}, Dest: "/w/c/", Owner: Ownership{"1:2", &mode}}},
+		{"COPY", "WORKDIR /w\nCOPY --chown=1:2 --chmod=755 --link ./a /b c/", &Copy{Sources: []string{"a", "b"}, Dest: "/w/c/", Owner: Ownership{"1:2", "755"}}},
+		{"COPY, symbolic modes", "COPY --chmod=u=rwX,go=rX a /x", &Copy{Sources: []string{"a"}, Dest: "/x", Owner: Ownership{"", "u=rwX,go=rX"}}},
 		{"COPY, a list", `COPY ["a b", "c d/"]`, &Copy{Sources: []string{"a b"}, Dest: "/c d/"}},
 		{"COPY to the working directory", "WORKDIR /w\nCOPY a .", &Copy{Sources: []string{"a"}, Dest: "/w/"}},
 		{"COPY, heredocs", "ENV A=1\nCOPY <<a <<'b' c /x/\nit's $A \\$A\na\n$A\nb", &Copy{Sources: []string{"c"}, Dest: "/x/", Inline: []Inline{{Name: "a", Content: "it's 1 $A\n"}, {Name: "b", Content: "$A\n"}}}},
@@ -161,7 +161,8 @@ func TestProblems(t *testing.T) {
 		{"SSH", "ADD git@github.com:o/r.git /x", "from GitHub alone"},
 		{"strip", "FETCH --strip=-1 https://example.com/x /x", "--strip=-1: want"},
 		{"extract", "FETCH --extract=maybe https://example.com/x /x", "--extract=maybe: want"},
-		{"chmod", "FETCH --chmod=u+x https://example.com/x /x", "--chmod=u+x: want octal"},
+		{"chmod", "FETCH --chmod=x+u https://example.com/x /x", "--chmod=x+u: want octal digits, or changes"},
+		{"chmod, a digit too many", "COPY --chmod=17777 x /x", "--chmod=17777: want octal digits, 0 to 7777"},
 		{"chown", "COPY --chown=a:b:c a /x", "--chown=a:b:c: want"},
 		{"a flag twice", "FETCH --strip=1 --strip=2 https://example.com/x /x", "--strip is given twice"},
 		{"a flag without a value", "FETCH --strip https://example.com/x /x", "--strip requires a value"},

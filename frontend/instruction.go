@@ -138,7 +138,7 @@ type Fetch struct {
 // Ownership is --chown and --chmod.
 type Ownership struct {
 	Chown string // "user", "user:group", "1:2" or ""
-	Chmod *uint32
+	Chmod Mode
 }
 
 // Copy is COPY, and ADD of local files.

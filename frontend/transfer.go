@@ -215,13 +215,9 @@ func setOwner(o *Ownership, name, value string) error {
 		o.Chown = value
 		return nil
 	}
-	mode, err := strconv.ParseUint(value, 8, 12)
-	if err != nil {
-		return faultf("--chmod=%s: want octal digits", value).withHint("--chmod=0755")
-	}
-	m := uint32(mode)
-	o.Chmod = &m
-	return nil
+	m, err := ParseMode(value)
+	o.Chmod = m
+	return err
 }
 
 // checkCopySource refuses what is not in the Containerfile's directory.

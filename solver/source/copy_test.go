@@ -98,7 +98,7 @@ var copies = []struct {
 	{name: "heredocs", src: "a", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0644 z/h \"text\\n\""},
 	{name: "a heredoc to a name", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z", want: `f 0644 z "text\n"`},
 	{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
-	{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: chmod(0o644)}, want: `
+	{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: "644"}, want: `
 		d 0755 1:2 z
 		D 0755 1:2 z/e
 		f 0644 1:2 z/e/y "four"
@@ -374,5 +374,3 @@ func BenchmarkUnpack(b *testing.B) {
 		}
 	}
 }
-
-func chmod(mode uint32) *uint32 { return &mode }

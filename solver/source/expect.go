@@ -158,9 +158,10 @@ func styleOf(at *names.View, exact bool, o frontend.Ownership) (style, error) {
 	}
 	by, err := styleIn(names.New("", ""), o) // numbers need no names
 	if err != nil {
-		by = style{uid: -1, chmod: o.Chmod}
+		by, err = styleOfMode(o.Chmod)
+		by.uid = -1
 	}
-	return by, nil
+	return by, err
 }
 
 // ExpectCopy returns what the snapshot of a COPY is, whose files are there, and which
@@ -266,7 +267,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact b
 		}
 		want := *e
 		by.apply(&want)
-		if e.Mode != want.Mode && !e.Implied {
+		if _, octal := by.chmod.Octal(); octal && e.Mode != want.Mode && !e.Implied {
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
 		if others++; others == 1 && name != "" && e.Kind == snapshot.File && rel == name {
@@ -299,13 +300,20 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact b
 				return fmt.Errorf("it is not the file %q alone, which FETCH writes", name)
 			}
 			return nil
-		case by.chmod == nil && asItCame.Mode != 0o644:
-			return unexpected(asItCame, "mode %04o, where FETCH gives it 0644", asItCame.Mode)
+		case asItCame.Mode != modeOfDownload(by):
+			return unexpected(asItCame, "mode %04o, where FETCH gives it %04o", asItCame.Mode, modeOfDownload(by))
 		case hex.EncodeToString(sum.Sum(nil)) != p.Digest.Encoded():
 			return unexpected(asItCame, "other content than was downloaded")
 		}
 		return nil
 	}), nil
+}
+
+// modeOfDownload is the mode of a file that is stored as it was downloaded.
+func modeOfDownload(by style) uint32 {
+	e := snapshot.Entry{Kind: snapshot.File, Mode: 0o644}
+	by.apply(&e)
+	return e.Mode
 }
 
 // expectContent has the content of a file compared with its sum: now where it is

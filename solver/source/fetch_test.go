@@ -460,7 +460,7 @@ var unpackings = []struct {
 	{name: "a device", tar: []string{"3 null"}, err: `"null" is a device`},
 	{name: "a pipe", tar: []string{"6 pipe"}, err: `"pipe" is a device or a pipe`},
 	{
-		name: "chown and chmod", owner: frontend.Ownership{Chown: "7:8", Chmod: chmod(0o640)}, dest: "/x",
+		name: "chown and chmod", owner: frontend.Ownership{Chown: "7:8", Chmod: "640"}, dest: "/x",
 		tar: []string{"d 0777 d", "f 0755 d/f x", "l d/l f"},
 		want: `
 			d 0755 7:8 x
@@ -582,13 +582,12 @@ func TestZip(t *testing.T) {
 }
 
 func TestStoredFile(t *testing.T) {
-	mode := uint32(0o755)
 	s := newSite(t, map[string][]byte{"/tool": []byte("#!")})
 	for dest, wanted := range map[string]string{
 		"/":              `f 0755 7:7 tool "#!"`,
 		"/usr/local/bin": "d 0755 7:7 usr/local/bin\nf 0755 7:7 usr/local/bin/tool \"#!\"",
 	} {
-		f := &frontend.Fetch{Source: s.URL + "/tool", Dest: dest, Owner: frontend.Ownership{Chown: "7", Chmod: &mode}}
+		f := &frontend.Fetch{Source: s.URL + "/tool", Dest: dest, Owner: frontend.Ownership{Chown: "7", Chmod: "755"}}
 		check(t, newResolver(t), f, wanted, "")
 	}
 }

@@ -16,16 +16,17 @@ import (
 // with modes as they come.
 type style struct {
 	uid, gid int
-	chmod    *uint32
+	chmod    frontend.Mode
+	change   func(mode uint32, dir bool) uint32 // what chmod makes of a mode; nil without it
 }
 
 // styleIn resolves an Ownership by the names that a step finds in the root. As with
 // Docker, a name without a group has its group of /etc/passwd, and a number the group of
 // the same number.
 func styleIn(at *names.View, o frontend.Ownership) (style, error) {
-	s := style{chmod: o.Chmod}
-	if o.Chown == "" {
-		return s, nil
+	s, err := styleOfMode(o.Chmod)
+	if o.Chown == "" || err != nil {
+		return s, err
 	}
 	user, group, hasGroup := strings.Cut(o.Chown, ":")
 	if user == "" || hasGroup && group == "" {
@@ -42,7 +43,6 @@ func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	if !hasGroup {
 		gid = uid
 	}
-	var err error
 	if user != "" {
 		var own int
 		if uid, own, err = numbersOf(at, "etc/passwd", user); !hasGroup {
@@ -64,20 +64,28 @@ func number(s string) (int, bool) {
 	return int(n), err == nil
 }
 
+// styleOfMode is the style of a --chmod alone.
+func styleOfMode(m frontend.Mode) (s style, err error) {
+	if m == "" {
+		return s, nil
+	}
+	s.chmod = m
+	s.change, err = m.Change()
+	return s, err
+}
+
 // apply sets owner and mode of an entry that has its own mode.
 //
-// Unlike Docker's, --chmod leaves directories usable: a user who may read one may also
-// enter it, so that --chmod=644 does not make a tree that cannot be walked.
+// Unlike Docker's, octal digits in --chmod leave directories usable: a user who may read
+// one may also enter it, so that --chmod=644 does not make a tree that cannot be walked.
 func (s style) apply(e *snapshot.Entry) {
 	e.UID, e.GID = s.uid, s.gid
-	if s.chmod == nil {
+	if s.change == nil || e.Kind != snapshot.File && e.Kind != snapshot.Dir {
 		return
 	}
-	switch e.Kind {
-	case snapshot.File:
-		e.Mode = *s.chmod
-	case snapshot.Dir:
-		e.Mode = *s.chmod | *s.chmod&0o444>>2
+	e.Mode = s.change(e.Mode, e.Kind == snapshot.Dir)
+	if _, octal := s.chmod.Octal(); octal && e.Kind == snapshot.Dir {
+		e.Mode |= e.Mode & 0o444 >> 2
 	}
 }
 
