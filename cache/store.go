@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -32,7 +33,14 @@ type Descriptor struct {
 	Text    string        `json:"text,omitempty"` // the instruction, as people read it; never with secrets in it
 	Took    time.Duration `json:"took,omitempty"` // how long the step ran
 	Created time.Time     `json:"created"`
+
+	// Needs is what the snapshot took from outside of itself and of the steps that its
+	// key covers. nil: nobody noted it, as of snapshots of earlier programs.
+	Needs []Need `json:"needs,omitzero"`
 }
+
+// A Need is one of the things that a snapshot takes from the root that it is applied to.
+type Need = snapshot.Need
 
 // A Manifest lists the steps of a layer in order: a layer that is complete.
 type Manifest struct {

@@ -120,7 +120,7 @@ func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied ma
 		a := applied[it.Key]
 		d := cache.Descriptor{
 			Version: a.Encoding, Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
-			Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At,
+			Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs,
 		}
 		leftOut := a.LeftOut
 		if bl := b.blobs[it.Step]; bl != nil {
@@ -226,7 +226,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	applied.LeftOut = leftOut
+	applied.LeftOut, applied.Needs = leftOut, desc.Needs
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())
 		return applied, c, changes, err

@@ -74,21 +74,22 @@ type Layer struct {
 type Applied struct {
 	Encoding int `json:"encoding,omitempty"` // of its key, as key.Encoding; 0 for the first one
 
-	Key     key.Key       `json:"key"`
-	Layer   string        `json:"-"`
-	Text    string        `json:"text"` // the instruction, without values that may be secret
-	Line    int           `json:"line"`
-	Digest  digest.Digest `json:"digest,omitempty"` // of its snapshot; none for ENV
-	DiffID  digest.Digest `json:"diffID,omitempty"`
-	Size    int64         `json:"size,omitempty"`   // bytes of its snapshot
-	CRC32C  uint32        `json:"crc32c,omitempty"` // of its snapshot; 0: not known
-	Entries int           `json:"entries,omitempty"`
-	Bytes   int64         `json:"bytes,omitempty"`
-	Took    time.Duration `json:"took,omitempty"`
-	Record  key.Record    `json:"record,omitempty"`
-	At      time.Time     `json:"at"`
-	LeftOut bool          `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
-	Scratch bool          `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
+	Key     key.Key         `json:"key"`
+	Layer   string          `json:"-"`
+	Text    string          `json:"text"` // the instruction, without values that may be secret
+	Line    int             `json:"line"`
+	Digest  digest.Digest   `json:"digest,omitempty"` // of its snapshot; none for ENV
+	DiffID  digest.Digest   `json:"diffID,omitempty"`
+	Size    int64           `json:"size,omitempty"`   // bytes of its snapshot
+	CRC32C  uint32          `json:"crc32c,omitempty"` // of its snapshot; 0: not known
+	Entries int             `json:"entries,omitempty"`
+	Bytes   int64           `json:"bytes,omitempty"`
+	Took    time.Duration   `json:"took,omitempty"`
+	Record  key.Record      `json:"record,omitempty"`
+	At      time.Time       `json:"at"`
+	LeftOut bool            `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
+	Needs   []snapshot.Need `json:"needs,omitzero"`    // as cache.Descriptor has them
+	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.
 	AllForRoot bool `json:"-"`

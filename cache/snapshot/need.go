@@ -1,0 +1,66 @@
+package snapshot
+
+import "github.com/opencontainers/go-digest"
+
+// A Need is something that a snapshot took from outside of itself and of the steps that
+// its key covers: on a root that lacks it, its result would not work, or would be
+// another. docs/format.md says which fields each kind has.
+type Need struct {
+	Kind NeedKind `json:"kind"`
+
+	// Path is where it is in a root, as Entry.Path: of content and place. Of home, and of
+	// an interpreter, which programs name, it is absolute.
+	Path string `json:"path,omitempty"`
+
+	// Digest of the file that was there when the step changed, replaced or deleted it;
+	// of a symbolic link, that of its target.
+	Digest digest.Digest `json:"digest,omitempty"`
+	// Set and Removed name the records of a database at Path that the step added or
+	// changed, and removed: the rest of it may be another.
+	Set     []string `json:"set,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+
+	Type string `json:"type,omitempty"` // of a place: PlaceDir or PlaceFile; of a name: NameUser or NameGroup
+	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
+	ID   int    `json:"id,omitempty"`   // of a user or group
+
+	Soname   string   `json:"soname,omitempty"`
+	Class    int      `json:"class,omitempty"`    // of a library: 32 or 64
+	Machine  int      `json:"machine,omitempty"`  // of a library, as ELF numbers it
+	Versions []string `json:"versions,omitempty"` // of a library's symbols: the highest of each name, as "GLIBC_2.34"
+
+	Manager string `json:"manager,omitempty"` // of a package: ManagerDpkg, ManagerPython or ManagerNPM
+	Version string `json:"version,omitempty"` // of a package: those that will do, as its manager writes it; "" for any
+
+	// Search has the directories that are searched for a library, before the default
+	// ones, or for a package.
+	Search []string `json:"search,omitempty"`
+
+	By string `json:"by,omitempty"` // what of the snapshot needs it, for people: a path, or a package
+}
+
+// A NeedKind says what a Need is about.
+type NeedKind string
+
+const (
+	NeedContent     NeedKind = "content"     // what a file was
+	NeedPlace       NeedKind = "place"       // what kind of file a path is, if any
+	NeedName        NeedKind = "name"        // which id a user or group has
+	NeedHome        NeedKind = "home"        // where $HOME is
+	NeedLibrary     NeedKind = "library"     // a shared library
+	NeedInterpreter NeedKind = "interpreter" // a program that runs scripts
+	NeedPackage     NeedKind = "package"     // a package of a package manager
+)
+
+// Values of Need.Type and Need.Manager.
+const (
+	PlaceDir  = "directory"
+	PlaceFile = "file" // or anything else that is no directory
+
+	NameUser  = "user"
+	NameGroup = "group"
+
+	ManagerDpkg   = "dpkg"
+	ManagerPython = "python"
+	ManagerNPM    = "npm"
+)
