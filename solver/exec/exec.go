@@ -133,7 +133,7 @@ func newBuilder(cfg Config, root *rootfs.Root, sv *Survey) *builder {
 func (b *builder) run(ctx context.Context, f *flow) error {
 	longer, stop := withGrace(ctx)
 	defer stop()
-	err := f.run(ctx, longer)
+	err := f.Run(ctx, longer)
 	b.closeViews(f.views)
 	b.leaveRoot()
 	return b.countStored(err)

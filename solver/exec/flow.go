@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec/internal/schedule"
 )
 
 // work is what the nodes of a flow do. A builder does it with stores, a sandbox
@@ -51,6 +52,24 @@ type work interface {
 	replanned() // reports the plan, as a step has decided it
 }
 
+// What the nodes of a flow do.
+const (
+	kindPlan     schedule.Kind = iota // decide what comes next, and add its nodes
+	kindDownload                      // download a source
+	kindFetch                         // fetch the snapshot of a step from a store
+	kindCheck                         // read all of a snapshot that was fetched
+	kindPlace                         // check that a cached FETCH, COPY or WORKDIR fits the root
+	kindMake                          // make the snapshot of a FETCH, COPY or WORKDIR
+	kindRun                           // run a RUN, or capture a SNAPSHOT
+	kindView                          // apply a snapshot to a view
+	kindUndo                          // undo what has to leave the root
+	kindApply                         // apply a snapshot to the root
+	kindVerify                        // after that: the snapshot arrived as it was read
+	kindCommit                        // commit what was applied
+	kindPut                           // store a snapshot
+	kindComplete                      // list the layers in the stores
+)
+
 // outcome is what became of a step that was built.
 type outcome struct {
 	changed bool // what follows it is not restored: see dag.Item.Decides
@@ -63,7 +82,7 @@ type outcome struct {
 //   - Where nothing is to run, snapshots are applied as they arrive: fetch,
 //     apply while it is readable, verify. If one is lost the root is rolled back.
 //   - Otherwise all that is cached is fetched and checked first. A snapshot that is
-//     lost makes its step, and what follows in its chain, one to run: the plan is
+//     lost makes its step, and what follows in its chain, one to Run: the plan is
 //     made again, and more may be fetched.
 //   - FETCH, COPY and WORKDIR place files by the names that they find in the root: make
 //     waits for the download, and for what is built before in the chain. One that is
@@ -79,7 +98,7 @@ type outcome struct {
 //   - In place, running and applying are one sequence.
 //   - A put waits for nothing, and nothing but complete waits for it.
 type flow struct {
-	schedule
+	schedule.Schedule
 	w  work
 	sv *Survey
 
@@ -87,10 +106,10 @@ type flow struct {
 	inPlace bool
 	changed []*dag.Step // see outcome.changed
 	decided map[*dag.Step]bool
-	late    *losses             // of what is fetched when a step has decided
-	arrives map[*dag.Step]*node // in a sequence: the ends of those fetches
-	puts    []*node
-	sources map[*dag.Source]*node
+	late    *losses                      // of what is fetched when a step has decided
+	arrives map[*dag.Step]*schedule.Node // in a sequence: the ends of those fetches
+	puts    []*schedule.Node
+	sources map[*dag.Source]*schedule.Node
 	views   map[*dag.Layer]*layerView
 	order   []*dag.Layer       // those with a view, in composition order
 	scratch map[*dag.Step]bool // see wantedScratch
@@ -103,10 +122,10 @@ const largest = 64 << 20
 
 func newFlow(w work, sv *Survey, jobs int) *flow {
 	sv.findScratch()
-	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*node), decided: make(map[*dag.Step]bool),
-		late: new(losses), arrives: make(map[*dag.Step]*node)}
+	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*schedule.Node), decided: make(map[*dag.Step]bool),
+		late: new(losses), arrives: make(map[*dag.Step]*schedule.Node)}
 	n := int64(max(1, jobs))
-	f.limits = amounts{onNetwork: max(16, n), onSources: n, onCPU: n, inFlight: largest, onRoot: 1}
+	f.Limits = schedule.Amounts{schedule.Network: max(16, n), schedule.Sources: n, schedule.CPU: n, schedule.InFlight: largest, schedule.Root: 1}
 	return f
 }
 
@@ -127,8 +146,8 @@ func (f *flow) solve(items []*dag.Item) {
 }
 
 // plan adds a node that decides what comes after deps.
-func (f *flow) plan(decide func(context.Context) error, deps ...*node) *node {
-	return f.add(&node{kind: kindPlan, run: func(ctx context.Context, _ *node) error { return decide(ctx) }}, nil, deps...)
+func (f *flow) plan(decide func(context.Context) error, deps ...*schedule.Node) *schedule.Node {
+	return f.Add(&schedule.Node{Kind: kindPlan, Run: func(ctx context.Context, _ *schedule.Node) error { return decide(ctx) }}, nil, deps...)
 }
 
 // download adds a node for each source that steps to run among the items need, so
@@ -137,7 +156,7 @@ func (f *flow) download(items []*dag.Item) {
 	for _, it := range items {
 		s := it.Step
 		if s.Source != nil && it.State == dag.ToRun && f.sources[s.Source] == nil {
-			f.sources[s.Source] = f.add(&node{kind: kindDownload, step: s, needs: amounts{onSources: 1}, run: func(ctx context.Context, _ *node) error {
+			f.sources[s.Source] = f.Add(&schedule.Node{Kind: kindDownload, Step: s, Needs: schedule.Amounts{schedule.Sources: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 				f.w.download(ctx, s) // an error is the step's, which asks for the same again
 				return nil
 			}}, nil)
@@ -180,10 +199,10 @@ func (f *flow) lose(l *losses, i int, it *dag.Item, err error) {
 }
 
 // fetch adds the node that fetches the snapshot of the i-th item.
-func (f *flow) fetch(l *losses, i int, it *dag.Item, deps ...*node) *node {
-	n := &node{kind: kindFetch, step: it.Step, needs: amounts{onNetwork: 1, inFlight: min(f.sv.Found[it.Key].Size, largest)}}
-	n.run = func(ctx context.Context, n *node) error {
-		err := f.w.fetch(ctx, it, func() { f.read(n) }, func() { f.release(n, inFlight) })
+func (f *flow) fetch(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
+	n := &schedule.Node{Kind: kindFetch, Step: it.Step, Needs: schedule.Amounts{schedule.Network: 1, schedule.InFlight: min(f.sv.Found[it.Key].Size, largest)}}
+	n.Run = func(ctx context.Context, n *schedule.Node) error {
+		err := f.w.fetch(ctx, it, func() { f.Read(n) }, func() { f.Release(n, schedule.InFlight) })
 		if err == nil {
 			return nil
 		}
@@ -193,12 +212,12 @@ func (f *flow) fetch(l *losses, i int, it *dag.Item, deps ...*node) *node {
 		f.w.abort(it.Step, err) // after that: what reads it ends now
 		return ctx.Err()
 	}
-	return f.add(n, nil, deps...)
+	return f.Add(n, nil, deps...)
 }
 
 // fetchAndCheck adds the nodes that fetch the snapshot of the i-th item, and check it.
-func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*node) *node {
-	return f.add(&node{kind: kindCheck, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
+	return f.Add(&schedule.Node{Kind: kindCheck, Step: it.Step, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 		if !f.w.has(it.Step) {
 			return nil // lost, or dropped
 		}
@@ -212,7 +231,7 @@ func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*node) *nod
 
 // fetchLate is fetchAndCheck for an item that was not fetched with the others, since a
 // step had to decide first: after that step's node; nil: it has decided.
-func (f *flow) fetchLate(it *dag.Item, after *node) *node {
+func (f *flow) fetchLate(it *dag.Item, after *schedule.Node) *schedule.Node {
 	return f.fetchAndCheck(f.late, f.late.expect(), it, after)
 }
 
@@ -243,8 +262,8 @@ func (f *flow) undecided() map[*dag.Step]*dag.Step {
 }
 
 // appliesRoot selects what a solve that streams has to stop.
-func appliesRoot(n *node) bool {
-	return n.kind == kindUndo || n.kind == kindApply || n.kind == kindVerify
+func appliesRoot(n *schedule.Node) bool {
+	return n.Kind == kindUndo || n.Kind == kindApply || n.Kind == kindVerify
 }
 
 // restore fetches, and checks, what needed returns, again and again until nothing
@@ -257,7 +276,7 @@ func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) err
 	f.inPlace = inPlace
 	items, waits := needed(), f.undecided()
 	l := &losses{errs: make([]error, len(items))}
-	var ends []*node
+	var ends []*schedule.Node
 	for i, it := range items {
 		if waits[it.Step] == nil {
 			ends = append(ends, f.fetchAndCheck(l, i, it))
@@ -276,16 +295,16 @@ func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) err
 	return nil
 }
 
-// stream fetches and applies at the same time, where nothing is to run: each
+// stream fetches and applies at the same time, where nothing is to Run: each
 // snapshot is applied after those before it, while the next ones arrive. The first
 // that is not complete yet is read while it arrives: all of it is prepared that can
 // be without touching the root, which waits until the snapshot is verified.
 func (f *flow) stream() {
 	items := f.needed()
-	l := &losses{errs: make([]error, len(items)), stop: func(*dag.Item) { f.drop(appliesRoot) }}
-	fetches := make(map[*dag.Step]*node)
+	l := &losses{errs: make([]error, len(items)), stop: func(*dag.Item) { f.Drop(appliesRoot) }}
+	fetches := make(map[*dag.Step]*schedule.Node)
 	partial := make(map[*dag.Step]bool)
-	var all []*node
+	var all []*schedule.Node
 	for _, it := range items {
 		partial[it.Step] = f.w.partial(it)
 	}
@@ -293,14 +312,14 @@ func (f *flow) stream() {
 		fetches[it.Step] = f.fetch(l, i, it)
 		all = append(all, fetches[it.Step])
 	}
-	var first *node
+	var first *schedule.Node
 	if f.w.undoes() && len(items) > 0 {
 		first = fetches[items[0].Step] // until something can be done, the root stays as it is
 	}
 	prev := f.rootNode(kindUndo, nil, func(ctx context.Context) error { return f.w.undo(ctx) }, nil, first)
 	for _, it := range f.missing() {
 		fetch := fetches[it.Step]
-		reads, deps := fetch, []*node{prev}
+		reads, deps := fetch, []*schedule.Node{prev}
 		if fetch != nil && !partial[it.Step] {
 			reads, deps = nil, append(deps, fetch)
 		}
@@ -350,24 +369,24 @@ func (f *flow) streamed(l *losses, it *dag.Item, do func(context.Context, *dag.I
 		default:
 			return err
 		}
-		f.drop(func(n *node) bool { return appliesRoot(n) || n.kind == kindFetch })
+		f.Drop(func(n *schedule.Node) bool { return appliesRoot(n) || n.Kind == kindFetch })
 		return nil
 	}
 }
 
 // rootNode adds a node that changes the root.
-func (f *flow) rootNode(k kind, s *dag.Step, do func(context.Context) error, reads *node, deps ...*node) *node {
-	return f.add(&node{kind: k, step: s, needs: amounts{onRoot: 1}, run: func(ctx context.Context, _ *node) error { return do(ctx) }}, reads, deps...)
+func (f *flow) rootNode(k schedule.Kind, s *dag.Step, do func(context.Context) error, reads *schedule.Node, deps ...*schedule.Node) *schedule.Node {
+	return f.Add(&schedule.Node{Kind: k, Step: s, Needs: schedule.Amounts{schedule.Root: 1}, Run: func(ctx context.Context, _ *schedule.Node) error { return do(ctx) }}, reads, deps...)
 }
 
 // commit adds the end of a solve after deps.
-func (f *flow) commit(deps ...*node) {
+func (f *flow) commit(deps ...*schedule.Node) {
 	f.rootNode(kindCommit, nil, func(ctx context.Context) error {
 		if err := f.w.commit(ctx); err != nil {
 			return err
 		}
 		// An upload that was cut off is completed by the next solve.
-		f.add(&node{kind: kindComplete, run: func(ctx context.Context, _ *node) error {
+		f.Add(&schedule.Node{Kind: kindComplete, Run: func(ctx context.Context, _ *schedule.Node) error {
 			f.w.complete(ctx)
 			return nil
 		}}, nil, f.puts...)
@@ -393,12 +412,12 @@ func (f *flow) build(context.Context) error {
 	return nil
 }
 
-// prepareAll adds a node for each FETCH and COPY that is to run: until their files are
+// prepareAll adds a node for each FETCH and COPY that is to Run: until their files are
 // here, the root stays as it is.
-func (f *flow) prepareAll() (all []*node) {
+func (f *flow) prepareAll() (all []*schedule.Node) {
 	for _, it := range f.missing() {
 		if s := it.Step; f.toMake(it) && s.Source != nil {
-			all = append(all, f.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+			all = append(all, f.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 				return f.w.prepare(ctx, s)
 			}}, nil, f.sources[s.Source]))
 		}
@@ -408,15 +427,15 @@ func (f *flow) prepareAll() (all []*node) {
 
 // A chain is how far a layer is built: the nodes that what follows in it waits for.
 type chain struct {
-	view  *node   // after which its view is as the layer leaves it
-	built []*node // which build, or fetch, what is in it
+	view  *schedule.Node   // after which its view is as the layer leaves it
+	built []*schedule.Node // which build, or fetch, what is in it
 }
 
 // buildInViews adds the nodes that run steps in the views of their layers, and that build
 // the other ones, after which the root is changed.
 func (f *flow) buildInViews() {
-	defer f.together()()
-	c := &chains{flow: f, waits: f.undecided(), ran: make(map[*dag.Step]*node), of: make(map[*dag.Layer]*chain)}
+	defer f.Together()()
+	c := &chains{flow: f, waits: f.undecided(), ran: make(map[*dag.Step]*schedule.Node), of: make(map[*dag.Layer]*chain)}
 	for i := range f.sv.Plan.Layers {
 		c.layer(&f.sv.Plan.Layers[i])
 	}
@@ -448,9 +467,9 @@ func (f *flow) buildInViews() {
 type chains struct {
 	*flow
 	waits map[*dag.Step]*dag.Step // flow.undecided
-	ran   map[*dag.Step]*node
+	ran   map[*dag.Step]*schedule.Node
 	of    map[*dag.Layer]*chain
-	ends  []*node
+	ends  []*schedule.Node
 }
 
 func (c *chains) layer(pl *dag.PlannedLayer) {
@@ -482,10 +501,10 @@ func (c *chains) layer(pl *dag.PlannedLayer) {
 // cached fits; a RUN is built by see.
 func (c *chains) item(ch *chain, it *dag.Item) {
 	s := it.Step
-	var n *node
+	var n *schedule.Node
 	switch {
 	case c.toMake(it) && !looksAtRoot(s):
-		n = c.add(&node{kind: kindMake, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		n = c.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 			out, err := c.w.make(ctx, s)
 			return c.built(s, out, err)
 		}}, nil, append(slices.Clip(ch.built), c.sources[s.Source])...)
@@ -509,10 +528,10 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 }
 
 // checkPlace adds a node that checks whether a cached step fits the root.
-func (c *chains) checkPlace(it *dag.Item, deps ...*node) *node {
+func (c *chains) checkPlace(it *dag.Item, deps ...*schedule.Node) *schedule.Node {
 	late := c.late
 	i := late.expect()
-	return c.add(&node{kind: kindPlace, step: it.Step, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+	return c.Add(&schedule.Node{Kind: kindPlace, Step: it.Step, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 		if !c.w.has(it.Step) {
 			return nil // lost, or dropped
 		}
@@ -527,13 +546,13 @@ func (c *chains) checkPlace(it *dag.Item, deps ...*node) *node {
 func (c *chains) see(ch *chain, v *layerView, it *dag.Item) {
 	s := it.Step
 	if !c.toMake(it) || !looksAtRoot(s) {
-		ch.view = c.add(&node{kind: kindView, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+		ch.view = c.Add(&schedule.Node{Kind: kindView, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 			return c.w.applyTo(ctx, v, s)
 		}}, nil, append(slices.Clip(ch.built), ch.view)...)
 		c.ends = append(c.ends, ch.view)
 		return
 	}
-	n := c.add(&node{kind: kindRun, step: s, needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+	n := c.Add(&schedule.Node{Kind: kindRun, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 		out, err := c.w.runIn(ctx, v, s)
 		err = c.built(s, out, err)
 		if out.changed {
@@ -541,7 +560,7 @@ func (c *chains) see(ch *chain, v *layerView, it *dag.Item) {
 		}
 		return err
 	}}, nil, ch.view)
-	ch.view, ch.built, c.ran[s] = n, []*node{n}, n
+	ch.view, ch.built, c.ran[s] = n, []*schedule.Node{n}, n
 	c.ends = append(c.ends, n) // what follows it may be dropped
 }
 
@@ -556,7 +575,7 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if out.store {
-		f.puts = append(f.puts, f.add(&node{kind: kindPut, step: s, grace: true, run: func(ctx context.Context, _ *node) error {
+		f.puts = append(f.puts, f.Add(&schedule.Node{Kind: kindPut, Step: s, Grace: true, Run: func(ctx context.Context, _ *schedule.Node) error {
 			f.w.put(ctx, s) // a store that fails reports that, and fails nothing
 			return nil
 		}}, nil))
@@ -570,13 +589,13 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 
 // leaveViews drops what is left to do in the views that a layer is in, and to fetch.
 func (f *flow) leaveViews(layer *dag.Layer) {
-	f.drop(func(n *node) bool {
-		switch n.kind {
+	f.Drop(func(n *schedule.Node) bool {
+		switch n.Kind {
 		case kindRun, kindView, kindFetch, kindMake, kindPlace:
 		default:
 			return false
 		}
-		for l := n.step.Layer; l != nil; l = l.On {
+		for l := n.Step.Layer; l != nil; l = l.On {
 			if l == layer {
 				return true
 			}
@@ -587,15 +606,15 @@ func (f *flow) leaveViews(layer *dag.Layer) {
 
 // sequence adds nodes that do something with one step after the other, and then end.
 // What follows a step that decides is added when it has.
-func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*node), deps ...*node) {
-	defer f.together()()
+func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*schedule.Node), deps ...*schedule.Node) {
+	defer f.Together()()
 	f.fetchDecided(items)
 	for i, it := range items {
-		n := &node{kind: kindApply, step: it.Step, needs: amounts{onRoot: 1}}
+		n := &schedule.Node{Kind: kindApply, Step: it.Step, Needs: schedule.Amounts{schedule.Root: 1}}
 		if it.State == dag.ToRun && looksAtRoot(it.Step) {
-			n.kind = kindRun
+			n.Kind = kindRun
 		}
-		n.run = func(ctx context.Context, n *node) error {
+		n.Run = func(ctx context.Context, n *schedule.Node) error {
 			if f.arrives[it.Step] != nil && !f.w.has(it.Step) { // it was lost
 				return f.resume(ctx, items[i:], do, end)
 			}
@@ -614,7 +633,7 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 			}
 			return f.resume(ctx, items[i+1:], do, end)
 		}
-		deps = []*node{f.add(n, nil, append(deps, f.arrives[it.Step], f.sources[it.Step.Source])...)}
+		deps = []*schedule.Node{f.Add(n, nil, append(deps, f.arrives[it.Step], f.sources[it.Step.Source])...)}
 		if it.Decides {
 			return
 		}
@@ -636,7 +655,7 @@ func (f *flow) fetchDecided(items []*dag.Item) {
 
 // resume goes on with a sequence when a step has decided, or a snapshot was lost. If
 // the plan is another one then, it is made when nothing is fetched by the old one.
-func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*node)) error {
+func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*schedule.Node)) error {
 	f.mu.Lock()
 	same := len(f.changed) == 0 && !f.late.any()
 	f.mu.Unlock()
@@ -644,12 +663,12 @@ func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Co
 		f.sequence(items, do, end)
 		return nil
 	}
-	f.drop(func(n *node) bool { return n.kind == kindApply || n.kind == kindRun || n.kind == kindCommit })
+	f.Drop(func(n *schedule.Node) bool { return n.Kind == kindApply || n.Kind == kindRun || n.Kind == kindCommit })
 	f.plan(func(ctx context.Context) error {
 		if _, err := f.reconsider(ctx); err != nil {
 			return err
 		}
-		f.arrives = make(map[*dag.Step]*node)
+		f.arrives = make(map[*dag.Step]*schedule.Node)
 		rest := make([]*dag.Item, 0, len(items))
 		for _, it := range items {
 			rest = append(rest, f.sv.Plan.Item(it.Step))

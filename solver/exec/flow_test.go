@@ -189,7 +189,7 @@ func newFlowOf(t *testing.T, cached string, texts ...string) (*flow, *recorder) 
 
 func (r *recorder) run(t *testing.T, f *flow, want error) {
 	t.Helper()
-	if err := f.run(t.Context(), context.WithoutCancel(t.Context())); !errors.Is(err, want) {
+	if err := f.Run(t.Context(), context.WithoutCancel(t.Context())); !errors.Is(err, want) {
 		t.Errorf("error = %v, want %v", err, want)
 	}
 }
@@ -316,7 +316,7 @@ func TestNothingOfAFlowRunsAfterCancel(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err := f.run(ctx, context.WithoutCancel(ctx)); !errors.Is(err, context.Canceled) {
+	if err := f.Run(ctx, context.WithoutCancel(ctx)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
 	}
 	r.checkCount(t, map[string]int{"run RUN b": 0, "put RUN a": 0, "undo": 0})
@@ -366,7 +366,7 @@ func TestPutsOutliveCancelByTheirGrace(t *testing.T) {
 		}
 		longer, stop := withGrace(ctx)
 		defer stop()
-		if err := f.run(ctx, longer); !errors.Is(err, context.Canceled) {
+		if err := f.Run(ctx, longer); !errors.Is(err, context.Canceled) {
 			t.Errorf("error = %v", err)
 		}
 		if ended != grace {

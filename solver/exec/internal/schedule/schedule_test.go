@@ -1,4 +1,4 @@
-package exec
+package schedule
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 )
 
 // newSchedule returns one in which so many nodes run at a time.
-func newSchedule(n int64) *schedule { return &schedule{limits: amounts{onCPU: n, inFlight: 100}} }
+func newSchedule(n int64) *Schedule { return &Schedule{Limits: Amounts{CPU: n, InFlight: 100}} }
 
 // fake counts how often it ran.
 type fake struct {
@@ -23,8 +23,8 @@ type fake struct {
 	wait <-chan struct{}
 }
 
-func (f *fake) node() *node {
-	return &node{needs: amounts{onCPU: 1}, run: func(ctx context.Context, _ *node) error {
+func (f *fake) node() *Node {
+	return &Node{Needs: Amounts{CPU: 1}, Run: func(ctx context.Context, _ *Node) error {
 		f.runs.Add(1)
 		if f.wait != nil {
 			select {
@@ -44,7 +44,7 @@ func (f *fake) check(t *testing.T, name string, runs int32) {
 	}
 }
 
-func run(ctx context.Context, s *schedule) error { return s.run(ctx, context.WithoutCancel(ctx)) }
+func run(ctx context.Context, s *Schedule) error { return s.Run(ctx, context.WithoutCancel(ctx)) }
 
 func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -53,9 +53,9 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 		var mu sync.Mutex
 		ended := make(map[int]bool)
 		runs := make([]int, n)
-		nodes := make([]*node, n)
+		nodes := make([]*Node, n)
 		for i := range n {
-			var deps []*node
+			var deps []*Node
 			var ids []int
 			for j := range i {
 				if rapid.IntRange(0, 3).Draw(t, "edge") == 0 {
@@ -63,7 +63,7 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 					ids = append(ids, j)
 				}
 			}
-			nodes[i] = s.add(&node{needs: amounts{onCPU: 1}, run: func(context.Context, *node) error {
+			nodes[i] = s.Add(&Node{Needs: Amounts{CPU: 1}, Run: func(context.Context, *Node) error {
 				mu.Lock()
 				defer mu.Unlock()
 				runs[i]++
@@ -87,7 +87,7 @@ func TestScheduleRunsEachNodeOnceAfterItsDependencies(t *testing.T) {
 				t.Errorf("node %d ended in state %d", i, nodes[i].state)
 			}
 		}
-		if s.used != (amounts{}) || s.active != 0 || s.left != 0 {
+		if s.used != (Amounts{}) || s.active != 0 || s.left != 0 {
 			t.Errorf("in the end: used %v, active %d, left %d", s.used, s.active, s.left)
 		}
 	})
@@ -97,9 +97,9 @@ func TestScheduleFailureSkipsWhatFollowsAndCancelsWhatRuns(t *testing.T) {
 	boom := errors.New("boom")
 	s := newSchedule(2)
 	bad, beside, after := &fake{err: boom}, &fake{wait: make(chan struct{})}, &fake{}
-	n := s.add(bad.node(), nil)
-	besideNode := s.add(beside.node(), nil)
-	afterNode := s.add(after.node(), nil, n)
+	n := s.Add(bad.node(), nil)
+	besideNode := s.Add(beside.node(), nil)
+	afterNode := s.Add(after.node(), nil, n)
 	if err := run(t.Context(), s); !errors.Is(err, boom) {
 		t.Errorf("error = %v, want %v", err, boom)
 	}
@@ -115,7 +115,7 @@ func TestScheduleFailureSkipsWhatFollowsAndCancelsWhatRuns(t *testing.T) {
 func TestScheduleReturnsTheErrorOfItsLastNode(t *testing.T) {
 	boom := errors.New("boom")
 	s := newSchedule(2)
-	s.add((&fake{err: boom}).node(), nil, s.add((&fake{}).node(), nil))
+	s.Add((&fake{err: boom}).node(), nil, s.Add((&fake{}).node(), nil))
 	if err := run(t.Context(), s); !errors.Is(err, boom) {
 		t.Errorf("error = %v, want %v", err, boom)
 	}
@@ -125,13 +125,13 @@ func TestNothingRunsAfterCancel(t *testing.T) {
 	cause := errors.New("signal")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	s := newSchedule(4)
-	n := s.add(&node{run: func(ctx context.Context, _ *node) error {
+	n := s.Add(&Node{Run: func(ctx context.Context, _ *Node) error {
 		cancel(cause)
 		<-ctx.Done()
 		return ctx.Err()
 	}}, nil)
 	follows := &fake{}
-	s.add(follows.node(), nil, n)
+	s.Add(follows.node(), nil, n)
 	if err := run(ctx, s); !errors.Is(err, cause) {
 		t.Errorf("error = %v, want %v", err, cause)
 	}
@@ -144,7 +144,7 @@ func TestScheduleRespectsItsLimits(t *testing.T) {
 		var now, most atomic.Int32
 		gate := make(chan struct{})
 		for range 10 {
-			s.add(&node{needs: amounts{onCPU: 1}, run: func(context.Context, *node) error {
+			s.Add(&Node{Needs: Amounts{CPU: 1}, Run: func(context.Context, *Node) error {
 				if n := now.Add(1); n > most.Load() {
 					most.Store(n)
 				}
@@ -174,7 +174,7 @@ func TestScheduleIsFairToWhatIsLarge(t *testing.T) {
 		var mu sync.Mutex
 		var began []int64
 		for _, size := range []int64{60, 500, 10, 90} {
-			s.add(&node{needs: amounts{inFlight: size}, run: func(context.Context, *node) error {
+			s.Add(&Node{Needs: Amounts{InFlight: size}, Run: func(context.Context, *Node) error {
 				mu.Lock()
 				began = append(began, size)
 				mu.Unlock()
@@ -195,14 +195,14 @@ func TestScheduleIsFairToWhatIsLarge(t *testing.T) {
 func TestWhatReadsANodeRunsWhileItArrives(t *testing.T) {
 	s := newSchedule(4)
 	read := make(chan struct{})
-	from := s.add(&node{run: func(_ context.Context, n *node) error {
-		s.read(n)
+	from := s.Add(&Node{Run: func(_ context.Context, n *Node) error {
+		s.Read(n)
 		<-read // else this waits for ever
 		return nil
 	}}, nil)
-	reader := s.add(&node{run: func(context.Context, *node) error { close(read); return nil }}, from)
+	reader := s.Add(&Node{Run: func(context.Context, *Node) error { close(read); return nil }}, from)
 	after := &fake{}
-	s.add(after.node(), nil, from, reader)
+	s.Add(after.node(), nil, from, reader)
 	if err := run(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
@@ -212,14 +212,14 @@ func TestWhatReadsANodeRunsWhileItArrives(t *testing.T) {
 func TestWhatIsDroppedNeverRunsAndHoldsUpNothing(t *testing.T) {
 	s := newSchedule(4)
 	useless, after, added := &fake{}, &fake{}, &fake{}
-	var drop *node
-	first := s.add(&node{run: func(_ context.Context, n *node) error {
-		s.drop(func(x *node) bool { return x == drop })
-		s.add(added.node(), nil, n)
+	var drop *Node
+	first := s.Add(&Node{Run: func(_ context.Context, n *Node) error {
+		s.Drop(func(x *Node) bool { return x == drop })
+		s.Add(added.node(), nil, n)
 		return nil
 	}}, nil)
-	drop = s.add(useless.node(), nil, first)
-	s.add(after.node(), nil, drop)
+	drop = s.Add(useless.node(), nil, first)
+	s.Add(after.node(), nil, drop)
 	if err := run(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
@@ -236,8 +236,8 @@ func TestGraceOutlivesAnError(t *testing.T) {
 	boom := errors.New("boom")
 	s := newSchedule(1)
 	var ended atomic.Bool
-	s.add(&node{run: func(_ context.Context, n *node) error {
-		s.add(&node{grace: true, run: func(ctx context.Context, _ *node) error {
+	s.Add(&Node{Run: func(_ context.Context, n *Node) error {
+		s.Add(&Node{Grace: true, Run: func(ctx context.Context, _ *Node) error {
 			time.Sleep(20 * time.Millisecond)
 			ended.Store(ctx.Err() == nil)
 			return nil

@@ -1,4 +1,6 @@
-package exec
+// Package schedule runs nodes: each at most once, after all that it depends on, and no
+// more at a time than its limits allow. It knows nothing of what they do.
+package schedule
 
 import (
 	"context"
@@ -29,57 +31,40 @@ const (
 	dropped               // never ran: the plan was made again without it; what waited for it is counted down
 )
 
-// kind is what a node does.
-type kind uint8
+// A Kind is what a node does. Whoever adds nodes numbers them.
+type Kind uint8
+
+// A Class is a resource that nodes need while they run.
+type Class uint8
 
 const (
-	kindPlan     kind = iota // decide what comes next, and add its nodes
-	kindDownload             // download a source
-	kindFetch                // fetch the snapshot of a step from a store
-	kindCheck                // read all of a snapshot that was fetched
-	kindPlace                // check that a cached FETCH, COPY or WORKDIR fits the root
-	kindMake                 // make the snapshot of a FETCH, COPY or WORKDIR
-	kindRun                  // run a RUN, or capture a SNAPSHOT
-	kindView                 // apply a snapshot to a view
-	kindUndo                 // undo what has to leave the root
-	kindApply                // apply a snapshot to the root
-	kindVerify               // after that: the snapshot arrived as it was read
-	kindCommit               // commit what was applied
-	kindPut                  // store a snapshot
-	kindComplete             // list the layers in the stores
+	Network  Class = iota // requests to stores
+	Sources               // requests to the sources of FETCH
+	CPU                   // sandboxes, packing and unpacking
+	InFlight              // bytes of snapshots that are being fetched
+	Root                  // the root: one at a time
+	classes  Class = iota
 )
 
-// class is a resource that nodes need while they run.
-type class uint8
+// Amounts says how much of each class.
+type Amounts [classes]int64
 
-const (
-	onNetwork  class = iota // requests to stores
-	onSources               // requests to the sources of FETCH
-	onCPU                   // sandboxes, packing and unpacking
-	inFlight                // bytes of snapshots that are being fetched
-	onRoot                  // the root: one at a time
-	allClasses class = iota
-)
-
-// amounts says how much of each class.
-type amounts [allClasses]int64
-
-// A node is something to do, once, after its dependencies.
-type node struct {
-	kind  kind
-	step  *dag.Step // nil: it is of no step
-	run   func(ctx context.Context, n *node) error
-	needs amounts
-	grace bool // it runs, and starts, also after the schedule has ended: see schedule.run
+// A Node is something to do, once, after its dependencies.
+type Node struct {
+	Kind  Kind
+	Step  *dag.Step // nil: it is of no step
+	Run   func(ctx context.Context, n *Node) error
+	Needs Amounts
+	Grace bool // it runs, and starts, also after the schedule has ended: see Schedule.Run
 
 	state   state
 	pending int     // dependencies that are not done; 0 unless waiting
-	next    []*node // the nodes that wait for this one to be done
-	readers []*node // the nodes that wait for it to be readable
+	next    []*Node // the nodes that wait for this one to be done
+	readers []*Node // the nodes that wait for it to be readable
 }
 
-// A schedule runs nodes, each at most once, after all that it depends on, and no
-// more at a time than its limits allow. Nodes may be added while it runs, by a
+// A Schedule runs nodes, each at most once, after all that it depends on, and no
+// more at a time than its Limits allow. Nodes may be added while it runs, by a
 // node that runs. The first error cancels what runs and skips the rest.
 //
 // Invariant, whenever mu is free: left counts the nodes that are waiting, ready,
@@ -88,27 +73,27 @@ type node struct {
 // ready nodes, in the order in which they became ready, and some that were ready;
 // used is what the nodes that run need. A node that does not fit is not overtaken by
 // those after it in its queue: none waits for ever.
-type schedule struct {
-	limits amounts
+type Schedule struct {
+	Limits Amounts
 
 	mu       sync.Mutex
 	ended    sync.Cond       // left is 0
-	outer    context.Context // that of run
+	outer    context.Context // that of Run
 	ctx      context.Context // that of nodes
 	graceCtx context.Context
 	cancel   context.CancelCauseFunc
-	nodes    []*node
-	queues   [allClasses + 1][]*node // by the first class that a node needs; the last: it needs none
-	used     amounts
+	nodes    []*Node
+	queues   [classes + 1][]*Node // by the first class that a node needs; the last: it needs none
+	used     Amounts
 	left     int
-	held     bool // nothing starts: see together
+	held     bool // nothing starts: see Together
 	active   int  // nodes that run
 	err      error
 }
 
-// add makes a node that runs after deps; those that are nil do not count. from, if
+// Add makes a node that runs after deps; those that are nil do not count. from, if
 // it is not nil, is a node that it reads: it may run as soon as that is readable.
-func (s *schedule) add(n, from *node, deps ...*node) *node {
+func (s *Schedule) Add(n, from *Node, deps ...*Node) *Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if from != nil && !from.over() && from.state != readable {
@@ -124,7 +109,7 @@ func (s *schedule) add(n, from *node, deps ...*node) *node {
 	s.nodes = append(s.nodes, n)
 	s.left++
 	switch {
-	case s.err != nil && !n.grace:
+	case s.err != nil && !n.Grace:
 		s.set(n, skipped)
 	case n.pending == 0:
 		s.set(n, ready)
@@ -133,14 +118,14 @@ func (s *schedule) add(n, from *node, deps ...*node) *node {
 	return n
 }
 
-// together has none of the nodes that are added from now on start before start is
+// Together has none of the nodes that are added from now on start before start is
 // called, when all are there: one that ends early may drop others.
-func (s *schedule) together() (start func()) {
+func (s *Schedule) Together() (start func()) {
 	s.hold(true)
 	return func() { s.hold(false) }
 }
 
-func (s *schedule) hold(held bool) {
+func (s *Schedule) hold(held bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = held
@@ -148,11 +133,11 @@ func (s *schedule) hold(held bool) {
 }
 
 // over reports whether nothing waits for a node any more.
-func (n *node) over() bool { return n.state == done || n.state == dropped }
+func (n *Node) over() bool { return n.state == done || n.state == dropped }
 
 // set is the only place that changes a node's state, so that counts, queue and
 // waiting neighbours cannot drift apart. Callers hold s.mu.
-func (s *schedule) set(n *node, to state) {
+func (s *Schedule) set(n *Node, to state) {
 	from := n.state
 	runs := from == running || from == readable
 	legal := false
@@ -169,7 +154,7 @@ func (s *schedule) set(n *node, to state) {
 		legal = from == waiting || from == ready
 	}
 	if !legal {
-		panic(fmt.Sprintf("exec: node of kind %d from state %d to %d with %d pending", n.kind, from, to, n.pending))
+		panic(fmt.Sprintf("schedule: node of kind %d from state %d to %d with %d pending", n.Kind, from, to, n.pending))
 	}
 	n.state = to
 	switch to {
@@ -178,8 +163,8 @@ func (s *schedule) set(n *node, to state) {
 		s.queues[q] = append(s.queues[q], n)
 	case running:
 		s.active++
-		for c := range n.needs {
-			s.used[c] += n.needs[c]
+		for c := range n.Needs {
+			s.used[c] += n.Needs[c]
 		}
 	case readable:
 		s.countDown(&n.readers)
@@ -189,8 +174,8 @@ func (s *schedule) set(n *node, to state) {
 	}
 	if runs && to != readable {
 		s.active--
-		for c := range n.needs {
-			s.used[c] -= n.needs[c]
+		for c := range n.Needs {
+			s.used[c] -= n.Needs[c]
 		}
 	}
 	switch to {
@@ -202,7 +187,7 @@ func (s *schedule) set(n *node, to state) {
 }
 
 // countDown counts one dependency of nodes as done.
-func (s *schedule) countDown(nodes *[]*node) {
+func (s *Schedule) countDown(nodes *[]*Node) {
 	for _, n := range *nodes {
 		if n.state != waiting {
 			continue // skipped or dropped meanwhile
@@ -214,10 +199,10 @@ func (s *schedule) countDown(nodes *[]*node) {
 	*nodes = nil
 }
 
-// run runs all nodes and returns the first error, or the context's. It returns
+// Run runs all nodes and returns the first error, or the context's. It returns
 // when nothing runs any more. A node with grace is neither skipped nor cancelled
 // by an error; its context is graceCtx. It has no dependencies.
-func (s *schedule) run(ctx, graceCtx context.Context) error {
+func (s *Schedule) Run(ctx, graceCtx context.Context) error {
 	s.outer = ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -239,9 +224,9 @@ func (s *schedule) run(ctx, graceCtx context.Context) error {
 }
 
 // dispatch starts the ready nodes that there is room for, in order. Callers hold s.mu.
-func (s *schedule) dispatch() {
+func (s *Schedule) dispatch() {
 	if s.ctx == nil || s.held {
-		return // run does it, or together
+		return // Run does it, or Together
 	}
 	for q := range s.queues {
 		for len(s.queues[q]) > 0 {
@@ -257,36 +242,36 @@ func (s *schedule) dispatch() {
 		}
 	}
 	if s.active == 0 && s.left > 0 && s.err == nil {
-		panic("exec: schedule with a cycle") // no node is ready, and none runs
+		panic("schedule: schedule with a cycle") // no node is ready, and none runs
 	}
 }
 
-func (n *node) queue() int {
-	for c, need := range n.needs {
+func (n *Node) queue() int {
+	for c, need := range n.Needs {
 		if need > 0 {
 			return c
 		}
 	}
-	return int(allClasses)
+	return int(classes)
 }
 
 // fits reports whether there is room for a node. One that needs more than there is
 // at all runs while nothing else of its class does. Callers hold s.mu.
-func (s *schedule) fits(n *node) bool {
-	for c, need := range n.needs {
-		if need > 0 && s.used[c] > 0 && s.used[c]+need > s.limits[c] {
+func (s *Schedule) fits(n *Node) bool {
+	for c, need := range n.Needs {
+		if need > 0 && s.used[c] > 0 && s.used[c]+need > s.Limits[c] {
 			return false
 		}
 	}
 	return true
 }
 
-func (s *schedule) do(n *node) {
+func (s *Schedule) do(n *Node) {
 	ctx := s.ctx
-	if n.grace {
+	if n.Grace {
 		ctx = s.graceCtx
 	}
-	err := n.run(ctx, n)
+	err := n.Run(ctx, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -300,8 +285,8 @@ func (s *schedule) do(n *node) {
 	}
 }
 
-// read says that the result of a node that runs can be read while it arrives.
-func (s *schedule) read(n *node) {
+// Read says that the result of a node that runs can be read while it arrives.
+func (s *Schedule) Read(n *Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n.state == running {
@@ -310,20 +295,20 @@ func (s *schedule) read(n *node) {
 	}
 }
 
-// release gives back what a node that runs needs no more.
-func (s *schedule) release(n *node, c class) {
+// Release gives back what a node that runs needs no more.
+func (s *Schedule) Release(n *Node, c Class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n.state == running || n.state == readable {
-		s.used[c] -= n.needs[c]
-		n.needs[c] = 0
+		s.used[c] -= n.Needs[c]
+		n.Needs[c] = 0
 		s.dispatch()
 	}
 }
 
-// drop takes out the nodes that have not begun and that the plan, as it was made
+// Drop takes out the nodes that have not begun and that the plan, as it was made
 // again, has no use for.
-func (s *schedule) drop(useless func(*node) bool) {
+func (s *Schedule) Drop(useless func(*Node) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.nodes {
@@ -334,7 +319,7 @@ func (s *schedule) drop(useless func(*node) bool) {
 }
 
 // end skips what has not begun. The first error stays. Callers hold s.mu.
-func (s *schedule) end(err error) {
+func (s *Schedule) end(err error) {
 	if s.err != nil || s.left == 0 {
 		return
 	}
@@ -343,7 +328,7 @@ func (s *schedule) end(err error) {
 	}
 	s.err = err
 	for _, n := range s.nodes {
-		if (n.state == waiting || n.state == ready) && !n.grace {
+		if (n.state == waiting || n.state == ready) && !n.Grace {
 			s.set(n, skipped)
 		}
 	}
