@@ -205,7 +205,7 @@ func setFetchFlag(f *Fetch, name, value string) error {
 	return nil
 }
 
-var chownForm = lazyregexp.New(`^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$`)
+var chownForm = lazyregexp.New(`^[A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]*)?$`)
 
 func setOwner(o *Ownership, name, value string) error {
 	if name == "chown" {

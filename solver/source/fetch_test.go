@@ -816,7 +816,7 @@ func TestOwners(t *testing.T) {
 	for chown, wanted := range map[string]string{
 		"": "0 0", "5": "5 5", "5:6": "5 6", "app": "1001 50", "1001": "1001 1001", "app:staff": "1001 50", "7:staff": "7 50", "app:9": "1001 9",
 		"nobody": "user nobody: not in /etc/passwd", "app:none": "group none: not in /etc/group",
-		":5": "want USER or USER:GROUP", "5:": "want USER or USER:GROUP", "99999999999": "not in /etc/passwd",
+		":5": "0 5", "5:": "5 5", ":": "0 0", "app:": "1001 50", ":staff": "0 50", "99999999999": "not in /etc/passwd",
 	} {
 		s, err := styleIn(names.New(root, ""), frontend.Ownership{Chown: chown})
 		got := fmt.Sprint(s.uid, " ", s.gid)

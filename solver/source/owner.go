@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,16 +23,15 @@ type style struct {
 
 // styleIn resolves an Ownership by the names that a step finds in the root. As with
 // Docker, a name without a group has its group of /etc/passwd, and a number the group of
-// the same number.
+// the same number; without a user it is 0.
 func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	s, err := styleOfMode(o.Chmod)
 	if o.Chown == "" || err != nil {
 		return s, err
 	}
-	user, group, hasGroup := strings.Cut(o.Chown, ":")
-	if user == "" || hasGroup && group == "" {
-		return s, faultf("--chown=%s: want USER or USER:GROUP", o.Chown)
-	}
+	user, group, _ := strings.Cut(o.Chown, ":")
+	user = cmp.Or(user, "0")
+	hasGroup := group != ""
 	uid, userIsNumber := number(user)
 	gid, groupIsNumber := number(group)
 	if userIsNumber {
