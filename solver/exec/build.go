@@ -74,6 +74,11 @@ type blob struct {
 // reader returns the blob from its beginning. Several readers may be in use.
 func (b *blob) reader() io.Reader { return io.NewSectionReader(b.bytes, 0, b.desc.Size) }
 
+// entries returns what is in the snapshot; they may be read several times.
+func (b *blob) entries() snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) { snapshot.Read(b.reader())(yield) }
+}
+
 // blob returns the snapshot of a step; nil if it is not on this machine.
 func (b *builder) blob(s *dag.Step) *blob {
 	b.mu.Lock()
@@ -95,6 +100,7 @@ func (b *builder) forget(s *dag.Step) {
 	if bl := b.blobs[s]; bl != nil {
 		bl.bytes.Close()
 		delete(b.blobs, s)
+		clear(b.names) // which may read it
 	}
 }
 

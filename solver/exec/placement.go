@@ -95,7 +95,7 @@ func (b *builder) namesInPlace(at *dag.Step) (*names.View, error) {
 	}
 	for _, s := range b.scratchBefore(at) {
 		if bl := b.blob(s); bl != nil {
-			if err := view.Add(snapshot.Scratch(snapshot.Read(bl.reader()))); err != nil {
+			if err := view.Add(snapshot.Scratch(bl.entries())); err != nil {
 				return nil, fmt.Errorf("%s: read its names: %w", s.Pos(), err)
 			}
 		}
@@ -175,7 +175,7 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 	if bl := b.blob(it.Step); bl != nil {
 		changes, ok := bl.names.Changes()
 		if !ok {
-			changes = snapshot.Read(bl.reader())
+			changes = bl.entries()
 		}
 		scratch := slices.Contains(scratchLayers(to), it.Step.Layer)
 		switch {
@@ -186,7 +186,7 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 		case !scratch:
 			changes = snapshot.ForRoot(changes, nil)
 		}
-		return view.Add(changes)
+		return view.AddNames(changes, bl.entries())
 	}
 	i := slices.IndexFunc(b.sv.State.Log, func(ev record.Event) bool { return ev.Key == it.Key })
 	if i < 0 {
@@ -208,7 +208,7 @@ func (b *builder) placedHere(ctx context.Context, it *dag.Item) error {
 	}
 	expected, err := b.Steps.Expected(ctx, it.Step, at, true)
 	if err == nil && expected != nil {
-		for _, err = range expected(snapshot.Read(b.blob(it.Step).reader())) {
+		for _, err = range expected(b.blob(it.Step).entries()) {
 			if err != nil {
 				break
 			}

@@ -4,6 +4,7 @@
 package names
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,11 @@ type node struct {
 	target   string // of a link
 	opaque   bool   // a directory of which nothing is seen but children
 	children map[string]*node
-	content  []byte // of the files that are asked for
+
+	// Where the content of a file is, which few are asked for: in changes, under a path
+	// of theirs, or, for nil, in the roots.
+	changes snapshot.Changes
+	path    string
 }
 
 // A place is where a walk through the names has come: a directory.
@@ -107,6 +112,21 @@ func (p place) enter(name string, n *node) place {
 		}
 	}
 	return to
+}
+
+// walk returns the directory at a path without links.
+func (p place) walk(real string) (place, error) {
+	for part := range strings.SplitSeq(real, "/") {
+		if part == "" || part == "." {
+			continue
+		}
+		n, _, _, err := p.look(part)
+		if err != nil {
+			return p, err
+		}
+		p = p.enter(part, n)
+	}
+	return p, nil
 }
 
 // maxLinks is how many links a path may go through, as in the kernel.
@@ -178,23 +198,20 @@ func (v *View) Lookup(name string) (Kind, error) {
 	if err != nil || kind != Dir {
 		return Missing, err
 	}
-	at := v.at()
-	for part := range strings.SplitSeq(real, "/") {
-		if part == "" {
-			continue
-		}
-		n, _, _, err := at.look(part)
-		if err != nil {
-			return Missing, err
-		}
-		at = at.enter(part, n)
+	at, err := v.at().walk(real)
+	if err != nil {
+		return Missing, err
 	}
 	_, kind, _, err = at.look(path.Base(name))
 	return kind, err
 }
 
-// Add makes the view what it is after changes, which are in the order of a snapshot.
-func (v *View) Add(changes snapshot.Changes) error {
+// Add makes the view what it is after changes, which are in the order of a snapshot. They
+// are read again when a file of theirs is.
+func (v *View) Add(changes snapshot.Changes) error { return v.AddNames(changes, changes) }
+
+// AddNames is Add of changes without contents; those of files are in full.
+func (v *View) AddNames(changes, full snapshot.Changes) error {
 	var in *node // the last directory: entries come together
 	dir := ""
 	for e, err := range changes {
@@ -217,9 +234,7 @@ func (v *View) Add(changes snapshot.Changes) error {
 			}
 			dir = up
 		}
-		if err := v.set(in, name, e); err != nil {
-			return err
-		}
+		v.set(in, name, e, full)
 		if e.Kind != snapshot.File {
 			in = nil // names may lead elsewhere now
 		}
@@ -259,7 +274,7 @@ func (n *node) put(name string, child *node) {
 	n.children[name] = child
 }
 
-func (v *View) set(in *node, name string, e *snapshot.Entry) error {
+func (v *View) set(in *node, name string, e *snapshot.Entry, full snapshot.Changes) {
 	old := in.children[name]
 	switch e.Kind {
 	case snapshot.Opaque:
@@ -268,11 +283,11 @@ func (v *View) set(in *node, name string, e *snapshot.Entry) error {
 		in.put(name, &node{kind: Missing})
 	case snapshot.Dir:
 		if old != nil && old.kind == Dir {
-			return nil
+			return
 		}
 		if e.Implied {
 			if _, kind, err := v.Resolve(e.Path); err == nil && kind == Dir {
-				return nil // a link to a directory too
+				return // a link to a directory too
 			}
 		}
 		in.put(name, &node{kind: Dir, opaque: old != nil})
@@ -280,27 +295,22 @@ func (v *View) set(in *node, name string, e *snapshot.Entry) error {
 		in.put(name, &node{kind: Link, target: e.Target})
 	case snapshot.Link:
 		n := &node{kind: File}
-		if to, err := v.nodeOf(e.Target); err == nil && to != nil {
-			n.content = to.content
+		real, _, err := v.Resolve(e.Target)
+		if to := v.nodeOf(real); to != nil {
+			n.changes, n.path = to.changes, to.path
+		} else if err == nil {
+			n.path = real
 		}
 		in.put(name, n)
 	case snapshot.File:
-		n := &node{kind: File}
-		if isAsked(e.Path) {
-			var err error
-			if n.content, err = contentOf(e); err != nil {
-				return err
-			}
-		}
-		in.put(name, n)
+		in.put(name, &node{kind: File, changes: full, path: e.Path})
 	default:
 		in.put(name, &node{kind: File})
 	}
-	return nil
 }
 
-func (v *View) nodeOf(name string) (*node, error) {
-	real, _, err := v.Resolve(name)
+// nodeOf returns what changes say of a path without links; nil for nothing.
+func (v *View) nodeOf(real string) *node {
 	n := &v.top
 	for part := range strings.SplitSeq(real, "/") {
 		if n == nil || part == "" {
@@ -308,14 +318,14 @@ func (v *View) nodeOf(name string) (*node, error) {
 		}
 		n = n.children[part]
 	}
-	return n, err
+	return n
 }
 
 // maxListed is how many entries a List holds.
 const maxListed = 4096
 
-// A List is what a view needs of a few changes that pass by: who adds it reads no
-// snapshot. Changes that are many, or have contents that may be asked for, are in none.
+// A List is the names of a few changes that pass by: who adds it reads no snapshot.
+// Changes that are many are in none.
 type List struct {
 	entries []*snapshot.Entry
 	broken  bool
@@ -328,7 +338,7 @@ func (l *List) Of(changes snapshot.Changes) snapshot.Changes {
 		for e, err := range changes {
 			switch {
 			case err != nil || l.broken:
-			case len(l.entries) == maxListed || isAsked(e.Path):
+			case len(l.entries) == maxListed:
 				*l = List{broken: true}
 			default:
 				l.entries = append(l.entries, &snapshot.Entry{Path: e.Path, Kind: e.Kind, Implied: e.Implied, Target: e.Target})
@@ -352,58 +362,39 @@ func (l *List) Changes() (changes snapshot.Changes, ok bool) {
 	}, l != nil && !l.broken
 }
 
-// isAsked reports whether the content of a file may be asked for.
-func isAsked(p string) bool { return p == "etc/passwd" || p == "etc/group" }
-
-// maxContent bounds the files that are asked for.
+// maxContent bounds the files that are read.
 const maxContent = 16 << 20
 
-func contentOf(e *snapshot.Entry) ([]byte, error) {
-	if e.Content != nil || e.Size == 0 {
-		return append([]byte{}, e.Content...), nil
-	}
-	f, err := e.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll("/"+e.Path, f)
-}
-
-func readAll(name string, r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxContent+1))
-	if err == nil && len(data) > maxContent {
-		err = fmt.Errorf("%s: larger than %d MiB", name, maxContent>>20)
-	}
-	return data, err
-}
-
-// ReadFile returns the content of /etc/passwd or /etc/group, as name says it without the
-// slash. The error is fs.ErrNotExist where there is none.
+// ReadFile returns the content of a file. The error is fs.ErrNotExist where there is none.
 func (v *View) ReadFile(name string) ([]byte, error) {
 	real, kind, err := v.Resolve(name)
 	if err != nil {
 		return nil, err
 	}
-	if kind != File {
-		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+	n := v.nodeOf(real)
+	switch {
+	case kind != File, n != nil && n.path == "":
+		return nil, missing(name)
+	case n == nil:
+		return v.at().readFile(real)
+	case n.changes == nil: // as the roots have it, whatever became of that name
+		return place{roots: v.roots}.readFile(n.path)
 	}
-	if n, err := v.nodeOf(real); err != nil || n != nil {
-		return n.content, err
-	}
-	at := v.at()
-	for part := range strings.SplitSeq(path.Dir(real), "/") {
-		if part == "." {
-			continue
-		}
-		n, _, _, err := at.look(part)
-		if err != nil {
-			return nil, err
-		}
-		at = at.enter(part, n)
+	return readIn(n.changes, n.path)
+}
+
+func missing(name string) error {
+	return &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+}
+
+// readFile returns the content of a file of the roots.
+func (p place) readFile(name string) ([]byte, error) {
+	at, err := p.walk(path.Dir(name))
+	if err != nil {
+		return nil, err
 	}
 	for _, root := range at.roots {
-		f, err := os.OpenFile(filepath.Join(root, path.Base(real)), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		f, err := os.OpenFile(filepath.Join(root, path.Base(name)), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -414,7 +405,37 @@ func (v *View) ReadFile(name string) ([]byte, error) {
 		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 			return nil, errors.Join(err, &fs.PathError{Op: "read", Path: "/" + name, Err: fs.ErrInvalid})
 		}
-		return readAll("/"+name, f)
+		return readAll(name, f)
 	}
-	return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+	return nil, missing(name)
+}
+
+// readIn returns the content of a file in changes.
+func readIn(changes snapshot.Changes, name string) ([]byte, error) {
+	for e, err := range changes {
+		if err != nil {
+			return nil, err
+		}
+		if e.Path != name || e.Kind != snapshot.File {
+			continue
+		}
+		if e.Content != nil || e.Size == 0 {
+			return readAll(name, bytes.NewReader(e.Content))
+		}
+		f, err := e.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readAll(name, f)
+	}
+	return nil, missing(name)
+}
+
+func readAll(name string, r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxContent+1))
+	if err == nil && len(data) > maxContent {
+		err = fmt.Errorf("/%s: larger than %d MiB", name, maxContent>>20)
+	}
+	return data, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -180,4 +181,38 @@ func kernel(t *rapid.T, root, p string) (names.Kind, error) {
 		return names.Dir, nil
 	}
 	return names.File, nil
+}
+
+// TestContents reads files that changes have, or that the root has under another name.
+func TestContents(t *testing.T) {
+	root := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "srv"), 0o755), os.WriteFile(filepath.Join(root, "srv/own"), []byte("own"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	file := func(p, content string) *snapshot.Entry {
+		return &snapshot.Entry{Path: p, Kind: snapshot.File, Size: int64(len(content)), Content: []byte(content)}
+	}
+	view := names.New(root, "")
+	for _, step := range [][]*snapshot.Entry{
+		{file("srv/new", "new"), {Path: "srv/same", Kind: snapshot.Link, Target: "srv/new"}},
+		{{Path: "l", Kind: snapshot.Symlink, Target: "srv"}, {Path: "second", Kind: snapshot.Link, Target: "srv/own"}},
+		{file("l/through", "through"), {Path: "srv/own", Kind: snapshot.Delete}, file("srv/new", "newer"), {Path: "pipe", Kind: snapshot.Fifo}},
+		{{Path: "to", Kind: snapshot.Symlink, Target: "l/through"}},
+	} {
+		if err := view.Add(stream(step)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"srv/new": "newer", "l/new": "newer", "srv/same": "new", "second": "own", "srv/through": "through", "to": "through",
+	} {
+		if got, err := view.ReadFile(name); string(got) != want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"srv/own", "srv", "none", "pipe"} {
+		if got, err := view.ReadFile(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
 }
