@@ -1,0 +1,212 @@
+// Package databases knows the files in which users, groups and packages are recorded,
+// and applies a change of one record by record, so that the records which a machine
+// has of its own stay. It is pure: bytes in, bytes out.
+package databases
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// A Database says how a known file is divided into records.
+type Database struct {
+	path   string
+	format format
+}
+
+// A format is how records are written.
+type format uint8
+
+const (
+	lines   format = iota + 1 // each line is a record, known by its text
+	users                     // name:password:uid:…
+	groups                    // name:password:gid:members
+	shadow                    // name:…
+	gshadow                   // name:password:administrators:members
+	ranges                    // name:first:count
+	dpkg                      // stanzas with Package and Architecture
+	apk                       // stanzas with P
+	backup                    // the version before, which the tool that changed a database left
+)
+
+var known = map[string]format{
+	"etc/passwd":  users,
+	"etc/group":   groups,
+	"etc/shadow":  shadow,
+	"etc/gshadow": gshadow,
+	"etc/subuid":  ranges,
+	"etc/subgid":  ranges,
+	"etc/shells":  lines,
+
+	"etc/passwd-":  backup,
+	"etc/group-":   backup,
+	"etc/shadow-":  backup,
+	"etc/gshadow-": backup,
+	"etc/subuid-":  backup,
+	"etc/subgid-":  backup,
+
+	"var/lib/dpkg/status":         dpkg,
+	"var/lib/dpkg/status-old":     backup,
+	"var/lib/dpkg/statoverride":   lines,
+	"var/lib/apt/extended_states": dpkg,
+
+	"etc/apk/world":        lines,
+	"lib/apk/db/installed": apk,
+	"lib/apk/db/triggers":  lines,
+}
+
+// Known returns the database at a path, which is relative to the root.
+func Known(p string) (Database, bool) {
+	f, ok := known[p]
+	// Each of dpkg's triggers has a list of the packages that wait for it.
+	if dir, name := path.Split(p); dir == "var/lib/dpkg/triggers/" && name != "Lock" && name != "Unincorp" {
+		f, ok = lines, true
+	}
+	return Database{path: p, format: f}, ok
+}
+
+// MaxSize is the size of the largest file that is read as a database.
+const MaxSize = 64 << 20
+
+func (d Database) check(files ...[]byte) error {
+	for _, f := range files {
+		if len(f) > MaxSize {
+			return fmt.Errorf("%s has more than %d bytes", d.path, MaxSize)
+		}
+	}
+	return nil
+}
+
+// IsBackup reports whether a tool keeps in this file what another database was before.
+// Nothing is merged there: a machine keeps its own.
+func (d Database) IsBackup() bool { return d.format == backup }
+
+// Changes are what changed in a database, with what Check and Merge compare. An entry
+// begins with the key of a record, which is its name, of a package with the
+// architecture: "libc6:amd64"; or "#" and a digest, of a line without a name. Of
+// several records with one name, the second has "#2" after it.
+//
+//	bob(1000)>1a2b3c4d5e6f            in Set: is there now; no other record has the id
+//	root=5e6f1a2b3c4d>1a2b3c4d5e6f    in Set: the first is the digest of what it was
+//	games=5e6f1a2b3c4d                in Removed
+//	sudo:bob                          the member bob of the group sudo
+type Changes struct {
+	Set     []string `json:"set,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}
+
+// IsEmpty reports whether no record changed.
+func (c Changes) IsEmpty() bool { return len(c.Set)+len(c.Removed) == 0 }
+
+// Names returns the keys of what changed, to print.
+func (c Changes) Names() (names []string) {
+	for _, text := range slices.Concat(c.Set, c.Removed) {
+		if i := strings.IndexAny(text, marks); i >= 0 {
+			text = text[:i]
+		}
+		names = append(names, text)
+	}
+	return names
+}
+
+// A Conflict is a record that could not be changed, since the file has another one in
+// its place.
+type Conflict struct {
+	Record string // its key
+	Why    string
+}
+
+func (c Conflict) String() string { return c.Record + ": " + c.Why }
+
+// Diff returns which records differ between two versions of a database. nil is one that
+// is not there.
+func (d Database) Diff(before, after []byte) (Changes, error) {
+	if err := d.check(before, after); err != nil || d.format == backup {
+		return Changes{}, err
+	}
+	var c Changes
+	old, now := d.format.parse(before), d.format.parse(after)
+	was, is := index(old), index(now)
+	ids := d.format.idsOf(now, nil)
+	for i := range now {
+		r := &now[i]
+		o := was[r.key]
+		if o == nil || o.body != r.body {
+			e := entry{key: r.key, now: digest(r.body)}
+			if o != nil {
+				e.was = digest(o.body)
+			}
+			if id := d.format.id(r); (o == nil || d.format.id(o) != id) && ids.isOf(id, r.key) {
+				e.id = id.String()
+			}
+			c.Set = append(c.Set, e.String())
+		}
+		c.Set = append(c.Set, r.notIn(o)...)
+		if o != nil {
+			c.Removed = append(c.Removed, o.notIn(r)...)
+		}
+	}
+	for i := range old {
+		if o := &old[i]; is[o.key] == nil {
+			c.Removed = append(c.Removed, entry{key: o.key, was: digest(o.body)}.String())
+			c.Removed = append(c.Removed, o.notIn(nil)...)
+		}
+	}
+	return c, nil
+}
+
+// Check returns the conflicts that Merge will find.
+func (d Database) Check(here []byte, c Changes) ([]Conflict, error) {
+	if err := d.check(here); err != nil || d.format == backup {
+		return nil, err
+	}
+	m, err := d.merging(here, c)
+	if err != nil {
+		return nil, err
+	}
+	m.decide()
+	return m.conflicts, nil
+}
+
+// Merge returns the database here with the changes, whose records get the values that
+// they have in result. Order, comments and all other records stay. What is here
+// already as the changes make it is no conflict.
+//
+// A conflict is a record that is here, but not as it was before the change, or whose id
+// another one has. merged has all other changes then. An error says that the changes
+// do not lead to result.
+//
+// Onto the file that result was made from, this gives result, unless that has the
+// records that stayed in another order.
+func (d Database) Merge(here, result []byte, c Changes) (merged []byte, conflicts []Conflict, err error) {
+	if err := d.check(here, result); err != nil || d.format == backup {
+		return here, nil, err
+	}
+	m, err := d.merging(here, c)
+	if err == nil {
+		m.decide()
+		err = m.take(d.format.parse(result))
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", d.path, err)
+	}
+	return d.format.text(m.merged()), m.conflicts, nil
+}
+
+// Drift returns the records of a database that are not as they were before the changes.
+// If those are what undoes an apply, it is what has changed since.
+func (d Database) Drift(here []byte, c Changes) ([]Conflict, error) {
+	if err := d.check(here); err != nil || d.format == backup {
+		return nil, err
+	}
+	m, err := d.merging(here, c)
+	if err != nil {
+		return nil, err
+	}
+	return m.drift(), nil
+}
+
+// String returns the path of the database, relative to the root.
+func (d Database) String() string { return d.path }

@@ -1,0 +1,262 @@
+package databases
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A record is a part of a database. All parts of a file are one, comments too.
+type record struct {
+	key     string // no two of a file have the same
+	name    string // that several may have
+	body    string // what is compared: without members and without what separates records
+	listed  bool   // it ends in a list of members
+	members []record
+	tail    string // what separates it from the next
+}
+
+// memberships are the members of all groups of a file.
+func memberships(list []record) map[membership]bool {
+	all := make(map[membership]bool)
+	for i := range list {
+		for j := range list[i].members {
+			all[membership{list[i].key, list[i].members[j].key}] = true
+		}
+	}
+	return all
+}
+
+// notIn returns, as entries of Changes, the members of r that another one lacks.
+func (r *record) notIn(x *record) (entries []string) {
+	var have map[string]*record
+	if x != nil {
+		have = index(x.members)
+	}
+	for _, m := range r.members {
+		if have[m.key] == nil {
+			entries = append(entries, r.key+":"+m.key)
+		}
+	}
+	return entries
+}
+
+func index(list []record) map[string]*record {
+	m := make(map[string]*record, len(list))
+	for i := range list {
+		m[list[i].key] = &list[i]
+	}
+	return m
+}
+
+// A numbering gives each record of a file a key of its own.
+type numbering map[string]int
+
+// add names a record. One without a name is known by its text.
+func (n numbering) add(r *record, name string) {
+	switch {
+	case name == "":
+		name = "#" + digest(r.body)
+	case !isPlain(name):
+		name = "#" + digest(name)
+	}
+	n[name]++
+	r.name, r.key = name, name
+	if i := n[name]; i > 1 {
+		r.key += "#" + strconv.Itoa(i)
+	}
+}
+
+// isPlain reports whether a name can be a key, and be printed: any other is known by
+// its digest.
+func isPlain(name string) bool {
+	const longest = 128
+	if name == "" || len(name) > longest || !utf8.ValidString(name) {
+		return false
+	}
+	return !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune("#"+marks, r) })
+}
+
+const digestLength = 12 // in hex digits: enough for records that no one has forged
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:digestLength/2])
+}
+
+func (f format) isStanzas() bool { return f == dpkg || f == apk }
+
+func (f format) hasMembers() bool { return f == groups || f == gshadow }
+
+// parse divides a file into records.
+func (f format) parse(file []byte) []record {
+	var list []record
+	n := make(numbering)
+	rest := string(file)
+	if f.isStanzas() {
+		for rest != "" {
+			var r record
+			r.body, r.tail, rest = cutStanza(rest)
+			n.add(&r, f.stanzaName(r.body))
+			list = append(list, r)
+		}
+		return list
+	}
+	list = make([]record, 0, bytes.Count(file, []byte("\n"))+1)
+	for rest != "" {
+		r := record{body: rest}
+		if end := strings.IndexByte(rest, '\n'); end >= 0 {
+			r.body, r.tail, rest = rest[:end], "\n", rest[end+1:]
+		} else {
+			rest = ""
+		}
+		n.add(&r, f.lineName(r.body))
+		if head, members, ok := cutMembers(r.body); f.hasMembers() && ok && !isForeign(r.body) {
+			r.body, r.listed, r.members = head, true, parseMembers(members)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// lineName returns the name of a record that is a line; "" for a line that has none.
+func (f format) lineName(line string) string {
+	if f == lines {
+		return line
+	}
+	if isForeign(line) {
+		return ""
+	}
+	name, _, _ := strings.Cut(line, ":")
+	return name
+}
+
+// isForeign reports whether a line describes no user and no group: a comment, or a line
+// by which NIS adds others.
+func isForeign(line string) bool {
+	return line == "" || strings.ContainsRune("#+-", rune(line[0])) || !strings.Contains(line, ":")
+}
+
+// cutMembers divides the line of a group before the list of its members.
+func cutMembers(line string) (head, members string, ok bool) {
+	at := 0
+	for range 3 {
+		i := strings.IndexByte(line[at:], ':')
+		if i < 0 {
+			return "", "", false
+		}
+		at += i + 1
+	}
+	return line[:at], line[at:], true
+}
+
+func parseMembers(text string) []record {
+	if text == "" {
+		return nil
+	}
+	n := make(numbering)
+	var list []record
+	for name := range strings.SplitSeq(text, ",") {
+		m := record{body: name}
+		n.add(&m, name)
+		list = append(list, m)
+	}
+	return list
+}
+
+// cutStanza cuts off the first lines up to one that is empty. The tail begins with the
+// end of the last line.
+func cutStanza(text string) (body, tail, rest string) {
+	end := 0
+	for end < len(text) {
+		line := text[end:]
+		if i := strings.IndexByte(line, '\n'); i >= 0 {
+			line = line[:i]
+		}
+		if isBlank(line) {
+			break
+		}
+		end = min(end+len(line)+1, len(text))
+	}
+	next := end
+	for next < len(text) {
+		i := strings.IndexByte(text[next:], '\n')
+		if i < 0 {
+			i = len(text) - next - 1
+		}
+		if !isBlank(text[next : next+i]) {
+			break
+		}
+		next += i + 1
+	}
+	if end > 0 && text[end-1] == '\n' {
+		end--
+	}
+	return text[:end], text[end:next], text[next:]
+}
+
+func isBlank(line string) bool { return strings.Trim(line, " \t\r") == "" }
+
+// stanzaName returns the name of a package; "" for a stanza that names none.
+func (f format) stanzaName(body string) string {
+	var name, arch string
+	for line := range strings.SplitSeq(body, "\n") {
+		field, value, ok := strings.Cut(line, ":")
+		if !ok || field == "" || field[0] == ' ' {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		switch {
+		case f == apk && field == "P":
+			return value
+		case f == dpkg && strings.EqualFold(field, "Package"):
+			name = value
+		case f == dpkg && strings.EqualFold(field, "Architecture"):
+			arch = value
+		}
+	}
+	if name != "" && arch != "" {
+		return name + ":" + arch
+	}
+	return name
+}
+
+// text writes records as a file.
+func (f format) text(list []record) []byte {
+	size := 0
+	for i := range list {
+		size += len(list[i].body) + len(list[i].tail) + 2
+	}
+	out := bytes.NewBuffer(make([]byte, 0, size))
+	for i := range list {
+		r := &list[i]
+		out.WriteString(r.body)
+		for j, m := range r.members {
+			if j > 0 {
+				out.WriteByte(',')
+			}
+			out.WriteString(m.body)
+		}
+		out.WriteString(r.tail)
+		if i < len(list)-1 {
+			out.WriteString(f.between(r))
+		}
+	}
+	return out.Bytes()
+}
+
+// between returns what the tail of a record lacks where another one follows.
+func (f format) between(r *record) string {
+	ends := strings.Count(r.tail, "\n")
+	switch {
+	case ends == 0 && f.isStanzas() && r.body != "":
+		return "\n\n"
+	case ends == 0, ends == 1 && f.isStanzas() && r.body != "":
+		return "\n"
+	}
+	return ""
+}
