@@ -51,8 +51,7 @@ type framer struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	w      io.Writer
-	enc    *zstd.Encoder // of the level that was asked for
-	store  *zstd.Encoder // of what can't be compressed
+	level  zstd.EncoderLevel
 	diffID digest.Digester
 	toc    *tocWriter
 	index  int // of cur
@@ -66,26 +65,30 @@ type framer struct {
 	err   error // of the writer; read it after wg
 }
 
-func newFramer(ctx context.Context, w io.Writer, opt PackOptions) (*framer, error) {
-	encoder := func(level zstd.EncoderLevel) (*zstd.Encoder, error) {
-		return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(opt.Concurrency),
-			zstd.WithEncoderCRC(true), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(frameSize*2))
+// frameEncoders are those that no framer has, by level: making one clears megabytes, which
+// takes longer than packing a small snapshot.
+var frameEncoders [zstd.SpeedBestCompression + 1]sync.Pool
+
+// frameEncoder returns an encoder that compresses one frame at a time.
+func frameEncoder(level zstd.EncoderLevel) *zstd.Encoder {
+	if enc, ok := frameEncoders[level].Get().(*zstd.Encoder); ok {
+		return enc
 	}
-	enc, err := encoder(zstd.EncoderLevelFromZstd(opt.Level))
+	return newEncoder(zstd.WithEncoderLevel(level), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(frameSize*2))
+}
+
+func newEncoder(options ...zstd.EOption) *zstd.Encoder {
+	enc, err := zstd.NewWriter(nil, append(options, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))...)
 	if err != nil {
-		return nil, err
+		panic("snapshot: " + err.Error()) // no such option
 	}
-	store, err := encoder(zstd.SpeedFastest)
-	if err != nil {
-		return nil, err
-	}
-	toc, err := newTOCWriter()
-	if err != nil {
-		return nil, err
-	}
+	return enc
+}
+
+func newFramer(ctx context.Context, w io.Writer, opt PackOptions) *framer {
 	n := 2*opt.Concurrency + 2
 	f := &framer{
-		w: w, enc: enc, store: store, toc: toc, diffID: digest.Canonical.Digester(),
+		w: w, level: zstd.EncoderLevelFromZstd(opt.Level), toc: newTOCWriter(), diffID: digest.Canonical.Digester(),
 		free: make(chan *frame, n), work: make(chan *frame, n), hash: make(chan *frame, n), write: make(chan *frame, n),
 	}
 	f.ctx, f.cancel = context.WithCancelCause(ctx)
@@ -97,7 +100,7 @@ func newFramer(ctx context.Context, w io.Writer, opt PackOptions) (*framer, erro
 	}
 	f.wg.Go(f.hashAll)
 	f.wg.Go(f.writeAll)
-	return f, nil
+	return f
 }
 
 // Write adds bytes of the tar. It cuts nowhere: content that is larger than a
@@ -201,12 +204,23 @@ func (f *framer) close() error {
 }
 
 func (f *framer) compress() {
-	for fr := range f.work {
-		enc := f.enc
-		if !compressible(fr.plain) {
-			enc = f.store // tries less, and stores what it can't compress
+	var own [len(frameEncoders)]*zstd.Encoder
+	defer func() {
+		for level, enc := range own {
+			if enc != nil {
+				frameEncoders[level].Put(enc)
+			}
 		}
-		fr.packed = enc.EncodeAll(fr.plain, fr.packed)
+	}()
+	for fr := range f.work {
+		level := f.level
+		if !compressible(fr.plain) {
+			level = zstd.SpeedFastest // tries less, and stores what it can't compress
+		}
+		if own[level] == nil {
+			own[level] = frameEncoder(level)
+		}
+		fr.packed = own[level].EncodeAll(fr.plain, fr.packed)
 		for _, l := range fr.entries {
 			if l.Kind == File && l.sum == nil {
 				l.Digest = sha256.Sum256(fr.plain[l.start : l.start+int(l.Size)])

@@ -68,12 +68,9 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 		opt.Concurrency = runtime.GOMAXPROCS(0)
 	}
 	blob := &counter{w: w, digest: digest.Canonical.Digester(), crc: crc32.New(crc32.MakeTable(crc32.Castagnoli))}
-	f, err := newFramer(ctx, blob, opt)
-	if err != nil {
-		return Packed{}, fmt.Errorf("pack: %w", err)
-	}
+	f := newFramer(ctx, blob, opt)
 	p := packer{ctx: f.ctx, frames: f, tar: tar.NewWriter(f), buf: make([]byte, 128<<10)}
-	err = p.all(changes)
+	err := p.all(changes)
 	if ferr := f.close(); err == nil || ferr != nil {
 		err = ferr // the writer's is the reason of the other
 	}

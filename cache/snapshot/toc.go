@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -61,11 +62,13 @@ type tocWriter struct {
 	rec []byte
 }
 
-func newTOCWriter() (*tocWriter, error) {
-	t := &tocWriter{}
-	var err error
-	t.enc, err = zstd.NewWriter(&t.buf, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithWindowSize(1<<20))
-	return t, err
+// tocEncoders are those that no table has.
+var tocEncoders = sync.Pool{New: func() any { return newEncoder(zstd.WithWindowSize(1 << 20)) }}
+
+func newTOCWriter() *tocWriter {
+	t := &tocWriter{enc: tocEncoders.Get().(*zstd.Encoder)}
+	t.enc.Reset(&t.buf)
+	return t
 }
 
 // frame adds a frame, and the entries that end with it.
@@ -92,6 +95,8 @@ func (t *tocWriter) close() ([]byte, error) {
 	if err := t.enc.Close(); err != nil {
 		return nil, err
 	}
+	t.enc.Reset(nil)
+	tocEncoders.Put(t.enc)
 	n := t.buf.Len()
 	if n > maxTOC {
 		return nil, nil // so many entries: a blob without a table is one too
