@@ -29,9 +29,10 @@ import (
 // evict removes the least recently used steps until clayer's blobs fit the bound,
 // never what this process is putting. Layers that lose a step are removed.
 func (d *Dir) evict(ctx context.Context, root *os.Root) error {
-	if size, err := writtenSize(root); err != nil || size-d.sharedSize(root) <= d.max {
+	if size, err := d.writtenSize(root); err != nil || size-d.sharedSize(root) <= d.max {
 		return err
 	}
+	d.forgetSizes()
 	unlock, err := d.lock(ctx, root, true)
 	if err != nil {
 		return err
@@ -148,13 +149,10 @@ func blobSizes(root *os.Root) (map[string]int64, error) {
 	return sizes, nil
 }
 
-func isDigest(name string) bool {
-	return valid(digest.NewDigestFromEncoded(digest.SHA256, name))
-}
-
-// writtenSize adds up the blobs that clayer wrote. Those of other tools, of which
-// there may be far more, are not looked at.
-func writtenSize(root *os.Root) (total int64, err error) {
+// writtenSize adds up the blobs that clayer wrote, and counts those that another process
+// has removed since they were looked at. Those of other tools, of which there may be far
+// more, are not looked at.
+func (d *Dir) writtenSize(root *os.Root) (total int64, err error) {
 	names, err := recorded(root)
 	if err != nil {
 		return 0, err
@@ -167,12 +165,28 @@ func writtenSize(root *os.Root) (total int64, err error) {
 		return 0, err
 	}
 	defer blobs.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sizes == nil {
+		d.sizes = make(map[string]int64)
+	}
 	for name := range names {
-		if info, err := blobs.Lstat(name); err == nil && info.Mode().IsRegular() {
-			total += info.Size()
+		size, known := d.sizes[name]
+		if !known {
+			if info, err := blobs.Lstat(name); err == nil && info.Mode().IsRegular() {
+				size = info.Size()
+				d.sizes[name] = size
+			}
 		}
+		total += size
 	}
 	return total, nil
+}
+
+func (d *Dir) forgetSizes() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sizes = nil
 }
 
 // A census says what is in the store, and what needs it.
