@@ -231,6 +231,20 @@ func (s *Step) ChangesRoot() bool {
 	return !env
 }
 
+// LooksAtRoot reports whether the step's snapshot depends on what is in the root, so that
+// it has to be made in a view.
+func (s *Step) LooksAtRoot() bool {
+	switch s.Instr.(type) {
+	case *frontend.Run, *frontend.Snapshot:
+		return true
+	}
+	return false
+}
+
+// IsPlaced reports whether where the entries of the step's snapshot belong depends on the
+// names in the root: of a FETCH, COPY or WORKDIR.
+func (s *Step) IsPlaced() bool { return s.ChangesRoot() && !s.LooksAtRoot() }
+
 // Last returns the layer's last step, and nil where it has none.
 func (l *Layer) Last() *Step {
 	if len(l.Steps) == 0 {

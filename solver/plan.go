@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -55,7 +56,7 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	return g, keys, err
 }
 
-func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, error) {
+func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey, error) {
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -67,7 +68,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
 		r.warnOnce("build argument %s: no layer has ARG %s", name, name)
 	}
-	s := &exec.Survey{State: state, Platform: r.platform(ctx, state), Changed: make(map[*dag.Step]bool)}
+	s := survey.New(state, r.platform(ctx, state))
 	keys, err := r.keys(ctx, g, s.Platform)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 		Unstored: func(step *dag.Step) bool { return !s.Changed[step] && r.Installs(step) },
 	}
 	if !r.Rebuild {
-		answers.Present = exec.Present(g, keys, state)
+		answers.Present = survey.Present(g, keys, state)
 		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
@@ -95,7 +96,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 			if keys, err = r.keys(ctx, g, s.Platform); err != nil {
 				return nil, err
 			}
-			answers.Present = exec.Present(g, keys, state)
+			answers.Present = survey.Present(g, keys, state)
 			if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 				return nil, err
 			}
@@ -107,7 +108,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*exec.Survey, 
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
 		return nil, err
 	}
-	for _, ev := range slices.Backward(state.Log[exec.Staying(g, answers.Present):]) {
+	for _, ev := range slices.Backward(state.Log[survey.Staying(g, answers.Present):]) {
 		answers.Undo = append(answers.Undo, ev.Key)
 	}
 	s.Answers = answers

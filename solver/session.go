@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -86,7 +87,7 @@ func (r *session) inSandbox(text string) { r.Report.WarnOnce("in the sandbox %s"
 // here, and why it is this one; "" if none of them runs. Nothing is written.
 func PlannedSandbox(opt Options, p *dag.Plan) (string, error) {
 	r := newReadOnly(opt)
-	if !exec.Runs(p) {
+	if !survey.Runs(p) {
 		return "", nil
 	}
 	root, err := r.open()

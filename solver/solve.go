@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 )
@@ -73,6 +74,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var did exec.Result
 	if !sv.UpToDate() || cut || r.profileDiffers(root, sv.State, sv.Env()) {
 		lock, err := r.lock(ctx, root)
 		if err != nil {
@@ -88,7 +90,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 			return nil, err
 		}
 		r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
-		if err := exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
+		if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
 			return nil, nameWithheld(err)
 		}
 		if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
@@ -96,14 +98,14 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 	}
 	r.Report.Emit(report.Event{Kind: report.Done})
-	res = resultOf(sv)
+	res = resultOf(sv, did)
 	res.Took = time.Since(start)
 	if r.RequireCache {
 		if store, err := r.Report.FailedStore(); err != nil {
 			return res, fmt.Errorf("%w: %s: %w", ErrStore, store, err)
 		}
 	}
-	return res, sv.Incomplete
+	return res, did.Incomplete
 }
 
 // nameWithheld adds to the error of a failed RUN what it did not get of the session.
@@ -115,8 +117,8 @@ func nameWithheld(err error) error {
 	return err
 }
 
-func resultOf(sv *exec.Survey) *Result {
-	res := &Result{Undone: sv.Undone, Preserved: sv.Preserved}
+func resultOf(sv *survey.Survey, did exec.Result) *Result {
+	res := &Result{Undone: did.Undone, Preserved: did.Preserved}
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
 		t := pl.Totals()
@@ -131,7 +133,7 @@ func resultOf(sv *exec.Survey) *Result {
 const defaultDownloads = 2 << 30
 
 // execConfig returns what a solve of the root works with.
-func (r *session) execConfig(root *rootfs.Root, sv *exec.Survey) exec.Config {
+func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 	cfg := exec.Config{
 		Steps: r, Report: r.Report, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force,

@@ -94,7 +94,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 // remaining is what stays of a state.
 type remaining struct {
 	names []string
-	keys  []rootfs.LayerKeys
+	keys  []record.LayerKeys
 	log   []record.Event
 }
 
@@ -115,7 +115,7 @@ func remainingAfter(state *record.State, to string) (remaining, []record.Var, er
 	}
 	steps := 0
 	for _, l := range state.Layers[:i+1] {
-		k := rootfs.LayerKeys{Name: l.Name, Env: l.Env}
+		k := record.LayerKeys{Name: l.Name, Env: l.Env}
 		for _, s := range l.Steps {
 			k.Steps = append(k.Steps, s.Key)
 			if s.Digest != "" {

@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"solver":                             6,
 	"solver/exec":                        5,
 	"solver/exec/internal/schedule":      2,
+	"solver/internal/survey":             2,
 	"solver/report":                      2,
 	"solver/machine":                     3,
 	"solver/layers":                      3,

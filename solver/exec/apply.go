@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -27,11 +28,11 @@ func (b *builder) commit(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	b.preserve(preserved...)
-	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), recordEnv(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
+	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), survey.Env(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	if len(b.incomplete) > 0 {
-		b.sv.Incomplete = incomplete(b.incomplete)
+		b.did.Incomplete = incomplete(b.incomplete)
 	}
 	return nil
 }
@@ -41,13 +42,13 @@ func (b *builder) rollback() error {
 	if err := b.lock.Rollback(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	b.sv.Undone, b.incomplete, b.fetching = 0, nil, nil
+	b.did.Undone, b.incomplete, b.fetching = 0, nil, nil
 	return nil
 }
 
 // mustUndo reports whether something in the root has to go, or to be tried again.
 func (b *builder) mustUndo() bool {
-	return len(b.lock.State().Log) != Staying(b.sv.Plan.Graph, b.sv.Answers.Present) || b.lock.State().Retry()
+	return len(b.lock.State().Log) != survey.Staying(b.sv.Plan.Graph, b.sv.Answers.Present) || b.lock.State().Retry()
 }
 
 // undoes reports whether undo changes the root; the profile is the first to go.
@@ -59,11 +60,11 @@ func (b *builder) undo(ctx context.Context) error {
 	if !b.mustUndo() {
 		return nil
 	}
-	undone, err := b.lock.Undo(ctx, Staying(b.sv.Plan.Graph, b.sv.Answers.Present), b.Force)
+	undone, err := b.lock.Undo(ctx, survey.Staying(b.sv.Plan.Graph, b.sv.Answers.Present), b.Force)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	b.sv.Undone = len(undone.Steps)
+	b.did.Undone = len(undone.Steps)
 	b.preserve(undone.Preserved...)
 	if b.isInPlace() {
 		// The next RUN takes care of it: its snapshot has what is there.
@@ -76,8 +77,8 @@ func (b *builder) undo(ctx context.Context) error {
 // preserve warns of files that stay as the user has them, each once.
 func (b *builder) preserve(files ...rootfs.Preserved) {
 	for _, k := range files {
-		if !slices.ContainsFunc(b.sv.Preserved, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
-			b.sv.Preserved = append(b.sv.Preserved, k)
+		if !slices.ContainsFunc(b.did.Preserved, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
+			b.did.Preserved = append(b.did.Preserved, k)
 			b.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 		}
 	}

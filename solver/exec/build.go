@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -30,14 +31,16 @@ import (
 type builder struct {
 	Config
 	root *rootfs.Root
-	sv   *Survey
+	sv   *survey.Survey
+	did  Result
 	sb   *sandbox.Sandbox
 	work string // the directory for scratch; "": the root's
 
 	mu     sync.Mutex
 	blobs  map[*dag.Step]*blob // of all steps that are not present, as they come
 	names  map[*dag.Layer]*chainNames
-	stored int // steps that were built and stored
+	views  map[*survey.LayerView]*openView // those that were used
+	stored int                             // steps that were built and stored
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
 	dirty   []string
@@ -110,7 +113,7 @@ var Engines = []sandbox.Engine{overlay.Engine, inplace.Engine}
 // sandbox chooses the sandbox, once it is known that something is to run, and
 // reports whether RUN changes the root itself.
 func (b *builder) sandbox() (inPlace bool, err error) {
-	if b.sb == nil && Runs(b.sv.Plan) {
+	if b.sb == nil && survey.Runs(b.sv.Plan) {
 		err = b.openSandbox()
 	}
 	return b.isInPlace(), err
@@ -135,37 +138,45 @@ func (b *builder) openSandbox() error {
 	return nil
 }
 
-// Runs reports whether a step of the plan that looks at the root is to run.
-func Runs(p *dag.Plan) bool {
-	return slices.ContainsFunc(p.Layers, func(pl dag.PlannedLayer) bool { return runs(&pl) })
-}
-
 // isInPlace reports whether RUN changes the root itself.
 func (b *builder) isInPlace() bool { return b.sb != nil && b.sb.InPlace != nil }
 
+// An openView is the view of a layer, once it is made. It is used by one goroutine at a time.
+type openView struct {
+	mu   sync.Mutex
+	view sandbox.Layered
+}
+
 // use calls f with the layer's view, which is made at its first use.
-func (b *builder) use(ctx context.Context, lv *layerView, f func(sandbox.Layered) error) error {
-	lv.mu.Lock()
-	defer lv.mu.Unlock()
-	if lv.view == nil {
+func (b *builder) use(ctx context.Context, lv *survey.LayerView, f func(sandbox.Layered) error) error {
+	b.mu.Lock()
+	v := b.views[lv]
+	if v == nil {
+		v = new(openView)
+		b.views[lv] = v
+	}
+	b.mu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.view == nil {
 		view, err := b.open(ctx, lv)
 		if err != nil {
 			return err
 		}
-		lv.view = view
+		v.view = view
 	}
-	return f(lv.view)
+	return f(v.view)
 }
 
-func (b *builder) open(ctx context.Context, lv *layerView) (view sandbox.Layered, err error) {
-	if lv.from == nil {
-		return b.openReverted(ctx, lv.revert)
+func (b *builder) open(ctx context.Context, lv *survey.LayerView) (view sandbox.Layered, err error) {
+	if lv.From == nil {
+		return b.openReverted(ctx, lv.Revert)
 	}
-	err = b.use(ctx, lv.from, func(from sandbox.Layered) error {
-		if view = from; !lv.shared {
+	err = b.use(ctx, lv.From, func(from sandbox.Layered) error {
+		if view = from; !lv.Shared {
 			view, err = from.Clone(ctx)
 		}
-		if err == nil && lv.clear {
+		if err == nil && lv.Clear {
 			err = view.ClearScratch(ctx)
 		}
 		return err
@@ -198,8 +209,8 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 }
 
 // applyTo applies the snapshot of a step to the view of its layer.
-func (b *builder) applyTo(ctx context.Context, lv *layerView, s *dag.Step) error {
-	lower := lv.lower[b.sv.Plan.Keys.Step[s]]
+func (b *builder) applyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step) error {
+	lower := lv.Lower[b.sv.Plan.Keys.Step[s]]
 	return b.use(ctx, lv, func(v sandbox.Layered) error { return b.applyToView(ctx, v, s, lower) })
 }
 
@@ -314,14 +325,15 @@ func (b *builder) close() {
 	}
 }
 
-func (b *builder) closeViews(views map[*dag.Layer]*layerView) {
-	for _, lv := range views {
-		if lv.view != nil && !lv.shared {
-			if err := lv.view.Close(); err != nil {
+func (b *builder) closeViews() {
+	for lv, v := range b.views {
+		if v.view != nil && !lv.Shared {
+			if err := v.view.Close(); err != nil {
 				b.Report.Warnf("cannot remove a work directory: %v", err)
 			}
 		}
 	}
+	clear(b.views)
 }
 
 func (b *builder) download(ctx context.Context, s *dag.Step) { _, _ = b.Steps.Changes(ctx, s) }
@@ -358,7 +370,7 @@ func (b *builder) make(ctx context.Context, s *dag.Step) (outcome, error) {
 }
 
 // runIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
-func (b *builder) runIn(ctx context.Context, lv *layerView, s *dag.Step) (out outcome, err error) {
+func (b *builder) runIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out outcome, err error) {
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.look(ctx, v, s, pack) })
 	})

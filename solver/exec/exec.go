@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -78,21 +79,30 @@ type Config struct {
 	Profile func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error)
 }
 
+// A Result is what a solve did beside its plan.
+type Result struct {
+	Incomplete error              // what of an apply could not be done; the rest was
+	Undone     int                // steps
+	Preserved  []rootfs.Preserved // files that stay as the user has them
+}
+
 // Solve makes the root what the plan says, under the root's lock. When it
-// returns an error before it has committed, Unlock rolls the root back.
-func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock, sv *Survey) error {
+// returns an error before it has committed, Unlock rolls the root back. The plan
+// of sv is afterwards the one that was carried out.
+func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock, sv *survey.Survey) (Result, error) {
 	b := newBuilder(cfg, root, sv)
 	b.lock = lock
 	defer b.close()
 	f := newFlow(b, sv, cfg.Jobs)
-	f.solve(b.before(nil))
-	return b.run(ctx, f)
+	f.solve(sv.Before(nil))
+	err := b.run(ctx, f)
+	return b.did, err
 }
 
 // View calls use with an overlay view of the root as a step finds it, or, for
 // nil, as it is after all layers. work is the directory for the overlay: not in
 // the root's work directory, which the next solve clears.
-func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *dag.Step, work string, use func(sandbox.Layered) error) (err error) {
+func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey, at *dag.Step, work string, use func(sandbox.Layered) error) (err error) {
 	b := newBuilder(cfg, root, sv)
 	b.work = work
 	defer b.close()
@@ -124,9 +134,9 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *Survey, at *da
 	return use(view)
 }
 
-func newBuilder(cfg Config, root *rootfs.Root, sv *Survey) *builder {
+func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
 	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool),
-		names: make(map[*dag.Layer]*chainNames)}
+		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
 }
 
 // run runs a flow, and closes what its nodes have opened.
@@ -134,7 +144,7 @@ func (b *builder) run(ctx context.Context, f *flow) error {
 	longer, stop := withGrace(ctx)
 	defer stop()
 	err := f.Run(ctx, longer)
-	b.closeViews(f.views)
+	b.closeViews()
 	b.leaveRoot()
 	return b.countStored(err)
 }

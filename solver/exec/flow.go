@@ -10,8 +10,8 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec/internal/schedule"
+	"github.com/clayer/clayer/solver/internal/survey"
 )
 
 // work is what the nodes of a flow do. A builder does it with stores, a sandbox
@@ -30,9 +30,9 @@ type work interface {
 
 	prepare(ctx context.Context, s *dag.Step) error // returns what make would fail by before it looks at the root
 	make(ctx context.Context, s *dag.Step) (outcome, error)
-	runIn(ctx context.Context, v *layerView, s *dag.Step) (outcome, error)
-	applyTo(ctx context.Context, v *layerView, s *dag.Step) error
-	closeViews(views map[*dag.Layer]*layerView)
+	runIn(ctx context.Context, v *survey.LayerView, s *dag.Step) (outcome, error)
+	applyTo(ctx context.Context, v *survey.LayerView, s *dag.Step) error
+	closeViews() // all that are open
 	put(ctx context.Context, s *dag.Step)
 
 	undoes() bool // there is something to undo
@@ -100,7 +100,7 @@ type outcome struct {
 type flow struct {
 	schedule.Schedule
 	w  work
-	sv *Survey
+	sv *survey.Survey
 
 	mu      sync.Mutex
 	inPlace bool
@@ -110,9 +110,7 @@ type flow struct {
 	arrives map[*dag.Step]*schedule.Node // in a sequence: the ends of those fetches
 	puts    []*schedule.Node
 	sources map[*dag.Source]*schedule.Node
-	views   map[*dag.Layer]*layerView
-	order   []*dag.Layer       // those with a view, in composition order
-	scratch map[*dag.Step]bool // see wantedScratch
+	views   []*survey.LayerView
 }
 
 // largest is how many bytes of snapshots are fetched at a time, and one that is
@@ -120,8 +118,7 @@ type flow struct {
 // and few large ones, so that what is first can be applied first.
 const largest = 64 << 20
 
-func newFlow(w work, sv *Survey, jobs int) *flow {
-	sv.findScratch()
+func newFlow(w work, sv *survey.Survey, jobs int) *flow {
 	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*schedule.Node), decided: make(map[*dag.Step]bool),
 		late: new(losses), arrives: make(map[*dag.Step]*schedule.Node)}
 	n := int64(max(1, jobs))
@@ -440,13 +437,12 @@ func (f *flow) buildInViews() {
 		c.layer(&f.sv.Plan.Layers[i])
 	}
 	f.plan(func(ctx context.Context) error {
-		views := f.views
 		again, err := f.reconsider(ctx)
 		if err != nil {
 			return err
 		}
 		if again {
-			f.w.closeViews(views)
+			f.w.closeViews()
 			return f.restore(f.needed, f.build)
 		}
 		prev := f.rootNode(kindUndo, nil, f.w.undo, nil)
@@ -473,15 +469,17 @@ type chains struct {
 }
 
 func (c *chains) layer(pl *dag.PlannedLayer) {
-	l, v := pl.Layer, c.views[pl.Layer]
+	l := pl.Layer
 	ch := new(chain)
 	if on := c.of[l.On]; on != nil {
 		*ch = chain{on.view, slices.Clone(on.built)}
 	}
 	c.of[l] = ch
 	inView := make(map[*dag.Step]bool)
-	if v != nil {
-		for _, it := range c.inView(l) {
+	var v *survey.LayerView
+	if i := slices.IndexFunc(c.views, func(v *survey.LayerView) bool { return v.Layer == l }); i >= 0 {
+		v = c.views[i]
+		for _, it := range v.Items {
 			inView[it.Step] = true
 		}
 	}
@@ -503,7 +501,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	s := it.Step
 	var n *schedule.Node
 	switch {
-	case c.toMake(it) && !looksAtRoot(s):
+	case c.toMake(it) && !s.LooksAtRoot():
 		n = c.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 			out, err := c.w.make(ctx, s)
 			return c.built(s, out, err)
@@ -512,7 +510,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 		if by := c.waits[s]; by != nil && !c.w.has(s) {
 			n = c.fetchLate(it, c.ran[by])
 		}
-		if isPlaced(s) {
+		if s.IsPlaced() {
 			c.ends = append(c.ends, n) // also where the next one is dropped
 			n = c.checkPlace(it, append(slices.Clip(ch.built), n)...)
 		}
@@ -520,7 +518,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	if n == nil {
 		return
 	}
-	if isPlaced(s) {
+	if s.IsPlaced() {
 		ch.built = nil // it waits for those
 	}
 	ch.built = append(slices.Clip(ch.built), n)
@@ -543,9 +541,9 @@ func (c *chains) checkPlace(it *dag.Item, deps ...*schedule.Node) *schedule.Node
 }
 
 // see adds the node that runs an item in the layer's view, or applies it there.
-func (c *chains) see(ch *chain, v *layerView, it *dag.Item) {
+func (c *chains) see(ch *chain, v *survey.LayerView, it *dag.Item) {
 	s := it.Step
-	if !c.toMake(it) || !looksAtRoot(s) {
+	if !c.toMake(it) || !s.LooksAtRoot() {
 		ch.view = c.Add(&schedule.Node{Kind: kindView, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 			return c.w.applyTo(ctx, v, s)
 		}}, nil, append(slices.Clip(ch.built), ch.view)...)
@@ -611,7 +609,7 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 	f.fetchDecided(items)
 	for i, it := range items {
 		n := &schedule.Node{Kind: kindApply, Step: it.Step, Needs: schedule.Amounts{schedule.Root: 1}}
-		if it.State == dag.ToRun && looksAtRoot(it.Step) {
+		if it.State == dag.ToRun && it.Step.LooksAtRoot() {
 			n.Kind = kindRun
 		}
 		n.Run = func(ctx context.Context, n *schedule.Node) error {
@@ -693,7 +691,7 @@ func (f *flow) reconsider(ctx context.Context) (again bool, err error) {
 	f.w.report(lost.errs)
 	if len(changed) > 0 {
 		before := f.sv.Plan
-		f.sv.change(changed...)
+		f.sv.Change(changed...)
 		f.forgetSince(before)
 		f.w.replanned()
 	}
@@ -718,10 +716,10 @@ func (f *flow) forgetSince(before *dag.Plan) {
 func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
 	sv := f.sv
 	defer f.forgetSince(sv.Plan)
-	sv.lose(lost...)
+	sv.Lose(lost...)
 	var after []key.Key
 	cut := false
-	for _, s := range order(sv.Plan.Graph) {
+	for _, s := range survey.Order(sv.Plan.Graph) {
 		switch here := sv.Answers.Present[s]; {
 		case !here:
 			cut = true
@@ -743,7 +741,7 @@ func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
 			sv.Answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
 		}
 	}
-	sv.lose()
+	sv.Lose()
 	return nil
 }
 
@@ -767,15 +765,15 @@ func (f *flow) missing() []*dag.Item {
 // cached steps, and of steps that are present, but have to be applied to a view.
 func (f *flow) needed() (items []*dag.Item) {
 	if !f.inPlace {
-		f.planViews()
+		f.views = f.sv.Views(f.toMake)
 	}
 	for _, it := range f.all() {
 		if it.State == dag.Cached && !f.w.has(it.Step) {
 			items = append(items, it)
 		}
 	}
-	for _, l := range f.order {
-		for _, it := range f.inView(l) {
+	for _, v := range f.views {
+		for _, it := range v.Items {
 			if it.State == dag.Present && !f.w.has(it.Step) {
 				items = append(items, it)
 			}
@@ -784,7 +782,7 @@ func (f *flow) needed() (items []*dag.Item) {
 	if !f.inPlace && !f.toRun() {
 		return items
 	}
-	for s := range f.sv.wantedScratch() {
+	for s := range f.sv.WantedScratch() {
 		if it := f.sv.Plan.Item(s); !f.w.has(s) && !slices.Contains(items, it) {
 			items = append(items, it)
 		}
@@ -799,13 +797,3 @@ func (f *flow) toRun() bool {
 
 // toMake reports whether a step is to run and was not yet.
 func (f *flow) toMake(it *dag.Item) bool { return it.State == dag.ToRun && !f.w.has(it.Step) }
-
-// looksAtRoot reports whether a step's snapshot depends on the root, so that
-// it has to be made in a view.
-func looksAtRoot(s *dag.Step) bool {
-	switch s.Instr.(type) {
-	case *frontend.Run, *frontend.Snapshot:
-		return true
-	}
-	return false
-}

@@ -16,12 +16,13 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 )
 
 // recorder is work that does nothing, and remembers what it was asked to do:
 // "run RUN a", "fetch RUN b".
 type recorder struct {
-	sv      *Survey
+	sv      *survey.Survey
 	inPlace bool
 	hook    func(ctx context.Context, call string) error // is called for each, and decides what becomes of it
 	changed string                                       // the step that changes something
@@ -70,7 +71,7 @@ func (r *recorder) download(ctx context.Context, s *dag.Step) { _ = r.call(ctx, 
 func (r *recorder) forget(s *dag.Step)                        { r.set(s, false) }
 func (r *recorder) partial(*dag.Item) bool                    { return true }
 func (r *recorder) abort(*dag.Step, error)                    {}
-func (r *recorder) closeViews(map[*dag.Layer]*layerView)      {}
+func (r *recorder) closeViews()                               {}
 func (r *recorder) put(ctx context.Context, s *dag.Step)      { _ = r.call(ctx, "put", s) }
 func (r *recorder) undoes() bool                              { return r.undoing }
 func (r *recorder) undo(ctx context.Context) error            { return r.call(ctx, "undo", nil) }
@@ -119,20 +120,20 @@ func (r *recorder) make(ctx context.Context, s *dag.Step) (outcome, error) {
 	return r.built(ctx, "make", s)
 }
 
-func (r *recorder) runIn(ctx context.Context, _ *layerView, s *dag.Step) (outcome, error) {
+func (r *recorder) runIn(ctx context.Context, _ *survey.LayerView, s *dag.Step) (outcome, error) {
 	return r.built(ctx, "run", s)
 }
 
-func (r *recorder) applyTo(ctx context.Context, _ *layerView, s *dag.Step) error {
+func (r *recorder) applyTo(ctx context.Context, _ *survey.LayerView, s *dag.Step) error {
 	return r.call(ctx, "view", s)
 }
 
 func (r *recorder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error) {
-	if it.State == dag.ToRun && looksAtRoot(it.Step) {
+	if it.State == dag.ToRun && it.Step.LooksAtRoot() {
 		return r.built(ctx, "run", it.Step)
 	}
 	var out outcome
-	if it.State == dag.ToRun && isPlaced(it.Step) {
+	if it.State == dag.ToRun && it.Step.IsPlaced() {
 		var err error
 		if out, err = r.built(ctx, "make", it.Step); err != nil {
 			return out, err
@@ -169,7 +170,7 @@ func newFlowOf(t *testing.T, cached string, texts ...string) (*flow, *recorder) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	sv := &Survey{State: &record.State{}, Found: make(map[key.Key]cache.Found), Changed: make(map[*dag.Step]bool)}
+	sv := survey.New(new(record.State), "")
 	sv.Answers = dag.Answers{
 		Present: make(map[*dag.Step]bool), Cached: make(map[key.Key]dag.Found),
 		Unstored: func(s *dag.Step) bool { return strings.Contains(s.Text(), "install") && !sv.Changed[s] },

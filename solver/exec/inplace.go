@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -48,10 +49,10 @@ func (b *builder) leaveRoot() {
 func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error) {
 	i := b.layerIndex(it.Step.Layer)
 	pl := &b.sv.Plan.Layers[i]
-	if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && runs(pl) {
+	if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && survey.RunsIn(pl) {
 		b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
 	}
-	if it.State != dag.ToRun || !looksAtRoot(it.Step) {
+	if it.State != dag.ToRun || !it.Step.LooksAtRoot() {
 		out, err := b.makeOrCheck(ctx, it)
 		if err == nil {
 			err = b.apply(ctx, it)
@@ -98,19 +99,10 @@ func (b *builder) commitPart(it *dag.Item, with bool) error {
 		end++
 	}
 	layers[n].Steps = keys[:end:end]
-	if err := b.lock.Commit(b.sv.Platform, layers, recordEnv(b.sv.Plan.Graph, n)); err != nil {
+	if err := b.lock.Commit(b.sv.Platform, layers, survey.Env(b.sv.Plan.Graph, n)); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return nil
-}
-
-func runs(pl *dag.PlannedLayer) bool {
-	for _, it := range pl.Items {
-		if it.State == dag.ToRun && looksAtRoot(it.Step) {
-			return true
-		}
-	}
-	return false
 }
 
 // adopt runs a step on the root itself and records what it did there. What one

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -13,6 +12,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/source"
 )
@@ -59,8 +59,8 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 	if b.isInPlace() {
 		return b.namesInPlace(at)
 	}
-	items := b.before(at)
-	stay, revert := b.lowerOf(items)
+	items := b.sv.Before(at)
+	stay, revert := b.sv.Lower(items)
 	items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !b.has(it.Step) })
 	b.mu.Lock()
 	c := b.names[at.Layer]
@@ -122,35 +122,7 @@ func begins(items []*dag.Item, keys []key.Key) bool {
 // come: it builds on all that is applied before, and none of that is scratch, or hidden
 // in a root below.
 func (b *builder) findsRoot(s *dag.Step) bool {
-	return !b.root.IsLayered() && b.buildsOnAll(s.Layer) && !placesScratch(s)
-}
-
-// buildsOnAll reports whether a layer builds on all layers that are composed before it.
-func (b *builder) buildsOnAll(at *dag.Layer) bool {
-	below := chainOf(at)
-	for i := range b.sv.Plan.Layers {
-		switch l := b.sv.Plan.Layers[i].Layer; {
-		case l == at:
-			return true
-		case !below[l]:
-			return false
-		}
-	}
-	return false
-}
-
-// placesScratch reports whether the dest of a step is scratch, as it is written.
-func placesScratch(s *dag.Step) bool {
-	dest := ""
-	switch in := s.Instr.(type) {
-	case *frontend.Copy:
-		dest = in.Dest
-	case *frontend.Fetch:
-		dest = in.Dest
-	case *frontend.Workdir:
-		dest = in.Path
-	}
-	return snapshot.IsScratch(strings.Trim(dest, "/"))
+	return !b.root.IsLayered() && b.sv.BuildsOnAll(s.Layer) && !survey.PlacesScratch(s)
 }
 
 // revertNames has names show what the root had before events, the last of its log, and
@@ -177,7 +149,7 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 		if !ok {
 			changes = bl.entries()
 		}
-		scratch := slices.Contains(scratchLayers(to), it.Step.Layer)
+		scratch := survey.SeesScratchOf(to, it.Step.Layer)
 		switch {
 		case inRoot && !scratch:
 			return nil
@@ -231,7 +203,7 @@ func (e *misplacedError) Unwrap() error { return e.err }
 // fits, where all before it is done.
 func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (outcome, error) {
 	switch {
-	case !isPlaced(it.Step):
+	case !it.Step.IsPlaced():
 	case it.State == dag.ToRun && !b.has(it.Step):
 		return b.make(ctx, it.Step)
 	case it.State == dag.Cached:
@@ -244,6 +216,3 @@ func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (outcome, error
 	}
 	return outcome{}, nil
 }
-
-// isPlaced reports whether where the entries of a step belong depends on the root.
-func isPlaced(s *dag.Step) bool { return s.ChangesRoot() && !looksAtRoot(s) }

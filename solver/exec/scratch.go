@@ -5,25 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
-// Scratch is what a step leaves in /tmp or /var/tmp: part of its snapshot, seen by the
-// steps that build on it, and never in the root (snapshot.IsScratch). A view of the
-// root therefore lacks that of the steps that are present: it is applied to the view from
-// their snapshots. In place it is put into the root's own /tmp before a RUN, and removed
-// at the end.
+// Scratch is what a step leaves in /tmp or /var/tmp: see package survey. In place it is put
+// into the root's own /tmp before a RUN, and removed at the end.
 
 // maxScratch is how much scratch of a RUN its snapshot holds: file contents, and
 // scratchEntry for each entry.
@@ -154,88 +149,10 @@ func scratchBelow(at string) (paths []string) {
 	return paths
 }
 
-// hasScratch reports whether a step that is present has scratch in its snapshot.
-func (sv *Survey) hasScratch(it *dag.Item) bool {
-	if it.State != dag.Present {
-		return false
-	}
-	return sv.scratch[it.Key]
-}
-
-// findScratch is called before hasScratch.
-func (sv *Survey) findScratch() {
-	sv.scratch = make(map[key.Key]bool)
-	if sv.State == nil {
-		return
-	}
-	for _, l := range sv.State.Layers {
-		for _, a := range l.Steps {
-			if a.Scratch {
-				sv.scratch[a.Key] = true
-			}
-		}
-	}
-}
-
-// scratchLayers lists a layer and those that it is FROM: whose scratch its steps see. A
-// layer that it is only composed after is none of them.
-func scratchLayers(l *dag.Layer) []*dag.Layer {
-	layers := []*dag.Layer{l}
-	for !l.Ordered && l.On != nil {
-		l = l.On
-		layers = append(layers, l)
-	}
-	return layers
-}
-
-// seesScratch reports whether what is in scratch directories decides about an item that
-// is not present.
-func seesScratch(it *dag.Item) bool {
-	dest := ""
-	switch in := it.Step.Instr.(type) {
-	case *frontend.Copy:
-		dest = in.Dest
-	case *frontend.Fetch:
-		dest = in.Dest
-	case *frontend.Workdir:
-		dest = in.Path
-	}
-	return it.State == dag.ToRun && looksAtRoot(it.Step) ||
-		it.State != dag.Present && snapshot.IsScratch(strings.Trim(path.Clean(dest), "/"))
-}
-
-// wantedScratch returns the steps that are present, and whose scratch is seen by others
-// that are not.
-func (sv *Survey) wantedScratch() map[*dag.Step]bool {
-	wanted := make(map[*dag.Step]bool)
-	for i := range sv.Plan.Layers {
-		pl := &sv.Plan.Layers[i]
-		for j := range pl.Items {
-			if seesScratch(&pl.Items[j]) {
-				sv.addScratch(wanted, pl.Layer)
-				break
-			}
-		}
-	}
-	return wanted
-}
-
-// addScratch adds those steps that are present, and whose scratch a layer's steps see.
-func (sv *Survey) addScratch(wanted map[*dag.Step]bool, l *dag.Layer) {
-	for _, l := range scratchLayers(l) {
-		for _, s := range l.Steps {
-			if sv.hasScratch(sv.Plan.Item(s)) {
-				wanted[s] = true
-			}
-		}
-	}
-}
-
 // scratchBefore returns the steps before one whose scratch it sees, in order.
 func (b *builder) scratchBefore(at *dag.Step) (steps []*dag.Step) {
-	seen := scratchLayers(at.Layer)
-	for _, it := range b.before(at) {
-		if slices.Contains(seen, it.Step.Layer) && (b.scratch[it.Step] || b.sv.hasScratch(it)) {
+	for _, it := range b.sv.Before(at) {
+		if survey.SeesScratchOf(at.Layer, it.Step.Layer) && (b.scratch[it.Step] || b.sv.HasScratch(it)) {
 			steps = append(steps, it.Step)
 		}
 	}

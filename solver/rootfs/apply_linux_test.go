@@ -340,7 +340,7 @@ func commit(t testing.TB, l *Lock) {
 			keys = append(keys, ev.Key)
 		}
 	}
-	if err := l.Commit("test", []LayerKeys{{Name: "base", Steps: keys}}, nil); err != nil {
+	if err := l.Commit("test", []record.LayerKeys{{Name: "base", Steps: keys}}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -401,7 +401,7 @@ func TestStateRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	layers := []LayerKeys{{Name: "base", Steps: []key.Key{keyOf("1"), keyOf("2"), keyOf("3")}}}
+	layers := []record.LayerKeys{{Name: "base", Steps: []key.Key{keyOf("1"), keyOf("2"), keyOf("3")}}}
 	for _, platform := range []string{"first", "second"} {
 		if err := l.Commit(platform, layers, []record.Var{{Name: "A", Value: "1"}}); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // What an apply made on another mount below the root is taken away by an undo, and
@@ -125,7 +126,7 @@ func TestMadeAgainOnAnotherMount(t *testing.T) {
 			if err != nil {
 				return false, err
 			}
-			return len(undone.Problems)+len(res.Problems) > 0, l.Commit("test", []LayerKeys{{Name: "base", Steps: []key.Key{keyOf("2")}}}, nil)
+			return len(undone.Problems)+len(res.Problems) > 0, l.Commit("test", []record.LayerKeys{{Name: "base", Steps: []key.Key{keyOf("2")}}}, nil)
 		}
 		killedAtEach(t, operation{"again", again}, before)
 		unix.Unmount(mnt, unix.MNT_DETACH)

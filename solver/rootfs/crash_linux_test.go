@@ -201,7 +201,7 @@ func applySteps(l *Lock, stay int, names ...string) (incomplete bool, err error)
 		return false, err
 	}
 	incomplete = len(undone.Problems) > 0
-	layer := LayerKeys{Name: "base"}
+	layer := record.LayerKeys{Name: "base"}
 	if l.tx != nil { // else there is nothing to build on
 		for _, ev := range l.tx.next.Log {
 			layer.Steps = append(layer.Steps, ev.Key)
@@ -215,7 +215,7 @@ func applySteps(l *Lock, stay int, names ...string) (incomplete bool, err error)
 		incomplete = incomplete || len(res.Problems) > 0
 		layer.Steps = append(layer.Steps, keyOf(name))
 	}
-	return incomplete, l.Commit("test", []LayerKeys{layer}, []record.Var{{Name: "A", Value: "1"}})
+	return incomplete, l.Commit("test", []record.LayerKeys{layer}, []record.Var{{Name: "A", Value: "1"}})
 }
 
 // outcome is a root with what its state says of it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // takesSpace has the calls that a full disk may refuse.
@@ -154,11 +155,11 @@ var diskOperations = append([]operation{
 		if err != nil {
 			return false, err
 		}
-		layer := LayerKeys{Name: "base"}
+		layer := record.LayerKeys{Name: "base"}
 		for _, ev := range l.tx.next.Log {
 			layer.Steps = append(layer.Steps, ev.Key)
 		}
-		return len(res.Problems) > 0, l.Commit("test", []LayerKeys{layer}, nil)
+		return len(res.Problems) > 0, l.Commit("test", []record.LayerKeys{layer}, nil)
 	}},
 }, operations...)
 

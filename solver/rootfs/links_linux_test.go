@@ -73,9 +73,9 @@ func solveAndUndo(t *testing.T, dir string) error {
 			_, err = l.Apply(t.Context(), step("2"), stream(file("etc/conf", "2"), file("etc/new", "2")))
 		}
 		if err == nil {
-			var layers []LayerKeys
+			var layers []record.LayerKeys
 			if !undo {
-				layers = []LayerKeys{{Name: "base", Steps: append(keysOf(l.state.Log), keyOf("2"))}}
+				layers = []record.LayerKeys{{Name: "base", Steps: append(keysOf(l.state.Log), keyOf("2"))}}
 			}
 			err = l.Commit("test", layers, nil)
 		}

@@ -31,7 +31,7 @@ func (l *Lock) Adopt(context.Context, record.Applied, snapshot.Changes) (unpack.
 func (l *Lock) Undo(context.Context, int, bool) (*Undone, error) { return nil, errOther }
 
 // Commit works on Linux alone.
-func (l *Lock) Commit(string, []LayerKeys, []record.Var) error { return errOther }
+func (l *Lock) Commit(string, []record.LayerKeys, []record.Var) error { return errOther }
 
 // KeepProfile works on Linux alone.
 func (l *Lock) SetProfile(context.Context, bool, []byte, bool) ([]Preserved, error) {

@@ -543,7 +543,7 @@ func (w *world) solve() {
 	for _, s := range steps {
 		w.note("solve %s, force %t: %s", s.name, force, entryTexts(s.entries))
 	}
-	layer := LayerKeys{Name: "base"}
+	layer := record.LayerKeys{Name: "base"}
 	for _, s := range steps {
 		layer.Steps = append(layer.Steps, keyOf(s.name))
 	}
@@ -562,7 +562,7 @@ func (w *world) solve() {
 				w.note("problem %s: %v", p.Path, p.Err)
 			}
 		}
-		return l.Commit("test", []LayerKeys{layer}, nil)
+		return l.Commit("test", []record.LayerKeys{layer}, nil)
 	}, func(m *model) {
 		preserved := make(map[string]bool)
 		m.undo(stay, force, preserved)

@@ -156,7 +156,7 @@ func TestProfileKilledAtEverySystemCall(t *testing.T) {
 		if _, err := l.SetProfile(t.Context(), true, []byte("export A=2\n"), false); err != nil {
 			return err
 		}
-		return l.Commit("test", []LayerKeys{{Name: "base"}}, []record.Var{{Name: "A", Value: "2"}})
+		return l.Commit("test", []record.LayerKeys{{Name: "base"}}, []record.Var{{Name: "A", Value: "2"}})
 	}
 	run := func(n int) (calls int, died bool) {
 		dir := fastDir(t)

@@ -137,14 +137,6 @@ func (r *Root) WorkDir() (string, error) {
 	return r.state.Path("work"), r.state.MkdirAll("work", 0o755)
 }
 
-// LayerKeys names a layer of a composition with its steps in order, and the
-// environment of the composition up to it.
-type LayerKeys struct {
-	Name  string
-	Steps []key.Key
-	Env   []record.Var
-}
-
 // Undone is what an undo did, and what it could not do.
 type Undone struct {
 	Steps     []key.Key        // undone, the last applied first

@@ -113,7 +113,7 @@ func (l *Lock) Apply(ctx context.Context, step record.Applied, changes snapshot.
 // environment, and the platform if none is recorded yet.
 //
 // After an error the root is as it was before; Rollback has been called.
-func (l *Lock) Commit(platform string, layers []LayerKeys, env []record.Var) error {
+func (l *Lock) Commit(platform string, layers []record.LayerKeys, env []record.Var) error {
 	if l.tx == nil && l.state.Pristine() && len(layers)+len(env) == 0 {
 		return nil
 	}

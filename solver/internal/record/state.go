@@ -283,3 +283,11 @@ func (d Dir) Save(s *State, stamp func(now time.Time), ready func() error) (err 
 	}
 	return d.held.Rename(temp, stateName)
 }
+
+// LayerKeys names a layer of a composition with its steps in order, and the
+// environment of the composition up to it.
+type LayerKeys struct {
+	Name  string
+	Steps []key.Key
+	Env   []Var
+}

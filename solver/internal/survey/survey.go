@@ -1,4 +1,7 @@
-package exec
+// Package survey is what is known before anything is changed, and what follows from it:
+// which steps stay in the root, what a step sees there, and which views that takes. It
+// is pure: it opens no file and asks nobody.
+package survey
 
 import (
 	"maps"
@@ -9,10 +12,10 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/record"
-	"github.com/clayer/clayer/solver/rootfs"
 )
 
-// A Survey is all that is known before anything is changed.
+// A Survey is all that is known before anything is changed. A solve that finds it wrong
+// corrects it, and plans again: see Lose and Change.
 type Survey struct {
 	Plan     *dag.Plan
 	State    *record.State
@@ -21,16 +24,24 @@ type Survey struct {
 	Answers  dag.Answers
 	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
 
-	scratch map[key.Key]bool // see hasScratch
-
-	// What a solve did beside the plan.
-	Incomplete error              // what of an apply could not be done; the rest was
-	Undone     int                // steps
-	Preserved  []rootfs.Preserved // files that stay as the user has them
+	scratch map[key.Key]bool // the applied steps whose snapshots have some
 }
 
-// lose removes keys from what the stores, or the root, have, and plans again.
-func (sv *Survey) lose(keys ...key.Key) {
+// New returns a survey of a root of which the state and the platform are known.
+func New(state *record.State, platform string) *Survey {
+	sv := &Survey{State: state, Platform: platform, Found: make(map[key.Key]cache.Found), Changed: make(map[*dag.Step]bool), scratch: make(map[key.Key]bool)}
+	for _, l := range state.Layers {
+		for _, a := range l.Steps {
+			if a.Scratch {
+				sv.scratch[a.Key] = true
+			}
+		}
+	}
+	return sv
+}
+
+// Lose removes keys from what the stores, or the root, have, and plans again.
+func (sv *Survey) Lose(keys ...key.Key) {
 	for _, s := range sv.Plan.Graph.Steps() {
 		if k := sv.Plan.Keys.Step[s]; slices.Contains(keys, k) && sv.Found[k].Entries > 0 {
 			sv.Changed[s] = true
@@ -44,13 +55,13 @@ func (sv *Survey) lose(keys ...key.Key) {
 	sv.Plan = dag.NewPlan(sv.Plan.Graph, sv.Plan.Keys, sv.Answers)
 }
 
-// change notes that steps changed something, which the plan had left open, and
+// Change notes that steps changed something, which the plan had left open, and
 // plans again: cached steps that follow them are to run.
-func (sv *Survey) change(steps ...*dag.Step) {
+func (sv *Survey) Change(steps ...*dag.Step) {
 	for _, s := range steps {
 		sv.Changed[s] = true
 	}
-	sv.lose()
+	sv.Lose()
 }
 
 // UpToDate reports whether the root is what the plan says.
@@ -62,7 +73,7 @@ func (sv *Survey) UpToDate() bool {
 			}
 		}
 	}
-	return sv.State.Platform != "" && !sv.State.Retry() && sv.sameEnv() && slices.EqualFunc(sv.State.Layers, sv.Layers(), func(l record.Layer, k rootfs.LayerKeys) bool {
+	return sv.State.Platform != "" && !sv.State.Retry() && sv.sameEnv() && slices.EqualFunc(sv.State.Layers, sv.Layers(), func(l record.Layer, k record.LayerKeys) bool {
 		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a record.Applied, k key.Key) bool { return a.Key == k })
 	})
 }
@@ -71,10 +82,10 @@ func (sv *Survey) UpToDate() bool {
 func (sv *Survey) Env() []frontend.Var { return sv.Plan.Graph.Env(len(sv.Plan.Layers)) }
 
 // Layers returns the composition as the state records it.
-func (sv *Survey) Layers() []rootfs.LayerKeys {
-	var layers []rootfs.LayerKeys
+func (sv *Survey) Layers() []record.LayerKeys {
+	var layers []record.LayerKeys
 	for i, pl := range sv.Plan.Layers {
-		l := rootfs.LayerKeys{Name: pl.Layer.Name, Env: recordEnv(sv.Plan.Graph, i+1)}
+		l := record.LayerKeys{Name: pl.Layer.Name, Env: Env(sv.Plan.Graph, i+1)}
 		for _, it := range pl.Items {
 			l.Steps = append(l.Steps, it.Key)
 		}
@@ -89,7 +100,7 @@ func (sv *Survey) Layers() []rootfs.LayerKeys {
 // follows is under something else now, so it is undone, and applied again.
 func Present(g *dag.Graph, keys *dag.Keys, state *record.State) map[*dag.Step]bool {
 	there := make(map[*dag.Step]bool)
-	for i, s := range order(g) {
+	for i, s := range Order(g) {
 		if i >= len(state.Log) || state.Log[i].Key != keys.Step[s] || state.Log[i].Incomplete {
 			break
 		}
@@ -113,20 +124,20 @@ func Present(g *dag.Graph, keys *dag.Keys, state *record.State) map[*dag.Step]bo
 
 // Staying returns how many of the applies in the root are not undone.
 func Staying(g *dag.Graph, present map[*dag.Step]bool) int {
-	all := order(g)
+	all := Order(g)
 	if i := slices.IndexFunc(all, func(s *dag.Step) bool { return !present[s] }); i >= 0 {
 		return i
 	}
 	return len(all)
 }
 
-// order returns the steps that have a snapshot, in composition order.
-func order(g *dag.Graph) []*dag.Step {
+// Order returns the steps that have a snapshot, in composition order.
+func Order(g *dag.Graph) []*dag.Step {
 	return slices.DeleteFunc(g.Steps(), func(s *dag.Step) bool { return !s.ChangesRoot() })
 }
 
-// recordEnv is the environment of the first n layers as the state records it.
-func recordEnv(g *dag.Graph, n int) []record.Var {
+// Env is the environment of the first n layers as the state records it.
+func Env(g *dag.Graph, n int) []record.Var {
 	var vars []record.Var
 	for _, v := range g.Env(n) {
 		vars = append(vars, record.Var(v))
@@ -136,5 +147,5 @@ func recordEnv(g *dag.Graph, n int) []record.Var {
 
 // sameEnv reports whether the state has the plan's environment.
 func (sv *Survey) sameEnv() bool {
-	return slices.Equal(sv.State.Env, recordEnv(sv.Plan.Graph, len(sv.Plan.Graph.Layers)))
+	return slices.Equal(sv.State.Env, Env(sv.Plan.Graph, len(sv.Plan.Graph.Layers)))
 }
