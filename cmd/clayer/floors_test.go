@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/ui":             8,
 	"solver":                             6,
 	"solver/exec":                        5,
+	"solver/exec/internal/flow":          4,
 	"solver/exec/internal/schedule":      2,
 	"solver/internal/survey":             2,
 	"solver/report":                      2,

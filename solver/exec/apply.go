@@ -20,8 +20,8 @@ import (
 	"github.com/clayer/clayer/solver/source"
 )
 
-// commit commits what was applied.
-func (b *builder) commit(ctx context.Context) error {
+// Commit commits what was applied.
+func (b *builder) Commit(ctx context.Context) error {
 	b.leaveRoot()
 	preserved, err := b.Profile(ctx, b.lock)
 	if err != nil {
@@ -37,8 +37,8 @@ func (b *builder) commit(ctx context.Context) error {
 	return nil
 }
 
-// rollback leaves the root as it was.
-func (b *builder) rollback() error {
+// Rollback leaves the root as it was.
+func (b *builder) Rollback() error {
 	if err := b.lock.Rollback(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -51,11 +51,11 @@ func (b *builder) mustUndo() bool {
 	return len(b.lock.State().Log) != survey.Staying(b.sv.Plan.Graph, b.sv.Answers.Present) || b.lock.State().Retry()
 }
 
-// undoes reports whether undo changes the root; the profile is the first to go.
-func (b *builder) undoes() bool { return b.mustUndo() || b.lock.State().Profile != nil }
+// Undoes reports whether Undo changes the root; the profile is the first to go.
+func (b *builder) Undoes() bool { return b.mustUndo() || b.lock.State().Profile != nil }
 
-// undo begins the transaction: it undoes the applies after those that stay.
-func (b *builder) undo(ctx context.Context) error {
+// Undo begins the transaction: it undoes the applies after those that stay.
+func (b *builder) Undo(ctx context.Context) error {
 	b.Report.Emit(report.Event{Kind: report.Applying, Text: b.root.Dir()})
 	if !b.mustUndo() {
 		return nil
@@ -84,8 +84,8 @@ func (b *builder) preserve(files ...rootfs.Preserved) {
 	}
 }
 
-// complete lists the layers that are whole in the stores, with all their steps.
-func (b *builder) complete(ctx context.Context) {
+// Complete lists the layers that are whole in the stores, with all their steps.
+func (b *builder) Complete(ctx context.Context) {
 	if b.Store == nil || !b.Push {
 		return
 	}
@@ -149,10 +149,10 @@ type applying struct {
 	contents *cache.Contents
 }
 
-// apply applies an item to the root. Its snapshot may still be arriving.
-func (b *builder) apply(ctx context.Context, it *dag.Item) error {
+// Apply applies an item to the root. Its snapshot may still be arriving.
+func (b *builder) Apply(ctx context.Context, it *dag.Item) error {
 	var early *cache.Reader
-	if arriving := b.fetching[it.Step]; arriving != nil && !b.has(it.Step) {
+	if arriving := b.fetching[it.Step]; arriving != nil && !b.Has(it.Step) {
 		early = arriving.Reader(ctx)
 		defer early.Close()
 		ctx = early.Context()
@@ -171,9 +171,9 @@ func (b *builder) apply(ctx context.Context, it *dag.Item) error {
 	return b.applyFailure(it, res, err)
 }
 
-// verify checks, when all of the snapshot of the item that was applied has arrived,
+// Verify checks, when all of the snapshot of the item that was applied has arrived,
 // that its table of contents is that of what was applied.
-func (b *builder) verify(_ context.Context, it *dag.Item) error {
+func (b *builder) Verify(_ context.Context, it *dag.Item) error {
 	a := b.applying
 	if a.contents != nil {
 		if err := a.contents.CheckTable(b.blob(it.Step).bytes); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -89,7 +90,7 @@ func (b *builder) blob(s *dag.Step) *blob {
 	return b.blobs[s]
 }
 
-func (b *builder) has(s *dag.Step) bool { return b.blob(s) != nil }
+func (b *builder) Has(s *dag.Step) bool { return b.blob(s) != nil }
 
 func (b *builder) setBlob(s *dag.Step, bl *blob) {
 	b.mu.Lock()
@@ -97,7 +98,7 @@ func (b *builder) setBlob(s *dag.Step, bl *blob) {
 	b.blobs[s] = bl
 }
 
-func (b *builder) forget(s *dag.Step) {
+func (b *builder) Forget(s *dag.Step) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bl := b.blobs[s]; bl != nil {
@@ -110,9 +111,9 @@ func (b *builder) forget(s *dag.Step) {
 // Engines are the sandboxes that steps run in, the best first.
 var Engines = []sandbox.Engine{overlay.Engine, inplace.Engine}
 
-// sandbox chooses the sandbox, once it is known that something is to run, and
+// ChooseSandbox chooses the sandbox, once it is known that something is to run, and
 // reports whether RUN changes the root itself.
-func (b *builder) sandbox() (inPlace bool, err error) {
+func (b *builder) ChooseSandbox() (inPlace bool, err error) {
 	if b.sb == nil && survey.Runs(b.sv.Plan) {
 		err = b.openSandbox()
 	}
@@ -208,8 +209,8 @@ func (b *builder) openReverted(ctx context.Context, events []record.Event) (sand
 	return view, nil
 }
 
-// applyTo applies the snapshot of a step to the view of its layer.
-func (b *builder) applyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step) error {
+// ApplyTo applies the snapshot of a step to the view of its layer.
+func (b *builder) ApplyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step) error {
 	lower := lv.Lower[b.sv.Plan.Keys.Step[s]]
 	return b.use(ctx, lv, func(v sandbox.Layered) error { return b.applyToView(ctx, v, s, lower) })
 }
@@ -235,7 +236,7 @@ type changer func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) 
 const maxTries = 3
 
 // step makes the changes of a step that is to run, and packs them.
-func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcome, error) {
+func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.Outcome, error) {
 	b.Report.Emit(report.Event{Kind: report.Started, Step: s})
 	start := time.Now()
 	var bl *blob
@@ -268,7 +269,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 			text, _, _ := strings.Cut(failed.Err.Error(), "\n")
 			b.Report.Emit(report.Event{Kind: report.Failed, Step: s, Text: text, Took: time.Since(start)})
 		}
-		return outcome{}, err
+		return flow.Outcome{}, err
 	}
 	b.setBlob(s, bl)
 	b.Report.Emit(report.Event{Kind: report.Ran, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
@@ -280,7 +281,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (outcom
 		}
 		b.Report.Emit(report.Event{Kind: report.Decided, Step: s, Text: text})
 	}
-	return outcome{changed: decides && !bl.installedNothing, store: b.stores(s, bl)}, nil
+	return flow.Outcome{Changed: decides && !bl.installedNothing, Store: b.stores(s, bl)}, nil
 }
 
 // failure says that a step failed.
@@ -303,9 +304,9 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 	return !bl.installedNothing
 }
 
-// put stores a step's snapshot. A store that fails reports that, once, and fails
+// Put stores a step's snapshot. A store that fails reports that, once, and fails
 // nothing.
-func (b *builder) put(ctx context.Context, s *dag.Step) {
+func (b *builder) Put(ctx context.Context, s *dag.Step) {
 	bl := b.blob(s)
 	start := time.Now()
 	b.Report.Emit(report.Event{Kind: report.Storing, Step: s, Bytes: bl.desc.Size})
@@ -325,7 +326,7 @@ func (b *builder) close() {
 	}
 }
 
-func (b *builder) closeViews() {
+func (b *builder) CloseViews() {
 	for lv, v := range b.views {
 		if v.view != nil && !lv.Shared {
 			if err := v.view.Close(); err != nil {
@@ -336,22 +337,22 @@ func (b *builder) closeViews() {
 	clear(b.views)
 }
 
-func (b *builder) download(ctx context.Context, s *dag.Step) { _, _ = b.Steps.Changes(ctx, s) }
+func (b *builder) Download(ctx context.Context, s *dag.Step) { _, _ = b.Steps.Changes(ctx, s) }
 
-func (b *builder) find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
+func (b *builder) Find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
 	return b.Steps.Find(ctx, b.sv.Plan.Graph, b.sv.Plan.Keys, present)
 }
 
-// prepare downloads, and reads, the source of a FETCH or COPY.
-func (b *builder) prepare(ctx context.Context, s *dag.Step) error {
+// Prepare downloads, and reads, the source of a FETCH or COPY.
+func (b *builder) Prepare(ctx context.Context, s *dag.Step) error {
 	if _, err := b.Steps.Changes(ctx, s); err != nil {
 		return b.failure(s, err)
 	}
 	return nil
 }
 
-// make makes the snapshot of a FETCH, COPY or WORKDIR.
-func (b *builder) make(ctx context.Context, s *dag.Step) (outcome, error) {
+// Make makes the snapshot of a FETCH, COPY or WORKDIR.
+func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		place, err := b.Steps.Changes(ctx, s)
 		if err != nil {
@@ -369,8 +370,8 @@ func (b *builder) make(ctx context.Context, s *dag.Step) (outcome, error) {
 	})
 }
 
-// runIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
-func (b *builder) runIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out outcome, err error) {
+// RunIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
+func (b *builder) RunIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out flow.Outcome, err error) {
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
 		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.look(ctx, v, s, pack) })
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -92,27 +93,16 @@ func readContent(e *snapshot.Entry) error {
 	return errors.Join(err, f.Close())
 }
 
-// An invalidSnapshot says that what a store has of a step turned out to be nothing
-// of it while it was applied.
-type invalidSnapshot struct {
-	item *dag.Item
-	err  error
-}
-
-func (e *invalidSnapshot) Error() string { return fmt.Sprintf("%s: %v", e.item.Step.Pos(), e.err) }
-
-func (e *invalidSnapshot) Unwrap() error { return e.err }
-
-// invalid returns an error of applying as an *invalidSnapshot if the snapshot is to
+// invalid returns an error of applying as an *flow.InvalidError if the snapshot is to
 // blame, and a store had it.
-func invalid(it *dag.Item, err error) (*invalidSnapshot, bool) {
+func invalid(it *dag.Item, err error) (*flow.InvalidError, bool) {
 	var contents *cache.InvalidError
 	var unsafe *snapshot.UnsafeError
 	var unread *unreadError
 	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) {
 		return nil, false
 	}
-	return &invalidSnapshot{it, err}, true
+	return &flow.InvalidError{Item: it, Err: err}, true
 }
 
 // An unreadError is that of a disk that does not give a snapshot back, which it gave

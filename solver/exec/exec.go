@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
@@ -93,8 +93,8 @@ func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock
 	b := newBuilder(cfg, root, sv)
 	b.lock = lock
 	defer b.close()
-	f := newFlow(b, sv, cfg.Jobs)
-	f.solve(sv.Before(nil))
+	f := flow.New(b, sv, cfg.Jobs)
+	f.Solve(sv.Before(nil))
 	err := b.run(ctx, f)
 	return b.did, err
 }
@@ -119,8 +119,8 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 			err = errors.Join(err, view.Close())
 		}
 	}()
-	f := newFlow(b, sv, cfg.Jobs)
-	if err := f.openView(b, &view, at); err != nil {
+	f := flow.New(b, sv, cfg.Jobs)
+	if err := b.openView(f, &view, at); err != nil {
 		return err
 	}
 	if err := b.run(ctx, f); err != nil { // then nothing is reported, or fails, while a shell has the terminal
@@ -140,11 +140,9 @@ func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
 }
 
 // run runs a flow, and closes what its nodes have opened.
-func (b *builder) run(ctx context.Context, f *flow) error {
-	longer, stop := withGrace(ctx)
-	defer stop()
-	err := f.Run(ctx, longer)
-	b.closeViews()
+func (b *builder) run(ctx context.Context, f *flow.Flow) error {
+	err := f.Run(ctx)
+	b.CloseViews()
 	b.leaveRoot()
 	return b.countStored(err)
 }
@@ -153,20 +151,8 @@ func (b *builder) run(ctx context.Context, f *flow) error {
 // stored all the same.
 func (b *builder) countStored(err error) error {
 	var failed *BuildError
-	if errors.As(err, &failed) && !b.has(failed.Step) {
+	if errors.As(err, &failed) && !b.Has(failed.Step) {
 		failed.Stored = b.stored
 	}
 	return err
-}
-
-// grace is how long a cancelled solve still stores what is finished: a directory
-// has it long before; an upload is resumed by the next session. Whoever cancels
-// waits for two seconds at most.
-const grace = time.Second
-
-// withGrace returns a context that ends some time after ctx does.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
-	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return longer, func() { stop(); cancel() }
 }

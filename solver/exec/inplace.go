@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -22,11 +23,11 @@ import (
 // step that has a snapshot is applied at its turn; a RUN is adopted: its changes
 // are there already.
 
-// enterRoot begins: it undoes what has to leave the root.
-func (b *builder) enterRoot(ctx context.Context) error {
+// EnterRoot begins: it undoes what has to leave the root.
+func (b *builder) EnterRoot(ctx context.Context) error {
 	b.root = b.lock.Root() // what a RUN moves is reached by what it is
 	b.inPlace = b.sb.InPlace()
-	if err := b.undo(ctx); err != nil {
+	if err := b.Undo(ctx); err != nil {
 		return err
 	}
 	if n := len(b.dirty); n > 0 {
@@ -44,9 +45,9 @@ func (b *builder) leaveRoot() {
 	}
 }
 
-// stepInPlace runs a step on the root, or applies it. Before a RUN, what was done so
+// StepInPlace runs a step on the root, or applies it. Before a RUN, what was done so
 // far is committed: it cannot be rolled back after that.
-func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error) {
+func (b *builder) StepInPlace(ctx context.Context, it *dag.Item) (flow.Outcome, error) {
 	i := b.layerIndex(it.Step.Layer)
 	pl := &b.sv.Plan.Layers[i]
 	if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && survey.RunsIn(pl) {
@@ -55,19 +56,19 @@ func (b *builder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error
 	if it.State != dag.ToRun || !it.Step.LooksAtRoot() {
 		out, err := b.makeOrCheck(ctx, it)
 		if err == nil {
-			err = b.apply(ctx, it)
+			err = b.Apply(ctx, it)
 		}
 		if err == nil {
-			err = b.verify(ctx, it)
+			err = b.Verify(ctx, it)
 		}
 		b.inPlace.Stale()
 		return out, err
 	}
 	if err := b.commitBefore(it); err != nil {
-		return outcome{}, err
+		return flow.Outcome{}, err
 	}
 	if err := b.enterScratch(ctx, it); err != nil {
-		return outcome{}, err
+		return flow.Outcome{}, err
 	}
 	b.tx = b.lock.State().Tx
 	out, recorded, err := b.adopt(ctx, it)
@@ -88,7 +89,7 @@ func (b *builder) layerIndex(l *dag.Layer) int {
 // before its own.
 func (b *builder) commitBefore(it *dag.Item) error { return b.commitPart(it, false) }
 
-func (b *builder) commitInPlace(it *dag.Item) error { return b.commitPart(it, true) }
+func (b *builder) CommitInPlace(it *dag.Item) error { return b.commitPart(it, true) }
 
 func (b *builder) commitPart(it *dag.Item, with bool) error {
 	n := b.layerIndex(it.Step.Layer)
@@ -109,7 +110,7 @@ func (b *builder) commitPart(it *dag.Item, with bool) error {
 // that fails did is recorded too, as of no step: the next solve undoes what
 // of it was created, and captures the rest. It reports whether all is recorded
 // that was done.
-func (b *builder) adopt(ctx context.Context, it *dag.Item) (out outcome, recorded bool, err error) {
+func (b *builder) adopt(ctx context.Context, it *dag.Item) (out flow.Outcome, recorded bool, err error) {
 	lock, view := b.lock, b.inPlace
 	b.failed, b.running = nil, false
 	out, err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {

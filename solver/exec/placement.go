@@ -10,6 +10,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -61,7 +62,7 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 	}
 	items := b.sv.Before(at)
 	stay, revert := b.sv.Lower(items)
-	items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !b.has(it.Step) })
+	items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !b.Has(it.Step) })
 	b.mu.Lock()
 	c := b.names[at.Layer]
 	b.mu.Unlock()
@@ -171,9 +172,9 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 	return view.Add(changes)
 }
 
-// placedHere returns an error where the snapshot of a cached FETCH, COPY or WORKDIR is not
+// PlacedHere returns an error where the snapshot of a cached FETCH, COPY or WORKDIR is not
 // what the step makes of the root that it finds here.
-func (b *builder) placedHere(ctx context.Context, it *dag.Item) error {
+func (b *builder) PlacedHere(ctx context.Context, it *dag.Item) error {
 	at, err := b.namesBefore(it.Step)
 	if err != nil {
 		return err
@@ -187,32 +188,25 @@ func (b *builder) placedHere(ctx context.Context, it *dag.Item) error {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		b.forget(it.Step)
+		b.Forget(it.Step)
 	}
 	return err
 }
 
-// A misplacedError says that a cached step does not fit the root that it finds here.
-type misplacedError struct{ err error }
-
-func (e *misplacedError) Error() string { return e.err.Error() }
-
-func (e *misplacedError) Unwrap() error { return e.err }
-
 // makeOrCheck makes a FETCH, COPY or WORKDIR that is to run, or checks that a cached one
 // fits, where all before it is done.
-func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (outcome, error) {
+func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (flow.Outcome, error) {
 	switch {
 	case !it.Step.IsPlaced():
-	case it.State == dag.ToRun && !b.has(it.Step):
-		return b.make(ctx, it.Step)
+	case it.State == dag.ToRun && !b.Has(it.Step):
+		return b.Make(ctx, it.Step)
 	case it.State == dag.Cached:
-		if err := b.placedHere(ctx, it); err != nil {
+		if err := b.PlacedHere(ctx, it); err != nil {
 			if ctx.Err() == nil {
-				err = &misplacedError{err}
+				err = &flow.MisplacedError{Err: err}
 			}
-			return outcome{}, err
+			return flow.Outcome{}, err
 		}
 	}
-	return outcome{}, nil
+	return flow.Outcome{}, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 )
 
-func (b *builder) partial(it *dag.Item) bool {
+func (b *builder) Partial(it *dag.Item) bool {
 	if _, ok := b.sv.Found[it.Key]; !ok || it.State != dag.Cached {
 		return false
 	}
@@ -20,16 +20,16 @@ func (b *builder) partial(it *dag.Item) bool {
 	return true
 }
 
-func (b *builder) abort(s *dag.Step, err error) {
+func (b *builder) Abort(s *dag.Step, err error) {
 	if bytes := b.fetching[s]; bytes != nil {
 		bytes.Abort(err)
 		bytes.Close()
 	}
 }
 
-// fetch fetches the snapshot of an item, and verifies it. What it says is checked
+// Fetch fetches the snapshot of an item, and verifies it. What it says is checked
 // afterwards, or while it is applied.
-func (b *builder) fetch(ctx context.Context, it *dag.Item, readable, whole func()) error {
+func (b *builder) Fetch(ctx context.Context, it *dag.Item, readable, whole func()) error {
 	d, ok := b.sv.Found[it.Key]
 	if !ok {
 		d, ok = b.findOne(ctx, it)
@@ -75,10 +75,10 @@ func (b *builder) restored(it *dag.Item, bl *blob) {
 }
 
 // check reads all of a snapshot that was fetched: see validate.
-func (b *builder) check(ctx context.Context, it *dag.Item) error {
+func (b *builder) Check(ctx context.Context, it *dag.Item) error {
 	bl := b.blob(it.Step)
 	if err := b.validate(ctx, it, bl.desc, bl.bytes); err != nil {
-		b.forget(it.Step)
+		b.Forget(it.Step)
 		return err
 	}
 	bl.checked = true
@@ -86,9 +86,9 @@ func (b *builder) check(ctx context.Context, it *dag.Item) error {
 	return nil
 }
 
-// lost reports that the snapshot of an item cannot be had. Of those that were cached
+// Lost reports that the snapshot of an item cannot be had. Of those that were cached
 // the error is returned: a store that dies takes them all.
-func (b *builder) lost(it *dag.Item, err error) error {
+func (b *builder) Lost(it *dag.Item, err error) error {
 	if it.State == dag.Cached {
 		return unusable(it, err)
 	}
@@ -96,11 +96,11 @@ func (b *builder) lost(it *dag.Item, err error) error {
 	return nil
 }
 
-func (b *builder) replanned() {
+func (b *builder) Replanned() {
 	b.Report.Emit(report.Event{Kind: report.Planned, Plan: b.sv.Plan})
 }
 
-func (b *builder) report(lost []error) {
+func (b *builder) ReportLost(lost []error) {
 	var first error
 	n := 0
 	for _, err := range lost {

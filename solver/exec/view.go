@@ -7,6 +7,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -15,13 +16,12 @@ import (
 // openView adds the nodes that make *view, on a view of the root as a step finds it.
 // What is in the root already is seen there; other steps are applied to it, and made
 // where no store has them.
-func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
+func (b *builder) openView(f *flow.Flow, view *sandbox.Layered, at *dag.Step) error {
 	var items []*dag.Item
 	var stay map[key.Key]bool
 	var revert []record.Event
 	var scratch map[*dag.Step]bool
-	f.download(b.sv.Before(at))
-	return f.restore(func() []*dag.Item {
+	needed := func() []*dag.Item {
 		items = b.sv.Before(at)
 		stay, revert = b.sv.Lower(items)
 		scratch = b.sv.WantedScratch()
@@ -29,24 +29,20 @@ func (f *flow) openView(b *builder, view *sandbox.Layered, at *dag.Step) error {
 			b.sv.AddScratch(scratch, at.Layer)
 		}
 		return b.absentFrom(items, stay, scratch)
-	}, func(context.Context) error {
-		items = slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !scratch[it.Step] })
-		f.plan(func(ctx context.Context) (err error) {
-			if *view, err = b.openReverted(ctx, revert); err == nil {
-				f.sequence(items, func(ctx context.Context, it *dag.Item) (outcome, error) {
-					return b.stepIn(ctx, *view, it, stay[it.Key])
-				}, nil)
-			}
-			return err
-		})
-		return nil
+	}
+	begin := func(ctx context.Context) (_ []*dag.Item, err error) {
+		*view, err = b.openReverted(ctx, revert)
+		return slices.DeleteFunc(items, func(it *dag.Item) bool { return stay[it.Key] && !scratch[it.Step] }), err
+	}
+	return f.Sequence(b.sv.Before(at), needed, begin, func(ctx context.Context, it *dag.Item) (flow.Outcome, error) {
+		return b.stepIn(ctx, *view, it, stay[it.Key])
 	})
 }
 
 // stepIn runs a step in a view, or applies it there. lower says that the root has it.
-func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item, lower bool) (outcome, error) {
+func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item, lower bool) (flow.Outcome, error) {
 	if err := b.enterLayer(ctx, view, it.Step.Layer); err != nil {
-		return outcome{}, err
+		return flow.Outcome{}, err
 	}
 	if it.State != dag.ToRun || !it.Step.LooksAtRoot() {
 		out, err := b.makeOrCheck(ctx, it)
@@ -60,7 +56,7 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 	})
 	// In one view with layers that its own does not build on, the result is no other
 	// machine's.
-	out.store = out.store && b.sv.BuildsOnAll(it.Step.Layer)
+	out.Store = out.Store && b.sv.BuildsOnAll(it.Step.Layer)
 	return out, err
 }
 
@@ -94,7 +90,7 @@ func (b *builder) enterLayer(ctx context.Context, view sandbox.Layered, l *dag.L
 // not on this machine yet.
 func (b *builder) absentFrom(items []*dag.Item, stay map[key.Key]bool, scratch map[*dag.Step]bool) (absent []*dag.Item) {
 	for _, it := range items {
-		if (!stay[it.Key] || scratch[it.Step]) && it.State != dag.ToRun && !b.has(it.Step) {
+		if (!stay[it.Key] || scratch[it.Step]) && it.State != dag.ToRun && !b.Has(it.Step) {
 			absent = append(absent, it)
 		}
 	}

@@ -1,4 +1,4 @@
-package exec
+package flow
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/survey"
 )
 
-// recorder is work that does nothing, and remembers what it was asked to do:
+// recorder is Work that does nothing, and remembers what it was asked to do:
 // "run RUN a", "fetch RUN b".
 type recorder struct {
 	sv      *survey.Survey
@@ -46,12 +46,12 @@ func (r *recorder) call(ctx context.Context, what string, s *dag.Step) error {
 	return nil
 }
 
-func (r *recorder) built(ctx context.Context, what string, s *dag.Step) (outcome, error) {
+func (r *recorder) built(ctx context.Context, what string, s *dag.Step) (Outcome, error) {
 	err := r.call(ctx, what, s)
 	if err == nil {
 		r.set(s, true)
 	}
-	return outcome{changed: err == nil && s.Text() == r.changed, store: err == nil}, err
+	return Outcome{Changed: err == nil && s.Text() == r.changed, Store: err == nil}, err
 }
 
 func (r *recorder) set(s *dag.Step, have bool) {
@@ -60,37 +60,37 @@ func (r *recorder) set(s *dag.Step, have bool) {
 	r.have[s] = have
 }
 
-func (r *recorder) has(s *dag.Step) bool {
+func (r *recorder) Has(s *dag.Step) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.have[s]
 }
 
-func (r *recorder) sandbox() (bool, error)                    { return r.inPlace, nil }
-func (r *recorder) download(ctx context.Context, s *dag.Step) { _ = r.call(ctx, "download", s) }
-func (r *recorder) forget(s *dag.Step)                        { r.set(s, false) }
-func (r *recorder) partial(*dag.Item) bool                    { return true }
-func (r *recorder) abort(*dag.Step, error)                    {}
-func (r *recorder) closeViews()                               {}
-func (r *recorder) put(ctx context.Context, s *dag.Step)      { _ = r.call(ctx, "put", s) }
-func (r *recorder) undoes() bool                              { return r.undoing }
-func (r *recorder) undo(ctx context.Context) error            { return r.call(ctx, "undo", nil) }
-func (r *recorder) rollback() error                           { return r.call(context.Background(), "roll back", nil) }
-func (r *recorder) commit(ctx context.Context) error          { return r.call(ctx, "commit", nil) }
-func (r *recorder) complete(ctx context.Context)              { _ = r.call(ctx, "complete", nil) }
-func (r *recorder) enterRoot(ctx context.Context) error       { return r.call(ctx, "undo", nil) }
-func (r *recorder) commitInPlace(*dag.Item) error {
+func (r *recorder) ChooseSandbox() (bool, error)              { return r.inPlace, nil }
+func (r *recorder) Download(ctx context.Context, s *dag.Step) { _ = r.call(ctx, "download", s) }
+func (r *recorder) Forget(s *dag.Step)                        { r.set(s, false) }
+func (r *recorder) Partial(*dag.Item) bool                    { return true }
+func (r *recorder) Abort(*dag.Step, error)                    {}
+func (r *recorder) CloseViews()                               {}
+func (r *recorder) Put(ctx context.Context, s *dag.Step)      { _ = r.call(ctx, "put", s) }
+func (r *recorder) Undoes() bool                              { return r.undoing }
+func (r *recorder) Undo(ctx context.Context) error            { return r.call(ctx, "undo", nil) }
+func (r *recorder) Rollback() error                           { return r.call(context.Background(), "roll back", nil) }
+func (r *recorder) Commit(ctx context.Context) error          { return r.call(ctx, "commit", nil) }
+func (r *recorder) Complete(ctx context.Context)              { _ = r.call(ctx, "complete", nil) }
+func (r *recorder) EnterRoot(ctx context.Context) error       { return r.call(ctx, "undo", nil) }
+func (r *recorder) CommitInPlace(*dag.Item) error {
 	return r.call(context.Background(), "commit part", nil)
 }
-func (r *recorder) verify(context.Context, *dag.Item) error { return nil }
-func (r *recorder) lost(*dag.Item, error) error             { return nil }
-func (r *recorder) report([]error)                          {}
-func (r *recorder) replanned()                              { _ = r.call(context.Background(), "replanned", nil) }
-func (r *recorder) apply(ctx context.Context, it *dag.Item) error {
+func (r *recorder) Verify(context.Context, *dag.Item) error { return nil }
+func (r *recorder) Lost(*dag.Item, error) error             { return nil }
+func (r *recorder) ReportLost([]error)                      {}
+func (r *recorder) Replanned()                              { _ = r.call(context.Background(), "replanned", nil) }
+func (r *recorder) Apply(ctx context.Context, it *dag.Item) error {
 	return r.call(ctx, "apply", it.Step)
 }
 
-func (r *recorder) fetch(ctx context.Context, it *dag.Item, readable, whole func()) error {
+func (r *recorder) Fetch(ctx context.Context, it *dag.Item, readable, whole func()) error {
 	readable()
 	err := r.call(ctx, "fetch", it.Step)
 	whole()
@@ -98,57 +98,57 @@ func (r *recorder) fetch(ctx context.Context, it *dag.Item, readable, whole func
 	return err
 }
 
-func (r *recorder) check(ctx context.Context, it *dag.Item) error {
+func (r *recorder) Check(ctx context.Context, it *dag.Item) error {
 	err := r.call(ctx, "check", it.Step)
 	if err != nil {
-		r.forget(it.Step)
+		r.Forget(it.Step)
 	}
 	return err
 }
 
-func (r *recorder) placedHere(ctx context.Context, it *dag.Item) error {
+func (r *recorder) PlacedHere(ctx context.Context, it *dag.Item) error {
 	err := r.call(ctx, "place", it.Step)
 	if err != nil {
-		r.forget(it.Step)
+		r.Forget(it.Step)
 	}
 	return err
 }
 
-func (r *recorder) prepare(ctx context.Context, s *dag.Step) error { return r.call(ctx, "prepare", s) }
+func (r *recorder) Prepare(ctx context.Context, s *dag.Step) error { return r.call(ctx, "prepare", s) }
 
-func (r *recorder) make(ctx context.Context, s *dag.Step) (outcome, error) {
+func (r *recorder) Make(ctx context.Context, s *dag.Step) (Outcome, error) {
 	return r.built(ctx, "make", s)
 }
 
-func (r *recorder) runIn(ctx context.Context, _ *survey.LayerView, s *dag.Step) (outcome, error) {
+func (r *recorder) RunIn(ctx context.Context, _ *survey.LayerView, s *dag.Step) (Outcome, error) {
 	return r.built(ctx, "run", s)
 }
 
-func (r *recorder) applyTo(ctx context.Context, _ *survey.LayerView, s *dag.Step) error {
+func (r *recorder) ApplyTo(ctx context.Context, _ *survey.LayerView, s *dag.Step) error {
 	return r.call(ctx, "view", s)
 }
 
-func (r *recorder) stepInPlace(ctx context.Context, it *dag.Item) (outcome, error) {
+func (r *recorder) StepInPlace(ctx context.Context, it *dag.Item) (Outcome, error) {
 	if it.State == dag.ToRun && it.Step.LooksAtRoot() {
 		return r.built(ctx, "run", it.Step)
 	}
-	var out outcome
+	var out Outcome
 	if it.State == dag.ToRun && it.Step.IsPlaced() {
 		var err error
 		if out, err = r.built(ctx, "make", it.Step); err != nil {
 			return out, err
 		}
 	}
-	return out, r.apply(ctx, it)
+	return out, r.Apply(ctx, it)
 }
 
-func (r *recorder) find(context.Context, map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
+func (r *recorder) Find(context.Context, map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
 	return nil, nil
 }
 
 // newFlowOf returns the flow of a solve of files, of whose steps those are cached
 // that are named.
-func newFlowOf(t *testing.T, cached string, texts ...string) (*flow, *recorder) {
+func newFlowOf(t *testing.T, cached string, texts ...string) (*Flow, *recorder) {
 	t.Helper()
 	var files []*frontend.File
 	for i, text := range texts {
@@ -183,14 +183,14 @@ func newFlowOf(t *testing.T, cached string, texts ...string) (*flow, *recorder) 
 	}
 	sv.Plan = dag.NewPlan(g, keys, sv.Answers)
 	r := &recorder{sv: sv, have: make(map[*dag.Step]bool)}
-	f := newFlow(r, sv, 4)
-	f.solve(f.all())
+	f := New(r, sv, 4)
+	f.Solve(f.all())
 	return f, r
 }
 
-func (r *recorder) run(t *testing.T, f *flow, want error) {
+func (r *recorder) run(t *testing.T, f *Flow, want error) {
 	t.Helper()
-	if err := f.Run(t.Context(), context.WithoutCancel(t.Context())); !errors.Is(err, want) {
+	if err := f.Run(t.Context()); !errors.Is(err, want) {
 		t.Errorf("error = %v, want %v", err, want)
 	}
 }
@@ -289,7 +289,7 @@ func TestABlobLostWhileItIsAppliedRollsBackAndBuilds(t *testing.T) {
 				return nil
 			}
 			if call == "apply RUN b" {
-				return &invalidSnapshot{f.all()[1], errTest}
+				return &InvalidError{f.all()[1], errTest}
 			}
 			return errTest
 		}
@@ -317,7 +317,7 @@ func TestNothingOfAFlowRunsAfterCancel(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if err := f.Run(ctx, context.WithoutCancel(ctx)); !errors.Is(err, context.Canceled) {
+	if err := f.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
 	}
 	r.checkCount(t, map[string]int{"run RUN b": 0, "put RUN a": 0, "undo": 0})
@@ -365,9 +365,7 @@ func TestPutsOutliveCancelByTheirGrace(t *testing.T) {
 			}
 			return nil
 		}
-		longer, stop := withGrace(ctx)
-		defer stop()
-		if err := f.Run(ctx, longer); !errors.Is(err, context.Canceled) {
+		if err := f.Run(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("error = %v", err)
 		}
 		if ended != grace {

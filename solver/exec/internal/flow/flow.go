@@ -1,11 +1,16 @@
-package exec
+// Package flow is the plan of a solve as nodes of a schedule: what waits for what, and
+// what becomes of the plan when a snapshot is lost, or a step decides what follows it. It
+// does nothing of it itself: that is Work.
+package flow
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
@@ -14,42 +19,42 @@ import (
 	"github.com/clayer/clayer/solver/internal/survey"
 )
 
-// work is what the nodes of a flow do. A builder does it with stores, a sandbox
+// Work is what the nodes of a flow do. Package exec does it with stores, a sandbox
 // and a root; tests count.
-type work interface {
-	sandbox() (inPlace bool, err error) // chooses one, once a step is to run
-	download(ctx context.Context, s *dag.Step)
+type Work interface {
+	ChooseSandbox() (inPlace bool, err error) // chooses one, once a step is to run
+	Download(ctx context.Context, s *dag.Step)
 
-	has(s *dag.Step) bool         // its snapshot is on this machine
-	forget(s *dag.Step)           // its snapshot is of no use
-	partial(it *dag.Item) bool    // prepares for it to be read while it arrives, if it can be
-	abort(s *dag.Step, err error) // it does not arrive
-	fetch(ctx context.Context, it *dag.Item, readable, whole func()) error
-	check(ctx context.Context, it *dag.Item) error
-	placedHere(ctx context.Context, it *dag.Item) error // whether a cached FETCH, COPY or WORKDIR fits the root
+	Has(s *dag.Step) bool         // its snapshot is on this machine
+	Forget(s *dag.Step)           // its snapshot is of no use
+	Partial(it *dag.Item) bool    // prepares for it to be read while it arrives, if it can be
+	Abort(s *dag.Step, err error) // it does not arrive
+	Fetch(ctx context.Context, it *dag.Item, readable, whole func()) error
+	Check(ctx context.Context, it *dag.Item) error
+	PlacedHere(ctx context.Context, it *dag.Item) error // whether a cached FETCH, COPY or WORKDIR fits the root
 
-	prepare(ctx context.Context, s *dag.Step) error // returns what make would fail by before it looks at the root
-	make(ctx context.Context, s *dag.Step) (outcome, error)
-	runIn(ctx context.Context, v *survey.LayerView, s *dag.Step) (outcome, error)
-	applyTo(ctx context.Context, v *survey.LayerView, s *dag.Step) error
-	closeViews() // all that are open
-	put(ctx context.Context, s *dag.Step)
+	Prepare(ctx context.Context, s *dag.Step) error // returns what Make would fail by before it looks at the root
+	Make(ctx context.Context, s *dag.Step) (Outcome, error)
+	RunIn(ctx context.Context, v *survey.LayerView, s *dag.Step) (Outcome, error)
+	ApplyTo(ctx context.Context, v *survey.LayerView, s *dag.Step) error
+	CloseViews() // all that are open
+	Put(ctx context.Context, s *dag.Step)
 
-	undoes() bool // there is something to undo
-	undo(ctx context.Context) error
-	apply(ctx context.Context, it *dag.Item) error
-	verify(ctx context.Context, it *dag.Item) error // after apply, when all of the snapshot has arrived
-	rollback() error
-	commit(ctx context.Context) error
-	complete(ctx context.Context)
+	Undoes() bool // there is something to undo
+	Undo(ctx context.Context) error
+	Apply(ctx context.Context, it *dag.Item) error
+	Verify(ctx context.Context, it *dag.Item) error // after Apply, when all of the snapshot has arrived
+	Rollback() error
+	Commit(ctx context.Context) error
+	Complete(ctx context.Context)
 
-	enterRoot(ctx context.Context) error                                                   // in place: what apply is preceded by
-	stepInPlace(ctx context.Context, it *dag.Item) (outcome, error)                        // runs it, or applies it
-	commitInPlace(it *dag.Item) error                                                      // with the item, and all before it
-	find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) // what the stores have
-	lost(it *dag.Item, err error) error                                                    // reports it, or returns what is reported with others
-	report(lost []error)
-	replanned() // reports the plan, as a step has decided it
+	EnterRoot(ctx context.Context) error                                                   // in place: what Apply is preceded by
+	StepInPlace(ctx context.Context, it *dag.Item) (Outcome, error)                        // runs it, or applies it
+	CommitInPlace(it *dag.Item) error                                                      // with the item, and all before it
+	Find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) // what the stores have
+	Lost(it *dag.Item, err error) error                                                    // reports it, or returns what is reported with others
+	ReportLost(lost []error)
+	Replanned() // reports the plan, as a step has decided it
 }
 
 // What the nodes of a flow do.
@@ -70,13 +75,13 @@ const (
 	kindComplete                      // list the layers in the stores
 )
 
-// outcome is what became of a step that was built.
-type outcome struct {
-	changed bool // what follows it is not restored: see dag.Item.Decides
-	store   bool // its snapshot is put into the stores
+// An Outcome is what became of a step that was built.
+type Outcome struct {
+	Changed bool // what follows it is not restored: see dag.Item.Decides
+	Store   bool // its snapshot is put into the stores
 }
 
-// A flow is the plan of a solve as nodes: what waits for what. It adds nodes as
+// A Flow is the plan of a solve as nodes: what waits for what. It adds nodes as
 // far as is known what there is to do; a node of kindPlan adds the next ones.
 //
 //   - Where nothing is to run, snapshots are applied as they arrive: fetch,
@@ -97,14 +102,14 @@ type outcome struct {
 //   - The root is changed last: undo, apply each step in order, commit.
 //   - In place, running and applying are one sequence.
 //   - A put waits for nothing, and nothing but complete waits for it.
-type flow struct {
+type Flow struct {
 	schedule.Schedule
-	w  work
+	w  Work
 	sv *survey.Survey
 
 	mu      sync.Mutex
 	inPlace bool
-	changed []*dag.Step // see outcome.changed
+	changed []*dag.Step // see Outcome.Changed
 	decided map[*dag.Step]bool
 	late    *losses                      // of what is fetched when a step has decided
 	arrives map[*dag.Step]*schedule.Node // in a sequence: the ends of those fetches
@@ -118,19 +123,20 @@ type flow struct {
 // and few large ones, so that what is first can be applied first.
 const largest = 64 << 20
 
-func newFlow(w work, sv *survey.Survey, jobs int) *flow {
-	f := &flow{w: w, sv: sv, sources: make(map[*dag.Source]*schedule.Node), decided: make(map[*dag.Step]bool),
+// New returns a flow without nodes.
+func New(w Work, sv *survey.Survey, jobs int) *Flow {
+	f := &Flow{w: w, sv: sv, sources: make(map[*dag.Source]*schedule.Node), decided: make(map[*dag.Step]bool),
 		late: new(losses), arrives: make(map[*dag.Step]*schedule.Node)}
 	n := int64(max(1, jobs))
 	f.Limits = schedule.Amounts{schedule.Network: max(16, n), schedule.Sources: n, schedule.CPU: n, schedule.InFlight: largest, schedule.Root: 1}
 	return f
 }
 
-// solve adds the first nodes of a solve.
-func (f *flow) solve(items []*dag.Item) {
+// Solve adds the first nodes of a solve.
+func (f *Flow) Solve(items []*dag.Item) {
 	f.download(items)
 	f.plan(func(ctx context.Context) error {
-		inPlace, err := f.w.sandbox()
+		inPlace, err := f.w.ChooseSandbox()
 		if err != nil {
 			return err
 		}
@@ -142,19 +148,50 @@ func (f *flow) solve(items []*dag.Item) {
 	})
 }
 
+// Sequence adds the nodes of what is done with one item after the other, with nothing
+// before it and nothing after: items are those that may have to be downloaded, needed
+// returns those whose snapshots have to be here, and begin those that do is called with.
+func (f *Flow) Sequence(items []*dag.Item, needed func() []*dag.Item, begin func(context.Context) ([]*dag.Item, error), do func(context.Context, *dag.Item) (Outcome, error)) error {
+	f.download(items)
+	return f.restore(needed, func(context.Context) error {
+		f.plan(func(ctx context.Context) error {
+			items, err := begin(ctx)
+			if err == nil {
+				f.sequence(items, do, nil)
+			}
+			return err
+		})
+		return nil
+	})
+}
+
+// grace is how long a cancelled solve still stores what is finished: a directory
+// has it long before; an upload is resumed by the next session. Whoever cancels
+// waits for two seconds at most.
+const grace = time.Second
+
+// Run runs the nodes, and those that they add, and returns the first error.
+func (f *Flow) Run(ctx context.Context) error {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	defer stop()
+	return f.Schedule.Run(ctx, longer)
+}
+
 // plan adds a node that decides what comes after deps.
-func (f *flow) plan(decide func(context.Context) error, deps ...*schedule.Node) *schedule.Node {
+func (f *Flow) plan(decide func(context.Context) error, deps ...*schedule.Node) *schedule.Node {
 	return f.Add(&schedule.Node{Kind: kindPlan, Run: func(ctx context.Context, _ *schedule.Node) error { return decide(ctx) }}, nil, deps...)
 }
 
 // download adds a node for each source that steps to run among the items need, so
 // that it arrives while other things are done.
-func (f *flow) download(items []*dag.Item) {
+func (f *Flow) download(items []*dag.Item) {
 	for _, it := range items {
 		s := it.Step
 		if s.Source != nil && it.State == dag.ToRun && f.sources[s.Source] == nil {
 			f.sources[s.Source] = f.Add(&schedule.Node{Kind: kindDownload, Step: s, Needs: schedule.Amounts{schedule.Sources: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-				f.w.download(ctx, s) // an error is the step's, which asks for the same again
+				f.w.Download(ctx, s) // an error is the step's, which asks for the same again
 				return nil
 			}}, nil)
 		}
@@ -185,8 +222,8 @@ func (l *losses) any() bool {
 	return len(l.keys) > 0 || l.broken
 }
 
-func (f *flow) lose(l *losses, i int, it *dag.Item, err error) {
-	err = f.w.lost(it, err)
+func (f *Flow) lose(l *losses, i int, it *dag.Item, err error) {
+	err = f.w.Lost(it, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keys, l.errs[i] = append(l.keys, it.Key), err
@@ -196,29 +233,29 @@ func (f *flow) lose(l *losses, i int, it *dag.Item, err error) {
 }
 
 // fetch adds the node that fetches the snapshot of the i-th item.
-func (f *flow) fetch(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
+func (f *Flow) fetch(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
 	n := &schedule.Node{Kind: kindFetch, Step: it.Step, Needs: schedule.Amounts{schedule.Network: 1, schedule.InFlight: min(f.sv.Found[it.Key].Size, largest)}}
 	n.Run = func(ctx context.Context, n *schedule.Node) error {
-		err := f.w.fetch(ctx, it, func() { f.Read(n) }, func() { f.Release(n, schedule.InFlight) })
+		err := f.w.Fetch(ctx, it, func() { f.Read(n) }, func() { f.Release(n, schedule.InFlight) })
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() == nil {
 			f.lose(l, i, it, err)
 		}
-		f.w.abort(it.Step, err) // after that: what reads it ends now
+		f.w.Abort(it.Step, err) // after that: what reads it ends now
 		return ctx.Err()
 	}
 	return f.Add(n, nil, deps...)
 }
 
 // fetchAndCheck adds the nodes that fetch the snapshot of the i-th item, and check it.
-func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
+func (f *Flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*schedule.Node) *schedule.Node {
 	return f.Add(&schedule.Node{Kind: kindCheck, Step: it.Step, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-		if !f.w.has(it.Step) {
+		if !f.w.Has(it.Step) {
 			return nil // lost, or dropped
 		}
-		err := f.w.check(ctx, it)
+		err := f.w.Check(ctx, it)
 		if err != nil && ctx.Err() == nil {
 			f.lose(l, i, it, err)
 		}
@@ -228,13 +265,13 @@ func (f *flow) fetchAndCheck(l *losses, i int, it *dag.Item, deps ...*schedule.N
 
 // fetchLate is fetchAndCheck for an item that was not fetched with the others, since a
 // step had to decide first: after that step's node; nil: it has decided.
-func (f *flow) fetchLate(it *dag.Item, after *schedule.Node) *schedule.Node {
+func (f *Flow) fetchLate(it *dag.Item, after *schedule.Node) *schedule.Node {
 	return f.fetchAndCheck(f.late, f.late.expect(), it, after)
 }
 
 // undecided returns, for each step of which a step before it in its chain has still to
 // decide whether it is restored, the last such step.
-func (f *flow) undecided() map[*dag.Step]*dag.Step {
+func (f *Flow) undecided() map[*dag.Step]*dag.Step {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	by := make(map[*dag.Step]*dag.Step)
@@ -265,8 +302,8 @@ func appliesRoot(n *schedule.Node) bool {
 
 // restore fetches, and checks, what needed returns, again and again until nothing
 // is lost. Then it goes on with next, which fetches what waits for a step to decide.
-func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) error) error {
-	inPlace, err := f.w.sandbox()
+func (f *Flow) restore(needed func() []*dag.Item, next func(context.Context) error) error {
+	inPlace, err := f.w.ChooseSandbox()
 	if err != nil {
 		return err
 	}
@@ -280,7 +317,7 @@ func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) err
 		}
 	}
 	f.plan(func(ctx context.Context) error {
-		f.w.report(l.errs)
+		f.w.ReportLost(l.errs)
 		if len(l.keys) == 0 {
 			return next(ctx)
 		}
@@ -296,45 +333,45 @@ func (f *flow) restore(needed func() []*dag.Item, next func(context.Context) err
 // snapshot is applied after those before it, while the next ones arrive. The first
 // that is not complete yet is read while it arrives: all of it is prepared that can
 // be without touching the root, which waits until the snapshot is verified.
-func (f *flow) stream() {
+func (f *Flow) stream() {
 	items := f.needed()
 	l := &losses{errs: make([]error, len(items)), stop: func(*dag.Item) { f.Drop(appliesRoot) }}
 	fetches := make(map[*dag.Step]*schedule.Node)
 	partial := make(map[*dag.Step]bool)
 	var all []*schedule.Node
 	for _, it := range items {
-		partial[it.Step] = f.w.partial(it)
+		partial[it.Step] = f.w.Partial(it)
 	}
 	for i, it := range items {
 		fetches[it.Step] = f.fetch(l, i, it)
 		all = append(all, fetches[it.Step])
 	}
 	var first *schedule.Node
-	if f.w.undoes() && len(items) > 0 {
+	if f.w.Undoes() && len(items) > 0 {
 		first = fetches[items[0].Step] // until something can be done, the root stays as it is
 	}
-	prev := f.rootNode(kindUndo, nil, func(ctx context.Context) error { return f.w.undo(ctx) }, nil, first)
+	prev := f.rootNode(kindUndo, nil, func(ctx context.Context) error { return f.w.Undo(ctx) }, nil, first)
 	for _, it := range f.missing() {
 		fetch := fetches[it.Step]
 		reads, deps := fetch, []*schedule.Node{prev}
 		if fetch != nil && !partial[it.Step] {
 			reads, deps = nil, append(deps, fetch)
 		}
-		prev = f.rootNode(kindApply, it.Step, f.streamed(l, it, f.w.apply), reads, deps...)
-		prev = f.rootNode(kindVerify, it.Step, f.streamed(l, it, f.w.verify), nil, prev, fetch)
+		prev = f.rootNode(kindApply, it.Step, f.streamed(l, it, f.w.Apply), reads, deps...)
+		prev = f.rootNode(kindVerify, it.Step, f.streamed(l, it, f.w.Verify), nil, prev, fetch)
 	}
 	// An apply that runs, while what waits for it was dropped, has the root until it ends.
 	f.rootNode(kindPlan, nil, func(ctx context.Context) error {
-		f.w.report(l.errs)
+		f.w.ReportLost(l.errs)
 		if !l.any() {
 			f.commit()
 			return nil
 		}
-		if err := f.w.rollback(); err != nil {
+		if err := f.w.Rollback(); err != nil {
 			return err
 		}
 		for _, s := range l.bad {
-			f.w.forget(s)
+			f.w.Forget(s)
 		}
 		if len(l.keys) > 0 {
 			if err := f.planAgain(ctx, l.keys...); err != nil {
@@ -347,17 +384,17 @@ func (f *flow) stream() {
 
 // streamed is part of applying an item whose snapshot may be lost meanwhile: that is
 // no failure, and ends the applying.
-func (f *flow) streamed(l *losses, it *dag.Item, do func(context.Context, *dag.Item) error) func(context.Context) error {
+func (f *Flow) streamed(l *losses, it *dag.Item, do func(context.Context, *dag.Item) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		err := do(ctx, it)
-		var bad *invalidSnapshot
+		var bad *InvalidError
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
 		case errors.As(err, &bad):
-			f.w.report([]error{unusable(bad.item, bad.err)})
+			f.w.ReportLost([]error{f.w.Lost(bad.Item, bad.Err)})
 			l.mu.Lock()
-			l.keys, l.bad = append(l.keys, bad.item.Key), append(l.bad, bad.item.Step)
+			l.keys, l.bad = append(l.keys, bad.Item.Key), append(l.bad, bad.Item.Step)
 			l.mu.Unlock()
 		case errors.Is(err, cache.ErrAborted):
 			l.mu.Lock()
@@ -372,19 +409,19 @@ func (f *flow) streamed(l *losses, it *dag.Item, do func(context.Context, *dag.I
 }
 
 // rootNode adds a node that changes the root.
-func (f *flow) rootNode(k schedule.Kind, s *dag.Step, do func(context.Context) error, reads *schedule.Node, deps ...*schedule.Node) *schedule.Node {
+func (f *Flow) rootNode(k schedule.Kind, s *dag.Step, do func(context.Context) error, reads *schedule.Node, deps ...*schedule.Node) *schedule.Node {
 	return f.Add(&schedule.Node{Kind: k, Step: s, Needs: schedule.Amounts{schedule.Root: 1}, Run: func(ctx context.Context, _ *schedule.Node) error { return do(ctx) }}, reads, deps...)
 }
 
 // commit adds the end of a solve after deps.
-func (f *flow) commit(deps ...*schedule.Node) {
+func (f *Flow) commit(deps ...*schedule.Node) {
 	f.rootNode(kindCommit, nil, func(ctx context.Context) error {
-		if err := f.w.commit(ctx); err != nil {
+		if err := f.w.Commit(ctx); err != nil {
 			return err
 		}
 		// An upload that was cut off is completed by the next solve.
 		f.Add(&schedule.Node{Kind: kindComplete, Run: func(ctx context.Context, _ *schedule.Node) error {
-			f.w.complete(ctx)
+			f.w.Complete(ctx)
 			return nil
 		}}, nil, f.puts...)
 		return nil
@@ -392,14 +429,14 @@ func (f *flow) commit(deps ...*schedule.Node) {
 }
 
 // build builds the steps that are to run, and then changes the root.
-func (f *flow) build(context.Context) error {
+func (f *Flow) build(context.Context) error {
 	f.late = new(losses)
 	if f.inPlace {
 		f.rootNode(kindUndo, nil, func(ctx context.Context) error {
-			if err := f.w.enterRoot(ctx); err != nil {
+			if err := f.w.EnterRoot(ctx); err != nil {
 				return err
 			}
-			f.sequence(f.missing(), f.w.stepInPlace, f.commit)
+			f.sequence(f.missing(), f.w.StepInPlace, f.commit)
 			return nil
 		}, nil, f.prepareAll()...)
 		return nil
@@ -411,11 +448,11 @@ func (f *flow) build(context.Context) error {
 
 // prepareAll adds a node for each FETCH and COPY that is to Run: until their files are
 // here, the root stays as it is.
-func (f *flow) prepareAll() (all []*schedule.Node) {
+func (f *Flow) prepareAll() (all []*schedule.Node) {
 	for _, it := range f.missing() {
 		if s := it.Step; f.toMake(it) && s.Source != nil {
 			all = append(all, f.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-				return f.w.prepare(ctx, s)
+				return f.w.Prepare(ctx, s)
 			}}, nil, f.sources[s.Source]))
 		}
 	}
@@ -430,9 +467,9 @@ type chain struct {
 
 // buildInViews adds the nodes that run steps in the views of their layers, and that build
 // the other ones, after which the root is changed.
-func (f *flow) buildInViews() {
+func (f *Flow) buildInViews() {
 	defer f.Together()()
-	c := &chains{flow: f, waits: f.undecided(), ran: make(map[*dag.Step]*schedule.Node), of: make(map[*dag.Layer]*chain)}
+	c := &chains{Flow: f, waits: f.undecided(), ran: make(map[*dag.Step]*schedule.Node), of: make(map[*dag.Layer]*chain)}
 	for i := range f.sv.Plan.Layers {
 		c.layer(&f.sv.Plan.Layers[i])
 	}
@@ -442,16 +479,16 @@ func (f *flow) buildInViews() {
 			return err
 		}
 		if again {
-			f.w.closeViews()
+			f.w.CloseViews()
 			return f.restore(f.needed, f.build)
 		}
-		prev := f.rootNode(kindUndo, nil, f.w.undo, nil)
+		prev := f.rootNode(kindUndo, nil, f.w.Undo, nil)
 		for _, it := range f.missing() {
 			prev = f.rootNode(kindApply, it.Step, func(ctx context.Context) error {
-				if err := f.w.apply(ctx, it); err != nil {
+				if err := f.w.Apply(ctx, it); err != nil {
 					return err
 				}
-				return f.w.verify(ctx, it)
+				return f.w.Verify(ctx, it)
 			}, nil, prev)
 		}
 		f.commit(prev)
@@ -461,8 +498,8 @@ func (f *flow) buildInViews() {
 
 // chains adds the nodes of buildInViews, layer by layer in composition order.
 type chains struct {
-	*flow
-	waits map[*dag.Step]*dag.Step // flow.undecided
+	*Flow
+	waits map[*dag.Step]*dag.Step // Flow.undecided
 	ran   map[*dag.Step]*schedule.Node
 	of    map[*dag.Layer]*chain
 	ends  []*schedule.Node
@@ -503,11 +540,11 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	switch {
 	case c.toMake(it) && !s.LooksAtRoot():
 		n = c.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-			out, err := c.w.make(ctx, s)
+			out, err := c.w.Make(ctx, s)
 			return c.built(s, out, err)
 		}}, nil, append(slices.Clip(ch.built), c.sources[s.Source])...)
 	case it.State == dag.Cached:
-		if by := c.waits[s]; by != nil && !c.w.has(s) {
+		if by := c.waits[s]; by != nil && !c.w.Has(s) {
 			n = c.fetchLate(it, c.ran[by])
 		}
 		if s.IsPlaced() {
@@ -530,10 +567,10 @@ func (c *chains) checkPlace(it *dag.Item, deps ...*schedule.Node) *schedule.Node
 	late := c.late
 	i := late.expect()
 	return c.Add(&schedule.Node{Kind: kindPlace, Step: it.Step, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-		if !c.w.has(it.Step) {
+		if !c.w.Has(it.Step) {
 			return nil // lost, or dropped
 		}
-		if err := c.w.placedHere(ctx, it); err != nil && ctx.Err() == nil {
+		if err := c.w.PlacedHere(ctx, it); err != nil && ctx.Err() == nil {
 			c.lose(late, i, it, err)
 		}
 		return ctx.Err()
@@ -545,15 +582,15 @@ func (c *chains) see(ch *chain, v *survey.LayerView, it *dag.Item) {
 	s := it.Step
 	if !c.toMake(it) || !s.LooksAtRoot() {
 		ch.view = c.Add(&schedule.Node{Kind: kindView, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-			return c.w.applyTo(ctx, v, s)
+			return c.w.ApplyTo(ctx, v, s)
 		}}, nil, append(slices.Clip(ch.built), ch.view)...)
 		c.ends = append(c.ends, ch.view)
 		return
 	}
 	n := c.Add(&schedule.Node{Kind: kindRun, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-		out, err := c.w.runIn(ctx, v, s)
+		out, err := c.w.RunIn(ctx, v, s)
 		err = c.built(s, out, err)
-		if out.changed {
+		if out.Changed {
 			c.leaveViews(s.Layer)
 		}
 		return err
@@ -566,19 +603,19 @@ func (c *chains) see(ch *chain, v *survey.LayerView, it *dag.Item) {
 // stores. Where it changed something, and the plan had it that what follows is cached
 // if it does not, the plan is made again when what runs beside it has ended, and what
 // was made is applied to new views.
-func (f *flow) built(s *dag.Step, out outcome, err error) error {
+func (f *Flow) built(s *dag.Step, out Outcome, err error) error {
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if out.store {
+	if out.Store {
 		f.puts = append(f.puts, f.Add(&schedule.Node{Kind: kindPut, Step: s, Grace: true, Run: func(ctx context.Context, _ *schedule.Node) error {
-			f.w.put(ctx, s) // a store that fails reports that, and fails nothing
+			f.w.Put(ctx, s) // a store that fails reports that, and fails nothing
 			return nil
 		}}, nil))
 	}
-	if out.changed {
+	if out.Changed {
 		f.changed = append(f.changed, s)
 	}
 	f.decided[s] = true
@@ -586,7 +623,7 @@ func (f *flow) built(s *dag.Step, out outcome, err error) error {
 }
 
 // leaveViews drops what is left to do in the views that a layer is in, and to fetch.
-func (f *flow) leaveViews(layer *dag.Layer) {
+func (f *Flow) leaveViews(layer *dag.Layer) {
 	f.Drop(func(n *schedule.Node) bool {
 		switch n.Kind {
 		case kindRun, kindView, kindFetch, kindMake, kindPlace:
@@ -604,7 +641,7 @@ func (f *flow) leaveViews(layer *dag.Layer) {
 
 // sequence adds nodes that do something with one step after the other, and then end.
 // What follows a step that decides is added when it has.
-func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*schedule.Node), deps ...*schedule.Node) {
+func (f *Flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node), deps ...*schedule.Node) {
 	defer f.Together()()
 	f.fetchDecided(items)
 	for i, it := range items {
@@ -613,19 +650,19 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 			n.Kind = kindRun
 		}
 		n.Run = func(ctx context.Context, n *schedule.Node) error {
-			if f.arrives[it.Step] != nil && !f.w.has(it.Step) { // it was lost
+			if f.arrives[it.Step] != nil && !f.w.Has(it.Step) { // it was lost
 				return f.resume(ctx, items[i:], do, end)
 			}
 			out, err := do(ctx, it)
-			if lost := (*misplacedError)(nil); errors.As(err, &lost) {
+			if lost := (*MisplacedError)(nil); errors.As(err, &lost) {
 				f.lose(f.late, f.late.expect(), it, lost)
 				return f.resume(ctx, items[i:], do, end)
 			}
 			if err := f.built(it.Step, out, err); err != nil || !it.Decides {
 				return err
 			}
-			if out.changed && f.inPlace {
-				if err := f.w.commitInPlace(it); err != nil {
+			if out.Changed && f.inPlace {
+				if err := f.w.CommitInPlace(it); err != nil {
 					return err
 				}
 			}
@@ -642,10 +679,10 @@ func (f *flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 }
 
 // fetchDecided fetches what nothing has to decide about any more.
-func (f *flow) fetchDecided(items []*dag.Item) {
+func (f *Flow) fetchDecided(items []*dag.Item) {
 	waits := f.undecided()
 	for _, it := range items {
-		if it.State == dag.Cached && waits[it.Step] == nil && f.arrives[it.Step] == nil && !f.w.has(it.Step) {
+		if it.State == dag.Cached && waits[it.Step] == nil && f.arrives[it.Step] == nil && !f.w.Has(it.Step) {
 			f.arrives[it.Step] = f.fetchLate(it, nil)
 		}
 	}
@@ -653,7 +690,7 @@ func (f *flow) fetchDecided(items []*dag.Item) {
 
 // resume goes on with a sequence when a step has decided, or a snapshot was lost. If
 // the plan is another one then, it is made when nothing is fetched by the old one.
-func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (outcome, error), end func(deps ...*schedule.Node)) error {
+func (f *Flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node)) error {
 	f.mu.Lock()
 	same := len(f.changed) == 0 && !f.late.any()
 	f.mu.Unlock()
@@ -681,19 +718,19 @@ func (f *flow) resume(ctx context.Context, items []*dag.Item, do func(context.Co
 // reconsider makes the plan again if a step changed something on which it depended
 // whether what follows is restored, or if a snapshot was lost that was fetched then.
 // Snapshots that are not used for it are forgotten.
-func (f *flow) reconsider(ctx context.Context) (again bool, err error) {
+func (f *Flow) reconsider(ctx context.Context) (again bool, err error) {
 	f.mu.Lock()
 	changed := f.changed
 	f.changed = nil
 	f.mu.Unlock()
 	lost := f.late
 	f.late = &losses{stop: lost.stop}
-	f.w.report(lost.errs)
+	f.w.ReportLost(lost.errs)
 	if len(changed) > 0 {
 		before := f.sv.Plan
 		f.sv.Change(changed...)
 		f.forgetSince(before)
-		f.w.replanned()
+		f.w.Replanned()
 	}
 	if len(lost.keys) > 0 {
 		err = f.planAgain(ctx, lost.keys...)
@@ -703,17 +740,17 @@ func (f *flow) reconsider(ctx context.Context) (again bool, err error) {
 
 // forgetSince forgets the snapshots of steps that were cached in a plan before, and
 // are to run now.
-func (f *flow) forgetSince(before *dag.Plan) {
+func (f *Flow) forgetSince(before *dag.Plan) {
 	for _, it := range f.all() {
 		if it.State == dag.ToRun && before.Item(it.Step).State == dag.Cached {
-			f.w.forget(it.Step)
+			f.w.Forget(it.Step)
 		}
 	}
 }
 
 // planAgain makes the plan again without snapshots that were lost. What is present
 // after a step that is not has to be applied again.
-func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
+func (f *Flow) planAgain(ctx context.Context, lost ...key.Key) error {
 	sv := f.sv
 	defer f.forgetSince(sv.Plan)
 	sv.Lose(lost...)
@@ -731,7 +768,7 @@ func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
 	if len(after) == 0 {
 		return nil
 	}
-	found, err := f.w.find(ctx, sv.Answers.Present)
+	found, err := f.w.Find(ctx, sv.Answers.Present)
 	if err != nil {
 		return err
 	}
@@ -746,7 +783,7 @@ func (f *flow) planAgain(ctx context.Context, lost ...key.Key) error {
 }
 
 // all returns the items of the plan, in composition order.
-func (f *flow) all() (items []*dag.Item) {
+func (f *Flow) all() (items []*dag.Item) {
 	for i := range f.sv.Plan.Layers {
 		pl := &f.sv.Plan.Layers[i]
 		for j := range pl.Items {
@@ -757,24 +794,24 @@ func (f *flow) all() (items []*dag.Item) {
 }
 
 // missing returns the items that are not present.
-func (f *flow) missing() []*dag.Item {
+func (f *Flow) missing() []*dag.Item {
 	return slices.DeleteFunc(f.all(), func(it *dag.Item) bool { return it.State == dag.Present })
 }
 
 // needed returns the items whose snapshots are needed and not there yet: of all
 // cached steps, and of steps that are present, but have to be applied to a view.
-func (f *flow) needed() (items []*dag.Item) {
+func (f *Flow) needed() (items []*dag.Item) {
 	if !f.inPlace {
 		f.views = f.sv.Views(f.toMake)
 	}
 	for _, it := range f.all() {
-		if it.State == dag.Cached && !f.w.has(it.Step) {
+		if it.State == dag.Cached && !f.w.Has(it.Step) {
 			items = append(items, it)
 		}
 	}
 	for _, v := range f.views {
 		for _, it := range v.Items {
-			if it.State == dag.Present && !f.w.has(it.Step) {
+			if it.State == dag.Present && !f.w.Has(it.Step) {
 				items = append(items, it)
 			}
 		}
@@ -783,7 +820,7 @@ func (f *flow) needed() (items []*dag.Item) {
 		return items
 	}
 	for s := range f.sv.WantedScratch() {
-		if it := f.sv.Plan.Item(s); !f.w.has(s) && !slices.Contains(items, it) {
+		if it := f.sv.Plan.Item(s); !f.w.Has(s) && !slices.Contains(items, it) {
 			items = append(items, it)
 		}
 	}
@@ -791,9 +828,27 @@ func (f *flow) needed() (items []*dag.Item) {
 }
 
 // toRun reports whether a step that changes the root is to run.
-func (f *flow) toRun() bool {
+func (f *Flow) toRun() bool {
 	return slices.ContainsFunc(f.all(), func(it *dag.Item) bool { return it.State == dag.ToRun && it.Step.ChangesRoot() })
 }
 
 // toMake reports whether a step is to run and was not yet.
-func (f *flow) toMake(it *dag.Item) bool { return it.State == dag.ToRun && !f.w.has(it.Step) }
+func (f *Flow) toMake(it *dag.Item) bool { return it.State == dag.ToRun && !f.w.Has(it.Step) }
+
+// An InvalidError says that what a store has of a step turned out to be nothing
+// of it while it was applied.
+type InvalidError struct {
+	Item *dag.Item
+	Err  error
+}
+
+func (e *InvalidError) Error() string { return fmt.Sprintf("%s: %v", e.Item.Step.Pos(), e.Err) }
+
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+// A MisplacedError says that a cached step does not fit the root that it finds here.
+type MisplacedError struct{ Err error }
+
+func (e *MisplacedError) Error() string { return e.Err.Error() }
+
+func (e *MisplacedError) Unwrap() error { return e.Err }
