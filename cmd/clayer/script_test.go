@@ -95,7 +95,8 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
 //
 // and the conditions [container]: this machine looks ephemeral; [immutable]: files
-// can be made immutable in temporary directorys; [registry]: there is a registry to start.
+// can be made immutable in temporary directories; [registry]: there is a registry to start;
+// [userns]: unshare makes a user namespace.
 func TestScripts(t *testing.T) {
 	clitest.RequireSandbox(t)
 	testscript.Run(t, testscript.Params{
@@ -135,6 +136,9 @@ func TestScripts(t *testing.T) {
 			if cond == "registry" {
 				_, err := ocitest.Command()
 				return err == nil, nil
+			}
+			if cond == "userns" {
+				return exec.Command("unshare", "--user", "--map-root-user", "true").Run() == nil, nil
 			}
 			if cond == "immutable" {
 				return canBeImmutable(), nil

@@ -189,6 +189,9 @@ func (b *builder) applyFailure(it *dag.Item, res unpack.Result, err error) error
 	if bad, ok := invalid(it, err); ok {
 		return bad
 	}
+	if res.Foreign.Files > 0 {
+		b.Report.Warnf("%s: %s cannot be set here: this user, or its user namespace, does not have that id", s.Pos(), res.Foreign)
+	}
 	for _, p := range res.Preserved {
 		b.preserve(rootfs.Preserved{Path: p, Why: "changed since"})
 	}

@@ -19,7 +19,7 @@ import (
 // It returns the mode that the file has to have. A directory that this user could
 // then put nothing into, such as those of Go's module cache, has more for now.
 func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
-	if err := t.allow(t.Fchown(fd, e.UID, e.GID)); err != nil {
+	if err := t.allowOwner(e, t.Fchown(fd, e.UID, e.GID)); err != nil {
 		return 0, err
 	}
 	mode = e.Mode & 0o7777
@@ -58,7 +58,7 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 // attributesAt is attributes, and the time, for what cannot be opened: links,
 // devices and pipes. The name is our own temporary one.
 func (t *Tree) attributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
-	if err := t.allow(t.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
+	if err := t.allowOwner(e, t.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
 		return err
 	}
 	if e.Kind != snapshot.Symlink {
@@ -101,6 +101,16 @@ func (t *Tree) allowXattr(err error) error {
 	before := t.Unprivileged
 	err = t.allow(err)
 	t.otherXattrs = t.otherXattrs || t.Unprivileged > before
+	return err
+}
+
+// allowOwner is allow, and counts the owners that are not root's.
+func (t *Tree) allowOwner(e *snapshot.Entry, err error) error {
+	before := t.Unprivileged
+	err = t.allow(err)
+	if t.Unprivileged > before && (e.UID != 0 || e.GID != 0) {
+		t.foreign.add(Foreign{1, e.Path, e.UID, e.GID})
+	}
 	return err
 }
 

@@ -36,7 +36,7 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 		err = errors.Join(err, p.SetTimes())
 		p.Close()
 		res = p.res
-		res.Bytes, res.Unprivileged = p.bytes, p.Unprivileged
+		res.Bytes, res.Unprivileged, res.Foreign = p.bytes, p.Unprivileged, p.foreign
 	}()
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {

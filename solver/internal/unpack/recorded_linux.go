@@ -120,7 +120,7 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 		err = errors.Join(err, r.SetTimes())
 		r.close()
 		res = r.res
-		res.Unprivileged = r.Unprivileged
+		res.Unprivileged, res.Foreign = r.Unprivileged, r.foreign
 	}()
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {

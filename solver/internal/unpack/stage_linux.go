@@ -61,6 +61,7 @@ type stager struct {
 	failed       error // after which nothing is to be made
 	written      int64
 	unprivileged int
+	foreign      Foreign
 }
 
 const (
@@ -196,6 +197,8 @@ func (st *stager) runWorker(ctx context.Context) {
 		st.mu.Lock()
 		st.written, own.bytes = st.written+own.bytes, 0
 		st.unprivileged, own.Unprivileged = st.unprivileged+own.Unprivileged, 0
+		st.foreign.add(own.foreign)
+		own.foreign = Foreign{}
 		if st.failed == nil {
 			st.failed = err
 		}
@@ -265,6 +268,8 @@ func (st *stager) end() error {
 	err := st.wait()
 	st.to.res.Bytes = st.to.bytes + st.written + st.own.bytes
 	st.to.Unprivileged += st.unprivileged + st.own.Unprivileged
+	st.to.foreign.add(st.foreign)
+	st.to.foreign.add(st.own.foreign)
 	return err
 }
 

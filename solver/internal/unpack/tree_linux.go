@@ -26,6 +26,7 @@ type dirTime struct {
 // in them: the one that they had, or that was given to them since.
 type Tree struct {
 	*inroot.Dirs
+	foreign      Foreign
 	Unprivileged int // owners and the like that this user may not set, and that were left out
 
 	journal    *record.Journal // nil: nothing is recorded

@@ -30,6 +30,9 @@ func (h *helper) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if res.Foreign.Files > 0 {
+		h.warn("%s: an id that RUN does not have in its user namespace: it sees another one", res.Foreign)
+	}
 	var hidden []string
 	for _, p := range res.Problems {
 		if h.Rooted || !errors.Is(p.Err, unix.EACCES) {
