@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -400,7 +401,7 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if in.Capture == frontend.CaptureChanged {
 		// What the steps changed elsewhere is in their own snapshots. The tree may be
 		// large: it is not read.
-		paths = scratchBelow(in.Path)
+		paths = scratch.Below(in.Path)
 	}
 	if !exists {
 		paths = nil
@@ -467,8 +468,8 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		}
 	}
 	if err == nil {
-		var x excess
-		if err = pack(b.sparing(place, x.without(changes))); err == nil {
+		var x scratch.Excess
+		if err = pack(b.sparing(place, x.Without(changes))); err == nil {
 			err = b.dropExcess(ctx, v, s, &x)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/scratch"
 )
 
 // The bytes of a snapshot are what its descriptor says when they were verified.
@@ -29,7 +30,7 @@ func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor,
 	if err != nil {
 		return nil, nil, err
 	}
-	changes := boundScratch(it.Step, b.guarded(snapshot.ReadUnvalidated(blob)))
+	changes := scratch.Bound(it.Step, b.guarded(snapshot.ReadUnvalidated(blob)))
 	if expected != nil {
 		changes = expected(changes)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -128,7 +129,7 @@ func (b *builder) adopt(ctx context.Context, it *dag.Item) (out flow.Outcome, re
 	}
 	applied.Before = view.Before
 	if in, ok := it.Step.Instr.(*frontend.Snapshot); ok {
-		if len(scratchBelow(in.Path)) > 0 {
+		if len(scratch.Below(in.Path)) > 0 {
 			return out, true, b.applyCaptured(ctx, it, applied, changes)
 		}
 		changes = nothing // it only looked

@@ -1,4 +1,5 @@
-// Package scratch has the temporary files of a layer in a root while steps run in place.
+// Package scratch bounds the temporary files that a snapshot may hold, and has those of a
+// layer in a root while steps run in place.
 //
 // The scratch of the steps before them has to be where they look for it: in the scratch
 // directories of the root itself, where other programs have files too. It is there

@@ -1,4 +1,4 @@
-package exec
+package scratch
 
 import (
 	"errors"
@@ -39,22 +39,22 @@ func TestScratchIsBounded(t *testing.T) {
 		}
 		return strings.Join(l, " ")
 	}
-	var x excess
+	var x Excess
 	for range 2 { // it may be read again
-		got := list(x.without(sized("opt/large 3000", "tmp/a 200", "tmp/d 100", "tmp/d2 tmp/d", "tmp/e 50", "var/tmp/f 10")))
+		got := list(x.Without(sized("opt/large 3000", "tmp/a 200", "tmp/d 100", "tmp/d2 tmp/d", "tmp/e 50", "var/tmp/f 10")))
 		if want := "opt/large tmp/a tmp/e"; got != want {
 			t.Errorf("captured %s, want %s", got, want)
 		}
-		if got := strings.Join(x.paths, " "); got != "tmp/d tmp/d2 var/tmp/f" {
+		if got := strings.Join(x.Paths, " "); got != "tmp/d tmp/d2 var/tmp/f" {
 			t.Errorf("dropped %s", got)
 		}
 	}
-	x = excess{paths: []string{"tmp/d", "tmp/d/f", "tmp/e"}}
-	if got := list(x.deletions()); got != "tmp/d tmp/e" {
+	x = Excess{Paths: []string{"tmp/d", "tmp/d/f", "tmp/e"}}
+	if got := list(x.Deletions()); got != "tmp/d tmp/e" {
 		t.Errorf("deletes %s", got)
 	}
 	sparse := &snapshot.Entry{Path: "tmp/s", Kind: snapshot.File, Size: 1 << 40, Data: []snapshot.Extent{{Offset: 0, Length: 4096}}}
-	if got := scratchOf(sparse); got != 4096+scratchEntry {
+	if got := sizeOf(sparse); got != 4096+perEntry {
 		t.Errorf("a sparse file counts as %d bytes", got)
 	}
 }
@@ -72,7 +72,7 @@ func TestScratchOfStoresIsBounded(t *testing.T) {
 		{&frontend.Copy{}, "tmp/a 300", false},
 	} {
 		var err error
-		for _, err = range boundScratch(&dag.Step{Instr: tt.in}, sized(tt.file)) {
+		for _, err = range Bound(&dag.Step{Instr: tt.in}, sized(tt.file)) {
 		}
 		var unsafe *snapshot.UnsafeError
 		if errors.As(err, &unsafe) != tt.bad {
