@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -101,7 +102,7 @@ func (r *session) unchanging(ctx context.Context) (root *rootfs.Root, release fu
 	}
 	if err == nil {
 		// What a RUN in place did that was cut off must be in no view.
-		if err = exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
+		if err = running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 			err = errors.Join(err, unlock(lock))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -70,7 +71,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := exec.IsCutOff(root, sv.State)
+	cut, err := running.IsCutOff(root, sv.State)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, unlock(lock)) }()
-		if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
+		if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 			return nil, err
 		}
 		// Another solve may have changed the root since. The sources are pinned

@@ -10,6 +10,7 @@ import (
 
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
@@ -64,7 +65,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock(lock)) }()
-	if err := exec.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
+	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}
 	state := lock.State()

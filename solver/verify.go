@@ -8,8 +8,8 @@ import (
 	"os"
 
 	"github.com/clayer/clayer/internal/inroot"
-	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
@@ -107,7 +107,7 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 	if err != nil {
 		return nil, err
 	}
-	cut, err := exec.IsCutOff(root, sv.State)
+	cut, err := running.IsCutOff(root, sv.State)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
@@ -233,9 +234,6 @@ func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Ste
 // them before anything else happens to where they come from.
 type changer func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error
 
-// maxTries bounds how often changes are packed of which a file changes meanwhile.
-const maxTries = 3
-
 // step makes the changes of a step that is to run, and packs them.
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.Outcome, error) {
 	b.Report.Emit(report.Event{Kind: report.Started, Step: s})
@@ -247,7 +245,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 		list := new(names.List)
 		changes = list.Of(counting(changes, &entries))
 		bytes, packed, err := b.pack(ctx, changes)
-		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < maxTries; tries++ {
+		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < running.MaxTries; tries++ {
 			bytes, packed, err = b.pack(ctx, changes) // as it is by now
 		}
 		if err != nil {
@@ -447,11 +445,15 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	if b.isInPlace() {
 		cmd.Dirty = b.dirty
 		cmd.Begin = func(before *tree.Reading, secrets []string) error {
-			run := interrupted{Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line, Tx: b.tx, Filter: s.Filter, Secrets: secrets}
+			run := running.Run{Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line, Tx: b.tx, Filter: s.Filter, Secrets: secrets}
 			for _, m := range cmd.Mounts {
 				run.Targets = append(run.Targets, m.Target)
 			}
-			return b.announce(run, before)
+			if err := run.Announce(b.root, b.lock, before); err != nil {
+				return err
+			}
+			b.running = true
+			return nil
 		}
 	}
 	place := b.root.StateDir().String() // a RUN may move it

@@ -10,6 +10,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
 )
@@ -20,7 +21,7 @@ var (
 	// ErrStore says that a store failed, under RequireCache.
 	ErrStore = errors.New("a store failed")
 	// ErrRoot says that the root could not be changed, or was changed in part.
-	ErrRoot = errors.New("the root could not be changed")
+	ErrRoot = rootfs.ErrRoot
 )
 
 // An OverlayError says that an overlay was asked for which this machine does not

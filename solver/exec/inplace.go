@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
@@ -32,7 +31,7 @@ func (b *builder) EnterRoot(ctx context.Context) error {
 		return err
 	}
 	if n := len(b.dirty); n > 0 {
-		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s: the next RUN's snapshot has them as they are", paths(b.dirty))
+		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s: the next RUN's snapshot has them as they are", running.Paths(b.dirty))
 	}
 	return nil
 }
@@ -164,17 +163,27 @@ func (b *builder) stillDirty(it *dag.Item) error {
 	return nil
 }
 
+// forgetRun says that the RUN that was announced is over, and its record committed.
+func (b *builder) forgetRun() error {
+	if !b.running {
+		return nil
+	}
+	b.running = false
+	return running.Forget(b.root)
+}
+
 func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.Item, view sandbox.InPlace, failed error) (recorded bool, err error) {
 	if b.failed == nil {
 		return !b.running, failed
 	}
-	did, err := adoptFailed(ctx, lock, &interrupted{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line}, view, b.failed)
+	run := running.Run{Layer: it.Step.Layer.Name, Text: it.Step.Text(), Line: it.Step.Pos().Line}
+	did, err := run.Adopt(ctx, lock, view, b.failed)
 	if err != nil {
 		return false, errors.Join(failed, fmt.Errorf("%w: record what the step did: %w", ErrRoot, err))
 	}
 	text := "it ran on the root itself and changed nothing there"
 	if len(did) > 0 {
-		text = fmt.Sprintf("it ran on the root itself and changed %s there: the next solve, or undo, takes back what it created", paths(did))
+		text = fmt.Sprintf("it ran on the root itself and changed %s there: the next solve, or undo, takes back what it created", running.Paths(did))
 	}
 	var be *BuildError
 	if errors.As(failed, &be) {
@@ -183,15 +192,4 @@ func (b *builder) adoptFailed(ctx context.Context, lock *rootfs.Lock, it *dag.It
 		b.Report.Warnf("%s: %s", it.Step.Pos(), text)
 	}
 	return true, failed
-}
-
-// paths counts paths of a root, and names some.
-func paths(list []string) string {
-	const most = 3
-	n := len(list)
-	text := "/" + strings.Join(list[:min(n, most)], ", /")
-	if n > most {
-		text = fmt.Sprintf("%d paths, %s and others", n, text)
-	}
-	return printable.Line(text)
 }

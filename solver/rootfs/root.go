@@ -22,6 +22,7 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -136,6 +137,10 @@ func (r *Root) State() (*record.State, error) { return r.state.State() }
 func (r *Root) WorkDir() (string, error) {
 	return r.state.Path("work"), r.state.MkdirAll("work", 0o755)
 }
+
+// ErrRoot says that a root could not be changed, or was changed in part. Those who carry
+// out a solve wrap the errors of this package in it.
+var ErrRoot = errors.New("the root could not be changed")
 
 // Undone is what an undo did, and what it could not do.
 type Undone struct {

@@ -1,4 +1,7 @@
-package exec
+// Package running notes, in the state directory, that a RUN runs on the root itself. When
+// clayer is cut off meanwhile, the next command that locks the root finds what the RUN
+// did, and records that.
+package running
 
 import (
 	"context"
@@ -6,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
@@ -26,8 +31,8 @@ import (
 // They stay until what the RUN did is committed. Whoever locks the root next
 // finds what it did, and records that as of no step.
 
-// interrupted is running.json.
-type interrupted struct {
+// A Run is running.json: a RUN in place that was announced.
+type Run struct {
 	Layer   string          `json:"layer"`
 	Text    string          `json:"text"`
 	Line    int             `json:"line"`
@@ -39,8 +44,11 @@ type interrupted struct {
 
 const readingName = "running.reading"
 
-// isInterrupted reports whether a RUN in place was cut off here.
-func isInterrupted(root *rootfs.Root) bool {
+// MaxTries bounds how often changes are read of which a file changes meanwhile.
+const MaxTries = 3
+
+// isAnnounced reports whether a RUN in place was cut off here.
+func isAnnounced(root *rootfs.Root) bool {
 	is, err := root.StateDir().Exists(rootfs.RunningName)
 	return is && err == nil
 }
@@ -50,17 +58,17 @@ func isInterrupted(root *rootfs.Root) bool {
 func IsCutOff(root *rootfs.Root, state *record.State) (bool, error) {
 	cut, err := root.CutOff(state)
 	if err != nil {
-		return false, fmt.Errorf("%w: %w", ErrRoot, err)
+		return false, fmt.Errorf("%w: %w", rootfs.ErrRoot, err)
 	}
-	return cut || isInterrupted(root), nil
+	return cut || isAnnounced(root), nil
 }
 
-// announce says that a RUN in place begins. The reading is there before the RUN
+// Announce says that a RUN in place begins. The reading is there before the RUN
 // is announced, and both before it starts: whatever ends clayer from here on, the
 // next command can find what the RUN did.
-func (b *builder) announce(run interrupted, before *tree.Reading) error {
+func (run *Run) Announce(root *rootfs.Root, lock *rootfs.Lock, before *tree.Reading) error {
 	err := func() error {
-		if err := b.lock.ReserveForRun(); err != nil {
+		if err := lock.ReserveForRun(); err != nil {
 			return err
 		}
 		data, err := before.MarshalBinary()
@@ -71,30 +79,21 @@ func (b *builder) announce(run interrupted, before *tree.Reading) error {
 		if err != nil {
 			return err
 		}
-		if err := b.root.StateDir().ReplaceFile(readingName, data); err != nil {
+		if err := root.StateDir().ReplaceFile(readingName, data); err != nil {
 			return err
 		}
-		return b.root.StateDir().ReplaceFile(rootfs.RunningName, text)
+		return root.StateDir().ReplaceFile(rootfs.RunningName, text)
 	}()
 	if err != nil {
-		return fmt.Errorf("%w: announce a RUN: %w", ErrRoot, errors.Join(err, b.root.StateDir().Remove(readingName)))
+		return fmt.Errorf("%w: announce a RUN: %w", rootfs.ErrRoot, errors.Join(err, root.StateDir().Remove(readingName)))
 	}
-	b.running = true
 	return nil
 }
 
-// forgetRun says that the RUN that was announced is over, and its record committed.
-func (b *builder) forgetRun() error {
-	if !b.running {
-		return nil
-	}
-	b.running = false
-	return forgetRun(b.root)
-}
-
-func forgetRun(root *rootfs.Root) error {
+// Forget says that the RUN that was announced is over, and its record committed.
+func Forget(root *rootfs.Root) error {
 	if err := errors.Join(root.StateDir().Remove(rootfs.RunningName), root.StateDir().Remove(readingName)); err != nil {
-		return fmt.Errorf("%w: after a RUN in place: %w", ErrRoot, err)
+		return fmt.Errorf("%w: after a RUN in place: %w", rootfs.ErrRoot, err)
 	}
 	return nil
 }
@@ -105,20 +104,21 @@ func Recover(ctx context.Context, rep *report.Reporter, opt sandbox.Options, roo
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var run interrupted
+	var run Run
 	if err == nil {
 		err = json.Unmarshal(text, &run)
 	}
 	if err == nil && run.Tx == lock.State().Tx { // else what it did is recorded
-		err = lock.Spending(func() error { return adoptInterrupted(ctx, rep, opt, root, lock, &run) })
+		err = lock.Spending(func() error { return run.adopt(ctx, rep, opt, root, lock) })
 	}
 	if err != nil {
-		return fmt.Errorf("%w: a RUN in place was cut off: %w", ErrRoot, err)
+		return fmt.Errorf("%w: a RUN in place was cut off: %w", rootfs.ErrRoot, err)
 	}
-	return forgetRun(root)
+	return Forget(root)
 }
 
-func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Options, root *rootfs.Root, lock *rootfs.Lock, run *interrupted) error {
+// adopt records what a RUN that was cut off did.
+func (run *Run) adopt(ctx context.Context, rep *report.Reporter, opt sandbox.Options, root *rootfs.Root, lock *rootfs.Lock) error {
 	opt.Over = ""
 	work, err := root.WorkDir()
 	if err != nil {
@@ -152,21 +152,21 @@ func adoptInterrupted(ctx context.Context, rep *report.Reporter, opt sandbox.Opt
 	if err != nil {
 		return err
 	}
-	did, err := adoptFailed(ctx, lock, run, view, changes)
+	did, err := run.Adopt(ctx, lock, view, changes)
 	if err != nil {
 		return err
 	}
 	if len(did) > 0 {
-		rep.Warnf("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, paths(did))
+		rep.Warnf("clayer was cut off while %q of %s ran in place: it changed %s, which is recorded, and taken back as far as that goes", run.Text, run.Layer, Paths(did))
 	}
 	return nil
 }
 
-// adoptFailed records, as of no step, what a RUN in place did that failed, and
+// Adopt records, as of no step, what a RUN in place did that failed, and
 // returns the paths.
-func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view sandbox.InPlace, changes snapshot.Changes) (did []string, err error) {
+func (run *Run) Adopt(ctx context.Context, lock *rootfs.Lock, view sandbox.InPlace, changes snapshot.Changes) (did []string, err error) {
 	changes = snapshot.ForRoot(changes, nil)
-	for range maxTries {
+	for range MaxTries {
 		did = nil
 		counted := func(yield func(*snapshot.Entry, error) bool) {
 			for e, err := range changes {
@@ -184,4 +184,15 @@ func adoptFailed(ctx context.Context, lock *rootfs.Lock, run *interrupted, view 
 		}
 	}
 	return did, err
+}
+
+// Paths counts paths of a root, and names some.
+func Paths(list []string) string {
+	const most = 3
+	n := len(list)
+	text := "/" + strings.Join(list[:min(n, most)], ", /")
+	if n > most {
+		text = fmt.Sprintf("%d paths, %s and others", n, text)
+	}
+	return printable.Line(text)
 }
