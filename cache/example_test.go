@@ -26,6 +26,10 @@ type memory struct {
 
 func (m *memory) Name() string { return "memory" }
 
+func (m *memory) Location() string { return "memory" }
+
+func (m *memory) Writable() error { return nil }
+
 func (m *memory) Find(_ context.Context, _ string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -93,6 +93,14 @@ type Store interface {
 	// Name is how the store is called in output: "dir", "github", "oci".
 	Name() string
 
+	// Location is where it is; no two stores of a user have the same:
+	// "github:owner/repo".
+	Location() string
+
+	// Writable returns why nothing can be put into it, as far as that is known
+	// without a request; nil if it is worth trying.
+	Writable() error
+
 	// Find reports which of the keys it has, in one round trip where it can.
 	// tag is a hint: that of the layer which the keys belong to, as Tag
 	// returns it. The answer may be in part beside an error.

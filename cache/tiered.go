@@ -36,6 +36,29 @@ func (t *Tier) Name() string {
 	return strings.Join(names, ", ")
 }
 
+// Location returns the locations of the stores.
+func (t *Tier) Location() string {
+	var all []string
+	for _, s := range t.stores {
+		all = append(all, s.Location())
+	}
+	return strings.Join(all, ", ")
+}
+
+// Writable returns why nothing can be put into any of the stores.
+func (t *Tier) Writable() error {
+	var errs []error
+	for _, s := range t.stores {
+		if err := s.Writable(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
+		}
+	}
+	if len(errs) < len(t.stores) {
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
 // Find asks the nearest store first, and each farther one for what is missing
 // still: what is near requires no network.
 func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error) {

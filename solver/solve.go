@@ -19,11 +19,12 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran       int                `json:"ran"`            // steps that were run, fetched or copied
-	Restored  int                `json:"restored"`       // steps whose snapshot came from a store
-	Present   int                `json:"present"`        // steps that were in the root already
-	Undone    int                `json:"undone"`         // removed steps, and those that have to be applied again
-	Preserved []rootfs.Preserved `json:"kept,omitempty"` // files that stay as the user has them
+	Ran       int                `json:"ran"`              // steps that were run, fetched or copied
+	Restored  int                `json:"restored"`         // steps whose snapshot came from a store
+	Present   int                `json:"present"`          // steps that were in the root already
+	Pushed    int                `json:"pushed,omitempty"` // snapshots of these layers that stores got, which lacked them
+	Undone    int                `json:"undone"`           // removed steps, and those that have to be applied again
+	Preserved []rootfs.Preserved `json:"kept,omitempty"`   // files that stay as the user has them
 	Layers    []LayerResult      `json:"layers"`
 	Took      time.Duration      `json:"took"` // nanoseconds
 }
@@ -41,7 +42,7 @@ func (r *Result) String() string {
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}, {r.Undone, "undone"}} {
+	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}, {r.Undone, "undone"}, {r.Pushed, "pushed"}} {
 		if c.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
@@ -77,29 +78,17 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	}
 	var did exec.Result
 	if !sv.UpToDate() || cut || r.profileDiffers(root, sv.State, sv.Env()) {
-		lock, err := r.lock(ctx, root)
-		if err != nil {
+		if sv, did, err = r.change(ctx, root); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, unlock(lock)) }()
-		if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
-			return nil, err
-		}
-		// Another solve may have changed the root since. The sources are pinned
-		// already: nothing is requested twice.
-		if sv, err = r.survey(ctx, root); err != nil {
-			return nil, err
-		}
-		r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
-		if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
-			return nil, nameWithheld(err)
-		}
-		if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
-			r.warn("cannot prune the downloads: %v", err)
-		}
+	}
+	pushed, err := r.catchUp(ctx, root, sv)
+	if err != nil {
+		return nil, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Done})
 	res = resultOf(sv, did)
+	res.Pushed = pushed
 	res.Took = time.Since(start)
 	if r.RequireCache {
 		if store, err := r.Report.FailedStore(); err != nil {
@@ -107,6 +96,31 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 	}
 	return res, did.Incomplete
+}
+
+// change makes the root what the options say, under its lock.
+func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Survey, did exec.Result, err error) {
+	lock, err := r.lock(ctx, root)
+	if err != nil {
+		return nil, did, err
+	}
+	defer func() { err = errors.Join(err, unlock(lock)) }()
+	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
+		return nil, did, err
+	}
+	// Another solve may have changed the root since. The sources are pinned
+	// already: nothing is requested twice.
+	if sv, err = r.survey(ctx, root); err != nil {
+		return nil, did, err
+	}
+	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
+	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
+		return nil, did, nameWithheld(err)
+	}
+	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
+		r.warn("cannot prune the downloads: %v", err)
+	}
+	return sv, did, nil
 }
 
 // nameWithheld adds to the error of a failed RUN what it did not get of the session.

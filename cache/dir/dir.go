@@ -96,6 +96,12 @@ func Open(path string, opt Options) (*Dir, error) {
 // Name returns "dir".
 func (d *Dir) Name() string { return "dir" }
 
+// Location returns its path.
+func (d *Dir) Location() string { return "dir:" + d.path }
+
+// Writable returns nil: a Put finds out.
+func (d *Dir) Writable() error { return nil }
+
 // Path returns the directory.
 func (d *Dir) Path() string { return d.path }
 

@@ -81,6 +81,20 @@ func New(gh *github.Client, repo github.Repo, opt Options) *Store {
 // Name returns "github".
 func (s *Store) Name() string { return "github" }
 
+// Location returns the repository.
+func (s *Store) Location() string { return "github:" + s.repo.String() }
+
+// Writable returns an error without a token, and why GitHub has refused in this process.
+func (s *Store) Writable() error {
+	if err := s.refused.Writing(); err != nil {
+		return err
+	}
+	if !s.gh.HasToken() {
+		return &github.Error{Kind: github.NoToken, Repo: s.repo.String(), Write: true}
+	}
+	return nil
+}
+
 // manifestName is the file that marks a layer as whole.
 const manifestName = "manifest.json"
 

@@ -39,11 +39,8 @@ func (s *Store) refuse(err error) error {
 
 // ready asks what a first write needs to know.
 func (s *Store) ready(ctx context.Context) error {
-	if err := s.refused.Writing(); err != nil {
+	if err := s.Writable(); err != nil {
 		return err
-	}
-	if !s.gh.HasToken() {
-		return &github.Error{Kind: github.NoToken, Repo: s.repo.String(), Write: true}
 	}
 	if err := s.list(ctx); err != nil {
 		return s.failed(err)

@@ -136,6 +136,12 @@ func scheme(ref Repository) string {
 // Name returns the name of Options.
 func (s *Store) Name() string { return s.name }
 
+// Location returns the registry and the repository.
+func (s *Store) Location() string { return "oci:" + s.ref.String() }
+
+// Writable returns why the registry has refused in this process.
+func (s *Store) Writable() error { return s.refused.Writing() }
+
 func stepTag(k key.Key) string { return stepPrefix + k.String() }
 
 // layerTag returns the tag of a layer: as it is called everywhere, where the

@@ -13,6 +13,10 @@ type sessions struct{ next func() *oci.Store }
 
 func (s sessions) Name() string { return "oci" }
 
+func (s sessions) Location() string { return s.next().Location() }
+
+func (s sessions) Writable() error { return s.next().Writable() }
+
 func (s sessions) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	return s.next().Find(ctx, tag, keys)
 }

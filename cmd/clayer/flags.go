@@ -211,11 +211,13 @@ func (f *sandboxFlags) fill(opt *solver.Options) error {
 type snapshotFlags struct {
 	compression           int
 	noCache, requireCache bool
+	push                  bool
 }
 
 func (f *snapshotFlags) register(c *cobra.Command) {
 	c.Flags().IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd `LEVEL` of snapshots, from 1 (fastest) to 19; 9 and higher are slow")
 	c.Flags().BoolVar(&f.noCache, "no-cache", false, "do not store what is built")
+	c.Flags().BoolVar(&f.push, "push", false, "ask the other stores again what they lack of these layers, and push it; otherwise they are asked once a day")
 	c.Flags().BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store fails")
 }
 
@@ -223,7 +225,10 @@ func (f *snapshotFlags) fill(opt *solver.Options) error {
 	if f.compression < 1 || f.compression > 19 {
 		return usage.Errorf("--compression=%d: want a level from 1 to 19", f.compression)
 	}
-	opt.Push, opt.Compression, opt.RequireCache = !f.noCache, f.compression, f.requireCache
+	if f.push && f.noCache {
+		return usage.Errorf("--push and --no-cache don't go together")
+	}
+	opt.Push, opt.PushAgain, opt.Compression, opt.RequireCache = !f.noCache, f.push, f.compression, f.requireCache
 	return nil
 }
 

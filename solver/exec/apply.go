@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
@@ -119,10 +120,7 @@ func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied ma
 			continue
 		}
 		a := applied[it.Key]
-		d := cache.Descriptor{
-			Version: a.Encoding, Key: a.Key, Layer: pl.Layer.Name, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
-			Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs,
-		}
+		d := catchup.Descriptor(a, pl.Layer.Name)
 		leftOut := a.LeftOut
 		if bl := b.blobs[it.Step]; bl != nil {
 			d, leftOut = bl.desc, bl.installedNothing

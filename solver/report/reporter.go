@@ -85,6 +85,13 @@ func (p *Reporter) RemoteFailed() bool {
 	return false
 }
 
+// Failed reports whether a store has failed.
+func (p *Reporter) Failed(store string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed[store] != nil
+}
+
 // FailedStore returns a store that failed, and how; nil if none did.
 func (p *Reporter) FailedStore() (store string, err error) {
 	p.mu.Lock()

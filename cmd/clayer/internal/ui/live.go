@@ -192,6 +192,8 @@ func (l *live) event(e report.Event) {
 	case report.Applying:
 		l.phase = "applying to " + visible(e.Text)
 		l.tasks = nil
+	case report.Pushing:
+		l.phase = "pushing to " + visible(e.Store)
 	}
 }
 

@@ -56,6 +56,8 @@ func (p *plain) event(e report.Event) {
 		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
 	case report.Applying:
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
+	case report.Pushing:
+		fmt.Fprintf(p.w, "clayer: pushing to %s: %s\n", e.Store, e.Text)
 	}
 }
 

@@ -1,0 +1,42 @@
+package solver
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clayer/clayer/solver/internal/catchup"
+	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/rootfs"
+)
+
+// catchUp puts into the stores what they lack of the composition, which is in the root.
+// A store that failed in this solve is not tried again. It returns how many snapshots they
+// got.
+func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Survey) (pushed int, err error) {
+	if !r.Push || len(r.Stores) == 0 {
+		return 0, nil
+	}
+	state, err := root.State()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored)
+	p := &catchup.Pusher{Again: r.PushAgain, Report: r.Report}
+	if r.Local != nil {
+		p.From = r.Local
+	}
+	if r.Cache != "" {
+		p.Memory = catchup.Memory(filepath.Join(r.Cache, "stores"))
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, s := range r.Stores {
+		if !r.Report.Failed(s.Name()) {
+			eg.Go(func() error { return p.Push(ctx, s, layers) })
+		}
+	}
+	err = eg.Wait()
+	return p.Pushed(), err
+}

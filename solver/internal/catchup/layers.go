@@ -1,0 +1,68 @@
+package catchup
+
+import (
+	"slices"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/record"
+)
+
+// A Layer is one that is in the root.
+type Layer struct {
+	Manifest cache.Manifest
+	Steps    map[key.Key]*dag.Step // those of the manifest
+	From     map[key.Key]string    // the names of the stores where this solve found snapshots
+}
+
+// Layers returns the layers of a composition that are in the root, without those that
+// are put into no store. found is what the stores had.
+func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, unstored func(*dag.Layer) bool) (layers []Layer) {
+	for i := range p.Layers {
+		pl := &p.Layers[i]
+		at := slices.IndexFunc(state.Layers, func(l record.Layer) bool {
+			return l.Name == pl.Layer.Name && len(l.Steps) > 0 && l.Steps[len(l.Steps)-1].Key == pl.Key
+		})
+		if at < 0 || unstored(pl.Layer) {
+			continue
+		}
+		l := Layer{manifestOf(pl, state.Layers[at], state.Platform), make(map[key.Key]*dag.Step), make(map[key.Key]string)}
+		for _, it := range pl.Items {
+			l.Steps[it.Key] = it.Step
+			if f, ok := found[it.Key]; ok && it.State == dag.Cached {
+				l.From[it.Key] = f.Store
+			}
+		}
+		if len(l.Manifest.Steps) > 0 {
+			layers = append(layers, l)
+		}
+	}
+	return layers
+}
+
+// manifestOf returns the manifest of a layer as the state of the root has it.
+func manifestOf(pl *dag.PlannedLayer, l record.Layer, platform string) cache.Manifest {
+	m := cache.Manifest{Version: cache.Version, Name: pl.Layer.Name, Key: pl.Key, Platform: platform}
+	for _, a := range l.Steps {
+		switch {
+		case a.Digest == "": // ENV
+		case a.LeftOut:
+			m.LeftOut = append(m.LeftOut, cache.LeftOut{Key: a.Key, Index: len(m.Steps) + len(m.LeftOut), Record: a.Record, Text: a.Text, Took: a.Took})
+		default:
+			m.Steps = append(m.Steps, Descriptor(a, pl.Layer.Name))
+			if a.At.After(m.Created) {
+				m.Created = a.At
+			}
+		}
+	}
+	return m
+}
+
+// Descriptor returns what stores have of a step that is in the root.
+func Descriptor(a record.Applied, layer string) cache.Descriptor {
+	return cache.Descriptor{
+		Version: a.Encoding, Key: a.Key, Layer: layer, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
+		Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs,
+	}
+}
