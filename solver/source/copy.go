@@ -267,8 +267,9 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
 // which goes for files, and for directories with the right to enter where there is
 // one to read. All times are 1980-01-01. Symlinks in a directory are copied as they
-// are. Dest is implied: an existing one stays as it is, and those below it get the
-// modes, and the owner, of their sources.
+// are. Dest is implied: an existing one stays as it is, one that is created gets the mode of
+// octal digits in --chmod, and those below it get the modes, and the owner, of their
+// sources.
 func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (Placer, error) {
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
@@ -316,8 +317,12 @@ func (fs *files) entries(ctx context.Context, above []string, dest string, singl
 				return
 			}
 		}
-		if !single && !fs.nothing && dest != "" && !yield(impliedDir(dest, by), nil) {
-			return
+		if !single && !fs.nothing && dest != "" {
+			e := impliedDir(dest, by)
+			e.Mode = by.destMode()
+			if !yield(e, nil) {
+				return
+			}
 		}
 		for _, it := range fs.items {
 			if err := canceled(ctx); err != nil {

@@ -98,6 +98,7 @@ var copies = []struct {
 	{name: "heredocs", src: "a", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z/", want: "d 0755 z\nf 0644 z/a \"one\"\nf 0644 z/h \"text\\n\""},
 	{name: "a heredoc to a name", inline: []frontend.Inline{{Name: "h", Content: "text\n"}}, dest: "/z", want: `f 0644 z "text\n"`},
 	{name: "a heredoc with a bad name", inline: []frontend.Inline{{Name: "../h"}}, dest: "/z", err: "is no file name"},
+	{name: "chmod of dest, where it is created, without special bits", tree: []string{"m/s/f one"}, src: "m", dest: "/z", owner: frontend.Ownership{Chmod: "1640"}, want: "d 0750 z\nD 1750 z/s\nf 1640 z/s/f \"one\""},
 	{name: "chown and chmod", src: "d", dest: "/z", owner: frontend.Ownership{Chown: "1:2", Chmod: "644"}, want: `
 		d 0755 1:2 z
 		D 0755 1:2 z/e

@@ -57,8 +57,9 @@ type target struct {
 	dest   string
 	single bool // dest is the path of the only file
 	known  bool
-	above  bool // directories above dest may come before it
-	open   bool // dest is the last of those that came so far
+	above  bool   // directories above dest may come before it
+	mode   uint32 // of dest, where it is a directory that the step creates
+	open   bool   // dest is the last of those that came so far
 
 	// oneOf, if not nil, is where dest may be that is not known: the root shows more, or
 	// less, than the step finds. Scratch is never in the root, and may be anywhere there.
@@ -73,12 +74,14 @@ func (t *target) allowed() bool {
 // targetIn returns the target of a dest whose place is found by find. exact says that at
 // is what the step finds.
 func targetIn(at *names.View, exact bool, dest string, find func() (string, bool, error)) (t target, err error) {
+	t.mode = 0o755
 	if at == nil {
-		return target{}, nil
+		return t, nil
 	}
 	real, single, err := find()
 	if exact {
-		return target{dest: real, single: single, known: true}, err
+		t.dest, t.single, t.known = real, single, true
+		return t, err
 	}
 	t.oneOf = []string{entryPath(dest)}
 	if err == nil {
@@ -89,17 +92,17 @@ func targetIn(at *names.View, exact bool, dest string, find func() (string, bool
 
 // is reports whether an entry is the directory that a step puts things into.
 func (t *target) is(e *snapshot.Entry) bool {
-	if e.Kind != snapshot.Dir || !e.Implied || e.Mode != 0o755 {
+	if e.Kind != snapshot.Dir || !e.Implied {
 		return false
 	}
 	switch {
 	case !t.known, t.open && path.Dir(e.Path) == t.dest: // the first entries
 		t.dest, t.single, t.known, t.open = e.Path, false, true, t.above
-		return true
-	case t.above && pathname.Under(t.dest, e.Path) && (e.Path != t.dest || !t.single):
-		return true
+		return e.Mode == t.mode || t.above && e.Mode == 0o755
+	case e.Path == t.dest:
+		return !t.single && e.Mode == t.mode
 	}
-	return e.Path == t.dest && !t.single
+	return t.above && pathname.Under(t.dest, e.Path) && e.Mode == 0o755
 }
 
 // rel returns the path of an entry below the target; "" for the target itself.
@@ -181,6 +184,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 	if err != nil {
 		return nil, err
 	}
+	t.mode = by.destMode()
 	items := make(map[string]item)
 	for _, it := range fs.items {
 		items[it.rel] = it

@@ -85,8 +85,21 @@ func (s style) apply(e *snapshot.Entry) {
 	}
 	e.Mode = s.change(e.Mode, e.Kind == snapshot.Dir)
 	if _, octal := s.chmod.Octal(); octal && e.Kind == snapshot.Dir {
-		e.Mode |= e.Mode & 0o444 >> 2
+		e.Mode = enterable(e.Mode)
 	}
+}
+
+// enterable is a mode of a directory which who may read it may also enter.
+func enterable(mode uint32) uint32 { return mode | mode&0o444>>2 }
+
+// destMode is the mode of dest, where a COPY creates that as a directory: what it copies is
+// for those who may enter it. As with Docker, setuid, setgid and sticky are not for it, and
+// a symbolic mode changes only what has one.
+func (s style) destMode() uint32 {
+	if mode, octal := s.chmod.Octal(); octal {
+		return enterable(mode) & 0o777
+	}
+	return 0o755
 }
 
 // numbersOf finds the number on a name's line, and that of a user's group after it.
