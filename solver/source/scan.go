@@ -110,6 +110,10 @@ func (s *scan) match(src string) ([]match, error) {
 	ignored := 0
 	for _, name := range names {
 		real, err := s.resolve(name)
+		if errors.Is(err, errIgnored) {
+			ignored++
+			continue
+		}
 		if err != nil {
 			return nil, asFault(name, err)
 		}
@@ -188,6 +192,9 @@ func (s *scan) glob(dir string, parts []string) ([]string, error) {
 		return nil, err
 	}
 	real, err := s.resolve(dir)
+	if errors.Is(err, errIgnored) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -241,13 +248,16 @@ func (s *scan) names(dir string) ([]fs.DirEntry, error) {
 	return list, err
 }
 
-var errLeaves = errors.New("leads out of the directory")
+var (
+	errLeaves  = errors.New("leads out of the directory")
+	errIgnored = errors.New("goes through a link that .dockerignore leaves out")
+)
 
 // maxLinks is how many links a path may go through, as in the kernel.
 const maxLinks = 40
 
-// resolve follows all links of a path. .dockerignore is asked about the result:
-// a link is no way around it.
+// resolve follows all links of a path. Links that .dockerignore leaves out are not there;
+// the caller asks it about the result: a link is no way around it.
 func (s *scan) resolve(name string) (string, error) {
 	done, todo := ".", strings.Split(name, "/")
 	for links := 0; len(todo) > 0; {
@@ -274,6 +284,9 @@ func (s *scan) resolve(name string) (string, error) {
 		}
 		if links++; links > maxLinks {
 			return "", errors.New("too many links")
+		}
+		if out, _, err := s.excluded(next); err != nil || out {
+			return "", cmp.Or(err, errIgnored)
 		}
 		target, err := s.root.Readlink(next)
 		if err != nil {
