@@ -119,6 +119,7 @@ var copies = []struct {
 	{name: "out of the directory and back", src: "d/../../x", dest: "/z", err: "leaves the Containerfile's directory"},
 	{name: "a link out of the directory", tree: []string{"link -> ../../etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
 	{name: "an absolute link", tree: []string{"link -> /etc/passwd"}, src: "link", dest: "/z", err: "is a link that leaves"},
+	{name: "links that the directory is the root of", tree: []string{"abs -> /d/e", "up -> ../../a"}, src: "abs/y up", dest: "/z/", want: "d 0755 z\nf 0644 z/up \"one\"\nf 0644 z/y \"four\""},
 	{name: "a link out of the directory on the way", tree: []string{"link -> .."}, src: "link/x", dest: "/z", err: "is a link that leaves"},
 	{name: "a link out of the directory, matched by a pattern", tree: []string{"link -> /etc"}, src: "li*", dest: "/z/", err: "is a link that leaves"},
 	{name: "a pattern below a link out of the directory", tree: []string{"link -> /etc"}, src: "link/*", dest: "/z/", err: "is a link that leaves"},

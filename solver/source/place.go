@@ -46,6 +46,9 @@ func dirIn(at *names.View, dest string) (string, error) {
 // copyDest returns where a COPY puts its items, and whether that is the path of its only
 // file.
 func (fs *files) copyDest(at *names.View, c *frontend.Copy) (dest string, single bool, err error) {
+	if fs.nothing {
+		return "", false, nil // whatever stands there
+	}
 	if !fs.single {
 		dest, err = dirIn(at, c.Dest)
 		return dest, false, err

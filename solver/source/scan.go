@@ -256,10 +256,12 @@ var (
 // maxLinks is how many links a path may go through, as in the kernel.
 const maxLinks = 40
 
-// resolve follows all links of a path. Links that .dockerignore leaves out are not there;
+// resolve follows all links of a path, as if the directory were a root: absolute ones start
+// there, and .. does not leave it, as with Docker. Links that .dockerignore leaves out are not there;
 // the caller asks it about the result: a link is no way around it.
 func (s *scan) resolve(name string) (string, error) {
 	done, todo := ".", strings.Split(name, "/")
+	leaves := false
 	for links := 0; len(todo) > 0; {
 		part := todo[0]
 		todo = todo[1:]
@@ -267,14 +269,15 @@ func (s *scan) resolve(name string) (string, error) {
 		case "", ".":
 			continue
 		case "..":
-			if done == "." {
-				return "", errLeaves
-			}
+			leaves = leaves || done == "."
 			done = path.Dir(done)
 			continue
 		}
 		next := path.Join(done, part)
 		info, err := s.root.Lstat(next)
+		if leaves && errors.Is(err, fs.ErrNotExist) {
+			err = errLeaves
+		}
 		if err != nil {
 			return "", err
 		}
@@ -293,7 +296,7 @@ func (s *scan) resolve(name string) (string, error) {
 			return "", err
 		}
 		if path.IsAbs(target) {
-			return "", errLeaves
+			done, leaves = ".", true
 		}
 		todo = append(strings.Split(target, "/"), todo...)
 	}
