@@ -20,7 +20,7 @@ import (
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // applets are the commands that a RUN may use.
-var applets = strings.Fields("sh ash cat cp mv ln ls rm rmdir mkdir touch chmod chown mkfifo true false echo find sort stat readlink id env cut sed grep tr tar head seq dd truncate [ test sha256sum")
+var applets = strings.Fields("sh ash cat cp mv ln ls rm rmdir mkdir touch chmod chown mkfifo true false echo find sort stat readlink id env cut sed grep tr tar head seq dd truncate [ test sha256sum cmp")
 
 // makeBase makes the root that cases are built on: a shell, a user database, and
 // files, directories and links for instructions to meet.

@@ -92,6 +92,9 @@ func (c *Case) write(dir string) error {
 			}
 		}
 	}
+	if err := c.writeLayers(dir); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(dir, containerfile), []byte(c.Text()), 0o644)
 }
 

@@ -16,35 +16,39 @@ type clayer struct {
 	program, base string
 }
 
-var clayerLine = regexp.MustCompile(`(?m)^(?:clayer: |  )?(?:/\S*/)?` + containerfile + `:(\d+): `)
+var clayerLine = regexp.MustCompile(`(?m)^(?:clayer: |  )?(?:/\S*/)?` + containerfile + `(?:\.one|\.two)?:(\d+): `)
 
-// solve makes the root from the base and what is in dir. Nothing is cached.
-func (c *clayer) solve(ctx context.Context, sandbox, dir, root, cache string) (*refusal, error) {
-	if out, err := exec.CommandContext(ctx, "cp", "-a", c.base, root).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("cp: %w\n%s", err, out)
+// solve makes the tree of the files of a case from the base, in the directory work. Nothing
+// is cached.
+func (c *clayer) solve(ctx context.Context, w *way, files, work string) (tree string, r *refusal, err error) {
+	root, err := c.prepare(ctx, w, files, work)
+	if err != nil {
+		return "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, c.program, "solve", "--root="+root, "--sandbox="+sandbox, "--cache-dir="+cache, "-f", containerfile)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "TMPDIR=" + filepath.Dir(cache)}
+	tree = root
+	if w.dest {
+		tree = filepath.Join(work, "dest")
+	}
+	cmd := c.command(ctx, w, work, root)
 	said, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return nil, nil
+		return tree, nil, nil
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return "", nil, ctx.Err()
 	case !errors.As(err, &exit):
-		return nil, err
+		return "", nil, err
 	}
-	r := &refusal{said: string(said)}
+	r = &refusal{said: string(said)}
 	for _, m := range clayerLine.FindAllSubmatch(said, -1) {
 		n, err := strconv.Atoi(string(m[1]))
 		if err != nil {
-			return nil, err
+			return "", nil, err
 		}
 		r.lines = append(r.lines, n)
 	}
-	return r, nil
+	return "", r, nil
 }
 
 // unpack makes the tree that BuildKit exported.

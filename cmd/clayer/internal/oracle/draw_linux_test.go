@@ -68,6 +68,16 @@ func (d *drawing) context() map[string]File {
 		"dir/sub/secret":  {Content: "secret\n", Mode: 0o400},
 		"dir/sub/tool":    {Content: "#!/bin/sh\n", Mode: 0o711},
 		"private":         {Content: "private\n", Mode: 0o600},
+		"deep/1/2/3/4/f":  {Content: "deep\n", Mode: 0o644},
+		"deep/1/2/x":      {Content: "deep x\n", Mode: 0o640},
+		"deep/1/up":       {Content: "../../dir/x", Link: true},
+		"deep/1/2/3/back": {Content: "..", Link: true},
+		"lchain":          {Content: "la", Link: true},
+		"lsub":            {Content: "ldir/sub", Link: true},
+		"lroot":           {Content: "/a", Link: true},
+		"llup":            {Content: "dir/../other", Link: true},
+		"over/lnone":      {Content: "a file named lnone\n", Mode: 0o644},
+		"over/made/in":    {Content: "in\n", Mode: 0o644},
 		"pack.tar":        {Mode: 0o644},
 		"pack.tgz":        {Mode: 0o644},
 	}
@@ -76,10 +86,14 @@ func (d *drawing) context() map[string]File {
 			files[name] = more[name]
 		}
 	}
-	if d.sometimes(5) {
+	if d.sometimes(3) {
 		var lines []string
-		for range 1 + d.IntN(4) {
-			lines = append(lines, d.one("dir", "dir/*", "*/sub", "**/x", "!dir/x", "!**/y", "# dir", "/dir/sub", "dir/sub/", "!a", "!dir", "*.sh", "??", "**/.*", "over/*/", " b ", "./b", "!other/dir", "other"))
+		if d.sometimes(3) {
+			lines = append(lines, d.one("*", "**", "*/*", "dir", "**/*"))
+		}
+		for range 1 + d.IntN(5) {
+			lines = append(lines, d.one("dir", "dir/*", "*/sub", "**/x", "!dir/x", "!**/y", "# dir", "/dir/sub", "dir/sub/", "!a", "!dir", "*.sh", "??", "**/.*", "over/*/", " b ", "./b", "!other/dir", "other",
+				"deep", "!deep/1/2", "**/2", "!deep/**/f", "deep/*/2/x", "l*", "!ldir", "!la", "dir/l?", "!dir/sub/*", "!*.sh", "!**", "!deep/1/2/3/4/f", "dir/[a-m]*", "!dir/su?", "!over"))
 		}
 		files[d.one(".dockerignore", ".dockerignore", ".dockerignore", containerfile+".dockerignore")] = File{Content: strings.Join(lines, "\n") + "\n", Mode: 0o644}
 	}
@@ -89,7 +103,7 @@ func (d *drawing) context() map[string]File {
 // place draws a path in the root. They are few, so that instructions meet.
 func (d *drawing) place() string {
 	p := d.one("/srv/dir", "/srv/dir/a", "/srv/dir/sub", "/srv/dir/x", "/srv/file", "/srv/ldir", "/srv/labs", "/srv/lfile", "/srv/lnone",
-		"/srv/lup", "/srv/lout", "/srv/empty", "/srv/closed", "/srv/able", "/srv/none", "/opt", "/opt/made", "/opt/made/more", "/opt/dir", "/new", "/new/deep/er", "/srv/dir/lback")
+		"/srv/lup", "/srv/lout", "/srv/empty", "/srv/closed", "/srv/able", "/srv/none", "/opt", "/opt/made", "/opt/made/more", "/opt/dir", "/new", "/new/deep/er", "/srv/dir/lback", "/opt/1/2/3/4/5/6", "/srv/dir/sub/1/2")
 	if d.sometimes(60) {
 		return "/srv/lloop"
 	}
@@ -104,7 +118,8 @@ func (d *drawing) dest() string {
 	p := d.place()
 	switch d.IntN(8) {
 	case 0:
-		p = d.one(".", "./", "x", "sub/", "./x", "../x", "sub/../y", "..", "a/b/c/", "/", "$DEST", "${DEST}/x", "//srv//dir/", "/srv/./dir/../dir")
+		p = d.one(".", "./", "x", "sub/", "./x", "../x", "sub/../y", "..", "a/b/c/", "/", "$DEST", "${DEST}/x", "//srv//dir/", "/srv/./dir/../dir",
+			"/srv/ldir/../up", "/srv/labs/lback/lfile", "/srv/lup/../made2/", "${DEST:-/opt/def}/", "/opt/${SUB:+set}/x", "/opt/${A-unset}/")
 	case 1, 2, 3:
 		p += "/"
 	}
@@ -143,31 +158,72 @@ func (d *drawing) source() string {
 
 func (d *drawing) anySource() string {
 	return d.one("a", "a", "run.sh", "dir", "dir", "dir/", "dir/sub", "dir/x", "dir/*", "*.sh", "?", "b", "./a", "/a", "dir/../a", "empty", "none", "la", "ldir", "ldir/x", "ldir/", "lnone",
-		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "d*", "pack.tar", "pack.tgz", "$SRC")
+		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "d*", "pack.tar", "pack.tgz", "$SRC", "deep", "deep/1", "deep/*/2", "deep/1/2/*", "deep/1/up", "deep/1/2/3/back/x",
+		"lchain", "lsub", "lsub/*", "lroot", "llup", "llup/dir", "ldir/*", "ldir/sub/", "*/*/x", "[!a-c]*", "${SRC:-dir}", "${SRC}/sub", "over/l*", "over/made")
 }
 
 func (d *drawing) instruction() string {
 	switch n := d.IntN(100); {
-	case n < 35:
+	case n < 33:
 		return d.copy("COPY")
-	case n < 62:
+	case n < 60:
 		return d.run()
-	case n < 72:
-		return "WORKDIR " + d.one(d.place(), d.place(), "rel", "sub/", ".", "..", "../up", "$DEST", "/opt/$SUB", "${DEST:-/opt}/w")
-	case n < 78:
-		return "ENV " + d.one("DEST=/opt/env", "DEST=/srv/ldir", "SUB=a", "SUB=\"two words\"", "OWNER=7:9 MODE=640", "SRC=dir", "A=1 B=$A", "B=${B:-none}$A", "A old form", "X='$A'", "A=\"a\\\"b\"", "PATH=/opt/bin:$PATH")
-	case n < 82:
-		return "ARG " + d.one("SUB=arg", "DEST=/opt/arg", "NOTHING", "A=arg", "SRC=a", "OWNER=1000", "MODE=0700", "B=$A")
-	case n < 88:
+	case n < 69:
+		return "WORKDIR " + d.one(d.place(), d.place(), "rel", "${A:-wd}", "$NOTHING/x", "/opt/${SUB}/$A", "\"/opt/two words\"", "sub/", ".", "..", "../up", "$DEST", "/opt/$SUB", "${DEST:-/opt}/w")
+	case n < 75:
+		return "ENV " + d.one("DEST=/opt/env", "DEST=/srv/ldir", "SUB=a", "SUB=\"two words\"", "OWNER=7:9 MODE=640", "SRC=dir", "A=1 B=$A", "B=${B:-none}$A", "A old form", "X='$A'", "A=\"a\\\"b\"", "PATH=/opt/bin:$PATH",
+			"A=${A:-1}${SUB:+,$SUB}", "X=\"${DEST}:${A}\" SUB=in", "X=${X}$X", "SUB=${A:-sub}", "B=${PATH#/usr} X=${PATH%:*}", "X=${DEST//\\//-}", "DEST=/opt/${SUB:-s}", "SRC=$SUB")
+	case n < 79:
+		return "ARG " + d.one("SUB=arg", "DEST=/opt/arg", "NOTHING", "A=arg", "SRC=a", "OWNER=1000", "MODE=0700", "B=$A", "A=${SUB:-none}", "DEST=${DEST:-/srv}/arg", "SUB", "X=\"a b\"", "SUB=one A=$SUB", "SRC=${SRC:-dir}")
+	case n < 85:
 		return d.copy("ADD")
-	case n < 90:
+	case n < 87:
 		return d.one("ARG LATE", `SHELL ["/bin/sh", "-ec"]`, `SHELL ["/bin/ash", "-c"]`, `SHELL ["/bin/sh", "-xc"]`)
-	case n < 92:
+	case n < 89:
 		return d.one("LABEL a=b", "CMD [\"sh\"]", "EXPOSE 80", "ENTRYPOINT true", "STOPSIGNAL 9", "HEALTHCHECK NONE", "# a comment", "VOLUME /srv/dir", "ONBUILD RUN false", "MAINTAINER me")
 	case n < 96:
-		return d.one("COPY a /tmp/a", "COPY run.sh /tmp/run.sh", "RUN cat /tmp/a > /out/tmp", "RUN sh /tmp/run.sh; rm -f /tmp/run.sh", "RUN ls /tmp /var/tmp > /out/tmp2", "RUN echo t > /tmp/a", "WORKDIR /tmp/w", "RUN mkdir -p /var/tmp/v; echo v > /var/tmp/v/v")
+		return d.scratch()
 	}
 	return d.heredoc()
+}
+
+// scratch draws an instruction that leaves something in /tmp or /var/tmp, or looks there.
+func (d *drawing) scratch() string {
+	dir, name := d.one("/tmp", "/tmp", "/var/tmp", "/tmp/w", "/var/tmp/v"), d.one("a", "x", "run.sh", "sub")
+	at, n := dir+"/"+name, d.number()
+	switch d.IntN(16) {
+	case 0:
+		return "COPY " + d.source() + " " + at
+	case 1:
+		return "COPY " + d.source() + " " + dir + "/"
+	case 2:
+		return "COPY run.sh /tmp/run.sh"
+	case 3:
+		return fmt.Sprintf("RUN sh /tmp/run.sh %d; rm -f /tmp/run.sh; true", n)
+	case 4:
+		return fmt.Sprintf("RUN find /tmp /var/tmp | sort > /out/%d", n)
+	case 5:
+		return fmt.Sprintf("RUN mkdir -p %s; echo %d > %s; true", dir, n, at)
+	case 6:
+		return "WORKDIR " + dir
+	case 7:
+		return fmt.Sprintf("RUN cat %s > /out/%d; true", at, n)
+	case 8:
+		return fmt.Sprintf("RUN mv %s %s; true", at, d.place())
+	case 9:
+		return fmt.Sprintf("RUN cp -a %s %s; true", d.place(), at)
+	case 10:
+		return fmt.Sprintf("RUN ln -s %s %s; true", at, d.place())
+	case 11:
+		return fmt.Sprintf("RUN ln -s %s %s; true", d.place(), at)
+	case 12:
+		return fmt.Sprintf("RUN rm -rf %s; true", d.one(at, dir+"/*"))
+	case 13:
+		return fmt.Sprintf("RUN chmod 700 %s; stat -c '%%a %%F' %s > /out/%d; true", at, at, n)
+	case 14:
+		return fmt.Sprintf("RUN ln %s %s; true", at, d.place())
+	}
+	return fmt.Sprintf("COPY <<EOF %s\nscratch %d $A\nEOF", at, n)
 }
 
 func (d *drawing) copy(word string) string {
@@ -223,7 +279,23 @@ func (d *drawing) run() string {
 // command draws a command of a RUN: one that changes something, or writes down what it sees.
 func (d *drawing) command() string {
 	p, q, n := d.place(), d.place(), d.number()
-	switch d.IntN(30) {
+	gone := p
+	if strings.Contains(p, "/lback/") {
+		gone = "/srv/dir" // by way of what it holds, it is gone in part: in the order of readdir
+	}
+	switch d.IntN(36) {
+	case 30:
+		return fmt.Sprintf("cmp %s %s; echo $? >> /out/%d", p, q, n)
+	case 31:
+		return fmt.Sprintf("for f in %s/*; do stat -c '%%n %%F %%a' $f; done > /out/%d", p, n)
+	case 32:
+		return fmt.Sprintf("[ -x %s ] && echo x > /out/%d; [ -d %s ] && echo d >> /out/%d; [ -L %s ] && echo l >> /out/%d", p, n, q, n, p, n)
+	case 33:
+		return fmt.Sprintf("cd %s; pwd -P > /out/%d; echo %d > in", p, n, n)
+	case 34:
+		return fmt.Sprintf("env | grep -E '^(A|B|X|SUB|DEST|SRC|NOTHING|PATH)=' | sort > /out/%d", n)
+	case 35:
+		return fmt.Sprintf("find %s -type f -exec sha256sum '{}' ';' | sort > /out/%d", p, n)
 	case 0, 1, 2:
 		return "mkdir -p " + p
 	case 3, 4:
@@ -231,13 +303,13 @@ func (d *drawing) command() string {
 	case 5:
 		return fmt.Sprintf("echo %d >> %s", n, p)
 	case 6, 7:
-		return "rm -rf " + p
+		return "rm -rf " + gone
 	case 8:
-		return "rm -rf " + p + "; mkdir -p " + p
+		return "rm -rf " + gone + "; mkdir -p " + p
 	case 9, 10:
 		return fmt.Sprintf("ln -s %s %s", d.one("dir", "/opt", "../opt", q, "/out/new", "a", "."), p)
 	case 11:
-		return fmt.Sprintf("rm -rf %s; ln -s %s %s", p, q, p)
+		return fmt.Sprintf("rm -rf %s; ln -s %s %s", gone, q, p)
 	case 12:
 		return fmt.Sprintf("ln %s %s", q, p)
 	case 13:
@@ -280,7 +352,7 @@ func (d *drawing) heredoc() string {
 	dest := d.dest()
 	name := d.one("EOF", "\"EOF\"", "-EOF", "doc.txt")
 	end := strings.Trim(name, "-\"")
-	body := d.one("one $A ${B:-b} \\$A", "\ttabbed $PATH", "#!/bin/sh\necho $A", "plain")
+	body := d.one("one $A ${B:-b} \\$A", "$SUB ${X:+x} '$A' \"$B\" $$ \\\\ $NOTHING.", "\ttabbed $PATH", "#!/bin/sh\necho $A", "plain")
 	if d.sometimes(3) {
 		return fmt.Sprintf("COPY%s <<%s <<two %s\n%s\n%s\nsecond\ntwo", d.flags(), name, dest, body, end)
 	}

@@ -70,14 +70,22 @@ func newPlayer(t *testing.T) *player {
 	if err := os.Mkdir(daemon, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil { // a plain user has to reach it
+			t.Fatal(err)
+		}
+	}
 	p := &player{dir: dir, counts: make(map[string]int)}
+	if p.baseTree, err = describe(base); err != nil {
+		t.Fatal(err)
+	}
 	p.buildkit = startBuildkit(t, daemon, layout, manifest)
 	p.clayer = &clayer{*flagProgram, base}
 	if p.program == "" {
 		p.program = clitest.Build(t, dir)
 	}
 	// BuildKit fetches the base by one build, before there are several.
-	if difference, err := p.play(t.Context(), &Case{Lines: []string{"RUN true"}}); difference != "" || err != nil {
+	if difference, err := p.play(t.Context(), &Case{Lines: []string{"RUN true"}}, always); difference != "" || err != nil {
 		t.Fatalf("the base alone: %s, error %v", difference, err)
 	}
 	return p
@@ -108,7 +116,7 @@ func (p *player) playFile(t *testing.T, file string) (difference string) {
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	difference, err = p.play(t.Context(), c)
+	difference, err = p.play(t.Context(), c, slices.Concat(always, others))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +212,8 @@ func (p *player) playRandom(t *testing.T) {
 // playSeed reports whether clayer and BuildKit agree on a case.
 func (p *player) playSeed(ctx context.Context, t *testing.T, seed uint64) bool {
 	c := draw(seed)
-	difference, err := p.play(ctx, c)
+	ways := append(slices.Clip(always), others[seed%uint64(len(others))])
+	difference, err := p.play(ctx, c, ways)
 	if err != nil {
 		t.Errorf("seed %d: %v\n%s", seed, err, c)
 		return false
@@ -214,7 +223,7 @@ func (p *player) playSeed(ctx context.Context, t *testing.T, seed uint64) bool {
 	}
 	if *flagShrink {
 		c = shrink(c, func(c *Case) bool {
-			d, err := p.play(ctx, c)
+			d, err := p.play(ctx, c, ways)
 			if err == nil && d != "" {
 				difference = d
 			}

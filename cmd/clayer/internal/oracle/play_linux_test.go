@@ -14,9 +14,6 @@ import (
 	"github.com/clayer/clayer/internal/treetest"
 )
 
-// sandboxes are the ways in which clayer builds each case.
-var sandboxes = []string{"overlay", "inplace"}
-
 // patience bounds a build that does not end. It is no measure of speed.
 const patience = time.Minute
 
@@ -24,7 +21,8 @@ const patience = time.Minute
 type player struct {
 	*buildkit
 	*clayer
-	dir string
+	dir      string
+	baseTree []string
 
 	mu     sync.Mutex
 	counts map[string]int // of instructions: compared, refused by both, by the name of a difference
@@ -53,8 +51,8 @@ func (p *player) excuse(c *Case, i int, r *refusal) *difference {
 
 // play returns how clayer differs from BuildKit in a case, "" if it does not. If they
 // differ, and instructions have a known difference, the case is played without these.
-func (p *player) play(ctx context.Context, c *Case) (string, error) {
-	difference, err := p.playAll(ctx, c)
+func (p *player) play(ctx context.Context, c *Case, ways []*way) (string, error) {
+	difference, err := p.playAll(ctx, c, ways)
 	if difference == "" || err != nil {
 		return difference, err
 	}
@@ -70,14 +68,14 @@ func (p *player) play(ctx context.Context, c *Case) (string, error) {
 	if len(rest.Lines) == len(c.Lines) {
 		return difference, nil
 	}
-	return p.playAll(ctx, rest)
+	return p.playAll(ctx, rest, ways)
 }
 
 // playAll plays a case. Instructions that both refuse are left out, and those that only
 // one refuses, if that is known.
-func (p *player) playAll(ctx context.Context, c *Case) (string, error) {
+func (p *player) playAll(ctx context.Context, c *Case, ways []*way) (string, error) {
 	for {
-		next, difference, err := p.once(ctx, c)
+		next, difference, err := p.once(ctx, c, ways)
 		if next == nil || err != nil {
 			if difference == "" {
 				p.count("compared", len(c.Lines))
@@ -89,7 +87,7 @@ func (p *player) playAll(ctx context.Context, c *Case) (string, error) {
 }
 
 // once builds a case. If an instruction is to be left out, it returns what is next.
-func (p *player) once(ctx context.Context, c *Case) (next *Case, difference string, err error) {
+func (p *player) once(ctx context.Context, c *Case, ways []*way) (next *Case, difference string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	dir, err := os.MkdirTemp(p.dir, "case-")
@@ -97,6 +95,9 @@ func (p *player) once(ctx context.Context, c *Case) (next *Case, difference stri
 		return nil, "", err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // a plain user has to reach it
+		return nil, "", err
+	}
 	files, archive, want := filepath.Join(dir, "context"), filepath.Join(dir, "tree.tar"), filepath.Join(dir, "buildkit")
 	if err := os.Mkdir(files, 0o755); err != nil {
 		return nil, "", err
@@ -118,9 +119,11 @@ func (p *player) once(ctx context.Context, c *Case) (next *Case, difference stri
 	if err != nil {
 		return nil, "", err
 	}
-	for _, sandbox := range sandboxes {
-		root := filepath.Join(dir, sandbox)
-		refused, err := p.solve(ctx, sandbox, files, root, root+"-cache")
+	for i, w := range ways {
+		if !w.fits(c) {
+			continue
+		}
+		root, refused, err := p.solve(ctx, w, files, filepath.Join(dir, fmt.Sprint("way-", i)))
 		if err != nil {
 			return nil, "", err
 		}
@@ -128,14 +131,16 @@ func (p *player) once(ctx context.Context, c *Case) (next *Case, difference stri
 			if next := p.excused(c, refused); next != nil {
 				return next, "", nil
 			}
-			return nil, fmt.Sprintf("BuildKit builds it, clayer (%s) does not:\n%s", sandbox, refused.said), nil
+			return nil, fmt.Sprintf("BuildKit builds it, clayer (%s) does not:\n%s", w, refused.said), nil
 		}
 		got, err := describe(root)
 		if err != nil {
 			return nil, "", err
 		}
-		if !slices.Equal(tree, got) {
-			return nil, fmt.Sprintf("the trees differ (-BuildKit +clayer, %s):\n%s", sandbox, diff(tree, got)), nil
+		p.count(w.name, 1)
+		want, got := w.compared(tree, got, p.baseTree)
+		if !slices.Equal(want, got) {
+			return nil, fmt.Sprintf("the trees differ (-BuildKit +clayer, %s):\n%s", w, diff(want, got)), nil
 		}
 	}
 	return nil, "", nil
@@ -163,12 +168,12 @@ func (p *player) alsoRefused(ctx context.Context, c *Case, dir string, r *refusa
 	if i < 0 {
 		return nil, "", fmt.Errorf("BuildKit refuses line %d:\n%s", line, r.said)
 	}
-	files, root := filepath.Join(dir, "context"), filepath.Join(dir, "root")
+	files := filepath.Join(dir, "context")
 	short := &Case{c.Lines[:i+1], c.Files}
 	if err := os.WriteFile(filepath.Join(files, containerfile), []byte(short.Text()), 0o644); err != nil {
 		return nil, "", err
 	}
-	got, err := p.solve(ctx, sandboxes[0], files, root, root+"-cache")
+	_, got, err := p.solve(ctx, always[0], files, filepath.Join(dir, "refused"))
 	if err != nil {
 		return nil, "", err
 	}
@@ -202,7 +207,7 @@ var times = regexp.MustCompile(`^("(?:[^"\\]|\\.)*" \w+ \d+ \d+:\d+) \d+\.\d{9}`
 func describe(root string) ([]string, error) {
 	lines, err := treetest.Lines(root, func(path string) bool {
 		switch path {
-		case "dev", "proc", "sys", "run", "var/lib/clayer":
+		case "dev", "proc", "sys", "run", "var/lib/clayer", "work":
 			return true
 		}
 		return strings.HasPrefix(path, "tmp/") || strings.HasPrefix(path, "var/tmp/")
