@@ -66,6 +66,10 @@ type Answers struct {
 	Previous map[string][]Old // by layer name, in order
 	Undo     []key.Key        // steps in the root that are undone first, the last applied first
 
+	// Unmet says of cached steps what their snapshots need and the root lacks, as
+	// "needs libpq.so.5, which this machine lacks".
+	Unmet map[key.Key]string
+
 	// Unstored reports whether a step is one that goes into no store when it changes
 	// nothing; nil: none is.
 	Unstored func(*Step) bool
@@ -131,7 +135,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				// Nothing to store or to restore: it breaks no chain.
 				it.decide(Variables)
 				it.Why = "sets variables only"
-			case pre.broken == nil && cached:
+			case pre.broken == nil && cached && a.Unmet[it.Key] == "":
 				it.decide(Cached)
 				it.Found = found
 				pre.absent = true
@@ -140,7 +144,11 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				}
 			default:
 				it.decide(ToRun)
-				it.Why, it.Estimate = old.explain(s, it.Key, cached, pre.broken)
+				unused := ""
+				if cached {
+					unused = a.unused(it.Key, pre.broken)
+				}
+				it.Why, it.Estimate = old.explain(s, it.Key, unused)
 				pre.absent = true
 				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
 					pl.Items = append(pl.Items, it)

@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,27 +97,24 @@ func (h *history) recoded(s *Step) *Old {
 }
 
 // explain says why a step has to run, by the step of the earlier solve that it
-// most likely was, and how long that one took (0 if unknown). cached says that
-// a store has it all the same; broken is the step before it that has to run.
-func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why string, took time.Duration) {
+// most likely was, and how long that one took (0 if unknown). unused is why it runs
+// though a store has it; "" for one that no store has.
+func (h *history) explain(s *Step, k key.Key, unused string) (why string, took time.Duration) {
 	if len(h.old) == 0 {
-		if cached {
-			return runsAfter(broken), 0
-		}
-		return NotBuilt, 0
+		return cmp.Or(unused, NotBuilt), 0
 	}
 	h.index()
 	if o := h.byKey[k]; o != nil {
 		switch {
-		case cached:
-			return runsAfter(broken), o.Took
+		case unused != "":
+			return unused, o.Took
 		case o.LeftOut:
 			return "in no store, since it installed nothing", o.Took
 		}
 		return "no longer cached", o.Took
 	}
-	if cached {
-		return runsAfter(broken), 0
+	if unused != "" {
+		return unused, 0
 	}
 	if o := h.recoded(s); o != nil {
 		return EncodingChanged, o.Took
@@ -147,10 +145,13 @@ func (h *history) explain(s *Step, k key.Key, cached bool, broken *Step) (why st
 	return "new", 0
 }
 
-// runsAfter explains a cached step that is not restored: a step before it runs, and
-// may have another result.
-func runsAfter(broken *Step) string {
-	return fmt.Sprintf("cached, but line %d runs before it", broken.Pos().Line)
+// unused explains why a cached step is not restored: a step before it runs, and may have
+// another result, or the root lacks what its snapshot needs.
+func (a *Answers) unused(k key.Key, broken *Step) string {
+	if broken != nil {
+		return fmt.Sprintf("cached, but line %d runs before it", broken.Pos().Line)
+	}
+	return "cached, but " + a.Unmet[k]
 }
 
 // changed says in a few words which inputs of a step changed.

@@ -111,6 +111,9 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	for _, ev := range slices.Backward(state.Log[survey.Staying(g, answers.Present):]) {
 		answers.Undo = append(answers.Undo, ev.Key)
 	}
+	if err := r.checkNeeds(root, s, g, keys, &answers); err != nil {
+		return nil, err
+	}
 	s.Answers = answers
 	s.Plan = dag.NewPlan(g, keys, answers)
 	return s, nil

@@ -57,6 +57,7 @@ var floors = map[string]int{
 	"solver/internal/archive":            1,
 	"solver/internal/databases":          0,
 	"solver/internal/names":              1,
+	"solver/internal/needs":              2,
 	"solver/internal/revert":             2,
 	"solver/internal/record":             1,
 	"dag":                                1,

@@ -155,6 +155,9 @@ func (b *builder) Apply(ctx context.Context, it *dag.Item) error {
 		defer early.Close()
 		ctx = early.Context()
 	}
+	if err := b.unmetHere(it, b.root.Names()); err != nil {
+		return b.applyFailure(it, unpack.Result{}, err)
+	}
 	applied, contents, changes, err := b.applied(ctx, it, early)
 	if err != nil {
 		return b.applyFailure(it, unpack.Result{}, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/scratch"
@@ -53,6 +54,9 @@ type builder struct {
 	running bool         // one was announced, and its record is not committed yet
 
 	inPlace sandbox.InPlace // the view that is the root
+	sums    needs.Saved     // in place: of files that the next RUN may change
+
+	written map[key.Key]map[string]bool // see writtenBy
 
 	scratch   map[*dag.Step]bool // steps that were applied, or ran in place, and have some
 	viewOf    *dag.Layer         // of View: whose steps it has taken last
@@ -232,18 +236,24 @@ func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Ste
 
 // A changer makes the changes of a step and hands them to pack, which reads
 // them before anything else happens to where they come from.
-type changer func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error
+type changer func(ctx context.Context, s *dag.Step, pack packer) error
+
+// A packer packs changes, and records what they need; nil: nothing.
+type packer func(snapshot.Changes, *needs.Recorder) error
 
 // step makes the changes of a step that is to run, and packs them.
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.Outcome, error) {
 	b.Report.Emit(report.Event{Kind: report.Started, Step: s})
 	start := time.Now()
 	var bl *blob
-	err := change(ctx, s, func(changes snapshot.Changes) error {
+	err := change(ctx, s, func(changes snapshot.Changes, rec *needs.Recorder) error {
 		took := time.Since(start)
 		entries := 0
 		list := new(names.List)
 		changes = list.Of(counting(changes, &entries))
+		if rec != nil {
+			changes = rec.Of(changes)
+		}
 		bytes, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < running.MaxTries; tries++ {
 			bytes, packed, err = b.pack(ctx, changes) // as it is by now
@@ -256,7 +266,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
-			Took: took, Created: time.Now().UTC(),
+			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec),
 		}}
 		bl.installedNothing = entries == 0 && b.Steps.Installs(s)
 		return nil
@@ -352,7 +362,7 @@ func (b *builder) Prepare(ctx context.Context, s *dag.Step) error {
 
 // Make makes the snapshot of a FETCH, COPY or WORKDIR.
 func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
-	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack packer) error {
 		place, err := b.Steps.Changes(ctx, s)
 		if err != nil {
 			return err
@@ -365,19 +375,19 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 		if err != nil {
 			return err
 		}
-		return pack(changes)
+		return pack(changes, nil)
 	})
 }
 
 // RunIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
 func (b *builder) RunIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out flow.Outcome, err error) {
-	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack packer) error {
 		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.look(ctx, v, s, pack) })
 	})
 }
 
 // look makes the changes of a step that looks at the root.
-func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack func(snapshot.Changes) error) error {
+func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack packer) error {
 	switch in := s.Instr.(type) {
 	case *frontend.Run:
 		return b.runStep(ctx, v, s, in, pack)
@@ -387,7 +397,7 @@ func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack fu
 	panic(fmt.Sprintf("solver: %T in a view", s.Instr))
 }
 
-func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in *frontend.Snapshot, pack func(snapshot.Changes) error) error {
+func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in *frontend.Snapshot, pack packer) error {
 	exists, err := v.Exists(ctx, in.Path)
 	if err != nil {
 		return err
@@ -404,7 +414,7 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if !exists {
 		paths = nil
 	}
-	return pack(capture(ctx, v, paths))
+	return pack(capture(ctx, v, paths), nil)
 }
 
 // capture captures paths of a view, as far as they are there.
@@ -431,7 +441,7 @@ func capture(ctx context.Context, v sandbox.View, paths []string) snapshot.Chang
 // nothing is the changes of a step that changes nothing.
 func nothing(func(*snapshot.Entry, error) bool) {}
 
-func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run *frontend.Run, pack func(snapshot.Changes) error) error {
+func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run *frontend.Run, pack packer) error {
 	cmd, release, err := b.Steps.Command(ctx, s, run)
 	if err != nil {
 		return err
@@ -456,6 +466,10 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 			return nil
 		}
 	}
+	rec, err := b.recorder(v, s)
+	if err != nil {
+		return fmt.Errorf("read what was before: %w", err)
+	}
 	place := b.root.StateDir().String() // a RUN may move it
 	changes, err := v.Run(ctx, cmd)
 	inPlace := b.isInPlace() // then nothing else runs
@@ -471,7 +485,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	}
 	if err == nil {
 		var x scratch.Excess
-		if err = pack(b.sparing(place, x.Without(changes))); err == nil {
+		if err = pack(b.sparing(place, x.Without(changes)), rec); err == nil {
 			err = b.dropExcess(ctx, v, s, &x)
 		}
 	}

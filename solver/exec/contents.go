@@ -100,7 +100,8 @@ func invalid(it *dag.Item, err error) (*flow.InvalidError, bool) {
 	var contents *cache.InvalidError
 	var unsafe *snapshot.UnsafeError
 	var unread *unreadError
-	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) {
+	var unmet *unmetError
+	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) && !errors.As(err, &unmet) {
 		return nil, false
 	}
 	return &flow.InvalidError{Item: it, Err: err}, true

@@ -36,6 +36,10 @@ type Steps interface {
 	// Command returns what a RUN runs. release is called when it has ended.
 	Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error)
 
+	// Session returns what a step gets of the session: where $HOME is, "" if its key
+	// covers that, and the directories that programs are searched in.
+	Session(s *dag.Step) (home string, path []string)
+
 	// Installs reports whether a step installs packages that no step before it
 	// names: if it changes nothing, its snapshot would install nothing elsewhere.
 	Installs(s *dag.Step) bool

@@ -113,7 +113,7 @@ func (b *builder) commitPart(it *dag.Item, with bool) error {
 func (b *builder) adopt(ctx context.Context, it *dag.Item) (out flow.Outcome, recorded bool, err error) {
 	lock, view := b.lock, b.inPlace
 	b.failed, b.running = nil, false
-	out, err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	out, err = b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack packer) error {
 		return b.look(ctx, view, s, pack)
 	})
 	// What is done is recorded, also when the solve was cancelled meanwhile.

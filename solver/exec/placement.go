@@ -172,14 +172,17 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 	return view.Add(changes)
 }
 
-// PlacedHere returns an error where the snapshot of a cached FETCH, COPY or WORKDIR is not
-// what the step makes of the root that it finds here.
+// PlacedHere returns an error where a cached step needs what the root lacks that it finds
+// here, or where the snapshot of a FETCH, COPY or WORKDIR is not what it makes of that.
 func (b *builder) PlacedHere(ctx context.Context, it *dag.Item) error {
 	at, err := b.namesBefore(it.Step)
 	if err != nil {
 		return err
 	}
-	expected, err := b.Steps.Expected(ctx, it.Step, at, true)
+	var expected source.Expectation
+	if err = b.unmetHere(it, at); err == nil && it.Step.IsPlaced() {
+		expected, err = b.Steps.Expected(ctx, it.Step, at, true)
+	}
 	if err == nil && expected != nil {
 		for _, err = range expected(b.blob(it.Step).entries()) {
 			if err != nil {
@@ -197,7 +200,7 @@ func (b *builder) PlacedHere(ctx context.Context, it *dag.Item) error {
 // fits, where all before it is done.
 func (b *builder) makeOrCheck(ctx context.Context, it *dag.Item) (flow.Outcome, error) {
 	switch {
-	case !it.Step.IsPlaced():
+	case !it.Step.IsPlaced() && !b.sv.ChecksLate(it):
 	case it.State == dag.ToRun && !b.Has(it.Step):
 		return b.Make(ctx, it.Step)
 	case it.State == dag.Cached:

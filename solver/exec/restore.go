@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/clayer/clayer/cache"
@@ -90,7 +91,7 @@ func (b *builder) Check(ctx context.Context, it *dag.Item) error {
 // the error is returned: a store that dies takes them all.
 func (b *builder) Lost(it *dag.Item, err error) error {
 	if it.State == dag.Cached {
-		return unusable(it, err)
+		return cmp.Or(unmet(it, err), unusable(it, err))
 	}
 	b.Report.Warnf("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built again", it.Step.Pos())
 	return nil

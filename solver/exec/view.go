@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
@@ -51,7 +50,7 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 		}
 		return out, err
 	}
-	out, err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack func(snapshot.Changes) error) error {
+	out, err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack packer) error {
 		return b.look(ctx, view, s, pack)
 	})
 	// In one view with layers that its own does not build on, the result is no other

@@ -52,6 +52,10 @@ type View interface {
 	// Capture would not fail with fs.ErrNotExist for. It reads no content.
 	Exists(ctx context.Context, path string) (bool, error)
 
+	// Open opens a regular file that the view shows at a path, relative to the root,
+	// without links in it. The error wraps fs.ErrNotExist where there is none.
+	Open(path string) (*os.File, error)
+
 	Close() error
 }
 

@@ -5,6 +5,7 @@ package databases
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func Known(p string) (Database, bool) {
 	}
 	return Database{path: p, format: f}, ok
 }
+
+// Paths returns where the databases are that Known knows by their paths alone, sorted.
+func Paths() []string { return slices.Sorted(maps.Keys(known)) }
 
 // MaxSize is the size of the largest file that is read as a database.
 const MaxSize = 64 << 20

@@ -377,7 +377,13 @@ func (v *View) ReadFile(name string) ([]byte, error) {
 		return nil, missing(name)
 	case n == nil:
 		return v.at().readFile(real)
-	case n.changes == nil: // as the roots have it, whatever became of that name
+	}
+	return v.contentOf(n)
+}
+
+// contentOf returns the content of a file that changes have.
+func (v *View) contentOf(n *node) ([]byte, error) {
+	if n.changes == nil { // as the roots have it, whatever became of that name
 		return place{roots: v.roots}.readFile(n.path)
 	}
 	return readIn(n.changes, n.path)

@@ -22,6 +22,7 @@ type Survey struct {
 	Platform string
 	Found    map[key.Key]cache.Found // what the stores have
 	Answers  dag.Answers
+	Late     map[key.Key]bool   // those whose needs are checked again when the steps before them are applied
 	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
 
 	scratch map[key.Key]bool // the applied steps whose snapshots have some
@@ -39,6 +40,10 @@ func New(state *record.State, platform string) *Survey {
 	}
 	return sv
 }
+
+// ChecksLate reports whether the needs of a cached step are checked again before it is
+// applied: what they are checked against was not all in the root when the plan was made.
+func (sv *Survey) ChecksLate(it *dag.Item) bool { return it.State == dag.Cached && sv.Late[it.Key] }
 
 // Lose removes keys from what the stores, or the root, have, and plans again.
 func (sv *Survey) Lose(keys ...key.Key) {

@@ -234,6 +234,46 @@ func (v *View) Exists(ctx context.Context, path string) (bool, error) {
 	return true, nil
 }
 
+// Open implements sandbox.View: what no step has written is as the root below has it.
+func (v *View) Open(path string) (*os.File, error) {
+	if err := v.ready(); err != nil {
+		return nil, err
+	}
+	if _, existed := v.at.Lookup(path); existed {
+		f, err := v.open(path)
+		if err == nil {
+			err = isRegular(f)
+		}
+		return f, err
+	}
+	for up := filepath.Dir(path); up != "."; up = filepath.Dir(up) {
+		if dir, existed := v.at.Lookup(up); existed && dir == nil {
+			return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist) // not a directory any more
+		}
+	}
+	root, err := os.OpenRoot(v.s.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		err = isRegular(f)
+	}
+	return f, err
+}
+
+func isRegular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: %w", f.Name(), fs.ErrNotExist)
+	}
+	if err != nil {
+		f.Close()
+	}
+	return err
+}
+
 // Clone implements sandbox.Layered.
 func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err := v.ready(); err != nil {

@@ -31,7 +31,7 @@ type Work interface {
 	Abort(s *dag.Step, err error) // it does not arrive
 	Fetch(ctx context.Context, it *dag.Item, readable, whole func()) error
 	Check(ctx context.Context, it *dag.Item) error
-	PlacedHere(ctx context.Context, it *dag.Item) error // whether a cached FETCH, COPY or WORKDIR fits the root
+	PlacedHere(ctx context.Context, it *dag.Item) error // whether a cached step fits the root
 
 	Prepare(ctx context.Context, s *dag.Step) error // returns what Make would fail by before it looks at the root
 	Make(ctx context.Context, s *dag.Step) (Outcome, error)
@@ -547,7 +547,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 		if by := c.waits[s]; by != nil && !c.w.Has(s) {
 			n = c.fetchLate(it, c.ran[by])
 		}
-		if s.IsPlaced() {
+		if s.IsPlaced() || c.sv.ChecksLate(it) {
 			c.ends = append(c.ends, n) // also where the next one is dropped
 			n = c.checkPlace(it, append(slices.Clip(ch.built), n)...)
 		}
@@ -555,7 +555,7 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	if n == nil {
 		return
 	}
-	if s.IsPlaced() {
+	if s.IsPlaced() || c.sv.ChecksLate(it) {
 		ch.built = nil // it waits for those
 	}
 	ch.built = append(slices.Clip(ch.built), n)

@@ -1,0 +1,165 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/sandbox"
+)
+
+// recorder returns what finds the needs of a RUN in what it changes in a view, before it
+// runs there.
+func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error) {
+	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s)}
+	if err := r.ReadDatabases(v.Open); err != nil {
+		return nil, err
+	}
+	if b.isInPlace() {
+		r.Before = func(path string) names.Kind {
+			switch dir, existed := b.inPlace.Before(path); {
+			case dir != nil:
+				return names.Dir
+			case existed:
+				return names.File
+			}
+			return names.Missing
+		}
+		var err error
+		home, _ := r.Session()
+		b.sums, err = needs.Sums(b.root.Dir(), home, b.sums)
+		r.Saved = b.sums
+		return r, err
+	}
+	items := b.sv.Before(s)
+	stay, revert := b.sv.Lower(items)
+	err := b.revertNames(r.View, revert)
+	chain := coveredLayers(s.Layer)
+	for _, it := range items {
+		if err == nil && !stay[it.Key] && !chain[it.Step.Layer] {
+			err = b.addNames(r.View, it, false, s.Layer)
+		}
+	}
+	return r, err
+}
+
+// site is a root as a step finds it, with what the step gets of the session.
+func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
+	return &needs.Site{View: view, Session: func() (string, []string) { return b.Steps.Session(s) }}
+}
+
+// recorded returns the needs that were recorded. A step whose needs nobody knows is
+// stored without, as by earlier versions.
+func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
+	if r == nil {
+		return []snapshot.Need{}
+	}
+	found, err := r.Needs()
+	if err != nil {
+		b.Report.Warnf("%s: what its snapshot needs of other machines is not recorded: %v", s.Pos(), err)
+	}
+	return found
+}
+
+// coveredLayers returns the layers whose steps the keys of a layer's steps cover.
+func coveredLayers(l *dag.Layer) map[*dag.Layer]bool {
+	chain := make(map[*dag.Layer]bool)
+	for ; l != nil; l = l.On {
+		chain[l] = true
+		if l.Ordered {
+			break
+		}
+	}
+	return chain
+}
+
+// coveredBy returns what reports whether a path was written by a step that a step's key
+// covers.
+func (b *builder) coveredBy(s *dag.Step) func(path string) bool {
+	var wrote []map[string]bool
+	known := false
+	return func(path string) bool {
+		if !known {
+			known = true
+			chain := coveredLayers(s.Layer)
+			for _, it := range b.sv.Before(s) {
+				if chain[it.Step.Layer] {
+					wrote = append(wrote, b.writtenBy(it))
+				}
+			}
+		}
+		return slices.ContainsFunc(wrote, func(paths map[string]bool) bool { return paths[path] })
+	}
+}
+
+// writtenBy returns the paths that a step before has written, as far as that is known.
+func (b *builder) writtenBy(it *dag.Item) map[string]bool {
+	b.mu.Lock()
+	paths := b.written[it.Key]
+	b.mu.Unlock()
+	if paths != nil {
+		return paths
+	}
+	paths = make(map[string]bool)
+	if bl := b.blob(it.Step); bl != nil {
+		for l, err := range snapshot.List(bl.bytes, bl.desc.Size) {
+			if err != nil {
+				break // of another tool: what it wrote counts as the base's
+			}
+			paths[l.Path] = true
+		}
+	} else {
+		for _, ev := range b.sv.State.Log {
+			if ev.Key != it.Key {
+				continue
+			}
+			changes, err := b.root.Made(ev)
+			if err != nil {
+				break
+			}
+			for e := range changes {
+				paths[e.Path] = true
+			}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.written == nil {
+		b.written = make(map[key.Key]map[string]bool)
+	}
+	b.written[it.Key] = paths
+	return paths
+}
+
+// unmetHere returns an error where a root lacks what the snapshot of an item needs.
+func (b *builder) unmetHere(it *dag.Item, view *names.View) error {
+	if !b.sv.ChecksLate(it) {
+		return nil
+	}
+	site := b.site(it.Step, view)
+	unmet, err := site.Unmet(b.sv.Found[it.Key].Needs)
+	if err == nil && unmet != "" {
+		err = &unmetError{unmet}
+	}
+	return err
+}
+
+// An unmetError says what of the needs of a snapshot a root lacks.
+type unmetError struct{ unmet string }
+
+func (e *unmetError) Error() string { return "it " + e.unmet }
+
+// unmet notes, and reports, what a cached step needs and the root lacks, which makes it
+// one to run.
+func unmet(it *dag.Item, err error) error {
+	var lacks *unmetError
+	if !errors.As(err, &lacks) {
+		return nil
+	}
+	return fmt.Errorf("%s: cached, but %s, so it is built again", it.Step.Pos(), lacks.unmet)
+}

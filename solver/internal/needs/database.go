@@ -1,0 +1,160 @@
+package needs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/databases"
+)
+
+// ReadDatabases reads the databases that a RUN may change, before it runs.
+func (r *Recorder) ReadDatabases(open func(path string) (*os.File, error)) error {
+	r.databases = make(map[string][]byte)
+	for _, p := range databases.Paths() {
+		if d, _ := databases.Known(p); d.IsBackup() {
+			continue
+		}
+		f, err := open(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		data, err := readDatabase(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		r.databases[p] = data
+	}
+	return nil
+}
+
+func readDatabase(r io.Reader) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(r, databases.MaxSize+1)) // of a larger one Diff says so
+}
+
+// databaseNeed returns which records of a database the RUN has changed: also where a step
+// that the key covers wrote it, since on a machine with records of its own each of them
+// changes that in turn.
+func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
+	d, _ := databases.Known(p)
+	if d.IsBackup() || strings.HasPrefix(p, "var/lib/dpkg/triggers/") {
+		return nil, nil
+	}
+	before, existed := r.databases[p]
+	var after []byte
+	if open := r.changed[p]; open != nil {
+		f, err := open()
+		if err != nil {
+			return nil, err
+		}
+		after, err = readDatabase(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+	c, err := d.Diff(before, after)
+	if err != nil {
+		return nil, err
+	}
+	if c.IsEmpty() && !existed {
+		return nil, nil
+	}
+	n := snapshot.Need{Kind: snapshot.NeedContent, Path: p, Set: c.Set, Removed: c.Removed}
+	if existed {
+		n.Digest = digest.FromBytes(before)
+	}
+	return []snapshot.Need{n}, nil
+}
+
+// database checks that the records which a step changed can be changed here.
+func (s *Site) database(d databases.Database, n snapshot.Need) (string, error) {
+	here, err := s.readHere(n.Path)
+	if err != nil || n.Digest != "" && here.digest == n.Digest {
+		return "", err
+	}
+	conflicts, err := d.Check(here.data, s.without(n))
+	if err != nil {
+		return fmt.Sprintf("needs a change of /%s that makes no sense", n.Path), nil
+	}
+	if len(conflicts) > 0 {
+		return fmt.Sprintf("needs a change of /%s that is not possible here: %s", n.Path, conflicts[0]), nil
+	}
+	return "", nil
+}
+
+// A database is what a site has of one; nil data: it is not there.
+type database struct {
+	data   []byte
+	digest digest.Digest
+}
+
+func (s *Site) readHere(p string) (database, error) {
+	if known, ok := s.read[p]; ok {
+		return known, nil
+	}
+	data, err := s.View.ReadFile(p)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid) {
+		data, err = nil, nil
+	}
+	if err != nil {
+		return database{}, err
+	}
+	here := database{data: data}
+	if data != nil {
+		here.digest = digest.FromBytes(data)
+	}
+	if s.read != nil {
+		s.read[p] = here
+	}
+	return here, nil
+}
+
+// without returns the changes of a database but for records that steps change which are
+// applied before.
+func (s *Site) without(n snapshot.Need) databases.Changes {
+	c := databases.Changes{Set: n.Set, Removed: n.Removed}
+	if len(s.pending[n.Path]) == 0 {
+		return c
+	}
+	var left databases.Changes
+	names := c.Names()
+	for i, text := range n.Set {
+		if !s.pending[n.Path][names[i]] {
+			left.Set = append(left.Set, text)
+		}
+	}
+	for i, text := range n.Removed {
+		if !s.pending[n.Path][names[len(n.Set)+i]] {
+			left.Removed = append(left.Removed, text)
+		}
+	}
+	return left
+}
+
+// Expect notes that the snapshot with these needs is applied before those that are checked
+// after it: a record that it changes is not as it is here by then.
+func (s *Site) Expect(needs []snapshot.Need) {
+	for _, n := range needs {
+		if n.Kind != snapshot.NeedContent || len(n.Set)+len(n.Removed) == 0 {
+			continue
+		}
+		if s.pending == nil {
+			s.pending = make(map[string]map[string]bool)
+		}
+		if s.pending[n.Path] == nil {
+			s.pending[n.Path] = make(map[string]bool)
+		}
+		for _, name := range (databases.Changes{Set: n.Set, Removed: n.Removed}).Names() {
+			s.pending[n.Path][name] = true
+		}
+	}
+}

@@ -1,0 +1,220 @@
+// Package needs finds what a snapshot takes from outside of itself and of the steps that
+// its key covers, and checks on another root whether that is there.
+//
+// A Recorder looks at the changes of a step while they are packed. Its needs go with the
+// snapshot, in its descriptor. A Site is a root as a step finds it: Unmet returns the
+// first need that it does not meet.
+package needs
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/databases"
+	"github.com/clayer/clayer/solver/internal/names"
+)
+
+// A Site is a root as a step finds it.
+type Site struct {
+	View *names.View
+
+	// Session returns what the step gets of the session: where $HOME is, "" if its key
+	// covers that, and the directories of programs. Both are absolute.
+	Session func() (home string, path []string)
+
+	pending map[string]map[string]bool // by database, the records that Expect has noted
+	read    map[string]database        // those that were read
+}
+
+// For returns the site of another step in the same view: what was read is not read again.
+// With what Expect notes of the one, it is noted of the other.
+func (s *Site) For(session func() (home string, path []string)) *Site {
+	if s.read == nil {
+		s.read, s.pending = make(map[string]database), make(map[string]map[string]bool)
+	}
+	return &Site{View: s.View, Session: session, pending: s.pending, read: s.read}
+}
+
+// Clone is For with what was noted so far.
+func (s *Site) Clone() *Site {
+	c := s.For(s.Session)
+	c.pending = make(map[string]map[string]bool, len(s.pending))
+	for p, records := range s.pending {
+		c.pending[p] = maps.Clone(records)
+	}
+	return c
+}
+
+// Bounds of what a descriptor may say. Nothing that a step needs comes near them.
+const (
+	maxNeeds = 4096
+	maxText  = 4096 // bytes of a field
+	maxList  = 8192 // elements of a list
+)
+
+// Check returns an error where needs that a store has make no sense: they are as good as
+// not met.
+func Check(needs []snapshot.Need) error {
+	if len(needs) > maxNeeds {
+		return fmt.Errorf("it lists %d needs, more than %d", len(needs), maxNeeds)
+	}
+	for _, n := range needs {
+		for _, list := range [][]string{n.Set, n.Removed, n.Versions, n.Search, {n.Path, n.Type, n.Name, n.Soname, n.Manager, n.Version, n.By, string(n.Kind)}} {
+			if len(list) > maxList {
+				return fmt.Errorf("a list in its needs has %d elements", len(list))
+			}
+			for _, text := range list {
+				if len(text) > maxText || strings.ContainsRune(text, 0) {
+					return fmt.Errorf("a text in its needs is larger than %d bytes, or no text", maxText)
+				}
+			}
+		}
+		if err := check(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func check(n snapshot.Need) error {
+	inRoot, absolute := false, []string(nil)
+	switch n.Kind {
+	case snapshot.NeedContent:
+		inRoot = true
+		if n.Digest == "" && len(n.Set)+len(n.Removed) > 0 {
+			break // the step made the database
+		}
+		if n.Digest.Validate() != nil || n.Digest.Algorithm() != digest.SHA256 {
+			return fmt.Errorf("it needs /%s with the digest %q", n.Path, n.Digest)
+		}
+	case snapshot.NeedPlace:
+		inRoot = true
+	case snapshot.NeedHome:
+		absolute = []string{n.Path}
+	case snapshot.NeedInterpreter:
+		if n.Path != "" {
+			absolute = []string{n.Path}
+		} else if !isName(n.Name) {
+			return fmt.Errorf("it needs the interpreter %q", n.Name)
+		}
+	case snapshot.NeedLibrary:
+		absolute = n.Search
+		if !isName(n.Soname) {
+			return fmt.Errorf("it needs the library %q", n.Soname)
+		}
+	case snapshot.NeedPackage:
+		absolute = n.Search
+	}
+	if inRoot && (!fs.ValidPath(n.Path) || n.Path == ".") {
+		return fmt.Errorf("it needs %q, which is no path in a root", n.Path)
+	}
+	for _, p := range absolute {
+		if !path.IsAbs(p) || path.Clean(p) != p {
+			return fmt.Errorf("it needs %q, which is no path", p)
+		}
+	}
+	return nil
+}
+
+func isName(s string) bool { return s != "" && s != "." && s != ".." && !strings.Contains(s, "/") }
+
+// Unmet returns what a root lacks of needs, as "needs libpq.so.5, which this machine
+// lacks"; "" for nothing. Needs of a kind that this program does not know are not met.
+func (s *Site) Unmet(needs []snapshot.Need) (string, error) {
+	for _, n := range needs {
+		reason, err := s.unmet(n)
+		if reason != "" || err != nil {
+			return reason, err
+		}
+	}
+	return "", nil
+}
+
+func (s *Site) unmet(n snapshot.Need) (string, error) {
+	switch n.Kind {
+	case snapshot.NeedContent:
+		return s.content(n)
+	case snapshot.NeedPlace:
+		return s.place(n)
+	case snapshot.NeedHome:
+		if home, _ := s.Session(); home != "" && home != n.Path {
+			return fmt.Sprintf("needs $HOME to be %s, which is %s here", n.Path, home), nil
+		}
+		return "", nil
+	}
+	return fmt.Sprintf("needs a %s, which this version of clayer knows nothing of", n.Kind), nil
+}
+
+// content checks that a file is what it was where the step changed it.
+func (s *Site) content(n snapshot.Need) (string, error) {
+	if d, known := databases.Known(n.Path); known {
+		return s.database(d, n)
+	}
+	f, err := s.View.Find(n.Path)
+	if err != nil {
+		return "", err
+	}
+	got, err := digestOf(f)
+	switch {
+	case errors.Is(err, errUnknown), errors.Is(err, fs.ErrPermission):
+		return "", nil // nobody can say
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid):
+		return "", err
+	case got == n.Digest:
+		return "", nil
+	case f.Kind == names.Missing:
+		return fmt.Sprintf("needs /%s, which this machine lacks", n.Path), nil
+	}
+	return fmt.Sprintf("needs /%s as it was where the step ran, which differs here", n.Path), nil
+}
+
+// errUnknown says that nobody knows what a file was.
+var errUnknown = errors.New("unknown")
+
+// maxContent bounds a file of which the digest is computed.
+const maxContent = 1 << 30
+
+// digestOf returns the digest of a file, or of the target of a link.
+func digestOf(f names.Found) (digest.Digest, error) {
+	if f.Kind == names.Link {
+		return digest.FromString(f.Target), nil
+	}
+	r, err := f.Open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(r, maxContent)); err != nil {
+		return "", err
+	}
+	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// place checks that a path has the kind of file that the step found, or made.
+func (s *Site) place(n snapshot.Need) (string, error) {
+	f, err := s.View.Find(n.Path)
+	if err == nil && f.Kind == names.Link && n.Type == snapshot.PlaceDir {
+		f, err = s.View.Follow(n.Path)
+	}
+	if err != nil {
+		return "", err
+	}
+	switch isDir := f.Kind == names.Dir; {
+	case f.Kind == names.Missing:
+	case n.Type == snapshot.PlaceDir && !isDir:
+		return fmt.Sprintf("needs /%s to be a directory, which it is not here", n.Path), nil
+	case n.Type == snapshot.PlaceFile && isDir:
+		return fmt.Sprintf("needs /%s, which is a directory here", n.Path), nil
+	}
+	return "", nil
+}

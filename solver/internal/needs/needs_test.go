@@ -1,0 +1,274 @@
+package needs_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/needs"
+)
+
+// tree makes files in a directory from lines "path content", "path/" or "path -> target".
+func tree(t *testing.T, lines string) string {
+	t.Helper()
+	root := t.TempDir()
+	for line := range strings.Lines(lines) {
+		name, content, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name == "" {
+			continue
+		}
+		at := filepath.Join(root, name)
+		err := os.MkdirAll(filepath.Dir(at), 0o755)
+		target, isLink := strings.CutPrefix(content, "-> ")
+		switch {
+		case err != nil:
+		case strings.HasSuffix(name, "/"):
+			err = os.MkdirAll(at, 0o755)
+		case isLink:
+			err = os.Symlink(target, at)
+		default:
+			err = os.WriteFile(at, []byte(strings.ReplaceAll(content, `\n`, "\n")), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// changes are lines "path content", "path/", "path -> target" and "-path".
+func changes(lines string) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for line := range strings.Lines(lines) {
+			name, content, _ := strings.Cut(strings.TrimSpace(line), " ")
+			e := &snapshot.Entry{Path: strings.TrimSuffix(name, "/"), Kind: snapshot.File, Mode: 0o755}
+			target, isLink := strings.CutPrefix(content, "-> ")
+			gone, isGone := strings.CutPrefix(name, "-")
+			switch {
+			case name == "":
+				continue
+			case isGone:
+				e.Path, e.Kind = gone, snapshot.Delete
+			case strings.HasSuffix(name, "/"):
+				e.Kind = snapshot.Dir
+			case isLink:
+				e.Kind, e.Target = snapshot.Symlink, target
+			default:
+				content = strings.ReplaceAll(content, `\n`, "\n")
+				e.Size = int64(len(content))
+				e.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func session() (string, []string) { return "/root", []string{"/usr/bin"} }
+
+// record returns what changes need that were made in a root.
+func record(t *testing.T, root, lines string, covered ...string) []snapshot.Need {
+	t.Helper()
+	r := &needs.Recorder{
+		Site:    &needs.Site{View: names.New(root, ""), Session: session},
+		Covered: func(p string) bool { return slices.Contains(covered, p) },
+	}
+	err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range r.Of(changes(lines)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := r.Needs()
+	if err == nil {
+		err = needs.Check(found)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func text(list []snapshot.Need) (lines []string) {
+	for _, n := range list {
+		line := fmt.Sprintf("%s %s", n.Kind, n.Path)
+		for _, more := range []string{n.Type, n.Name} {
+			if more != "" {
+				line += " " + more
+			}
+		}
+		if records := slices.Concat(n.Set, n.Removed); len(records) > 0 {
+			line += fmt.Sprintf(" with %d records", len(records))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestWhatARunNeeds(t *testing.T) {
+	const base = `
+		etc/profile standard
+		etc/motd hello
+		etc/passwd root:x:0:0::/root:/bin/sh\n
+		etc/ld.so.cache x
+		opt/dir/file x
+		opt/link -> dir
+		usr/bin/tool x
+		usr/lib/site-packages/six.py 1
+		usr/lib/site-packages/six-1.dist-info/RECORD six.py,,\nsix-1.dist-info/RECORD,,\nold.py,,\n
+		usr/lib/site-packages/old.py 1
+		bin -> usr/bin
+		var/lib/dpkg/info/
+	`
+	tests := []struct {
+		name, changes string
+		covered       []string
+		want          []string
+	}{
+		{name: "nothing", changes: ""},
+		{name: "a file that is edited", changes: "etc/profile more", want: []string{"content etc/profile"}},
+		{name: "a file that is deleted", changes: "-etc/motd", want: []string{"content etc/motd"}},
+		{name: "a link that is replaced", changes: "opt/link -> other", want: []string{"content opt/link"}},
+		{name: "an edit of what a step of the chain wrote", changes: "etc/profile more", covered: []string{"etc/profile"}},
+		{name: "a new file", changes: "opt/new x", want: []string{"place opt/new file"}},
+		{name: "a new directory, with what is in it", changes: "opt/new/\nopt/new/a x\nopt/new/b/\nopt/new/b/c x", want: []string{"place opt/new directory"}},
+		{name: "a directory that is deleted", changes: "-opt/dir", want: []string{"place opt/dir directory"}},
+		{name: "a directory with another mode", changes: "opt/dir/"},
+		{name: "what is generated", changes: "etc/ld.so.cache y\nvar/log/apt.log x\nvar/cache/x y\netc/passwd- x"},
+		{name: "scratch", changes: "tmp/x y"},
+		{name: "what is in the home", changes: "root/.tool/\nroot/.tool/x y", want: []string{"home /root", "place root/.tool directory"}},
+		{name: "a user", changes: `etc/passwd root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n`, want: []string{"content etc/passwd with 1 records"}},
+		{name: "a user, after a step of the chain that made another", changes: `etc/passwd root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n`, covered: []string{"etc/passwd"}, want: []string{"content etc/passwd with 1 records"}},
+		{name: "files of a package that dpkg installs", changes: "usr/bin/tool y\nusr/bin/new z\nvar/lib/dpkg/info/tool.list /.\\n/bin/tool\\n/usr/bin/new\\n"},
+		{
+			name:    "files of a distribution that is upgraded",
+			changes: "-usr/lib/site-packages/old.py\n-usr/lib/site-packages/six-1.dist-info\nusr/lib/site-packages/six-2.dist-info/\nusr/lib/site-packages/six-2.dist-info/RECORD six.py,,\\n\nusr/lib/site-packages/six.py 2",
+			want:    []string{"place usr/lib/site-packages/six-2.dist-info directory"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := record(t, tree(t, base), tt.changes, tt.covered...)
+			if diff := cmp.Diff(tt.want, text(got)); diff != "" {
+				t.Errorf("needs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatARootLacks(t *testing.T) {
+	const base = `
+		etc/profile standard
+		etc/passwd root:x:0:0::/root:/bin/sh\n
+		opt/link -> dir
+		opt/dir/file x
+	`
+	const did = `
+		etc/passwd root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n
+		etc/profile more
+		opt/link -> other
+		opt/new x
+		opt/tree/
+		root/x y
+	`
+	tests := []struct{ name, root, want string }{
+		{"the same", base, ""},
+		{"another file", strings.Replace(base, "standard", "mine", 1), "needs /etc/profile as it was where the step ran, which differs here"},
+		{"no file", strings.Replace(base, "etc/profile", "etc/other", 1), "needs /etc/profile, which this machine lacks"},
+		{"another link", strings.Replace(base, "-> dir", "-> dir2", 1), "needs /opt/link as it was where the step ran, which differs here"},
+		{"a directory where the step made a file", base + "opt/new/", "needs /opt/new, which is a directory here"},
+		{"a file where the step made a directory", base + "opt/tree x", "needs /opt/tree to be a directory, which it is not here"},
+		{"a link to a directory where the step made one", base + "opt/tree -> dir", ""},
+		{"another user", strings.Replace(base, `/bin/sh\n`, `/bin/sh\nalice:x:1001:1001::/:/bin/sh\n`, 1), ""},
+		{"another user of that id", strings.Replace(base, `/bin/sh\n`, `/bin/sh\nalice:x:1000:1000::/:/bin/sh\n`, 1),
+			"needs a change of /etc/passwd that is not possible here: bob: alice has its uid 1000 here"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			list := record(t, tree(t, base), did)
+			site := &needs.Site{View: names.New(tree(t, tt.root), ""), Session: session}
+			if got, err := site.Unmet(list); got != tt.want || err != nil {
+				t.Errorf("unmet: %q, %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestExpectedRecords checks that a step may change a record that one before it makes.
+func TestExpectedRecords(t *testing.T) {
+	const base = `etc/passwd root:x:0:0::/root:/bin/sh\n`
+	const bob = base + `bob:x:1000:1000::/:/bin/sh\n`
+	first := record(t, tree(t, base), bob)
+	second := record(t, tree(t, bob), strings.Replace(bob, "::/:/bin/sh", "::/home/bob:/bin/bash", 1))
+	site := (&needs.Site{View: names.New(tree(t, base), "")}).For(session)
+	if got, err := site.Unmet(second); got == "" || err != nil {
+		t.Errorf("without the first step: unmet %q, %v", got, err)
+	}
+	site.Expect(first)
+	if got, err := site.Unmet(second); got != "" || err != nil {
+		t.Errorf("after the first step: unmet %q, %v", got, err)
+	}
+}
+
+// TestNeedsThatLie checks that what a store says of needs harms nobody.
+func TestNeedsThatLie(t *testing.T) {
+	const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for _, n := range []snapshot.Need{
+		{Kind: snapshot.NeedContent, Path: "../etc/passwd", Digest: sum},
+		{Kind: snapshot.NeedContent, Path: "/etc/passwd", Digest: sum},
+		{Kind: snapshot.NeedContent, Path: "etc/passwd", Digest: "md5:x"},
+		{Kind: snapshot.NeedContent, Path: "", Digest: sum},
+		{Kind: snapshot.NeedPlace, Path: "a/../../b"},
+		{Kind: snapshot.NeedHome, Path: "root"},
+		{Kind: snapshot.NeedLibrary, Soname: "../x.so"},
+		{Kind: snapshot.NeedLibrary, Soname: "x.so", Search: []string{"lib"}},
+		{Kind: snapshot.NeedInterpreter, Path: "bin/sh"},
+		{Kind: snapshot.NeedInterpreter, Name: "a/b"},
+		{Kind: snapshot.NeedHome, Path: "/" + strings.Repeat("x", 5000)},
+		{Kind: snapshot.NeedContent, Path: "x", Digest: sum, Set: make([]string, 9000)},
+	} {
+		if needs.Check([]snapshot.Need{n}) == nil {
+			t.Errorf("%+v is taken", n)
+		}
+	}
+	if needs.Check(make([]snapshot.Need, 5000)) == nil {
+		t.Error("5000 needs are taken")
+	}
+	site := &needs.Site{View: names.New(tree(t, ""), ""), Session: session}
+	if got, err := site.Unmet([]snapshot.Need{{Kind: "moon"}}); !strings.Contains(got, "moon") || err != nil {
+		t.Errorf("a need that nobody knows: %q, %v", got, err)
+	}
+}
+
+// TestProblemOfAView checks that changes are passed on though their needs are not known.
+func TestProblemOfAView(t *testing.T) {
+	root := tree(t, "etc/profile x")
+	r := &needs.Recorder{Site: &needs.Site{View: names.New(root, ""), Session: session}, Covered: func(string) bool { return false }}
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, err := range r.Of(changes("etc/profile y\nopt/x y")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if _, err := r.Needs(); n != 2 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%d changes, %v", n, err)
+	}
+}

@@ -1,0 +1,201 @@
+package needs
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/databases"
+	"github.com/clayer/clayer/solver/internal/names"
+)
+
+// A Recorder finds the needs of a RUN in what it changes.
+type Recorder struct {
+	*Site // as the RUN finds it
+
+	// Covered reports whether a step that the key covers wrote a path last.
+	Covered func(path string) bool
+
+	// Before returns what stood at a path, if the view shows it as the RUN left it:
+	// of a RUN in place. nil: the view knows.
+	Before func(path string) names.Kind
+	Saved  Saved // of files before the RUN, with Before
+
+	home      string            // where $HOME is
+	path      []string          // the directories of programs
+	inHome    string            // the first path below home
+	databases map[string][]byte // before the RUN
+
+	in      names.Directory // the directory of the last entry
+	dir     string
+	made    map[string]bool // directories that were not there
+	old     map[string]names.Found
+	places  map[string]string
+	changed map[string]func() (io.ReadCloser, error) // databases after the RUN; nil: deleted
+	lists   []list                                   // of the files of packages that the step installs
+	links   map[string]bool
+	problem error
+}
+
+// Of passes changes on, and notes what they need.
+func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		r.dir, r.in, r.inHome, r.lists, r.problem = "", names.Directory{}, "", nil, nil // they may be read again
+		r.home, r.path = r.Session()
+		r.made, r.old, r.places = make(map[string]bool), make(map[string]names.Found), make(map[string]string)
+		r.links, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
+		for e, err := range changes {
+			if err == nil && r.problem == nil {
+				r.problem = r.note(e)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Recorder) note(e *snapshot.Entry) error {
+	if e.Implied || snapshot.IsScratch(e.Path) || e.Kind == snapshot.Opaque || !utf8.ValidString(e.Path) {
+		return nil
+	}
+	if r.inHome == "" && r.isBelowHome(e.Path) {
+		r.inHome = e.Path
+	}
+	if _, known := databases.Known(e.Path); known {
+		r.changed[e.Path] = e.Open
+		return nil
+	}
+	dir, base := path.Split(e.Path)
+	r.noteList(e, dir, base)
+	if r.made[dir] {
+		if e.Kind == snapshot.Dir {
+			r.made[e.Path+"/"] = true
+		}
+		return nil
+	}
+	was, err := r.was(dir, base)
+	if err != nil {
+		return err
+	}
+	switch {
+	case was.Kind == names.Missing && e.Kind == snapshot.Delete:
+	case was.Kind == names.Missing && e.Kind == snapshot.Dir:
+		r.made[e.Path+"/"] = true
+		r.places[e.Path] = snapshot.PlaceDir
+	case was.Kind == names.Missing:
+		r.places[e.Path] = snapshot.PlaceFile
+	case was.Kind == names.Dir && e.Kind != snapshot.Dir:
+		r.places[e.Path] = snapshot.PlaceDir
+	case was.Kind != names.Dir:
+		r.old[e.Path] = was
+	}
+	return nil
+}
+
+// was returns what stood at a name.
+func (r *Recorder) was(dir, base string) (names.Found, error) {
+	if r.Before != nil {
+		return names.Found{Kind: r.Before(dir + base)}, nil
+	}
+	if dir != r.dir || dir == "" {
+		in, err := r.View.Directory(dir)
+		if err != nil {
+			return names.Found{}, err
+		}
+		r.dir, r.in = dir, in
+	}
+	return r.in.Look(base)
+}
+
+func (r *Recorder) isBelowHome(p string) bool {
+	switch home := strings.Trim(r.home, "/"); {
+	case r.home == "":
+		return false
+	case home == "": // all is below it: what programs leave in a home has a name that begins with a dot
+		return strings.HasPrefix(p, ".")
+	default:
+		return strings.HasPrefix(p, home+"/")
+	}
+}
+
+// Needs returns the needs of the changes that were passed on, which can still be read.
+func (r *Recorder) Needs() ([]snapshot.Need, error) {
+	all := []snapshot.Need{}
+	if r.problem != nil {
+		return nil, r.problem
+	}
+	for _, p := range slices.Sorted(maps.Keys(r.changed)) {
+		n, err := r.databaseNeed(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n...)
+	}
+	if err := r.dropOwned(); err != nil {
+		return nil, err
+	}
+	for p, was := range r.old {
+		if isRegenerated(p) || r.Covered(p) {
+			continue
+		}
+		dg, err := r.oldDigest(p, was)
+		if errors.Is(err, errUnknown) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, snapshot.Need{Kind: snapshot.NeedContent, Path: p, Digest: dg})
+	}
+	for p, kind := range r.places {
+		if !isRegenerated(p) && !r.Covered(p) {
+			all = append(all, snapshot.Need{Kind: snapshot.NeedPlace, Path: p, Type: kind})
+		}
+	}
+	if r.inHome != "" {
+		all = append(all, snapshot.Need{Kind: snapshot.NeedHome, Path: r.home, By: "/" + r.inHome})
+	}
+	slices.SortFunc(all, func(a, b snapshot.Need) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name))
+	})
+	return all, nil
+}
+
+func (r *Recorder) oldDigest(p string, was names.Found) (digest.Digest, error) {
+	if r.Before == nil {
+		return digestOf(was)
+	}
+	sum, ok := r.Saved[p]
+	if !ok {
+		return "", errUnknown
+	}
+	return digest.NewDigestFromBytes(digest.SHA256, sum.Digest[:]), nil
+}
+
+// isRegenerated reports whether a path is none that a result depends on: a list, cache or
+// log, a copy that a tool keeps of what it replaces, or what a tool makes of the files
+// that are installed.
+func isRegenerated(p string) bool {
+	dir, base := path.Split(p)
+	switch {
+	case slices.ContainsFunc([]string{"var/cache", "var/log", "var/lib/apt", "var/lib/dnf", "etc/alternatives", "var/lib/dpkg/alternatives",
+		"etc/ssl/certs", "usr/share/mime", "usr/share/icons", "var/lib/dpkg/info", "var/lib/dpkg/triggers", "var/lib/dpkg/updates"}, func(top string) bool { return pathname.Under(p, top) }):
+		return true
+	case strings.HasSuffix(base, ".pyc") || dir == "etc/" && strings.HasSuffix(base, "-") || dir == "var/lib/dpkg/" && (strings.HasSuffix(base, "-old") || strings.HasPrefix(base, "lock")):
+		return true
+	}
+	return slices.Contains([]string{"etc/ld.so.cache", "usr/share/info/dir", "usr/share/applications/mimeinfo.cache",
+		"usr/share/glib-2.0/schemas/gschemas.compiled", "usr/lib/locale/locale-archive", "etc/machine-id"}, p) ||
+		strings.HasSuffix(p, "/loaders.cache") || strings.HasSuffix(p, "/fonts.cache-1")
+}
