@@ -7,6 +7,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
@@ -36,7 +37,7 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 }
 
 func (t *transaction) adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (res unpack.Result, err error) {
-	tree, err := unpack.OpenTree(t.r.sys, t.r.dir, t.journal)
+	tree, err := metadata.Open(t.r.sys, t.r.dir, t.journal)
 	if err != nil {
 		return res, err
 	}

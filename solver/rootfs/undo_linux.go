@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/rootfs/drift"
@@ -63,7 +64,7 @@ func (l *Lock) Undo(ctx context.Context, stay int, force bool) (*Undone, error) 
 
 // undoing is the undo of one apply.
 type undoing struct {
-	*unpack.Tree
+	*metadata.Tree
 	t           *transaction
 	was         record.Event // the apply
 	force       bool
@@ -87,7 +88,7 @@ type backward struct {
 
 func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res *Undone) (err error) {
 	t.undoes()
-	tree, err := unpack.OpenTree(t.r.sys, t.r.dir, t.journal)
+	tree, err := metadata.Open(t.r.sys, t.r.dir, t.journal)
 	if err != nil {
 		return err
 	}

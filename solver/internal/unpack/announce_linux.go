@@ -95,7 +95,7 @@ func (r *recorder) change(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 	c := &record.Change{Seq: r.ev.Seq, Path: []byte(p), Kind: record.KindOf(e.Kind), Preserved: r.to.Preserve[p]}
 	switch {
 	case s == nil: // a directory that is needed, and has no entry
-		c.N, c.Now = r.number(), r.dirMeta(e)
+		c.N, c.Now = r.number(), r.DirMeta(e)
 	case s.now != nil:
 		c.N, c.Now = s.n, s.now
 	default:

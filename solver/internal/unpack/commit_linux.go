@@ -123,9 +123,9 @@ func (r *recorder) remove(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 	return r.aside(parent, name, c, st)
 }
 
-// parent is Tree.parent, with the parents that no entry names.
+// parent is maker.parent, with the parents that no entry names.
 func (r *recorder) parent(dir string, deletion bool) (*inroot.Dir, error) {
-	f, err := r.Tree.parent(dir, deletion, func(above *inroot.Dir, name, p string) error {
+	f, err := r.maker.parent(dir, deletion, func(above *inroot.Dir, name, p string) error {
 		if err := r.guard(p); err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (r *recorder) was(c *record.Change, st *unix.Stat_t, xattrs map[string][]by
 	c.Was = record.MetaOfStat(st)
 	c.Was.Mode = r.ModeOf(st)
 	c.Was.ModTime, c.Was.Xattrs = time.Unix(mtime.Unix()).UTC(), xattrs
-	if !r.privileged { // it stays what it is
+	if !r.Privileged { // it stays what it is
 		c.Now.UID, c.Now.GID = c.Was.UID, c.Was.GID
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -143,7 +144,7 @@ func SetMetadataOf(sys inroot.Sys, below, dir string, paths []string) error {
 		return err
 	}
 	defer l.close()
-	tree, err := OpenTree(sys, dir, nil)
+	tree, err := metadata.Open(sys, dir, nil)
 	if err != nil {
 		return err
 	}

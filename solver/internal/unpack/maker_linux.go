@@ -13,13 +13,14 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // A maker creates what entries describe, but directories, before it is put where it
 // belongs. One goroutine uses it.
 type maker struct {
-	*Tree
+	*metadata.Tree
 	buf   []byte
 	sum   uint32 // CRC-32C of the content that was copied last
 	bytes int64  // of content, written so far
@@ -34,7 +35,7 @@ type maker struct {
 // counts of its own.
 func (m *maker) beside() *maker {
 	return &maker{
-		Tree:  &Tree{Dirs: m.Dirs, privileged: m.privileged, uid: m.uid},
+		Tree:  m.Beside(),
 		stage: m.stage, born: m.born, staged: make(map[string]*staged),
 	}
 }
@@ -72,7 +73,7 @@ func (m *maker) make(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 	case snapshot.Char, snapshot.Block, snapshot.Fifo:
 		mode := map[snapshot.Kind]uint32{snapshot.Char: unix.S_IFCHR, snapshot.Block: unix.S_IFBLK, snapshot.Fifo: unix.S_IFIFO}[e.Kind]
 		err := m.Mknodat(parent.FD, temp, mode|0o600, int(unix.Mkdev(e.Major, e.Minor)))
-		if errors.Is(err, unix.EPERM) && !m.privileged {
+		if errors.Is(err, unix.EPERM) && !m.Privileged {
 			m.Unprivileged++
 			return false, nil
 		}
@@ -80,7 +81,7 @@ func (m *maker) make(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 			return false, err
 		}
 	}
-	return true, m.attributesAt(parent, temp, e)
+	return true, m.AttributesAt(parent, temp, e)
 }
 
 func (m *maker) file(ctx context.Context, parent *inroot.Dir, temp string, e *snapshot.Entry) (err error) {
@@ -107,7 +108,7 @@ func (m *maker) file(ctx context.Context, parent *inroot.Dir, temp string, e *sn
 		}
 	}
 	if !done {
-		if _, err := m.attributes(fd, e, old); err != nil {
+		if _, err := m.Attributes(fd, e, old); err != nil {
 			return err
 		}
 	}

@@ -115,7 +115,7 @@ func (st *stager) need(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := &staged{e: e, in: st.new, now: st.own.dirMeta(e), implicit: true}
+	s := &staged{e: e, in: st.new, now: st.own.DirMeta(e), implicit: true}
 	st.number(s)
 	st.chunk = append(st.chunk, s)
 	return st.own.makeNew(s)
@@ -219,7 +219,7 @@ func (r *recorder) setMetadataOfNew(t *newDir) error {
 			if err != nil {
 				return err
 			}
-			want, err := r.attributes(fd, e, nil)
+			want, err := r.Attributes(fd, e, nil)
 			var have unix.Stat_t
 			if err == nil {
 				err = r.Fstat(fd, &have)
@@ -247,8 +247,7 @@ func (r *recorder) setMetadataOfNew(t *newDir) error {
 		if err := r.Fstatat(r.stage.FD, s.at, &have); err != nil {
 			return err
 		}
-		r.times[inroot.IDOf(&have)] = &dirTime{e.Path, ts, mode}
-		r.to.Journal.Made(inroot.IDOf(&have))
+		r.SetLater(&have, e, mode, true)
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (r *recorder) aside(parent *inroot.Dir, name string, c *record.Change, st *
 		return nil
 	}
 	mtime, mode := r.TimeOf(st), r.ModeOf(st)
-	delete(r.times, inroot.IDOf(st))
+	r.ForgetTime(st)
 	err = r.Utimensat(r.originalsFD, to, st.Atim, mtime)
 	if err == nil && (fixed || mode != st.Mode&0o7777) {
 		err = r.Fchmodat(r.originalsFD, to, mode)
@@ -213,7 +213,7 @@ func (r *recorder) moveDir(fromAt int, from string, toAt int, to string) error {
 		err = r.SetXattrs(dst, have, xattrs)
 	}
 	if err == nil {
-		err = r.allow(r.Fchown(dst, int(st.Uid), int(st.Gid)))
+		err = r.Allow(r.Fchown(dst, int(st.Uid), int(st.Gid)))
 	}
 	if err == nil {
 		err = r.Utimensat(dst, ".", st.Atim, st.Mtim)

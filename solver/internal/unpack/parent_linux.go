@@ -23,34 +23,34 @@ func implicitParent(p string) *snapshot.Entry {
 
 // parent opens the directory of an entry, and has it and those above it created where
 // they are missing. For a deletion a missing one is nil: there is nothing to delete.
-func (t *Tree) parent(dir string, deletion bool, create func(above *inroot.Dir, name, path string) error) (*inroot.Dir, error) {
-	f, err := t.Get(dir)
+func (m *maker) parent(dir string, deletion bool, create func(above *inroot.Dir, name, path string) error) (*inroot.Dir, error) {
+	f, err := m.Get(dir)
 	switch {
 	case deletion && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)):
 		return nil, nil
 	case errors.Is(err, unix.ENOENT):
-		f, err = t.createAll(dir, create)
+		f, err = m.createAll(dir, create)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return f, t.NoteTime(f)
+	return f, m.NoteTime(f)
 }
 
 // createAll has the directory at a path created, and what is missing above it, also
 // where a link on the way leads to nothing.
-func (t *Tree) createAll(dir string, create func(above *inroot.Dir, name, path string) error) (*inroot.Dir, error) {
-	fd, real, err := t.Walk(t.Root, dir, func(at int, name, p string) error {
-		fd, err := t.OpenDirAt(at, ".")
+func (m *maker) createAll(dir string, create func(above *inroot.Dir, name, path string) error) (*inroot.Dir, error) {
+	fd, real, err := m.Walk(m.Root, dir, func(at int, name, p string) error {
+		fd, err := m.OpenDirAt(at, ".")
 		if err != nil {
 			return err
 		}
-		above, err := t.NewDir(fd, path.Dir(p), path.Dir(p))
+		above, err := m.NewDir(fd, path.Dir(p), path.Dir(p))
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := t.NoteTime(above); err != nil {
+		if err := m.NoteTime(above); err != nil {
 			return err
 		}
 		return create(above, name, p)
@@ -58,15 +58,15 @@ func (t *Tree) createAll(dir string, create func(above *inroot.Dir, name, path s
 	if err != nil {
 		return nil, err
 	}
-	return t.Add(fd, dir, real)
+	return m.Add(fd, dir, real)
 }
 
 // leadsToDir reports whether a directory is at a path, or a link to one, such as /lib.
-func (t *Tree) leadsToDir(p string, st *unix.Stat_t) bool {
+func (m *maker) leadsToDir(p string, st *unix.Stat_t) bool {
 	if !inroot.IsLink(st) {
 		return inroot.IsDir(st)
 	}
-	fd, _, err := t.Resolve(t.Root, p, t.Openat2)
+	fd, _, err := m.Resolve(m.Root, p, m.Openat2)
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -74,28 +74,28 @@ func (t *Tree) leadsToDir(p string, st *unix.Stat_t) bool {
 }
 
 // setMetadataAt gives a directory that was created just now its metadata.
-func (t *Tree) setMetadataAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
-	fd, err := t.OpenDirAt(parent.FD, name)
+func (m *maker) setMetadataAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
+	fd, err := m.OpenDirAt(parent.FD, name)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	var old map[string][]byte
 	if parent.ACL {
-		if old, err = t.ListXattrs(fd); err != nil {
+		if old, err = m.ListXattrs(fd); err != nil {
 			return err
 		}
 	}
-	return t.SetMetadata(fd, e, old, true)
+	return m.SetMetadata(fd, e, old, true)
 }
 
 // mayReplace refuses an entry, which is no directory, where its Placement forbids
 // it to take the place of what stands there.
-func (t *Tree) mayReplace(placement record.Placement, e *snapshot.Entry, st *unix.Stat_t) error {
+func (m *maker) mayReplace(placement record.Placement, e *snapshot.Entry, st *unix.Stat_t) error {
 	alone := e.Path == placement.File
 	isDir := inroot.IsDir(st) && (placement.ProtectDirs || alone)
 	if inroot.IsLink(st) && alone {
-		fd, _, err := t.Resolve(t.Root, e.Path, t.Openat2)
+		fd, _, err := m.Resolve(m.Root, e.Path, m.Openat2)
 		if isDir = err == nil; isDir {
 			unix.Close(fd)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -22,7 +23,7 @@ import (
 // The same stream on equal directories gives equal directories: one that has a Dir
 // entry gets its time, any other keeps the time it had.
 func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Options) (res Result, err error) {
-	tree, err := OpenTree(opt.Sys, dir, nil)
+	tree, err := metadata.Open(opt.Sys, dir, nil)
 	if err != nil {
 		return Result{}, err
 	}
@@ -36,7 +37,7 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 		err = errors.Join(err, p.SetTimes())
 		p.Close()
 		res = p.res
-		res.Bytes, res.Unprivileged, res.Foreign = p.bytes, p.Unprivileged, p.foreign
+		res.Bytes, res.Unprivileged, res.Foreign = p.bytes, p.Unprivileged, p.Foreign
 	}()
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {
@@ -92,9 +93,9 @@ func (p *plain) entry(ctx context.Context, e *snapshot.Entry) error {
 	return p.place(ctx, parent, name, e, st)
 }
 
-// parent is Tree.parent, with the parents that no entry names.
+// parent is maker.parent, with the parents that no entry names.
 func (p *plain) parent(dir string, deletion bool) (*inroot.Dir, error) {
-	f, err := p.Tree.parent(dir, deletion, func(above *inroot.Dir, name, dir string) error {
+	f, err := p.maker.parent(dir, deletion, func(above *inroot.Dir, name, dir string) error {
 		if err := p.Unlock(above); err != nil {
 			return err
 		}

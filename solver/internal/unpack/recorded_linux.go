@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -29,7 +30,7 @@ import (
 // ev has the numbers of the apply and of the transaction; it comes back with what the
 // record needs.
 func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Recording, ev record.Event) (record.Event, Result, error) {
-	tree, err := OpenTree(to.Dir.Sys(), dir, to.Journal)
+	tree, err := metadata.Open(to.Dir.Sys(), dir, to.Journal)
 	if err != nil {
 		return ev, Result{}, err
 	}
@@ -120,7 +121,7 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 		err = errors.Join(err, r.SetTimes())
 		r.close()
 		res = r.res
-		res.Unprivileged, res.Foreign = r.Unprivileged, r.foreign
+		res.Unprivileged, res.Foreign = r.Unprivileged, r.Foreign
 	}()
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -61,7 +62,7 @@ type stager struct {
 	failed       error // after which nothing is to be made
 	written      int64
 	unprivileged int
-	foreign      Foreign
+	foreign      metadata.Foreign
 }
 
 const (
@@ -106,15 +107,6 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	if err := st.to.guard(e.Path); err != nil {
 		return err
 	}
-	if e.Kind == snapshot.Dir && e.Implied {
-		like, err := st.to.lower.dir(e.Path)
-		if err != nil {
-			return err
-		}
-		if like != nil {
-			e = like
-		}
-	}
 	s := &staged{e: e}
 	if err := st.find(s); err != nil {
 		return err
@@ -127,7 +119,7 @@ func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
 	case snapshot.Opaque, snapshot.Delete:
 		return nil
 	case snapshot.Dir:
-		s.now = st.own.dirMeta(e)
+		s.now = st.own.DirMeta(e)
 		if s.in != nil {
 			return st.own.makeNew(s)
 		}
@@ -197,8 +189,8 @@ func (st *stager) runWorker(ctx context.Context) {
 		st.mu.Lock()
 		st.written, own.bytes = st.written+own.bytes, 0
 		st.unprivileged, own.Unprivileged = st.unprivileged+own.Unprivileged, 0
-		st.foreign.add(own.foreign)
-		own.foreign = Foreign{}
+		st.foreign.Add(own.Foreign)
+		own.Foreign = metadata.Foreign{}
 		if st.failed == nil {
 			st.failed = err
 		}
@@ -268,15 +260,15 @@ func (st *stager) end() error {
 	err := st.wait()
 	st.to.res.Bytes = st.to.bytes + st.written + st.own.bytes
 	st.to.Unprivileged += st.unprivileged + st.own.Unprivileged
-	st.to.foreign.add(st.foreign)
-	st.to.foreign.add(st.own.foreign)
+	st.to.Foreign.Add(st.foreign)
+	st.to.Foreign.Add(st.own.Foreign)
 	return err
 }
 
 // makeStaged makes what is no directory in the stage directory. An error is one of the
 // stream, or of clayer's own directory; what is the entry's alone is noted in s.
 func (m *maker) makeStaged(ctx context.Context, s *staged) error {
-	m.otherXattrs = false
+	m.OtherXattrs = false
 	made, err := m.make(ctx, m.stage, s.at, s.e)
 	s.leftOut, s.err = err == nil && !made, err
 	if s.err != nil && (inroot.IsHard(s.err) || errors.Is(s.err, unix.EROFS)) {
@@ -306,7 +298,7 @@ func (m *maker) actual(s *staged) error {
 			return nil
 		}
 	}
-	if m.privileged && s.e.Kind != snapshot.Link {
+	if m.Privileged && s.e.Kind != snapshot.Link {
 		return nil
 	}
 	var st unix.Stat_t
@@ -318,7 +310,7 @@ func (m *maker) actual(s *staged) error {
 		s.now.Type = record.TypeOf(&st)
 		s.now.Size, s.now.ModTime, s.now.Target = st.Size, time.Unix(st.Mtim.Unix()).UTC(), nil
 	}
-	if m.otherXattrs {
+	if m.OtherXattrs {
 		s.now.Xattrs = nil
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -59,31 +60,7 @@ type Result struct {
 
 	// Foreign are the owners among them that make a difference: root's files are this
 	// user's own where it is not root.
-	Foreign Foreign
-}
-
-// Foreign counts files whose owner is neither root nor one that this user, or its user
-// namespace, may give them.
-type Foreign struct {
-	Files    int
-	Path     string // the first
-	UID, GID int    // of that one
-}
-
-func (f *Foreign) add(more Foreign) {
-	if f.Files == 0 || more.Files > 0 && more.Path < f.Path {
-		f.Path, f.UID, f.GID = more.Path, more.UID, more.GID
-	}
-	f.Files += more.Files
-}
-
-// String names the first, and says whose it should be.
-func (f Foreign) String() string {
-	text := fmt.Sprintf("/%s", f.Path)
-	if f.Files > 1 {
-		text += fmt.Sprintf(" (and %d more)", f.Files-1)
-	}
-	return fmt.Sprintf("%s: owner %d:%d", text, f.UID, f.GID)
+	Foreign metadata.Foreign
 }
 
 // A Problem is an entry that could not be made.

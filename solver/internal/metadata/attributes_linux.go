@@ -1,4 +1,4 @@
-package unpack
+package metadata
 
 import (
 	"errors"
@@ -12,13 +12,13 @@ import (
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
-// attributes sets owner, mode and extended attributes of an open file or
+// Attributes sets owner, mode and extended attributes of an open file or
 // directory, in this order: chown clears setuid bits and capabilities. old are the
 // attributes that it has; those that the entry lacks are removed.
 //
 // It returns the mode that the file has to have. A directory that this user could
 // then put nothing into, such as those of Go's module cache, has more for now.
-func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
+func (t *Tree) Attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mode uint32, err error) {
 	if err := t.allowOwner(e, t.Fchown(fd, e.UID, e.GID)); err != nil {
 		return 0, err
 	}
@@ -55,9 +55,9 @@ func (t *Tree) attributes(fd int, e *snapshot.Entry, old map[string][]byte) (mod
 	return mode, err
 }
 
-// attributesAt is attributes, and the time, for what cannot be opened: links,
+// AttributesAt is Attributes, and the time, for what cannot be opened: links,
 // devices and pipes. The name is our own temporary one.
-func (t *Tree) attributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
+func (t *Tree) AttributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) error {
 	if err := t.allowOwner(e, t.Fchownat(parent.FD, name, e.UID, e.GID)); err != nil {
 		return err
 	}
@@ -83,11 +83,11 @@ func (t *Tree) attributesAt(parent *inroot.Dir, name string, e *snapshot.Entry) 
 	return t.Utimensat(parent.FD, name, inroot.Timespec(e.ModTime), inroot.Timespec(e.ModTime))
 }
 
-// dirMeta is the metadata that a directory has once it is made for an entry: a
+// DirMeta is the metadata that a directory has once it is made for an entry: a
 // user without the privilege makes none but its own.
-func (t *Tree) dirMeta(e *snapshot.Entry) *record.Meta {
+func (t *Tree) DirMeta(e *snapshot.Entry) *record.Meta {
 	m := record.MetaOf(e)
-	if t.privileged {
+	if t.Privileged {
 		return m
 	}
 	if groups, err := os.Getgroups(); m.UID != t.uid || m.GID != os.Getegid() && (err != nil || !slices.Contains(groups, m.GID)) {
@@ -96,28 +96,28 @@ func (t *Tree) dirMeta(e *snapshot.Entry) *record.Meta {
 	return m
 }
 
-// allowXattr is allow, and remembers that the attributes are not the entry's.
+// allowXattr is Allow, and remembers that the attributes are not the entry's.
 func (t *Tree) allowXattr(err error) error {
 	before := t.Unprivileged
-	err = t.allow(err)
-	t.otherXattrs = t.otherXattrs || t.Unprivileged > before
+	err = t.Allow(err)
+	t.OtherXattrs = t.OtherXattrs || t.Unprivileged > before
 	return err
 }
 
-// allowOwner is allow, and counts the owners that are not root's.
+// allowOwner is Allow, and counts the owners that are not root's.
 func (t *Tree) allowOwner(e *snapshot.Entry, err error) error {
 	before := t.Unprivileged
-	err = t.allow(err)
+	err = t.Allow(err)
 	if t.Unprivileged > before && (e.UID != 0 || e.GID != 0) {
-		t.foreign.add(Foreign{1, e.Path, e.UID, e.GID})
+		t.Foreign.Add(Foreign{1, e.Path, e.UID, e.GID})
 	}
 	return err
 }
 
-// allow counts what a user without the privilege may not do, as tar does for a
+// Allow counts what a user without the privilege may not do, as tar does for a
 // user, in place of failing. EINVAL: an id that a user namespace doesn't map.
-func (t *Tree) allow(err error) error {
-	if err != nil && !t.privileged &&
+func (t *Tree) Allow(err error) error {
+	if err != nil && !t.Privileged &&
 		(errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EACCES)) {
 		t.Unprivileged++
 		return nil

@@ -1,4 +1,4 @@
-package unpack
+package metadata
 
 import (
 	"errors"
@@ -26,30 +26,34 @@ type dirTime struct {
 // in them: the one that they had, or that was given to them since.
 type Tree struct {
 	*inroot.Dirs
-	foreign      Foreign
-	Unprivileged int // owners and the like that this user may not set, and that were left out
+	Unprivileged int     // owners and the like that this user may not set, and that were left out
+	Foreign      Foreign // the owners among them that make a difference
 
 	journal    *record.Journal // nil: nothing is recorded
-	privileged bool
+	Privileged bool            // it may set owners, and make device nodes
 	uid        int
 	times      map[inroot.FileID]*dirTime
 
 	unlocked []inroot.FileID // since SetTimes began again
 
-	otherXattrs bool // of what was made last: this user may not set the entry's
+	OtherXattrs bool // of what was made since it was unset: this user may not set the entry's
 }
 
-// OpenTree opens a root. What changes of its directories is announced in the journal,
+// Open opens a root. What changes of its directories is announced in the journal,
 // if there is one.
-func OpenTree(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
+func Open(sys inroot.Sys, dir string, j *record.Journal) (*Tree, error) {
 	fs, err := sys.OpenDirs(dir)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tree{Dirs: fs, journal: j, privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}
+	t := &Tree{Dirs: fs, journal: j, Privileged: inroot.Privileged(), uid: os.Geteuid(), times: make(map[inroot.FileID]*dirTime)}
 	fs.Locked = t.locked
 	return t, nil
 }
+
+// Beside returns a Tree of the same root for another goroutine, which counts by itself. It
+// has no directories of its own.
+func (t *Tree) Beside() *Tree { return &Tree{Dirs: t.Dirs, Privileged: t.Privileged, uid: t.uid} }
 
 // locked announces that a directory is unlocked, and has it get its mode back with its
 // time.
@@ -125,7 +129,7 @@ func (t *Tree) Unlock(f *inroot.Dir) error {
 // SetMetadata gives an open directory its metadata: the time when all is in it, and then
 // too the mode, where it would hinder this user in putting something in.
 func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, created bool) error {
-	mode, err := t.attributes(fd, e, old)
+	mode, err := t.Attributes(fd, e, old)
 	if err != nil {
 		return err
 	}
@@ -133,16 +137,25 @@ func (t *Tree) SetMetadata(fd int, e *snapshot.Entry, old map[string][]byte, cre
 	if err := t.Fstat(fd, &st); err != nil {
 		return err
 	}
-	ft := &dirTime{e.Path, inroot.Timespec(e.ModTime), -1}
+	later := -1
 	if st.Mode&0o7777 != mode {
-		ft.mode = int(mode)
+		later = int(mode)
 	}
-	t.times[inroot.IDOf(&st)] = ft
-	if created && t.journal != nil {
-		t.journal.Made(inroot.IDOf(&st))
-	}
+	t.SetLater(&st, e, later, created)
 	return nil
 }
+
+// SetLater has a directory get the time of its entry when all is in it, and then too a
+// mode, unless that is -1. created says that nothing was there before.
+func (t *Tree) SetLater(st *unix.Stat_t, e *snapshot.Entry, mode int, created bool) {
+	t.times[inroot.IDOf(st)] = &dirTime{e.Path, inroot.Timespec(e.ModTime), mode}
+	if created && t.journal != nil {
+		t.journal.Made(inroot.IDOf(st))
+	}
+}
+
+// ForgetTime has a directory that is moved away get no time.
+func (t *Tree) ForgetTime(st *unix.Stat_t) { delete(t.times, inroot.IDOf(st)) }
 
 // SetTimes gives the directories their times, and the modes that had to wait: a
 // directory before those above, which may then not be entered any more.
