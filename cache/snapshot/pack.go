@@ -187,6 +187,9 @@ func (p *packer) flush(e *Entry) error {
 // would otherwise be stored truncated, or padded, silently.
 // large is the file's place in the table of contents if it may take several frames.
 func (p *packer) content(e *Entry, large *listed) (err error) {
+	if e.Open == nil {
+		return fmt.Errorf("pack %q: it has content, and no Open that returns it", e.Path)
+	}
 	r, err := e.Open()
 	if err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)

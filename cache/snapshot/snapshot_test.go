@@ -236,6 +236,7 @@ func TestPackRefuses(t *testing.T) {
 	shrunk.Size = 30
 	closed := file("f", "x")
 	closed.Open = func() (io.ReadCloser, error) { return nil, errors.New("vanished") }
+	unopened := &Entry{Path: "f", Kind: File, Size: 1, Content: []byte("x")}
 	tests := []struct {
 		name string
 		es   []*Entry
@@ -244,6 +245,7 @@ func TestPackRefuses(t *testing.T) {
 		{"a file that grew", []*Entry{grown}, `"f": the file grew`},
 		{"a file that shrank", []*Entry{shrunk}, `"f": the file shrank`},
 		{"a file that vanished", []*Entry{closed}, `"f": vanished`},
+		{"content that cannot be opened", []*Entry{unopened}, `"f": it has content, and no Open`},
 		{"a name of a whiteout", []*Entry{file("a/.wh.b", "x")}, `"a/.wh.b"`},
 		{"two of a name", []*Entry{file("a", ""), file("a", "")}, "two entries"},
 		{"below a file", []*Entry{file("a", ""), file("a/b", "")}, "not a directory"},

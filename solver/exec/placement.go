@@ -41,11 +41,7 @@ func misplaced(err error) error {
 	if !errors.As(err, &dir) {
 		return err
 	}
-	return &source.Fault{
-		Message: fmt.Sprintf("/%s is a directory, which a file would replace", dir.Path),
-		Hint:    "choose another dest, or remove the directory in a RUN before",
-		Err:     err,
-	}
+	return source.ReplacesDir(dir.Path, err)
 }
 
 // chainNames are the names that the steps of a layer find, as far as they were asked for.

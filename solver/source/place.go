@@ -64,12 +64,12 @@ func mayPlace(at *names.View, p string, dir bool) error {
 	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return nil // the apply says it
 	}
-	f := &Fault{Hint: "choose another dest, or remove it in a RUN before"}
+	f := &Fault{Hint: elsewhere}
 	switch {
 	case err != nil:
 		return err
 	case !dir && kind == names.Dir:
-		f.Message = fmt.Sprintf("/%s is a directory, which a file would replace", p)
+		return ReplacesDir(p, nil)
 	case dir && kind == names.File:
 		f.Message = fmt.Sprintf("/%s is a file, and not a directory", p)
 	case dir && kind == names.Link:
@@ -78,6 +78,13 @@ func mayPlace(at *names.View, p string, dir bool) error {
 		return nil
 	}
 	return f
+}
+
+const elsewhere = "choose another dest, or remove it in a RUN before"
+
+// ReplacesDir refuses a file that would replace a directory; err is what found that.
+func ReplacesDir(p string, err error) *Fault {
+	return &Fault{Message: fmt.Sprintf("/%s is a directory, which a file would replace", p), Hint: elsewhere, Err: err}
 }
 
 // missingParents returns the directories above a path that are not there, from the top.

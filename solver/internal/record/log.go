@@ -69,90 +69,77 @@ func lines(r io.Reader, failed *error) iter.Seq2[int64, []byte] {
 	}
 }
 
-// openRange opens bytes from to to of a file; to < 0 is its end.
-func openRange(d Dir, name string, from, to int64) (f *inroot.File, _ *io.SectionReader, err error) {
-	err = d.with(func(h *inroot.OwnDir) error {
-		f, err = h.Open(name)
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if to < 0 {
-		info, err := f.Stat()
-		if err != nil {
-			return nil, nil, errors.Join(err, f.Close())
+// readRange yields what read finds in a range of a file, in bytes, to < 0 being its end,
+// and then the error that read returns. A file that is not there has nothing.
+func readRange(d Dir, name string, from, to int64, read func(r *io.SectionReader, yield func(Change) bool) error) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		var f *inroot.File
+		err := d.with(func(h *inroot.OwnDir) (err error) {
+			f, err = h.Open(name)
+			return err
+		})
+		if errors.Is(err, fs.ErrNotExist) {
+			return
 		}
-		to = info.Size()
+		if err == nil {
+			defer f.Close()
+			if to < 0 {
+				to, err = f.Seek(0, io.SeekEnd)
+			}
+		}
+		if err == nil {
+			err = read(io.NewSectionReader(f, from, to-from), func(c Change) bool { return yield(c, nil) })
+		}
+		if err != nil {
+			yield(Change{}, err)
+		}
 	}
-	return f, io.NewSectionReader(f, from, to-from), nil
 }
 
 // ReadLog yields the changes in a range of a file, in bytes, to < 0 being its end,
 // in order, and sets how many bytes of it are verified. A file that is not there has
 // none.
 func ReadLog(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
-	return func(yield func(Change, error) bool) {
-		f, r, err := openRange(d, name, from, to)
-		if errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-		if err != nil {
-			yield(Change{}, err)
-			return
-		}
-		defer f.Close()
-		for at, text := range lines(r, &err) {
+	return readRange(d, name, from, to, func(r *io.SectionReader, yield func(Change) bool) (failed error) {
+		for at, text := range lines(r, &failed) {
 			c, err := parseChange(d.Path(name), text)
 			*verified = at + int64(len(text)) + lineExtra
-			if !yield(c, err) || err != nil {
-				return
+			if err != nil || !yield(c) {
+				return err
 			}
 		}
-		if err != nil {
-			yield(Change{}, err)
-		}
-	}
+		return failed
+	})
 }
 
 // ReadBackward is ReadLog from the last line to the first, with where each ends. It
 // remembers where the lines begin, 8 bytes for each.
 func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
-	return func(yield func(Change, error) bool) {
-		f, r, err := openRange(d, name, from, to)
-		if errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-		if err != nil {
-			yield(Change{}, err)
-			return
-		}
-		defer f.Close()
+	return readRange(d, name, from, to, func(r *io.SectionReader, yield func(Change) bool) (failed error) {
 		var starts []int64
 		end := int64(0)
-		for at, text := range lines(r, &err) {
+		for at, text := range lines(r, &failed) {
 			starts = append(starts, at)
 			end = at + int64(len(text)) + lineExtra
 		}
-		if err != nil {
-			yield(Change{}, err)
-			return
+		if failed != nil {
+			return failed
 		}
 		*verified = end
 		var buf []byte
 		for _, at := range slices.Backward(starts) {
 			buf = slices.Grow(buf[:0], int(end-at))[:end-at]
-			var c Change
-			_, err := r.ReadAt(buf, at)
-			if err == nil {
-				c, err = parseChange(d.Path(name), buf[9:len(buf)-1])
+			if _, err := r.ReadAt(buf, at); err != nil {
+				return err
 			}
+			c, err := parseChange(d.Path(name), buf[9:len(buf)-1])
 			c.End, end = from+end, at
-			if !yield(c, err) || err != nil {
-				return
+			if err != nil || !yield(c) {
+				return err
 			}
 		}
-	}
+		return nil
+	})
 }
 
 // lineExtra is what a line has beside its JSON.
