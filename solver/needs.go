@@ -59,7 +59,7 @@ func (r *session) checkNeeds(root *rootfs.Root, sv *survey.Survey, g *dag.Graph,
 				if err != nil {
 					return fmt.Errorf("%w: %w", ErrRoot, err)
 				}
-				base = &needs.Site{View: view}
+				base = needs.NewSite(view, nil)
 			}
 			if chain == nil {
 				chain = siteOf(l, sites, base)

@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/elftest"
 	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -115,6 +116,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"root":     cmdRoot,
+			"elf":      cmdELF,
 			"serve":    cmdServe,
 			"unserve":  cmdUnserve,
 			"exitcode": cmdExitCode,
@@ -166,6 +168,27 @@ func cmdRoot(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: root DIR")
 	}
 	ts.Check(clitest.MakeRoot(ts.MkAbs(args[0])))
+}
+
+// cmdELF writes a file that a loader would take for a program, or library, with needed
+// libraries: elf FILE [SONAME..] [runpath=DIR] [interpreter=FILE].
+func cmdELF(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: elf FILE [SONAME..] [runpath=DIR] [interpreter=FILE]")
+	}
+	var f elftest.File
+	for _, arg := range args[1:] {
+		switch name, value, _ := strings.Cut(arg, "="); name {
+		case "runpath":
+			f.RunPath = value
+		case "interpreter":
+			f.Interpreter = value
+		default:
+			f.Needed = append(f.Needed, arg)
+		}
+	}
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), f.Bytes(), 0o755))
 }
 
 // servers holds the server of each script.

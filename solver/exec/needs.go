@@ -50,7 +50,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 
 // site is a root as a step finds it, with what the step gets of the session.
 func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
-	return &needs.Site{View: view, Session: func() (string, []string) { return b.Steps.Session(s) }}
+	return needs.NewSite(view, func() (string, []string) { return b.Steps.Session(s) })
 }
 
 // recorded returns the needs that were recorded. A step whose needs nobody knows is

@@ -98,8 +98,8 @@ type database struct {
 }
 
 func (s *Site) readHere(p string) (database, error) {
-	if known, ok := s.read[p]; ok {
-		return known, nil
+	if here, ok := s.known.databases[p]; ok {
+		return here, nil
 	}
 	data, err := s.View.ReadFile(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid) {
@@ -112,9 +112,7 @@ func (s *Site) readHere(p string) (database, error) {
 	if data != nil {
 		here.digest = digest.FromBytes(data)
 	}
-	if s.read != nil {
-		s.read[p] = here
-	}
+	s.known.databases[p] = here
 	return here, nil
 }
 
@@ -146,9 +144,6 @@ func (s *Site) Expect(needs []snapshot.Need) {
 	for _, n := range needs {
 		if n.Kind != snapshot.NeedContent || len(n.Set)+len(n.Removed) == 0 {
 			continue
-		}
-		if s.pending == nil {
-			s.pending = make(map[string]map[string]bool)
 		}
 		if s.pending[n.Path] == nil {
 			s.pending[n.Path] = make(map[string]bool)

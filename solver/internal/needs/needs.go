@@ -32,16 +32,26 @@ type Site struct {
 	Session func() (home string, path []string)
 
 	pending map[string]map[string]bool // by database, the records that Expect has noted
-	read    map[string]database        // those that were read
+	known   *known                     // what was read; shared by the sites of a view
+}
+
+// known is what was read of a view.
+type known struct {
+	databases map[string]database
+	libDirs   []string
+	binaries  map[string]*binary
+}
+
+// NewSite returns a site of a view.
+func NewSite(view *names.View, session func() (home string, path []string)) *Site {
+	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
+		known: &known{databases: make(map[string]database), binaries: make(map[string]*binary)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.
 // With what Expect notes of the one, it is noted of the other.
 func (s *Site) For(session func() (home string, path []string)) *Site {
-	if s.read == nil {
-		s.read, s.pending = make(map[string]database), make(map[string]map[string]bool)
-	}
-	return &Site{View: s.View, Session: session, pending: s.pending, read: s.read}
+	return &Site{View: s.View, Session: session, pending: s.pending, known: s.known}
 }
 
 // Clone is For with what was noted so far.
@@ -150,6 +160,10 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 			return fmt.Sprintf("needs $HOME to be %s, which is %s here", n.Path, home), nil
 		}
 		return "", nil
+	case snapshot.NeedLibrary:
+		return s.library(n)
+	case snapshot.NeedInterpreter:
+		return s.interpreter(n)
 	}
 	return fmt.Sprintf("needs a %s, which this version of clayer knows nothing of", n.Kind), nil
 }

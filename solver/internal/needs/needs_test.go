@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/elftest"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 )
@@ -81,7 +83,7 @@ func session() (string, []string) { return "/root", []string{"/usr/bin"} }
 func record(t *testing.T, root, lines string, covered ...string) []snapshot.Need {
 	t.Helper()
 	r := &needs.Recorder{
-		Site:    &needs.Site{View: names.New(root, ""), Session: session},
+		Site:    needs.NewSite(names.New(root, ""), session),
 		Covered: func(p string) bool { return slices.Contains(covered, p) },
 	}
 	err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) })
@@ -200,7 +202,7 @@ func TestWhatARootLacks(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			list := record(t, tree(t, base), did)
-			site := &needs.Site{View: names.New(tree(t, tt.root), ""), Session: session}
+			site := needs.NewSite(names.New(tree(t, tt.root), ""), session)
 			if got, err := site.Unmet(list); got != tt.want || err != nil {
 				t.Errorf("unmet: %q, %v, want %q", got, err, tt.want)
 			}
@@ -214,7 +216,7 @@ func TestExpectedRecords(t *testing.T) {
 	const bob = base + `bob:x:1000:1000::/:/bin/sh\n`
 	first := record(t, tree(t, base), bob)
 	second := record(t, tree(t, bob), strings.Replace(bob, "::/:/bin/sh", "::/home/bob:/bin/bash", 1))
-	site := (&needs.Site{View: names.New(tree(t, base), "")}).For(session)
+	site := needs.NewSite(names.New(tree(t, base), ""), session)
 	if got, err := site.Unmet(second); got == "" || err != nil {
 		t.Errorf("without the first step: unmet %q, %v", got, err)
 	}
@@ -248,7 +250,7 @@ func TestNeedsThatLie(t *testing.T) {
 	if needs.Check(make([]snapshot.Need, 5000)) == nil {
 		t.Error("5000 needs are taken")
 	}
-	site := &needs.Site{View: names.New(tree(t, ""), ""), Session: session}
+	site := needs.NewSite(names.New(tree(t, ""), ""), session)
 	if got, err := site.Unmet([]snapshot.Need{{Kind: "moon"}}); !strings.Contains(got, "moon") || err != nil {
 		t.Errorf("a need that nobody knows: %q, %v", got, err)
 	}
@@ -257,7 +259,7 @@ func TestNeedsThatLie(t *testing.T) {
 // TestProblemOfAView checks that changes are passed on though their needs are not known.
 func TestProblemOfAView(t *testing.T) {
 	root := tree(t, "etc/profile x")
-	r := &needs.Recorder{Site: &needs.Site{View: names.New(root, ""), Session: session}, Covered: func(string) bool { return false }}
+	r := &needs.Recorder{Site: needs.NewSite(names.New(root, ""), session), Covered: func(string) bool { return false }}
 	if err := os.RemoveAll(root); err != nil {
 		t.Fatal(err)
 	}
@@ -270,5 +272,134 @@ func TestProblemOfAView(t *testing.T) {
 	}
 	if _, err := r.Needs(); n != 2 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%d changes, %v", n, err)
+	}
+}
+
+func elf(needed ...string) string { return string(elftest.File{Needed: needed}.Bytes()) }
+
+// files are changes with these contents.
+func files(contents map[string]string, links ...string) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for _, p := range slices.Sorted(maps.Keys(contents)) {
+			e := &snapshot.Entry{Path: p, Kind: snapshot.File, Mode: 0o755, Size: int64(len(contents[p]))}
+			e.Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(contents[p])), nil }
+			if !yield(e, nil) {
+				return
+			}
+		}
+		for _, l := range links {
+			p, target, _ := strings.Cut(l, " -> ")
+			if !yield(&snapshot.Entry{Path: p, Kind: snapshot.Symlink, Target: target}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestProgramsReachLibraries(t *testing.T) {
+	base := tree(t, "lib -> usr/lib\nusr/lib/\nusr/local/bin/\nusr/bin/python3.11 x\nusr/bin/python3 -> python3.11\netc/ld.so.conf.d/arch.conf /usr/lib/arch\nopt/base/lib/")
+	for _, p := range []string{"usr/lib/libc.so.6", "usr/lib/libpq.so.5", "usr/lib/arch/libarch.so.1", "opt/base/lib/libbase.so", "usr/lib/ld.so"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(base, p)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(base, p), []byte(elf()), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := func(line string) string { return "#!" + line + "\n" }
+	tests := []struct {
+		name  string
+		files map[string]string
+		links []string
+		want  []string
+	}{
+		{name: "a program on PATH", files: map[string]string{"usr/bin/x": elf("libpq.so.5", "libnowhere.so")}, want: []string{"libpq.so.5"}},
+		{name: "a directory of ld.so.conf.d", files: map[string]string{"usr/bin/x": elf("libarch.so.1")}, want: []string{"libarch.so.1"}},
+		{name: "the loader", files: map[string]string{"usr/bin/x": string(elftest.File{Interpreter: "/lib/ld.so"}.Bytes())}, want: []string{"/lib/ld.so"}},
+		{name: "a program elsewhere", files: map[string]string{"opt/app/bin/x": elf("libpq.so.5")}},
+		{name: "a link on PATH to a program elsewhere", files: map[string]string{"opt/app/bin/x": elf("libpq.so.5")}, links: []string{"usr/local/bin/x -> /opt/app/bin/x"}, want: []string{"libpq.so.5"}},
+		{name: "a library in a default directory", files: map[string]string{"usr/lib/libx.so.1": elf("libpq.so.5")}, want: []string{"libpq.so.5"}},
+		{name: "a library of its own, and what that reaches", files: map[string]string{"usr/bin/x": elf("libown.so"), "usr/lib/libown.so": elf("libpq.so.5")}, want: []string{"libpq.so.5"}},
+		{
+			name: "by $ORIGIN",
+			files: map[string]string{
+				"opt/app/bin/x":         string(elftest.File{Needed: []string{"libown.so"}, RunPath: "$ORIGIN/../lib"}.Bytes()),
+				"opt/app/lib/libown.so": elf("libarch.so.1"), "opt/app/lib/libunused.so": elf("libpq.so.5"),
+			},
+			links: []string{"usr/bin/x -> ../../opt/app/bin/x"}, want: []string{"libarch.so.1"},
+		},
+		{name: "in a directory of the base that RUNPATH names", files: map[string]string{"usr/bin/x": string(elftest.File{Needed: []string{"libbase.so"}, RunPath: "/opt/base/lib"}.Bytes())}, want: []string{"libbase.so in /opt/base/lib"}},
+		{name: "a script", files: map[string]string{"usr/bin/x": script("/usr/bin/python3 -I")}, want: []string{"/usr/bin/python3"}},
+		{name: "a script by env", files: map[string]string{"usr/bin/x": script("/usr/bin/env -S python3 -I")}, want: []string{"python3"}},
+		{name: "a script of an interpreter that is nowhere", files: map[string]string{"usr/bin/x": script("/usr/bin/ruby")}},
+		{name: "a script elsewhere", files: map[string]string{"opt/app/foreign": script("/usr/bin/python3")}},
+		{
+			name:  "a script in a virtual environment that is on PATH",
+			files: map[string]string{"usr/local/bin/x": script("/opt/venv/bin/python")},
+			links: []string{"opt/venv/bin/python -> /usr/bin/python3"}, want: []string{"/usr/bin/python3.11"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &needs.Recorder{Site: needs.NewSite(names.New(base, ""), session), Covered: func(string) bool { return false }}
+			for range r.Of(files(tt.files, tt.links...)) {
+			}
+			found, err := r.Needs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, n := range found {
+				switch {
+				case n.Kind == snapshot.NeedInterpreter:
+					got = append(got, n.Path+n.Name)
+				case n.Kind == snapshot.NeedLibrary && len(n.Search) > 0 && n.Search[0] == "/opt/base/lib":
+					got = append(got, n.Soname+" in "+n.Search[0])
+				case n.Kind == snapshot.NeedLibrary:
+					got = append(got, n.Soname)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("needs (-want +got):\n%s", diff)
+			}
+			site := needs.NewSite(names.New(base, ""), session)
+			if unmet, err := site.Unmet(found); unmet != "" || err != nil {
+				t.Errorf("where it was recorded: %q, %v", unmet, err)
+			}
+			empty := needs.NewSite(names.New(tree(t, ""), ""), session)
+			if unmet, err := empty.Unmet(found); (unmet != "") != (len(tt.want) > 0) || err != nil {
+				t.Errorf("in an empty root: %q, %v", unmet, err)
+			}
+		})
+	}
+}
+
+// TestVersionsOfSymbols takes the C library of this machine, and a program that uses it.
+func TestVersionsOfSymbols(t *testing.T) {
+	program, err := os.ReadFile("/bin/ls")
+	if err != nil {
+		t.Skip(err)
+	}
+	r := &needs.Recorder{Site: needs.NewSite(names.New("/", ""), session), Covered: func(string) bool { return false }}
+	for range r.Of(files(map[string]string{"usr/bin/a-program-of-this-test": string(program)})) {
+	}
+	found, err := r.Needs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(found, func(n snapshot.Need) bool { return n.Soname == "libc.so.6" })
+	if i < 0 {
+		t.Skip("ls of this machine is not built for glibc")
+	}
+	if v := found[i].Versions; !slices.ContainsFunc(v, func(s string) bool { return strings.HasPrefix(s, "GLIBC_2.") }) {
+		t.Errorf("versions of libc: %q", v)
+	}
+	site := needs.NewSite(names.New("/", ""), session)
+	if unmet, err := site.Unmet(found); unmet != "" || err != nil {
+		t.Errorf("here: %q, %v", unmet, err)
+	}
+	found[i].Versions = append(found[i].Versions, "GLIBC_99.0")
+	if unmet, err := site.Unmet(found); unmet != "needs GLIBC_99.0 of libc.so.6, which is older here" || err != nil {
+		t.Errorf("of a later glibc: %q, %v", unmet, err)
 	}
 }

@@ -77,11 +77,11 @@ func (r *Recorder) dropOwned() error {
 
 // isLink reports whether a name at the top of the root is a link into /usr.
 func (r *Recorder) isLink(top string) bool {
-	known, ok := r.links[top]
+	known, ok := r.usr[top]
 	if !ok {
 		f, err := r.View.Find(top)
 		known = err == nil && f.Kind == names.Link && strings.TrimPrefix(f.Target, "/") == "usr/"+top
-		r.links[top] = known
+		r.usr[top] = known
 	}
 	return known
 }

@@ -43,7 +43,8 @@ type Recorder struct {
 	places  map[string]string
 	changed map[string]func() (io.ReadCloser, error) // databases after the RUN; nil: deleted
 	lists   []list                                   // of the files of packages that the step installs
-	links   map[string]bool
+	usr     map[string]bool                          // see isLink
+	programs
 	problem error
 }
 
@@ -53,7 +54,8 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		r.dir, r.in, r.inHome, r.lists, r.problem = "", names.Directory{}, "", nil, nil // they may be read again
 		r.home, r.path = r.Session()
 		r.made, r.old, r.places = make(map[string]bool), make(map[string]names.Found), make(map[string]string)
-		r.links, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
+		r.programs.reset()
+		r.usr, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
 				r.problem = r.note(e)
@@ -77,6 +79,7 @@ func (r *Recorder) note(e *snapshot.Entry) error {
 		return nil
 	}
 	dir, base := path.Split(e.Path)
+	r.programs.note(e, dir, base)
 	r.noteList(e, dir, base)
 	if r.made[dir] {
 		if e.Kind == snapshot.Dir {
@@ -166,7 +169,12 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 	if r.inHome != "" {
 		all = append(all, snapshot.Need{Kind: snapshot.NeedHome, Path: r.home, By: "/" + r.inHome})
 	}
-	slices.SortFunc(all, func(a, b snapshot.Need) int {
+	used, err := r.programNeeds()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, used...)
+	slices.SortStableFunc(all, func(a, b snapshot.Need) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name))
 	})
 	return all, nil
