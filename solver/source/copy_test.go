@@ -140,6 +140,7 @@ var copies = []struct {
 	{name: "a source below an ignored directory", tree: []string{`.dockerignore d`}, src: "d/e/y", dest: "/z", err: "is left out by .dockerignore"},
 	{name: "an ignored directory with an exception elsewhere", tree: []string{`.dockerignore d\n!a`}, src: "d", dest: "/z", err: "is left out by .dockerignore"},
 	{name: "a link is no way around", tree: []string{`.dockerignore d`, "link -> d"}, src: "link", dest: "/z", err: "is left out by .dockerignore"},
+	{name: "what an exception includes is ignored again", tree: []string{`.dockerignore d/*\n!d/e/*\n*/e`}, src: "d", dest: "/z", want: "d 0755 z"},
 	{name: "an ignored link is not there", tree: []string{`.dockerignore link`, "link -> a"}, src: "link", dest: "/z", err: "is left out by .dockerignore"},
 	{name: "an ignored link doesn't match", tree: []string{`.dockerignore link`, "link -> d"}, src: "lin? link/* b", dest: "/z/", want: "d 0755 z\nf 0755 z/b \"two\""},
 	{name: "what is ignored doesn't match", tree: []string{`.dockerignore b`}, src: "[ab]", dest: "/z", want: `f 0644 z "one"`},

@@ -315,11 +315,22 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 			continue
 		}
 		var err error
-		if excluded, info, err = s.ignore.MatchesUsingParentResults(name[:i], info); err != nil {
+		if excluded, info, err = s.matches(name[:i], info); err != nil {
 			return false, info, faultf(".dockerignore: %v", err)
 		}
 	}
 	return excluded, info, nil
+}
+
+// matches asks .dockerignore about a path, given what it says of the directory. The last
+// pattern that matches decides, also where it leaves out again what an exception has
+// included: of patterns that a directory matches, only the first is in its results.
+func (s *scan) matches(name string, parent patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, error) {
+	out, info, err := s.ignore.MatchesUsingParentResults(name, parent)
+	if err == nil && !out && s.ignore.Exclusions() {
+		out, err = s.ignore.MatchesOrParentMatches(name)
+	}
+	return out, info, err
 }
 
 // add adds what a match stands for: a file by its name, a directory's content.
@@ -368,7 +379,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		if s.exclude[child] {
 			continue
 		}
-		out, info, err := s.ignore.MatchesUsingParentResults(child, parent)
+		out, info, err := s.matches(child, parent)
 		if err != nil {
 			return faultf(".dockerignore: %v", err)
 		}

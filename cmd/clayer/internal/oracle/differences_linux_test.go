@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -31,6 +32,15 @@ var intended = []*difference{
 		name:   "part-of-variable",
 		reason: "A variable of the machine, such as PATH, is referred to in a key, and not read: its value differs between machines.",
 		says:   regexp.MustCompile(`a part of \$\w+ can't be taken in`),
+	},
+	{
+		name:   "ignored-again",
+		reason: "What .dockerignore leaves out after an exception for it is not copied. BuildKit makes an empty file of it.",
+		applies: func(c *Case, i int) bool {
+			return copying.MatchString(c.Lines[i]) && slices.ContainsFunc(slices.Sorted(maps.Keys(c.Files)), func(name string) bool {
+				return strings.HasSuffix(name, ".dockerignore") && ignoredAgain.MatchString(c.Files[name].Content)
+			})
+		},
 	},
 	{
 		name:   "several-sources-without-slash",
@@ -91,9 +101,10 @@ var unmended = []*difference{
 var unsteady = regexp.MustCompile(`error: failed to solve: lstat \S+: no such file or directory`)
 
 var (
-	copying   = regexp.MustCompile(`^(COPY|ADD)\b`)
-	patterns  = regexp.MustCompile(`[*?]|\[[^" ]`)
-	justFiles = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
+	copying      = regexp.MustCompile(`^(COPY|ADD)\b`)
+	ignoredAgain = regexp.MustCompile(`(?m)^!.*\n(.*\n)*[^!#\n]`)
+	patterns     = regexp.MustCompile(`[*?]|\[[^" ]`)
+	justFiles    = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
 )
 
 // destOf returns the last word of an instruction's first line.
