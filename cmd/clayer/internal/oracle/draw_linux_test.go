@@ -352,7 +352,7 @@ func (d *drawing) heredoc() string {
 	dest := d.dest()
 	name := d.one("EOF", "\"EOF\"", "-EOF", "doc.txt")
 	end := strings.Trim(name, "-\"")
-	body := d.one("one $A ${B:-b} \\$A", "$SUB ${X:+x} '$A' \"$B\" $$ \\\\ $NOTHING.", "\ttabbed $PATH", "#!/bin/sh\necho $A", "plain")
+	body := d.one("one $A ${B:-b} \\$A", "$SUB ${X:+x} '$A' \"$B\" \\\\ $NOTHING.", "\ttabbed $PATH", "#!/bin/sh\necho $A", "plain")
 	if d.sometimes(3) {
 		return fmt.Sprintf("COPY%s <<%s <<two %s\n%s\n%s\nsecond\ntwo", d.flags(), name, dest, body, end)
 	}

@@ -47,13 +47,17 @@ var others = []*way{
 // owned is in a case that says who owns what: a plain user has one owner alone.
 var owned = regexp.MustCompile(`chown|\$\{?OWNER|%u|\bid\b|uid=|cp -a|/srv/closed.*;`)
 
+// moved is in a case that moves or removes a top-level directory, or links from one to
+// another: in a user namespace each is a mount.
+var moved = regexp.MustCompile(`(?m)\b(rm -rf|mv)( \S+)? /(opt|new)([;\s"]|$)|\bln /`)
+
 // fits reports whether what a way makes of a case can be compared.
 func (w *way) fits(c *Case) bool {
 	switch {
 	case w.split:
 		return c.split() > 0
 	case w.user:
-		return !slices.ContainsFunc(c.Lines, owned.MatchString)
+		return !slices.ContainsFunc(c.Lines, func(l string) bool { return owned.MatchString(l) || moved.MatchString(l) })
 	}
 	return true
 }
