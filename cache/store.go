@@ -1,5 +1,14 @@
 // Package cache says what a store of snapshots is, and holds the policies that
 // work on any store: several stores in order, verification, retention.
+//
+// A Store has the snapshot of a step under its chain key, as a Descriptor and a
+// Blob, and the Manifest of each layer that is complete. Packages dir, ghrelease
+// and oci are stores; package storetest has the suite that a store passes. Stores
+// around stores add the rest: Tiered asks several, the nearest first, and Guarded
+// lets no credential leave the machine.
+//
+// A Blob is a snapshot on its way from a store, or to one. Nothing of it is to be
+// used before it is verified: function Fetch returns it so.
 package cache
 
 import (

@@ -1,6 +1,11 @@
 // Package dag lowers Containerfiles to a graph of keyed steps, and decides, from
 // what the network, the stores and the root answered, what a solve would do.
 // It is pure: those answers are arguments.
+//
+// Build makes the Graph of a composition: layers of steps, and the sources that
+// FETCH and COPY read. Graph.Keys computes, from the Base and the Pins of the
+// sources, the chain key of each step. NewPlan decides, by the Answers for those
+// keys, which steps are present, cached or to run, and why.
 package dag
 
 import (

@@ -1,6 +1,10 @@
 // Package frontend turns Containerfiles into typed instructions with their
 // positions: names, expansion, and all that is wrong with a file at once.
 // It is the only package that imports BuildKit.
+//
+// Parse and Load return a File with its instructions as they are written, and
+// Problems, which name the line and what to write in its place. File.Resolve
+// returns them with their variables expanded, in the Scope of what is set before.
 package frontend
 
 import (

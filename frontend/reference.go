@@ -29,12 +29,6 @@ func Substitute(value string, lookup func(name string) string) string {
 	}
 }
 
-// Canonical shows the references in the value of an ENV as ${NAME}. It is for
-// display: a value may hold such a text of its own.
-func Canonical(value string) string {
-	return Substitute(value, func(name string) string { return "${" + name + "}" })
-}
-
 // Refs returns the names that the value of an ENV refers to, in order, each
 // as often as it stands there.
 func Refs(value string) []string {

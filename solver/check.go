@@ -17,13 +17,9 @@ import (
 	"github.com/clayer/clayer/solver/source"
 )
 
-// Check returns what Plan would refuse in the options' files, which may be those
+// check returns what Plan would refuse in the session's files, which may be those
 // that Load understood of files with problems. It goes the way of Plan up to where
 // that asks the network: it looks at the files, and at what they copy. One problem hides no other.
-func Check(ctx context.Context, opt Options) (frontend.Problems, error) {
-	return newReadOnly(opt).check(ctx)
-}
-
 func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 	g, err := r.graph()
 	var problems frontend.Problems
@@ -42,14 +38,14 @@ func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 	return problems.Sorted(), nil
 }
 
-// AllProblems completes the problems of loading by those that Check finds in what
+// AllProblems completes the problems of loading by those that Plan finds in what
 // could be read, so that a user sees all that is wrong at once.
 func AllProblems(ctx context.Context, opt Options, err error) error {
 	var ps frontend.Problems
 	if !errors.As(err, &ps) || len(opt.Files) == 0 {
 		return err
 	}
-	more, err := Check(ctx, opt)
+	more, err := newReadOnly(opt).check(ctx)
 	if err != nil && ctx.Err() != nil {
 		return err
 	}
@@ -57,7 +53,7 @@ func AllProblems(ctx context.Context, opt Options, err error) error {
 }
 
 // checkedGraph is graph for who pins its sources next: where there are problems
-// they are all that Check finds.
+// they are all that check finds.
 func (r *session) checkedGraph(ctx context.Context) (*dag.Graph, error) {
 	g, err := r.graph()
 	var ps frontend.Problems
@@ -114,7 +110,7 @@ func refused(ctx context.Context, opt Options, path string) ([]lint.Finding, err
 	}
 	findings := lint.Syntax(syntax)
 	if len(opt.Files) > 0 {
-		refused, err := Check(ctx, opt)
+		refused, err := newReadOnly(opt).check(ctx)
 		if err != nil {
 			return nil, err
 		}

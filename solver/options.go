@@ -1,6 +1,16 @@
 // Package solver makes a root what its Containerfiles say: it plans, restores
 // what is cached, builds the rest and applies both. It emits events and prints
 // nothing.
+//
+// Load the files with package layers, say in Options which root and stores to
+// use, and call a verb. Plan says what Solve would do, and writes nothing; Solve
+// does it, in one transaction; Undo takes it back. Verify, Diff, Drift and Status
+// compare a root with what was applied to it. Run runs a command in the
+// environment of a layer, and leaves the root as it is. No call changes its
+// Options. What changes a root waits for what else does.
+//
+// A program whose steps RUN something calls sandbox.Main first in its main
+// function.
 package solver
 
 import (

@@ -75,7 +75,7 @@ func TestOneValueOfOptionsServesAllVerbs(t *testing.T) {
 	}
 	plan("3 cached")
 	solve("3 restored")
-	if problems, err := Check(t.Context(), opt); err != nil || len(problems) > 0 {
+	if problems, err := newReadOnly(opt).check(t.Context()); err != nil || len(problems) > 0 {
 		t.Errorf("check: %v, %v", problems, err)
 	}
 	if len(opt.Files) != 1 || opt.Files[0] != given[0] {

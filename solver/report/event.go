@@ -1,5 +1,8 @@
 // Package report is what a solve reports while it works: events, for whoever
 // shows them, and the Reporter that solves and stores report to.
+//
+// New returns a Reporter that calls a function with each Event, one at a time. The
+// zero Reporter reports nothing.
 package report
 
 import (

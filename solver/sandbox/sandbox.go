@@ -1,8 +1,12 @@
 // Package sandbox runs a command in a root and reports what it changed.
 //
-// It is the contract between solves and the sandboxes: overlay, which leaves the
-// root untouched, and inplace, which runs on the root itself. A program that
-// builds steps calls Main first in its main function.
+// It is the contract between solves and the sandboxes: package overlay, which
+// leaves the root untouched, and package inplace, which runs on the root itself.
+// Choose opens the first Engine that works here. A View is a root as a step finds
+// it: Run runs a Command in it and returns the changes as a stream of entries.
+//
+// The process that runs a command is this program again. So a program that builds
+// steps calls Main first in its main function.
 package sandbox
 
 import (
