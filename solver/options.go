@@ -25,6 +25,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -82,6 +83,9 @@ type Secret struct {
 	Env     string
 	Content []byte
 }
+
+// A MissingSecretError says that Options.Secrets lacks a secret that a RUN requires.
+type MissingSecretError = mounts.MissingSecretError
 
 // Errors that decide the exit code. Others are frontend.Problems, *BuildError, and
 // those of the packages below.

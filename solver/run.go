@@ -72,12 +72,12 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 			cmd.Dir = run.Dir
 		}
 		if in, ok := instruction(at).(*frontend.Run); ok {
-			mounts, err := r.mounts(ctx, in, &cmd.Env)
+			prepared, err := r.mounts().Prepare(ctx, in, &cmd.Env)
 			if err != nil {
 				return err
 			}
-			defer mounts.release()
-			cmd.Mounts = mounts.list
+			defer prepared.Release()
+			cmd.Mounts = prepared.List
 		}
 		if err := release(); err != nil {
 			return err

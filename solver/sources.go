@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -11,6 +12,8 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -162,10 +165,46 @@ func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}
-	mounts, err := r.mounts(ctx, run, &cmd.Env)
+	prepared, err := r.mounts().Prepare(ctx, run, &cmd.Env)
 	if err != nil {
 		return cmd, nil, err
 	}
-	cmd.Mounts = mounts.list
-	return cmd, mounts.release, nil
+	cmd.Mounts = prepared.List
+	return cmd, prepared.Release, nil
+}
+
+// mounts returns where the mounts of RUNs come from.
+func (r *session) mounts() *mounts.Source {
+	src := &mounts.Source{Secret: r.secret, Failed: func(err error) {
+		// Once: what prevents them fails the store beside them too.
+		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
+	}}
+	if r.Cache != "" {
+		src.Dir = filepath.Join(r.Cache, "mounts")
+	}
+	return src
+}
+
+// secret returns the content of a secret, and whether it was given.
+func (r *session) secret(id string) ([]byte, bool, error) {
+	s, ok := r.Secrets[id]
+	if !ok {
+		return nil, false, nil
+	}
+	if s.Content != nil {
+		return s.Content, true, nil
+	}
+	if s.Env != "" {
+		for _, kv := range r.Environ {
+			if v, ok := strings.CutPrefix(kv, s.Env+"="); ok {
+				return []byte(v), true, nil
+			}
+		}
+		return nil, false, fmt.Errorf("secret %q: variable %s is not set", id, s.Env)
+	}
+	content, err := safefile.Read(s.File, MaxSecret)
+	if err != nil {
+		return nil, false, fmt.Errorf("secret %q: %w", id, err)
+	}
+	return content, true, nil
 }

@@ -1,4 +1,6 @@
-package solver
+// Package mounts prepares the mounts of a RUN: directories of caches, which outlive it and
+// which other RUNs have too, and secrets.
+package mounts
 
 import (
 	"context"
@@ -17,13 +19,19 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
-	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
-// runMounts are the mounts of one RUN, and what is held while it runs.
-type runMounts struct {
-	list  []sandbox.Mount
+// A Source is where mounts come from.
+type Source struct {
+	Dir    string                                // of the caches, made when needed; "": none outlives its RUN
+	Failed func(err error)                       // reports that caches cannot be had, which are empty then
+	Secret func(id string) ([]byte, bool, error) // its content, and whether it was given
+}
+
+// Mounts are the mounts of one RUN, and what is held while it runs.
+type Mounts struct {
+	List  []sandbox.Mount
 	locks []*os.File
 	temps []string
 	open  []*os.Root // the sources of cache mounts: no other directory gets their inode meanwhile
@@ -31,37 +39,37 @@ type runMounts struct {
 	dirs map[string]string // of caches that are for this RUN alone, by id
 }
 
-// A MissingSecretError says that Options.Secrets lacks a secret that a RUN requires.
+// A MissingSecretError says that nobody gave a secret that a RUN requires.
 type MissingSecretError struct{ ID string }
 
 func (e *MissingSecretError) Error() string {
 	return fmt.Sprintf("secret %q is required, and not given", e.ID)
 }
 
-// mounts prepares the mounts of a RUN: directories of cache mounts are made and
-// locked, secrets are read, and those asked for as variables added to env.
-func (r *session) mounts(ctx context.Context, run *frontend.Run, env *[]string) (*runMounts, error) {
-	rm := &runMounts{dirs: make(map[string]string)}
-	if err := rm.lock(ctx, r, run.Mounts); err != nil {
-		rm.release()
+// Prepare prepares the mounts of a RUN: directories of caches are made and locked,
+// secrets are read, and those asked for as variables added to env.
+func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string) (*Mounts, error) {
+	rm := &Mounts{dirs: make(map[string]string)}
+	if err := rm.lock(ctx, src, run.Mounts); err != nil {
+		rm.Release()
 		return nil, err
 	}
 	for _, m := range run.Mounts {
-		if err := rm.add(r, m, env); err != nil {
-			rm.release()
+		if err := rm.add(src, m, env); err != nil {
+			rm.Release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
 		}
 	}
 	return rm, nil
 }
 
-func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
+func (rm *Mounts) add(src *Source, m frontend.Mount, env *[]string) error {
 	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		path, dir, err := rm.cacheDir(r, m)
+		path, dir, err := rm.cacheDir(src, m)
 		if err != nil {
 			return err
 		}
@@ -71,7 +79,7 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 			return err
 		}
 	case frontend.MountSecret:
-		content, ok, err := r.secret(m.ID)
+		content, ok, err := src.Secret(m.ID)
 		if err != nil {
 			return err
 		}
@@ -95,48 +103,22 @@ func (rm *runMounts) add(r *session, m frontend.Mount, env *[]string) error {
 	default:
 		return fmt.Errorf("unknown type")
 	}
-	rm.list = append(rm.list, mount)
+	rm.List = append(rm.List, mount)
 	return nil
 }
 
-// secret returns the content of a secret, and whether it was given.
-func (r *session) secret(id string) ([]byte, bool, error) {
-	s, ok := r.Secrets[id]
-	if !ok {
-		return nil, false, nil
-	}
-	if s.Content != nil {
-		return s.Content, true, nil
-	}
-	if s.Env != "" {
-		for _, kv := range r.Environ {
-			if v, ok := strings.CutPrefix(kv, s.Env+"="); ok {
-				return []byte(v), true, nil
-			}
-		}
-		return nil, false, fmt.Errorf("secret %q: variable %s is not set", id, s.Env)
-	}
-	content, err := safefile.Read(s.File, MaxSecret)
-	if err != nil {
-		return nil, false, fmt.Errorf("secret %q: %w", id, err)
-	}
-	return content, true, nil
-}
-
-// cacheFailed reports that cache mounts are empty, once: what prevents them fails
-// the store beside them too.
-func (r *session) cacheFailed(err error) {
-	if r.Cache != "" {
-		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
+func (src *Source) failed(err error) {
+	if src.Dir != "" {
+		src.Failed(err)
 	}
 }
 
 // mountsDir opens the directory that holds those of cache mounts.
-func (r *session) mountsDir() (*os.Root, error) {
-	if r.Cache == "" {
+func (src *Source) mountsDir() (*os.Root, error) {
+	if src.Dir == "" {
 		return nil, errors.New("there is no cache directory")
 	}
-	dir, err := safefile.MakeDir(filepath.Join(r.Cache, "mounts"), 0o700)
+	dir, err := safefile.MakeDir(src.Dir, 0o700)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +163,7 @@ func cacheName(id string) string {
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
-func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mount) error {
+func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
 		if m.Type == frontend.MountCache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
@@ -191,7 +173,7 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 	if len(sharing) == 0 {
 		return nil
 	}
-	dir, err := r.mountsDir()
+	dir, err := src.mountsDir()
 	if err != nil {
 		return nil // they are for this RUN alone: see cacheDir
 	}
@@ -210,7 +192,7 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 			return fmt.Errorf("lock cache %q: %w", id, context.Cause(ctx))
 		}
 		if err != nil {
-			r.cacheFailed(err)
+			src.failed(err)
 			rm.dirs[id] = ""
 			continue
 		}
@@ -222,7 +204,7 @@ func (rm *runMounts) lock(ctx context.Context, r *session, mounts []frontend.Mou
 // cacheDir returns, by path and open, the directory that a cache mount binds: one for each id,
 // for all solves. One that is for this RUN alone, since another RUN has
 // the cache, or it cannot be had, is removed after it.
-func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, *os.Root, error) {
+func (rm *Mounts) cacheDir(src *Source, m frontend.Mount) (string, *os.Root, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.dirs[m.ID]
 	if private != "" {
@@ -230,13 +212,13 @@ func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, *os.Root, e
 		return private, dir, err
 	}
 	if !alone {
-		path, dir, err := r.sharedDir(m, mode)
+		path, dir, err := src.sharedDir(m, mode)
 		if err == nil {
 			return path, dir, nil
 		}
-		r.cacheFailed(err)
+		src.failed(err)
 	}
-	path, err := r.privateDir()
+	path, err := src.privateDir()
 	if err != nil {
 		return "", nil, err
 	}
@@ -253,8 +235,8 @@ func (rm *runMounts) cacheDir(r *session, m frontend.Mount) (string, *os.Root, e
 }
 
 // privateDir makes an empty directory, beside the others where it can.
-func (r *session) privateDir() (string, error) {
-	if dir, err := r.mountsDir(); err == nil {
+func (src *Source) privateDir() (string, error) {
+	if dir, err := src.mountsDir(); err == nil {
 		defer dir.Close()
 		if path, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
 			return path, nil
@@ -264,8 +246,8 @@ func (r *session) privateDir() (string, error) {
 }
 
 // sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
-func (r *session) sharedDir(m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
-	dir, err := r.mountsDir()
+func (src *Source) sharedDir(m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
+	dir, err := src.mountsDir()
 	if err != nil {
 		return "", nil, err
 	}
@@ -302,8 +284,8 @@ func adorn(dir *os.Root, m frontend.Mount, mode os.FileMode) error {
 	return f.Chown(m.UID, m.GID)
 }
 
-// release releases locks, and removes directories, that were for this RUN alone.
-func (rm *runMounts) release() {
+// Release releases locks, and removes directories, that were for this RUN alone.
+func (rm *Mounts) Release() {
 	for _, dir := range rm.open {
 		dir.Close()
 	}
