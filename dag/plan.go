@@ -150,7 +150,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
 				pre.absent = true
-				if pre.broken == nil && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
+				if pre.broken == nil && !cached && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
 					pl.Items = append(pl.Items, it)
 					pre.tried = append(slices.Clip(pre.tried), &pl.Items[len(pl.Items)-1])
 					continue

@@ -3,10 +3,12 @@ package solver
 import (
 	"slices"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/solver/internal/needs"
 )
 
 // Installs reports whether a step is a RUN in which a package manager installs
@@ -35,6 +37,22 @@ func (r *session) Installs(s *dag.Step) bool {
 		return r.Verdict != edit.Captured || len(r.Install.Packages) == 0 ||
 			slices.ContainsFunc(r.Install.Names(), func(name string) bool { return !named[r.Manager+" "+name] })
 	})
+}
+
+// managers are those of which a need can name a package.
+var managers = map[string]string{"apt": snapshot.ManagerDpkg, "pip": snapshot.ManagerPython, "uv pip": snapshot.ManagerPython}
+
+// Named returns the packages that the command of a step installs, as it names them. One
+// that goes to another directory than the machine's, or that is a file, is none.
+func (r *session) Named(s *dag.Step) (list []needs.Named) {
+	for _, in := range installsOf(s) {
+		if manager, known := managers[in.Manager]; known && in.Verdict == edit.Captured {
+			for _, p := range in.Install.Packages {
+				list = append(list, needs.Named{Manager: manager, Package: p})
+			}
+		}
+	}
+	return list
 }
 
 // installsOf returns the installs of a step's command line.

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -39,6 +40,9 @@ type Steps interface {
 	// Session returns what a step gets of the session: where $HOME is, "" if its key
 	// covers that, and the directories that programs are searched in.
 	Session(s *dag.Step) (home string, path []string)
+
+	// Named returns the packages that the command of a step installs, as it names them.
+	Named(s *dag.Step) []needs.Named
 
 	// Installs reports whether a step installs packages that no step before it
 	// names: if it changes nothing, its snapshot would install nothing elsewhere.

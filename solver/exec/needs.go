@@ -16,7 +16,7 @@ import (
 // recorder returns what finds the needs of a RUN in what it changes in a view, before it
 // runs there.
 func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error) {
-	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s)}
+	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s), Named: b.Steps.Named(s)}
 	if err := r.ReadDatabases(v.Open); err != nil {
 		return nil, err
 	}

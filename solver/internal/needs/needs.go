@@ -40,12 +40,14 @@ type known struct {
 	databases map[string]database
 	libDirs   []string
 	binaries  map[string]*binary
+	sites     map[string]map[string]string // by directory, the versions of Python's distributions
+	debian    map[string][]offer
 }
 
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{databases: make(map[string]database), binaries: make(map[string]*binary)}}
+		known: &known{databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.
@@ -164,6 +166,16 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 		return s.library(n)
 	case snapshot.NeedInterpreter:
 		return s.interpreter(n)
+	case snapshot.NeedPackage:
+		switch n.Manager {
+		case snapshot.ManagerPython:
+			return s.pythonPackage(n)
+		case snapshot.ManagerDpkg:
+			return s.debianPackage(n)
+		case snapshot.ManagerNPM:
+			return s.npmPackage(n)
+		}
+		return fmt.Sprintf("needs a package of %s, which this version of clayer knows nothing of", n.Manager), nil
 	}
 	return fmt.Sprintf("needs a %s, which this version of clayer knows nothing of", n.Kind), nil
 }

@@ -403,3 +403,28 @@ func TestVersionsOfSymbols(t *testing.T) {
 		t.Errorf("of a later glibc: %q, %v", unmet, err)
 	}
 }
+
+func TestPeersOfNPM(t *testing.T) {
+	base := tree(t, `usr/lib/node_modules/react/package.json {"name":"react","version":"18.2.0"}`)
+	lines := `usr/lib/node_modules/ui/
+		usr/lib/node_modules/ui/package.json {"name":"ui","peerDependencies":{"react":"^18","vue":"*","own":"1"},"peerDependenciesMeta":{"vue":{"optional":true}}}
+		usr/lib/node_modules/own/
+		usr/lib/node_modules/own/package.json {"name":"own","version":"1.0.0"}`
+	list := slices.DeleteFunc(record(t, base, lines), func(n snapshot.Need) bool { return n.Kind != snapshot.NeedPackage })
+	if len(list) != 1 || list[0].Name != "react" {
+		t.Fatalf("needs %+v", list)
+	}
+	for _, tt := range []struct{ version, want string }{
+		{"18.3.1", ""},
+		{"19.0.0", "needs the npm package react ^18, which is 19.0.0 here"},
+		{"", "needs the npm package react, which this machine lacks"},
+	} {
+		root := tree(t, "")
+		if tt.version != "" {
+			root = tree(t, `usr/lib/node_modules/react/package.json {"version":"`+tt.version+`"}`)
+		}
+		if got, err := needs.NewSite(names.New(root, ""), session).Unmet(list); got != tt.want || err != nil {
+			t.Errorf("react %s: %q, %v, want %q", tt.version, got, err, tt.want)
+		}
+	}
+}

@@ -31,6 +31,9 @@ type Recorder struct {
 	Before func(path string) names.Kind
 	Saved  Saved // of files before the RUN, with Before
 
+	// Named are the packages that the command of the RUN names.
+	Named []Named
+
 	home      string            // where $HOME is
 	path      []string          // the directories of programs
 	inHome    string            // the first path below home
@@ -44,8 +47,17 @@ type Recorder struct {
 	changed map[string]func() (io.ReadCloser, error) // databases after the RUN; nil: deleted
 	lists   []list                                   // of the files of packages that the step installs
 	usr     map[string]bool                          // see isLink
+	dists   []*distribution
+	venvs   map[string]bool // what the step makes virtual environments, with a final slash
+	modules []module
 	programs
 	problem error
+}
+
+// A Named is a package as a command names it.
+type Named struct {
+	Manager string // snapshot.ManagerDpkg or snapshot.ManagerPython
+	Package string // as it stands there: "six==1.16"
 }
 
 // Of passes changes on, and notes what they need.
@@ -55,6 +67,7 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		r.home, r.path = r.Session()
 		r.made, r.old, r.places = make(map[string]bool), make(map[string]names.Found), make(map[string]string)
 		r.programs.reset()
+		r.dists, r.venvs, r.modules = nil, make(map[string]bool), nil
 		r.usr, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
@@ -81,6 +94,11 @@ func (r *Recorder) note(e *snapshot.Entry) error {
 	dir, base := path.Split(e.Path)
 	r.programs.note(e, dir, base)
 	r.noteList(e, dir, base)
+	r.noteDistribution(e, dir, base)
+	r.noteModule(e, dir, base)
+	if base == "pyvenv.cfg" {
+		r.venvs[dir] = true
+	}
 	if r.made[dir] {
 		if e.Kind == snapshot.Dir {
 			r.made[e.Path+"/"] = true
@@ -174,6 +192,12 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		return nil, err
 	}
 	all = append(all, used...)
+	for _, more := range []func() ([]snapshot.Need, error){r.debianNeeds, r.pythonNeeds, r.npmNeeds} {
+		if used, err = more(); err != nil {
+			return nil, err
+		}
+		all = append(all, used...)
+	}
 	slices.SortStableFunc(all, func(a, b snapshot.Need) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name))
 	})

@@ -1,0 +1,228 @@
+package needs
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/solver/internal/names"
+)
+
+// A module is a package of npm that the step installs.
+type module struct {
+	dir  string // node_modules/NAME, with what is above it
+	open func() (io.ReadCloser, error)
+}
+
+// A packageJSON is what a package says of itself.
+type packageJSON struct {
+	Name    string            `json:"name"`
+	Version string            `json:"version"`
+	Peers   map[string]string `json:"peerDependencies"`
+	Meta    map[string]struct {
+		Optional bool `json:"optional"`
+	} `json:"peerDependenciesMeta"`
+}
+
+// maxPackageJSON bounds what is read of one.
+const maxPackageJSON = 4 << 20
+
+func readPackageJSON(r io.Reader) (p packageJSON) {
+	_ = json.NewDecoder(io.LimitReader(r, maxPackageJSON)).Decode(&p) // one that makes no sense needs nothing
+	return p
+}
+
+// noteModule notes a package that the step installs; files of its own that are called
+// package.json are none.
+func (r *Recorder) noteModule(e *snapshot.Entry, dir, base string) {
+	if base != "package.json" || e.Kind != snapshot.File {
+		return
+	}
+	dir = strings.TrimSuffix(dir, "/")
+	up := path.Dir(dir)
+	if strings.HasPrefix(path.Base(up), "@") {
+		up = path.Dir(up)
+	}
+	if path.Base(up) == "node_modules" {
+		r.modules = append(r.modules, module{dir, e.Open})
+	}
+}
+
+// npmNeeds returns the peers that packages of the root are to those that the step
+// installs. npm installs all else that a package requires with it.
+func (r *Recorder) npmNeeds() (list []snapshot.Need, err error) {
+	own := make(map[string]bool, len(r.modules))
+	for _, m := range r.modules {
+		own[m.dir] = true
+	}
+	for _, m := range r.modules {
+		f, err := m.open()
+		if err != nil {
+			return nil, err
+		}
+		p := readPackageJSON(f)
+		f.Close()
+		for _, peer := range sortedKeys(p.Peers) {
+			if p.Meta[peer].Optional || !isModuleName(peer) {
+				continue
+			}
+			search := searchedBy(m.dir)
+			for _, dir := range search {
+				at := strings.TrimPrefix(path.Join(dir, peer), "/")
+				if own[at] {
+					break
+				}
+				f, err := r.View.Find(path.Join(at, "package.json"))
+				if err != nil {
+					return nil, err
+				}
+				if f.Kind == names.Missing {
+					continue
+				}
+				if !r.Covered(path.Join(at, "package.json")) {
+					list = append(list, snapshot.Need{Kind: snapshot.NeedPackage, Manager: snapshot.ManagerNPM, Name: peer, Version: p.Peers[peer], Search: search, By: p.Name})
+				}
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+// isModuleName reports whether a name is one of npm: NAME or @SCOPE/NAME.
+func isModuleName(name string) bool {
+	scope, rest, scoped := strings.Cut(name, "/")
+	return fs.ValidPath(name) && name != "." && (!scoped || strings.HasPrefix(scope, "@") && !strings.Contains(rest, "/"))
+}
+
+// searchedBy returns the directories in which Node finds what a package requires.
+func searchedBy(dir string) (dirs []string) {
+	for dir != "." && dir != "" {
+		if path.Base(dir) == "node_modules" {
+			dirs = append(dirs, "/"+dir)
+		} else if up := path.Join(dir, "node_modules"); !slices.Contains(dirs, "/"+up) && len(dirs) > 0 {
+			dirs = append(dirs, "/"+up)
+		}
+		dir = path.Dir(dir)
+	}
+	return dirs
+}
+
+// npmPackage checks that a package is where Node finds it.
+func (s *Site) npmPackage(n snapshot.Need) (string, error) {
+	if !isModuleName(n.Name) {
+		return fmt.Sprintf("needs %q, which is no package", n.Name), nil
+	}
+	for _, dir := range n.Search {
+		f, err := s.View.Follow(path.Join(dir, n.Name, "package.json"))
+		if err != nil {
+			return "", err
+		}
+		if f.Kind != names.File {
+			continue
+		}
+		file, err := f.Open()
+		if err != nil {
+			return "", nil // nobody can say
+		}
+		p := readPackageJSON(file)
+		file.Close()
+		if !satisfiesNPM(p.Version, n.Version) {
+			return fmt.Sprintf("needs the npm package %s %s, which is %s here", n.Name, n.Version, p.Version), nil
+		}
+		return "", nil
+	}
+	return fmt.Sprintf("needs the npm package %s, which this machine lacks", n.Name), nil
+}
+
+var semver = lazyregexp.New(`^[v=\s]*([0-9]+|[xX*])(?:\.([0-9]+|[xX*]))?(?:\.([0-9]+|[xX*]))?(?:-([0-9A-Za-z.-]+))?(?:\+.*)?$`)
+
+// A semverKey is a version of which given numbers are there; -1 for the others.
+type semverKey struct {
+	numbers [3]int
+	given   int
+	pre     bool
+}
+
+func parseSemver(text string) (k semverKey, ok bool) {
+	m := semver().FindStringSubmatch(text)
+	if m == nil {
+		return k, false
+	}
+	for i := range 3 {
+		n, err := strconv.Atoi(m[i+1])
+		if err != nil {
+			break
+		}
+		k.numbers[i], k.given = n, i+1
+	}
+	k.pre = m[4] != ""
+	return k, true
+}
+
+// satisfiesNPM reports whether a version is in a range, as "^18.2 || ^19". What cannot be
+// read, such as a tag or URL, is taken as satisfied.
+func satisfiesNPM(version, want string) bool {
+	v, ok := parseSemver(version)
+	if !ok {
+		return true
+	}
+	for part := range strings.SplitSeq(want, "||") {
+		if satisfiesAll(v, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func satisfiesAll(v semverKey, part string) bool {
+	part = strings.TrimSpace(part)
+	if low, high, ok := strings.Cut(part, " - "); ok {
+		part = ">=" + strings.TrimSpace(low) + " <=" + strings.TrimSpace(high)
+	}
+	for _, op := range []string{">=", "<=", ">", "<", "=", "^", "~"} {
+		part = strings.ReplaceAll(part, op+" ", op)
+	}
+	for word := range strings.FieldsSeq(part) {
+		if !satisfiesOne(v, word) {
+			return false
+		}
+	}
+	return true
+}
+
+func satisfiesOne(v semverKey, word string) bool {
+	op := word[:len(word)-len(strings.TrimLeft(word, "<>=^~"))]
+	w, ok := parseSemver(word[len(op):])
+	if !ok || w.given == 0 {
+		return true
+	}
+	c := slices.Compare(v.numbers[:], w.numbers[:])
+	same := func(n int) bool { return slices.Equal(v.numbers[:n], w.numbers[:n]) }
+	switch op {
+	case ">=":
+		return c >= 0
+	case ">":
+		return c > 0 && !same(w.given)
+	case "<":
+		return c < 0
+	case "<=":
+		return c <= 0 || same(w.given)
+	case "^":
+		n := 1 // the first number that is not 0 stays
+		for n < w.given && w.numbers[n-1] == 0 {
+			n++
+		}
+		return c >= 0 && same(n)
+	case "~":
+		return c >= 0 && same(min(2, w.given))
+	}
+	return same(w.given)
+}
