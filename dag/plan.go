@@ -146,7 +146,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				it.decide(ToRun)
 				unused := ""
 				if cached {
-					unused = a.unused(it.Key, pre.broken)
+					unused = a.whyUnused(it.Key, pre.broken)
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
 				pre.absent = true

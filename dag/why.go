@@ -139,23 +139,23 @@ func (h *history) explain(s *Step, k key.Key, unused string) (why string, took t
 	if i := place(s); i < len(h.old) {
 		o := &h.old[i]
 		if o.Record.Get(inInstruction) == rec.Get(inInstruction) && !h.now[inputsID(o.Record)] {
-			return changed(s, rec.Changed(o.Record)), o.Took
+			return whatChanged(s, rec.Changed(o.Record)), o.Took
 		}
 	}
 	return "new", 0
 }
 
-// unused explains why a cached step is not restored: a step before it runs, and may have
+// whyUnused explains why a cached step is not restored: a step before it runs, and may have
 // another result, or the root lacks what its snapshot needs.
-func (a *Answers) unused(k key.Key, broken *Step) string {
+func (a *Answers) whyUnused(k key.Key, broken *Step) string {
 	if broken != nil {
 		return fmt.Sprintf("cached, but line %d runs before it", broken.Pos().Line)
 	}
 	return "cached, but " + a.Unmet[k]
 }
 
-// changed says in a few words which inputs of a step changed.
-func changed(s *Step, names []string) string {
+// whatChanged says in a few words which inputs of a step changed.
+func whatChanged(s *Step, names []string) string {
 	names = slices.DeleteFunc(names, func(n string) bool { return n == inPrevious })
 	for i, n := range names {
 		switch {

@@ -18,7 +18,7 @@ type Problem struct {
 	Err     error  // its kind, for programs that decide by it; nil for most
 }
 
-// Error returns the problem in the form of DESIGN §9:
+// Error returns the problem with its line, and what to do:
 //
 //	Containerfile:4: FETCH: dest "opt/x" is not absolute
 //	  4 | FETCH https://example.com/x.tar.gz opt/x

@@ -354,7 +354,7 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 		out.Dest += "/"
 	}
 	for _, f := range in.flags {
-		if err := setOwner(&out.Owner, f.name, r.expand(f.value)); err != nil {
+		if err := setOwnership(&out.Owner, f.name, r.expand(f.value)); err != nil {
 			return nil, err
 		}
 	}

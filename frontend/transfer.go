@@ -77,7 +77,7 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 	c := &Copy{Meta: m}
 	for _, f := range s.flags {
 		switch f.name {
-		case "link": // how layers are put together is not a matter of the writer's here
+		case "link": // it says how an image's layers are stored, which changes no file
 		case "chown", "chmod":
 			if f.value == "" {
 				return nil, faultf("--%s requires a value", f.name).withHint("--%s=...", f.name)
@@ -124,8 +124,8 @@ var (
 	githubURL    = lazyregexp.New(`^https?://github\.com/([^/\s]+/[^/\s#]+?)\.git(?:#([^:\s]*)(?::(\S+))?)?$`)
 )
 
-// errEmpty is for an argument of which expansion leaves nothing: a directory
-// more than was meant would be taken.
+// errEmpty is for an argument that expands to nothing. It would name a larger directory
+// than intended.
 var errEmpty = faultf("an argument is empty when its variables are expanded").withHint("${NAME:?} fails where NAME is not set")
 
 // checkFetch looks at a FETCH whose variables are expanded.
@@ -200,23 +200,26 @@ func setFetchFlag(f *Fetch, name, value string) error {
 			return faultf("--extract=%s: want auto, true or false", value)
 		}
 	default:
-		return setOwner(&f.Owner, name, value)
+		return setOwnership(&f.Owner, name, value)
 	}
 	return nil
 }
 
 var chownForm = lazyregexp.New(`^[A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]*)?$`)
 
-func setOwner(o *Ownership, name, value string) error {
-	if name == "chown" {
+// setOwnership sets what a flag says, --chown or --chmod.
+func setOwnership(o *Ownership, name, value string) (err error) {
+	switch name {
+	case "chown":
 		if !chownForm().MatchString(value) {
 			return faultf("--chown=%s: want user or user:group", value)
 		}
 		o.Chown = value
-		return nil
+	case "chmod":
+		o.Chmod, err = ParseMode(value)
+	default:
+		return faultf("--%s is not known here", name)
 	}
-	m, err := ParseMode(value)
-	o.Chmod = m
 	return err
 }
 

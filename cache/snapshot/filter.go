@@ -135,7 +135,7 @@ func (m *Matcher) Skip(p string) bool {
 			return false
 		}
 	}
-	if m.leftOut(p) {
+	if m.excluded(p) {
 		// Directories on the way to what is named are captured: without them they
 		// would be restored with another owner and mode. But /tmp and its like
 		// are in every root, and as the machine has them.
@@ -152,7 +152,8 @@ func (m *Matcher) Skip(p string) bool {
 	return err == nil && skip
 }
 
-func (m *Matcher) leftOut(p string) bool {
+// excluded reports whether a path is left out unless it is named.
+func (m *Matcher) excluded(p string) bool {
 	for _, x := range usually {
 		if pathname.Under(p, x) && !(m.scratch && IsScratch(p) && p != x) {
 			return true
@@ -174,7 +175,7 @@ func (m *Matcher) Prune(p string) bool {
 			return false
 		}
 	}
-	if m.leftOut(p) {
+	if m.excluded(p) {
 		return !m.scratch || !slices.Contains(scratch, p)
 	}
 	return m.ignore != nil && !m.ignore.Exclusions() && m.Skip(p)

@@ -126,7 +126,7 @@ const (
 )
 
 // A retry decides whether, and when, an attempt follows a failed one. It is the
-// one policy of all requests; DESIGN §5.
+// one policy of all requests: docs/network.md.
 type retry struct {
 	net      *Network
 	max      int           // as Options.Retries

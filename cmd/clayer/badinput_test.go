@@ -11,7 +11,7 @@ import (
 	"github.com/clayer/clayer/internal/golden"
 )
 
-// Bad input of every kind: the error in the form of DESIGN §9, exit code 2,
+// Bad input of every kind: the error with its line, and what to do; exit code 2,
 // and nothing changed. The texts are testdata/errors.golden.
 func TestBadInput(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,6 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
@@ -83,61 +82,6 @@ func (b *builder) preserve(files ...rootfs.Preserved) {
 			b.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 		}
 	}
-}
-
-// Complete lists the layers that are whole in the stores, with all their steps.
-func (b *builder) Complete(ctx context.Context) {
-	if b.Store == nil || !b.Push {
-		return
-	}
-	applied := make(map[key.Key]record.Applied)
-	for _, l := range b.sv.State.Layers {
-		for _, a := range l.Steps {
-			applied[a.Key] = a
-		}
-	}
-	for i := range b.sv.Plan.Layers {
-		pl := &b.sv.Plan.Layers[i]
-		if b.Steps.Unstored(pl.Layer) {
-			continue
-		}
-		m, fresh := b.manifest(ctx, pl, applied)
-		if !fresh || len(m.Steps) == 0 {
-			continue
-		}
-		// A store that lost a step of it, or never had it, lists no layer.
-		_ = b.Store.Complete(ctx, m) // the store has reported it
-	}
-}
-
-// manifest returns the manifest of a layer, and whether anything of it was built or
-// restored now. applied is what the root had before.
-func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied map[key.Key]record.Applied) (m cache.Manifest, fresh bool) {
-	m = cache.Manifest{Version: cache.Version, Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
-	for i := range pl.Items {
-		it := &pl.Items[i]
-		if !it.Step.ChangesRoot() {
-			continue
-		}
-		a := applied[it.Key]
-		d := catchup.Descriptor(a, pl.Layer.Name)
-		leftOut := a.LeftOut
-		if bl := b.blobs[it.Step]; bl != nil {
-			d, leftOut = bl.desc, bl.installedNothing
-			fresh = fresh || it.State != dag.Present
-		}
-		if leftOut {
-			// Another machine may have stored a snapshot that installs something.
-			found, ok := b.findOne(ctx, it)
-			if !ok || found.Entries == 0 {
-				m.LeftOut = append(m.LeftOut, cache.LeftOut{Key: d.Key, Index: len(m.Steps) + len(m.LeftOut), Record: d.Record, Text: d.Text, Took: d.Took})
-				continue
-			}
-			d = found.Descriptor
-		}
-		m.Steps = append(m.Steps, d)
-	}
-	return m, fresh
 }
 
 // applying is what became of applying an item, until the rest of its snapshot is

@@ -301,33 +301,6 @@ func (b *builder) failure(s *dag.Step, err error) error {
 	return &BuildError{Step: s, Err: err}
 }
 
-// stores reports whether the snapshot of a step is put into the stores.
-func (b *builder) stores(s *dag.Step, bl *blob) bool {
-	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) {
-		return false
-	}
-	if bl.installedNothing {
-		b.Report.Warnf("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
-			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
-	}
-	return !bl.installedNothing
-}
-
-// Put stores a step's snapshot. A store that fails reports that, once, and fails
-// nothing.
-func (b *builder) Put(ctx context.Context, s *dag.Step) {
-	bl := b.blob(s)
-	start := time.Now()
-	b.Report.Emit(report.Event{Kind: report.Storing, Step: s, Bytes: bl.desc.Size})
-	if err := b.Store.Put(ctx, bl.desc, bl.bytes); err != nil {
-		return
-	}
-	b.mu.Lock()
-	b.stored++
-	b.mu.Unlock()
-	b.Report.Emit(report.Event{Kind: report.Stored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
-}
-
 // close closes the files of snapshots, and removes those that are in no store.
 func (b *builder) close() {
 	for _, bl := range b.blobs {
@@ -347,10 +320,6 @@ func (b *builder) CloseViews() {
 }
 
 func (b *builder) Download(ctx context.Context, s *dag.Step) { _, _ = b.Steps.Changes(ctx, s) }
-
-func (b *builder) Find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
-	return b.Steps.Find(ctx, b.sv.Plan.Graph, b.sv.Plan.Keys, present)
-}
 
 // Prepare downloads, and reads, the source of a FETCH or COPY.
 func (b *builder) Prepare(ctx context.Context, s *dag.Step) error {

@@ -42,7 +42,7 @@ type BuildError struct {
 	Err      error
 }
 
-// Error returns the error in the form of DESIGN §9, with the last lines that a
+// Error returns the error in the form of a frontend.Problem, with the last lines that a
 // failed RUN printed.
 func (e *BuildError) Error() string {
 	if p := Problem(e.Step, e.Err); p != nil {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -117,15 +116,4 @@ func (b *builder) ReportLost(lost []error) {
 	case n > 1:
 		b.Report.Warnf("%v (and %d more)", first, n-1)
 	}
-}
-
-// findOne asks the stores for the snapshot of a step that is present: the plan
-// had no need to.
-func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Found, bool) {
-	if b.Store == nil {
-		return cache.Found{}, false
-	}
-	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
-	d, ok := found[it.Key]
-	return d, ok && err == nil
 }

@@ -1,0 +1,110 @@
+package exec
+
+import (
+	"context"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/catchup"
+	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/report"
+)
+
+// stores reports whether the snapshot of a step is put into the stores.
+func (b *builder) stores(s *dag.Step, bl *blob) bool {
+	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) {
+		return false
+	}
+	if bl.installedNothing {
+		b.Report.Warnf("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
+			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
+	}
+	return !bl.installedNothing
+}
+
+// Put stores a step's snapshot. A store that fails reports that, once, and fails
+// nothing.
+func (b *builder) Put(ctx context.Context, s *dag.Step) {
+	bl := b.blob(s)
+	start := time.Now()
+	b.Report.Emit(report.Event{Kind: report.Storing, Step: s, Bytes: bl.desc.Size})
+	if err := b.Store.Put(ctx, bl.desc, bl.bytes); err != nil {
+		return
+	}
+	b.mu.Lock()
+	b.stored++
+	b.mu.Unlock()
+	b.Report.Emit(report.Event{Kind: report.Stored, Step: s, Bytes: bl.desc.Size, Took: time.Since(start)})
+}
+
+// Complete lists the layers that are whole in the stores, with all their steps.
+func (b *builder) Complete(ctx context.Context) {
+	if b.Store == nil || !b.Push {
+		return
+	}
+	applied := make(map[key.Key]record.Applied)
+	for _, l := range b.sv.State.Layers {
+		for _, a := range l.Steps {
+			applied[a.Key] = a
+		}
+	}
+	for i := range b.sv.Plan.Layers {
+		pl := &b.sv.Plan.Layers[i]
+		if b.Steps.Unstored(pl.Layer) {
+			continue
+		}
+		m, fresh := b.manifest(ctx, pl, applied)
+		if !fresh || len(m.Steps) == 0 {
+			continue
+		}
+		// A store that lost a step of it, or never had it, lists no layer.
+		_ = b.Store.Complete(ctx, m) // the store has reported it
+	}
+}
+
+// manifest returns the manifest of a layer, and whether anything of it was built or
+// restored now. applied is what the root had before.
+func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied map[key.Key]record.Applied) (m cache.Manifest, fresh bool) {
+	m = cache.Manifest{Version: cache.Version, Name: pl.Layer.Name, Key: pl.Key, Platform: b.sv.Platform, Created: time.Now().UTC()}
+	for i := range pl.Items {
+		it := &pl.Items[i]
+		if !it.Step.ChangesRoot() {
+			continue
+		}
+		a := applied[it.Key]
+		d := catchup.Descriptor(a, pl.Layer.Name)
+		leftOut := a.LeftOut
+		if bl := b.blobs[it.Step]; bl != nil {
+			d, leftOut = bl.desc, bl.installedNothing
+			fresh = fresh || it.State != dag.Present
+		}
+		if leftOut {
+			// Another machine may have stored a snapshot that installs something.
+			found, ok := b.findOne(ctx, it)
+			if !ok || found.Entries == 0 {
+				m.LeftOut = append(m.LeftOut, cache.LeftOut{Key: d.Key, Index: len(m.Steps) + len(m.LeftOut), Record: d.Record, Text: d.Text, Took: d.Took})
+				continue
+			}
+			d = found.Descriptor
+		}
+		m.Steps = append(m.Steps, d)
+	}
+	return m, fresh
+}
+
+// findOne asks the stores for the snapshot of a step that is present: the plan
+// had no need to.
+func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Found, bool) {
+	if b.Store == nil {
+		return cache.Found{}, false
+	}
+	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
+	d, ok := found[it.Key]
+	return d, ok && err == nil
+}
+
+func (b *builder) Find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
+	return b.Steps.Find(ctx, b.sv.Plan.Graph, b.sv.Plan.Keys, present)
+}
