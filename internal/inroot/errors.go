@@ -38,6 +38,13 @@ func IsFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
+// NoSecondLink reports whether an error says that a file can have no second name: on a
+// file system without hard links, with too many of them, guarded by
+// fs.protected_hardlinks, or, on tmpfs, where names count as inodes, on a full disk.
+func NoSecondLink(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || IsFull(err)
+}
+
 // UnlessMissing returns err, but nil for one that says that a path is not there:
 // its directory is missing, or no directory, or a link stands in the way.
 func UnlessMissing(err error) error {

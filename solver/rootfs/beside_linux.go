@@ -19,7 +19,7 @@ import (
 func (u *undoing) moveBeside(f *inroot.Dir, name string, n int) error {
 	p := path.Join(f.Path, name)
 	to := record.TrashName(u.t.id, u.was.Seq, n)
-	line := &record.Change{Kind: record.KindUndo, Path: []byte(p), Out: inBeside + to}
+	line := &record.Change{Kind: record.KindUndo, Path: []byte(p), Out: record.InBeside + to}
 	if err := u.t.journal.Add(line); err != nil {
 		return err
 	}

@@ -398,7 +398,7 @@ func (u *undoing) move(f *inroot.Dir, name string, b *backward, st *unix.Stat_t)
 		}
 		if !inroot.IsDir(&orig) {
 			err := u.t.spending(func() error { return u.Linkat(f.FD, name, u.trashFD, to) })
-			if !noSecondLink(err) {
+			if !inroot.NoSecondLink(err) {
 				return err == nil, err
 			}
 		}
@@ -411,13 +411,6 @@ func (u *undoing) move(f *inroot.Dir, name string, b *backward, st *unix.Stat_t)
 		err = u.moveBeside(f, name, b.N)
 	}
 	return false, err
-}
-
-// noSecondLink reports whether an error says that a file can have no second name: on a
-// file system without hard links, with too many of them, guarded by
-// fs.protected_hardlinks, or, on tmpfs, where names count as inodes, on a full disk.
-func noSecondLink(err error) bool {
-	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) || inroot.IsFull(err)
 }
 
 func (u *undoing) isEmpty(f *inroot.Dir, name string) (bool, error) {

@@ -95,6 +95,12 @@ func TrashName(tx, seq, n int) string { return fmt.Sprintf("%s%d-%d-%d", TrashPr
 // TrashPrefix begins the names of what waits beside its place to be removed.
 const TrashPrefix = ".clayer-old-"
 
+// What In and Out of a Change can be beside a path in the state directory.
+const (
+	InMade   = "mkdir"   // a new directory
+	InBeside = "beside:" // a name in the same directory
+)
+
 // Changes yields what an apply changed, in its order.
 func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadLog) }
 
