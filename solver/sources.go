@@ -27,7 +27,7 @@ func (r *session) sources() *source.Resolver {
 		r.resolver = &source.Resolver{
 			Client:    r.transfer(),
 			GitHub:    r.GitHub,
-			Downloads: &source.Downloads{Dir: r.downloadsDir(), ReadOnly: r.readOnly},
+			Downloads: &source.Downloads{Path: r.downloadsDir(), ReadOnly: r.readOnly},
 			Warn:      func(text string) { r.warn("%s", text) },
 			Exclude:   r.own(),
 		}

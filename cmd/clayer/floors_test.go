@@ -26,6 +26,7 @@ var floors = map[string]int{
 	"solver/exec/internal/schedule":      2,
 	"solver/internal/mounts":             3,
 	"solver/internal/rollback":           2,
+	"solver/internal/downloads":          2,
 	"solver/internal/survey":             2,
 	"solver/internal/running":            6,
 	"solver/report":                      2,

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/archive"
+	"github.com/clayer/clayer/solver/internal/downloads"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -92,9 +93,9 @@ func (r *Resolver) request(ctx context.Context, source string) (Pin, error) {
 // stored bytes are still current, those are used.
 func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin, error) {
 	var opt transfer.GetOptions
-	var last answer
+	var last downloads.Answer
 	if reuse {
-		if a, ok := r.Downloads.recall(source); ok {
+		if a, ok := r.Downloads.Recall(source); ok {
 			last = a
 			opt.ETag, opt.LastModified = a.ETag, a.LastModified
 			opt.Patience = 3 * time.Second // see lastSeen
@@ -110,24 +111,30 @@ func (r *Resolver) download(ctx context.Context, source string, reuse bool) (Pin
 		}
 		return Pin{Digest: res.Digest, Size: res.Size}, nil
 	}
-	p, err := r.Downloads.newPart()
+	p, err := r.Downloads.NewPart()
 	if err != nil {
 		return Pin{}, err
 	}
 	res, err := r.get(ctx, source, p, opt)
 	if err != nil {
-		p.drop()
+		p.Drop()
 		if errors.Is(err, transfer.ErrNotModified) {
 			return Pin{Digest: last.Digest, Size: last.Size}, nil
 		}
 		return r.lastSeen(ctx, source, last, err)
 	}
-	p.store(res.Digest)
-	r.Downloads.note(source, answer{
+	p.Store(res.Digest)
+	r.Downloads.Note(source, downloads.Answer{
 		ETag: res.ETag, LastModified: res.LastModified, Digest: res.Digest, Size: res.Size,
 	})
 	return Pin{Digest: res.Digest, Size: res.Size}, nil
 }
+
+// nothing stores nothing. It is a transfer.Rewinder.
+type nothing struct{}
+
+func (nothing) Write(b []byte) (int, error) { return len(b), nil }
+func (nothing) Rewind() error               { return nil }
 
 // get downloads a URL. A file of a private repository's release is asked for by
 // the API, with the token, when its URL says that there is none.
@@ -145,7 +152,7 @@ func (r *Resolver) get(ctx context.Context, source string, w transfer.Rewinder, 
 
 // lastSeen returns what a URL gave last, if there is such a thing and the
 // network alone is to blame that it does not answer now; else the error.
-func (r *Resolver) lastSeen(ctx context.Context, source string, last answer, err error) (Pin, error) {
+func (r *Resolver) lastSeen(ctx context.Context, source string, last downloads.Answer, err error) (Pin, error) {
 	var status *transfer.StatusError
 	away := transfer.Retryable(err) || transfer.Unreachable(err) || errors.Is(err, transfer.ErrOffline)
 	if last.Digest == "" || ctx.Err() != nil || errors.As(err, &status) || !away {
@@ -165,7 +172,7 @@ func (r *Resolver) ensure(ctx context.Context, f *frontend.Fetch, want digest.Di
 	// What can't be read in the directory, whatever is wrong with that, is
 	// downloaded.
 	stored := func() bool {
-		_, err := r.Downloads.open(want)
+		_, err := r.Downloads.Open(want)
 		return err == nil
 	}
 	if stored() {
@@ -348,7 +355,7 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (P
 }
 
 func (r *Resolver) openBlob(dg digest.Digest) (archive.Blob, error) {
-	f, err := r.Downloads.open(dg)
+	f, err := r.Downloads.Open(dg)
 	if err != nil {
 		return archive.Blob{}, fmt.Errorf("download %s: %w", dg, err)
 	}

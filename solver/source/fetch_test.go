@@ -76,7 +76,7 @@ func newResolver(t testing.TB) *Resolver {
 	t.Cleanup(tr.CloseIdleConnections)
 	return &Resolver{
 		Client:    transfer.New(transfer.Options{Transport: tr, Retries: -1}),
-		Downloads: &Downloads{Dir: filepath.Join(t.TempDir(), "downloads")},
+		Downloads: &Downloads{Path: filepath.Join(t.TempDir(), "downloads")},
 	}
 }
 
@@ -634,7 +634,7 @@ func TestChecksumTakesNoRequest(t *testing.T) {
 	}
 	// A later session has the bytes.
 	later := newResolver(t)
-	later.Downloads.Dir = r.Downloads.Dir
+	later.Downloads.Path = r.Downloads.Path
 	check(t, later, f, `f 0644 a "hello"`, "")
 	if n := s.requests.Load(); n != 1 {
 		t.Errorf("%d requests", n)
@@ -682,7 +682,7 @@ func TestPlanStoresNothing(t *testing.T) {
 	if _, err := ro.Fetch(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(ro.Downloads.Dir); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(ro.Downloads.Path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a read-only directory was made: %v", err)
 	}
 }
@@ -694,7 +694,7 @@ func TestUnchangedURLIsNotSentAgain(t *testing.T) {
 	check(t, r, f, `f 0644 a "hello"`, "")
 	for _, readOnly := range []bool{false, true} {
 		later := newResolver(t)
-		later.Downloads = &Downloads{Dir: r.Downloads.Dir, ReadOnly: readOnly}
+		later.Downloads = &Downloads{Path: r.Downloads.Path, ReadOnly: readOnly}
 		pin, err := later.Fetch(t.Context(), f)
 		if err != nil || pin != (Pin{Digest: helloSum, Size: 5}) {
 			t.Errorf("pin %+v, error %v", pin, err)
@@ -705,7 +705,7 @@ func TestUnchangedURLIsNotSentAgain(t *testing.T) {
 	}
 	s.put("/a", []byte("new"))
 	later := newResolver(t)
-	later.Downloads.Dir = r.Downloads.Dir
+	later.Downloads.Path = r.Downloads.Path
 	check(t, later, f, `f 0644 a "new"`, "")
 }
 
@@ -714,11 +714,11 @@ func TestRottenBytesAreFetchedAgain(t *testing.T) {
 	r := newResolver(t)
 	f := &frontend.Fetch{Source: s.URL + "/a", Dest: "/"}
 	check(t, r, f, `f 0644 a "hello"`, "")
-	if err := os.WriteFile(filepath.Join(r.Downloads.Dir, bytesPath(helloSum)), []byte("hellO"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(r.Downloads.Path, "sha256", helloSum.Encoded()), []byte("hellO"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	later := newResolver(t)
-	later.Downloads.Dir = r.Downloads.Dir
+	later.Downloads.Path = r.Downloads.Path
 	check(t, later, f, `f 0644 a "hello"`, "")
 	if s.sent.Load() != 2 {
 		t.Errorf("content was sent %d times", s.sent.Load())
@@ -742,7 +742,7 @@ func TestHTTPErrorLeavesNothing(t *testing.T) {
 	if !errors.As(err, &status) || status.Code != 404 {
 		t.Errorf("error = %v", err)
 	}
-	list, _ := os.ReadDir(r.Downloads.Dir)
+	list, _ := os.ReadDir(r.Downloads.Path)
 	if len(list) > 0 {
 		t.Errorf("left %v", list)
 	}
@@ -769,44 +769,6 @@ func TestSourcesOfOtherKinds(t *testing.T) {
 		if _, err := r.Fetch(t.Context(), &frontend.Fetch{Source: "https://host/x", Checksum: sum}); err == nil {
 			t.Errorf("checksum %s is accepted", sum)
 		}
-	}
-}
-
-func TestPrune(t *testing.T) {
-	d := &Downloads{Dir: t.TempDir()}
-	now := time.Now()
-	put := func(content string, age time.Duration) string {
-		p, err := d.newPart()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := p.Write([]byte(content)); err != nil {
-			t.Fatal(err)
-		}
-		p.store(digest.FromString(content))
-		name := filepath.Join(d.Dir, bytesPath(digest.FromString(content)))
-		os.Chtimes(name, now.Add(-age), now.Add(-age))
-		return name
-	}
-	old, older, fresh := put("old", 48*time.Hour), put("older", 72*time.Hour), put("fresh", 0)
-	dead, _ := d.newPart()
-	dead.f.Close()
-	live, _ := d.newPart()
-	defer live.f.Close()
-	os.Chtimes(live.f.Name(), now.Add(-48*time.Hour), now.Add(-48*time.Hour))
-
-	there := func(name string) bool { _, err := os.Stat(name); return err == nil }
-	if freed, err := d.Prune(8); err != nil || freed != 5 {
-		t.Errorf("freed %d, error %v", freed, err)
-	}
-	if there(older) || !there(old) || !there(fresh) || there(dead.f.Name()) || !there(live.f.Name()) {
-		t.Error("not the longest unused and the dead part were removed")
-	}
-	if _, err := d.Prune(0); err != nil || there(old) || !there(fresh) {
-		t.Errorf("what may be in use was removed, or what isn't stored: %v", err)
-	}
-	if _, err := (&Downloads{Dir: filepath.Join(d.Dir, "none")}).Prune(0); err != nil {
-		t.Error(err)
 	}
 }
 

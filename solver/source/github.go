@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/downloads"
 )
 
 // A Ref names a branch, tag or commit of a repository on GitHub.
@@ -69,7 +70,7 @@ func (r *Resolver) Commit(ctx context.Context, ref Ref) (string, error) {
 			return "", errors.New("there is no client for GitHub")
 		}
 		note := "github ref " + ref.String()
-		last, known := r.Downloads.noted(note)
+		last, known := r.Downloads.Noted(note)
 		var wait time.Duration
 		if known = known && github.IsCommit(last.Commit); known {
 			wait = 3 * time.Second // there is something to fall back on
@@ -77,7 +78,7 @@ func (r *Resolver) Commit(ctx context.Context, ref Ref) (string, error) {
 		id, err := r.GitHub.Commit(ctx, ref.Repo, ref.Ref, wait)
 		if err == nil {
 			if !github.IsCommit(ref.Ref) {
-				r.Downloads.note(note, answer{Commit: id})
+				r.Downloads.Note(note, downloads.Answer{Commit: id})
 			}
 			return id, nil
 		}
@@ -133,23 +134,23 @@ func (r *Resolver) fetchTree(ctx context.Context, repo github.Repo, commit strin
 	}
 	return once(&r.mu, &r.trees, repo.String()+"@"+commit, func() (digest.Digest, error) {
 		note := "github tree " + repo.String() + "@" + commit
-		if stored, ok := r.Downloads.noted(note); ok && r.Downloads.has(stored.Digest) {
-			if _, err := r.Downloads.open(stored.Digest); err == nil {
+		if stored, ok := r.Downloads.Noted(note); ok && r.Downloads.Has(stored.Digest) {
+			if _, err := r.Downloads.Open(stored.Digest); err == nil {
 				return stored.Digest, nil
 			}
 		}
-		p, err := r.Downloads.newPart()
+		p, err := r.Downloads.NewPart()
 		if err != nil {
 			return "", err
 		}
 		var opt transfer.GetOptions
 		res, err := r.GitHub.Tree(ctx, repo, commit, p, opt)
 		if err != nil {
-			p.drop()
+			p.Drop()
 			return "", fmt.Errorf("github:%s@%.12s: %w", repo, commit, err)
 		}
-		p.store(res.Digest)
-		r.Downloads.note(note, answer{Digest: res.Digest, Size: res.Size, Commit: commit})
+		p.Store(res.Digest)
+		r.Downloads.Note(note, downloads.Answer{Digest: res.Digest, Size: res.Size, Commit: commit})
 		return res.Digest, nil
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/downloads"
 )
 
 // A Pin is what a source resolved to: what is keyed. One of Digest and Commit
@@ -28,6 +29,9 @@ type Pin struct {
 	Commit string        // of a Git tree
 	Size   int64         // bytes; 0 where a checksum made a request needless
 }
+
+// Downloads is a directory of what FETCH has downloaded.
+type Downloads = downloads.Dir
 
 // Resolver resolves the sources of one plan or solve. Its methods are safe for
 // concurrent use, once its fields are set. How many run at a time is the

@@ -1,4 +1,5 @@
-package source
+// Package downloads is a directory of downloaded bytes by digest, for several processes.
+package downloads
 
 import (
 	"crypto/sha256"
@@ -22,7 +23,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
-// Downloads is a directory of downloaded bytes by digest. Several processes may
+// A Dir is a directory of downloaded bytes by digest. Several processes may
 // share it: a file is there whole or not at all, and its name says what it holds.
 // What can't be stored there, since the disk is full or can't be written, is in
 // files without names while the process lives: no download fails for it.
@@ -31,8 +32,8 @@ import (
 //	url/<hex>           what a URL gave last, where a ref was, which bytes are a commit's tree;
 //	                    named by the SHA-256 of the name, since URLs may hold secrets
 //	part-*              a download that is under way
-type Downloads struct {
-	Dir string // made when first written to; "": nothing is stored
+type Dir struct {
+	Path string // made when first written to; "": nothing is stored
 
 	// ReadOnly uses what is there, but stores and changes nothing: for plan.
 	ReadOnly bool
@@ -41,8 +42,8 @@ type Downloads struct {
 	files map[digest.Digest]*os.File // hashed, or written, by this process
 }
 
-// answer is what a URL gave.
-type answer struct {
+// An Answer is what a URL gave.
+type Answer struct {
 	ETag         string        `json:"etag,omitempty"`
 	LastModified string        `json:"lastModified,omitempty"`
 	Digest       digest.Digest `json:"digest"`
@@ -67,23 +68,23 @@ func answerPath(url string) string {
 }
 
 // root opens the directory.
-func (d *Downloads) root() (*os.Root, error) {
-	if d.Dir == "" {
+func (d *Dir) root() (*os.Root, error) {
+	if d.Path == "" {
 		return nil, fs.ErrNotExist
 	}
-	return safefile.OpenDir(d.Dir)
+	return safefile.OpenDir(d.Path)
 }
 
 // makeRoot is root for who writes: the directory is made.
-func (d *Downloads) makeRoot() (*os.Root, error) {
-	if d.Dir == "" {
+func (d *Dir) makeRoot() (*os.Root, error) {
+	if d.Path == "" {
 		return nil, fs.ErrNotExist
 	}
-	return safefile.MakeDir(d.Dir, 0o700)
+	return safefile.MakeDir(d.Path, 0o700)
 }
 
-// has reports whether the bytes are there, without reading them.
-func (d *Downloads) has(dg digest.Digest) bool {
+// Has reports whether the bytes are there, without reading them.
+func (d *Dir) Has(dg digest.Digest) bool {
 	if dg.Validate() != nil || dg.Algorithm() != digest.SHA256 {
 		return false
 	}
@@ -101,7 +102,7 @@ func (d *Downloads) has(dg digest.Digest) bool {
 
 // held returns the open file of bytes that this process has verified; nil for
 // others.
-func (d *Downloads) held(dg digest.Digest) *os.File {
+func (d *Dir) held(dg digest.Digest) *os.File {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.files[dg]
@@ -109,7 +110,7 @@ func (d *Downloads) held(dg digest.Digest) *os.File {
 
 // hold leaves a file open: its name may be removed, or it has none. It
 // returns the one that is held.
-func (d *Downloads) hold(dg digest.Digest, f *os.File) *os.File {
+func (d *Dir) hold(dg digest.Digest, f *os.File) *os.File {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if first := d.files[dg]; first != nil {
@@ -123,8 +124,8 @@ func (d *Downloads) hold(dg digest.Digest, f *os.File) *os.File {
 	return f
 }
 
-// noted returns what was noted under a URL, or something of another name.
-func (d *Downloads) noted(name string) (a answer, ok bool) {
+// Noted returns what was noted under a URL, or something of another name.
+func (d *Dir) Noted(name string) (a Answer, ok bool) {
 	if d == nil {
 		return a, false
 	}
@@ -137,18 +138,18 @@ func (d *Downloads) noted(name string) (a answer, ok bool) {
 	return a, err == nil && json.Unmarshal(b, &a) == nil
 }
 
-// recall returns what url gave last, if those bytes are still there.
-func (d *Downloads) recall(url string) (answer, bool) {
-	a, ok := d.noted(url)
-	if !ok || !d.has(a.Digest) {
-		return answer{}, false
+// Recall returns what url gave last, if those bytes are still there.
+func (d *Dir) Recall(url string) (Answer, bool) {
+	a, ok := d.Noted(url)
+	if !ok || !d.Has(a.Digest) {
+		return Answer{}, false
 	}
 	return a, true
 }
 
-// note records what a URL, or something of another name, gave. An error is no
+// Note records what a URL, or something of another name, gave. An error is no
 // loss but that of a shortcut.
-func (d *Downloads) note(name string, a answer) {
+func (d *Dir) Note(name string, a Answer) {
 	if d == nil || d.ReadOnly {
 		return
 	}
@@ -169,9 +170,9 @@ func (d *Downloads) note(name string, a answer) {
 // errNotStored says that bytes are not in the directory, or not as they should be.
 var errNotStored = errors.New("not stored")
 
-// open returns bytes that were verified by this process, as a file that stays
+// Open returns bytes that were verified by this process, as a file that stays
 // open: only ReadAt is for it. What turns out to be other bytes is removed.
-func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
+func (d *Dir) Open(dg digest.Digest) (*os.File, error) {
 	if f := d.held(dg); f != nil {
 		return f, nil
 	}
@@ -211,20 +212,20 @@ func (d *Downloads) open(dg digest.Digest) (*os.File, error) {
 	return d.hold(dg, f), nil
 }
 
-// A part is a download that is under way. It is a transfer.Rewinder.
-type part struct {
-	d    *Downloads
+// A Part is a download that is under way. It is a transfer.Rewinder.
+type Part struct {
+	d    *Dir
 	f    *os.File
 	size int64
 	root *os.Root // where it has a name; nil: it has none
 	name string
 }
 
-// newPart begins a download, in the directory of downloads if possible.
-func (d *Downloads) newPart() (*part, error) {
+// NewPart begins a download, in the directory of downloads if possible.
+func (d *Dir) NewPart() (*Part, error) {
 	if root, err := d.makeRoot(); err == nil {
 		if f, name, err := safefile.CreateTemp(root, partPrefix); err == nil {
-			return &part{d: d, f: f, root: root, name: name}, nil
+			return &Part{d: d, f: f, root: root, name: name}, nil
 		}
 		root.Close()
 	}
@@ -232,11 +233,11 @@ func (d *Downloads) newPart() (*part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write a download: %w", err)
 	}
-	return &part{d: d, f: f}, nil
+	return &Part{d: d, f: f}, nil
 }
 
 // Write writes to the file, and elsewhere if that takes no more.
-func (p *part) Write(b []byte) (int, error) {
+func (p *Part) Write(b []byte) (int, error) {
 	n, err := p.f.Write(b)
 	p.size += int64(n)
 	if err == nil || p.root == nil || p.leave() != nil {
@@ -248,7 +249,7 @@ func (p *part) Write(b []byte) (int, error) {
 }
 
 // leave moves what there is of the download out of the directory.
-func (p *part) leave() error {
+func (p *Part) leave() error {
 	f, err := cache.TempFile("")
 	if err != nil {
 		return err
@@ -257,13 +258,13 @@ func (p *part) leave() error {
 		f.Close()
 		return err
 	}
-	p.drop()
+	p.Drop()
 	p.f, p.root = f, nil
 	return nil
 }
 
 // Rewind forgets what was written.
-func (p *part) Rewind() error {
+func (p *Part) Rewind() error {
 	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -271,10 +272,10 @@ func (p *part) Rewind() error {
 	return p.f.Truncate(0)
 }
 
-// store gives the part the name under which dg is looked for; where it can't have
+// Store gives the part the name under which dg is looked for; where it can't have
 // one, this process has it all the same. It is not synced: a reader that opens it after
 // a crash hashes it first.
-func (p *part) store(dg digest.Digest) {
+func (p *Part) Store(dg digest.Digest) {
 	p.d.hold(dg, p.f)
 	if p.root == nil {
 		return
@@ -289,8 +290,8 @@ func (p *part) store(dg digest.Digest) {
 	}
 }
 
-// drop removes the part.
-func (p *part) drop() {
+// Drop removes the part.
+func (p *Part) Drop() {
 	p.f.Close()
 	if p.root != nil {
 		_ = p.root.Remove(p.name)
@@ -298,19 +299,13 @@ func (p *part) drop() {
 	}
 }
 
-// an unset part stores nothing. It is a transfer.Rewinder.
-type nothing struct{}
-
-func (nothing) Write(b []byte) (int, error) { return len(b), nil }
-func (nothing) Rewind() error               { return nil }
-
 // inUse is how long a file that was used is safe from Prune: another process
 // may be about to open it.
 const inUse = time.Hour
 
 // Prune removes the longest unused files until at most limit bytes are left,
 // and what killed processes left half done. It returns how many bytes it freed.
-func (d *Downloads) Prune(limit int64) (int64, error) {
+func (d *Dir) Prune(limit int64) (int64, error) {
 	type stored struct {
 		name string // in the directory
 		size int64
