@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -200,6 +201,37 @@ func TestLibrariesNameNoFlags(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestSizesOfPackages keeps every package within 2,500 lines and 18 files that are no
+// tests: what has one promise takes no more.
+func TestSizesOfPackages(t *testing.T) {
+	const mostLines, mostFiles = 2500, 18
+	lines, files := make(map[string]int), make(map[string]int)
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || d.Name() == ".git" || d.Name() == "dist") {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		src, err := os.ReadFile(path)
+		dir := filepath.Dir(path)
+		lines[dir] += bytes.Count(src, []byte("\n"))
+		files[dir]++
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, n := range lines {
+		if n > mostLines || files[dir] > mostFiles {
+			t.Errorf("%s has %d lines in %d files: move a part with a promise of its own out of it", dir, n, files[dir])
 		}
 	}
 }
