@@ -103,3 +103,63 @@ func TestDirectoriesAreThoseOfTheRootBelow(t *testing.T) {
 		t.Error("a deletion made its directory")
 	}
 }
+
+// What is reverted shows a file of the root below again; that is one file with its other
+// names there, as far as they are seen.
+func TestRevertShowsHardLinksOfTheRootBelow(t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "below")
+	for _, d := range []string{"a", "b", "c", "d/e", "f", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(below, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := filepath.Join(below, "b/1")
+	if err := os.WriteFile(first, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"a/2", "c/3", "d/e/4", "d/e/5", "f/6", "f/7", "tmp/8"} {
+		if err := os.Link(first, filepath.Join(below, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(filepath.Join(below, "over"), Options{Lower: below})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(t.Context(), false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays := stream(file("c/3", "y"), &snapshot.Entry{Path: "f/6", Kind: snapshot.Delete})
+	if _, err := l.Apply(t.Context(), step("stays"), stays); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Apply(t.Context(), step("reverted"), stream(file("b/1", "y"), file("d", "y"))); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	defer l.Unlock()
+	changes, err := r.Revert(l.state.Log[:1], l.state.Log[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for e, err := range changes {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e.Kind {
+		case snapshot.File:
+			got += "file " + e.Path + "\n"
+		case snapshot.Delete:
+			got += "delete " + e.Path + "\n"
+		case snapshot.Link:
+			got += e.Path + " is " + e.Target + "\n"
+		}
+	}
+	const want = "file a/2\nb/1 is a/2\nd/e/4 is a/2\nd/e/5 is a/2\ndelete f/6\nf/7 is a/2\n"
+	if got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}

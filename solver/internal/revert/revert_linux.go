@@ -37,7 +37,7 @@ type Root struct {
 // the view shows both: what is reverted is seen as it is there, and what the events
 // that stay have deleted is not seen.
 func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
-	v := &reverting{was: make(map[string]*snapshot.Entry), names: make(map[inroot.FileID]int)}
+	v := &reverting{was: make(map[string]*snapshot.Entry), ids: make(map[string]inroot.FileID), names: make(map[inroot.FileID]int)}
 	for _, ev := range events {
 		originals, err := r.State.Originals(ev.Seq)
 		if err != nil {
@@ -52,11 +52,11 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 			}
 		}
 	}
-	if err := v.findOthers(r); err != nil {
+	if err := v.findOthers(r, r.Dir, func(string, fs.DirEntry) (bool, error) { return true, nil }); err != nil {
 		return nil, fmt.Errorf("find the other names of a file: %w", err)
 	}
 	if r.Lower != "" {
-		if err := (&uncovering{reverting: v, r: r, hidden: hiddenBy(stay)}).run(); err != nil {
+		if err := uncover(v, r, hiddenBy(stay)); err != nil {
 			return nil, fmt.Errorf("show the root below: %w", err)
 		}
 	}
@@ -119,10 +119,14 @@ type reverting struct {
 	was   map[string]*snapshot.Entry // by path, what stood there before the first change of it
 	ids   map[string]inroot.FileID   // by path, of the files that have several names
 	names map[inroot.FileID]int      // how many of their names are not in was
+	own   bool                       // a plain user owns what is shown
 }
 
 // add notes what stood at a path.
 func (v *reverting) add(e *snapshot.Entry, st *unix.Stat_t) {
+	if v.own && os.Geteuid() != 0 {
+		e.UID, e.GID = os.Geteuid(), os.Getegid()
+	}
 	v.was[e.Path] = e
 	if e.Kind != snapshot.File || st.Nlink < 2 {
 		return
@@ -132,17 +136,14 @@ func (v *reverting) add(e *snapshot.Entry, st *unix.Stat_t) {
 		v.names[id] = int(st.Nlink)
 	}
 	v.names[id]--
-	if v.ids == nil {
-		v.ids = make(map[string]inroot.FileID)
-	}
 	v.ids[e.Path] = id
 }
 
-// findOthers adds the names that still stand in the root of files whose other
+// findOthers adds the names that still stand in a tree of files whose other
 // names were replaced: they are one file again, and who writes into one name
-// writes into all. The walk ends when all are found; there is none if no original
-// has a name elsewhere.
-func (v *reverting) findOthers(r *Root) error {
+// writes into all. It asks of each path whether what the tree has there is seen. The
+// walk ends when all are found; there is none if no file has a name elsewhere.
+func (v *reverting) findOthers(r *Root, tree string, seen func(path string, d fs.DirEntry) (bool, error)) error {
 	wanted := 0
 	for _, n := range v.names {
 		wanted += max(n, 0)
@@ -151,7 +152,7 @@ func (v *reverting) findOthers(r *Root) error {
 		return nil
 	}
 	var top unix.Stat_t
-	if err := r.Sys.Fstatat(unix.AT_FDCWD, r.Dir, &top); err != nil {
+	if err := r.Sys.Fstatat(unix.AT_FDCWD, tree, &top); err != nil {
 		return err
 	}
 	own := filepath.Clean(r.State.Path())
@@ -171,6 +172,12 @@ func (v *reverting) findOthers(r *Root) error {
 			at, p := filepath.Join(dir, d.Name()), path.Join(rel, d.Name())
 			was := v.was[p]
 			if !d.IsDir() && !d.Type().IsRegular() || was != nil && was.Kind != snapshot.Dir || at == own {
+				continue
+			}
+			if seen, err := seen(p, d); err != nil || !seen {
+				if err != nil {
+					return err
+				}
 				continue
 			}
 			var st unix.Stat_t
@@ -194,7 +201,7 @@ func (v *reverting) findOthers(r *Root) error {
 		}
 		return nil
 	}
-	return walk(r.Dir, "")
+	return walk(tree, "")
 }
 
 // before notes what stood at the path of a change, and below it for a directory

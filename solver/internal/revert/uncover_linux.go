@@ -21,6 +21,7 @@ import (
 // there, what an event made has to give way to what the root below has at its path.
 type uncovering struct {
 	*reverting
+	lower  reverting // of the same paths, what the root below has there
 	r      *Root
 	hidden map[string]bool // what the events that stay have deleted, as Event.Hidden
 }
@@ -33,7 +34,11 @@ func hiddenBy(events []record.Event) map[string]bool {
 	return hidden
 }
 
-func (u *uncovering) run() error {
+// uncover completes what is reverted by the events after those that have hidden names of
+// the root below.
+func uncover(v *reverting, r *Root, hidden map[string]bool) error {
+	u := &uncovering{reverting: v, r: r, hidden: hidden}
+	u.lower = reverting{was: v.was, ids: v.ids, names: make(map[inroot.FileID]int), own: true}
 	for _, p := range slices.SortedFunc(maps.Keys(u.was), record.ComparePaths) {
 		if u.was[p].Kind == snapshot.Delete {
 			if err := u.uncover(p); err != nil {
@@ -49,7 +54,20 @@ func (u *uncovering) run() error {
 			}
 		}
 	}
-	return nil
+	return u.lower.findOthers(u.r, u.r.Lower, u.shows)
+}
+
+// shows reports whether what the root below has at a path is seen there, in a directory
+// that is: a directory, if anything of it is.
+func (u *uncovering) shows(p string, d fs.DirEntry) (bool, error) {
+	if snapshot.IsScratch(p) || record.IsHidden(u.hidden, p) || filepath.Join(u.r.Lower, p) == u.r.Dir {
+		return false, nil
+	}
+	if u.was[p] != nil {
+		return d.IsDir(), nil
+	}
+	here, err := lstat(filepath.Join(u.r.Dir, p))
+	return here == nil || d.IsDir() && inroot.IsDir(here), err
 }
 
 // below returns what the root below has at a path; nil for nothing. A directory of the
@@ -154,14 +172,11 @@ func (u *uncovering) copyOf(p string) error {
 			}
 			return nil
 		}
-		e, _, err := u.r.entryAt(at, p)
+		e, st, err := u.r.entryAt(at, p)
 		if err != nil || e == nil {
 			return err
 		}
-		if os.Geteuid() != 0 {
-			e.UID, e.GID = os.Geteuid(), os.Getegid()
-		}
-		u.was[p] = e
+		u.lower.add(e, st)
 		return nil
 	})
 }
