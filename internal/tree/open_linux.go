@@ -81,61 +81,86 @@ func extents(f *os.File, size int64) ([]extent, error) {
 	return data, nil
 }
 
-// lowerDir is an open directory of the tree that an overlay lies over.
-type lowerDir struct{ fd int }
+// lowerDir is an open directory of the tree that an overlay lies over: in each of its
+// layers, the highest first, that shows one there.
+type lowerDir []layer
 
-func openLower(dir string) (*lowerDir, error) {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	return &lowerDir{fd}, nil
+type layer struct {
+	top string // its own directory
+	fd  int
 }
 
-func (l *lowerDir) directory(name string) (*lowerDir, error) {
-	fd, err := unix.Openat(l.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+const openDir = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// openLower opens the layers. What it returns with an error is to be closed, too.
+func openLower(tops []string) (l lowerDir, err error) {
+	for _, top := range tops {
+		fd, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return l, &os.PathError{Op: "open", Path: top, Err: err}
+		}
+		l = append(l, layer{top, fd})
 	}
-	return &lowerDir{fd}, nil
+	return l, nil
 }
 
-func (l *lowerDir) open(name string) (*os.File, error) {
-	fd, err := unix.Openat(l.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+// directory opens a directory of each layer that the kernel merges: those down to the
+// first that has something else there. What it returns with an error is to be closed, too.
+func (l lowerDir) directory(name string) (dirs lowerDir, err error) {
+	for _, at := range l {
+		fd, err := unix.Openat(at.fd, name, openDir, 0)
+		switch err {
+		case nil:
+			dirs = append(dirs, layer{at.top, fd})
+		case unix.ENOENT:
+		case unix.ENOTDIR, unix.ELOOP:
+			return dirs, nil
+		default:
+			return dirs, &os.PathError{Op: "open", Path: name, Err: err}
+		}
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return dirs, nil
 }
 
-// stat returns nil where nothing is.
-func (l *lowerDir) stat(name string, owner func(uid, gid uint32) (uint32, uint32)) (*seen, error) {
-	n, err := statAt(l.fd, name)
-	if err == unix.ENOENT {
-		return nil, nil
+// stat returns what the highest layer has that has something; nil where nothing is.
+func (l lowerDir) stat(name string, owner func(uid, gid uint32) (uint32, uint32)) (*seen, error) {
+	for _, at := range l {
+		n, err := statAt(at.fd, name)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "stat", Path: name, Err: err}
+		}
+		if owner != nil {
+			n.UID, n.GID = owner(n.UID, n.GID)
+		}
+		n.layer = at.top
+		return &n, nil
 	}
-	if err != nil {
-		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
-	}
-	if owner != nil {
-		n.UID, n.GID = owner(n.UID, n.GID)
-	}
-	return &n, nil
+	return nil, nil
 }
 
-// list returns the names in the directory.
-func (l *lowerDir) list() ([]string, error) {
-	fd, err := unix.Openat(l.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: ".", Err: err}
+// list returns the names in the directory, some of them more than once.
+func (l lowerDir) list() (names []string, err error) {
+	for _, at := range l {
+		fd, err := unix.Openat(at.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: ".", Err: err}
+		}
+		more, err := list(fd)
+		unix.Close(fd)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, more...)
 	}
-	defer unix.Close(fd)
-	return list(fd)
+	return names, nil
 }
 
-func (l *lowerDir) close() {
-	if l != nil {
-		unix.Close(l.fd)
+func (l lowerDir) close() {
+	for _, at := range l {
+		unix.Close(at.fd)
 	}
 }
 

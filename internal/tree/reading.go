@@ -172,6 +172,7 @@ func (n *node) same(m *node) bool {
 type seen struct {
 	node
 	rare
+	layer string // of the lower directories of an overlay, the one that it was seen in
 }
 
 // bare returns the node alone; nil for nil.

@@ -181,8 +181,9 @@ func TestReadingSurvivesTheWire(t *testing.T) {
 func upper(t testing.TB, lower, dir string, before *Reading) (snapshot.Changes, error) {
 	t.Helper()
 	u := Upper{
-		Before: before, After: read(t, dir, Options{}), Lower: lower,
-		Open: func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
+		Before: before, After: read(t, dir, Options{}), Lower: []string{lower},
+		Open:      func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
+		OpenLower: func(dir, p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
 	}
 	return u.Changes(context.Background())
 }
@@ -339,6 +340,49 @@ func TestAFileThatNeverStandsStill(t *testing.T) {
 	}
 }
 
+// TestUpperOverLayers has two directories below the upper one, as --dest has.
+func TestUpperOverLayers(t *testing.T) {
+	high := []string{"file d/a A", "file f hello", "dir e", "file x x", "link l f", "dir y", "file y/n n"}
+	low := []string{"file d/a a", "file d/b b", "file f howdy", "file e/g g", "dir x", "file x/z z", "file l/m m", "file y y", "file t/a a", "file t/b b"}
+	for _, tt := range []struct {
+		name          string
+		below         map[string]int // of the top-level names; nil: all
+		before, after []string
+		want          string
+	}{
+		{name: "nothing"},
+		{name: "copied up from the high one", after: []string{"file d/a A", "file f hello", "file x x", "link l f", "file y/n n"}},
+		{name: "copied up from the low one", after: []string{"file d/b b", "file e/g g", "file t/a a"}},
+		{name: "what the low one has, where the high one has another", after: []string{"file d/a a", "file f howdy"}, want: "file d/a\nfile f"},
+		{name: "whiteouts", after: []string{"dir d", "gone d/a", "gone d/b", "gone x", "dir y", "gone y/n"}, want: "delete d/a\ndelete d/b\ndelete x\ndelete y/n"},
+		{name: "nothing of a directory shows below a file", after: []string{"dir x"}, want: "dir x"},
+		{name: "a file again as the low one has it", after: []string{"file y y"}, want: "file y"},
+		{name: "deleted and made again with less", after: []string{"opaque d", "file d/b b"}, want: "delete d/a"},
+		{name: "a top that lies over nothing", below: map[string]int{}, after: []string{"file t/a a"}, want: "dir t\nfile t/a"},
+		{name: "a top that lies over the high one alone", below: map[string]int{"d": 1}, after: []string{"file d/a A", "file d/b b"}, want: "file d/b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dirs := []string{build(t, t.TempDir(), high...), build(t, t.TempDir(), low...)}
+			up := build(t, t.TempDir(), tt.before...)
+			before := read(t, up, Options{})
+			build(t, up, tt.after...)
+			open := func(dir, p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) }
+			u := Upper{Before: before, After: read(t, up, Options{}), Lower: dirs, OpenLower: open,
+				Open: func(p string) (*os.File, error) { return open(up, p) }}
+			if tt.below != nil {
+				u.Below = func(top string) int { return tt.below[top] }
+			}
+			ch, err := u.Changes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.TrimSpace(text(t, ch)); got != tt.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, tt.want)
+			}
+		})
+	}
+}
+
 type filterAll struct{ skip, prune string }
 
 func (k filterAll) Skip(p string) bool {
@@ -350,7 +394,7 @@ func TestDirectoriesAboveWhatIsCaptured(t *testing.T) {
 	low, up := t.TempDir(), t.TempDir()
 	before := read(t, up, Options{})
 	build(t, up, "file a/b/c c", "file a/p/q q", "file x/y y")
-	u := Upper{Before: before, After: read(t, up, Options{}), Lower: low, Filter: filterAll{skip: "a", prune: "a/p"},
+	u := Upper{Before: before, After: read(t, up, Options{}), Lower: []string{low}, Filter: filterAll{skip: "a", prune: "a/p"},
 		Hide: func(p string) bool { return p == "x" },
 		Open: func(p string) (*os.File, error) { return OpenAt(up, p, unix.O_RDONLY) }}
 	ch, err := u.Changes(context.Background())

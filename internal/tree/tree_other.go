@@ -38,15 +38,14 @@ func IsClock(error) bool { return false }
 
 func fillStill(func(string) (*os.File, error)) filler { return nil }
 
-type lowerDir struct{}
+type lowerDir []struct{}
 
-func openLower(string) (*lowerDir, error)             { return nil, errSystem }
-func (*lowerDir) directory(string) (*lowerDir, error) { return nil, errSystem }
-func (*lowerDir) open(string) (*os.File, error)       { return nil, errSystem }
-func (*lowerDir) list() ([]string, error)             { return nil, errSystem }
-func (*lowerDir) stat(string, func(uint32, uint32) (uint32, uint32)) (*seen, error) {
+func openLower([]string) (lowerDir, error)          { return nil, errSystem }
+func (lowerDir) directory(string) (lowerDir, error) { return nil, errSystem }
+func (lowerDir) list() ([]string, error)            { return nil, errSystem }
+func (lowerDir) stat(string, func(uint32, uint32) (uint32, uint32)) (*seen, error) {
 	return nil, errSystem
 }
-func (*lowerDir) close()  {}
+func (lowerDir) close()   {}
 func major(uint64) uint32 { return 0 }
 func minor(uint64) uint32 { return 0 }

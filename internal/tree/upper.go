@@ -20,23 +20,24 @@ import (
 type Upper struct {
 	Before, After *Reading
 
-	// Lower is the directory that the overlay lies over. It is looked at only
-	// for what is new in the upper directory: an overlay copies files up that
-	// were opened for writing, and directories above what was changed, without
-	// any change of their own.
-	Lower string
+	// Lower lists the directories that the overlay lies over, the highest first. They
+	// are looked at only for what is new in the upper directory: an overlay copies
+	// files up that were opened for writing, and directories above what was changed,
+	// without any change of their own.
+	Lower []string
 
-	// Merged, if set, says which of the top-level directories lie over the lower
-	// directory of the same name; the others, and the names of the top itself,
-	// have nothing below them. nil: the whole tree is one overlay.
-	Merged func(top string) bool
+	// Below, if set, says how many of them, from the first, a top-level name lies over.
+	// nil: all; the whole tree is one overlay.
+	Below func(top string) int
 
 	// Owner, if set, is how an owner of the lower tree is called where the
 	// readings were made: in a user namespace.
 	Owner func(uid, gid uint32) (uint32, uint32)
 
-	// Open opens a file of the upper directory for reading.
-	Open func(path string) (*os.File, error)
+	// Open opens a file of the upper directory for reading, and OpenLower one of a
+	// lower directory.
+	Open      func(path string) (*os.File, error)
+	OpenLower func(dir, path string) (*os.File, error)
 
 	Filter Filter                 // what is reported; nil means everything
 	Hide   func(path string) bool // paths that are never reported, nor what is below them; nil means none
@@ -67,12 +68,12 @@ type Filter interface {
 // The comparison is made at once; contents are opened when the stream is read.
 func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 	lower, err := openLower(u.Lower)
+	defer lower.close()
 	if err != nil {
 		return nil, err
 	}
-	defer lower.close()
 	d := differ{Upper: u, ctx: ctx, same: make(map[int32]bool), list: newPlan(u.Filter)}
-	whole := u.Merged == nil
+	whole := u.Below == nil
 	for {
 		if err := d.directory("", 0, 0, lowerView{lower, whole, whole}); err != nil {
 			return nil, err
@@ -87,7 +88,7 @@ func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 // upper directory in the reading before and after. dir may be set even if it
 // never did.
 type lowerView struct {
-	dir           *lowerDir
+	dir           lowerDir
 	before, after bool
 }
 
@@ -141,9 +142,9 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	if d.Hide != nil && d.Hide(p) || d.Filter != nil && d.Filter.Prune(p) {
 		return nil
 	}
-	if at == "" && d.Merged != nil {
-		m := d.Merged(name)
-		low.before, low.after = m, m
+	if at == "" && d.Below != nil {
+		n := d.Below(name)
+		low = lowerView{low.dir[:n], n > 0, n > 0}
 	}
 
 	// What the merged tree showed before, and what the lower tree holds. A
@@ -240,7 +241,7 @@ func (d *differ) unchanged(p string, bi, ai int32, base, now *seen, low lowerVie
 	if same, ok := d.same[ai]; ok {
 		return same, nil
 	}
-	same, err := d.sameContent(p, &now.node, low.dir)
+	same, err := d.sameContent(p, now.Size, base.layer)
 	d.same[ai] = same
 	return same, err
 }
@@ -265,12 +266,12 @@ func sameMeta(a, b *seen) bool {
 		a.mtime() == b.mtime() && maps.Equal(a.Xattrs, b.Xattrs)
 }
 
-// sameContent compares a file that was copied up with the lower one.
-func (d *differ) sameContent(p string, now *node, low *lowerDir) (bool, error) {
-	if now.Size == 0 {
+// sameContent compares a file that was copied up with that of a lower directory.
+func (d *differ) sameContent(p string, size int64, lower string) (bool, error) {
+	if size == 0 {
 		return true, nil
 	}
-	b, err := low.open(now.Name)
+	b, err := d.OpenLower(lower, p)
 	if err != nil {
 		return false, fmt.Errorf("lower tree: %q: %w", p, err)
 	}

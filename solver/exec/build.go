@@ -82,7 +82,7 @@ type blob struct {
 }
 
 // reader returns the blob from its beginning. Several readers may be in use.
-func (b *blob) reader() io.Reader { return io.NewSectionReader(b.bytes, 0, b.desc.Size) }
+func (b *blob) reader() io.ReadSeeker { return io.NewSectionReader(b.bytes, 0, b.desc.Size) }
 
 // entries returns what is in the snapshot; they may be read several times.
 func (b *blob) entries() snapshot.Changes {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -478,7 +479,10 @@ func TestApply(t *testing.T) {
 			t.Errorf("what was applied is reported again:\n%s", changes)
 		}
 		cut := errors.New("the network went away")
-		if err := newView(t, s).Apply(context.Background(), iotest.ErrReader(cut), record.Placement{}); !errors.Is(err, cut) {
+		if err := newView(t, s).Apply(context.Background(), struct {
+			io.Reader
+			io.Seeker
+		}{iotest.ErrReader(cut), strings.NewReader("")}, record.Placement{}); !errors.Is(err, cut) {
 			t.Errorf("a blob that ends early: %v", err)
 		}
 		if err := to.Apply(context.Background(), strings.NewReader("no snapshot"), record.Placement{}); err == nil {

@@ -68,14 +68,15 @@ type View interface {
 type Layered interface {
 	View
 
-	// Apply adds a packed snapshot to the view. No later Run reports it. The
+	// Apply adds a packed snapshot to the view. No later Run reports it. The blob is read
+	// from its beginning, and perhaps twice. The
 	// error is an *unpack.DirError where a file would replace a directory and at
 	// forbids that.
-	Apply(ctx context.Context, blob io.Reader, at record.Placement) error
+	Apply(ctx context.Context, blob io.ReadSeeker, at record.Placement) error
 
 	// ApplyScratch is Apply of the scratch in the snapshot alone: for a step that the
 	// root has, and whose scratch it has not.
-	ApplyScratch(ctx context.Context, blob io.Reader) error
+	ApplyScratch(ctx context.Context, blob io.ReadSeeker) error
 
 	// ClearScratch empties the scratch directories. No later Run reports it.
 	ClearScratch(ctx context.Context) error

@@ -48,7 +48,7 @@ const (
 
 // attachments collects what is mounted into the root beside the overlay.
 func (h *helper) attachments() ([]attachment, error) {
-	inside, err := h.submounts()
+	mounts, err := h.submounts()
 	if err != nil {
 		return nil, err
 	}
@@ -56,13 +56,15 @@ func (h *helper) attachments() ([]attachment, error) {
 	has := func(target string) bool {
 		return slices.ContainsFunc(l, func(a attachment) bool { return a.target == target })
 	}
-	for _, target := range inside {
-		if target == "/proc" {
+	var inside []string
+	for _, m := range mounts {
+		inside = append(inside, m.target)
+		if m.target == "/proc" {
 			continue
 		}
-		a, err := h.submount(target)
+		a, err := h.submount(m)
 		if err != nil {
-			h.warn("the mount at %s is left out: %v", target, err)
+			h.warn("the mount at %s is left out: %v", m.target, err)
 			continue
 		}
 		l = append(l, a)
@@ -113,50 +115,53 @@ func (h *helper) attachments() ([]attachment, error) {
 	return l, nil
 }
 
-// submounts returns the targets of the outermost mounts below the root directory,
-// as paths in the root. What is clayer's own is left out, and so are mounts in scratch
-// directories: a view has its own.
-func (h *helper) submounts() ([]string, error) {
+// A submount is a mount below a lower directory.
+type submount struct{ target, source string } // the path in the root, and that of the machine
+
+// submounts returns the outermost mounts below the lower directories. What is clayer's own
+// is left out, and so are mounts in scratch directories: a view has its own.
+func (h *helper) submounts() ([]submount, error) {
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, fmt.Errorf("read mounts: %w", err)
 	}
-	var at []string
-	for _, m := range infos {
-		if m.Mountpoint == h.Root || !pathname.Under(m.Mountpoint, h.Root) || pathname.Under(m.Mountpoint, h.View) {
-			continue
-		}
-		p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, h.Root), "/")
-		if snapshot.IsScratch(p[1:]) && !h.MachineTemp {
-			continue
-		}
-		if !slices.ContainsFunc(h.Hide, func(hidden string) bool { return pathname.Under(p, hidden) }) {
-			at = append(at, p)
+	var all []submount
+	for _, dir := range []string{h.Over, h.Root} {
+		for _, m := range infos {
+			if dir == "" || m.Mountpoint == dir || !pathname.Under(m.Mountpoint, dir) || pathname.Under(m.Mountpoint, h.View) {
+				continue
+			}
+			p := "/" + strings.Trim(strings.TrimPrefix(m.Mountpoint, dir), "/")
+			if snapshot.IsScratch(p[1:]) && !h.MachineTemp {
+				continue
+			}
+			if !slices.ContainsFunc(h.Hide, func(hidden string) bool { return pathname.Under(p, hidden) }) {
+				all = append(all, submount{p, m.Mountpoint})
+			}
 		}
 	}
-	slices.Sort(at)
-	var outer []string
-	for _, p := range at {
-		if len(outer) == 0 || !pathname.Under(p, outer[len(outer)-1]) {
-			outer = append(outer, p)
+	slices.SortStableFunc(all, func(a, b submount) int { return strings.Compare(a.target, b.target) })
+	var outer []submount
+	for _, m := range all {
+		if len(outer) == 0 || !pathname.Under(m.target, outer[len(outer)-1].target) {
+			outer = append(outer, m)
 		}
 	}
 	return outer, nil
 }
 
-func (h *helper) submount(target string) (attachment, error) {
-	src := filepath.Join(h.Root, target)
-	st, err := os.Stat(src)
+func (h *helper) submount(m submount) (attachment, error) {
+	st, err := os.Stat(m.source)
 	if err != nil {
 		return attachment{}, err
 	}
 	if st.Mode().IsRegular() && st.Size() <= copyLimit {
-		a, err := h.privateCopy(src, st)
-		a.target, a.optional = target, true
+		a, err := h.privateCopy(m.source, st)
+		a.target, a.optional = m.target, true
 		return a, err
 	}
-	t, err := openTree(src)
-	return attachment{tree: t, target: target, dir: st.IsDir(), readOnly: st.Mode().IsRegular(), optional: true}, err
+	t, err := openTree(m.source)
+	return attachment{tree: t, target: m.target, dir: st.IsDir(), readOnly: st.Mode().IsRegular(), optional: true}, err
 }
 
 // privateCopy stages a copy of a file, so that a command may write it.
@@ -236,14 +241,32 @@ func (h *helper) script() (*os.File, error) {
 	return os.Open(p) // alone: a file that is open for writing can't be executed
 }
 
-// stageFile makes a file on a tmpfs that only the helper's namespace sees.
-func (h *helper) stageFile(content []byte, mode uint32, uid, gid int) (string, error) {
+// stage returns the directory of a tmpfs that only the helper's namespace sees.
+func (h *helper) stage() (string, error) {
 	stage := filepath.Join(h.View, StageDir)
 	if !h.staged {
 		if err := unix.Mount("tmpfs", stage, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
 			return "", fmt.Errorf("mount a tmpfs: %w", err)
 		}
 		h.staged = true
+	}
+	return stage, nil
+}
+
+// stageDir makes a directory there.
+func (h *helper) stageDir() (string, error) {
+	stage, err := h.stage()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(stage, "")
+}
+
+// stageFile makes a file there.
+func (h *helper) stageFile(content []byte, mode uint32, uid, gid int) (string, error) {
+	stage, err := h.stage()
+	if err != nil {
+		return "", err
 	}
 	f, err := os.CreateTemp(stage, "")
 	if err != nil {

@@ -32,6 +32,8 @@ type Job struct {
 	InPlace   bool     // on Root itself, in no namespaces; View is then a directory for scratch
 	Rooted    bool     // has CAP_SYS_ADMIN over the machine; else in a user namespace
 	Root      string   // the lower directory
+	Over      string   // a directory that lies over Root, below the view; "" for none
+	Whole     bool     // one overlay covers the root; else each top-level directory has its own
 	View      string   // the directory of the view
 	Hide      []string // absolute paths in the root that are shown as empty
 	Seeded    bool     // the upper directory holds stubs for hard links
@@ -64,6 +66,7 @@ type result struct {
 	Err      string // what could not be set up; "" if the job was done
 	Errno    syscall.Errno
 	Dir      *unpack.DirError // that Err is, if it is one
+	Closed   []string         // what TaskApply could not put into directories of other users
 	Warnings []string
 }
 

@@ -113,7 +113,7 @@ func (h *helper) do(res *result) error {
 	}
 	switch h.Task {
 	case TaskApply:
-		return h.apply(context.Background())
+		return h.apply(context.Background(), res)
 	case TaskCapture:
 		return h.capture(context.Background())
 	case TaskExists:

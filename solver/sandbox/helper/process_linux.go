@@ -34,7 +34,8 @@ type Process struct {
 	Stderr io.Writer // nil: Stdout
 	Spool  *os.File  // for TaskCapture
 	Warn   func(texts []string)
-	IDs    *userns.IDs // of the job's user namespace
+	Closed func(paths []string) // is called with result.Closed, if there are some
+	IDs    *userns.IDs          // of the job's user namespace
 }
 
 // Run has the helper run the command. The error is an *sandbox.ExitError if the
@@ -169,6 +170,9 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	var res result
 	decodeErr := gob.NewDecoder(bytes.NewReader(<-answered)).Decode(&res)
 	p.Warn(res.Warnings)
+	if len(res.Closed) > 0 {
+		p.Closed(res.Closed)
+	}
 	if decodeErr != nil && j.InPlace {
 		adopted.end()
 	}

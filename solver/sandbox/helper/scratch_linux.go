@@ -51,14 +51,14 @@ func (h *helper) machineTemp() error {
 	}
 	for _, dir := range snapshot.ScratchDirs() {
 		lower, at := filepath.Join(h.Root, dir), filepath.Join(h.merged(), dir)
-		if !realDir(h.Root, dir) || !realDir(h.merged(), dir) || slices.ContainsFunc(mounts, func(m string) bool { return pathname.Under("/"+dir, m) }) {
+		if !realDir(h.Root, dir) || !realDir(h.merged(), dir) || slices.ContainsFunc(mounts, func(m submount) bool { return pathname.Under("/"+dir, m.target) }) {
 			continue
 		}
 		upper, work := filepath.Join("temp", dir), filepath.Join("temp-work", dir)
 		if err := errors.Join(os.MkdirAll(filepath.Join(h.View, upper), 0o755), os.MkdirAll(filepath.Join(h.View, work), 0o755)); err != nil {
 			return err
 		}
-		err := h.overlay(lower, upper, work, at)
+		err := h.overlay([]string{lower}, upper, work, at)
 		if err == nil {
 			if st, serr := os.Stat(lower); serr == nil {
 				err = os.Chmod(at, st.Mode())

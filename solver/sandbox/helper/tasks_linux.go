@@ -21,7 +21,7 @@ import (
 // other mount is in the way here. Devices and owners that are not for a user to
 // make are left out by unpack, and what is in directories of other users is reported;
 // any other problem is an error: what runs next would not see what its key promises.
-func (h *helper) apply(ctx context.Context) error {
+func (h *helper) apply(ctx context.Context, out *result) error {
 	changes := h.baringTops(snapshot.ReadUnvalidated(os.Stdin))
 	if h.Scratch {
 		changes = snapshot.Scratch(changes)
@@ -33,15 +33,11 @@ func (h *helper) apply(ctx context.Context) error {
 	if res.Foreign.Files > 0 {
 		h.warn("%s: an id that RUN does not have in its user namespace: it sees another one", res.Foreign)
 	}
-	var hidden []string
 	for _, p := range res.Problems {
 		if h.Rooted || !errors.Is(p.Err, unix.EACCES) {
 			return fmt.Errorf("%q: %w (and %d more)", p.Path, p.Err, len(res.Problems)-1)
 		}
-		hidden = append(hidden, p.Path)
-	}
-	if len(hidden) > 0 {
-		h.warn("%q (and %d more) cannot be shown to RUN: it is in a directory of another user", hidden[0], len(hidden)-1)
+		out.Closed = append(out.Closed, p.Path)
 	}
 	return nil
 }
@@ -88,6 +84,9 @@ func (h *helper) capture(ctx context.Context) error {
 	}
 	if h.Seeded {
 		whole.Stand = h.stands
+	}
+	if h.Over != "" { // where steps have put what they reported
+		whole.Reported = func(p string) bool { _, err := os.Lstat(filepath.Join(h.Over, p)); return err == nil }
 	}
 	spool := os.NewFile(spoolFD, "spool")
 	_, err = snapshot.Pack(ctx, spool, whole.Changes(), snapshot.PackOptions{Level: 1})
@@ -175,7 +174,7 @@ func (h *helper) checkView() error {
 		return errors.New("there is no /tmp to try in")
 	}
 	h.View = filepath.Join(at, "view")
-	for _, d := range []string{"", UpperDir, WorkDir, RootDir, StageDir} {
+	for _, d := range []string{"", UpperDir, WorkDir, RootDir, StageDir, BaseDir} {
 		if err := os.Mkdir(filepath.Join(h.View, d), 0o755); err != nil {
 			return err
 		}
@@ -184,6 +183,8 @@ func (h *helper) checkView() error {
 		if err := unix.Setxattr(filepath.Join(h.View, UpperDir), "trusted.overlay.probe", []byte("y"), 0); err != nil {
 			return fmt.Errorf("set an xattr: %w", err)
 		}
+	}
+	if h.Whole {
 		return nil
 	}
 	top, err := os.ReadDir(h.Root)

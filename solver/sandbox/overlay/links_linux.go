@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -29,45 +30,76 @@ import (
 
 // A group is a lower file of several names.
 type group struct {
+	layer  string // the lower directory that it is in
 	names  []string
 	handle string // of the file, in hex
 }
 
-// groups returns those of the root. They are looked for once.
+// groups returns those of the lower directories, the highest first. They are looked for once.
 func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 	s.grouping.Lock()
 	defer s.grouping.Unlock()
 	if s.grouped {
 		return s.lowerGroups, nil
 	}
-	prune, err := never(s.Hide)
-	if err != nil {
-		return nil, err
-	}
-	r, err := tree.Read(ctx, s.Root, tree.Options{Live: true, Prune: prune})
-	if err != nil {
-		return nil, fmt.Errorf("look for hard links: %w", err)
-	}
-	for _, names := range r.Linked() {
-		g := group{names: names}
-		if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, filepath.Join(s.Root, names[0]), 0); err == nil {
-			g.handle = hex.EncodeToString(h.Bytes())
-		}
-		s.lowerGroups = append(s.lowerGroups, g)
-	}
-	s.grouped = true
-	return s.lowerGroups, nil
-}
-
-// never returns a test for directories that are not captured by default, or hidden:
-// what is linked there, as in /tmp, is of no step.
-func never(hide []string) (func(string) bool, error) {
+	// What is linked in directories that are not captured by default, or hidden, is of no
+	// step.
 	filter, err := snapshot.Filter{}.Compile()
 	if err != nil {
 		return nil, err
 	}
-	hidden := tree.Hide(hide)
-	return func(p string) bool { return filter.Prune(p) || hidden != nil && hidden(p) }, nil
+	hidden := tree.Hide(s.Hide)
+	var groups []group
+	layers := s.lowers()
+	if s.copied {
+		layers = append(layers, s.Over) // for what is closed in it
+	}
+	for _, layer := range layers {
+		var mu sync.Mutex // a reading asks from several goroutines
+		var closed []string
+		r, err := tree.Read(ctx, layer, tree.Options{Live: true, Prune: func(p string) bool {
+			if filter.Prune(p) || hidden != nil && hidden(p) || filepath.Join(layer, p) == s.Over {
+				return true
+			}
+			if layer != s.Over || !s.hasClosed(p) {
+				return false
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			closed = append(closed, p)
+			return true
+		}})
+		if err != nil {
+			return nil, fmt.Errorf("look for hard links: %w", err)
+		}
+		if layer == s.Over {
+			s.closed = append(closed, r.Closed(r.Len())...)
+		}
+		if layer != s.Root && s.copied {
+			continue
+		}
+		for _, names := range r.Linked() {
+			if len(names) < 2 {
+				continue // the others are elsewhere
+			}
+			g := group{layer: layer, names: names}
+			if h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, filepath.Join(layer, names[0]), 0); err == nil {
+				g.handle = hex.EncodeToString(h.Bytes())
+			}
+			groups = append(groups, g)
+		}
+	}
+	s.grouped, s.lowerGroups = true, groups
+	return groups, nil
+}
+
+// hasClosed reports whether a directory of Over lies over one of the root that is closed.
+func (s *Overlay) hasClosed(dir string) bool {
+	if s.rooted || !isClosed(filepath.Join(s.Root, dir)) {
+		return false
+	}
+	top, _, _ := strings.Cut(dir, "/")
+	return s.whole || !isClosed(filepath.Join(s.Root, top)) // else it lies over nothing
 }
 
 // completeGroups copies up the other names of lower files that a command copied
@@ -95,7 +127,8 @@ func (v *View) completeGroups(ctx context.Context) error {
 				return err
 			}
 		}
-		i := slices.IndexFunc(groups, func(g group) bool { return g.handle != "" && strings.HasSuffix(e.Name(), g.handle) })
+		// In that of an overlay is that of its lower file, and may be followed by zeros.
+		i := slices.IndexFunc(groups, func(g group) bool { return g.handle != "" && strings.Contains(e.Name(), g.handle) })
 		if i >= 0 {
 			names = append(names, groups[i].names...)
 		}
@@ -113,9 +146,9 @@ func (v *View) completeGroups(ctx context.Context) error {
 	return nil
 }
 
-// The lower files of several names that a view without an index begins with a
+// The files of several names of the root that a view without an index begins with a
 // copy of: each up to a size, and all together up to another. A larger one
-// breaks up when it is written to.
+// breaks up when it is written to. Of Over they are copied whatever their size.
 const (
 	seedLinkLimit  = 8 << 20
 	seedLinksLimit = 32 << 20
@@ -130,11 +163,16 @@ func (v *View) seedGroups(ctx context.Context) error {
 	}
 	var total int64
 	for _, g := range groups {
-		st, err := os.Lstat(filepath.Join(v.s.Root, g.names[0]))
-		if err != nil || st.Size() > seedLinkLimit || total+st.Size() > seedLinksLimit {
+		st, err := os.Lstat(filepath.Join(g.layer, g.names[0]))
+		if err != nil {
 			continue
 		}
-		total += st.Size()
+		if g.layer == v.s.Root {
+			if st.Size() > seedLinkLimit || total+st.Size() > seedLinksLimit {
+				continue
+			}
+			total += st.Size()
+		}
 		// What may not be read can't be written to either; and a capability
 		// can't be copied.
 		if err := v.seedGroup(g); err != nil && !errors.Is(err, os.ErrPermission) {
@@ -148,23 +186,25 @@ func (v *View) seedGroup(g group) error {
 	first := ""
 	var same os.FileInfo
 	for _, name := range g.names {
-		dst := filepath.Join(v.upper(), name)
-		if top, _, below := strings.Cut(name, "/"); below && !v.s.rooted && !v.merges(top) {
+		src, dst := filepath.Join(g.layer, name), filepath.Join(v.upper(), name)
+		if top, _, below := strings.Cut(name, "/"); below && g.layer == v.s.Root && !v.merges(top) {
 			continue
 		}
+		if !v.s.shows(g.layer, name) {
+			continue // the changes over the root have their own
+		}
 		if _, err := os.Lstat(dst); err == nil {
-			return nil // the changes over the root have their own
+			continue
 		}
 		if err := v.seedParents(path.Dir(name)); err != nil {
 			return err
 		}
-		st, err := os.Lstat(filepath.Join(v.s.Root, name))
+		st, err := os.Lstat(src)
 		if err != nil {
 			return err
 		}
 		if first == "" {
 			same = st
-			src := filepath.Join(v.s.Root, name)
 			if err := v.seedLinked(src, dst); err != nil {
 				return errors.Join(err, os.RemoveAll(dst))
 			}
@@ -174,11 +214,31 @@ func (v *View) seedGroup(g group) error {
 		} else if err := os.Link(first, dst); err != nil {
 			return err
 		}
-		if err := likeLower(filepath.Join(v.s.Root, path.Dir(name)), filepath.Join(v.upper(), path.Dir(name))); err != nil {
+		if err := likeLower(v.s.lower(path.Dir(name)), filepath.Dir(dst)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// shows reports whether what a lower directory has at a path is seen there.
+func (s *Overlay) shows(layer, p string) bool {
+	if layer == s.over() || s.over() == "" {
+		return true
+	}
+	for i, c := range p + "/" {
+		if c != '/' {
+			continue
+		}
+		st, err := os.Lstat(filepath.Join(s.over(), p[:i]))
+		if err != nil {
+			return errors.Is(err, os.ErrNotExist)
+		}
+		if !st.IsDir() {
+			return false
+		}
+	}
+	return false
 }
 
 // seedLinked copies a file in all that can be seen of it.
@@ -213,14 +273,5 @@ func (v *View) seedParents(dir string) error {
 	if err := v.seedParents(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(at, 0o700); err != nil {
-		return err
-	}
-	if err := treecopy.Xattrs(filepath.Join(v.s.Root, dir), at); err != nil && !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	if err := likeLower(filepath.Join(v.s.Root, dir), at); err != nil {
-		return err
-	}
-	return likeLower(filepath.Join(v.s.Root, path.Dir(dir)), filepath.Join(v.upper(), path.Dir(dir)))
+	return v.seedDir(dir, false)
 }

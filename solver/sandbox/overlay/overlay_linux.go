@@ -9,9 +9,11 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,20 +24,23 @@ type Overlay struct {
 	elsewhere bool        // Work is not the one that was given
 	ids       *userns.IDs // of the user namespace; nil for the one id that needs no help
 	index     bool        // the kernel keeps hard links of the root together: see links_linux.go
+	whole     bool        // one overlay covers the root; else each top-level directory has its own
+	copied    bool        // the kernel takes no Over as a lower directory: views begin with a copy of it
 
 	warn func(texts []string) // prints what a view cannot show, once
 
 	grouping    sync.Mutex // guards what follows
 	grouped     bool
 	lowerGroups []group
+	closed      []string // directories of Over that can't be shown through: see seedClosed
 }
 
 // New returns a sandbox whose views are overlays: a command sees the
 // root with the view's changes in namespaces of its own, and the root stays as
-// it is. As root of the machine one overlay covers the root; other users get a
-// user namespace of their own, in which they are root, with an overlay for each
-// top-level directory. There a file can have no other owner than 0:0, which is
-// what its entry says; a top-level directory can be emptied but not removed.
+// it is. Other users than root get a user namespace of their own, in which they are
+// root. There a file can have no other owner than 0:0, which is what its entry says.
+// One overlay covers the root; but in a user namespace, where the root has mounts in
+// it, each top-level directory has its own, and can be emptied but not removed.
 //
 // Whether the machine allows it is found out by doing it, which takes some
 // milliseconds. If not, the error wraps sandbox.ErrUnavailable and says why.
@@ -155,12 +160,70 @@ func (s *Overlay) How() string {
 	return "in a user namespace"
 }
 
-// probe makes a view, mounts all that a command would see, and takes it away.
-func (s *Overlay) probe() (err error) {
+// tryLayers has try find out how the kernel takes what views lie over: all at once, then
+// each top-level directory by itself, and at last a copy of Over. EINVAL is what it says of
+// a root with locked mounts, and of a stack of too many overlays.
+func (s *Overlay) tryLayers(try func() error) error {
+	s.copied, s.whole = false, s.rooted || !mountsBelow(s.Root)
+	for {
+		err := try()
+		switch {
+		case !errors.Is(err, unix.EINVAL) || errors.Is(err, errNoUpper):
+			return err
+		case s.whole && !s.rooted:
+			s.whole = false
+		case s.over() != "":
+			s.copied = true
+		default:
+			return err
+		}
+	}
+}
+
+// mountsBelow reports whether something is mounted below a directory.
+func mountsBelow(dir string) bool {
+	below, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.Mountpoint == dir || !pathname.Under(m.Mountpoint, dir), false
+	})
+	return err != nil || len(below) > 0
+}
+
+// over is the directory that views lie over, above the root; "" for none.
+func (s *Overlay) over() string {
+	if s.copied {
+		return ""
+	}
+	return s.Over
+}
+
+// lowers lists the directories that views lie over, the highest first.
+func (s *Overlay) lowers() []string {
+	if over := s.over(); over != "" {
+		return []string{over, s.Root}
+	}
+	return []string{s.Root}
+}
+
+// lower is where what is seen at a path in them stands. The directories above the path
+// are directories there.
+func (s *Overlay) lower(p string) string {
+	if over := s.over(); over != "" {
+		at := filepath.Join(over, p)
+		if _, err := os.Lstat(at); err == nil {
+			return at
+		}
+	}
+	return filepath.Join(s.Root, p)
+}
+
+func (s *Overlay) probe() error { return s.tryLayers(s.probeView) }
+
+// probeView makes a view, mounts all that a command would see, and takes it away.
+func (s *Overlay) probeView() (err error) {
 	ctx := context.Background()
 	// What can't be shown is printed only if this way is taken.
 	var texts []string
-	quiet := &Overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids}
+	quiet := &Overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids, whole: s.whole, copied: s.copied}
 	quiet.warn = func(more []string) { texts = append(texts, more...) }
 	v, err := quiet.view(ctx)
 	if err != nil {
@@ -175,7 +238,7 @@ func (s *Overlay) probe() (err error) {
 	mark := s.mark("probe")
 	upper := v.upper()
 	if err := unix.Setxattr(upper, mark, []byte("y"), 0); err != nil {
-		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errUpper)
+		return fmt.Errorf("set an xattr in %s: %w (%w)", s.Work, err, errNoUpper)
 	}
 	if err := unix.Removexattr(upper, mark); err != nil {
 		return fmt.Errorf("remove an xattr in %s: %w", s.Work, err)
@@ -188,7 +251,7 @@ func (s *Overlay) probe() (err error) {
 	if err := v.do(ctx, helper.Job{Task: helper.TaskProbe, Mounts: probeMounts}, helper.Process{}); err != nil {
 		var st unix.Statfs_t
 		if errors.Is(err, unix.EINVAL) && unix.Statfs(upper, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errUpper)
+			return fmt.Errorf("%s %w: it lies on an overlay itself, as a container's root does", s.Work, errNoUpper)
 		}
 		if errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("%s %w, perhaps: %w", s.Work, errUpper, err)
@@ -205,8 +268,12 @@ func (s *Overlay) probe() (err error) {
 // probeMounts are tried with all the rest: a file that is mounted on its own.
 var probeMounts = []sandbox.Mount{{Target: "/run/clayer-probe", Content: []byte("x")}}
 
-// errUpper says that a directory lies where no upper directory of an overlay can be.
-var errUpper = errors.New("can't hold the changes of an overlay")
+// errUpper says that a directory lies where perhaps no upper directory of an overlay can
+// be, and errNoUpper that none can.
+var (
+	errUpper   = errors.New("can't hold the changes of an overlay")
+	errNoUpper = fmt.Errorf("%w", errUpper)
+)
 
 // View returns a new view of the root as it is now.
 func (s *Overlay) View(ctx context.Context) (*View, error) {
@@ -248,9 +315,12 @@ func (s *Overlay) check() error {
 	if err != nil {
 		return err
 	}
-	s.Root, s.warn = root, func([]string) {} // New warns
+	// New warns. Over is in no way: a view can begin with a copy of it.
+	s.Root, s.Over, s.warn = root, "", func([]string) {}
 	v := &View{s: s}
-	return v.do(context.Background(), helper.Job{Task: helper.TaskCheck, Mounts: probeMounts}, helper.Process{})
+	return s.tryLayers(func() error {
+		return v.do(context.Background(), helper.Job{Task: helper.TaskCheck, Mounts: probeMounts}, helper.Process{})
+	})
 }
 
 // Indexed reports whether the kernel keeps the names of the root's hard links

@@ -20,7 +20,7 @@ import (
 // capture. A scratch directory that the root lacks, or has as a link, is left alone.
 func (v *View) seedScratch() error {
 	for _, dir := range snapshot.ScratchDirs() {
-		if !isDir(v.s.Root, dir) {
+		if !v.s.isDir(dir) {
 			continue
 		}
 		err := v.seedParents(path.Dir(dir))
@@ -37,7 +37,7 @@ func (v *View) seedScratch() error {
 // emptyScratch replaces a directory of the upper one by an empty one that hides the
 // lower one. The directory above keeps its time.
 func (v *View) emptyScratch(dir string) error {
-	lower, upper := filepath.Join(v.s.Root, dir), filepath.Join(v.upper(), dir)
+	lower, upper := v.s.lower(dir), filepath.Join(v.upper(), dir)
 	var above unix.Stat_t
 	if err := unix.Lstat(filepath.Dir(upper), &above); err != nil {
 		return &os.PathError{Op: "stat", Path: filepath.Dir(upper), Err: err}
@@ -51,7 +51,7 @@ func (v *View) emptyScratch(dir string) error {
 		return err
 	}
 	if v.covers(dir) {
-		if err := unix.Setxattr(upper, v.s.mark("opaque"), []byte("y"), 0); err != nil {
+		if err := v.hideLower(dir); err != nil {
 			return err
 		}
 	}
@@ -72,7 +72,7 @@ func (v *View) ClearScratch(ctx context.Context) (err error) {
 	defer func() { v.broken = err }()
 	for _, dir := range snapshot.ScratchDirs() {
 		// A link, or nothing, is what a step has made of it.
-		if !isDir(v.s.Root, dir) || !isDir(v.upper(), dir) {
+		if !v.s.isDir(dir) || !isDir(v.upper(), dir) {
 			continue
 		}
 		if err := v.emptyScratch(dir); err != nil {
@@ -88,7 +88,17 @@ func (v *View) covers(dir string) bool {
 	for path.Dir(top) != "." {
 		top = path.Dir(top)
 	}
-	return v.s.rooted || v.merges(top)
+	return v.below(top) > 0
+}
+
+// isDir reports whether the path is a directory in the lower directories, with no link on
+// the way.
+func (s *Overlay) isDir(p string) bool {
+	if above := path.Dir(p); above != "." && !s.isDir(above) {
+		return false
+	}
+	st, err := os.Lstat(s.lower(p))
+	return err == nil && st.IsDir()
 }
 
 // isDir reports whether the path is a directory, with no link on the way.

@@ -6,26 +6,31 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )
 
 // begin fills the upper directory with what a view begins with, and reads it.
 func (v *View) begin(ctx context.Context) error {
 	upper := v.upper()
-	if v.s.Over != "" {
-		skip := make([]string, len(v.s.Hide))
-		copy(skip, v.s.Hide)
-		if err := v.files.copy(ctx, v.s.Over, upper, skip); err != nil {
+	if v.s.copied {
+		if err := v.files.copy(ctx, v.s.Over, upper, v.s.Hide); err != nil {
 			return err
 		}
 	}
 	if !v.s.rooted {
-		if err := v.seed(); err != nil {
+		err := v.seed()
+		if err == nil {
+			err = v.seedClosed(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -43,10 +48,10 @@ func (v *View) begin(ctx context.Context) error {
 	return v.refresh(ctx)
 }
 
-// seed puts a stub into the upper directory for each top-level name of the
-// root: only inside the top-level directories does the kernel merge. Directories are
-// mount points; links and small files are copied. All are part of the first
-// reading, and so of no change unless a command changes them.
+// seed puts a stub into the upper directory for each top-level name of the root, where only
+// inside the top-level directories the kernel merges. Directories are mount points; links
+// and small files are copied. All are part of the first reading, and so of no change
+// unless a command changes them.
 func (v *View) seed() error {
 	top, err := os.ReadDir(v.s.Root)
 	if err != nil {
@@ -55,25 +60,26 @@ func (v *View) seed() error {
 	for _, d := range top {
 		name := d.Name()
 		src, dst := filepath.Join(v.s.Root, name), filepath.Join(v.upper(), name)
-		have, err := os.Lstat(dst)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		have, err := v.above(name)
+		if err != nil {
 			return err
 		}
 		switch {
 		case d.IsDir() && snapshot.IsScratch(name):
 			// seedScratch makes it: mounts in the root's own are in no way then.
-		case err == nil && !(have.IsDir() && d.IsDir()):
+		case have != nil && !(have.IsDir() && d.IsDir()):
 			continue // the directory of changes over the root has its own
 		case d.IsDir():
-			if err := v.seedDir(src, dst, have != nil, name); err != nil {
+			if err := v.seedTop(name, have != nil); err != nil {
 				return err
 			}
+		case v.s.whole:
 		case d.Type()&os.ModeSymlink != 0:
 			if err := seedLink(src, dst); err != nil {
 				return err
 			}
 		case d.Type().IsRegular():
-			if err := seedFile(src, dst); err != nil {
+			if err := seedTopFile(src, dst); err != nil {
 				v.s.warn([]string{fmt.Sprintf("/%s is not seen: %v", name, err)})
 			}
 		}
@@ -81,21 +87,126 @@ func (v *View) seed() error {
 	return nil
 }
 
-func (v *View) seedDir(src, dst string, have bool, name string) error {
-	if unix.Access(src, unix.R_OK|unix.X_OK) != nil {
+// above returns what of the directory of changes over the root is at a top-level name; nil
+// for nothing.
+func (v *View) above(name string) (os.FileInfo, error) {
+	at := filepath.Join(v.upper(), name) // of a copy
+	if over := v.s.over(); over != "" {
+		at = filepath.Join(over, name)
+	}
+	st, err := os.Lstat(at)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return st, err
+}
+
+func (v *View) seedTop(name string, have bool) error {
+	closed := isClosed(filepath.Join(v.s.Root, name))
+	if closed {
 		// An overlay over it could be mounted but not listed. Empty, it is at
 		// least good for writing, as a HOME of /root is.
 		v.s.warn([]string{fmt.Sprintf("/%s begins empty: it may not be read", name)})
-	} else if err := helper.OverlayTop(v.dir, name); err != nil {
-		return err
+	} else if !v.s.whole {
+		if err := helper.OverlayTop(v.dir, name); err != nil {
+			return err
+		}
 	}
-	if have {
+	if have && (v.s.copied || v.s.whole) || v.s.whole && !closed {
 		return nil
 	}
-	if err := os.Mkdir(dst, 0o700); err != nil {
+	return v.seedDir(name, v.s.whole)
+}
+
+// isClosed reports whether a directory may not be read or entered by this user.
+func isClosed(dir string) bool {
+	st, err := os.Lstat(dir)
+	return err == nil && st.IsDir() && unix.Access(dir, unix.R_OK|unix.X_OK) != nil
+}
+
+// seedDir makes a directory as the lower one is, in one that was made so. It hides what the
+// lower one holds, if hide says so.
+func (v *View) seedDir(dir string, hide bool) error {
+	lower, upper := v.s.lower(dir), filepath.Join(v.upper(), dir)
+	if err := os.Mkdir(upper, 0o700); err != nil {
 		return err
 	}
-	return likeLower(src, dst)
+	if hide {
+		if err := v.hideLower(dir); err != nil {
+			return err
+		}
+	}
+	if err := treecopy.Xattrs(lower, upper); err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	if err := likeLower(lower, upper); err != nil {
+		return err
+	}
+	return likeLower(v.s.lower(path.Dir(dir)), filepath.Dir(upper))
+}
+
+// hideLower has a directory of the upper one hide what the lower ones hold.
+func (v *View) hideLower(dir string) error {
+	return unix.Setxattr(filepath.Join(v.upper(), dir), v.s.mark("opaque"), []byte("y"), 0)
+}
+
+// seedAbove makes the directories above a path as the lower ones are, where the upper one
+// has none. What a closed one holds is hidden.
+func (v *View) seedAbove(p string) error {
+	for i, c := range p {
+		if c != '/' {
+			continue
+		}
+		dir := p[:i]
+		st, err := os.Lstat(filepath.Join(v.upper(), dir))
+		switch {
+		case err == nil && !st.IsDir(), err != nil && !v.s.isDir(dir):
+			return nil
+		case err == nil:
+			continue
+		}
+		top, _, _ := strings.Cut(dir, "/")
+		if err := v.seedDir(dir, v.merges(top) && isClosed(filepath.Join(v.s.Root, dir))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seedClosed copies the directories of Over that no overlay can show: the kernel lists none
+// of which it may not read a part. A directory of another user can be such a part, and a
+// RUN as root of a user namespace may have made one that is closed to its owner.
+func (v *View) seedClosed(ctx context.Context) error {
+	if v.s.Over == "" {
+		return nil
+	}
+	if _, err := v.s.groups(ctx); err != nil {
+		return err
+	}
+	for _, dir := range v.s.closed {
+		if v.s.copied {
+			at := filepath.Join(v.upper(), dir)
+			st, err := os.Lstat(at)
+			if err == nil {
+				err = errors.Join(os.Chmod(at, 0o700), v.hideLower(dir), os.Chmod(at, st.Mode()))
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		err := v.seedParents(path.Dir(dir))
+		if err == nil {
+			err = v.seedDir(dir, true)
+		}
+		if err == nil {
+			err = v.files.copy(ctx, filepath.Join(v.s.over(), dir), filepath.Join(v.upper(), dir), nil)
+		}
+		if err != nil {
+			return fmt.Errorf("copy /%s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // likeLower gives a directory the mode and time, and as far as it may the owner,
@@ -139,13 +250,21 @@ func seedLink(src, dst string) error {
 // not a swap file.
 const seedLimit = 16 << 20
 
+func seedTopFile(src, dst string) error {
+	st, err := os.Stat(src)
+	if err == nil && st.Size() > seedLimit {
+		err = fmt.Errorf("%d bytes are too large a file beside the directories", st.Size())
+	}
+	if err != nil {
+		return err
+	}
+	return seedFile(src, dst)
+}
+
 func seedFile(src, dst string) error {
 	st, err := os.Stat(src)
 	if err != nil {
 		return err
-	}
-	if st.Size() > seedLimit {
-		return fmt.Errorf("%d bytes are too large a file beside the directories", st.Size())
 	}
 	in, err := os.Open(src)
 	if err != nil {
@@ -166,13 +285,21 @@ func seedFile(src, dst string) error {
 	return os.Chtimes(dst, st.ModTime(), st.ModTime())
 }
 
-// merges reports whether the top-level directory lies over the root's directory of
-// that name, in a user namespace.
-func (v *View) merges(top string) bool { return helper.TopIsOverlaid(v.dir, top) }
+// merges reports whether what is below a top-level directory lies over that of the root.
+func (v *View) merges(top string) bool { return v.s.whole || helper.TopIsOverlaid(v.dir, top) }
+
+// below says how many of the lower directories a top-level name lies over.
+func (v *View) below(top string) int {
+	n := len(v.s.lowers())
+	if !v.merges(top) {
+		n-- // the last is the root
+	}
+	return n
+}
 
 // overlayAlike has the same top-level directories of a clone overlaid.
 func (v *View) overlayAlike(clone *View) error {
-	if v.s.rooted {
+	if v.s.whole {
 		return nil
 	}
 	tops, err := os.ReadDir(filepath.Join(v.dir, helper.WorkDir))

@@ -54,7 +54,7 @@ func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
 			err = errors.Join(err, v.Close())
 		}
 	}()
-	for _, d := range []string{helper.UpperDir, helper.WorkDir, helper.RootDir, helper.StageDir} {
+	for _, d := range []string{helper.UpperDir, helper.WorkDir, helper.RootDir, helper.StageDir, helper.BaseDir} {
 		if err = os.Mkdir(filepath.Join(v.dir, d), 0o755); err != nil {
 			return nil, err
 		}
@@ -94,24 +94,48 @@ func (v *View) ready() error {
 }
 
 // Apply implements sandbox.Layered.
-func (v *View) Apply(ctx context.Context, blob io.Reader, at record.Placement) error {
+func (v *View) Apply(ctx context.Context, blob io.ReadSeeker, at record.Placement) error {
 	return v.apply(ctx, blob, helper.Job{Task: helper.TaskApply, Placement: at})
 }
 
 // ApplyScratch implements sandbox.Layered.
-func (v *View) ApplyScratch(ctx context.Context, blob io.Reader) error {
+func (v *View) ApplyScratch(ctx context.Context, blob io.ReadSeeker) error {
 	return v.apply(ctx, blob, helper.Job{Task: helper.TaskApply, Scratch: true})
 }
 
-func (v *View) apply(ctx context.Context, blob io.Reader, j helper.Job) (err error) {
+func (v *View) apply(ctx context.Context, blob io.ReadSeeker, j helper.Job) (err error) {
 	if err := v.ready(); err != nil {
 		return err
 	}
 	defer func() { v.broken = err }()
-	if err := v.do(ctx, j, helper.Process{Stdin: blob}); err != nil {
+	closed, err := v.unpack(ctx, blob, j)
+	if len(closed) > 0 && err == nil {
+		// Where directories of the view's own are above it, as the root has them when the
+		// snapshot is applied there, it can be shown.
+		for _, p := range closed {
+			err = errors.Join(err, v.seedAbove(p))
+		}
+		if err == nil {
+			closed, err = v.unpack(ctx, blob, j)
+		}
+		if len(closed) > 0 {
+			v.s.warn([]string{fmt.Sprintf("%q (and %d more) cannot be shown to RUN: it is in a directory of another user", closed[0], len(closed)-1)})
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("apply a snapshot to the view: %w", err)
 	}
 	return v.refresh(ctx)
+}
+
+// unpack has a helper apply a snapshot, and returns what it could not put into directories
+// of other users.
+func (v *View) unpack(ctx context.Context, blob io.ReadSeeker, j helper.Job) (closed []string, err error) {
+	if _, err := blob.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	err = v.do(ctx, j, helper.Process{Stdin: blob, Closed: func(paths []string) { closed = paths }})
+	return closed, err
 }
 
 // Run implements sandbox.View.
@@ -142,11 +166,11 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 		return nil, err
 	}
 	u := tree.Upper{
-		Before: v.at, After: after, Lower: v.s.Root, Owner: v.s.owner(),
-		Open: v.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
+		Before: v.at, After: after, Lower: v.s.lowers(), Owner: v.s.owner(),
+		Open: v.open, OpenLower: v.files.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
 	}
-	if !v.s.rooted {
-		u.Merged = v.merges
+	if !v.s.whole {
+		u.Below = v.below
 	}
 	changes, err := u.Changes(ctx)
 	if err != nil {
@@ -173,6 +197,7 @@ func (v *View) Exec(ctx context.Context, c sandbox.Command, stdin, stdout, stder
 // job completes a job by what the view is.
 func (v *View) job(j helper.Job) helper.Job {
 	j.Rooted, j.Root, j.View = v.s.rooted, v.s.Root, v.dir
+	j.Over, j.Whole = v.s.over(), v.s.whole
 	j.Hide, j.Seeded = v.s.Hide, !v.s.index
 	return j
 }
