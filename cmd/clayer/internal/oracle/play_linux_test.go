@@ -212,7 +212,14 @@ func describe(root string) ([]string, error) {
 		}
 		return strings.HasPrefix(path, "tmp/") || strings.HasPrefix(path, "var/tmp/")
 	})
+	names := make(map[string]int) // of a file, as far as they are of the result
+	for _, l := range lines {
+		names[sameFile.FindString(l)]++
+	}
 	for i, l := range lines {
+		if link := sameFile.FindString(l); names[link] == 1 {
+			l = strings.Replace(l, link, "", 1)
+		}
 		lines[i] = linked.ReplaceAllString(times.ReplaceAllString(l, "$1"), "$1")
 	}
 	return lines, err

@@ -147,7 +147,7 @@ func (c *clayer) prepare(ctx context.Context, w *way, files, work string) (root 
 var (
 	owners   = regexp.MustCompile(`^("(?:[^"\\]|\\.)*" \w+ \d+) \d+:\d+`)
 	attrs    = regexp.MustCompile(` (?:security|user|trusted)\.\S+=".*`)
-	sameFile = regexp.MustCompile(` link=".*"`)
+	sameFile = regexp.MustCompile(` link="(?:[^"\\]|\\.)*"`)
 )
 
 // compared leaves out of the lines of two trees what a way does not tell: the owners that
