@@ -53,15 +53,16 @@ type resolver struct {
 	lex    *shell.Lex
 	env    map[string]string // scope.Env and scope.Args, by name
 	args   map[string]string
-	hides  bool   // an ENV has the name of an ARG
-	word   string // that is expanded
-	err    error  // the first of expanding an instruction
+	hides  bool            // an ENV has the name of an ARG
+	later  map[string]bool // the ENVs of which an ARG with a value stands later
+	word   string          // that is expanded
+	err    error           // the first of expanding an instruction
 
 	unset func(name string) // called with a variable that nothing sets; may be nil
 }
 
 func (r *resolver) index() {
-	r.env, r.args = make(map[string]string), make(map[string]string)
+	r.env, r.args, r.later = make(map[string]string), make(map[string]string), make(map[string]bool)
 	for _, v := range r.scope.Env {
 		r.env[v.Name] = v.Value
 	}
@@ -79,9 +80,9 @@ type variables struct {
 
 func (v variables) Get(name string) (string, bool) {
 	session := v.r.scope.Session
-	value, ok := v.r.env[name]
-	if !ok {
-		value, ok = v.r.args[name]
+	value, ok := v.r.args[name]
+	if !ok || v.r.envHides(name) {
+		value, ok = v.r.env[name]
 	}
 	if ok {
 		if !v.refs {
@@ -120,7 +121,7 @@ func (r *resolver) process(word string, refs bool) string {
 	if refs {
 		switch name := r.cutsReference(word); {
 		case name == "":
-		case !r.hasEnv(name) && r.hasArg(name):
+		case r.hasArg(name) && !r.envHides(name):
 			refs = false
 		default:
 			r.err = faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", name).
@@ -244,8 +245,8 @@ func (r *resolver) resolveEnv(in *Env) *Env {
 	// Only now: they don't see each other.
 	for _, v := range out.Vars {
 		r.scope.Env = setVar(r.scope.Env, r.env, v)
-		_, arg := r.args[v.Name]
-		r.hides = r.hides || arg
+		delete(r.later, v.Name)
+		r.hides = r.hides || r.hasArg(v.Name)
 	}
 	return &out
 }
@@ -277,17 +278,20 @@ func (r *resolver) declare(in *Arg) {
 		}
 		if ok {
 			r.scope.Args = setVar(r.scope.Args, r.args, Var{d.Name, value})
-			r.hides = r.hides || r.hasEnv(d.Name)
+			if r.hasEnv(d.Name) {
+				r.hides, r.later[d.Name] = true, true
+			}
 		}
 	}
 }
 
 func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 	out := *in
-	out.Env, out.Dir, out.Shell = slices.Clip(r.scope.Env), r.scope.Dir, r.scope.Shell
-	out.Args = slices.Clip(r.scope.Args)
+	out.Dir, out.Shell = r.scope.Dir, r.scope.Shell
+	out.Env, out.Args = slices.Clip(r.scope.Env), slices.Clip(r.scope.Args)
 	if r.hides {
-		out.Args = slices.DeleteFunc(slices.Clone(out.Args), func(v Var) bool { return r.hasEnv(v.Name) })
+		out.Env = slices.DeleteFunc(slices.Clone(out.Env), func(v Var) bool { return r.later[v.Name] })
+		out.Args = slices.DeleteFunc(slices.Clone(out.Args), func(v Var) bool { return r.envHides(v.Name) })
 	}
 	out.Mounts = nil
 	for _, f := range in.Flags {
@@ -299,6 +303,10 @@ func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 	}
 	return &out, nil
 }
+
+// envHides reports whether a name is that of an ENV, and of no ARG after it that has a
+// value: as BuildKit has it, the later of the two counts.
+func (r *resolver) envHides(name string) bool { return r.hasEnv(name) && !r.later[name] }
 
 func (r *resolver) hasArg(name string) bool {
 	_, ok := r.args[name]
