@@ -43,6 +43,13 @@ var intended = []*difference{
 		},
 	},
 	{
+		name:   "hard-links",
+		reason: "All names of a file have what a later RUN writes to one of them. BuildKit's overlayfs separates them then.",
+		applies: func(c *Case, i int) bool {
+			return strings.HasPrefix(c.Lines[i], "RUN") && strings.Contains(c.Lines[i], "ln /")
+		},
+	},
+	{
 		name:   "several-sources-without-slash",
 		reason: "Several sources make dest a directory. BuildKit refuses them, or makes dest the last of what a pattern matches.",
 		says:   regexp.MustCompile(`the destination must be a directory and end with a /`),

@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds a build that does not end. It is no measure of speed.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // A player plays cases, several at a time.
 type player struct {
