@@ -61,6 +61,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/ptytest":        0,
 	"solver/internal/archive":            1,
 	"solver/internal/databases":          0,
+	"solver/internal/merge":              2,
 	"solver/internal/names":              1,
 	"solver/internal/needs":              2,
 	"solver/internal/revert":             2,

@@ -159,7 +159,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	s := it.Step
 	applied = record.Applied{
 		Key: it.Key, Encoding: key.Encoding, Layer: s.Layer.Name, Text: s.Text(), Line: s.Pos().Line,
-		Record: b.sv.Plan.Keys.Record(s), At: time.Now().UTC(), Placement: b.placement(s), AllForRoot: forRootAlone(s),
+		Record: b.sv.Plan.Keys.Record(s), At: time.Now().UTC(), AllForRoot: forRootAlone(s),
 	}
 	if !s.ChangesRoot() {
 		return applied, nil, nothing, nil
@@ -175,7 +175,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	applied.LeftOut, applied.Needs = leftOut, desc.Needs
+	applied.LeftOut, applied.Needs, applied.Placement = leftOut, desc.Needs, b.placement(s, desc.Needs)
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())
 		return applied, c, changes, err

@@ -224,7 +224,7 @@ func (b *builder) ApplyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step
 // applyToView applies the snapshot of a step to a view; of one that the lower root has, its
 // scratch alone.
 func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Step, lower bool) error {
-	apply := func() error { return v.Apply(ctx, b.blob(s).reader(), b.placement(s)) }
+	apply := func() error { return v.Apply(ctx, b.blob(s).reader(), b.placement(s, b.blob(s).desc.Needs)) }
 	if lower {
 		apply = func() error { return v.ApplyScratch(ctx, b.blob(s).reader()) }
 	}

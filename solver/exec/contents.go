@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/scratch"
 )
@@ -101,6 +102,10 @@ func invalid(it *dag.Item, err error) (*flow.InvalidError, bool) {
 	var unsafe *snapshot.UnsafeError
 	var unread *unreadError
 	var unmet *unmetError
+	var records *merge.ConflictError
+	if errors.As(err, &records) {
+		err = &unmetError{"needs " + records.Need()}
+	}
 	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) && !errors.As(err, &unmet) {
 		return nil, false
 	}

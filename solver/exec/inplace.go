@@ -70,6 +70,9 @@ func (b *builder) StepInPlace(ctx context.Context, it *dag.Item) (flow.Outcome, 
 	if err := b.enterScratch(ctx, it); err != nil {
 		return flow.Outcome{}, err
 	}
+	if err := b.lock.SaveDatabases(); err != nil {
+		return flow.Outcome{}, fmt.Errorf("%w: save the databases: %w", ErrRoot, err)
+	}
 	b.tx = b.lock.State().Tx
 	out, recorded, err := b.adopt(ctx, it)
 	if !recorded {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -20,18 +22,25 @@ import (
 
 // placement says what the snapshot of a step must not replace: no COPY removes a
 // directory to put a file there, nor does a FETCH of what is no archive. What a
-// RUN replaced is what its command did.
-func (b *builder) placement(s *dag.Step) record.Placement {
+// RUN replaced is what its command did; but what it changed in databases is merged, by
+// the needs of its snapshot.
+func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement) {
 	if b.Steps.Unstored(s.Layer) {
 		return record.Placement{}
 	}
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return record.Placement{ProtectDirs: true}
+		p.ProtectDirs = true
 	case *frontend.Fetch:
-		return record.Placement{File: source.PlainFile(in)}
+		p.File = source.PlainFile(in)
+	case *frontend.Run:
+		for _, n := range needs {
+			if _, known := databases.Known(n.Path); known && n.Kind == snapshot.NeedContent {
+				p.Databases = append(p.Databases, n)
+			}
+		}
 	}
-	return record.Placement{}
+	return p
 }
 
 // misplaced explains that a file of a step would replace a directory; any other

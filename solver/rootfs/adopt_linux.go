@@ -15,7 +15,7 @@ import (
 // Adopt records a step that ran on the root itself, so that its changes are there
 // already: a transaction of its own, which also commits what was begun before.
 //
-// Nothing was saved of what the step overwrote or deleted. Undo takes away what it
+// Nothing was saved of what the step overwrote or deleted, but by SaveDatabases. Undo takes away what it
 // created, by step.Before, gives directories back what they were, and reports the rest
 // as lost. The content of the entries is not read. Changes of no step, of a RUN that
 // failed, have the zero key, and are in the log alone.
@@ -33,7 +33,10 @@ func (l *Lock) Adopt(ctx context.Context, step record.Applied, changes snapshot.
 		t.next.Add(step)
 	}
 	res.Scratch = step.Scratch
-	return res, l.commit()
+	if err := l.commit(); err != nil {
+		return res, err
+	}
+	return res, l.root.state.Held().RemoveAll(savedName)
 }
 
 func (t *transaction) adopt(ctx context.Context, step record.Applied, changes snapshot.Changes) (res unpack.Result, err error) {
@@ -46,6 +49,11 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		tree.Close()
 	}()
 	ev := record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id, From: t.journal.End(), Adopted: true}
+	saved, err := t.adopting(ev.Seq)
+	if err != nil {
+		return res, err
+	}
+	defer saved.close()
 	needed := t.journal.Needs()
 	n := 0
 	for e, err := range snapshot.Validate(changes) {
@@ -59,7 +67,9 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		c, err := adopted(tree.Dirs, e, step.Before)
 		if err == nil && c != nil {
 			c.Seq, c.N = ev.Seq, n
-			err = t.journal.Add(c)
+			if err = saved.database(tree.Dirs, c); err == nil {
+				err = t.journal.Add(c)
+			}
 		}
 		if err != nil {
 			return res, err

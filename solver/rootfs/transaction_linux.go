@@ -24,10 +24,11 @@ type transaction struct {
 	r        *Root
 	id       int
 	journal  *record.Journal
-	next     record.State     // what is committed
-	steps    []record.Applied // applied in it
-	preserve map[string]bool  // paths that the user changed, which stay as they are
-	lifted   Undone           // of the profile, where no Undo reports it
+	next     record.State        // what is committed
+	steps    []record.Applied    // applied in it
+	preserve map[string]bool     // paths that the user changed, which stay as they are
+	records  map[string][]string // by the path of a database, the keys of records that the user changed
+	lifted   Undone              // of the profile, where no Undo reports it
 
 	spends   bool         // the reserve, where the disk is full: it undoes
 	reserved record.Space // at least that, for the undo of what it applies
@@ -45,7 +46,7 @@ func (l *Lock) begin() (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, preserve: make(map[string]bool)}
+	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, preserve: make(map[string]bool), records: make(map[string][]string)}
 	t.next.Trash = nil
 	t.next.Log, t.next.Preserved, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Preserved), slices.Clone(t.next.Layers)
 	err = r.spending(rollbackFiles, func() (err error) {
@@ -71,7 +72,7 @@ func forRoot(step *record.Applied, changes snapshot.Changes) snapshot.Changes {
 // apply applies a stream to the root and saves what it replaces.
 func (t *transaction) apply(ctx context.Context, step record.Applied, changes snapshot.Changes) (unpack.Result, error) {
 	space := t.applies()
-	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower, Hidden: record.Hidden(t.next.Log), Verified: step.Verified, Placement: step.Placement}
+	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, PreserveRecords: t.records, Lower: t.r.lower, Hidden: record.Hidden(t.next.Log), Verified: step.Verified, Placement: step.Placement}
 	ev, res, err := unpack.Recorded(ctx, t.r.dir, changes, to, record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id})
 	if err != nil {
 		return res, err

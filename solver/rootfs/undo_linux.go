@@ -71,6 +71,7 @@ type undoing struct {
 	res         *Undone
 	trashFD     int
 	originalsFD int          // of the originals; -1 where there are none
+	stageFD     int          // of databases that are written again; -1 before the first
 	originals   map[int]bool // the numbers of the changes with an original
 	buf         []byte
 	chunk       []backward
@@ -82,7 +83,9 @@ type undoing struct {
 // backward is a change that is about to be undone.
 type backward struct {
 	record.Change
-	in    bool         // there is an original
+	in    bool         // there is an original, or what takes its place
+	fd    int          // of the directory that it is in
+	name  string       // in that
 	comes *record.Meta // what it is, if it is a directory that this user may not move as it is
 }
 
@@ -92,10 +95,10 @@ func (t *transaction) undo(ctx context.Context, ev record.Event, force bool, res
 	if err != nil {
 		return err
 	}
-	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, originalsFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
+	u := &undoing{Tree: tree, t: t, was: ev, force: force, res: res, trashFD: -1, originalsFD: -1, stageFD: -1, buf: make([]byte, 128<<10), paths: make(map[string]bool)}
 	defer func() {
 		err = errors.Join(err, u.SetTimes())
-		for _, fd := range []int{u.trashFD, u.originalsFD} {
+		for _, fd := range []int{u.trashFD, u.originalsFD, u.stageFD} {
 			if fd >= 0 {
 				unix.Close(fd)
 			}
@@ -177,6 +180,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		u.res.Lost = append(u.res.Lost, p)
 		return nil
 	}
+	u.noteRecords(c)
 	in := c.MayHaveOriginal() && u.originals[c.N]
 	f, err := u.GetReal(path.Dir(p))
 	if err != nil {
@@ -197,6 +201,15 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	}
 	if c.Was != nil {
 		return u.dir(f, c, st)
+	}
+	if c.Records != nil && st != nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		what, err := drift.Of(ctx, f, path.Base(p), st, c, u.was.Done, u.buf)
+		if err == nil && len(what) > 0 {
+			err = u.undoRecords(f, c, in)
+		}
+		if err != nil || len(what) > 0 {
+			return err
+		}
 	}
 	switch {
 	case st == nil && !in:
@@ -230,7 +243,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	b := backward{Change: *c, in: in}
 	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))}
 	if in {
-		line.In = record.OriginalName(u.was.Seq, c.N)
+		line.In, b.fd, b.name = record.OriginalName(u.was.Seq, c.N), u.originalsFD, strconv.Itoa(c.N)
 		if b.comes, err = u.fixed(c.N); err != nil {
 			return err
 		}
@@ -362,20 +375,19 @@ func (u *undoing) do(b *backward) error {
 	if !b.in {
 		return nil
 	}
-	original := strconv.Itoa(b.N)
 	flags := uint(unix.RENAME_NOREPLACE)
 	if linked {
 		flags = 0
 	}
-	err = u.Free(u.originalsFD, original)
+	err = u.Free(b.fd, b.name)
 	if err == nil {
-		err = u.t.spending(func() error { return u.Renameat(u.originalsFD, original, f.FD, name, flags) })
+		err = u.t.spending(func() error { return u.Renameat(b.fd, b.name, f.FD, name, flags) })
 	}
 	if err == nil && b.comes != nil {
 		return u.Fchmodat(f.FD, name, b.comes.Mode)
 	}
 	if err != nil && b.comes != nil {
-		err = errors.Join(err, u.Fchmodat(u.originalsFD, original, b.comes.Mode))
+		err = errors.Join(err, u.Fchmodat(b.fd, b.name, b.comes.Mode))
 	}
 	if err != nil && st != nil {
 		err = errors.Join(err, u.Renameat(u.trashFD, u.trashName(b.N), f.FD, name, 0))
@@ -392,7 +404,7 @@ func (u *undoing) move(f *inroot.Dir, name string, b *backward, st *unix.Stat_t)
 	to := u.trashName(b.N)
 	if b.in && !inroot.IsDir(st) {
 		var orig unix.Stat_t
-		err := u.Fstatat(u.originalsFD, strconv.Itoa(b.N), &orig)
+		err := u.Fstatat(b.fd, b.name, &orig)
 		if err != nil {
 			return false, err
 		}

@@ -71,7 +71,8 @@ type Layered interface {
 	// Apply adds a packed snapshot to the view. No later Run reports it. The blob is read
 	// from its beginning, and perhaps twice. The
 	// error is an *unpack.DirError where a file would replace a directory and at
-	// forbids that.
+	// forbids that, and a *merge.ConflictError where the view has other records in a
+	// database than the snapshot needs.
 	Apply(ctx context.Context, blob io.ReadSeeker, at record.Placement) error
 
 	// ApplyScratch is Apply of the scratch in the snapshot alone: for a step that the

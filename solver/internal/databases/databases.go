@@ -29,6 +29,7 @@ const (
 	ranges                    // name:first:count
 	dpkg                      // stanzas with Package and Architecture
 	apk                       // stanzas with P
+	ldcache                   // the cache of the dynamic linker
 	backup                    // the version before, which the tool that changed a database left
 )
 
@@ -40,6 +41,8 @@ var known = map[string]format{
 	"etc/subuid":  ranges,
 	"etc/subgid":  ranges,
 	"etc/shells":  lines,
+
+	"etc/ld.so.cache": ldcache,
 
 	"etc/passwd-":  backup,
 	"etc/group-":   backup,
@@ -83,9 +86,30 @@ func (d Database) check(files ...[]byte) error {
 	return nil
 }
 
+// CanMerge reports whether two versions of a database are understood: any but those of the
+// dynamic linker's cache are.
+func (d Database) CanMerge(here, result []byte) bool {
+	if d.format != ldcache {
+		return true
+	}
+	_, ok := parseLibraries(here)
+	if ok {
+		_, ok = parseLibraries(result)
+	}
+	return ok
+}
+
 // IsBackup reports whether a tool keeps in this file what another database was before.
 // Nothing is merged there: a machine keeps its own.
 func (d Database) IsBackup() bool { return d.format == backup }
+
+// Main returns the path of the database itself, of which this may be a backup.
+func (d Database) Main() string {
+	if !d.IsBackup() {
+		return d.path
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(d.path, "-old"), "-")
+}
 
 // Changes are what changed in a database, with what Check and Merge compare. An entry
 // begins with the key of a record, which is its name, of a package with the
@@ -107,12 +131,16 @@ func (c Changes) IsEmpty() bool { return len(c.Set)+len(c.Removed) == 0 }
 // Names returns the keys of what changed, to print.
 func (c Changes) Names() (names []string) {
 	for _, text := range slices.Concat(c.Set, c.Removed) {
-		if i := strings.IndexAny(text, marks); i >= 0 {
-			text = text[:i]
-		}
-		names = append(names, text)
+		names = append(names, keyOf(text))
 	}
 	return names
+}
+
+func keyOf(text string) string {
+	if i := strings.IndexAny(text, marks); i >= 0 {
+		return text[:i]
+	}
+	return text
 }
 
 // A Conflict is a record that could not be changed, since the file has another one in
@@ -185,11 +213,22 @@ func (d Database) Check(here []byte, c Changes) ([]Conflict, error) {
 // Onto the file that result was made from, this gives result, unless that has the
 // records that stayed in another order.
 func (d Database) Merge(here, result []byte, c Changes) (merged []byte, conflicts []Conflict, err error) {
+	return d.merge(here, result, c, false)
+}
+
+// Force is Merge of records that may be others here than they were before the change.
+func (d Database) Force(here, result []byte, c Changes) (merged []byte, err error) {
+	merged, _, err = d.merge(here, result, c, true)
+	return merged, err
+}
+
+func (d Database) merge(here, result []byte, c Changes, force bool) (merged []byte, conflicts []Conflict, err error) {
 	if err := d.check(here, result); err != nil || d.format == backup {
 		return here, nil, err
 	}
 	m, err := d.merging(here, c)
 	if err == nil {
+		m.force = m.force || force
 		m.decide()
 		err = m.take(d.format.parse(result))
 	}
@@ -214,3 +253,56 @@ func (d Database) Drift(here []byte, c Changes) ([]Conflict, error) {
 
 // String returns the path of the database, relative to the root.
 func (d Database) String() string { return d.path }
+
+// Join returns what the first of several changes leaves of the others, of records that it
+// does not change itself.
+func Join(list ...Changes) (all Changes) {
+	have := make(map[string]bool)
+	for _, c := range list {
+		var keys []string
+		add := func(to *[]string, from []string) {
+			for _, text := range from {
+				if key := keyOf(text); !have[key] {
+					*to = append(*to, text)
+					keys = append(keys, key)
+				}
+			}
+		}
+		add(&all.Set, c.Set)
+		add(&all.Removed, c.Removed)
+		for _, key := range keys {
+			have[key] = true
+		}
+	}
+	return all
+}
+
+// Only returns the changes of the records that have a conflict.
+func (c Changes) Only(conflicts []Conflict) Changes {
+	only := func(list []string) []string {
+		return slices.DeleteFunc(slices.Clone(list), func(text string) bool {
+			return !slices.ContainsFunc(conflicts, func(x Conflict) bool { return x.Record == keyOf(text) })
+		})
+	}
+	return Changes{Set: only(c.Set), Removed: only(c.Removed)}
+}
+
+// Without returns the changes of other records than those with the keys, and the keys
+// of those that were left out.
+func (c Changes) Without(keys []string) (rest Changes, left []string) {
+	if len(keys) == 0 {
+		return c, nil
+	}
+	without := func(list []string) []string {
+		return slices.DeleteFunc(slices.Clone(list), func(text string) bool {
+			key := keyOf(text)
+			group, _, _ := strings.Cut(key, ":")
+			is := slices.Contains(keys, key) || slices.Contains(keys, group)
+			if is && !slices.Contains(left, key) {
+				left = append(left, key)
+			}
+			return is
+		})
+	}
+	return Changes{Set: without(c.Set), Removed: without(c.Removed)}, left
+}

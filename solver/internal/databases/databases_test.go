@@ -293,7 +293,7 @@ func (m machine) edit(d Database, file []byte) []byte {
 
 func all() (list []Database) {
 	for p := range known {
-		if d, _ := Known(p); !d.IsBackup() {
+		if d, _ := Known(p); !d.IsBackup() && d.format != ldcache {
 			list = append(list, d)
 		}
 	}

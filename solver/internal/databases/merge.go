@@ -66,6 +66,7 @@ type merging struct {
 	join      []membership
 	leave     []membership
 	conflicts []Conflict
+	force     bool // records here are changed whatever they are
 
 	// What is decided.
 	changed map[string]*entry   // by the key of each record that is added, or has another value: its entry
@@ -77,7 +78,8 @@ type merging struct {
 }
 
 func (d Database) merging(here []byte, c Changes) (*merging, error) {
-	m := &merging{format: d.format, here: d.format.parse(here)}
+	// Where a library is follows from the files: what a cache says of one is no conflict.
+	m := &merging{format: d.format, here: d.format.parse(here), force: d.format == ldcache}
 	m.at, m.members = index(m.here), memberships(m.here)
 	read := func(list []string, entries *[]entry, members *[]membership) error {
 		for _, text := range list {
@@ -114,6 +116,8 @@ func (m *merging) decide() {
 		r := m.at[e.key]
 		switch {
 		case r == nil:
+		case m.force:
+			m.gone[e.key] = e
 		case digest(r.body) != e.was:
 			m.conflict(e.key, "is another one here")
 		case hasOthers(r, leaving):
@@ -127,16 +131,20 @@ func (m *merging) decide() {
 		switch r := m.at[e.key]; {
 		case r == nil && e.was == "":
 			m.changed[e.key] = e
-		case r == nil:
+		case r == nil && !m.force:
 			m.conflict(e.key, "is not here")
-		case digest(r.body) == e.now:
+		case r != nil && digest(r.body) == e.now:
+		case m.force:
+			m.changed[e.key] = e
 		case digest(r.body) != e.was:
 			m.conflict(e.key, "is another one here")
 		default:
 			m.changed[e.key] = e
 		}
 	}
-	m.decideIDs()
+	if !m.force {
+		m.decideIDs()
+	}
 	for _, x := range m.leave {
 		if m.members[x] && m.gone[x.group] == nil {
 			m.leaves[x] = true

@@ -94,6 +94,9 @@ func (f format) hasMembers() bool { return f == groups || f == gshadow }
 
 // parse divides a file into records.
 func (f format) parse(file []byte) []record {
+	if f == ldcache {
+		return libraries(file)
+	}
 	var list []record
 	n := make(numbering)
 	rest := string(file)
@@ -227,6 +230,9 @@ func (f format) stanzaName(body string) string {
 
 // text writes records as a file.
 func (f format) text(list []record) []byte {
+	if f == ldcache {
+		return writeLibraries(list)
+	}
 	size := 0
 	for i := range list {
 		size += len(list[i].body) + len(list[i].tail) + 2

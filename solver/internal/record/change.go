@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/clayer/clayer/solver/internal/databases"
 )
 
 // A Change is what an apply does to one path, with what undoing it needs. Its
@@ -23,6 +25,10 @@ type Change struct {
 	Preserved bool   `json:"kept,omitempty"` // nothing was done: what stands there is the user's
 	Lost      bool   `json:"lost,omitempty"` // what stood there was not saved: the step was adopted
 
+	// Records says which records of a database were changed, where the rest of the file is
+	// the machine's: nil for any other file.
+	Records *Records `json:"records,omitempty"`
+
 	// A directory that nothing stood at comes with all that is in it, by one rename:
 	// Whole is set on its line, and With, its N, on those of what comes with it.
 	Whole bool   `json:"whole,omitempty"`
@@ -39,6 +45,17 @@ type Change struct {
 	Beside bool `json:"beside,omitempty"` // what comes waits beside Path, as TempName says: the directory is on another file system
 
 	End int64 `json:"-"` // of a line that ReadBackward read: where it ends in the log, in bytes
+}
+
+// Records is what an apply changed in a database.
+type Records struct {
+	Database string `json:"of"` // its path, by which it is known: that of the change is without links
+
+	Undo databases.Changes `json:"undo,omitzero"` // undoes it: leads to what the file was before
+
+	// Preserved are the keys of records that the step would have changed, and that stay as
+	// the user has them.
+	Preserved []string `json:"kept,omitempty"`
 }
 
 // A Kind is what stands at a path after a change, or what a line says that is no

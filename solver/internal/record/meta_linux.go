@@ -1,6 +1,7 @@
 package record
 
 import (
+	"io"
 	"os"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/databases"
 )
 
 // kinds are the kinds of changes that entries make.
@@ -65,4 +67,32 @@ func TypeOf(st *unix.Stat_t) Kind {
 		return KindFifo
 	}
 	return KindSocket
+}
+
+// ReadDatabase reads the database at a name in an open directory, and its metadata. That
+// is nil where there is none, or something else, or more than is read as one.
+func ReadDatabase(sys inroot.Sys, dir int, name string) ([]byte, *Meta, error) {
+	var st unix.Stat_t
+	if err := sys.Fstatat(dir, name, &st); err != nil {
+		return nil, nil, inroot.UnlessMissing(err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > databases.MaxSize {
+		return nil, nil, nil
+	}
+	fd, err := sys.OpenAt(dir, name)
+	if err != nil {
+		return nil, nil, inroot.UnlessMissing(err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	m := MetaOfStat(&st)
+	if m.Xattrs, err = sys.ListXattrs(fd); err != nil {
+		return nil, nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, databases.MaxSize))
+	if err != nil {
+		return nil, nil, err
+	}
+	m.Size = int64(len(data))
+	return data, m, nil
 }

@@ -40,6 +40,10 @@ func (j *Journal) spaceFor(c *Change, line int) Space {
 	case c.Kind == KindDir: // undo announces its time too
 		need.Bytes += int64(line)
 	}
+	if c.Records != nil && c.Now != nil { // what is undone in it may be written again
+		need.Bytes += c.Now.Size + block
+		need.Files++
+	}
 	if c.Was == nil || len(c.Was.Xattrs) == 0 {
 		return need
 	}

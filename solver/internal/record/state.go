@@ -117,6 +117,9 @@ type Placement struct {
 	// File is a path, relative to the root, at which a directory, and a link to
 	// one, stays in any case; "" for none.
 	File string
+	// Databases has the needs of the step about databases that it changed: where the root
+	// has another file than the step found, only the records are changed that they name.
+	Databases []snapshot.Need
 }
 
 // Var is a variable.

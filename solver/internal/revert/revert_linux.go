@@ -47,10 +47,16 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 			if err == nil {
 				err = v.before(r, ev.Seq, c, originals[c.N])
 			}
+			if err == nil {
+				err = v.database(r, ev.Seq, &c, originals[c.N])
+			}
 			if err != nil {
 				return nil, fmt.Errorf("revert %s: %q: %w", ev.Key.Short(), c.Path, err)
 			}
 		}
+	}
+	if err := v.revertDatabases(r); err != nil {
+		return nil, err
 	}
 	if err := v.findOthers(r, r.Dir, func(string, fs.DirEntry) (bool, error) { return true, nil }); err != nil {
 		return nil, fmt.Errorf("find the other names of a file: %w", err)
@@ -120,6 +126,8 @@ type reverting struct {
 	ids   map[string]inroot.FileID   // by path, of the files that have several names
 	names map[inroot.FileID]int      // how many of their names are not in was
 	own   bool                       // a plain user owns what is shown
+
+	databases map[string][]databaseChange // by path, in the order of the log
 }
 
 // add notes what stood at a path.

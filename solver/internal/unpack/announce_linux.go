@@ -101,6 +101,9 @@ func (r *recorder) change(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 	default:
 		c.N = s.n
 	}
+	if s != nil {
+		c.Records = s.records
+	}
 	switch s.placement() {
 	case asTree:
 		c.Whole = true
@@ -116,10 +119,13 @@ func (r *recorder) change(parent *inroot.Dir, name string, e *snapshot.Entry, s 
 
 // begin announces what is about to be done to a path, unless that was expected.
 func (r *recorder) begin(c *record.Change, s *staged) error {
-	if c.Preserved {
+	if c.Preserved || c.Records != nil && len(c.Records.Preserved) > 0 {
 		r.res.Preserved = append(r.res.Preserved, string(c.Path))
-	} else if err := r.openOriginals(); err != nil {
-		return inroot.Hard(err)
+	}
+	if !c.Preserved {
+		if err := r.openOriginals(); err != nil {
+			return inroot.Hard(err)
+		}
 	}
 	if s != nil && s.line != nil && sameLine(s.line, c) {
 		return r.to.Journal.Sync() // nothing, unless something else was added since

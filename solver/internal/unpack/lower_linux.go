@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
@@ -166,4 +167,14 @@ func SetMetadataOf(sys inroot.Sys, below, dir string, paths []string) error {
 		}
 	}
 	return tree.SetTimes()
+}
+
+// database returns the database that the lower root has at a path, as merge.Below.
+func (l *lower) database(p string) ([]byte, *record.Meta, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if record.IsHidden(l.hidden, p) {
+		return nil, nil, nil
+	}
+	return merge.Read(l.dirs, p)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
@@ -31,6 +32,7 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 		maker: maker{Tree: tree}, placement: opt.Placement, filled: make(filled),
 		prefix: fmt.Sprintf(record.TempPrefix+"%x-%d-", time.Now().UnixNano(), os.Getpid()),
 	}
+	m := merge.New(opt.Placement.Databases, nil, nil)
 	defer func() {
 		// Also after a failure: what a directory's time was must not depend on how
 		// far this came.
@@ -42,6 +44,9 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 	for e, err := range snapshot.Validate(changes) {
 		if err == nil {
 			err = context.Cause(ctx)
+		}
+		if err == nil {
+			e, _, err = m.Entry(tree.Dirs, e)
 		}
 		if err == nil {
 			err = p.res.count(e, p.entry(ctx, e))

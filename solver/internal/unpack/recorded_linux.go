@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 )
@@ -39,6 +40,11 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 		r.close()
 		return ev, Result{}, err
 	}
+	var below merge.Below
+	if r.lower != nil {
+		below = r.lower.database
+	}
+	r.merger = merge.New(to.Placement.Databases, to.PreserveRecords, below)
 	r.ev.From = to.Journal.End()
 	if err := r.openState(dir); err != nil {
 		r.close()
@@ -55,6 +61,7 @@ type recorder struct {
 	maker
 	to     Recording
 	lower  *lower
+	merger *merge.Merger
 	ev     record.Event
 	n      atomic.Int64 // of the last change
 	filled filled
@@ -130,8 +137,12 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 		if err == nil {
 			e, err = r.overLower(e)
 		}
+		var records *record.Records
 		if err == nil {
-			err = st.stage(ctx, e)
+			e, records, err = r.merger.Entry(r.Dirs, e)
+		}
+		if err == nil {
+			err = st.stage(ctx, e, records)
 		}
 		if err != nil {
 			return r.res, err

@@ -31,6 +31,8 @@ type staged struct {
 	err  error          // why it could not be created
 	line *record.Change // its announcement; nil: it has none that holds
 
+	records *record.Records // of a database
+
 	leftOut   bool // this user may not create it
 	announced bool // it has a line, be it one that another took the place of
 	implicit  bool // an implicit parent
@@ -81,7 +83,7 @@ func newStager(r *recorder) *stager { return &stager{to: r, own: r.beside(), mos
 
 // stage makes an entry in the stage directory: all that takes time, or space, or
 // can fail for what is in the stream, before the root is touched.
-func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
+func (st *stager) stage(ctx context.Context, e *snapshot.Entry, records *record.Records) error {
 	if len(st.chunk) >= st.most && (len(st.chunk) >= mostUnverified || st.to.isVerified()) {
 		if err := st.change(ctx); err != nil {
 			return err
@@ -97,17 +99,17 @@ func (st *stager) stage(ctx context.Context, e *snapshot.Entry) error {
 			}
 		}
 	}
-	if err := st.add(ctx, e); err != nil {
+	if err := st.add(ctx, e, records); err != nil {
 		return fmt.Errorf("%q: %w", e.Path, err)
 	}
 	return nil
 }
 
-func (st *stager) add(ctx context.Context, e *snapshot.Entry) error {
+func (st *stager) add(ctx context.Context, e *snapshot.Entry, records *record.Records) error {
 	if err := st.to.guard(e.Path); err != nil {
 		return err
 	}
-	s := &staged{e: e}
+	s := &staged{e: e, records: records}
 	if err := st.find(s); err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ type Recording struct {
 	Journal  *record.Journal
 	Preserve map[string]bool // paths that the user changed, which stay as they are
 
+	// PreserveRecords has the keys of records that the user changed, by the path of their
+	// database.
+	PreserveRecords map[string][]string
+
 	Placement record.Placement
 
 	// Lower is the root that this one is layered over; "" for none. A directory that is
@@ -50,7 +54,7 @@ type Result struct {
 	Problems []Problem
 
 	// Preserved are the paths that the step would have changed, and that stay as the
-	// user has them.
+	// user has them: in a database, some of its records.
 	Preserved []string
 
 	// Unprivileged counts owners, attributes and device nodes that a user

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/internal/record"
 )
@@ -154,8 +155,11 @@ func (d *differ) path(ctx context.Context, fd int, name, p string, dev uint64) (
 		if err != nil {
 			return false, false, fmt.Errorf("%q: %w", p, err)
 		}
-		if state == AsApplied {
+		if state == AsApplied && len(what) == 0 {
 			return below, true, nil
+		}
+		if state == AsApplied {
+			state, o.key = Changed, key.Key{} // by nobody of the composition
 		}
 		f.State, f.What, f.Key = state, what, o.key
 	} else if f.State = Changed; st.Mask&unix.STATX_BTIME != 0 && later(st.Btime) && !olderBelow {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -22,6 +23,11 @@ type owned struct {
 	record.Change
 	key  key.Key
 	done time.Time
+
+	// Of a database of which records were changed: what undoes that, of the last apply
+	// first.
+	records []databases.Changes
+	open    bool // an apply before may have changed other records
 }
 
 // ownedBy returns what the applies own, by path: nothing that a later one deleted
@@ -39,8 +45,17 @@ func ownedBy(d record.Dir, s *record.State) (map[string]owned, error) {
 				return nil, err
 			}
 			p := string(c.Path)
-			if _, ok := all[p]; !ok && !gone.hides(p) {
-				all[p] = owned{c, ev.Key, ev.Done}
+			if o, ok := all[p]; ok && o.open {
+				if o.open = c.Records != nil; o.open {
+					o.records = append(o.records, c.Records.Undo)
+				}
+				all[p] = o
+			} else if !ok && !gone.hides(p) {
+				o := owned{Change: c, key: ev.Key, done: ev.Done}
+				if o.open = c.Records != nil; o.open {
+					o.records = []databases.Changes{c.Records.Undo}
+				}
+				all[p] = o
 				if c.Kind != record.KindDir {
 					gone.add(p)
 				}
@@ -114,6 +129,9 @@ func Verify(ctx context.Context, root string, d record.Dir, locked inroot.Locked
 		if f.State, f.What, err = a.check(ctx, &o); err != nil {
 			return nil, fmt.Errorf("%q: %w", p, err)
 		}
+		if f.State == AsApplied {
+			f.What = nil
+		}
 		list = append(list, f)
 	}
 	return list, nil
@@ -141,7 +159,8 @@ func newComparer(sys inroot.Sys, root string, locked inroot.Locked) (*comparer, 
 	return a, nil
 }
 
-// check looks at what stands at an owned path.
+// check looks at what stands at an owned path. What is as applied may have changed in
+// records of a database that are not clayer's: what says so.
 func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)
 	f, err := a.GetReal(path.Dir(p))
@@ -189,8 +208,36 @@ func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftS
 	} else if what, err = Of(ctx, f, path.Base(p), st, &o.Change, o.done, a.buf); err != nil {
 		return "", nil, err
 	}
-	if len(what) > 0 {
+	if len(what) == 0 {
+		return AsApplied, nil, nil
+	}
+	if len(o.records) == 0 || inroot.IsDir(st) {
 		return Changed, what, nil
 	}
-	return AsApplied, nil, nil
+	return ofRecords(f, path.Base(p), o.Records.Database, what, databases.Join(o.records...))
+}
+
+// ofRecords says how a database stands to what was applied, if the file differs from it
+// by what: undo leads back to what it was before.
+func ofRecords(f *inroot.Dir, name, p string, what []string, undo databases.Changes) (DriftState, []string, error) {
+	db, known := databases.Known(p)
+	if !known || slices.ContainsFunc(what, func(w string) bool { return w != "size" && w != "time" && w != "content" }) {
+		return Changed, what, nil
+	}
+	here, like, err := record.ReadDatabase(f.Sys, f.FD, name)
+	if like == nil || err != nil {
+		return Changed, what, err
+	}
+	conflicts, err := db.Drift(here, undo)
+	if err != nil {
+		return Changed, what, nil // too large, or no database any more
+	}
+	if len(conflicts) == 0 {
+		return AsApplied, []string{"other records"}, nil
+	}
+	what = what[:0:0]
+	for _, c := range conflicts {
+		what = append(what, c.String())
+	}
+	return Changed, what, nil
 }

@@ -3,6 +3,7 @@ package helper
 import (
 	"syscall"
 
+	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -65,8 +66,9 @@ type result struct {
 	Status   int    // of the command
 	Err      string // what could not be set up; "" if the job was done
 	Errno    syscall.Errno
-	Dir      *unpack.DirError // that Err is, if it is one
-	Closed   []string         // what TaskApply could not put into directories of other users
+	Dir      *unpack.DirError     // that Err is, if it is one
+	Records  *merge.ConflictError // the same
+	Closed   []string             // what TaskApply could not put into directories of other users
 	Warnings []string
 }
 

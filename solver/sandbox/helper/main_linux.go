@@ -59,6 +59,7 @@ func helperMain() {
 		res.Err = err.Error()
 		errors.As(err, &res.Errno)
 		errors.As(err, &res.Dir)
+		errors.As(err, &res.Records)
 	}
 	res.Warnings = h.warnings
 	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {

@@ -191,6 +191,8 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		return fmt.Errorf("%w: %s", exit, res.Err)
 	case res.Dir != nil:
 		return res.Dir
+	case res.Records != nil:
+		return res.Records
 	case res.Errno != 0:
 		return &RemoteError{Text: res.Err, Errno: res.Errno}
 	case res.Err != "":

@@ -1,0 +1,145 @@
+package merge
+
+import (
+	"bytes"
+	"io"
+	"path"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/databases"
+	"github.com/clayer/clayer/solver/internal/record"
+)
+
+// A Merger applies changes of databases record by record. It is for one snapshot.
+type Merger struct {
+	changes   map[string]*snapshot.Need // by path
+	preserved map[string][]string       // by path, the keys of records that the user changed
+	merged    map[string]bool           // by path, of those that came: whether the root had another file
+	below     Below
+}
+
+// Below returns the database that is at a path in the root that another one is layered
+// over; nil where there is none.
+type Below func(path string) ([]byte, *record.Meta, error)
+
+// New returns the merger for a snapshot with these needs. Of preserved, the keys of
+// records by the path of their database, nothing is changed. below may be nil.
+func New(needs []snapshot.Need, preserved map[string][]string, below Below) *Merger {
+	m := &Merger{changes: make(map[string]*snapshot.Need), preserved: preserved, merged: make(map[string]bool), below: below}
+	for i := range needs {
+		m.changes[needs[i].Path] = &needs[i]
+	}
+	return m
+}
+
+// Entry returns an entry as it is to be applied, and how what it does to a database is
+// undone: where the root has another file than the step found, the entry is that file
+// with the records that the step changed. Any other entry is returned as it is.
+func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *record.Records, error) {
+	db, known := databases.Known(e.Path)
+	if !known || e.Kind != snapshot.File || e.Size > databases.MaxSize {
+		return e, nil, nil
+	}
+	need := m.changes[e.Path]
+	merged, of := m.merged[db.Main()]
+	if need == nil && (!db.IsBackup() || !of) {
+		return e, nil, nil
+	}
+	here, like, err := m.here(root, e.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &record.Records{Database: e.Path}
+	if db.IsBackup() && (!merged || like == nil) {
+		return e, r, nil
+	}
+	result, err := content(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := *e
+	if need != nil {
+		merged = like == nil && need.Digest != "" || like != nil && digest.FromBytes(here) != need.Digest
+		m.merged[e.Path] = merged
+	}
+	if merged && !db.CanMerge(here, result) {
+		merged, m.merged[e.Path] = false, false
+	}
+	if merged {
+		var c databases.Changes
+		if need != nil {
+			c, r.Preserved = databases.Changes{Set: need.Set, Removed: need.Removed}.Without(m.preserved[e.Path])
+		}
+		file, conflicts, err := db.Merge(here, result, c)
+		if err != nil {
+			return nil, nil, &snapshot.UnsafeError{Path: e.Path, Reason: err.Error()}
+		}
+		if len(conflicts) > 0 {
+			return nil, nil, &ConflictError{Path: e.Path, Conflicts: conflicts}
+		}
+		result, out.Data = file, nil
+		if like != nil {
+			giveMeta(&out, like)
+		}
+	}
+	if r.Undo, err = db.Diff(result, here); err != nil {
+		return nil, nil, err
+	}
+	out.Content, out.Size, out.Release = result, int64(len(result)), nil
+	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(result)), nil }
+	return &out, r, nil
+}
+
+// content reads all of a file.
+func content(e *snapshot.Entry) ([]byte, error) {
+	if e.Content != nil {
+		data := slices.Clone(e.Content)
+		if e.Release != nil {
+			e.Release()
+		}
+		return data, nil
+	}
+	f, err := e.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, e.Size))
+}
+
+// here returns the database that the root has at a path, or the root that it is layered
+// over, and its metadata; nil where there is none.
+func (m *Merger) here(root *inroot.Dirs, p string) ([]byte, *record.Meta, error) {
+	data, like, err := Read(root, p)
+	if like != nil || err != nil || m.below == nil {
+		return data, like, err
+	}
+	return m.below(p)
+}
+
+// Read reads the database at a path, following no link at its end. It may be
+// called while the root is changed elsewhere.
+func Read(dirs *inroot.Dirs, p string) ([]byte, *record.Meta, error) {
+	fd, _, err := dirs.Resolve(dirs.Root, path.Dir(p), dirs.Openat2)
+	if err != nil {
+		return nil, nil, inroot.UnlessMissing(err)
+	}
+	defer unix.Close(fd)
+	return record.ReadDatabase(dirs.Sys, fd, path.Base(p))
+}
+
+// giveMeta gives an entry the metadata of the file that it takes the place of.
+func giveMeta(e *snapshot.Entry, m *record.Meta) {
+	e.Mode, e.UID, e.GID, e.Xattrs = m.Mode, m.UID, m.GID, nil
+	for k, v := range m.Xattrs {
+		if e.Xattrs == nil {
+			e.Xattrs = make(map[string]string)
+		}
+		e.Xattrs[k] = string(v)
+	}
+}

@@ -1,0 +1,285 @@
+package rootfs
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/databases"
+	"github.com/clayer/clayer/solver/internal/record"
+)
+
+// undoneName is where databases are written from which records were undone.
+const undoneName = "stage/undone"
+
+// undoRecords undoes what an apply changed in a database that has changed since: its
+// records alone. What the user changed of those stays, and is reported.
+func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool) error {
+	p := string(c.Path)
+	db, known := databases.Known(c.Records.Database)
+	here, meta, err := record.ReadDatabase(u.Sys, f.FD, path.Base(p))
+	if err != nil {
+		return err
+	}
+	if !known || meta == nil {
+		u.preserve(c, "changed")
+		return nil
+	}
+	original, below, err := u.original(c, in)
+	if err != nil {
+		return err
+	}
+	var merged []byte
+	var conflicts []databases.Conflict
+	if u.force {
+		merged, err = db.Force(here, original, c.Records.Undo)
+	} else {
+		merged, conflicts, err = db.Merge(here, original, c.Records.Undo)
+	}
+	if err != nil {
+		u.preserve(c, "changed: "+err.Error())
+		return nil
+	}
+	if len(conflicts) > 0 {
+		u.preserveRecords(c, conflicts)
+	}
+	switch {
+	case bytes.Equal(merged, here):
+		return nil
+	case !in && bytes.Equal(merged, original) && (below || len(merged) == 0):
+		return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))})
+	}
+	name := u.trashName(c.N)
+	if err := u.t.spending(func() error { return u.writeDatabase(name, merged, meta) }); err != nil {
+		return inroot.Hard(err)
+	}
+	b := backward{Change: *c, in: true, fd: u.stageFD, name: name}
+	return u.plan(b, &record.Change{Kind: record.KindUndo, Path: c.Path, In: path.Join(undoneName, name), Out: path.Join("trash", name)})
+}
+
+// preserveRecords leaves records as they are.
+func (u *undoing) preserveRecords(c *record.Change, conflicts []databases.Conflict) {
+	left := *c
+	undo := c.Records.Undo.Only(conflicts)
+	left.Records = &record.Records{Database: c.Records.Database, Undo: undo}
+	u.left = append(u.left, left)
+	u.t.records[c.Records.Database] = append(u.t.records[c.Records.Database], undo.Names()...)
+	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), "records changed: " + strings.Join(undo.Names(), ", ")})
+}
+
+// noteRecords notes records that an apply left as the user has them.
+func (u *undoing) noteRecords(c *record.Change) {
+	if c.Records == nil || len(c.Records.Preserved) == 0 || u.force {
+		return
+	}
+	u.t.records[c.Records.Database] = append(u.t.records[c.Records.Database], c.Records.Preserved...)
+	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), "records changed; preserved before: " + strings.Join(c.Records.Preserved, ", ")})
+}
+
+// original returns the database that an apply changed, and whether that is of the root
+// below this one.
+func (u *undoing) original(c *record.Change, in bool) (data []byte, below bool, err error) {
+	if in {
+		data, _, err = record.ReadDatabase(u.Sys, u.originalsFD, strconv.Itoa(c.N))
+		return data, false, err
+	}
+	if u.t.r.lower == "" {
+		return nil, false, nil
+	}
+	dirs, err := u.Sys.OpenDirs(u.t.r.lower)
+	if err != nil {
+		return nil, false, err
+	}
+	defer dirs.Close()
+	dir, err := dirs.Get(path.Dir(string(c.Path)))
+	if err != nil {
+		return nil, false, inroot.UnlessMissing(err)
+	}
+	data, meta, err := record.ReadDatabase(u.Sys, dir.FD, path.Base(string(c.Path)))
+	return data, meta != nil, err
+}
+
+// writeDatabase writes a database that is to take the place of one with the metadata.
+func (u *undoing) writeDatabase(name string, data []byte, m *record.Meta) (err error) {
+	if u.stageFD < 0 {
+		if u.stageFD, err = u.t.r.state.Held().OpenPrivate(undoneName); err != nil {
+			return err
+		}
+	}
+	return writeDatabase(u.Sys, u.stageFD, name, data, m)
+}
+
+func writeDatabase(sys inroot.Sys, dir int, name string, data []byte, m *record.Meta) (err error) {
+	if err := inroot.UnlessMissing(sys.Unlinkat(dir, name, 0)); err != nil { // of a try that had no space
+		return err
+	}
+	fd, err := sys.Createat(dir, name, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := sys.CloseFile(fd); err == nil {
+			err = cerr
+		}
+	}()
+	if err := sys.WriteAt(fd, data, 0); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := sys.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
+		if err := sys.Fchown(fd, m.UID, m.GID); err != nil && (os.Geteuid() == 0 || !errors.Is(err, unix.EPERM)) {
+			return err
+		}
+	}
+	have, err := sys.ListXattrs(fd)
+	if err == nil {
+		err = sys.SetXattrs(fd, have, m.Xattrs)
+	}
+	if err == nil {
+		err = sys.Fchmod(fd, m.Mode)
+	}
+	if err != nil {
+		return err
+	}
+	return sys.Futimens(fd, inroot.Timespec(m.ModTime))
+}
+
+// savedName is where databases are saved while a step runs on the root itself.
+const savedName = "saved"
+
+// SaveDatabases saves the databases of the root before a step runs on it, so that Adopt
+// knows what the step changed in them, and undo gives it back. What a full disk has no
+// space for is not saved.
+func (l *Lock) SaveDatabases() error {
+	r := l.root
+	if err := r.state.Held().RemoveAll(savedName); err != nil {
+		return err
+	}
+	tree, err := r.sys.OpenDirs(r.dir)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	to, err := r.state.Held().OpenPrivate(savedName)
+	if err != nil {
+		return unlessFull(err)
+	}
+	defer unix.Close(to)
+	for _, p := range databases.Paths() {
+		dir, err := tree.Get(path.Dir(p))
+		if err != nil {
+			if inroot.UnlessMissing(err) == nil {
+				continue
+			}
+			return err
+		}
+		data, m, err := record.ReadDatabase(r.sys, dir.FD, path.Base(p))
+		if m != nil && err == nil {
+			err = writeDatabase(r.sys, to, savedAs(p), data, m)
+		}
+		if err != nil {
+			_ = r.sys.Unlinkat(to, savedAs(p), 0)
+			if errors.Is(err, unix.EACCES) {
+				continue
+			}
+			return unlessFull(err)
+		}
+	}
+	return nil
+}
+
+func unlessFull(err error) error {
+	if inroot.IsFull(err) {
+		return nil
+	}
+	return err
+}
+
+// savedAs is the name of the database at a path in the directory of those that are saved.
+func savedAs(p string) string { return strings.ReplaceAll(p, "/", "%") }
+
+// An adopting takes the databases that were saved as originals of an apply.
+type adopting struct {
+	t           *transaction
+	seq         int
+	saved       int // the directory of those that were saved; -1: there is none
+	originalsFD int // -1 before the first
+}
+
+func (t *transaction) adopting(seq int) (*adopting, error) {
+	a := &adopting{t: t, seq: seq, saved: -1, originalsFD: -1}
+	is, err := t.r.state.Exists(savedName)
+	if err == nil && is {
+		a.saved, err = t.r.state.Held().OpenFD(savedName)
+	}
+	return a, err
+}
+
+func (a *adopting) close() {
+	for _, fd := range []int{a.saved, a.originalsFD} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// database completes the record of a change of a database by what was saved of it.
+func (a *adopting) database(tree *inroot.Dirs, c *record.Change) error {
+	p := string(c.Path)
+	db, known := databases.Known(p)
+	if !known || a.saved < 0 || c.Kind != record.KindFile && c.Kind != record.KindGone {
+		return nil
+	}
+	before, meta, err := record.ReadDatabase(a.t.r.sys, a.saved, savedAs(p))
+	if err != nil {
+		return err
+	}
+	if meta == nil && c.Lost {
+		return nil // it was none, or could not be read
+	}
+	if c.Kind == record.KindFile {
+		dir, err := tree.Get(path.Dir(p))
+		if err != nil {
+			return err
+		}
+		after, now, err := record.ReadDatabase(a.t.r.sys, dir.FD, path.Base(p))
+		if err != nil || now == nil {
+			return err
+		}
+		c.Records = &record.Records{Database: p}
+		if c.Records.Undo, err = db.Diff(after, before); err != nil {
+			return err
+		}
+	}
+	if meta == nil {
+		return nil
+	}
+	if a.originalsFD < 0 {
+		err := a.t.spending(func() (err error) {
+			a.originalsFD, err = a.t.r.state.Held().OpenPrivate(record.OriginalsName(a.seq))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// By a second link: should the record be rolled back, it is saved still.
+	err = a.t.spending(func() error { return a.t.r.sys.Linkat(a.saved, savedAs(p), a.originalsFD, strconv.Itoa(c.N)) })
+	if inroot.NoSecondLink(err) {
+		err = a.t.spending(func() error { return writeDatabase(a.t.r.sys, a.originalsFD, strconv.Itoa(c.N), before, meta) })
+	}
+	if err != nil {
+		return inroot.Hard(err)
+	}
+	c.Lost = false
+	return nil
+}
