@@ -136,6 +136,7 @@ func TestDirectoriesOfOtherUsers(t *testing.T) {
 				mkdir -p "$2/w/closed/sub" "$2/w/own/none" closed/sub other/one other/two
 				echo secret >closed/secret; echo one >other/one/1
 				echo mine >"$2/w/closed/mine"; echo f >"$2/w/closed/sub/f"; echo f >"$2/w/own/none/f"
+				mkdir -p links/a/b; echo 1 >links/a/b/1; ln links/a/b/1 links/a/2
 				chmod 0 "$2/w/own/none"; chown -R $3:$3 "$1"; chown -R 0:0 closed other; chmod 700 closed other/two`
 			if out, err := exec.Command("/bin/sh", "-ec", script, "sh", dir, over, fmt.Sprint(nobody)).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
@@ -176,6 +177,8 @@ func seeDirectoriesOfOtherUsers(t *testing.T, dir string) {
 		delete w/closed/sub
 		dir w/own/none 0000
 		delete w/own/none/f`, "")
+
+	expect("echo 2 >links/a/2; touch -d @1 links/a/2; cat links/a/b/1", "file w/links/a/2 0644 2\nlink w/links/a/b/1 -> w/links/a/2", "2\n")
 
 	put := func(p, content string) *snapshot.Entry {
 		return &snapshot.Entry{Path: p, Kind: snapshot.File, Mode: 0o644, Size: int64(len(content)), Open: func() (io.ReadCloser, error) {

@@ -58,7 +58,7 @@ func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 		var mu sync.Mutex // a reading asks from several goroutines
 		var closed []string
 		r, err := tree.Read(ctx, layer, tree.Options{Live: true, Prune: func(p string) bool {
-			if filter.Prune(p) || hidden != nil && hidden(p) || filepath.Join(layer, p) == s.Over {
+			if filter.Prune(p) || hidden != nil && hidden(p) || filepath.Join(layer, p) == s.Over || layer == s.Root && s.isForeign(p) {
 				return true
 			}
 			if layer != s.Over || !s.hasClosed(p) {
@@ -91,6 +91,18 @@ func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 	}
 	s.grouped, s.lowerGroups = true, groups
 	return groups, nil
+}
+
+// foreignDepth is how deep a plain user's hard links are looked for in directories that are
+// another's: as deep as /var/lib/NAME is, which may be his own.
+const foreignDepth = 3
+
+// isForeign reports whether no hard links are looked for in a directory of the root. A
+// plain user cannot write to files of others, and to read all of a machine's
+// directories takes longer than most steps.
+func (s *Overlay) isForeign(dir string) bool {
+	return !s.rooted && os.Geteuid() != 0 && strings.Count(dir, "/") >= foreignDepth-1 &&
+		unix.Access(filepath.Join(s.Root, dir), unix.W_OK) != nil
 }
 
 // hasClosed reports whether a directory of Over lies over one of the root that is closed.
