@@ -30,7 +30,7 @@ const (
 	dpkg                      // stanzas with Package and Architecture
 	apk                       // stanzas with P
 	ldcache                   // the cache of the dynamic linker
-	backup                    // the version before, which the tool that changed a database left
+	backup                    // what the tool that changed a database left: the version before, a lock
 )
 
 var known = map[string]format{
@@ -53,6 +53,9 @@ var known = map[string]format{
 
 	"var/lib/dpkg/status":         dpkg,
 	"var/lib/dpkg/status-old":     backup,
+	"var/lib/dpkg/lock":           backup,
+	"var/lib/dpkg/lock-frontend":  backup,
+	"var/lib/dpkg/triggers/Lock":  backup,
 	"var/lib/dpkg/statoverride":   lines,
 	"var/lib/apt/extended_states": dpkg,
 
@@ -65,7 +68,7 @@ var known = map[string]format{
 func Known(p string) (Database, bool) {
 	f, ok := known[p]
 	// Each of dpkg's triggers has a list of the packages that wait for it.
-	if dir, name := path.Split(p); dir == "var/lib/dpkg/triggers/" && name != "Lock" && name != "Unincorp" {
+	if dir, name := path.Split(p); !ok && dir == "var/lib/dpkg/triggers/" && name != "Unincorp" {
 		f, ok = lines, true
 	}
 	return Database{path: p, format: f}, ok
@@ -108,7 +111,10 @@ func (d Database) Main() string {
 	if !d.IsBackup() {
 		return d.path
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(d.path, "-old"), "-")
+	if strings.HasPrefix(d.path, "var/lib/dpkg/") {
+		return "var/lib/dpkg/status"
+	}
+	return strings.TrimSuffix(d.path, "-")
 }
 
 // Changes are what changed in a database, with what Check and Merge compare. An entry

@@ -19,7 +19,7 @@ import (
 type Merger struct {
 	changes   map[string]*snapshot.Need // by path
 	preserved map[string][]string       // by path, the keys of records that the user changed
-	merged    map[string]bool           // by path, of those that came: whether the root had another file
+	merged    map[string]bool           // by path, as far as it is known: whether the root had another file
 	below     Below
 }
 
@@ -45,12 +45,15 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	if !known || e.Kind != snapshot.File || e.Size > databases.MaxSize {
 		return e, nil, nil
 	}
-	need := m.changes[e.Path]
-	merged, of := m.merged[db.Main()]
-	if need == nil && (!db.IsBackup() || !of) {
+	need := m.changes[db.Main()]
+	if need == nil {
 		return e, nil, nil
 	}
 	here, like, err := m.here(root, e.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	merged, err := m.differs(root, need)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,16 +66,9 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 		return nil, nil, err
 	}
 	out := *e
-	if need != nil {
-		merged = like == nil && need.Digest != "" || like != nil && digest.FromBytes(here) != need.Digest
-		m.merged[e.Path] = merged
-	}
-	if merged && !db.CanMerge(here, result) {
-		merged, m.merged[e.Path] = false, false
-	}
-	if merged {
+	if merged && db.CanMerge(here, result) {
 		var c databases.Changes
-		if need != nil {
+		if !db.IsBackup() {
 			c, r.Preserved = databases.Changes{Set: need.Set, Removed: need.Removed}.Without(m.preserved[e.Path])
 		}
 		file, conflicts, err := db.Merge(here, result, c)
@@ -93,6 +89,21 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	out.Content, out.Size, out.Release = result, int64(len(result)), nil
 	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(result)), nil }
 	return &out, r, nil
+}
+
+// differs reports whether the root has another database than the step found. It is seen
+// once, before the step changes it.
+func (m *Merger) differs(root *inroot.Dirs, need *snapshot.Need) (bool, error) {
+	if differs, known := m.merged[need.Path]; known {
+		return differs, nil
+	}
+	here, like, err := m.here(root, need.Path)
+	if err != nil {
+		return false, err
+	}
+	differs := like == nil && need.Digest != "" || like != nil && digest.FromBytes(here) != need.Digest
+	m.merged[need.Path] = differs
+	return differs, nil
 }
 
 // content reads all of a file.
