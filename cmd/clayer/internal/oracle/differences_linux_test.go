@@ -104,8 +104,9 @@ var unmended = []*difference{
 }
 
 // unsteady is what BuildKit says of a pattern in a directory of which it sends nothing,
-// unless an earlier build has sent some.
-var unsteady = regexp.MustCompile(`error: failed to solve: lstat \S+: no such file or directory`)
+// unless an earlier build has sent some; and of what a pattern finds in a link to a
+// directory, if it is a link to what nothing else copies.
+var unsteady = regexp.MustCompile(`error: failed to solve: (lstat \S+: no such file or directory|.*: "/(ldir|lsub|llup)/\S+": not found)`)
 
 var (
 	copying      = regexp.MustCompile(`^(COPY|ADD)\b`)
