@@ -224,14 +224,21 @@ func (b *builder) ApplyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step
 // applyToView applies the snapshot of a step to a view; of one that the lower root has, its
 // scratch alone.
 func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Step, lower bool) error {
-	apply := func() error { return v.Apply(ctx, b.blob(s).reader(), b.placement(s, b.blob(s).desc.Needs)) }
+	bl := b.blob(s)
+	packed := blobReader{bl.reader()}
+	apply := func() error { return v.Apply(ctx, packed, b.placement(s, bl.desc.Needs)) }
 	if lower {
-		apply = func() error { return v.ApplyScratch(ctx, b.blob(s).reader()) }
+		apply = func() error { return v.ApplyScratch(ctx, packed) }
 	}
-	if err := apply(); err != nil {
-		return b.failure(s, misplaced(err))
+	err := apply()
+	var unread *unreadError
+	switch it := b.sv.Plan.Item(s); {
+	case err == nil:
+		return nil
+	case errors.As(err, &unread) && it.State != dag.ToRun:
+		return &flow.InvalidError{Item: it, Err: unread}
 	}
-	return nil
+	return b.failure(s, misplaced(err))
 }
 
 // A changer makes the changes of a step and hands them to pack, which reads
@@ -295,7 +302,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 
 // failure says that a step failed.
 func (b *builder) failure(s *dag.Step, err error) error {
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, flow.ErrScratch) {
 		return err
 	}
 	return &BuildError{Step: s, Err: err}
@@ -340,7 +347,11 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 		if err != nil {
 			return err
 		}
+		at.Entered()
 		changes, err := place(at)
+		if asked := b.asksScratch(at, s); asked != nil {
+			return asked
+		}
 		if err != nil {
 			return err
 		}

@@ -119,10 +119,10 @@ type unreadError struct{ error }
 func (e *unreadError) Unwrap() error { return e.error }
 
 // blobReader reads a snapshot; its errors are *unreadError.
-type blobReader struct{ io.Reader }
+type blobReader struct{ io.ReadSeeker }
 
 func (r blobReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
+	n, err := r.ReadSeeker.Read(p)
 	if err != nil && err != io.EOF {
 		err = &unreadError{err}
 	}

@@ -118,12 +118,12 @@ func (b *builder) writtenBy(it *dag.Item) map[string]bool {
 			if ev.Key != it.Key {
 				continue
 			}
-			changes, err := b.root.Made(ev)
+			wrote, err := b.root.Wrote(ev)
 			if err != nil {
 				break
 			}
-			for e := range changes {
-				paths[e.Path] = true
+			for _, p := range wrote {
+				paths[p] = true
 			}
 		}
 	}

@@ -147,34 +147,35 @@ func (b *builder) revertNames(view *names.View, events []record.Event) error {
 }
 
 // addNames adds what a step makes to the names that a layer finds; of one that the root
-// has, its scratch alone. One that is present may have no snapshot on this machine: what
-// it made stands in the root.
+// shows, its scratch alone.
 func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.Layer) error {
-	if bl := b.blob(it.Step); bl != nil {
-		changes, ok := bl.names.Changes()
-		if !ok {
-			changes = bl.entries()
-		}
-		scratch := survey.SeesScratchOf(to, it.Step.Layer)
-		switch {
-		case inRoot && !scratch:
-			return nil
-		case inRoot:
-			changes = snapshot.Scratch(changes)
-		case !scratch:
-			changes = snapshot.ForRoot(changes, nil)
-		}
-		return view.AddNames(changes, bl.entries())
+	bl := b.blob(it.Step)
+	if bl == nil {
+		return errors.New("its snapshot was not fetched")
 	}
-	i := slices.IndexFunc(b.sv.State.Log, func(ev record.Event) bool { return ev.Key == it.Key })
-	if i < 0 {
-		return nil // it changed nothing
+	changes, ok := bl.names.Changes()
+	if !ok {
+		changes = bl.entries()
 	}
-	changes, err := b.root.Made(b.sv.State.Log[i])
-	if err != nil {
-		return err
+	scratch := survey.SeesScratchOf(to, it.Step.Layer)
+	switch {
+	case inRoot && !scratch:
+		return nil
+	case inRoot:
+		changes = snapshot.Scratch(changes)
+	case !scratch:
+		changes = snapshot.ForRoot(changes, nil)
 	}
-	return view.Add(changes)
+	return view.AddNames(changes, bl.entries())
+}
+
+// asksScratch returns flow.ErrScratch where a path of a step, which was just placed, led to
+// scratch of a step before that is not on this machine.
+func (b *builder) asksScratch(at *names.View, s *dag.Step) error {
+	if at.Entered() && slices.ContainsFunc(b.scratchBefore(s), func(s *dag.Step) bool { return !b.Has(s) }) {
+		return flow.ErrScratch
+	}
+	return nil
 }
 
 // PlacedHere returns an error where a cached step needs what the root lacks that it finds
@@ -184,9 +185,13 @@ func (b *builder) PlacedHere(ctx context.Context, it *dag.Item) error {
 	if err != nil {
 		return err
 	}
+	at.Entered()
 	var expected source.Expectation
 	if err = b.unmetHere(it, at); err == nil && it.Step.IsPlaced() {
 		expected, err = b.Steps.Expected(ctx, it.Step, at, true)
+	}
+	if asked := b.asksScratch(at, it.Step); asked != nil {
+		return asked
 	}
 	if err == nil && expected != nil {
 		for _, err = range expected(b.blob(it.Step).entries()) {

@@ -3,9 +3,11 @@ package exec
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -36,6 +38,9 @@ func (b *builder) Fetch(ctx context.Context, it *dag.Item, readable, whole func(
 	}
 	if !ok {
 		return cache.ErrNotCached
+	}
+	if it.State == dag.Present && d.Digest != b.sv.Applied(it.Key).Digest {
+		return flow.ErrOther // of what is built on it, the view would have one, and the root the other
 	}
 	metered, m := b.Report.Metered(ctx, report.Event{Kind: report.Restoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
 	early := b.fetching[it.Step]
@@ -92,7 +97,15 @@ func (b *builder) Lost(it *dag.Item, err error) error {
 	if it.State == dag.Cached {
 		return cmp.Or(unmet(it, err), unusable(it, err))
 	}
-	b.Report.Warnf("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built again", it.Step.Pos())
+	pos := it.Step.Pos()
+	switch {
+	case errors.Is(err, flow.ErrOther):
+		b.Report.Warnf("%s: it is present, but its snapshot in the stores is another one, which is applied instead", pos)
+	case errors.Is(err, cache.ErrNotCached):
+		b.Report.Warnf("%s: it is present, but a step before it has to run without it, and its snapshot is in no store; so it is built again", pos)
+	default:
+		b.Report.Warnf("%s: it is present, but others have to be built on it, and its snapshot can't be used; so it is built again: %v", pos, err)
+	}
 	return nil
 }
 

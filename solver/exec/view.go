@@ -23,7 +23,7 @@ func (b *builder) openView(f *flow.Flow, view *sandbox.Layered, at *dag.Step) er
 	needed := func() []*dag.Item {
 		items = b.sv.Before(at)
 		stay, revert = b.sv.Lower(items)
-		scratch = b.sv.WantedScratch()
+		scratch = b.sv.WantedScratch(true)
 		if at != nil {
 			b.sv.AddScratch(scratch, at.Layer)
 		}

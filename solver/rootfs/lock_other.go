@@ -70,6 +70,8 @@ func (r *Root) rollback(int) error { return errOther }
 func (r *Root) cleanup(*record.State) error { return nil }
 
 // Revert works on Linux alone.
-func (r *Root) Made(record.Event) (snapshot.Changes, error) { return nil, errOther }
 
 func (r *Root) Revert(_, _ []record.Event) (snapshot.Changes, error) { return nil, errOther }
+
+// Wrote works on Linux alone.
+func (r *Root) Wrote(record.Event) ([]string, error) { return nil, errOther }

@@ -17,5 +17,5 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 	return r.past().Revert(stay, events)
 }
 
-// Made returns what an event of the log has made, as it stands in the root now.
-func (r *Root) Made(ev record.Event) (snapshot.Changes, error) { return r.past().Made(ev) }
+// Wrote returns the paths that an event of the log has made or deleted.
+func (r *Root) Wrote(ev record.Event) ([]string, error) { return r.past().Wrote(ev) }

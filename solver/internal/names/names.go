@@ -12,10 +12,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // A Kind is what stands at a path.
@@ -32,6 +34,9 @@ const (
 type View struct {
 	roots []string // looked at in turn: a root, and the one that it is layered over
 	top   node     // what changes say of it
+
+	emptied []string // by Empty
+	entered bool
 }
 
 // New returns the view of a root, which may be layered over another one; "" for none.
@@ -157,8 +162,11 @@ func (v *View) Resolve(name string) (string, Kind, error) {
 		p := path.Join(here.path, part)
 		switch kind {
 		case Missing:
-			return path.Join(append([]string{"/", p}, todo...)...)[1:], Missing, nil
+			p = path.Join(append([]string{"/", p}, todo...)...)[1:]
+			v.enter(p)
+			return p, Missing, nil
 		case Dir:
+			v.enter(p)
 			at = append(at, here.enter(part, n))
 		case File:
 			if rest := strings.Trim(strings.Join(todo, "/"), "/"); rest != "" {
@@ -181,6 +189,7 @@ func (v *View) Resolve(name string) (string, Kind, error) {
 // Empty has a directory of the roots show nothing of theirs. One that is missing, or in
 // a link, is left alone.
 func (v *View) Empty(name string) error {
+	v.emptied = append(v.emptied, name)
 	real, kind, err := v.Resolve(name)
 	if err != nil || kind != Dir || real != name {
 		return err
@@ -190,6 +199,19 @@ func (v *View) Empty(name string) error {
 		n.opaque, n.children = true, nil
 	}
 	return err
+}
+
+// enter notes that a path leads to p.
+func (v *View) enter(p string) {
+	v.entered = v.entered || slices.ContainsFunc(v.emptied, func(dir string) bool { return pathname.Under(p, dir) })
+}
+
+// Entered reports whether a path led into a directory of Empty since Entered was called
+// last.
+func (v *View) Entered() bool {
+	entered := v.entered
+	v.entered = false
+	return entered
 }
 
 // Lookup returns what stands at a path, of which it follows all links but the last.

@@ -92,32 +92,15 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 	}, nil
 }
 
-// Made returns what an event of the log has made, as it stands in the root now. Contents
-// are read when they are asked for.
-func (r *Root) Made(ev record.Event) (snapshot.Changes, error) {
-	made := make(map[string]*snapshot.Entry)
+// Wrote returns the paths that an event of the log has made or deleted.
+func (r *Root) Wrote(ev record.Event) (paths []string, err error) {
 	for c, err := range r.State.Changes(ev) {
 		if err != nil {
 			return nil, err
 		}
-		p := string(c.Path)
-		e := &snapshot.Entry{Path: p, Kind: snapshot.Delete}
-		if c.Kind != record.KindGone {
-			e, _, err = r.entryAt(filepath.Join(r.Dir, p), p)
-		}
-		if err == nil && e != nil {
-			made[p] = e
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return nil, err
-		}
+		paths = append(paths, string(c.Path))
 	}
-	return func(yield func(*snapshot.Entry, error) bool) {
-		for _, p := range slices.SortedFunc(maps.Keys(made), record.ComparePaths) {
-			if !yield(made[p], nil) {
-				return
-			}
-		}
-	}, nil
+	return paths, nil
 }
 
 // reverting is what a Revert has found.

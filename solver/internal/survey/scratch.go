@@ -47,20 +47,37 @@ func PlacesScratch(s *dag.Step) bool {
 	return snapshot.IsScratch(strings.Trim(path.Clean(dest), "/"))
 }
 
+// AskScratch says that links lead to scratch by which a step of a layer is placed, or checked.
+func (sv *Survey) AskScratch(l *dag.Layer) {
+	if sv.asked == nil {
+		sv.asked = make(map[*dag.Layer]bool)
+	}
+	sv.asked[l] = true
+}
+
 // seesScratch reports whether what is in scratch directories decides about an item that
-// is not present.
-func seesScratch(it *dag.Item) bool {
-	return it.State == dag.ToRun && it.Step.LooksAtRoot() || it.State != dag.Present && PlacesScratch(it.Step)
+// is not present: all says that it is not known where links lead.
+func seesScratch(it *dag.Item, all bool) bool {
+	switch {
+	case it.State == dag.Present:
+		return false
+	case all:
+		return true
+	case it.Step.IsPlaced():
+		return PlacesScratch(it.Step)
+	}
+	return it.State == dag.ToRun && it.Step.LooksAtRoot()
 }
 
 // WantedScratch returns the steps that are present, and whose scratch is seen by others
-// that are not.
-func (sv *Survey) WantedScratch() map[*dag.Step]bool {
+// that are not; all says that it may be seen through any link, where nobody asks for it
+// later.
+func (sv *Survey) WantedScratch(all bool) map[*dag.Step]bool {
 	wanted := make(map[*dag.Step]bool)
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
 		for j := range pl.Items {
-			if seesScratch(&pl.Items[j]) {
+			if seesScratch(&pl.Items[j], all || sv.asked[pl.Layer]) {
 				sv.AddScratch(wanted, pl.Layer)
 				break
 			}

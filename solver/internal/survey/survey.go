@@ -25,7 +25,20 @@ type Survey struct {
 	Late     map[key.Key]bool   // those whose needs are checked again when the steps before them are applied
 	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
 
-	scratch map[key.Key]bool // the applied steps whose snapshots have some
+	asked   map[*dag.Layer]bool // see AskScratch
+	scratch map[key.Key]bool    // the applied steps whose snapshots have some
+}
+
+// Applied returns what is recorded of a step that the root has.
+func (sv *Survey) Applied(k key.Key) record.Applied {
+	for _, l := range sv.State.Layers {
+		for _, a := range l.Steps {
+			if a.Key == k {
+				return a
+			}
+		}
+	}
+	return record.Applied{}
 }
 
 // New returns a survey of a root of which the state and the platform are known.

@@ -44,7 +44,7 @@ func (sv *Survey) Views(toMake func(*dag.Item) bool) (views []*LayerView) {
 		}
 	}
 	of := make(map[*dag.Layer]*LayerView)
-	scratch := sv.WantedScratch()
+	scratch := sv.WantedScratch(false)
 	for _, l := range sv.Plan.Graph.Layers {
 		if !need[l] {
 			continue
@@ -96,6 +96,31 @@ func (sv *Survey) Lower(items []*dag.Item) (stay map[key.Key]bool, revert []reco
 		stay[ev.Key] = true
 	}
 	return stay, nil
+}
+
+// AddNames adds the steps that are present, and that one builds on which is not, and which
+// is placed, or checked, by what it finds, where the root does not show what they made:
+// steps of other layers were applied before or after them. Their snapshots have it.
+func (sv *Survey) AddNames(wanted map[*dag.Step]bool) {
+	for i := range sv.Plan.Layers {
+		pl := &sv.Plan.Layers[i]
+		j := len(pl.Items) - 1
+		for ; j >= 0; j-- {
+			if it := &pl.Items[j]; sv.ChecksLate(it) || it.State != dag.Present && it.Step.IsPlaced() {
+				break
+			}
+		}
+		if j < 0 {
+			continue
+		}
+		items := sv.Before(pl.Items[j].Step)
+		stay, _ := sv.Lower(items)
+		for _, it := range items {
+			if it.State == dag.Present && !stay[it.Key] {
+				wanted[it.Step] = true
+			}
+		}
+	}
 }
 
 // Before returns the items that make the root as a step finds it, all of them

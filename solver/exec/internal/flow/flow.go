@@ -110,6 +110,7 @@ type Flow struct {
 	mu      sync.Mutex
 	inPlace bool
 	changed []*dag.Step // see Outcome.Changed
+	asked   bool        // scratch that was not fetched
 	decided map[*dag.Step]bool
 	late    *losses                      // of what is fetched when a step has decided
 	arrives map[*dag.Step]*schedule.Node // in a sequence: the ends of those fetches
@@ -202,6 +203,7 @@ func (f *Flow) download(items []*dag.Item) {
 type losses struct {
 	mu     sync.Mutex
 	keys   []key.Key
+	others []key.Key       // those of them that the stores have otherwise than the root
 	errs   []error         // by item
 	stop   func(*dag.Item) // drops what has no use when one is lost; nil: nothing
 	bad    []*dag.Step     // those that turned out to be nothing of their step while they were applied
@@ -223,10 +225,14 @@ func (l *losses) any() bool {
 }
 
 func (f *Flow) lose(l *losses, i int, it *dag.Item, err error) {
+	other := errors.Is(err, ErrOther)
 	err = f.w.Lost(it, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.keys, l.errs[i] = append(l.keys, it.Key), err
+	if l.keys = append(l.keys, it.Key); other {
+		l.others = append(l.others, it.Key)
+	}
+	l.errs[i] = err
 	if l.stop != nil {
 		l.stop(it)
 	}
@@ -321,7 +327,7 @@ func (f *Flow) restore(needed func() []*dag.Item, next func(context.Context) err
 		if len(l.keys) == 0 {
 			return next(ctx)
 		}
-		if err := f.planAgain(ctx, l.keys...); err != nil {
+		if err := f.planAgain(ctx, l); err != nil {
 			return err
 		}
 		return f.restore(needed, next)
@@ -374,7 +380,7 @@ func (f *Flow) stream() {
 			f.w.Forget(s)
 		}
 		if len(l.keys) > 0 {
-			if err := f.planAgain(ctx, l.keys...); err != nil {
+			if err := f.planAgain(ctx, l); err != nil {
 				return err
 			}
 		}
@@ -541,6 +547,10 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 	case c.toMake(it) && !s.LooksAtRoot():
 		n = c.Add(&schedule.Node{Kind: kindMake, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
 			out, err := c.w.Make(ctx, s)
+			if errors.Is(err, ErrScratch) {
+				c.askScratch(s.Layer)
+				return nil
+			}
 			return c.built(s, out, err)
 		}}, nil, append(slices.Clip(ch.built), c.sources[s.Source])...)
 	case it.State == dag.Cached:
@@ -570,11 +580,25 @@ func (c *chains) checkPlace(it *dag.Item, deps ...*schedule.Node) *schedule.Node
 		if !c.w.Has(it.Step) {
 			return nil // lost, or dropped
 		}
-		if err := c.w.PlacedHere(ctx, it); err != nil && ctx.Err() == nil {
+		switch err := c.w.PlacedHere(ctx, it); {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, ErrScratch):
+			c.askScratch(it.Step.Layer)
+		default:
 			c.lose(late, i, it, err)
 		}
 		return ctx.Err()
 	}}, nil, deps...)
+}
+
+// askScratch has the scratch of a layer's steps fetched, and what is left to do in its
+// views done again with that.
+func (f *Flow) askScratch(l *dag.Layer) {
+	f.mu.Lock()
+	f.sv.AskScratch(l)
+	f.asked = true
+	f.mu.Unlock()
+	f.leaveViews(l)
 }
 
 // see adds the node that runs an item in the layer's view, or applies it there.
@@ -582,7 +606,13 @@ func (c *chains) see(ch *chain, v *survey.LayerView, it *dag.Item) {
 	s := it.Step
 	if !c.toMake(it) || !s.LooksAtRoot() {
 		ch.view = c.Add(&schedule.Node{Kind: kindView, Step: s, Needs: schedule.Amounts{schedule.CPU: 1}, Run: func(ctx context.Context, _ *schedule.Node) error {
-			return c.w.ApplyTo(ctx, v, s)
+			err := c.w.ApplyTo(ctx, v, s)
+			if bad := (*InvalidError)(nil); errors.As(err, &bad) && ctx.Err() == nil {
+				c.w.Forget(s)
+				c.lose(c.late, c.late.expect(), bad.Item, bad.Err)
+				return nil
+			}
+			return err
 		}}, nil, append(slices.Clip(ch.built), ch.view)...)
 		c.ends = append(c.ends, ch.view)
 		return
@@ -720,8 +750,8 @@ func (f *Flow) resume(ctx context.Context, items []*dag.Item, do func(context.Co
 // Snapshots that are not used for it are forgotten.
 func (f *Flow) reconsider(ctx context.Context) (again bool, err error) {
 	f.mu.Lock()
-	changed := f.changed
-	f.changed = nil
+	changed, asked := f.changed, f.asked
+	f.changed, f.asked = nil, false
 	f.mu.Unlock()
 	lost := f.late
 	f.late = &losses{stop: lost.stop}
@@ -733,9 +763,9 @@ func (f *Flow) reconsider(ctx context.Context) (again bool, err error) {
 		f.w.Replanned()
 	}
 	if len(lost.keys) > 0 {
-		err = f.planAgain(ctx, lost.keys...)
+		err = f.planAgain(ctx, lost)
 	}
-	return len(changed)+len(lost.keys) > 0, err
+	return asked || len(changed)+len(lost.keys) > 0, err
 }
 
 // forgetSince forgets the snapshots of steps that were cached in a plan before, and
@@ -750,11 +780,11 @@ func (f *Flow) forgetSince(before *dag.Plan) {
 
 // planAgain makes the plan again without snapshots that were lost. What is present
 // after a step that is not has to be applied again.
-func (f *Flow) planAgain(ctx context.Context, lost ...key.Key) error {
+func (f *Flow) planAgain(ctx context.Context, lost *losses) error {
 	sv := f.sv
 	defer f.forgetSince(sv.Plan)
-	sv.Lose(lost...)
-	var after []key.Key
+	sv.Lose(lost.keys...)
+	after := lost.others
 	cut := false
 	for _, s := range survey.Order(sv.Plan.Graph) {
 		switch here := sv.Answers.Present[s]; {
@@ -819,7 +849,11 @@ func (f *Flow) needed() (items []*dag.Item) {
 	if !f.inPlace && !f.toRun() {
 		return items
 	}
-	for s := range f.sv.WantedScratch() {
+	wanted := f.sv.WantedScratch(f.inPlace)
+	if !f.inPlace {
+		f.sv.AddNames(wanted)
+	}
+	for s := range wanted {
 		if it := f.sv.Plan.Item(s); !f.w.Has(s) && !slices.Contains(items, it) {
 			items = append(items, it)
 		}
@@ -834,6 +868,13 @@ func (f *Flow) toRun() bool {
 
 // toMake reports whether a step is to run and was not yet.
 func (f *Flow) toMake(it *dag.Item) bool { return it.State == dag.ToRun && !f.w.Has(it.Step) }
+
+// ErrOther says that the stores have another snapshot of a step than the root.
+var ErrOther = errors.New("another snapshot than the root has")
+
+// ErrScratch says that where a step's files belong depends on scratch of steps before it
+// that was not fetched.
+var ErrScratch = errors.New("scratch was not fetched")
 
 // An InvalidError says that what a store has of a step turned out to be nothing
 // of it while it was applied.

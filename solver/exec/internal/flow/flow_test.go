@@ -469,3 +469,35 @@ func TestALostInstallDecidesNothing(t *testing.T) {
 	r.run(t, f, nil)
 	r.checkCount(t, map[string]int{"run RUN install a": 1, "run RUN b": 1, "run RUN c": 1, "run RUN d": 1, "view RUN b": 0, "commit": 1})
 }
+
+func TestASnapshotThatCannotBeReadForAViewIsBuiltAgain(t *testing.T) {
+	f, r := newFlowOf(t, "RUN a", "RUN a\nRUN b")
+	tries := 0
+	r.hook = func(_ context.Context, call string) error {
+		if call == "view RUN a" {
+			if tries++; tries == 1 {
+				return &InvalidError{Item: f.all()[0], Err: errTest}
+			}
+		}
+		return nil
+	}
+	r.run(t, f, nil)
+	r.checkCount(t, map[string]int{"fetch RUN a": 1, "run RUN a": 1, "run RUN b": 1, "commit": 1})
+	r.checkOrder(t, "check RUN a", "view RUN a", "run RUN a", "run RUN b", "apply RUN a")
+}
+
+func TestScratchThatAStepAsksForIsFetchedThen(t *testing.T) {
+	f, r := newFlowOf(t, "", "RUN a\nWORKDIR /x\nRUN b")
+	tries := 0
+	r.hook = func(_ context.Context, call string) error {
+		if call == "make WORKDIR /x" {
+			if tries++; tries == 1 {
+				return ErrScratch
+			}
+		}
+		return nil
+	}
+	r.run(t, f, nil)
+	r.checkCount(t, map[string]int{"run RUN a": 1, "make WORKDIR /x": 2, "run RUN b": 1, "put WORKDIR /x": 1, "commit": 1})
+	r.checkOrder(t, "make WORKDIR /x", "make WORKDIR /x", "run RUN b", "undo", "apply WORKDIR /x")
+}
