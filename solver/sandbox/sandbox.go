@@ -11,8 +11,12 @@ package sandbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/tree"
@@ -57,7 +61,7 @@ type View interface {
 	Exists(ctx context.Context, path string) (bool, error)
 
 	// Open opens a regular file that the view shows at a path, relative to the root,
-	// without links in it. The error wraps fs.ErrNotExist where there is none.
+	// following no link. The error wraps fs.ErrNotExist where there is none.
 	Open(path string) (*os.File, error)
 
 	Close() error
@@ -119,4 +123,23 @@ type InPlace interface {
 	// Run: whether something existed, and the entry of a directory. It is valid
 	// until the next Run.
 	Before(path string) (dir *snapshot.Entry, existed bool)
+}
+
+// RegularFile completes what View.Open returns: whatever else is at the path is as nothing.
+func RegularFile(f *os.File, err error) (*os.File, error) {
+	switch {
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	case err != nil:
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: %w", f.Name(), fs.ErrNotExist)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

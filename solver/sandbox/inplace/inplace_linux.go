@@ -448,19 +448,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 
 // Open implements sandbox.View.
 func (p *place) Open(path string) (*os.File, error) {
-	root, err := os.OpenRoot(p.s.Root)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, f.Close(), fmt.Errorf("open %s: %w", path, os.ErrNotExist))
-	}
-	return f, nil
+	return sandbox.RegularFile(tree.OpenAt(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
 }
 
 // Exists implements sandbox.View.

@@ -265,38 +265,14 @@ func (v *View) Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	if _, existed := v.at.Lookup(path); existed {
-		f, err := v.open(path)
-		if err == nil {
-			err = isRegular(f)
-		}
-		return f, err
+		return sandbox.RegularFile(v.open(path))
 	}
 	for up := filepath.Dir(path); up != "."; up = filepath.Dir(up) {
 		if dir, existed := v.at.Lookup(up); existed && dir == nil {
 			return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist) // not a directory any more
 		}
 	}
-	root, err := os.OpenRoot(v.s.Root)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err == nil {
-		err = isRegular(f)
-	}
-	return f, err
-}
-
-func isRegular(f *os.File) error {
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: %w", f.Name(), fs.ErrNotExist)
-	}
-	if err != nil {
-		f.Close()
-	}
-	return err
+	return sandbox.RegularFile(tree.OpenAt(v.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
 }
 
 // Clone implements sandbox.Layered.
