@@ -15,7 +15,9 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/internal/elftest"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 )
@@ -62,10 +64,18 @@ func benchOptions(b *testing.B, base string, paths []string) Options {
 }
 
 // benchmarkPlan plans with every step cached, parsing and stores included.
-func benchmarkPlan(b *testing.B, layers, each int) {
+func benchmarkPlan(b *testing.B, layers, each int, needs ...cache.Need) {
 	base := b.TempDir()
-	if err := os.MkdirAll(filepath.Join(base, "root"), 0o755); err != nil {
-		b.Fatal(err)
+	root := filepath.Join(base, "root")
+	for _, dir := range []string{"etc", "usr/lib", "usr/lib/python3/dist-packages/idna-3.3.egg-info"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, data := range map[string][]byte{"etc/profile": []byte("blob"), "etc/passwd": nil, "usr/lib/libpq.so.5": elftest.File{}.Bytes()} {
+		if err := os.WriteFile(filepath.Join(root, name), data, 0o644); err != nil {
+			b.Fatal(err)
+		}
 	}
 	paths := manyLayers(b, base, layers, each)
 	g, keys, err := Hash(context.Background(), benchOptions(b, base, paths))
@@ -79,7 +89,7 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 		if !s.ChangesRoot() {
 			continue
 		}
-		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Entries: 1, Record: keys.Record(s), Text: s.Text(), Created: time.Now()}
+		d := cache.Descriptor{Key: keys.Step[s], Layer: s.Layer.Name, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Entries: 1, Record: keys.Record(s), Text: s.Text(), Created: time.Now(), Needs: needs}
 		if err := opt.Local.Put(context.Background(), d, storetest.Blob("blob")); err != nil {
 			b.Fatal(err)
 		}
@@ -98,6 +108,18 @@ func benchmarkPlan(b *testing.B, layers, each int) {
 
 func BenchmarkPlan1000(b *testing.B)         { benchmarkPlan(b, 1, 1000) }
 func BenchmarkPlan10000Over100(b *testing.B) { benchmarkPlan(b, 100, 100) }
+
+// BenchmarkPlan10000WithNeeds plans a chain whose snapshots all need something.
+func BenchmarkPlan10000WithNeeds(b *testing.B) {
+	benchmarkPlan(b, 1, 10000,
+		cache.Need{Kind: snapshot.NeedContent, Path: "etc/profile", Digest: digest.FromString("blob")},
+		cache.Need{Kind: snapshot.NeedContent, Path: "etc/passwd", Digest: digest.FromString(""), Set: []string{"bob(1000)>1a2b3c4d5e6f"}},
+		cache.Need{Kind: snapshot.NeedPlace, Path: "opt/app", Type: snapshot.PlaceDir},
+		cache.Need{Kind: snapshot.NeedLibrary, Soname: "libpq.so.5", Class: 64, Machine: 62},
+		cache.Need{Kind: snapshot.NeedPackage, Manager: snapshot.ManagerPython, Name: "idna", Version: ">=3", Search: []string{"/usr/lib/python3/dist-packages"}},
+	)
+}
+
 func BenchmarkPlan20000Over200(b *testing.B) { benchmarkPlan(b, 200, 100) }
 
 // BenchmarkSolveNothing solves what is solved: parsing, keys and state.

@@ -56,6 +56,46 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	return g, keys, err
 }
 
+// Needs returns what the snapshots of steps need that are applied to the root, or that the
+// local store has. It asks nobody else.
+func Needs(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[key.Key][]cache.Need, error) {
+	root, err := opt.open()
+	if err != nil {
+		return nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	all := make(map[key.Key][]cache.Need)
+	if opt.Local != nil {
+		for _, l := range g.Layers {
+			var want []key.Key
+			for _, s := range l.Steps {
+				want = append(want, keys.Step[s])
+			}
+			found, err := opt.Local.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if err != nil {
+				continue // what it has cannot be said
+			}
+			for k, d := range found {
+				all[k] = d.Needs
+			}
+		}
+	}
+	for _, l := range state.Layers {
+		for _, a := range l.Steps {
+			if a.Digest != "" {
+				all[a.Key] = a.Needs
+			}
+		}
+	}
+	return all, nil
+}
+
 func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey, error) {
 	state, err := root.State()
 	if err != nil {

@@ -1,6 +1,10 @@
 package snapshot
 
-import "github.com/opencontainers/go-digest"
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+)
 
 // A Need is something that a snapshot took from outside of itself and of the steps that
 // its key covers: on a root that lacks it, its result would not work, or would be
@@ -64,3 +68,27 @@ const (
 	ManagerPython = "python"
 	ManagerNPM    = "npm"
 )
+
+// String says in a few words what is needed.
+func (n Need) String() string {
+	switch n.Kind {
+	case NeedContent:
+		if len(n.Set)+len(n.Removed) > 0 {
+			return fmt.Sprintf("%d records of /%s", len(n.Set)+len(n.Removed), n.Path)
+		}
+		return "/" + n.Path + " as it was"
+	case NeedPlace:
+		return fmt.Sprintf("/%s to be a %s or missing", n.Path, n.Type)
+	case NeedHome:
+		return "$HOME " + n.Path
+	case NeedName:
+		return fmt.Sprintf("%s %s with id %d", n.Type, n.Name, n.ID)
+	case NeedLibrary:
+		return n.Soname
+	case NeedInterpreter:
+		return n.Path + n.Name
+	case NeedPackage:
+		return fmt.Sprintf("%s%s (%s)", n.Name, n.Version, n.Manager)
+	}
+	return string(n.Kind)
+}

@@ -142,7 +142,11 @@ func newInspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := ui.Inspect(g, keys)
+			needs, err := solver.Needs(cmd.Context(), opt, g, keys)
+			if err != nil {
+				return err
+			}
+			all := ui.Inspect(g, keys, needs)
 			return f.print(cmd, all, func(w io.Writer) { ui.WriteInspections(w, all) })
 		},
 	}

@@ -16,17 +16,18 @@ import (
 
 // ReadDatabases reads the databases that a RUN may change, before it runs.
 func (r *Recorder) ReadDatabases(open func(path string) (*os.File, error)) error {
-	r.databases = make(map[string][]byte)
+	r.databases, r.unread = make(map[string][]byte), make(map[string]bool)
 	for _, p := range databases.Paths() {
 		if d, _ := databases.Known(p); d.IsBackup() {
 			continue
 		}
 		f, err := open(p)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrInvalid) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return err
+		if err != nil { // a link that leads elsewhere, say: what it was is not known
+			r.unread[p] = true
+			continue
 		}
 		data, err := readDatabase(f)
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -46,7 +47,7 @@ func readDatabase(r io.Reader) ([]byte, error) {
 // changes that in turn.
 func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
 	d, _ := databases.Known(p)
-	if d.IsBackup() || strings.HasPrefix(p, "var/lib/dpkg/triggers/") {
+	if d.IsBackup() || r.unread[p] || strings.HasPrefix(p, "var/lib/dpkg/triggers/") {
 		return nil, nil
 	}
 	before, existed := r.databases[p]

@@ -37,6 +37,7 @@ type Site struct {
 
 // known is what was read of a view.
 type known struct {
+	files     map[string]file
 	databases map[string]database
 	libDirs   []string
 	binaries  map[string]*binary
@@ -47,7 +48,7 @@ type known struct {
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string)}}
+		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.
@@ -185,22 +186,42 @@ func (s *Site) content(n snapshot.Need) (string, error) {
 	if d, known := databases.Known(n.Path); known {
 		return s.database(d, n)
 	}
-	f, err := s.View.Find(n.Path)
-	if err != nil {
-		return "", err
-	}
-	got, err := digestOf(f)
+	here, err := s.file(n.Path)
 	switch {
-	case errors.Is(err, errUnknown), errors.Is(err, fs.ErrPermission):
-		return "", nil // nobody can say
-	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid):
+	case err != nil:
 		return "", err
-	case got == n.Digest:
+	case here.unknown || here.digest == n.Digest:
 		return "", nil
-	case f.Kind == names.Missing:
+	case here.kind == names.Missing:
 		return fmt.Sprintf("needs /%s, which this machine lacks", n.Path), nil
 	}
 	return fmt.Sprintf("needs /%s as it was where the step ran, which differs here", n.Path), nil
+}
+
+// A file is what a site has at a path.
+type file struct {
+	kind    names.Kind
+	digest  digest.Digest
+	unknown bool // nobody here can read it
+}
+
+func (s *Site) file(p string) (file, error) {
+	if here, ok := s.known.files[p]; ok {
+		return here, nil
+	}
+	f, err := s.View.Find(p)
+	if err != nil {
+		return file{}, err
+	}
+	here := file{kind: f.Kind}
+	switch here.digest, err = digestOf(f); {
+	case errors.Is(err, fs.ErrPermission):
+		here.unknown = true
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid):
+		return file{}, err
+	}
+	s.known.files[p] = here
+	return here, nil
 }
 
 // errUnknown says that nobody knows what a file was.

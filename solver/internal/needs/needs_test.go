@@ -126,7 +126,7 @@ func TestWhatARunNeeds(t *testing.T) {
 		etc/profile standard
 		etc/motd hello
 		etc/passwd root:x:0:0::/root:/bin/sh\n
-		etc/ld.so.cache x
+		usr/share/info/dir x
 		opt/dir/file x
 		opt/link -> dir
 		usr/bin/tool x
@@ -150,7 +150,7 @@ func TestWhatARunNeeds(t *testing.T) {
 		{name: "a new directory, with what is in it", changes: "opt/new/\nopt/new/a x\nopt/new/b/\nopt/new/b/c x", want: []string{"place opt/new directory"}},
 		{name: "a directory that is deleted", changes: "-opt/dir", want: []string{"place opt/dir directory"}},
 		{name: "a directory with another mode", changes: "opt/dir/"},
-		{name: "what is generated", changes: "etc/ld.so.cache y\nvar/log/apt.log x\nvar/cache/x y\netc/passwd- x"},
+		{name: "what is generated", changes: "usr/share/info/dir y\nvar/log/apt.log x\nvar/cache/x y\netc/passwd- x"},
 		{name: "scratch", changes: "tmp/x y"},
 		{name: "what is in the home", changes: "root/.tool/\nroot/.tool/x y", want: []string{"home /root", "place root/.tool directory"}},
 		{name: "a user", changes: `etc/passwd root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n`, want: []string{"content etc/passwd with 1 records"}},

@@ -38,6 +38,7 @@ type Recorder struct {
 	path      []string          // the directories of programs
 	inHome    string            // the first path below home
 	databases map[string][]byte // before the RUN
+	unread    map[string]bool   // databases that cannot be read
 
 	in      names.Directory // the directory of the last entry
 	dir     string

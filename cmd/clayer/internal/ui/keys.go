@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/printable"
 )
 
 // Hashes are the keys of layers, as clayer hash prints them.
@@ -66,14 +67,15 @@ type Instruction struct {
 	Inputs key.Record `json:"inputs,omitempty"`
 
 	Session []dag.SessionVar `json:"session,omitempty"` // that a RUN gets, or names of the ENV of layers before it
+	Needs   []cache.Need     `json:"needs,omitempty"`   // of its snapshot, where one is here
 }
 
 // Inspect returns the layers of g with their instructions.
-func Inspect(g *dag.Graph, keys *dag.Keys) (all []Inspection) {
+func Inspect(g *dag.Graph, keys *dag.Keys, needs map[key.Key][]cache.Need) (all []Inspection) {
 	for _, l := range g.Layers {
 		steps := make(map[int]Instruction, len(l.Steps))
 		for _, s := range l.Steps {
-			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s), s.Session()}
+			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s), s.Session(), needs[keys.Step[s]]}
 		}
 		layer := Inspection{Name: l.Name, File: l.File.Path, Key: keys.Layer[l]}
 		for _, in := range l.File.Instructions {
@@ -90,7 +92,8 @@ func Inspect(g *dag.Graph, keys *dag.Keys) (all []Inspection) {
 }
 
 // WriteInspections writes layers with a line per instruction, and below a RUN the
-// variables of the session that it names. What all RUNs get is the last line.
+// variables of the session that it names, and what its snapshot needs. What all RUNs get
+// is the last line.
 func WriteInspections(w io.Writer, all []Inspection) {
 	for i, l := range all {
 		if i > 0 {
@@ -106,11 +109,27 @@ func WriteInspections(w io.Writer, all []Inspection) {
 			if named := namedVars(in.Session); len(named) > 0 {
 				fmt.Fprintf(w, "%24sof the session: %s\n", "", strings.Join(named, ", "))
 			}
+			if len(in.Needs) > 0 {
+				fmt.Fprintf(w, "%24sneeds: %s\n", "", needed(in.Needs))
+			}
 		}
 	}
 	if names := unnamedVars(all); len(names) > 0 {
 		fmt.Fprintf(w, "\nRUN gets from the session, in no key: %s\n", strings.Join(names, ", "))
 	}
+}
+
+// needed says what a snapshot needs; of much, the beginning.
+func needed(needs []cache.Need) string {
+	const most = 6
+	var texts []string
+	for _, n := range needs[:min(most, len(needs))] {
+		texts = append(texts, printable.Line(n.String()))
+	}
+	if more := len(needs) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // namedVars says how the variables that a RUN names enter its key.
