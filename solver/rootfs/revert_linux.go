@@ -18,4 +18,4 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 }
 
 // Wrote returns the paths that an event of the log has made or deleted.
-func (r *Root) Wrote(ev record.Event) ([]string, error) { return r.past().Wrote(ev) }
+func (r *Root) Wrote(ev record.Event) ([]string, error) { return r.state.Paths(ev) }

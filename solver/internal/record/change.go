@@ -121,6 +121,17 @@ const (
 // Changes yields what an apply changed, in its order.
 func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadLog) }
 
+// Paths returns the paths of Changes.
+func (d Dir) Paths(ev Event) (paths []string, err error) {
+	for c, err := range d.changes(ev, readHeads) {
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, string(c.Path))
+	}
+	return paths, nil
+}
+
 // ChangesBackward is Changes from the last to the first.
 func (d Dir) ChangesBackward(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadBackward) }
 

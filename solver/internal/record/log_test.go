@@ -225,3 +225,33 @@ func TestJournal(t *testing.T) {
 		t.Errorf("the log has %q, %v", got, err)
 	}
 }
+
+// Paths reads less of a line than Changes, and finds the same.
+func TestPathsAreThoseOfChanges(t *testing.T) {
+	d := stateDir(t)
+	meta := &Meta{Mode: 0o644, ModTime: time.Unix(1, 0), Target: []byte("x")}
+	ends := journalOf(t, d, 1,
+		&Change{Kind: KindTime, Path: []byte("."), Was: meta},
+		&Change{Seq: 1, Path: []byte("a"), Kind: KindFile, N: 1, Now: meta},
+		&Change{Seq: 1, Path: []byte("a \" \xff"), Kind: KindDir, N: 2, Was: meta, Now: meta},
+		&Change{Seq: 1, Path: []byte("gone"), Kind: KindGone, N: 3},
+		&Change{Seq: 1, Path: []byte("not"), Kind: KindFile, N: 4, Now: meta},
+		&Change{Seq: 1, Path: []byte("first"), Kind: KindFile, N: 5, Now: meta},
+		&Change{Seq: 1, Path: []byte("again"), Kind: KindFile, N: 5, Now: meta, Again: 1},
+		&Change{Seq: 2, Path: []byte("other"), Kind: KindFile, N: 1, Now: meta},
+		&Change{Seq: 1, Path: []byte("left"), Kind: KindFile, N: 6, Now: meta, Left: true, Again: 7},
+		&Change{Seq: 1, Path: []byte("undone"), Kind: KindUndo, N: 1, In: "x"},
+	)
+	ev := Event{Seq: 1, Tx: 1, To: ends[len(ends)-1], Not: []int{4}, Again: map[int]int{5: 1}}
+	want, err := paths(t, d.Changes(ev))
+	if err != nil || len(want) != 5 {
+		t.Fatal(want, err)
+	}
+	if got, err := d.Paths(ev); err != nil || !slices.Equal(got, want) {
+		t.Errorf("Paths = %q, %v, want %q", got, err, want)
+	}
+	ev.To += 10
+	if _, err := d.Paths(ev); err == nil {
+		t.Error("a log that ends early gives no error")
+	}
+}

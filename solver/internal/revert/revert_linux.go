@@ -92,17 +92,6 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 	}, nil
 }
 
-// Wrote returns the paths that an event of the log has made or deleted.
-func (r *Root) Wrote(ev record.Event) (paths []string, err error) {
-	for c, err := range r.State.Changes(ev) {
-		if err != nil {
-			return nil, err
-		}
-		paths = append(paths, string(c.Path))
-	}
-	return paths, nil
-}
-
 // reverting is what a Revert has found.
 type reverting struct {
 	was   map[string]*snapshot.Entry // by path, what stood there before the first change of it
