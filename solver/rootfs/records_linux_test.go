@@ -247,10 +247,8 @@ func TestOtherFilesAsTheyAre(t *testing.T) {
 	etc(t, r, userRoot+userAlice)
 	add(t, r, "etc/passwd-", userAlice)
 	add(t, r, "etc/group-", "old")
-	step, changes := changed(t, "bob", "etc/passwd", userRoot, userRoot+userBob)
-	changes = func(yield func(*snapshot.Entry, error) bool) {
-		stream(file("etc/group-", "new"), file("etc/passwd", userRoot+userBob), file("etc/passwd-", userRoot), file("etc/shadow-", userRoot))(yield)
-	}
+	step, _ := changed(t, "bob", "etc/passwd", userRoot, userRoot+userBob)
+	changes := stream(file("etc/group-", "new"), file("etc/passwd", userRoot+userBob), file("etc/passwd-", userRoot), file("etc/shadow-", userRoot))
 	if _, err := l.Apply(t.Context(), step, changes); err != nil {
 		t.Fatal(err)
 	}
