@@ -190,6 +190,29 @@ func TestPreservedRecords(t *testing.T) {
 	wantFile(t, r, "etc/passwd", userRoot+userAlice)
 }
 
+// What the user changed stays where a step that found it changes it in turn.
+func TestPreservedRecordsThatTheStepFound(t *testing.T) {
+	r, l := testRoot(t)
+	etc(t, r, userRoot)
+	applyChanged(t, l, "bob", "etc/passwd", userRoot, userRoot+userBob)
+	bob := strings.Replace(userBob, "/bin/sh", "/bin/zsh", 1)
+	replace(t, r, "etc/passwd", userBob, bob)
+	if _, err := l.Undo(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	step, changes := changed(t, "bob and dave", "etc/passwd", userRoot+bob, userRoot+userBob+userDave)
+	if _, err := l.Apply(t.Context(), step, changes); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	wantFile(t, r, "etc/passwd", userRoot+bob+userDave)
+	if _, err := l.Undo(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, l)
+	wantFile(t, r, "etc/passwd", userRoot+bob)
+}
+
 // What has no place in a root is refused, and the root is as it was.
 func TestRecordsInConflict(t *testing.T) {
 	r, l := testRoot(t)

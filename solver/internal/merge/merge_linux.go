@@ -57,6 +57,8 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	if err != nil {
 		return nil, nil, err
 	}
+	// Of a file that is as the step found it, what the user changed stays as well.
+	merged = merged || len(m.preserved[e.Path]) > 0
 	r := &record.Records{Database: e.Path}
 	if db.IsBackup() && (!merged || like == nil) {
 		return e, r, nil
