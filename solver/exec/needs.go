@@ -54,14 +54,14 @@ func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
 }
 
 // recorded returns the needs that were recorded. A step whose needs nobody knows is
-// stored without, as by earlier versions.
+// stored without, as by earlier versions; one with too many, with some of them.
 func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
 	if r == nil {
 		return []snapshot.Need{}
 	}
 	found, err := r.Needs()
 	if err != nil {
-		b.Report.Warnf("%s: what its snapshot needs of other machines is not recorded: %v", s.Pos(), err)
+		b.Report.Warnf("%s: what its snapshot needs of other machines is not recorded in full: %v", s.Pos(), err)
 	}
 	return found
 }

@@ -256,6 +256,37 @@ func TestNeedsThatLie(t *testing.T) {
 	}
 }
 
+// TestManyNeeds checks that a step with more needs than a descriptor has is restored.
+func TestManyNeeds(t *testing.T) {
+	var base, added, edited strings.Builder
+	for i := range 4200 {
+		fmt.Fprintf(&base, "opt/old/%d x\n", i)
+		fmt.Fprintf(&added, "opt/old/new%d y\n", i)
+		fmt.Fprintf(&edited, "opt/old/%d y\n", i)
+	}
+	base.WriteString("var/lib/dpkg/status Package: a\n")
+	root := tree(t, base.String())
+	if got := record(t, root, added.String()); len(got) < 1000 {
+		t.Errorf("%d needs of 4200 files in a directory that was there", len(got))
+	}
+	r := &needs.Recorder{Site: needs.NewSite(names.New(root, ""), session), Covered: func(string) bool { return false }}
+	if err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range r.Of(changes(edited.String() + "var/lib/dpkg/status Package: b\n")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := r.Needs()
+	if err == nil || !strings.Contains(err.Error(), "105 of the files") {
+		t.Errorf("of what is left out it says %v", err)
+	}
+	if err := needs.Check(got); err != nil || !slices.ContainsFunc(got, func(n snapshot.Need) bool { return n.Path == "var/lib/dpkg/status" }) {
+		t.Errorf("%d needs, %v; want those of a database among them", len(got), err)
+	}
+}
+
 // TestProblemOfAView checks that changes are passed on though their needs are not known.
 func TestProblemOfAView(t *testing.T) {
 	root := tree(t, "etc/profile x")

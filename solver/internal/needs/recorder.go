@@ -3,6 +3,7 @@ package needs
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -202,6 +203,34 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 	slices.SortStableFunc(all, func(a, b snapshot.Need) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name))
 	})
+	return bounded(all)
+}
+
+// maxPlaces bounds the places of a step: one that puts thousands of files into directories
+// that are there, as an installer without a package manager does, is restored all the same.
+const maxPlaces = 1024
+
+// bounded returns as many needs as Check takes, and an error where files are among what it
+// leaves out. Without the rest a snapshot is restored where what is left is met.
+func bounded(all []snapshot.Need) ([]snapshot.Need, error) {
+	places := 0
+	all = slices.DeleteFunc(all, func(n snapshot.Need) bool {
+		if n.Kind == snapshot.NeedPlace {
+			places++
+		}
+		return n.Kind == snapshot.NeedPlace && places > maxPlaces
+	})
+	excess, left := len(all)-maxNeeds, 0
+	all = slices.DeleteFunc(all, func(n snapshot.Need) bool {
+		if _, known := databases.Known(n.Path); n.Kind != snapshot.NeedContent || known || left >= excess {
+			return false
+		}
+		left++
+		return true
+	})
+	if left > 0 {
+		return all, fmt.Errorf("what %d of the files were that it changed is left out, since there are too many", left)
+	}
 	return all, nil
 }
 
