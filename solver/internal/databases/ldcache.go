@@ -58,11 +58,15 @@ func parseLibraries(file []byte) ([]ldLibrary, bool) {
 		return string(s), ok
 	}
 	list := make([]ldLibrary, 0, n)
+	size := 0 // of all texts, which may be one and the same in a file that lies
 	for i := range n {
 		e := file[ldHeader+i*ldEntry:]
 		soname, ok1 := text(binary.LittleEndian.Uint32(e[4:]))
 		path, ok2 := text(binary.LittleEndian.Uint32(e[8:]))
 		if !ok1 || !ok2 || binary.LittleEndian.Uint64(e[16:]) != 0 {
+			return nil, false
+		}
+		if size += len(soname) + len(path); size > MaxSize {
 			return nil, false
 		}
 		list = append(list, ldLibrary{soname, path, binary.LittleEndian.Uint32(e)})

@@ -2,6 +2,7 @@ package databases
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -113,6 +114,24 @@ func TestLibrariesOfLdconfig(t *testing.T) {
 	}
 	if again := writeLibraries(libraries(written)); !bytes.Equal(again, written) {
 		t.Error("the second time it is another file")
+	}
+}
+
+// A small cache that says of each library that its name is the same long text would take
+// gigabytes.
+func TestLibrariesOfOneText(t *testing.T) {
+	const n = 20_000
+	file := make([]byte, ldHeader+n*ldEntry, ldHeader+n*ldEntry+4096)
+	copy(file, ldMagic)
+	binary.LittleEndian.PutUint32(file[20:], n)
+	for i := range n {
+		e := file[ldHeader+i*ldEntry:]
+		binary.LittleEndian.PutUint32(e[4:], uint32(len(file)))
+		binary.LittleEndian.PutUint32(e[8:], uint32(len(file)))
+	}
+	file = append(append(file, bytes.Repeat([]byte("a"), 4095)...), 0)
+	if list, ok := parseLibraries(file); ok {
+		t.Errorf("it is taken, with %d libraries", len(list))
 	}
 }
 
