@@ -29,6 +29,7 @@ const (
 	ranges                    // name:first:count
 	dpkg                      // stanzas with Package and Architecture
 	apk                       // stanzas with P
+	pem                       // certificates, each known by its text
 	ldcache                   // the cache of the dynamic linker
 	backup                    // what the tool that changed a database left: the version before, a lock
 )
@@ -43,6 +44,8 @@ var known = map[string]format{
 	"etc/shells":  lines,
 
 	"etc/ld.so.cache": ldcache,
+
+	"etc/ssl/certs/ca-certificates.crt": pem,
 
 	"etc/passwd-":  backup,
 	"etc/group-":   backup,

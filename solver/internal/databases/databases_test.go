@@ -44,6 +44,9 @@ func TestMerge(t *testing.T) {
 	stanza := func(name, version string) string {
 		return fmt.Sprintf("Package: %s\nStatus: install ok installed\nArchitecture: amd64\nVersion: %s\nDescription: a\n b\n .\n c\n\n", name, version)
 	}
+	cert := func(text string) string {
+		return "-----BEGIN CERTIFICATE-----\n" + text + "\n-----END CERTIFICATE-----\n"
+	}
 	tests := []struct {
 		name, path           string
 		before, after        string
@@ -76,6 +79,10 @@ func TestMerge(t *testing.T) {
 		{name: "a group with members of its own stays", path: "etc/group", before: "docker:x:999:bob\n", after: "", here: "docker:x:999:alice,bob\n", conflict: "docker: has members of its own here"},
 		{name: "a list that is missing", path: "etc/group", before: "sudo:x:27:\n", after: "sudo:x:27:bob\n", here: "sudo:x:27\nsudo\n", conflict: "sudo:bob: the group has no list of members here"},
 		{name: "members of gshadow", path: "etc/gshadow", before: "sudo:*:adm:\n", after: "sudo:*:adm:bob\n", here: "sudo:*:adm:alice\n", want: "sudo:*:adm:alice,bob\n"},
+
+		{name: "certificates of a machine's own", path: "etc/ssl/certs/ca-certificates.crt", before: cert("a") + cert("b"), after: cert("a") + cert("c"), here: cert("a") + cert("b") + cert("mine"), want: cert("a") + cert("mine") + cert("c")},
+		{name: "certificates where none were", path: "etc/ssl/certs/ca-certificates.crt", before: "", after: cert("a") + cert("b"), here: cert("b") + cert("mine"), want: cert("a") + cert("b") + cert("mine")},
+		{name: "certificates with their names", path: "etc/ssl/certs/ca-certificates.crt", before: "# A\n" + cert("a"), after: "# A\n" + cert("a") + "\n# B\n" + cert("b"), here: "# A\n" + cert("a") + strings.TrimSpace(cert("mine")), want: "# A\n" + cert("a") + cert("mine") + "\n# B\n" + cert("b")},
 
 		{name: "ranges side by side", path: "etc/subuid", before: "", after: "bob:165536:65536\n", here: "alice:100000:65536\n", want: "alice:100000:65536\nbob:165536:65536\n"},
 		{name: "ranges that overlap", path: "etc/subuid", before: "", after: "bob:165535:65536\n", here: "alice:100000:65536\n", conflict: "bob: alice has its range 165535-231070 here"},

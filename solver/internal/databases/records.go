@@ -109,11 +109,16 @@ func (f format) parse(file []byte) []record {
 		}
 		return list
 	}
-	list = make([]record, 0, bytes.Count(file, []byte("\n"))+1)
+	end := "\n"
+	if f == pem {
+		end = pemEnd
+	}
+	list = make([]record, 0, bytes.Count(file, []byte(end))+1)
 	for rest != "" {
 		r := record{body: rest}
-		if end := strings.IndexByte(rest, '\n'); end >= 0 {
-			r.body, r.tail, rest = rest[:end], "\n", rest[end+1:]
+		if i := strings.Index(rest, end); i >= 0 {
+			i += len(end) - 1
+			r.body, r.tail, rest = rest[:i], "\n", rest[i+1:]
 		} else {
 			rest = ""
 		}
@@ -126,12 +131,16 @@ func (f format) parse(file []byte) []record {
 	return list
 }
 
+// pemEnd ends a certificate. What stands before one, such as its name in a comment, goes
+// with it.
+const pemEnd = "-----END CERTIFICATE-----\n"
+
 // lineName returns the name of a record that is a line; "" for a line that has none.
 func (f format) lineName(line string) string {
 	if f == lines {
 		return line
 	}
-	if isForeign(line) {
+	if f == pem || isForeign(line) {
 		return ""
 	}
 	name, _, _ := strings.Cut(line, ":")
