@@ -70,6 +70,9 @@ func (s *Site) library(n snapshot.Need) (string, error) {
 	}
 	for _, dir := range slices.Concat(n.Search, s.known.libDirs) {
 		at := path.Join(dir, n.Soname)
+		if isKernels(at[1:]) {
+			continue
+		}
 		b, ok := s.known.binaries[at]
 		if !ok {
 			f, err := s.View.Follow(at)

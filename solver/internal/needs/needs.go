@@ -15,6 +15,7 @@ import (
 	"maps"
 	"path"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 
@@ -130,12 +131,22 @@ func check(n snapshot.Need) error {
 	if inRoot && (!fs.ValidPath(n.Path) || n.Path == ".") {
 		return fmt.Errorf("it needs %q, which is no path in a root", n.Path)
 	}
+	if inRoot && isKernels(n.Path) {
+		return fmt.Errorf("it needs %q, which is in no snapshot", n.Path)
+	}
 	for _, p := range absolute {
 		if !path.IsAbs(p) || path.Clean(p) != p {
 			return fmt.Errorf("it needs %q, which is no path", p)
 		}
 	}
 	return nil
+}
+
+// isKernels reports whether a path, relative to the root, is the kernel's: to read a file
+// there may take forever, or have effects.
+func isKernels(p string) bool {
+	top, _, _ := strings.Cut(p, "/")
+	return top == "proc" || top == "sys" || top == "dev"
 }
 
 func isName(s string) bool { return s != "" && s != "." && s != ".." && !strings.Contains(s, "/") }
@@ -146,10 +157,25 @@ func (s *Site) Unmet(needs []snapshot.Need) (string, error) {
 	for _, n := range needs {
 		reason, err := s.unmet(n)
 		if reason != "" || err != nil {
-			return reason, err
+			return oneLine(reason), err
 		}
 	}
 	return "", nil
+}
+
+// oneLine shortens a text with what a store says, which could pretend to be clayer's next
+// line.
+func oneLine(text string) string {
+	const longest = 300
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 func (s *Site) unmet(n snapshot.Need) (string, error) {

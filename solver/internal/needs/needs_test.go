@@ -234,6 +234,8 @@ func TestNeedsThatLie(t *testing.T) {
 		{Kind: snapshot.NeedContent, Path: "/etc/passwd", Digest: sum},
 		{Kind: snapshot.NeedContent, Path: "etc/passwd", Digest: "md5:x"},
 		{Kind: snapshot.NeedContent, Path: "", Digest: sum},
+		{Kind: snapshot.NeedContent, Path: "proc/kmsg", Digest: sum},
+		{Kind: snapshot.NeedPlace, Path: "sys"},
 		{Kind: snapshot.NeedPlace, Path: "a/../../b"},
 		{Kind: snapshot.NeedHome, Path: "root"},
 		{Kind: snapshot.NeedLibrary, Soname: "../x.so"},
@@ -253,6 +255,10 @@ func TestNeedsThatLie(t *testing.T) {
 	site := needs.NewSite(names.New(tree(t, ""), ""), session)
 	if got, err := site.Unmet([]snapshot.Need{{Kind: "moon"}}); !strings.Contains(got, "moon") || err != nil {
 		t.Errorf("a need that nobody knows: %q, %v", got, err)
+	}
+	got, err := site.Unmet([]snapshot.Need{{Kind: snapshot.NeedPackage, Manager: snapshot.ManagerDpkg, Name: "a\nclayer: \x1b[2J" + strings.Repeat("é", 4000)}})
+	if strings.ContainsAny(got, "\n\x1b") || len(got) > 400 || err != nil {
+		t.Errorf("a name of several lines: %q, %v", got, err)
 	}
 }
 
