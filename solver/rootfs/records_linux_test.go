@@ -240,6 +240,35 @@ func TestRecordsInConflict(t *testing.T) {
 	}
 }
 
+// A step that removes a database, or puts a link in its place, is not applied where that has
+// records of the machine.
+func TestDatabaseThatIsReplaced(t *testing.T) {
+	for _, e := range []*snapshot.Entry{
+		{Path: "etc/passwd", Kind: snapshot.Delete},
+		{Path: "etc/passwd", Kind: snapshot.Symlink, Target: "../data/passwd", ModTime: time.Unix(1e9, 0)},
+	} {
+		r, l := testRoot(t)
+		etc(t, r, userRoot+userAlice)
+		step, _ := changed(t, "replace", "etc/passwd", userRoot, "")
+		var conflict *merge.ConflictError
+		if _, err := l.Apply(t.Context(), step, stream(e)); !errors.As(err, &conflict) {
+			t.Errorf("kind %v: the error is %v", e.Kind, err)
+		}
+		if err := l.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		wantFile(t, r, "etc/passwd", userRoot+userAlice)
+
+		step, _ = changed(t, "replace", "etc/passwd", userRoot+userAlice, "")
+		if _, err := l.Apply(t.Context(), step, stream(e)); err != nil {
+			t.Errorf("kind %v, of the file that the step found: %v", e.Kind, err)
+		}
+		commit(t, l)
+		undo(t, l, 0, false, "")
+		wantFile(t, r, "etc/passwd", userRoot+userAlice)
+	}
+}
+
 // A database that a step made is removed with it, unless it has records of the machine.
 func TestRecordsOfANewFile(t *testing.T) {
 	r, l := testRoot(t)

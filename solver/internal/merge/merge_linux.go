@@ -42,12 +42,15 @@ func New(needs []snapshot.Need, preserved map[string][]string, below Below) *Mer
 // with the records that the step changed. Any other entry is returned as it is.
 func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *record.Records, error) {
 	db, known := databases.Known(e.Path)
-	if !known || e.Kind != snapshot.File || e.Size > databases.MaxSize {
+	if !known || e.Size > databases.MaxSize {
 		return e, nil, nil
 	}
 	need := m.changes[db.Main()]
 	if need == nil {
 		return e, nil, nil
+	}
+	if e.Kind != snapshot.File {
+		return e, nil, m.replaced(root, db, need)
 	}
 	here, like, err := m.here(root, e.Path)
 	if err != nil {
@@ -91,6 +94,19 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	out.Content, out.Size, out.Release = result, int64(len(result)), nil
 	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(result)), nil }
 	return &out, r, nil
+}
+
+// replaced returns an error where a step removes a database, or puts a link in its place,
+// and the root has another one than the step found: its records would be gone.
+func (m *Merger) replaced(root *inroot.Dirs, db databases.Database, need *snapshot.Need) error {
+	if db.IsBackup() {
+		return nil
+	}
+	differs, err := m.differs(root, need)
+	if err != nil || !differs {
+		return err
+	}
+	return &ConflictError{Path: db.String(), Conflicts: []databases.Conflict{{Record: "all records", Why: "the file is another one here, and the step puts something else in its place"}}}
 }
 
 // differs reports whether the root has another database than the step found. It is seen
