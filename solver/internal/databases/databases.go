@@ -198,8 +198,9 @@ func (d Database) Diff(before, after []byte) (Changes, error) {
 	return c, nil
 }
 
-// Check returns the conflicts that Merge will find.
-func (d Database) Check(here []byte, c Changes) ([]Conflict, error) {
+// Check returns the conflicts that Merge will find when the records with the keys of
+// pending, which nothing in c names, have been changed or removed.
+func (d Database) Check(here []byte, c Changes, pending map[string]bool) ([]Conflict, error) {
 	if err := d.check(here); err != nil || d.format == backup {
 		return nil, err
 	}
@@ -207,6 +208,7 @@ func (d Database) Check(here []byte, c Changes) ([]Conflict, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.pending = pending
 	m.decide()
 	return m.conflicts, nil
 }

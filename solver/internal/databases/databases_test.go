@@ -113,7 +113,7 @@ func TestMerge(t *testing.T) {
 			if tt.conflict == "" && string(got) != tt.want {
 				t.Errorf("changes %+v give\n%swant\n%s", c, got, tt.want)
 			}
-			checked, err := d.Check([]byte(tt.here), c)
+			checked, err := d.Check([]byte(tt.here), c, nil)
 			if err != nil || !slices.Equal(checked, conflicts) {
 				t.Errorf("Check returns %v, %v; Merge has %v", checked, err, conflicts)
 			}
@@ -389,7 +389,7 @@ func TestUndo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if checked, err := d.Check(here, c); err != nil || len(conflicts) != len(checked) && !slices.ContainsFunc(conflicts, func(c Conflict) bool { return strings.Contains(c.Why, "members") }) {
+			if checked, err := d.Check(here, c, nil); err != nil || len(conflicts) != len(checked) && !slices.ContainsFunc(conflicts, func(c Conflict) bool { return strings.Contains(c.Why, "members") }) {
 				t.Fatalf("%s: %q with %+v: Check %v, %v; Merge %v", d, here, c, checked, err, conflicts)
 			}
 			undo, err := d.Diff(merged, here)
@@ -444,7 +444,7 @@ func FuzzMerge(f *testing.F) {
 			if err == nil && len(got) > len(here)+len(after)+2*len(c.Set)+2 {
 				t.Errorf("%q with %q and %+v: %d bytes", here, after, c, len(got))
 			}
-			_, _ = d.Check(here, c)
+			_, _ = d.Check(here, c, nil)
 			_, _ = d.Drift(here, c)
 		}
 		if text := d.format.text(d.format.parse(here)); string(text) != string(here) {

@@ -66,7 +66,8 @@ type merging struct {
 	join      []membership
 	leave     []membership
 	conflicts []Conflict
-	force     bool // records here are changed whatever they are
+	force     bool            // records here are changed whatever they are
+	pending   map[string]bool // records here that give their ids up, by key
 
 	// What is decided.
 	changed map[string]*entry   // by the key of each record that is added, or has another value: its entry
@@ -170,6 +171,9 @@ func (m *merging) decideIDs() {
 		for k, e := range list {
 			leftOut[k] = e
 		}
+	}
+	for key := range m.pending {
+		leftOut[key] = &entry{}
 	}
 	ids := m.format.idsOf(m.here, leftOut)
 	for i := range m.set {

@@ -82,7 +82,7 @@ func (s *Site) database(d databases.Database, n snapshot.Need) (string, error) {
 	if err != nil || n.Digest != "" && here.digest == n.Digest {
 		return "", err
 	}
-	conflicts, err := d.Check(here.data, s.without(n))
+	conflicts, err := d.Check(here.data, s.without(n), s.pending[n.Path])
 	if err != nil {
 		return fmt.Sprintf("needs a change of /%s that makes no sense", n.Path), nil
 	}
@@ -124,15 +124,19 @@ func (s *Site) without(n snapshot.Need) databases.Changes {
 	if len(s.pending[n.Path]) == 0 {
 		return c
 	}
+	isPending := func(name string) bool {
+		group, _, _ := strings.Cut(name, ":") // of a member
+		return s.pending[n.Path][name] || s.pending[n.Path][group]
+	}
 	var left databases.Changes
 	names := c.Names()
 	for i, text := range n.Set {
-		if !s.pending[n.Path][names[i]] {
+		if !isPending(names[i]) {
 			left.Set = append(left.Set, text)
 		}
 	}
 	for i, text := range n.Removed {
-		if !s.pending[n.Path][names[len(n.Set)+i]] {
+		if !isPending(names[len(n.Set)+i]) {
 			left.Removed = append(left.Removed, text)
 		}
 	}

@@ -226,6 +226,25 @@ func TestExpectedRecords(t *testing.T) {
 	}
 }
 
+// TestExpectedGroupsAndIDs checks that a step may add a member to a group that one before it
+// makes, and a user with the id of one that is removed before.
+func TestExpectedGroupsAndIDs(t *testing.T) {
+	for _, states := range [][3]string{
+		{`etc/group root:x:0:\n`, `etc/group root:x:0:\ndocker:x:999:\n`, `etc/group root:x:0:\ndocker:x:999:bob\n`},
+		{`etc/passwd ubuntu:x:1000:1000::/:/bin/sh\n`, `etc/passwd `, `etc/passwd app:x:1000:1000::/:/bin/sh\n`},
+	} {
+		first, second := record(t, tree(t, states[0]), states[1]), record(t, tree(t, states[1]), states[2])
+		site := needs.NewSite(names.New(tree(t, states[0]), ""), session)
+		if got, err := site.Unmet(second); got == "" || err != nil {
+			t.Errorf("without the first step: unmet %q, %v", got, err)
+		}
+		site.Expect(first)
+		if got, err := site.Unmet(second); got != "" || err != nil {
+			t.Errorf("after the first step: unmet %q, %v", got, err)
+		}
+	}
+}
+
 // TestNeedsThatLie checks that what a store says of needs harms nobody.
 func TestNeedsThatLie(t *testing.T) {
 	const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
