@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -33,7 +34,10 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 		var err error
 		home, _ := r.Session()
 		b.sums, err = needs.Sums(b.root.Dir(), home, b.sums)
-		r.Saved = b.sums
+		r.Saved = maps.Clone(b.sums)
+		for _, p := range b.dirty { // it was another file before an earlier RUN
+			delete(r.Saved, p)
+		}
 		return r, err
 	}
 	items := b.sv.Before(s)
