@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,12 +46,15 @@ const parallel = 8
 func (p *Pusher) Push(ctx context.Context, s cache.Store, layers []Layer) error {
 	var short lack
 	known := p.Memory.load(s.Location())
+	before := maps.Clone(known)
 	for _, l := range layers {
 		if err := p.layer(ctx, s, l, known, &short); err != nil {
 			return err
 		}
 	}
-	p.Memory.store(s.Location(), known)
+	if !maps.Equal(known, before) {
+		p.Memory.store(s.Location(), known)
+	}
 	if short.why != nil {
 		p.Report.StoreFailed(s.Name(), &short)
 	}

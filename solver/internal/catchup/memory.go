@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -85,5 +86,6 @@ func (m Memory) store(location string, r remembered) {
 		return
 	}
 	defer dir.Close()
+	_, _ = safefile.Sweep(dir, ".", func(name string) bool { return strings.HasPrefix(name, partial) }) // of killed processes
 	_ = safefile.WriteFile(dir, m.name(location), partial, data)
 }
