@@ -164,7 +164,7 @@ func (s *Overlay) How() string {
 // each top-level directory by itself, and at last a copy of Over. EINVAL is what it says of
 // a root with locked mounts, and of a stack of too many overlays.
 func (s *Overlay) tryLayers(try func() error) error {
-	s.copied, s.whole = false, s.rooted || !mountsBelow(s.Root)
+	s.copied, s.whole = false, s.rooted || !mountsBelow(s.Root) && s.ownsTop()
 	for {
 		err := try()
 		switch {
@@ -178,6 +178,30 @@ func (s *Overlay) tryLayers(try func() error) error {
 			return err
 		}
 	}
+}
+
+// ownsTop reports whether the top-level directories of the root have owners and groups
+// that the user namespace knows. Below one that has not, a single overlay could create
+// nothing: it copies the directory first, with its owner.
+func (s *Overlay) ownsTop() bool {
+	entries, err := os.ReadDir(s.Root)
+	if err != nil {
+		return false
+	}
+	for _, name := range append([]os.DirEntry{nil}, entries...) {
+		at := s.Root
+		if name != nil {
+			if !name.IsDir() {
+				continue
+			}
+			at = filepath.Join(s.Root, name.Name())
+		}
+		var st unix.Stat_t
+		if unix.Lstat(at, &st) != nil || !s.ids.Knows(st.Uid, st.Gid) {
+			return false
+		}
+	}
+	return true
 }
 
 // mountsBelow reports whether something is mounted below a directory.

@@ -65,6 +65,15 @@ func (m *IDs) Inner(uid, gid uint32) (uint32, uint32) {
 	return inner(m.uids, uid), inner(m.gids, gid)
 }
 
+// Knows reports whether the namespace has both ids of an owner. nil is the namespace with
+// the one user and the one group of this process.
+func (m *IDs) Knows(uid, gid uint32) bool {
+	if m == nil {
+		return int(uid) == os.Geteuid() && int(gid) == os.Getegid()
+	}
+	return inner(m.uids, uid) != overflowID && inner(m.gids, gid) != overflowID
+}
+
 // overflowID is how the kernel shows an id that is not mapped.
 const overflowID = 65534
 
