@@ -134,12 +134,12 @@ func (r *recorder) run(ctx context.Context, changes snapshot.Changes) (res Resul
 		if err == nil {
 			err = context.Cause(ctx)
 		}
-		if err == nil {
-			e, err = r.overLower(e)
-		}
 		var records *record.Records
 		if err == nil {
-			e, records, err = r.merger.Entry(r.Dirs, e)
+			e, records, err = r.merger.Entry(r.Dirs, e) // before the entry hides what is below
+		}
+		if err == nil {
+			e, err = r.overLower(e)
 		}
 		if err == nil {
 			err = st.stage(ctx, e, records)
