@@ -188,20 +188,16 @@ func (s *Overlay) ownsTop() bool {
 	if err != nil {
 		return false
 	}
-	for _, name := range append([]os.DirEntry{nil}, entries...) {
-		at := s.Root
-		if name != nil {
-			if !name.IsDir() {
-				continue
-			}
-			at = filepath.Join(s.Root, name.Name())
-		}
-		var st unix.Stat_t
-		if unix.Lstat(at, &st) != nil || !s.ids.Knows(st.Uid, st.Gid) {
-			return false
+	dirs := []string{s.Root}
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(s.Root, e.Name()))
 		}
 	}
-	return true
+	return !slices.ContainsFunc(dirs, func(dir string) bool {
+		var st unix.Stat_t
+		return unix.Lstat(dir, &st) != nil || !s.ids.Knows(st.Uid, st.Gid)
+	})
 }
 
 // mountsBelow reports whether something is mounted below a directory.
