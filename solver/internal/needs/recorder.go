@@ -257,7 +257,7 @@ func isRegenerated(p string) bool {
 	case strings.HasSuffix(base, ".pyc") || dir == "etc/" && strings.HasSuffix(base, "-") || dir == "var/lib/dpkg/" && (strings.HasSuffix(base, "-old") || strings.HasPrefix(base, "lock")):
 		return true
 	}
-	return slices.Contains([]string{"etc/ld.so.cache", "usr/share/info/dir", "usr/share/applications/mimeinfo.cache",
+	return slices.Contains([]string{"usr/share/info/dir", "usr/share/applications/mimeinfo.cache",
 		"usr/share/glib-2.0/schemas/gschemas.compiled", "usr/lib/locale/locale-archive", "etc/machine-id"}, p) ||
 		strings.HasSuffix(p, "/loaders.cache") || strings.HasSuffix(p, "/fonts.cache-1")
 }
