@@ -19,9 +19,11 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 	if !r.Push || len(r.Stores) == 0 {
 		return 0, nil
 	}
-	state, err := root.State()
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrRoot, err)
+	state := sv.State
+	if !sv.UpToDate() { // it is from before the change
+		if state, err = root.State(); err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrRoot, err)
+		}
 	}
 	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored)
 	p := &catchup.Pusher{Again: r.PushAgain, Report: r.Report}
