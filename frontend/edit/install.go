@@ -211,7 +211,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	}
 	in := &Install{Manager: m.name, Command: m.command(strings.Join(program, " "), verbs)}
 	if slices.ContainsFunc(opts, func(a arg) bool { return a.effect == 0 }) {
-		return m.asTyped(in, args, words, verbs, at, noted)
+		return m.asTyped(in, args, words, verbs, noted)
 	}
 	if m.refuse != nil {
 		if why := m.refuse(opts, words); why != "" {
@@ -241,7 +241,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 
 // asTyped keeps the arguments in their order: after an option that is not known
 // any word may be its value.
-func (m *manager) asTyped(in *Install, args, words, verbs []string, at Place, noted func(string) Reading) Reading {
+func (m *manager) asTyped(in *Install, args, words, verbs []string, noted func(string) Reading) Reading {
 	if m.local != nil && slices.ContainsFunc(words, m.local) {
 		return noted("it names a file of this machine")
 	}

@@ -185,7 +185,7 @@ func (d *differ) name(at, name string, bi, ai int32, low lowerView) error {
 	if now.isDir() {
 		return d.dir(p, bi, ai, base, under, low)
 	}
-	same, err := d.unchanged(p, bi, ai, base, now, low)
+	same, err := d.unchanged(p, bi, ai, base, now)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (d *differ) dir(p string, bi, ai int32, base, under *seen, low lowerView) e
 }
 
 // unchanged reports whether what is no directory is as the merged tree showed it before.
-func (d *differ) unchanged(p string, bi, ai int32, base, now *seen, low lowerView) (bool, error) {
+func (d *differ) unchanged(p string, bi, ai int32, base, now *seen) (bool, error) {
 	if base == nil {
 		return false, nil
 	}

@@ -27,10 +27,10 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 	var files []*frontend.File
 	var problems frontend.Problems
 	loaded := make(map[string]bool) // by absolute path
-	load := func(path string) (*frontend.File, error) {
+	load := func(path string) error {
 		abs, err := filepath.Abs(path)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		loaded[abs] = true
 		f, err := frontend.Load(ctx, path)
@@ -38,19 +38,19 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 		if errors.As(err, &ps) {
 			problems = append(problems, ps...)
 		} else if err != nil {
-			return nil, err
+			return err
 		}
 		if f == nil {
-			return nil, nil
+			return nil
 		}
 		if name, ok := names[path]; ok {
 			f.Name = name
 		}
 		files = append(files, f)
-		return f, nil
+		return nil
 	}
 	for _, path := range paths {
-		if _, err := load(path); err != nil {
+		if err := load(path); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +65,7 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 		if abs, err := filepath.Abs(path); !ok || err != nil || loaded[abs] {
 			continue // an image: no effect
 		}
-		if _, err := load(path); err != nil {
+		if err := load(path); err != nil {
 			return nil, err
 		}
 	}

@@ -245,7 +245,7 @@ func (s *Overlay) probeView() (err error) {
 	var texts []string
 	quiet := &Overlay{Options: s.Options, rooted: s.rooted, elsewhere: s.elsewhere, ids: s.ids, whole: s.whole, copied: s.copied}
 	quiet.warn = func(more []string) { texts = append(texts, more...) }
-	v, err := quiet.view(ctx)
+	v, err := quiet.view()
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ var (
 
 // View returns a new view of the root as it is now.
 func (s *Overlay) View(ctx context.Context) (*View, error) {
-	v, err := s.view(ctx)
+	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}

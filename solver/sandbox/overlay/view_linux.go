@@ -39,7 +39,7 @@ func (v *View) Dir() string { return v.dir }
 func (v *View) upper() string { return filepath.Join(v.dir, helper.UpperDir) }
 
 // view makes the directories of a view.
-func (s *Overlay) view(ctx context.Context) (_ *View, err error) {
+func (s *Overlay) view() (_ *View, err error) {
 	if s.elsewhere {
 		if err := makeUpper(s.Work); err != nil {
 			return nil, err
@@ -280,7 +280,7 @@ func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err := v.ready(); err != nil {
 		return nil, err
 	}
-	c, err := v.s.view(ctx)
+	c, err := v.s.view()
 	if err != nil {
 		return nil, fmt.Errorf("clone a view: %w", err)
 	}

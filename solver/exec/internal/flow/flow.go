@@ -181,8 +181,8 @@ func (f *Flow) Run(ctx context.Context) error {
 }
 
 // plan adds a node that decides what comes after deps.
-func (f *Flow) plan(decide func(context.Context) error, deps ...*schedule.Node) *schedule.Node {
-	return f.Add(&schedule.Node{Kind: kindPlan, Run: func(ctx context.Context, _ *schedule.Node) error { return decide(ctx) }}, nil, deps...)
+func (f *Flow) plan(decide func(context.Context) error, deps ...*schedule.Node) {
+	f.Add(&schedule.Node{Kind: kindPlan, Run: func(ctx context.Context, _ *schedule.Node) error { return decide(ctx) }}, nil, deps...)
 }
 
 // download adds a node for each source that steps to run among the items need, so
@@ -671,9 +671,10 @@ func (f *Flow) leaveViews(layer *dag.Layer) {
 
 // sequence adds nodes that do something with one step after the other, and then end.
 // What follows a step that decides is added when it has.
-func (f *Flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node), deps ...*schedule.Node) {
+func (f *Flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node)) {
 	defer f.Together()()
 	f.fetchDecided(items)
+	var deps []*schedule.Node
 	for i, it := range items {
 		n := &schedule.Node{Kind: kindApply, Step: it.Step, Needs: schedule.Amounts{schedule.Root: 1}}
 		if it.State == dag.ToRun && it.Step.LooksAtRoot() {
@@ -681,12 +682,12 @@ func (f *Flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 		}
 		n.Run = func(ctx context.Context, n *schedule.Node) error {
 			if f.arrives[it.Step] != nil && !f.w.Has(it.Step) { // it was lost
-				return f.resume(ctx, items[i:], do, end)
+				return f.resume(items[i:], do, end)
 			}
 			out, err := do(ctx, it)
 			if lost := (*MisplacedError)(nil); errors.As(err, &lost) {
 				f.lose(f.late, f.late.expect(), it, lost)
-				return f.resume(ctx, items[i:], do, end)
+				return f.resume(items[i:], do, end)
 			}
 			if err := f.built(it.Step, out, err); err != nil || !it.Decides {
 				return err
@@ -696,7 +697,7 @@ func (f *Flow) sequence(items []*dag.Item, do func(context.Context, *dag.Item) (
 					return err
 				}
 			}
-			return f.resume(ctx, items[i+1:], do, end)
+			return f.resume(items[i+1:], do, end)
 		}
 		deps = []*schedule.Node{f.Add(n, nil, append(deps, f.arrives[it.Step], f.sources[it.Step.Source])...)}
 		if it.Decides {
@@ -720,7 +721,7 @@ func (f *Flow) fetchDecided(items []*dag.Item) {
 
 // resume goes on with a sequence when a step has decided, or a snapshot was lost. If
 // the plan is another one then, it is made when nothing is fetched by the old one.
-func (f *Flow) resume(ctx context.Context, items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node)) error {
+func (f *Flow) resume(items []*dag.Item, do func(context.Context, *dag.Item) (Outcome, error), end func(deps ...*schedule.Node)) error {
 	f.mu.Lock()
 	same := len(f.changed) == 0 && !f.late.any()
 	f.mu.Unlock()
