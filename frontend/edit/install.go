@@ -88,11 +88,11 @@ type manager struct {
 
 	// command returns what is written first, normalised.
 	command func(program string, verbs []string) []string
-	drop    []string          // options that command says already
-	instead map[string]string // options in place of one that command says
-	require string            // an option without which it installs elsewhere: -g of npm
-	single  bool              // a command line takes packages that belong together only
-	prepare string            // a command before the first: apt-get update
+	drop    []string // options that command says already
+	beside  []string // options about packages that are not named: without one, any is enough
+	require string   // an option without which it installs elsewhere: -g of npm
+	single  bool     // a command line takes packages that belong together only
+	prepare string   // a command before the first: apt-get update
 
 	local  func(word string) bool         // it names a file or directory of this machine
 	base   func(word string) string       // a package's name, without its version; nil: the word
@@ -283,9 +283,6 @@ func (m *manager) option(in *Install, a arg, at Place) (why string) {
 	}
 	if slices.Contains(m.drop, a.name) || a.name == m.require {
 		return ""
-	}
-	if said, ok := m.instead[a.name]; ok {
-		in.Command = slices.DeleteFunc(in.Command, func(w string) bool { return w == said })
 	}
 	if w := a.words(); !slices.ContainsFunc(in.Options, func(o []string) bool { return slices.Equal(o, w) }) {
 		in.Options = append(in.Options, w)

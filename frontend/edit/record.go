@@ -146,6 +146,8 @@ func parse(src []byte) (*file, error) {
 func (f *file) repeats(in *Install, same func(run, in [][]string) bool) bool {
 	last := make(map[string][]string) // how the last command that names a package does, which may be in two ways
 	m := managerNamed(in.Manager)
+	isBeside := func(o []string) bool { return slices.Contains(m.beside, o[0]) }
+	anyBeside := !slices.ContainsFunc(in.Options, isBeside)
 	for _, instr := range f.Instructions {
 		run, ok := instr.(*frontend.Run)
 		if !ok {
@@ -161,6 +163,9 @@ func (f *file) repeats(in *Install, same func(run, in [][]string) bool) bool {
 					return true
 				}
 				continue
+			}
+			if anyBeside {
+				r.Install.Options = slices.DeleteFunc(r.Install.Options, isBeside)
 			}
 			if !same(r.Install.Options, in.Options) {
 				continue

@@ -69,13 +69,13 @@ func TestWhatIsWritten(t *testing.T) {
 		{"pip install 'https://example.com/x.whl?a=1&access_token=abc'", "# not captured: pip install 'https://example.com/x.whl?a=1&access_token=***': it holds a credential"},
 		{"pip install 'https://example.com/x.whl?version=1'", "RUN pip install 'https://example.com/x.whl?version=1'"},
 		{"pip install tokenizers", "RUN pip install tokenizers"},
-		{"apt-get install jq", "RUN apt-get update && apt-get install -y --no-install-recommends jq"},
-		{"apt-get -yqq install jq=1.6-2 git", "RUN apt-get update && apt-get install -y --no-install-recommends jq=1.6-2 git"},
+		{"apt-get install jq", "RUN apt-get update && apt-get install -y jq"},
+		{"apt-get -yqq install jq=1.6-2 git", "RUN apt-get update && apt-get install -y jq=1.6-2 git"},
 		{"apt install --install-recommends jq", "RUN apt-get update && apt-get install -y --install-recommends jq"},
 		{"apt-get install -s jq", ""},
 		{"apt-get update", ""},
 		{"apt-get install -y ./x.deb", "# not captured: apt-get install -y ./x.deb: ./x.deb can't be read"},
-		{"apt-get -o Dpkg::Use-Pty=0 install jq", "RUN apt-get update && apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 jq"},
+		{"apt-get -o Dpkg::Use-Pty=0 install jq", "RUN apt-get update && apt-get install -y -o Dpkg::Use-Pty=0 jq"},
 		{"npm install -g typescript@5", "RUN npm install -g typescript@5"},
 		{"npm i --location=global @biomejs/biome", "RUN npm install -g @biomejs/biome"},
 		{"npm install typescript", ""},
@@ -152,7 +152,7 @@ func TestOneSessionFolds(t *testing.T) {
 		{
 			"not over one of another manager, which it may need", "",
 			[]string{"pip install a", "apt-get install b", "pip install c"},
-			"RUN pip install a\nRUN apt-get update && apt-get install -y --no-install-recommends b\nRUN pip install c\n",
+			"RUN pip install a\nRUN apt-get update && apt-get install -y b\nRUN pip install c\n",
 		},
 		{
 			"other options are another command", "",
@@ -166,6 +166,11 @@ func TestOneSessionFolds(t *testing.T) {
 		{
 			"the version that was installed last", "", []string{"pip install 'a<2'", "pip install a==3", "pip install a"},
 			"RUN pip install a==3\n",
+		},
+		{
+			"recommended packages count where they are mentioned", "RUN apt-get install -y --no-install-recommends a\n",
+			[]string{"apt install a", "apt install --install-recommends a"},
+			"RUN apt-get install -y --no-install-recommends a\nRUN apt-get update && apt-get install -y --install-recommends a\n",
 		},
 		{
 			"long", "# escape=`\n", []string{
@@ -278,5 +283,5 @@ func ExampleRead() {
 	r := Read([]string{"apt-get", "-qq", "install", "jq"}, Place{})
 	out, _, _ := Capture(nil, r.Install, nil)
 	fmt.Print(string(out))
-	// Output: RUN apt-get update && apt-get install -y --no-install-recommends jq
+	// Output: RUN apt-get update && apt-get install -y jq
 }

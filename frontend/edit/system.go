@@ -40,10 +40,9 @@ var apt = &manager{
 	}),
 	// apt says itself that its command line is not for scripts.
 	command: func(string, []string) []string {
-		return []string{"apt-get", "install", "-y", "--no-install-recommends"}
+		return []string{"apt-get", "install", "-y"}
 	},
-	drop:    []string{"--no-install-recommends"},
-	instead: map[string]string{"--install-recommends": "--no-install-recommends"},
+	beside:  []string{"--no-install-recommends", "--install-recommends"},
 	prepare: "apt-get update",
 	local:   localOr(".deb"),
 	base:    baseBefore("=/"),
