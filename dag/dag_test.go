@@ -468,4 +468,5 @@ func benchmarkPlan(b *testing.B, layers, each int, cached bool) {
 func BenchmarkPlan1000Cached(b *testing.B)         { benchmarkPlan(b, 1, 1000, true) }
 func BenchmarkPlan1000ToRun(b *testing.B)          { benchmarkPlan(b, 1, 1000, false) }
 func BenchmarkPlan10000Over100Layers(b *testing.B) { benchmarkPlan(b, 100, 100, true) }
+func BenchmarkPlan10000ToRun(b *testing.B)         { benchmarkPlan(b, 100, 100, false) }
 func BenchmarkPlan20000Over200Layers(b *testing.B) { benchmarkPlan(b, 200, 100, true) }

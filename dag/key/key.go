@@ -8,12 +8,14 @@
 package key
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"strconv"
+	"sync"
 )
 
 // Encoding is the number of the encoding, which enters every key. A change of the
@@ -41,7 +43,11 @@ func Parse(s string) (Key, error) {
 }
 
 // String returns the key as 64 lower-case hex digits.
-func (k Key) String() string { return hex.EncodeToString(k[:]) }
+func (k Key) String() string {
+	var digits [2 * len(k)]byte
+	hex.Encode(digits[:], k[:])
+	return string(digits[:])
+}
 
 // Short returns the first 16 hex digits, as release tags show them.
 func (k Key) Short() string { return hex.EncodeToString(k[:8]) }
@@ -89,23 +95,33 @@ type Inputs func(w Writer)
 // each input, each string preceded by its length in bytes as a 64-bit
 // big-endian number. No two lists of inputs share an encoding.
 func Sum(kind string, in Inputs) Key {
-	h := hasher{sha256.New()}
+	h := hashers.Get().(*hasher)
+	defer hashers.Put(h)
+	h.sum.Reset()
+	h.w.Reset(h.sum)
 	h.str(version)
 	h.str(kind)
 	in(h)
+	h.w.Flush() // a hash takes all
 	var k Key
-	h.h.Sum(k[:0])
+	h.sum.Sum(k[:0])
 	return k
 }
 
-type hasher struct{ h hash.Hash }
+// hashers are used again, since a plan makes the keys of thousands of steps.
+var hashers = sync.Pool{New: func() any { return &hasher{sha256.New(), bufio.NewWriter(nil)} }}
 
-func (h hasher) str(s string) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-	h.h.Write(n[:])
-	h.h.Write([]byte(s))
+// A hasher collects the strings: a hash that gets each by itself takes longer for
+// that than for their bytes.
+type hasher struct {
+	sum hash.Hash
+	w   *bufio.Writer
 }
 
-func (h hasher) Field(name, value string)   { h.str(name); h.str(value) }
-func (h hasher) Private(name, value string) { h.str(name); h.str(value) }
+func (h *hasher) str(s string) {
+	h.w.Write(binary.BigEndian.AppendUint64(h.w.AvailableBuffer(), uint64(len(s))))
+	h.w.WriteString(s)
+}
+
+func (h *hasher) Field(name, value string)   { h.str(name); h.str(value) }
+func (h *hasher) Private(name, value string) { h.str(name); h.str(value) }
