@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -37,6 +38,8 @@ type RootStatus struct {
 	Root   string        `json:"root"`
 	State  *record.State `json:"state"`
 	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
+
+	ByHand []exec.Installed `json:"byHand,omitempty"` // ByHand sets it
 }
 
 // Status reads what is applied to the root. It never waits.

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
 )
@@ -55,7 +56,7 @@ func (r *session) checkNeeds(root *rootfs.Root, sv *survey.Survey, g *dag.Graph,
 				continue
 			}
 			if base == nil {
-				view, err := r.nextView(root, sv, len(answers.Undo))
+				view, err := nextView(root, sv.State, len(answers.Undo))
 				if err != nil {
 					return fmt.Errorf("%w: %w", ErrRoot, err)
 				}
@@ -119,12 +120,12 @@ func pendingBelow(l *dag.Layer, pending map[*dag.Layer]bool) bool {
 }
 
 // nextView returns the root without the last applies of its log.
-func (r *session) nextView(root *rootfs.Root, sv *survey.Survey, undone int) (*names.View, error) {
+func nextView(root *rootfs.Root, state *record.State, undone int) (*names.View, error) {
 	view := root.Names()
 	if undone == 0 {
 		return view, nil
 	}
-	log := sv.State.Log
+	log := state.Log
 	changes, err := root.Revert(log[:len(log)-undone], log[len(log)-undone:])
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
@@ -117,7 +118,9 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 		Present:  make(map[*dag.Step]bool),
 		Cached:   make(map[key.Key]dag.Found),
 		Previous: make(map[string][]dag.Old),
-		Unstored: func(step *dag.Step) bool { return !s.Changed[step] && r.Installs(step) },
+	}
+	answers.Unstored = func(step *dag.Step) bool {
+		return !s.Changed[step] && (inventory.Installs(step) || slices.ContainsFunc(answers.Previous[step.Layer.Name], func(o dag.Old) bool { return o.LeftOut && o.Key == keys.Step[step] }))
 	}
 	if !r.Rebuild {
 		answers.Present = survey.Present(g, keys, state)
@@ -246,7 +249,7 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 				switch {
 				case d.Version > cache.Version:
 					r.warnOnce("%s: what %s has was stored by a later version of clayer, so it is built again", steps[k].Pos(), d.Store)
-				case d.Entries > 0 || !r.Installs(steps[k]): // some stores have such snapshots from before they were refused
+				case d.Entries > 0 || !inventory.Installs(steps[k]): // some stores have such snapshots from before they were refused
 					all[k] = d
 				}
 			}

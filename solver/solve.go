@@ -26,7 +26,8 @@ type Result struct {
 	Undone    int                `json:"undone"`           // removed steps, and those that have to be applied again
 	Preserved []rootfs.Preserved `json:"kept,omitempty"`   // files that stay as the user has them
 	Layers    []LayerResult      `json:"layers"`
-	Took      time.Duration      `json:"took"` // nanoseconds
+	ByHand    []exec.Installed   `json:"byHand,omitempty"` // what was installed by hand, where a step ran
+	Took      time.Duration      `json:"took"`             // nanoseconds
 }
 
 // A LayerResult names a layer that is now in the root.
@@ -81,6 +82,8 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		if sv, did, err = r.change(ctx, root); err != nil {
 			return nil, err
 		}
+	} else {
+		r.recordBase(ctx, root)
 	}
 	pushed, err := r.catchUp(ctx, root, sv)
 	if err != nil {
@@ -108,6 +111,9 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, did, err
 	}
+	if err := r.record(lock); err != nil {
+		r.warn("what this machine has is not recorded, so what is installed by hand later will not be noticed: %v", err)
+	}
 	// Another solve may have changed the root since. The sources are pinned
 	// already: nothing is requested twice.
 	if sv, err = r.survey(ctx, root); err != nil {
@@ -133,7 +139,7 @@ func nameWithheld(err error) error {
 }
 
 func resultOf(sv *survey.Survey, did exec.Result) *Result {
-	res := &Result{Undone: did.Undone, Preserved: did.Preserved}
+	res := &Result{Undone: did.Undone, Preserved: did.Preserved, ByHand: did.ByHand}
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
 		t := pl.Totals()
@@ -151,7 +157,7 @@ const defaultDownloads = 2 << 30
 func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 	cfg := exec.Config{
 		Steps: r, Report: r.Report, Push: r.Push, Compression: r.Compression, Jobs: r.jobs(),
-		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force,
+		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force, Home: r.home(),
 		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
 			return r.writeProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())
 		},

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -85,8 +86,10 @@ func (r *session) look(ctx context.Context, at func(ctx context.Context, root st
 
 // A Drifted compares a composition with what is applied.
 type Drifted struct {
-	Differs bool           `json:"differs"` // a solve would change something
+	Differs bool           `json:"differs"` // a solve would change something, or something was installed by hand
 	Layers  []DriftedLayer `json:"layers"`
+
+	ByHand []exec.Installed `json:"byHand,omitempty"` // what was installed by hand
 }
 
 // A DriftedLayer is a layer that is composed, applied, or both.
@@ -127,5 +130,8 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 			d.Layers = append(d.Layers, DriftedLayer{l.Name, "applied, and not composed"})
 		}
 	}
-	return d, nil
+	if d.ByHand, err = r.byHand(root, sv.State); len(d.ByHand) > 0 {
+		d.Differs = true
+	}
+	return d, err
 }

@@ -33,7 +33,7 @@ type Need struct {
 	Machine  int      `json:"machine,omitempty"`  // of a library, as ELF numbers it
 	Versions []string `json:"versions,omitempty"` // of a library's symbols: the highest of each name, as "GLIBC_2.34"
 
-	Manager string `json:"manager,omitempty"` // of a package: ManagerDpkg, ManagerPython or ManagerNPM
+	Manager string `json:"manager,omitempty"` // of a package: ManagerDpkg, ManagerPython, ManagerNPM or ManagerAPK
 	Version string `json:"version,omitempty"` // of a package: those that will do, as its manager writes it; "" for any
 
 	// Search has the directories that are searched for a library, before the default
@@ -67,6 +67,7 @@ const (
 	ManagerDpkg   = "dpkg"
 	ManagerPython = "python"
 	ManagerNPM    = "npm"
+	ManagerAPK    = "apk"
 )
 
 // String says in a few words what is needed.

@@ -34,6 +34,12 @@ how to fix it.`,
 			if err != nil {
 				return err
 			}
+			if !sandboxOnly {
+				list, err = withByHand(list, opt)
+			}
+			if err != nil {
+				return err
+			}
 			if asJSON {
 				return ui.WriteJSON(cmd.OutOrStdout(), list)
 			}
@@ -45,6 +51,15 @@ how to fix it.`,
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&root.root, "root", "", "check the complete root file system in `DIR` instead of /")
 	return c
+}
+
+// withByHand adds what was installed by hand in a root that clayer has seen.
+func withByHand(list []doctor.Finding, opt solver.Options) ([]doctor.Finding, error) {
+	installed, err := solver.ByHand(opt)
+	if len(installed) > 0 {
+		list = append(list, doctor.Finding{Area: "root", Name: "packages", Text: ui.ByHand(installed), Remedy: "clayer capture: other machines lack it, and what is built on it may not work there"})
+	}
+	return list, err
 }
 
 // examine fills in what the flags say about t, and examines it.

@@ -21,7 +21,8 @@ func newStatus() *cobra.Command {
 		Short: "Print what is applied to the root",
 		Long: `status prints what is applied to the root. With --exit-code it compares that with
 the Containerfiles, as solve does, and exits with 1 if a solve would change
-something; use this in hooks. status never waits and changes nothing.`,
+something, or if packages were installed by hand since clayer changed this root
+first. status never waits and changes nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if exitCode {
 				return f.compareRoot(cmd, args)
@@ -35,6 +36,9 @@ something; use this in hooks. status never waits and changes nothing.`,
 			}
 			st, err := solver.Status(opt)
 			if err != nil {
+				return err
+			}
+			if st.ByHand, err = solver.ByHand(opt); err != nil {
 				return err
 			}
 			if st.CutOff {
@@ -81,7 +85,8 @@ func newVerify() *cobra.Command {
 		Short: "List applied files that have changed",
 		Long: `verify compares every applied file, including its content, with what was applied.
 It prints the files that have changed or are missing, and exits with 1 if there
-are any. --json prints all files.`,
+are any. It also prints which packages were installed by hand. --json prints all
+files.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opt, err := f.options(cmd)
@@ -93,11 +98,17 @@ are any. --json prints all files.`,
 				return err
 			}
 			v := ui.NewVerified(files)
+			if v.ByHand, err = solver.ByHand(opt); err != nil {
+				return err
+			}
 			if err := f.print(cmd, v, v.Text); err != nil {
 				return err
 			}
 			if !f.json {
 				f.note(cmd, "%d as applied, %d changed, %d missing", v.AsApplied, v.Changed, v.Missing)
+				if len(v.ByHand) > 0 {
+					f.note(cmd, "%s", ui.ByHand(v.ByHand))
+				}
 			}
 			if v.Changed+v.Missing > 0 {
 				return usage.ErrReported

@@ -23,9 +23,19 @@ type Options struct {
 	Since time.Time // report what was installed later; what is older is the base, or was applied
 	Pin   bool      // with versions
 
+	// ByHand reports whether a package was installed by hand, whenever that was; nil:
+	// nobody knows of one.
+	ByHand func(manager, name string) bool
+
 	Root    string            // the directory that Changed is relative to
 	Changed []drift.FileState // the root's changes since, for what no manager owns
 	Skip    []string          // directories, absolute, that are not part of an environment
+}
+
+// byHand reports whether a package of a manager, as snapshot.Need names those, is to be
+// reported although it is older than Since.
+func (o *Options) byHand(manager, name string) bool {
+	return o.ByHand != nil && o.ByHand(manager, name)
 }
 
 // A Package is what was installed.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -47,7 +48,7 @@ func npm(ctx context.Context, o Options) (packages []Package, aside []string, er
 	for _, name := range slices.Sorted(maps.Keys(list.Dependencies)) {
 		d := list.Dependencies[name]
 		dir := filepath.Join(root, name)
-		if !changedSince(dir, o.Since) {
+		if !changedSince(dir, o.Since) && !o.byHand(snapshot.ManagerNPM, name) {
 			continue
 		}
 		p := Package{argv: []string{"npm", "install", "-g"}, name: name, version: d.Version, between: "@", owns: []string{dir + "/"}}

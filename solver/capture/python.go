@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // listDistributions is what an interpreter is asked: pip list knows neither what
@@ -44,6 +46,9 @@ type distribution struct {
 	} `json:"url"`
 }
 
+// separators are the same in names of distributions.
+var separators = strings.NewReplacer("_", "-", ".", "-")
+
 // python asks each interpreter that is on PATH.
 func python(ctx context.Context, o Options) (packages []Package, aside []string, err error) {
 	var seen []string
@@ -70,7 +75,7 @@ func python(ctx context.Context, o Options) (packages []Package, aside []string,
 		}
 		list = slices.DeleteFunc(list, func(d distribution) bool {
 			// Two names of an interpreter, such as pyenv's, list the same.
-			old := int64(d.At) < o.Since.Unix() || paths[d.Path]
+			old := int64(d.At) < o.Since.Unix() && !o.byHand(snapshot.ManagerPython, separators.Replace(strings.ToLower(d.Name))) || paths[d.Path]
 			paths[d.Path] = true
 			return old
 		})
@@ -134,7 +139,7 @@ func asked(d distribution, list []distribution) bool {
 			if i := strings.IndexAny(r, " ;<>=!~[("); i > 0 {
 				name = r[:i]
 			}
-			return strings.EqualFold(strings.NewReplacer("_", "-", ".", "-").Replace(name), strings.NewReplacer("_", "-", ".", "-").Replace(d.Name))
+			return strings.EqualFold(separators.Replace(name), separators.Replace(d.Name))
 		})
 	})
 }

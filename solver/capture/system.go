@@ -4,6 +4,8 @@ import (
 	"context"
 	"strconv"
 	"strings"
+
+	"github.com/clayer/clayer/cache/snapshot"
 )
 
 // dpkg asks for packages whose list of files was written since, and apt which of
@@ -23,7 +25,8 @@ func dpkg(ctx context.Context, o Options) (packages []Package, aside []string, e
 			continue
 		}
 		// To the second: in doubt it is new, and a RUN too many does nothing.
-		if at, err := strconv.ParseInt(f[3], 10, 64); err != nil || at < o.Since.Unix() {
+		plain, _, _ := strings.Cut(f[0], ":")
+		if at, err := strconv.ParseInt(f[3], 10, 64); (err != nil || at < o.Since.Unix()) && !o.byHand(snapshot.ManagerDpkg, plain) {
 			continue
 		}
 		names = append(names, f[0])

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
@@ -66,6 +67,8 @@ type builder struct {
 	applying applying                  // the item that was applied last
 
 	incomplete []error // what could not be applied, or undone, while the rest was
+
+	here handmade
 }
 
 // A blob is the packed snapshot of a step, on this machine and verified. It stays
@@ -275,7 +278,8 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec),
 		}}
-		bl.installedNothing = entries == 0 && b.Steps.Installs(s)
+		bl.installedNothing = entries == 0 && (inventory.Installs(s) || len(b.byHand()) > 0 && inventory.MayFind(s))
+		bl.desc.Needs = b.byHandNeeds(s, bl)
 		return nil
 	})
 	if err != nil {
@@ -446,6 +450,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 			return nil
 		}
 	}
+	b.byHand() // as it is before
 	rec, err := b.recorder(v, s)
 	if err != nil {
 		return fmt.Errorf("read what was before: %w", err)

@@ -44,10 +44,6 @@ type Steps interface {
 	// Named returns the packages that the command of a step installs, as it names them.
 	Named(s *dag.Step) []needs.Named
 
-	// Installs reports whether a step installs packages that no step before it
-	// names: if it changes nothing, its snapshot would install nothing elsewhere.
-	Installs(s *dag.Step) bool
-
 	// Unstored reports whether the steps of a layer are put into no store.
 	Unstored(l *dag.Layer) bool
 
@@ -81,6 +77,7 @@ type Config struct {
 	Kind    string          // of sandbox: one of sandbox.Kinds
 	Sandbox sandbox.Options // but for Work
 	Force   bool            // files that the user changed since they were applied are undone too
+	Home    string          // $HOME of the session
 
 	// Profile writes what login shells of the root read, as a part of the
 	// transaction that is about to be committed.
@@ -92,6 +89,7 @@ type Result struct {
 	Incomplete error              // what of an apply could not be done; the rest was
 	Undone     int                // steps
 	Preserved  []rootfs.Preserved // files that stay as the user has them
+	ByHand     []Installed        // what is on this machine alone, of a solve that ran something
 }
 
 // Solve makes the root what the plan says, under the root's lock. When it

@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/catchup"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
 )
@@ -17,7 +18,10 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) {
 		return false
 	}
-	if bl.installedNothing {
+	switch {
+	case bl.installedNothing && !inventory.Installs(s):
+		b.Report.Warnf("%s: RUN: it changed nothing, and may have found what was installed by hand, so its snapshot would lack that elsewhere: it is neither stored nor pushed", s.Pos())
+	case bl.installedNothing:
 		b.Report.Warnf("%s: RUN: what it installs is on this machine already, so its snapshot would install nothing elsewhere: it is neither stored nor pushed. "+
 			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
 	}

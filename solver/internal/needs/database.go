@@ -1,6 +1,7 @@
 package needs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,15 @@ func (s *Site) database(d databases.Database, n snapshot.Need) (string, error) {
 		return fmt.Sprintf("needs a change of /%s that is not possible here: %s", n.Path, conflicts[0]), nil
 	}
 	return "", nil
+}
+
+// alpinePackage checks that a package is installed in a version.
+func (s *Site) alpinePackage(n snapshot.Need) (string, error) {
+	here, err := s.readHere("lib/apk/db/installed")
+	if err != nil || bytes.Contains(here.data, []byte("\nP:"+n.Name+"\nV:"+n.Version+"\n")) {
+		return "", err
+	}
+	return fmt.Sprintf("needs the package %s %s, which this machine lacks", n.Name, n.Version), nil
 }
 
 // A database is what a site has of one; nil data: it is not there.

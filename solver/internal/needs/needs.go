@@ -201,6 +201,8 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 			return s.debianPackage(n)
 		case snapshot.ManagerNPM:
 			return s.npmPackage(n)
+		case snapshot.ManagerAPK:
+			return s.alpinePackage(n)
 		}
 		return fmt.Sprintf("needs a package of %s, which this version of clayer knows nothing of", n.Manager), nil
 	}

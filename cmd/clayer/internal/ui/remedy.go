@@ -75,7 +75,10 @@ func wayOut(err error) string {
 	var secret *cache.SecretError
 	var redirect *transfer.RedirectError
 	var preserved *rootfs.PreservedError
+	var byHand *exec.ByHandError
 	switch {
+	case errors.As(err, &byHand):
+		return `"clayer capture" adds it to the Containerfile`
 	case errors.As(err, &secret):
 		return "have the step remove it, or push it all the same with --allow-secret " + secret.Name
 	case errors.As(err, &redirect) && redirect.Private != "":

@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
@@ -33,6 +34,16 @@ func WriteStatus(w io.Writer, st *solver.RootStatus) {
 		fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), key, sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
 			sizes.Format(bytes), at)
 	}
+	writeByHand(w, st.ByHand)
+}
+
+// ByHand says what was installed by hand.
+func ByHand(list []exec.Installed) string { return (&exec.ByHandError{Packages: list}).Short() }
+
+func writeByHand(w io.Writer, list []exec.Installed) {
+	if len(list) > 0 {
+		fmt.Fprintln(w, printable.Line(ByHand(list)))
+	}
 }
 
 // WriteDrift writes how the layers of a solve differ from the root.
@@ -40,6 +51,7 @@ func WriteDrift(w io.Writer, d *solver.Drifted) {
 	for _, l := range d.Layers {
 		fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
 	}
+	writeByHand(w, d.ByHand)
 }
 
 // Undone says what an undo did.
@@ -60,6 +72,8 @@ type Verified struct {
 	AsApplied int               `json:"asApplied"`
 	Changed   int               `json:"changed"`
 	Missing   int               `json:"missing"`
+
+	ByHand []exec.Installed `json:"byHand,omitempty"` // what was installed by hand
 }
 
 // NewVerified counts files.

@@ -1,0 +1,255 @@
+// Package inventory knows which packages a root has, by the files in which package
+// managers note them. The inventory of a root before clayer changes it first is its base
+// record: what the base has beyond it later was installed by hand.
+package inventory
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/record"
+)
+
+// An Inventory is what a root has.
+type Inventory struct {
+	Version int       `json:"version"`
+	At      time.Time `json:"at"`
+	Home    string    `json:"home,omitempty"` // whose directories were looked at too; absolute
+
+	// Packages has versions by name, by the place: the manager, and of those that have a
+	// directory of packages, as "python /usr/lib/python3/dist-packages", that one. A
+	// program that no manager notes has no version.
+	Packages map[string]map[string]string `json:"packages"`
+}
+
+// Program is in place of a manager for what was put into a directory of programs.
+const Program = "program"
+
+// A Package is one that was installed by hand.
+type Package struct {
+	Manager string `json:"manager"` // as snapshot.Need has it, or Program
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	Was     string `json:"was,omitempty"` // the version that the base record has; "" for none
+	Dir     string `json:"dir,omitempty"` // that it is in, absolute; "": the manager has but one
+}
+
+// String is the package as people are told of it.
+func (p Package) String() string {
+	switch {
+	case p.Manager == Program:
+		return path.Join(p.Dir, p.Name)
+	case p.Version == "":
+		return p.Name
+	}
+	return p.Name + " " + p.Version
+}
+
+// Text lists packages in a line.
+func Text(list []Package) string {
+	const most = 3
+	var names []string
+	for _, p := range list[:min(len(list), most)] {
+		names = append(names, p.String())
+	}
+	text := strings.Join(names, ", ")
+	if more := len(list) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// Since returns what an inventory has that the one before has not, or in another version.
+// What is in the home of another user than before is left out: nobody knows what was
+// there.
+func (i *Inventory) Since(before *Inventory) (list []Package) {
+	for place, versions := range i.Packages {
+		manager, dir, _ := strings.Cut(place, " ")
+		if i.Home != before.Home && i.Home != "" && pathname.Under(dir, i.Home) {
+			continue
+		}
+		for name, version := range versions {
+			was, had := before.Packages[place][name]
+			if !had || was != version {
+				list = append(list, Package{manager, name, version, was, dir})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Package) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Manager, b.Manager), strings.Compare(a.Dir, b.Dir), strings.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// rank puts programs last: most often something else says more.
+func rank(p Package) int {
+	if isProgram(p) {
+		return 1
+	}
+	return 0
+}
+
+// Needs returns packages as needs of a snapshot whose step found them. A Program is none:
+// what runs it needs it, as an interpreter or by its own name.
+func (i *Inventory) Needs(list []Package) (needs []snapshot.Need) {
+	for _, p := range list {
+		n := snapshot.Need{Kind: snapshot.NeedPackage, Manager: p.Manager, Name: p.Name}
+		switch p.Manager {
+		case snapshot.ManagerDpkg:
+			n.Name += " (= " + p.Version + ")"
+		case snapshot.ManagerPython:
+			n.Version = "==" + p.Version
+		case snapshot.ManagerNPM, snapshot.ManagerAPK:
+			n.Version = p.Version
+		default:
+			continue
+		}
+		if p.Dir != "" {
+			n.Search = i.search(p)
+		}
+		needs = append(needs, n)
+	}
+	return needs
+}
+
+// search returns the directories in which a package may be as well as in its own.
+func (i *Inventory) search(p Package) []string {
+	dirs := []string{p.Dir}
+	for place := range i.Packages {
+		if manager, dir, _ := strings.Cut(place, " "); manager == p.Manager && dir != p.Dir && (i.Home == "" || !pathname.Under(dir, i.Home)) {
+			dirs = append(dirs, dir)
+		}
+	}
+	slices.Sort(dirs[1:])
+	return dirs
+}
+
+// fileName is where the base record is in the state directory, and fileVersion what it is.
+const (
+	fileName    = "base.json"
+	fileVersion = 1
+)
+
+// Load reads the base record of a root; nil for none.
+func Load(dir record.Dir) (*Inventory, error) {
+	data, err := dir.ReadFile(fileName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := new(Inventory)
+	if err := json.Unmarshal(data, i); err != nil {
+		return nil, errhint.With(fmt.Errorf("%s is damaged: %w", dir.Path(fileName), err), "remove it: what is installed by then counts as the base machine's")
+	}
+	if i.Version != fileVersion { // what it says is not known
+		return nil, nil
+	}
+	return i, nil
+}
+
+// Changed reports whether changes are of what a manager has.
+func Changed(changes snapshot.Changes, manager string) bool {
+	for e, err := range changes {
+		dir, base := path.Split(e.Path)
+		switch {
+		case err != nil:
+			return true
+		case manager == snapshot.ManagerDpkg && e.Path == dpkgStatus,
+			manager == snapshot.ManagerAPK && e.Path == apkInstalled,
+			manager == snapshot.ManagerPython && (infoDir().MatchString(base) || infoDir().MatchString(path.Base(dir))),
+			manager == snapshot.ManagerNPM && base == "package.json" && strings.Contains(dir, "node_modules/"):
+			return true
+		}
+	}
+	return false
+}
+
+// Record makes what a root has its base record, where it has none, in a state directory
+// that is there. view shows the root without what clayer has applied.
+func Record(dir record.Dir, view func() (*names.View, error), home string) error {
+	if is, err := dir.Exists(fileName); is || err != nil {
+		return err
+	}
+	v, err := view()
+	if err != nil {
+		return err
+	}
+	now, err := Read(v, home)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	return dir.ReplaceFile(fileName, data)
+}
+
+// IsRecorded reports whether a root has a base record.
+func IsRecorded(dir record.Dir) (bool, error) { return dir.Exists(fileName) }
+
+// ByHand returns what a root has beyond its base record, which view shows without what
+// clayer has applied; nothing where there is no record.
+func ByHand(dir record.Dir, view func() (*names.View, error), home string) (now *Inventory, list []Package, err error) {
+	before, err := Load(dir)
+	if err != nil || before == nil {
+		return nil, nil, err
+	}
+	v, err := view()
+	if err != nil {
+		return nil, nil, err
+	}
+	if now, err = Read(v, home); err != nil {
+		return nil, nil, err
+	}
+	list, err = withoutScripts(v, now.Since(before))
+	return now, list, err
+}
+
+// withoutScripts drops the programs that came with a package of the list: pip notes them
+// in its RECORD.
+func withoutScripts(v *names.View, list []Package) ([]Package, error) {
+	scripts := make(map[string]bool)
+	for _, p := range list {
+		if p.Manager != snapshot.ManagerPython || !slices.ContainsFunc(list, isProgram) {
+			continue
+		}
+		d, err := v.Directory(p.Dir)
+		if err != nil {
+			return nil, err
+		}
+		all, err := d.Names()
+		if err != nil {
+			return nil, err
+		}
+		for _, info := range all {
+			if m := infoDir().FindStringSubmatch(info); m == nil || normal(m[1]) != p.Name {
+				continue
+			}
+			data, err := readable(v, path.Join(p.Dir, info, "RECORD"))
+			if err != nil {
+				return nil, err
+			}
+			for line := range strings.Lines(string(data)) {
+				name, _, _ := strings.Cut(line, ",")
+				scripts[path.Join(p.Dir, name)] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(p Package) bool { return isProgram(p) && scripts[p.String()] }), nil
+}
+
+func isProgram(p Package) bool { return p.Manager == Program }
