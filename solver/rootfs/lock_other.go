@@ -65,7 +65,7 @@ func (l *Lock) SaveDatabases() error { return errOther }
 // Rollback has nothing to roll back.
 func (l *Lock) Rollback() error { return nil }
 
-func (r *Root) rollback(int) error { return errOther }
+func (l *Lock) rollback(int) error { return errOther }
 
 func (r *Root) cleanup(*record.State) error { return nil }
 
