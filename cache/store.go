@@ -90,6 +90,10 @@ func Tag(name string, k key.Key) string {
 // asked for. A blob that is corrupt counts as not there.
 var ErrNotCached = errors.New("not cached")
 
+// ErrReadOnly says that nothing can ever be put into a store, or removed from it, since it
+// is of a kind that is only read. Nobody has to be warned of that.
+var ErrReadOnly = errors.New("this store is read-only")
+
 // Found is what a store has under a key.
 type Found struct {
 	Descriptor
@@ -107,7 +111,7 @@ type Store interface {
 	Location() string
 
 	// Writable returns why nothing can be put into it, as far as that is known
-	// without a request; nil if it is worth trying.
+	// without a request; nil if it is worth trying, ErrReadOnly if it never is.
 	Writable() error
 
 	// Find reports which of the keys it has, in one round trip where it can.

@@ -104,7 +104,7 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 			continue
 		}
 		for _, nearer := range t.stores[:i] {
-			if err := nearer.Put(ctx, d, b); err != nil {
+			if err := nearer.Put(ctx, d, b); err != nil && !errors.Is(err, ErrReadOnly) {
 				t.warn(nearer.Name(), err)
 			}
 		}
@@ -126,7 +126,7 @@ func (t *Tier) Complete(ctx context.Context, m Manifest) error {
 }
 
 // any calls f for every store, and warns of those that fail. A store that lacks
-// a step has been reported before.
+// a step has been reported before, and one that is only read need not be.
 func (t *Tier) any(ctx context.Context, f func(Store) error) error {
 	var errs []error
 	for _, s := range t.stores {
@@ -135,7 +135,7 @@ func (t *Tier) any(ctx context.Context, f func(Store) error) error {
 			continue
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
-		if !errors.Is(err, ErrNotCached) && ctx.Err() == nil {
+		if !errors.Is(err, ErrNotCached) && !errors.Is(err, ErrReadOnly) && ctx.Err() == nil {
 			t.warn(s.Name(), err)
 		}
 	}

@@ -2,11 +2,13 @@ package solver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -35,7 +37,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, s := range r.Stores {
-		if !r.Report.Failed(s.Name()) {
+		if !r.Report.Failed(s.Name()) && !errors.Is(s.Writable(), cache.ErrReadOnly) {
 			eg.Go(func() error { return p.Push(ctx, s, layers) })
 		}
 	}

@@ -109,7 +109,7 @@ func (s *Store) readNewest(ctx context.Context, tag string) (record, error) {
 
 // readManifest asks where everyone may read, and then, with a token, the API.
 func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
-	var b limitedBuffer
+	b := transfer.Buffer{Max: 32 << 20}
 	_, err := s.gh.Transfer().Get(ctx, s.gh.DownloadURL(s.repo, tag, manifestName), &b, transfer.GetOptions{})
 	if err == nil {
 		rec, err := parseManifest(b.Bytes())

@@ -322,19 +322,3 @@ func parseManifest(data []byte) (record, error) {
 	}
 	return r, nil
 }
-
-// limitedBuffer takes a manifest and no more.
-type limitedBuffer struct{ bytes.Buffer }
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > 32<<20 {
-		return 0, errors.New("too large for a manifest")
-	}
-	return b.Buffer.Write(p)
-}
-
-// Rewind forgets what was written.
-func (b *limitedBuffer) Rewind() error {
-	b.Reset()
-	return nil
-}

@@ -29,7 +29,11 @@ store and those.
 
 --store oci:HOST/REPOSITORY is a repository in a registry. clayer logs in with
 $CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, or else with the login that
-docker login saved in ~/.docker/config.json; it does not run credential helpers.`,
+docker login saved in ~/.docker/config.json; it does not run credential helpers.
+
+--store https://HOST/PATH is a directory store that a web server serves. It is
+only read. The header in $CLAYER_HTTPS_HEADER, or else the login for the host in
+~/.netrc, is sent to it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -162,7 +166,7 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH or --store oci:HOST/REPOSITORY")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY or --store https://HOST/PATH")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {

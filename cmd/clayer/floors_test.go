@@ -52,6 +52,7 @@ var floors = map[string]int{
 	"cache/ghrelease":                    2,
 	"cache/image":                        2,
 	"cache/oci":                          2,
+	"cache/web":                          2,
 	"internal/ocitest":                   2,
 	"internal/githubtest":                2,
 	"cache/storetest":                    2,

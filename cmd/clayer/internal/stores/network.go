@@ -2,6 +2,7 @@ package stores
 
 import (
 	"cmp"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
 )
@@ -100,9 +102,40 @@ func (o *Opener) registries() (map[string]oci.Repository, map[string]oci.Login, 
 	return all, logins, nil
 }
 
+// A site is a web server with a store.
+type site struct {
+	at    *url.URL
+	login web.Login
+}
+
+func isSite(s string) bool { return strings.HasPrefix(s, "https:") || strings.HasPrefix(s, "http:") }
+
+// sites returns the web servers that --store names.
+func (o *Opener) sites() (map[string]site, error) {
+	all, hosts := make(map[string]site), make(map[string]bool)
+	for _, s := range o.Stores {
+		if !isSite(s) {
+			continue
+		}
+		at, err := web.Parse(s)
+		if err != nil {
+			return nil, usage.Errorf("--store: %w", err)
+		}
+		login, err := web.FindLogin(at, os.Getenv)
+		if err != nil {
+			return nil, usage.Error{Err: err}
+		}
+		all[s], hosts[at.Host] = site{at, login}, true
+	}
+	if len(hosts) > 1 && os.Getenv(web.HeaderVariable) != "" {
+		return nil, usage.Errorf("$%s is for one server, and --store names %d: put their logins in ~/.netrc", web.HeaderVariable, len(hosts))
+	}
+	return all, nil
+}
+
 // credentials returns what no store that is not on this machine may get: the
-// session's, those of --secret and --token, and the logins of registries.
-func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login) ([]cache.Credential, error) {
+// session's, those of --secret and --token, and the logins of registries and servers.
+func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site) ([]cache.Credential, error) {
 	files := make(map[string]string)
 	environ := os.Environ()
 	for id, s := range secrets {
@@ -120,6 +153,11 @@ func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string
 	for _, l := range logins {
 		for _, v := range l.Secrets() {
 			environ = append(environ, oci.PasswordVariable+"="+v)
+		}
+	}
+	for _, x := range sites {
+		for _, v := range x.login.Secrets() {
+			environ = append(environ, "CLAYER_HTTPS_SECRET="+v)
 		}
 	}
 	return cache.Credentials(environ, files, o.AllowSecrets)

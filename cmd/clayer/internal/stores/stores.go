@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
@@ -22,7 +23,7 @@ import (
 type Opener struct {
 	CacheDir      string   // of snapshots, downloads and cache mounts; "" for the default
 	CacheSize     string   // the most that snapshots may take there
-	Stores        []string // dir:PATH or oci:HOST/REPOSITORY
+	Stores        []string // dir:PATH, oci:HOST/REPOSITORY or https://HOST/PATH
 	Repo          string   // owner/repo: its GitHub Releases are a store; "" for none
 	Token         string   // for GitHub; "" for that of the environment
 	AllowSecrets  []string // names of secrets that snapshots may contain
@@ -134,12 +135,18 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	if err != nil {
 		return nil, err
 	}
+	sites, err := o.sites()
+	if err != nil {
+		return nil, err
+	}
 	var credentials []cache.Credential
 	var temp string
 	if len(repositories) > 0 || o.Repo != "" {
-		if credentials, err = o.credentials(secrets, logins); err != nil {
+		if credentials, err = o.credentials(secrets, logins, sites); err != nil {
 			return nil, err
 		}
+	}
+	if len(repositories) > 0 || len(sites) > 0 || o.Repo != "" {
 		if temp, err = o.temp(); err != nil {
 			return nil, err
 		}
@@ -156,7 +163,14 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			if d != nil {
 				stores = append(stores, d)
 			}
-		case !o.Offline:
+		case o.Offline:
+		case sites[s].at != nil:
+			opt := web.Options{Login: sites[s].login, Temp: temp, Transfer: o.Transfer()}
+			if len(sites) > 1 {
+				opt.Name = s
+			}
+			stores = append(stores, web.New(sites[s].at, opt))
+		default:
 			opt := oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: o.Transfer()}
 			if len(repositories) > 1 {
 				opt.Name = s
@@ -183,8 +197,12 @@ func Check(stores []string, repo string) error {
 			if _, err := oci.ParseRepository(name); err != nil {
 				return usage.Errorf("--store=oci: %w", err)
 			}
+		} else if isSite(s) {
+			if _, err := web.Parse(s); err != nil {
+				return usage.Errorf("--store: %w", err)
+			}
 		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
-			return usage.Errorf("--store=%s: want dir:PATH or oci:HOST/REPOSITORY", s)
+			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY or https://HOST/PATH", s)
 		}
 	}
 	if repo == "" {
