@@ -8,9 +8,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/edit"
-	"github.com/clayer/clayer/internal/lazyregexp"
-	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/installs"
 )
 
 // variables returns the session's variables. Under Hermetic these are what reaches the
@@ -88,17 +86,17 @@ func setVars(env map[string]string, vars []frontend.Var, session map[string]stri
 // environ returns the environment of a RUN, sorted.
 func (r *session) environ(s *dag.Step, run *frontend.Run) []string {
 	env, session := r.inherited(s), r.referred()
-	python, inherited := env[systemPython]
-	delete(env, systemPython)
+	python, inherited := env[installs.SystemPython]
+	delete(env, installs.SystemPython)
 	setBefore(env, s.Layer, session)
 	if s.Epoch != "" {
 		env[dag.EpochVar] = s.Epoch
 	}
 	setVars(env, run.Args, session)
 	setVars(env, run.Env, session)
-	more := defaults(env, s, run)
-	if _, ok := more[systemPython]; ok && inherited {
-		more[systemPython] = python
+	more := installs.Defaults(env, s, run)
+	if _, ok := more[installs.SystemPython]; ok && inherited {
+		more[installs.SystemPython] = python
 	}
 	for name, value := range more {
 		if _, ok := env[name]; !ok {
@@ -112,43 +110,4 @@ func (r *session) environ(s *dag.Step, run *frontend.Run) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-const systemPython = "UV_SYSTEM_PYTHON"
-
-// activates finds a command that makes a virtual environment the active one, and
-// makesVenv one that makes .venv in its directory, where uv looks for one.
-var (
-	activates = lazyregexp.New(`\bactivate\b|\bVIRTUAL_ENV\b`)
-	makesVenv = lazyregexp.New(`\b(uv|-m)[ \t]+venv([ \t]+-\S+)*[ \t]*($|[;&|)\n]|(\./)?\.venv\b)`)
-)
-
-func textOf(run *frontend.Run) string { return run.Command + run.Script + strings.Join(run.Exec, " ") }
-
-// hasVenv reports whether a RUN, or one before it, made a .venv that uv finds: in its
-// directory or above.
-func hasVenv(s *dag.Step, dir string) bool {
-	for l, steps := s.Layer, s.Layer.Steps[:s.Index+1]; ; l, steps = l.On, l.On.Steps {
-		for _, before := range steps {
-			if run, ok := before.Instr.(*frontend.Run); ok && pathname.Under(dir, run.Dir) && makesVenv().MatchString(textOf(run)) {
-				return true
-			}
-		}
-		if l.On == nil || l.Ordered {
-			return false
-		}
-	}
-}
-
-// defaults returns the variables that a RUN has unless something else sets them.
-// UV_SYSTEM_PYTHON is none of them where a virtual environment is active, or the command
-// makes one active: uv would pass it over. Nor is it inherited then.
-func defaults(env map[string]string, s *dag.Step, run *frontend.Run) map[string]string {
-	all := maps.Clone(edit.PythonDefaults)
-	all["DEBIAN_FRONTEND"] = "noninteractive" // nobody is there to answer
-	conda := env["CONDA_PREFIX"] != "" && env["CONDA_DEFAULT_ENV"] != "base"
-	if env["VIRTUAL_ENV"] != "" || conda || activates().MatchString(textOf(run)) || hasVenv(s, run.Dir) {
-		delete(all, systemPython)
-	}
-	return all
 }

@@ -1,18 +1,26 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/capture"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/byhand"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/rootfs/drift"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
 )
 
 // ErrSinceWhen says that neither a solve nor the machine's start gives a time.
@@ -104,4 +112,115 @@ func (r *session) recordBase(ctx context.Context, root *rootfs.Root) {
 		_ = r.record(lock)
 		_ = lock.Unlock()
 	}
+}
+
+// A Watch is an install by hand that a package manager makes on the root, which is locked
+// until Close: what it changes becomes the step of a line that repeats it.
+type Watch struct {
+	r     *session
+	root  *rootfs.Root
+	lock  *rootfs.Lock
+	view  sandbox.InPlace
+	files needs.Saved
+	start time.Time
+	took  time.Duration
+	ended func(context.Context) error
+
+	before *inventory.Inventory // the packages that the root had
+	byHand []exec.Installed     // those of them that were installed by hand
+}
+
+// WatchInstall reads the root before an install by hand. It waits for nobody: the error says
+// why what is installed can be no step.
+func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
+	opt.NoWait = true
+	r := newSession(opt)
+	root, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, err
+	}
+	if cut, err := running.IsCutOff(root, state); err != nil || cut {
+		return nil, cmp.Or(err, errors.New("a command that changes the root has not ended"))
+	}
+	r.machine = r.platform(ctx, state)
+	w = &Watch{r: r, root: root}
+	if w.lock, err = r.lock(ctx, root); err != nil {
+		return nil, err
+	}
+	if err = r.record(w.lock); err == nil {
+		w.before, w.byHand, err = inventory.ByHand(w.lock.Root().StateDir(), baseView(w.lock.Root(), w.lock.State()), r.home())
+	}
+	if err == nil {
+		err = w.read(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *Watch) read(ctx context.Context) (err error) {
+	opt := w.r.sandboxOptions(w.root)
+	if opt.Work, err = w.lock.Root().WorkDir(); err != nil {
+		return err
+	}
+	sb, err := inplace.New(opt)
+	if err != nil {
+		return err
+	}
+	home := w.r.home()
+	if w.files, err = needs.Sums(w.root.Dir(), home, nil); err != nil {
+		return err
+	}
+	if err := w.lock.SaveDatabases(byhand.Rewritten(w.root.Dir(), home, w.files)...); err != nil {
+		return err
+	}
+	w.view = sb.InPlace()
+	w.ended, err = w.view.Watch(ctx, func(path string) bool { return capture.IsSession("/"+path, home) })
+	w.start = time.Now()
+	return err
+}
+
+// Ended reads the root again: the install has succeeded.
+func (w *Watch) Ended(ctx context.Context) error {
+	w.took = time.Since(w.start)
+	return w.ended(ctx)
+}
+
+// Adopt makes what was installed the step of the last line of files, whose text that is, and
+// stores its snapshot. projects are directories of the user's own work; alone returns an
+// error if other installs were at work. Where the error is not nil the next solve runs the
+// line.
+func (w *Watch) Adopt(ctx context.Context, files []*frontend.File, text string, projects []string, alone func() error) error {
+	w.r.files = files
+	sv, err := w.r.survey(ctx, w.root)
+	if err != nil {
+		return err
+	}
+	s, err := byhand.Step(sv, text)
+	if err != nil {
+		return err
+	}
+	if err := byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), w.r.variables()); err != nil {
+		return err
+	}
+	cfg := w.r.execConfig(w.root, sv)
+	cfg.Watched = &exec.Watched{
+		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone},
+		Files: w.files, Before: w.before, ByHand: w.byHand, Took: w.took,
+	}
+	did, err := exec.Solve(ctx, cfg, w.root, w.lock, sv)
+	return cmp.Or(err, did.Incomplete)
+}
+
+// Close gives the root's lock back.
+func (w *Watch) Close() error {
+	if w.view != nil {
+		w.view.Close()
+	}
+	return unlock(w.lock)
 }

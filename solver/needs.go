@@ -47,7 +47,7 @@ func (r *session) checkNeeds(root *rootfs.Root, sv *survey.Survey, g *dag.Graph,
 	pending := make(map[*dag.Layer]bool)      // those with a step that is not in the root
 	sites := make(map[*dag.Layer]*needs.Site) // with what the restored steps up to the end of a layer change
 	for _, l := range g.Layers {
-		late := pendingBelow(l, pending)
+		late := survey.PendingBelow(l, pending)
 		var chain *needs.Site
 		for _, s := range l.Steps {
 			pending[l] = pending[l] || s.ChangesRoot() && !answers.Present[s]
@@ -105,18 +105,6 @@ func (r *session) unmet(s *dag.Step, site *needs.Site, found cache.Found, late b
 		return site.Unmet(found.Needs[home : home+1])
 	}
 	return site.Unmet(found.Needs)
-}
-
-// pendingBelow reports whether a layer is composed after steps that are not in the root,
-// and that its keys do not cover.
-func pendingBelow(l *dag.Layer, pending map[*dag.Layer]bool) bool {
-	covered := true
-	for on, ordered := l.On, l.Ordered; on != nil; on, ordered = on.On, on.Ordered {
-		if covered = covered && !ordered; !covered && pending[on] {
-			return true
-		}
-	}
-	return false
 }
 
 // nextView returns the root without the last applies of its log.

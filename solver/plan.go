@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -164,8 +165,8 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 
 // platform returns what the root was before clayer changed it first.
 func (r *session) platform(ctx context.Context, state *record.State) string {
-	if state.Platform != "" {
-		return state.Platform
+	if platform := cmp.Or(state.Platform, r.machine); platform != "" {
+		return platform
 	}
 	searchPath := defaultPath
 	if r.base() == "/" {
@@ -271,7 +272,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 			})
 		}
 	}
-	if r.store == nil || !unexplained(dag.NewPlan(g, keys, *a)) {
+	if r.store == nil || !survey.Unexplained(dag.NewPlan(g, keys, *a)) {
 		return nil
 	}
 	manifests, err := r.store.List(ctx)
@@ -285,31 +286,9 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		if len(a.Previous[m.Name]) > 0 {
 			continue
 		}
-		a.Previous[m.Name] = oldSteps(m)
+		a.Previous[m.Name] = survey.OldSteps(m)
 	}
 	return nil
-}
-
-// unexplained reports whether a step of a plan is to run for a reason that an earlier
-// solve of its layer may tell. A list of layers costs requests, of which GitHub has few
-// for those without a token.
-func unexplained(p *dag.Plan) bool {
-	return slices.ContainsFunc(p.Layers, func(pl dag.PlannedLayer) bool {
-		return slices.ContainsFunc(pl.Items, func(it dag.Item) bool { return it.State == dag.ToRun && it.Why == dag.NotBuilt })
-	})
-}
-
-// oldSteps returns all steps of a layer, in order.
-func oldSteps(m cache.Manifest) []dag.Old {
-	old := make([]dag.Old, 0, len(m.Steps)+len(m.LeftOut))
-	for _, d := range m.Steps {
-		old = append(old, dag.Old{Key: d.Key, Recoded: d.Version != key.Encoding, Record: d.Record, Took: d.Took, Changed: d.Entries > 0})
-	}
-	for _, l := range m.LeftOut {
-		at := min(max(0, l.Index), len(old)) // a store may say anything
-		old = slices.Insert(old, at, dag.Old{Key: l.Key, Recoded: m.Version != key.Encoding, Record: l.Record, Took: l.Took, LeftOut: true})
-	}
-	return old
 }
 
 // sameStep drops from what the stores have what is recorded of other steps: a key

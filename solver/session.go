@@ -24,6 +24,7 @@ type session struct {
 	store    *cache.Tier      // nil: there is none
 	files    []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly bool             // nothing that is downloaded is stored
+	machine  string           // the platform, if it was taken before an install by hand
 
 	resolving sync.Once
 	resolver  *source.Resolver
@@ -62,10 +63,8 @@ func (r *session) lock(ctx context.Context, root *rootfs.Root) (*rootfs.Lock, er
 	return lock, nil
 }
 
-func (r *session) unlock(lock *rootfs.Lock) error {
-	err := lock.Unlock()
-	r.reportPreserved(lock)
-	if err != nil {
+func unlock(lock *rootfs.Lock) error {
+	if err := lock.Unlock(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return nil

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
@@ -54,79 +54,56 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	} else if errors.Is(err, fs.ErrNotExist) {
 		// Nothing was ever applied. A lock would create a state, which a full disk
 		// has no room for.
-		layers, _, err := remainingAfter(&record.State{}, to)
+		layers, err := remainingAfter(&record.State{}, to)
 		if err != nil {
 			return nil, err
 		}
-		return &UndoResult{Left: layers.names}, nil
+		return &UndoResult{Left: layers.Names()}, nil
 	}
 	lock, err := r.lock(ctx, root)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.unlock(lock)) }()
+	defer func() { err = errors.Join(err, unlock(lock)) }()
 	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}
 	state := lock.State()
-	layers, env, err := remainingAfter(state, to)
+	layers, err := remainingAfter(state, to)
 	if err != nil {
 		return nil, err
 	}
-	undone, err := lock.Undo(ctx, len(layers.log), r.Force)
+	undone, err := lock.Undo(ctx, layers.Events, r.Force)
 	if err == nil {
 		var preserved []rootfs.Preserved
-		preserved, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(env))
+		preserved, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(layers.Env))
 		undone.Preserved = append(undone.Preserved, preserved...)
 	}
 	if err == nil {
-		err = lock.Commit(state.Platform, layers.keys, env)
+		err = lock.Commit(state.Platform, layers.Layers, layers.Env)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.names}
+	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.Names()}
 	for _, k := range undone.Preserved {
 		r.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 	}
 	return res, exec.NotUndone(undone)
 }
 
-// remaining is what stays of a state.
-type remaining struct {
-	names []string
-	keys  []record.LayerKeys
-	log   []record.Event
-}
-
 // remainingAfter returns what stays when all after a layer is undone; "" is the layer
 // before the first.
-func remainingAfter(state *record.State, to string) (remaining, []record.Var, error) {
-	var rest remaining
-	if to == "" {
-		return rest, nil, nil
+func remainingAfter(state *record.State, to string) (survey.Remaining, error) {
+	rest, ok := survey.After(state, to)
+	if ok {
+		return rest, nil
 	}
 	var all []string
 	for _, l := range state.Layers {
 		all = append(all, l.Name)
 	}
-	i := slices.Index(all, to)
-	if i < 0 {
-		return rest, nil, &UnknownLayerError{to, all}
-	}
-	steps := 0
-	for _, l := range state.Layers[:i+1] {
-		k := record.LayerKeys{Name: l.Name, Env: l.Env}
-		for _, s := range l.Steps {
-			k.Steps = append(k.Steps, s.Key)
-			if s.Digest != "" {
-				steps++
-			}
-		}
-		rest.names, rest.keys = append(rest.names, l.Name), append(rest.keys, k)
-	}
-	rest.log = state.Log[:min(steps, len(state.Log))]
-	return rest, state.Layers[i].Env, nil
+	return rest, &UnknownLayerError{to, all}
 }
 
 // reportRecovered reports what became of a command that was cut off.
@@ -134,16 +111,7 @@ func (r *session) reportRecovered(l *rootfs.Lock) {
 	switch l.Recovered {
 	case rootfs.RolledBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")
-		r.reportPreserved(l)
 	case rootfs.Finished:
 		r.warn("a command before this was cut off when its work was done: the root is as that command made it")
 	}
-}
-
-// reportPreserved reports what rollbacks have left, since the user had changed it.
-func (r *session) reportPreserved(l *rootfs.Lock) {
-	for _, p := range l.Preserved {
-		r.Report.WarnError(&rootfs.PreservedError{Preserved: p})
-	}
-	l.Preserved = nil
 }

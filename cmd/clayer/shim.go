@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/machine"
 )
 
 // runShim is "clayer shim exec", which every install waits for: without flags,
@@ -25,7 +28,32 @@ func runShim(args []string, stderr io.Writer) int {
 	}
 	o.Path = os.Getenv("PATH")
 	o.Clayer, _ = shim.Program()
+	o.Solver = func(ctx context.Context) (solver.Options, error) { return shimSolver(ctx, o.File) }
 	return shim.Exec(o, argv, stderr)
+}
+
+// shimSolver returns how clayer solve changes this machine, by CLAYER_.. variables, but that
+// it asks nobody and prints nothing. What is pushed is pushed by the next solve.
+func shimSolver(ctx context.Context, file string) (opt solver.Options, err error) {
+	var f changeFlags
+	c := &cobra.Command{Use: "shim exec"}
+	f.register(c)
+	if err := fromEnvironment(c); err != nil {
+		return opt, err
+	}
+	c.SetContext(ctx)
+	c.SetErr(io.Discard)
+	f.progress, f.quiet, f.Offline, f.Repo, f.Stores = "plain", true, true, "", nil
+	if opt, err = f.options(c, nil); err != nil {
+		return opt, err
+	}
+	if f.names != nil {
+		return opt, usage.Errorf("CLAYER_NAME names the layer of %s otherwise", file)
+	}
+	if f.dest != "" || isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
+		err = shim.ErrNotHere
+	}
+	return opt, err
 }
 
 func newShim() *cobra.Command {
@@ -36,7 +64,11 @@ func newShim() *cobra.Command {
 gem, conda, apk and dnf on PATH. A shim runs the real program. If that installed
 something, the shim adds a RUN that repeats the install to the Containerfile.
 
-CLAYER_SHIM=off turns shims off; CLAYER_SHIM=quiet silences their messages.`,
+What it installed is stored as the snapshot of that RUN, where a solve could change
+this machine.
+
+CLAYER_SHIM=off turns shims off; CLAYER_SHIM=quiet silences their messages;
+CLAYER_SHIM=lines writes lines alone, which the next solve runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -47,7 +47,7 @@ func shims(t testing.TB, fakes map[string]string) (dir, file string, env []strin
 		t.Fatal(err)
 	}
 	dir, file = filepath.Join(work, "shims"), filepath.Join(work, "Containerfile")
-	env = []string{"HOME=" + home, "PATH=" + fake + ":" + bin + ":/usr/bin:/bin", "TERM=xterm", "TMPDIR=" + work}
+	env = []string{"HOME=" + home, "PATH=" + fake + ":" + bin + ":/usr/bin:/bin", "TERM=xterm", "TMPDIR=" + work, "CLAYER_SHIM=lines"}
 	cmd := exec.Command(filepath.Join(bin, "clayer"), "shim", "install", "--dir", dir, "-f", file)
 	cmd.Env = env
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -161,7 +161,7 @@ func TestOnATerminalAShimIsNotSeen(t *testing.T) {
 	}
 	args := []string{"install", "-g", "left-pad"}
 	plain, _ := onTerminal(t, env, real, args, yes)
-	shimmed, state := onTerminal(t, append(env, "CLAYER_SHIM=quiet"), filepath.Join(dir, "npm"), args, yes)
+	shimmed, state := onTerminal(t, append(env, "CLAYER_SHIM=lines,quiet"), filepath.Join(dir, "npm"), args, yes)
 	if plain != shimmed || !strings.Contains(plain, "40 100") || !strings.Contains(plain, "\x1b[32m30%") {
 		t.Errorf("with a shim %q, without %q", shimmed, plain)
 	}

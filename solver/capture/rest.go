@@ -28,14 +28,40 @@ var passing = []string{
 }
 
 // passingNames are directories of that kind wherever they are.
-var passingNames = []string{"__pycache__", ".cache", ".git", ".npm", ".claude", ".bash_history", ".zsh_history", ".python_history", ".lesshst", ".wget-hsts", ".ssh", ".gnupg", ".aws", ".netrc"}
+var passingNames = append([]string{"__pycache__", ".cache", ".git"}, sessionNames...)
+
+// sessionNames are files and directories in a home that are a session's, and that no
+// manager installs: credentials, and what shells and other programs remember.
+var sessionNames = []string{".npm", ".claude", ".bash_history", ".zsh_history", ".python_history", ".lesshst", ".wget-hsts", ".ssh", ".gnupg", ".aws", ".netrc"}
+
+// IsSession reports whether a path is a log, one of the machine's own files, or in a home
+// at a place of credentials or of what a session leaves: that is no part of what was
+// installed, whoever wrote it. Both paths are absolute.
+func IsSession(p, home string) bool {
+	for _, dir := range []string{"/var/log", "/var/backups", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab"} {
+		if pathname.Under(p, dir) {
+			return true
+		}
+	}
+	in := ""
+	if rest, ok := strings.CutPrefix(p, "/home/"); ok {
+		_, in, _ = strings.Cut(rest, "/")
+	} else if rest, ok := strings.CutPrefix(p, "/root/"); ok {
+		in = rest
+	}
+	if home != "" && pathname.Under(p, path.Clean(home)) {
+		in = strings.TrimPrefix(p[len(path.Clean(home)):], "/")
+	}
+	name, _, _ := strings.Cut(in, "/")
+	return slices.Contains(sessionNames, name)
+}
 
 // rest returns what is new and of no package: the uppermost new directories and, in
 // others, files. Of what was there before and changed, nothing: which part of it
 // belongs to the environment only the user knows.
 func rest(o Options, isOwned func(string) bool) []Tree {
 	var trees []Tree
-	inCheckout := checkouts(o.Root)
+	inCheckout := Checkouts(o.Root)
 	for i := 0; i < len(o.Changed); i++ {
 		f := o.Changed[i]
 		p := "/" + f.Path
@@ -83,9 +109,9 @@ func rest(o Options, isOwned func(string) bool) []Tree {
 	return trees
 }
 
-// checkouts returns a function that reports whether a path is in a working tree
+// Checkouts returns a function that reports whether a path is in a working tree
 // of Git: a project, which Git restores.
-func checkouts(root string) func(p string) bool {
+func Checkouts(root string) func(p string) bool {
 	known := make(map[string]bool)
 	var in func(p string) bool
 	in = func(p string) bool {

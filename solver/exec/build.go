@@ -255,6 +255,9 @@ type packer func(snapshot.Changes, *needs.Recorder) error
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.Outcome, error) {
 	b.Report.Emit(report.Event{Kind: report.Started, Step: s})
 	start := time.Now()
+	if b.Watched != nil && s.LooksAtRoot() {
+		start = start.Add(-b.Watched.Took)
+	}
 	var bl *blob
 	err := change(ctx, s, func(changes snapshot.Changes, rec *needs.Recorder) error {
 		took := time.Since(start)
@@ -460,7 +463,9 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	inPlace := b.isInPlace() // then nothing else runs
 	if inPlace {
 		err = errors.Join(err, b.holdScratch())
-		b.failed = changes // until it is packed
+		if b.Watched == nil {
+			b.failed = changes // until it is packed
+		}
 		var gone *stateFault
 		if serr := b.resettle(place); errors.As(serr, &gone) {
 			return b.unrecorded(serr)

@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -79,9 +81,22 @@ type Config struct {
 	Force   bool            // files that the user changed since they were applied are undone too
 	Home    string          // $HOME of the session
 
+	// Watched, if not nil, has run already in place of the one RUN that is to run.
+	Watched *Watched
+
 	// Profile writes what login shells of the root read, as a part of the
 	// transaction that is about to be committed.
 	Profile func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error)
+}
+
+// A Watched is what ran by other hands on the root, while its lock was held.
+type Watched struct {
+	View sandbox.InPlace // whose Watch has ended
+	Took time.Duration
+
+	Files  needs.Saved          // of before it ran, as Lock.SaveDatabases has saved them
+	Before *inventory.Inventory // the packages of then
+	ByHand []Installed          // those of them that were installed by hand
 }
 
 // A Result is what a solve did beside its plan.
@@ -141,8 +156,13 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
-	return &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool),
+	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool),
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
+	if w := cfg.Watched; w != nil {
+		b.sb, b.sums = &sandbox.Sandbox{Name: "inplace", InPlace: func() sandbox.InPlace { return w.View }}, w.Files
+		b.here.once.Do(func() { b.here.now, b.here.packages = w.Before, w.ByHand })
+	}
+	return b
 }
 
 // run runs a flow, and closes what its nodes have opened.

@@ -67,11 +67,13 @@ func (b *builder) StepInPlace(ctx context.Context, it *dag.Item) (flow.Outcome, 
 	if err := b.commitBefore(it); err != nil {
 		return flow.Outcome{}, err
 	}
-	if err := b.enterScratch(ctx, it); err != nil {
-		return flow.Outcome{}, err
-	}
-	if err := b.lock.SaveDatabases(); err != nil {
-		return flow.Outcome{}, fmt.Errorf("%w: save the databases: %w", ErrRoot, err)
+	if b.Watched == nil {
+		if err := b.enterScratch(ctx, it); err != nil {
+			return flow.Outcome{}, err
+		}
+		if err := b.lock.SaveDatabases(); err != nil {
+			return flow.Outcome{}, fmt.Errorf("%w: save the databases: %w", ErrRoot, err)
+		}
 	}
 	b.tx = b.lock.State().Tx
 	out, recorded, err := b.adopt(ctx, it)

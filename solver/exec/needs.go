@@ -18,7 +18,11 @@ import (
 // runs there.
 func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error) {
 	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s), Named: b.Steps.Named(s)}
-	if err := r.ReadDatabases(v.Open); err != nil {
+	open := v.Open
+	if b.Watched != nil {
+		open = b.lock.OpenSaved
+	}
+	if err := r.ReadDatabases(open); err != nil {
 		return nil, err
 	}
 	if b.isInPlace() {
@@ -32,8 +36,9 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 			return names.Missing
 		}
 		var err error
-		home, _ := r.Session()
-		b.sums, err = needs.Sums(b.root.Dir(), home, b.sums)
+		if home, _ := r.Session(); b.Watched == nil {
+			b.sums, err = needs.Sums(b.root.Dir(), home, b.sums)
+		}
 		r.Saved = maps.Clone(b.sums)
 		for _, p := range b.dirty { // it was another file before an earlier RUN
 			delete(r.Saved, p)

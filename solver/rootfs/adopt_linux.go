@@ -67,7 +67,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		c, err := adopted(tree.Dirs, e, step.Before)
 		if err == nil && c != nil {
 			c.Seq, c.N = ev.Seq, n
-			if err = saved.database(tree.Dirs, c); err == nil {
+			if err = saved.original(tree.Dirs, c); err == nil {
 				err = t.journal.Add(c)
 			}
 		}

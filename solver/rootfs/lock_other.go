@@ -5,6 +5,7 @@ package rootfs
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
@@ -60,12 +61,15 @@ func (l *Lock) ReserveForRun() error { return errOther }
 func (l *Lock) Spending(op func() error) error { return op() }
 
 // SaveDatabases works on Linux alone.
-func (l *Lock) SaveDatabases() error { return errOther }
+func (l *Lock) SaveDatabases(...string) error { return errOther }
+
+// OpenSaved works on Linux alone.
+func (l *Lock) OpenSaved(string) (*os.File, error) { return nil, errOther }
 
 // Rollback has nothing to roll back.
 func (l *Lock) Rollback() error { return nil }
 
-func (l *Lock) rollback(int) error { return errOther }
+func (r *Root) rollback(int) error { return errOther }
 
 func (r *Root) cleanup(*record.State) error { return nil }
 

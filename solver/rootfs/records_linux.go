@@ -3,7 +3,10 @@ package rootfs
 import (
 	"bytes"
 	"errors"
+	"net/url"
+	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,14 +55,14 @@ func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool) error {
 	case bytes.Equal(merged, here):
 		return nil
 	case !in && bytes.Equal(merged, original) && (below || len(merged) == 0):
-		return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N)), Records: c.Records})
+		return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))})
 	}
 	name := u.trashName(c.N)
 	if err := u.t.spending(func() error { return u.writeDatabase(name, merged, meta) }); err != nil {
 		return inroot.Hard(err)
 	}
 	b := backward{Change: *c, in: true, fd: u.stageFD, name: name}
-	return u.plan(b, &record.Change{Kind: record.KindUndo, Path: c.Path, In: path.Join(undoneName, name), Out: path.Join("trash", name), Records: c.Records, Now: meta})
+	return u.plan(b, &record.Change{Kind: record.KindUndo, Path: c.Path, In: path.Join(undoneName, name), Out: path.Join("trash", name)})
 }
 
 // preserveRecords leaves records as they are.
@@ -88,26 +91,20 @@ func (u *undoing) original(c *record.Change, in bool) (data []byte, below bool, 
 		data, _, err = record.ReadDatabase(u.Sys, u.originalsFD, strconv.Itoa(c.N))
 		return data, false, err
 	}
-	data, meta, err := u.t.r.below(string(c.Path))
-	return data, meta != nil, err
-}
-
-// below returns the database at a path of the root that this one is layered over; nil
-// where there is none.
-func (r *Root) below(p string) ([]byte, *record.Meta, error) {
-	if r.lower == "" {
-		return nil, nil, nil
+	if u.t.r.lower == "" {
+		return nil, false, nil
 	}
-	dirs, err := r.sys.OpenDirs(r.lower)
+	dirs, err := u.Sys.OpenDirs(u.t.r.lower)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	defer dirs.Close()
-	dir, err := dirs.Get(path.Dir(p))
+	dir, err := dirs.Get(path.Dir(string(c.Path)))
 	if err != nil {
-		return nil, nil, inroot.UnlessMissing(err)
+		return nil, false, inroot.UnlessMissing(err)
 	}
-	return record.ReadDatabase(r.sys, dir.FD, path.Base(p))
+	data, meta, err := record.ReadDatabase(u.Sys, dir.FD, path.Base(string(c.Path)))
+	return data, meta != nil, err
 }
 
 // writeDatabase writes a database that is to take the place of one with the metadata.
@@ -117,16 +114,55 @@ func (u *undoing) writeDatabase(name string, data []byte, m *record.Meta) (err e
 			return err
 		}
 	}
-	return record.WriteDatabase(u.Sys, u.stageFD, name, data, m)
+	return writeDatabase(u.Sys, u.stageFD, name, data, m)
+}
+
+func writeDatabase(sys inroot.Sys, dir int, name string, data []byte, m *record.Meta) (err error) {
+	if err := inroot.UnlessMissing(sys.Unlinkat(dir, name, 0)); err != nil { // of a try that had no space
+		return err
+	}
+	fd, err := sys.Createat(dir, name, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := sys.CloseFile(fd); err == nil {
+			err = cerr
+		}
+	}()
+	if err := sys.WriteAt(fd, data, 0); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := sys.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
+		if err := sys.Fchown(fd, m.UID, m.GID); err != nil && (os.Geteuid() == 0 || !errors.Is(err, unix.EPERM)) {
+			return err
+		}
+	}
+	have, err := sys.ListXattrs(fd)
+	if err == nil {
+		err = sys.SetXattrs(fd, have, m.Xattrs)
+	}
+	if err == nil {
+		err = sys.Fchmod(fd, m.Mode)
+	}
+	if err != nil {
+		return err
+	}
+	return sys.Futimens(fd, inroot.Timespec(m.ModTime))
 }
 
 // savedName is where databases are saved while a step runs on the root itself.
 const savedName = "saved"
 
 // SaveDatabases saves the databases of the root before a step runs on it, so that Adopt
-// knows what the step changed in them, and undo gives it back. What a full disk has no
-// space for is not saved.
-func (l *Lock) SaveDatabases() error {
+// knows what the step changed in them, and undo gives it back; and the files at other paths
+// that are there, so that undo gives them back too. What a full disk has no space for is not
+// saved.
+func (l *Lock) SaveDatabases(others ...string) error {
 	r := l.root
 	if err := r.state.Held().RemoveAll(savedName); err != nil {
 		return err
@@ -141,7 +177,7 @@ func (l *Lock) SaveDatabases() error {
 		return unlessFull(err)
 	}
 	defer unix.Close(to)
-	for _, p := range databases.Paths() {
+	for _, p := range slices.Concat(databases.Paths(), others) {
 		dir, err := tree.Get(path.Dir(p))
 		if err != nil {
 			if inroot.UnlessMissing(err) == nil {
@@ -151,17 +187,22 @@ func (l *Lock) SaveDatabases() error {
 		}
 		data, m, err := record.ReadDatabase(r.sys, dir.FD, path.Base(p))
 		if m != nil && err == nil {
-			err = record.WriteDatabase(r.sys, to, savedAs(p), data, m)
+			err = writeDatabase(r.sys, to, savedAs(p), data, m)
 		}
 		if err != nil {
 			_ = r.sys.Unlinkat(to, savedAs(p), 0)
-			if errors.Is(err, unix.EACCES) {
+			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENAMETOOLONG) {
 				continue
 			}
 			return unlessFull(err)
 		}
 	}
 	return nil
+}
+
+// OpenSaved opens what SaveDatabases saved of a file.
+func (l *Lock) OpenSaved(p string) (*os.File, error) {
+	return l.root.state.Held().OpenFile(path.Join(savedName, savedAs(p)), os.O_RDONLY, 0)
 }
 
 func unlessFull(err error) error {
@@ -172,9 +213,9 @@ func unlessFull(err error) error {
 }
 
 // savedAs is the name of the database at a path in the directory of those that are saved.
-func savedAs(p string) string { return strings.ReplaceAll(p, "/", "%") }
+func savedAs(p string) string { return url.PathEscape(p) }
 
-// An adopting takes the databases that were saved as originals of an apply.
+// An adopting takes the files that were saved as originals of an apply.
 type adopting struct {
 	t           *transaction
 	seq         int
@@ -199,11 +240,11 @@ func (a *adopting) close() {
 	}
 }
 
-// database completes the record of a change of a database by what was saved of it.
-func (a *adopting) database(tree *inroot.Dirs, c *record.Change) error {
+// original completes the record of a change of a file by what was saved of it.
+func (a *adopting) original(tree *inroot.Dirs, c *record.Change) error {
 	p := string(c.Path)
 	db, known := databases.Known(p)
-	if !known || a.saved < 0 || c.Kind != record.KindFile && c.Kind != record.KindGone {
+	if a.saved < 0 || !known && !c.Lost || c.Kind != record.KindFile && c.Kind != record.KindGone {
 		return nil
 	}
 	before, meta, err := record.ReadDatabase(a.t.r.sys, a.saved, savedAs(p))
@@ -213,7 +254,7 @@ func (a *adopting) database(tree *inroot.Dirs, c *record.Change) error {
 	if meta == nil && c.Lost {
 		return nil // it was none, or could not be read
 	}
-	if c.Kind == record.KindFile {
+	if known && c.Kind == record.KindFile {
 		dir, err := tree.Get(path.Dir(p))
 		if err != nil {
 			return err
@@ -242,7 +283,7 @@ func (a *adopting) database(tree *inroot.Dirs, c *record.Change) error {
 	// By a second link: should the record be rolled back, it is saved still.
 	err = a.t.spending(func() error { return a.t.r.sys.Linkat(a.saved, savedAs(p), a.originalsFD, strconv.Itoa(c.N)) })
 	if inroot.NoSecondLink(err) {
-		err = a.t.spending(func() error { return record.WriteDatabase(a.t.r.sys, a.originalsFD, strconv.Itoa(c.N), before, meta) })
+		err = a.t.spending(func() error { return writeDatabase(a.t.r.sys, a.originalsFD, strconv.Itoa(c.N), before, meta) })
 	}
 	if err != nil {
 		return inroot.Hard(err)

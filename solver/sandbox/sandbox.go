@@ -102,6 +102,11 @@ type Layered interface {
 type InPlace interface {
 	View
 
+	// Watch prepares for a command that another process runs: ended is called when that
+	// has ended, and the next Run starts nothing then and returns what changed between
+	// Watch and ended, but for paths, relative to the root, that are hidden, and scratch.
+	Watch(ctx context.Context, hidden func(path string) bool) (ended func(context.Context) error, err error)
+
 	// Recover returns what a command did that was killed together with this
 	// process, from the reading that Begin got. Of the command only Filter and
 	// Mounts count.

@@ -167,3 +167,15 @@ func Env(g *dag.Graph, n int) []record.Var {
 func (sv *Survey) sameEnv() bool {
 	return slices.Equal(sv.State.Env, Env(sv.Plan.Graph, len(sv.Plan.Graph.Layers)))
 }
+
+// PendingBelow reports whether a layer is composed after steps that are not in the root,
+// and that its keys do not cover.
+func PendingBelow(l *dag.Layer, pending map[*dag.Layer]bool) bool {
+	covered := true
+	for on, ordered := l.On, l.Ordered; on != nil; on, ordered = on.On, on.Ordered {
+		if covered = covered && !ordered; !covered && pending[on] {
+			return true
+		}
+	}
+	return false
+}

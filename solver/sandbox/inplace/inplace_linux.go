@@ -174,6 +174,8 @@ type place struct {
 	stale    bool          // the root was changed since by other hands
 	reported map[string]bool
 
+	watched snapshot.Changes // what the next Run returns; nil: it runs its command
+
 	scratch map[string]bool // names in scratch directories that are the layer's
 	foreign map[string]bool // those that are not
 }
@@ -202,6 +204,12 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	if err != nil {
 		return nil, err
 	}
+	if p.watched != nil {
+		if filter.String() != p.filter {
+			return nil, errors.New("other files than usual are captured there")
+		}
+		return p.watched, nil
+	}
 	trusted, err := p.begin(ctx, filter.String(), matcher)
 	if err != nil {
 		return nil, err
@@ -222,7 +230,15 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	p.adoptScratch()
 
 	// What it did is reported even if it failed.
-	ctx = context.WithoutCancel(ctx)
+	changes, err := p.since(context.WithoutCancel(ctx), trusted, setBack, &tree.Between{
+		Dirty: c.Dirty, Filter: matcher, Hide: p.hidesScratch(tree.Hide(append(covered, p.s.Hide...))),
+	}, matcher)
+	return changes, errors.Join(ran, err)
+}
+
+// since reads the root again, and returns what has changed since the reading before, as b
+// has it reported.
+func (p *place) since(ctx context.Context, trusted bool, setBack time.Time, b *tree.Between, matcher *snapshot.Matcher) (snapshot.Changes, error) {
 	sums, previous := p.s.sums, p.at
 	if !trusted {
 		sums, previous = tree.SumAll, nil
@@ -232,18 +248,15 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	}
 	after, err := p.read(ctx, matcher, sums, previous)
 	if err != nil {
-		return nil, errors.Join(ran, err)
+		return nil, err
 	}
-	b := tree.Between{
-		Before: p.at, After: after, Trusted: trusted, SetBack: setBack, Dirty: c.Dirty,
-		Open: p.open, Filter: matcher, Hide: p.hidesScratch(tree.Hide(append(covered, p.s.Hide...))),
-	}
+	b.Before, b.After, b.Trusted, b.SetBack, b.Open = p.at, after, trusted, setBack, p.open
 	changes, err := b.Changes(ctx)
 	if err != nil {
-		return nil, errors.Join(ran, err)
+		return nil, err
 	}
 	p.before, p.at = p.at, after
-	return p.note(changes), ran
+	return p.note(changes), nil
 }
 
 // cover lists where the mounts are, as they are written and without links on the

@@ -4,13 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
 )
 
 // lockTime is how long a shim waits for others that write to the same file.
@@ -80,10 +84,11 @@ func (o Options) once(venv string) bool {
 }
 
 // capture writes what was installed into the Containerfile.
-func (o Options) capture(r edit.Reading, warn func(format string, args ...any)) {
+func (o Options) capture(r edit.Reading, w *watching, warn func(format string, args ...any)) {
 	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
 	defer cancel()
 	var wrote string
+	var line *edit.Record // that repeats this install, and no other
 	_, err := edit.Update(ctx, o.File, func(src []byte) ([]byte, error) {
 		if r.Verdict == edit.Noted {
 			out, err := edit.Comment(src, r.Note)
@@ -93,13 +98,18 @@ func (o Options) capture(r edit.Reading, warn func(format string, args ...any)) 
 			return out, err
 		}
 		s := o.session()
+		if s.Last != nil && o.isSettled(ctx) {
+			s.Last = nil // what is folded into it has another key
+		}
 		out, next, err := edit.Capture(src, r.Install, s.Last)
 		if err != nil {
 			return nil, err
 		}
 		if string(out) != string(src) {
 			wrote = next.Text
-			s.Last = next
+			if s.Last = next; next.Installs[0] == r.Install {
+				line = next
+			}
 			// Under the lock, and before the file: a record of what isn't there
 			// matches nothing.
 			_ = o.save(s)
@@ -109,8 +119,13 @@ func (o Options) capture(r edit.Reading, warn func(format string, args ...any)) 
 	switch {
 	case err != nil:
 		warn("%s: what was installed is not captured: %v", o.File, err)
-	case wrote != "" && os.Getenv(offVar) != "quiet":
+	case wrote != "" && !is(modeQuiet):
 		warn("%s: %s", o.File, wrote)
+	}
+	if line != nil {
+		if err := w.adopt(); err != nil && !is(modeQuiet) {
+			warn("no snapshot is made of what it installed, and the next solve runs the line: %v", err)
+		}
 	}
 	o.refresh()
 }
@@ -134,3 +149,30 @@ func (o Options) refresh() {
 		_, _ = add(o, missing)
 	}
 }
+
+// isSettled reports whether the last step of the Containerfile has been built.
+func (o Options) isSettled(ctx context.Context) bool {
+	if o.Solver == nil {
+		return false
+	}
+	opt, err := o.Solver(ctx)
+	if err != nil && !errors.Is(err, ErrNotHere) {
+		return false
+	}
+	if opt.Files, err = layers.Load(ctx, []string{o.File}, nil); err != nil {
+		return false
+	}
+	p, err := solver.Plan(ctx, opt)
+	if err != nil || len(p.Graph.Steps()) == 0 {
+		return false
+	}
+	steps := p.Graph.Steps()
+	return p.Item(steps[len(steps)-1]).State != dag.ToRun
+}
+
+// countName is a file beside the shims that is a byte longer for each install that began,
+// and that each has locked, shared, until it ends.
+const countName = ".installs"
+
+// ErrNotHere says that a solve would not change this machine, unless it is told to.
+var ErrNotHere = errors.New("this machine is not to be changed")

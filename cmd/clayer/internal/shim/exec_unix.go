@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
 		return 126
 	}
-	if os.Getenv(offVar) == "off" {
+	if is(modeOff) {
 		return take()
 	}
 	dir, err := os.Getwd()
@@ -64,20 +65,32 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 		}
 		return take()
 	}
+	w := o.watch(r)
+	defer w.close()
 	state, err := run(program, real, environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
 		return 126
 	}
 	if state.Success() {
-		o.capture(r, warn)
+		w.ended()
+		o.capture(r, w, warn)
 	}
+	w.close()
 	return end(state)
 }
 
-// offVar turns shims off: within an install that is captured already, and within
-// the RUNs of a solve.
+// offVar says what shims do, in words with a comma between them.
 const offVar = "CLAYER_SHIM"
+
+// The words of offVar.
+const (
+	modeOff   = "off"   // nothing: within an install that is captured already, and within the RUNs of a solve
+	modeQuiet = "quiet" // print nothing
+	modeLines = "lines" // write lines, and make no snapshots
+)
+
+func is(mode string) bool { return slices.Contains(strings.Split(os.Getenv(offVar), ","), mode) }
 
 // contextOf is the directory of a Containerfile with links resolved, which names of
 // files are relative to.

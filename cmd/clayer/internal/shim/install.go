@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver"
 )
 
 // Options say where shims are, and what they write to.
@@ -22,6 +24,10 @@ type Options struct {
 	File   string // the Containerfile, absolute
 	Clayer string // this program, absolute
 	Path   string // $PATH
+
+	// Solver returns how a solve of File changes the machine, and an error where it may
+	// not, or changes another place. nil: no snapshot is made.
+	Solver func(context.Context) (solver.Options, error)
 }
 
 // sessionPrefix begins the names of the files that a session stores beside the shims.
@@ -108,7 +114,7 @@ func removeOwn(dir string) (n int, err error) {
 		path := filepath.Join(dir, e.Name())
 		name := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "."), ".new")
 		switch {
-		case strings.HasPrefix(e.Name(), sessionPrefix):
+		case strings.HasPrefix(e.Name(), sessionPrefix), e.Name() == countName:
 		case slices.Contains(programs, name):
 			data, err := os.ReadFile(path)
 			if err != nil {

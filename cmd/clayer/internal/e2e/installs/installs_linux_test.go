@@ -108,7 +108,7 @@ echo LIST
 	}
 	const captured = `RUN pip install funcy uv
 RUN uv pip install --system 'toolz<9'
-RUN apt-get update && apt-get install -y --no-install-recommends hello
+RUN apt-get update && apt-get install -y hello
 RUN npm install -g left-pad
 `
 	if string(containerfile) != captured {

@@ -1,0 +1,14 @@
+//go:build unix && !linux
+
+package shim
+
+import "github.com/clayer/clayer/frontend/edit"
+
+// A watching makes no snapshots: clayer changes roots on Linux alone.
+type watching struct{}
+
+func (o Options) watch(edit.Reading) *watching { return &watching{} }
+
+func (w *watching) ended()       {}
+func (w *watching) adopt() error { return nil }
+func (w *watching) close()       {}
