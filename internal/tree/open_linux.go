@@ -148,7 +148,7 @@ func (l lowerDir) list() (names []string, err error) {
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: ".", Err: err}
 		}
-		more, err := list(fd)
+		more, err := list(fd, false)
 		unix.Close(fd)
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -106,7 +107,8 @@ func (w *walker) directory(fd int, at string, depth int, i, previous int32, in m
 		names = w.below[depth : depth+1]
 	} else {
 		var err error
-		if names, err = list(fd); errors.Is(err, unix.ENOENT) && depth > 0 {
+		onlyDirs := w.opt.DirectoriesOnly != nil && w.opt.DirectoriesOnly(at)
+		if names, err = list(fd, onlyDirs); errors.Is(err, unix.ENOENT) && depth > 0 {
 			return // it was removed since it was opened
 		}
 		if err != nil {
@@ -238,8 +240,9 @@ func (w *walker) descend(fd int, name, p string, depth int, i, previous int32, i
 	}
 }
 
-// list returns the names in the open directory in byte order.
-func list(fd int) ([]string, error) {
+// list returns the names in the open directory in byte order: all, or those that may be
+// directories.
+func list(fd int, onlyDirs bool) ([]string, error) {
 	// A directory's offset belongs to the open file: a duplicate shares it, and
 	// os.File would close fd, so the raw calls are used.
 	var names []string
@@ -256,7 +259,18 @@ func list(fd int) ([]string, error) {
 			slices.Sort(names)
 			return names, nil
 		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+		if !onlyDirs {
+			_, _, names = unix.ParseDirent(buf[:n], -1, names)
+			continue
+		}
+		// An entry is two numbers of 8 bytes, its length in 2, its type in 1, and its name.
+		for rest := buf[:n]; len(rest) > 0; {
+			entry := rest[:binary.NativeEndian.Uint16(rest[16:])]
+			rest = rest[len(entry):]
+			if t := entry[18]; t == unix.DT_DIR || t == unix.DT_UNKNOWN {
+				_, _, names = unix.ParseDirent(entry, -1, names)
+			}
+		}
 	}
 }
 

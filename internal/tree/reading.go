@@ -25,6 +25,10 @@ type Options struct {
 	// goroutines at a time.
 	Prune func(path string) bool
 
+	// DirectoriesOnly, if set, is asked for every directory that is read; where it says
+	// true, what is no directory is left out. It is called as Prune is.
+	DirectoriesOnly func(path string) bool
+
 	// Own, if set, leaves out files and directories by what they are, with all
 	// below them: whatever their names are by now.
 	Own map[ID]bool

@@ -57,10 +57,15 @@ func (h *helper) mountTops() error {
 		refused  error  // by the kernel
 	}
 	var made []top
+	var works bool
 	for _, d := range tops {
 		t := top{name: d.Name()}
 		if !d.IsDir() || !TopIsOverlaid(h.View, t.name) || slices.ContainsFunc(mounts, func(m submount) bool { return m.target == "/"+t.name }) {
 			continue
+		}
+		lowers := h.lowers(t.name)
+		if h.Task == TaskProbe && works && len(lowers) == 1 {
+			continue // one shows that the others work, or what is wrong with each is a warning
 		}
 		if st, err := os.Lstat(filepath.Join(h.View, UpperDir, t.name)); err != nil || !st.IsDir() {
 			return fmt.Errorf("the upper directory has no directory /%s: %w", t.name, cmp.Or(err, error(unix.ENOTDIR)))
@@ -68,14 +73,15 @@ func (h *helper) mountTops() error {
 		if t.at, err = h.stageDir(); err != nil {
 			return err
 		}
-		lowers, upper, work := h.lowers(t.name), filepath.Join(UpperDir, t.name), filepath.Join(WorkDir, t.name)
+		upper, work := filepath.Join(UpperDir, t.name), filepath.Join(WorkDir, t.name)
 		t.refused = h.overlay(lowers, upper, work, t.at)
 		if t.refused != nil && len(lowers) > 1 && h.overlay(lowers[1:], upper, work, t.at) == nil {
 			return t.refused // Over is what cannot be shown
 		}
 		made = append(made, t)
+		works = works || t.refused == nil
 	}
-	if i := slices.IndexFunc(made, func(t top) bool { return t.refused == nil }); i < 0 && len(made) > 0 {
+	if !works && len(made) > 0 {
 		return made[0].refused
 	}
 

@@ -57,8 +57,9 @@ func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 	for _, layer := range layers {
 		var mu sync.Mutex // a reading asks from several goroutines
 		var closed []string
-		r, err := tree.Read(ctx, layer, tree.Options{Live: true, Prune: func(p string) bool {
-			if filter.Prune(p) || hidden != nil && hidden(p) || filepath.Join(layer, p) == s.Over || layer == s.Root && s.isForeign(p) {
+		opt := tree.Options{Live: true, Prune: func(p string) bool {
+			if filter.Prune(p) || hidden != nil && hidden(p) || filepath.Join(layer, p) == s.Over ||
+				layer == s.Root && strings.Count(p, "/") >= foreignDepth-1 && s.isForeign(p) {
 				return true
 			}
 			if layer != s.Over || !s.hasClosed(p) {
@@ -68,7 +69,11 @@ func (s *Overlay) groups(ctx context.Context) ([]group, error) {
 			defer mu.Unlock()
 			closed = append(closed, p)
 			return true
-		}})
+		}}
+		if layer == s.Root {
+			opt.DirectoriesOnly = s.isForeign
+		}
+		r, err := tree.Read(ctx, layer, opt)
 		if err != nil {
 			return nil, fmt.Errorf("look for hard links: %w", err)
 		}
@@ -101,8 +106,7 @@ const foreignDepth = 3
 // plain user cannot write to files of others, and to read all of a machine's
 // directories takes longer than most steps.
 func (s *Overlay) isForeign(dir string) bool {
-	return !s.rooted && os.Geteuid() != 0 && strings.Count(dir, "/") >= foreignDepth-1 &&
-		unix.Access(filepath.Join(s.Root, dir), unix.W_OK) != nil
+	return !s.rooted && os.Geteuid() != 0 && unix.Access(filepath.Join(s.Root, dir), unix.W_OK) != nil
 }
 
 // hasClosed reports whether a directory of Over lies over one of the root that is closed.
@@ -175,15 +179,18 @@ func (v *View) seedGroups(ctx context.Context) error {
 	}
 	var total int64
 	for _, g := range groups {
-		st, err := os.Lstat(filepath.Join(g.layer, g.names[0]))
-		if err != nil {
+		var st unix.Stat_t
+		if unix.Lstat(filepath.Join(g.layer, g.names[0]), &st) != nil {
 			continue
 		}
+		if !v.s.rooted && !v.s.ids.Knows(st.Uid, st.Gid) {
+			continue // no overlay in the user namespace copies it up
+		}
 		if g.layer == v.s.Root {
-			if st.Size() > seedLinkLimit || total+st.Size() > seedLinksLimit {
+			if st.Size > seedLinkLimit || total+st.Size > seedLinksLimit {
 				continue
 			}
-			total += st.Size()
+			total += st.Size
 		}
 		// What may not be read can't be written to either; and a capability
 		// can't be copied.

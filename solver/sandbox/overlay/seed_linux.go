@@ -107,7 +107,7 @@ func (v *View) seedTop(name string, have bool) error {
 		// An overlay over it could be mounted but not listed. Empty, it is at
 		// least good for writing, as a HOME of /root is.
 		v.s.warn([]string{fmt.Sprintf("/%s begins empty: it may not be read", name)})
-	} else if !v.s.whole {
+	} else if !v.s.whole && !isEmpty(filepath.Join(v.s.Root, name)) {
 		if err := helper.OverlayTop(v.dir, name); err != nil {
 			return err
 		}
@@ -122,6 +122,17 @@ func (v *View) seedTop(name string, have bool) error {
 func isClosed(dir string) bool {
 	st, err := os.Lstat(dir)
 	return err == nil && st.IsDir() && unix.Access(dir, unix.R_OK|unix.X_OK) != nil
+}
+
+// isEmpty reports whether a directory holds nothing: an overlay over it would show nothing.
+func isEmpty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 // seedDir makes a directory as the lower one is, in one that was made so. It hides what the
