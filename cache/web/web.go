@@ -6,6 +6,9 @@
 //	blobs/sha256/<hex>    snapshots, and the manifests of layers
 //	keys/<hh>/<hex>.json  a step
 //
+// Export writes such a directory too; where a server bounds the size of files, with large
+// snapshots in pieces.
+//
 // A whole layer takes two requests before its blobs: for the index, which is asked for
 // once, and for the layer's manifest. The index is read first in any case. Where it is
 // there, an answer 403 to another file means that this file is missing: buckets that
@@ -55,6 +58,9 @@ type Store struct {
 	reading sync.Mutex        // held while the index is read
 	asked   bool              // the index was asked for, and answered
 	index   map[string]listed // nil: there is none
+
+	mu     sync.Mutex
+	pieces map[digest.Digest][]piece // of blobs that are in pieces
 }
 
 // A listed layer is one of the index.
@@ -96,7 +102,7 @@ func Parse(s string) (*url.URL, error) {
 
 // New returns the store at an address of Parse. Nothing is asked of it yet.
 func New(at *url.URL, opt Options) *Store {
-	s := &Store{at: at, login: opt.Login, name: cmp.Or(opt.Name, "https"), temp: opt.Temp}
+	s := &Store{at: at, login: opt.Login, name: cmp.Or(opt.Name, "https"), temp: opt.Temp, pieces: make(map[digest.Digest][]piece)}
 	opt.Transfer.Wrap = func(base http.RoundTripper) http.RoundTripper { return authorized{base, at, opt.Login} }
 	s.tr = transfer.New(opt.Transfer)
 	return s
@@ -222,27 +228,44 @@ func (s *Store) layer(ctx context.Context, tag string, d digest.Digest) (m cache
 	if err == nil && m.Tag() != tag {
 		err = fmt.Errorf("it is the layer %s", m.Tag())
 	}
+	if inPieces, ok := image.Annotations[piecesAnnotation]; ok && err == nil {
+		var of map[digest.Digest][]piece
+		err = json.Unmarshal([]byte(inPieces), &of)
+		s.know(of)
+	}
 	if err != nil {
 		return m, fmt.Errorf("%w: %s: %w", cache.ErrNotCached, tag, err)
 	}
 	return m, nil
 }
 
+// know notes which blobs are in pieces.
+func (s *Store) know(of map[digest.Digest][]piece) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.pieces, of)
+}
+
+func stepName(k key.Key) string { return fmt.Sprintf("keys/%.2s/%s.json", k, k) }
+
 // step reads the file of a step.
-func (s *Store) step(ctx context.Context, k key.Key) (d cache.Descriptor, err error) {
-	name := fmt.Sprintf("keys/%.2s/%s.json", k, k)
-	data, err := s.get(ctx, name, maxStep)
+func (s *Store) step(ctx context.Context, k key.Key) (cache.Descriptor, error) {
+	var d step
+	data, err := s.get(ctx, stepName(k), maxStep)
 	if err != nil {
-		return d, err
+		return d.Descriptor, err
 	}
 	err = json.Unmarshal(data, &d)
 	if err == nil && (d.Key != k || !valid(d.Digest) || d.Size < 0) {
 		err = errors.New("not the descriptor of its key")
 	}
 	if err != nil {
-		return d, fmt.Errorf("%w: %s: %w", cache.ErrNotCached, name, err)
+		return d.Descriptor, fmt.Errorf("%w: %s: %w", cache.ErrNotCached, stepName(k), err)
 	}
-	return d, nil
+	if d.Pieces != nil {
+		s.know(map[digest.Digest][]piece{d.Digest: d.Pieces})
+	}
+	return d.Descriptor, nil
 }
 
 // Find asks for the index and for the layer's manifest. Steps that the layer lacks are
@@ -314,9 +337,28 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	if !valid(d.Digest) {
 		return fmt.Errorf("%w: digest %q", cache.ErrNotCached, d.Digest)
 	}
+	s.mu.Lock()
+	pieces, ok := s.pieces[d.Digest]
+	s.mu.Unlock()
+	if !ok {
+		pieces = []piece{{d.Digest, d.Size}}
+	}
+	left := d.Size
+	for _, p := range pieces {
+		if !valid(p.Digest) || p.Size <= 0 && ok || p.Size > left {
+			return fmt.Errorf("%w: the pieces of %s make no sense", cache.ErrNotCached, d.Digest)
+		}
+		left -= p.Size
+	}
 	return b.Fill(s.temp, d, func(w cache.Writer) error {
-		name := blobName(d.Digest)
-		return s.explain(ctx, name, s.tr.Download(ctx, s.at.JoinPath(name).String(), w, d.Size, transfer.GetOptions{}))
+		for _, p := range pieces {
+			name := blobName(p.Digest)
+			if err := s.tr.Download(ctx, s.at.JoinPath(name).String(), w, p.Size, transfer.GetOptions{}); err != nil {
+				return s.explain(ctx, name, err)
+			}
+			w = w.From(p.Size)
+		}
+		return nil
 	})
 }
 

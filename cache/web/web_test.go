@@ -306,3 +306,53 @@ func TestNonsense(t *testing.T) {
 		}
 	}
 }
+
+// Export writes what New reads; pieces that lie are a miss.
+func TestPieces(t *testing.T) {
+	from := newSite(t, true)
+	m := twelve(t, from)
+	large, b := storetest.Step("large", strings.Repeat("0123456789", 1000))
+	if err := from.dir.Put(t.Context(), large, b); err != nil {
+		t.Fatal(err)
+	}
+	l := storetest.Layer("large", 1, large)
+	if err := from.dir.Complete(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, true)
+	x, err := web.Export(t.Context(), s.dir.Path(), from.dir, []cache.Manifest{m, l}, 3000)
+	if err != nil || x.Layers != 2 || x.Bytes < 10_000 {
+		t.Fatalf("%+v, %v", x, err)
+	}
+	for _, tag := range []string{l.Tag(), "layer-other-0000000000000000"} { // by the layer, and by the step
+		store := s.open(t, nil)
+		if found, err := store.Find(t.Context(), tag, []key.Key{large.Key}); err != nil || len(found) != 1 {
+			t.Fatalf("found %d, %v", len(found), err)
+		}
+		if got := storetest.Read(t, store, large); len(got) != 10_000 {
+			t.Errorf("read %d bytes", len(got))
+		}
+	}
+	if again, err := web.Export(t.Context(), s.dir.Path(), from.dir, []cache.Manifest{m, l}, 3000); err != nil || again.Files != 0 {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	file := filepath.Join(s.dir.Path(), "keys", large.Key.String()[:2], large.Key.String()+".json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []string{"3001", "-1", "0", "99999999999"} {
+		if err := os.WriteFile(file, []byte(strings.Replace(string(data), `"size":3000`, `"size":`+size, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		store := s.open(t, nil)
+		if _, err := store.Find(t.Context(), "layer-other-0000000000000000", []key.Key{large.Key}); err != nil {
+			t.Error(err)
+		}
+		var b cache.Blob
+		if err := cache.Fetch(t.Context(), store, large, &b); !errors.Is(err, cache.ErrNotCached) {
+			t.Errorf("a piece of %s bytes: %v", size, err)
+		}
+		b.Close()
+	}
+}

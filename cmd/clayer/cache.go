@@ -10,6 +10,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
+	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -198,12 +199,7 @@ func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done s
 	if _, err := stores.Lookup(all, words); err != nil {
 		return err
 	}
-	copied := make(map[string]bool)
-	for _, m := range stores.Layers(all, words) { // newest first
-		if len(words) == 0 && copied[m.Name] {
-			continue
-		}
-		copied[m.Name] = true
+	for _, m := range stores.Newest(all, words) {
 		c, err := cache.Copy(cmd.Context(), from, to, m)
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
@@ -219,11 +215,11 @@ func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done s
 
 func newCacheExport() *cobra.Command {
 	var f solveFlags
-	var dest string
+	var dest, layout, maxFile string
 	var opt image.Options
 	c := &cobra.Command{
-		Use:   "export --oci DIR|FILE.tar [-f FILE]... | NAME|TAG|KEY...",
-		Short: "Write layers as an OCI image for skopeo, podman and crane",
+		Use:   "export --oci DIR|FILE.tar [-f FILE]... | --layout DIR [NAME|TAG|KEY]...",
+		Short: "Write layers as an OCI image, or as a directory for a web server",
 		Long: `export writes layers as an OCI image: the solved layers of the Containerfiles
 given by -f, or the newest cached layers with the given names, in that order.
 The output is an OCI image layout in a new or empty directory, or an archive of
@@ -236,13 +232,23 @@ contain the values of variables.
 
 The layers contain what the steps changed, not the system that they were built
 on. --base puts them on top of an image: an OCI image layout such as skopeo copy
-docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
+docker://debian:12 oci:DIR writes, with :TAG if it has several images.
+
+--layout writes the cached layers with the given names, or the newest of each
+name, into a directory that a web server, a bucket or a Git repository can serve, for
+--store https://HOST/PATH. Layers that are there already stay. --max-file splits
+larger snapshots, for servers that bound the size of files.`,
 		Example: `  clayer cache export --oci env.tar -f Containerfile && podman load -i env.tar
-  clayer cache export --oci env --base debian base mojo && skopeo copy oci:env docker://ghcr.io/me/env`,
+  clayer cache export --oci env --base debian base mojo && skopeo copy oci:env docker://ghcr.io/me/env
+  clayer cache export --layout site/cache --max-file 45MB`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case layout != "" && (dest != "" || len(f.files) > 0):
+				return usage.Errorf("--layout takes cached layers by name: not --oci, and not -f")
+			case layout != "":
+				return f.exportLayout(cmd, layout, maxFile, args)
 			case dest == "":
-				return usage.Errorf("where to? give --oci DIR or --oci FILE.tar")
+				return usage.Errorf("where to? give --oci DIR, --oci FILE.tar or --layout DIR")
 			case len(args) > 0 && len(f.files) > 0:
 				return usage.Errorf("%s is a cached layer, and -f a file: give one or the other", args[0])
 			case len(args) == 0 && len(f.files) == 0:
@@ -272,9 +278,44 @@ docker://debian:12 oci:DIR writes, with :TAG if it has several images.`,
 	f.register(c)
 	f.registerFiles(c)
 	c.Flags().StringVar(&dest, "oci", "", "write to `PATH`: a directory, or a file that ends in .tar")
+	c.Flags().StringVar(&layout, "layout", "", "write the layers into `DIR`, for a web server")
+	c.Flags().StringVar(&maxFile, "max-file", "", "with --layout: split snapshots into files of at most `SIZE`, such as 45MB")
 	c.Flags().StringVar(&opt.Base, "base", "", "put the layers on top of the OCI image layout in `DIR[:TAG]`")
 	c.Flags().BoolVar(&opt.Gzip, "gzip", false, "compress layers with gzip instead of zstd, for tools that cannot read zstd")
 	return c
+}
+
+// exportLayout writes the newest layer of each name for a web server.
+func (f *solveFlags) exportLayout(cmd *cobra.Command, dir, maxFile string, names []string) error {
+	var most int64
+	if maxFile != "" {
+		n, ok := sizes.Parse(maxFile, 1000)
+		if !ok || n <= 0 {
+			return usage.Errorf("--max-file: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", maxFile)
+		}
+		most = n
+	}
+	store, err := f.selected(cmd)
+	if err != nil {
+		return err
+	}
+	all, err := store.List(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if _, err := stores.Lookup(all, names); err != nil {
+		return err
+	}
+	x, err := web.Export(cmd.Context(), dir, store, stores.Newest(all, names), most)
+	if errors.Is(err, web.ErrDirStore) {
+		return usage.Errorf("--layout %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("export to %s: %w", dir, err)
+	}
+	return f.print(cmd, x, func(out io.Writer) {
+		fmt.Fprintf(out, "%s: %s, %s, %s\n", dir, sizes.Count(x.Layers, "layer"), sizes.Count(x.Files, "new file"), sizes.Format(x.Bytes))
+	})
 }
 
 // image returns what is exported, and the store that has it.

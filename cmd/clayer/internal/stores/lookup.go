@@ -35,3 +35,14 @@ func Layers(all []cache.Manifest, words []string) []cache.Manifest {
 		})
 	})
 }
+
+// Newest returns the layers that the words name; without words, the newest of each name.
+// all is in the order of Store.List.
+func Newest(all []cache.Manifest, words []string) []cache.Manifest {
+	names := make(map[string]bool)
+	return slices.DeleteFunc(Layers(all, words), func(m cache.Manifest) bool {
+		older := len(words) == 0 && names[m.Name]
+		names[m.Name] = true
+		return older
+	})
+}
