@@ -217,6 +217,11 @@ func (s *State) Retry() bool {
 	return slices.ContainsFunc(s.Preserved, func(ev Event) bool { return ev.Retry })
 }
 
+// Failed reports whether the root has what a RUN in place has done that failed.
+func (s *State) Failed() bool {
+	return slices.ContainsFunc(s.Log, func(ev Event) bool { return ev.Key.IsZero() })
+}
+
 // NextSeq returns the next number of an apply. None comes twice: while a
 // transaction can be rolled back, the originals of what it undid keep their place.
 func (s *State) NextSeq() int {

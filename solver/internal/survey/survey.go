@@ -91,7 +91,7 @@ func (sv *Survey) UpToDate() bool {
 			}
 		}
 	}
-	return sv.State.Platform != "" && !sv.State.Retry() && sv.sameEnv() && slices.EqualFunc(sv.State.Layers, sv.Layers(), func(l record.Layer, k record.LayerKeys) bool {
+	return sv.State.Platform != "" && !sv.State.Retry() && !sv.State.Failed() && sv.sameEnv() && slices.EqualFunc(sv.State.Layers, sv.Layers(), func(l record.Layer, k record.LayerKeys) bool {
 		return l.Name == k.Name && slices.EqualFunc(l.Steps, k.Steps, func(a record.Applied, k key.Key) bool { return a.Key == k })
 	})
 }
