@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -24,14 +25,16 @@ type Need struct {
 	Set     []string `json:"set,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 
-	Type string `json:"type,omitempty"` // of a place: PlaceDir or PlaceFile; of a name: NameUser or NameGroup
+	Type string `json:"type,omitempty"` // of a place: PlaceDir or PlaceFile; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
 	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
 	ID   int    `json:"id,omitempty"`   // of a user or group
 
-	Soname   string   `json:"soname,omitempty"`
-	Class    int      `json:"class,omitempty"`    // of a library: 32 or 64
-	Machine  int      `json:"machine,omitempty"`  // of a library, as ELF numbers it
-	Versions []string `json:"versions,omitempty"` // of a library's symbols: the highest of each name, as "GLIBC_2.34"
+	Soname  string `json:"soname,omitempty"`
+	Class   int    `json:"class,omitempty"`   // of a library: 32 or 64
+	Machine int    `json:"machine,omitempty"` // of a library, as ELF numbers it
+	// Versions of a library's symbols: the highest of each name, as "GLIBC_2.34". Of a
+	// package that the snapshot installs: those in whose place it can be put.
+	Versions []string `json:"versions,omitempty"`
 
 	Manager string `json:"manager,omitempty"` // of a package: ManagerDpkg, ManagerPython, ManagerNPM or ManagerAPK
 	Version string `json:"version,omitempty"` // of a package: those that will do, as its manager writes it; "" for any
@@ -64,6 +67,8 @@ const (
 	NameUser  = "user"
 	NameGroup = "group"
 
+	PackageOwn = "own" // the snapshot installs it: a machine may have no other version in its place
+
 	ManagerDpkg   = "dpkg"
 	ManagerPython = "python"
 	ManagerNPM    = "npm"
@@ -89,6 +94,9 @@ func (n Need) String() string {
 	case NeedInterpreter:
 		return n.Path + n.Name
 	case NeedPackage:
+		if n.Type == PackageOwn {
+			return fmt.Sprintf("%s (%s) to be absent or %s", n.Name, n.Manager, strings.Join(n.Versions, " or "))
+		}
 		return fmt.Sprintf("%s%s (%s)", n.Name, n.Version, n.Manager)
 	}
 	return string(n.Kind)

@@ -69,6 +69,17 @@ func (r *Recorder) npmNeeds() (list []snapshot.Need, err error) {
 		}
 		p := readPackageJSON(f)
 		f.Close()
+		up := strings.TrimSuffix(m.dir, "/"+p.Name)
+		if isModuleName(p.Name) && !own[path.Dir(up)] && p.Version != "" && (!r.made[up+"/"] || path.Base(path.Dir(up)) == "lib") { // one made for a project is nobody else's
+			was, err := r.moduleBefore(m.dir)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, snapshot.Need{
+				Kind: snapshot.NeedPackage, Type: snapshot.PackageOwn, Manager: snapshot.ManagerNPM, Name: p.Name,
+				Versions: append(was, p.Version), Search: []string{"/" + up},
+			})
+		}
 		for _, peer := range sortedKeys(p.Peers) {
 			if p.Meta[peer].Optional || !isModuleName(peer) {
 				continue
@@ -94,6 +105,26 @@ func (r *Recorder) npmNeeds() (list []snapshot.Need, err error) {
 		}
 	}
 	return list, nil
+}
+
+// moduleBefore returns the version of a package that the step replaces, if any.
+func (r *Recorder) moduleBefore(dir string) (versions []string, err error) {
+	if r.Before != nil {
+		return nil, nil // of a RUN in place nobody knows
+	}
+	f, err := r.View.Find(path.Join(dir, "package.json"))
+	if err != nil || f.Kind != names.File {
+		return nil, err
+	}
+	file, err := f.Open()
+	if err != nil {
+		return nil, nil // nor of what cannot be read
+	}
+	defer file.Close()
+	if p := readPackageJSON(file); p.Version != "" {
+		versions = append(versions, p.Version)
+	}
+	return versions, nil
 }
 
 // isModuleName reports whether a name is one of npm: NAME or @SCOPE/NAME.
@@ -134,9 +165,18 @@ func (s *Site) npmPackage(n snapshot.Need) (string, error) {
 		}
 		p := readPackageJSON(file)
 		file.Close()
+		if n.Type == snapshot.PackageOwn {
+			if !slices.Contains(n.Versions, p.Version) {
+				return otherVersion(n, p.Version), nil
+			}
+			continue
+		}
 		if !satisfiesNPM(p.Version, n.Version) {
 			return fmt.Sprintf("needs the npm package %s %s, which is %s here", n.Name, n.Version, p.Version), nil
 		}
+		return "", nil
+	}
+	if n.Type == snapshot.PackageOwn {
 		return "", nil
 	}
 	return fmt.Sprintf("needs the npm package %s, which this machine lacks", n.Name), nil

@@ -54,8 +54,13 @@ func parseRequirement(text string) (requirement, bool) {
 	return r, !strings.Contains(r.version, "@") // of a URL nobody knows the version
 }
 
-// noteDistribution notes a distribution that the step installs.
+// noteDistribution notes a distribution that the step installs, or replaces.
 func (r *Recorder) noteDistribution(e *snapshot.Entry, dir, base string) {
+	if m := infoName().FindStringSubmatch(base); e.Kind == snapshot.Delete && m != nil {
+		at := dir + normal(m[1])
+		r.replaced[at] = append(r.replaced[at], m[2])
+		return
+	}
 	info := path.Base(dir)
 	m := infoName().FindStringSubmatch(info)
 	if e.Kind != snapshot.File || base != "METADATA" || m == nil {
@@ -117,6 +122,10 @@ func (r *Recorder) pythonNeeds() (list []snapshot.Need, err error) {
 		return err
 	}
 	for _, d := range r.dists {
+		list = append(list, snapshot.Need{
+			Kind: snapshot.NeedPackage, Type: snapshot.PackageOwn, Manager: snapshot.ManagerPython, Name: d.name,
+			Versions: append(r.replaced[d.site+"/"+d.name], d.version), Search: []string{"/" + d.site},
+		})
 		search, err := r.sitesOf(d.site)
 		if err != nil {
 			return nil, err
@@ -248,27 +257,43 @@ func (r *Recorder) sitesOf(site string) ([]string, error) {
 	return dirs, nil
 }
 
-// pythonPackage checks that a distribution is in one of the directories of a need.
+// distributions returns the versions of those in a directory.
+func (s *Site) distributions(dir string) (map[string]string, error) {
+	if have, ok := s.known.sites[dir]; ok {
+		return have, nil
+	}
+	d, err := s.View.Directory(dir)
+	if err != nil {
+		return nil, err
+	}
+	list, err := d.Names()
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[string]string)
+	for _, info := range list {
+		if m := infoName().FindStringSubmatch(info); m != nil {
+			have[normal(m[1])] = m[2]
+		}
+	}
+	s.known.sites[dir] = have
+	return have, nil
+}
+
+// pythonPackage checks that a distribution is in one of the directories of a need, or that
+// none is in the place of one that the snapshot installs.
 func (s *Site) pythonPackage(n snapshot.Need) (string, error) {
 	other := ""
 	for _, dir := range n.Search {
-		have, ok := s.known.sites[dir]
-		if !ok {
-			d, err := s.View.Directory(dir)
-			if err != nil {
-				return "", err
+		have, err := s.distributions(dir)
+		if err != nil {
+			return "", err
+		}
+		if n.Type == snapshot.PackageOwn {
+			if version, ok := have[normal(n.Name)]; ok && !slices.Contains(n.Versions, version) {
+				return otherVersion(n, version), nil
 			}
-			list, err := d.Names()
-			if err != nil {
-				return "", err
-			}
-			have = make(map[string]string)
-			for _, info := range list {
-				if m := infoName().FindStringSubmatch(info); m != nil {
-					have[normal(m[1])] = m[2]
-				}
-			}
-			s.known.sites[dir] = have
+			continue
 		}
 		if version, ok := have[normal(n.Name)]; ok {
 			if satisfiesPython(version, n.Version) {
@@ -278,8 +303,17 @@ func (s *Site) pythonPackage(n snapshot.Need) (string, error) {
 			break // Python takes the first
 		}
 	}
+	if n.Type == snapshot.PackageOwn {
+		return "", nil
+	}
 	if other != "" {
 		return fmt.Sprintf("needs %s%s, which is %s here", n.Name, n.Version, other), nil
 	}
 	return fmt.Sprintf("needs %s%s, which this machine lacks", n.Name, n.Version), nil
+}
+
+// otherVersion says that the machine has another version of a package that a snapshot
+// installs: the files of both would be mixed.
+func otherVersion(n snapshot.Need, version string) string {
+	return fmt.Sprintf("needs %s to be absent or %s, which is %s here", n.Name, strings.Join(n.Versions, " or "), version)
 }

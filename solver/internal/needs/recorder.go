@@ -41,17 +41,18 @@ type Recorder struct {
 	databases map[string][]byte // before the RUN
 	unread    map[string]bool   // databases that cannot be read
 
-	in      names.Directory // the directory of the last entry
-	dir     string
-	made    map[string]bool // directories that were not there
-	old     map[string]names.Found
-	places  map[string]string
-	changed map[string]func() (io.ReadCloser, error) // databases after the RUN; nil: deleted
-	lists   []list                                   // of the files of packages that the step installs
-	usr     map[string]bool                          // see isLink
-	dists   []*distribution
-	venvs   map[string]bool // what the step makes virtual environments, with a final slash
-	modules []module
+	in       names.Directory // the directory of the last entry
+	dir      string
+	made     map[string]bool // directories that were not there
+	old      map[string]names.Found
+	places   map[string]string
+	changed  map[string]func() (io.ReadCloser, error) // databases after the RUN; nil: deleted
+	lists    []list                                   // of the files of packages that the step installs
+	usr      map[string]bool                          // see isLink
+	dists    []*distribution
+	replaced map[string][]string // versions of those that the step removes, by directory and name
+	venvs    map[string]bool     // what the step makes virtual environments, with a final slash
+	modules  []module
 	programs
 	problem error
 }
@@ -70,6 +71,7 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		r.made, r.old, r.places = make(map[string]bool), make(map[string]names.Found), make(map[string]string)
 		r.programs.reset()
 		r.dists, r.venvs, r.modules = nil, make(map[string]bool), nil
+		r.replaced = make(map[string][]string)
 		r.usr, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
