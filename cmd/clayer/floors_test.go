@@ -68,6 +68,7 @@ var floors = map[string]int{
 	"solver/internal/inventory":          2,
 	"solver/internal/names":              1,
 	"solver/internal/needs":              2,
+	"solver/internal/versions":           0,
 	"solver/internal/revert":             2,
 	"solver/internal/record":             1,
 	"dag":                                1,

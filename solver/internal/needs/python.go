@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/versions"
 )
 
 // A distribution is a Python package that is installed in a directory.
@@ -24,13 +25,9 @@ type distribution struct {
 
 var (
 	infoName     = lazyregexp.New(`^(.+?)-([^-]+)(-py[0-9.]+)?\.(dist|egg)-info$`)
-	separators   = lazyregexp.New(`[-_.]+`)
 	siteDir      = lazyregexp.New(`^(.*/)?lib/python(3(?:\.[0-9]+)?)/(site|dist)-packages$`)
 	requirement1 = lazyregexp.New(`^\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?\s*\(?([^;()]*)\)?\s*(?:;(.*))?$`)
 )
-
-// normal returns the name of a distribution as names are compared.
-func normal(name string) string { return strings.ToLower(separators().ReplaceAllString(name, "-")) }
 
 // A requirement is what Requires-Dist says.
 type requirement struct {
@@ -45,9 +42,9 @@ func parseRequirement(text string) (requirement, bool) {
 	if m == nil {
 		return requirement{}, false
 	}
-	r := requirement{name: normal(m[1]), version: strings.Join(strings.Fields(m[3]), ""), marker: strings.TrimSpace(m[4])}
+	r := requirement{name: versions.PythonName(m[1]), version: strings.Join(strings.Fields(m[3]), ""), marker: strings.TrimSpace(m[4])}
 	for extra := range strings.SplitSeq(m[2], ",") {
-		if extra = normal(strings.TrimSpace(extra)); extra != "" {
+		if extra = versions.PythonName(strings.TrimSpace(extra)); extra != "" {
 			r.extras = append(r.extras, extra)
 		}
 	}
@@ -57,7 +54,7 @@ func parseRequirement(text string) (requirement, bool) {
 // noteDistribution notes a distribution that the step installs, or replaces.
 func (r *Recorder) noteDistribution(e *snapshot.Entry, dir, base string) {
 	if m := infoName().FindStringSubmatch(base); e.Kind == snapshot.Delete && m != nil {
-		at := dir + normal(m[1])
+		at := dir + versions.PythonName(m[1])
 		r.replaced[at] = append(r.replaced[at], m[2])
 		return
 	}
@@ -66,7 +63,7 @@ func (r *Recorder) noteDistribution(e *snapshot.Entry, dir, base string) {
 	if e.Kind != snapshot.File || base != "METADATA" || m == nil {
 		return
 	}
-	r.dists = append(r.dists, &distribution{name: normal(m[1]), version: m[2], site: strings.TrimSuffix(path.Dir(strings.TrimSuffix(dir, "/")), "/"), metadata: e.Open, extras: make(map[string]bool)})
+	r.dists = append(r.dists, &distribution{name: versions.PythonName(m[1]), version: m[2], site: strings.TrimSuffix(path.Dir(strings.TrimSuffix(dir, "/")), "/"), metadata: e.Open, extras: make(map[string]bool)})
 }
 
 // pythonNeeds returns the distributions that the root had, and that those which the step
@@ -177,11 +174,11 @@ func (d *distribution) applies(q requirement) bool {
 	if m := siteDir().FindStringSubmatch(d.site); m != nil && m[2] != "3" {
 		version = m[2]
 	}
-	if evalMarker(q.marker, version, "") {
+	if versions.Marker(q.marker, version, "") {
 		return true
 	}
 	for extra := range d.extras {
-		if evalMarker(q.marker, version, extra) {
+		if versions.Marker(q.marker, version, extra) {
 			return true
 		}
 	}
@@ -202,7 +199,7 @@ func (r *Recorder) installedInBase(name string, search []string) (bool, error) {
 		}
 		for _, info := range list {
 			m := infoName().FindStringSubmatch(info)
-			if m == nil || normal(m[1]) != name {
+			if m == nil || versions.PythonName(m[1]) != name {
 				continue
 			}
 			at := path.Join(d.Path(), info)
@@ -273,7 +270,7 @@ func (s *Site) distributions(dir string) (map[string]string, error) {
 	have := make(map[string]string)
 	for _, info := range list {
 		if m := infoName().FindStringSubmatch(info); m != nil {
-			have[normal(m[1])] = m[2]
+			have[versions.PythonName(m[1])] = m[2]
 		}
 	}
 	s.known.sites[dir] = have
@@ -290,13 +287,13 @@ func (s *Site) pythonPackage(n snapshot.Need) (string, error) {
 			return "", err
 		}
 		if n.Type == snapshot.PackageOwn {
-			if version, ok := have[normal(n.Name)]; ok && !slices.Contains(n.Versions, version) {
+			if version, ok := have[versions.PythonName(n.Name)]; ok && !slices.Contains(n.Versions, version) {
 				return otherVersion(n, version), nil
 			}
 			continue
 		}
-		if version, ok := have[normal(n.Name)]; ok {
-			if satisfiesPython(version, n.Version) {
+		if version, ok := have[versions.PythonName(n.Name)]; ok {
+			if versions.Python(version, n.Version) {
 				return "", nil
 			}
 			other = version

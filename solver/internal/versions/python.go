@@ -1,4 +1,6 @@
-package needs
+// Package versions compares versions of packages, as the package managers do that have
+// them. It is pure.
+package versions
 
 import (
 	"runtime"
@@ -12,8 +14,14 @@ import (
 var (
 	pyVersion  = lazyregexp.New(`^v?(?:([0-9]+)!)?([0-9]+(?:\.[0-9]+)*)[-_.]?(?:(a|b|c|rc|alpha|beta|pre|preview)[-_.]?([0-9]*))?(?:[-_.]?(post|rev|r)[-_.]?([0-9]*)|-([0-9]+))?(?:[-_.]?(dev)[-_.]?([0-9]*))?(?:\+.*)?$`)
 	comparison = lazyregexp.New(`^(===|==|!=|<=|>=|~=|<|>)\s*(\S+)$`)
+	separators = lazyregexp.New(`[-_.]+`)
 	markerWord = lazyregexp.New(`\s*(\(|\)|'[^']*'|"[^"]*"|===|==|!=|<=|>=|~=|<|>|[A-Za-z_.]+)`)
 )
+
+// PythonName returns the name of a distribution as names are compared.
+func PythonName(name string) string {
+	return strings.ToLower(separators().ReplaceAllString(name, "-"))
+}
 
 // pyKey returns numbers by which versions of Python's packages (PEP 440) compare.
 func pyKey(v string) []int {
@@ -51,9 +59,9 @@ func pyKey(v string) []int {
 	return append(key, pre, number(m[4]), post, dev)
 }
 
-// satisfiesPython reports whether a version is among those of a specifier, as ">=2.5,<4".
+// Python reports whether a version is among those of a specifier, as ">=2.5,<4".
 // What cannot be read is taken as satisfied.
-func satisfiesPython(version, specifier string) bool {
+func Python(version, specifier string) bool {
 	for part := range strings.SplitSeq(specifier, ",") {
 		m := comparison().FindStringSubmatch(strings.TrimSpace(part))
 		if m == nil {
@@ -95,9 +103,9 @@ func comparePython(version, op, want string) bool {
 	}
 }
 
-// evalMarker reports whether a marker (PEP 508) holds for CPython of a version on this
+// Marker reports whether a marker (PEP 508) holds for CPython of a version on this
 // system. One that asks for what is not known does not hold.
-func evalMarker(marker, python, extra string) bool {
+func Marker(marker, python, extra string) bool {
 	var words []string
 	for marker = strings.TrimSpace(marker); marker != ""; marker = strings.TrimSpace(marker) {
 		at := markerWord().FindStringSubmatchIndex(marker)
@@ -177,7 +185,7 @@ func (p *markerParser) atom() bool {
 		return !strings.Contains(b, a)
 	}
 	if left == "extra" || right == "extra" {
-		a, b = normal(a), normal(b)
+		a, b = PythonName(a), PythonName(b)
 	}
 	if strings.HasPrefix(left, "python_") || strings.HasPrefix(right, "python_") {
 		return comparePython(a, op, b)
