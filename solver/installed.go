@@ -222,5 +222,5 @@ func (w *Watch) Close() error {
 	if w.view != nil {
 		w.view.Close()
 	}
-	return unlock(w.lock)
+	return w.r.unlock(w.lock)
 }

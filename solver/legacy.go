@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
 )
 
@@ -38,7 +39,7 @@ func (r *session) legacyFiles(ctx context.Context, g *dag.Graph, keys *dag.Keys,
 	var files []*frontend.File
 	var commits []string
 	for _, l := range g.Layers {
-		if r.legacy.Made(l.File) || !standsAlone(g, l) || slices.ContainsFunc(l.Steps, func(s *dag.Step) bool {
+		if r.legacy.Made(l.File) || !survey.StandsAlone(g, l) || slices.ContainsFunc(l.Steps, func(s *dag.Step) bool {
 			_, cached := found[keys.Step[s]]
 			return s.ChangesRoot() && (present[s] || cached)
 		}) || !slices.ContainsFunc(l.Steps, (*dag.Step).ChangesRoot) {
@@ -62,14 +63,6 @@ func (r *session) legacyFiles(ctx context.Context, g *dag.Graph, keys *dag.Keys,
 		}
 	}
 	return files, nil
-}
-
-// standsAlone reports whether neither a layer builds on l by FROM, nor l on one.
-func standsAlone(g *dag.Graph, l *dag.Layer) bool {
-	if l.On != nil && !l.Ordered {
-		return false
-	}
-	return !slices.ContainsFunc(g.Layers, func(x *dag.Layer) bool { return x.On == l && !x.Ordered })
 }
 
 // fetchLegacy reports whether a release is there and can be used. Where nobody

@@ -103,13 +103,13 @@ func (r *session) unchanging(ctx context.Context) (root *rootfs.Root, release fu
 	if err == nil {
 		// What a RUN in place did that was cut off must be in no view.
 		if err = running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
-			err = errors.Join(err, unlock(lock))
+			err = errors.Join(err, r.unlock(lock))
 		}
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return root, sync.OnceValue(func() error { return unlock(lock) }), nil
+	return root, sync.OnceValue(func() error { return r.unlock(lock) }), nil
 }
 
 // runDir returns a directory for the overlays of Run: in the cache directory, where

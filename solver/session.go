@@ -63,8 +63,10 @@ func (r *session) lock(ctx context.Context, root *rootfs.Root) (*rootfs.Lock, er
 	return lock, nil
 }
 
-func unlock(lock *rootfs.Lock) error {
-	if err := lock.Unlock(); err != nil {
+func (r *session) unlock(lock *rootfs.Lock) error {
+	err := lock.Unlock()
+	r.reportPreserved(lock)
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return nil

@@ -107,7 +107,7 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	if err != nil {
 		return nil, did, err
 	}
-	defer func() { err = errors.Join(err, unlock(lock)) }()
+	defer func() { err = errors.Join(err, r.unlock(lock)) }()
 	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, did, err
 	}

@@ -64,7 +64,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, unlock(lock)) }()
+	defer func() { err = errors.Join(err, r.unlock(lock)) }()
 	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, err
 	}
@@ -111,7 +111,16 @@ func (r *session) reportRecovered(l *rootfs.Lock) {
 	switch l.Recovered {
 	case rootfs.RolledBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")
+		r.reportPreserved(l)
 	case rootfs.Finished:
 		r.warn("a command before this was cut off when its work was done: the root is as that command made it")
 	}
+}
+
+// reportPreserved reports what rollbacks have left, since the user had changed it.
+func (r *session) reportPreserved(l *rootfs.Lock) {
+	for _, p := range l.Preserved {
+		r.Report.WarnError(&rootfs.PreservedError{Preserved: p})
+	}
+	l.Preserved = nil
 }

@@ -39,6 +39,9 @@ type Lock struct {
 
 	// Recovered is what became of what was cut off before.
 	Recovered Recovery
+
+	// Preserved is what rollbacks left as the user had changed it meanwhile.
+	Preserved []Preserved
 }
 
 // Recovery is what Lock found of a command that was cut off, and made of it.
@@ -193,7 +196,7 @@ func (l *Lock) recover() error {
 	}
 	switch {
 	case tx > 0:
-		if err := l.root.rollback(tx); err != nil {
+		if err := l.rollback(tx); err != nil {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
 		l.Recovered = RolledBack

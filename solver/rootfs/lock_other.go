@@ -69,7 +69,7 @@ func (l *Lock) OpenSaved(string) (*os.File, error) { return nil, errOther }
 // Rollback has nothing to roll back.
 func (l *Lock) Rollback() error { return nil }
 
-func (r *Root) rollback(int) error { return errOther }
+func (l *Lock) rollback(int) error { return errOther }
 
 func (r *Root) cleanup(*record.State) error { return nil }
 

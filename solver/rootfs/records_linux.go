@@ -55,14 +55,14 @@ func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool) error {
 	case bytes.Equal(merged, here):
 		return nil
 	case !in && bytes.Equal(merged, original) && (below || len(merged) == 0):
-		return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))})
+		return u.plan(backward{Change: *c}, &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N)), Records: c.Records})
 	}
 	name := u.trashName(c.N)
 	if err := u.t.spending(func() error { return u.writeDatabase(name, merged, meta) }); err != nil {
 		return inroot.Hard(err)
 	}
 	b := backward{Change: *c, in: true, fd: u.stageFD, name: name}
-	return u.plan(b, &record.Change{Kind: record.KindUndo, Path: c.Path, In: path.Join(undoneName, name), Out: path.Join("trash", name)})
+	return u.plan(b, &record.Change{Kind: record.KindUndo, Path: c.Path, In: path.Join(undoneName, name), Out: path.Join("trash", name), Records: c.Records, Now: meta})
 }
 
 // preserveRecords leaves records as they are.
@@ -91,20 +91,26 @@ func (u *undoing) original(c *record.Change, in bool) (data []byte, below bool, 
 		data, _, err = record.ReadDatabase(u.Sys, u.originalsFD, strconv.Itoa(c.N))
 		return data, false, err
 	}
-	if u.t.r.lower == "" {
-		return nil, false, nil
+	data, meta, err := u.t.r.below(string(c.Path))
+	return data, meta != nil, err
+}
+
+// below returns the database at a path of the root that this one is layered over; nil
+// where there is none.
+func (r *Root) below(p string) ([]byte, *record.Meta, error) {
+	if r.lower == "" {
+		return nil, nil, nil
 	}
-	dirs, err := u.Sys.OpenDirs(u.t.r.lower)
+	dirs, err := r.sys.OpenDirs(r.lower)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	defer dirs.Close()
-	dir, err := dirs.Get(path.Dir(string(c.Path)))
+	dir, err := dirs.Get(path.Dir(p))
 	if err != nil {
-		return nil, false, inroot.UnlessMissing(err)
+		return nil, nil, inroot.UnlessMissing(err)
 	}
-	data, meta, err := record.ReadDatabase(u.Sys, dir.FD, path.Base(string(c.Path)))
-	return data, meta != nil, err
+	return record.ReadDatabase(r.sys, dir.FD, path.Base(p))
 }
 
 // writeDatabase writes a database that is to take the place of one with the metadata.
@@ -114,45 +120,7 @@ func (u *undoing) writeDatabase(name string, data []byte, m *record.Meta) (err e
 			return err
 		}
 	}
-	return writeDatabase(u.Sys, u.stageFD, name, data, m)
-}
-
-func writeDatabase(sys inroot.Sys, dir int, name string, data []byte, m *record.Meta) (err error) {
-	if err := inroot.UnlessMissing(sys.Unlinkat(dir, name, 0)); err != nil { // of a try that had no space
-		return err
-	}
-	fd, err := sys.Createat(dir, name, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := sys.CloseFile(fd); err == nil {
-			err = cerr
-		}
-	}()
-	if err := sys.WriteAt(fd, data, 0); err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := sys.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
-		if err := sys.Fchown(fd, m.UID, m.GID); err != nil && (os.Geteuid() == 0 || !errors.Is(err, unix.EPERM)) {
-			return err
-		}
-	}
-	have, err := sys.ListXattrs(fd)
-	if err == nil {
-		err = sys.SetXattrs(fd, have, m.Xattrs)
-	}
-	if err == nil {
-		err = sys.Fchmod(fd, m.Mode)
-	}
-	if err != nil {
-		return err
-	}
-	return sys.Futimens(fd, inroot.Timespec(m.ModTime))
+	return record.WriteDatabase(u.Sys, u.stageFD, name, data, m)
 }
 
 // savedName is where databases are saved while a step runs on the root itself.
@@ -187,7 +155,7 @@ func (l *Lock) SaveDatabases(others ...string) error {
 		}
 		data, m, err := record.ReadDatabase(r.sys, dir.FD, path.Base(p))
 		if m != nil && err == nil {
-			err = writeDatabase(r.sys, to, savedAs(p), data, m)
+			err = record.WriteDatabase(r.sys, to, savedAs(p), data, m)
 		}
 		if err != nil {
 			_ = r.sys.Unlinkat(to, savedAs(p), 0)
@@ -283,7 +251,7 @@ func (a *adopting) original(tree *inroot.Dirs, c *record.Change) error {
 	// By a second link: should the record be rolled back, it is saved still.
 	err = a.t.spending(func() error { return a.t.r.sys.Linkat(a.saved, savedAs(p), a.originalsFD, strconv.Itoa(c.N)) })
 	if inroot.NoSecondLink(err) {
-		err = a.t.spending(func() error { return writeDatabase(a.t.r.sys, a.originalsFD, strconv.Itoa(c.N), before, meta) })
+		err = a.t.spending(func() error { return record.WriteDatabase(a.t.r.sys, a.originalsFD, strconv.Itoa(c.N), before, meta) })
 	}
 	if err != nil {
 		return inroot.Hard(err)

@@ -241,13 +241,21 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 		}
 	}
 	b := backward{Change: *c, in: in}
-	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N))}
+	line := &record.Change{Kind: record.KindUndo, Path: c.Path, Out: path.Join("trash", u.trashName(c.N)), Records: c.Records}
 	if in {
 		line.In, b.fd, b.name = record.OriginalName(u.was.Seq, c.N), u.originalsFD, strconv.Itoa(c.N)
 		if b.comes, err = u.fixed(c.N); err != nil {
 			return err
 		}
 		line.Was = b.comes
+		if c.Records != nil {
+			var orig unix.Stat_t
+			if err := u.Fstatat(b.fd, b.name, &orig); err != nil {
+				return err
+			}
+			line.Now = record.MetaOfStat(&orig)
+			line.Now.Size = orig.Size
+		}
 	}
 	return u.plan(b, line)
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -95,4 +96,43 @@ func ReadDatabase(sys inroot.Sys, dir int, name string) ([]byte, *Meta, error) {
 	}
 	m.Size = int64(len(data))
 	return data, m, nil
+}
+
+// WriteDatabase writes a file that is to take the place of one with the metadata.
+func WriteDatabase(sys inroot.Sys, dir int, name string, data []byte, m *Meta) (err error) {
+	if err := inroot.UnlessMissing(sys.Unlinkat(dir, name, 0)); err != nil { // of a try that had no space
+		return err
+	}
+	fd, err := sys.Createat(dir, name, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := sys.CloseFile(fd); err == nil {
+			err = cerr
+		}
+	}()
+	if err := sys.WriteAt(fd, data, 0); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := sys.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != m.UID || int(st.Gid) != m.GID {
+		if err := sys.Fchown(fd, m.UID, m.GID); err != nil && (os.Geteuid() == 0 || !errors.Is(err, unix.EPERM)) {
+			return err
+		}
+	}
+	have, err := sys.ListXattrs(fd)
+	if err == nil {
+		err = sys.SetXattrs(fd, have, m.Xattrs)
+	}
+	if err == nil {
+		err = sys.Fchmod(fd, m.Mode)
+	}
+	if err != nil {
+		return err
+	}
+	return sys.Futimens(fd, inroot.Timespec(m.ModTime))
 }

@@ -41,7 +41,7 @@ func (j *Journal) spaceFor(c *Change, line int) Space {
 		need.Bytes += int64(line)
 	}
 	if c.Records != nil && c.Now != nil { // what is undone in it may be written again
-		need.Bytes += c.Now.Size + block
+		need.Bytes += c.Now.Size + block + int64(line) // its undo is announced with its records
 		need.Files++
 	}
 	if c.Was == nil || len(c.Was.Xattrs) == 0 {

@@ -26,27 +26,43 @@ type Root struct {
 	Sys      inroot.Sys
 	Sync     func() error                // has what was done be durable
 	Spending func(op func() error) error // calls op, and again where a disk that was full has space
+
+	// Below returns the database that is at a path in the root that this one is layered
+	// over; nil where there is none.
+	Below func(path string) ([]byte, *record.Meta, error)
+}
+
+// A Left is a path that stays as the user has made it since the transaction changed it.
+type Left struct {
+	Path string // relative to the root
+	Why  string
+
+	// Change is what the transaction did there, of which something is left to undo; nil:
+	// nothing is.
+	Change *record.Change
 }
 
 // Run rolls back the changes in a log, from the last to the first. What each line
 // announces was done wholly, in part, or not at all, which is seen by where things are;
-// doing it twice does no harm. Where the root is not even there, nothing was done.
-func Run(r Root, log string) error {
+// doing it twice does no harm. Where the root is not even there, nothing was done. What
+// the user changed of it since stays, and is returned.
+func Run(r Root, log string) ([]Left, error) {
 	fs, err := r.Sys.OpenDirs(r.Dir)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer fs.Close()
 	own, err := r.State.Held().OpenFD(".")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b := &rollback{
 		Dirs: fs, r: r, own: r.Sys.DirsOf(own), log: log,
 		again: make(map[[2]int]bool), modes: make(map[inroot.FileID]unlocked), later: make(map[string]bool),
+		with: make(map[[2]int]map[string]*record.Change), users: make(map[string]bool),
 	}
 	b.Writes, b.Locked, b.own.Locked = true, b.locked, func(string, *unix.Stat_t) error { return nil }
 	defer b.own.Close()
@@ -57,13 +73,13 @@ func Run(r Root, log string) error {
 			err = r.Spending(func() error { return b.line(&c) })
 		}
 		if err != nil {
-			return fmt.Errorf("roll back %q: %w", c.Path, err)
+			return nil, fmt.Errorf("roll back %q: %w", c.Path, err)
 		}
 	}
 	if err := b.lock(); err != nil {
-		return err
+		return nil, err
 	}
-	return r.Sync() // before the log goes, which says what to do
+	return b.left, r.Sync() // before the log goes, which says what to do
 }
 
 type rollback struct {
@@ -75,6 +91,10 @@ type rollback struct {
 	again map[[2]int]bool
 	modes map[inroot.FileID]unlocked // of directories whose line is still to come
 	later map[string]bool            // paths of lines that must not be followed twice, and those above
+
+	with  map[[2]int]map[string]*record.Change // by apply and number of a new directory, what came with it
+	left  []Left
+	users map[string]bool // paths that are left
 }
 
 // unlocked is a directory that was unlocked, and the mode that it had.
@@ -161,8 +181,10 @@ func (b *rollback) line(c *record.Change) error {
 			err = b.Unlinkat(f.FD, path.Base(p), 0)
 		}
 		return inroot.UnlessMissing(err)
+	case b.users[p]:
+		return nil
 	case c.Kind == record.KindUndo && c.Was != nil:
-		if err := b.undo(p, c.In, c.Out); err != nil {
+		if err := b.undo(c, c.In, c.Out); err != nil {
 			return err
 		}
 		// What came was given another mode, to be moved.
@@ -172,11 +194,14 @@ func (b *rollback) line(c *record.Change) error {
 		}
 		return inroot.UnlessMissing(b.Fchmodat(in.fd, in.name, c.Was.Mode))
 	case c.Kind == record.KindUndo:
-		return b.undo(p, c.In, c.Out)
+		return b.undo(c, c.In, c.Out)
 	case b.again[[2]int{c.Seq, c.N}]:
 		return nil
 	case c.Again > 0:
 		b.again[[2]int{c.Seq, c.N}] = true
+	}
+	if c.With > 0 && !c.Left {
+		b.noteWith(c)
 	}
 	if c.Preserved || c.Lost || c.Left || c.With > 0 {
 		return nil
@@ -189,24 +214,25 @@ func (b *rollback) line(c *record.Change) error {
 	out := record.OriginalName(c.Seq, c.N)
 	switch {
 	case c.Kind == record.KindGone:
-		return b.undo(p, "", out)
+		return b.undo(c, "", out)
 	case c.Kind == record.KindDir && !c.Whole:
 		defer b.once(p)
-		return b.undo(p, record.InMade, out)
+		return b.undo(c, record.InMade, out)
 	case c.Beside:
 		defer b.once(p)
-		return b.undo(p, record.InBeside+record.TempName(c.Seq, c.N), out)
+		return b.undo(c, record.InBeside+record.TempName(c.Seq, c.N), out)
 	}
 	from := n
 	if len(c.From) > 0 {
 		from = string(c.From)
 	}
-	return b.undo(p, path.Join("stage", strconv.Itoa(c.Seq), from), out)
+	return b.undo(c, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
 // undo rolls back one change of a path: what came in goes back to where it was,
 // and what went out comes back.
-func (b *rollback) undo(p, in, out string) error {
+func (b *rollback) undo(c *record.Change, in, out string) error {
+	p := string(c.Path)
 	f, err := b.GetReal(path.Dir(p))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		f = nil // then it was not done, or else someone took the directory away
@@ -246,10 +272,24 @@ func (b *rollback) undo(p, in, out string) error {
 	if inroot.IsDir(here) || inroot.IsLink(here) {
 		b.Forget(f, at.name)
 	}
-	switch came, err := b.cameIn(f, in, here); {
-	case err != nil:
+	came, err := b.cameIn(f, in, here)
+	var mayBeUsers bool
+	if err == nil {
+		mayBeUsers, err = b.mayBeUsers(f, in, came, here, original)
+	}
+	if err == nil && mayBeUsers {
+		var stays bool
+		if stays, err = b.stays(c, in, came, at, here, from, original); stays || err != nil {
+			return err
+		}
+		if from, err = b.waiting(f, out); err == nil {
+			original, err = b.stat(from, out != "")
+		}
+	}
+	if err != nil {
 		return err
-	case came:
+	}
+	if came {
 		if in == record.InMade {
 			err = b.Unlinkat(at.fd, at.name, unix.AT_REMOVEDIR)
 			if errors.Is(err, unix.ENOTEMPTY) {

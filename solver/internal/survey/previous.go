@@ -29,3 +29,11 @@ func OldSteps(m cache.Manifest) []dag.Old {
 	}
 	return old
 }
+
+// StandsAlone reports whether neither a layer builds on l by FROM, nor l on one.
+func StandsAlone(g *dag.Graph, l *dag.Layer) bool {
+	if l.On != nil && !l.Ordered {
+		return false
+	}
+	return !slices.ContainsFunc(g.Layers, func(x *dag.Layer) bool { return x.On == l && !x.Ordered })
+}
