@@ -70,6 +70,10 @@ type Answers struct {
 	// "needs libpq.so.5, which this machine lacks".
 	Unmet map[key.Key]string
 
+	// Gone says of steps in the root which packages they stand on the root lacks by now, as
+	// Unmet has it. They are not Present.
+	Gone map[key.Key]string
+
 	// Unstored reports whether a step is one that goes into no store when it changes
 	// nothing; nil: none is.
 	Unstored func(*Step) bool
@@ -149,6 +153,9 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 					unused = a.whyUnused(it.Key, pre.broken)
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
+				if gone := a.Gone[it.Key]; gone != "" && pre.broken == nil {
+					it.Why = "in the root, but " + gone
+				}
 				pre.absent = true
 				if pre.broken == nil && !cached && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
 					pl.Items = append(pl.Items, it)

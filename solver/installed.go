@@ -13,7 +13,6 @@ import (
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/byhand"
 	"github.com/clayer/clayer/solver/internal/inventory"
-	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
@@ -82,37 +81,32 @@ func (r *session) byHand(root *rootfs.Root, state *record.State) ([]exec.Install
 			return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
 	}
-	_, list, err := inventory.ByHand(root.StateDir(), baseView(root, state), r.home())
+	_, list, err := inventory.ByHand(root, state, r.home())
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	return list, err
 }
 
-// baseView returns what makes the view of a root without what is applied.
-func baseView(root *rootfs.Root, state *record.State) func() (*names.View, error) {
-	return func() (*names.View, error) { return nextView(root, state, len(state.Log)) }
+// An UnmetStep is an applied step that needs a package which the root lacks by now.
+type UnmetStep = inventory.Unmet
+
+// Unmet returns the steps that are applied to the options' root and need packages that it
+// lacks by now.
+func Unmet(opt Options) ([]UnmetStep, error) {
+	root, err := opt.open()
+	if err != nil {
+		return nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return inventory.UnmetSteps(root, state), nil
 }
 
 // home is $HOME of the session.
 func (r *session) home() string { return r.variables()["HOME"] }
-
-// record makes what a root has its base record, where it has none.
-func (r *session) record(lock *rootfs.Lock) error {
-	return inventory.Record(lock.Root().StateDir(), baseView(lock.Root(), lock.State()), r.home())
-}
-
-// recordBase is record for a root that an earlier version of clayer has changed, and this
-// solve does not. What fails is tried again by the next one.
-func (r *session) recordBase(ctx context.Context, root *rootfs.Root) {
-	if is, err := inventory.IsRecorded(root.StateDir()); is || err != nil {
-		return
-	}
-	if lock, err := root.Lock(ctx, false, nil); err == nil {
-		_ = r.record(lock)
-		_ = lock.Unlock()
-	}
-}
 
 // A Watch is an install by hand that a package manager makes on the root, which is locked
 // until Close: what it changes becomes the step of a line that repeats it.
@@ -151,8 +145,8 @@ func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
 	if w.lock, err = r.lock(ctx, root); err != nil {
 		return nil, err
 	}
-	if err = r.record(w.lock); err == nil {
-		w.before, w.byHand, err = inventory.ByHand(w.lock.Root().StateDir(), baseView(w.lock.Root(), w.lock.State()), r.home())
+	if err = inventory.Record(w.lock, r.home()); err == nil {
+		w.before, w.byHand, err = inventory.ByHand(w.lock.Root(), w.lock.State(), r.home())
 	}
 	if err == nil {
 		err = w.read(ctx)

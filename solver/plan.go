@@ -124,7 +124,8 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 		return !s.Changed[step] && (inventory.Installs(step) || slices.ContainsFunc(answers.Previous[step.Layer.Name], func(o dag.Old) bool { return o.LeftOut && o.Key == keys.Step[step] }))
 	}
 	if !r.Rebuild {
-		answers.Present = survey.Present(g, keys, state)
+		answers.Gone = inventory.Gone(root, state)
+		answers.Present = survey.Present(g, keys, state, answers.Gone)
 		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
@@ -140,7 +141,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 			if keys, err = r.keys(ctx, g, s.Platform); err != nil {
 				return nil, err
 			}
-			answers.Present = survey.Present(g, keys, state)
+			answers.Present = survey.Present(g, keys, state, answers.Gone)
 			if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 				return nil, err
 			}

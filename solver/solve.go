@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
@@ -83,7 +84,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 			return nil, err
 		}
 	} else {
-		r.recordBase(ctx, root)
+		inventory.RecordLater(ctx, root, r.home())
 	}
 	pushed, err := r.catchUp(ctx, root, sv)
 	if err != nil {
@@ -111,7 +112,7 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	if err := running.Recover(ctx, r.Report, r.sandboxOptions(root), root, lock); err != nil {
 		return nil, did, err
 	}
-	if err := r.record(lock); err != nil {
+	if err := inventory.Record(lock, r.home()); err != nil {
 		r.warn("what this machine has is not recorded, so what is installed by hand later will not be noticed: %v", err)
 	}
 	// Another solve may have changed the root since. The sources are pinned

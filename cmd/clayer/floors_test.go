@@ -65,7 +65,7 @@ var floors = map[string]int{
 	"solver/internal/archive":            1,
 	"solver/internal/databases":          0,
 	"solver/internal/merge":              2,
-	"solver/internal/inventory":          2,
+	"solver/internal/inventory":          6,
 	"solver/internal/names":              1,
 	"solver/internal/needs":              2,
 	"solver/internal/versions":           0,

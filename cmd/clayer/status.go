@@ -85,8 +85,8 @@ func newVerify() *cobra.Command {
 		Short: "List applied files that have changed",
 		Long: `verify compares every applied file, including its content, with what was applied.
 It prints the files that have changed or are missing, and exits with 1 if there
-are any. It also prints which packages were installed by hand. --json prints all
-files.`,
+are any, or if a step needs a package that is gone. It also prints which packages
+were installed by hand. --json prints all files.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opt, err := f.options(cmd)
@@ -101,6 +101,9 @@ files.`,
 			if v.ByHand, err = solver.ByHand(opt); err != nil {
 				return err
 			}
+			if v.Unmet, err = solver.Unmet(opt); err != nil {
+				return err
+			}
 			if err := f.print(cmd, v, v.Text); err != nil {
 				return err
 			}
@@ -110,7 +113,7 @@ files.`,
 					f.note(cmd, "%s", ui.ByHand(v.ByHand))
 				}
 			}
-			if v.Changed+v.Missing > 0 {
+			if v.Changed+v.Missing+len(v.Unmet) > 0 {
 				return usage.ErrReported
 			}
 			return nil

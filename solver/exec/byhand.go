@@ -7,7 +7,6 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver/internal/inventory"
-	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // An Installed is a package that was installed by hand after clayer saw the root first.
@@ -38,17 +37,7 @@ func (b *builder) byHand() []Installed {
 			state = b.lock.State() // in place that is of the steps before, too
 		}
 		var err error
-		b.here.now, b.here.packages, err = inventory.ByHand(b.root.StateDir(), func() (*names.View, error) {
-			view := b.root.Names()
-			if len(state.Log) == 0 {
-				return view, nil
-			}
-			changes, err := b.root.Revert(nil, state.Log)
-			if err == nil {
-				err = view.Add(changes)
-			}
-			return view, err
-		}, b.Home)
+		b.here.now, b.here.packages, err = inventory.ByHand(b.root, state, b.Home)
 		if err != nil {
 			b.Report.Warnf("what was installed by hand here is not known: %v", err)
 		}

@@ -62,6 +62,14 @@ type Root struct {
 // IsLayered reports whether the root is layered over another one.
 func (r *Root) IsLayered() bool { return r.lower != "" }
 
+// Dirs returns the directories whose files the root shows, the upper one first.
+func (r *Root) Dirs() []string {
+	if r.lower != "" {
+		return []string{r.dir, r.lower}
+	}
+	return []string{r.dir}
+}
+
 // Names returns the names in the root as it is now.
 func (r *Root) Names() *names.View { return names.New(r.dir, r.lower) }
 

@@ -5,6 +5,7 @@ package inventory
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/rootfs"
 )
 
 // An Inventory is what a root has.
@@ -141,8 +143,8 @@ const (
 	fileVersion = 1
 )
 
-// Load reads the base record of a root; nil for none.
-func Load(dir record.Dir) (*Inventory, error) {
+// load reads the base record of a root; nil for none.
+func load(dir record.Dir) (*Inventory, error) {
 	data, err := dir.ReadFile(fileName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -177,13 +179,13 @@ func Changed(changes snapshot.Changes, manager string) bool {
 	return false
 }
 
-// Record makes what a root has its base record, where it has none, in a state directory
-// that is there. view shows the root without what clayer has applied.
-func Record(dir record.Dir, view func() (*names.View, error), home string) error {
-	if is, err := dir.Exists(fileName); is || err != nil {
+// Record makes what a root has its base record, where it has none, under the root's lock.
+func Record(lock *rootfs.Lock, home string) error {
+	root := lock.Root()
+	if is, err := root.StateDir().Exists(fileName); is || err != nil {
 		return err
 	}
-	v, err := view()
+	v, err := baseView(root, lock.State())
 	if err != nil {
 		return err
 	}
@@ -195,20 +197,42 @@ func Record(dir record.Dir, view func() (*names.View, error), home string) error
 	if err != nil {
 		return err
 	}
-	return dir.ReplaceFile(fileName, data)
+	return root.StateDir().ReplaceFile(fileName, data)
 }
 
-// IsRecorded reports whether a root has a base record.
-func IsRecorded(dir record.Dir) (bool, error) { return dir.Exists(fileName) }
+// RecordLater is Record for a root that an earlier version of clayer has changed, and that
+// nothing changes now. What fails is tried again by the next solve.
+func RecordLater(ctx context.Context, root *rootfs.Root, home string) {
+	if is, err := root.StateDir().Exists(fileName); is || err != nil {
+		return
+	}
+	if lock, err := root.Lock(ctx, false, nil); err == nil {
+		_ = Record(lock, home)
+		_ = lock.Unlock()
+	}
+}
 
-// ByHand returns what a root has beyond its base record, which view shows without what
-// clayer has applied; nothing where there is no record.
-func ByHand(dir record.Dir, view func() (*names.View, error), home string) (now *Inventory, list []Package, err error) {
-	before, err := Load(dir)
+// baseView returns the view of a root without what is applied.
+func baseView(root *rootfs.Root, state *record.State) (*names.View, error) {
+	v := root.Names()
+	if len(state.Log) == 0 {
+		return v, nil
+	}
+	changes, err := root.Revert(nil, state.Log)
+	if err == nil {
+		err = v.Add(changes)
+	}
+	return v, err
+}
+
+// ByHand returns what a root has beyond its base record and what clayer has applied, as
+// state has it; nothing where there is no record.
+func ByHand(root *rootfs.Root, state *record.State, home string) (now *Inventory, list []Package, err error) {
+	before, err := load(root.StateDir())
 	if err != nil || before == nil {
 		return nil, nil, err
 	}
-	v, err := view()
+	v, err := baseView(root, state)
 	if err != nil {
 		return nil, nil, err
 	}

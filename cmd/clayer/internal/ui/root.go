@@ -73,7 +73,8 @@ type Verified struct {
 	Changed   int               `json:"changed"`
 	Missing   int               `json:"missing"`
 
-	ByHand []exec.Installed `json:"byHand,omitempty"` // what was installed by hand
+	ByHand []exec.Installed   `json:"byHand,omitempty"` // what was installed by hand
+	Unmet  []solver.UnmetStep `json:"unmet,omitempty"`  // applied steps that need what is gone
 }
 
 // NewVerified counts files.
@@ -98,6 +99,9 @@ func (v *Verified) Text(w io.Writer) {
 		if f.State != drift.AsApplied {
 			fmt.Fprintf(w, "%-8s  /%s%s\n", f.State, printable.Line(f.Path), why(f))
 		}
+	}
+	for _, s := range v.Unmet {
+		fmt.Fprintf(w, "%-8s  %s:%d  %s  %s\n", "unmet", printable.Line(s.Layer), s.Line, printable.Line(s.Text), printable.Line(s.Unmet))
 	}
 }
 
