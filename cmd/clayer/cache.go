@@ -32,6 +32,10 @@ store and those.
 $CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, or else with the login that
 docker login saved in ~/.docker/config.json; it does not run credential helpers.
 
+--store git:URL[#BRANCH] is a branch of a Git repository (default clayer-cache),
+which git on PATH reads and writes with its own configuration. git: alone is the
+origin of the working directory's repository.
+
 --store https://HOST/PATH is a directory store that a web server serves. It is
 only read. The header in $CLAYER_HTTPS_HEADER, or else the login for the host in
 ~/.netrc, is sent to it.`,
@@ -167,7 +171,7 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY or --store https://HOST/PATH")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY --store git:URL or --store https://HOST/PATH")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
@@ -188,6 +192,9 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 	}
 	f.register(c)
 	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "refuse to push snapshots that contain the secret `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+	if done == "pushed" {
+		c.Flags().BoolVarP(&f.Yes, "yes", "y", false, "let --store git: make its branch in the project's own repository")
+	}
 	return c
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/elftest"
+	"github.com/clayer/clayer/internal/gittest"
 	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -90,6 +91,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github-down                                        ends it
 //	registry [login|readonly|nodelete]...              starts a registry on loopback; $REGISTRY is its host; login: as me, $REGISTRY_PASS
 //	registry-down                                      ends it
+//	git-server [login|readonly|filter|old]...          starts a Git server on loopback with the empty repository $GIT_URL; login: as me, $GIT_PASS
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
 //	corrupt DIR      changes a byte of every file in DIR
@@ -125,6 +127,7 @@ func TestScripts(t *testing.T) {
 			"corrupt":  cmdCorrupt,
 			"listing":  cmdListing,
 			"registry": cmdRegistry, "registry-down": cmdRegistryDown,
+			"git-server": cmdGitServer,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
 			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
@@ -239,6 +242,34 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(r.Close)
 	ts.Setenv("REGISTRY", r.Host)
 	ts.Setenv("REGISTRY_PASS", ocitest.Password)
+}
+
+func cmdGitServer(ts *testscript.TestScript, neg bool, args []string) {
+	var opt gittest.Options
+	for _, arg := range args {
+		switch arg {
+		case "login":
+			opt.Login = true
+		case "readonly":
+			opt.ReadOnly = true
+		case "filter":
+			opt.Filter = true
+		case "old":
+			opt.Old = true
+		default:
+			ts.Fatalf("usage: git-server [login|readonly|filter|old]...")
+		}
+	}
+	dir := ts.MkAbs("git-server")
+	ts.Check(os.MkdirAll(dir, 0o755)) // what an earlier one of the script stored is there
+	srv, err := gittest.Start(dir, opt)
+	ts.Check(err)
+	ts.Defer(srv.Close)
+	url, err := srv.Repository("env.git")
+	ts.Check(err)
+	ts.Setenv("GIT_URL", url)
+	ts.Setenv("GIT_LOGIN_URL", gittest.WithLogin(url))
+	ts.Setenv("GIT_PASS", gittest.Password)
 }
 
 func cmdRegistryDown(ts *testscript.TestScript, neg bool, args []string) {

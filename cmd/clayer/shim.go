@@ -50,7 +50,7 @@ func shimSolver(ctx context.Context, file string) (opt solver.Options, err error
 	if f.names != nil {
 		return opt, usage.Errorf("CLAYER_NAME names the layer of %s otherwise", file)
 	}
-	if f.dest != "" || isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
+	if f.dest != "" || isMachineRoot(f.root) && !f.Yes && machine.Ephemeral(os.Environ()) == "" {
 		err = shim.ErrNotHere
 	}
 	return opt, err

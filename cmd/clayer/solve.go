@@ -18,13 +18,13 @@ import (
 // changeFlags are those of commands that change the root.
 type changeFlags struct {
 	solveFlags
-	yes, profile, dryRun bool
-	trace                string
+	profile, dryRun bool
+	trace           string
 }
 
 func (f *changeFlags) register(c *cobra.Command) {
 	f.solveFlags.register(c)
-	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "change / even if this machine does not look ephemeral")
+	c.Flags().BoolVarP(&f.Yes, "yes", "y", false, "change / even if this machine does not look ephemeral; let --store git: make its branch in the project's own repository")
 	c.Flags().BoolVar(&f.profile, "profile", false, "also write /etc/profile.d/clayer.sh, which sets the environment in login shells")
 	c.Flags().StringVar(&f.trace, "trace", "", "write a timeline to `FILE` in Chrome's trace format, for ui.perfetto.dev")
 }
@@ -96,7 +96,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 	if f.dryRun {
 		return f.plan(cmd, paths, "")
 	}
-	if f.dest == "" && isMachineRoot(f.root) && !f.yes && machine.Ephemeral(os.Environ()) == "" {
+	if f.dest == "" && isMachineRoot(f.root) && !f.Yes && machine.Ephemeral(os.Environ()) == "" {
 		return errhint.With(usage.Errorf("this machine does not look ephemeral, and solve changes its root, /"),
 			"--dest DIR collects all changes in a directory; --yes changes / anyway")
 	}

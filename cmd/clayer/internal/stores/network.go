@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/transfer"
@@ -134,8 +135,8 @@ func (o *Opener) sites() (map[string]site, error) {
 }
 
 // credentials returns what no store that is not on this machine may get: the
-// session's, those of --secret and --token, and the logins of registries and servers.
-func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site) ([]cache.Credential, error) {
+// session's, those of --secret and --token, and the logins of registries, servers and branches.
+func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site, branches map[string]git.Address) ([]cache.Credential, error) {
 	files := make(map[string]string)
 	environ := os.Environ()
 	for id, s := range secrets {
@@ -158,6 +159,11 @@ func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string
 	for _, x := range sites {
 		for _, v := range x.login.Secrets() {
 			environ = append(environ, "CLAYER_HTTPS_SECRET="+v)
+		}
+	}
+	for _, a := range branches {
+		for _, v := range a.Secrets() {
+			environ = append(environ, "GIT_PASSWORD="+v)
 		}
 	}
 	return cache.Credentials(environ, files, o.AllowSecrets)

@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/ghrelease"
+	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
 	"github.com/clayer/clayer/cache/transfer"
@@ -23,13 +24,14 @@ import (
 type Opener struct {
 	CacheDir      string   // of snapshots, downloads and cache mounts; "" for the default
 	CacheSize     string   // the most that snapshots may take there
-	Stores        []string // dir:PATH, oci:HOST/REPOSITORY or https://HOST/PATH
+	Stores        []string // dir:PATH, oci:HOST/REPOSITORY, git:URL or https://HOST/PATH
 	Repo          string   // owner/repo: its GitHub Releases are a store; "" for none
 	Token         string   // for GitHub; "" for that of the environment
 	AllowSecrets  []string // names of secrets that snapshots may contain
 	Offline       bool     // no requests are sent
 	AllowRedirect []string // hosts at private addresses that public servers may redirect to
 
+	Yes      bool    // a branch may be made in the repository that the working directory is a clone of
 	ReadOnly bool    // nothing is written except what the command is asked to write
 	Notices  Notices // what is reported while stores are opened and used
 
@@ -139,23 +141,28 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	if err != nil {
 		return nil, err
 	}
+	branches, err := o.branches()
+	if err != nil {
+		return nil, err
+	}
 	var credentials []cache.Credential
 	var temp string
-	if len(repositories) > 0 || o.Repo != "" {
-		if credentials, err = o.credentials(secrets, logins, sites); err != nil {
+	if len(repositories) > 0 || len(branches) > 0 || o.Repo != "" {
+		if credentials, err = o.credentials(secrets, logins, sites, branches); err != nil {
 			return nil, err
 		}
 	}
-	if len(repositories) > 0 || len(sites) > 0 || o.Repo != "" {
+	if len(repositories) > 0 || len(sites) > 0 || len(branches) > 0 || o.Repo != "" {
 		if temp, err = o.temp(); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range o.Stores {
-		path, ok := strings.CutPrefix(s, "dir:")
+		path, isDir := strings.CutPrefix(s, "dir:")
 		ref := repositories[s]
+		addr, isGit := branches[s]
 		switch {
-		case ok:
+		case isDir:
 			d, err := o.dir(path, false)
 			if err != nil {
 				return nil, err
@@ -163,13 +170,19 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			if d != nil {
 				stores = append(stores, d)
 			}
-		case o.Offline:
+		case o.Offline && !addr.IsLocal():
 		case sites[s].at != nil:
 			opt := web.Options{Login: sites[s].login, Temp: temp, Transfer: o.Transfer()}
 			if len(sites) > 1 {
 				opt.Name = s
 			}
 			stores = append(stores, web.New(sites[s].at, opt))
+		case isGit:
+			opt := git.Options{Temp: temp, Yes: o.Yes, Warn: o.Notices.Warn, Transfer: o.Transfer()}
+			if len(branches) > 1 {
+				opt.Name = addr.String()
+			}
+			stores = append(stores, cache.Guarded(git.New(addr, opt), credentials))
 		default:
 			opt := oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: o.Transfer()}
 			if len(repositories) > 1 {
@@ -201,8 +214,12 @@ func Check(stores []string, repo string) error {
 			if _, err := web.Parse(s); err != nil {
 				return usage.Errorf("--store: %w", err)
 			}
+		} else if addr, ok := strings.CutPrefix(s, "git:"); ok {
+			if _, err := git.ParseAddress(addr); err != nil {
+				return usage.Errorf("--store=git: %w", err)
+			}
 		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
-			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY or https://HOST/PATH", s)
+			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY, git:URL or https://HOST/PATH", s)
 		}
 	}
 	if repo == "" {

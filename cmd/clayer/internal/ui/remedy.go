@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
@@ -76,6 +77,7 @@ func wayOut(err error) string {
 	var redirect *transfer.RedirectError
 	var preserved *rootfs.PreservedError
 	var byHand *exec.ByHandError
+	var branch *git.Error
 	switch {
 	case errors.As(err, &byHand):
 		return `"clayer capture" adds it to the Containerfile`
@@ -85,6 +87,8 @@ func wayOut(err error) string {
 		return "--allow-redirect=" + redirect.Private + " allows it"
 	case errors.As(err, &preserved):
 		return "--force undoes it too"
+	case errors.As(err, &branch) && branch.RequiresConsent():
+		return "or --yes makes the branch, once"
 	}
 	return ""
 }

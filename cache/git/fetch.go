@@ -1,0 +1,187 @@
+package git
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+)
+
+const (
+	// fetches is how many are under way at a time.
+	fetches = 3
+
+	// together is how many bytes of snapshots a fetch has at most, unless one
+	// snapshot has more. A fetch can be read when all of it has arrived.
+	together = 64 << 20
+
+	// gather is how long a fetch waits for others to join.
+	gather = 10 * time.Millisecond
+)
+
+// A want is a snapshot that is to be fetched.
+type want struct {
+	st    *stored
+	write func(io.Reader) error // gets the bytes
+	ctx   context.Context
+	done  chan error
+}
+
+// Fetch fetches the objects of a snapshot, together with those of other calls. It is
+// complete, and not verified.
+func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	x, err := s.read(ctx)
+	if err != nil {
+		return err
+	}
+	st, ok := x.find(d)
+	if !ok {
+		return missing(d)
+	}
+	return b.Fill(s.opt.Temp, d, func(w cache.Writer) error {
+		at := int64(0)
+		want := &want{st: st, ctx: ctx, done: make(chan error, 1), write: func(r io.Reader) error {
+			n, err := io.Copy(io.NewOffsetWriter(w, at), r)
+			at += n
+			return err
+		}}
+		s.mu.Lock()
+		s.wanted = append(s.wanted, want)
+		queued := int64(0)
+		for _, w := range s.wanted {
+			queued += w.st.Size
+		}
+		// A second one is for what the first does not take.
+		start := s.active == 0 || s.active < fetches && queued > together
+		if start {
+			s.active++
+		}
+		s.mu.Unlock()
+		if start {
+			go s.fetchAll()
+		}
+		return <-want.done // soon after ctx ends
+	})
+}
+
+// fetchAll fetches what is wanted until nothing is left.
+func (s *Store) fetchAll() {
+	time.Sleep(gather)
+	for {
+		batch := s.nextWanted()
+		if len(batch) == 0 {
+			return
+		}
+		s.fetchBatch(batch)
+	}
+}
+
+// nextWanted takes the snapshots for a fetch. Without any, the fetches are one fewer.
+func (s *Store) nextWanted() []*want {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bytes := 0, int64(0)
+	for n < len(s.wanted) && (n == 0 || bytes+s.wanted[n].st.Size <= together) {
+		bytes += s.wanted[n].st.Size
+		n++
+	}
+	batch := s.wanted[:n:n]
+	s.wanted = s.wanted[n:]
+	if n == 0 {
+		s.active--
+	}
+	return batch
+}
+
+// fetchBatch fetches snapshots, and ends each of the calls that asked for them.
+func (s *Store) fetchBatch(batch []*want) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	// It ends when the last of the calls does.
+	for _, w := range batch {
+		stop := context.AfterFunc(w.ctx, func() {
+			for _, other := range batch {
+				if other.ctx.Err() == nil {
+					return
+				}
+			}
+			cancel(context.Cause(w.ctx))
+		})
+		defer stop()
+	}
+	errs, err := s.fetch(ctx, batch)
+	if isGone(err) && len(batch) > 1 {
+		for _, w := range batch { // the others may be there
+			s.fetchBatch([]*want{w})
+		}
+		return
+	}
+	for i, w := range batch {
+		switch {
+		case err == nil:
+			w.done <- errs[i]
+		case w.ctx.Err() != nil:
+			w.done <- context.Cause(w.ctx)
+		case isGone(err):
+			w.done <- fmt.Errorf("%w: the server has it no longer", missing(w.st.Descriptor))
+		default:
+			w.done <- err
+		}
+	}
+}
+
+// fetch fetches snapshots and writes each to where it belongs. It returns what became
+// of each.
+func (s *Store) fetch(ctx context.Context, batch []*want) ([]error, error) {
+	if err := s.refused.Reading(); err != nil {
+		return nil, err
+	}
+	var ids []object
+	var bytes int64
+	for _, w := range batch {
+		bytes += w.st.Size
+		for _, p := range w.st.Pieces {
+			ids = append(ids, p.ID)
+		}
+	}
+	var r *repo
+	err := s.try(ctx, reading, func(ctx context.Context) (err error) {
+		if r != nil {
+			r.close()
+		}
+		if r, err = s.open(); err != nil || len(ids) == 0 {
+			return err
+		}
+		return r.fetchObjects(ctx, ids, 2*bytes+maxFile)
+	})
+	if r != nil {
+		defer r.close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	errs := make([]error, len(batch))
+	for i, w := range batch {
+		errs[i] = r.copy(w.ctx, w)
+	}
+	return errs, nil
+}
+
+// copy writes the pieces of a snapshot to where it belongs.
+func (r *repo) copy(ctx context.Context, w *want) error {
+	if len(w.st.Pieces) == 0 {
+		return nil
+	}
+	ids := make([]object, len(w.st.Pieces))
+	for i, p := range w.st.Pieces {
+		ids[i] = p.ID
+	}
+	return r.contents(ctx, ids, func(i int, kind string, size int64, content io.Reader) error {
+		if kind != "blob" || size != w.st.Pieces[i].Size {
+			return missing(w.st.Descriptor)
+		}
+		return w.write(content)
+	})
+}

@@ -1,0 +1,267 @@
+package git
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/ctxio"
+)
+
+// races is how often a push is tried again because another writer was faster.
+const races = 20
+
+// pushBatch adds changes to the branch: to what is there now, and again to what is
+// there then if another writer was faster.
+func (s *Store) pushBatch(ctx context.Context, batch []*change) error {
+	r, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	for n := 1; ; n++ {
+		err = s.pushOnce(ctx, r, batch)
+		var e *Error
+		if !errors.As(err, &e) || e.kind != raced || n == races {
+			return err
+		}
+		wait := time.NewTimer(rand.N(time.Duration(n) * 100 * time.Millisecond))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {
+	x, err := s.refresh(ctx, r)
+	if err != nil {
+		return err
+	}
+	if x.commit == "" && r.git.own && !s.opt.Yes {
+		e := &Error{where: r.git.where, kind: notAllowed, act: pushing, said: fmt.Sprintf(
+			"%s is the repository of this directory, and has no branch %s yet: every full clone would fetch it. Name another repository", r.git.where, s.addr.Branch)}
+		s.refused.Write(e, 0)
+		return e
+	}
+	add, err := s.collect(ctx, r, x, batch)
+	if err != nil || len(add.data) == 0 {
+		return err
+	}
+	// What is more than a push may have goes first, with no word of it.
+	from := x.commit
+	for _, chunk := range add.before {
+		if from, err = s.pushCommit(ctx, r, from, nil, []object{chunk}, "Add a part of a snapshot"); err != nil {
+			return err
+		}
+	}
+	files, err := add.write(ctx, r)
+	if err != nil {
+		return err
+	}
+	commit, err := s.pushCommit(ctx, r, from, files, add.parents, add.text())
+	if err != nil {
+		return err
+	}
+	s.seen(x.with(commit, files, add.data))
+	return nil
+}
+
+// refresh fetches what the branch has now.
+func (s *Store) refresh(ctx context.Context, r *repo) (x *index, err error) {
+	err = s.try(ctx, reading, func(ctx context.Context) (err error) {
+		x, err = s.fetchIndex(ctx, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.seen(x)
+	return x, nil
+}
+
+// An addition is what a commit adds to the branch.
+type addition struct {
+	data    map[string][]byte // files, by path
+	before  []object          // commits that are pushed before, one by one
+	parents []object
+	steps   int
+	layers  []string
+}
+
+// collect returns what the branch lacks of changes. It ends those that need no push, or
+// can't have one.
+func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change) (*addition, error) {
+	add := &addition{data: make(map[string][]byte)}
+	fresh := make(map[string]*stored) // by digest
+	for _, c := range batch {
+		if c.ended || c.step == nil {
+			continue
+		}
+		name := keyPath(c.step.Key)
+		if st, ok := x.step(c.step.Key); ok && st.Digest == c.step.Digest && add.data[name] == nil {
+			c.end(nil)
+			continue
+		}
+		switch st, ok := x.find(c.step.Descriptor); {
+		case ok:
+			c.step.Commit, c.step.Pieces = st.Commit, st.Pieces
+		case fresh[string(c.step.Digest)] != nil:
+			st := fresh[string(c.step.Digest)]
+			c.step.Commit, c.step.Pieces = st.Commit, st.Pieces
+		default:
+			if len(c.chunks) == 0 {
+				if err := s.hash(ctx, r, c); err != nil {
+					return nil, err
+				}
+			}
+			last := len(c.chunks) - 1
+			add.before, add.parents = append(add.before, c.chunks[:last]...), append(add.parents, c.chunks[last])
+			fresh[string(c.step.Digest)] = c.step
+		}
+		c.step.Pushed = time.Now().UTC().Truncate(time.Second)
+		data, err := marshal(c.step)
+		if err != nil {
+			return nil, err
+		}
+		add.data[name] = data
+		add.steps++
+	}
+	for _, c := range batch {
+		if c.ended || c.layer == nil {
+			continue
+		}
+		data, err := complete(c.layer, x, fresh)
+		if name := layerPath(c.layer); err != nil || string(x.data[name]) == string(data) {
+			c.end(err)
+		} else {
+			add.data[name] = data
+			add.layers = append(add.layers, c.layer.Tag())
+		}
+	}
+	if len(add.data) > 0 && x.commit == "" {
+		data, err := json.Marshal(mark{version})
+		if err != nil {
+			return nil, err
+		}
+		add.data[markName], add.data[readmeName] = append(data, '\n'), []byte(readme)
+	}
+	return add, nil
+}
+
+// complete returns the file of a layer. All its steps are on the branch, or in fresh.
+func complete(m *cache.Manifest, x *index, fresh map[string]*stored) ([]byte, error) {
+	l := layer{Manifest: *m}
+	l.Manifest.Steps = nil
+	for _, d := range m.Steps {
+		st, ok := x.find(d)
+		if !ok {
+			st = fresh[string(d.Digest)]
+		}
+		if st == nil {
+			return nil, fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
+		}
+		l.Steps = append(l.Steps, stored{d, st.Commit, st.Pieces, st.Pushed})
+	}
+	return marshal(l)
+}
+
+// text says what a commit adds.
+func (a *addition) text() string {
+	text := "Add a layer"
+	switch {
+	case a.steps == 1:
+		text = "Add a step"
+	case a.steps > 1:
+		text = fmt.Sprintf("Add %d steps", a.steps)
+	case len(a.layers) > 1:
+		text = fmt.Sprintf("Add %d layers", len(a.layers))
+	}
+	for _, tag := range a.layers {
+		text += "\n\n" + tag
+	}
+	return text
+}
+
+// write writes the files of an addition.
+func (a *addition) write(ctx context.Context, r *repo) ([]file, error) {
+	var files []file
+	var contents [][]byte
+	for name, data := range a.data {
+		files, contents = append(files, file{path: name}), append(contents, data)
+	}
+	ids, err := r.writeFiles(ctx, contents)
+	if err != nil {
+		return nil, err
+	}
+	for i := range files {
+		files[i].id = ids[i]
+	}
+	return files, nil
+}
+
+// pushCommit pushes a commit that adds files, and ancestors, to one that is the branch's.
+func (s *Store) pushCommit(ctx context.Context, r *repo, from object, files []file, parents []object, text string) (object, error) {
+	tree, err := r.writeTree(ctx, from, files)
+	if err != nil {
+		return "", err
+	}
+	if from != "" {
+		parents = append([]object{from}, parents...)
+	}
+	commit, err := r.writeCommit(ctx, tree, parents, text, time.Now())
+	if err != nil {
+		return "", err
+	}
+	return commit, s.try(ctx, pushing, func(ctx context.Context) error {
+		if err := s.rate.wait(ctx); err != nil {
+			return err
+		}
+		return r.push(ctx, s.addr.Branch, commit, nil)
+	})
+}
+
+// hash writes the pieces of a snapshot, and the commits that have them: one for each
+// push that it takes.
+func (s *Store) hash(ctx context.Context, r *repo, c *change) error {
+	pieces, chunks := []piece{}, []object(nil)
+	var files []file
+	var parents []object
+	commit := func() error {
+		tree, err := r.writeTree(ctx, "", files)
+		if err != nil {
+			return err
+		}
+		one, err := r.writeCommit(ctx, tree, parents, "Snapshot "+c.step.Digest.String(), time.Time{})
+		chunks, parents, files = append(chunks, one), []object{one}, nil
+		return err
+	}
+	bytes := int64(0) // in files
+	for at := int64(0); at < c.step.Size; at += s.opt.PieceSize {
+		size := min(s.opt.PieceSize, c.step.Size-at)
+		if bytes += size; len(files) > 0 && bytes > s.opt.PushSize {
+			if err := commit(); err != nil {
+				return err
+			}
+			bytes = size
+		}
+		id, err := r.object(ctx, ctxio.Reader(ctx, io.NewSectionReader(c.blob, at, size)), "hash-object", "-w", "--stdin")
+		if err != nil {
+			return err
+		}
+		files = append(files, file{fmt.Sprintf("%03d", len(pieces)), id})
+		pieces = append(pieces, piece{id, size})
+	}
+	if err := commit(); err != nil {
+		return err
+	}
+	c.chunks, c.step.Pieces, c.step.Commit = chunks, pieces, chunks[len(chunks)-1]
+	return nil
+}

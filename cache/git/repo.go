@@ -1,0 +1,366 @@
+package git
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/safefile"
+)
+
+// A repo is a bare repository for one operation.
+type repo struct {
+	git  *program
+	dir  string
+	lock *os.File // locked while it is in use
+}
+
+// tip is the ref that has the branch, as it was fetched last.
+const tip = "refs/heads/tip"
+
+// repoPrefix is how the directories of repositories begin.
+const repoPrefix = "clayer-git-"
+
+// abandoned is how old the repository of a process must be that did not lock it.
+const abandoned = time.Hour
+
+// open makes a repository. The caller closes it.
+func (s *Store) open() (*repo, error) {
+	p, err := s.setup()
+	if err != nil {
+		return nil, err
+	}
+	temp := s.opt.Temp
+	if temp != "" {
+		dir, err := safefile.MakeDir(temp, 0o700)
+		if err != nil {
+			temp = ""
+		} else {
+			dir.Close()
+		}
+	}
+	temp = cmp.Or(temp, os.TempDir())
+	sweep(temp)
+	r := &repo{git: p, dir: filepath.Join(temp, repoPrefix+rand.Text())}
+	if err := os.Mkdir(r.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("a repository for what git fetches: %w", err)
+	}
+	if r.lock, err = os.Open(r.dir); err == nil {
+		err = unix.Flock(int(r.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) {
+			err = nil // sweep goes by the time
+		}
+	}
+	for _, name := range []string{"objects", "objects/pack", "refs", "refs/heads"} {
+		if err == nil {
+			err = os.Mkdir(filepath.Join(r.dir, name), 0o700)
+		}
+	}
+	for name, text := range map[string]string{"HEAD": "ref: " + tip + "\n", "config": p.config} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600)
+		}
+	}
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("a repository for what git fetches: %w", err)
+	}
+	return r, nil
+}
+
+func (r *repo) close() {
+	_ = os.RemoveAll(r.dir)
+	if r.lock != nil {
+		r.lock.Close()
+	}
+}
+
+// sweep removes the repositories of killed processes.
+func sweep(temp string) {
+	all, err := filepath.Glob(filepath.Join(temp, repoPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range all {
+		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+		if err != nil {
+			continue
+		}
+		// One that has been made, and not yet locked, looks like one of a killed process.
+		info, err := f.Stat()
+		if err == nil && time.Since(info.ModTime()) > time.Minute {
+			switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+			case errors.Is(err, unix.EWOULDBLOCK):
+			case err == nil || time.Since(info.ModTime()) > abandoned:
+				_ = os.RemoveAll(dir)
+			}
+		}
+		f.Close()
+	}
+}
+
+// size returns how many bytes have been fetched.
+func (r *repo) size() (n int64) {
+	_ = filepath.WalkDir(filepath.Join(r.dir, "objects"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // renamed meanwhile
+		}
+		if info, err := d.Info(); err == nil && !d.IsDir() {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n
+}
+
+// output runs git on files alone, and returns what it prints.
+func (r *repo) output(ctx context.Context, stdin io.Reader, args ...string) ([]byte, error) {
+	var out bytes.Buffer
+	err := r.run(ctx, call{args: args, stdin: stdin, stdout: &out})
+	return out.Bytes(), err
+}
+
+// An object is the id of one, in hex.
+type object string
+
+var isObject = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+
+func (o object) valid() bool { return isObject().MatchString(string(o)) }
+
+// object runs git, which prints the id of what it writes.
+func (r *repo) object(ctx context.Context, stdin io.Reader, args ...string) (object, error) {
+	out, err := r.output(ctx, stdin, args...)
+	if err != nil {
+		return "", err
+	}
+	o := object(strings.TrimSpace(string(out)))
+	if !o.valid() {
+		return "", fmt.Errorf("git %s printed %q, which is no object", args[0], o)
+	}
+	return o, nil
+}
+
+// fetchTip fetches the last commit of the branch, with its files. It reports false if
+// there is no such branch.
+func (r *repo) fetchTip(ctx context.Context, branch string) (object, bool, error) {
+	for _, name := range []string{"shallow.lock", tip + ".lock", "packed-refs.lock"} { // of a git that was ended
+		_ = os.Remove(filepath.Join(r.dir, name))
+	}
+	err := r.run(ctx, call{network: true, limit: maxIndex, args: []string{
+		"fetch", "--progress", "--depth=1", "--no-tags", "--update-head-ok", "store", "+refs/heads/" + branch + ":" + tip,
+	}})
+	var e *Error
+	if errors.As(err, &e) && e.kind == noBranch {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	o, err := r.object(ctx, nil, "rev-parse", "--verify", tip+"^{commit}")
+	return o, err == nil, err
+}
+
+// fetchObjects fetches objects by their ids: two requests, however many they are.
+func (r *repo) fetchObjects(ctx context.Context, all []object, limit int64) error {
+	args := []string{"fetch", "--progress", "--no-tags", "--no-write-fetch-head", "store"}
+	for _, o := range all {
+		args = append(args, string(o))
+	}
+	return r.run(ctx, call{network: true, limit: limit, args: args})
+}
+
+// contents reads objects, and calls f for each with its size, in order. What f leaves is
+// skipped. A missing object has the size -1.
+func (r *repo) contents(ctx context.Context, all []object, f func(i int, kind string, size int64, content io.Reader) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var list bytes.Buffer
+	for _, o := range all {
+		list.WriteString(string(o) + "\n")
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer pr.Close()
+	ended := make(chan error, 1)
+	go func() {
+		err := r.run(ctx, call{args: []string{"cat-file", "--batch"}, stdin: &list, stdout: pw})
+		pw.Close()
+		ended <- err
+	}()
+	err = readContents(bufio.NewReaderSize(pr, 256<<10), len(all), f)
+	if err != nil {
+		cancel()
+		<-ended
+		return err
+	}
+	return <-ended
+}
+
+func readContents(b *bufio.Reader, n int, f func(i int, kind string, size int64, content io.Reader) error) error {
+	for i := range n {
+		line, err := b.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("git cat-file: %w", err)
+		}
+		words := strings.Fields(line)
+		if len(words) == 2 && words[1] == "missing" {
+			if err := f(i, "", -1, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(words) != 3 {
+			return fmt.Errorf("git cat-file printed %q", line)
+		}
+		size, err := strconv.ParseInt(words[2], 10, 64)
+		if err != nil || size < 0 {
+			return fmt.Errorf("git cat-file printed %q", line)
+		}
+		content := &io.LimitedReader{R: b, N: size}
+		if err := f(i, words[1], size, content); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, content); err != nil {
+			return err
+		}
+		if _, err := b.Discard(1); err != nil { // the end of the line
+			return fmt.Errorf("git cat-file: %w", err)
+		}
+	}
+	return nil
+}
+
+// A file is one of a tree.
+type file struct {
+	path string
+	id   object
+}
+
+// files lists the regular files of a commit. Links and submodules are left out.
+func (r *repo) files(ctx context.Context, commit object) (all []file, err error) {
+	out, err := r.output(ctx, nil, "ls-tree", "-r", "-z", "--full-tree", string(commit))
+	if err != nil {
+		return nil, err
+	}
+	for entry := range strings.SplitSeq(string(out), "\x00") {
+		about, path, ok := strings.Cut(entry, "\t")
+		words := strings.Fields(about)
+		if ok && len(words) == 3 && words[0] == "100644" && words[1] == "blob" {
+			all = append(all, file{path, object(words[2])})
+		}
+	}
+	return all, nil
+}
+
+// writeFiles writes blobs, in order.
+func (r *repo) writeFiles(ctx context.Context, contents [][]byte) (ids []object, err error) {
+	if len(contents) == 0 {
+		return nil, nil
+	}
+	dir := filepath.Join(r.dir, "files")
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	var names bytes.Buffer
+	for i, content := range contents {
+		name := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			return nil, err
+		}
+		names.WriteString(name + "\n")
+	}
+	out, err := r.output(ctx, &names, "hash-object", "-w", "--no-filters", "--stdin-paths")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(out)) {
+		ids = append(ids, object(strings.TrimSpace(line)))
+	}
+	if len(ids) != len(contents) {
+		return nil, fmt.Errorf("git hash-object wrote %d of %d files", len(ids), len(contents))
+	}
+	return ids, nil
+}
+
+// writeTree writes a tree with the files of a commit, "" for none, and others.
+func (r *repo) writeTree(ctx context.Context, from object, files []file) (object, error) {
+	index := filepath.Join(r.dir, "index-"+rand.Text())
+	defer os.Remove(index)
+	env := []string{"GIT_INDEX_FILE=" + index}
+	if from != "" {
+		if err := r.run(ctx, call{args: []string{"read-tree", string(from)}, env: env}); err != nil {
+			return "", err
+		}
+	}
+	var list bytes.Buffer
+	for _, f := range files {
+		fmt.Fprintf(&list, "100644 %s\t%s\x00", f.id, f.path)
+	}
+	if err := r.run(ctx, call{args: []string{"update-index", "-z", "--index-info"}, env: env, stdin: &list}); err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	if err := r.run(ctx, call{args: []string{"write-tree", "--missing-ok"}, env: env, stdout: &out}); err != nil {
+		return "", err
+	}
+	return object(strings.TrimSpace(out.String())), nil
+}
+
+// writeCommit writes a commit. at is its time; the zero time is a fixed one, so that
+// the same tree is the same commit.
+func (r *repo) writeCommit(ctx context.Context, tree object, parents []object, text string, at time.Time) (object, error) {
+	seconds := int64(315619200) // 1980-01-02
+	if !at.IsZero() {
+		seconds = at.Unix()
+	}
+	date := fmt.Sprintf("@%d +0000", seconds)
+	// By hand: a commit may have more parents than fit into arguments.
+	var b strings.Builder
+	fmt.Fprintf(&b, "tree %s\n", tree)
+	for _, p := range parents {
+		fmt.Fprintf(&b, "parent %s\n", p)
+	}
+	who := "clayer <clayer@localhost> " + strings.TrimPrefix(date, "@")
+	fmt.Fprintf(&b, "author %s\ncommitter %s\n\n%s\n", who, who, text)
+	return r.object(ctx, strings.NewReader(b.String()), "hash-object", "-t", "commit", "-w", "--stdin")
+}
+
+// push makes a commit the branch's. It comes after what is there; or else replaces, if
+// that is given, what is there and nothing newer.
+func (r *repo) push(ctx context.Context, branch string, commit object, replaces *object) error {
+	ref := "refs/heads/" + branch
+	args := []string{"push", "--progress", "--no-verify"}
+	if replaces != nil {
+		args = append(args, "--force-with-lease="+ref+":"+string(*replaces))
+	}
+	return r.run(ctx, call{network: true, args: append(args, "store", string(commit)+":"+ref)})
+}
+
+// fetchCommits fetches all commits of the branch, and no files of them; all of them from
+// a server without filters.
+func (r *repo) fetchCommits(ctx context.Context, branch string) error {
+	args := []string{"fetch", "--progress", "--filter=tree:0", "--no-tags", "--no-write-fetch-head"}
+	if _, err := os.Stat(filepath.Join(r.dir, "shallow")); err == nil {
+		args = append(args, "--unshallow")
+	}
+	err := r.run(ctx, call{network: true, args: append(args, "store", "+refs/heads/"+branch+":refs/heads/commits")})
+	// Without what the fetch has written there, git takes what is missing for missing,
+	// and does not fetch it object by object.
+	return errors.Join(err, os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config), 0o600))
+}
