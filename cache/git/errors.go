@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/cache/git/internal/remote"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/printable"
@@ -27,6 +28,7 @@ type kind uint8
 const (
 	unknown     kind = iota // what git said is all that is known
 	noBranch                // the repository has no such branch
+	moved                   // the repository is elsewhere
 	gone                    // the server does not have the object any more
 	old                     // the server gives no objects by their ids
 	raced                   // another writer was faster
@@ -92,12 +94,13 @@ var hints = []struct {
 	{old, `unadvertised object`},
 	{large, `error: 413|exceeds .*limit|file size limit|too large|larger than`},
 	{forbidden, `protected branch|hook declined|deny updating|denyNonFastForwards|non-fast-forward updates|cannot force`},
-	{raced, `\[rejected\]|fetch first|stale info|cannot lock ref|failed to update ref|failed to lock|reference already exists|incorrect old value|is at [0-9a-f]+ but expected`},
+	{raced, `\[rejected\]|shallow update not allowed|fetch first|stale info|cannot lock ref|failed to update ref|failed to lock|reference already exists|incorrect old value|is at [0-9a-f]+ but expected`},
+	{moved, `error: 30[1278]`},
 	{noLogin, `could not read (username|password)|authentication failed|invalid credentials|permission denied \((publickey|password)|host key verification failed|error: 401|terminal prompts disabled`},
 	{forbidden, `error: 403|permission to .* denied|not allowed|access denied|permission denied|read[- ]only|insufficient permission|not enabled|operation not permitted`},
 	{notFound, `error: 404|repository.*(not found|not exported|does not exist)|does not appear to be a git repository|no such (repository|project)|not a git repository`},
 	{unreachable, `could not resolve|name or service not known|no route to host|network is unreachable|ssl certificate|certificate|connection timed out|proxy connect|transport '.*' not allowed|protocol .* is not supported`},
-	{broken, `connection refused|failed to connect|couldn't connect|could not connect|error: (5\d\d|408|429)|early eof|rpc failed|hung up|reset by peer|too slow|timed out|empty reply|recv failure|send failure|ssl_|tls|unexpected disconnect|invalid index-pack|pack has|inflate|bad pack|corrupt|sha1 mismatch|bad band|bad line length|protocol error|disk full|unpack|service unavailable|expected|malformed|truncated|invalid|connection closed|no progress`},
+	{broken, `connection refused|failed to connect|couldn't connect|could not connect|error: (5\d\d|408|429)|early eof|rpc failed|hung up|reset by peer|too slow|timed out|empty reply|recv failure|send failure|ssl_|tls|unexpected disconnect|invalid index-pack|pack has|inflate|bad pack|corrupt|sha1 mismatch|bad band|bad line length|protocol error|disk full|unpack|service unavailable|expected|malformed|truncated|invalid|connection closed|transfer closed|no progress|unable to access`},
 }
 
 var words = func() (all []func() *regexp.Regexp) {
@@ -166,8 +169,10 @@ func (p *program) said(stderr string) string {
 
 // clean returns a text as it may be shown.
 func (p *program) clean(text string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, secret := range p.secrets {
 		text = strings.ReplaceAll(text, secret, "...")
 	}
-	return printable.Line(withoutLogin(text))
+	return printable.Line(remote.WithoutLogin(text))
 }

@@ -2,6 +2,7 @@ package git
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -54,7 +55,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 			queued += w.st.Size
 		}
 		// A second one is for what the first does not take.
-		start := s.active == 0 || s.active < fetches && queued > together
+		start := s.active == 0 || s.active < fetches && queued > together && !s.whole
 		if start {
 			s.active++
 		}
@@ -83,7 +84,7 @@ func (s *Store) nextWanted() []*want {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, bytes := 0, int64(0)
-	for n < len(s.wanted) && (n == 0 || bytes+s.wanted[n].st.Size <= together) {
+	for n < len(s.wanted) && (n == 0 || s.whole || bytes+s.wanted[n].st.Size <= together) {
 		bytes += s.wanted[n].st.Size
 		n++
 	}
@@ -154,7 +155,14 @@ func (s *Store) fetch(ctx context.Context, batch []*want) ([]error, error) {
 		if r, err = s.open(); err != nil || len(ids) == 0 {
 			return err
 		}
-		return r.fetchObjects(ctx, ids, 2*bytes+maxFile)
+		if s.fetchesWhole(nil) {
+			return r.fetchBranch(ctx, s.addr.Branch)
+		}
+		err = r.fetchObjects(ctx, ids, 2*bytes+maxFile)
+		if s.fetchesWhole(err) {
+			err = r.fetchBranch(ctx, s.addr.Branch)
+		}
+		return err
 	})
 	if r != nil {
 		defer r.close()
@@ -167,6 +175,16 @@ func (s *Store) fetch(ctx context.Context, batch []*want) ([]error, error) {
 		errs[i] = r.copy(w.ctx, w)
 	}
 	return errs, nil
+}
+
+// fetchesWhole reports whether the server gives no objects by their ids: it said so now,
+// or before.
+func (s *Store) fetchesWhole(err error) bool {
+	var e *Error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.whole = s.whole || errors.As(err, &e) && e.kind == old
+	return s.whole
 }
 
 // copy writes the pieces of a snapshot to where it belongs.

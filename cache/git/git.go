@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/remote"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/internal/errhint"
 )
@@ -62,6 +63,16 @@ const (
 	// stall is how long git may say nothing while it works with a server.
 	stall = 30 * time.Second
 )
+
+// DefaultBranch has the snapshots unless an address names another one.
+const DefaultBranch = remote.DefaultBranch
+
+// An Address is a branch of a repository.
+type Address = remote.Address
+
+// ParseAddress reads URL[#branch], as a clone takes the URL. An empty URL is the origin
+// of the working directory. A path is that of a bare repository on this machine.
+func ParseAddress(s string) (Address, error) { return remote.Parse(s) }
 
 // Options say how to store. The zero Options is the default.
 type Options struct {
@@ -109,6 +120,7 @@ type Store struct {
 	queue  []*change // to be pushed
 	wanted []*want   // to be fetched
 	active int       // fetches that are under way
+	whole  bool      // the server gives no objects by their ids: all of the branch is fetched
 }
 
 // New returns the store of a branch. Nothing is asked of it yet.

@@ -44,6 +44,7 @@ func repository(t testing.TB, s *gittest.Server, name string) string {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	srv := gittest.New(t, gittest.Options{Login: true})
 	var n atomic.Int32
 	storetest.Run(t, func(t *testing.T) cache.Store {

@@ -117,6 +117,8 @@ type index struct {
 
 	once      sync.Once
 	snapshots map[digest.Digest]*stored
+
+	said sync.Map // the files that were warned of
 }
 
 // newIndex reads the files of a commit.
@@ -185,7 +187,7 @@ func (x *index) step(k key.Key) (*stored, bool) {
 		err = errors.New("not the step of its key")
 	}
 	if err != nil {
-		slog.Warn("a step on the branch makes no sense; it counts as not there", "key", k.Short(), "err", err)
+		x.senseless(keyPath(k), err)
 		return nil, false
 	}
 	return &st, true
@@ -208,10 +210,17 @@ func (x *index) layer(name string) (*layer, bool) {
 		}
 	}
 	if err != nil {
-		slog.Warn("a layer on the branch makes no sense; it counts as not there", "file", name, "err", err)
+		x.senseless(name, err)
 		return nil, false
 	}
 	return &l, true
+}
+
+// senseless warns of a file, once.
+func (x *index) senseless(name string, err error) {
+	if _, said := x.said.LoadOrStore(name, true); !said {
+		slog.Warn("a file of the branch makes no sense; it counts as not there", "file", name, "err", err)
+	}
 }
 
 // layers returns all layers, by the paths of their files.

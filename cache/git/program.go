@@ -3,11 +3,9 @@ package git
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -15,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/clayer/clayer/cache/git/internal/remote"
 )
 
 // A program is git with what each of its repositories needs to reach the server.
@@ -24,106 +24,48 @@ type program struct {
 	config  string // the text of a repository's configuration
 	own     bool   // the repository is that which the working directory is a clone of
 	stall   time.Duration
+	address string // with a login, if one was given
+	login   login
+
+	mu      sync.Mutex
 	secrets []string // that no error shows
+}
+
+// hide keeps a secret out of errors.
+func (p *program) hide(secret string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(secret) > 3 {
+		p.secrets = append(p.secrets, secret)
+	}
 }
 
 // newProgram reads the configuration that applies in a directory.
 func newProgram(path string, addr Address, opt Options) (*program, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), opt.Stall) // it reads files
 	defer cancel()
-	p := &program{path: path, where: strings.TrimPrefix(addr.String(), "git:"), stall: opt.Stall, secrets: addr.Secrets()}
-	origin := originOf(ctx, opt.Dir)
-	p.own = same(origin, addr.url)
+	p := &program{path: path, address: addr.URL, where: strings.TrimPrefix(addr.String(), "git:"), stall: opt.Stall, secrets: addr.Secrets()}
+	p.login.state, p.login.found = given(addr.URL)
+	origin := remote.OriginOf(ctx, opt.Dir)
+	p.own = remote.Same(origin, addr.URL)
 
 	var b strings.Builder
 	b.WriteString("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
 	// Snapshots are compressed already, and no two are alike: looking for
 	// differences takes ten times as long as sending them.
 	b.WriteString("\tcompression = 0\n\tbigFileThreshold = 1m\n\tlogAllRefUpdates = false\n\tfsync = none\n")
-	setting(&b, "remote.store.url", addr.url)
-	for _, kv := range settings(ctx, path, opt.Dir) {
+	for _, kv := range remote.Settings(ctx, path, opt.Dir) {
 		if name, ok := strings.CutPrefix(kv[0], "remote.origin."); ok {
 			if p.own && (name == "pushurl" || name == "proxy") {
-				setting(&b, "remote.store."+name, kv[1])
+				remote.Write(&b, "remote.store."+name, kv[1])
 			}
 			continue
 		}
-		setting(&b, kv[0], kv[1])
-		p.secrets = append(p.secrets, secretsOf(kv[0], kv[1])...)
+		remote.Write(&b, kv[0], kv[1])
+		p.secrets = append(p.secrets, remote.SecretsOf(kv[0], kv[1])...)
 	}
 	p.config = b.String()
 	return p, nil
-}
-
-// settings returns what the configuration of the repository around dir says about
-// reaching servers. What the user and the system have configured applies anyway.
-// What git does not read, as in a directory of another user, is not taken.
-func settings(ctx context.Context, path, dir string) (all [][2]string) {
-	for _, scope := range []string{"--local", "--worktree"} {
-		cmd := exec.CommandContext(ctx, path, "config", "--includes", scope, "--list", "-z")
-		cmd.Dir, cmd.Env = dir, environ()
-		out, err := cmd.Output()
-		if err != nil {
-			continue
-		}
-		for entry := range strings.SplitSeq(string(out), "\x00") {
-			name, value, ok := strings.Cut(entry, "\n")
-			if !ok {
-				value = "true" // a name alone
-			}
-			kv := [2]string{name, value}
-			if name != "" && reaches(name) && !slices.Contains(all, kv) { // --worktree may be the same file
-				all = append(all, kv)
-			}
-		}
-	}
-	return all
-}
-
-// reaches reports whether a setting says how a server is reached.
-func reaches(name string) bool {
-	section, _, _ := strings.Cut(name, ".")
-	switch section {
-	case "http", "url", "credential":
-		return true
-	}
-	return slices.Contains([]string{"core.sshcommand", "core.gitproxy", "core.askpass", "ssh.variant", "remote.origin.pushurl", "remote.origin.proxy"}, name)
-}
-
-// secretsOf returns the credentials in a setting: those of a header, and of a URL.
-func secretsOf(name, value string) (all []string) {
-	if strings.HasSuffix(name, ".extraheader") {
-		words := strings.Fields(value)
-		if len(words) < 2 {
-			return nil
-		}
-		last := words[len(words)-1]
-		all = append(all, last)
-		if plain, err := base64.StdEncoding.DecodeString(last); err == nil {
-			if _, password, ok := strings.Cut(string(plain), ":"); ok && len(password) > 3 {
-				all = append(all, password)
-			}
-		}
-		return all
-	}
-	if rest, ok := strings.CutPrefix(name, "url."); ok {
-		if base, _, ok := strings.Cut(rest, ".insteadof"); ok {
-			return Address{url: base}.Secrets()
-		}
-	}
-	return Address{url: value}.Secrets()
-}
-
-// setting writes a setting as a configuration file has it.
-func setting(b *strings.Builder, name, value string) {
-	section, rest, _ := strings.Cut(name, ".")
-	key := rest
-	if at := strings.LastIndexByte(rest, '.'); at >= 0 {
-		sub := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(rest[:at])
-		section, key = section+` "`+sub+`"`, rest[at+1:]
-	}
-	value = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(value)
-	fmt.Fprintf(b, "[%s]\n\t%s = \"%s\"\n", section, key, value)
 }
 
 // overrides are settings that the session's can't change: no hook runs, nothing but
@@ -135,46 +77,15 @@ var overrides = []string{
 	"pack.compression=0", "pack.writeReverseIndex=false", "credential.interactive=false",
 }
 
-// redirecting are the variables that would lead git to another repository, or have it
-// print what it should not.
-func redirecting(name string) bool {
-	switch name {
-	case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR",
-		"GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE", "GIT_QUARANTINE_PATH", "GIT_CONFIG", "GIT_PREFIX",
-		"GIT_DEFAULT_HASH", "GIT_CURL_VERBOSE", "GIT_LITERAL_PATHSPECS", "GIT_PROTOCOL", "LC_ALL", "LANGUAGE":
-		return true
-	}
-	return strings.HasPrefix(name, "GIT_TRACE") || strings.HasPrefix(name, "GIT_AUTHOR_") || strings.HasPrefix(name, "GIT_COMMITTER_")
-}
-
-// environ returns the session's environment, as git gets it.
-func environ() []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		name, _, _ := strings.Cut(v, "=")
-		return redirecting(name)
-	})
-	env = append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "SSH_ASKPASS_REQUIRE=never", "GIT_NO_REPLACE_OBJECTS=1", "GIT_ADVICE=0",
-		"GIT_AUTHOR_NAME=clayer", "GIT_AUTHOR_EMAIL=clayer@localhost", "GIT_COMMITTER_NAME=clayer", "GIT_COMMITTER_EMAIL=clayer@localhost")
-	for name, value := range map[string]string{
-		"GIT_ALLOW_PROTOCOL":       "http:https:ssh:git:file",
-		"GIT_HTTP_LOW_SPEED_LIMIT": "1000",
-		"GIT_HTTP_LOW_SPEED_TIME":  "30",
-	} {
-		if os.Getenv(name) == "" {
-			env = append(env, name+"="+value)
-		}
-	}
-	return env
-}
-
 // A call is one run of git.
 type call struct {
-	args    []string
-	env     []string
-	stdin   io.Reader
-	stdout  io.Writer
-	network bool // it works with a server: silence ends it, and so does too much
-	limit   int64
+	args     []string
+	env      []string
+	settings []string // beside those of overrides
+	stdin    io.Reader
+	stdout   io.Writer
+	network  bool // it works with a server: silence ends it, and so does too much
+	limit    int64
 }
 
 var errStalled = errors.New("no progress")
@@ -185,12 +96,15 @@ func (r *repo) run(ctx context.Context, c call) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	args := make([]string, 0, 2*len(overrides)+len(c.args)+2)
-	for _, o := range overrides {
+	for _, o := range slices.Concat(overrides, c.settings) {
 		args = append(args, "-c", o)
 	}
 	cmd := exec.CommandContext(ctx, r.git.path, append(append(args, "--git-dir="+r.dir), c.args...)...)
 	cmd.Dir = r.dir
-	cmd.Env = append(environ(), c.env...)
+	cmd.Env = append(remote.Environ(), c.env...)
+	if len(c.settings) > 0 {
+		cmd.Env = append(cmd.Env, "GIT_ASKPASS=")
+	}
 	if !c.network {
 		cmd.Env = append(cmd.Env, "GIT_ALLOW_PROTOCOL=none") // nothing is fetched that seems to be missing
 	}

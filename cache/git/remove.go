@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -70,6 +71,9 @@ func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (i
 	if err != nil {
 		return 0, err
 	}
+	if err := s.forgetGone(ctx, r, left); err != nil {
+		return 0, err
+	}
 	var files []file
 	for name := range left.data {
 		files = append(files, file{name, x.files[name]})
@@ -94,6 +98,35 @@ func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (i
 	left.commit = commit
 	s.seen(left)
 	return x.bytes() - left.bytes(), nil
+}
+
+// forgetGone removes what leads to commits that the branch does not have, as one that
+// somebody has made by hand: nothing can be pushed that has them as ancestors.
+func (s *Store) forgetGone(ctx context.Context, r *repo, x *index) error {
+	all := x.commits()
+	gone := make(map[object]bool)
+	err := r.contents(ctx, all, func(i int, kind string, _ int64, _ io.Reader) error {
+		if kind != "commit" {
+			gone[all[i]] = true
+		}
+		return nil
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	s.opt.Warn(fmt.Sprintf("%s: %d snapshots on the list are not on the branch: they are removed from it", r.git.where, len(gone)))
+	isGone := func(st stored) bool { return gone[st.Commit] }
+	for name, l := range x.layers() {
+		if slices.ContainsFunc(l.Steps, isGone) {
+			delete(x.data, name)
+		}
+	}
+	for _, st := range x.steps() {
+		if isGone(*st) {
+			delete(x.data, keyPath(st.Key))
+		}
+	}
+	return nil
 }
 
 // without returns the index without layers, and without what only they have; nil if none

@@ -70,16 +70,22 @@ func (s *Store) open() (*repo, error) {
 			err = os.Mkdir(filepath.Join(r.dir, name), 0o700)
 		}
 	}
-	for name, text := range map[string]string{"HEAD": "ref: " + tip + "\n", "config": p.config} {
-		if err == nil {
-			err = os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600)
-		}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.dir, "HEAD"), []byte("ref: "+tip+"\n"), 0o600)
+	}
+	if err == nil {
+		err = r.configure("")
 	}
 	if err != nil {
 		r.close()
 		return nil, fmt.Errorf("a repository for what git fetches: %w", err)
 	}
 	return r, nil
+}
+
+// configure writes the configuration, and more.
+func (r *repo) configure(more string) error {
+	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+more), 0o600)
 }
 
 func (r *repo) close() {
@@ -160,7 +166,7 @@ func (r *repo) fetchTip(ctx context.Context, branch string) (object, bool, error
 	for _, name := range []string{"shallow.lock", tip + ".lock", "packed-refs.lock"} { // of a git that was ended
 		_ = os.Remove(filepath.Join(r.dir, name))
 	}
-	err := r.run(ctx, call{network: true, limit: maxIndex, args: []string{
+	err := r.remote(ctx, call{limit: maxIndex, args: []string{
 		"fetch", "--progress", "--depth=1", "--no-tags", "--update-head-ok", "store", "+refs/heads/" + branch + ":" + tip,
 	}})
 	var e *Error
@@ -180,7 +186,12 @@ func (r *repo) fetchObjects(ctx context.Context, all []object, limit int64) erro
 	for _, o := range all {
 		args = append(args, string(o))
 	}
-	return r.run(ctx, call{network: true, limit: limit, args: args})
+	return r.remote(ctx, call{limit: limit, args: args})
+}
+
+// fetchBranch fetches all of the branch.
+func (r *repo) fetchBranch(ctx context.Context, branch string) error {
+	return r.remote(ctx, call{args: []string{"fetch", "--progress", "--no-tags", "--no-write-fetch-head", "store", "+refs/heads/" + branch + ":" + tip}})
 }
 
 // contents reads objects, and calls f for each with its size, in order. What f leaves is
@@ -349,7 +360,7 @@ func (r *repo) push(ctx context.Context, branch string, commit object, replaces 
 	if replaces != nil {
 		args = append(args, "--force-with-lease="+ref+":"+string(*replaces))
 	}
-	return r.run(ctx, call{network: true, args: append(args, "store", string(commit)+":"+ref)})
+	return r.remote(ctx, call{args: append(args, "store", string(commit)+":"+ref)})
 }
 
 // fetchCommits fetches all commits of the branch, and no files of them; all of them from
@@ -359,8 +370,8 @@ func (r *repo) fetchCommits(ctx context.Context, branch string) error {
 	if _, err := os.Stat(filepath.Join(r.dir, "shallow")); err == nil {
 		args = append(args, "--unshallow")
 	}
-	err := r.run(ctx, call{network: true, args: append(args, "store", "+refs/heads/"+branch+":refs/heads/commits")})
+	err := r.remote(ctx, call{args: append(args, "store", "+refs/heads/"+branch+":refs/heads/commits")})
 	// Without what the fetch has written there, git takes what is missing for missing,
 	// and does not fetch it object by object.
-	return errors.Join(err, os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config), 0o600))
+	return errors.Join(err, r.configure(""))
 }

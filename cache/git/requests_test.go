@@ -61,6 +61,15 @@ func restore(t testing.TB, s *git.Store, m cache.Manifest) {
 	wg.Wait()
 }
 
+// A server that gives no objects by their ids gives all of the branch.
+func TestServersWithoutObjectsByID(t *testing.T) {
+	t.Parallel()
+	srv := gittest.New(t, gittest.Options{Old: true})
+	url := repository(t, srv, "env.git")
+	m := fill(t, open(t, url), 3)
+	restore(t, open(t, url), m)
+}
+
 // The first blob of a layer is in the answer to the fifth request, whatever the server
 // can do. What was asked for while it was fetched comes after it, all together.
 func TestRequestsBeforeTheFirstBlob(t *testing.T) {
@@ -68,6 +77,7 @@ func TestRequestsBeforeTheFirstBlob(t *testing.T) {
 	first := []string{get, post, post, get, post}
 	for name, opt := range map[string]gittest.Options{
 		"without filters":      {},
+		"with a login":         {Login: true},
 		"with filters":         {Filter: true},
 		"of an older protocol": {Old: true, AnyID: true},
 	} {
@@ -75,6 +85,9 @@ func TestRequestsBeforeTheFirstBlob(t *testing.T) {
 			t.Parallel()
 			srv := gittest.New(t, opt)
 			url := repository(t, srv, "env.git")
+			if opt.Login {
+				url = gittest.WithLogin(url)
+			}
 			m := fill(t, open(t, url), 12)
 			srv.Asked()
 			restore(t, open(t, url), m)

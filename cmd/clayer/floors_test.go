@@ -56,6 +56,7 @@ var floors = map[string]int{
 	"cache/oci":                          2,
 	"cache/web":                          2,
 	"cache/git":                          2,
+	"cache/git/internal/remote":          0,
 	"internal/gittest":                   0,
 	"internal/ocitest":                   2,
 	"internal/githubtest":                2,

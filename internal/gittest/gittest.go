@@ -5,6 +5,7 @@ package gittest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -39,8 +40,9 @@ type Server struct {
 	URL string
 	Dir string
 
-	opt  Options
-	http *httptest.Server
+	opt     Options
+	http    *httptest.Server
+	backend cgi.Handler
 
 	mu    sync.Mutex
 	asked []string
@@ -64,33 +66,44 @@ func Start(dir string, opt Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Dir: dir, opt: opt}
-	h := &cgi.Handler{Path: path, Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1"}, Stderr: new(strings.Builder)}
-	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.asked = append(s.asked, r.Method+" "+r.URL.RequestURI())
-		s.mu.Unlock()
-		if opt.Fault != nil && opt.Fault(w, r) {
-			return
-		}
-		if user, password, _ := r.BasicAuth(); opt.Login && (user != User || password != Password) {
-			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			http.Error(w, "a login, please", http.StatusUnauthorized)
-			return
-		}
-		if opt.ReadOnly && strings.Contains(r.URL.RequestURI(), "git-receive-pack") {
-			http.Error(w, "only readers", http.StatusForbidden)
-			return
-		}
-		if opt.Old {
-			r.Header.Del("Git-Protocol")
-		}
-		r.TransferEncoding = nil // cgi refuses what has no length, and git sends it
-		handler := *h
-		handler.Env = append(handler.Env, "REMOTE_USER="+User)
-		handler.ServeHTTP(w, r)
-	}))
+	s.backend = cgi.Handler{Path: path, Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "REMOTE_USER=" + User}, Stderr: io.Discard}
+	s.http = httptest.NewServer(s)
 	s.URL = s.http.URL
 	return s, nil
+}
+
+// ServeHTTP answers a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.asked = append(s.asked, r.Method+" "+r.URL.RequestURI())
+	s.mu.Unlock()
+	if s.opt.Fault != nil && s.opt.Fault(w, r) {
+		return
+	}
+	if user, password, _ := r.BasicAuth(); s.opt.Login && (user != User || password != Password) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		http.Error(w, "a login, please", http.StatusUnauthorized)
+		return
+	}
+	if s.opt.ReadOnly && strings.Contains(r.URL.RequestURI(), "git-receive-pack") {
+		http.Error(w, "only readers", http.StatusForbidden)
+		return
+	}
+	if s.opt.Old {
+		r.Header.Del("Git-Protocol")
+	}
+	r.TransferEncoding = nil // cgi refuses what has no length, and git sends it
+	s.backend.ServeHTTP(w, r)
+}
+
+// Path returns the path of git.
+func Path(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
 }
 
 // New starts a server that ends with the test. The test is skipped where there is no git.

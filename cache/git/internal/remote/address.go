@@ -1,11 +1,10 @@
-package git
+package remote
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -17,7 +16,7 @@ const DefaultBranch = "clayer-cache"
 
 // An Address is a branch of a repository.
 type Address struct {
-	url    string // as git takes it; with a login, if one was given; "" for the origin
+	URL    string // as git takes it; with a login, if one was given; "" for the origin
 	Branch string
 }
 
@@ -26,12 +25,12 @@ var (
 	isSCP    = lazyregexp.New(`^([A-Za-z0-9._-]+@)?[A-Za-z0-9._-]+:[^:/].*$|^[A-Za-z0-9._-]+@[A-Za-z0-9._-]+:/.*$`)
 )
 
-// ParseAddress reads URL[#branch], as a clone takes the URL. An empty URL is the origin
+// Parse reads URL[#branch], as a clone takes the URL. An empty URL is the origin
 // of the working directory. A path is that of a bare repository on this machine.
-func ParseAddress(s string) (Address, error) {
-	a := Address{url: s, Branch: DefaultBranch}
+func Parse(s string) (Address, error) {
+	a := Address{URL: s, Branch: DefaultBranch}
 	if at := strings.LastIndexByte(s, '#'); at >= 0 {
-		a.url, a.Branch = s[:at], s[at+1:]
+		a.URL, a.Branch = s[:at], s[at+1:]
 	}
 	// No error quotes an address: a password may be in it.
 	if !isBranch().MatchString(a.Branch) || strings.Contains(a.Branch, "..") || strings.Contains(a.Branch, "//") ||
@@ -39,12 +38,12 @@ func ParseAddress(s string) (Address, error) {
 		return a, fmt.Errorf("want URL[#BRANCH]: %q is no name of a branch", a.Branch)
 	}
 	switch {
-	case a.url == "":
+	case a.URL == "":
 		return a, nil
-	case strings.HasPrefix(a.url, "-") || strings.ContainsAny(a.url, "\n\r\x00"):
+	case strings.HasPrefix(a.URL, "-") || strings.ContainsAny(a.URL, "\n\r\x00"):
 		return a, errors.New("want URL[#BRANCH], as in https://github.com/me/env")
-	case strings.Contains(a.url, "://"):
-		u, err := url.Parse(a.url)
+	case strings.Contains(a.URL, "://"):
+		u, err := url.Parse(a.URL)
 		if err != nil || u.Host == "" && u.Scheme != "file" || u.Path == "" {
 			return a, errors.New("want URL[#BRANCH], as in https://github.com/me/env")
 		}
@@ -53,29 +52,29 @@ func ParseAddress(s string) (Address, error) {
 			return a, nil
 		}
 		return a, fmt.Errorf("want a URL of http, https, ssh, git or file, not of %s", u.Scheme)
-	case strings.Contains(a.url, "::"):
+	case strings.Contains(a.URL, "::"):
 		return a, errors.New("want a URL of http, https, ssh, git or file")
-	case isSCP().MatchString(a.url):
+	case isSCP().MatchString(a.URL):
 		return a, nil
 	}
-	path, err := filepath.Abs(a.url)
+	path, err := filepath.Abs(a.URL)
 	if err != nil {
 		return a, err
 	}
 	// As a URL: git copies all of a repository that a path names, whatever the depth.
-	a.url = "file://" + path
+	a.URL = "file://" + path
 	return a, nil
 }
 
 // IsOrigin reports whether the address is that of the working directory's origin.
-func (a Address) IsOrigin() bool { return a.url == "" }
+func (a Address) IsOrigin() bool { return a.URL == "" }
 
 // IsLocal reports whether the repository is on this machine.
-func (a Address) IsLocal() bool { return strings.HasPrefix(a.url, "file://") }
+func (a Address) IsLocal() bool { return strings.HasPrefix(a.URL, "file://") }
 
 // String returns the address without a login.
 func (a Address) String() string {
-	s := "git:" + withoutLogin(a.url)
+	s := "git:" + WithoutLogin(a.URL)
 	if a.Branch != DefaultBranch {
 		s += "#" + a.Branch
 	}
@@ -84,7 +83,7 @@ func (a Address) String() string {
 
 // Secrets returns what must not be printed or leave the machine.
 func (a Address) Secrets() []string {
-	u, err := url.Parse(a.url)
+	u, err := url.Parse(a.URL)
 	if err != nil || u.User == nil {
 		return nil
 	}
@@ -104,10 +103,10 @@ func (a Address) Secrets() []string {
 	return all
 }
 
-var login = lazyregexp.New(`://[^/@\s]*@`)
+var loginInURL = lazyregexp.New(`://[^/@\s]*@`)
 
-// withoutLogin returns a text without the logins in the addresses of it.
-func withoutLogin(s string) string { return login().ReplaceAllString(s, "://") }
+// WithoutLogin returns a text without the logins in the addresses of it.
+func WithoutLogin(s string) string { return loginInURL().ReplaceAllString(s, "://") }
 
 // FindOrigin returns the address with that of the origin of dir in it, if it is the
 // origin.
@@ -115,32 +114,21 @@ func (a Address) FindOrigin(ctx context.Context, dir string) (Address, error) {
 	if !a.IsOrigin() {
 		return a, nil
 	}
-	origin := originOf(ctx, dir)
+	origin := OriginOf(ctx, dir)
 	if origin == "" {
 		return a, errors.New("the working directory is in no Git repository that has an origin: name one, as in git:https://github.com/me/env")
 	}
-	b, err := ParseAddress(origin + "#" + a.Branch)
+	b, err := Parse(origin + "#" + a.Branch)
 	if err != nil {
 		return a, fmt.Errorf("the origin of the working directory: %w", err)
 	}
 	return b, nil
 }
 
-// originOf returns the URL of the origin of dir, as it is configured; "" for none.
-func originOf(ctx context.Context, dir string) string {
-	cmd := exec.CommandContext(ctx, "git", "config", "--get", "remote.origin.url")
-	cmd.Dir, cmd.Env = dir, environ()
-	out, err := cmd.Output()
-	if err != nil {
-		return ""
-	}
-	return strings.TrimRight(string(out), "\n")
-}
-
-// same reports whether two URLs are of one repository, as far as their text says.
-func same(a, b string) bool {
+// Same reports whether two URLs are of one repository, as far as their text says.
+func Same(a, b string) bool {
 	plain := func(s string) string {
-		s = strings.TrimSuffix(strings.TrimRight(withoutLogin(s), "/"), ".git")
+		s = strings.TrimSuffix(strings.TrimRight(WithoutLogin(s), "/"), ".git")
 		if _, rest, ok := strings.Cut(s, "://"); ok {
 			return strings.ToLower(rest)
 		}
