@@ -1,7 +1,6 @@
 package histories
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/internal/treetest"
 )
@@ -310,19 +310,7 @@ cd ../..; find . -exec touch -h -d @1000000000 {} +`
 }
 
 // run runs a command, and returns what it prints. One that hangs prints where.
-func run(cmd *exec.Cmd) (string, error) { return runFor(cmd, limit, syscall.SIGQUIT) }
-
-// runFor is run, and sends a signal to a command that has not ended by then.
-func runFor(cmd *exec.Cmd, after time.Duration, sig syscall.Signal) (string, error) {
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	defer time.AfterFunc(after, func() { _ = cmd.Process.Signal(sig) }).Stop()
-	err := cmd.Wait()
-	return out.String(), err
-}
+func run(cmd *exec.Cmd) (string, error) { return clitest.Output(cmd, limit, syscall.SIGQUIT) }
 
 // limit is how long a command may take: it hangs then.
 const limit = 20 * time.Second
@@ -345,14 +333,13 @@ func (g *ground) command(args ...string) *exec.Cmd {
 	}
 	user := ""
 	if g.mode.user {
-		user = fmt.Sprintf("--userspec=%d:%d", plainUser, plainUser)
+		user = fmt.Sprintf("%d:%d", plainUser, plainUser)
 	}
 	root := "/"
 	if at == "" {
 		root = g.path("base")
 	}
-	script := `set -e; root=$1 user=$2; shift 2; [ "$root" = / ] || { mount -t proc proc "$root/proc"; mount --bind "$root/../work" "$root/work"; }; exec chroot $user "$root" "$@"`
-	cmd := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", script, "sh", root, user, at + "/work/clayer"}, args...)...)
+	cmd := clitest.Confined(root, g.path("work"), user, append([]string{at + "/work/clayer"}, args...)...)
 	cmd.Dir = g.dir
 	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + at + "/work/home", "TMPDIR=" + at + "/work/tmp", "CLAYER_CACHE_DIR=" + at + "/work/cache"}
 	return cmd
@@ -427,7 +414,7 @@ func (g *ground) act(t *testing.T, a action, begin string) error {
 	}
 	cmd := g.command("solve")
 	if a.kind == "kill" {
-		_, _ = runFor(cmd, a.after, syscall.SIGKILL)
+		_, _ = clitest.Output(cmd, a.after, syscall.SIGKILL)
 		return nil
 	}
 	out, err := run(cmd)
