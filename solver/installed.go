@@ -142,7 +142,9 @@ func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
 	}
 	r.machine = r.platform(ctx, state)
 	w = &Watch{r: r, root: root}
-	if w.lock, err = r.lock(ctx, root); err != nil {
+	if w.lock, err = r.lock(ctx, root); errors.Is(err, rootfs.ErrLocked) {
+		return nil, errors.New("another install, or a solve, is at work")
+	} else if err != nil {
 		return nil, err
 	}
 	if err = inventory.Record(w.lock, r.home()); err == nil {

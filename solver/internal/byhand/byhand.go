@@ -142,7 +142,7 @@ func Differs(s *dag.Step, environ []string, session map[string]string) error {
 		want, have := env[v.Name], session[v.Name]
 		list := strings.Split(have, ":")
 		if want != have && !(have != "" && !slices.ContainsFunc(strings.Split(want, ":"), func(w string) bool { return !slices.Contains(list, w) })) {
-			return fmt.Errorf("the session has another $%s than the line: clayer env sets it", v.Name)
+			return fmt.Errorf("the session has another $%s than the line, and clayer env prints the one of the line", v.Name)
 		}
 	}
 	return nil

@@ -60,10 +60,14 @@ func (w *watching) ended() {
 	}
 }
 
-// adopt makes the snapshot. The last line of the Containerfile repeats the install.
-func (w *watching) adopt() error {
+// adopt makes the snapshot. The last line of the Containerfile repeats the install; own says
+// that it repeats no other.
+func (w *watching) adopt(own bool) error {
 	if w.watch == nil || w.err != nil {
 		return w.err
+	}
+	if !own {
+		return errors.New("it was added to a RUN that has not run yet")
 	}
 	ctx, stop := interruptible()
 	defer stop()

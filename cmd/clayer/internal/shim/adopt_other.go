@@ -9,6 +9,6 @@ type watching struct{}
 
 func (o Options) watch(edit.Reading) *watching { return &watching{} }
 
-func (w *watching) ended()       {}
-func (w *watching) adopt() error { return nil }
-func (w *watching) close()       {}
+func (w *watching) ended()           {}
+func (w *watching) adopt(bool) error { return nil }
+func (w *watching) close()           {}

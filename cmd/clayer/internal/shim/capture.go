@@ -88,7 +88,7 @@ func (o Options) capture(r edit.Reading, w *watching, warn func(format string, a
 	ctx, cancel := context.WithTimeout(context.Background(), lockTime)
 	defer cancel()
 	var wrote string
-	var line *edit.Record // that repeats this install, and no other
+	own := false // the RUN repeats this install, and no other
 	_, err := edit.Update(ctx, o.File, func(src []byte) ([]byte, error) {
 		if r.Verdict == edit.Noted {
 			out, err := edit.Comment(src, r.Note)
@@ -107,9 +107,7 @@ func (o Options) capture(r edit.Reading, w *watching, warn func(format string, a
 		}
 		if string(out) != string(src) {
 			wrote = next.Text
-			if s.Last = next; next.Installs[0] == r.Install {
-				line = next
-			}
+			s.Last, own = next, next.Installs[0] == r.Install
 			// Under the lock, and before the file: a record of what isn't there
 			// matches nothing.
 			_ = o.save(s)
@@ -122,8 +120,8 @@ func (o Options) capture(r edit.Reading, w *watching, warn func(format string, a
 	case wrote != "" && !is(modeQuiet):
 		warn("%s: %s", o.File, wrote)
 	}
-	if line != nil {
-		if err := w.adopt(); err != nil && !is(modeQuiet) {
+	if err == nil && wrote != "" && r.Verdict == edit.Captured {
+		if err := w.adopt(own); err != nil && !is(modeQuiet) {
 			warn("no snapshot is made of what it installed, and the next solve runs the line: %v", err)
 		}
 	}
