@@ -33,7 +33,7 @@ $2"
 `, "sh", dir, script)
 	// The clayer of the layer, and not that of testscript, which PATH begins with.
 	cmd.Env = append(os.Environ(), "PATH=/usr/local/bin:"+os.Getenv("PATH"), "TMPDIR=/tmp", "DEBIAN_FRONTEND=noninteractive", "PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore",
-		"UV_BREAK_SYSTEM_PACKAGES=1", "CLAYER_CACHE_DIR=/tmp/clayer-cache", "XDG_STATE_HOME=", "UV_LINK_MODE=copy")
+		"UV_BREAK_SYSTEM_PACKAGES=1", "CLAYER_CACHE_DIR=/tmp/clayer-cache", "CLAYER_SHIM=lines", "XDG_STATE_HOME=", "UV_LINK_MODE=copy")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out[max(0, len(out)-4000):])
