@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver"
-	"github.com/clayer/clayer/solver/layers"
 )
 
 // A watching makes a snapshot of what is installed, as that of the line which is written. Its
@@ -71,11 +71,12 @@ func (w *watching) adopt(own bool) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	files, err := layers.Load(ctx, []string{w.o.File}, nil)
+	files, err := w.o.composition(ctx, w.opt)
 	if err != nil {
 		return err
 	}
-	last := files[0].Instructions[len(files[0].Instructions)-1].Base()
+	i := slices.IndexFunc(files, func(f *frontend.File) bool { return f.Path == w.o.File })
+	last := files[i].Instructions[len(files[i].Instructions)-1].Base()
 	err = w.watch.Adopt(ctx, files, last.Text, w.projects(), w.count.alone)
 	var failed *solver.BuildError
 	if errors.As(err, &failed) {

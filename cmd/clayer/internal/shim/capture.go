@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/layers"
@@ -148,6 +149,24 @@ func (o Options) refresh() {
 	}
 }
 
+// composition loads the Containerfile, and before it the files of the layers that are in the
+// root: those of their names beside it. That they are the ones which were applied, their keys
+// say.
+func (o Options) composition(ctx context.Context, opt solver.Options) ([]*frontend.File, error) {
+	own := frontend.LayerName(filepath.Base(o.File))
+	var paths []string
+	if st, err := solver.Status(opt); err == nil {
+		for _, l := range st.State.Layers {
+			found, err := layers.Lookup(filepath.Dir(o.File), []string{l.Name}, func(string) {})
+			if err != nil || l.Name == own {
+				break
+			}
+			paths = append(paths, found...)
+		}
+	}
+	return layers.Load(ctx, append(paths, o.File), nil)
+}
+
 // isSettled reports whether the last step of the Containerfile has been built.
 func (o Options) isSettled(ctx context.Context) bool {
 	if o.Solver == nil {
@@ -157,7 +176,7 @@ func (o Options) isSettled(ctx context.Context) bool {
 	if err != nil && !errors.Is(err, ErrNotHere) {
 		return false
 	}
-	if opt.Files, err = layers.Load(ctx, []string{o.File}, nil); err != nil {
+	if opt.Files, err = o.composition(ctx, opt); err != nil {
 		return false
 	}
 	p, err := solver.Plan(ctx, opt)
