@@ -189,8 +189,8 @@ func (w *Watch) Ended(ctx context.Context) error {
 
 // Adopt makes what was installed the step of the last line of files, whose text that is, and
 // stores its snapshot. projects are directories of the user's own work; alone returns an
-// error if other installs were at work. Where the error is not nil the next solve runs the
-// line.
+// error if other installs were at work. The error wraps ErrStore where the snapshot is in no
+// store; at any other the next solve runs the line.
 func (w *Watch) Adopt(ctx context.Context, files []*frontend.File, text string, projects []string, alone func() error) error {
 	w.r.files = files
 	sv, err := w.r.survey(ctx, w.root)
@@ -210,6 +210,9 @@ func (w *Watch) Adopt(ctx context.Context, files []*frontend.File, text string, 
 		Files: w.files, Before: w.before, ByHand: w.byHand, Took: w.took,
 	}
 	did, err := exec.Solve(ctx, cfg, w.root, w.lock, sv)
+	if _, failed := w.r.Report.FailedStore(); err == nil && failed != nil {
+		err = fmt.Errorf("%w: %w", ErrStore, failed)
+	}
 	return cmp.Or(err, did.Incomplete)
 }
 

@@ -122,7 +122,11 @@ func (o Options) capture(r edit.Reading, w *watching, warn func(format string, a
 		warn("%s: %s", o.File, wrote)
 	}
 	if err == nil && wrote != "" && r.Verdict == edit.Captured {
-		if err := w.adopt(own); err != nil && !is(modeQuiet) {
+		switch err := w.adopt(own); {
+		case err == nil || is(modeQuiet):
+		case errors.Is(err, solver.ErrStore):
+			warn("what it installed is a step, but its snapshot is in no store: %v", err)
+		default:
 			warn("no snapshot is made of what it installed, and the next solve runs the line: %v", err)
 		}
 	}
