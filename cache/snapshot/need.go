@@ -57,6 +57,10 @@ const (
 	NeedLibrary     NeedKind = "library"     // a shared library
 	NeedInterpreter NeedKind = "interpreter" // a program that runs scripts
 	NeedPackage     NeedKind = "package"     // a package of a package manager
+
+	// NeedAlternative is met anywhere: it says of a link of /etc/alternatives which group
+	// decides about it, and with which priority, where a root has another choice.
+	NeedAlternative NeedKind = "alternative"
 )
 
 // Values of Need.Type and Need.Manager.
@@ -93,6 +97,8 @@ func (n Need) String() string {
 		return n.Soname
 	case NeedInterpreter:
 		return n.Path + n.Name
+	case NeedAlternative:
+		return fmt.Sprintf("the choice of /%s", n.Path)
 	case NeedPackage:
 		if n.Type == PackageOwn {
 			return fmt.Sprintf("%s (%s) to be absent or %s", n.Name, n.Manager, strings.Join(n.Versions, " or "))

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -22,7 +24,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	if b.Watched != nil {
 		open = b.lock.OpenSaved
 	}
-	if err := r.ReadDatabases(open); err != nil {
+	if err := r.ReadDatabases(open, b.databasesBefore(s)); err != nil {
 		return nil, err
 	}
 	if b.isInPlace() {
@@ -55,6 +57,19 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 		}
 	}
 	return r, err
+}
+
+// databasesBefore returns the paths of databases, beside those that all roots have, that
+// the steps before one have written.
+func (b *builder) databasesBefore(s *dag.Step) (paths []string) {
+	for _, it := range b.sv.Before(s) {
+		for p := range b.writtenBy(it) {
+			if slices.Contains(databases.Dirs, path.Dir(p)) {
+				paths = append(paths, p)
+			}
+		}
+	}
+	return paths
 }
 
 // site is a root as a step finds it, with what the step gets of the session.

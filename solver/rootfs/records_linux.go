@@ -145,7 +145,15 @@ func (l *Lock) SaveDatabases(others ...string) error {
 		return unlessFull(err)
 	}
 	defer unix.Close(to)
-	for _, p := range slices.Concat(databases.Paths(), others) {
+	paths := slices.Concat(databases.Paths(), others)
+	for _, dir := range databases.Dirs {
+		list, err := namesIn(tree, dir)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, list...)
+	}
+	for _, p := range paths {
 		dir, err := tree.Get(path.Dir(p))
 		if err != nil {
 			if inroot.UnlessMissing(err) == nil {
@@ -171,6 +179,27 @@ func (l *Lock) SaveDatabases(others ...string) error {
 // OpenSaved opens what SaveDatabases saved of a file.
 func (l *Lock) OpenSaved(p string) (*os.File, error) {
 	return l.root.state.Held().OpenFile(path.Join(savedName, savedAs(p)), os.O_RDONLY, 0)
+}
+
+// namesIn returns the paths of what is in a directory.
+func namesIn(tree *inroot.Dirs, name string) (paths []string, err error) {
+	dir, err := tree.Get(name)
+	if err != nil {
+		return nil, inroot.UnlessMissing(err)
+	}
+	fd, err := unix.Openat(dir.FD, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	list, err := f.Readdirnames(-1)
+	for _, base := range list {
+		if p := path.Join(name, base); !slices.Contains(databases.Paths(), p) {
+			paths = append(paths, p)
+		}
+	}
+	return paths, err
 }
 
 func unlessFull(err error) error {

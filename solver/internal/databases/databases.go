@@ -21,17 +21,19 @@ type Database struct {
 type format uint8
 
 const (
-	lines   format = iota + 1 // each line is a record, known by its text
-	users                     // name:password:uid:…
-	groups                    // name:password:gid:members
-	shadow                    // name:…
-	gshadow                   // name:password:administrators:members
-	ranges                    // name:first:count
-	dpkg                      // stanzas with Package and Architecture
-	apk                       // stanzas with P
-	pem                       // certificates, each known by its text
-	ldcache                   // the cache of the dynamic linker
-	backup                    // what the tool that changed a database left: the version before, a lock
+	lines      format = iota + 1 // each line is a record, known by its text
+	users                        // name:password:uid:…
+	groups                       // name:password:gid:members
+	shadow                       // name:…
+	gshadow                      // name:password:administrators:members
+	ranges                       // name:first:count
+	dpkg                         // stanzas with Package and Architecture
+	apk                          // stanzas with P
+	pem                          // certificates, each known by its text
+	ldcache                      // the cache of the dynamic linker
+	diversions                   // three lines: what is diverted, where to, and by which package
+	choices                      // a group of alternatives
+	backup                       // what the tool that changed a database left: the version before, a lock
 )
 
 var known = map[string]format{
@@ -60,6 +62,8 @@ var known = map[string]format{
 	"var/lib/dpkg/lock-frontend":  backup,
 	"var/lib/dpkg/triggers/Lock":  backup,
 	"var/lib/dpkg/statoverride":   lines,
+	"var/lib/dpkg/diversions":     diversions,
+	"var/lib/dpkg/diversions-old": backup,
 	"var/lib/apt/extended_states": dpkg,
 
 	"etc/apk/world":        lines,
@@ -71,11 +75,20 @@ var known = map[string]format{
 func Known(p string) (Database, bool) {
 	f, ok := known[p]
 	// Each of dpkg's triggers has a list of the packages that wait for it.
-	if dir, name := path.Split(p); !ok && dir == "var/lib/dpkg/triggers/" && name != "Unincorp" {
+	switch dir, name := path.Split(p); {
+	case ok:
+	case dir == triggersDir && name != "Unincorp":
 		f, ok = lines, true
+	case dir == alternativesDir:
+		f, ok = choices, true
 	}
 	return Database{path: p, format: f}, ok
 }
+
+const triggersDir = "var/lib/dpkg/triggers/"
+
+// Dirs are directories in which all files are databases.
+var Dirs = []string{strings.TrimSuffix(alternativesDir, "/"), strings.TrimSuffix(triggersDir, "/")}
 
 // Paths returns where the databases are that Known knows by their paths alone, sorted.
 func Paths() []string { return slices.Sorted(maps.Keys(known)) }
@@ -92,8 +105,8 @@ func (d Database) check(files ...[]byte) error {
 	return nil
 }
 
-// CanMerge reports whether two versions of a database are understood: any but those of the
-// dynamic linker's cache are.
+// CanMerge reports whether two versions of a database can be merged: any can but those of
+// the dynamic linker's cache which are not understood.
 func (d Database) CanMerge(here, result []byte) bool {
 	if d.format != ldcache {
 		return true
@@ -113,6 +126,9 @@ func (d Database) IsBackup() bool { return d.format == backup }
 func (d Database) Main() string {
 	if !d.IsBackup() {
 		return d.path
+	}
+	if d.path == "var/lib/dpkg/diversions-old" {
+		return "var/lib/dpkg/diversions"
 	}
 	if strings.HasPrefix(d.path, "var/lib/dpkg/") {
 		return "var/lib/dpkg/status"

@@ -3,6 +3,7 @@ package databases
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -108,6 +109,12 @@ func (m *merging) conflict(key, why string, args ...any) {
 func (m *merging) decide() {
 	m.changed, m.gone = make(map[string]*entry), make(map[string]*entry)
 	m.joins, m.leaves = make(map[membership]bool), make(map[membership]bool)
+	if isOpaque(m.here) && !slices.ContainsFunc(m.removed, func(e entry) bool { return e.key == m.here[0].key }) {
+		for _, e := range slices.Concat(m.set, m.removed) {
+			m.conflict(e.key, "the file is not understood here")
+		}
+		return
+	}
 	leaving := make(map[membership]bool)
 	for _, x := range m.leave {
 		leaving[x] = true
@@ -126,6 +133,14 @@ func (m *merging) decide() {
 		default:
 			m.gone[e.key] = e
 		}
+	}
+	if m.format == choices {
+		m.retainGroup()
+	}
+	if len(m.set) == 1 && strings.HasPrefix(m.set[0].key, opaqueMark) && m.at[m.set[0].key] == nil && len(m.here) > len(m.gone) {
+		m.conflict(m.set[0].key, "what the step made is not understood, and there are other records here")
+		clear(m.gone)
+		return
 	}
 	for i := range m.set {
 		e := &m.set[i]

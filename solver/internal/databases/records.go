@@ -20,6 +20,18 @@ type record struct {
 	tail    string // what separates it from the next
 }
 
+// opaqueMark begins the key of a file that is not understood, which is one record.
+const opaqueMark = "#!"
+
+func opaque(file string) []record {
+	name := opaqueMark + digest(file)
+	return []record{{key: name, name: name, body: file}}
+}
+
+func isOpaque(list []record) bool {
+	return len(list) == 1 && strings.HasPrefix(list[0].key, opaqueMark)
+}
+
 // memberships are the members of all groups of a file.
 func memberships(list []record) map[membership]bool {
 	all := make(map[membership]bool)
@@ -97,6 +109,9 @@ func (f format) parse(file []byte) []record {
 	if f == ldcache {
 		return libraries(file)
 	}
+	if f == choices {
+		return alternatives(string(file))
+	}
 	var list []record
 	n := make(numbering)
 	rest := string(file)
@@ -109,6 +124,9 @@ func (f format) parse(file []byte) []record {
 		}
 		return list
 	}
+	if f == diversions && (bytes.Count(file, []byte("\n"))%3 != 0 || !strings.HasSuffix("\n"+rest, "\n")) {
+		return opaque(rest)
+	}
 	end := "\n"
 	if f == pem {
 		end = pemEnd
@@ -116,7 +134,7 @@ func (f format) parse(file []byte) []record {
 	list = make([]record, 0, bytes.Count(file, []byte(end))+1)
 	for rest != "" {
 		r := record{body: rest}
-		if i := strings.Index(rest, end); i >= 0 {
+		if i := indexEnd(rest, end, f.perRecord()); i >= 0 {
 			i += len(end) - 1
 			r.body, r.tail, rest = rest[:i], "\n", rest[i+1:]
 		} else {
@@ -131,6 +149,27 @@ func (f format) parse(file []byte) []record {
 	return list
 }
 
+// perRecord is how many lines a record has.
+func (f format) perRecord() int {
+	if f == diversions {
+		return 3
+	}
+	return 1
+}
+
+// indexEnd returns where in a text the n-th end is; -1 where there are fewer.
+func indexEnd(text, end string, n int) int {
+	at := strings.Index(text, end)
+	for ; n > 1 && at >= 0; n-- {
+		next := strings.Index(text[at+1:], end)
+		if next < 0 {
+			return -1
+		}
+		at += 1 + next
+	}
+	return at
+}
+
 // pemEnd ends a certificate. What stands before one, such as its name in a comment, goes
 // with it.
 const pemEnd = "-----END CERTIFICATE-----\n"
@@ -139,6 +178,10 @@ const pemEnd = "-----END CERTIFICATE-----\n"
 func (f format) lineName(line string) string {
 	if f == lines {
 		return line
+	}
+	if f == diversions {
+		diverted, _, _ := strings.Cut(line, "\n")
+		return diverted
 	}
 	if f == pem || isForeign(line) {
 		return ""
@@ -241,6 +284,9 @@ func (f format) stanzaName(body string) string {
 func (f format) text(list []record) []byte {
 	if f == ldcache {
 		return writeLibraries(list)
+	}
+	if f == choices {
+		return writeAlternatives(list)
 	}
 	size := 0
 	for i := range list {

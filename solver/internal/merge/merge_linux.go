@@ -41,6 +41,10 @@ func New(needs []snapshot.Need, preserved map[string][]string, below Below) *Mer
 // undone: where the root has another file than the step found, the entry is that file
 // with the records that the step changed. Any other entry is returned as it is.
 func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *record.Records, error) {
+	if need := m.changes[e.Path]; need != nil && need.Kind == snapshot.NeedAlternative {
+		out, err := m.alternative(root, e, need)
+		return out, nil, err
+	}
 	db, known := databases.Known(e.Path)
 	if !known || e.Size > databases.MaxSize {
 		return e, nil, nil
@@ -94,6 +98,62 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	out.Content, out.Size, out.Release = result, int64(len(result)), nil
 	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(result)), nil }
 	return &out, r, nil
+}
+
+// alternative returns a link of alternatives as it is to be applied: what the root has
+// stays where somebody chose it, or it is another choice than the step found, and of no
+// lower priority.
+func (m *Merger) alternative(root *inroot.Dirs, e *snapshot.Entry, need *snapshot.Need) (*snapshot.Entry, error) {
+	target, err := readLink(root, e.Path)
+	asFound := digest.FromString(target) == need.Digest
+	if err == nil && target == "" && e.Kind == snapshot.Symlink {
+		return m.follower(root, e, need)
+	}
+	if err != nil || target == "" || e.Kind != snapshot.Symlink && (e.Kind != snapshot.Delete || asFound) {
+		return e, err
+	}
+	file, _, err := m.here(root, databases.AlternativesFile(need.Name))
+	if err != nil {
+		return nil, err
+	}
+	if e.Kind == snapshot.Symlink && !databases.Outranks(file, e.Path, target, asFound, databases.Choice{Group: need.Name, Priority: need.Version}) {
+		return e, nil
+	}
+	out := *e
+	out.Kind, out.Target = snapshot.Symlink, target
+	return &out, nil
+}
+
+// follower is alternative for a link that the root lacks: it is left out where the one that
+// it follows stays.
+func (m *Merger) follower(root *inroot.Dirs, e *snapshot.Entry, need *snapshot.Need) (*snapshot.Entry, error) {
+	group := path.Join(path.Dir(e.Path), path.Base(need.Name))
+	target, err := readLink(root, group)
+	if err != nil || target == "" || group == e.Path {
+		return e, err
+	}
+	file, _, err := m.here(root, databases.AlternativesFile(need.Name))
+	if err != nil || !databases.Outranks(file, group, target, false, databases.Choice{Group: need.Name, Priority: need.Version}) {
+		return e, err
+	}
+	out := *e
+	out.Kind, out.Target = snapshot.Delete, ""
+	return &out, nil
+}
+
+// readLink returns the target of a link; "" where there is none.
+func readLink(dirs *inroot.Dirs, p string) (string, error) {
+	fd, _, err := dirs.Resolve(dirs.Root, path.Dir(p), dirs.Openat2)
+	if err != nil {
+		return "", inroot.UnlessMissing(err)
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, path.Base(p), buf)
+	if err != nil {
+		return "", nil // another kind of file, or none
+	}
+	return string(buf[:n]), nil
 }
 
 // replaced returns an error where a step removes a database, or puts a link in its place,

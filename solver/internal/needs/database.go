@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,11 +17,25 @@ import (
 	"github.com/clayer/clayer/solver/internal/databases"
 )
 
-// ReadDatabases reads the databases that a RUN may change, before it runs.
-func (r *Recorder) ReadDatabases(open func(path string) (*os.File, error)) error {
+// ReadDatabases reads the databases that a RUN may change, before it runs: those in
+// databases.Dirs that the base has, or that are among the paths which its view has more.
+func (r *Recorder) ReadDatabases(open func(path string) (*os.File, error), more []string) error {
 	r.databases, r.unread = make(map[string][]byte), make(map[string]bool)
-	for _, p := range databases.Paths() {
-		if d, _ := databases.Known(p); d.IsBackup() {
+	for _, dir := range databases.Dirs {
+		d, err := r.View.Directory(dir)
+		if err != nil {
+			return err
+		}
+		list, err := d.Names()
+		if err != nil {
+			return err
+		}
+		for _, name := range list {
+			more = append(more, path.Join(dir, name))
+		}
+	}
+	for _, p := range slices.Concat(databases.Paths(), more) {
+		if d, known := databases.Known(p); d.IsBackup() || !known || r.databases[p] != nil {
 			continue
 		}
 		f, err := open(p)
@@ -48,7 +64,7 @@ func readDatabase(r io.Reader) ([]byte, error) {
 // changes that in turn.
 func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
 	d, _ := databases.Known(p)
-	if d.IsBackup() || r.unread[p] || strings.HasPrefix(p, "var/lib/dpkg/triggers/") {
+	if d.IsBackup() || r.unread[p] {
 		return nil, nil
 	}
 	before, existed := r.databases[p]

@@ -110,7 +110,7 @@ func check(n snapshot.Need) error {
 		if n.Digest.Validate() != nil || n.Digest.Algorithm() != digest.SHA256 {
 			return fmt.Errorf("it needs /%s with the digest %q", n.Path, n.Digest)
 		}
-	case snapshot.NeedPlace:
+	case snapshot.NeedPlace, snapshot.NeedAlternative:
 		inRoot = true
 	case snapshot.NeedHome:
 		absolute = []string{n.Path}
@@ -188,6 +188,8 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 		if home, _ := s.Session(); home != "" && home != n.Path {
 			return fmt.Sprintf("needs $HOME to be %s, which is %s here", n.Path, home), nil
 		}
+		return "", nil
+	case snapshot.NeedAlternative:
 		return "", nil
 	case snapshot.NeedLibrary:
 		return s.library(n)

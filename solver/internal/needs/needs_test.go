@@ -86,7 +86,7 @@ func record(t *testing.T, root, lines string, covered ...string) []snapshot.Need
 		Site:    needs.NewSite(names.New(root, ""), session),
 		Covered: func(p string) bool { return slices.Contains(covered, p) },
 	}
-	err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) })
+	err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestManyNeeds(t *testing.T) {
 		t.Errorf("%d needs of 4200 files in a directory that was there", len(got))
 	}
 	r := &needs.Recorder{Site: needs.NewSite(names.New(root, ""), session), Covered: func(string) bool { return false }}
-	if err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) }); err != nil {
+	if err := r.ReadDatabases(func(p string) (*os.File, error) { return os.Open(filepath.Join(root, p)) }, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, err := range r.Of(changes(edited.String() + "var/lib/dpkg/status Package: b\n")) {

@@ -53,6 +53,7 @@ type Recorder struct {
 	replaced map[string][]string // versions of those that the step removes, by directory and name
 	venvs    map[string]bool     // what the step makes virtual environments, with a final slash
 	modules  []module
+	links    map[string]snapshot.Need // of alternatives, by path; By is the target
 	programs
 	problem error
 }
@@ -72,6 +73,7 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		r.programs.reset()
 		r.dists, r.venvs, r.modules = nil, make(map[string]bool), nil
 		r.replaced = make(map[string][]string)
+		r.links = make(map[string]snapshot.Need)
 		r.usr, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
@@ -103,6 +105,7 @@ func (r *Recorder) note(e *snapshot.Entry) error {
 	if base == "pyvenv.cfg" {
 		r.venvs[dir] = true
 	}
+	r.noteLink(e, dir, base)
 	if r.made[dir] {
 		if e.Kind == snapshot.Dir {
 			r.made[e.Path+"/"] = true
@@ -167,6 +170,7 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		}
 		all = append(all, n...)
 	}
+	all = append(all, r.alternativeNeeds()...)
 	if err := r.dropOwned(); err != nil {
 		return nil, err
 	}
