@@ -25,7 +25,7 @@ type Need struct {
 	Set     []string `json:"set,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 
-	Type string `json:"type,omitempty"` // of a place: PlaceDir or PlaceFile; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
+	Type string `json:"type,omitempty"` // of a place: PlaceDir, PlaceFile or PlaceMissing; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
 	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
 	ID   int    `json:"id,omitempty"`   // of a user or group
 
@@ -68,6 +68,8 @@ const (
 	PlaceDir  = "directory"
 	PlaceFile = "file" // or anything else that is no directory
 
+	PlaceMissing = "missing" // nothing
+
 	NameUser  = "user"
 	NameGroup = "group"
 
@@ -88,6 +90,9 @@ func (n Need) String() string {
 		}
 		return "/" + n.Path + " as it was"
 	case NeedPlace:
+		if n.Type == PlaceMissing {
+			return fmt.Sprintf("/%s to be missing", n.Path)
+		}
 		return fmt.Sprintf("/%s to be a %s or missing", n.Path, n.Type)
 	case NeedHome:
 		return "$HOME " + n.Path

@@ -288,6 +288,8 @@ func (s *Site) place(n snapshot.Need) (string, error) {
 	}
 	switch isDir := f.Kind == names.Dir; {
 	case f.Kind == names.Missing:
+	case n.Type == snapshot.PlaceMissing:
+		return fmt.Sprintf("needs /%s to be missing, which is here", n.Path), nil
 	case n.Type == snapshot.PlaceDir && !isDir:
 		return fmt.Sprintf("needs /%s to be a directory, which it is not here", n.Path), nil
 	case n.Type == snapshot.PlaceFile && isDir:

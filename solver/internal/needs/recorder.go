@@ -188,6 +188,9 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		all = append(all, snapshot.Need{Kind: snapshot.NeedContent, Path: p, Digest: dg})
 	}
 	for p, kind := range r.places {
+		if isIndex(p) && kind == snapshot.PlaceFile {
+			kind = snapshot.PlaceMissing
+		}
 		if !isRegenerated(p) && !r.Covered(p) {
 			all = append(all, snapshot.Need{Kind: snapshot.NeedPlace, Path: p, Type: kind})
 		}
@@ -257,13 +260,20 @@ func (r *Recorder) oldDigest(p string, was names.Found) (digest.Digest, error) {
 func isRegenerated(p string) bool {
 	dir, base := path.Split(p)
 	switch {
+	case isIndex(p):
+		return false
 	case slices.ContainsFunc([]string{"var/cache", "var/log", "var/lib/apt", "var/lib/dnf", "etc/alternatives", "var/lib/dpkg/alternatives",
 		"etc/ssl/certs", "usr/share/mime", "usr/share/icons", "var/lib/dpkg/info", "var/lib/dpkg/triggers", "var/lib/dpkg/updates"}, func(top string) bool { return pathname.Under(p, top) }):
 		return true
 	case strings.HasSuffix(base, ".pyc") || dir == "etc/" && strings.HasSuffix(base, "-") || dir == "var/lib/dpkg/" && (strings.HasSuffix(base, "-old") || strings.HasPrefix(base, "lock")):
 		return true
 	}
-	return slices.Contains([]string{"usr/share/info/dir", "usr/share/applications/mimeinfo.cache",
-		"usr/share/glib-2.0/schemas/gschemas.compiled", "usr/lib/locale/locale-archive", "etc/machine-id"}, p) ||
-		strings.HasSuffix(p, "/loaders.cache") || strings.HasSuffix(p, "/fonts.cache-1")
+	return p == "etc/machine-id" || p == "usr/share/info/dir" || strings.HasSuffix(p, "/fonts.cache-1")
+}
+
+// isIndex reports whether a tool makes a file of those of all packages, and programs find
+// nothing that is not in it: the one of a step has no place where a machine has another.
+func isIndex(p string) bool {
+	return strings.HasPrefix(p, "usr/") &&
+		slices.Contains([]string{"mime.cache", "mimeinfo.cache", "icon-theme.cache", "loaders.cache", "gschemas.compiled", "locale-archive"}, path.Base(p))
 }
