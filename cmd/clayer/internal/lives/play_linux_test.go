@@ -198,13 +198,7 @@ func (p *player) play(l *Life) error {
 		}
 		if err := g.act(a); errors.Is(err, errLost) {
 			p.lost.Add(1)
-			// A snapshot may have what it did; a warning says so.
-			for _, d := range []string{"work/store", "work/first"} {
-				if err := g.empty(d); err != nil {
-					return err
-				}
-			}
-			if g.first, err = g.machine("first", g.first.home, g.first.own); err != nil {
+			if err := g.renew(); err != nil {
 				return err
 			}
 		} else if err != nil {
@@ -212,6 +206,21 @@ func (p *player) play(l *Life) error {
 		}
 	}
 	return nil
+}
+
+// renew makes both machines again, and forgets what was stored: a snapshot may have what a
+// RUN in place did before, as a warning says.
+func (g *ground) renew() (err error) {
+	for _, d := range []string{"work/store", "work/first", "work/second"} {
+		if err := g.empty(d); err != nil {
+			return err
+		}
+	}
+	if g.first, err = g.machine("first", g.first.home, g.first.own); err != nil {
+		return err
+	}
+	g.second, err = g.machine("second", g.second.home, g.second.own)
+	return err
 }
 
 // empty removes what is in a directory.
