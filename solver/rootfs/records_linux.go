@@ -126,6 +126,9 @@ func (u *undoing) writeDatabase(name string, data []byte, m *record.Meta) (err e
 // savedName is where databases are saved while a step runs on the root itself.
 const savedName = "saved"
 
+// auxCache is what ldconfig remembers of libraries. Most installs write it again.
+const auxCache = "var/cache/ldconfig/aux-cache"
+
 // SaveDatabases saves the databases of the root before a step runs on it, so that Adopt
 // knows what the step changed in them, and undo gives it back; and the files at other paths
 // that are there, so that undo gives them back too. What a full disk has no space for is not
@@ -145,7 +148,7 @@ func (l *Lock) SaveDatabases(others ...string) error {
 		return unlessFull(err)
 	}
 	defer unix.Close(to)
-	paths := slices.Concat(databases.Paths(), others)
+	paths := slices.Concat(databases.Paths(), others, []string{auxCache})
 	for _, dir := range databases.Dirs {
 		list, err := namesIn(tree, dir)
 		if err != nil {
