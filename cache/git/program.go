@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -86,7 +87,14 @@ type call struct {
 	stdout   io.Writer
 	network  bool // it works with a server: silence ends it, and so does too much
 	limit    int64
+	patient  bool // the server may work for a while, and say nothing, when it has all
 }
+
+// patience is how much longer a server may be silent that has got a push: it looks at all
+// of it before it answers.
+const patience = 5
+
+const lowSpeedTime = "GIT_HTTP_LOW_SPEED_TIME"
 
 var errStalled = errors.New("no progress")
 var errLarge = errors.New("too large")
@@ -113,6 +121,13 @@ func (r *repo) run(ctx context.Context, c call) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
+	quiet := r.git.stall
+	if c.patient {
+		quiet *= patience
+		if os.Getenv(lowSpeedTime) == "" {
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", lowSpeedTime, 30*patience))
+		}
+	}
 	said := &tail{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, said
 	if err := cmd.Start(); err != nil {
@@ -122,7 +137,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
-			r.watch(ctx, cancel, said, c.limit)
+			r.watch(ctx, cancel, said, quiet, c.limit)
 		}()
 		defer func() { cancel(nil); <-watched }()
 	}
@@ -141,8 +156,8 @@ func (r *repo) run(ctx context.Context, c call) error {
 
 // watch ends git when it is silent for too long, or has fetched too much; 0: there is
 // no limit.
-func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *tail, limit int64) {
-	tick := time.NewTicker(min(r.git.stall/4, 250*time.Millisecond))
+func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *tail, quiet time.Duration, limit int64) {
+	tick := time.NewTicker(min(quiet/4, 250*time.Millisecond))
 	defer tick.Stop()
 	since, seen := time.Now(), int64(0)
 	for {
@@ -153,8 +168,8 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 			if n := said.n.Load(); n != seen {
 				since, seen = now, n
 			}
-			if now.Sub(since) > r.git.stall {
-				cancel(fmt.Errorf("%w for %s", errStalled, r.git.stall))
+			if now.Sub(since) > quiet {
+				cancel(fmt.Errorf("%w for %s", errStalled, quiet))
 				return
 			}
 			if limit > 0 && r.size() > limit {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -138,13 +139,22 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 		if c.ended || c.layer == nil {
 			continue
 		}
-		data, err := complete(c.layer, x, fresh)
-		if name := layerPath(c.layer); err != nil || string(x.data[name]) == string(data) {
+		name := layerPath(c.layer)
+		l, err := complete(c.layer, x, fresh)
+		if err != nil {
 			c.end(err)
-		} else {
-			add.data[name] = data
-			add.layers = append(add.layers, c.layer.Tag())
+			continue
 		}
+		if there, ok := x.layer(name); ok && there.is(l) {
+			c.end(nil)
+			continue
+		}
+		data, err := marshal(l)
+		if err != nil {
+			return nil, err
+		}
+		add.data[name] = data
+		add.layers = append(add.layers, c.layer.Tag())
 	}
 	if len(add.data) > 0 && x.commit == "" {
 		data, err := json.Marshal(mark{version})
@@ -156,9 +166,9 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 	return add, nil
 }
 
-// complete returns the file of a layer. All its steps are on the branch, or in fresh.
-func complete(m *cache.Manifest, x *index, fresh map[string]*stored) ([]byte, error) {
-	l := layer{Manifest: *m}
+// complete returns a layer as its file has it. All its steps are on the branch, or in fresh.
+func complete(m *cache.Manifest, x *index, fresh map[string]*stored) (*layer, error) {
+	l := &layer{Manifest: *m}
 	l.Manifest.Steps = nil
 	for _, d := range m.Steps {
 		st, ok := x.find(d)
@@ -170,7 +180,14 @@ func complete(m *cache.Manifest, x *index, fresh map[string]*stored) ([]byte, er
 		}
 		l.Steps = append(l.Steps, stored{d, st.Commit, st.Pieces, st.Pushed})
 	}
-	return marshal(l)
+	return l, nil
+}
+
+// is reports whether two layers are of the same snapshots. When they were made is no news.
+func (l *layer) is(other *layer) bool {
+	return l.Platform == other.Platform &&
+		slices.EqualFunc(l.Steps, other.Steps, func(a, b stored) bool { return a.Key == b.Key && a.Digest == b.Digest }) &&
+		slices.EqualFunc(l.LeftOut, other.LeftOut, func(a, b cache.LeftOut) bool { return a.Key == b.Key && a.Index == b.Index })
 }
 
 // text says what a commit adds.

@@ -360,7 +360,7 @@ func (r *repo) push(ctx context.Context, branch string, commit object, replaces 
 	if replaces != nil {
 		args = append(args, "--force-with-lease="+ref+":"+string(*replaces))
 	}
-	return r.remote(ctx, call{args: append(args, "store", string(commit)+":"+ref)})
+	return r.remote(ctx, call{patient: true, args: append(args, "store", string(commit)+":"+ref)})
 }
 
 // fetchCommits fetches all commits of the branch, and no files of them; all of them from

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git"
@@ -59,6 +60,28 @@ func restore(t testing.TB, s *git.Store, m cache.Manifest) {
 		})
 	}
 	wg.Wait()
+}
+
+// What the branch has already is not pushed again.
+func TestNothingIsPushedTwice(t *testing.T) {
+	t.Parallel()
+	srv := gittest.New(t, gittest.Options{})
+	url := repository(t, srv, "env.git")
+	m := fill(t, open(t, url), 2)
+	srv.Asked()
+	m.Created = m.Created.Add(time.Minute)
+	s := open(t, url)
+	if err := s.Complete(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	if _, err := put(t, s, "step 1", strings.Repeat("content 1 ", 20_000)); err != nil {
+		t.Error(err)
+	}
+	for _, asked := range srv.Asked() {
+		if strings.Contains(asked, "receive-pack") {
+			t.Error(asked)
+		}
+	}
 }
 
 // A server that gives no objects by their ids gives all of the branch.

@@ -62,7 +62,7 @@ func Parse(s string) (Address, error) {
 		return a, err
 	}
 	// As a URL: git copies all of a repository that a path names, whatever the depth.
-	a.URL = "file://" + path
+	a.URL = (&url.URL{Scheme: "file", Path: path}).String()
 	return a, nil
 }
 
