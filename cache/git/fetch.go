@@ -139,42 +139,71 @@ func (s *Store) fetch(ctx context.Context, batch []*want) ([]error, error) {
 	if err := s.refused.Reading(); err != nil {
 		return nil, err
 	}
-	var ids []object
-	var bytes int64
-	for _, w := range batch {
-		bytes += w.st.Size
-		for _, p := range w.st.Pieces {
-			ids = append(ids, p.ID)
-		}
-	}
-	var r *repo
-	err := s.try(ctx, reading, func(ctx context.Context) (err error) {
-		if r != nil {
-			r.close()
-		}
-		if r, err = s.open(); err != nil || len(ids) == 0 {
-			return err
-		}
-		if s.fetchesWhole(nil) {
-			return r.fetchBranch(ctx, s.addr.Branch)
-		}
-		err = r.fetchObjects(ctx, ids, 2*bytes+maxFile)
-		if s.fetchesWhole(err) {
-			err = r.fetchBranch(ctx, s.addr.Branch)
-		}
-		return err
-	})
-	if r != nil {
-		defer r.close()
-	}
+	r, err := s.open()
 	if err != nil {
 		return nil, err
+	}
+	defer r.close()
+	for _, run := range runs(batch) {
+		err := s.try(ctx, reading, func(ctx context.Context) error {
+			if s.fetchesWhole(nil) {
+				return r.fetchBranch(ctx, s.addr.Branch)
+			}
+			err := r.fetchObjects(ctx, run.ids, run.limit)
+			if s.fetchesWhole(err) {
+				err = r.fetchBranch(ctx, s.addr.Branch)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if s.fetchesWhole(nil) {
+			break
+		}
 	}
 	errs := make([]error, len(batch))
 	for i, w := range batch {
 		errs[i] = r.copy(w.ctx, w)
 	}
 	return errs, nil
+}
+
+// A run is the objects that are fetched at a time.
+type run struct {
+	ids   []object
+	limit int64 // bytes that the repository has then, at most
+}
+
+// alone is from which size on an object is fetched without another such: a server looks
+// for what two have in common, which takes it seconds for each pair, and there is nothing.
+const alone = 4 << 20
+
+// runs returns the objects of snapshots: the small ones together, with the first large one.
+func runs(batch []*want) []run {
+	var small, large []object
+	limit := int64(maxFile)
+	for _, w := range batch {
+		limit += 2 * w.st.Size
+		for _, p := range w.st.Pieces {
+			if p.Size < alone {
+				small = append(small, p.ID)
+			} else {
+				large = append(large, p.ID)
+			}
+		}
+	}
+	if len(large) > 0 {
+		small, large = append(small, large[0]), large[1:]
+	}
+	var all []run
+	if len(small) > 0 {
+		all = append(all, run{small, limit})
+	}
+	for _, id := range large {
+		all = append(all, run{[]object{id}, limit})
+	}
+	return all
 }
 
 // fetchesWhole reports whether the server gives no objects by their ids: it said so now,
