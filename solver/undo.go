@@ -74,6 +74,9 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		return nil, err
 	}
 	undone, err := lock.Undo(ctx, layers.Events, r.Force)
+	if err == nil && layers.Events == 0 && len(state.Lost) > 0 {
+		err = lock.SetLost(nil) // what is there now is the machine's
+	}
 	if err == nil {
 		var preserved []rootfs.Preserved
 		preserved, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(layers.Env))

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
@@ -68,10 +69,40 @@ func (b *builder) Undo(ctx context.Context) error {
 	b.preserve(undone.Preserved...)
 	if b.isInPlace() {
 		// The next RUN takes care of it: its snapshot has what is there.
-		b.dirty, undone.Lost = undone.Lost, nil
+		if b.dirty, undone.Lost = undone.Lost, nil; len(b.dirty) > 0 {
+			b.lost = withLost(b.sv.State.Lost, b.dirty)
+			if err := b.lock.SetLost(b.lost); err != nil {
+				return fmt.Errorf("%w: %w", ErrRoot, err)
+			}
+		}
 	}
 	b.incomplete = append(b.incomplete, notUndone(undone)...)
 	return nil
+}
+
+// withLost adds paths to State.Lost, but for those that no result depends on.
+func withLost(before, more []string) []string {
+	all := slices.Clone(before)
+	for _, p := range more {
+		if len(all) < record.MaxLost && !needs.IsRegenerated(p) && !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// foundLost is State.Lost as the steps of this solve find it.
+func (b *builder) foundLost() []string {
+	if b.lost != nil {
+		return b.lost
+	}
+	return b.sv.State.Lost
+}
+
+// onLost reports whether a step that is to run looks at a root in which undone steps have
+// changed something for good: no key covers what it finds there.
+func (b *builder) onLost(it *dag.Item) bool {
+	return it.State == dag.ToRun && it.Step.LooksAtRoot() && len(b.foundLost()) > 0
 }
 
 // preserve warns of files that stay as the user has them, each once.
@@ -176,6 +207,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	applied.LeftOut, applied.Needs, applied.Placement = leftOut, desc.Needs, b.placement(s, desc.Needs)
+	applied.OnLost = b.onLost(it)
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())
 		return applied, c, changes, err

@@ -49,6 +49,7 @@ type builder struct {
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
 	dirty   []string
+	lost    []string // State.Lost, once this solve has added to it
 	failed  snapshot.Changes
 	lock    *rootfs.Lock // nil: nothing is applied to the root
 	tx      int          // the last transaction before a RUN

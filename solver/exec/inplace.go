@@ -31,7 +31,7 @@ func (b *builder) EnterRoot(ctx context.Context) error {
 		return err
 	}
 	if n := len(b.dirty); n > 0 {
-		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s: the next RUN's snapshot has them as they are", running.Paths(b.dirty))
+		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s", running.Paths(b.dirty))
 	}
 	return nil
 }

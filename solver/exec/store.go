@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -10,6 +11,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -19,6 +21,9 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 		return false
 	}
 	switch {
+	case b.onLost(b.sv.Plan.Item(s)):
+		b.Report.WarnOnce("what RUN makes is neither stored nor pushed: it finds here what steps that ran in place, and were undone since, have changed for good, %s. Another machine stores it, or this one after an undo of everything, which takes what is there then for the machine's own", running.Paths(b.foundLost()))
+		return false
 	case bl.installedNothing && !inventory.Installs(s):
 		b.Report.Warnf("%s: RUN: it changed nothing, and may have found what was installed by hand, so its snapshot would lack that elsewhere: it is neither stored nor pushed", s.Pos())
 	case bl.installedNothing:
@@ -56,7 +61,7 @@ func (b *builder) Complete(ctx context.Context) {
 	}
 	for i := range b.sv.Plan.Layers {
 		pl := &b.sv.Plan.Layers[i]
-		if b.Steps.Unstored(pl.Layer) {
+		if b.Steps.Unstored(pl.Layer) || slices.ContainsFunc(pl.Items, func(it dag.Item) bool { return applied[it.Key].OnLost || b.onLost(&it) }) {
 			continue
 		}
 		m, fresh := b.manifest(ctx, pl, applied)

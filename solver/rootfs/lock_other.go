@@ -71,6 +71,9 @@ func (l *Lock) Rollback() error { return nil }
 
 func (l *Lock) rollback(int) error { return errOther }
 
+// SetLost works on Linux alone.
+func (l *Lock) SetLost([]string) error { return errOther }
+
 func (r *Root) cleanup(*record.State) error { return nil }
 
 // Revert works on Linux alone.

@@ -148,6 +148,15 @@ func (l *Lock) Commit(platform string, layers []record.LayerKeys, env []record.V
 	return l.commit()
 }
 
+// SetLost replaces State.Lost, with the next Commit.
+func (l *Lock) SetLost(paths []string) error {
+	t, err := l.begin()
+	if err == nil {
+		t.next.Lost = paths
+	}
+	return err
+}
+
 // Look calls f, which reads the root. What it unlocks is announced in a transaction that
 // is rolled back then: the directories have their modes again, also after a kill.
 func (l *Lock) Look(f func(locked inroot.Locked) error) error {

@@ -175,7 +175,7 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		return nil, err
 	}
 	for p, was := range r.old {
-		if isRegenerated(p) || r.Covered(p) {
+		if IsRegenerated(p) || r.Covered(p) {
 			continue
 		}
 		dg, err := r.oldDigest(p, was)
@@ -191,7 +191,7 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		if isIndex(p) && kind == snapshot.PlaceFile {
 			kind = snapshot.PlaceMissing
 		}
-		if !isRegenerated(p) && !r.Covered(p) {
+		if !IsRegenerated(p) && !r.Covered(p) {
 			all = append(all, snapshot.Need{Kind: snapshot.NeedPlace, Path: p, Type: kind})
 		}
 	}
@@ -254,10 +254,10 @@ func (r *Recorder) oldDigest(p string, was names.Found) (digest.Digest, error) {
 	return digest.NewDigestFromBytes(digest.SHA256, sum.Digest[:]), nil
 }
 
-// isRegenerated reports whether a path is none that a result depends on: a list, cache or
+// IsRegenerated reports whether a path is none that a result depends on: a list, cache or
 // log, a copy that a tool keeps of what it replaces, or what a tool makes of the files
 // that are installed.
-func isRegenerated(p string) bool {
+func IsRegenerated(p string) bool {
 	dir, base := path.Split(p)
 	switch {
 	case isIndex(p):

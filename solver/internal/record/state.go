@@ -46,6 +46,11 @@ type State struct {
 	// wanted and the file is not there; nil: it is not wanted.
 	Profile *Event `json:"profile,omitempty"`
 
+	// Lost are paths of the root, at most MaxLost of them, that steps which ran there in
+	// place have changed, and that stayed so when these were undone: what a RUN finds is no
+	// longer what its chain describes.
+	Lost []string `json:"lost,omitempty"`
+
 	// Trash is what the last undo took away on other mounts below the root, beside
 	// where it stood: it is removed after the commit.
 	Trash []Trash `json:"trash,omitempty"`
@@ -56,6 +61,9 @@ type State struct {
 	// relative to the root, the uppermost first.
 	Made []string `json:"made,omitempty"`
 }
+
+// MaxLost bounds State.Lost: that there are some says what counts.
+const MaxLost = 100
 
 // Trash is a file, or a directory, that is to be removed.
 type Trash struct {
@@ -89,6 +97,7 @@ type Applied struct {
 	At      time.Time       `json:"at"`
 	LeftOut bool            `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
 	Needs   []snapshot.Need `json:"needs,omitzero"`    // as cache.Descriptor has them
+	OnLost  bool            `json:"onLost,omitempty"`  // it ran where State.Lost had some: its snapshot is in no store
 	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.
@@ -208,7 +217,7 @@ func (s *State) Add(step Applied) {
 
 // Pristine reports whether nothing of clayer's is in the root.
 func (s *State) Pristine() bool {
-	return len(s.Log) == 0 && len(s.Preserved) == 0 && len(s.Layers) == 0 && s.Profile == nil
+	return len(s.Log) == 0 && len(s.Preserved) == 0 && len(s.Layers) == 0 && len(s.Lost) == 0 && s.Profile == nil
 }
 
 // Retry reports whether there are changes that an undo could not roll back, and
