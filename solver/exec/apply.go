@@ -99,10 +99,12 @@ func (b *builder) foundLost() []string {
 	return b.sv.State.Lost
 }
 
-// onLost reports whether a step that is to run looks at a root in which undone steps have
-// changed something for good: no key covers what it finds there.
-func (b *builder) onLost(it *dag.Item) bool {
-	return it.State == dag.ToRun && it.Step.LooksAtRoot() && len(b.foundLost()) > 0
+// differs reports whether a step that has run found something else than its chain
+// describes: what undone steps have changed for good, or what its view could not show.
+func (b *builder) differs(it *dag.Item) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return it.State == dag.ToRun && it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step])
 }
 
 // preserve warns of files that stay as the user has them, each once.
@@ -207,7 +209,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	applied.LeftOut, applied.Needs, applied.Placement = leftOut, desc.Needs, b.placement(s, desc.Needs)
-	applied.OnLost = b.onLost(it)
+	applied.Differs = b.differs(it)
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())
 		return applied, c, changes, err

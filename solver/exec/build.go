@@ -49,7 +49,8 @@ type builder struct {
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
 	dirty   []string
-	lost    []string // State.Lost, once this solve has added to it
+	lost    []string           // State.Lost, once this solve has added to it
+	inexact map[*dag.Step]bool // steps of which the view did not show all that their chain describes
 	failed  snapshot.Changes
 	lock    *rootfs.Lock // nil: nothing is applied to the root
 	tx      int          // the last transaction before a RUN
@@ -370,11 +371,21 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 // RunIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
 func (b *builder) RunIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out flow.Outcome, err error) {
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack packer) error {
-		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.look(ctx, v, s, pack) })
+		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.lookIn(ctx, v, s, pack) })
 	})
 }
 
 // look makes the changes of a step that looks at the root.
+// lookIn is look in a view that may not show all that was applied to it.
+func (b *builder) lookIn(ctx context.Context, v sandbox.Layered, s *dag.Step, pack packer) error {
+	if !v.Exact() {
+		b.mu.Lock()
+		b.inexact[s] = true
+		b.mu.Unlock()
+	}
+	return b.look(ctx, v, s, pack)
+}
+
 func (b *builder) look(ctx context.Context, v sandbox.View, s *dag.Step, pack packer) error {
 	switch in := s.Instr.(type) {
 	case *frontend.Run:

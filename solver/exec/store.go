@@ -21,7 +21,10 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 		return false
 	}
 	switch {
-	case b.onLost(b.sv.Plan.Item(s)):
+	case b.differs(b.sv.Plan.Item(s)) && len(b.foundLost()) == 0:
+		b.Report.Warnf("%s: its snapshot is neither stored nor pushed: the sandbox could not show it all that the steps before it made", s.Pos())
+		return false
+	case b.differs(b.sv.Plan.Item(s)):
 		b.Report.WarnOnce("what RUN makes is neither stored nor pushed: it finds here what steps that ran in place, and were undone since, have changed for good, %s. Another machine stores it, or this one after an undo of everything, which takes what is there then for the machine's own", running.Paths(b.foundLost()))
 		return false
 	case bl.installedNothing && !inventory.Installs(s):
@@ -61,7 +64,7 @@ func (b *builder) Complete(ctx context.Context) {
 	}
 	for i := range b.sv.Plan.Layers {
 		pl := &b.sv.Plan.Layers[i]
-		if b.Steps.Unstored(pl.Layer) || slices.ContainsFunc(pl.Items, func(it dag.Item) bool { return applied[it.Key].OnLost || b.onLost(&it) }) {
+		if b.Steps.Unstored(pl.Layer) || slices.ContainsFunc(pl.Items, func(it dag.Item) bool { return applied[it.Key].Differs || b.differs(&it) }) {
 			continue
 		}
 		m, fresh := b.manifest(ctx, pl, applied)

@@ -51,7 +51,7 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 		return out, err
 	}
 	out, err := b.step(ctx, it.Step, func(ctx context.Context, s *dag.Step, pack packer) error {
-		return b.look(ctx, view, s, pack)
+		return b.lookIn(ctx, view, s, pack)
 	})
 	// In one view with layers that its own does not build on, the result is no other
 	// machine's.

@@ -83,6 +83,11 @@ type Layered interface {
 	// root has, and whose scratch it has not.
 	ApplyScratch(ctx context.Context, blob io.ReadSeeker) error
 
+	// Exact reports whether commands see all that was applied as it is. Not where a file
+	// has an owner that the user namespace has no id for, or is in a directory of another
+	// user; that is a warning, too.
+	Exact() bool
+
 	// ClearScratch empties the scratch directories. No later Run reports it.
 	ClearScratch(ctx context.Context) error
 

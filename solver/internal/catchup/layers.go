@@ -17,14 +17,14 @@ type Layer struct {
 }
 
 // Layers returns the layers of a composition that are in the root, without those that
-// are put into no store, and those with a step of Applied.OnLost. found is what the stores had.
+// are put into no store, and those with a step of Applied.Differs. found is what the stores had.
 func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, unstored func(*dag.Layer) bool) (layers []Layer) {
 	for i := range p.Layers {
 		pl := &p.Layers[i]
 		at := slices.IndexFunc(state.Layers, func(l record.Layer) bool {
 			return l.Name == pl.Layer.Name && len(l.Steps) > 0 && l.Steps[len(l.Steps)-1].Key == pl.Key
 		})
-		if at < 0 || unstored(pl.Layer) || slices.ContainsFunc(state.Layers[at].Steps, func(a record.Applied) bool { return a.OnLost }) {
+		if at < 0 || unstored(pl.Layer) || slices.ContainsFunc(state.Layers[at].Steps, func(a record.Applied) bool { return a.Differs }) {
 			continue
 		}
 		l := Layer{manifestOf(pl, state.Layers[at], state.Platform), make(map[key.Key]*dag.Step), make(map[key.Key]string)}

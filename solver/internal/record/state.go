@@ -97,7 +97,7 @@ type Applied struct {
 	At      time.Time       `json:"at"`
 	LeftOut bool            `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
 	Needs   []snapshot.Need `json:"needs,omitzero"`    // as cache.Descriptor has them
-	OnLost  bool            `json:"onLost,omitempty"`  // it ran where State.Lost had some: its snapshot is in no store
+	Differs bool            `json:"differs,omitempty"` // it found something else than its chain describes: its snapshot is in no store
 	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.

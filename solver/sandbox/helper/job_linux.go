@@ -69,6 +69,7 @@ type result struct {
 	Dir      *unpack.DirError     // that Err is, if it is one
 	Records  *merge.ConflictError // the same
 	Closed   []string             // what TaskApply could not put into directories of other users
+	Foreign  bool                 // TaskApply could not give a file its owner
 	Warnings []string
 }
 

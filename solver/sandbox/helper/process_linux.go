@@ -29,13 +29,14 @@ var Program = reexec.Self()
 
 // A Process is a helper to be started for a job.
 type Process struct {
-	Stdin  io.Reader // nil: empty
-	Stdout io.Writer // nil: the last lines are part of the error of a helper that crashes
-	Stderr io.Writer // nil: Stdout
-	Spool  *os.File  // for TaskCapture
-	Warn   func(texts []string)
-	Closed func(paths []string) // is called with result.Closed, if there are some
-	IDs    *userns.IDs          // of the job's user namespace
+	Stdin   io.Reader // nil: empty
+	Stdout  io.Writer // nil: the last lines are part of the error of a helper that crashes
+	Stderr  io.Writer // nil: Stdout
+	Spool   *os.File  // for TaskCapture
+	Warn    func(texts []string)
+	Closed  func(paths []string) // is called with result.Closed, if there are some
+	Foreign func()               // is called if result.Foreign
+	IDs     *userns.IDs          // of the job's user namespace
 }
 
 // Run has the helper run the command. The error is an *sandbox.ExitError if the
@@ -172,6 +173,9 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	p.Warn(res.Warnings)
 	if len(res.Closed) > 0 {
 		p.Closed(res.Closed)
+	}
+	if res.Foreign {
+		p.Foreign()
 	}
 	if decodeErr != nil && j.InPlace {
 		adopted.end()

@@ -31,6 +31,7 @@ func (h *helper) apply(ctx context.Context, out *result) error {
 		return err
 	}
 	if res.Foreign.Files > 0 {
+		out.Foreign = true
 		h.warn("%s: an id that RUN does not have in its user namespace: it sees another one", res.Foreign)
 	}
 	for _, p := range res.Problems {

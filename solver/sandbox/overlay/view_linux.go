@@ -31,6 +31,7 @@ type View struct {
 
 	indexed map[string]bool // entries of the overlay's index that are dealt with
 	broken  error           // set once the upper directory is not what at says
+	inexact bool            // something that was applied is not seen as it is
 }
 
 // Dir is the directory of the view. It is removed when the view is closed.
@@ -119,6 +120,7 @@ func (v *View) apply(ctx context.Context, blob io.ReadSeeker, j helper.Job) (err
 			closed, err = v.unpack(ctx, blob, j)
 		}
 		if len(closed) > 0 {
+			v.inexact = true
 			v.s.warn([]string{fmt.Sprintf("%q (and %d more) cannot be shown to RUN: it is in a directory of another user", closed[0], len(closed)-1)})
 		}
 	}
@@ -128,13 +130,16 @@ func (v *View) apply(ctx context.Context, blob io.ReadSeeker, j helper.Job) (err
 	return v.refresh(ctx)
 }
 
+// Exact implements sandbox.Layered.
+func (v *View) Exact() bool { return !v.inexact }
+
 // unpack has a helper apply a snapshot, and returns what it could not put into directories
 // of other users.
 func (v *View) unpack(ctx context.Context, blob io.ReadSeeker, j helper.Job) (closed []string, err error) {
 	if _, err := blob.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	err = v.do(ctx, j, helper.Process{Stdin: blob, Closed: func(paths []string) { closed = paths }})
+	err = v.do(ctx, j, helper.Process{Stdin: blob, Closed: func(paths []string) { closed = paths }, Foreign: func() { v.inexact = true }})
 	return closed, err
 }
 
@@ -284,6 +289,7 @@ func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone a view: %w", err)
 	}
+	c.inexact = v.inexact
 	err = v.files.copy(ctx, v.upper(), c.upper(), nil)
 	if err == nil {
 		err = v.overlayAlike(c)
