@@ -12,8 +12,8 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
-	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/report"
@@ -70,7 +70,7 @@ func (b *builder) Undo(ctx context.Context) error {
 	if b.isInPlace() {
 		// The next RUN takes care of it: its snapshot has what is there.
 		if b.dirty, undone.Lost = undone.Lost, nil; len(b.dirty) > 0 {
-			b.lost = withLost(b.sv.State.Lost, b.dirty)
+			b.lost = running.AddLost(b.sv.State.Lost, b.dirty)
 			if err := b.lock.SetLost(b.lost); err != nil {
 				return fmt.Errorf("%w: %w", ErrRoot, err)
 			}
@@ -78,17 +78,6 @@ func (b *builder) Undo(ctx context.Context) error {
 	}
 	b.incomplete = append(b.incomplete, notUndone(undone)...)
 	return nil
-}
-
-// withLost adds paths to State.Lost, but for those that no result depends on.
-func withLost(before, more []string) []string {
-	all := slices.Clone(before)
-	for _, p := range more {
-		if len(all) < record.MaxLost && !needs.IsRegenerated(p) && !slices.Contains(all, p) {
-			all = append(all, p)
-		}
-	}
-	return all
 }
 
 // foundLost is State.Lost as the steps of this solve find it.

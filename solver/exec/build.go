@@ -265,7 +265,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 		took := time.Since(start)
 		entries := 0
 		list := new(names.List)
-		changes = list.Of(counting(changes, &entries))
+		changes = list.Of(inventory.Counting(changes, &entries))
 		if rec != nil {
 			changes = rec.Of(changes)
 		}

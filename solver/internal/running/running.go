@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -195,4 +197,15 @@ func Paths(list []string) string {
 		text = fmt.Sprintf("%d paths, %s and others", n, text)
 	}
 	return printable.Line(text)
+}
+
+// AddLost adds paths to State.Lost, but for those that no result depends on.
+func AddLost(lost, more []string) []string {
+	all := slices.Clone(lost)
+	for _, p := range more {
+		if len(all) < record.MaxLost && !needs.IsRegenerated(p) && !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
 }

@@ -1,4 +1,4 @@
-package exec
+package inventory
 
 import (
 	"slices"
@@ -7,9 +7,9 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 )
 
-// counting passes changes on, and counts those that are more than what package
+// Counting passes changes on, and counts those that are more than what package
 // managers leave behind when there is nothing to install.
-func counting(changes snapshot.Changes, n *int) snapshot.Changes {
+func Counting(changes snapshot.Changes, n *int) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		*n = 0 // it may be read again
 		for e, err := range changes {
