@@ -82,6 +82,15 @@ func (m *memory) List(context.Context) ([]cache.Manifest, error) {
 	return slices.SortedFunc(slices.Values(m.layers), cache.NewestFirst), nil
 }
 
+func (m *memory) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	found, err := m.Find(ctx, tag, keys)
+	all := make(map[key.Key][]cache.Found)
+	for k, f := range found {
+		all[k] = []cache.Found{f}
+	}
+	return all, err
+}
+
 func (m *memory) Interrupted(context.Context) ([]cache.Manifest, error) { return nil, nil }
 
 func (m *memory) Remove(_ context.Context, layers []cache.Manifest) (freed int64, err error) {

@@ -46,6 +46,14 @@ type Descriptor struct {
 	// Needs is what the snapshot took from outside of itself and of the steps that its
 	// key covers. nil: nobody noted it, as of snapshots of earlier programs.
 	Needs []Need `json:"needs,omitzero"`
+
+	// On is the digest of the snapshot that it was built on: of the last step before it in
+	// its chain that looks at the root. "": of none, or nobody noted it.
+	On digest.Digest `json:"on,omitempty"`
+
+	// Replaces is the digest of a snapshot of the key that turned out to be of no use, or
+	// AllVariants: what a Put of this one takes the place of. No store has it.
+	Replaces digest.Digest `json:"-"`
 }
 
 // A Need is one of the things that a snapshot takes from the root that it is applied to.
@@ -97,7 +105,8 @@ var ErrReadOnly = errors.New("this store is read-only")
 // Found is what a store has under a key.
 type Found struct {
 	Descriptor
-	Store string // the name of the store that has it
+	Store   string // the name of the store that has it
+	Variant int    // which of several snapshots under its key, as Variants lists them, from 2; 0: the one that Find returns
 }
 
 // Store has snapshots, found by chain key, and lists the layers that they make up. Its
@@ -116,8 +125,14 @@ type Store interface {
 
 	// Find reports which of the keys it has, in one round trip where it can.
 	// tag is a hint: that of the layer which the keys belong to, as Tag
-	// returns it. The answer may be in part beside an error.
+	// returns it. The answer may be in part beside an error. Of several snapshots of
+	// a key it returns one: the first, or that which the layer of the tag has.
 	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error)
+
+	// Variants returns all snapshots that it has under the keys, first the one that
+	// Find returns. It may take requests for each key: it is for keys of which that
+	// one is of no use here. The answer may be in part beside an error.
+	Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]Found, error)
 
 	// Fetch fills b, which is not verified, with the bytes of d. A nil error means
 	// that b is complete, or verified if the store verified it; use the function
@@ -127,13 +142,15 @@ type Store interface {
 
 	// Put stores the bytes of b, which is complete or verified and stays so, under
 	// d.Key. It does not close b, and may link its file. Bytes that are not those of
-	// d are an error. A nil error means that the store now has these bytes, not that
-	// this call sent them: another session may have been faster. Put may be called
-	// concurrently, also for the same key.
+	// d are an error. Put adds a snapshot to those of its key and replaces none, but
+	// as Variants.Place says. A nil error means that the store now has a snapshot for
+	// machines like this one, not that this call sent it: another session may have
+	// been faster, with other bytes. Put may be called concurrently, also for the same
+	// key: nothing of another variant is lost.
 	Put(ctx context.Context, d Descriptor, b *Blob) error
 
-	// Complete records that the layer is whole. All its steps have been Put.
-	// Completing a layer again is no error.
+	// Complete records that the layer is whole. All its steps have been Put. A layer
+	// that is whole with the same steps stays, as Manifest.Covers has it.
 	Complete(ctx context.Context, m Manifest) error
 
 	// List returns the complete layers, newest first.
@@ -143,7 +160,8 @@ type Store interface {
 	// none where the store does not know.
 	Interrupted(ctx context.Context) ([]Manifest, error)
 
-	// Remove forgets the layers, and the steps that no other layer needs.
+	// Remove forgets the layers, and the steps that no other layer needs, with all
+	// snapshots that these have.
 	// A manifest that is not there is no error. It returns how many bytes
 	// of blobs it freed.
 	Remove(ctx context.Context, ms []Manifest) (int64, error)

@@ -83,6 +83,30 @@ func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Ke
 	return all, nil
 }
 
+// Variants returns what all stores have, the nearest first, each snapshot once.
+func (t *Tier) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]Found, error) {
+	all := make(map[key.Key][]Found)
+	for _, s := range t.stores {
+		m, err := s.Variants(ctx, tag, keys)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			t.warn(s.Name(), err)
+		}
+		for k, list := range m {
+			for _, f := range list {
+				id := f.Descriptor.VariantID()
+				if slices.ContainsFunc(all[k], func(o Found) bool { return o.Digest == f.Digest && o.Descriptor.VariantID() == id }) {
+					continue
+				}
+				all[k] = append(all[k], f)
+			}
+		}
+	}
+	return all, nil
+}
+
 // Fetch fetches the blob from the nearest store that has it, and verifies it. What a
 // farther one had is stored in the nearer ones.
 func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {

@@ -43,8 +43,9 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // A Found says where a snapshot is.
 type Found struct {
-	Store string // the store's name
-	Size  int64  // bytes of the blob
+	Store   string // the store's name
+	Size    int64  // bytes of the blob
+	Variant int    // which of the snapshots that the store has under the key, from 2; 0: the first
 }
 
 // An Old is a step of an earlier solve: what explains why a key is another now.

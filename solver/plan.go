@@ -156,11 +156,11 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	for _, ev := range slices.Backward(state.Log[survey.Staying(g, answers.Present):]) {
 		answers.Undo = append(answers.Undo, ev.Key)
 	}
-	if err := r.checkNeeds(root, s, g, keys, &answers); err != nil {
+	s.Answers = answers
+	if err := r.checkNeeds(ctx, root, s, g, keys); err != nil {
 		return nil, err
 	}
-	s.Answers = answers
-	s.Plan = dag.NewPlan(g, keys, answers)
+	s.Plan = dag.NewPlan(g, keys, s.Answers)
 	return s, nil
 }
 
@@ -244,14 +244,10 @@ func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, presen
 				r.Report.StoreFailed(r.store.Name(), err)
 				return nil
 			}
-			r.sameStep(l.Steps, keys, found)
 			mu.Lock()
 			defer mu.Unlock()
 			for k, d := range found {
-				switch {
-				case d.Version > cache.Version:
-					r.warnOnce("%s: what %s has was stored by a later version of clayer, so it is built again", steps[k].Pos(), d.Store)
-				case d.Entries > 0 || !inventory.Installs(steps[k]): // some stores have such snapshots from before they were refused
+				if r.usable(steps[k], keys, d) {
 					all[k] = d
 				}
 			}
@@ -292,19 +288,20 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 	return nil
 }
 
-// sameStep drops from what the stores have what is recorded of other steps: a key
-// has one record.
-func (r *session) sameStep(steps []*dag.Step, keys *dag.Keys, found map[key.Key]cache.Found) {
-	for _, s := range steps {
-		d, ok := found[keys.Step[s]]
-		if !ok || len(d.Record) == 0 { // what is stored in little space has none
-			continue
-		}
-		if other := keys.Record(s).Changed(d.Record); len(other) > 0 {
-			delete(found, d.Key)
+// usable reports whether what a store has under the key of a step is of that step, and of a
+// version that this program knows.
+func (r *session) usable(s *dag.Step, keys *dag.Keys, d cache.Found) bool {
+	if d.Version > cache.Version {
+		r.warnOnce("%s: what %s has was stored by a later version of clayer, so it is built again", s.Pos(), d.Store)
+		return false
+	}
+	if len(d.Record) > 0 { // what is stored in little space has none
+		if other := keys.Record(s).Changed(d.Record); len(other) > 0 { // a key has one record
 			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built again", s.Pos(), d.Store, strings.Join(other, ", "))
+			return false
 		}
 	}
+	return d.Entries > 0 || !inventory.Installs(s) // some stores have such snapshots from before they were refused
 }
 
 // graph lowers the files of the session.

@@ -4,6 +4,8 @@
 //	oci-layout, index.json   as the OCI image-layout specification has them
 //	blobs/sha256/<hex>       snapshots, and the manifests and configs of layers
 //	keys/<hh>/<hex>.json     a step: its Descriptor by chain key, and the inode stamp of its blob; its time is that of its last use
+//	keys/<hh>/<hex>.<n>.json the second to fourth snapshot of the step, for machines that differ
+//	keys/lock                held while it is decided which of these a snapshot becomes
 //	written                  the blobs that clayer wrote: no other is ever removed
 //	lock                     held while index.json and what is stored change
 //	tmp/                     what is being written
@@ -166,12 +168,11 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 
 // readStep reads a key file.
 func readStep(root *os.Root, k key.Key) (cache.Descriptor, error) {
-	stored, err := readStored(root, k)
+	stored, err := readStored(root, keyName(k), k)
 	return stored.Descriptor, err
 }
 
-func readStored(root *os.Root, k key.Key) (s stored, err error) {
-	name := keyName(k)
+func readStored(root *os.Root, name string, k key.Key) (s stored, err error) {
 	data, err := safefile.ReadFile(root, name, maxKeyFile)
 	if err != nil {
 		return s, err
@@ -217,9 +218,12 @@ func (d *Dir) Fetch(_ context.Context, desc cache.Descriptor, b *cache.Blob) err
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	_ = root.Chtimes(keyName(desc.Key), now, now) // in a read-only store the order stays
-	b.Open(f, desc, isStamped(root, f, desc))
+	s, name, err := storedOf(root, desc)
+	if err == nil {
+		now := time.Now()
+		_ = root.Chtimes(name, now, now) // in a read-only store the order stays
+	}
+	b.Open(f, desc, err == nil && s.stamps(root, name, f, desc))
 	return nil
 }
 
@@ -263,6 +267,13 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) err
 		return err
 	}
 	defer unlock()
+	// Decided twice: no bytes are written for nothing, nor while others wait.
+	if name, err := place(ctx, root, desc); name == "" || err != nil {
+		if err == nil {
+			err = cache.Check(ctx, io.Discard, io.NewSectionReader(b, 0, desc.Size), desc)
+		}
+		return err
+	}
 	s, err := d.putBlob(ctx, root, desc, b)
 	if err != nil {
 		return err
@@ -277,11 +288,30 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) err
 	if len(data) > maxKeyFile {
 		return fmt.Errorf("a descriptor of %d bytes: %w", len(data), safefile.ErrTooLarge)
 	}
-	if err := write(root, keyName(desc.Key), data); err != nil {
+	if err := d.writeStep(ctx, root, desc, data); err != nil {
 		return err
 	}
 	unlock()
 	return d.evict(ctx, root)
+}
+
+// writeStep writes a key file, unless one of the same variant is there by now.
+func (d *Dir) writeStep(ctx context.Context, root *os.Root, desc cache.Descriptor, data []byte) error {
+	unlock, err := d.lockKeys(ctx, root)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	name, err := place(ctx, root, desc)
+	if err != nil || name == "" {
+		return err
+	}
+	if desc.Replaces == cache.AllVariants {
+		if err := forgetOthers(root, desc.Key); err != nil {
+			return err
+		}
+	}
+	return write(root, name, data)
 }
 
 // hold protects a blob from eviction by this process until the returned function
@@ -329,7 +359,8 @@ func verified(ctx context.Context, root *os.Root, desc cache.Descriptor) (*stamp
 	}
 	var b cache.Blob
 	defer b.Close()
-	b.Open(f, desc, isStamped(root, f, desc))
+	s, name, err := storedOf(root, desc)
+	b.Open(f, desc, err == nil && s.stamps(root, name, f, desc))
 	if err := b.Verify(ctx, desc); err != nil {
 		return nil, err
 	}

@@ -74,6 +74,7 @@ func has(t testing.TB, d *Dir, desc cache.Descriptor) bool {
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) cache.Store { return open(t, Options{}) })
+	storetest.RunVariants(t, func(t *testing.T) cache.Store { return open(t, Options{}) })
 }
 
 func TestTier(t *testing.T) {

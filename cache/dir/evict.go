@@ -61,6 +61,11 @@ func (d *Dir) evict(ctx context.Context, root *os.Root) error {
 	for _, u := range c.steps {
 		keys[u.desc.Digest.Encoded()]++
 	}
+	type named struct {
+		key  key.Key
+		blob string
+	}
+	gone := make(map[named]bool)
 	for _, u := range slices.Clone(c.steps) {
 		name := u.desc.Digest.Encoded()
 		if size <= d.max {
@@ -69,15 +74,21 @@ func (d *Dir) evict(ctx context.Context, root *os.Root) error {
 		if !c.isOwn(name) || d.isPutting(name) {
 			continue
 		}
-		if err := c.forget(u.desc.Key); err != nil {
+		if err := c.forget(u); err != nil {
 			return err
 		}
+		gone[named{u.desc.Key, name}] = true
 		if keys[name]--; keys[name] == 0 {
 			size -= c.blobs[name]
 		}
 	}
+	if err := c.renumber(); err != nil {
+		return err
+	}
 	if _, err := c.drop(func(_ string, l *layer) bool {
-		return l.own && (l.err != nil || slices.ContainsFunc(l.manifest.Steps, func(s cache.Descriptor) bool { return !exists(root, keyName(s.Key)) }))
+		return l.own && (l.err != nil || slices.ContainsFunc(l.manifest.Steps, func(s cache.Descriptor) bool {
+			return gone[named{s.Key, s.Digest.Encoded()}] || !exists(root, keyName(s.Key))
+		}))
 	}); err != nil {
 		return err
 	}
@@ -333,12 +344,45 @@ func (c *census) drop(which func(tag string, l *layer) bool) (bool, error) {
 	return true, writeIndex(c.root, c.index)
 }
 
-// forget removes a step. Its blob goes with sweep.
-func (c *census) forget(k key.Key) error {
-	if err := c.root.Remove(keyName(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// forget removes a key file. Its blob goes with sweep.
+func (c *census) forget(u usedStep) error {
+	if err := c.root.Remove(u.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c.steps = slices.DeleteFunc(c.steps, func(u usedStep) bool { return u.desc.Key == k })
+	c.steps = slices.DeleteFunc(c.steps, func(o usedStep) bool { return o.desc.Key == u.desc.Key && o.number == u.number })
+	return nil
+}
+
+// forgetStep removes all snapshots of a step.
+func (c *census) forgetStep(k key.Key) error {
+	for _, u := range slices.Clone(c.steps) {
+		if u.desc.Key == k {
+			if err := c.forget(u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// renumber has each key that has a snapshot have a first one: Find looks for no other.
+func (c *census) renumber() error {
+	lowest := make(map[key.Key]int) // by key, the index in steps
+	for i, u := range c.steps {
+		if at, ok := lowest[u.desc.Key]; !ok || u.number < c.steps[at].number {
+			lowest[u.desc.Key] = i
+		}
+	}
+	for _, i := range lowest {
+		u := &c.steps[i]
+		if u.number == 1 {
+			continue
+		}
+		if err := c.root.Rename(u.name(), keyName(u.desc.Key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		u.number = 1
+	}
 	return nil
 }
 
@@ -400,10 +444,14 @@ func (c *census) shorten() error {
 	return writeRecorded(c.root, c.written)
 }
 
+// A usedStep is a key file.
 type usedStep struct {
-	desc cache.Descriptor
-	at   time.Time
+	desc   cache.Descriptor
+	number int // which of the snapshots of the key, from 1
+	at     time.Time
 }
+
+func (u usedStep) name() string { return variantName(u.desc.Key, u.number) }
 
 // used returns all steps, the least recently used first. Key files that are
 // damaged are removed: they name nothing. One that merely can't be read now is
@@ -425,16 +473,16 @@ func used(root *os.Root) ([]usedStep, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			k, err := key.Parse(strings.TrimSuffix(e.Name(), ".json"))
 			name := path.Join(keysName, dir.Name(), e.Name())
-			if err != nil || keyName(k) != name {
+			k, number, ok := parseVariantName(name)
+			if !ok {
 				continue // not clayer's
 			}
 			info, err := e.Info()
 			if err != nil {
 				continue // removed meanwhile
 			}
-			desc, err := readStep(root, k)
+			s, err := readStored(root, name, k)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 			case errors.Is(err, safefile.ErrNotRegular):
@@ -446,7 +494,7 @@ func used(root *os.Root) ([]usedStep, error) {
 					return nil, err
 				}
 			default:
-				all = append(all, usedStep{desc, info.ModTime()})
+				all = append(all, usedStep{s.Descriptor, number, info.ModTime()})
 			}
 		}
 	}
@@ -454,7 +502,7 @@ func used(root *os.Root) ([]usedStep, error) {
 		slog.Warn("what has the name of a step in the store is no file; it is left alone", "path", root.Name(), "names", len(others), "first", others[0])
 	}
 	slices.SortFunc(all, func(a, b usedStep) int {
-		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.desc.Key.String(), b.desc.Key.String()))
+		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.name(), b.name()))
 	})
 	return all, nil
 }

@@ -19,11 +19,12 @@ import (
 
 // Names in the store, by which its parts are opened.
 const (
-	tmpName     = "tmp"
-	keysName    = "keys"
-	blobsName   = "blobs/sha256"
-	lockName    = "lock"
-	writtenName = "written"
+	tmpName      = "tmp"
+	keysName     = "keys"
+	keysLockName = "keys/lock"
+	blobsName    = "blobs/sha256"
+	lockName     = "lock"
+	writtenName  = "written"
 )
 
 // Bounds of what is read: a store may be another user's. What is larger is not

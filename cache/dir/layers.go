@@ -36,6 +36,15 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 		return err
 	}
 	defer unlock()
+	idx, err := changeIndex(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range idx.Manifests {
+		if e.tag() == m.Tag() && isWhole(root, e.Descriptor, &m) {
+			return nil
+		}
+	}
 	for _, s := range m.Steps {
 		if !valid(s.Digest) {
 			return fmt.Errorf("step %s: digest %q", s.Key.Short(), s.Digest)
@@ -44,10 +53,6 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 			return fmt.Errorf("step %s: %w", s.Key.Short(), cache.ErrNotCached)
 		}
 	}
-	idx, err := changeIndex(root)
-	if err != nil {
-		return err
-	}
 	desc, err := writeImage(root, m)
 	if err != nil {
 		return err
@@ -55,6 +60,13 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(e entry) bool { return e.tag() == m.Tag() })
 	idx.Manifests = append(idx.Manifests, entry{Descriptor: desc})
 	return writeIndex(root, idx)
+}
+
+// isWhole reports whether an entry of the index is a layer with all its blobs that stays
+// where m is to be listed.
+func isWhole(root *os.Root, desc specs.Descriptor, m *cache.Manifest) bool {
+	listed, err := readManifest(root, desc)
+	return err == nil && m.Covers(listed) && !slices.ContainsFunc(listed.Steps, func(s cache.Descriptor) bool { return !hasBlob(root, s) })
 }
 
 // writeImage writes config and manifest, and returns the index's entry.
@@ -223,7 +235,7 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	// The index went first: after a kill here nothing names what is gone.
 	for _, s := range steps {
 		if !needed[s.Key.String()] {
-			if err := c.forget(s.Key); err != nil {
+			if err := c.forgetStep(s.Key); err != nil {
 				return 0, err
 			}
 		}

@@ -77,7 +77,8 @@ func (d *Dir) isStamped(t *testing.T, desc cache.Descriptor) bool {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return isStamped(root, f, desc)
+	s, name, err := storedOf(root, desc)
+	return err == nil && s.stamps(root, name, f, desc)
 }
 
 // stamp returns the inode stamp that the file of a blob has now.

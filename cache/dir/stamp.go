@@ -37,14 +37,13 @@ func stampOf(f *os.File) (*stamp, error) {
 	return &stamp{Inode: st.Ino, Changed: unix.TimespecToNsec(st.Ctim)}, nil
 }
 
-// isStamped reports whether a file is the one of its step's inode stamp.
-func isStamped(root *os.Root, f *os.File, desc cache.Descriptor) bool {
-	k, err := readStored(root, desc.Key)
-	if err != nil || k.Stamp == nil || k.Digest != desc.Digest || k.CRC32C != desc.CRC32C {
+// stamps reports whether a file is the one of the inode stamp in a key file.
+func (s *stored) stamps(root *os.Root, name string, f *os.File, desc cache.Descriptor) bool {
+	if s.Stamp == nil || s.Digest != desc.Digest || s.CRC32C != desc.CRC32C {
 		return false
 	}
 	now, err := stampOf(f)
-	return err == nil && *now == *k.Stamp && safefile.CheckFile(f) == nil && isOwn(root, keyName(desc.Key)) && isOwn(root, blobsName)
+	return err == nil && *now == *s.Stamp && safefile.CheckFile(f) == nil && isOwn(root, name) && isOwn(root, blobsName)
 }
 
 // isOwn reports whether only the user can have changed a file of the store:

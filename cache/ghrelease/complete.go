@@ -45,6 +45,7 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 	}
 	for again := 4; ; again-- {
 		if err = s.complete(ctx, m); err == nil {
+			s.forgetAsked()
 			return nil
 		}
 		if again > 0 && overtaken(err) {
@@ -56,6 +57,13 @@ func (s *Store) Complete(ctx context.Context, m cache.Manifest) error {
 		}
 		return fmt.Errorf("complete %s: %w", m.Tag(), s.refuse(err))
 	}
+}
+
+// forgetAsked forgets which manifests there were.
+func (s *Store) forgetAsked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.asked)
 }
 
 // overtaken reports whether an error may be due to what another session did since
@@ -86,13 +94,22 @@ func (s *Store) knows(m cache.Manifest) (known, whole bool) {
 func (s *Store) met(k key.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.located[k]
-	return ok
+	for at := range s.located {
+		if at.key == k {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
-	if old := s.whole(m); old != nil && old.sameSteps(m) {
-		return nil
+	beside := false
+	for _, old := range s.wholes(m) {
+		if old.sameSteps(m) {
+			return nil
+		}
+		listed, _ := s.manifest(old)
+		beside = beside || !old.Layer.Beside && m.Covers(listed)
 	}
 	places, err := s.places(m)
 	if err != nil {
@@ -103,7 +120,7 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 		return err
 	}
 	rec := record{Name: m.Name, Steps: maps.Clone(target.Steps)}
-	rec.Layer = &layer{Version: m.Version, Name: m.Name, Key: m.Key, Platform: m.Platform, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut}
+	rec.Layer = &layer{Version: m.Version, Name: m.Name, Key: m.Key, Platform: m.Platform, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut, Beside: beside}
 	for i, d := range m.Steps {
 		st := places[i].step
 		st.Descriptor = d
@@ -153,18 +170,15 @@ func (s *Store) places(m cache.Manifest) ([]location, error) {
 	return places, nil
 }
 
-// whole returns the newest release of the layer.
-func (s *Store) whole(m cache.Manifest) *held {
-	var best *held
-	for _, h := range s.all() {
+// wholes returns the releases of the layer.
+func (s *Store) wholes(m cache.Manifest) []*held {
+	return slices.DeleteFunc(s.all(), func(h *held) bool {
 		if !h.whole() || h.Layer.Name != m.Name || h.Layer.Key != m.Key {
-			continue
+			return true
 		}
-		if _, ok := s.manifest(h); ok && (best == nil || h.Layer.Created.After(best.Layer.Created)) {
-			best = h
-		}
-	}
-	return best
+		_, ok := s.manifest(h)
+		return !ok
+	})
 }
 
 // sameSteps reports whether a release's layer has the steps, and their bytes.
@@ -296,13 +310,16 @@ func (s *Store) publish(ctx context.Context, m cache.Manifest, h *held, rec reco
 	s.change(h, func(h *held) { h.record = rec })
 	tag, err := s.publishAs(ctx, h, m.Tag(), change)
 	if errors.Is(err, errConflict) {
-		if other := s.whole(m); other != nil && other.sameSteps(m) {
+		if slices.ContainsFunc(s.wholes(m), func(h *held) bool { return h.sameSteps(m) }) {
 			s.change(h, func(h *held) { h.record = before })
 			return s.dropCopy(ctx, h)
 		}
 	}
 	if err != nil {
 		return err
+	}
+	if rec.Layer.Beside {
+		return nil
 	}
 	if err := s.point(ctx, m, rec, tag); err != nil || tag == m.Tag() {
 		return err

@@ -284,7 +284,7 @@ func TestTwoSessionsAtOnce(t *testing.T) {
 }
 
 func TestOtherBytesOfTheSameStep(t *testing.T) {
-	// A step that was built again, and not to the same bytes: the last wins.
+	// A step that was built again on purpose, and not to the same bytes: the last wins.
 	for _, immutable := range []bool{false, true} {
 		gh := fake(t, githubtest.Repo{Immutable: immutable})
 		one := open(t, gh, token, ghrelease.Options{})
@@ -292,7 +292,7 @@ func TestOtherBytesOfTheSameStep(t *testing.T) {
 		mustPut(t, one, a, ba)
 		mustComplete(t, one, storetest.Layer("base", 0, a))
 		other, bo := blobOf("b", 900)
-		other.Key, other.Created = a.Key, a.Created.Add(time.Hour)
+		other.Key, other.Created, other.Replaces = a.Key, a.Created.Add(time.Hour), cache.AllVariants
 		two := open(t, gh, token, ghrelease.Options{})
 		mustPut(t, two, other, bo)
 		m := storetest.Layer("base", 60, other)

@@ -38,7 +38,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 // where returns where a blob is: as Find reported, or by the list of releases.
 func (s *Store) where(ctx context.Context, d cache.Descriptor) (location, error) {
 	s.mu.Lock()
-	loc, ok := s.located[d.Key]
+	loc, ok := s.located[located{d.Key, d.Digest}]
 	s.mu.Unlock()
 	if ok && loc.step.Digest == d.Digest && loc.step.Size == d.Size {
 		return loc, nil

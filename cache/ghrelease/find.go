@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
@@ -100,7 +103,7 @@ func (s *Store) readNewest(ctx context.Context, tag string) (record, error) {
 		if err != nil {
 			return rec, err
 		}
-		if later.Layer != nil && later.Layer.Name == rec.Layer.Name && later.Layer.Key == rec.Layer.Key {
+		if later.Layer != nil && !later.Layer.Beside && later.Layer.Name == rec.Layer.Name && later.Layer.Key == rec.Layer.Key {
 			rec = later
 		}
 	}
@@ -140,8 +143,28 @@ func (s *Store) readManifest(ctx context.Context, tag string) (record, error) {
 	s.releases[h.ID] = h
 	s.private = true // it is there, and not for everyone
 	s.mu.Unlock()
-	s.locateAll(h.record, tag, h.ID)
-	return h.record, nil
+	rec := s.led(ctx, h)
+	s.locateAll(rec, tag, h.ID)
+	return rec, nil
+}
+
+// led returns what the manifest of a release says, which is not what its text says where it
+// leads to another release: that of the layer as it was built again.
+func (s *Store) led(ctx context.Context, h *held) record {
+	a := h.asset(manifestName)
+	own, err := h.manifest()
+	if err != nil || a.Digest == "" || a.Digest == digest.FromBytes(own) {
+		return h.record
+	}
+	b := transfer.Buffer{Max: 32 << 20}
+	if _, err := s.gh.ReadAsset(ctx, s.repo, a.ID, &b, transfer.GetOptions{}); err != nil {
+		return h.record
+	}
+	rec, err := parseManifest(b.Bytes())
+	if err != nil || rec.Layer.Name != h.Layer.Name || rec.Layer.Key != h.Layer.Key {
+		return h.record
+	}
+	return rec
 }
 
 // notThere reports whether a server's answer is that it has no such thing, or
@@ -154,7 +177,7 @@ func notThere(err error) bool {
 func (s *Store) locate(loc location) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.located[loc.step.Key] = loc
+	s.located[located{loc.step.Key, loc.step.Digest}] = loc
 }
 
 func (s *Store) locateAll(rec record, tag string, id int64) {
@@ -173,4 +196,90 @@ func (s *Store) failed(err error) error {
 		s.refused.Read(err, transfer.Pause(err))
 	}
 	return err
+}
+
+// Variants reads the manifests of the releases that have the layer too, of other snapshots,
+// and, with a token, looks into the list of releases.
+func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	found, err := s.Find(ctx, tag, keys)
+	if err != nil {
+		return nil, err
+	}
+	locations := make(map[key.Key][]location)
+	for k, f := range found {
+		locations[k] = []location{{step: step{Descriptor: f.Descriptor}}}
+	}
+	if layerTag().MatchString(tag) {
+		records, err := s.besides(ctx, tag)
+		if err != nil {
+			return nil, s.failed(err)
+		}
+		for _, rec := range records {
+			for _, k := range keys {
+				if st := rec.Steps[k]; st != nil {
+					locations[k] = append(locations[k], location{step: *st})
+				}
+			}
+		}
+	}
+	if s.gh.HasToken() {
+		if err := s.list(ctx); err != nil {
+			return nil, s.failed(err)
+		}
+		for _, k := range keys {
+			for _, loc := range s.variants(k) {
+				s.locate(loc)
+				locations[k] = append(locations[k], loc)
+			}
+		}
+	}
+	all := make(map[key.Key][]cache.Found)
+	for k, list := range locations {
+		for i, loc := range distinct(list) {
+			if i == cache.MaxVariants {
+				break
+			}
+			f := cache.Found{Descriptor: loc.step.Descriptor, Store: s.Name()}
+			if i > 0 {
+				f.Variant = i + 1
+			}
+			all[k] = append(all[k], f)
+		}
+	}
+	return all, nil
+}
+
+// besides reads the manifests with the tags that a layer gets where its plain tag is used,
+// a few at a time, until there are none.
+func (s *Store) besides(ctx context.Context, tag string) (all []record, err error) {
+	const atOnce = 4
+	for from := 2; from <= maxSuffix; from += atOnce {
+		records := make([]record, atOnce)
+		eg, gctx := errgroup.WithContext(ctx)
+		for i := range records {
+			eg.Go(func() error {
+				rec, err := s.readManifest(gctx, fmt.Sprintf("%s.%d", tag, from+i))
+				if err == nil {
+					records[i] = rec
+				}
+				if errors.Is(err, cache.ErrNotCached) {
+					err = nil
+				}
+				return err
+			})
+		}
+		if err := eg.Wait(); err != nil {
+			return all, err
+		}
+		before := len(all)
+		for _, rec := range records {
+			if rec.Layer != nil {
+				all = append(all, rec)
+			}
+		}
+		if len(all) == before {
+			break
+		}
+	}
+	return all, nil
 }

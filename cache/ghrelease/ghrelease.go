@@ -16,8 +16,11 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
@@ -55,11 +58,17 @@ type Store struct {
 	listed   bool
 	listErr  error
 	listedAt time.Time
-	located  map[key.Key]location // what Find reported, and Put uploaded
+	located  map[located]location // what Find reported, and Put uploaded
 	asked    map[string]asked     // manifests, by tag
 	private  bool                 // only the API has what is published
 
 	refused transfer.Refusals
+}
+
+// A located snapshot is one of a step.
+type located struct {
+	key    key.Key
+	digest digest.Digest
 }
 
 // A location is where the files of a step are.
@@ -75,7 +84,7 @@ func New(gh *github.Client, repo github.Repo, opt Options) *Store {
 	if opt.Warn == nil {
 		opt.Warn = func(string) {}
 	}
-	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[key.Key]location), asked: make(map[string]asked), writing: make(chan struct{}, 1)}
+	return &Store{gh: gh, repo: repo, opt: opt, releases: make(map[int64]*held), located: make(map[located]location), asked: make(map[string]asked), writing: make(chan struct{}, 1)}
 }
 
 // Name returns "github".
@@ -227,20 +236,50 @@ func (s *Store) listAgain(ctx context.Context) error {
 	return nil
 }
 
-// lookup returns where a step is, by the releases that are known; the newest
-// where several have it. A digest narrows it to those bytes.
+// lookup returns where a step is, by the releases that are known: of several snapshots the
+// first of those that match.
 func (s *Store) lookup(k key.Key, match func(*step) bool) (location, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best location
 	for _, h := range s.releases {
 		st := h.Steps[k]
-		if st == nil || !match(st) || !h.has(st) || !best.step.Created.IsZero() && !st.Created.After(best.step.Created) {
+		if st == nil || !match(st) || !h.has(st) || best.id != 0 && !st.before(&best.step) {
 			continue
 		}
 		best = h.at(st)
 	}
 	return best, best.id != 0
+}
+
+// variants returns all snapshots of a step, by the releases that are known, the first
+// first and then the newest.
+func (s *Store) variants(k key.Key) []location {
+	first, ok := s.lookup(k, anyStep)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := []location{first}
+	for _, h := range s.releases {
+		if st := h.Steps[k]; st != nil && h.has(st) {
+			all = append(all, h.at(st))
+		}
+	}
+	return distinct(all)
+}
+
+// distinct orders all locations but the first, the newest first, and drops those of the same
+// variant as one before.
+func distinct(all []location) []location {
+	slices.SortStableFunc(all[1:], func(a, b location) int { return b.step.Created.Compare(a.step.Created) })
+	seen := make(map[string]bool)
+	return slices.DeleteFunc(all, func(loc location) bool {
+		id := loc.step.VariantID()
+		defer func() { seen[id] = true }()
+		return seen[id]
+	})
 }
 
 func anyStep(*step) bool { return true }

@@ -48,12 +48,17 @@ func openStalling(t *testing.T, gh *githubtest.Server, token string, opt ghrelea
 	return ghrelease.New(c, repo, opt)
 }
 
+func both(t *testing.T, open func(t *testing.T) cache.Store) {
+	storetest.Run(t, open)
+	storetest.RunVariants(t, open)
+}
+
 func TestStore(t *testing.T) {
 	for name, r := range map[string]githubtest.Repo{
 		"public": {}, "private": {Private: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T) cache.Store {
+			both(t, func(t *testing.T) cache.Store {
 				return open(t, fake(t, r), token, ghrelease.Options{})
 			})
 		})
@@ -69,7 +74,7 @@ func TestStoreInParts(t *testing.T) {
 // The suite, with each look taken by a session of its own: what counts is what
 // GitHub keeps.
 func TestStoreAcrossSessions(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) cache.Store {
+	both(t, func(t *testing.T) cache.Store {
 		gh := fake(t, githubtest.Repo{})
 		gh.PageSize = 2
 		return &sessions{Store: open(t, gh, token, ghrelease.Options{}), next: func() *ghrelease.Store { return open(t, gh, token, ghrelease.Options{}) }}

@@ -14,13 +14,19 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 	if err := s.list(ctx); err != nil {
 		return nil, err
 	}
-	var all []cache.Manifest
+	var all, beside []cache.Manifest
 	for _, h := range s.all() {
-		if m, ok := s.manifest(h); ok && h.whole() {
+		switch m, ok := s.manifest(h); {
+		case !ok || !h.whole():
+		case h.Layer.Beside:
+			beside = append(beside, m)
+		default:
 			all = append(all, m)
 		}
 	}
-	return newestOfEach(all), nil
+	slices.SortStableFunc(all, cache.NewestFirst)
+	slices.SortStableFunc(beside, cache.NewestFirst)
+	return newestOfEach(append(all, beside...)), nil
 }
 
 // Interrupted returns what is stored of layers that are not whole: the steps that
@@ -48,15 +54,16 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	return all, nil
 }
 
-// newestOfEach orders manifests and leaves out older ones of the same layer.
+// newestOfEach orders manifests and leaves out those that follow one of the same layer.
 func newestOfEach(all []cache.Manifest) []cache.Manifest {
-	slices.SortStableFunc(all, cache.NewestFirst)
 	seen := make(map[string]bool)
-	return slices.DeleteFunc(all, func(m cache.Manifest) bool {
+	all = slices.DeleteFunc(all, func(m cache.Manifest) bool {
 		id := m.Name + " " + m.Key.String()
 		defer func() { seen[id] = true }()
 		return seen[id]
 	})
+	slices.SortStableFunc(all, cache.NewestFirst)
+	return all
 }
 
 // all returns the releases that are known, oldest first.

@@ -70,9 +70,21 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	if loc, ok := s.lookup(d.Key, sameBytes(d)); ok {
-		s.locate(loc)
+	var there cache.Variants
+	id := d.VariantID()
+	for _, loc := range s.variants(d.Key) {
+		if loc.step.Digest == d.Digest && loc.step.Size == d.Size && loc.step.VariantID() == id {
+			s.locate(loc)
+			return nil
+		}
+		there = append(there, loc.step.Descriptor)
+	}
+	// Nothing is deleted: of more than are looked at, the oldest are not.
+	if _, stores := there[:min(len(there), cache.MaxVariants)].Place(d); !stores {
 		return nil
+	}
+	if d.Replaces != "" {
+		st.Again = s.gh.Now().UTC()
 	}
 	for range 3 {
 		var h *held

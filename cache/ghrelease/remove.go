@@ -34,6 +34,7 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 	for _, m := range ms {
 		removed[m.Name+" "+m.Key.String()] = true
 	}
+	defer s.forgetAsked()
 	goes := func(h *held) bool { return h.Layer != nil && removed[h.Layer.Name+" "+h.Layer.Key.String()] }
 	var freed int64
 	for _, h := range s.all() {

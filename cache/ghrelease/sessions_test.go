@@ -27,3 +27,7 @@ func (s *sessions) List(ctx context.Context) ([]cache.Manifest, error) { return 
 func (s *sessions) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	return s.next().Remove(ctx, ms)
 }
+
+func (s *sessions) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	return s.next().Variants(ctx, tag, keys)
+}

@@ -36,6 +36,9 @@ type layer struct {
 	Keys     []key.Key `json:"steps"` // in order
 
 	LeftOut []cache.LeftOut `json:"leftOut,omitempty"`
+
+	// Beside says that another release has the layer too, made of other snapshots.
+	Beside bool `json:"beside,omitempty"`
 }
 
 // leavesOut reports whether the layer is whole without a snapshot of a step.
@@ -48,6 +51,17 @@ type step struct {
 	cache.Descriptor
 	Tag   string `json:"tag,omitempty"`   // of the release that has them; "" for this one
 	Parts []part `json:"parts,omitempty"` // where the snapshot is several files
+
+	// Again is when it was stored to replace others, which it precedes.
+	Again time.Time `json:"again,omitzero"`
+}
+
+// before reports whether a snapshot precedes another one of the same step.
+func (st *step) before(other *step) bool {
+	if !st.Again.Equal(other.Again) {
+		return st.Again.After(other.Again)
+	}
+	return st.Created.Before(other.Created)
 }
 
 // A part is one file.

@@ -137,3 +137,13 @@ func isGone(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.kind == gone
 }
+
+// Variants returns what Find returns: a branch has one snapshot of each step.
+func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	found, err := s.Find(ctx, tag, keys)
+	all := make(map[key.Key][]cache.Found, len(found))
+	for k, f := range found {
+		all[k] = []cache.Found{f}
+	}
+	return all, err
+}

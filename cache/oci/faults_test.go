@@ -70,7 +70,7 @@ func TestRefusalsAreToldWithWhatToDo(t *testing.T) {
 	}{
 		{"no login", refuse(401, `Www-Authenticate: Basic realm="x"`, ""), "", push, "built, not pushed: HOST requires a login for me/env: docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
 		{"a wrong login", refuse(401, `Www-Authenticate: Basic realm="x"`, "no pw-pw-pw\nhere"), "me", list, "HOST does not accept the login of $CLAYER_OCI_USERNAME for me/env (no ... here): log in again with docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
-		{"no login, and no word of one", refuse(403, "", ""), "", push, "built, not pushed: HOST requires authentication to push to me/env: docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
+		{"no login, and no word of one", refuse(403, "", ""), "", push, "built, not pushed: HOST requires authentication to push to me/env (denied): docker login HOST, or set CLAYER_OCI_USERNAME and CLAYER_OCI_PASSWORD"},
 		{"no right", refuse(403, "", "only readers"), "me", push, "built, not pushed: HOST does not allow the login of $CLAYER_OCI_USERNAME to push to me/env"},
 		{"no repository", refuse(404, "", "name unknown"), "", push, "built, not pushed: HOST has no repository me/env, or hides it (name unknown): check its name, create it first, or log in"},
 		{"a limit", refuse(429, "Retry-After: 7200", ""), "", find, "HOST limits requests: try again in 2h0m0s, or log in: that often has a higher limit"},

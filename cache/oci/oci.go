@@ -2,8 +2,9 @@
 //
 //	layer-<name>-<key16>   a layer that is whole: an image whose layers are its steps
 //	step-<key>             a step, by its whole chain key: an artifact with the snapshot as its one layer
+//	variant-<key>.<id>     one of several snapshots of a step, likewise: id is a digest of what it needs and was built on
 //
-// Both carry what this program needs to know in an annotation of the manifest,
+// All carry what this program needs to know in an annotation of the manifest,
 // so that a look-up is one request: of a whole layer by its tag, else one for
 // each step at the same time. A step is tagged as soon as its snapshot is
 // there: what an interrupted session pushed is found by the next one.
@@ -25,10 +26,12 @@ import (
 	"sync"
 	"time"
 
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 )
@@ -36,6 +39,8 @@ import (
 const (
 	layerPrefix = "layer-"
 	stepPrefix  = "step-"
+
+	variantPrefix = "variant-" // the last in order
 
 	// stepType says what a step's manifest is.
 	stepType = "application/vnd.clayer.step.v1+json"
@@ -142,6 +147,10 @@ func (s *Store) Location() string { return "oci:" + s.ref.String() }
 // Writable returns why the registry has refused in this process.
 func (s *Store) Writable() error { return s.refused.Writing() }
 
+func blobOf(d cache.Descriptor) specs.Descriptor {
+	return specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
 func stepTag(k key.Key) string { return stepPrefix + k.String() }
 
 // layerTag returns the tag of a layer: as it is called everywhere, where the
@@ -167,7 +176,7 @@ func (s *Store) knows(d cache.Descriptor) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, ok := s.held[d.Key]
-	return ok && h.Digest == d.Digest && h.Size == d.Size
+	return ok && h.Digest == d.Digest && h.Size == d.Size && h.VariantID() == d.VariantID()
 }
 
 // abandoned is how old a step must be that no layer has, to be taken for one

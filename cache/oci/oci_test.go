@@ -47,18 +47,23 @@ func open(t *testing.T, name, user, password string) *oci.Store {
 	return oci.New(ref, oci.Options{Login: login(t, ref, user, password), Temp: t.TempDir(), Transfer: quick})
 }
 
+func both(t *testing.T, open func(t *testing.T) cache.Store) {
+	storetest.Run(t, open)
+	storetest.RunVariants(t, open)
+}
+
 func TestStore(t *testing.T) {
 	r := ocitest.New(t, ocitest.Options{Login: true})
 	var n atomic.Int32
 	t.Run("one session", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) cache.Store {
+		both(t, func(t *testing.T) cache.Store {
 			return open(t, fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1)), ocitest.User, ocitest.Password)
 		})
 	})
 	// Each look is taken by a session of its own: what counts is what the
 	// registry keeps.
 	t.Run("a session for each look", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) cache.Store {
+		both(t, func(t *testing.T) cache.Store {
 			name := fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1))
 			next := func() *oci.Store { return open(t, name, ocitest.User, ocitest.Password) }
 			return sessions{next}

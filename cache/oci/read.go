@@ -88,7 +88,7 @@ func (s *Store) readStep(ctx context.Context, tag string) (pushed, specs.Descrip
 		return d, desc, err
 	}
 	err = json.Unmarshal([]byte(image.Annotations[stepAnnotation]), &d.Descriptor)
-	if err == nil && (stepTag(d.Key) != tag || len(image.Layers) != 1 || !d.IsOf(image.Layers[0])) {
+	if err == nil && (stepTag(d.Key) != tag && variantTag(d.Descriptor) != tag || len(image.Layers) != 1 || !d.IsOf(image.Layers[0])) {
 		err = errors.New("not the step of its tag")
 	}
 	if err != nil {
@@ -171,7 +171,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	})
 }
 
-// tags returns the tags of layers and steps. A repository that is not there
+// tags returns the tags of layers, and those of steps and their variants. A repository that is not there
 // has none.
 func (s *Store) tags(ctx context.Context) (layers, steps []string, err error) {
 	if err := s.refused.Reading(); err != nil {
@@ -184,7 +184,7 @@ func (s *Store) tags(ctx context.Context) (layers, steps []string, err error) {
 				switch {
 				case strings.HasPrefix(t, layerPrefix):
 					layers = append(layers, t)
-				case strings.HasPrefix(t, stepPrefix):
+				case strings.HasPrefix(t, stepPrefix), strings.HasPrefix(t, variantPrefix):
 					steps = append(steps, t)
 				}
 			}
@@ -272,7 +272,7 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps, err := readAll(ctx, slices.DeleteFunc(tags, func(t string) bool { return used[t] }), s.readStep)
+	steps, err := readAll(ctx, slices.DeleteFunc(tags, func(t string) bool { return used[t] || stepOf(t) != t }), s.readStep)
 	if err != nil {
 		return nil, err
 	}

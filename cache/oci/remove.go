@@ -45,13 +45,13 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 			}
 		}
 	}
-	steps, err := readAll(ctx, slices.DeleteFunc(stepTags, func(t string) bool { return otherSteps[t] }), s.readStep)
+	steps, err := readAll(ctx, slices.DeleteFunc(stepTags, func(t string) bool { return otherSteps[stepOf(t)] }), s.readStep)
 	if err != nil {
 		return 0, err
 	}
 	var remove []named[pushed]
 	for _, st := range steps {
-		if mayGo[st.tag] || time.Since(st.of.at) > abandoned {
+		if mayGo[stepOf(st.tag)] || time.Since(st.of.at) > abandoned {
 			remove = append(remove, st)
 		} else {
 			otherBlobs[st.of.Digest] = true // an interrupted session may take it up

@@ -42,3 +42,7 @@ func (s sessions) Remove(ctx context.Context, ms []cache.Manifest) (int64, error
 func (s sessions) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	return s.next().Interrupted(ctx)
 }
+
+func (s sessions) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	return s.next().Variants(ctx, tag, keys)
+}

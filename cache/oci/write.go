@@ -17,7 +17,6 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/cache/snapshot"
 )
 
 func (s *Store) toWrite(ctx context.Context) context.Context {
@@ -49,8 +48,15 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	if s.knows(d) {
 		return nil
 	}
+	p, err := s.place(ctx, d)
+	if e := (*Error)(nil); errors.As(err, &e) {
+		e.act = pushing // what was read is a part of that
+	}
+	if err != nil || len(p.tags) == 0 {
+		return err
+	}
 	ctx = s.toWrite(ctx)
-	layer := specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
+	layer := blobOf(d)
 	if err := s.putBlob(ctx, layer, blob); err != nil {
 		return err
 	}
@@ -71,17 +77,21 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 	}
 	config := specs.DescriptorEmptyJSON
 	config.Data = nil
-	err = s.putManifest(ctx, stepTag(d.Key), specs.Manifest{
+	manifest := specs.Manifest{
 		Versioned:    specsgo.Versioned{SchemaVersion: 2},
 		MediaType:    specs.MediaTypeImageManifest,
 		ArtifactType: stepType,
 		Config:       config,
 		Layers:       []specs.Descriptor{layer},
 		Annotations:  map[string]string{stepAnnotation: string(ours), specs.AnnotationCreated: time.Now().UTC().Format(time.RFC3339)},
-	})
-	if err != nil {
-		return err
 	}
+	var desc specs.Descriptor
+	for _, tag := range p.tags {
+		if desc, err = s.putManifest(ctx, tag, manifest); err != nil {
+			return err
+		}
+	}
+	s.replace(ctx, p.gone, desc)
 	s.know(d)
 	return nil
 }
@@ -109,15 +119,15 @@ func (s *Store) putBlob(ctx context.Context, desc specs.Descriptor, blob io.Read
 	})
 }
 
-func (s *Store) putManifest(ctx context.Context, tag string, m specs.Manifest) error {
+func (s *Store) putManifest(ctx context.Context, tag string, m specs.Manifest) (specs.Descriptor, error) {
 	data, desc, err := cache.JSON(m.MediaType, m)
 	if err != nil {
-		return err
+		return desc, err
 	}
 	if len(data) > maxManifest {
-		return fmt.Errorf("the manifest of %s would have %d bytes; registries take no more than %d", tag, len(data), maxManifest)
+		return desc, fmt.Errorf("the manifest of %s would have %d bytes; registries take no more than %d", tag, len(data), maxManifest)
 	}
-	return s.try(ctx, pushing, func(ctx context.Context) error {
+	return desc, s.try(ctx, pushing, func(ctx context.Context) error {
 		return s.repo.Manifests().PushReference(ctx, desc, bytes.NewReader(data), tag)
 	})
 }
@@ -134,6 +144,9 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 	if err := s.refused.Writing(); err != nil {
 		return err
 	}
+	if listed, _, err := s.readLayer(s.toRead(ctx), layerTag(m.Tag())); err == nil && m.Covers(listed) {
+		return nil
+	}
 	ctx = s.toWrite(ctx)
 	eg, gctx := errgroup.WithContext(ctx)
 	eg.SetLimit(atOnce)
@@ -142,11 +155,7 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 			continue
 		}
 		eg.Go(func() error {
-			there := false
-			err := s.try(gctx, reading, func(ctx context.Context) (err error) {
-				there, err = s.repo.Blobs().Exists(ctx, specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size})
-				return err
-			})
+			there, err := s.hasBlob(gctx, d)
 			if err == nil && !there {
 				err = fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
 			}
@@ -167,5 +176,6 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 	if err := s.putBlob(ctx, desc, bytes.NewReader(data)); err != nil {
 		return err
 	}
-	return s.putManifest(ctx, layerTag(m.Tag()), image)
+	_, err = s.putManifest(ctx, layerTag(m.Tag()), image)
+	return err
 }

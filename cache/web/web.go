@@ -248,10 +248,19 @@ func (s *Store) know(of map[digest.Digest][]piece) {
 
 func stepName(k key.Key) string { return fmt.Sprintf("keys/%.2s/%s.json", k, k) }
 
-// step reads the file of a step.
-func (s *Store) step(ctx context.Context, k key.Key) (cache.Descriptor, error) {
+// variantName returns the file of the n-th snapshot of a step, from 1.
+func variantName(k key.Key, n int) string {
+	if n == 1 {
+		return stepName(k)
+	}
+	return fmt.Sprintf("keys/%.2s/%s.%d.json", k, k, n)
+}
+
+// step reads the n-th file of a step.
+func (s *Store) step(ctx context.Context, k key.Key, n int) (cache.Descriptor, error) {
 	var d step
-	data, err := s.get(ctx, stepName(k), maxStep)
+	name := variantName(k, n)
+	data, err := s.get(ctx, name, maxStep)
 	if err != nil {
 		return d.Descriptor, err
 	}
@@ -260,7 +269,7 @@ func (s *Store) step(ctx context.Context, k key.Key) (cache.Descriptor, error) {
 		err = errors.New("not the descriptor of its key")
 	}
 	if err != nil {
-		return d.Descriptor, fmt.Errorf("%w: %s: %w", cache.ErrNotCached, stepName(k), err)
+		return d.Descriptor, fmt.Errorf("%w: %s: %w", cache.ErrNotCached, name, err)
 	}
 	if d.Pieces != nil {
 		s.know(map[digest.Digest][]piece{d.Digest: d.Pieces})
@@ -300,7 +309,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 	eg.SetLimit(atOnce)
 	for _, k := range slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool { _, ok := found[k]; return ok }) {
 		eg.Go(func() error {
-			d, err := s.step(gctx, k)
+			d, err := s.step(gctx, k, 1)
 			if errors.Is(err, cache.ErrNotCached) {
 				slog.Debug("not in the store", "store", s.Location(), "err", err)
 				return nil
@@ -326,6 +335,57 @@ func nearest(index map[string]listed, tag string) (best string, image listed, ok
 		}
 	}
 	return best, image, ok
+}
+
+// Variants asks for the first and the further files of each key.
+func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
+	found, err := s.Find(ctx, tag, keys)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	type place struct{ key, number int }
+	all := make(map[place]cache.Descriptor)
+	var mu sync.Mutex
+	eg, gctx := errgroup.WithContext(ctx)
+	eg.SetLimit(atOnce)
+	for i, k := range keys {
+		for n := 1; n <= cache.MaxVariants; n++ {
+			eg.Go(func() error {
+				d, err := s.step(gctx, k, n)
+				if errors.Is(err, cache.ErrNotCached) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				all[place{i, n}] = d
+				return nil
+			})
+		}
+	}
+	if err := eg.Wait(); err != nil {
+		return nil, err
+	}
+	lists := make(map[key.Key][]cache.Found)
+	for i, k := range keys {
+		if f, ok := found[k]; ok {
+			lists[k] = append(lists[k], f)
+		}
+		for n := 1; n <= cache.MaxVariants; n++ {
+			d, ok := all[place{i, n}]
+			if !ok || slices.ContainsFunc(lists[k], func(f cache.Found) bool { return f.Digest == d.Digest && f.VariantID() == d.VariantID() }) {
+				continue
+			}
+			f := cache.Found{Descriptor: d, Store: s.name}
+			if len(lists[k]) > 0 {
+				f.Variant = max(n, 2)
+			}
+			lists[k] = append(lists[k], f)
+		}
+	}
+	return lists, nil
 }
 
 // Fetch downloads a blob, several ranges of a large one at the same time where the

@@ -212,8 +212,11 @@ func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done s
 			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
 		}
 		text := "already up to date"
-		if c.Steps > 0 {
+		if c.Steps+c.Variants > 0 {
 			text = fmt.Sprintf("%d of %d steps, %s", c.Steps, len(m.Steps), sizes.Format(c.Bytes))
+		}
+		if c.Variants > 0 {
+			text += fmt.Sprintf(", with %s for machines that differ", sizes.Count(c.Variants, "snapshot"))
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", done, printable.Line(m.Tag()), text)
 	}

@@ -34,6 +34,7 @@ type (
 		Why         string     `json:"why,omitempty"`
 		Store       string     `json:"store,omitempty"`
 		Size        int64      `json:"size,omitempty"`       // bytes
+		Variant     int        `json:"variant,omitempty"`    // which of several snapshots in the store, from 2
 		EstimateMS  int64      `json:"estimateMS,omitempty"` // milliseconds
 		Commit      string     `json:"commit,omitempty"`     // of a FETCH of a Git tree
 		Inputs      key.Record `json:"inputs"`
@@ -63,6 +64,7 @@ func JSON(w io.Writer, p *dag.Plan) error {
 				Why:         it.Why,
 				Store:       it.Found.Store,
 				Size:        it.Found.Size,
+				Variant:     it.Found.Variant,
 				EstimateMS:  it.Estimate.Milliseconds(),
 				Commit:      p.Keys.Commit[it.Step],
 				Inputs:      p.Keys.Record(it.Step),

@@ -197,7 +197,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
-	applied.LeftOut, applied.Needs, applied.Placement = leftOut, desc.Needs, b.placement(s, desc.Needs)
+	applied.LeftOut, applied.Needs, applied.On, applied.Placement = leftOut, desc.Needs, desc.On, b.placement(s, desc.Needs)
 	applied.Differs = b.differs(it)
 	if it.State == dag.Cached && !checked {
 		c, changes, err = b.entries(ctx, it, desc, packed, b.root.Names())

@@ -25,6 +25,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -60,6 +61,8 @@ type builder struct {
 	sums    needs.Saved     // in place: of files that the next RUN may change
 
 	written map[key.Key]map[string]bool // see writtenBy
+
+	variants *variants.Lost
 
 	scratch   map[*dag.Step]bool // steps that were applied, or ran in place, and have some
 	viewOf    *dag.Layer         // of View: whose steps it has taken last
@@ -281,7 +284,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
-			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec),
+			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv.Plan.Keys.Step[s]),
 		}}
 		bl.installedNothing = entries == 0 && (inventory.Installs(s) || len(b.byHand()) > 0 && inventory.MayFind(s))
 		bl.desc.Needs = b.byHandNeeds(s, bl)

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/scratch"
+	"github.com/clayer/clayer/solver/internal/variants"
 )
 
 // The bytes of a snapshot are what its descriptor says when they were verified.
@@ -101,10 +102,10 @@ func invalid(it *dag.Item, err error) (*flow.InvalidError, bool) {
 	var contents *cache.InvalidError
 	var unsafe *snapshot.UnsafeError
 	var unread *unreadError
-	var unmet *unmetError
+	var unmet *variants.UnmetError
 	var records *merge.ConflictError
 	if errors.As(err, &records) {
-		err = &unmetError{"needs " + records.Need()}
+		err = &variants.UnmetError{Lacks: "needs " + records.Need()}
 	}
 	if it.State != dag.Cached || !errors.As(err, &contents) && !errors.As(err, &unsafe) && !errors.As(err, &unread) && !errors.As(err, &unmet) {
 		return nil, false

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -51,6 +52,9 @@ type Steps interface {
 
 	// Find asks the stores for the steps that are not present.
 	Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error)
+
+	// Variants asks the stores for all snapshots of steps of one layer.
+	Variants(ctx context.Context, keys *dag.Keys, l *dag.Layer, steps []*dag.Step) (map[key.Key][]cache.Found, error)
 }
 
 // A Store is where snapshots come from and go to. It reports its failures itself.
@@ -73,6 +77,7 @@ type Config struct {
 	Store       Store // nil: nothing is restored or stored
 	Spool       Spool // nil: snapshots are packed in the root's work directory
 	Push        bool  // what is built is put into Store
+	Rebuild     bool  // what is built replaces what Store has under its key
 	Compression int   // zstd level; 0 means snapshot.DefaultLevel
 	Jobs        int   // chains of steps, and downloads, at a time
 
@@ -158,6 +163,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
 	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool),
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
+	b.variants = &variants.Lost{Made: b.made, Forget: b.Forget, Ask: cfg.Steps.Variants, All: cfg.Rebuild}
 	if w := cfg.Watched; w != nil {
 		b.sb, b.sums = &sandbox.Sandbox{Name: "inplace", InPlace: func() sandbox.InPlace { return w.View }}, w.Files
 		b.here.once.Do(func() { b.here.now, b.here.packages = w.Before, w.ByHand })

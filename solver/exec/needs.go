@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -13,6 +11,8 @@ import (
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -50,7 +50,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	items := b.sv.Before(s)
 	stay, revert := b.sv.Lower(items)
 	err := b.revertNames(r.View, revert)
-	chain := coveredLayers(s.Layer)
+	chain := survey.CoveredLayers(s.Layer)
 	for _, it := range items {
 		if err == nil && !stay[it.Key] && !chain[it.Step.Layer] {
 			err = b.addNames(r.View, it, false, s.Layer)
@@ -90,18 +90,6 @@ func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
 	return found
 }
 
-// coveredLayers returns the layers whose steps the keys of a layer's steps cover.
-func coveredLayers(l *dag.Layer) map[*dag.Layer]bool {
-	chain := make(map[*dag.Layer]bool)
-	for ; l != nil; l = l.On {
-		chain[l] = true
-		if l.Ordered {
-			break
-		}
-	}
-	return chain
-}
-
 // coveredBy returns what reports whether a path was written by a step that a step's key
 // covers.
 func (b *builder) coveredBy(s *dag.Step) func(path string) bool {
@@ -110,7 +98,7 @@ func (b *builder) coveredBy(s *dag.Step) func(path string) bool {
 	return func(path string) bool {
 		if !known {
 			known = true
-			chain := coveredLayers(s.Layer)
+			chain := survey.CoveredLayers(s.Layer)
 			for _, it := range b.sv.Before(s) {
 				if chain[it.Step.Layer] {
 					wrote = append(wrote, b.writtenBy(it))
@@ -168,22 +156,7 @@ func (b *builder) unmetHere(it *dag.Item, view *names.View) error {
 	site := b.site(it.Step, view)
 	unmet, err := site.Unmet(b.sv.Found[it.Key].Needs)
 	if err == nil && unmet != "" {
-		err = &unmetError{unmet}
+		err = &variants.UnmetError{Lacks: unmet}
 	}
 	return err
-}
-
-// An unmetError says what of the needs of a snapshot a root lacks.
-type unmetError struct{ unmet string }
-
-func (e *unmetError) Error() string { return "it " + e.unmet }
-
-// unmet notes, and reports, what a cached step needs and the root lacks, which makes it
-// one to run.
-func unmet(it *dag.Item, err error) error {
-	var lacks *unmetError
-	if !errors.As(err, &lacks) {
-		return nil
-	}
-	return fmt.Errorf("%s: cached, but %s, so it is built again", it.Step.Pos(), lacks.unmet)
 }

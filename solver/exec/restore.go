@@ -1,12 +1,12 @@
 package exec
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/report"
 )
@@ -39,8 +39,10 @@ func (b *builder) Fetch(ctx context.Context, it *dag.Item, readable, whole func(
 	if !ok {
 		return cache.ErrNotCached
 	}
-	if it.State == dag.Present && d.Digest != b.sv.Applied(it.Key).Digest {
-		return flow.ErrOther // of what is built on it, the view would have one, and the root the other
+	if has := b.sv.Applied(it.Key).Digest; it.State == dag.Present && d.Digest != has {
+		if d, ok = b.variants.Find(ctx, b.sv, it.Step, has); !ok {
+			return flow.ErrOther // of what is built on it, the view would have one, and the root the other
+		}
 	}
 	metered, m := b.Report.Metered(ctx, report.Event{Kind: report.Restoring, Step: it.Step, Store: it.Found.Store, Total: d.Size})
 	early := b.fetching[it.Step]
@@ -95,7 +97,10 @@ func (b *builder) Check(ctx context.Context, it *dag.Item) error {
 // the error is returned: a store that dies takes them all.
 func (b *builder) Lost(it *dag.Item, err error) error {
 	if it.State == dag.Cached {
-		return cmp.Or(unmet(it, err), unusable(it, err))
+		if b.variants.Note(b.sv.Found[it.Key], err) {
+			return nil // Choose reports it
+		}
+		return unusable(it, err)
 	}
 	pos := it.Step.Pos()
 	switch {
@@ -107,6 +112,14 @@ func (b *builder) Lost(it *dag.Item, err error) error {
 		b.Report.Warnf("%s: it is present, but others have to be built on it, and its snapshot can't be used; so it is built again: %v", pos, err)
 	}
 	return nil
+}
+
+// Choose chooses other snapshots for those that are lost because the root lacks what they
+// need, and returns the keys of those that have none.
+func (b *builder) Choose(ctx context.Context, keys []key.Key) ([]key.Key, error) {
+	lost, warnings, err := b.variants.Choose(ctx, b.sv, keys)
+	b.ReportLost(warnings)
+	return lost, err
 }
 
 func (b *builder) Replanned() {

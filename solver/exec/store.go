@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
@@ -12,6 +14,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
+	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -34,6 +37,15 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
 	}
 	return !bl.installedNothing
+}
+
+// made returns the digest of a step's snapshot, if that is on this machine.
+func (b *builder) made(s *dag.Step) (digest.Digest, bool) {
+	bl := b.blob(s)
+	if bl == nil || bl.installedNothing { // then it is in no store
+		return "", bl != nil
+	}
+	return survey.Changing(bl.desc), true
 }
 
 // Put stores a step's snapshot. A store that fails reports that, once, and fails

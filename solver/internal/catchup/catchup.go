@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,15 +119,30 @@ func (p *Pusher) restoredFrom(s cache.Store, l Layer) bool {
 	return true
 }
 
-// lacking returns the steps of a layer that a store does not have.
+// lacking returns the steps of a layer of which a store has no snapshot for machines like
+// this one.
 func lacking(ctx context.Context, s cache.Store, m *cache.Manifest) (missing []cache.Descriptor, err error) {
 	keys := make([]key.Key, len(m.Steps))
 	for i, d := range m.Steps {
 		keys[i] = d.Key
 	}
 	found, err := s.Find(ctx, m.Tag(), keys)
+	var others []key.Key // of which it has another one
 	for _, d := range m.Steps {
-		if _, ok := found[d.Key]; !ok {
+		f, ok := found[d.Key]
+		switch {
+		case !ok:
+			missing = append(missing, d)
+		case f.VariantID() != d.VariantID():
+			others = append(others, d.Key)
+		}
+	}
+	if len(others) == 0 || err != nil {
+		return missing, err
+	}
+	all, err := s.Variants(ctx, m.Tag(), others)
+	for _, d := range m.Steps {
+		if slices.Contains(others, d.Key) && cache.Twin(d, all[d.Key]) == "" {
 			missing = append(missing, d)
 		}
 	}
@@ -163,7 +179,11 @@ func (p *Pusher) put(ctx context.Context, s cache.Store, l Layer, missing []cach
 	if len(errs) > 0 {
 		return left, errs[0]
 	}
-	return nil, s.Complete(ctx, l.Manifest)
+	err := s.Complete(ctx, l.Manifest)
+	if errors.Is(err, cache.ErrNotCached) && len(missing) == 0 {
+		return nil, nil // it has each step, and of some a snapshot that another machine built
+	}
+	return nil, err
 }
 
 func (p *Pusher) putStep(ctx context.Context, s cache.Store, step *dag.Step, d cache.Descriptor) error {

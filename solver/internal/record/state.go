@@ -98,6 +98,7 @@ type Applied struct {
 	LeftOut bool            `json:"leftOut,omitempty"` // its snapshot is in no store: see cache.LeftOut
 	Needs   []snapshot.Need `json:"needs,omitzero"`    // as cache.Descriptor has them
 	Differs bool            `json:"differs,omitempty"` // it found something else than its chain describes: its snapshot is in no store
+	On      digest.Digest   `json:"on,omitempty"`      // as cache.Descriptor has it
 	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.

@@ -53,6 +53,7 @@ type Work interface {
 	CommitInPlace(it *dag.Item) error                                                      // with the item, and all before it
 	Find(ctx context.Context, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) // what the stores have
 	Lost(it *dag.Item, err error) error                                                    // reports it, or returns what is reported with others
+	Choose(ctx context.Context, lost []key.Key) ([]key.Key, error)                         // chooses other snapshots of these, and returns those that have none
 	ReportLost(lost []error)
 	Replanned() // reports the plan, as a step has decided it
 }
@@ -784,7 +785,11 @@ func (f *Flow) forgetSince(before *dag.Plan) {
 func (f *Flow) planAgain(ctx context.Context, lost *losses) error {
 	sv := f.sv
 	defer f.forgetSince(sv.Plan)
-	sv.Lose(lost.keys...)
+	keys, err := f.w.Choose(ctx, lost.keys)
+	if err != nil {
+		return err
+	}
+	sv.Lose(keys...)
 	after := lost.others
 	cut := false
 	for _, s := range survey.Order(sv.Plan.Graph) {

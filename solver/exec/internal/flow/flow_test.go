@@ -85,7 +85,9 @@ func (r *recorder) CommitInPlace(*dag.Item) error {
 func (r *recorder) Verify(context.Context, *dag.Item) error { return nil }
 func (r *recorder) Lost(*dag.Item, error) error             { return nil }
 func (r *recorder) ReportLost([]error)                      {}
-func (r *recorder) Replanned()                              { _ = r.call(context.Background(), "replanned", nil) }
+
+func (r *recorder) Choose(_ context.Context, lost []key.Key) ([]key.Key, error) { return lost, nil }
+func (r *recorder) Replanned()                                                  { _ = r.call(context.Background(), "replanned", nil) }
 func (r *recorder) Apply(ctx context.Context, it *dag.Item) error {
 	return r.call(ctx, "apply", it.Step)
 }

@@ -1,0 +1,80 @@
+package survey
+
+import (
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
+)
+
+// BuiltOn returns the digest of the snapshot that a step stands on: of the last step before
+// it in its chain that looks at the root, and of which snapshot returns one. "": of none. A
+// step that does not look at the root stands on nothing.
+func BuiltOn(s *dag.Step, snapshot func(*dag.Step) digest.Digest) digest.Digest {
+	if !s.LooksAtRoot() {
+		return ""
+	}
+	l, steps := s.Layer, s.Layer.Steps[:s.Index]
+	for {
+		for _, before := range slices.Backward(steps) {
+			if before.LooksAtRoot() {
+				if d := snapshot(before); d != "" {
+					return d
+				}
+			}
+		}
+		if l.On == nil || l.Ordered {
+			return ""
+		}
+		l = l.On
+		steps = l.Steps
+	}
+}
+
+// Changing returns the digest of a snapshot, and "" of one that changes nothing: what
+// follows it stands on the one before.
+func Changing(d cache.Descriptor) digest.Digest {
+	if d.Entries == 0 {
+		return ""
+	}
+	return d.Digest
+}
+
+// Snapshot returns the digest of what a step is restored from, or was applied from; "" if it
+// is to run, changes nothing, or is in no store.
+func (sv *Survey) Snapshot(s *dag.Step, keys *dag.Keys) digest.Digest {
+	k := keys.Step[s]
+	if sv.Answers.Present[s] {
+		a := sv.Applied(k)
+		if a.LeftOut {
+			return ""
+		}
+		return Changing(cache.Descriptor{Digest: a.Digest, Entries: a.Entries})
+	}
+	if sv.Answers.Unmet[k] != "" {
+		return ""
+	}
+	return Changing(sv.Found[k].Descriptor)
+}
+
+// Choose has a cached step restored from another snapshot. What it needs is checked when it
+// is applied.
+func (sv *Survey) Choose(f cache.Found) {
+	sv.Found[f.Key] = f
+	sv.Answers.Cached[f.Key] = dag.Found{Store: f.Store, Size: f.Size, Variant: f.Variant}
+	sv.Late[f.Key] = len(f.Needs) > 0
+}
+
+// CoveredLayers returns the layers whose steps the keys of a layer's steps cover.
+func CoveredLayers(l *dag.Layer) map[*dag.Layer]bool {
+	chain := make(map[*dag.Layer]bool)
+	for ; l != nil; l = l.On {
+		chain[l] = true
+		if l.Ordered {
+			break
+		}
+	}
+	return chain
+}
