@@ -27,6 +27,12 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	if err := r.ReadDatabases(open, b.databasesBefore(s)); err != nil {
 		return nil, err
 	}
+	items, chain := b.sv.Before(s), survey.CoveredLayers(s.Layer)
+	for _, it := range items {
+		if chain[it.Step.Layer] {
+			r.Chain = append(r.Chain, b.needsOf(it)...)
+		}
+	}
 	if b.isInPlace() {
 		r.Before = func(path string) names.Kind {
 			switch dir, existed := b.inPlace.Before(path); {
@@ -47,10 +53,8 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 		}
 		return r, err
 	}
-	items := b.sv.Before(s)
 	stay, revert := b.sv.Lower(items)
 	err := b.revertNames(r.View, revert)
-	chain := survey.CoveredLayers(s.Layer)
 	for _, it := range items {
 		if err == nil && !stay[it.Key] && !chain[it.Step.Layer] {
 			err = b.addNames(r.View, it, false, s.Layer)
@@ -70,6 +74,21 @@ func (b *builder) databasesBefore(s *dag.Step) (paths []string) {
 		}
 	}
 	return paths
+}
+
+// needsOf returns the needs of a step that is applied, or has a snapshot here.
+func (b *builder) needsOf(it *dag.Item) []snapshot.Need {
+	if bl := b.blob(it.Step); bl != nil {
+		return bl.desc.Needs
+	}
+	for _, l := range b.sv.State.Layers {
+		for _, a := range l.Steps {
+			if a.Key == it.Key {
+				return a.Needs
+			}
+		}
+	}
+	return nil
 }
 
 // site is a root as a step finds it, with what the step gets of the session.

@@ -263,6 +263,7 @@ func (a *adopting) original(tree *inroot.Dirs, c *record.Change) error {
 		if err != nil || now == nil {
 			return err
 		}
+		c.Now.Size = now.Size // of which the snapshot has no secrets
 		c.Records = &record.Records{Database: p}
 		if c.Records.Undo, err = db.Diff(after, before); err != nil {
 			return err

@@ -161,6 +161,16 @@ func (c Changes) Names() (names []string) {
 	return names
 }
 
+// Added returns the keys of records that were not there before.
+func (c Changes) Added() (keys []string) {
+	for _, text := range c.Set {
+		if e, err := parseEntry(text); err == nil && e.was == "" {
+			keys = append(keys, e.key)
+		}
+	}
+	return keys
+}
+
 func keyOf(text string) string {
 	if i := strings.IndexAny(text, marks); i >= 0 {
 		return text[:i]

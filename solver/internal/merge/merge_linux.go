@@ -20,6 +20,7 @@ type Merger struct {
 	changes   map[string]*snapshot.Need // by path
 	preserved map[string][]string       // by path, the keys of records that the user changed
 	merged    map[string]bool           // by path, as far as it is known: whether the root had another file
+	before    map[string][]byte         // by path, databases with secrets that the root had then
 	below     Below
 }
 
@@ -30,7 +31,7 @@ type Below func(path string) ([]byte, *record.Meta, error)
 // New returns the merger for a snapshot with these needs. Of preserved, the keys of
 // records by the path of their database, nothing is changed. below may be nil.
 func New(needs []snapshot.Need, preserved map[string][]string, below Below) *Merger {
-	m := &Merger{changes: make(map[string]*snapshot.Need), preserved: preserved, merged: make(map[string]bool), below: below}
+	m := &Merger{changes: make(map[string]*snapshot.Need), preserved: preserved, merged: make(map[string]bool), before: make(map[string][]byte), below: below}
 	for i := range needs {
 		m.changes[needs[i].Path] = &needs[i]
 	}
@@ -67,7 +68,8 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	// Of a file that is as the step found it, what the user changed stays as well.
 	merged = merged || len(m.preserved[e.Path]) > 0
 	r := &record.Records{Database: e.Path}
-	if db.IsBackup() && (!merged || like == nil) {
+	secrets := db.HasSecrets()
+	if db.IsBackup() && (!merged || like == nil) && !secrets {
 		return e, r, nil
 	}
 	result, err := content(e)
@@ -75,7 +77,17 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 		return nil, nil, err
 	}
 	out := *e
-	if merged && db.CanMerge(here, result) {
+	if before := m.before[need.Path]; secrets {
+		filled, all := db.Fill(before, result)
+		switch {
+		case db.IsBackup() && like == nil && (merged || !all):
+			filled = before // what a tool would leave that changes the file
+		case !all:
+			merged = true // the root has not what the needs say that it has
+		}
+		result, out.Data = filled, nil
+	}
+	if merged && (like != nil || !db.IsBackup()) && db.CanMerge(here, result) {
 		var c databases.Changes
 		if !db.IsBackup() {
 			c, r.Preserved = databases.Changes{Set: need.Set, Removed: need.Removed}.Without(m.preserved[e.Path])
@@ -181,6 +193,9 @@ func (m *Merger) differs(root *inroot.Dirs, need *snapshot.Need) (bool, error) {
 	}
 	differs := like == nil && need.Digest != "" || like != nil && digest.FromBytes(here) != need.Digest
 	m.merged[need.Path] = differs
+	if db, _ := databases.Known(need.Path); db.HasSecrets() {
+		m.before[need.Path] = here
+	}
 	return differs, nil
 }
 

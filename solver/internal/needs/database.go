@@ -93,6 +93,38 @@ func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
 	return []snapshot.Need{n}, nil
 }
 
+// withoutSecrets returns an entry without the passwords of the machine, as Omit has it.
+func (r *Recorder) withoutSecrets(e *snapshot.Entry) (*snapshot.Entry, error) {
+	d, known := databases.Known(e.Path)
+	if !known || !d.HasSecrets() || e.Kind != snapshot.File || e.Size > databases.MaxSize {
+		return e, nil
+	}
+	f, err := e.Open()
+	if err != nil {
+		return nil, err
+	}
+	data, err := readDatabase(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	own := make(map[string]bool)
+	for _, n := range r.Chain {
+		if n.Path == d.Main() {
+			for _, key := range (databases.Changes{Set: n.Set}).Added() {
+				own[key] = true
+			}
+		}
+	}
+	without := d.Omit(r.databases[d.Main()], data, own)
+	if bytes.Equal(without, data) {
+		return e, nil
+	}
+	out := *e
+	out.Content, out.Size, out.Data = without, int64(len(without)), nil
+	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(without)), nil }
+	return &out, nil
+}
+
 // database checks that the records which a step changed can be changed here.
 func (s *Site) database(d databases.Database, n snapshot.Need) (string, error) {
 	here, err := s.readHere(n.Path)

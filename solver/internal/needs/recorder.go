@@ -27,6 +27,9 @@ type Recorder struct {
 	// Covered reports whether a step that the key covers wrote a path last.
 	Covered func(path string) bool
 
+	// Chain has the needs of the steps that the key covers.
+	Chain []snapshot.Need
+
 	// Before returns what stood at a path, if the view shows it as the RUN left it:
 	// of a RUN in place. nil: the view knows.
 	Before func(path string) names.Kind
@@ -78,6 +81,9 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
 				r.problem = r.note(e)
+			}
+			if err == nil {
+				e, err = r.withoutSecrets(e)
 			}
 			if !yield(e, err) {
 				return
