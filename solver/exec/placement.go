@@ -34,6 +34,7 @@ func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement
 	case *frontend.Fetch:
 		p.File = source.PlainFile(in)
 	case *frontend.Run:
+		p.Merge = true
 		for _, n := range needs {
 			if _, known := databases.Known(n.Path); known && n.Kind == snapshot.NeedContent || n.Kind == snapshot.NeedAlternative {
 				p.Databases = append(p.Databases, n)

@@ -122,6 +122,13 @@ func (d Database) CanMerge(here, result []byte) bool {
 // Nothing is merged there: a machine keeps its own.
 func (d Database) IsBackup() bool { return d.format == backup }
 
+// IsList reports whether a database is one of several in a directory, as of dpkg's triggers
+// and alternatives.
+func (d Database) IsList() bool { return slices.Contains(Dirs, path.Dir(d.path)) }
+
+// IsOfPackages reports whether the records are the packages of dpkg.
+func (d Database) IsOfPackages() bool { return d.format == dpkg }
+
 // Main returns the path of the database itself, of which this may be a backup.
 func (d Database) Main() string {
 	if !d.IsBackup() {
@@ -312,6 +319,23 @@ func Join(list ...Changes) (all Changes) {
 		}
 	}
 	return all
+}
+
+// Where returns the changes of those records, and members, that takes says: by their
+// keys, whether they are added, and whether they are removed.
+func (c Changes) Where(takes func(key string, added, removed bool) bool) (some Changes) {
+	for _, text := range c.Set {
+		e, err := parseEntry(text)
+		if err == nil && takes(e.key, e.was == "", false) {
+			some.Set = append(some.Set, text)
+		}
+	}
+	for _, text := range c.Removed {
+		if takes(keyOf(text), false, true) {
+			some.Removed = append(some.Removed, text)
+		}
+	}
+	return some
 }
 
 // Only returns the changes of the records that have a conflict.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -22,16 +23,20 @@ type Merger struct {
 	merged    map[string]bool           // by path, as far as it is known: whether the root had another file
 	before    map[string][]byte         // by path, databases with secrets that the root had then
 	below     Below
+
+	merges bool            // databases of which nothing is known
+	lists  map[string]bool // of packages of dpkg whose files the snapshot has, or, if false, deletes
 }
 
 // Below returns the database that is at a path in the root that another one is layered
 // over; nil where there is none.
 type Below func(path string) ([]byte, *record.Meta, error)
 
-// New returns the merger for a snapshot with these needs. Of preserved, the keys of
-// records by the path of their database, nothing is changed. below may be nil.
-func New(needs []snapshot.Need, preserved map[string][]string, below Below) *Merger {
-	m := &Merger{changes: make(map[string]*snapshot.Need), preserved: preserved, merged: make(map[string]bool), before: make(map[string][]byte), below: below}
+// New returns the merger for the snapshot of a step. Of preserved, the keys of records by
+// the path of their database, nothing is changed. below may be nil.
+func New(step record.Placement, preserved map[string][]string, below Below) *Merger {
+	needs := step.Databases
+	m := &Merger{merges: step.Merge, lists: make(map[string]bool), changes: make(map[string]*snapshot.Need), preserved: preserved, merged: make(map[string]bool), before: make(map[string][]byte), below: below}
 	for i := range needs {
 		m.changes[needs[i].Path] = &needs[i]
 	}
@@ -46,13 +51,18 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 		out, err := m.alternative(root, e, need)
 		return out, nil, err
 	}
+	if name, ok := strings.CutPrefix(e.Path, "var/lib/dpkg/info/"); ok {
+		if name, ok = strings.CutSuffix(name, ".list"); ok {
+			m.lists[name] = e.Kind != snapshot.Delete
+		}
+	}
 	db, known := databases.Known(e.Path)
 	if !known || e.Size > databases.MaxSize {
 		return e, nil, nil
 	}
 	need := m.changes[db.Main()]
 	if need == nil {
-		return e, nil, nil
+		return m.add(root, db, e)
 	}
 	if e.Kind != snapshot.File {
 		return e, nil, m.replaced(root, db, need)
@@ -107,9 +117,64 @@ func (m *Merger) Entry(root *inroot.Dirs, e *snapshot.Entry) (*snapshot.Entry, *
 	if r.Undo, err = db.Diff(result, here); err != nil {
 		return nil, nil, err
 	}
-	out.Content, out.Size, out.Release = result, int64(len(result)), nil
-	out.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(result)), nil }
-	return &out, r, nil
+	return withContent(&out, result), r, nil
+}
+
+func withContent(e *snapshot.Entry, data []byte) *snapshot.Entry {
+	e.Content, e.Size, e.Release = data, int64(len(data)), nil
+	e.Open = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	return e
+}
+
+// add is Entry for a database of which nothing says what the step changed in it, as in
+// snapshots of earlier versions. The root gets the records that it lacks, and of packages
+// what dpkg has in the snapshot; its own stay.
+func (m *Merger) add(root *inroot.Dirs, db databases.Database, e *snapshot.Entry) (*snapshot.Entry, *record.Records, error) {
+	if !m.merges || e.Kind != snapshot.File || db.IsList() {
+		return e, nil, nil
+	}
+	here, like, err := m.here(root, e.Path)
+	if err != nil || like == nil {
+		return e, nil, err
+	}
+	r := &record.Records{Database: e.Path}
+	result, err := content(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := *e
+	giveMeta(&out, like)
+	out.Data = nil
+	merged := here
+	if !db.IsBackup() {
+		c, err := db.Diff(here, result)
+		if err == nil {
+			merged, _, err = db.Merge(here, result, c.Where(m.takes(db)))
+		}
+		if err == nil {
+			r.Undo, err = db.Diff(merged, here)
+		}
+		if err != nil {
+			return nil, nil, &snapshot.UnsafeError{Path: e.Path, Reason: err.Error()}
+		}
+	}
+	return withContent(&out, merged), r, nil
+}
+
+// takes returns what reports whether a record is changed as the snapshot has it: one that
+// the root lacks; of packages, one whose files are in the snapshot, or deleted by it.
+func (m *Merger) takes(db databases.Database) func(key string, added, removed bool) bool {
+	if !db.IsOfPackages() {
+		return func(_ string, added, _ bool) bool { return added }
+	}
+	return func(key string, _, removed bool) bool {
+		name, _, _ := strings.Cut(key, ":") // before the architecture
+		installs, known := m.lists[key]
+		if !known {
+			installs, known = m.lists[name]
+		}
+		return known && installs != removed
+	}
 }
 
 // alternative returns a link of alternatives as it is to be applied: what the root has

@@ -127,6 +127,11 @@ type Placement struct {
 	// File is a path, relative to the root, at which a directory, and a link to
 	// one, stays in any case; "" for none.
 	File string
+
+	// Merge says that the step is a RUN: of a database that Databases does not have, only
+	// records are added that the root lacks.
+	Merge bool
+
 	// Databases has the needs of the step about databases that it changed: where the root
 	// has another file than the step found, only the records are changed that they name.
 	Databases []snapshot.Need

@@ -32,7 +32,7 @@ func Unpack(ctx context.Context, dir string, changes snapshot.Changes, opt Optio
 		maker: maker{Tree: tree}, placement: opt.Placement, filled: make(filled),
 		prefix: fmt.Sprintf(record.TempPrefix+"%x-%d-", time.Now().UnixNano(), os.Getpid()),
 	}
-	m := merge.New(opt.Placement.Databases, nil, nil)
+	m := merge.New(opt.Placement, nil, nil)
 	defer func() {
 		// Also after a failure: what a directory's time was must not depend on how
 		// far this came.

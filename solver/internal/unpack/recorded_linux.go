@@ -44,7 +44,7 @@ func Recorded(ctx context.Context, dir string, changes snapshot.Changes, to Reco
 	if r.lower != nil {
 		below = r.lower.database
 	}
-	r.merger = merge.New(to.Placement.Databases, to.PreserveRecords, below)
+	r.merger = merge.New(to.Placement, to.PreserveRecords, below)
 	r.ev.From = to.Journal.End()
 	if err := r.openState(dir); err != nil {
 		r.close()
