@@ -72,6 +72,7 @@ var floors = map[string]int{
 	"solver/internal/names":              1,
 	"solver/internal/needs":              2,
 	"solver/internal/versions":           0,
+	"solver/internal/owners":             1,
 	"solver/internal/revert":             2,
 	"solver/internal/record":             1,
 	"dag":                                1,

@@ -19,7 +19,7 @@ import (
 // recorder returns what finds the needs of a RUN in what it changes in a view, before it
 // runs there.
 func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error) {
-	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s), Named: b.Steps.Named(s)}
+	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s), Named: b.Steps.Named(s), Command: s.Text()}
 	open := v.Open
 	if b.Watched != nil {
 		open = b.lock.OpenSaved
@@ -30,7 +30,11 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	items, chain := b.sv.Before(s), survey.CoveredLayers(s.Layer)
 	for _, it := range items {
 		if chain[it.Step.Layer] {
-			r.Chain = append(r.Chain, b.needsOf(it)...)
+			if bl := b.blob(it.Step); bl != nil {
+				r.Chain = append(r.Chain, bl.desc.Needs...)
+			} else {
+				r.Chain = append(r.Chain, b.sv.Applied(it.Key).Needs...)
+			}
 		}
 	}
 	if b.isInPlace() {
@@ -74,21 +78,6 @@ func (b *builder) databasesBefore(s *dag.Step) (paths []string) {
 		}
 	}
 	return paths
-}
-
-// needsOf returns the needs of a step that is applied, or has a snapshot here.
-func (b *builder) needsOf(it *dag.Item) []snapshot.Need {
-	if bl := b.blob(it.Step); bl != nil {
-		return bl.desc.Needs
-	}
-	for _, l := range b.sv.State.Layers {
-		for _, a := range l.Steps {
-			if a.Key == it.Key {
-				return a.Needs
-			}
-		}
-	}
-	return nil
 }
 
 // site is a root as a step finds it, with what the step gets of the session.

@@ -168,14 +168,12 @@ func (c Changes) Names() (names []string) {
 	return names
 }
 
-// Added returns the keys of records that were not there before.
-func (c Changes) Added() (keys []string) {
-	for _, text := range c.Set {
-		if e, err := parseEntry(text); err == nil && e.was == "" {
-			keys = append(keys, e.key)
-		}
-	}
-	return keys
+// Adds reports whether a record is there now that was not before.
+func (c Changes) Adds(key string) bool {
+	return slices.ContainsFunc(c.Set, func(text string) bool {
+		e, err := parseEntry(text)
+		return err == nil && e.key == key && e.was == ""
+	})
 }
 
 func keyOf(text string) string {

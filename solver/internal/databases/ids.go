@@ -145,3 +145,35 @@ func (t taken) isOf(x id, key string) bool {
 	_, other := t.owner(x, key)
 	return !other
 }
+
+// A Name is a user or a group as a database has it.
+type Name struct {
+	Name string
+	Home string // of a user
+}
+
+// NameOf returns the first user or group with an id.
+func (d Database) NameOf(file []byte, number int) (Name, bool) {
+	for _, r := range d.format.parse(file) {
+		if d.format.id(&r) == (id{uint64(number), 1}) {
+			name := Name{Name: r.key}
+			if part := strings.Split(r.body, ":"); d.format == users && len(part) > 5 {
+				name.Home = part[5]
+			}
+			if isPlain(r.key) {
+				return name, true
+			}
+		}
+	}
+	return Name{}, false
+}
+
+// IDOf returns the id of a user or a group.
+func (d Database) IDOf(file []byte, name string) (int, bool) {
+	r := index(d.format.parse(file))[name]
+	if r == nil {
+		return 0, false
+	}
+	x := d.format.id(r)
+	return int(x.first), x.count == 1
+}

@@ -7,7 +7,7 @@ import "strings"
 const Omitted = "*omitted*"
 
 // secretive returns the format of the records in a file with passwords; 0 for any other.
-// What a tool kept of one is written as that is.
+// A backup is written as that is.
 func (d Database) secretive() format {
 	switch f := known[d.Main()]; f {
 	case users, groups, shadow, gshadow:
@@ -20,13 +20,13 @@ func (d Database) secretive() format {
 func (d Database) HasSecrets() bool { return d.secretive() != 0 }
 
 // Omit returns a database, or a backup of one, without the passwords of records that it
-// had before, as far as they are the same, but for records with the keys of own.
-func (d Database) Omit(before, after []byte, own map[string]bool) []byte {
+// had before, as far as they are the same, but for records that are the steps' own.
+func (d Database) Omit(before, after []byte, own func(key string) bool) []byte {
 	f := d.secretive()
 	old := index(f.parse(before))
 	return f.replacePasswords(after, func(r *record, password string) string {
 		lock, bare := cutLock(password)
-		if o := old[r.key]; o != nil && !own[r.key] && isSecret(password) {
+		if o := old[r.key]; o != nil && isSecret(password) && (own == nil || !own(r.key)) {
 			if _, was := cutLock(passwordOf(o)); was == bare {
 				return lock + Omitted
 			}

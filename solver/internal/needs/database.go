@@ -107,15 +107,7 @@ func (r *Recorder) withoutSecrets(e *snapshot.Entry) (*snapshot.Entry, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	own := make(map[string]bool)
-	for _, n := range r.Chain {
-		if n.Path == d.Main() {
-			for _, key := range (databases.Changes{Set: n.Set}).Added() {
-				own[key] = true
-			}
-		}
-	}
-	without := d.Omit(r.databases[d.Main()], data, own)
+	without := d.Omit(r.databases[d.Main()], data, func(key string) bool { return r.isOfChain(d.Main(), key) })
 	if bytes.Equal(without, data) {
 		return e, nil
 	}

@@ -114,6 +114,10 @@ func check(n snapshot.Need) error {
 		inRoot = true
 	case snapshot.NeedHome:
 		absolute = []string{n.Path}
+	case snapshot.NeedName:
+		if !isName(n.Name) || n.Type != snapshot.NameUser && n.Type != snapshot.NameGroup {
+			return fmt.Errorf("it needs the %s %q", n.Type, n.Name)
+		}
 	case snapshot.NeedInterpreter:
 		if n.Path != "" {
 			absolute = []string{n.Path}
@@ -191,6 +195,8 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 		return "", nil
 	case snapshot.NeedAlternative:
 		return "", nil
+	case snapshot.NeedName:
+		return s.name(n)
 	case snapshot.NeedLibrary:
 		return s.library(n)
 	case snapshot.NeedInterpreter:

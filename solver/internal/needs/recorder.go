@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/owners"
 )
 
 // A Recorder finds the needs of a RUN in what it changes.
@@ -26,6 +27,8 @@ type Recorder struct {
 
 	// Covered reports whether a step that the key covers wrote a path last.
 	Covered func(path string) bool
+
+	Command string // the text of the RUN
 
 	// Chain has the needs of the steps that the key covers.
 	Chain []snapshot.Need
@@ -58,6 +61,7 @@ type Recorder struct {
 	modules  []module
 	links    map[string]snapshot.Need // of alternatives, by path; By is the target
 	programs
+	owners  owners.Owners
 	problem error
 }
 
@@ -77,6 +81,8 @@ func (r *Recorder) Of(changes snapshot.Changes) snapshot.Changes {
 		r.dists, r.venvs, r.modules = nil, make(map[string]bool), nil
 		r.replaced = make(map[string][]string)
 		r.links = make(map[string]snapshot.Need)
+		r.owners = owners.Owners{Command: r.Command, Before: func(p string) []byte { return r.databases[p] }, OfSteps: r.isOfChain}
+		r.owners.Reset()
 		r.usr, r.changed = make(map[string]bool), make(map[string]func() (io.ReadCloser, error))
 		for e, err := range changes {
 			if err == nil && r.problem == nil {
@@ -102,6 +108,9 @@ func (r *Recorder) note(e *snapshot.Entry) error {
 	if _, known := databases.Known(e.Path); known {
 		r.changed[e.Path] = e.Open
 		return nil
+	}
+	if !IsRegenerated(e.Path) {
+		r.owners.Note(e)
 	}
 	dir, base := path.Split(e.Path)
 	r.programs.note(e, dir, base)
@@ -208,7 +217,7 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = append(all, used...)
+	all = append(append(all, used...), r.owners.Needs()...)
 	for _, more := range []func() ([]snapshot.Need, error){r.debianNeeds, r.pythonNeeds, r.npmNeeds} {
 		if used, err = more(); err != nil {
 			return nil, err
