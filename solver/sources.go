@@ -28,7 +28,7 @@ func (r *session) sources() *source.Resolver {
 			Client:    r.transfer(),
 			GitHub:    r.GitHub,
 			Downloads: &source.Downloads{Path: r.downloadsDir(), ReadOnly: r.readOnly},
-			Warn:      func(text string) { r.warn("%s", text) },
+			Warn:      func(text string) { r.warnOnce("%s", text) },
 			Exclude:   r.own(),
 		}
 	})

@@ -72,7 +72,7 @@ func (u *undoing) preserveRecords(c *record.Change, conflicts []databases.Confli
 	left.Records = &record.Records{Database: c.Records.Database, Undo: undo}
 	u.left = append(u.left, left)
 	u.t.records[c.Records.Database] = append(u.t.records[c.Records.Database], undo.Names()...)
-	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), "records changed: " + strings.Join(undo.Names(), ", ")})
+	u.res.preserve(string(c.Path), recordsChanged+strings.Join(undo.Names(), ", "))
 }
 
 // noteRecords notes records that an apply left as the user has them.
@@ -81,7 +81,7 @@ func (u *undoing) noteRecords(c *record.Change) {
 		return
 	}
 	u.t.records[c.Records.Database] = append(u.t.records[c.Records.Database], c.Records.Preserved...)
-	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), "records changed; preserved before: " + strings.Join(c.Records.Preserved, ", ")})
+	u.res.preserve(string(c.Path), recordsChanged+strings.Join(c.Records.Preserved, ", "))
 }
 
 // original returns the database that an apply changed, and whether that is of the root

@@ -26,6 +26,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/inroot"
@@ -158,6 +160,18 @@ type Undone struct {
 	Lost      []string         // what can't come back, since a step that ran in place changed it
 	Problems  []unpack.Problem // what could not be changed
 }
+
+// preserve notes that a path stays: once, but for records of a database.
+func (u *Undone) preserve(p, why string) {
+	is := func(x Preserved) bool {
+		return x.Path == p && (x.Why == why || !strings.HasPrefix(why, recordsChanged))
+	}
+	if !slices.ContainsFunc(u.Preserved, is) {
+		u.Preserved = append(u.Preserved, Preserved{p, why})
+	}
+}
+
+const recordsChanged = "records changed: "
 
 // RunningName is a file of the state directory that is there while a RUN in place
 // is under way, and until what it did is recorded.

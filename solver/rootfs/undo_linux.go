@@ -151,7 +151,7 @@ func (u *undoing) recordLeft(ev record.Event) error {
 // preserve leaves a path as it is. A change of which nothing is needed any more is
 // forgotten.
 func (u *undoing) preserve(c *record.Change, why string) {
-	u.res.Preserved = append(u.res.Preserved, Preserved{string(c.Path), why})
+	u.res.preserve(string(c.Path), why)
 	u.left = append(u.left, *c)
 	if why != notEmpty { // the directory itself is not changed
 		u.t.preserve[string(c.Path)] = true
@@ -172,7 +172,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	if c.Preserved {
 		if !u.force {
 			u.t.preserve[p] = true
-			u.res.Preserved = append(u.res.Preserved, Preserved{p, "changed since; preserved before"})
+			u.res.preserve(p, "changed since; preserved before")
 		}
 		return nil
 	}

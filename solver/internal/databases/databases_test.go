@@ -85,7 +85,9 @@ func TestMerge(t *testing.T) {
 		{name: "certificates with their names", path: "etc/ssl/certs/ca-certificates.crt", before: "# A\n" + cert("a"), after: "# A\n" + cert("a") + "\n# B\n" + cert("b"), here: "# A\n" + cert("a") + strings.TrimSpace(cert("mine")), want: "# A\n" + cert("a") + cert("mine") + "\n# B\n" + cert("b")},
 
 		{name: "ranges side by side", path: "etc/subuid", before: "", after: "bob:165536:65536\n", here: "alice:100000:65536\n", want: "alice:100000:65536\nbob:165536:65536\n"},
-		{name: "ranges that overlap", path: "etc/subuid", before: "", after: "bob:165535:65536\n", here: "alice:100000:65536\n", conflict: "bob: alice has its range 165535-231070 here"},
+		{name: "ranges that overlap", path: "etc/subuid", before: "", after: "bob:165535:65536\n", here: "alice:100000:65536\n", want: "alice:100000:65536\nbob:165536:65536\n"},
+		{name: "several ranges that overlap", path: "etc/subuid", before: "", after: "bob:100000:65536\ndave:165536:65536\n", here: "alice:100000:131072\n", want: "alice:100000:131072\nbob:231072:65536\ndave:296608:65536\n"},
+		{name: "a range beyond which there is none", path: "etc/subuid", before: "", after: "bob:100000:65536\n", here: "alice:100000:4294867295\n", conflict: "bob: alice has its range 100000-165535 here"},
 
 		{name: "a package is added", path: "var/lib/dpkg/status", before: stanza("base", "1"), after: stanza("base", "1") + stanza("jq", "1"), here: stanza("base", "1") + stanza("zsh", "1"), want: stanza("base", "1") + stanza("zsh", "1") + stanza("jq", "1")},
 		{name: "the same package is there", path: "var/lib/dpkg/status", before: "", after: stanza("jq", "1"), here: stanza("jq", "1"), want: stanza("jq", "1")},

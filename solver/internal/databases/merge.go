@@ -3,6 +3,7 @@ package databases
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -73,6 +74,7 @@ type merging struct {
 	// What is decided.
 	changed map[string]*entry   // by the key of each record that is added, or has another value: its entry
 	gone    map[string]*entry   // by key
+	ranges  map[string]id       // by key: the numbers of those that get others
 	joins   map[membership]bool // those that change something
 	leaves  map[membership]bool
 	result  []record
@@ -197,10 +199,40 @@ func (m *merging) decideIDs() {
 			continue
 		}
 		if other, ok := ids.owner(parseID(e.id), e.key); ok {
+			if m.format == ranges && e.was == "" && m.moveRange(e, ids) {
+				continue
+			}
 			m.conflict(e.key, "%s has its %s %s here", other, m.format.idName(), e.id)
 			delete(m.changed, e.key)
 		}
 	}
+}
+
+// moveRange gives a range that is added other numbers, after all that are taken: any will
+// do.
+func (m *merging) moveRange(e *entry, ids taken) bool {
+	x := parseID(e.id)
+	end := uint64(0)
+	for _, other := range ids {
+		end = max(end, other.last()+1)
+	}
+	for i := range m.set {
+		if other := parseID(m.set[i].id); &m.set[i] != e && other.count > 0 {
+			end = max(end, other.last()+1)
+		}
+	}
+	for _, other := range m.ranges {
+		end = max(end, other.last()+1)
+	}
+	x.first = end
+	if x.last() > math.MaxUint32 {
+		return false
+	}
+	if m.ranges == nil {
+		m.ranges = make(map[string]id)
+	}
+	m.ranges[e.key] = x
+	return true
 }
 
 // hasOthers reports whether a group has members that do not leave.
@@ -276,7 +308,17 @@ func (m *merging) merged() []record {
 			added[k] = true
 		}
 	}
-	return insert(here, m.result, added)
+	result := m.result
+	if len(m.ranges) > 0 {
+		result = slices.Clone(result)
+		for i := range result {
+			if x, ok := m.ranges[result[i].key]; ok {
+				part := strings.SplitN(result[i].body, ":", 3)
+				result[i].body = fmt.Sprintf("%s:%d:%s", part[0], x.first, part[2])
+			}
+		}
+	}
+	return insert(here, result, added)
 }
 
 func byGroup(list map[membership]bool) map[string]map[string]bool {
