@@ -22,7 +22,9 @@ const undoneName = "stage/undone"
 
 // undoRecords undoes what an apply changed in a database that has changed since: its
 // records alone. What the user changed of those stays, and is reported.
-func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool) error {
+//
+// with are the keys of records that stay since those in the partner of the database do.
+func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool, with []string) error {
 	p := string(c.Path)
 	db, known := databases.Known(c.Records.Database)
 	here, meta, err := record.ReadDatabase(u.Sys, f.FD, path.Base(p))
@@ -39,10 +41,14 @@ func (u *undoing) undoRecords(f *inroot.Dir, c *record.Change, in bool) error {
 	}
 	var merged []byte
 	var conflicts []databases.Conflict
+	undo, left := c.Records.Undo.Without(with)
 	if u.force {
-		merged, err = db.Force(here, original, c.Records.Undo)
+		merged, err = db.Force(here, original, undo)
 	} else {
-		merged, conflicts, err = db.Merge(here, original, c.Records.Undo)
+		merged, conflicts, err = db.Merge(here, original, undo)
+	}
+	for _, key := range left {
+		conflicts = append(conflicts, databases.Conflict{Record: key})
 	}
 	if err != nil {
 		u.preserve(c, "changed: "+err.Error())
@@ -71,8 +77,47 @@ func (u *undoing) preserveRecords(c *record.Change, conflicts []databases.Confli
 	undo := c.Records.Undo.Only(conflicts)
 	left.Records = &record.Records{Database: c.Records.Database, Undo: undo}
 	u.left = append(u.left, left)
-	u.t.records[c.Records.Database] = append(u.t.records[c.Records.Database], undo.Names()...)
+	db, _ := databases.Known(c.Records.Database)
+	for _, p := range []string{db.String(), db.Partner()} {
+		u.t.records[p] = append(u.t.records[p], undo.Names()...)
+	}
 	u.res.preserve(string(c.Path), recordsChanged+strings.Join(undo.Names(), ", "))
+}
+
+// staying returns the keys of records of a database that stay since the user changed what
+// its partner says of the same user, or group.
+func (u *undoing) staying(c *record.Change) (keys []string, err error) {
+	db, _ := databases.Known(c.Records.Database)
+	partner, known := databases.Known(db.Partner())
+	if !known || u.force {
+		return nil, nil
+	}
+	for x, err := range u.t.r.state.ChangesBackward(u.was) {
+		if err != nil {
+			return nil, err
+		}
+		if x.Records == nil || x.Records.Database != partner.String() {
+			continue
+		}
+		dir, err := u.GetReal(path.Dir(string(x.Path)))
+		if err != nil {
+			return nil, inroot.UnlessMissing(err)
+		}
+		here, _, err := record.ReadDatabase(u.Sys, dir.FD, path.Base(string(x.Path)))
+		if err != nil || here == nil {
+			return nil, err
+		}
+		conflicts, err := partner.Check(here, x.Records.Undo, nil)
+		if err != nil {
+			return nil, nil // it is no database any more
+		}
+		for _, conflict := range conflicts {
+			keys = append(keys, conflict.Record)
+		}
+		break
+	}
+	_, left := c.Records.Undo.Without(keys)
+	return left, nil
 }
 
 // noteRecords notes records that an apply left as the user has them.

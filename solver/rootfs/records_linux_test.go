@@ -213,6 +213,45 @@ func TestPreservedRecordsThatTheStepFound(t *testing.T) {
 	wantFile(t, r, "etc/passwd", userRoot+bob)
 }
 
+// What two databases say of one user is judged together, whichever was changed.
+func TestPreservedRecordsOfOneUser(t *testing.T) {
+	const shadowBob, shadowDave = "bob:!:20000::::::\n", "dave:!:20000::::::\n"
+	for _, tt := range []struct{ name, path, old, now string }{
+		{"passwd", "etc/passwd", userBob, strings.Replace(userBob, "/bin/sh", "/bin/zsh", 1)},
+		{"shadow", "etc/shadow", shadowBob, "bob:$6$x:20001::::::\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, l := testRoot(t)
+			etc(t, r, userRoot)
+			add(t, r, "etc/shadow", "root:*:1::::::\n")
+			step, _ := changed(t, "users", "etc/passwd", userRoot, userRoot+userBob+userDave)
+			more, _ := changed(t, "users", "etc/shadow", "root:*:1::::::\n", "root:*:1::::::\n"+shadowBob+shadowDave)
+			step.Placement.Databases = append(step.Placement.Databases, more.Placement.Databases...)
+			changes := stream(file("etc/passwd", userRoot+userBob+userDave), file("etc/shadow", "root:*:1::::::\n"+shadowBob+shadowDave))
+			if _, err := l.Apply(t.Context(), step, changes); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, l)
+			time.Sleep(10 * time.Millisecond)
+			replace(t, r, tt.path, tt.old, tt.now)
+			passwd, shadow := userRoot+userBob, "root:*:1::::::\n"+shadowBob
+			if tt.path == "etc/passwd" {
+				passwd = userRoot + tt.now
+			} else {
+				shadow = "root:*:1::::::\n" + tt.now
+			}
+			for range 2 { // what stays is tried again
+				undo(t, l, 0, false, "etc/shadow: records changed: bob; etc/passwd: records changed: bob")
+				wantFile(t, r, "etc/passwd", passwd)
+				wantFile(t, r, "etc/shadow", shadow)
+			}
+			undo(t, l, 0, true, "")
+			wantFile(t, r, "etc/passwd", userRoot)
+			wantFile(t, r, "etc/shadow", "root:*:1::::::\n")
+		})
+	}
+}
+
 // What has no place in a root is refused, and the root is as it was.
 func TestRecordsInConflict(t *testing.T) {
 	r, l := testRoot(t)

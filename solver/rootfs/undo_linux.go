@@ -204,11 +204,15 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	}
 	if c.Records != nil && st != nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 		what, err := drift.Of(ctx, f, path.Base(p), st, c, u.was.Done, u.buf)
-		if err == nil && len(what) > 0 {
-			err = u.undoRecords(f, c, in)
-		}
-		if err != nil || len(what) > 0 {
+		if err != nil {
 			return err
+		}
+		with, err := u.staying(c)
+		if err != nil {
+			return err
+		}
+		if len(what)+len(with) > 0 {
+			return u.undoRecords(f, c, in, with)
 		}
 	}
 	switch {

@@ -129,6 +129,12 @@ func (d Database) IsList() bool { return slices.Contains(Dirs, path.Dir(d.path))
 // IsOfPackages reports whether the records are the packages of dpkg.
 func (d Database) IsOfPackages() bool { return d.format == dpkg }
 
+// Partner returns the path of the database with the other part of what is said of a user
+// or a group; "" for none.
+func (d Database) Partner() string {
+	return map[string]string{"etc/passwd": "etc/shadow", "etc/shadow": "etc/passwd", "etc/group": "etc/gshadow", "etc/gshadow": "etc/group"}[d.path]
+}
+
 // Main returns the path of the database itself, of which this may be a backup.
 func (d Database) Main() string {
 	if !d.IsBackup() {
