@@ -1,7 +1,9 @@
 package rollback
 
 import (
+	"errors"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -298,4 +300,44 @@ func (b *rollback) leaveIn(c *record.Change, p string) {
 	}
 	b.left = append(b.left, Left{Path: p, Why: "not clayer's"})
 	b.users[p] = true
+}
+
+// Record records what the rollback of a transaction left as the user has it, with its
+// originals, as what an undo has preserved: in a log of its own. It returns the state then.
+func Record(dir record.Dir, state *record.State, tx int, left []Left) (_ *record.State, err error) {
+	left = slices.DeleteFunc(slices.Clone(left), func(x Left) bool { return x.Change == nil })
+	if len(left) == 0 {
+		return state, nil
+	}
+	slices.Reverse(left) // as the changes were made
+	slices.SortStableFunc(left, func(x, y Left) int { return x.Change.Seq - y.Change.Seq })
+	next := *state
+	next.Tx, next.Preserved = tx+1, slices.Clone(next.Preserved)
+	if err := dir.Held().Remove(record.LogName(next.Tx)); err != nil { // of a rollback that was cut off
+		return state, err
+	}
+	journal, err := dir.NewJournal(next.Tx)
+	if err != nil {
+		return state, err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	for i, x := range left {
+		if c := x.Change; i == 0 || c.Seq != left[i-1].Change.Seq {
+			next.Seq = max(next.Seq, c.Seq)
+			next.Preserved = append(next.Preserved, record.Event{Seq: c.Seq, Tx: next.Tx, From: journal.End()})
+		}
+		c := *x.Change
+		c.Left, c.Again = true, 0
+		if err := journal.Add(&c); err != nil {
+			return state, err
+		}
+		next.Preserved[len(next.Preserved)-1].To = journal.End()
+	}
+	if err := journal.Sync(); err != nil {
+		return state, err
+	}
+	if err := dir.Save(&next, nil, nil); err != nil {
+		return state, err
+	}
+	return &next, nil
 }
