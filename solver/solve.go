@@ -121,9 +121,11 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		return nil, did, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
+	warn := inventory.Watch(root, r.warn)
 	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
 		return nil, did, nameWithheld(err)
 	}
+	warn()
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("cannot prune the downloads: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -73,6 +74,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, err
 	}
+	warn := inventory.Watch(root, r.warn)
 	undone, err := lock.Undo(ctx, layers.Events, r.Force)
 	if err == nil && layers.Events == 0 && len(state.Lost) > 0 {
 		err = lock.SetLost(nil) // what is there now is the machine's
@@ -88,6 +90,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
+	warn()
 	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.Names()}
 	for _, k := range undone.Preserved {
 		r.Report.WarnError(&rootfs.PreservedError{Preserved: k})

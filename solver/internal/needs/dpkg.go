@@ -199,3 +199,30 @@ func (s *Site) debianPackage(n snapshot.Need) (string, error) {
 	}
 	return fmt.Sprintf("needs the package %s, which this machine lacks", n.Name), nil
 }
+
+// A Broken is a package of dpkg that lacks what it depends on.
+type Broken struct {
+	Name string
+	On   string // the package that satisfied it before
+}
+
+// BreaksDebian returns the packages which are installed both before and after a change of
+// dpkg's status, and whose dependencies were satisfied only before.
+func BreaksDebian(before, after []byte) (list []Broken) {
+	if bytes.Equal(before, after) {
+		return nil
+	}
+	was, is := parseStatus(before), parseStatus(after)
+	wasOffered, isOffered := provided(was), provided(is)
+	for _, name := range sortedKeys(is) {
+		if is[name] != was[name] {
+			continue
+		}
+		for clause := range strings.SplitSeq(is[name].depends, ",") {
+			if on := satisfies(wasOffered, clause); on != "" && satisfies(isOffered, clause) == "" && !slices.Contains(list, Broken{name, on}) {
+				list = append(list, Broken{name, on})
+			}
+		}
+	}
+	return list
+}
