@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -14,12 +13,7 @@ type Installed = inventory.Package
 
 // A ByHandError is the warning that a step runs on a machine that has what neither its
 // base record nor clayer explains.
-type ByHandError struct{ Packages []Installed }
-
-func (e *ByHandError) Error() string { return e.Short() + ", which other machines lack" }
-
-// Short says what was installed.
-func (e *ByHandError) Short() string { return "installed by hand: " + inventory.Text(e.Packages) }
+type ByHandError = inventory.ByHandError
 
 // A handmade is what was installed by hand, once it is known.
 type handmade struct {
@@ -43,7 +37,7 @@ func (b *builder) byHand() []Installed {
 		}
 		if len(b.here.packages) > 0 {
 			b.did.ByHand = b.here.packages
-			b.Report.WarnError(&ByHandError{b.here.packages})
+			b.Report.WarnError(&ByHandError{Packages: b.here.packages})
 		}
 	})
 	return b.here.packages
@@ -52,15 +46,9 @@ func (b *builder) byHand() []Installed {
 // byHandNeeds returns the needs of a step's snapshot with those of the packages that the
 // step may have found.
 func (b *builder) byHandNeeds(s *dag.Step, bl *blob) []snapshot.Need {
-	all := bl.desc.Needs
 	lacks := inventory.MayLack(s, b.here.packages, bl.installedNothing, func(manager string) bool {
 		changes, ok := bl.names.Changes()
 		return !ok || inventory.Changed(changes, manager)
 	})
-	for _, n := range b.here.now.Needs(lacks) {
-		if !slices.ContainsFunc(all, func(x snapshot.Need) bool { return x.Kind == n.Kind && x.Manager == n.Manager && x.Name == n.Name }) {
-			all = append(all, n)
-		}
-	}
-	return all
+	return b.here.now.AddNeeds(bl.desc.Needs, lacks)
 }

@@ -72,6 +72,15 @@ func Text(list []Package) string {
 	return text
 }
 
+// A ByHandError is the warning that a step runs on a machine that has what neither its
+// base record nor clayer explains.
+type ByHandError struct{ Packages []Package }
+
+func (e *ByHandError) Error() string { return e.Short() + ", which other machines lack" }
+
+// Short says what was installed.
+func (e *ByHandError) Short() string { return "installed by hand: " + Text(e.Packages) }
+
 // Since returns what an inventory has that the one before has not, or in another version.
 // What is in the home of another user than before is left out: nobody knows what was
 // there.
@@ -121,6 +130,16 @@ func (i *Inventory) Needs(list []Package) (needs []snapshot.Need) {
 			n.Search = i.search(p)
 		}
 		needs = append(needs, n)
+	}
+	return needs
+}
+
+// AddNeeds adds to needs those of packages that are none of them yet.
+func (i *Inventory) AddNeeds(needs []snapshot.Need, list []Package) []snapshot.Need {
+	for _, n := range i.Needs(list) {
+		if !slices.ContainsFunc(needs, func(x snapshot.Need) bool { return x.Kind == n.Kind && x.Manager == n.Manager && x.Name == n.Name }) {
+			needs = append(needs, n)
+		}
 	}
 	return needs
 }
@@ -231,6 +250,9 @@ func ByHand(root *rootfs.Root, state *record.State, home string) (now *Inventory
 	before, err := load(root.StateDir())
 	if err != nil || before == nil {
 		return nil, nil, err
+	}
+	if now, err = Read(root.Names(), home); err != nil || len(now.Since(before)) == 0 {
+		return now, nil, err // no need to find out what clayer has applied
 	}
 	v, err := baseView(root, state)
 	if err != nil {
