@@ -29,6 +29,7 @@ var floors = map[string]int{
 	"solver/internal/byhand":             4,
 	"solver/internal/installs":           2,
 	"solver/internal/rollback":           2,
+	"solver/internal/trash":              2,
 	"solver/internal/downloads":          2,
 	"solver/internal/survey":             2,
 	"solver/internal/running":            6,

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
@@ -27,14 +28,11 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	if err := r.ReadDatabases(open, b.databasesBefore(s)); err != nil {
 		return nil, err
 	}
-	items, chain := b.sv.Before(s), survey.CoveredLayers(s.Layer)
-	for _, it := range items {
-		if chain[it.Step.Layer] {
-			if bl := b.blob(it.Step); bl != nil {
-				r.Chain = append(r.Chain, bl.desc.Needs...)
-			} else {
-				r.Chain = append(r.Chain, b.sv.Applied(it.Key).Needs...)
-			}
+	for _, it := range b.sv.Covered(s) {
+		if bl := b.blob(it.Step); bl != nil {
+			r.Chain = append(r.Chain, bl.desc.Needs...)
+		} else {
+			r.Chain = append(r.Chain, b.sv.Applied(it.Key).Needs...)
 		}
 	}
 	if b.isInPlace() {
@@ -57,6 +55,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 		}
 		return r, err
 	}
+	items, chain := b.sv.Before(s), survey.CoveredLayers(s.Layer)
 	stay, revert := b.sv.Lower(items)
 	err := b.revertNames(r.View, revert)
 	for _, it := range items {
@@ -101,19 +100,14 @@ func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
 // coveredBy returns what reports whether a path was written by a step that a step's key
 // covers.
 func (b *builder) coveredBy(s *dag.Step) func(path string) bool {
-	var wrote []map[string]bool
-	known := false
-	return func(path string) bool {
-		if !known {
-			known = true
-			chain := survey.CoveredLayers(s.Layer)
-			for _, it := range b.sv.Before(s) {
-				if chain[it.Step.Layer] {
-					wrote = append(wrote, b.writtenBy(it))
-				}
-			}
+	wrote := sync.OnceValue(func() (all []map[string]bool) {
+		for _, it := range b.sv.Covered(s) {
+			all = append(all, b.writtenBy(it))
 		}
-		return slices.ContainsFunc(wrote, func(paths map[string]bool) bool { return paths[path] })
+		return all
+	})
+	return func(path string) bool {
+		return slices.ContainsFunc(wrote(), func(paths map[string]bool) bool { return paths[path] })
 	}
 }
 

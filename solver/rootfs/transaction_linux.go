@@ -178,7 +178,7 @@ func (l *Lock) Look(f func(locked inroot.Locked) error) error {
 // done, and removes what only rolling it back would have needed.
 func (l *Lock) commit() error {
 	t := l.tx
-	err := t.datesOfTrash()
+	err := t.r.trash().Date(t.next.Trash)
 	if err == nil {
 		err = t.settle()
 	}
@@ -263,7 +263,7 @@ func (r *Root) cleanup(s *record.State) error {
 		logs[path.Base(record.LogName(ev.Tx))] = true
 		originals[path.Base(record.OriginalsName(ev.Seq))] = true
 	}
-	if err := r.emptyTrash(s); err != nil {
+	if err := r.trash().Empty(s); err != nil {
 		return err
 	}
 	own := r.state.Held()

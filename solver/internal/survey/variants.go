@@ -78,3 +78,9 @@ func CoveredLayers(l *dag.Layer) map[*dag.Layer]bool {
 	}
 	return chain
 }
+
+// Covered returns the steps before one that its key covers, in order.
+func (sv *Survey) Covered(s *dag.Step) []*dag.Item {
+	chain := CoveredLayers(s.Layer)
+	return slices.DeleteFunc(slices.Clone(sv.Before(s)), func(it *dag.Item) bool { return !chain[it.Step.Layer] })
+}
