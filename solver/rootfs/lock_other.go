@@ -80,5 +80,10 @@ func (r *Root) cleanup(*record.State) error { return nil }
 
 func (r *Root) Revert(_, _ []record.Event) (snapshot.Changes, error) { return nil, errOther }
 
+// RevertOf works on Linux alone.
+func (r *Root) RevertOf(_, _ []record.Event, _ func(string) bool) (snapshot.Changes, error) {
+	return nil, errOther
+}
+
 // Wrote works on Linux alone.
 func (r *Root) Wrote(record.Event) ([]string, error) { return nil, errOther }

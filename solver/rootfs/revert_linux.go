@@ -17,5 +17,10 @@ func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
 	return r.past().Revert(stay, events)
 }
 
+// RevertOf is Revert of the paths that are wanted. Of others the changes say nothing.
+func (r *Root) RevertOf(stay, events []record.Event, wanted func(path string) bool) (snapshot.Changes, error) {
+	return r.past().RevertOf(stay, events, wanted)
+}
+
 // Wrote returns the paths that an event of the log has made or deleted.
 func (r *Root) Wrote(ev record.Event) ([]string, error) { return r.state.Paths(ev) }

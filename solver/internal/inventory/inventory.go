@@ -204,11 +204,11 @@ func Record(lock *rootfs.Lock, home string) error {
 	if is, err := root.StateDir().Exists(fileName); is || err != nil {
 		return err
 	}
-	v, err := baseView(root, lock.State())
+	now, err := Read(root.Names(), home)
 	if err != nil {
 		return err
 	}
-	now, err := Read(v, home)
+	_, now, err = now.base(root, lock.State())
 	if err != nil {
 		return err
 	}
@@ -231,18 +231,48 @@ func RecordLater(ctx context.Context, root *rootfs.Root, home string) {
 	}
 }
 
-// baseView returns the view of a root without what is applied.
-func baseView(root *rootfs.Root, state *record.State) (*names.View, error) {
+// base returns a view of a root without what is applied, as far as an inventory of it goes,
+// and that inventory. i is that of the root with all that is applied.
+func (i *Inventory) base(root *rootfs.Root, state *record.State) (*names.View, *Inventory, error) {
 	v := root.Names()
 	if len(state.Log) == 0 {
-		return v, nil
+		return v, i, nil
 	}
-	changes, err := root.Revert(nil, state.Log)
+	changes, err := root.RevertOf(nil, state.Log, i.isOf)
 	if err == nil {
 		err = v.Add(changes)
 	}
-	return v, err
+	if err != nil {
+		return nil, nil, err
+	}
+	was, err := Read(v, i.Home)
+	return v, was, err
 }
+
+// isOf reports whether an inventory depends on a path, which is relative to the root: a list
+// of packages, a directory of them or above it, or what is in it and says which they are.
+func (i *Inventory) isOf(p string) bool {
+	if p == dpkgStatus || p == apkInstalled {
+		return true
+	}
+	for place := range i.Packages {
+		_, dir, _ := strings.Cut(place, " /")
+		if dir == "" {
+			continue
+		}
+		if pathname.Under(dir, p) {
+			return true
+		}
+		in, ok := strings.CutPrefix(p, dir+"/")
+		if depth := strings.Count(in, "/"); ok && (depth == 0 || depth == 1 && in[0] == '@' || depth <= 2 && slices.Contains(describing, path.Base(in))) {
+			return true
+		}
+	}
+	return false
+}
+
+// describing are files of packages that say which they are, or what they came with.
+var describing = []string{"package.json", "RECORD", "METADATA", "PKG-INFO", "entry_points.txt"}
 
 // ByHand returns what a root has beyond its base record and what clayer has applied, as
 // state has it; nothing where there is no record.
@@ -254,11 +284,8 @@ func ByHand(root *rootfs.Root, state *record.State, home string) (now *Inventory
 	if now, err = Read(root.Names(), home); err != nil || len(now.Since(before)) == 0 {
 		return now, nil, err // no need to find out what clayer has applied
 	}
-	v, err := baseView(root, state)
+	v, now, err := now.base(root, state)
 	if err != nil {
-		return nil, nil, err
-	}
-	if now, err = Read(v, home); err != nil {
 		return nil, nil, err
 	}
 	list, err = withoutScripts(v, now.Since(before))

@@ -142,3 +142,20 @@ func BenchmarkRead(b *testing.B) {
 		b.ReportMetric(float64(len(i.Packages["dpkg"])), "packages")
 	}
 }
+
+func TestIsOf(t *testing.T) {
+	i := &Inventory{Packages: map[string]map[string]string{
+		"dpkg": nil, "python /usr/lib/python3/dist-packages": nil, "npm /usr/lib/node_modules": nil, "program /opt": nil, "program /home/me/.local/bin": nil,
+	}}
+	for p, want := range map[string]bool{
+		"var/lib/dpkg/status": true, "var/lib/dpkg/info/jq.list": false, "usr": true, "usr/lib": true, "usr/lib/x86_64-linux-gnu/libz.so": false,
+		"usr/lib/python3/dist-packages": true, "usr/lib/python3/dist-packages/six.py": true, "usr/lib/python3/dist-packages/six-1.dist-info": true,
+		"usr/lib/python3/dist-packages/six-1.dist-info/RECORD": true, "usr/lib/python3/dist-packages/numpy/core/x.py": false,
+		"usr/lib/node_modules/tsc/package.json": true, "usr/lib/node_modules/@a/b": true, "usr/lib/node_modules/@a/b/package.json": true, "usr/lib/node_modules/tsc/lib": false,
+		"opt/tool": true, "opt/tool/bin": false, "home": true, "home/me/.local": true, "home/me/.local/bin/x": true, "home/you/x": false, "usr/libexec": false,
+	} {
+		if got := i.isOf(p); got != want {
+			t.Errorf("%s: %t", p, got)
+		}
+	}
+}

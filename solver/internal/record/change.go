@@ -121,6 +121,18 @@ const (
 // Changes yields what an apply changed, in its order.
 func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, ReadLog) }
 
+// ChangesOf is Changes of the paths that are wanted. It is many times as fast where few are.
+func (d Dir) ChangesOf(ev Event, wanted func(path string) bool) iter.Seq2[Change, error] {
+	return d.changes(ev, func(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
+		return readForward(d, name, from, to, verified, func(file string, text []byte) (Change, error) {
+			if c, err := parseHead(file, text); err != nil || !wanted(string(c.Path)) {
+				return Change{}, err // no change, which nobody asks for
+			}
+			return parseChange(file, text)
+		})
+	})
+}
+
 // Paths returns the paths of Changes.
 func (d Dir) Paths(ev Event) (paths []string, err error) {
 	for c, err := range d.changes(ev, readHeads) {

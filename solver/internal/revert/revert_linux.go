@@ -37,13 +37,18 @@ type Root struct {
 // the view shows both: what is reverted is seen as it is there, and what the events
 // that stay have deleted is not seen.
 func (r *Root) Revert(stay, events []record.Event) (snapshot.Changes, error) {
+	return r.RevertOf(stay, events, func(string) bool { return true })
+}
+
+// RevertOf is Revert of the paths that are wanted. Of others the changes say nothing.
+func (r *Root) RevertOf(stay, events []record.Event, wanted func(path string) bool) (snapshot.Changes, error) {
 	v := &reverting{was: make(map[string]*snapshot.Entry), ids: make(map[string]inroot.FileID), names: make(map[inroot.FileID]int)}
 	for _, ev := range events {
 		originals, err := r.State.Originals(ev.Seq)
 		if err != nil {
 			return nil, fmt.Errorf("revert %s: %w", ev.Key.Short(), err)
 		}
-		for c, err := range r.State.Changes(ev) {
+		for c, err := range r.State.ChangesOf(ev, wanted) {
 			if err == nil {
 				err = v.before(r, ev.Seq, c, originals[c.N])
 			}
