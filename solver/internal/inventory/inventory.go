@@ -238,7 +238,7 @@ func (i *Inventory) base(root *rootfs.Root, state *record.State) (*names.View, *
 	if len(state.Log) == 0 {
 		return v, i, nil
 	}
-	changes, err := root.RevertOf(nil, state.Log, i.isOf)
+	changes, err := root.RevertOf(nil, state.Log, i.paths())
 	if err == nil {
 		err = v.Add(changes)
 	}
@@ -249,26 +249,28 @@ func (i *Inventory) base(root *rootfs.Root, state *record.State) (*names.View, *
 	return v, was, err
 }
 
-// isOf reports whether an inventory depends on a path, which is relative to the root: a list
-// of packages, a directory of them or above it, or what is in it and says which they are.
-func (i *Inventory) isOf(p string) bool {
-	if p == dpkgStatus || p == apkInstalled {
-		return true
-	}
+// paths returns what reports whether an inventory depends on a path, which is relative to
+// the root: a list of packages, a directory of them or above it, or what is in it and says
+// which they are.
+func (i *Inventory) paths() func(p string) bool {
+	var dirs []string // with a slash at the end
 	for place := range i.Packages {
-		_, dir, _ := strings.Cut(place, " /")
-		if dir == "" {
-			continue
-		}
-		if pathname.Under(dir, p) {
-			return true
-		}
-		in, ok := strings.CutPrefix(p, dir+"/")
-		if depth := strings.Count(in, "/"); ok && (depth == 0 || depth == 1 && in[0] == '@' || depth <= 2 && slices.Contains(describing, path.Base(in))) {
-			return true
+		if _, dir, _ := strings.Cut(place, " /"); dir != "" {
+			dirs = append(dirs, dir+"/")
 		}
 	}
-	return false
+	return func(p string) bool {
+		for _, dir := range dirs {
+			in, ok := strings.CutPrefix(p, dir)
+			if !ok && strings.HasPrefix(dir, p) && dir[len(p)] == '/' {
+				return true
+			}
+			if depth := strings.Count(in, "/"); ok && (depth == 0 || depth == 1 && in[0] == '@' || depth <= 2 && slices.Contains(describing, path.Base(in))) {
+				return true
+			}
+		}
+		return p == dpkgStatus || p == apkInstalled
+	}
 }
 
 // describing are files of packages that say which they are, or what they came with.

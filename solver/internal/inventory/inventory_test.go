@@ -143,7 +143,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-func TestIsOf(t *testing.T) {
+func TestPaths(t *testing.T) {
 	i := &Inventory{Packages: map[string]map[string]string{
 		"dpkg": nil, "python /usr/lib/python3/dist-packages": nil, "npm /usr/lib/node_modules": nil, "program /opt": nil, "program /home/me/.local/bin": nil,
 	}}
@@ -154,7 +154,7 @@ func TestIsOf(t *testing.T) {
 		"usr/lib/node_modules/tsc/package.json": true, "usr/lib/node_modules/@a/b": true, "usr/lib/node_modules/@a/b/package.json": true, "usr/lib/node_modules/tsc/lib": false,
 		"opt/tool": true, "opt/tool/bin": false, "home": true, "home/me/.local": true, "home/me/.local/bin/x": true, "home/you/x": false, "usr/libexec": false,
 	} {
-		if got := i.isOf(p); got != want {
+		if got := i.paths()(p); got != want {
 			t.Errorf("%s: %t", p, got)
 		}
 	}
