@@ -100,7 +100,7 @@ func Step(sv *survey.Survey, text string) (*dag.Step, error) {
 			return nil, errors.New("a snapshot of that line is in a store already")
 		case it.State == dag.ToRun && (s == last || copied && forLast(s, last)):
 		default:
-			return nil, fmt.Errorf("%s is not in the root as it stands there", s.Pos())
+			return nil, fmt.Errorf("%s is not in the root as it stands there; run clayer solve before the next install", s.Pos())
 		}
 	}
 	if len(sv.State.Log) != survey.Staying(sv.Plan.Graph, sv.Answers.Present) || sv.State.Retry() {

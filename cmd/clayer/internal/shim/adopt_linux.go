@@ -67,7 +67,7 @@ func (w *watching) adopt(own bool) error {
 		return w.err
 	}
 	if !own {
-		return errors.New("it was added to a RUN that has not run yet")
+		return errors.New("it changed a RUN that was in the file before")
 	}
 	ctx, stop := interruptible()
 	defer stop()
