@@ -247,7 +247,7 @@ func (p *play) expectOutside(when string) {
 }
 
 // knownInCache are the files of a cache directory.
-var knownInCache = regexp.MustCompile(`^(store(/(oci-layout|index\.json(\.damaged-[0-9T.]+)?|lock|tmp|written(/.*)?|blobs(/sha256(/[0-9a-f]{64})?)?|keys(/[0-9a-f]{2}(/[0-9a-f]{64}\.json)?)?))?` +
+var knownInCache = regexp.MustCompile(`^(store(/(oci-layout|index\.json(\.damaged-[0-9T.]+)?|lock|tmp|written(/.*)?|blobs(/sha256(/[0-9a-f]{64})?)?|keys(/lock|/[0-9a-f]{2}(/[0-9a-f]{64}(\.[2-4])?\.json)?)?))?` +
 	`|downloads(/(sha256|url)(/[0-9a-f]{64})?)?|tmp|run|github(/.*)?|stores(/.*)?|mounts)$`)
 
 // ofRun are files that a run may leave when it is killed: its overlay is in the
