@@ -227,7 +227,7 @@ func (g *ground) playLayer(pair *Pair, layer []string, s *score) error {
 // restored without a look at its needs, and damages nothing there.
 func (g *ground) worksBare(layer []string) (bool, error) {
 	err := filepath.WalkDir(g.path("work/bare/keys"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".json" { // keys/lock is empty
 			return err
 		}
 		return withoutNeeds(path)
