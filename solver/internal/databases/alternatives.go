@@ -33,13 +33,15 @@ func IsAlternative(p string) bool { return path.Dir(p)+"/" == linksDir }
 
 // parseAlternatives returns the records of a group: its mode, its link, each link that
 // follows, and each choice, with what follows it by name. It reports false for a file that
-// is not understood.
+// is not understood, or in which a name is no key: the records are written by their keys.
 func parseAlternatives(file string) (list []record, ok bool) {
 	text := strings.Split(file, "\n")
 	n := make(numbering)
+	named := true
 	add := func(name, body string) {
 		r := record{body: body}
 		n.add(&r, name)
+		named = named && r.key == name
 		list = append(list, r)
 	}
 	next := func() (line string) {
@@ -74,6 +76,9 @@ func parseAlternatives(file string) (list []record, ok bool) {
 			return nil, false
 		}
 		add(choice, strings.Join(body, "\n"))
+	}
+	if !named {
+		return nil, false
 	}
 	return list, ok && len(text) == 1 && text[0] == "" && (list[0].body == "auto" || list[0].body == "manual")
 }

@@ -3,6 +3,7 @@ package databases
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -54,8 +55,10 @@ func TestAlternatives(t *testing.T) {
 	if got, conflicts := merge(mawk, mawk, ""); len(conflicts) > 0 || got != "" {
 		t.Errorf("left:\n%s\nconflicts: %v", got, conflicts)
 	}
-	// What is not understood is not merged.
-	for _, file := range []string{"x", "auto\n", "auto\n/usr/bin/awk\n\n/usr/bin/mawk\n5\n", "other\n/usr/bin/awk\n\n/usr/bin/mawk\n5\n\n", awk + "more\n"} {
+	// What is not understood is not merged, nor what has a name that is no key.
+	long := strings.Repeat("/long", 30)
+	for _, file := range []string{"auto\n/usr/bin/awk\n\n/opt/awk(2)\n50\n\n", "auto\n/usr/bin/awk\n\n/opt/c#/awk\n50\n\n", "auto\n/usr/bin/awk\n\n" + long + "\n50\n\n",
+		"auto\n/usr/bin/awk\nawk=1\n/man/awk=1\n\n/usr/bin/own\n50\n/man/own\n\n", "x", "auto\n", "auto\n/usr/bin/awk\n\n/usr/bin/mawk\n5\n", "other\n/usr/bin/awk\n\n/usr/bin/mawk\n5\n\n", awk + "more\n"} {
 		if _, ok := parseAlternatives(file); ok {
 			t.Errorf("%q is understood", file)
 		}
