@@ -250,8 +250,11 @@ func (b *rollback) inNew(dir place, p string, came map[string]*record.Change, re
 		}
 		at, below := place{fd, name}, path.Join(p, name)
 		st, err := b.stat(at, true)
-		if st == nil || err != nil {
+		if err != nil {
 			return false, err
+		}
+		if st == nil {
+			continue // it is gone since
 		}
 		c, mine := came[below]
 		if mine && c.Kind == record.KindDir && inroot.IsDir(st) {
