@@ -87,6 +87,7 @@ func TestMerge(t *testing.T) {
 		{name: "ranges side by side", path: "etc/subuid", before: "", after: "bob:165536:65536\n", here: "alice:100000:65536\n", want: "alice:100000:65536\nbob:165536:65536\n"},
 		{name: "ranges that overlap", path: "etc/subuid", before: "", after: "bob:165535:65536\n", here: "alice:100000:65536\n", want: "alice:100000:65536\nbob:165536:65536\n"},
 		{name: "several ranges that overlap", path: "etc/subuid", before: "", after: "bob:100000:65536\ndave:165536:65536\n", here: "alice:100000:131072\n", want: "alice:100000:131072\nbob:231072:65536\ndave:296608:65536\n"},
+		{name: "a range beyond which the last id would be taken", path: "etc/subuid", before: "", after: "bob:100000:65536\n", here: "alice:100000:4294801760\n", conflict: "bob: alice has its range 100000-165535 here"},
 		{name: "a range beyond which there is none", path: "etc/subuid", before: "", after: "bob:100000:65536\n", here: "alice:100000:4294867295\n", conflict: "bob: alice has its range 100000-165535 here"},
 
 		{name: "a package is added", path: "var/lib/dpkg/status", before: stanza("base", "1"), after: stanza("base", "1") + stanza("jq", "1"), here: stanza("base", "1") + stanza("zsh", "1"), want: stanza("base", "1") + stanza("zsh", "1") + stanza("jq", "1")},
@@ -184,6 +185,8 @@ func TestForeignChanges(t *testing.T) {
 		{"etc/passwd", base + bob, Changes{Set: []string{"bob"}}},
 		{"etc/passwd", base + bob, Changes{Removed: []string{"bob=123456789abc"}}},
 		{"etc/passwd", base, Changes{Set: []string{""}}},
+		{"etc/passwd", base + bob, Changes{Set: []string{"bob(1001)>" + digest(bob[:len(bob)-1])}}},
+		{"etc/subuid", "bob:x\n", Changes{Set: []string{"bob(100000-165535)>" + digest("bob:x")}}},
 		{"etc/passwd", base, Changes{Set: []string{"bob(x)"}}},
 		{"etc/passwd", base, Changes{Set: []string{"bob(1"}}},
 		{"etc/group", "sudo:x:27:\n", Changes{Set: []string{"sudo:bob"}}},

@@ -225,7 +225,7 @@ func (m *merging) moveRange(e *entry, ids taken) bool {
 		end = max(end, other.last()+1)
 	}
 	x.first = end
-	if x.last() > math.MaxUint32 {
+	if x.last() >= math.MaxUint32 { // which is no valid id
 		return false
 	}
 	if m.ranges == nil {
@@ -251,6 +251,8 @@ func (m *merging) take(result []record) error {
 	for _, e := range m.set {
 		if r := m.to[e.key]; r == nil || digest(r.body) != e.now {
 			return fmt.Errorf("the changes set %q to something else than the file has", e.key)
+		} else if e.id != "" && m.format.id(r) != parseID(e.id) {
+			return fmt.Errorf("the changes give %q the %s %s, which it has not in the file", e.key, m.format.idName(), e.id)
 		}
 	}
 	for _, e := range m.removed {
