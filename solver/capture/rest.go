@@ -25,6 +25,7 @@ var passing = []string{
 	"/etc/hostname", "/etc/resolv.conf", "/etc/.pwd.lock", "/etc/alternatives/",
 	// Packages add accounts, each machine has its own; on an overlay they look new.
 	"/etc/passwd", "/etc/passwd-", "/etc/group", "/etc/group-", "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/subuid", "/etc/subuid-", "/etc/subgid", "/etc/subgid-",
+	"/etc/passwd.org", "/etc/group.org", "/etc/shadow.org", "/etc/gshadow.org", "/etc/security/opasswd", "/etc/security/opasswd.old",
 }
 
 // passingNames are directories of that kind wherever they are.

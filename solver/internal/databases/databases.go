@@ -33,7 +33,7 @@ const (
 	ldcache                      // the cache of the dynamic linker
 	diversions                   // three lines: what is diverted, where to, and by which package
 	choices                      // a group of alternatives
-	backup                       // what the tool that changed a database left: the version before, a lock
+	backup                       // what the tool that changed a database left: the version before, a lock, former passwords
 )
 
 var known = map[string]format{
@@ -55,6 +55,16 @@ var known = map[string]format{
 	"etc/gshadow-": backup,
 	"etc/subuid-":  backup,
 	"etc/subgid-":  backup,
+
+	// Those of update-passwd.
+	"etc/passwd.org":  backup,
+	"etc/group.org":   backup,
+	"etc/shadow.org":  backup,
+	"etc/gshadow.org": backup,
+
+	// Former passwords, by which PAM refuses to use one again.
+	"etc/security/opasswd":     backup,
+	"etc/security/opasswd.old": backup,
 
 	"var/lib/dpkg/status":         dpkg,
 	"var/lib/dpkg/status-old":     backup,
@@ -146,8 +156,11 @@ func (d Database) Main() string {
 	if strings.HasPrefix(d.path, "var/lib/dpkg/") {
 		return "var/lib/dpkg/status"
 	}
-	return strings.TrimSuffix(d.path, "-")
+	return strings.TrimSuffix(strings.TrimSuffix(d.path, "-"), ".org")
 }
+
+// isHistory reports whether a file has the passwords that users had before.
+func (d Database) isHistory() bool { return path.Dir(d.path) == "etc/security" }
 
 // Changes are what changed in a database, with what Check and Merge compare. An entry
 // begins with the key of a record, which is its name, of a package with the

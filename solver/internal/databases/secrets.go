@@ -17,11 +17,15 @@ func (d Database) secretive() format {
 }
 
 // HasSecrets reports whether passwords may be in a database, or in a backup of one.
-func (d Database) HasSecrets() bool { return d.secretive() != 0 }
+func (d Database) HasSecrets() bool { return d.secretive() != 0 || d.isHistory() }
 
 // Omit returns a database, or a backup of one, without the passwords of records that it
-// had before, as far as they are the same, but for records that are the steps' own.
+// had before, as far as they are the same, but for records that are the steps' own. Of
+// former passwords nothing is left.
 func (d Database) Omit(before, after []byte, own func(key string) bool) []byte {
+	if d.isHistory() {
+		return []byte{}
+	}
 	f := d.secretive()
 	old := index(f.parse(before))
 	return f.replacePasswords(after, func(r *record, password string) string {
@@ -38,6 +42,9 @@ func (d Database) Omit(before, after []byte, own func(key string) bool) []byte {
 // Fill returns a database with the passwords of the records here where it has none, and
 // whether it has all then.
 func (d Database) Fill(here, file []byte) (filled []byte, all bool) {
+	if d.isHistory() {
+		return file, true
+	}
 	f := d.secretive()
 	machines := index(f.parse(here))
 	all = true

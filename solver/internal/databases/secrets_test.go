@@ -6,7 +6,23 @@ func TestSecrets(t *testing.T) {
 	shadow, _ := Known("etc/shadow")
 	backup, _ := Known("etc/shadow-")
 	gshadow, _ := Known("etc/gshadow")
-	for _, d := range []Database{shadow, backup, gshadow} {
+	org, _ := Known("etc/shadow.org")
+	history, _ := Known("etc/security/opasswd")
+	if got := history.Main(); got != history.String() {
+		t.Errorf("former passwords are a backup of %s", got)
+	}
+	if got := history.Omit(nil, []byte("root:0:1:$6$root\n"), nil); len(got) > 0 {
+		t.Errorf("former passwords are packed: %s", got)
+	}
+	for _, main := range []string{"passwd", "group", "shadow", "gshadow"} {
+		if d, _ := Known("etc/" + main + ".org"); !d.IsBackup() || d.Main() != "etc/"+main {
+			t.Errorf("%q is a backup of %s", d, d.Main())
+		}
+	}
+	if got := string(org.Omit([]byte("root:$6$root:1::\n"), []byte("root:$6$root:1::\n"), nil)); got != "root:*omitted*:1::\n" {
+		t.Errorf("a backup is packed as %s", got)
+	}
+	for _, d := range []Database{shadow, backup, gshadow, org, history} {
 		if !d.HasSecrets() {
 			t.Errorf("%s has no secrets", d)
 		}
