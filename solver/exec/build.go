@@ -284,7 +284,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
-			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv.Plan.Keys.Step[s]),
+			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
 		}}
 		bl.installedNothing = entries == 0 && (inventory.Installs(s) || len(b.byHand()) > 0 && inventory.MayFind(s))
 		bl.desc.Needs = b.byHandNeeds(s, bl)

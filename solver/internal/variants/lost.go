@@ -54,13 +54,19 @@ func (l *Lost) Note(chosen cache.Found, err error) bool {
 	return false
 }
 
-// Replaced returns the snapshot that one of a key takes the place of.
-func (l *Lost) Replaced(k key.Key) digest.Digest {
+// Replaced returns the snapshot that one of a step, which has run, takes the place of. Where
+// that of a step before it in its chain gives way, what was built on that does so too: its
+// needs do not say on which of the two, and they are restored together.
+func (l *Lost) Replaced(sv *survey.Survey, s *dag.Step) digest.Digest {
 	if l.All {
 		return cache.AllVariants
 	}
+	k := sv.Plan.Keys.Step[s]
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.useless[k] == "" && slices.ContainsFunc(sv.Covered(s), func(it *dag.Item) bool { return l.useless[it.Key] != "" }) {
+		return sv.Found[k].Digest
+	}
 	return l.useless[k]
 }
 
