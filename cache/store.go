@@ -98,6 +98,10 @@ func Tag(name string, k key.Key) string {
 // asked for. A blob that is corrupt counts as not there.
 var ErrNotCached = errors.New("not cached")
 
+// ErrUnread says that what a store has could not be read: it may be good, and nothing is
+// to take its place.
+var ErrUnread = errors.New("could not be read")
+
 // ErrReadOnly says that nothing can ever be put into a store, or removed from it, since it
 // is of a kind that is only read. Nobody has to be warned of that.
 var ErrReadOnly = errors.New("this store is read-only")

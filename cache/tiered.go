@@ -108,9 +108,10 @@ func (t *Tier) Variants(ctx context.Context, tag string, keys []key.Key) (map[ke
 }
 
 // Fetch fetches the blob from the nearest store that has it, and verifies it. What a
-// farther one had is stored in the nearer ones.
+// farther one had is stored in the nearer ones. An error is also ErrUnread where a store
+// failed otherwise than by not having it.
 func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
-	why := ErrNotCached
+	why, unread := ErrNotCached, false
 	for i, s := range t.stores {
 		err := Fetch(ctx, s, d, b)
 		if ctx.Err() != nil {
@@ -120,6 +121,7 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 			var corrupt *CorruptError
 			missing := errors.Is(err, ErrNotCached)
 			if !missing {
+				unread = true
 				t.warn(s.Name(), err)
 			}
 			if !missing || errors.As(err, &corrupt) { // more to report than that it is not there
@@ -135,8 +137,16 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 		return nil
 	}
 	// A blob that no store could give is a miss, whatever the reasons.
+	if unread {
+		return &unreadError{why}
+	}
 	return why
 }
+
+// unreadError is ErrUnread too, which it does not say: the reasons do.
+type unreadError struct{ error }
+
+func (e *unreadError) Unwrap() []error { return []error{e.error, ErrUnread} }
 
 // Put puts the blob into all stores, the nearest first. An error says that none
 // has it.

@@ -61,7 +61,7 @@ func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
 // validate reads all of a snapshot, before anything is done with it that could not be
 // rolled back.
 func (b *builder) validate(ctx context.Context, it *dag.Item, d cache.Descriptor, blob io.ReaderAt) error {
-	c, changes, err := b.entries(ctx, it, d, io.NewSectionReader(blob, 0, d.Size), nil)
+	c, changes, err := b.entries(ctx, it, d, blobReader{io.NewSectionReader(blob, 0, d.Size)}, nil)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func invalid(it *dag.Item, err error) (*flow.InvalidError, bool) {
 // when it was verified.
 type unreadError struct{ error }
 
-func (e *unreadError) Unwrap() error { return e.error }
+func (e *unreadError) Unwrap() []error { return []error{e.error, cache.ErrUnread} }
 
 // blobReader reads a snapshot; its errors are *unreadError.
 type blobReader struct{ io.ReadSeeker }

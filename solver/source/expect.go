@@ -32,17 +32,31 @@ func expect(entry func(e *snapshot.Entry) error, end func() error) Expectation {
 		return func(yield func(*snapshot.Entry, error) bool) {
 			for e, err := range changes {
 				if err == nil {
-					err = entry(e)
+					err = contradicting(entry(e))
 				}
 				if !yield(e, err) || err != nil {
 					return
 				}
 			}
 			if err := end(); err != nil {
-				yield(nil, err)
+				yield(nil, contradicting(err))
 			}
 		}
 	}
+}
+
+// An UnexpectedError says how a snapshot contradicts its step, in the root that it is for.
+type UnexpectedError struct{ Err error }
+
+func (e *UnexpectedError) Error() string { return e.Err.Error() }
+
+func (e *UnexpectedError) Unwrap() error { return e.Err }
+
+func contradicting(err error) error {
+	if err != nil {
+		err = &UnexpectedError{err}
+	}
+	return err
 }
 
 // unexpected says what contradicts a step.

@@ -10,9 +10,11 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/source"
 )
 
 // Lost are the snapshots that were to be restored, and were not. Its methods are safe for
@@ -24,7 +26,7 @@ type Lost struct {
 	All    bool // what is built is built again on purpose, and replaces what stores have
 
 	mu      sync.Mutex
-	useless map[key.Key]digest.Digest // those that are of no use to anybody
+	useless map[key.Key]digest.Digest // those that others are to take the place of
 	unmet   map[key.Key]string        // what the root lacks of what the others need
 	tried   map[digest.Digest]bool    // these others
 }
@@ -50,8 +52,22 @@ func (l *Lost) Note(chosen cache.Found, err error) bool {
 		l.unmet[chosen.Key], l.tried[chosen.Digest] = lacks.Lacks, true
 		return true
 	}
-	l.useless[chosen.Key] = chosen.Digest
+	if useless(err) {
+		l.useless[chosen.Key] = chosen.Digest
+	}
 	return false
+}
+
+// useless reports whether an error says that a snapshot is gone, or is none of its step
+// here, rather than that it could not be read now.
+func useless(err error) bool {
+	if errors.Is(err, cache.ErrUnread) || errors.Is(err, cache.ErrAborted) {
+		return false
+	}
+	var unsafe *snapshot.UnsafeError
+	var unexpected *source.UnexpectedError
+	var fault *source.Fault
+	return errors.Is(err, cache.ErrNotCached) || errors.As(err, &unsafe) || errors.As(err, &unexpected) || errors.As(err, &fault)
 }
 
 // Replaced returns the snapshot that one of a step, which has run, takes the place of. Where
