@@ -171,7 +171,7 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY --store git:URL or --store https://HOST/PATH")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store git:URL or --store https://HOST/PATH")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
