@@ -59,6 +59,17 @@ func (t *Tier) Writable() error {
 	return errors.Join(errs...)
 }
 
+// Removable returns an error, ErrReadOnly, for each of the stores from which nothing can ever
+// be removed. Remove would remove from the others, and what is in these would still be listed.
+func (t *Tier) Removable() error {
+	return t.each(func(s Store) error {
+		if err := s.Writable(); errors.Is(err, ErrReadOnly) {
+			return err
+		}
+		return nil // worth trying
+	})
+}
+
 // Find asks the nearest store first, and each farther one for what is missing
 // still: what is near requires no network.
 func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error) {

@@ -84,7 +84,7 @@ func newCacheRm() *cobra.Command {
 		Short: "Remove layers, and the snapshots that no other layer needs",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := f.selected(cmd)
+			store, err := f.removable(cmd)
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func newCachePrune() *cobra.Command {
 			if retain < 0 {
 				return usage.Errorf("--keep %d: want 0 or more", retain)
 			}
-			store, err := f.selected(cmd)
+			store, err := f.removable(cmd)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/solver"
 )
 
 // storeFlags say which stores are used.
@@ -28,6 +29,19 @@ func (f *storeFlags) register(c *cobra.Command) {
 func (f *storeFlags) selected(cmd *cobra.Command) (*cache.Tier, error) {
 	f.Notices = printed(cmd)
 	return f.Selected()
+}
+
+// removable returns the selected stores for a command that removes layers. It refuses
+// those that are only read before the command says that it removes something.
+func (f *storeFlags) removable(cmd *cobra.Command) (*cache.Tier, error) {
+	store, err := f.selected(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Removable(); err != nil {
+		return nil, fmt.Errorf("%w: %w", solver.ErrStore, err)
+	}
+	return store, nil
 }
 
 // printed are the notices of a command that has no progress.

@@ -118,6 +118,8 @@ func remedy(err error) string {
 		return "the root requires privileges; --dest DIR collects all changes in a directory, and requires none"
 	case errors.Is(err, rootfs.ErrLocked):
 		return "without --no-wait the command waits for the other to end"
+	case errors.Is(err, cache.ErrReadOnly):
+		return "work on the directory that the server serves, with --store dir:PATH"
 	case errors.Is(err, solver.ErrStore):
 		return "clayer doctor, with the same --repo and --store, looks at each store"
 	case github.Is(err, github.NotFound):
