@@ -416,7 +416,7 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if !exists {
 		paths = nil
 	}
-	return pack(capture(ctx, v, paths), nil)
+	return pack(needs.WithoutSecrets(capture(ctx, v, paths)), nil)
 }
 
 // capture captures paths of a view, as far as they are there.

@@ -23,7 +23,7 @@ import (
 // placement says what the snapshot of a step must not replace: no COPY removes a
 // directory to put a file there, nor does a FETCH of what is no archive. What a
 // RUN replaced is what its command did; but what it changed in databases is merged, by
-// the needs of its snapshot.
+// the needs of its snapshot. Of those in a SNAPSHOT the root gets the records it lacks.
 func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement) {
 	if b.Steps.Unstored(s.Layer) {
 		return record.Placement{}
@@ -33,7 +33,7 @@ func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement
 		p.ProtectDirs = true
 	case *frontend.Fetch:
 		p.File = source.PlainFile(in)
-	case *frontend.Run:
+	case *frontend.Run, *frontend.Snapshot:
 		p.Merge = true
 		for _, n := range needs {
 			if _, known := databases.Known(n.Path); known && n.Kind == snapshot.NeedContent || n.Kind == snapshot.NeedAlternative {

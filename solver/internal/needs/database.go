@@ -95,6 +95,27 @@ func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
 
 // withoutSecrets returns an entry without the passwords of the machine, as Omit has it.
 func (r *Recorder) withoutSecrets(e *snapshot.Entry) (*snapshot.Entry, error) {
+	return omitting(e, func(d databases.Database, data []byte) []byte {
+		return d.Omit(r.databases[d.Main()], data, func(key string) bool { return r.isOfChain(d.Main(), key) })
+	})
+}
+
+// WithoutSecrets returns changes without any password that is in a database: whose they
+// are is not known.
+func WithoutSecrets(changes snapshot.Changes) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for e, err := range changes {
+			if err == nil {
+				e, err = omitting(e, func(d databases.Database, data []byte) []byte { return d.Omit(data, data, nil) })
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func omitting(e *snapshot.Entry, omit func(databases.Database, []byte) []byte) (*snapshot.Entry, error) {
 	d, known := databases.Known(e.Path)
 	if !known || !d.HasSecrets() || e.Kind != snapshot.File || e.Size > databases.MaxSize {
 		return e, nil
@@ -107,7 +128,7 @@ func (r *Recorder) withoutSecrets(e *snapshot.Entry) (*snapshot.Entry, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	without := d.Omit(r.databases[d.Main()], data, func(key string) bool { return r.isOfChain(d.Main(), key) })
+	without := omit(d, data)
 	if bytes.Equal(without, data) {
 		return e, nil
 	}

@@ -486,3 +486,29 @@ func TestPeersOfNPM(t *testing.T) {
 		}
 	}
 }
+
+// A SNAPSHOT has no password of the machine, and all else as it is.
+func TestWithoutSecrets(t *testing.T) {
+	files := map[string]string{"etc/hosts": "x:HASH:\n", "etc/shadow": "root:HASH:1::\ndaemon:*:1::\n", "etc/shadow-": "root:HASH:1::\n"}
+	want := map[string]string{"etc/hosts": "x:HASH:\n", "etc/shadow": "root:*omitted*:1::\ndaemon:*:1::\n", "etc/shadow-": "root:*omitted*:1::\n"}
+	changes := func(yield func(*snapshot.Entry, error) bool) {
+		for _, p := range slices.Sorted(maps.Keys(files)) {
+			open := func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(files[p])), nil }
+			if !yield(&snapshot.Entry{Path: p, Kind: snapshot.File, Size: int64(len(files[p])), Open: open}, nil) {
+				return
+			}
+		}
+	}
+	for e, err := range needs.WithoutSecrets(changes) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := e.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(f); err != nil || string(got) != want[e.Path] || e.Size != int64(len(got)) {
+			t.Errorf("%s is packed as %q, %d bytes, %v", e.Path, got, e.Size, err)
+		}
+	}
+}
