@@ -93,7 +93,7 @@ var floors = map[string]int{
 	"frontend/shellvars":                 0,
 	"solver/capture":                     3,
 	"solver/internal/catchup":            3,
-	"solver/internal/variants":           3,
+	"solver/internal/variants":           4,
 	"solver/doctor":                      7,
 	"frontend/lint":                      1,
 	"cmd/clayer/internal/man":            0,
