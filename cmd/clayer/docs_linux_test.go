@@ -11,7 +11,7 @@ import (
 )
 
 // mostNotRun is how many blocks may be left out, each with a reason.
-const mostNotRun = 3
+const mostNotRun = 7
 
 // TestDocs runs every block of commands of README.md and docs/*.md, those of a
 // page in one shell, in a directory that holds testdata/docs/common and what stands
