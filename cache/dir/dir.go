@@ -126,8 +126,8 @@ func isFile(dir *os.Root, name string, size int64) bool {
 	return err == nil && info.Mode().IsRegular() && info.Size() == size
 }
 
-// Find reads the key files. A step whose blob is gone or of another size is
-// not there.
+// Find reads the key files. A snapshot whose blob is gone or of another size is
+// not there: the next one of its step is the first.
 func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	found := make(map[key.Key]cache.Found, len(keys))
 	root, err := d.root()
@@ -151,13 +151,12 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		desc, err := readStep(root, k)
+		desc, ok, err := findStep(root, blobs, k)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case ok:
+			found[k] = cache.Found{Descriptor: desc, Store: d.Name()}
 		case err != nil:
 			failed = append(failed, fmt.Errorf("%s: %w", k.Short(), err))
-		case isFile(blobs, desc.Digest.Encoded(), desc.Size):
-			found[k] = cache.Found{Descriptor: desc, Store: d.Name()}
 		}
 	}
 	if len(failed) > 0 {
@@ -166,12 +165,24 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 	return found, nil
 }
 
-// readStep reads a key file.
-func readStep(root *os.Root, k key.Key) (cache.Descriptor, error) {
-	stored, err := readStored(root, keyName(k), k)
-	return stored.Descriptor, err
+// findStep returns the first snapshot of a key that has its blob. The error is that of a
+// key file before it that can't be read.
+func findStep(root *os.Root, blobs *os.Root, k key.Key) (desc cache.Descriptor, ok bool, err error) {
+	for n := 1; n <= cache.MaxVariants; n++ {
+		s, e := readStored(root, variantName(k, n), k)
+		switch {
+		case e == nil && isFile(blobs, s.Digest.Encoded(), s.Size):
+			return s.Descriptor, true, nil
+		case n == 1 && errors.Is(e, fs.ErrNotExist):
+			return desc, false, nil // then there are no others
+		case err == nil && e != nil && !errors.Is(e, fs.ErrNotExist):
+			err = e
+		}
+	}
+	return desc, false, err
 }
 
+// readStored reads a key file.
 func readStored(root *os.Root, name string, k key.Key) (s stored, err error) {
 	data, err := safefile.ReadFile(root, name, maxKeyFile)
 	if err != nil {

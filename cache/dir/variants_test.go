@@ -129,3 +129,26 @@ func TestVariantThatHasGoneBad(t *testing.T) {
 		t.Errorf("found %v, %v, want what was put again", found, err)
 	}
 }
+
+// Where the blob or the key file of the first snapshot is lost, the next one is found.
+func TestFirstVariantThatIsLost(t *testing.T) {
+	for name, lose := range map[string]func(d *Dir, a cache.Descriptor) error{
+		"its blob is gone":        func(d *Dir, a cache.Descriptor) error { return os.Remove(d.blobPath(a.Digest)) },
+		"its blob is cut off":     func(d *Dir, a cache.Descriptor) error { return os.Truncate(d.blobPath(a.Digest), 1) },
+		"its key file is damaged": func(d *Dir, a cache.Descriptor) error { return os.WriteFile(d.keyPath(a.Key), []byte("{"), 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, a, b := two(t)
+			if err := lose(d, a); err != nil {
+				t.Fatal(err)
+			}
+			found, err := d.Find(t.Context(), "", []key.Key{a.Key})
+			if err != nil || found[a.Key].Digest != b.Digest || found[a.Key].Variant != 0 {
+				t.Errorf("found %v, %v, want the second snapshot", found, err)
+			}
+			if got := storetest.Read(t, d, b); got != "for two" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
