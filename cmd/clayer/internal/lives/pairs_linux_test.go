@@ -101,7 +101,7 @@ func TestPairs(t *testing.T) {
 	var numbers []int
 	count := *flagPairs
 	if count < 0 {
-		count = rounds.Of(2, 6, allPairs)
+		count = rounds.Of(2, 6, 20)
 	}
 	for n := range count {
 		numbers = append(numbers, n*7%allPairs) // of every kind
