@@ -53,26 +53,25 @@ func readable(v *names.View, name string) ([]byte, error) {
 
 // dpkg reads the packages of which dpkg has the files.
 func (r *reader) dpkg() error {
-	data, err := readable(r.view, dpkgStatus)
-	if err != nil || data == nil {
-		return err
-	}
-	all := make(map[string]string)
-	for len(data) > 0 {
-		var record []byte
-		record, data, _ = bytes.Cut(data, []byte("\n\n"))
-		name, version := field(record, "Package: "), field(record, "Version: ")
-		if name != "" && strings.HasSuffix(field(record, "Status: "), " installed") {
-			all[name] = version
+	return r.database(snapshot.ManagerDpkg, dpkgStatus, func(record []byte) (name, version string) {
+		if strings.HasSuffix(field(record, "Status: "), " installed") {
+			return field(record, "Package: "), field(record, "Version: ")
 		}
-	}
-	r.Packages[snapshot.ManagerDpkg] = all
-	return nil
+		return "", ""
+	})
 }
 
 // apk reads the packages of Alpine.
 func (r *reader) apk() error {
-	data, err := readable(r.view, apkInstalled)
+	return r.database(snapshot.ManagerAPK, apkInstalled, func(record []byte) (name, version string) {
+		return field(record, "P:"), field(record, "V:")
+	})
+}
+
+// database reads the file of a manager that has a record for each package, with an empty
+// line between them. of returns what a record is of; no name: nothing that is installed.
+func (r *reader) database(manager, file string, of func(record []byte) (name, version string)) error {
+	data, err := readable(r.view, file)
 	if err != nil || data == nil {
 		return err
 	}
@@ -80,11 +79,11 @@ func (r *reader) apk() error {
 	for len(data) > 0 {
 		var record []byte
 		record, data, _ = bytes.Cut(data, []byte("\n\n"))
-		if name := field(record, "P:"); name != "" {
-			all[name] = field(record, "V:")
+		if name, version := of(record); name != "" {
+			all[name] = version
 		}
 	}
-	r.Packages[snapshot.ManagerAPK] = all
+	r.Packages[manager] = all
 	return nil
 }
 
