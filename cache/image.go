@@ -63,8 +63,12 @@ func FromImage(image specs.Manifest) (m Manifest, err error) {
 // IsOf reports whether what is said of a step's blob is what an image says of it. A
 // digest that is none must not be asked for its parts.
 func (d Descriptor) IsOf(l specs.Descriptor) bool {
-	return d.Digest == l.Digest && d.Size == l.Size && d.Size >= 0 && d.Digest.Validate() == nil && d.Digest.Algorithm() == digest.SHA256
+	return d.Digest == l.Digest && d.Size == l.Size && d.Size >= 0 && ValidDigest(d.Digest)
 }
+
+// ValidDigest reports whether a store can have a blob of this digest, a SHA-256. One that is
+// malformed must not be asked for its parts: that panics.
+func ValidDigest(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
 
 // OCIPlatform reads the beginning of a platform line, "linux/amd64 debian 12".
 func OCIPlatform(line string) specs.Platform {

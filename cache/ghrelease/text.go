@@ -299,7 +299,7 @@ func (st *step) valid() bool {
 		}
 		sum += p.Size
 	}
-	return !st.Key.IsZero() && sum == st.Size && st.Digest.Validate() == nil && st.Digest.Algorithm() == digest.SHA256
+	return !st.Key.IsZero() && sum == st.Size && cache.ValidDigest(st.Digest)
 }
 
 // manifestFile is manifest.json.

@@ -106,7 +106,7 @@ func (st *stored) valid() bool {
 		sum += p.Size
 	}
 	return !st.Key.IsZero() && st.Commit.valid() && len(st.Pieces) <= maxPieces && sum == st.Size &&
-		st.Digest.Validate() == nil && st.Digest.Algorithm() == digest.SHA256
+		cache.ValidDigest(st.Digest)
 }
 
 // An index is what the last commit of the branch says.

@@ -197,7 +197,7 @@ func (s *Store) layers(ctx context.Context) (map[string]listed, error) {
 	s.asked, s.index = true, make(map[string]listed)
 	for at, raw := range file.Manifests {
 		var d specs.Descriptor
-		if json.Unmarshal(raw, &d) != nil || !valid(d.Digest) {
+		if json.Unmarshal(raw, &d) != nil || !cache.ValidDigest(d.Digest) {
 			continue // another tool's, of a kind that clayer does not know
 		}
 		if tag := d.Annotations[specs.AnnotationRefName]; strings.HasPrefix(tag, "layer-") {
@@ -206,10 +206,6 @@ func (s *Store) layers(ctx context.Context) (map[string]listed, error) {
 	}
 	return s.index, nil
 }
-
-// valid reports whether a store can have a blob of this digest. One that is malformed
-// must not be asked for its parts: that panics.
-func valid(d digest.Digest) bool { return d.Validate() == nil && d.Algorithm() == digest.SHA256 }
 
 func blobName(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
@@ -265,7 +261,7 @@ func (s *Store) step(ctx context.Context, k key.Key, n int) (cache.Descriptor, e
 		return d.Descriptor, err
 	}
 	err = json.Unmarshal(data, &d)
-	if err == nil && (d.Key != k || !valid(d.Digest) || d.Size < 0) {
+	if err == nil && (d.Key != k || !cache.ValidDigest(d.Digest) || d.Size < 0) {
 		err = errors.New("not the descriptor of its key")
 	}
 	if err != nil {
@@ -394,7 +390,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	if err := s.refused.Reading(); err != nil {
 		return err
 	}
-	if !valid(d.Digest) {
+	if !cache.ValidDigest(d.Digest) {
 		return fmt.Errorf("%w: digest %q", cache.ErrNotCached, d.Digest)
 	}
 	s.mu.Lock()
@@ -405,7 +401,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	}
 	left := d.Size
 	for _, p := range pieces {
-		if !valid(p.Digest) || p.Size <= 0 && ok || p.Size > left {
+		if !cache.ValidDigest(p.Digest) || p.Size <= 0 && ok || p.Size > left {
 			return fmt.Errorf("%w: the pieces of %s make no sense", cache.ErrNotCached, d.Digest)
 		}
 		left -= p.Size
