@@ -68,7 +68,9 @@ func target(path string) (string, error) {
 		return real, nil
 	}
 	if _, lerr := os.Lstat(abs); !errors.Is(lerr, fs.ErrNotExist) {
-		return "", err // a link that leads nowhere, or a directory that can't be read
+		// A link that leads nowhere, a directory that can't be read, or a file that
+		// another has made since.
+		return filepath.EvalSymlinks(abs)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	return filepath.Join(dir, filepath.Base(abs)), err
