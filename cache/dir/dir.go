@@ -35,11 +35,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
@@ -146,18 +149,34 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 		return nil, err
 	}
 	defer blobs.Close()
-	var failed []error
-	for _, k := range keys {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		desc, ok, err := findStep(root, blobs, k)
-		switch {
-		case ok:
-			found[k] = cache.Found{Descriptor: desc, Store: d.Name()}
-		case err != nil:
-			failed = append(failed, fmt.Errorf("%s: %w", k.Short(), err))
-		}
+	var (
+		mu     sync.Mutex // of found and failed
+		failed []error
+	)
+	g, ctx := errgroup.WithContext(ctx)
+	// A layer of thousands of steps keeps all cores busy; one of a hundred is not
+	// worth a second goroutine.
+	for some := range slices.Chunk(keys, max(250, len(keys)/runtime.GOMAXPROCS(0)+1)) {
+		g.Go(func() error {
+			for _, k := range some {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				desc, ok, err := findStep(root, blobs, k)
+				mu.Lock()
+				switch {
+				case ok:
+					found[k] = cache.Found{Descriptor: desc, Store: d.Name()}
+				case err != nil:
+					failed = append(failed, fmt.Errorf("%s: %w", k.Short(), err))
+				}
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	if len(failed) > 0 {
 		slog.Warn("steps in the store can't be read; they count as not there", "path", d.path, "steps", len(failed), "first", failed[0])

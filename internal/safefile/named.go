@@ -1,6 +1,7 @@
 package safefile
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -103,17 +104,22 @@ func IsInput(path string) (fd int, ok bool) {
 
 // readAll reads a file to its end, which is at most limit bytes away.
 func readAll(f *os.File, limit int64) ([]byte, error) {
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if info.Size() > limit { // known without reading it
-		return nil, tooLarge(f.Name(), limit)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
+	if info.Size() > limit { // known without reading it
 		return nil, tooLarge(f.Name(), limit)
 	}
-	return data, nil
+	// One read for the file, and one that finds its end. The size is no more than a
+	// hint: a file of /proc says 0.
+	var data bytes.Buffer
+	data.Grow(int(info.Size()) + bytes.MinRead)
+	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+		return nil, err
+	}
+	if int64(data.Len()) > limit {
+		return nil, tooLarge(f.Name(), limit)
+	}
+	return data.Bytes(), nil
 }
