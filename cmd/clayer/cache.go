@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,11 @@ import (
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
@@ -73,6 +76,7 @@ func newCacheLs() *cobra.Command {
 		},
 	}
 	f.register(c)
+	settings.WorksOnGivenStores(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -103,6 +107,7 @@ func newCacheRm() *cobra.Command {
 		},
 	}
 	f.register(c)
+	settings.WorksOnGivenStores(c)
 	return c
 }
 
@@ -133,6 +138,7 @@ func newCachePrune() *cobra.Command {
 		},
 	}
 	f.register(c)
+	settings.WorksOnGivenStores(c)
 	c.Flags().IntVar(&retain, "keep", 3, "keep the newest `N` layers of each name")
 	c.Flags().StringVar(&olderThan, "older-than", "", "remove only layers older than `AGE`, such as 30d or 12h")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
@@ -172,6 +178,9 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
 				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store git:URL or --store https://HOST/PATH")
+			}
+			if at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); at != "" && done == "pushed" && len(args) == 0 {
+				return errhint.With(usage.Errorf("%s names a store to push to: which layers?", at), "name those of this project: without names, the layers of all projects are pushed")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
@@ -287,6 +296,7 @@ larger snapshots, for servers that bound the size of files.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
+	settings.WorksOnGivenStores(c)
 	c.Flags().StringVar(&dest, "oci", "", "write to `PATH`: a directory, or a file that ends in .tar")
 	c.Flags().StringVar(&layout, "layout", "", "write the layers into `DIR`, for a web server")
 	c.Flags().StringVar(&maxFile, "max-file", "", "with --layout: split snapshots into files of at most `SIZE`, such as 45MB")

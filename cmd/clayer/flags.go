@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
@@ -109,11 +111,17 @@ func (f *recipeFlags) filesOrDefault() []string {
 }
 
 // paths returns the files of -f and of the arguments, which may be names.
-func (f *recipeFlags) paths(args []string) ([]string, error) {
-	if len(args) == 0 && len(f.files) > 0 {
-		return f.files, nil
+func (f *recipeFlags) paths(cmd *cobra.Command, args []string) ([]string, error) {
+	warn := func(text string) { f.warnings = append(f.warnings, text) }
+	if len(args) == 0 {
+		if len(f.files) > 0 {
+			return f.files, nil
+		}
+		if names, at := settings.FilesOf(cmd.Context()).Project.Layers(); names != nil {
+			return layers.Listed(filepath.Dir(at.File), names, at, warn)
+		}
 	}
-	more, err := layers.Lookup(".", args, func(text string) { f.warnings = append(f.warnings, text) })
+	more, err := layers.Lookup(".", args, warn)
 	return append(f.files, more...), err
 }
 

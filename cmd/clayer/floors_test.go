@@ -88,6 +88,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/hook":           10,
 	"cmd/clayer/internal/parse":          9,
 	"cmd/clayer/internal/stores":         9,
+	"cmd/clayer/internal/settings":       1,
 	"cmd/clayer/internal/shim":           9,
 	"frontend/edit":                      1,
 	"frontend/shellvars":                 0,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cmd/clayer/internal/hook"
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
@@ -32,6 +33,9 @@ builds cannot be downloaded: the script runs the clayer on PATH, or else this
 program at its current path. If that is in the project, every copy of the project
 has it.
 
+The layers and stores that the project's clayer.toml sets are not written into the
+script, whose commands read that file.
+
 The contents of existing files are preserved. --print prints what would be
 written, and writes nothing.`,
 		Example:   "  clayer init claude --repo me/env\n  clayer init boot base mojo --env-files ~/secrets",
@@ -45,6 +49,11 @@ written, and writes nothing.`,
 			if err := stores.Check(o.Stores, o.Repo); err != nil {
 				return err
 			}
+			project, err := settings.FindProject(".")
+			if err != nil {
+				return err
+			}
+			o.FileRepo, o.FileStores = project.Value("repo"), project.Value("stores") != ""
 			f.Notices = printed(cmd)
 			if err := o.Locate(cmd.Context(), transfer.New(f.Transfer()), buildVersion()); err != nil {
 				return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
@@ -63,7 +64,7 @@ func run(args []string, out, errs io.Writer) int {
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	if err == nil && ctx.Err() != nil {
 		err = context.Canceled // what it reported may lack what it did not wait for
 	}
@@ -77,7 +78,7 @@ func run(args []string, out, errs io.Writer) int {
 	}
 	var status statusError
 	if !errors.Is(err, usage.ErrReported) && !errors.As(err, &status) {
-		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(ui.WithRemedy(err)))
+		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(ui.WithRemedy(settings.Explain(ran, err))))
 	}
 	return code
 }
@@ -110,7 +111,8 @@ func newRoot() *cobra.Command {
 		Long: `clayer builds the environment that a Containerfile describes onto a live root,
 stores a snapshot of every step, and restores it on every other machine.
 
-Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
+Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR. A project's
+clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -124,7 +126,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 			return errhint.With(usage.Errorf("unknown command %q", args[0]), hint)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			level := slog.LevelWarn
 			if verbose {
 				level = slog.LevelDebug
@@ -138,7 +140,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 					return a
 				},
 			})))
-			return fromEnvironment(cmd)
+			return settings.Load(cmd, args)
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more to stderr")
@@ -154,7 +156,7 @@ Every flag can also be set by a variable: --cache-dir is CLAYER_CACHE_DIR.`,
 	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
 	group("Plan and check:", newPlan(), newCheck(), newInspect(), newHash())
 	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
-	group("Sessions and machines:", newInit(), newShim(), newCapture(), newDoctor())
+	group("Sessions and machines:", newInit(), newShim(), newCapture(), newDoctor(), newConfig())
 	group("Stores:", newCache())
 	root.AddCommand(newMan(), newVersion())
 	for _, c := range root.Commands() {
@@ -201,32 +203,4 @@ func wrapArgs(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		wrapArgs(sub)
 	}
-}
-
-// fromEnvironment sets the flags that were not given from CLAYER_.. variables.
-// A flag that may be given several times takes its values one a line.
-func fromEnvironment(cmd *cobra.Command) error {
-	var err error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		name := variable(f.Name)
-		value, ok := os.LookupEnv(name)
-		if f.Changed || !ok || value == "" || err != nil {
-			return
-		}
-		values := []string{value}
-		if _, many := f.Value.(pflag.SliceValue); many {
-			values = strings.Split(strings.TrimRight(value, "\n"), "\n")
-		}
-		for _, v := range values {
-			if e := cmd.Flags().Set(f.Name, v); e != nil {
-				err = usage.Errorf("%s: %w", name, e)
-			}
-		}
-	})
-	return err
-}
-
-// variable returns the name of the variable that sets a flag.
-func variable(flag string) string {
-	return "CLAYER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }

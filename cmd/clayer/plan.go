@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/dag/render"
@@ -32,7 +33,7 @@ func newPlan() *cobra.Command {
   clayer plan --html base mojo > plan.html     # a page with the graph; opens in any browser
   clayer plan --graph=mermaid                  # for Markdown on GitHub`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths, err := f.paths(args)
+			paths, err := f.paths(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -47,6 +48,7 @@ func newPlan() *cobra.Command {
 	}
 	f.register(c)
 	f.registerFiles(c)
+	settings.TakesFiles(c)
 	c.Flags().StringVar(&graph, "graph", "", "print a graph instead of a list, in `FORMAT` dot, mermaid or svg")
 	c.Flags().BoolVar(&page, "html", false, "print a self-contained HTML page with the graph and the steps")
 	return c
@@ -121,6 +123,7 @@ func newHash() *cobra.Command {
 		},
 	}
 	f.register(c)
+	settings.TakesFiles(c)
 	c.Flags().BoolVar(&legacy, "legacy", false, "print the tags that container-layer, clayer's predecessor, gives the files")
 	c.Flags().BoolVar(&full, "full", false, "print whole keys and the files instead of tags")
 	return c
@@ -151,6 +154,7 @@ func newInspect() *cobra.Command {
 		},
 	}
 	f.register(c)
+	settings.TakesFiles(c)
 	return c
 }
 

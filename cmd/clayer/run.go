@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
@@ -126,7 +127,7 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 	words := []string{"clayer", "run"}
 	cmd.Flags().VisitAll(func(fl *pflag.Flag) {
 		for _, name := range lookFlags {
-			if fl.Name != name || !fl.Changed || os.Getenv(variable(name)) != "" {
+			if fl.Name != name || settings.OriginOf(fl).Source != settings.Flag {
 				continue
 			}
 			values := []string{fl.Value.String()}

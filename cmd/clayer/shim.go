@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
@@ -38,7 +39,14 @@ func shimSolver(ctx context.Context, file string) (opt solver.Options, err error
 	var f changeFlags
 	c := &cobra.Command{Use: "shim exec"}
 	f.register(c)
-	if err := fromEnvironment(c); err != nil {
+	files, err := settings.ForFile(file)
+	if err == nil {
+		err = settings.FromVariables(c.Flags())
+	}
+	if err == nil {
+		err = files.Apply(c.Flags(), func(key string) bool { return key == "stores" || key == "repo" })
+	}
+	if err != nil {
 		return opt, err
 	}
 	c.SetContext(ctx)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/errhint"
@@ -57,10 +58,10 @@ func newCompose() *cobra.Command {
 		Short: "Solve several layers, in order",
 		Long: `compose solves several layers in the given order; later layers win. A NAME is
 looked up in layers/ and in the current directory: base is Containerfile, x is
-Containerfile.x. Without arguments, compose solves the layers listed in
-.claude/container-layers.json, or Containerfile if that file does not exist.`,
+Containerfile.x. Without arguments, compose solves the layers listed in the project's
+clayer.toml, or else in .claude/container-layers.json, or else Containerfile.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			paths, err := f.paths(args)
+			paths, err := f.paths(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -69,6 +70,7 @@ Containerfile.x. Without arguments, compose solves the layers listed in
 	}
 	f.register(c)
 	f.registerDryRun(c)
+	settings.TakesFiles(c)
 	return c
 }
 
@@ -89,6 +91,7 @@ func newSolveFiles(use, short string, rebuild bool) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, rebuild) },
 	}
 	f.register(c)
+	settings.TakesFiles(c)
 	return c
 }
 

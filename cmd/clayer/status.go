@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
@@ -49,13 +50,14 @@ first. status never waits and changes nothing.`,
 	}
 	f.register(c)
 	f.registerFiles(c)
+	settings.TakesFiles(c)
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")
 	return c
 }
 
 // compareRoot prints whether a solve of the files would change the root.
 func (f *solveFlags) compareRoot(cmd *cobra.Command, args []string) error {
-	paths, err := f.paths(args)
+	paths, err := f.paths(cmd, args)
 	if err != nil {
 		return err
 	}

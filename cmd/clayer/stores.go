@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/solver"
@@ -23,6 +24,9 @@ func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.AllowRedirect, "allow-redirect", nil, "follow redirects from public servers to `HOST` at a private address, such as a registry's storage in a VPC (repeatable)")
 	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: use the stores on this machine and sources that were fetched before")
 	c.Flags().StringArrayVar(&f.AllowSecrets, "allow-secret", nil, "push snapshots even if they contain the value of the variable or --secret `NAME` (repeatable)")
+	c.PreRun = func(*cobra.Command, []string) {
+		f.ByProject = stores.ByProject{Stores: settings.ProjectSets(c, "store"), Repo: settings.ProjectSets(c, "repo")}
+	}
 }
 
 // selected returns the stores that a command of clayer cache works on.

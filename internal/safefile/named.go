@@ -39,7 +39,7 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, limit)
+	return ReadAll(f, limit)
 }
 
 // ReadInput is Read for an argument of the command line, which may also be "-" or
@@ -63,7 +63,7 @@ func ReadInput(ctx context.Context, path string, limit int64) ([]byte, error) {
 	read := make(chan answer, 1)
 	go func() { // it outlives a wait that was given up: a terminal's read can't be interrupted
 		defer f.Close()
-		data, err := readAll(f, limit)
+		data, err := ReadAll(f, limit)
 		read <- answer{data, err}
 	}()
 	select {
@@ -102,8 +102,8 @@ func IsInput(path string) (fd int, ok bool) {
 	return 0, false
 }
 
-// readAll reads a file to its end, which is at most limit bytes away.
-func readAll(f *os.File, limit int64) ([]byte, error) {
+// ReadAll reads a file to its end, which is at most limit bytes away.
+func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -249,7 +249,7 @@ func ReadFile(dir *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f, limit)
+	return ReadAll(f, limit)
 }
 
 func tooLarge(path string, limit int64) error {

@@ -38,7 +38,7 @@ const (
 func Lookup(dir string, args []string, warn func(text string)) ([]string, error) {
 	names := make([]layerName, len(args))
 	for i, arg := range args {
-		names[i] = layerName{arg, ""}
+		names[i] = layerName{name: arg}
 	}
 	if len(args) == 0 {
 		var err error
@@ -49,6 +49,21 @@ func Lookup(dir string, args []string, warn func(text string)) ([]string, error)
 			return []string{filepath.Join(dir, "Containerfile")}, nil
 		}
 	}
+	return find(dir, names, warn)
+}
+
+// Listed is Lookup for the layers that a file lists, where at is.
+func Listed(dir string, list []string, at frontend.Pos, warn func(text string)) ([]string, error) {
+	var names []layerName
+	for _, n := range list {
+		names = append(names, layerName{n, at})
+	}
+	return find(dir, names, warn)
+}
+
+// find returns the files of layers. One that is listed in a file is not required, as long
+// as there are others.
+func find(dir string, names []layerName, warn func(text string)) ([]string, error) {
 	var paths []string
 	var problems, missing frontend.Problems
 	for _, name := range names {
@@ -59,8 +74,8 @@ func Lookup(dir string, args []string, warn func(text string)) ([]string, error)
 				Message: "no such file, and no layer of that name",
 				Hint:    fmt.Sprintf("looked for %s and %s", tried[0], tried[1]),
 			}
-			if name.file != "" {
-				p.Pos.File, p.Message = name.file, fmt.Sprintf("%q is no file, and no layer of that name", name.name)
+			if name.at.File != "" {
+				p.Pos, p.Message = name.at, fmt.Sprintf("%q is no file, and no layer of that name", name.name)
 				missing = append(missing, p)
 			} else {
 				problems = append(problems, p)
@@ -105,8 +120,11 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// A layerName is what a layer is called, and the file that lists it, "" for none.
-type layerName struct{ name, file string }
+// A layerName is what a layer is called, and the place that lists it, if one does.
+type layerName struct {
+	name string
+	at   frontend.Pos
+}
 
 // composition returns the layers that a project lists, each once.
 func composition(dir string, warn func(text string)) ([]layerName, error) {
@@ -116,7 +134,7 @@ func composition(dir string, warn func(text string)) ([]layerName, error) {
 		data, err := safefile.Read(path, maxText)
 		if errors.Is(err, fs.ErrNotExist) {
 			if _, tried := lookup(dir, "base"); file == compositionFile && tried == nil && isRegular(filepath.Join(dir, localFile)) {
-				names = append(names, layerName{"base", ""})
+				names = append(names, layerName{name: "base"})
 			}
 			continue
 		}
@@ -129,7 +147,7 @@ func composition(dir string, warn func(text string)) ([]layerName, error) {
 		}
 		for _, n := range list {
 			if !slices.ContainsFunc(names, func(have layerName) bool { return have.name == n }) {
-				names = append(names, layerName{n, path})
+				names = append(names, layerName{n, frontend.Pos{File: path}})
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package hook
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,13 @@ type Options struct {
 	EnvFiles    string   // a directory whose *.env files are sourced; "" for none
 	Repo        string   // --repo; "" for none
 	Stores      []string // --store
+
+	FileRepo   string // what the project's clayer.toml sets, which the script's commands read
+	FileStores bool   // whether it sets stores
 }
+
+// repo returns the repository that sessions use.
+func (o *Options) repo() string { return cmp.Or(o.Repo, o.FileRepo) }
 
 // A File is one that a hook is made of.
 type File struct {
@@ -69,8 +76,8 @@ func Files(kind string, o Options) ([]File, error) {
 		files = append(files, File{Path: ".claude/settings.json", Text: text, Mode: 0o644, merge: claudeSettings})
 	case "github":
 		note := "a step of a job, after actions/checkout"
-		if o.Repo != "" {
-			note += "; to write to " + o.Repo + " the job needs \"permissions: contents: write\", or, if that is another repository, a token of its own as GH_TOKEN"
+		if repo := o.repo(); repo != "" {
+			note += "; to write to " + repo + " the job needs \"permissions: contents: write\", or, if that is another repository, a token of its own as GH_TOKEN"
 		}
 		files = append(files, File{Text: []byte("- name: clayer\n  run: sh " + at + "\n  env:\n    GH_TOKEN: ${{ github.token }}\n"),
 			Note: note})

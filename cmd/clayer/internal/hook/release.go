@@ -93,9 +93,9 @@ func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
 			build, script, where, advice)
 	}
 	switch {
-	case o.Repo != "" && kind != "github": // whose step passes the token on
-		fmt.Fprintf(w, "clayer: to write to %s, or to read it if it is private, a session needs a token in GH_TOKEN\n", o.Repo)
-	case o.Repo == "" && len(o.Stores) == 0:
-		fmt.Fprintln(w, "clayer: no --repo and no --store: every new machine builds the environment, instead of restoring it")
+	case o.repo() != "" && kind != "github": // whose step passes the token on
+		fmt.Fprintf(w, "clayer: to write to %s, or to read it if it is private, a session needs a token in GH_TOKEN\n", o.repo())
+	case o.repo() == "" && len(o.Stores) == 0 && !o.FileStores:
+		fmt.Fprintln(w, "clayer: no --repo and no --store, nor a clayer.toml that sets one: every new machine builds the environment, instead of restoring it")
 	}
 }

@@ -2,9 +2,11 @@ package stores
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache"
@@ -93,14 +95,34 @@ func (o *Opener) registries() (map[string]oci.Repository, map[string]oci.Login, 
 		if _, ok := logins[ref.Registry]; ok {
 			continue
 		}
-		if logins[ref.Registry], err = oci.FindLogin(ref, os.Getenv); err != nil {
+		if logins[ref.Registry], err = oci.FindLogin(ref, o.login(s, oci.UserVariable, oci.PasswordVariable)); err != nil {
 			return nil, nil, usage.Error{Err: err}
 		}
 	}
-	if len(logins) > 1 && os.Getenv(oci.PasswordVariable) != "" {
+	if len(logins) > 1 && o.ByProject.Stores == "" && os.Getenv(oci.PasswordVariable) != "" {
 		return nil, nil, usage.Errorf("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
 	}
 	return all, logins, nil
+}
+
+// login returns where the login of a store is looked up. Variables that are for whichever
+// server is named are not for one that a project's file names.
+func (o *Opener) login(store string, variables ...string) func(string) string {
+	if o.ByProject.Stores == "" {
+		return os.Getenv
+	}
+	for _, name := range variables {
+		if os.Getenv(name) != "" && !o.withheld {
+			o.withheld = true
+			o.Notices.Warn(fmt.Sprintf("%s names %s: $%s is not sent there; name the store yourself, with --store or CLAYER_STORE, or log in to that host", o.ByProject.Stores, transfer.RedactText(store), name))
+		}
+	}
+	return func(name string) string {
+		if slices.Contains(variables, name) {
+			return ""
+		}
+		return os.Getenv(name)
+	}
 }
 
 // A site is a web server with a store.
@@ -122,13 +144,13 @@ func (o *Opener) sites() (map[string]site, error) {
 		if err != nil {
 			return nil, usage.Errorf("--store: %w", err)
 		}
-		login, err := web.FindLogin(at, os.Getenv)
+		login, err := web.FindLogin(at, o.login(s, web.HeaderVariable))
 		if err != nil {
 			return nil, usage.Error{Err: err}
 		}
 		all[s], hosts[at.Host] = site{at, login}, true
 	}
-	if len(hosts) > 1 && os.Getenv(web.HeaderVariable) != "" {
+	if len(hosts) > 1 && o.ByProject.Stores == "" && os.Getenv(web.HeaderVariable) != "" {
 		return nil, usage.Errorf("$%s is for one server, and --store names %d: put their logins in ~/.netrc", web.HeaderVariable, len(hosts))
 	}
 	return all, nil

@@ -31,6 +31,8 @@ type Opener struct {
 	Offline       bool     // no requests are sent
 	AllowRedirect []string // hosts at private addresses that public servers may redirect to
 
+	ByProject ByProject // what a project's file names
+
 	Yes      bool    // a branch may be made in the repository that the working directory is a clone of
 	ReadOnly bool    // nothing is written except what the command is asked to write
 	Notices  Notices // what is reported while stores are opened and used
@@ -38,9 +40,14 @@ type Opener struct {
 	create    bool // the cache directory is created, to store what is built
 	client    *github.Client
 	network   *transfer.Network // of all clients of this process
+	withheld  bool              // a login was not sent to a store of ByProject, and the user knows
 	located   bool              // CacheDirectory has looked
 	directory string            // what it found
 }
+
+// ByProject says where a project's clayer.toml sets Stores and Repo; "" where it does not.
+// Whoever wrote the project names these: a login goes there only if it is for that host.
+type ByProject struct{ Stores, Repo string }
 
 // Notices receive what a user should know about stores.
 type Notices struct {
@@ -147,7 +154,7 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	}
 	var credentials []cache.Credential
 	var temp string
-	if len(repositories) > 0 || len(branches) > 0 || o.Repo != "" {
+	if len(repositories) > 0 || len(branches) > 0 || o.Repo != "" || o.ByProject.Stores != "" {
 		if credentials, err = o.credentials(secrets, logins, sites, branches); err != nil {
 			return nil, err
 		}
@@ -167,7 +174,9 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			if err != nil {
 				return nil, err
 			}
-			if d != nil {
+			if d != nil && o.ByProject.Stores != "" {
+				stores = append(stores, cache.Guarded(d, credentials))
+			} else if d != nil {
 				stores = append(stores, d)
 			}
 		case o.Offline && !addr.IsLocal():
