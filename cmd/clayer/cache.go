@@ -35,6 +35,11 @@ store and those.
 $CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, or else with the login that
 docker login saved in ~/.docker/config.json; it does not run credential helpers.
 
+--store s3://BUCKET/PREFIX is a part of a bucket of Amazon S3, R2, Google Cloud
+Storage or another service that speaks S3: $AWS_ENDPOINT_URL_S3 names it.
+Credentials are found as Amazon's tools find them, in $AWS_ACCESS_KEY_ID and
+$AWS_SECRET_ACCESS_KEY, the profile $AWS_PROFILE, or those of the machine.
+
 --store git:URL[#BRANCH] is a branch of a Git repository (default clayer-cache),
 which git on PATH reads and writes with its own configuration. git: alone is the
 origin of the working directory's repository.
@@ -177,7 +182,7 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store git:URL or --store https://HOST/PATH")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL or --store https://HOST/PATH")
 			}
 			if at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); at != "" && done == "pushed" && len(args) == 0 {
 				return errhint.With(usage.Errorf("%s names a store to push to: which layers?", at), "name those of this project: without names, the layers of all projects are pushed")

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/doctest"
+	"github.com/clayer/clayer/internal/s3test"
 )
 
 // mostNotRun is how many blocks may be left out, each with a reason.
@@ -17,7 +18,7 @@ const mostNotRun = 7
 // page in one shell, in a directory that holds testdata/docs/common and what stands
 // in testdata/docs/PAGE, for README.md testdata/hello. The root that is changed is a
 // small one of the test's own; GitHub is one on loopback, with the repository
-// me/env; apt-get, pip, uv, npm, python3 and mojo are pretended. Where a block shows
+// me/env, and so is the service with buckets; apt-get, pip, uv, npm, python3 and mojo are pretended. Where a block shows
 // output it is compared, but for times, sizes and digests; a line "..." stands for
 // any lines. TestDocsInACheckout and TestEndToEndDocs pretend nothing.
 func TestDocs(t *testing.T) {
@@ -93,11 +94,12 @@ exec '`+binary+`' "$@"
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, "CLAYER_") && !strings.HasPrefix(name, "GH_") && !strings.HasPrefix(name, "GITHUB_") && !strings.HasPrefix(name, "CLAUDE_") &&
-			!strings.HasPrefix(name, "XDG_") {
+			!strings.HasPrefix(name, "AWS_") && !strings.HasPrefix(name, "XDG_") {
 			d.env = append(d.env, kv)
 		}
 	}
 	d.env = append(append(d.env, doctest.GitHub(t)...),
+		"AWS_ENDPOINT_URL_S3="+s3test.NewFake(t).URL, "AWS_ACCESS_KEY_ID="+s3test.KeyID, "AWS_SECRET_ACCESS_KEY="+s3test.Secret,
 		"CLAYER_ROOT="+w.path("root"), "PATH="+w.path("bin")+":"+os.Getenv("PATH"), "HOME="+w.path("home"), "SHELL=/bin/sh", "CLAYER_CACHE_DIR="+w.path("cache"))
 	return d
 }

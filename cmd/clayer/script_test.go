@@ -21,6 +21,7 @@ import (
 	"github.com/clayer/clayer/internal/elftest"
 	"github.com/clayer/clayer/internal/gittest"
 	"github.com/clayer/clayer/internal/ocitest"
+	"github.com/clayer/clayer/internal/s3test"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -91,6 +92,8 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github-down                                        ends it
 //	registry [login|readonly|nodelete]...              starts a registry on loopback; $REGISTRY is its host; login: as me, $REGISTRY_PASS
 //	registry-down                                      ends it
+//	s3-server BUCKET                                   starts a service with a bucket on loopback, and sets the variables with its address and credentials
+//	s3-server-down                                     ends it
 //	git-server [login|readonly|filter|old]...          starts a Git server on loopback with the empty repository $GIT_URL; login: as me, $GIT_PASS
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
@@ -98,7 +101,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	listing DIR FILE writes names, sizes and times of all that is in DIR to FILE
 //
 // and the conditions [container]: this machine looks ephemeral; [immutable]: files
-// can be made immutable in temporary directories; [registry]: there is a registry to start;
+// can be made immutable in temporary directories; [registry]: there is a registry to start; [s3-server]: there is a service with buckets to start;
 // [userns]: unshare makes a user namespace.
 func TestScripts(t *testing.T) {
 	clitest.RequireSandbox(t)
@@ -111,7 +114,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
 			e.Setenv("CLAYER_SHIM", "lines") // shims change no machine but one that a script names
-			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG"} {
+			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
 				e.Setenv(name, "") // the session's own are nobody's business here
 			}
 			e.Setenv(exitCodeFile, filepath.Join(e.WorkDir, "home", "exitcode"))
@@ -128,6 +131,7 @@ func TestScripts(t *testing.T) {
 			"listing":  cmdListing,
 			"registry": cmdRegistry, "registry-down": cmdRegistryDown,
 			"git-server": cmdGitServer,
+			"s3-server":  cmdS3Server, "s3-server-down": cmdS3ServerDown,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
 			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
@@ -141,6 +145,10 @@ func TestScripts(t *testing.T) {
 			}
 			if cond == "registry" {
 				_, err := ocitest.Command()
+				return err == nil, nil
+			}
+			if cond == "s3-server" {
+				_, err := s3test.Command()
 				return err == nil, nil
 			}
 			if cond == "userns" {
@@ -242,6 +250,30 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(r.Close)
 	ts.Setenv("REGISTRY", r.Host)
 	ts.Setenv("REGISTRY_PASS", ocitest.Password)
+}
+
+// gateways holds the service with buckets of each script.
+var gateways sync.Map
+
+func cmdS3Server(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: s3-server BUCKET")
+	}
+	g, err := s3test.Start(ts.MkAbs("s3-server"))
+	ts.Check(err)
+	gateways.Store(ts, g)
+	ts.Defer(g.Close)
+	ts.Check(g.Bucket(args[0]))
+	ts.Setenv("AWS_ENDPOINT_URL_S3", g.URL)
+	ts.Setenv("AWS_ACCESS_KEY_ID", s3test.KeyID)
+	ts.Setenv("AWS_SECRET_ACCESS_KEY", s3test.Secret)
+	ts.Setenv("S3_SECRET", s3test.Secret)
+}
+
+func cmdS3ServerDown(ts *testscript.TestScript, neg bool, args []string) {
+	if g, ok := gateways.Load(ts); ok {
+		g.(*s3test.Gateway).Close()
+	}
 }
 
 func cmdGitServer(ts *testscript.TestScript, neg bool, args []string) {

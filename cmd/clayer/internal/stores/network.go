@@ -157,8 +157,8 @@ func (o *Opener) sites() (map[string]site, error) {
 }
 
 // credentials returns what no store that is not on this machine may get: the
-// session's, those of --secret and --token, and the logins of registries, servers and branches.
-func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site, branches map[string]git.Address) ([]cache.Credential, error) {
+// session's, those of --secret and --token, and the logins of registries, servers, branches and buckets.
+func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site, branches map[string]git.Address, buckets map[string]bucket) ([]cache.Credential, error) {
 	files := make(map[string]string)
 	environ := os.Environ()
 	for id, s := range secrets {
@@ -186,6 +186,11 @@ func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string
 	for _, a := range branches {
 		for _, v := range a.Secrets() {
 			environ = append(environ, "GIT_PASSWORD="+v)
+		}
+	}
+	for _, b := range buckets {
+		for _, v := range b.login.Secrets() {
+			environ = append(environ, "AWS_SECRET_ACCESS_KEY="+v)
 		}
 	}
 	return cache.Credentials(environ, files, o.AllowSecrets)

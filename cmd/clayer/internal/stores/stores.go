@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/s3"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
@@ -24,7 +25,7 @@ import (
 type Opener struct {
 	CacheDir      string   // of snapshots, downloads and cache mounts; "" for the default
 	CacheSize     string   // the most that snapshots may take there
-	Stores        []string // dir:PATH, oci:HOST/REPOSITORY, git:URL or https://HOST/PATH
+	Stores        []string // dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL or https://HOST/PATH
 	Repo          string   // owner/repo: its GitHub Releases are a store; "" for none
 	Token         string   // for GitHub; "" for that of the environment
 	AllowSecrets  []string // names of secrets that snapshots may contain
@@ -152,14 +153,18 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	if err != nil {
 		return nil, err
 	}
+	buckets, err := o.buckets()
+	if err != nil {
+		return nil, err
+	}
 	var credentials []cache.Credential
 	var temp string
-	if len(repositories) > 0 || len(branches) > 0 || o.Repo != "" || o.ByProject.Stores != "" {
-		if credentials, err = o.credentials(secrets, logins, sites, branches); err != nil {
+	if len(repositories) > 0 || len(branches) > 0 || len(buckets) > 0 || o.Repo != "" || o.ByProject.Stores != "" {
+		if credentials, err = o.credentials(secrets, logins, sites, branches, buckets); err != nil {
 			return nil, err
 		}
 	}
-	if len(repositories) > 0 || len(sites) > 0 || len(branches) > 0 || o.Repo != "" {
+	if len(repositories) > 0 || len(sites) > 0 || len(buckets) > 0 || len(branches) > 0 || o.Repo != "" {
 		if temp, err = o.temp(); err != nil {
 			return nil, err
 		}
@@ -168,6 +173,7 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 		path, isDir := strings.CutPrefix(s, "dir:")
 		ref := repositories[s]
 		addr, isGit := branches[s]
+		bucket, isBucket := buckets[s]
 		switch {
 		case isDir:
 			d, err := o.dir(path, false)
@@ -186,6 +192,12 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 				opt.Name = s
 			}
 			stores = append(stores, web.New(sites[s].at, opt))
+		case isBucket:
+			opt := s3.Options{Temp: temp, Transfer: o.Transfer()}
+			if len(buckets) > 1 {
+				opt.Name = bucket.at.String()
+			}
+			stores = append(stores, cache.Guarded(s3.New(bucket.at, bucket.login, opt), credentials))
 		case isGit:
 			opt := git.Options{Temp: temp, Yes: o.Yes, Warn: o.Notices.Warn, Transfer: o.Transfer()}
 			if len(branches) > 1 {
@@ -227,8 +239,12 @@ func Check(stores []string, repo string) error {
 			if _, err := git.ParseAddress(addr); err != nil {
 				return usage.Errorf("--store=git: %w", err)
 			}
+		} else if isBucket(s) {
+			if _, err := s3.ParseAddress(s); err != nil {
+				return usage.Errorf("--store: %w", err)
+			}
 		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
-			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY, git:URL or https://HOST/PATH", s)
+			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL or https://HOST/PATH", s)
 		}
 	}
 	if repo == "" {

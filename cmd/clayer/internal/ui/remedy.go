@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/s3"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
@@ -118,6 +119,8 @@ func remedy(err error) string {
 		return "the root requires privileges; --dest DIR collects all changes in a directory, and requires none"
 	case errors.Is(err, rootfs.ErrLocked):
 		return "without --no-wait the command waits for the other to end"
+	case errors.Is(err, s3.ErrNoCredentials):
+		return "" // says it
 	case errors.Is(err, cache.ErrReadOnly):
 		return "work on the directory that the server serves, with --store dir:PATH"
 	case errors.Is(err, solver.ErrStore):
