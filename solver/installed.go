@@ -124,9 +124,13 @@ type Watch struct {
 	byHand []exec.Installed     // those of them that were installed by hand
 }
 
+// ErrAtWork says that a root is being changed.
+var ErrAtWork = errors.New("another install, or a solve, is at work")
+
 // WatchInstall reads the root before an install by hand. It waits for nobody: the error says
-// why what is installed can be no step.
-func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
+// why what is installed can be no step, and wraps ErrAtWork while the root is being changed.
+// What is in the directory own is no part of it.
+func WatchInstall(ctx context.Context, opt Options, own string) (w *Watch, err error) {
 	opt.NoWait = true
 	r := newSession(opt)
 	root, err := r.open()
@@ -138,12 +142,12 @@ func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
 		return nil, err
 	}
 	if cut, err := running.IsCutOff(root, state); err != nil || cut {
-		return nil, cmp.Or(err, errors.New("a command that changes the root has not ended"))
+		return nil, cmp.Or(err, fmt.Errorf("%w, or has not ended", ErrAtWork))
 	}
 	r.machine = r.platform(ctx, state)
 	w = &Watch{r: r, root: root}
 	if w.lock, err = r.lock(ctx, root); errors.Is(err, rootfs.ErrLocked) {
-		return nil, errors.New("another install, or a solve, is at work")
+		return nil, ErrAtWork
 	} else if err != nil {
 		return nil, err
 	}
@@ -151,7 +155,7 @@ func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
 		w.before, w.byHand, err = inventory.ByHand(w.lock.Root(), w.lock.State(), r.home())
 	}
 	if err == nil {
-		err = w.read(ctx)
+		err = w.read(ctx, own)
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
@@ -159,8 +163,9 @@ func WatchInstall(ctx context.Context, opt Options) (w *Watch, err error) {
 	return w, nil
 }
 
-func (w *Watch) read(ctx context.Context) (err error) {
+func (w *Watch) read(ctx context.Context, own string) (err error) {
 	opt := w.r.sandboxOptions(w.root)
+	opt.Hide = append(opt.Hide, own)
 	if opt.Work, err = w.lock.Root().WorkDir(); err != nil {
 		return err
 	}
@@ -187,33 +192,35 @@ func (w *Watch) Ended(ctx context.Context) error {
 	return w.ended(ctx)
 }
 
-// Adopt makes what was installed the step of the last line of files, whose text that is, and
-// stores its snapshot. projects are directories of the user's own work; alone returns an
-// error if other installs were at work. The error wraps ErrStore where the snapshot is in no
-// store; at any other the next solve runs the line.
-func (w *Watch) Adopt(ctx context.Context, files []*frontend.File, text string, projects []string, alone func() error) error {
+// Prepare returns what makes what was installed the step of the last line of files, whose
+// text that is, and stores its snapshot. projects are directories of the user's own work;
+// alone returns an error if other installs were at work. The error of adopt wraps ErrStore
+// where the snapshot is in no store; at any other the next solve runs the line.
+func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string, projects []string, alone func() error) (adopt func(context.Context) error, err error) {
 	w.r.files = files
 	sv, err := w.r.survey(ctx, w.root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s, err := byhand.Step(sv, text)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), w.r.variables()); err != nil {
-		return err
+		return nil, err
 	}
 	cfg := w.r.execConfig(w.root, sv)
 	cfg.Watched = &exec.Watched{
 		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone},
 		Files: w.files, Before: w.before, ByHand: w.byHand, Took: w.took,
 	}
-	did, err := exec.Solve(ctx, cfg, w.root, w.lock, sv)
-	if _, failed := w.r.Report.FailedStore(); err == nil && failed != nil {
-		err = fmt.Errorf("%w: %w", ErrStore, failed)
-	}
-	return cmp.Or(err, did.Incomplete)
+	return func(ctx context.Context) error {
+		did, err := exec.Solve(ctx, cfg, w.root, w.lock, sv)
+		if _, failed := w.r.Report.FailedStore(); err == nil && failed != nil {
+			err = fmt.Errorf("%w: %w", ErrStore, failed)
+		}
+		return cmp.Or(err, did.Incomplete)
+	}, nil
 }
 
 // Close gives the root's lock back.

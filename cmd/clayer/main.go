@@ -45,10 +45,10 @@ const (
 // prints goes through a printable.Writer: names, paths and messages come from
 // stores, servers and archives too. Output that has to be exact says so.
 func run(args []string, out, errs io.Writer) int {
-	if len(args) > 2 && args[0] == "shim" && args[1] == "exec" {
+	if len(args) > 2 && args[0] == "shim" && (args[1] == "exec" || args[1] == "watch") {
 		stderr := printable.NewWriter(errs)
 		defer stderr.Flush()
-		return runShim(args[2:], stderr)
+		return runShim(args[1], args[2:], stderr)
 	}
 	inherited.CloseOnExec()
 	// The first Ctrl-C or SIGTERM cancels: children are stopped, root and store

@@ -84,6 +84,9 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 	if err := write(cmd.OutOrStdout(), p); err != nil {
 		return err
 	}
+	if !f.quiet {
+		notePacking(cmd.ErrOrStderr())
+	}
 	text, err := solver.PlannedSandbox(opt, p)
 	if err != nil {
 		return err

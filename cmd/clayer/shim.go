@@ -20,8 +20,9 @@ import (
 )
 
 // runShim is "clayer shim exec", which every install waits for: without flags,
-// commands, and the handling of signals that they come with.
-func runShim(args []string, stderr io.Writer) int {
+// commands, and the handling of signals that they come with; or "clayer shim watch", which
+// that starts.
+func runShim(command string, args []string, stderr io.Writer) int {
 	o, argv, err := shim.Parse(args)
 	if err != nil {
 		fmt.Fprintf(stderr, "clayer: %v\n", err)
@@ -30,6 +31,9 @@ func runShim(args []string, stderr io.Writer) int {
 	o.Path = os.Getenv("PATH")
 	o.Clayer, _ = shim.Program()
 	o.Solver = func(ctx context.Context) (solver.Options, error) { return shimSolver(ctx, o.File) }
+	if command == "watch" {
+		return shim.Watch(o)
+	}
 	return shim.Exec(o, argv, stderr)
 }
 
@@ -73,9 +77,10 @@ gem, conda, apk and dnf on PATH. A shim runs the real program. If that installed
 something, the shim adds a RUN that repeats the install to the Containerfile.
 
 What it installed is stored as the snapshot of that RUN, where a solve could change
-this machine.
+this machine. That goes on when the shim has ended; clayer status says if it failed.
 
 CLAYER_SHIM=off turns shims off; CLAYER_SHIM=quiet silences their messages;
+CLAYER_SHIM=wait has them end when the snapshot is made, as they do in CI;
 CLAYER_SHIM=lines writes lines alone, which the next solve runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
@@ -45,6 +48,7 @@ first. status never waits and changes nothing.`,
 			if st.CutOff {
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: a command is changing %s, or was cut off: this is what was applied before\n", st.Root)
 			}
+			noteShims(cmd.ErrOrStderr(), st)
 			return f.print(cmd, st, func(w io.Writer) { ui.WriteStatus(w, st) })
 		},
 	}
@@ -53,6 +57,35 @@ first. status never waits and changes nothing.`,
 	settings.TakesFiles(c)
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")
 	return c
+}
+
+// notePacking prints of which lines that shims wrote the snapshots are being made.
+func notePacking(w io.Writer) {
+	for _, n := range shim.Notes(os.Getenv("PATH")) {
+		if n.Making() {
+			fmt.Fprintf(w, "clayer: %s: %s: its snapshot is being made; clayer solve waits for it\n", n.File, n.Text)
+		}
+	}
+}
+
+// noteShims prints which lines that shims wrote have no snapshot, or none yet.
+func noteShims(w io.Writer, st *solver.RootStatus) {
+	notePacking(w)
+	applied := make(map[string]bool)
+	for _, l := range st.State.Layers {
+		for _, s := range l.Steps {
+			applied[s.Text] = true
+		}
+	}
+	for _, n := range shim.Notes(os.Getenv("PATH")) {
+		switch what := fmt.Sprintf("clayer: %s: %s", n.File, n.Text); {
+		case n.Making():
+		case n.Store:
+			fmt.Fprintf(w, "%s is applied, but its snapshot is in no store: %s\n", what, n.Error)
+		case !applied[n.Text]:
+			fmt.Fprintf(w, "%s has no snapshot, and the next solve runs it: %s\n", what, cmp.Or(n.Error, "clayer was cut off"))
+		}
+	}
 }
 
 // compareRoot prints whether a solve of the files would change the root.

@@ -283,6 +283,9 @@ func (r *Root) removeEmpty(dirs []string) {
 	}
 }
 
+// shimsName is where shims are in the state directory of /, where that is in the user's home.
+const shimsName = "shims"
+
 // removeHome removes the state directory, which has no state any more, and those
 // that were made for it, as far as nothing else is in them.
 func (l *Lock) removeHome() error {
@@ -300,7 +303,7 @@ func (l *Lock) removeHome() error {
 		made = append(made, r.state.String())
 	}
 	for _, e := range entries {
-		if e.Name() != lockName { // last: it is what others wait for
+		if e.Name() != lockName && e.Name() != shimsName { // the lock last: it is what others wait for
 			if err := own.RemoveAll(e.Name()); err != nil {
 				return err
 			}

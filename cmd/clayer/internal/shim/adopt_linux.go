@@ -2,92 +2,161 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver"
 )
 
-// A watching makes a snapshot of what is installed, as that of the line which is written. Its
-// error says why there is none; an install that is not to have one has a nil error.
-type watching struct {
+// shimFD is the descriptor of the process that watches at whose other end the shim is.
+const shimFD = 3
+
+// packingTime is how long an install waits for the snapshot of the one before it, or for a
+// solve.
+const packingTime = time.Minute
+
+// Watch is "clayer shim watch", the process that a shim starts before an install. It has the
+// root's lock, reads the root before the program runs and after it, and packs what changed:
+// after the shim has ended, so that the prompt is there at once. A shim that ends before
+// it asks for that leaves nothing of this.
+func Watch(o Options) int {
+	inherited.Close(shimFD) // a lock of the session's, say, which ends with the shim
+	unix.CloseOnExec(shimFD)
+	conn := os.NewFile(shimFD, "shim")
+	defer conn.Close()
+	ctx, stop := interruptible()
+	defer stop()
+	asked, cancel := context.WithCancel(ctx) // until the shim is gone
+	defer cancel()
+	requests := make(chan request)
+	go func() {
+		defer close(requests)
+		defer cancel()
+		for d := json.NewDecoder(conn); ; {
+			var r request
+			if d.Decode(&r) != nil {
+				return
+			}
+			requests <- r
+		}
+	}()
+	say := func(a answer) { _ = json.NewEncoder(conn).Encode(a) } // a shim that is gone needs none
+	w := &watcher{o: o}
+	defer w.close()
+	say(answerOf(w.begin(asked, func() { say(answer{Waiting: true}) })))
+	for r := range requests {
+		switch r.Do {
+		case doEnd:
+			w.alone = func() error { return o.alone(r.Before, r.Shared) }
+			say(answerOf(w.ended(asked)))
+		case doAdopt:
+			pack, err := w.prepare(asked, r.Own)
+			if err == nil && !r.Wait {
+				_ = o.write(Note{Text: w.text}) // before the shim ends: the next install looks for it
+			}
+			say(answerOf(err))
+			switch {
+			case err != nil:
+			case r.Wait:
+				say(answerOf(pack(asked)))
+			default:
+				if err := pack(ctx); err != nil {
+					_ = o.write(Note{Text: w.text, Error: err.Error(), Store: errors.Is(err, solver.ErrStore)})
+				} else {
+					_ = os.Remove(o.noteFile())
+				}
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+func answerOf(err error) (a answer) {
+	if err != nil {
+		a.Error, a.Store = err.Error(), errors.Is(err, solver.ErrStore)
+	}
+	return a
+}
+
+// A watcher makes a snapshot of what is installed.
+type watcher struct {
 	o     Options
 	opt   solver.Options
-	watch *solver.Watch // nil: no snapshot is made
-	count *count
-	err   error
+	watch *solver.Watch
+	alone func() error // an error if another install was at work
+	text  string       // of the line
 }
 
-// watch reads the machine before an install. Whatever fails is an error of the watching, and
-// not the install's.
-func (o Options) watch(r edit.Reading) *watching {
-	w := &watching{o: o}
-	if o.Solver == nil || is(modeLines) {
-		return w
-	}
-	ctx := context.Background() // Ctrl-C ends us: nothing has begun
-	if w.opt, w.err = o.Solver(ctx); w.err != nil {
-		if errors.Is(w.err, ErrNotHere) {
-			w.err = nil
-		}
-		return w
-	}
-	if w.count, w.err = o.begin(); w.err != nil || r.Verdict != edit.Captured {
-		return w
-	}
-	w.watch, w.err = solver.WatchInstall(ctx, w.opt)
-	return w
-}
-
-// ended reads the machine after an install that succeeded.
-func (w *watching) ended() {
-	if w.watch == nil || w.err != nil {
-		return
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	if w.err = w.watch.Ended(ctx); w.err == nil {
-		w.err = w.count.alone()
-	}
-}
-
-// adopt makes the snapshot. The last line of the Containerfile repeats the install; own says
-// that it repeats no other.
-func (w *watching) adopt(own bool) error {
-	if w.watch == nil || w.err != nil {
-		return w.err
-	}
-	if !own {
-		return errors.New("it changed a RUN that was in the file before")
-	}
-	ctx, stop := interruptible()
-	defer stop()
-	files, err := w.o.composition(ctx, w.opt)
-	if err != nil {
+// begin reads the root. It waits for who changes that: most often the install before this one
+// has ended, and its snapshot is being made. It does not wait for another one.
+func (w *watcher) begin(ctx context.Context, waiting func()) (err error) {
+	if w.opt, err = w.o.Solver(ctx); err != nil {
 		return err
 	}
-	i := slices.IndexFunc(files, func(f *frontend.File) bool { return f.Path == w.o.File })
-	last := files[i].Instructions[len(files[i].Instructions)-1].Base()
-	err = w.watch.Adopt(ctx, files, last.Text, w.projects(), w.count.alone)
-	var failed *solver.BuildError
-	if errors.As(err, &failed) {
-		err = failed.Err
+	start := time.Now()
+	for {
+		w.watch, err = solver.WatchInstall(ctx, w.opt, w.o.Dir)
+		if !errors.Is(err, solver.ErrAtWork) || ctx.Err() != nil || time.Since(start) > packingTime {
+			return err
+		}
+		if is, e := w.o.isInstalling(); is || e != nil {
+			return errors.Join(err, e)
+		}
+		if waiting != nil && time.Since(start) > time.Second {
+			waiting()
+			waiting = nil
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return err
+}
+
+// ended reads the root again.
+func (w *watcher) ended(ctx context.Context) error {
+	if err := w.watch.Ended(ctx); err != nil {
+		return err
+	}
+	return w.alone()
+}
+
+// prepare returns what makes the snapshot, that of the last line of the Containerfile.
+func (w *watcher) prepare(ctx context.Context, own bool) (pack func(context.Context) error, err error) {
+	if !own {
+		return nil, errors.New("it changed a RUN that was in the file before")
+	}
+	files, err := w.o.composition(ctx, w.opt)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(files, func(f *frontend.File) bool { return f.Path == w.o.File })
+	w.text = files[i].Instructions[len(files[i].Instructions)-1].Base().Text
+	adopt, err := w.watch.Prepare(ctx, files, w.text, w.projects(), w.alone)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		err := adopt(ctx)
+		var failed *solver.BuildError
+		if errors.As(err, &failed) {
+			err = failed.Err
+		}
+		return err
+	}, nil
 }
 
 // projects are the directories of the Containerfile and of the session, relative to the root,
 // as far as they are not those of all that the user has, or of the system.
-func (w *watching) projects() (dirs []string) {
+func (w *watcher) projects() (dirs []string) {
 	home, _ := os.UserHomeDir()
 	here, _ := os.Getwd()
 	for _, dir := range []string{contextOf(w.o.File), here} {
@@ -100,15 +169,10 @@ func (w *watching) projects() (dirs []string) {
 	return dirs
 }
 
-// close gives the machine back to others. It may be called again.
-func (w *watching) close() {
+// close gives the machine back to others.
+func (w *watcher) close() {
 	if w.watch != nil {
 		_ = w.watch.Close() // what it leaves is removed by the next command
-		w.watch = nil
-	}
-	if w.count != nil {
-		_ = w.count.Close()
-		w.count = nil
 	}
 }
 
@@ -116,59 +180,4 @@ func (w *watching) close() {
 // code is the program's.
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), forwarded[:4]...)
-}
-
-// A count is that file, as an install found it.
-type count struct {
-	*os.File
-	before int64 // its length when the install began
-	shared bool  // another install was under way then
-}
-
-// begin counts an install.
-func (o Options) begin() (c *count, err error) {
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(o.Dir, countName), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	c = &count{File: f}
-	if err := c.begin(); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), errors.Join(err, f.Close()))
-	}
-	return c, nil
-}
-
-// begin locks the file for an instant, to see whether others have. That it has it shared then
-// is one call, unlike with flock: there is no moment at which it has not.
-func (c *count) begin() error {
-	lock := func(cmd int, how int16) error {
-		return unix.FcntlFlock(c.Fd(), cmd, &unix.Flock_t{Type: how, Len: 1})
-	}
-	err := lock(unix.F_OFD_SETLK, unix.F_WRLCK)
-	if c.shared = errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES); err != nil && !c.shared {
-		return err
-	}
-	if err := lock(unix.F_OFD_SETLKW, unix.F_RDLCK); err != nil {
-		return err
-	}
-	if _, err := c.Write([]byte{'.'}); err != nil {
-		return err
-	}
-	info, err := c.Stat()
-	if err == nil {
-		c.before = info.Size()
-	}
-	return err
-}
-
-// alone returns an error if another install has run while this one did.
-func (c *count) alone() error {
-	info, err := c.Stat()
-	if err == nil && (c.shared || info.Size() != c.before) {
-		err = errors.New("another install ran at the same time")
-	}
-	return err
 }

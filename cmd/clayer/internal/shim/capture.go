@@ -49,7 +49,12 @@ func (o Options) session() session {
 
 func (o Options) save(s session) error {
 	s.At = time.Now()
-	data, err := json.Marshal(s)
+	return o.replace(o.sessionFile(), s)
+}
+
+// replace writes v to a file beside the shims.
+func (o Options) replace(file string, v any) error {
+	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -65,7 +70,7 @@ func (o Options) save(s session) error {
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(temp.Name(), o.sessionFile())
+		err = os.Rename(temp.Name(), file)
 	}
 	if err != nil {
 		_ = os.Remove(temp.Name())

@@ -65,7 +65,7 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 		}
 		return take()
 	}
-	w := o.watch(r)
+	w := o.watch(r, argv, warn)
 	defer w.close()
 	state, err := run(program, real, environ)
 	if err != nil {
@@ -88,7 +88,15 @@ const (
 	modeOff   = "off"   // nothing: within an install that is captured already, and within the RUNs of a solve
 	modeQuiet = "quiet" // print nothing
 	modeLines = "lines" // write lines, and make no snapshots
+	modeWait  = "wait"  // end when the snapshot is made
 )
+
+// waits reports whether a shim ends when the snapshot is made: nobody waits for a prompt, and
+// what goes on may be ended with the job.
+func waits() bool {
+	ci := os.Getenv("CI")
+	return is(modeWait) || ci != "" && ci != "false" && ci != "0"
+}
 
 func is(mode string) bool { return slices.Contains(strings.Split(os.Getenv(offVar), ","), mode) }
 

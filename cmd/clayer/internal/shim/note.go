@@ -1,0 +1,67 @@
+package shim
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Note is of a line whose snapshot is made after the shim that wrote it has ended, or
+// was not made.
+type Note struct {
+	File  string    `json:"file"`
+	Text  string    `json:"text"`            // of the line
+	Error string    `json:"error,omitempty"` // why there is no snapshot; "" while it is being made
+	Store bool      `json:"store,omitempty"` // the step is in the root, and its snapshot in no store
+	PID   int       `json:"pid"`             // of the process that makes it
+	At    time.Time `json:"at"`
+}
+
+// Making reports whether the snapshot is being made.
+func (n *Note) Making() bool { return n.Error == "" && unix.Kill(n.PID, 0) != unix.ESRCH }
+
+// noteSuffix ends the names of files that have a Note. They begin with sessionPrefix.
+const noteSuffix = ".note"
+
+func (o Options) noteFile() string {
+	sum := sha256.Sum256([]byte(o.File))
+	return filepath.Join(o.Dir, fmt.Sprintf("%s%x%s", sessionPrefix, sum[:8], noteSuffix))
+}
+
+// write notes n, and forgets what was noted of the file before.
+func (o Options) write(n Note) error {
+	n.File, n.PID, n.At = o.File, os.Getpid(), time.Now()
+	return o.replace(o.noteFile(), n)
+}
+
+// Notes returns what is noted in the default directory of shims, and in those on path.
+func Notes(path string) (list []Note) {
+	dirs := filepath.SplitList(path)
+	if dir, err := DefaultDir(); err == nil {
+		dirs = append(dirs, dir)
+	}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		list = append(list, notes(dir)...)
+	}
+	return list
+}
+
+func notes(dir string) (list []Note) {
+	found, _ := fs.Glob(os.DirFS(dir), sessionPrefix+"*"+noteSuffix) // the pattern is sound
+	for _, name := range found {
+		var n Note
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil && json.Unmarshal(data, &n) == nil && time.Since(n.At) < sessionTime {
+			list = append(list, n)
+		}
+	}
+	return list
+}
