@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -135,6 +136,11 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 		return source.WorkdirChanges(in), nil
 	}
 	panic(fmt.Sprintf("solver: %T has no changes of its own", s.Instr))
+}
+
+// Destination returns where a FETCH, COPY or WORKDIR puts what it makes.
+func (r *session) Destination(ctx context.Context, s *dag.Step) (places.Dest, error) {
+	return r.sources().Dest(ctx, s.Layer.File.Dir, s.Instr)
 }
 
 // Expected returns what the snapshot of a step is like, which finds the root as it is in

@@ -25,7 +25,11 @@ type Need struct {
 	Set     []string `json:"set,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 
-	Type string `json:"type,omitempty"` // of a place: PlaceDir, PlaceFile or PlaceMissing; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
+	// Target is where Path leads without links, relative to the root: of a place that a
+	// FETCH, COPY or WORKDIR was given.
+	Target string `json:"target,omitempty"`
+
+	Type string `json:"type,omitempty"` // of a place: PlaceDir, PlaceFile, PlaceMissing or PlaceExistingDir; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
 	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
 	ID   int    `json:"id,omitempty"`   // of a user or group
 
@@ -70,6 +74,8 @@ const (
 
 	PlaceMissing = "missing" // nothing
 
+	PlaceExistingDir = "existing directory" // which may not be missing
+
 	NameUser  = "user"
 	NameGroup = "group"
 
@@ -90,8 +96,16 @@ func (n Need) String() string {
 		}
 		return "/" + n.Path + " as it was"
 	case NeedPlace:
-		if n.Type == PlaceMissing {
+		if n.Target != "" && n.Target != n.Path {
+			return fmt.Sprintf("/%s to lead to /%s", n.Path, n.Target)
+		}
+		switch n.Type {
+		case "":
+			return fmt.Sprintf("/%s to lead nowhere else", n.Path)
+		case PlaceMissing:
 			return fmt.Sprintf("/%s to be missing", n.Path)
+		case PlaceExistingDir:
+			return fmt.Sprintf("/%s to be a directory", n.Path)
 		}
 		return fmt.Sprintf("/%s to be a %s or missing", n.Path, n.Type)
 	case NeedHome:

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/exec/internal/ownstate"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -253,8 +254,8 @@ func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Ste
 // them before anything else happens to where they come from.
 type changer func(ctx context.Context, s *dag.Step, pack packer) error
 
-// A packer packs changes, and records what they need; nil: nothing.
-type packer func(snapshot.Changes, *needs.Recorder) error
+// A packer packs changes, with what they need: it is asked for when they are packed.
+type packer func(snapshot.Changes, func() []snapshot.Need) error
 
 // step makes the changes of a step that is to run, and packs them.
 func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.Outcome, error) {
@@ -264,14 +265,11 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 		start = start.Add(-b.Watched.Took)
 	}
 	var bl *blob
-	err := change(ctx, s, func(changes snapshot.Changes, rec *needs.Recorder) error {
+	err := change(ctx, s, func(changes snapshot.Changes, needed func() []snapshot.Need) error {
 		took := time.Since(start)
 		entries := 0
 		list := new(names.List)
 		changes = list.Of(inventory.Counting(changes, &entries))
-		if rec != nil {
-			changes = rec.Of(changes)
-		}
 		bytes, packed, err := b.pack(ctx, changes)
 		for tries := 1; errors.Is(err, tree.ErrBusy) && tries < running.MaxTries; tries++ {
 			bytes, packed, err = b.pack(ctx, changes) // as it is by now
@@ -284,7 +282,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
-			Took: took, Created: time.Now().UTC(), Needs: b.recorded(s, rec), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
+			Took: took, Created: time.Now().UTC(), Needs: needed(), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
 		}}
 		bl.installedNothing = entries == 0 && (inventory.Installs(s) || len(b.byHand()) > 0 && inventory.MayFind(s))
 		bl.desc.Needs = b.byHandNeeds(s, bl)
@@ -367,7 +365,11 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 		if err != nil {
 			return err
 		}
-		return pack(changes, nil)
+		placed, err := b.placedNeeds(ctx, s, at)
+		if err != nil {
+			return fmt.Errorf("read where its files belong: %w", err)
+		}
+		return pack(changes, func() []snapshot.Need { return placed })
 	})
 }
 
@@ -416,7 +418,7 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if !exists {
 		paths = nil
 	}
-	return pack(needs.WithoutSecrets(capture(ctx, v, paths)), nil)
+	return pack(needs.WithoutSecrets(capture(ctx, v, paths)), func() []snapshot.Need { return b.placesBefore(s) })
 }
 
 // capture captures paths of a view, as far as they are there.
@@ -473,7 +475,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	if err != nil {
 		return fmt.Errorf("read what was before: %w", err)
 	}
-	place := b.root.StateDir().String() // a RUN may move it
+	place := b.ownState() // a RUN may move it
 	changes, err := v.Run(ctx, cmd)
 	inPlace := b.isInPlace() // then nothing else runs
 	if inPlace {
@@ -481,8 +483,8 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		if b.Watched == nil {
 			b.failed = changes // until it is packed
 		}
-		var gone *stateFault
-		if serr := b.resettle(place); errors.As(serr, &gone) {
+		var gone *ownstate.Fault
+		if serr := place.Resettled(b.lock.Resettle()); errors.As(serr, &gone) {
 			return b.unrecorded(serr)
 		} else if serr != nil { // nobody knows: the RUN counts as one that failed
 			err = errors.Join(err, serr)
@@ -490,11 +492,11 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	}
 	if err == nil {
 		var x scratch.Excess
-		if err = pack(b.sparing(place, x.Without(changes)), rec); err == nil {
+		if err = pack(rec.Of(place.Sparing(x.Without(changes))), func() []snapshot.Need { return b.recorded(s, rec) }); err == nil {
 			err = b.dropExcess(ctx, v, s, &x)
 		}
 	}
-	var moved *stateFault
+	var moved *ownstate.Fault
 	switch {
 	case inPlace && errors.As(err, &moved):
 		return b.unrecorded(err)
@@ -502,6 +504,19 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		b.failed = nil
 	}
 	return err
+}
+
+// ownState is where the root has the state of clayer now.
+func (b *builder) ownState() ownstate.Place {
+	return ownstate.Place{Root: b.root.Dir(), State: b.root.StateDir().String()}
+}
+
+// unrecorded is for a RUN in place of which no snapshot can be made, and whose changes
+// clayer should not undo: moved files would be deleted where they are now.
+func (b *builder) unrecorded(err error) error {
+	b.failed = nil
+	b.Report.Warnf("nothing of it is stored or recorded; what it did to the root stays, also with undo")
+	return errors.Join(err, b.forgetRun())
 }
 
 type writerFunc func(p []byte) (int, error)

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/merge"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -32,30 +30,11 @@ func (b *builder) entries(ctx context.Context, it *dag.Item, d cache.Descriptor,
 	if err != nil {
 		return nil, nil, err
 	}
-	changes := scratch.Bound(it.Step, b.guarded(snapshot.ReadUnvalidated(blob)))
+	changes := scratch.Bound(it.Step, b.ownState().Guarded(snapshot.ReadUnvalidated(blob)))
 	if expected != nil {
 		changes = expected(changes)
 	}
 	return c, c.Entries(changes), nil
-}
-
-// guarded hands on entries, and ends with an error where one is in clayer's own
-// directory, which says what is applied.
-func (b *builder) guarded(changes snapshot.Changes) snapshot.Changes {
-	own, err := filepath.Rel(b.root.Dir(), b.root.StateDir().String())
-	if err != nil || !filepath.IsLocal(own) {
-		return changes
-	}
-	return func(yield func(*snapshot.Entry, error) bool) {
-		for e, err := range changes {
-			if err == nil && pathname.Under(e.Path, own) {
-				err = &snapshot.UnsafeError{Path: e.Path, Reason: "in clayer's own directory"}
-			}
-			if !yield(e, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // validate reads all of a snapshot, before anything is done with it that could not be

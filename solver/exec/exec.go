@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/places"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/report"
@@ -31,6 +32,9 @@ type Steps interface {
 	// Changes returns what a FETCH, COPY or WORKDIR does. It downloads what that
 	// takes, once: a second call for a step waits for the first.
 	Changes(ctx context.Context, s *dag.Step) (source.Placer, error)
+
+	// Destination returns where a FETCH, COPY or WORKDIR puts what it makes.
+	Destination(ctx context.Context, s *dag.Step) (places.Dest, error)
 
 	// Expected returns what the snapshot of a step must be like, which finds the root
 	// as it is in at, or, if exact is false, nearly so (nil: in any root); nil if that

@@ -1,17 +1,21 @@
 package exec
 
 import (
+	"context"
 	"maps"
 	"path"
 	"slices"
 	"sync"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/places"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -87,14 +91,87 @@ func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
 // recorded returns the needs that were recorded. A step whose needs nobody knows is
 // stored without, as by earlier versions; one with too many, with some of them.
 func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
-	if r == nil {
-		return []snapshot.Need{}
-	}
 	found, err := r.Needs()
 	if err != nil {
 		b.Report.Warnf("%s: what its snapshot needs of other machines is not recorded in full: %v", s.Pos(), err)
 	}
-	return found
+	return append(found, b.placesBefore(s)...)
+}
+
+// placedNeeds returns what another root has to be like for what a FETCH, COPY or WORKDIR
+// makes where it finds the names of at.
+func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View) ([]snapshot.Need, error) {
+	dest, err := b.Steps.Destination(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	root := places.Root{Found: at, Covered: func(string) bool { return false }, Base: func() (*names.View, error) { return b.baseNames(s) }}
+	if len(b.sv.Covered(s)) > 0 {
+		root.Covered = b.coveredBy(s)
+	}
+	n, ok, err := root.Need(dest)
+	if err != nil || !ok {
+		return []snapshot.Need{}, err
+	}
+	return []snapshot.Need{n}, nil
+}
+
+// placesBefore returns the needs of the FETCH, COPY and WORKDIR that are before a step in its
+// chain, and after what it was built on: it may have looked where they put their files.
+func (b *builder) placesBefore(s *dag.Step) []snapshot.Need {
+	all := []snapshot.Need{}
+	for _, it := range slices.Backward(b.sv.Covered(s)) {
+		var d cache.Descriptor
+		if bl := b.blob(it.Step); bl != nil {
+			d = bl.desc
+		} else {
+			a := b.sv.Applied(it.Key)
+			d.Digest, d.Entries, d.Needs = a.Digest, a.Entries, a.Needs
+		}
+		if it.Step.LooksAtRoot() && survey.Changing(d) != "" {
+			break
+		}
+		if it.Step.IsPlaced() {
+			for _, n := range d.Needs {
+				if !slices.ContainsFunc(all, func(o snapshot.Need) bool { return o.Path == n.Path && o.Target == n.Target && o.Type == n.Type }) {
+					all = append(all, n)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// baseNames returns the names that a step finds, without what the steps that its key covers
+// have written, as far as that is known.
+func (b *builder) baseNames(s *dag.Step) (*names.View, error) {
+	view, state := b.root.Names(), b.sv.State
+	if b.isInPlace() {
+		state = b.lock.State()
+	}
+	covered := make(map[key.Key]bool)
+	for _, it := range b.sv.Covered(s) {
+		covered[it.Key] = true
+	}
+	stay := slices.IndexFunc(state.Log, func(ev record.Event) bool { return covered[ev.Key] })
+	if stay < 0 {
+		stay = len(state.Log)
+	}
+	if !b.isInPlace() {
+		first, _ := b.sv.Lower(b.sv.Before(s))
+		stay = min(stay, len(first))
+	}
+	changes, err := b.root.Revert(state.Log[:stay], state.Log[stay:])
+	if err == nil {
+		err = view.Add(changes)
+	}
+	for _, it := range b.sv.Before(s) {
+		there := slices.ContainsFunc(state.Log[:stay], func(ev record.Event) bool { return ev.Key == it.Key })
+		if err == nil && !covered[it.Key] && !there && b.Has(it.Step) {
+			err = b.addNames(view, it, false, s.Layer)
+		}
+	}
+	return view, err
 }
 
 // coveredBy returns what reports whether a path was written by a step that a step's key

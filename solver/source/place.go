@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,12 +12,30 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 )
 
 // A Placer returns the entries of a FETCH, COPY or WORKDIR in the root as the step finds
 // it: that decides whether dest is a directory, where links lead, and which number a
 // user has. The stream may be read several times.
 type Placer func(at *names.View) (snapshot.Changes, error)
+
+// Dest returns where a FETCH, COPY or WORKDIR puts what it makes; dir is as for Copy.
+func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction) (places.Dest, error) {
+	switch in := in.(type) {
+	case *frontend.Fetch:
+		return places.Dest{Path: in.Dest}, nil
+	case *frontend.Workdir:
+		return places.Dest{Path: in.Path}, nil
+	case *frontend.Copy:
+		fs, err := r.files(ctx, dir, in)
+		if err != nil || fs.nothing {
+			return places.Dest{}, err
+		}
+		return places.Dest{Path: in.Dest, OneFile: fs.single}, nil
+	}
+	return places.Dest{}, nil
+}
 
 // destIn returns the path of a dest without links, and whether a directory is there.
 func destIn(at *names.View, dest string) (real string, kind names.Kind, err error) {

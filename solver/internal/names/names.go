@@ -142,6 +142,16 @@ const maxLinks = 40
 // is missing, the rest is as it is given. The error wraps ENOTDIR, with the path of what
 // is no directory, or ELOOP.
 func (v *View) Resolve(name string) (string, Kind, error) {
+	return v.resolve(name, func(string) {})
+}
+
+// Links returns the links that Resolve follows, each by its path without links.
+func (v *View) Links(name string) (links []string, err error) {
+	_, _, err = v.resolve(name, func(p string) { links = append(links, p) })
+	return links, err
+}
+
+func (v *View) resolve(name string, follow func(link string)) (string, Kind, error) {
 	at := []place{v.at()}
 	todo := strings.Split(name, "/")
 	for links := 0; len(todo) > 0; {
@@ -177,6 +187,7 @@ func (v *View) Resolve(name string) (string, Kind, error) {
 			if links++; links > maxLinks {
 				return "", Missing, &fs.PathError{Op: "resolve", Path: name, Err: syscall.ELOOP}
 			}
+			follow(p)
 			if path.IsAbs(target) {
 				at = at[:1]
 			}

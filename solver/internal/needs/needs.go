@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 )
 
 // A Site is a root as a step finds it.
@@ -44,12 +45,13 @@ type known struct {
 	binaries  map[string]*binary
 	sites     map[string]map[string]string // by directory, the versions of Python's distributions
 	debian    map[string][]offer
+	places    map[[3]string]string // what is lacking of a place that leads somewhere
 }
 
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string)}}
+		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.
@@ -82,7 +84,7 @@ func Check(needs []snapshot.Need) error {
 		return fmt.Errorf("it lists %d needs, more than %d", len(needs), maxNeeds)
 	}
 	for _, n := range needs {
-		for _, list := range [][]string{n.Set, n.Removed, n.Versions, n.Search, {n.Path, n.Type, n.Name, n.Soname, n.Manager, n.Version, n.By, string(n.Kind)}} {
+		for _, list := range [][]string{n.Set, n.Removed, n.Versions, n.Search, {n.Path, n.Target, n.Type, n.Name, n.Soname, n.Manager, n.Version, n.By, string(n.Kind)}} {
 			if len(list) > maxList {
 				return fmt.Errorf("a list in its needs has %d elements", len(list))
 			}
@@ -135,7 +137,10 @@ func check(n snapshot.Need) error {
 	if inRoot && (!fs.ValidPath(n.Path) || n.Path == ".") {
 		return fmt.Errorf("it needs %q, which is no path in a root", n.Path)
 	}
-	if inRoot && isKernels(n.Path) {
+	if n.Target != "" && (n.Kind != snapshot.NeedPlace || !fs.ValidPath(n.Target) || n.Target == ".") {
+		return fmt.Errorf("it needs %q to lead to %q", n.Path, n.Target)
+	}
+	if inRoot && n.Target == "" && isKernels(n.Path) { // of one with a target only links are read
 		return fmt.Errorf("it needs %q, which is in no snapshot", n.Path)
 	}
 	for _, p := range absolute {
@@ -187,6 +192,9 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 	case snapshot.NeedContent:
 		return s.content(n)
 	case snapshot.NeedPlace:
+		if n.Target != "" {
+			return s.leads(n)
+		}
 		return s.place(n)
 	case snapshot.NeedHome:
 		if home, _ := s.Session(); home != "" && home != n.Path {
@@ -281,6 +289,19 @@ func digestOf(f names.Found) (digest.Digest, error) {
 		return "", err
 	}
 	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// leads checks that a path leads where it led the step. Many steps are given the same one.
+func (s *Site) leads(n snapshot.Need) (string, error) {
+	at := [3]string{n.Path, n.Target, n.Type}
+	if lacks, ok := s.known.places[at]; ok {
+		return lacks, nil
+	}
+	lacks, err := places.Unmet(s.View, n)
+	if err == nil {
+		s.known.places[at] = lacks
+	}
+	return lacks, err
 }
 
 // place checks that a path has the kind of file that the step found, or made.

@@ -256,6 +256,8 @@ func TestNeedsThatLie(t *testing.T) {
 		{Kind: snapshot.NeedContent, Path: "proc/kmsg", Digest: sum},
 		{Kind: snapshot.NeedPlace, Path: "sys"},
 		{Kind: snapshot.NeedPlace, Path: "a/../../b"},
+		{Kind: snapshot.NeedPlace, Path: "a", Target: "../b"},
+		{Kind: snapshot.NeedHome, Path: "/root", Target: "b"},
 		{Kind: snapshot.NeedHome, Path: "root"},
 		{Kind: snapshot.NeedLibrary, Soname: "../x.so"},
 		{Kind: snapshot.NeedLibrary, Soname: "x.so", Search: []string{"lib"}},

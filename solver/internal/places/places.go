@@ -1,0 +1,105 @@
+// Package places knows where a root leads the dest of a FETCH, COPY or WORKDIR. What such a
+// step makes is of use to roots that lead it to the same place.
+package places
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/names"
+)
+
+// A Dest is where a step puts what it makes, as it is written. The zero Dest is nowhere.
+type Dest struct {
+	Path    string
+	OneFile bool // the path is that of a file, which goes into a directory that stands there
+}
+
+// A Root is a root as a step finds it, and what of that its key covers.
+type Root struct {
+	Found *names.View
+
+	// Covered reports whether a step that the key covers wrote a path.
+	Covered func(path string) bool
+	// Base returns the root without what these steps wrote.
+	Base func() (*names.View, error)
+}
+
+// Need returns what another root has to be like for what the step makes here. It returns
+// false where nothing is known to be needed: the dest is the root, or one for temporary
+// files, or what the steps before have made decides.
+func (r Root) Need(d Dest) (n snapshot.Need, ok bool, err error) {
+	from := strings.Trim(path.Clean("/"+d.Path), "/")
+	real, kind, err := r.Found.Resolve(from)
+	if err != nil || from == "" || real == "" || snapshot.IsScratch(real) {
+		return n, false, err
+	}
+	links, err := r.Found.Links(from)
+	if err != nil {
+		return n, false, err
+	}
+	decided := snapshot.IsScratch(from)
+	for _, link := range links {
+		decided = decided || r.Covered(link)
+	}
+	if decided {
+		from = real
+	}
+	n = snapshot.Need{Kind: snapshot.NeedPlace, Path: from, Target: real, Type: snapshot.PlaceDir}
+	switch {
+	case r.Covered(real):
+		n.Type, decided = "", true
+	case d.OneFile && kind == names.Dir:
+		n.Type = snapshot.PlaceExistingDir
+	case d.OneFile:
+		n.Type = snapshot.PlaceFile
+	}
+	for up := path.Dir(real); up != "." && !decided; up = path.Dir(up) {
+		decided = r.Covered(up)
+	}
+	if !decided {
+		return n, true, nil
+	}
+	base, err := r.Base()
+	if err != nil {
+		return n, false, err
+	}
+	for {
+		lacks, err := Unmet(base, n)
+		if lacks == "" || err != nil {
+			return n, err == nil, err
+		}
+		if n.Type == "" {
+			return n, false, nil
+		}
+		n.Type = ""
+	}
+}
+
+// Unmet returns what a root lacks of a need with a target; "" for nothing.
+func Unmet(view *names.View, n snapshot.Need) (string, error) {
+	real, kind, err := view.Resolve(n.Path)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		return fmt.Sprintf("needs /%s, which leads nowhere here", n.Path), nil
+	case err != nil:
+		return "", err
+	case real != n.Target && n.Path == n.Target:
+		return fmt.Sprintf("needs /%s, which leads to /%s here", n.Path, real), nil
+	case real != n.Target:
+		return fmt.Sprintf("needs /%s to lead to /%s, which leads to /%s here", n.Path, n.Target, real), nil
+	case n.Type == snapshot.PlaceDir && kind == names.File:
+		return fmt.Sprintf("needs /%s to be a directory, which it is not here", n.Path), nil
+	case n.Type == snapshot.PlaceExistingDir && kind != names.Dir:
+		return fmt.Sprintf("needs the directory /%s, which this machine lacks", n.Path), nil
+	case n.Type == snapshot.PlaceFile && kind == names.Dir:
+		return fmt.Sprintf("needs /%s, which is a directory here", n.Path), nil
+	case n.Type == snapshot.PlaceMissing && kind != names.Missing:
+		return fmt.Sprintf("needs /%s to be missing, which is here", n.Path), nil
+	}
+	return "", nil
+}
