@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git/internal/remote"
 )
 
@@ -142,6 +143,9 @@ func (r *repo) run(ctx context.Context, c call) error {
 		defer func() { cancel(nil); <-watched }()
 	}
 	err := cmd.Wait()
+	if c.network {
+		cache.Answered(ctx) // or it says why there is no answer
+	}
 	if err == nil {
 		return nil
 	}
@@ -167,6 +171,7 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 		case now := <-tick.C:
 			if n := said.n.Load(); n != seen {
 				since, seen = now, n
+				cache.Answered(ctx)
 			}
 			if now.Sub(since) > quiet {
 				cancel(fmt.Errorf("%w for %s", errStalled, quiet))

@@ -53,6 +53,7 @@ type Network struct {
 	hosts  map[string]gaveUp // those that are given up
 	starts map[string]bool   // those that are said to be waited for
 	heard  map[string]bool   // those that answered
+	asks   map[string]Host   // what became of the requests to each
 }
 
 // gaveUp is why a host is not asked.
@@ -67,7 +68,7 @@ const pause = time.Minute
 // NewNetwork returns a network about which nothing is known.
 func NewNetwork(opt NetworkOptions) *Network {
 	opt.Patience = cmp.Or(opt.Patience, 30*time.Second)
-	return &Network{opt: opt, route: hasRoute, hosts: make(map[string]gaveUp), starts: make(map[string]bool), heard: make(map[string]bool)}
+	return &Network{opt: opt, route: hasRoute, hosts: make(map[string]gaveUp), starts: make(map[string]bool), heard: make(map[string]bool), asks: make(map[string]Host)}
 }
 
 // ErrOffline is the error of a request that was not sent.
@@ -127,8 +128,13 @@ func (l *learning) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := l.rt.RoundTrip(send)
 	quiet()
 	if err != nil {
-		return nil, n.judge(req, err, began)
+		err = n.judge(req, err, began)
+		if req.Context().Err() == nil {
+			n.note(host, nil, err)
+		}
+		return nil, err
 	}
+	n.note(host, resp, nil)
 	n.reached(host)
 	n.mu.Lock()
 	n.heard[host] = true
@@ -338,6 +344,12 @@ func (n *Network) wait(now time.Time) (left time.Duration, down bool) {
 		return 0, false
 	}
 	return n.since.Add(n.opt.Patience).Sub(now), true
+}
+
+// Left returns how much longer the network is waited for; 0 if it is up, or not waited for.
+func (n *Network) Left() time.Duration {
+	left, _ := n.wait(time.Now())
+	return max(left, 0)
 }
 
 // announce says what is waited for when that takes long. The caller calls the

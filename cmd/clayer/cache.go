@@ -29,7 +29,7 @@ func newCache() *cobra.Command {
 		Short: "List, remove, prune, copy and export cached layers",
 		Long: `The commands work on the local store in --cache-dir. If you set --repo or
 --store, they work on those stores only. push and pull copy between the local
-store and those.
+store and those; copy copies between any two.
 
 --store oci:HOST/REPOSITORY is a repository in a registry. clayer logs in with
 $CLAYER_OCI_USERNAME and $CLAYER_OCI_PASSWORD, or else with the login that
@@ -50,7 +50,7 @@ only read. The header in $CLAYER_HTTPS_HEADER, or else the login for the host in
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull(), newCacheExport())
+	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull(), newCacheCopy(), newCacheExport())
 	return c
 }
 
@@ -164,16 +164,14 @@ func reportRemoved(cmd *cobra.Command, ms []cache.Manifest, freed int64, dryRun 
 }
 
 func newCachePush() *cobra.Command {
-	return newCopy("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", "pushed",
-		func(local, remote cache.Store) (from, to cache.Store) { return local, remote })
+	return newTransfer("push [NAME|TAG|KEY]...", "Copy layers to the stores of --repo and --store", true)
 }
 
 func newCachePull() *cobra.Command {
-	return newCopy("pull [NAME|TAG|KEY]...", "Copy layers from the stores of --repo and --store", "pulled",
-		func(local, remote cache.Store) (from, to cache.Store) { return remote, local })
+	return newTransfer("pull [NAME|TAG|KEY]...", "Copy layers from the stores of --repo and --store", false)
 }
 
-func newCopy(use, short, done string, direction func(local, remote cache.Store) (from, to cache.Store)) *cobra.Command {
+func newTransfer(use, short string, push bool) *cobra.Command {
 	var f storeFlags
 	var secretFlags []string
 	c := &cobra.Command{
@@ -184,14 +182,14 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 			if !f.NamesStores() {
 				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL or --store https://HOST/PATH")
 			}
-			if at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); at != "" && done == "pushed" && len(args) == 0 {
+			if at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); at != "" && push && len(args) == 0 {
 				return errhint.With(usage.Errorf("%s names a store to push to: which layers?", at), "name those of this project: without names, the layers of all projects are pushed")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)
 			if err != nil {
 				return err
 			}
-			f.Notices = printed(cmd)
+			f.Notices, f.Reads = printed(cmd), !push
 			local, err := f.UsableLocal()
 			if err != nil {
 				return err
@@ -200,41 +198,58 @@ func newCopy(use, short, done string, direction func(local, remote cache.Store) 
 			if err != nil {
 				return err
 			}
-			from, to := direction(local, cache.Tiered(func(string, error) {}, remote...))
-			return copyLayers(cmd, from, to, args, done)
+			if push {
+				return stores.Push(cmd.Context(), cmd.OutOrStdout(), local, remote, args, f.Notices.Warn)
+			}
+			from := cache.Tiered(f.Notices.StoreFailed, remote...)
+			return stores.Copying{From: from, To: local, Words: args, Done: "pulled", Warn: f.Notices.Warn}.Run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	f.register(c)
 	c.Flags().StringArrayVar(&secretFlags, "secret", nil, "refuse to push snapshots that contain the secret `id=ID[,src=FILE|,env=NAME]` (repeatable)")
-	if done == "pushed" {
+	if push {
 		c.Flags().BoolVarP(&f.Yes, "yes", "y", false, "let --store git: make its branch in the project's own repository")
 	}
 	return c
 }
 
-func copyLayers(cmd *cobra.Command, from, to cache.Store, words []string, done string) error {
-	all, err := from.List(cmd.Context())
-	if err != nil {
-		return err
+func newCacheCopy() *cobra.Command {
+	var f storeFlags
+	c := &cobra.Command{
+		Use:   "copy SRC DST [NAME|TAG|KEY]...",
+		Short: "Copy layers from one store to another",
+		Long: `copy copies the layers with the given names, or all layers, with their snapshots
+for machines that differ. It copies what DST lacks, and verifies it. If it is
+interrupted, the next copy goes on with what is missing.
+
+SRC and DST are stores as --store takes them, github:OWNER/REPO for the releases
+that --repo names, or local for the one in --cache-dir.`,
+		Example: `  clayer cache copy github:me/env git:https://github.com/me/env-cache
+  clayer cache copy local dir:/mnt/usb base mojo`,
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.Notices = printed(cmd)
+			from, err := f.One(args[0], true, nil)
+			if err != nil {
+				return err
+			}
+			to, err := f.One(args[1], false, nil)
+			if err != nil {
+				return err
+			}
+			if from.Location() == to.Location() {
+				return usage.Errorf("%s and %s are the same store", args[0], args[1])
+			}
+			return stores.Copying{From: from, To: to, Words: args[2:], All: true, Done: "copied", Warn: f.Notices.Warn}.Run(cmd.Context(), cmd.OutOrStdout())
+		},
 	}
-	if _, err := stores.Lookup(all, words); err != nil {
-		return err
+	f.register(c)
+	settings.WorksOnGivenStores(c)
+	c.Flags().BoolVarP(&f.Yes, "yes", "y", false, "let git: make its branch in the project's own repository")
+	for _, name := range []string{"store", "repo"} {
+		_ = c.Flags().MarkHidden(name) // the arguments name them
 	}
-	for _, m := range stores.Newest(all, words) {
-		c, err := cache.Copy(cmd.Context(), from, to, m)
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", solver.ErrStore, printable.Line(m.Tag()), err)
-		}
-		text := "already up to date"
-		if c.Steps+c.Variants > 0 {
-			text = fmt.Sprintf("%d of %d steps, %s", c.Steps, len(m.Steps), sizes.Format(c.Bytes))
-		}
-		if c.Variants > 0 {
-			text += fmt.Sprintf(", with %s for machines that differ", sizes.Count(c.Variants, "snapshot"))
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %s\n", done, printable.Line(m.Tag()), text)
-	}
-	return nil
+	return c
 }
 
 func newCacheExport() *cobra.Command {

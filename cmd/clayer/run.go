@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/hook"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
-	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
@@ -172,12 +172,12 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 				return err
 			}
 			if github {
-				if err := envToGitHub(vars, opt); err != nil {
+				if err := hook.EnvToGitHub(vars, opt.Environ, opt.Report.Warn); err != nil {
 					return err
 				}
 			}
 			if claude {
-				if err := envToClaude(cmd, vars, opt); err != nil {
+				if err := hook.EnvToClaude(cmd.Context(), vars, opt.Environ); err != nil {
 					return err
 				}
 			}
@@ -205,42 +205,4 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
 	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")
 	return c
-}
-
-func envToGitHub(vars []frontend.Var, opt solver.Options) error {
-	env, path, left := envfile.GitHub(vars, opt.Environ)
-	for _, name := range left {
-		opt.Report.Warn(fmt.Sprintf("ENV %s: GitHub Actions lets no step set it", name))
-	}
-	files := []struct {
-		name string
-		data []byte
-	}{{"GITHUB_ENV", env}, {"GITHUB_PATH", path}}
-	for _, f := range files {
-		if os.Getenv(f.name) == "" {
-			return usage.Errorf("--github: $%s is not set: this is no step of GitHub Actions", f.name)
-		}
-	}
-	for _, f := range files {
-		if err := envfile.Append(os.Getenv(f.name), f.data); err != nil {
-			return fmt.Errorf("$%s: %w", f.name, err)
-		}
-	}
-	return nil
-}
-
-// envToClaude writes to the file that only a session's first hook is given.
-func envToClaude(cmd *cobra.Command, vars []frontend.Var, opt solver.Options) error {
-	file := os.Getenv("CLAUDE_ENV_FILE")
-	if file == "" {
-		return nil
-	}
-	text, err := envfile.Format(vars, "sh", opt.Environ)
-	if err != nil {
-		return err
-	}
-	if err := envfile.WriteBlock(cmd.Context(), file, text); err != nil {
-		return fmt.Errorf("$CLAUDE_ENV_FILE: %w", err)
-	}
-	return nil
 }

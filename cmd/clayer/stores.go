@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +32,7 @@ func (f *storeFlags) register(c *cobra.Command) {
 
 // selected returns the stores that a command of clayer cache works on.
 func (f *storeFlags) selected(cmd *cobra.Command) (*cache.Tier, error) {
-	f.Notices = printed(cmd)
+	f.Notices, f.Reads = printed(cmd), true
 	return f.Selected()
 }
 
@@ -51,9 +52,14 @@ func (f *storeFlags) removable(cmd *cobra.Command) (*cache.Tier, error) {
 // printed are the notices of a command that has no progress.
 func printed(cmd *cobra.Command) stores.Notices {
 	warn := func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: warning: %s\n", text) }
+	var failed sync.Map // stores that are reported
 	return stores.Notices{
-		StoreFailed: func(store string, err error) { warn(ui.Warning(fmt.Sprintf("store %s: %v", store, err), err)) },
-		Warn:        warn,
-		Waiting:     func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for %s\n", text) },
+		StoreFailed: func(store string, err error) {
+			if _, reported := failed.LoadOrStore(store, true); !reported {
+				warn(ui.Warning(fmt.Sprintf("store %s: %v", store, err), err))
+			}
+		},
+		Warn:    warn,
+		Waiting: func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for %s\n", text) },
 	}
 }

@@ -34,7 +34,12 @@ type Finding struct {
 	OK     bool   `json:"ok"`
 	Text   string `json:"text"`             // how it stands
 	Remedy string `json:"remedy,omitempty"` // what to do, where it is not OK
-	Cause  Cause  `json:"-"`                // for programs that know a remedy of their own; "" for most
+	Store  string `json:"store,omitempty"`  // its location, where a store was tried
+
+	Milliseconds int64 `json:"milliseconds,omitempty"`
+	Rate         int64 `json:"bytesPerSecond,omitempty"`
+
+	Cause Cause `json:"-"` // for programs that know a remedy of their own; "" for most
 }
 
 // A Cause is what a finding comes from.
@@ -62,6 +67,8 @@ type Target struct {
 	GitHub *github.Client // nil: the network is not asked
 	Repo   github.Repo    // of --repo; zero for none
 	Stores []cache.Store
+
+	Network *transfer.Network // that the stores use, for Stores; nil: hosts are not listed
 
 	RootCAs func() (*x509.CertPool, error) // nil: x509.SystemCertPool
 }

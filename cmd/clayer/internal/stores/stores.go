@@ -2,8 +2,12 @@
 package stores
 
 import (
+	"cmp"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
@@ -34,8 +38,11 @@ type Opener struct {
 
 	ByProject ByProject // what a project's file names
 
+	FirstAnswer time.Duration // how long a store may take to answer at all; 0 means 20 seconds
+
 	Yes      bool    // a branch may be made in the repository that the working directory is a clone of
 	ReadOnly bool    // nothing is written except what the command is asked to write
+	Reads    bool    // stores are read, or removed from: a directory that is not there is a mistake
 	Notices  Notices // what is reported while stores are opened and used
 
 	create    bool // the cache directory is created, to store what is built
@@ -127,6 +134,10 @@ func (o *Opener) dir(path string, private bool) (*dir.Dir, error) {
 	if !ok {
 		return nil, usage.Errorf("--cache-size: %q is no size: want a number with B, kB, MB, GB, KiB, MiB or GiB", o.CacheSize)
 	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && !private && (o.ReadOnly || o.Reads) {
+		o.Notices.StoreFailed("dir:"+path, errors.New("no such directory"))
+		return nil, nil
+	}
 	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
 	if err != nil {
 		o.Notices.StoreFailed("dir:"+path, err)
@@ -212,17 +223,29 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			stores = append(stores, cache.Guarded(oci.New(ref, opt), credentials))
 		}
 	}
-	if o.Repo == "" || o.Offline {
-		return stores, nil
+	if o.Repo != "" && !o.Offline {
+		client, err := o.GitHub()
+		if err != nil {
+			return nil, err
+		}
+		repo, err := o.Repository()
+		if err != nil {
+			return nil, err
+		}
+		releases := ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: o.Notices.Warn})
+		stores = append(stores, cache.Guarded(releases, credentials))
 	}
-	client, err := o.GitHub()
-	if err != nil {
-		return nil, err
+	for i, s := range stores {
+		if !strings.HasPrefix(s.Location(), "dir:") {
+			stores[i] = cache.Bounded(s, cmp.Or(o.FirstAnswer, firstAnswer), o.Transfer().Network.Left)
+		}
 	}
-	repo, err := o.Repository()
-	releases := ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: o.Notices.Warn})
-	return append(stores, cache.Guarded(releases, credentials)), err
+	return stores, nil
 }
+
+// firstAnswer is how long a store may take to answer at all, before the next one in the
+// chain is asked.
+const firstAnswer = 20 * time.Second
 
 // Check reports what is wrong with the values of --store and --repo.
 func Check(stores []string, repo string) error {

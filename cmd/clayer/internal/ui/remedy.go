@@ -63,10 +63,14 @@ func setRemedies(err error) (any bool) {
 	return any
 }
 
-// Warning returns the text of a warning, with the way out of what caused it.
+// Warning returns the text of a warning, with the way out of what caused it, or else its
+// first hint.
 func Warning(text string, cause error) string {
 	if way := wayOut(cause); way != "" {
 		return text + "; " + way
+	}
+	if hints := errhint.Of(cause); len(hints) > 0 {
+		return text + "; " + hints[0]
 	}
 	return text
 }
