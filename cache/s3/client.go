@@ -151,17 +151,21 @@ type errorBody struct {
 }
 
 // embedded returns the error in an answer that is 200 all the same: one that the service
-// began before it knew.
+// began before it knew, or that is not of the service.
 func embedded(ans *transfer.Answer, r request) error {
+	if r.method == http.MethodPut && ans.Header.Get("ETag") == "" {
+		return transfer.Fatal(errors.New("the answer to an upload has no ETag: it is not of a service with buckets"))
+	}
 	if r.method != http.MethodPost {
 		return nil
 	}
 	var e errorBody
-	if xml.Unmarshal(ans.Body, &e) != nil {
-		return transfer.Transient(errors.New("an answer that is not XML"))
-	}
-	if e.XMLName.Local == "Error" {
+	err := xml.Unmarshal(ans.Body, &e)
+	switch {
+	case err == nil && e.XMLName.Local == "Error":
 		return transfer.Transient(fmt.Errorf("the service answers %s", e.Code))
+	case err != nil || !strings.HasSuffix(e.XMLName.Local, "MultipartUploadResult"):
+		return transfer.Transient(errors.New("the answer to an upload in parts is not of a service with buckets"))
 	}
 	return nil
 }

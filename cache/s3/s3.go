@@ -63,7 +63,7 @@ type Options struct {
 	Name     string           // how it is called in output; "" means "s3"
 	Temp     string           // the directory for blobs that arrive; "" means the system's
 	Transfer transfer.Options // how bytes are moved; Wrap is set by New
-	PartSize int64            // of an upload in several parts; 0 means 16 MiB
+	PartSize int64            // of an upload in several parts; 0 means 16 MiB; services take no less than 5 MiB
 }
 
 // A Store is a bucket, or what has a prefix in one. It is safe for concurrent use, and for

@@ -42,11 +42,20 @@ func openWith(t testing.TB, address string, environ map[string]string, opt s3.Op
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Temp = t.TempDir()
+	if opt.Temp == "" {
+		opt.Temp = t.TempDir()
+	}
 	if opt.Transfer.Retries == 0 {
 		opt.Transfer.Retries = quick.Retries
 	}
 	return s3.New(at, login, opt)
+}
+
+func keysOf(ds ...cache.Descriptor) (keys []key.Key) {
+	for _, d := range ds {
+		keys = append(keys, d.Key)
+	}
+	return keys
 }
 
 // sessions is a store of which every call is a session of its own.

@@ -289,13 +289,11 @@ func (s *Store) upload(ctx context.Context, d cache.Descriptor, blob io.ReaderAt
 	return err
 }
 
-// What services take of an upload in parts: so many, all but the last of one size.
-const (
-	maxParts = 10_000
-	minPart  = 5 << 20
-	// partsAtOnce is how many parts are under way at a time.
-	partsAtOnce = 4
-)
+// maxParts is how many parts services take of an upload. All but the last have one size.
+const maxParts = 10_000
+
+// partsAtOnce is how many parts are under way at a time.
+const partsAtOnce = 4
 
 type part struct {
 	PartNumber int
@@ -336,7 +334,7 @@ func (s *Store) abort(ctx context.Context, name, upload string) error {
 }
 
 func (s *Store) sendParts(ctx context.Context, name, upload string, size int64, blob io.ReaderAt) error {
-	each := max(s.part, minPart, (size+maxParts-1)/maxParts)
+	each := max(s.part, (size+maxParts-1)/maxParts)
 	parts := make([]part, (size+each-1)/each)
 	eg, gctx := errgroup.WithContext(ctx)
 	eg.SetLimit(partsAtOnce)

@@ -65,6 +65,7 @@ var floors = map[string]int{
 	"internal/ocitest":                   2,
 	"internal/githubtest":                2,
 	"cache/storetest":                    2,
+	"cache/storetest/faults":             3,
 	"internal/treetest":                  2,
 	"cmd/clayer/internal/clitest":        0,
 	"cmd/clayer/internal/doctest":        3,

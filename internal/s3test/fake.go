@@ -58,9 +58,14 @@ type stored struct {
 
 func (s stored) etag() string { return fmt.Sprintf(`"%x"`, md5.Sum(s.data)) }
 
+// Handler returns a service that nothing listens for.
+func Handler() *Fake {
+	return &Fake{objects: make(map[string]stored), uploads: make(map[string]map[string][]byte)}
+}
+
 // NewFake starts a service that ends with the test.
 func NewFake(t testing.TB) *Fake {
-	f := &Fake{objects: make(map[string]stored), uploads: make(map[string]map[string][]byte)}
+	f := Handler()
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(func() {
 		f.Server.CloseClientConnections()
