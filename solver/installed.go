@@ -119,6 +119,7 @@ type Watch struct {
 	start time.Time
 	took  time.Duration
 	ended func(context.Context) error
+	held  *byhand.Held
 
 	before *inventory.Inventory // the packages that the root had
 	byHand []exec.Installed     // those of them that were installed by hand
@@ -129,8 +130,8 @@ var ErrAtWork = errors.New("another install, or a solve, is at work")
 
 // WatchInstall reads the root before an install by hand. It waits for nobody: the error says
 // why what is installed can be no step, and wraps ErrAtWork while the root is being changed.
-// What is in the directory own is no part of it.
-func WatchInstall(ctx context.Context, opt Options, own string) (w *Watch, err error) {
+// What is in the directory own is no part of it. replaced are Debian packages that it replaces.
+func WatchInstall(ctx context.Context, opt Options, own string, replaced []string) (w *Watch, err error) {
 	opt.NoWait = true
 	r := newSession(opt)
 	root, err := r.open()
@@ -155,6 +156,7 @@ func WatchInstall(ctx context.Context, opt Options, own string) (w *Watch, err e
 		w.before, w.byHand, err = inventory.ByHand(w.lock.Root(), w.lock.State(), r.home())
 	}
 	if err == nil {
+		w.held = byhand.Hold(root.Dir(), w.before.Replaceable(root.Dir(), replaced))
 		err = w.read(ctx, own)
 	}
 	if err != nil {
@@ -211,7 +213,7 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 	}
 	cfg := w.r.execConfig(w.root, sv)
 	cfg.Watched = &exec.Watched{
-		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone},
+		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone, Held: w.held},
 		Files: w.files, Before: w.before, ByHand: w.byHand, Took: w.took,
 	}
 	return func(ctx context.Context) error {
@@ -225,6 +227,7 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 
 // Close gives the root's lock back.
 func (w *Watch) Close() error {
+	w.held.Close()
 	if w.view != nil {
 		w.view.Close()
 	}

@@ -32,7 +32,7 @@ func runShim(command string, args []string, stderr io.Writer) int {
 	o.Clayer, _ = shim.Program()
 	o.Solver = func(ctx context.Context) (solver.Options, error) { return shimSolver(ctx, o.File) }
 	if command == "watch" {
-		return shim.Watch(o)
+		return shim.Watch(o, argv)
 	}
 	return shim.Exec(o, argv, stderr)
 }

@@ -131,7 +131,7 @@ func (b *builder) adopt(ctx context.Context, it *dag.Item) (out flow.Outcome, re
 	if err != nil {
 		return out, false, err
 	}
-	applied.Before = view.Before
+	applied.Before, applied.Original = view.Before, view.Original
 	if in, ok := it.Step.Instr.(*frontend.Snapshot); ok {
 		if len(scratch.Below(in.Path)) > 0 {
 			return out, true, b.applyCaptured(ctx, it, applied, changes)

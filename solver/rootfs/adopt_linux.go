@@ -49,7 +49,7 @@ func (t *transaction) adopt(ctx context.Context, step record.Applied, changes sn
 		tree.Close()
 	}()
 	ev := record.Event{Seq: t.next.NextSeq(), Key: step.Key, Tx: t.id, From: t.journal.End(), Adopted: true}
-	saved, err := t.adopting(ev.Seq)
+	saved, err := t.adopting(ev.Seq, step.Original)
 	if err != nil {
 		return res, err
 	}

@@ -266,10 +266,11 @@ type adopting struct {
 	seq         int
 	saved       int // the directory of those that were saved; -1: there is none
 	originalsFD int // -1 before the first
+	other       func(path string, dir int, name string) (bool, error)
 }
 
-func (t *transaction) adopting(seq int) (*adopting, error) {
-	a := &adopting{t: t, seq: seq, saved: -1, originalsFD: -1}
+func (t *transaction) adopting(seq int, other func(string, int, string) (bool, error)) (*adopting, error) {
+	a := &adopting{t: t, seq: seq, saved: -1, originalsFD: -1, other: other}
 	is, err := t.r.state.Exists(savedName)
 	if err == nil && is {
 		a.saved, err = t.r.state.Held().OpenFD(savedName)
@@ -285,8 +286,35 @@ func (a *adopting) close() {
 	}
 }
 
-// original completes the record of a change of a file by what was saved of it.
+// original completes the record of a change by what stood there, as far as that is known.
 func (a *adopting) original(tree *inroot.Dirs, c *record.Change) error {
+	err := a.fromSaved(tree, c)
+	if err != nil || !c.Lost || a.other == nil {
+		return err
+	}
+	if err := a.open(); err != nil {
+		return err
+	}
+	return a.t.spending(func() error {
+		known, err := a.other(string(c.Path), a.originalsFD, strconv.Itoa(c.N))
+		c.Lost = !known
+		return unlessFull(err)
+	})
+}
+
+// open makes the directory of the originals.
+func (a *adopting) open() error {
+	if a.originalsFD >= 0 {
+		return nil
+	}
+	return a.t.spending(func() (err error) {
+		a.originalsFD, err = a.t.r.state.Held().OpenPrivate(record.OriginalsName(a.seq))
+		return err
+	})
+}
+
+// fromSaved is original by what SaveDatabases has saved.
+func (a *adopting) fromSaved(tree *inroot.Dirs, c *record.Change) error {
 	p := string(c.Path)
 	db, known := databases.Known(p)
 	if a.saved < 0 || !known && !c.Lost || c.Kind != record.KindFile && c.Kind != record.KindGone {
@@ -317,14 +345,8 @@ func (a *adopting) original(tree *inroot.Dirs, c *record.Change) error {
 	if meta == nil {
 		return nil
 	}
-	if a.originalsFD < 0 {
-		err := a.t.spending(func() (err error) {
-			a.originalsFD, err = a.t.r.state.Held().OpenPrivate(record.OriginalsName(a.seq))
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	if err := a.open(); err != nil {
+		return err
 	}
 	// By a second link: should the record be rolled back, it is saved still.
 	err = a.t.spending(func() error { return a.t.r.sys.Linkat(a.saved, savedAs(p), a.originalsFD, strconv.Itoa(c.N)) })

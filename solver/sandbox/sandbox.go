@@ -133,6 +133,10 @@ type InPlace interface {
 	// Run: whether something existed, and the entry of a directory. It is valid
 	// until the next Run.
 	Before(path string) (dir *snapshot.Entry, existed bool)
+
+	// Original writes what stood at the path before the last Run under a name in an open
+	// directory, and reports whether it knows that.
+	Original(path string, dir int, name string) (known bool, err error)
 }
 
 // RegularFile completes what View.Open returns: whatever else is at the path is as nothing.

@@ -49,6 +49,12 @@ type View struct {
 	Root     string
 	Projects []string     // directories, relative to the root, of the user's own work
 	Alone    func() error // an error if others were at work
+	Held     *Held
+}
+
+// Original implements sandbox.InPlace.
+func (v View) Original(p string, dir int, name string) (bool, error) {
+	return v.Held.Save(p, dir, name)
 }
 
 // Run implements sandbox.View.

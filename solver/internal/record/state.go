@@ -109,6 +109,10 @@ type Applied struct {
 	// known, and so nothing that the step made is taken for new.
 	Before func(path string) (dir *snapshot.Entry, existed bool) `json:"-"`
 
+	// Original, if not nil, writes to Adopt what stood at a path of the root before the
+	// step, under a name in an open directory. It reports whether it knows that.
+	Original func(path string, dir int, name string) (known bool, err error) `json:"-"`
+
 	// Placement says what Apply must not replace.
 	Placement Placement `json:"-"`
 

@@ -188,6 +188,9 @@ func (p *place) Before(path string) (directory *snapshot.Entry, existed bool) {
 	return p.before.Lookup(path)
 }
 
+// Original implements sandbox.InPlace: nobody knows what a command here will replace.
+func (p *place) Original(string, int, string) (bool, error) { return false, nil }
+
 func (p *place) read(ctx context.Context, filter *snapshot.Matcher, sums tree.Sums, previous *tree.Reading) (*tree.Reading, error) {
 	hidden := tree.Hide(p.s.Hide)
 	return tree.Read(ctx, p.s.Root, tree.Options{

@@ -29,7 +29,7 @@ const packingTime = time.Minute
 // root's lock, reads the root before the program runs and after it, and packs what changed:
 // after the shim has ended, so that the prompt is there at once. A shim that ends before
 // it asks for that leaves nothing of this.
-func Watch(o Options) int {
+func Watch(o Options, argv []string) int {
 	inherited.Close(shimFD) // a lock of the session's, say, which ends with the shim
 	unix.CloseOnExec(shimFD)
 	conn := os.NewFile(shimFD, "shim")
@@ -53,7 +53,7 @@ func Watch(o Options) int {
 	say := func(a answer) { _ = json.NewEncoder(conn).Encode(a) } // a shim that is gone needs none
 	w := &watcher{o: o}
 	defer w.close()
-	say(answerOf(w.begin(asked, func() { say(answer{Waiting: true}) })))
+	say(answerOf(w.begin(asked, argv, func() { say(answer{Waiting: true}) })))
 	for r := range requests {
 		switch r.Do {
 		case doEnd:
@@ -100,13 +100,17 @@ type watcher struct {
 
 // begin reads the root. It waits for who changes that: most often the install before this one
 // has ended, and its snapshot is being made. It does not wait for another one.
-func (w *watcher) begin(ctx context.Context, waiting func()) (err error) {
+func (w *watcher) begin(ctx context.Context, argv []string, waiting func()) (err error) {
 	if w.opt, err = w.o.Solver(ctx); err != nil {
 		return err
 	}
+	var replaced []string
+	if filepath.Join("/", w.opt.Root) == "/" {
+		replaced = w.o.replaced(ctx, argv)
+	}
 	start := time.Now()
 	for {
-		w.watch, err = solver.WatchInstall(ctx, w.opt, w.o.Dir)
+		w.watch, err = solver.WatchInstall(ctx, w.opt, w.o.Dir, replaced)
 		if !errors.Is(err, solver.ErrAtWork) || ctx.Err() != nil || time.Since(start) > packingTime {
 			return err
 		}
