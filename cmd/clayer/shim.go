@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
@@ -127,9 +128,11 @@ func newShimInstall() *cobra.Command {
 		if cmd.Flags().Changed("dir") {
 			env += " --dir " + shim.Word(o.Dir)
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them first on PATH\n",
-			sizes.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
-		return nil
+		return ui.Folded(cmd.ErrOrStderr(), 4, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "clayer: %s in %s write to %s: %s\nhint: eval \"$(%s)\" puts them first on PATH\n",
+				sizes.Count(len(names), "shim"), o.Dir, o.File, strings.Join(names, " "), env)
+			return err
+		})
 	}
 	return c
 }

@@ -240,6 +240,34 @@ func TestNoLiveDisplay(t *testing.T) {
 	}
 }
 
+// TestLinesFitTheTerminal: reports fold their lines between words on a terminal.
+func TestLinesFitTheTerminal(t *testing.T) {
+	t.Parallel()
+	w := terminalWorkspace(t, "RUN echo a sentence that is a good deal longer than the line of a terminal has columns > /x\n")
+	if _, stderr, code := w.run("solve", "--root", "root", "--name", "a-layer-with-a-long-name"); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, args := range [][]string{
+		{"doctor", "--root", "root", "--offline"}, {"doctor", "--stores"}, {"cache", "ls"}, {"status", "--root", "root"}, {"inspect", "--root", "root", "Containerfile"},
+		{"status", "--root", "root", "--exit-code"}, {"config", "ls"}, {"shim", "install", "--dir", "shims"},
+	} {
+		s := startScreen(t, w.command(args...), 80, 200, "TERM=xterm-256color")
+		s.wait()
+		s.mu.Lock()
+		raw := s.raw.String()
+		s.mu.Unlock()
+		if raw == "" {
+			t.Errorf("%v prints nothing", args)
+		}
+		for line := range strings.SplitSeq(raw, "\n") {
+			line = strings.TrimRight(line, "\r ")
+			if n := len([]rune(line)); n > 80 && strings.Contains(strings.TrimLeft(line, " "), " ") {
+				t.Errorf("%v: %d columns: %q", args, n, line)
+			}
+		}
+	}
+}
+
 // TestShellHasTheTerminal: a shell has job control, Ctrl-C is its own, and the
 // terminal comes back, also from a program that leaves it raw.
 func TestShellHasTheTerminal(t *testing.T) {

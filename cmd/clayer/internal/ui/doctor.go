@@ -51,6 +51,14 @@ func nameFlags(f *doctor.Finding) {
 
 // WriteExamination writes what clayer doctor found, by area.
 func WriteExamination(w io.Writer, list []doctor.Finding) error {
+	longest := 0
+	for _, f := range list {
+		longest = max(longest, width(f.Name))
+	}
+	return Folded(w, longest+6, func(w io.Writer) error { return writeExamination(w, list) })
+}
+
+func writeExamination(w io.Writer, list []doctor.Finding) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	area := ""
 	for _, f := range list {

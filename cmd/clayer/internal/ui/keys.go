@@ -95,6 +95,10 @@ func Inspect(g *dag.Graph, keys *dag.Keys, needs map[key.Key][]cache.Need) (all 
 // variables of the session that it names, and what its snapshot needs. What all RUNs get
 // is the last line.
 func WriteInspections(w io.Writer, all []Inspection) {
+	_ = Folded(w, 26, func(w io.Writer) error { writeInspections(w, all); return nil })
+}
+
+func writeInspections(w io.Writer, all []Inspection) {
 	for i, l := range all {
 		if i > 0 {
 			fmt.Fprintln(w)

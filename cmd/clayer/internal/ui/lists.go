@@ -42,6 +42,10 @@ func CachedLayers(complete, partial []cache.Manifest) []CachedLayer {
 
 // WriteCachedLayers writes a table of layers.
 func WriteCachedLayers(w io.Writer, all []CachedLayer) error {
+	return Folded(w, 4, func(w io.Writer) error { return writeCachedLayers(w, all) })
+}
+
+func writeCachedLayers(w io.Writer, all []CachedLayer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	if len(all) > 0 {
 		fmt.Fprintln(t, "TAG\tSTEPS\tSIZE\tCREATED\tSTATE\tPLATFORM")

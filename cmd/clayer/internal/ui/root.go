@@ -17,6 +17,10 @@ const minute = "2006-01-02 15:04" // how lists show a time
 
 // WriteStatus writes the layers that are applied to a root.
 func WriteStatus(w io.Writer, st *solver.RootStatus) {
+	_ = Folded(w, 14, func(w io.Writer) error { writeStatus(w, st); return nil })
+}
+
+func writeStatus(w io.Writer, st *solver.RootStatus) {
 	if len(st.State.Layers) == 0 {
 		fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
 		return
@@ -48,6 +52,10 @@ func writeByHand(w io.Writer, list []exec.Installed) {
 
 // WriteDrift writes how the layers of a solve differ from the root.
 func WriteDrift(w io.Writer, d *solver.Drifted) {
+	_ = Folded(w, 14, func(w io.Writer) error { writeDrift(w, d); return nil })
+}
+
+func writeDrift(w io.Writer, d *solver.Drifted) {
 	for _, l := range d.Layers {
 		fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
 	}

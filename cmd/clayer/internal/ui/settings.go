@@ -11,6 +11,10 @@ import (
 
 // WriteSettings writes settings with where they come from; of several values, one a line.
 func WriteSettings(w io.Writer, l *settings.Listing) {
+	_ = Folded(w, 4, func(w io.Writer) error { writeSettings(w, l); return nil })
+}
+
+func writeSettings(w io.Writer, l *settings.Listing) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range l.Settings {
 		values := s.Values
