@@ -8,8 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git"
@@ -59,21 +57,6 @@ func TestPieces(t *testing.T) {
 	if got := storetest.Read(t, open(t, url), d); got != content {
 		t.Errorf("%d bytes, want %d", len(got), len(content))
 	}
-}
-
-func TestPushesAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := git.NewRate(6, time.Minute)
-		start := time.Now()
-		for i := range 14 {
-			if err := r.Wait(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if want := time.Duration(i/6) * time.Minute; time.Since(start) != want {
-				t.Errorf("push %d after %v, want %v", i+1, time.Since(start), want)
-			}
-		}
-	})
 }
 
 var hex = regexp.MustCompile(`"(id|commit)": "[0-9a-f]{40}"`)

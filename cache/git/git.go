@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/rate"
 	"github.com/clayer/clayer/cache/git/internal/remote"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/internal/errhint"
@@ -107,7 +108,7 @@ type Store struct {
 	addr Address
 	opt  Options
 	tr   *transfer.Client
-	rate *rate
+	rate *rate.Limit
 
 	refused transfer.Refusals
 	setup   func() (*program, error) // once: git, and the configuration for it
@@ -132,7 +133,7 @@ func New(addr Address, opt Options) *Store {
 		opt.Warn = func(string) {}
 	}
 	s := &Store{
-		addr: addr, opt: opt, tr: transfer.New(opt.Transfer), rate: newRate(cmp.Or(opt.PushRate, pushRate), time.Minute),
+		addr: addr, opt: opt, tr: transfer.New(opt.Transfer), rate: rate.New(cmp.Or(opt.PushRate, pushRate), time.Minute),
 		reading: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	s.setup = sync.OnceValues(s.prepare)

@@ -238,7 +238,7 @@ func (s *Store) pushCommit(ctx context.Context, r *repo, from object, files []fi
 		return "", err
 	}
 	return commit, s.try(ctx, pushing, func(ctx context.Context) error {
-		if err := s.rate.wait(ctx); err != nil {
+		if err := s.rate.Wait(ctx); err != nil {
 			return err
 		}
 		return r.push(ctx, s.addr.Branch, commit, nil)

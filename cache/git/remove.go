@@ -87,7 +87,7 @@ func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (i
 		return 0, err
 	}
 	err = s.try(ctx, removing, func(ctx context.Context) error {
-		if err := s.rate.wait(ctx); err != nil {
+		if err := s.rate.Wait(ctx); err != nil {
 			return err
 		}
 		return r.push(ctx, s.addr.Branch, commit, &x.commit)

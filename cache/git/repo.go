@@ -3,7 +3,6 @@ package git
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,27 +15,19 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/clayer/clayer/cache/git/internal/workdir"
 	"github.com/clayer/clayer/internal/lazyregexp"
-	"github.com/clayer/clayer/internal/safefile"
 )
 
 // A repo is a bare repository for one operation.
 type repo struct {
 	git  *program
 	dir  string
-	lock *os.File // locked while it is in use
+	work *workdir.Dir
 }
 
 // tip is the ref that has the branch, as it was fetched last.
 const tip = "refs/heads/tip"
-
-// repoPrefix is how the directories of repositories begin.
-const repoPrefix = "clayer-git-"
-
-// abandoned is how old the repository of a process must be that did not lock it.
-const abandoned = time.Hour
 
 // open makes a repository. The caller closes it.
 func (s *Store) open() (*repo, error) {
@@ -44,27 +35,11 @@ func (s *Store) open() (*repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	temp := s.opt.Temp
-	if temp != "" {
-		dir, err := safefile.MakeDir(temp, 0o700)
-		if err != nil {
-			temp = ""
-		} else {
-			dir.Close()
-		}
-	}
-	temp = cmp.Or(temp, os.TempDir())
-	sweep(temp)
-	r := &repo{git: p, dir: filepath.Join(temp, repoPrefix+rand.Text())}
-	if err := os.Mkdir(r.dir, 0o700); err != nil {
+	work, err := workdir.New(s.opt.Temp)
+	if err != nil {
 		return nil, fmt.Errorf("a repository for what git fetches: %w", err)
 	}
-	if r.lock, err = os.Open(r.dir); err == nil {
-		err = unix.Flock(int(r.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) {
-			err = nil // sweep goes by the time
-		}
-	}
+	r := &repo{git: p, dir: work.Path, work: work}
 	for _, name := range []string{"objects", "objects/pack", "refs", "refs/heads"} {
 		if err == nil {
 			err = os.Mkdir(filepath.Join(r.dir, name), 0o700)
@@ -88,36 +63,7 @@ func (r *repo) configure(more string) error {
 	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+more), 0o600)
 }
 
-func (r *repo) close() {
-	_ = os.RemoveAll(r.dir)
-	if r.lock != nil {
-		r.lock.Close()
-	}
-}
-
-// sweep removes the repositories of killed processes.
-func sweep(temp string) {
-	all, err := filepath.Glob(filepath.Join(temp, repoPrefix+"*"))
-	if err != nil {
-		return
-	}
-	for _, dir := range all {
-		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
-		if err != nil {
-			continue
-		}
-		// One that has been made, and not yet locked, looks like one of a killed process.
-		info, err := f.Stat()
-		if err == nil && time.Since(info.ModTime()) > time.Minute {
-			switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-			case errors.Is(err, unix.EWOULDBLOCK):
-			case err == nil || time.Since(info.ModTime()) > abandoned:
-				_ = os.RemoveAll(dir)
-			}
-		}
-		f.Close()
-	}
-}
+func (r *repo) close() { r.work.Remove() }
 
 // size returns how many bytes have been fetched.
 func (r *repo) size() (n int64) {

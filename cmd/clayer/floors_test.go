@@ -60,6 +60,8 @@ var floors = map[string]int{
 	"cache/s3":                           2,
 	"cache/git":                          2,
 	"cache/git/internal/remote":          0,
+	"cache/git/internal/rate":            0,
+	"cache/git/internal/workdir":         0,
 	"internal/gittest":                   0,
 	"internal/s3test":                    0,
 	"internal/ocitest":                   2,

@@ -1,4 +1,5 @@
-package git
+// Package rate bounds how often something happens in a time.
+package rate
 
 import (
 	"context"
@@ -6,8 +7,8 @@ import (
 	"time"
 )
 
-// A rate bounds how often something happens in a time.
-type rate struct {
+// A Limit bounds how often something happens in a time. It is safe for concurrent use.
+type Limit struct {
 	n  int
 	in time.Duration
 
@@ -15,10 +16,11 @@ type rate struct {
 	last []time.Time // of the last n
 }
 
-func newRate(n int, in time.Duration) *rate { return &rate{n: n, in: in} }
+// New returns the limit of n times in a time.
+func New(n int, in time.Duration) *Limit { return &Limit{n: n, in: in} }
 
-// wait waits until it may happen once more.
-func (r *rate) wait(ctx context.Context) error {
+// Wait waits until it may happen once more.
+func (r *Limit) Wait(ctx context.Context) error {
 	r.mu.Lock()
 	now := time.Now()
 	at := now
