@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -66,7 +67,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		return nil, err
 	}
 	found := make(map[key.Key]cache.Found, len(keys))
-	if l, ok := x.layer(tagPath(tag)); ok {
+	if l, ok := x.layer(branch.LayerPath(tag)); ok {
 		for _, st := range l.Steps {
 			if slices.Contains(keys, st.Key) {
 				found[st.Key] = cache.Found{Descriptor: st.Descriptor, Store: s.opt.Name}
@@ -118,7 +119,7 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	}
 	var list []cache.Manifest
 	for _, st := range x.steps() {
-		if used[st.Key] {
+		if used[st.Key] || st.name != x.variants(st.Key)[0].name {
 			continue
 		}
 		i := slices.IndexFunc(list, func(m cache.Manifest) bool { return m.Name == st.Layer })
@@ -136,14 +137,4 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 func isGone(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.kind == gone
-}
-
-// Variants returns what Find returns: a branch has one snapshot of each step.
-func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
-	found, err := s.Find(ctx, tag, keys)
-	all := make(map[key.Key][]cache.Found, len(found))
-	for k, f := range found {
-		all[k] = []cache.Found{f}
-	}
-	return all, err
 }

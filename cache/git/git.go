@@ -7,6 +7,7 @@
 //	clayer.json                 what the branch is, and its version
 //	README.md                   the same for people
 //	keys/<hh>/<key>.json        a step: its Descriptor, and the objects with its snapshot
+//	keys/<hh>/<key>.<n>.json    the same of its second to fourth snapshot
 //	layers/<hh>/<tag>.json      a complete layer: its Manifest, with the same of each step
 //
 // The snapshots are not among those files. Each is in a commit of its own, without

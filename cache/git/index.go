@@ -2,6 +2,7 @@ package git
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -18,14 +18,13 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
 	"github.com/clayer/clayer/dag/key"
 )
 
 const (
 	markName   = "clayer.json"
 	readmeName = "README.md"
-	keysName   = "keys"
-	layersName = "layers"
 
 	// version is that of the branch's form.
 	version = 1
@@ -45,6 +44,8 @@ type stored struct {
 	Pieces []piece `json:"objects"`
 
 	Pushed time.Time `json:"pushed"` // by the clock of the machine that did
+
+	name string // the path of its file
 }
 
 // A piece is an object with a part of a snapshot.
@@ -80,21 +81,7 @@ clayer stores here what it built, so that other machines restore it in place of 
 It is safe to delete this branch: what is missing is built again. ` + "`clayer cache prune`" + ` removes old layers.
 `
 
-func keyPath(k key.Key) string {
-	hex := k.String()
-	return path.Join(keysName, hex[:2], hex+".json")
-}
-
-// tagPath returns the path of the file of a layer, "" for what is no tag of one.
-func tagPath(tag string) string {
-	const digits = 16 // of the key, at the end
-	if len(tag) < digits {
-		return ""
-	}
-	return path.Join(layersName, tag[len(tag)-digits:][:2], tag+".json")
-}
-
-func layerPath(m *cache.Manifest) string { return tagPath(m.Tag()) }
+func layerPath(m *cache.Manifest) string { return branch.LayerPath(m.Tag()) }
 
 // valid reports whether a step can be what it says: it comes from where others write.
 func (st *stored) valid() bool {
@@ -136,7 +123,7 @@ func newIndex(ctx context.Context, r *repo, commit object, warn func(string)) (*
 	for _, f := range all {
 		x.files[f.path] = f.id
 		top, _, _ := strings.Cut(f.path, "/")
-		if (top == keysName || top == layersName || top == markName) && strings.HasSuffix(f.path, ".json") {
+		if (top == branch.Keys || top == branch.Layers || top == markName) && strings.HasSuffix(f.path, ".json") {
 			read, ids = append(read, f), append(ids, f.id)
 		}
 	}
@@ -175,19 +162,27 @@ func (x *index) check(where string) error {
 	return nil
 }
 
-// step returns the step of a key.
+// step returns the first snapshot of a key.
 func (x *index) step(k key.Key) (*stored, bool) {
-	data, ok := x.data[keyPath(k)]
+	if all := x.variants(k); len(all) > 0 {
+		return all[0], true
+	}
+	return nil, false
+}
+
+// stored reads a file in keys.
+func (x *index) stored(name string, k key.Key) (*stored, bool) {
+	data, ok := x.data[name]
 	if !ok {
 		return nil, false
 	}
-	var st stored
+	st := stored{name: name}
 	err := json.Unmarshal(data, &st)
 	if err == nil && (st.Key != k || !st.valid()) {
 		err = errors.New("not the step of its key")
 	}
 	if err != nil {
-		x.senseless(keyPath(k), err)
+		x.senseless(name, err)
 		return nil, false
 	}
 	return &st, true
@@ -227,7 +222,7 @@ func (x *index) senseless(name string, err error) {
 func (x *index) layers() map[string]*layer {
 	all := make(map[string]*layer)
 	for name := range x.data {
-		if strings.HasPrefix(name, layersName+"/") {
+		if strings.HasPrefix(name, branch.Layers+"/") {
 			if l, ok := x.layer(name); ok {
 				all[name] = l
 			}
@@ -239,11 +234,11 @@ func (x *index) layers() map[string]*layer {
 // steps returns all steps of keys, oldest first.
 func (x *index) steps() (all []*stored) {
 	for name := range x.data {
-		if !strings.HasPrefix(name, keysName+"/") {
+		if !strings.HasPrefix(name, branch.Keys+"/") {
 			continue
 		}
-		if k, err := key.Parse(strings.TrimSuffix(path.Base(name), ".json")); err == nil && keyPath(k) == name {
-			if st, ok := x.step(k); ok {
+		if k, ok := branch.KeyOf(name); ok {
+			if st, ok := x.stored(name, k); ok {
 				all = append(all, st)
 			}
 		}
@@ -252,7 +247,7 @@ func (x *index) steps() (all []*stored) {
 		if c := a.Created.Compare(b.Created); c != 0 {
 			return c
 		}
-		return bytes.Compare(a.Key[:], b.Key[:])
+		return cmp.Or(bytes.Compare(a.Key[:], b.Key[:]), strings.Compare(a.name, b.name))
 	})
 	return all
 }
@@ -277,11 +272,15 @@ func (x *index) find(d cache.Descriptor) (*stored, bool) {
 	return st, ok && st.Size == d.Size
 }
 
-// with returns the index of the next commit, which has other files too.
+// with returns the index of the next commit, which has other files too, and lacks some.
 func (x *index) with(commit object, files []file, data map[string][]byte) *index {
 	next := &index{commit: commit, files: maps.Clone(x.files), data: maps.Clone(x.data)}
 	for _, f := range files {
 		next.files[f.path] = f.id
+		if f.id == "" {
+			delete(next.files, f.path)
+			delete(next.data, f.path)
+		}
 	}
 	maps.Copy(next.data, data)
 	return next

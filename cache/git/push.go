@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/ctxio"
 )
 
@@ -53,7 +55,7 @@ func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {
 		return e
 	}
 	add, err := s.collect(ctx, r, x, batch)
-	if err != nil || len(add.data) == 0 {
+	if err != nil || len(add.data)+len(add.gone) == 0 {
 		return err
 	}
 	// What is more than a push may have goes first, with no word of it.
@@ -91,6 +93,7 @@ func (s *Store) refresh(ctx context.Context, r *repo) (x *index, err error) {
 // An addition is what a commit adds to the branch.
 type addition struct {
 	data    map[string][]byte // files, by path
+	gone    []string          // files that go
 	before  []object          // commits that are pushed before, one by one
 	parents []object
 	steps   int
@@ -102,13 +105,25 @@ type addition struct {
 func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change) (*addition, error) {
 	add := &addition{data: make(map[string][]byte)}
 	fresh := make(map[string]*stored) // by digest
+	shelves := make(map[key.Key]*branch.Shelf)
 	for _, c := range batch {
 		if c.ended || c.step == nil {
 			continue
 		}
-		name := keyPath(c.step.Key)
-		if st, ok := x.step(c.step.Key); ok && st.Digest == c.step.Digest && add.data[name] == nil {
-			c.end(nil)
+		sh := shelves[c.step.Key]
+		if sh == nil {
+			sh = x.shelf(c.step.Key)
+			shelves[c.step.Key] = sh
+		}
+		name, gone, stores := sh.Put(c.step.Descriptor)
+		for _, name := range gone {
+			delete(add.data, name)
+		}
+		add.gone = append(add.gone, gone...)
+		if !stores {
+			if add.data[name] == nil && len(gone) == 0 {
+				c.end(nil)
+			}
 			continue
 		}
 		switch st, ok := x.find(c.step.Descriptor); {
@@ -140,13 +155,13 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 			continue
 		}
 		name := layerPath(c.layer)
+		if there, ok := x.layer(name); ok && there.stays(c.layer) {
+			c.end(nil)
+			continue
+		}
 		l, err := complete(c.layer, x, fresh)
 		if err != nil {
 			c.end(err)
-			continue
-		}
-		if there, ok := x.layer(name); ok && there.is(l) {
-			c.end(nil)
 			continue
 		}
 		data, err := marshal(l)
@@ -178,16 +193,16 @@ func complete(m *cache.Manifest, x *index, fresh map[string]*stored) (*layer, er
 		if st == nil {
 			return nil, fmt.Errorf("step %s: %w", d.Key.Short(), cache.ErrNotCached)
 		}
-		l.Steps = append(l.Steps, stored{d, st.Commit, st.Pieces, st.Pushed})
+		l.Steps = append(l.Steps, stored{Descriptor: d, Commit: st.Commit, Pieces: st.Pieces, Pushed: st.Pushed})
 	}
 	return l, nil
 }
 
-// is reports whether two layers are of the same snapshots. When they were made is no news.
-func (l *layer) is(other *layer) bool {
-	return l.Platform == other.Platform &&
-		slices.EqualFunc(l.Steps, other.Steps, func(a, b stored) bool { return a.Key == b.Key && a.Digest == b.Digest }) &&
-		slices.EqualFunc(l.LeftOut, other.LeftOut, func(a, b cache.LeftOut) bool { return a.Key == b.Key && a.Index == b.Index })
+// stays reports whether a layer stays where another one is to be listed: of the same steps,
+// possibly of other variants.
+func (l *layer) stays(m *cache.Manifest) bool {
+	return l.Platform == m.Platform && m.Covers(l.manifest()) &&
+		slices.EqualFunc(l.LeftOut, m.LeftOut, func(a, b cache.LeftOut) bool { return a.Key == b.Key && a.Index == b.Index })
 }
 
 // text says what a commit adds.
@@ -198,6 +213,8 @@ func (a *addition) text() string {
 		text = "Add a step"
 	case a.steps > 1:
 		text = fmt.Sprintf("Add %d steps", a.steps)
+	case len(a.layers) == 0:
+		text = "Remove snapshots that others took the place of"
 	case len(a.layers) > 1:
 		text = fmt.Sprintf("Add %d layers", len(a.layers))
 	}
@@ -220,6 +237,11 @@ func (a *addition) write(ctx context.Context, r *repo) ([]file, error) {
 	}
 	for i := range files {
 		files[i].id = ids[i]
+	}
+	for _, name := range a.gone {
+		if a.data[name] == nil {
+			files = append(files, file{path: name})
+		}
 	}
 	return files, nil
 }

@@ -123,7 +123,7 @@ func (s *Store) forgetGone(ctx context.Context, r *repo, x *index) error {
 	}
 	for _, st := range x.steps() {
 		if isGone(*st) {
-			delete(x.data, keyPath(st.Key))
+			delete(x.data, st.name)
 		}
 	}
 	return nil
@@ -158,7 +158,7 @@ func (x *index) without(ms []cache.Manifest) *index {
 	for _, st := range x.steps() {
 		k := st.Key.String()
 		if !used[k] && (removed[k] || time.Since(st.Pushed) > abandonedStep) {
-			delete(left.data, keyPath(st.Key))
+			delete(left.data, st.name)
 		}
 	}
 	for name := range left.files {

@@ -203,7 +203,7 @@ func readContents(b *bufio.Reader, n int, f func(i int, kind string, size int64,
 	return nil
 }
 
-// A file is one of a tree.
+// A file is one of a tree; without an id, one that is removed.
 type file struct {
 	path string
 	id   object
@@ -267,6 +267,10 @@ func (r *repo) writeTree(ctx context.Context, from object, files []file) (object
 	}
 	var list bytes.Buffer
 	for _, f := range files {
+		if f.id == "" {
+			fmt.Fprintf(&list, "0 %s\t%s\x00", strings.Repeat("0", 40), f.path)
+			continue
+		}
 		fmt.Fprintf(&list, "100644 %s\t%s\x00", f.id, f.path)
 	}
 	if err := r.run(ctx, call{args: []string{"update-index", "-z", "--index-info"}, env: env, stdin: &list}); err != nil {
