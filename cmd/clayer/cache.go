@@ -182,7 +182,11 @@ func newTransfer(use, short string, push bool) *cobra.Command {
 			if !f.NamesStores() {
 				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL or --store https://HOST/PATH")
 			}
-			if at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); at != "" && push && len(args) == 0 {
+			switch at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); {
+			case at == "":
+			case !push:
+				return errhint.With(usage.Errorf("%s names the store: its layers could take the place of those of other projects", at), "solve restores those of this project; --store or --repo names a store to pull from")
+			case len(args) == 0:
 				return errhint.With(usage.Errorf("%s names a store to push to: which layers?", at), "name those of this project: without names, the layers of all projects are pushed")
 			}
 			secrets, err := parse.Secrets(cmd.Context(), secretFlags)

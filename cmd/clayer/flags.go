@@ -68,13 +68,15 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 		return opt, err
 	}
 	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
+	files, unread := layers.Load(cmd.Context(), paths, names)
+	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
 	if err := f.Fill(&opt); err != nil {
 		return opt, err
 	}
-	if opt.Files, err = layers.Load(cmd.Context(), paths, names); err != nil {
-		err = solver.AllProblems(cmd.Context(), opt, err)
+	if opt.Files = files; unread != nil {
+		return opt, solver.AllProblems(cmd.Context(), opt, unread)
 	}
-	return opt, err
+	return opt, nil
 }
 
 // recipeFlags say what is made: the Containerfiles, and what enters their keys.

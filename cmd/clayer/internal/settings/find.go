@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -100,6 +101,24 @@ func readProject(dir string, ours func(uint32) bool) (*File, error) {
 		return nil, usage.Errorf("%s: %w", f.Path, err)
 	}
 	return parse(f, data)
+}
+
+// Outside returns a Containerfile that is not in the project, wherever its name is; "" if
+// all are. What is piped in is in none.
+func (f *File) Outside(all []*frontend.File) string {
+	if f == nil {
+		return ""
+	}
+	for _, c := range all {
+		real, err := filepath.EvalSymlinks(c.Path)
+		if err == nil {
+			real, err = filepath.Abs(real)
+		}
+		if err != nil || !strings.HasPrefix(real, strings.TrimSuffix(f.Dir, "/")+"/") {
+			return c.Path
+		}
+	}
+	return ""
 }
 
 // shortest returns a path as it is shortest from the working directory.

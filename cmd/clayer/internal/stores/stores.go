@@ -4,6 +4,7 @@ package stores
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +57,22 @@ type Opener struct {
 // ByProject says where a project's clayer.toml sets Stores and Repo; "" where it does not.
 // Whoever wrote the project names these: a login goes there only if it is for that host.
 type ByProject struct{ Stores, Repo string }
+
+// ConfineToProject leaves out the stores that a project's file names, where a Containerfile is
+// not the project's: its snapshots would come from there, and go there.
+func (o *Opener) ConfineToProject(outside string) {
+	if outside == "" || o.ByProject == (ByProject{}) {
+		return
+	}
+	o.Notices.Warn(fmt.Sprintf("the stores of %s are not used: %s is not in that project", cmp.Or(o.ByProject.Stores, o.ByProject.Repo), outside))
+	if o.ByProject.Stores != "" {
+		o.Stores = nil
+	}
+	if o.ByProject.Repo != "" {
+		o.Repo = ""
+	}
+	o.ByProject = ByProject{}
+}
 
 // Notices receive what a user should know about stores.
 type Notices struct {
