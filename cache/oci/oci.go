@@ -2,7 +2,7 @@
 //
 //	layer-<name>-<key16>   a layer that is whole: an image whose layers are its steps
 //	step-<key>             a step, by its whole chain key: an artifact with the snapshot as its one layer
-//	variant-<key>.<id>     one of several snapshots of a step, likewise: id is a digest of what it needs and was built on
+//	variant-<key>.<id>     each of the snapshots of a step, likewise: id is a digest of what it needs and was built on
 //
 // All carry what this program needs to know in an annotation of the manifest,
 // so that a look-up is one request: of a whole layer by its tag, else one for
@@ -21,11 +21,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
@@ -170,6 +172,13 @@ func (s *Store) know(ds ...cache.Descriptor) {
 	for _, d := range ds {
 		s.held[d.Key] = d
 	}
+}
+
+// forget notes that a blob is not there.
+func (s *Store) forget(blob digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.held, func(_ key.Key, d cache.Descriptor) bool { return d.Digest == blob })
 }
 
 func (s *Store) knows(d cache.Descriptor) bool {

@@ -165,6 +165,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 		err := s.tr.Download(ctx, url, w, d.Size, transfer.GetOptions{})
 		var status *transfer.StatusError
 		if errors.As(err, &status) && status.Code == http.StatusNotFound {
+			s.forget(d.Digest)
 			return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
 		}
 		return s.explain(ctx, reading, err)

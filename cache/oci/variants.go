@@ -28,10 +28,6 @@ func variantTag(d cache.Descriptor) string {
 	return variantPrefix + d.Key.String() + "." + d.VariantID()
 }
 
-// hasVariantTag reports whether a snapshot has such a tag. What depends on nothing has no
-// variants.
-func hasVariantTag(d cache.Descriptor) bool { return d.On != "" || len(d.Needs) > 0 }
-
 // stepOf returns the tag of the step that a tag is about.
 func stepOf(tag string) string {
 	if rest, ok := strings.CutPrefix(tag, variantPrefix); ok {
@@ -149,10 +145,7 @@ func (s *Store) place(ctx context.Context, d cache.Descriptor) (p placing, err e
 	if err != nil && !errors.Is(err, cache.ErrNotCached) {
 		return p, err
 	}
-	p.tags = []string{stepTag(d.Key)}
-	if hasVariantTag(d) {
-		p.tags = []string{variantTag(d), stepTag(d.Key)} // the step's last: nothing of it is lost if another session writes it too
-	}
+	p.tags = []string{variantTag(d), stepTag(d.Key)} // the step's last: nothing is lost if another session writes it too
 	if err != nil {
 		return p, nil
 	}

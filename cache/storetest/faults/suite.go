@@ -42,14 +42,18 @@ type Service struct {
 	// Most is how many requests one call may send while nothing answers as it should;
 	// 0 means 12.
 	Most int
+
+	// Every is for a server that takes its time: a fault strikes one request of so many, and
+	// the next fault another one. 0 means each.
+	Every int
 }
 
 // Run runs the suite on services that start makes, each empty.
 func Run(t *testing.T, start func(t *testing.T) Service) {
-	for _, f := range faults {
+	for i, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			each(t, start, func(t *testing.T, s *session, at int) { s.struck(t, f, at) })
+			each(t, start, i, func(t *testing.T, s *session, at int) { s.struck(t, f, at) })
 		})
 	}
 	t.Run("for good", func(t *testing.T) {
@@ -63,7 +67,7 @@ func Run(t *testing.T, start func(t *testing.T) Service) {
 	})
 	t.Run("expired credentials", func(t *testing.T) {
 		t.Parallel()
-		each(t, start, func(t *testing.T, s *session, at int) { s.expired(t, at) })
+		each(t, start, 0, func(t *testing.T, s *session, at int) { s.expired(t, at) })
 	})
 	if !start(t).writes() {
 		t.Run("evicted after it was found", func(t *testing.T) {
@@ -78,15 +82,15 @@ func Run(t *testing.T, start func(t *testing.T) Service) {
 func RunWriters(t *testing.T, start func(t *testing.T) Service) {
 	t.Run("ended at a request", func(t *testing.T) {
 		t.Parallel()
-		each(t, start, func(t *testing.T, s *session, at int) { s.killed(t, at, false) })
+		each(t, start, 0, func(t *testing.T, s *session, at int) { s.killed(t, at, false) })
 	})
 	t.Run("ended after a request", func(t *testing.T) {
 		t.Parallel()
-		each(t, start, func(t *testing.T, s *session, at int) { s.killed(t, at, true) })
+		each(t, start, 1, func(t *testing.T, s *session, at int) { s.killed(t, at, true) })
 	})
 	t.Run("full", func(t *testing.T) {
 		t.Parallel()
-		each(t, start, func(t *testing.T, s *session, at int) { s.full(t, at) })
+		each(t, start, 0, func(t *testing.T, s *session, at int) { s.full(t, at) })
 	})
 	t.Run("evicted after it was found", func(t *testing.T) {
 		t.Parallel()
@@ -105,9 +109,11 @@ func (s Service) writes() bool { return s.Fill == nil }
 // mostRequests bounds how many requests a session of the suite sends.
 const mostRequests = 200
 
-// each runs a test for each request of a session, until one is not struck any more.
-func each(t *testing.T, start func(t *testing.T) Service, test func(t *testing.T, s *session, at int)) {
-	for at := 0; !t.Failed(); at++ {
+// each runs a test for each request of a session, until one is not struck any more. Of
+// every few, the first is the nth.
+func each(t *testing.T, start func(t *testing.T) Service, nth int, test func(t *testing.T, s *session, at int)) {
+	every := max(start(t).Every, 1)
+	for at := nth % every; !t.Failed(); at += every {
 		if at == mostRequests {
 			t.Fatalf("more than %d requests", at)
 		}
@@ -117,7 +123,7 @@ func each(t *testing.T, start func(t *testing.T) Service, test func(t *testing.T
 			last = !s.hit.Load()
 		})
 		if last {
-			if at == 0 {
+			if at == nth%every {
 				t.Error("no request was struck")
 			}
 			return
@@ -340,6 +346,7 @@ func (s *session) expired(t *testing.T, at int) {
 		if !s.hit.Load() {
 			break
 		}
+		errs = append(errs, s.read(t, store)) // what may not be written may be read
 		before := s.net.requests()
 		errs = append(errs, s.put(t, store), s.read(t, store))
 		if err := errors.Join(errs...); err == nil {
