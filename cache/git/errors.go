@@ -99,7 +99,7 @@ var hints = []struct {
 	{noLogin, `could not read (username|password)|authentication failed|invalid credentials|permission denied \((publickey|password)|host key verification failed|error: 401|terminal prompts disabled`},
 	{forbidden, `error: 403|permission to .* denied|not allowed|access denied|permission denied|read[- ]only|insufficient permission|not enabled|operation not permitted`},
 	{notFound, `error: 404|repository.*(not found|not exported|does not exist)|does not appear to be a git repository|no such (repository|project)|not a git repository`},
-	{unreachable, `could not resolve|name or service not known|no route to host|network is unreachable|ssl certificate|certificate|connection timed out|proxy connect|transport '.*' not allowed|protocol .* is not supported`},
+	{unreachable, `could not resolve|name or service not known|no route to host|network is unreachable|ssl certificate|certificate|connection timed out|proxy connect|tunnel failed, response 4|code 4\d\d from proxy|transport '.*' not allowed|protocol .* is not supported`},
 	{broken, `connection refused|failed to connect|couldn't connect|could not connect|error: (5\d\d|408|429)|early eof|rpc failed|hung up|reset by peer|too slow|timed out|empty reply|recv failure|send failure|ssl_|tls|unexpected disconnect|invalid index-pack|pack has|inflate|bad pack|corrupt|sha1 mismatch|bad band|bad line length|protocol error|disk full|unpack|service unavailable|expected|malformed|truncated|invalid|connection closed|transfer closed|no progress|unable to access`},
 }
 

@@ -194,6 +194,34 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A proxy that does not connect to the host refuses for good; one that is overloaded does not.
+func TestProxyThatRefuses(t *testing.T) {
+	for code, asked := range map[int]int32{http.StatusForbidden: 1, http.StatusBadGateway: 2} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			t.Parallel()
+			var connects atomic.Int32
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				connects.Add(1)
+				http.Error(w, "no", code)
+			}))
+			defer proxy.Close()
+			opt := options(t)
+			opt.Dir = project(t, "http.proxy", proxy.URL)
+			s := git.New(parse(t, "https://git.example/env.git"), opt)
+			if _, err := s.List(t.Context()); err == nil || !strings.Contains(err.Error(), "git.example/env.git") {
+				t.Errorf("%v", err)
+			}
+			if n := connects.Load(); n < asked || asked == 1 && n > 1 {
+				t.Errorf("asked %d times, want %d", n, asked)
+			}
+			before := connects.Load()
+			if _, err := s.List(t.Context()); err == nil || connects.Load() > before {
+				t.Errorf("asked again: %v", err)
+			}
+		})
+	}
+}
+
 // What the server's garbage collector took is a miss, and what it left is not.
 func TestObjectsThatAreGone(t *testing.T) {
 	t.Parallel()
