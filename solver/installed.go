@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -111,6 +112,7 @@ func (r *session) home() string { return r.variables()["HOME"] }
 // A Watch is an install by hand that a package manager makes on the root, which is locked
 // until Close: what it changes becomes the step of a line that repeats it.
 type Watch struct {
+	With  map[string]string // variables that the install runs with, and the session lacks
 	r     *session
 	root  *rootfs.Root
 	lock  *rootfs.Lock
@@ -208,7 +210,9 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 	if err != nil {
 		return nil, err
 	}
-	if err := byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), w.r.variables()); err != nil {
+	session := w.r.variables()
+	maps.Copy(session, w.With)
+	if err := byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), session); err != nil {
 		return nil, err
 	}
 	cfg := w.r.execConfig(w.root, sv)

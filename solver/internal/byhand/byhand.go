@@ -145,11 +145,15 @@ func Differs(s *dag.Step, environ []string, session map[string]string) error {
 		names = append(names, l.Scope.Env...)
 	}
 	for _, v := range names {
-		want, have := env[v.Name], session[v.Name]
-		list := strings.Split(have, ":")
-		if want != have && !(have != "" && !slices.ContainsFunc(strings.Split(want, ":"), func(w string) bool { return !slices.Contains(list, w) })) {
+		if want, have := env[v.Name], session[v.Name]; want != have && (have == "" || len(missing(want, have)) > 0) {
 			return fmt.Errorf("the session has another $%s than the line, and clayer env prints the one of the line", v.Name)
 		}
 	}
 	return nil
+}
+
+// missing returns the elements of a list that another one has not.
+func missing(want, have string) []string {
+	list := strings.Split(have, ":")
+	return slices.DeleteFunc(strings.Split(want, ":"), func(w string) bool { return slices.Contains(list, w) })
 }

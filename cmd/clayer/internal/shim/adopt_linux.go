@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,13 +54,16 @@ func Watch(o Options, argv []string) int {
 	say := func(a answer) { _ = json.NewEncoder(conn).Encode(a) } // a shim that is gone needs none
 	w := &watcher{o: o}
 	defer w.close()
-	say(answerOf(w.begin(asked, argv, func() { say(answer{Waiting: true}) })))
+	begun := answerOf(w.begin(asked, argv, func() { say(answer{Waiting: true}) }))
+	begun.Env = w.lacking(asked)
+	say(begun)
 	for r := range requests {
 		switch r.Do {
 		case doEnd:
 			w.alone = func() error { return o.alone(r.Before, r.Shared) }
 			say(answerOf(w.ended(asked)))
 		case doAdopt:
+			w.env = r.Env
 			pack, err := w.prepare(asked, r.Own)
 			if err == nil && !r.Wait {
 				_ = o.write(Note{Text: w.text}) // before the shim ends: the next install looks for it
@@ -94,8 +98,9 @@ type watcher struct {
 	o     Options
 	opt   solver.Options
 	watch *solver.Watch
-	alone func() error // an error if another install was at work
-	text  string       // of the line
+	alone func() error      // an error if another install was at work
+	text  string            // of the line
+	env   map[string]string // what the install ran with that the session has not
 }
 
 // begin reads the root. It waits for who changes that: most often the install before this one
@@ -125,6 +130,38 @@ func (w *watcher) begin(ctx context.Context, argv []string, waiting func()) (err
 	}
 }
 
+// lacking returns the variables that the line will have by ENV and the session lacks; of
+// $PATH, the directories that the session lacks and then its own. A Containerfile that can't
+// be read is an error later, when the line is written.
+func (w *watcher) lacking(ctx context.Context) map[string]string {
+	if w.watch == nil {
+		return nil
+	}
+	opt := w.opt
+	var err error
+	if opt.Files, err = w.o.composition(ctx, opt); err != nil {
+		return nil
+	}
+	vars, err := solver.Env(opt)
+	if err != nil {
+		return nil
+	}
+	lacks := make(map[string]string)
+	for _, v := range vars {
+		want := frontend.Substitute(v.Value, os.Getenv)
+		have, ok := os.LookupEnv(v.Name)
+		list := strings.Split(have, ":")
+		more := slices.DeleteFunc(strings.Split(want, ":"), func(dir string) bool { return slices.Contains(list, dir) })
+		switch {
+		case !ok:
+			lacks[v.Name] = want
+		case v.Name == "PATH" && len(more) > 0:
+			lacks[v.Name] = strings.Join(append(more, have), ":")
+		}
+	}
+	return lacks
+}
+
 // ended reads the root again.
 func (w *watcher) ended(ctx context.Context) error {
 	if err := w.watch.Ended(ctx); err != nil {
@@ -144,6 +181,7 @@ func (w *watcher) prepare(ctx context.Context, own bool) (pack func(context.Cont
 	}
 	i := slices.IndexFunc(files, func(f *frontend.File) bool { return f.Path == w.o.File })
 	w.text = files[i].Instructions[len(files[i].Instructions)-1].Base().Text
+	w.watch.With = w.env
 	adopt, err := w.watch.Prepare(ctx, files, w.text, w.projects(), w.alone)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,9 @@ package shim
 import "github.com/clayer/clayer/frontend/edit"
 
 // A watching makes no snapshots: clayer changes roots on Linux alone.
-type watching struct{}
+type watching struct {
+	env map[string]string // none
+}
 
 func (o Options) watch(edit.Reading, []string, func(string, ...any)) *watching { return &watching{} }
 

@@ -3,12 +3,14 @@
 package shim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -67,6 +69,11 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 	}
 	w := o.watch(r, argv, warn)
 	defer w.close()
+	w.env = sameInstall(r, argv, at, w.env)
+	for name, value := range w.env {
+		environ = slices.DeleteFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+		environ = append(environ, name+"="+value)
+	}
 	state, err := run(program, real, environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
@@ -78,6 +85,19 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 	}
 	w.close()
 	return end(state)
+}
+
+// sameInstall returns env if the command line, with these variables, is the same install by
+// the same program as without: a virtual environment that ENV names, say, makes it another.
+func sameInstall(r edit.Reading, argv []string, at edit.Place, env map[string]string) map[string]string {
+	if path, ok := env["PATH"]; ok && find(argv[0], "", path) != at.Program {
+		return nil
+	}
+	at.Getenv = func(name string) string { return cmp.Or(env[name], os.Getenv(name)) }
+	if with := edit.Read(argv, at); with.Verdict != r.Verdict || !reflect.DeepEqual(with.Install, r.Install) {
+		return nil
+	}
+	return env
 }
 
 // offVar says what shims do, in words with a comma between them.

@@ -23,7 +23,8 @@ type watching struct {
 	process *os.Process // nil: no snapshot is made
 	conn    *os.File
 	answers *json.Decoder
-	packs   bool // it goes on by itself
+	env     map[string]string // what the install is to run with, as its line will
+	packs   bool              // it goes on by itself
 	count   *count
 	err     error
 }
@@ -32,17 +33,19 @@ type watching struct {
 // It says one when it has read the machine, and one to each request.
 type (
 	request struct {
-		Do   string `json:"do"`
-		Own  bool   `json:"own,omitempty"`  // the line repeats this install, and no other
-		Wait bool   `json:"wait,omitempty"` // for the snapshot
+		Do   string            `json:"do"`
+		Own  bool              `json:"own,omitempty"`  // the line repeats this install, and no other
+		Wait bool              `json:"wait,omitempty"` // for the snapshot
+		Env  map[string]string `json:"env,omitempty"`  // what it ran with that the session has not
 
 		Before int64 `json:"before,omitempty"` // of the count
 		Shared bool  `json:"shared,omitempty"`
 	}
 	answer struct {
-		Error   string `json:"error,omitempty"`
-		Store   bool   `json:"store,omitempty"`   // the error wraps solver.ErrStore
-		Waiting bool   `json:"waiting,omitempty"` // for who changes the root; another answer follows
+		Error   string            `json:"error,omitempty"`
+		Store   bool              `json:"store,omitempty"`   // the error wraps solver.ErrStore
+		Waiting bool              `json:"waiting,omitempty"` // for who changes the root; another answer follows
+		Env     map[string]string `json:"env,omitempty"`     // what the line has by ENV, and the session has not
 	}
 )
 
@@ -71,12 +74,14 @@ func (o Options) watch(r edit.Reading, argv []string, warn func(format string, a
 	}
 	if r.Verdict == edit.Captured {
 		if w.err = w.start(o, argv); w.err == nil {
-			if a := w.answer(ctx); a.Waiting {
+			a := w.answer(ctx)
+			if a.Waiting {
 				if !is(modeQuiet) {
 					warn("waiting for what changes this machine, such as the snapshot of the install before")
 				}
-				w.answer(ctx)
+				a = w.answer(ctx)
 			}
+			w.env = a.Env
 		}
 	}
 	w.err = errors.Join(w.err, w.count.begin())
@@ -155,7 +160,7 @@ func (w *watching) adopt(own bool) error {
 	ctx, stop := interruptible()
 	defer stop()
 	wait := waits()
-	w.ask(ctx, request{Do: doAdopt, Own: own, Wait: wait})
+	w.ask(ctx, request{Do: doAdopt, Own: own, Wait: wait, Env: w.env})
 	if w.process != nil && w.err == nil {
 		if w.packs = !wait; wait {
 			w.answer(ctx)
