@@ -1,6 +1,9 @@
 package frontend
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 // A reference stands in the value of an ENV for a variable of the session,
 // whose value differs between machines and so must not enter a key: its name
@@ -38,4 +41,18 @@ func Refs(value string) []string {
 		return ""
 	})
 	return names
+}
+
+// SetVars sets variables in env; what a value refers to is looked up in env as it was
+// before, and then in the session.
+func SetVars(env map[string]string, vars []Var, session map[string]string) {
+	was := maps.Clone(env)
+	for _, v := range vars {
+		env[v.Name] = Substitute(v.Value, func(name string) string {
+			if value, ok := was[name]; ok {
+				return value
+			}
+			return session[name]
+		})
+	}
 }

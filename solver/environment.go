@@ -65,21 +65,7 @@ func (r *session) referred() map[string]string {
 // setBefore adds to env the ENV of the layers that l is composed after.
 func setBefore(env map[string]string, l *dag.Layer, session map[string]string) {
 	for _, l := range l.Before() {
-		setVars(env, l.Scope.Env, session)
-	}
-}
-
-// setVars sets the variables; what a value refers to is looked up in env as it
-// was before, and then in the session.
-func setVars(env map[string]string, vars []frontend.Var, session map[string]string) {
-	was := maps.Clone(env)
-	for _, v := range vars {
-		env[v.Name] = frontend.Substitute(v.Value, func(name string) string {
-			if value, ok := was[name]; ok {
-				return value
-			}
-			return session[name]
-		})
+		frontend.SetVars(env, l.Scope.Env, session)
 	}
 }
 
@@ -92,8 +78,8 @@ func (r *session) environ(s *dag.Step, run *frontend.Run) []string {
 	if s.Epoch != "" {
 		env[dag.EpochVar] = s.Epoch
 	}
-	setVars(env, run.Args, session)
-	setVars(env, run.Env, session)
+	frontend.SetVars(env, run.Args, session)
+	frontend.SetVars(env, run.Env, session)
 	more := installs.Defaults(env, s, run)
 	if _, ok := more[installs.SystemPython]; ok && inherited {
 		more[installs.SystemPython] = python

@@ -175,10 +175,10 @@ func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir st
 	dir = "/"
 	if at != nil {
 		setBefore(vars, at.Layer, nil)
-		setVars(vars, at.Layer.Scope.Env, nil)
+		frontend.SetVars(vars, at.Layer.Scope.Env, nil)
 		dir = at.Layer.Scope.Dir
 	} else if n := len(g.Layers); n > 0 {
-		setVars(vars, g.Env(n), nil)
+		frontend.SetVars(vars, g.Env(n), nil)
 		dir = g.Layers[n-1].Scope.Dir
 	}
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
