@@ -89,21 +89,17 @@ func (r *session) byHand(root *rootfs.Root, state *record.State) ([]exec.Install
 	return list, err
 }
 
-// An UnmetStep is an applied step that needs a package which the root lacks by now.
+// An UnmetStep is an applied step that needs, or installed, a package which the root lacks.
 type UnmetStep = inventory.Unmet
 
-// Unmet returns the steps that are applied to the options' root and need packages that it
-// lacks by now.
+// Unmet returns the applied steps that need, or installed, packages which the root lacks.
 func Unmet(opt Options) ([]UnmetStep, error) {
-	root, err := opt.open()
-	if err != nil {
-		return nil, err
+	r := newReadOnly(opt)
+	root, err := r.open()
+	if err == nil {
+		return inventory.UnmetSteps(root, r.home())
 	}
-	state, err := root.State()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
-	}
-	return inventory.UnmetSteps(root, state), nil
+	return nil, err
 }
 
 // home is $HOME of the session.
@@ -120,8 +116,8 @@ type Watch struct {
 	files needs.Saved
 	start time.Time
 	took  time.Duration
-	ended func(context.Context) error
 	held  *byhand.Held
+	ended func(context.Context) error
 
 	before *inventory.Inventory // the packages that the root had
 	byHand []exec.Installed     // those of them that were installed by hand
@@ -130,9 +126,9 @@ type Watch struct {
 // ErrAtWork says that a root is being changed.
 var ErrAtWork = errors.New("another install, or a solve, is at work")
 
-// WatchInstall reads the root before an install by hand. It waits for nobody: the error says
-// why what is installed can be no step, and wraps ErrAtWork while the root is being changed.
-// What is in the directory own is no part of it. replaced are Debian packages that it replaces.
+// WatchInstall reads the root before an install by hand that replaces those Debian packages.
+// What is in the directory own is no part of it. It waits for nobody: the error says why what
+// is installed can be no step, and wraps ErrAtWork while the root is being changed.
 func WatchInstall(ctx context.Context, opt Options, own string, replaced []string) (w *Watch, err error) {
 	opt.NoWait = true
 	r := newSession(opt)
@@ -157,8 +153,8 @@ func WatchInstall(ctx context.Context, opt Options, own string, replaced []strin
 	if err = inventory.Record(w.lock, r.home()); err == nil {
 		w.before, w.byHand, err = inventory.ByHand(w.lock.Root(), w.lock.State(), r.home())
 	}
+	w.held = byhand.Hold(root.Dir(), w.before.Replaceable(root.Dir(), replaced))
 	if err == nil {
-		w.held = byhand.Hold(root.Dir(), w.before.Replaceable(root.Dir(), replaced))
 		err = w.read(ctx, own)
 	}
 	if err != nil {
@@ -178,10 +174,10 @@ func (w *Watch) read(ctx context.Context, own string) (err error) {
 		return err
 	}
 	home := w.r.home()
-	if w.files, err = needs.Sums(w.root.Dir(), home, nil); err != nil {
-		return err
+	if w.files, err = needs.Sums(w.root.Dir(), home, nil); err == nil {
+		err = w.lock.SaveDatabases(byhand.Rewritten(w.root.Dir(), home, w.files)...)
 	}
-	if err := w.lock.SaveDatabases(byhand.Rewritten(w.root.Dir(), home, w.files)...); err != nil {
+	if err != nil {
 		return err
 	}
 	w.view = sb.InPlace()
@@ -207,12 +203,12 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 		return nil, err
 	}
 	s, err := byhand.Step(sv, text)
-	if err != nil {
-		return nil, err
-	}
 	session := w.r.variables()
 	maps.Copy(session, w.With)
-	if err := byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), session); err != nil {
+	if err == nil {
+		err = byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), session)
+	}
+	if err != nil {
 		return nil, err
 	}
 	cfg := w.r.execConfig(w.root, sv)

@@ -85,6 +85,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 	} else {
 		inventory.RecordLater(ctx, root, r.home())
+		inventory.WarnRemoved(root, sv.State, r.home(), r.warn)
 	}
 	pushed, err := r.catchUp(ctx, root, sv)
 	if err != nil {
@@ -126,6 +127,7 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		return nil, did, nameWithheld(err)
 	}
 	warn()
+	inventory.WarnRemoved(lock.Root(), lock.State(), r.home(), r.warn)
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("cannot prune the downloads: %v", err)
 	}

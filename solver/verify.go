@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -89,7 +90,8 @@ type Drifted struct {
 	Differs bool           `json:"differs"` // a solve would change something, or something was installed by hand
 	Layers  []DriftedLayer `json:"layers"`
 
-	ByHand []exec.Installed `json:"byHand,omitempty"` // what was installed by hand
+	ByHand  []exec.Installed `json:"byHand,omitempty"`  // what was installed by hand
+	Removed []UnmetStep      `json:"removed,omitempty"` // whose packages were removed by hand
 }
 
 // A DriftedLayer is a layer that is composed, applied, or both.
@@ -130,8 +132,9 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 			d.Layers = append(d.Layers, DriftedLayer{l.Name, "applied, and not composed"})
 		}
 	}
-	if d.ByHand, err = r.byHand(root, sv.State); len(d.ByHand) > 0 {
-		d.Differs = true
+	if d.ByHand, err = r.byHand(root, sv.State); err == nil {
+		d.Removed, err = inventory.Removed(root, sv.State, r.home())
 	}
+	d.Differs = d.Differs || len(d.ByHand)+len(d.Removed) > 0
 	return d, err
 }

@@ -26,7 +26,7 @@ func newStatus() *cobra.Command {
 		Long: `status prints what is applied to the root. With --exit-code it compares that with
 the Containerfiles, as solve does, and exits with 1 if a solve would change
 something, or if packages were installed by hand since clayer changed this root
-first. status never waits and changes nothing.`,
+first, or removed that a step had installed. status never waits and changes nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if exitCode {
 				return f.compareRoot(cmd, args)

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"time"
@@ -57,11 +58,15 @@ type Unmet struct {
 	Layer string `json:"layer"`
 	Line  int    `json:"line"`
 	Text  string `json:"text"`
-	Unmet string `json:"unmet"` // "needs six==1.16, which this machine lacks"
+	Unmet string `json:"unmet"` // "needs six==1.16, which this machine lacks", or "lacks six, which was removed by hand"
 }
 
-// UnmetSteps returns the steps that Gone has, in their order.
-func UnmetSteps(root *rootfs.Root, state *record.State) (list []Unmet) {
+// UnmetSteps returns the steps that Gone has, in their order, and what was Removed.
+func UnmetSteps(root *rootfs.Root, home string) (list []Unmet, err error) {
+	state, err := root.State()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", rootfs.ErrRoot, err)
+	}
 	gone := Gone(root, state)
 	for _, l := range state.Layers {
 		for _, a := range l.Steps {
@@ -70,7 +75,8 @@ func UnmetSteps(root *rootfs.Root, state *record.State) (list []Unmet) {
 			}
 		}
 	}
-	return list
+	removed, err := Removed(root, state, home)
+	return append(list, removed...), err
 }
 
 // placesOf returns the files and directories that say whether a package is there.

@@ -97,10 +97,14 @@ func (i *Inventory) Since(before *Inventory) (list []Package) {
 			}
 		}
 	}
+	sortPackages(list)
+	return list
+}
+
+func sortPackages(list []Package) {
 	slices.SortFunc(list, func(a, b Package) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Manager, b.Manager), strings.Compare(a.Dir, b.Dir), strings.Compare(a.Name, b.Name))
 	})
-	return list
 }
 
 // rank puts programs last: most often something else says more.
@@ -290,7 +294,7 @@ func ByHand(root *rootfs.Root, state *record.State, home string) (now *Inventory
 	if err != nil {
 		return nil, nil, err
 	}
-	list, err = withoutScripts(v, now.Since(before))
+	list, err = withoutScripts(v, withoutCaptured(state, now.Since(before)))
 	return now, list, err
 }
 

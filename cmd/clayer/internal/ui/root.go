@@ -59,6 +59,9 @@ func writeDrift(w io.Writer, d *solver.Drifted) {
 	for _, l := range d.Layers {
 		fmt.Fprintf(w, "%-12s  %s\n", printable.Line(l.Name), printable.Line(l.Text))
 	}
+	for _, u := range d.Removed {
+		fmt.Fprintln(w, printable.Line(fmt.Sprintf("%s:%d: %s %s", u.Layer, u.Line, u.Text, u.Unmet)))
+	}
 	writeByHand(w, d.ByHand)
 }
 
