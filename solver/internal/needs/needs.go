@@ -46,12 +46,13 @@ type known struct {
 	sites     map[string]map[string]string // by directory, the versions of Python's distributions
 	debian    map[string][]offer
 	places    map[[3]string]string // what is lacking of a place that leads somewhere
+	led       *places.Places
 }
 
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string)}}
+		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string), led: places.Of(view)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.
@@ -297,7 +298,7 @@ func (s *Site) leads(n snapshot.Need) (string, error) {
 	if lacks, ok := s.known.places[at]; ok {
 		return lacks, nil
 	}
-	lacks, err := places.Unmet(s.View, n)
+	lacks, err := s.known.led.Unmet(n)
 	if err == nil {
 		s.known.places[at] = lacks
 	}

@@ -68,8 +68,9 @@ func (r Root) Need(d Dest) (n snapshot.Need, ok bool, err error) {
 	if err != nil {
 		return n, false, err
 	}
+	there := Of(base)
 	for {
-		lacks, err := Unmet(base, n)
+		lacks, err := there.Unmet(n)
 		if lacks == "" || err != nil {
 			return n, err == nil, err
 		}
@@ -80,9 +81,18 @@ func (r Root) Need(d Dest) (n snapshot.Need, ok bool, err error) {
 	}
 }
 
-// Unmet returns what a root lacks of a need with a target; "" for nothing.
-func Unmet(view *names.View, n snapshot.Need) (string, error) {
-	real, kind, err := view.Resolve(n.Path)
+// Places are those of a view, for who asks for many. The view stays as it is meanwhile.
+type Places struct {
+	view *names.View
+	dirs map[string]names.Directory // by path, with a final slash
+}
+
+// Of returns the places of a view.
+func Of(view *names.View) *Places { return &Places{view, make(map[string]names.Directory)} }
+
+// Unmet returns what the view lacks of a need with a target; "" for nothing.
+func (p *Places) Unmet(n snapshot.Need) (string, error) {
+	real, kind, err := p.resolve(n.Path)
 	switch {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
 		return fmt.Sprintf("needs /%s, which leads nowhere here", n.Path), nil
@@ -102,4 +112,26 @@ func Unmet(view *names.View, n snapshot.Need) (string, error) {
 		return fmt.Sprintf("needs /%s to be missing, which is here", n.Path), nil
 	}
 	return "", nil
+}
+
+// resolve is Resolve of the view, which reads the directories above a path once for all
+// that is in them.
+func (p *Places) resolve(name string) (string, names.Kind, error) {
+	up, base := path.Split(name)
+	dir, ok := p.dirs[up]
+	if !ok {
+		var err error
+		if dir, err = p.view.Directory(up); err != nil {
+			return "", names.Missing, err
+		}
+		p.dirs[up] = dir
+	}
+	if up == "" || path.Clean(up) == dir.Path() {
+		if found, err := dir.Look(base); err == nil && (found.Kind == names.Dir || found.Kind == names.File) {
+			return name, found.Kind, nil
+		} else if err == nil && found.Kind == names.Missing && dir.Path() != "" {
+			return name, names.Missing, nil
+		}
+	}
+	return p.view.Resolve(name)
 }

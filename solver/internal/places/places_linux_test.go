@@ -99,7 +99,7 @@ func TestPlaces(t *testing.T) {
 			}
 			check := func(roots string, fits bool) {
 				for root := range strings.SplitSeq(roots, "|") {
-					lacks, err := places.Unmet(makeRoot(t, root), n)
+					lacks, err := places.Of(makeRoot(t, root)).Unmet(n)
 					if err != nil || (lacks == "") != fits {
 						t.Errorf("in a root with %q: %q, %v, want it to fit: %t", root, lacks, err, fits)
 					}
