@@ -46,16 +46,23 @@ func (c *Client) do(ctx context.Context, q call, out any) (next string, err erro
 // SHA, comes as it is.
 func (c *Client) raw(ctx context.Context, q call) (body []byte, next string, err error) {
 	write := q.method != http.MethodGet
+	var limited time.Time // when it was first
 	attempt := func() error {
 		for {
 			if err := c.limit.wait(ctx, write); err != nil {
 				return transfer.Fatal(named(err, q.repo))
 			}
 			body, next, err = c.follow(ctx, q)
-			// A limit that wait accepts: again, and not counted as a try.
+			// A limit that wait accepts: again, and not counted as a try. One that has no end
+			// is no limit that a read waits for; a write has its budget.
 			var e *Error
 			if !errors.As(err, &e) || e.Kind != Limited {
 				return err
+			}
+			if limited.IsZero() {
+				limited = time.Now()
+			} else if !write && time.Since(limited) > longestRead {
+				return transfer.Fatal(err)
 			}
 		}
 	}

@@ -79,6 +79,17 @@ func New(t TB) *Server {
 	return s
 }
 
+// Handler answers what is sent to URL or to CDN, without a connection.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(s.CDN, "://"+r.Host) {
+			s.serveCDN(w, r)
+		} else {
+			s.serve(w, r)
+		}
+	})
+}
+
 // Token makes a token known: it may "read" or "write".
 func (s *Server) Token(token, may string) {
 	s.mu.Lock()
