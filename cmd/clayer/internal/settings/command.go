@@ -134,6 +134,3 @@ func ProjectSets(c *cobra.Command, flag string) string {
 	}
 	return ""
 }
-
-// UserFile returns where the user's file is, as people write it.
-func UserFile() string { return displayed(UserPath()) }

@@ -198,6 +198,9 @@ func (f *File) read(name string, v any) (list []string, want string) {
 			if name == "stores" {
 				s = f.store(s)
 			}
+			if name == "build-arg" && f.Project && !strings.Contains(s, "=") {
+				return nil, "NAME=VALUE: a project's file takes nothing from the session"
+			}
 			list = append(list, s)
 		}
 		return list, ""

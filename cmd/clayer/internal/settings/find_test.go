@@ -84,6 +84,8 @@ func TestParse(t *testing.T) {
 		{"\nx.y = 1", "clayer.toml:2: x: unknown key"},
 		{"repo = 'a/b'\nrepo = 'a/c'", "clayer.toml:2: key repo is already defined"},
 		{"\ufeffstores = []", ""},
+		{"build-arg = [\"A=1\"]", ""},
+		{"build-arg = [\"A=1\", \"GH_TOKEN\"]", "clayer.toml:1: build-arg: want NAME=VALUE: a project's file takes nothing from the session"},
 	} {
 		f, err := parse(&File{Path: "clayer.toml", Dir: "/p", Project: true}, []byte(tt.text))
 		got := ""
