@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/places"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/scratch"
@@ -58,8 +59,9 @@ type builder struct {
 	tx      int          // the last transaction before a RUN
 	running bool         // one was announced, and its record is not committed yet
 
-	inPlace sandbox.InPlace // the view that is the root
-	sums    needs.Saved     // in place: of files that the next RUN may change
+	inPlace sandbox.InPlace            // the view that is the root
+	led     map[*dag.Step]places.Place // in place: see leadDests
+	sums    needs.Saved                // in place: of files that the next RUN may change
 
 	written map[key.Key]map[string]bool // see writtenBy
 
@@ -380,7 +382,6 @@ func (b *builder) RunIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) 
 	})
 }
 
-// look makes the changes of a step that looks at the root.
 // lookIn is look in a view that may not show all that was applied to it.
 func (b *builder) lookIn(ctx context.Context, v sandbox.Layered, s *dag.Step, pack packer) error {
 	if !v.Exact() {

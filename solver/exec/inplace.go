@@ -30,6 +30,7 @@ func (b *builder) EnterRoot(ctx context.Context) error {
 	if err := b.Undo(ctx); err != nil {
 		return err
 	}
+	b.leadDests(ctx)
 	if n := len(b.dirty); n > 0 {
 		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s", running.Paths(b.dirty))
 	}

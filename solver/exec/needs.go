@@ -105,7 +105,7 @@ func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View) 
 	if err != nil {
 		return nil, err
 	}
-	root := places.Root{Found: at, Covered: func(string) bool { return false }, Base: func() (*names.View, error) { return b.baseNames(s) }}
+	root := places.Root{Found: at, Covered: func(string) bool { return false }, Base: func(n snapshot.Need) (string, error) { return b.baseLacks(s, n) }}
 	if len(b.sv.Covered(s)) > 0 {
 		root.Covered = b.coveredBy(s)
 	}
@@ -142,36 +142,50 @@ func (b *builder) placesBefore(s *dag.Step) []snapshot.Need {
 	return all
 }
 
-// baseNames returns the names that a step finds, without what the steps that its key covers
-// have written, as far as that is known.
-func (b *builder) baseNames(s *dag.Step) (*names.View, error) {
-	view, state := b.root.Names(), b.sv.State
+// baseLacks returns what a root without what the steps that the key of a step covers have
+// written lacks of a need, as far as that is known.
+func (b *builder) baseLacks(s *dag.Step, n snapshot.Need) (string, error) {
 	if b.isInPlace() {
-		state = b.lock.State()
+		dest, err := b.Steps.Destination(context.Background(), s)
+		if led, ok := b.led[s]; ok && err == nil && "/"+n.Path == path.Clean(dest.Path) {
+			return led.Unmet(n)
+		}
+		return "", err
 	}
 	covered := make(map[key.Key]bool)
 	for _, it := range b.sv.Covered(s) {
 		covered[it.Key] = true
 	}
-	stay := slices.IndexFunc(state.Log, func(ev record.Event) bool { return covered[ev.Key] })
-	if stay < 0 {
-		stay = len(state.Log)
+	view, items, log := b.root.Names(), b.sv.Before(s), b.sv.State.Log
+	first, _ := b.sv.Lower(items)
+	stay := 0
+	for stay < len(first) && !covered[log[stay].Key] {
+		stay++
 	}
-	if !b.isInPlace() {
-		first, _ := b.sv.Lower(b.sv.Before(s))
-		stay = min(stay, len(first))
-	}
-	changes, err := b.root.Revert(state.Log[:stay], state.Log[stay:])
-	if err == nil {
-		err = view.Add(changes)
-	}
-	for _, it := range b.sv.Before(s) {
-		there := slices.ContainsFunc(state.Log[:stay], func(ev record.Event) bool { return ev.Key == it.Key })
+	err := b.revertNames(view, log[stay:])
+	for _, it := range items {
+		there := slices.ContainsFunc(log[:stay], func(ev record.Event) bool { return ev.Key == it.Key })
 		if err == nil && !covered[it.Key] && !there && b.Has(it.Step) {
 			err = b.addNames(view, it, false, s.Layer)
 		}
 	}
-	return view, err
+	if err != nil {
+		return "", err
+	}
+	return places.Of(view).Unmet(n)
+}
+
+// leadDests notes where the root leads the dests of steps that are to run in place, before
+// others change that.
+func (b *builder) leadDests(ctx context.Context) {
+	b.led = make(map[*dag.Step]places.Place)
+	for _, it := range b.sv.Before(nil) {
+		if it.State == dag.ToRun && it.Step.IsPlaced() {
+			if dest, err := b.Steps.Destination(ctx, it.Step); err == nil { // or making it fails too
+				b.led[it.Step] = places.Led(b.root.Names().Resolve(dest.Path))
+			}
+		}
+	}
 }
 
 // coveredBy returns what reports whether a path was written by a step that a step's key

@@ -25,8 +25,8 @@ type Root struct {
 
 	// Covered reports whether a step that the key covers wrote a path.
 	Covered func(path string) bool
-	// Base returns the root without what these steps wrote.
-	Base func() (*names.View, error)
+	// Base returns what the root without what these steps wrote lacks of a need.
+	Base func(snapshot.Need) (lacks string, err error)
 }
 
 // Need returns what another root has to be like for what the step makes here. It returns
@@ -64,13 +64,8 @@ func (r Root) Need(d Dest) (n snapshot.Need, ok bool, err error) {
 	if !decided {
 		return n, true, nil
 	}
-	base, err := r.Base()
-	if err != nil {
-		return n, false, err
-	}
-	there := Of(base)
 	for {
-		lacks, err := there.Unmet(n)
+		lacks, err := r.Base(n)
 		if lacks == "" || err != nil {
 			return n, err == nil, err
 		}
@@ -92,7 +87,23 @@ func Of(view *names.View) *Places { return &Places{view, make(map[string]names.D
 
 // Unmet returns what the view lacks of a need with a target; "" for nothing.
 func (p *Places) Unmet(n snapshot.Need) (string, error) {
-	real, kind, err := p.resolve(n.Path)
+	return Led(p.resolve(n.Path)).Unmet(n)
+}
+
+// A Place is where a root leads a path.
+type Place struct {
+	real string
+	kind names.Kind
+	err  error
+}
+
+// Led returns the place of what Resolve returned.
+func Led(real string, kind names.Kind, err error) Place { return Place{real, kind, err} }
+
+// Unmet returns what a root lacks of a need with a target that leads the path of the need
+// here; "" for nothing.
+func (p Place) Unmet(n snapshot.Need) (string, error) {
+	real, kind, err := p.real, p.kind, p.err
 	switch {
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
 		return fmt.Sprintf("needs /%s, which leads nowhere here", n.Path), nil

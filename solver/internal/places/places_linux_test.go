@@ -79,7 +79,7 @@ func TestPlaces(t *testing.T) {
 			n, ok, err := places.Root{
 				Found:   found,
 				Covered: func(p string) bool { return tt.covered == p },
-				Base:    func() (*names.View, error) { asked = true; return base, nil },
+				Base:    func(n snapshot.Need) (string, error) { asked = true; return places.Of(base).Unmet(n) },
 			}.Need(tt.dest)
 			if err != nil {
 				t.Fatal(err)
