@@ -23,9 +23,19 @@ import (
 	"github.com/clayer/clayer/dag/key"
 )
 
+// readable returns why nothing is read; nil where nothing is known.
+func (s *Store) readable() error {
+	if err := s.refused.Reading(); err != nil {
+		return err
+	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	return s.denied
+}
+
 // get reads a small object, and returns its ETag. ErrNotCached says that there is none.
 func (s *Store) get(ctx context.Context, name string, max int) ([]byte, string, error) {
-	if err := s.refused.Reading(); err != nil {
+	if err := s.readable(); err != nil {
 		return nil, "", err
 	}
 	ans, err := s.send(ctx, reading, request{method: http.MethodGet, name: name})
@@ -48,15 +58,13 @@ func (s *Store) hidden(ctx context.Context, e *Error) error {
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	if s.mark == nil {
-		if err := s.refused.Reading(); err != nil {
+		if err := cmp.Or(s.refused.Reading(), s.denied); err != nil {
 			return err
 		}
 		if err := s.readMarker(ctx); err != nil {
 			var denied *Error
 			if errors.As(err, &denied) && denied.Status == http.StatusForbidden || errors.Is(err, cache.ErrNotCached) {
-				if s.Writable() != nil {
-					s.refused.Read(e, 0)
-				}
+				s.denied = e
 				return e
 			}
 			return err
@@ -258,7 +266,7 @@ func same(a, b cache.Descriptor) bool { return a.Digest == b.Digest && a.Variant
 // Fetch downloads a blob, several ranges of a large one at the same time. It is complete,
 // and not verified.
 func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
-	if err := s.refused.Reading(); err != nil {
+	if err := s.readable(); err != nil {
 		return err
 	}
 	if !valid(d) {

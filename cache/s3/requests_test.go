@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,31 @@ func TestPublicBucket(t *testing.T) {
 		}
 		if asked := f.Asked(); len(asked) > 0 {
 			t.Errorf("%v", asked)
+		}
+	}
+}
+
+// What may not be read is asked for once, and what may not be written too.
+func TestForbidden(t *testing.T) {
+	f := s3test.NewFake(t)
+	f.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+		s3test.Refuse(w, http.StatusForbidden, "AccessDenied")
+		return true
+	}
+	s := open(t, "s3://bucket", variables(f.URL))
+	d, b := storetest.Step("step 0", "content 0")
+	for i := range 3 {
+		_, find := s.Find(t.Context(), "layer-base-0123456789abcdef", []key.Key{d.Key})
+		var blob cache.Blob
+		fetch := s.Fetch(t.Context(), d, &blob)
+		put := s.Put(t.Context(), d, b)
+		for what, err := range map[string]error{"Find": find, "Fetch": fetch, "Put": put} {
+			if err == nil || errors.Is(err, cache.ErrNotCached) || !strings.Contains(err.Error(), "does not allow to") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if asked := f.Asked(); i == 0 && len(asked) > 4 || i > 0 && len(asked) > 0 {
+			t.Errorf("round %d: %v", i, asked)
 		}
 	}
 }

@@ -81,6 +81,7 @@ type Store struct {
 
 	asking sync.Mutex // held while the marker is read, or written
 	mark   *marker    // nil: not read yet
+	denied error      // why nothing may be read, unless a marker is written; nil: nothing is known
 
 	mu   sync.Mutex
 	held map[key.Key]cache.Descriptor // steps that are known to be there

@@ -41,7 +41,7 @@ func (s *Store) readMarker(ctx context.Context) error {
 	if err := json.Unmarshal(ans.Body, &m); err != nil {
 		return fmt.Errorf("%w: %s: %w", cache.ErrNotCached, markerName, err)
 	}
-	s.mark = &m
+	s.mark, s.denied = &m, nil
 	return nil
 }
 
@@ -67,7 +67,7 @@ func (s *Store) begin(ctx context.Context) error {
 		if _, err := s.putJSON(ctx, markerName, m, nil); err != nil {
 			return err
 		}
-		s.mark = &m
+		s.mark, s.denied = &m, nil
 		return nil
 	}
 	if _, err := s.putJSON(ctx, markerName, m, isNew); failed(err) {
@@ -79,7 +79,7 @@ func (s *Store) begin(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	s.mark = &m
+	s.mark, s.denied = &m, nil
 	return nil
 }
 
