@@ -95,6 +95,20 @@ var (
 	}
 )
 
+// isPlain reports whether a command line installs what it names and nothing else, or nothing.
+func isPlain(argv []string) bool {
+	switch r := edit.Read(argv, edit.Place{}); r.Verdict {
+	case edit.Captured:
+		return len(r.Install.Packages) > 0 && len(r.Install.Copies) == 0 && !r.Install.AsTyped
+	case edit.Nothing:
+		isUpdate := slices.Contains([]string{"apt-get", "apt", "apk"}, argv[0]) && slices.ContainsFunc(argv[1:], func(arg string) bool {
+			return slices.Contains([]string{"update", "clean", "autoclean"}, arg)
+		})
+		return isUpdate || slices.Contains(idle, argv[0]) && !slices.ContainsFunc(argv, isScript().MatchString)
+	}
+	return false
+}
+
 // MayLack returns those of the packages that a RUN may have found, and that its result
 // would have to have elsewhere, beside those that its text names: those of each manager of
 // which nobody can say what the RUN installs. changed reports whether it changed what the
@@ -104,10 +118,19 @@ func MayLack(s *dag.Step, list []Package, empty bool, changed func(manager strin
 	if !ok || len(list) == 0 {
 		return nil
 	}
+	commands, installs := lint.Commands(run), InstallsOf(s)
+	if len(commands) > 0 && !slices.ContainsFunc(commands, func(argv []string) bool { return !isPlain(argv) }) {
+		// All that it can find is what it names, and what that requires.
+		list = slices.DeleteFunc(slices.Clone(list), func(p Package) bool {
+			return !slices.ContainsFunc(installs, func(r edit.Reading) bool { return ManagerOf(r) == p.Manager })
+		})
+		if !empty {
+			return nil
+		}
+	}
 	if empty && MayFind(s) {
 		return list
 	}
-	commands, installs := lint.Commands(run), InstallsOf(s)
 	script := len(commands) == 0 || slices.ContainsFunc(commands, func(argv []string) bool {
 		return slices.Contains(interpreters, argv[0]) || !slices.Contains(idle, argv[0]) && slices.ContainsFunc(argv, isScript().MatchString)
 	})

@@ -119,6 +119,8 @@ func TestMayLack(t *testing.T) {
 		{name: "a copy of a script", text: "RUN cp setup.sh /opt", want: "[]"},
 		{name: "a command in an argument", text: "RUN sudo -u me timeout 5 apt-get install -y git", want: "[jq]"},
 		{name: "lists of packages", text: "RUN apt-get update", want: "[]"},
+		{name: "another manager's packages, by their names", text: "RUN apt-get update && apt-get install -y python3-pip && rm -rf /var/lib/apt/lists/*", changed: "python", want: "[]"},
+		{name: "a manager that changed nothing", text: "RUN apt-get install -y jq", empty: true, want: "[jq]"},
 		{name: "nothing changed", text: "RUN grab six", empty: true, want: "[jq six /opt/x]"},
 		{name: "nothing changed, and nothing to find", text: "RUN test -e /x || mkdir /x", empty: true, want: "[]"},
 		{name: "nothing changed, as a step before installed it", text: "RUN pip install six\nRUN pip install six", empty: true, want: "[]"},
