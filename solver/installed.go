@@ -213,13 +213,16 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 	}
 	cfg := w.r.execConfig(w.root, sv)
 	cfg.Watched = &exec.Watched{
-		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone, Held: w.held},
+		View:  byhand.View{InPlace: w.view, Root: w.root.Dir(), Projects: projects, Alone: alone, Held: w.held, Empty: new(bool)},
 		Files: w.files, Before: w.before, ByHand: w.byHand, Took: w.took,
 	}
 	return func(ctx context.Context) error {
 		did, err := exec.Solve(ctx, cfg, w.root, w.lock, sv)
 		if _, failed := w.r.Report.FailedStore(); err == nil && failed != nil {
 			err = fmt.Errorf("%w: %w", ErrStore, failed)
+		}
+		if cfg.Watched.View.(byhand.View).IsEmpty() && err == nil {
+			err = fmt.Errorf("%w: %w", ErrStore, byhand.ErrNothing)
 		}
 		return cmp.Or(err, did.Incomplete)
 	}, nil

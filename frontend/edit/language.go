@@ -8,7 +8,8 @@ var npm = &manager{
 	name:     "npm",
 	programs: []string{"npm"},
 	// npm's own aliases of install.
-	verbs: [][]string{{"install", "i", "add", "in", "ins", "inst", "insta", "instal", "isnt", "isnta", "isntal", "isntall"}},
+	verbs:   [][]string{{"install", "i", "add", "in", "ins", "inst", "insta", "instal", "isnt", "isnta", "isntal", "isntall"}},
+	removes: []string{"uninstall", "unlink", "remove", "rm", "r", "un"},
 	options: lazily(options{
 		"-g --global --location=global": retain, "-s -d -dd -ddd --silent --quiet --verbose -q": talk, "--loglevel": talkValue, "--no-progress --progress": talk, "--no-audit --audit": talk,
 		"--no-fund --fund": talk, "-S --save": talk, "--no-save": talk, "-D --save-dev": talk, "-E --save-exact": talk, "-O --save-optional": talk,

@@ -26,6 +26,7 @@ var apt = &manager{
 	name:     "apt",
 	programs: []string{"apt", "apt-get"},
 	verbs:    [][]string{{"install"}},
+	removes:  []string{"remove", "purge"},
 	options: lazily(options{
 		"-q --quiet": talk, "-qq": talk, "-y --yes --assume-yes": talk, "--show-progress": talk, "--assume-no": never,
 		"-V --verbose-versions": talk, "--no-color": talk, "--color": talk, "-u --show-upgraded": talk,

@@ -50,7 +50,11 @@ type View struct {
 	Projects []string     // directories, relative to the root, of the user's own work
 	Alone    func() error // an error if others were at work
 	Held     *Held
+	Empty    *bool // set by Run: nothing was changed
 }
+
+// IsEmpty reports whether the install has changed nothing.
+func (v View) IsEmpty() bool { return *v.Empty }
 
 // Original implements sandbox.InPlace.
 func (v View) Original(p string, dir int, name string) (bool, error) {
@@ -78,17 +82,16 @@ func (v View) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, err
 			}
 		}
 		err := v.Alone()
-		if err == nil && !any {
-			err = ErrNothing
-		}
+		*v.Empty = !any
 		if err != nil {
 			yield(nil, err)
 		}
 	}, nil
 }
 
-// ErrNothing says that an install by hand has changed no file.
-var ErrNothing = errors.New("it changed no file")
+// ErrNothing says that an install by hand has changed no file. Its step is in the root, and
+// stored nowhere, like that of a RUN which finds what it would install.
+var ErrNothing = errors.New("it changed no file, so this machine had it already")
 
 // Step returns the step that an install by hand has made: the last one of the composition,
 // of which all else is in the root, but for what is copied for it.

@@ -24,7 +24,7 @@ func Gone(root *rootfs.Root, state *record.State) map[key.Key]string {
 	since := state.Log[len(state.Log)-1].Done
 	changed := make(map[string]bool)
 	hasChanged := func(n snapshot.Need) bool {
-		return n.Kind == snapshot.NeedPackage && slices.ContainsFunc(placesOf(n), func(name string) bool {
+		return needsPackage(n) && slices.ContainsFunc(placesOf(n), func(name string) bool {
 			is, known := changed[name]
 			if !known {
 				is = changedSince(root.Dirs(), name, since)
@@ -44,13 +44,19 @@ func Gone(root *rootfs.Root, state *record.State) map[key.Key]string {
 				site = needs.NewSite(root.Names(), nil)
 				gone = make(map[key.Key]string)
 			}
-			packages := slices.DeleteFunc(slices.Clone(a.Needs), func(n snapshot.Need) bool { return n.Kind != snapshot.NeedPackage })
+			packages := slices.DeleteFunc(slices.Clone(a.Needs), func(n snapshot.Need) bool { return !needsPackage(n) })
 			if unmet, err := site.Unmet(packages); err == nil && unmet != "" {
 				gone[a.Key] = unmet
 			}
 		}
 	}
 	return gone
+}
+
+// needsPackage reports whether a step needs a package that it has not installed. Another
+// version of its own ones is of a later step, or was installed by hand.
+func needsPackage(n snapshot.Need) bool {
+	return n.Kind == snapshot.NeedPackage && n.Type != snapshot.PackageOwn
 }
 
 // An Unmet is an applied step that needs a package which the root lacks by now.

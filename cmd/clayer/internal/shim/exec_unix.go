@@ -60,7 +60,22 @@ func Exec(o Options, argv []string, stderr io.Writer) int {
 	r := edit.Read(argv, at)
 	switch r.Verdict {
 	case edit.Nothing:
-		return take()
+		removal := edit.Removes(argv, at)
+		src, err := os.ReadFile(o.File)
+		if err != nil || len(edit.Mentions(src, removal)) == 0 || is(modeQuiet) {
+			return take()
+		}
+		state, err := run(program, real, environ)
+		if err != nil {
+			fmt.Fprintf(stderr, "%s: %v\n", argv[0], err)
+			return 126
+		}
+		if state.Success() {
+			for _, m := range edit.Mentions(src, removal) {
+				warn("%s:%d still installs %s: remove it there too, and the next solve undoes the rest of what the line installed", o.File, m.Line, strings.Join(m.Names, ", "))
+			}
+		}
+		return end(state)
 	case edit.Venv:
 		if o.once(r.Venv) {
 			warn("what is installed into %s is not captured: a virtual environment is its project's", r.Venv)
