@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/errhint"
@@ -114,6 +115,9 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 		return err
 	}
 	opt.Rebuild, opt.Profile = rebuild, f.profile
+	if !opt.NoWait {
+		shim.Wait(cmd.Context(), os.Getenv("PATH")) // the store lacks what is being packed
+	}
 	result, err := solver.Solve(cmd.Context(), opt)
 	f.hide()
 	var failed *solver.BuildError

@@ -22,10 +22,6 @@ import (
 // shimFD is the descriptor of the process that watches at whose other end the shim is.
 const shimFD = 3
 
-// packingTime is how long an install waits for the snapshot of the one before it, or for a
-// solve.
-const packingTime = time.Minute
-
 // Watch is "clayer shim watch", the process that a shim starts before an install. It has the
 // root's lock, reads the root before the program runs and after it, and packs what changed:
 // after the shim has ended, so that the prompt is there at once. A shim that ends before

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -8,10 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// packingTime is how long an install waits for the snapshot of the one before it, or for a
+// solve.
+const packingTime = time.Minute
 
 // A Note is of a line whose snapshot is made after the shim that wrote it has ended, or
 // was not made.
@@ -25,7 +31,13 @@ type Note struct {
 }
 
 // Making reports whether the snapshot is being made.
-func (n *Note) Making() bool { return n.Error == "" && unix.Kill(n.PID, 0) != unix.ESRCH }
+func (n *Note) Making() bool {
+	if n.Error != "" || unix.Kill(n.PID, 0) == unix.ESRCH {
+		return false
+	}
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID)) // a zombie, where the first process waits for nobody
+	return !strings.Contains(string(stat), ") Z ")
+}
 
 // noteSuffix ends the names of files that have a Note. They begin with sessionPrefix.
 const noteSuffix = ".note"
@@ -52,6 +64,16 @@ func Notes(path string) (list []Note) {
 		list = append(list, notes(dir)...)
 	}
 	return list
+}
+
+// Wait waits, for packingTime at most, until no snapshot of an install is being made that
+// Notes has.
+func Wait(ctx context.Context, path string) {
+	for start := time.Now(); ctx.Err() == nil && time.Since(start) < packingTime; time.Sleep(20 * time.Millisecond) {
+		if !slices.ContainsFunc(Notes(path), func(n Note) bool { return n.Making() }) {
+			return
+		}
+	}
 }
 
 func notes(dir string) (list []Note) {
