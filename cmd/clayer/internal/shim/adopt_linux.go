@@ -56,7 +56,8 @@ func Watch(o Options, argv []string) int {
 	for r := range requests {
 		switch r.Do {
 		case doEnd:
-			w.alone = func() error { return o.alone(r.Before, r.Shared) }
+			c, err := o.openCount() // shims may be uninstalled before the snapshot is made
+			w.alone = func() error { return errors.Join(err, c.alone(r.Before, r.Shared)) }
 			say(answerOf(w.ended(asked)))
 		case doAdopt:
 			w.env = r.Env

@@ -56,8 +56,11 @@ func (c *count) begin() error {
 
 // alone returns an error if another install has run since the file was before bytes long, or
 // was under way then.
-func (o Options) alone(before int64, shared bool) error {
-	info, err := os.Stat(filepath.Join(o.Dir, countName))
+func (c *count) alone(before int64, shared bool) error {
+	if c == nil {
+		return nil // it could not be opened
+	}
+	info, err := c.Stat()
 	if err == nil && (shared || info.Size() != before) {
 		err = errors.New("another install ran at the same time")
 	}
