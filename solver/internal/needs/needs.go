@@ -305,12 +305,10 @@ func (s *Site) leads(n snapshot.Need) (string, error) {
 	return lacks, err
 }
 
-// place checks that a path has the kind of file that the step found, or made.
+// place checks that a path has the kind of file that the step found, or made. A link to a
+// directory is none: the step would write to where that leads.
 func (s *Site) place(n snapshot.Need) (string, error) {
 	f, err := s.View.Find(n.Path)
-	if err == nil && f.Kind == names.Link && n.Type == snapshot.PlaceDir {
-		f, err = s.View.Follow(n.Path)
-	}
 	if err != nil {
 		return "", err
 	}

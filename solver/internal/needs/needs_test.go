@@ -194,7 +194,7 @@ func TestWhatARootLacks(t *testing.T) {
 		{"another link", strings.Replace(base, "-> dir", "-> dir2", 1), "needs /opt/link as it was where the step ran, which differs here"},
 		{"a directory where the step made a file", base + "opt/new/", "needs /opt/new, which is a directory here"},
 		{"a file where the step made a directory", base + "opt/tree x", "needs /opt/tree to be a directory, which it is not here"},
-		{"a link to a directory where the step made one", base + "opt/tree -> dir", ""},
+		{"a link to a directory where the step made one", base + "opt/tree -> dir", "needs /opt/tree to be a directory, which it is not here"},
 		{"another user", strings.Replace(base, `/bin/sh\n`, `/bin/sh\nalice:x:1001:1001::/:/bin/sh\n`, 1), ""},
 		{"another user of that id", strings.Replace(base, `/bin/sh\n`, `/bin/sh\nalice:x:1000:1000::/:/bin/sh\n`, 1),
 			"needs a change of /etc/passwd that is not possible here: bob: alice has its uid 1000 here"},

@@ -77,15 +77,11 @@ var lines = slices.Concat(slices.Sorted(maps.Keys(others)), byHand("RUN "), []st
 	"RUN npm install -g ts plugin",
 })
 
-// unmended are packages that show what is not mended yet: nano leaves /etc/alternatives/editor
-// where another package has put it, and its snapshot does not need that.
-var unmended = map[string]bool{"nano": true}
-
 // byHand are installs.
 func byHand(before string) (list []string) {
 	for manager, command := range map[string]string{"py": "pip install ", "deb": "apt-get install -y ", "npm": "npm install -g "} {
 		for name := range required[manager] {
-			if !strings.Contains(name, "==") && !unmended[name] {
+			if !strings.Contains(name, "==") {
 				list = append(list, before+command+name)
 			}
 		}
