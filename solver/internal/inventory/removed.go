@@ -81,9 +81,11 @@ func (i *Inventory) describedBy(p string) *described {
 	dir, base := path.Split(p)
 	dir = strings.TrimSuffix(dir, "/")
 	if dir == "var/lib/dpkg/info" {
-		name, isList := strings.CutSuffix(base, ".list")
-		name, _, _ = strings.Cut(name, ":")
-		if !isList {
+		// The list of a package with configuration files stays when that is removed; its
+		// digests, which come after by their name, do not.
+		ext := path.Ext(base)
+		name, _, _ := strings.Cut(strings.TrimSuffix(base, ext), ":")
+		if ext != ".list" && ext != ".md5sums" {
 			return nil
 		}
 		return &described{Package: Package{Manager: snapshot.ManagerDpkg, Name: name}}
