@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -27,6 +28,7 @@ type Note struct {
 	Error string    `json:"error,omitempty"` // why there is no snapshot; "" while it is being made
 	Store bool      `json:"store,omitempty"` // the step is in the root, and its snapshot in no store
 	PID   int       `json:"pid"`             // of the process that makes it
+	Start string    `json:"start,omitempty"` // of that process: its number may be another one's by now
 	At    time.Time `json:"at"`
 }
 
@@ -35,8 +37,19 @@ func (n *Note) Making() bool {
 	if n.Error != "" || unix.Kill(n.PID, 0) == unix.ESRCH {
 		return false
 	}
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID)) // a zombie, where the first process waits for nobody
-	return !strings.Contains(string(stat), ") Z ")
+	state, start := processOf(n.PID)
+	return state != "Z" && start == n.Start // a zombie, where the first process waits for nobody
+}
+
+// processOf returns the state of a process, and when it started, as /proc has them; "" where
+// there is none.
+func processOf(pid int) (state, start string) {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return "", ""
+	}
+	return fields[0], fields[19] // the 22nd of the line
 }
 
 // noteSuffix ends the names of files that have a Note. They begin with sessionPrefix.
@@ -50,6 +63,7 @@ func (o Options) noteFile() string {
 // write notes n, and forgets what was noted of the file before.
 func (o Options) write(n Note) error {
 	n.File, n.PID, n.At = o.File, os.Getpid(), time.Now()
+	_, n.Start = processOf(n.PID)
 	return o.replace(o.noteFile(), n)
 }
 
