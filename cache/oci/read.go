@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -121,29 +120,10 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 			}
 		}
 	}
-	var mu sync.Mutex
-	eg, gctx := errgroup.WithContext(ctx)
-	eg.SetLimit(atOnce)
-	missing := slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool {
-		_, ok := found[k]
-		return ok
+	err := cache.FindEach(ctx, s.name, found, keys, atOnce, func(ctx context.Context, k key.Key) (cache.Descriptor, error) {
+		d, _, err := s.readStep(ctx, stepTag(k))
+		return d.Descriptor, err
 	})
-	for _, k := range missing {
-		eg.Go(func() error {
-			d, _, err := s.readStep(gctx, stepTag(k))
-			if errors.Is(err, cache.ErrNotCached) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			found[k] = cache.Found{Descriptor: d.Descriptor, Store: s.name}
-			return nil
-		})
-	}
-	err := eg.Wait()
 	for _, d := range found {
 		s.know(d.Descriptor)
 	}

@@ -132,25 +132,10 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 			}
 		}
 	}
-	var mu sync.Mutex
-	eg, gctx := errgroup.WithContext(ctx)
-	eg.SetLimit(atOnce)
-	for _, k := range slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool { _, ok := found[k]; return ok }) {
-		eg.Go(func() error {
-			d, _, err := s.step(gctx, stepName(k), k)
-			if errors.Is(err, cache.ErrNotCached) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			found[k] = cache.Found{Descriptor: d, Store: s.name}
-			return nil
-		})
-	}
-	err := eg.Wait()
+	err := cache.FindEach(ctx, s.name, found, keys, atOnce, func(ctx context.Context, k key.Key) (cache.Descriptor, error) {
+		d, _, err := s.step(ctx, stepName(k), k)
+		return d, err
+	})
 	for _, f := range found {
 		s.know(f.Descriptor)
 	}

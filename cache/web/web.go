@@ -281,7 +281,6 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		return nil, err
 	}
 	found := make(map[key.Key]cache.Found, len(keys))
-	add := func(d cache.Descriptor) { found[d.Key] = cache.Found{Descriptor: d, Store: s.name} }
 	image, whole := index[tag]
 	if !whole {
 		tag, image, whole = nearest(index, tag)
@@ -296,30 +295,18 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		}
 		for _, d := range m.Steps {
 			if slices.Contains(keys, d.Key) {
-				add(d)
+				found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
 			}
 		}
 	}
-	var mu sync.Mutex
-	eg, gctx := errgroup.WithContext(ctx)
-	eg.SetLimit(atOnce)
-	for _, k := range slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool { _, ok := found[k]; return ok }) {
-		eg.Go(func() error {
-			d, err := s.step(gctx, k, 1)
-			if errors.Is(err, cache.ErrNotCached) {
-				slog.Debug("not in the store", "store", s.Location(), "err", err)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			add(d)
-			return nil
-		})
-	}
-	return found, eg.Wait()
+	err = cache.FindEach(ctx, s.name, found, keys, atOnce, func(ctx context.Context, k key.Key) (cache.Descriptor, error) {
+		d, err := s.step(ctx, k, 1)
+		if errors.Is(err, cache.ErrNotCached) {
+			slog.Debug("not in the store", "store", s.Location(), "err", err)
+		}
+		return d, err
+	})
+	return found, err
 }
 
 // nearest returns the newest layer of the name that a tag has: an edit keeps most steps.
