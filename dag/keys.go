@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/gitsource"
 )
 
 // Base is what the first key of every layer depends on.
@@ -209,6 +210,10 @@ func fetchName(source string) string {
 	if rest, ok := strings.CutPrefix(source, "github:"); ok {
 		_, sub, _ := strings.Cut(rest, "//")
 		return "//" + sub
+	}
+	if gitsource.Is(source) {
+		tree, _ := gitsource.Parse(source) // Resolve has seen that it is one
+		return "//" + tree.Dir
 	}
 	source, _, _ = strings.Cut(source, "#")
 	source, _, _ = strings.Cut(source, "?")

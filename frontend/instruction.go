@@ -125,7 +125,7 @@ const (
 // Fetch is FETCH, and ADD of a URL or a Git source.
 type Fetch struct {
 	Meta
-	Source   string // http(s)://.. or github:owner/repo[@ref][//subdir]
+	Source   string // http(s)://.., github:owner/repo[@ref][//subdir], or as gitsource.Parse reads it
 	Dest     string // a directory; absolute and clean after Resolve
 	Checksum digest.Digest
 	Strip    int

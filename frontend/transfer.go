@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"errors"
 	"net/url"
 	"path"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -29,6 +31,9 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 			}
 		}
 		f.flags = append(f.flags, fl)
+		if fl.name == "submodules" || fl.name == "lfs" {
+			return nil, faultf("--%s is not supported: the tree is what git archive gives", fl.name).withHint("RUN git clone, which fetches submodules and LFS files")
+		}
 		if !slices.Contains(fetchFlags, fl.name) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
@@ -46,7 +51,7 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 
 // isRemote reports whether the source of an ADD is not a local file.
 func isRemote(source string) bool {
-	return slices.ContainsFunc([]string{"http://", "https://", "github:", "git@", "git://", "ssh://"}, func(p string) bool {
+	return gitsource.Is(source) || slices.ContainsFunc([]string{"http://", "https://", "github:", "git@", "git://", "ssh://"}, func(p string) bool {
 		return strings.HasPrefix(source, p)
 	})
 }
@@ -128,6 +133,8 @@ var (
 // than intended.
 var errEmpty = faultf("an argument is empty when its variables are expanded").withHint("${NAME:?} fails where NAME is not set")
 
+var errNotGit = faultf("a Git repository is fetched as github:owner/repo, git+https://.. or git+ssh://..").withHint(gitsource.Form)
+
 // checkFetch looks at a FETCH whose variables are expanded.
 func checkFetch(f *Fetch) error {
 	// ADD https://github.com/o/r.git#ref:dir is github:o/r@ref//dir.
@@ -139,6 +146,9 @@ func checkFetch(f *Fetch) error {
 		if m[3] != "" {
 			f.Source += "//" + strings.Trim(m[3], "/")
 		}
+	}
+	if f.Word == "ADD" {
+		f.Source = gitsource.OfADD(f.Source)
 	}
 	if f.Source == "" || f.Dest == "" {
 		return errEmpty
@@ -161,16 +171,24 @@ func checkFetch(f *Fetch) error {
 				withHint("fetch it in a RUN, with RUN --mount=type=secret")
 		}
 		if strings.HasSuffix(u.Path, ".git") {
-			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
+			return errNotGit
 		}
 	case "git", "ssh":
-		return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
+		return errNotGit
+	case "git+https", "git+http", "git+ssh", "git+file", "file":
+		if _, err := gitsource.Parse(f.Source); err != nil {
+			f := faultf("%v", err)
+			if e := new(gitsource.Error); errors.As(err, &e) {
+				f.hint = e.Hint
+			}
+			return f
+		}
 	default:
 		if strings.HasPrefix(scheme, "git@") {
-			return faultf("a Git repository is fetched as github:owner/repo, from GitHub alone").withHint("RUN git clone")
+			return errNotGit
 		}
 		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
-			withHint("http://, https:// and github: are known; local files are for COPY")
+			withHint("http://, https://, git+https://, git+ssh://, file:// and github: are known; local files are for COPY")
 	}
 	if !path.IsAbs(f.Dest) {
 		return faultf("dest %q is not absolute", f.Dest).withHint("write /%s", path.Clean(f.Dest))

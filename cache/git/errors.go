@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/cache/git/internal/remote"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/git/remote"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/printable"
 )

@@ -47,9 +47,9 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git/internal/rate"
-	"github.com/clayer/clayer/cache/git/internal/remote"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/git/remote"
 )
 
 const (

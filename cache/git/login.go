@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/clayer/clayer/cache/git/internal/remote"
+	"github.com/clayer/clayer/internal/git/remote"
 )
 
 // A login is how git says who it is. Left to itself, git learns again in each run that a

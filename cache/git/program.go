@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/cache/git/internal/remote"
+	"github.com/clayer/clayer/internal/git/remote"
 )
 
 // A program is git with what each of its repositories needs to reach the server.

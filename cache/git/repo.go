@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/clayer/clayer/cache/git/internal/workdir"
+	"github.com/clayer/clayer/internal/git/workdir"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 

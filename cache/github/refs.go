@@ -205,20 +205,20 @@ func pktLine(r *bufio.Reader) ([]byte, error) {
 	return line, err
 }
 
-// Tree writes the tarball of a commit's tree to w: from the API's link, and
-// where that refuses, from the server's. GitHub makes these when asked: their
-// bytes may differ, their content does not.
-func (c *Client) Tree(ctx context.Context, repo Repo, commit string, w transfer.Rewinder, opt transfer.GetOptions) (transfer.Result, error) {
-	at := c.api.BaseURL.String() + repo.path() + "/tarball/" + commit
-	if wait := c.limit.wait(ctx, false); wait == nil {
-		res, err := c.transfer.Get(withToken(ctx), at, w, opt)
-		var status *transfer.StatusError
-		if err == nil || ctx.Err() != nil || errors.As(err, &status) && status.Code == http.StatusNotFound && c.token != "" {
-			return res, err
-		}
-		if rerr := w.Rewind(); rerr != nil {
-			return res, rerr
-		}
+// TreeByAPI writes the tarball of a commit's tree to w, by the API's link. GitHub makes
+// these when asked: their bytes may differ, their content does not.
+func (c *Client) TreeByAPI(ctx context.Context, repo Repo, commit string, w transfer.Rewinder) (transfer.Result, error) {
+	if err := c.limit.wait(ctx, false); err != nil {
+		return transfer.Result{}, err
 	}
-	return c.transfer.Get(ctx, c.web(repo, "/archive/"+commit+".tar.gz"), w, opt)
+	at := c.api.BaseURL.String() + repo.path() + "/tarball/" + commit
+	return c.transfer.Get(withToken(ctx), at, w, transfer.GetOptions{})
 }
+
+// TreeByWeb writes the same tarball to w, by the server's link, without the token.
+func (c *Client) TreeByWeb(ctx context.Context, repo Repo, commit string, w transfer.Rewinder) (transfer.Result, error) {
+	return c.transfer.Get(ctx, c.web(repo, "/archive/"+commit+".tar.gz"), w, transfer.GetOptions{})
+}
+
+// CloneURL returns the address by which git clones a repository, without the token.
+func (c *Client) CloneURL(repo Repo) string { return c.web(repo, ".git") }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -22,7 +23,7 @@ func (p *pass) fetches() (list []*frontend.Fetch, index []int) {
 func fetchNoChecksum(p *pass) {
 	list, _ := p.fetches()
 	for _, f := range list {
-		if isGitHub(f.Source) || f.Given("checksum") || strings.HasPrefix(f.Source, "$") && !strings.Contains(f.Source, "/") {
+		if isGit(f.Source) || f.Given("checksum") || strings.HasPrefix(f.Source, "$") && !strings.Contains(f.Source, "/") {
 			continue
 		}
 		p.report(f.Base(), nil, "no --checksum: whatever is there is taken, and plan downloads it to know the key",
@@ -32,21 +33,27 @@ func fetchNoChecksum(p *pass) {
 
 var gitHubURL = lazyregexp.New(`^https?://github\.com/[^/]+/[^/]+\.git`)
 
-func isGitHub(source string) bool {
-	return strings.HasPrefix(source, "github:") || gitHubURL().MatchString(source)
+func isGit(source string) bool {
+	return strings.HasPrefix(source, "github:") || gitsource.Is(source) || gitHubURL().MatchString(source)
 }
 
 // branches are names that no tag has.
 var branches = []string{"main", "master", "HEAD", "develop", "devel", "dev", "trunk", "next", "nightly"}
 
-// moving returns what a source of GitHub follows, "" where it is a tag, a
+// moving returns what a Git source follows, "" where it is a tag, a
 // commit, or a variable.
 func moving(source string) string {
-	if !isGitHub(source) {
+	if !isGit(source) {
 		return ""
 	}
 	ref := ""
-	if gitHubURL().MatchString(source) {
+	if gitsource.Is(source) {
+		tree, err := gitsource.Parse(source)
+		if err != nil || strings.Contains(tree.Ref, "$") {
+			return "" // it has variables
+		}
+		ref = tree.Ref
+	} else if gitHubURL().MatchString(source) {
 		_, ref, _ = strings.Cut(source, "#")
 		ref, _, _ = strings.Cut(ref, ":")
 	} else {

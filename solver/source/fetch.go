@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/downloads"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -27,10 +28,14 @@ type origin uint8
 const (
 	fromURL origin = iota
 	fromGitHub
+	fromGit
 )
 
 // originOf returns the kind of a source, and refuses unknown ones.
 func originOf(source string) (origin, error) {
+	if gitsource.Is(source) {
+		return fromGit, nil
+	}
 	scheme, _, _ := strings.Cut(source, ":")
 	switch strings.ToLower(scheme) {
 	case "http", "https":
@@ -44,14 +49,14 @@ func originOf(source string) (origin, error) {
 	}
 }
 
-// Fetch resolves the source of a FETCH: github: to a commit. With --checksum that takes no request.
+// Fetch resolves the source of a FETCH: a Git tree to a commit. With --checksum that takes no request.
 // A plain URL is downloaded and hashed, and stored if Downloads stores anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := checkFetch(f)
 	switch {
 	case err != nil:
 		return Pin{}, err
-	case from == fromGitHub:
+	case from != fromURL:
 		return r.resolveTree(ctx, f)
 	case f.Checksum == "":
 		return r.request(ctx, f.Source)
@@ -69,7 +74,7 @@ func checkFetch(f *frontend.Fetch) (origin, error) {
 	from, err := originOf(f.Source)
 	switch {
 	case err != nil:
-	case from == fromGitHub:
+	case from != fromURL:
 		_, err = checkTree(f)
 	case f.Checksum != "":
 		err = checkChecksum(f)
@@ -222,7 +227,8 @@ func mismatch(f *frontend.Fetch, want, got digest.Digest) error {
 //
 // Dest is a directory that is created if missing. An archive is unpacked there: owner
 // 0:0 unless --chown is given, since archives carry the ids of whoever made
-// them; modes and times (in whole seconds) as the archive has them; extended
+// them; modes and times (in whole seconds) as the archive has them, for a Git tree 0644
+// or 0755, and 1980-01-01; extended
 // attributes are left out. --chmod goes for files, and for directories with the right
 // to enter where there is one to read. Directories are implied: an existing one,
 // or a symlink to one, stays as it is. A hard link whose target --strip
@@ -233,7 +239,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err != nil {
 		return nil, err
 	}
-	if from == fromGitHub {
+	if from != fromURL {
 		return r.treeChanges(ctx, f, p)
 	}
 	if f.Checksum != "" {
@@ -327,30 +333,33 @@ func placeFetch(f *frontend.Fetch, changes func(at *names.View, dest string, by 
 
 // treeChanges returns the entries of a commit's tree, or of a directory in it.
 func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Placer, error) {
-	ref, sub, err := parseTree(f.Source)
+	t, err := parseTree(f.Source)
 	if err != nil {
 		return nil, err
 	}
 	if !github.IsCommit(p.Commit) {
 		return nil, fmt.Errorf("pin of %s: %q is no commit", f.Source, p.Commit)
 	}
-	dg, err := r.fetchTree(ctx, ref.Repo, p.Commit)
+	dg, err := r.fetchTree(ctx, t, p.Commit)
 	if err != nil {
 		return nil, err
 	}
 	a := &archive.Archive{Name: f.Source, Kind: archive.TarGzip, Open: func() (archive.Blob, error) { return r.openBlob(dg) }}
-	l, err := a.Layout(ctx, archive.Trim{Top: true, Below: sub, Strip: f.Strip})
+	l, err := a.Layout(ctx, archive.Trim{Top: true, Below: t.dir, Strip: f.Strip})
 	if err != nil {
 		return nil, err
 	}
-	if sub != "" && l.Empty() {
+	if t.dir != "" && l.Empty() {
 		return nil, &Fault{
-			Message: fmt.Sprintf("%s has no %q at commit %.12s", ref.Repo, sub, p.Commit),
+			Message: fmt.Sprintf("%s has no %q at commit %.12s", t, t.dir, p.Commit),
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
 	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
-		return unpacked(dest, by, a.Unpack(ctx, l, dest, by.apply)), nil
+		return unpacked(dest, by, a.Unpack(ctx, l, dest, func(e *snapshot.Entry) {
+			asTree(e)
+			by.apply(e)
+		})), nil
 	}), nil
 }
 
@@ -387,9 +396,9 @@ func PlainFile(f *frontend.Fetch) string {
 	var name string
 	switch from, err := originOf(f.Source); {
 	case err != nil:
-	case from == fromGitHub:
-		if _, sub, err := parseTree(f.Source); err == nil && sub != "" {
-			name = path.Base(sub)
+	case from != fromURL:
+		if t, err := parseTree(f.Source); err == nil && t.dir != "" {
+			name = path.Base(t.dir)
 		}
 	default:
 		name, _ = fileName(f.Source)

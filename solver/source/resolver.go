@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/downloads"
 )
 
@@ -62,7 +63,9 @@ type Resolver struct {
 	copies map[*frontend.Copy]func() (*files, error)
 
 	commits map[Ref]func() (string, error)
+	gitRefs map[gitsource.Tree]func() (string, error)
 	trees   map[string]func() (digest.Digest, error)
+	ways    map[github.Repo]*answered
 }
 
 // once returns the result of f for the key's first caller, to all callers.
