@@ -81,6 +81,11 @@ func ReadUser() (*File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		if _, err := os.Stat(path); err != nil {
+			return nil, nil // in the home of another user, which su and setpriv leave in $HOME
+		}
+	}
 	if err != nil {
 		return nil, usage.Error{Err: err}
 	}

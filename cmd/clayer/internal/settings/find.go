@@ -88,11 +88,14 @@ func readProject(dir string, ours func(uint32) bool) (*File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	var st unix.Stat_t
+	if errors.Is(err, fs.ErrPermission) && unix.Fstatat(int(d.Fd()), FileName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && !ours(st.Uid) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, errhint.With(usage.Errorf("%s: %w", f.Path, errors.Unwrap(err)), "a project's file is a regular one, and no link is followed")
 	}
 	defer file.Close()
-	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil || !ours(st.Uid) {
 		return nil, nil
 	}
