@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -250,6 +251,23 @@ func TestPreservedRecordsOfOneUser(t *testing.T) {
 			wantFile(t, r, "etc/shadow", "root:*:1::::::\n")
 		})
 	}
+}
+
+// What apt-get remove leaves of a package that a step installed goes with its configuration
+// files, or the next install of it would not have these.
+func TestUndoOfAPackageThatWasRemoved(t *testing.T) {
+	const status = "var/lib/dpkg/status"
+	const libc, nano = "Package: libc6\nStatus: install ok installed\n", "\nPackage: nano\nStatus: install ok installed\nVersion: 7\n"
+	r, l := testRoot(t)
+	if err := os.MkdirAll(filepath.Join(r.Dir(), path.Dir(status)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	add(t, r, status, libc)
+	applyChanged(t, l, "nano", status, libc, libc+nano)
+	time.Sleep(10 * time.Millisecond)
+	replace(t, r, status, "Status: install ok installed\nVersion", "Status: deinstall ok config-files\nVersion")
+	undo(t, l, 0, false, "")
+	wantFile(t, r, status, libc)
 }
 
 // What has no place in a root is refused, and the root is as it was.

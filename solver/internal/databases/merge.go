@@ -128,7 +128,7 @@ func (m *merging) decide() {
 		case r == nil:
 		case m.force:
 			m.gone[e.key] = e
-		case digest(r.body) != e.was:
+		case digest(r.body) != e.was && !m.format.isRemnant(r):
 			m.conflict(e.key, "is another one here")
 		case hasOthers(r, leaving):
 			m.conflict(e.key, "has members of its own here")

@@ -57,6 +57,20 @@ func (r *record) notIn(x *record) (entries []string) {
 	return entries
 }
 
+// isRemnant reports whether a record is of a package that was removed, and says no more than
+// that it may have configuration files.
+func (f format) isRemnant(r *record) bool {
+	if f != dpkg {
+		return false
+	}
+	for line := range strings.Lines(r.body) {
+		if strings.HasPrefix(line, "Status: ") {
+			return strings.HasSuffix(strings.TrimSpace(line), " config-files")
+		}
+	}
+	return false
+}
+
 func index(list []record) map[string]*record {
 	m := make(map[string]*record, len(list))
 	for i := range list {
