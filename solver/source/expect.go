@@ -219,6 +219,9 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		if !ok || !known {
 			return unexpected(e, "COPY %s copies no such file", c.Dest)
 		}
+		if at != nil && exact && !t.single && mayPlace(at, e.Path, e.Kind == snapshot.Dir) != nil {
+			return unexpected(e, "something else is there, which COPY does not replace")
+		}
 		seen[it.rel] = true
 		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target}
 		by.apply(want)
