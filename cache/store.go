@@ -106,6 +106,10 @@ var ErrUnread = errors.New("could not be read")
 // is of a kind that is only read. Nobody has to be warned of that.
 var ErrReadOnly = errors.New("this store is read-only")
 
+// ErrUnlisted says that a store has no list of what is in it: it finds a step by its key,
+// lists no layers, and removes none.
+var ErrUnlisted = errors.New("this store cannot list or remove what it has")
+
 // Found is what a store has under a key.
 type Found struct {
 	Descriptor
@@ -157,7 +161,8 @@ type Store interface {
 	// that is whole with the same steps stays, as Manifest.Covers has it.
 	Complete(ctx context.Context, m Manifest) error
 
-	// List returns the complete layers, newest first.
+	// List returns the complete layers, newest first. ErrUnlisted says that the store never
+	// can; Remove returns it too then.
 	List(ctx context.Context) ([]Manifest, error)
 
 	// Interrupted returns the layers that are not whole, with the steps that arrived;

@@ -201,12 +201,18 @@ func (t *Tier) each(f func(Store) error) error {
 	return errors.Join(errs...)
 }
 
-// List returns the complete layers of all stores, newest first, each once.
+// List returns the complete layers of all stores, newest first, each once. Stores that cannot
+// list are left out, unless none can.
 func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 	var all []Manifest
 	seen := make(map[string]bool)
+	listed := false
 	err := t.each(func(s Store) error {
 		ms, err := s.List(ctx)
+		if errors.Is(err, ErrUnlisted) {
+			return nil
+		}
+		listed = true
 		for _, m := range ms {
 			id := m.Name + "\x00" + m.Key.String()
 			if !seen[id] {
@@ -216,6 +222,9 @@ func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 		}
 		return err
 	})
+	if !listed && err == nil && len(t.stores) > 0 {
+		err = fmt.Errorf("%s: %w", t.Name(), ErrUnlisted)
+	}
 	slices.SortStableFunc(all, NewestFirst)
 	return all, err
 }

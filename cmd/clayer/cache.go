@@ -44,6 +44,9 @@ $AWS_SECRET_ACCESS_KEY, the profile $AWS_PROFILE, or those of the machine.
 which git on PATH reads and writes with its own configuration. git: alone is the
 origin of the working directory's repository.
 
+--store gha: is the cache service of GitHub Actions, in a step of a job. It lists
+and removes nothing: only push, and copy to it, work on it.
+
 --store https://HOST/PATH is a directory store that a web server serves. It is
 only read. The header in $CLAYER_HTTPS_HEADER, or else the login for the host in
 ~/.netrc, is sent to it.`,
@@ -180,7 +183,7 @@ func newTransfer(use, short string, push bool) *cobra.Command {
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL or --store https://HOST/PATH")
+				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL, --store gha: or --store https://HOST/PATH")
 			}
 			switch at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); {
 			case at == "":

@@ -19,6 +19,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/elftest"
+	"github.com/clayer/clayer/internal/ghatest"
 	"github.com/clayer/clayer/internal/gittest"
 	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/internal/s3test"
@@ -94,6 +95,10 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	registry-down                                      ends it
 //	s3-server BUCKET                                   starts a service with a bucket on loopback, and sets the variables with its address and credentials
 //	s3-server-down                                     ends it
+//	actions-cache                                      starts the cache service of GitHub Actions on loopback, and sets the variables of an action
+//	actions-cache-readonly                             its token only reads from now on
+//	actions-cache-asked FILE                           writes the requests since it was last said to FILE
+//	actions-cache-down                                 ends it
 //	git-server [login|readonly|filter|old]...          starts a Git server on loopback with the empty repository $GIT_URL; login: as me, $GIT_PASS
 //	exitcode N       the last clayer command exited with N
 //	crlf FILE        gives FILE a byte order mark and CRLF line ends
@@ -114,7 +119,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("CLAYER_CACHE_DIR", filepath.Join(e.WorkDir, "cache"))
 			e.Setenv("CLAYER_SHIM", "lines") // shims change no machine but one that a script names
-			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
+			for _, name := range []string{"GH_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_SERVER_URL", "DOCKER_CONFIG", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "ACTIONS_RESULTS_URL", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_CACHE_MODE"} {
 				e.Setenv(name, "") // the session's own are nobody's business here
 			}
 			e.Setenv(exitCodeFile, filepath.Join(e.WorkDir, "home", "exitcode"))
@@ -130,8 +135,9 @@ func TestScripts(t *testing.T) {
 			"corrupt":  cmdCorrupt,
 			"listing":  cmdListing,
 			"registry": cmdRegistry, "registry-down": cmdRegistryDown,
-			"git-server": cmdGitServer,
-			"s3-server":  cmdS3Server, "s3-server-down": cmdS3ServerDown,
+			"git-server":    cmdGitServer,
+			"actions-cache": cmdActionsCache, "actions-cache-readonly": cmdActionsCacheReadOnly, "actions-cache-asked": cmdActionsCacheAsked, "actions-cache-down": cmdActionsCacheDown,
+			"s3-server": cmdS3Server, "s3-server-down": cmdS3ServerDown,
 
 			"github": cmdGitHub, "github-repo": cmdGitHubRepo, "github-commit": cmdGitHubCommit, "github-fail": cmdGitHubFail,
 			"github-releases": cmdGitHubReleases, "github-asked": cmdGitHubAsked, "github-down": cmdGitHubDown, "github-heal": cmdGitHubHeal, "github-limit": cmdGitHubLimit, "github-legacy": cmdGitHubLegacy, "github-corrupt": cmdGitHubCorrupt,
@@ -275,6 +281,46 @@ func cmdS3ServerDown(ts *testscript.TestScript, neg bool, args []string) {
 		g.(*s3test.Gateway).Close()
 	}
 }
+
+// actionsCaches holds the cache service of each script.
+var actionsCaches sync.Map
+
+func cmdActionsCache(ts *testscript.TestScript, neg bool, args []string) {
+	if _, ok := actionsCaches.Load(ts); !ok {
+		s := ghatest.Start()
+		actionsCaches.Store(ts, s)
+		ts.Defer(s.Close)
+		ts.Setenv("ACTIONS_RESULTS_URL", s.URL+"/")
+		ts.Setenv("ACTIONS_RUNTIME_TOKEN", ghatest.Token)
+		ts.Setenv("GITHUB_REPOSITORY", "me/env")
+	}
+}
+
+func withActionsCache(f func(ts *testscript.TestScript, s *ghatest.Server, args []string)) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		s, ok := actionsCaches.Load(ts)
+		if !ok || neg {
+			ts.Fatalf("there is no cache service")
+		}
+		f(ts, s.(*ghatest.Server), args)
+	}
+}
+
+var (
+	cmdActionsCacheReadOnly = withActionsCache(func(_ *testscript.TestScript, s *ghatest.Server, _ []string) {
+		s.Change(func() { s.ReadOnly = true })
+	})
+	cmdActionsCacheAsked = withActionsCache(func(ts *testscript.TestScript, s *ghatest.Server, args []string) {
+		if len(args) != 1 {
+			ts.Fatalf("usage: actions-cache-asked FILE")
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(s.Asked(), "\n")+"\n"), 0o644))
+	})
+	cmdActionsCacheDown = withActionsCache(func(_ *testscript.TestScript, s *ghatest.Server, _ []string) {
+		s.CloseClientConnections()
+		s.Close()
+	})
+)
 
 func cmdGitServer(ts *testscript.TestScript, neg bool, args []string) {
 	var opt gittest.Options

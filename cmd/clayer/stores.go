@@ -19,7 +19,7 @@ type storeFlags struct{ stores.Opener }
 func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.CacheDir, "cache-dir", "", "store snapshots, downloads and cache mounts in `DIR` (default $XDG_CACHE_HOME/clayer)")
 	c.Flags().StringVar(&f.CacheSize, "cache-size", "10GiB", "maximum `SIZE` of the snapshots there; the least recently used are removed first")
-	c.Flags().StringArrayVar(&f.Stores, "store", nil, "add a `STORE`, asked after the one in --cache-dir: dir:PATH, oci:HOST/REPOSITORY in a registry, s3://BUCKET/PREFIX, git:URL, or https://HOST/PATH to read (repeatable)")
+	c.Flags().StringArrayVar(&f.Stores, "store", nil, "add a `STORE`, asked after the one in --cache-dir: dir:PATH, oci:HOST/REPOSITORY in a registry, s3://BUCKET/PREFIX, git:URL, gha: in GitHub Actions, or https://HOST/PATH to read (repeatable)")
 	c.Flags().StringVar(&f.Repo, "repo", "", "store snapshots in the GitHub Releases of `OWNER/REPO`, asked after the other stores")
 	c.Flags().StringVar(&f.Token, "token", "", "GitHub `TOKEN`; prefer GH_TOKEN or GITHUB_TOKEN, which other users of the machine cannot read")
 	c.Flags().StringSliceVar(&f.AllowRedirect, "allow-redirect", nil, "follow redirects from public servers to `HOST` at a private address, such as a registry's storage in a VPC (repeatable)")

@@ -344,11 +344,11 @@ func (t *Target) stores(ctx context.Context) []Finding {
 	for i, s := range t.Stores {
 		wg.Go(func() {
 			f := Finding{Area: "stores", Name: s.Name(), OK: true}
-			ms, err := s.List(ctx)
+			text, _, err := read(ctx, s)
 			if err != nil {
 				f.OK, f.Text, f.Remedy, f.Cause = false, reason(err), "a build goes on without a store that fails, unless it requires one", StoreFailed
 			} else {
-				f.Text = contents(ms)
+				f.Text = text
 			}
 			list[i] = f
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/printable"
 	"github.com/clayer/clayer/internal/sizes"
 )
@@ -51,18 +52,28 @@ func (t *Target) try(ctx context.Context, s cache.Store) []Finding {
 	finding := func(name string) Finding {
 		return Finding{Area: printable.Line(s.Location()), Name: name, Store: s.Location(), OK: true}
 	}
-	read := finding("read")
+	reading := finding("read")
 	began := time.Now()
-	ms, err := s.List(ctx)
+	text, ms, err := read(ctx, s)
 	if err != nil {
-		read.OK, read.Text = false, reason(err)
-		read.Remedy, read.Cause = "the next store in the chain is asked instead", StoreFailed
-		return []Finding{read}
+		reading.OK, reading.Text = false, reason(err)
+		reading.Remedy, reading.Cause = "the next store in the chain is asked instead", StoreFailed
+		return []Finding{reading}
 	}
 	took := time.Since(began)
-	read.Milliseconds = took.Milliseconds()
-	read.Text = fmt.Sprintf("answers in %d ms, %s", took.Milliseconds(), contents(ms))
-	return []Finding{read, speed(ctx, s, ms, finding("speed")), t.write(ctx, s, finding("write"))}
+	reading.Milliseconds = took.Milliseconds()
+	reading.Text = fmt.Sprintf("answers in %d ms, %s", took.Milliseconds(), text)
+	return []Finding{reading, speed(ctx, s, ms, finding("speed")), t.write(ctx, s, finding("write"))}
+}
+
+// read returns what a store has, in words too. One that cannot list is asked for a step.
+func read(ctx context.Context, s cache.Store) (text string, ms []cache.Manifest, err error) {
+	ms, err = s.List(ctx)
+	if errors.Is(err, cache.ErrUnlisted) {
+		_, err = s.Find(ctx, "", []key.Key{key.Sum("doctor", func(key.Writer) {})})
+		return "it has no list", nil, err
+	}
+	return contents(ms), ms, err
 }
 
 // speed fetches a snapshot.

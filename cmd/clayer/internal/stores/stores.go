@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
+	"github.com/clayer/clayer/cache/gha"
 	"github.com/clayer/clayer/cache/ghrelease"
 	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
@@ -30,7 +32,7 @@ import (
 type Opener struct {
 	CacheDir      string   // of snapshots, downloads and cache mounts; "" for the default
 	CacheSize     string   // the most that snapshots may take there
-	Stores        []string // dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL or https://HOST/PATH
+	Stores        []string // dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL, gha: or https://HOST/PATH
 	Repo          string   // owner/repo: its GitHub Releases are a store; "" for none
 	Token         string   // for GitHub; "" for that of the environment
 	AllowSecrets  []string // names of secrets that snapshots may contain
@@ -185,14 +187,15 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	if err != nil {
 		return nil, err
 	}
+	usesActions := slices.Contains(o.Stores, actions)
 	var credentials []cache.Credential
 	var temp string
-	if len(repositories) > 0 || len(branches) > 0 || len(buckets) > 0 || o.Repo != "" || o.ByProject.Stores != "" {
+	if len(repositories) > 0 || len(branches) > 0 || len(buckets) > 0 || usesActions || o.Repo != "" || o.ByProject.Stores != "" {
 		if credentials, err = o.credentials(secrets, logins, sites, branches, buckets); err != nil {
 			return nil, err
 		}
 	}
-	if len(repositories) > 0 || len(sites) > 0 || len(buckets) > 0 || len(branches) > 0 || o.Repo != "" {
+	if len(repositories) > 0 || len(sites) > 0 || len(buckets) > 0 || len(branches) > 0 || usesActions || o.Repo != "" {
 		if temp, err = o.temp(); err != nil {
 			return nil, err
 		}
@@ -220,6 +223,13 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 				opt.Name = s
 			}
 			stores = append(stores, web.New(sites[s].at, opt))
+		case s == actions:
+			login, err := gha.FindLogin(os.Getenv)
+			if err != nil {
+				o.Notices.StoreFailed("gha", err)
+				continue
+			}
+			stores = append(stores, cache.Guarded(gha.New(login, gha.Options{Temp: temp, Transfer: o.Transfer()}), credentials))
 		case isBucket:
 			opt := s3.Options{Temp: temp, Transfer: o.Transfer()}
 			if len(buckets) > 1 {
@@ -260,6 +270,9 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	return stores, nil
 }
 
+// actions is the store in the cache service of the job that this process is a part of.
+const actions = "gha:"
+
 // firstAnswer is how long a store may take to answer at all, before the next one in the
 // chain is asked.
 const firstAnswer = 20 * time.Second
@@ -283,8 +296,8 @@ func Check(stores []string, repo string) error {
 			if _, err := s3.ParseAddress(s); err != nil {
 				return usage.Errorf("--store: %w", err)
 			}
-		} else if path, ok := strings.CutPrefix(s, "dir:"); !ok || path == "" {
-			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL or https://HOST/PATH", s)
+		} else if path, ok := strings.CutPrefix(s, "dir:"); s != actions && (!ok || path == "") {
+			return usage.Errorf("--store=%s: want dir:PATH, oci:HOST/REPOSITORY, s3://BUCKET/PREFIX, git:URL, gha: or https://HOST/PATH", s)
 		}
 	}
 	if repo == "" {
