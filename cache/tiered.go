@@ -141,7 +141,7 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 			continue
 		}
 		for _, nearer := range t.stores[:i] {
-			if err := nearer.Put(ctx, d, b); err != nil && !errors.Is(err, ErrReadOnly) {
+			if err := nearer.Put(ctx, d, b); err != nil && ctx.Err() == nil && !errors.Is(err, ErrReadOnly) {
 				t.warn(nearer.Name(), err)
 			}
 		}
