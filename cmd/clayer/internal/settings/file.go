@@ -159,7 +159,10 @@ func (f *File) check(name string, line int) error {
 	case f.Project && (k != nil && !k.project || slices.Contains(reserved, name)):
 		hint := "remove it"
 		if k != nil {
-			hint = fmt.Sprintf("put it into %s, or set --%s or %s", displayed(UserPath()), k.flag, Variable(k.flag))
+			hint = fmt.Sprintf("set --%s or %s", k.flag, Variable(k.flag))
+			if path := UserPath(); path != "" { // there is a home directory
+				hint = fmt.Sprintf("put it into %s, or %s", displayed(path), hint)
+			}
 		}
 		return errhint.With(usage.Errorf("%s: %s: a project's file cannot set it", f.at(line), name), hint)
 	case k != nil && !f.Project && !k.user:
