@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/ghatest"
 )
 
 // project is a directory with layers, and a release of clayer on loopback, which is
@@ -246,31 +248,83 @@ func TestHookOfGitHubActions(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(p.dir, "root/tools")); err == nil {
 		t.Error("a layer that was not named is composed")
 	}
+}
 
-	// The action, as the runner runs its step.
-	action, err := os.ReadFile("../../action.yml")
+// The action, as the runner runs it: under its own node, with the inputs of a workflow.
+func TestAction(t *testing.T) {
+	t.Parallel()
+	var action struct {
+		Inputs map[string]struct{ Description, Default string }
+		Runs   struct{ Using, Main string }
+	}
+	data, err := os.ReadFile("../../action.yml")
+	if err == nil {
+		err = yaml.Unmarshal(data, &action)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, block, _ := strings.Cut(string(action), "      run: |\n")
-	var script strings.Builder
-	for line := range strings.Lines(block) {
-		script.WriteString(strings.TrimPrefix(line, "        "))
+	if _, err := os.Stat(filepath.Join("../..", action.Runs.Main)); err != nil || !strings.HasPrefix(action.Runs.Using, "node") {
+		t.Fatalf("it runs %s by %s: %v", action.Runs.Main, action.Runs.Using, err)
 	}
-	top, err := filepath.Abs("../..")
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not on PATH: the action's JavaScript is not run")
+	}
+	script, err := filepath.Abs(filepath.Join("../..", action.Runs.Main))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.write("step.sh", script.String())
-	p.write("genv", "")
-	p.write("gpath", "")
-	p.must("bash --noprofile --norc -eo pipefail step.sh", append(env, "GITHUB_ACTION_PATH="+top, "LAYERS=base tools",
-		"CLAYER_VERSION=v1.2.3", "CLAYER_CHECKSUMS="+fmt.Sprintf("%x", sha256.Sum256(p.sums)), "CLAYER_INSTALL_DIR="+filepath.Join(p.dir, "tool"))...)
-	if got := p.read("gpath"); got != filepath.Join(p.dir, "tool")+"\n/opt/x/bin\n" || !strings.Contains(p.read("genv"), "it's here") {
-		t.Errorf("the action: %q, %q", got, p.read("genv"))
+	p := newProject(t)
+	p.write("layers/Containerfile.tools", "RUN echo tools > /tools && env > /environment\n")
+	cache := ghatest.New(t)
+	with := func(more ...string) []string {
+		p.write("genv", "")
+		p.write("gpath", "")
+		env := []string{
+			"GITHUB_ENV=" + filepath.Join(p.dir, "genv"), "GITHUB_PATH=" + filepath.Join(p.dir, "gpath"), "RUNNER_TEMP=" + filepath.Join(p.dir, "temp"),
+			"INPUT_VERSION=v1.2.3", fmt.Sprintf("INPUT_CHECKSUMS=%x", sha256.Sum256(p.sums)), "INPUT_LAYERS=base tools",
+			"ACTIONS_RESULTS_URL=" + cache.URL + "/", "ACTIONS_RUNTIME_TOKEN=" + ghatest.Token, "GITHUB_REPOSITORY=me/env",
+		}
+		for name, in := range action.Inputs {
+			if !strings.Contains(in.Default, "${{") && !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "INPUT_"+strings.ToUpper(name)+"=") }) {
+				env = append(env, "INPUT_"+strings.ToUpper(name)+"="+in.Default)
+			}
+		}
+		return append(env, more...)
+	}
+	out, errs, code := p.run(node+" "+script, with("INPUT_STORE=gha:")...)
+	if code != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	if got := p.read("gpath"); got != filepath.Join(p.dir, "temp/clayer")+"\n/opt/x/bin\n" || !strings.Contains(p.read("genv"), "it's here") {
+		t.Errorf("later steps get %q, %q", got, p.read("genv"))
 	}
 	if p.read("root/tools") != "tools\n" {
-		t.Error("the action did not compose")
+		t.Error("the layers are not composed")
+	}
+	if len(cache.Keys()) == 0 {
+		t.Error("nothing is stored in the cache of the job")
+	}
+	if everywhere := out + errs + p.read("genv") + p.read("gpath") + p.read("root/environment"); strings.Contains(everywhere, ghatest.Token) {
+		t.Errorf("the token of the job is in %s", everywhere)
+	}
+
+	// Later steps get the token if that is wanted.
+	out, errs, code = p.run(node+" "+script, with("INPUT_STORE=gha:", "INPUT_EXPOSE=true")...)
+	if code != 0 || strings.Contains(out+errs, ghatest.Token) {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	for _, want := range []string{"ACTIONS_RUNTIME_TOKEN<<", "\n" + ghatest.Token + "\n", "ACTIONS_RESULTS_URL<<", "CLAYER_STORE<<"} {
+		if !strings.Contains(p.read("genv"), want) {
+			t.Errorf("later steps do not get %q: %s", want, p.read("genv"))
+		}
+	}
+
+	// What fails, fails the step with the program's exit code.
+	p.write("layers/Containerfile.tools", "RUN false\n")
+	if out, errs, code := p.run(node+" "+script, with()...); code != exitBuild || !strings.Contains(out, "::error::clayer compose: exit code ") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
 	}
 }
 
