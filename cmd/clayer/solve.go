@@ -116,7 +116,11 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 	}
 	opt.Rebuild, opt.Profile = rebuild, f.profile
 	if !opt.NoWait {
-		shim.Wait(cmd.Context(), os.Getenv("PATH")) // the store lacks what is being packed
+		shim.Wait(cmd.Context(), os.Getenv("PATH"), func(n shim.Note) { // the store lacks what is being packed
+			if !f.quiet {
+				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: waiting for the snapshot of %s: %s\n", n.File, n.Text)
+			}
+		})
 	}
 	result, err := solver.Solve(cmd.Context(), opt)
 	f.hide()

@@ -81,11 +81,17 @@ func Notes(path string) (list []Note) {
 }
 
 // Wait waits, for packingTime at most, until no snapshot of an install is being made that
-// Notes has.
-func Wait(ctx context.Context, path string) {
+// Notes has. After a second it says once what it waits for.
+func Wait(ctx context.Context, path string, waiting func(Note)) {
 	for start := time.Now(); ctx.Err() == nil && time.Since(start) < packingTime; time.Sleep(20 * time.Millisecond) {
-		if !slices.ContainsFunc(Notes(path), func(n Note) bool { return n.Making() }) {
+		list := Notes(path)
+		i := slices.IndexFunc(list, func(n Note) bool { return n.Making() })
+		if i < 0 {
 			return
+		}
+		if waiting != nil && time.Since(start) > time.Second {
+			waiting(list[i])
+			waiting = nil
 		}
 	}
 }
