@@ -246,6 +246,9 @@ func (r *Resolver) fromGitHub(ctx context.Context, repo github.Repo, commit stri
 			continue
 		}
 		dg, err := r.byWay(ctx, w, repo, commit, p)
+		if err == nil && w != byGit && gittree.Substitutes(ctx, p.Content()) {
+			dg, err = r.substituted(ctx, w, repo, commit, p)
+		}
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
@@ -285,6 +288,19 @@ func (r *Resolver) byWay(ctx context.Context, w way, repo github.Repo, commit st
 	}
 	res, err := get(ctx, repo, commit, p)
 	return res.Digest, err
+}
+
+// substituted writes a commit's tree to p by Git, since other ways make other texts of what
+// has the attribute export-subst; by w, with a warning, where Git does not answer.
+func (r *Resolver) substituted(ctx context.Context, w way, repo github.Repo, commit string, p *downloads.Part) (digest.Digest, error) {
+	dg, gitErr := r.byWay(ctx, byGit, repo, commit, p)
+	if gitErr == nil || ctx.Err() != nil {
+		return dg, gitErr
+	}
+	if r.Warn != nil {
+		r.Warn(fmt.Sprintf("github:%s@%.12s has files with export-subst, whose text may differ from what Git gives: %v", repo, commit, gitErr))
+	}
+	return r.byWay(ctx, w, repo, commit, p)
 }
 
 // isRefusal reports whether an error is one that all trees of a repository would get.

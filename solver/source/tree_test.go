@@ -336,3 +336,35 @@ func TestOldServersGiveTrees(t *testing.T) {
 		}
 	}
 }
+
+// TestSubstitutedFilesAreThoseOfGit has a tree with export-subst: archives that others made
+// have other texts.
+func TestSubstitutedFilesAreThoseOfGit(t *testing.T) {
+	f := newForge(t, gittest.Options{})
+	work := t.TempDir()
+	git(t, work, "clone", "-q", f.dir, ".")
+	makeTree(t, work, `.gitattributes version export-subst\n`, `version $Format:%H %h %d$`)
+	git(t, work, "add", "-A")
+	git(t, work, "commit", "-q", "-m", "subst")
+	git(t, work, "push", "-q", "origin", "HEAD:trunk")
+	commit := strings.TrimSpace(git(t, work, "rev-parse", "HEAD"))
+	want := fmt.Sprintf("opt/x/version %q", commit+" "+commit[:7]+" ")
+	for _, tt := range []struct {
+		way   string
+		want  string
+		warns int
+	}{{"API Git", want, 0}, {"web Git", want, 0}, {"Git", want, 0}, {"API", "opt/x/version \"" + commit, 1}} {
+		f.only(http.StatusForbidden, strings.Fields(tt.way)...)
+		r := f.resolver(t)
+		warned := 0
+		r.Warn = func(string) { warned++ }
+		changes, _, err := fetchedTree(t, r, "github:o/r@"+commit)
+		if err != nil {
+			t.Errorf("%s: %v", tt.way, err)
+			continue
+		}
+		if have, err := text(t, changes); err != nil || !strings.Contains(have, tt.want) || warned != tt.warns {
+			t.Errorf("%s: %v, %d warnings\n%s\nwant %s", tt.way, err, warned, have, tt.want)
+		}
+	}
+}

@@ -263,6 +263,9 @@ func (p *Part) leave() error {
 	return nil
 }
 
+// Content returns what was written so far.
+func (p *Part) Content() io.Reader { return io.NewSectionReader(p.f, 0, p.size) }
+
 // Rewind forgets what was written.
 func (p *Part) Rewind() error {
 	if _, err := p.f.Seek(0, io.SeekStart); err != nil {

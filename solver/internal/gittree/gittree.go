@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,6 +154,10 @@ func (f *Fetcher) Archive(ctx context.Context, url, commit string, w io.Writer) 
 	}
 	defer r.close()
 	if err := r.fetch(ctx, commit); err != nil {
+		return err
+	}
+	// export-subst may name parents, and whether they are there.
+	if err := os.Remove(filepath.Join(r.work.Path, "shallow")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	limit := cmp.Or(f.MaxTree, maxTree)
