@@ -123,7 +123,7 @@ func (o *Opener) One(word string, reads bool, secrets map[string]solver.Secret) 
 		return nil, err
 	}
 	if len(found) == 0 { // why, is reported
-		return nil, usage.ErrReported
+		return nil, errors.Join(usage.ErrReported, solver.ErrStore)
 	}
 	return found[0], nil
 }
