@@ -76,9 +76,13 @@ func evilFiles(t *testing.T, w *workspace, url string) {
 	w.write("Containerfile.lint", "RUN cd '"+evilText+"'\nRUN pip install numpy\nFETCH github:me/x /y\n")
 	w.write("Containerfile."+evil, "RUN true\n")
 	w.write("Containerfile.over", "RUN mkdir -p '/opt/"+evilText+"'\nCOPY "+"Containerfile"+" '/opt/"+evilText+"'\n")
-	if err := os.MkdirAll(w.path(".claude"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{".claude", "settings", "unknown"} {
+		if err := os.MkdirAll(w.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
+	w.write("settings/clayer.toml", "base-id = "+quoteJSON(evil)+"\n")
+	w.write("unknown/clayer.toml", quoteJSON(evil)+" = "+quoteJSON(evil)+"\n")
 	w.write(".claude/container-layers.json", `{"layers": ["base", `+quoteJSON(evilText)+`], `+quoteJSON(evilText)+`: 1}`)
 }
 
@@ -120,6 +124,8 @@ func evilCommands(w *workspace, host string) map[string][][]string {
 		"cache push":      {{"--store=dir:" + w.path("other")}, {oci}, {"--store=dir:" + w.path("other"), evil}},
 		"cache pull":      {{"--store=dir:" + w.path("other")}, {oci}, {evil}},
 		"cache export":    {{"--oci", evil + ".tar", "-f", "Containerfile"}, {"--oci", "x.tar", evil}, {"--oci", "x.tar", evilText}, {"--oci", "y.tar", "-f", "Containerfile." + evil}},
+		"cache copy":      {{"dir:" + w.path("other"), "dir:" + w.path("copied")}, {"dir:" + w.path("other"), evil}, {"local", "dir:" + w.path("copied"), evil}, {oci, "local"}},
+		"config ls":       {{"--base-id=" + evil}, {"--base-id=" + evil, "--json"}, {"-f", "settings/Containerfile"}, {"-f", "unknown/Containerfile"}, {evil}},
 		"man":             {{evil}, {}},
 		"version":         {{}, {"--json"}, {evil}},
 		"undo":            {{root}, {root, "--" + evil}},

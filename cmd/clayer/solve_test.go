@@ -338,11 +338,22 @@ func TestDestAsNobody(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
 		t.Fatal(err)
 	}
+	// Settings that this user may not read are another one's: su and setpriv leave $HOME.
+	config := filepath.Join(dir, "root's")
+	if err := os.MkdirAll(filepath.Join(config, "clayer"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(config, "clayer", "clayer.toml"), []byte("offline = 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(config, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	run := func(args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "clayer"), args...)
 		cmd.Dir = dir
-		cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + dir}
+		cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + dir, "XDG_CONFIG_HOME=" + config}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		out, err := cmd.CombinedOutput()
 		if strings.Contains(string(out), "sandbox not available") {

@@ -81,13 +81,13 @@ func (i *Inventory) describedBy(p string) *described {
 	dir, base := path.Split(p)
 	dir = strings.TrimSuffix(dir, "/")
 	if dir == "var/lib/dpkg/info" {
-		// The list of a package with configuration files stays when that is removed; its
-		// digests, which come after by their name, do not.
-		ext := path.Ext(base)
-		name, _, _ := strings.Cut(strings.TrimSuffix(base, ext), ":")
-		if ext != ".list" && ext != ".md5sums" {
+		// The list of a package with configuration files stays when that is removed, also
+		// by the RUN that installed it; its digests do not.
+		base, ok := strings.CutSuffix(base, ".md5sums")
+		if !ok {
 			return nil
 		}
+		name, _, _ := strings.Cut(base, ":")
 		return &described{Package: Package{Manager: snapshot.ManagerDpkg, Name: name}}
 	}
 	of := &described{whole: base != "METADATA" && base != "PKG-INFO" && base != "package.json"}

@@ -209,11 +209,13 @@ func (p Process) Do(ctx context.Context, j Job) error {
 
 // attr puts the helper into the namespaces of its job.
 func (p Process) attr(j Job) *syscall.SysProcAttr {
+	// A session of its own: Ctrl-C is for clayer, which then ends the command. A helper that
+	// it ended first would have failed.
+	attr := &syscall.SysProcAttr{Setsid: !j.Interactive}
 	if j.InPlace {
-		// A session of its own: Ctrl-C is for clayer, which then ends the command.
-		return &syscall.SysProcAttr{Setsid: true}
+		return attr
 	}
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+	attr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	if !j.Rooted {
 		p.IDs.Attr(attr)
 	}

@@ -92,6 +92,9 @@ func readProject(dir string, ours func(uint32) bool) (*File, error) {
 	if errors.Is(err, fs.ErrPermission) && unix.Fstatat(int(d.Fd()), FileName, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && !ours(st.Uid) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, usage.Errorf("%s: %w", f.Path, fs.ErrPermission)
+	}
 	if err != nil {
 		return nil, errhint.With(usage.Errorf("%s: %w", f.Path, errors.Unwrap(err)), "a project's file is a regular one, and no link is followed")
 	}
