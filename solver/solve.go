@@ -85,7 +85,9 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		}
 	} else {
 		inventory.RecordLater(ctx, root, r.home())
-		inventory.WarnRemoved(root, sv.State, r.home(), r.warn)
+		if inventory.MayHaveRemoved(root, sv.State, r.home()) {
+			inventory.WarnRemoved(root, sv.State, r.home(), r.warn)
+		}
 	}
 	pushed, err := r.catchUp(ctx, root, sv)
 	if err != nil {
@@ -122,12 +124,14 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		return nil, did, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
-	warn := inventory.Watch(root, r.warn)
+	warn, removed := inventory.Watch(root, r.warn), inventory.MayHaveRemoved(root, sv.State, r.home())
 	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
 		return nil, did, nameWithheld(err)
 	}
 	warn()
-	inventory.WarnRemoved(lock.Root(), lock.State(), r.home(), r.warn)
+	if removed {
+		inventory.WarnRemoved(lock.Root(), lock.State(), r.home(), r.warn)
+	}
 	if _, err := r.sources().Downloads.Prune(cmp.Or(r.MaxDownloads, defaultDownloads)); err != nil {
 		r.warn("cannot prune the downloads: %v", err)
 	}

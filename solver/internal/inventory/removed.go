@@ -2,6 +2,8 @@ package inventory
 
 import (
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -56,6 +58,34 @@ func Removed(root *rootfs.Root, state *record.State, home string) (list []Unmet,
 		}
 	}
 	return list, nil
+}
+
+// shown are where removals show: the lists of managers, and the directories of packages.
+var shown = []string{
+	dpkgStatus, "usr/lib/python3*/dist-packages", "usr/local/lib/python3*/dist-packages", "usr/local/lib/python3*/site-packages", "opt/conda/lib/python3*/site-packages",
+	"usr/lib/node_modules", "usr/lib/node_modules/@*", "usr/local/lib/node_modules", "usr/local/lib/node_modules/@*",
+}
+
+// MayHaveRemoved reports whether packages may have been removed from a root since it was solved. It
+// reads the times of a few files, where Removed reads what all steps have changed.
+func MayHaveRemoved(root *rootfs.Root, state *record.State, home string) bool {
+	if len(state.Log) == 0 {
+		return false
+	}
+	since := state.Log[len(state.Log)-1].Done
+	patterns := slices.Clone(shown)
+	for _, p := range []string{".local/lib/python3*/site-packages", ".npm-global/lib/node_modules", ".npm-global/lib/node_modules/@*"} {
+		patterns = append(patterns, path.Join(home, p))
+	}
+	for _, dir := range root.Dirs() {
+		for _, pattern := range patterns {
+			names, _ := filepath.Glob(filepath.Join(dir, pattern))
+			if slices.ContainsFunc(names, func(name string) bool { return changedSince([]string{name}, "", since) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // WarnRemoved warns of what Removed returns.
