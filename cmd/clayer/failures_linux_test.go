@@ -155,6 +155,7 @@ var failures = []failure{
 	{name: "unknown progress", code: 2, args: "solve --root=root --progress=fancy", file: twoSteps},
 	{name: "progress for a terminal without one", code: 2, args: "solve --root=root --progress=tty", file: twoSteps},
 	{name: "compression out of bounds", code: 2, args: "solve --root=root --compression=99", file: twoSteps},
+	{name: "jobs below none", code: 2, args: "solve --root=root --jobs=-3", file: twoSteps},
 	{name: "size that is none", code: 2, args: "solve --root=root --cache-size=lots", file: twoSteps},
 	{name: "store of no known kind", code: 2, args: "solve --root=root --store=ftp://host/x", file: twoSteps},
 	{name: "repository that is none", code: 2, args: "solve --root=root --repo=env", file: twoSteps},

@@ -213,6 +213,9 @@ func (f *sandboxFlags) fill(opt *solver.Options) error {
 		return usage.Errorf("--hermetic and --inherit-env don't go together")
 	}
 	opt.Hermetic, opt.InheritEnv = f.hermetic, f.inheritEnv
+	if f.jobs < 0 {
+		return usage.Errorf("--jobs=%d: want 0 or more", f.jobs)
+	}
 	opt.Sandbox, opt.Compare, opt.Timeout, opt.Jobs = f.sandbox, compare, f.timeout, f.jobs
 	return nil
 }

@@ -113,7 +113,7 @@ func Step(sv *survey.Survey, text string) (*dag.Step, error) {
 		}
 	}
 	if len(sv.State.Log) != survey.Staying(sv.Plan.Graph, sv.Answers.Present) || sv.State.Retry() {
-		return nil, errors.New("other steps were applied after those of the file")
+		return nil, errors.New("other steps were applied after those of the file; run clayer solve, or clayer undo, before the next install")
 	}
 	return last, nil
 }
