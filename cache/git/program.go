@@ -1,7 +1,6 @@
 package git
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -129,7 +127,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", lowSpeedTime, 30*patience))
 		}
 	}
-	said := &tail{}
+	said := &remote.Tail{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, said
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("git: %w", err)
@@ -160,7 +158,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 
 // watch ends git when it is silent for too long, or has fetched too much; 0: there is
 // no limit.
-func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *tail, quiet time.Duration, limit int64) {
+func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *remote.Tail, quiet time.Duration, limit int64) {
 	tick := time.NewTicker(min(quiet/4, 250*time.Millisecond))
 	defer tick.Stop()
 	since, seen := time.Now(), int64(0)
@@ -169,7 +167,7 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if n := said.n.Load(); n != seen {
+			if n := said.Total(); n != seen {
 				since, seen = now, n
 				cache.Answered(ctx)
 			}
@@ -183,30 +181,4 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 			}
 		}
 	}
-}
-
-// A tail has the end of what git prints.
-type tail struct {
-	n  atomic.Int64
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-const tailSize = 32 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.n.Add(int64(len(p)))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.b.Len() > tailSize {
-		t.b.Next(t.b.Len() - tailSize/2)
-	}
-	t.b.Write(p[max(0, len(p)-tailSize):])
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.String()
 }

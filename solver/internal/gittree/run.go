@@ -1,7 +1,6 @@
 package gittree
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -59,7 +57,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	said := &tail{}
+	said := &remote.Tail{}
 	cmd.Stdout, cmd.Stderr = c.stdout, said
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("git: %w", err)
@@ -108,7 +106,7 @@ func (r *repo) environ(server bool) []string {
 }
 
 // watch ends git when it is silent for too long, or has fetched too much.
-func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *tail) {
+func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *remote.Tail) {
 	quiet, limit := cmp.Or(r.f.Stall, stall), cmp.Or(r.f.MaxFetched, maxFetched)
 	tick := time.NewTicker(min(quiet/4, 250*time.Millisecond))
 	defer tick.Stop()
@@ -118,7 +116,7 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if n := said.total(); n != seen {
+			if n := said.Total(); n != seen {
 				since, seen = now, n
 			}
 			if now.Sub(since) > quiet {
@@ -162,36 +160,4 @@ func (b *bounded) Write(p []byte) (n int, err error) {
 	n, err = b.w.Write(p)
 	b.err = err
 	return n, err
-}
-
-// A tail has the end of what git prints.
-type tail struct {
-	mu sync.Mutex
-	n  int64
-	b  bytes.Buffer
-}
-
-const tailSize = 32 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.n += int64(len(p))
-	if t.b.Len() > tailSize {
-		t.b.Next(t.b.Len() - tailSize/2)
-	}
-	t.b.Write(p[max(0, len(p)-tailSize):])
-	return len(p), nil
-}
-
-func (t *tail) total() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.String()
 }
