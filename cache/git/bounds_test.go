@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/internal/gittest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // A snapshot is in pieces, and one of more than a push may have takes several.
@@ -189,7 +190,7 @@ func TestWhatGitIsGiven(t *testing.T) {
 	script := fmt.Sprintf("#!/bin/sh\n{ printf '%%s\\n' \"$@\"; env; } >> %s\nexec %s \"$@\"\n", log, gittest.Path(t))
 	hook := "#!/bin/sh\ntouch " + ran + "\n"
 	for name, text := range map[string]string{"git": script, "pre-push": hook, "post-index-change": hook, "reference-transaction": hook} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+		if err := testexec.WriteFile(filepath.Join(bin, name), []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

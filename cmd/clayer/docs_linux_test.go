@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/doctest"
 	"github.com/clayer/clayer/internal/s3test"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // mostNotRun is how many blocks may be left out, each with a reason.
@@ -73,7 +74,7 @@ func newDocs(t *testing.T, page, binary string) *docs {
 		}
 	}
 	program := func(path, text string) {
-		if err := os.WriteFile(w.path(path), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		if err := testexec.WriteFile(w.path(path), []byte("#!/bin/sh\n"+text)); err != nil {
 			t.Fatal(err)
 		}
 	}

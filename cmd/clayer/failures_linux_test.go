@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/githubtest"
 	"github.com/clayer/clayer/internal/golden"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // A failure is something that a user runs into, in a workspace of its own.
@@ -75,14 +77,17 @@ func (f *fall) clayer(args string) (output string, code int) {
 		cmd = disk
 	}
 	if f.user != 0 { // who may not enter the directory that the test was built in
-		program, err := os.ReadFile(cmd.Path)
-		if err != nil {
-			f.t.Fatal(err)
+		program := f.path("clayer")
+		if _, err := os.Lstat(program); errors.Is(err, fs.ErrNotExist) {
+			data, err := os.ReadFile(cmd.Path)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			if err := testexec.WriteFile(program, data); err != nil {
+				f.t.Fatal(err)
+			}
 		}
-		cmd.Path = f.path("clayer")
-		if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
-			f.t.Fatal(err)
-		}
+		cmd.Path = program
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: f.user, Gid: f.user}}
 	}
 	out, err := cmd.CombinedOutput()

@@ -33,6 +33,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/internal/ghatest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // project is a directory with layers, and a release of clayer on loopback, which is
@@ -546,7 +547,7 @@ func TestBootWithoutCurl(t *testing.T) {
 		t.Skip(err)
 	}
 	busybox := p.hostWith("with-busybox")
-	if err := os.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec /usr/bin/busybox wget \"$@\"\n"), 0o755); err != nil {
+	if err := testexec.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec /usr/bin/busybox wget \"$@\"\n")); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{p.hostWith("with-wget", "wget"), busybox} {
@@ -587,7 +588,7 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 	busybox := p.hostWith("busybox-wget")
 	if path, err := exec.LookPath("busybox"); err != nil {
 		t.Skip(err)
-	} else if err := os.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec "+path+" wget \"$@\"\n"), 0o755); err != nil {
+	} else if err := testexec.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec "+path+" wget \"$@\"\n")); err != nil {
 		t.Fatal(err)
 	}
 	for name, dir := range map[string]string{"curl": p.hostWith("curl-alone", "curl"), "wget": p.hostWith("wget-alone", "wget"), "busybox": busybox} {
@@ -663,7 +664,7 @@ func TestBootWaitsForANetworkNotForARefusal(t *testing.T) {
 			}
 			for name, text := range programs {
 				_ = os.Remove(filepath.Join(dir, name))
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+				if err := testexec.WriteFile(filepath.Join(dir, name), []byte(text)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -913,7 +914,7 @@ func TestReleaseIsOneThatInstallScriptInstalls(t *testing.T) {
 		dir := t.TempDir()
 		system, machine, _ := strings.Cut(uname, " ")
 		fake := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -m ]; then echo %s; else echo %s; fi\n", machine, system)
-		if err := os.WriteFile(filepath.Join(dir, "uname"), []byte(fake), 0o755); err != nil {
+		if err := testexec.WriteFile(filepath.Join(dir, "uname"), []byte(fake)); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("sh", "../../install.sh", "--version", "v1.2.3", "--checksums", fmt.Sprintf("%x", sha256.Sum256(sums.Bytes())), "--dir", dir)

@@ -23,6 +23,7 @@ import (
 	"github.com/clayer/clayer/internal/gittest"
 	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/internal/s3test"
+	"github.com/clayer/clayer/internal/testexec"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -206,7 +207,7 @@ func cmdELF(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), f.Bytes(), 0o755))
+	ts.Check(testexec.WriteFile(ts.MkAbs(args[0]), f.Bytes()))
 }
 
 // servers holds the server of each script.

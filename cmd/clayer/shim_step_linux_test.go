@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // What is installed by hand on / is a step, for root and for a plain user, whose home it
@@ -118,7 +119,7 @@ done
 				if err := os.MkdirAll(filepath.Join(r, "usr/bin"), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(filepath.Join(r, "usr/bin/pip"), []byte(pip), 0o755); err != nil {
+				if err := testexec.WriteFile(filepath.Join(r, "usr/bin/pip"), []byte(pip)); err != nil {
 					t.Fatal(err)
 				}
 			}

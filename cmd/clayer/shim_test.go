@@ -19,6 +19,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // shims installs shims before fake programs, by name their scripts, and returns
@@ -33,7 +34,7 @@ func shims(t testing.TB, fakes map[string]string) (dir, file string, env []strin
 		}
 	}
 	for name, script := range fakes {
-		if err := os.WriteFile(filepath.Join(fake, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		if err := testexec.WriteFile(filepath.Join(fake, name), []byte("#!/bin/sh\n"+script)); err != nil {
 			t.Fatal(err)
 		}
 	}

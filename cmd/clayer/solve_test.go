@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // workspace is a directory with a root, a cache and Containerfiles.
@@ -322,10 +323,12 @@ func TestDestAsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	// By another process: a program that this one still writes, as it forks for another
-	// test, cannot be executed.
-	if out, err := exec.Command("cp", exe, filepath.Join(dir, "clayer")).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	program, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := testexec.WriteFile(filepath.Join(dir, "clayer"), program); err != nil {
+		t.Fatal(err)
 	}
 	files := map[string]string{
 		"Containerfile": "WORKDIR /opt/clayer-test\nRUN echo made > made; id -u > id\nENV A=1\nCOPY Containerfile copied\nRUN cat made copied > both && rm made\n",

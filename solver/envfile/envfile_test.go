@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // awkward are values that a form could garble, and what they are to be.
@@ -38,7 +39,7 @@ var awkwardEnviron = []string{"PATH=/usr/bin:/bin", "HOME=/nowhere"}
 func TestFormatSurvivesShells(t *testing.T) {
 	printer := filepath.Join(t.TempDir(), "print")
 	script := "#!/bin/sh\nfor n in QUOTES MULTI PATH OLD UNSET EMPTY END TAB; do eval \"printf '%s\\\\0' \\\"\\$$n\\\"\"; done\n"
-	if err := os.WriteFile(printer, []byte(script), 0o755); err != nil {
+	if err := testexec.WriteFile(printer, []byte(script)); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {

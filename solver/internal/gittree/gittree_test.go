@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/internal/gittest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // repository makes a repository on the server, and returns its URL and commit.
@@ -66,7 +67,7 @@ func TestNoProgramOfTheUserChangesATree(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	hooks := t.TempDir()
 	for _, name := range []string{"reference-transaction", "post-checkout", "post-index-change"} {
-		if err := os.WriteFile(filepath.Join(hooks, name), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o755); err != nil {
+		if err := testexec.WriteFile(filepath.Join(hooks, name), []byte("#!/bin/sh\ntouch "+ran+"\n")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -104,7 +105,7 @@ func TestCredentialsAreInNoArgumentOrError(t *testing.T) {
 	url, commit := repository(t, srv, map[string]string{"a": "a"})
 	dir, log := t.TempDir(), filepath.Join(t.TempDir(), "log")
 	script := fmt.Sprintf("#!/bin/sh\nprintf '%%s\\n' \"$@\" >> %s\nexec %s \"$@\"\n", log, gittest.Path(t))
-	if err := os.WriteFile(filepath.Join(dir, "git"), []byte(script), 0o755); err != nil {
+	if err := testexec.WriteFile(filepath.Join(dir, "git"), []byte(script)); err != nil {
 		t.Fatal(err)
 	}
 	configured(t, "[url \""+gittest.WithLogin(srv.URL)+"\"]\n\tinsteadOf = "+srv.URL+"\n")

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // RequireSandbox skips, by name, what needs RUN where RUN can't be had.
@@ -34,7 +36,7 @@ func MakeRoot(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bin", "busybox"), data, 0o755); err != nil {
+	if err := testexec.WriteFile(filepath.Join(dir, "bin", "busybox"), data); err != nil {
 		return err
 	}
 	applets, err := exec.Command(busybox, "--list").Output()

@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // searchPath is PATH in an image that sets none.
@@ -42,7 +44,7 @@ func makeBase(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(in("bin/busybox"), data, 0o755); err != nil {
+	if err := testexec.WriteFile(in("bin/busybox"), data); err != nil {
 		return err
 	}
 	for name, content := range map[string]string{

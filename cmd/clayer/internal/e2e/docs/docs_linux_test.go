@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 	"github.com/clayer/clayer/cmd/clayer/internal/doctest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // top is the top of the repository.
@@ -110,7 +111,7 @@ func newDebian(t *testing.T, a clitest.Archive, clayer string, env []string) *de
 		t.Fatal(err)
 	}
 	hosts := "127.0.0.1 localhost ghcr.io\n" // the registry that README names refuses at once
-	if err := errors.Join(os.WriteFile(filepath.Join(m.root, "usr/local/bin/clayer"), data, 0o755), os.WriteFile(filepath.Join(m.root, "etc/hosts"), []byte(hosts), 0o644)); err != nil {
+	if err := errors.Join(testexec.WriteFile(filepath.Join(m.root, "usr/local/bin/clayer"), data), os.WriteFile(filepath.Join(m.root, "etc/hosts"), []byte(hosts), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return m

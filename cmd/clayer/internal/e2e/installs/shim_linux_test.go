@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // What the machine has before its user installs by hand: pip, uv, node and npm.
@@ -54,7 +55,7 @@ func TestEndToEndShimInstallsAreSteps(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, data, 0o755); err != nil {
+		if err := testexec.WriteFile(path, data); err != nil {
 			t.Fatal(err)
 		}
 	}
