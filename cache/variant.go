@@ -50,7 +50,7 @@ func (v Variants) Place(d Descriptor) (i int, stores bool) {
 		}
 	}
 	if i := slices.IndexFunc(v, func(o Descriptor) bool {
-		return len(o.Record) > 0 && len(d.Record) > 0 && !slices.Equal(o.Record, d.Record)
+		return len(o.Record) > 0 && len(d.Record) > 0 && len(o.Record.Changed(d.Record)) > 0
 	}); i >= 0 {
 		return i, true
 	}

@@ -7,9 +7,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // Base is what the first key of every layer depends on.
@@ -106,6 +109,7 @@ const (
 	inCommand     = "command"
 	inContent     = "content"
 	inCommit      = "commit"
+	noteSource    = "source"
 )
 
 // inputs lists what the step's result depends on. It is the one list that is
@@ -132,11 +136,12 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			w.Field("capture", s.capture)
 		case *frontend.Fetch:
 			w.Field(inInstruction, "FETCH")
-			// Where the bytes come from is no input, but their name may be one:
-			// what is no archive is stored under it.
+			// Where the bytes come from is no input, but a note; their name may be an
+			// input: what is no archive is stored under it.
 			w.Field("name", fetchName(in.Source))
 			option(w, inCommit, pin.Commit)
 			option(w, inContent, pin.Digest)
+			w.Note(noteSource, in.Source)
 			w.Field("strip", strconv.Itoa(in.Strip))
 			w.Field("extract", string(in.Extract))
 			w.Field("dest", in.Dest)
@@ -203,6 +208,24 @@ func ownerInputs(w key.Writer, o frontend.Ownership) {
 	w.Field("chown", o.Chown)
 	w.Field("chmod", string(o.Chmod))
 }
+
+// EarlierPin returns what the source of a FETCH was pinned to in an earlier solve, if rec is
+// the record of one from the same source.
+func EarlierPin(rec key.Record, f *frontend.Fetch) (p Pin, ok bool) {
+	if rec.Get(inInstruction) != "FETCH" || !rec.Noted(noteSource, f.Source) {
+		return p, false
+	}
+	p = Pin{Digest: rec.Get(inContent), Commit: rec.Get(inCommit)}
+	switch {
+	case p.Digest == "":
+		return p, commitID().MatchString(p.Commit)
+	case p.Commit == "":
+		return p, digest.Digest(p.Digest).Validate() == nil
+	}
+	return p, false
+}
+
+var commitID = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // fetchName returns the last path part of a URL, and the directory in a
 // repository of a github: source.

@@ -47,7 +47,7 @@ func place(s *Step) (n int) {
 func inputsID(r key.Record) string {
 	var b strings.Builder
 	for _, in := range r {
-		if in.Name != inPrevious {
+		if in.Name != inPrevious && !in.Note {
 			fmt.Fprintf(&b, "%s\x00%s\x00", in.Name, in.Value)
 		}
 	}

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"strings"
 
-	specs "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/solver/internal/imageconfig"
 )
 
 // Image returns the composition of the options' files as an image: what the
@@ -69,106 +67,8 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 		}
 	}
 	img.Name = g.Layers[len(g.Layers)-1].Name
-	img.Config = r.imageConfig(g, env)
+	img.Config = imageconfig.Of(g, env, defaultPath, r.warnOnce)
 	return img, nil
-}
-
-// imageConfig returns what the files say of a container's beginning: ENV and
-// WORKDIR, and the Dockerfile's words that have no effect on a live root. Of
-// several layers the later ones win.
-func (r *session) imageConfig(g *dag.Graph, base []string) specs.ImageConfig {
-	c := specs.ImageConfig{}
-	session := map[string]string{"PATH": defaultPath, "HOME": "/root"}
-	for _, v := range base {
-		name, value, _ := strings.Cut(v, "=")
-		session[name] = value
-	}
-	for _, v := range g.Env(len(g.Layers)) {
-		value := frontend.Substitute(v.Value, func(name string) string {
-			value, ok := session[name]
-			if !ok {
-				r.warnOnce("ENV %s: $%s is of the session, and the image has no such variable: it is empty there", v.Name, name)
-			}
-			return value
-		})
-		c.Env = append(c.Env, v.Name+"="+value)
-	}
-	for _, l := range g.Layers {
-		if l.Scope.Dir != "" {
-			c.WorkingDir = l.Scope.Dir
-		}
-		for _, in := range l.File.Instructions {
-			if in, ok := in.(*frontend.Ignored); ok {
-				r.configure(&c, in, l.Scope.Shell)
-			}
-		}
-	}
-	return c
-}
-
-// configure adds what an instruction says to a config. One that has variables
-// in it, which is expanded nowhere else, is left out with a warning.
-func (r *session) configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string) {
-	word := in.Base().Word
-	text := strings.Join(in.Args, " ")
-	if text == "" {
-		return
-	}
-	command := in.Args
-	if !in.JSON {
-		if shell == nil {
-			shell = []string{"/bin/sh", "-c"}
-		}
-		command = append(append([]string(nil), shell...), text)
-	}
-	switch word {
-	case "CMD":
-		c.Cmd = command
-		return
-	case "ENTRYPOINT":
-		c.Entrypoint = command
-		return
-	case "USER", "STOPSIGNAL", "LABEL", "EXPOSE", "VOLUME":
-		if strings.Contains(text, "$") {
-			r.warnOnce("%s: %s: the image does not get it: variables in it are not expanded", in.Base().Pos, in.Base().Text)
-			return
-		}
-	default:
-		r.warnOnce("%s: %s: the image does not get it", in.Base().Pos, word)
-		return
-	}
-	set := func(m *map[string]struct{}, names []string) {
-		if *m == nil {
-			*m = make(map[string]struct{})
-		}
-		for _, name := range names {
-			(*m)[name] = struct{}{}
-		}
-	}
-	switch word {
-	case "USER":
-		c.User = text
-	case "STOPSIGNAL":
-		c.StopSignal = text
-	case "VOLUME":
-		set(&c.Volumes, in.Args)
-	case "EXPOSE":
-		var ports []string
-		for _, p := range in.Args {
-			if !strings.Contains(p, "/") {
-				p += "/tcp"
-			}
-			ports = append(ports, p)
-		}
-		set(&c.ExposedPorts, ports)
-	case "LABEL":
-		if c.Labels == nil {
-			c.Labels = make(map[string]string)
-		}
-		for i := 0; i+1 < len(in.Args); i += 2 {
-			c.Labels[in.Args[i]] = in.Args[i+1]
-		}
-	}
 }
 
 // ImageOf returns layers that stores have, in the order in which they are

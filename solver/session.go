@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/earlier"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
@@ -30,6 +31,7 @@ type session struct {
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
+	earlier   earlier.Pins
 }
 
 func newSession(opt Options) *session {
@@ -39,6 +41,9 @@ func newSession(opt Options) *session {
 	r := &session{Options: opt, files: opt.Files}
 	if stores := opt.AllStores(); len(stores) > 0 {
 		r.store = cache.Tiered(opt.Report.StoreFailed, stores...)
+	}
+	if r.store != nil {
+		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r

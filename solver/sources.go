@@ -95,7 +95,7 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
 		metered, m := r.Report.Metered(ctx, report.Event{Kind: report.Fetching, Step: s})
-		p, err = r.sources().Fetch(metered, in)
+		p, err = r.pinFetch(metered, s, in)
 		m.Done(err)
 	case *frontend.Copy:
 		p, err = r.sources().Copy(ctx, s.Layer.File.Dir, in)
@@ -103,6 +103,16 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 		panic(fmt.Sprintf("solver: %T has no source", in))
 	}
 	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
+}
+
+// pinFetch resolves the source of a FETCH; one that nobody can say now to what it was in
+// the newest layer of that name.
+func (r *session) pinFetch(ctx context.Context, s *dag.Step, f *frontend.Fetch) (source.Pin, error) {
+	pin, err := r.sources().Fetch(ctx, f)
+	if err != nil && r.earlier.List != nil {
+		return r.earlier.Pin(ctx, s.Source, f, err)
+	}
+	return pin, err
 }
 
 // Changes returns what a FETCH, COPY or WORKDIR does. It is asked for ahead, and again
@@ -118,7 +128,7 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
 		metered, m := r.Report.Metered(ctx, report.Event{Kind: report.Fetching, Step: s})
-		p, err := src.Fetch(metered, in)
+		p, err := r.pinFetch(metered, s, in)
 		if err != nil {
 			return nil, err
 		}
@@ -150,7 +160,7 @@ func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View, exa
 	case *frontend.Copy:
 		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in, at, exact)
 	case *frontend.Fetch:
-		pin, err := r.sources().Fetch(ctx, in)
+		pin, err := r.pinFetch(ctx, s, in)
 		if err != nil {
 			return nil, err
 		}

@@ -107,6 +107,8 @@ var floors = map[string]int{
 	"solver/capture":                     3,
 	"solver/internal/catchup":            3,
 	"solver/internal/variants":           4,
+	"solver/internal/earlier":            4,
+	"solver/internal/imageconfig":        2,
 	"solver/doctor":                      7,
 	"frontend/lint":                      1,
 	"cmd/clayer/internal/man":            0,

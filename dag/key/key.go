@@ -84,6 +84,9 @@ type Writer interface {
 	// Private is an input of which only the digest is ever stored:
 	// the values of ENV and ARG may be secrets.
 	Private(name, value string)
+	// Note is no input and enters no key: what an input was found by. Only the digest of
+	// the value is stored.
+	Note(name, value string)
 }
 
 // Inputs lists what something depends on to w.
@@ -125,3 +128,4 @@ func (h *hasher) str(s string) {
 
 func (h *hasher) Field(name, value string)   { h.str(name); h.str(value) }
 func (h *hasher) Private(name, value string) { h.str(name); h.str(value) }
+func (h *hasher) Note(string, string)        {}

@@ -13,7 +13,8 @@ type Record []Input
 // An Input is one entry of a Record.
 type Input struct {
 	Name  string `json:"name"`
-	Value string `json:"value"` // "sha256:" and 16 hex digits where the value is private or long
+	Value string `json:"value"`          // "sha256:" and 16 hex digits where the value is private or long
+	Note  bool   `json:"note,omitempty"` // it enters no key
 }
 
 // maxValue is the longest value, in bytes, that a record holds as it is.
@@ -33,11 +34,20 @@ func (r *recorder) Field(name, value string) {
 	if len(value) > maxValue {
 		value = shortDigest(value)
 	}
-	r.rec = append(r.rec, Input{name, value})
+	r.rec = append(r.rec, Input{Name: name, Value: value})
 }
 
 func (r *recorder) Private(name, value string) {
-	r.rec = append(r.rec, Input{name, shortDigest(value)})
+	r.rec = append(r.rec, Input{Name: name, Value: shortDigest(value)})
+}
+
+func (r *recorder) Note(name, value string) {
+	r.rec = append(r.rec, Input{Name: name, Value: shortDigest(value), Note: true})
+}
+
+// Noted reports whether value is that of a note of the record.
+func (r Record) Noted(name, value string) bool {
+	return slices.Contains(r, Input{Name: name, Value: shortDigest(value), Note: true})
 }
 
 func shortDigest(value string) string {
@@ -46,7 +56,7 @@ func shortDigest(value string) string {
 }
 
 // Changed returns the names of the inputs in which r differs from old:
-// those with another value, in r's order, then those that old alone has.
+// those with another value, in r's order, then those that old alone has. Notes are none.
 func (r Record) Changed(old Record) []string {
 	var names []string
 	add := func(name string) {
@@ -55,12 +65,12 @@ func (r Record) Changed(old Record) []string {
 		}
 	}
 	for _, in := range r {
-		if !slices.Contains(old, in) {
+		if !in.Note && !slices.Contains(old, in) {
 			add(in.Name)
 		}
 	}
 	for _, in := range old {
-		if !slices.Contains(r, in) {
+		if !in.Note && !slices.Contains(r, in) {
 			add(in.Name)
 		}
 	}
