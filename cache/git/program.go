@@ -27,6 +27,8 @@ type program struct {
 	address string // with a login, if one was given
 	login   login
 
+	certificates []byte // that git trusts; nil for its own
+
 	mu      sync.Mutex
 	secrets []string // that no error shows
 }
@@ -64,7 +66,7 @@ func newProgram(path string, addr Address, opt Options) (*program, error) {
 		remote.Write(&b, kv[0], kv[1])
 		p.secrets = append(p.secrets, remote.SecretsOf(kv[0], kv[1])...)
 	}
-	p.config = b.String()
+	p.config, p.certificates = b.String(), remote.Certificates(ctx, path, opt.Dir)
 	return p, nil
 }
 

@@ -15,15 +15,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clayer/clayer/internal/git/remote"
 	"github.com/clayer/clayer/internal/git/workdir"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // A repo is a bare repository for one operation.
 type repo struct {
-	git  *program
-	dir  string
-	work *workdir.Dir
+	git   *program
+	dir   string
+	work  *workdir.Dir
+	trust string // the setting with what git trusts; "" for git's own
 }
 
 // tip is the ref that has the branch, as it was fetched last.
@@ -49,6 +51,9 @@ func (s *Store) open() (*repo, error) {
 		err = os.WriteFile(filepath.Join(r.dir, "HEAD"), []byte("ref: "+tip+"\n"), 0o600)
 	}
 	if err == nil {
+		r.trust, err = remote.Trust(r.dir, p.certificates)
+	}
+	if err == nil {
 		err = r.configure("")
 	}
 	if err != nil {
@@ -60,7 +65,7 @@ func (s *Store) open() (*repo, error) {
 
 // configure writes the configuration, and more.
 func (r *repo) configure(more string) error {
-	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+more), 0o600)
+	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+r.trust+more), 0o600)
 }
 
 func (r *repo) close() { r.work.Remove() }

@@ -92,18 +92,22 @@ func amazonEndpoint(region string) *url.URL {
 }
 
 // address returns the URL of an object; of the bucket, if the name is "". A bucket is
-// named by the host where the service is known to have that, else by the path.
+// named by the host where the service is known to require that, else by the path: proxies
+// that let Google's storage.googleapis.com through refuse the hosts below it.
 func (l *Login) address(bucket, object string) string {
 	u := *l.endpoint
 	path := u.Path
 	switch {
-	case l.style == "virtual", l.style == "" && s3utils.IsVirtualHostSupported(u, bucket):
+	case l.style == "virtual", l.style == "" && !l.google() && s3utils.IsVirtualHostSupported(u, bucket):
 		u.Host = bucket + "." + u.Host
 	default:
 		path += "/" + bucket
 	}
 	return u.Scheme + "://" + u.Host + s3utils.EncodePath(path+"/"+object)
 }
+
+// google reports whether the service is Google's.
+func (l *Login) google() bool { return l.endpoint.Hostname() == "storage.googleapis.com" }
 
 // amazon reports whether the service is Amazon's.
 func (l *Login) amazon() bool {

@@ -63,7 +63,7 @@ func TestServices(t *testing.T) {
 		{map[string]string{"AWS_REGION": "eu-central-1", "CLAYER_S3_STYLE": "path"}, "https://s3.eu-central-1.amazonaws.com/my-bucket/env/layers/", "eu-central-1"},
 		{map[string]string{"AWS_CONFIG_FILE": config}, "https://my-bucket.s3.eu-west-3.amazonaws.com/env/layers/", "eu-west-3"},
 		{map[string]string{"AWS_CONFIG_FILE": config, "AWS_PROFILE": "r2"}, "https://id.r2.cloudflarestorage.com/my-bucket/env/layers/", "auto"},
-		{map[string]string{"AWS_ENDPOINT_URL": "https://storage.googleapis.com", "AWS_REGION": "eu"}, "https://my-bucket.storage.googleapis.com/env/layers/", "auto"},
+		{map[string]string{"AWS_ENDPOINT_URL": "https://storage.googleapis.com", "AWS_REGION": "eu"}, "https://storage.googleapis.com/my-bucket/env/layers/", "auto"},
 		{map[string]string{"AWS_ENDPOINT_URL": "https://nowhere.example.com", "AWS_ENDPOINT_URL_S3": "https://minio.example.com:9000/s3/"}, "https://minio.example.com:9000/s3/my-bucket/env/layers/", "us-east-1"},
 		{map[string]string{"AWS_ENDPOINT_URL_S3": "https://ceph.example.com", "CLAYER_S3_STYLE": "virtual"}, "https://my-bucket.ceph.example.com/env/layers/", "us-east-1"},
 	} {

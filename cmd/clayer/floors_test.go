@@ -68,6 +68,7 @@ var floors = map[string]int{
 	"internal/s3test":                    0,
 	"internal/ghatest":                   0,
 	"internal/ocitest":                   2,
+	"internal/hosttest":                  3,
 	"internal/githubtest":                2,
 	"cache/storetest":                    2,
 	"cache/storetest/faults":             3,

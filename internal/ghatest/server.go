@@ -31,6 +31,8 @@ const Signature = "signature-of-an-address"
 type Server struct {
 	*httptest.Server
 
+	Storage string // of the host that addresses are signed for; "" for the one that was asked
+
 	ReadOnly bool // the job's token only reads, as that of a pull request from a fork
 	Denied   bool // the job's token does not even read
 	Expired  bool // addresses that were signed are good no more
@@ -191,7 +193,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e = &entry{version: in.Version, key: in.Key, number: len(s.blobs), at: len(s.blobs), blocks: make(map[string][]byte)}
 		s.entries[in.Version+" "+in.Key] = e
 		s.blobs = append(s.blobs, e)
-		answer(w, map[string]any{"ok": true, "signed_upload_url": signed(r, e)})
+		answer(w, map[string]any{"ok": true, "signed_upload_url": s.signed(r, e)})
 	case "FinalizeCacheEntryUpload":
 		if e == nil || e.whole || !e.uploaded || in.Size != strconv.Itoa(len(e.data)) {
 			Refuse(w, http.StatusNotFound, "not_found", "no upload of that key and size")
@@ -211,7 +213,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer(w, map[string]any{"ok": false, "signed_download_url": "", "matched_key": ""})
 			return
 		}
-		answer(w, map[string]any{"ok": true, "signed_download_url": signed(r, e), "matched_key": e.key})
+		answer(w, map[string]any{"ok": true, "signed_download_url": s.signed(r, e), "matched_key": e.key})
 	default:
 		Refuse(w, http.StatusNotFound, "bad_route", "no such method")
 	}
@@ -237,8 +239,8 @@ func answer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-func signed(r *http.Request, e *entry) string {
-	return fmt.Sprintf("http://%s/actions-cache/%d?sv=2025-11-05&sig=%s", r.Host, e.number, Signature)
+func (s *Server) signed(r *http.Request, e *entry) string {
+	return fmt.Sprintf("%s/actions-cache/%d?sv=2025-11-05&sig=%s", cmp.Or(s.Storage, "http://"+r.Host), e.number, Signature)
 }
 
 // storage answers what is asked of the storage: the part of Azure's that the addresses are

@@ -86,14 +86,21 @@ func (s *Server) Repo(name string, opt Repo) string {
 // Commit sets a ref to a new commit of these files and returns its id.
 func (s *Server) Commit(name, ref string, files map[string]string) string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.nextID++
 	sum := sha1.Sum(fmt.Append(nil, name, ref, files, s.nextID))
+	s.mu.Unlock()
 	id := hex.EncodeToString(sum[:])
+	s.CommitAs(name, ref, id, files)
+	return id
+}
+
+// CommitAs is Commit with an id that a repository elsewhere gave the commit.
+func (s *Server) CommitAs(name, ref, id string, files map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	r := s.repos[name]
 	r.trees[id] = maps.Clone(files)
 	r.refs[ref] = id
-	return id
 }
 
 // Rename gives a repository another name; the old one leads there.
@@ -190,7 +197,7 @@ func (s *Server) newRelease(r *repo, tag, title, body string, draft bool) *relea
 	s.nextID++
 	rel := &release{
 		ID: s.nextID, Tag: tag, Name: title, Body: body, Draft: draft, Prerelease: true, Created: s.Now(), Assets: []*asset{},
-		UploadURL: fmt.Sprintf("%s/uploads/repos/%s/releases/%d/assets{?name,label}", s.URL, r.name, s.nextID),
+		UploadURL: fmt.Sprintf("%s/repos/%s/releases/%d/assets{?name,label}", s.Uploads, r.name, s.nextID),
 	}
 	r.releases = append(r.releases, rel)
 	return rel
@@ -318,7 +325,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, f *Fault) {
 			if slices.Contains(x.aliases, name) {
 				to := fmt.Sprintf("%s/repositories/%d%s", s.URL, x.id, rest)
 				if upload {
-					to = s.URL + "/uploads/repos/" + x.name + rest
+					to = s.Uploads + "/repos/" + x.name + rest
 				} else if !api {
 					to = s.URL + "/" + x.name + rest
 				}
@@ -376,7 +383,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request, rp *repo, rest
 			fail(w, 404, "Not Found")
 			return
 		}
-		http.Redirect(w, r, s.sign(func() []byte { return tarball(rp.name, id, files) }), http.StatusFound)
+		http.Redirect(w, r, s.sign(s.Archives, func() []byte { return tarball(rp.name, id, files) }), http.StatusFound)
 	case parts[0] == "releases":
 		s.serveReleases(w, r, rp, parts[1:], body, may)
 	case r.Method == http.MethodDelete && strings.HasPrefix(rest, "/git/refs/tags/"):
@@ -444,7 +451,7 @@ func (s *Server) serveReleases(w http.ResponseWriter, r *http.Request, rp *repo,
 			rel.Assets = slices.DeleteFunc(rel.Assets, func(x *asset) bool { return x == a })
 			w.WriteHeader(204)
 		case r.Header.Get("Accept") == "application/octet-stream":
-			http.Redirect(w, r, s.sign(func() []byte { return a.data }), http.StatusFound)
+			http.Redirect(w, r, s.sign(s.CDN, func() []byte { return a.data }), http.StatusFound)
 		default:
 			s.send(w, r, 200, a)
 		}
@@ -584,7 +591,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request, rp *repo, rest
 		if rel := rp.tagged(parts[2]); rel != nil {
 			for _, a := range rel.Assets {
 				if a.Name == parts[3] && a.State == "uploaded" {
-					http.Redirect(w, r, s.sign(func() []byte { return a.data }), http.StatusFound)
+					http.Redirect(w, r, s.sign(s.CDN, func() []byte { return a.data }), http.StatusFound)
 					return
 				}
 			}
@@ -595,7 +602,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request, rp *repo, rest
 	case parts[0] == "archive" && !rp.private:
 		id := strings.TrimSuffix(parts[1], ".tar.gz")
 		if files := rp.trees[id]; files != nil {
-			http.Redirect(w, r, s.sign(func() []byte { return tarball(rp.name, id, files) }), http.StatusFound)
+			http.Redirect(w, r, s.sign(s.Archives, func() []byte { return tarball(rp.name, id, files) }), http.StatusFound)
 			return
 		}
 		http.NotFound(w, r)

@@ -25,8 +25,10 @@ type TB interface {
 // Server is a GitHub with its download host. Its fields may be changed while
 // nobody asks.
 type Server struct {
-	URL string // of the API (at /), the server (at /), and uploads
-	CDN string // of the second host
+	URL      string // of the API (at /) and the server (at /)
+	CDN      string // of the second host
+	Uploads  string // that uploads are sent to: below /uploads of URL, unless it is changed
+	Archives string // of the host of archives: the second one, unless it is changed
 
 	PageSize int           // at most 100; 0 means 100
 	Skew     time.Duration // how far the server's clock is ahead
@@ -74,15 +76,16 @@ func New(t TB) *Server {
 	s := &Server{t: t, repos: make(map[string]*repo), tokens: make(map[string]string), signed: make(map[string]func() []byte), rate: -1}
 	main := httptest.NewServer(http.HandlerFunc(s.serve))
 	cdn := httptest.NewServer(http.HandlerFunc(s.serveCDN))
-	s.URL, s.CDN = main.URL, cdn.URL
+	s.URL, s.CDN, s.Uploads, s.Archives = main.URL, cdn.URL, main.URL+"/uploads", cdn.URL
 	t.Cleanup(func() { main.Close(); cdn.Close() })
 	return s
 }
 
-// Handler answers what is sent to URL or to CDN, without a connection.
+// Handler answers what is sent to URL, CDN or Archives, without a connection. What is sent
+// to Uploads is below /uploads.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(s.CDN, "://"+r.Host) {
+		if strings.HasSuffix(s.CDN, "://"+r.Host) || strings.HasSuffix(s.Archives, "://"+r.Host) {
 			s.serveCDN(w, r)
 		} else {
 			s.serve(w, r)
@@ -217,12 +220,12 @@ func (c *cutter) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-// sign makes an address on the second host that is good for a while.
-func (s *Server) sign(content func() []byte) string {
+// sign makes an address on a host, the second or that of archives, that is good for a while.
+func (s *Server) sign(host string, content func() []byte) string {
 	s.nextID++
 	id := fmt.Sprintf("/signed/%d", s.nextID)
 	s.signed[id] = content
-	return s.CDN + id + "?sig=secret-signature&se=soon"
+	return host + id + "?sig=secret-signature&se=soon"
 }
 
 // Expire makes all signed addresses invalid.

@@ -88,8 +88,12 @@ func (f *Fetcher) open(ctx context.Context, url string) (*repo, error) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(work.Path, "HEAD"), []byte("ref: refs/heads/none\n"), 0o600)
 	}
+	var trust string
 	if err == nil {
-		err = os.WriteFile(filepath.Join(work.Path, "config"), []byte(b.String()), 0o600)
+		trust, err = remote.Trust(work.Path, remote.Certificates(ctx, path, f.Dir))
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(work.Path, "config"), []byte(b.String()+trust), 0o600)
 	}
 	if err != nil {
 		work.Remove()

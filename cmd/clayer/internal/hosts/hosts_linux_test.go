@@ -1,0 +1,168 @@
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/golden"
+	"github.com/clayer/clayer/internal/hosttest"
+	"github.com/clayer/clayer/internal/leftover"
+)
+
+// program is clayer as it is released.
+var program string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "clayer-test-")
+	if err != nil {
+		panic(err)
+	}
+	program = filepath.Join(dir, "clayer")
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if err := leftover.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// A store is a store that sessions on some hosts can restore from.
+type store struct {
+	name   string
+	column string // of the table in docs/stores.md
+	flag   string
+	env    []string
+	hosts  []string // the profiles on which it restores
+}
+
+var online = []string{"claude-trusted", "claude-full", "codex-setup", "actions", "open"}
+
+// without leaves profiles out of a list.
+func without(list []string, names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(names, s) })
+}
+
+var (
+	keys   = []string{"AWS_ACCESS_KEY_ID=AKIDOFATEST", "AWS_SECRET_ACCESS_KEY=secret-key-of-a-test"}
+	amazon = append(keys[:2:2], "AWS_REGION=us-east-1")
+	r2     = append(keys[:2:2], "AWS_ENDPOINT_URL_S3=https://account.r2.cloudflarestorage.com")
+	gcs    = append(keys[:2:2], "AWS_ENDPOINT_URL_S3=https://storage.googleapis.com")
+)
+
+// stores is facts as a table: which store works on which host.
+var stores = []store{
+	{"the releases of a repository", "--repo", "--repo=" + hosttest.Env, nil, without(online, "claude-trusted", "claude-full")},
+	{"the releases of the session's repository", "--repo", "--repo=" + hosttest.Project, nil, online},
+	{"ghcr.io", "oci:", "--store=oci:ghcr.io/me/env", nil, without(online, "claude-trusted")},
+	{"public.ecr.aws", "oci:", "--store=oci:public.ecr.aws/me/env", nil, without(online, "claude-trusted")},
+	{"Docker Hub", "oci:", "--store=oci:docker.io/me/env", nil, online},
+	{"gcr.io", "oci:", "--store=oci:gcr.io/me/env", nil, online},
+	{"Amazon S3", "s3:", "--store=s3://bucket/env", amazon, online},
+	{"Cloudflare R2", "s3:", "--store=s3://bucket/env", r2, online},
+	{"Google Cloud Storage", "s3:", "--store=s3://bucket/env", gcs, online},
+	{"Git", "git:", "--store=git:https://github.com/" + hosttest.Env, nil, online},
+	{"the session's own Git repository", "git:", "--store=git:", nil, online},
+	{"raw.githubusercontent.com", "https:", "--store=https://raw.githubusercontent.com/me/site/main/cache", nil, online},
+	{"a public bucket", "https:", "--store=https://public.s3.us-east-1.amazonaws.com/cache", nil, online},
+	{"the cache of GitHub Actions", "gha:", "--store=gha:", nil, []string{"actions"}},
+}
+
+// On each host, what others pushed is restored from each store that the host lets through.
+// One that it refuses is skipped and named once, and doctor says what is refused.
+func TestHosts(t *testing.T) {
+	clitest.Build(t, filepath.Dir(program))
+	n := hosttest.New(t)
+	project := newProject(t, 3, 300<<10)
+	pushEverywhere(t, n, project)
+	for i := range hosttest.Profiles {
+		p := &hosttest.Profiles[i]
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			host := n.Host(t, p, hosttest.Link{})
+			var text strings.Builder
+			for _, s := range stores {
+				m := newMachine(t, host, project)
+				_, stderr, code := m.clayer(s.env, "solve", "--dest", "out", "-f", "Containerfile", s.flag)
+				got := "restores"
+				if warning, ok := warningIn(stderr); ok {
+					got = warning
+				}
+				restored := code == 0 && strings.Contains(stderr, "3 restored")
+				if restored != slices.Contains(s.hosts, p.Name) || code != 0 || restored == (got != "restores") {
+					t.Errorf("%s: exit code %d, restored: %t\n%s\n%s", s.name, code, restored, stderr, strings.Join(host.Asked(), "\n"))
+				}
+				fmt.Fprintf(&text, "%s %s\n    %s\n", s.name, s.flag, steady(m, got))
+				host.Asked()
+			}
+			m := newMachine(t, host, project)
+			for _, args := range [][]string{
+				{"doctor", "--root", m.dir, "--repo=" + hosttest.Env, "--store=git:", "--store=oci:ghcr.io/me/env"},
+				{"doctor", "--stores", "--repo=" + hosttest.Env, "--store=oci:ghcr.io/me/env", "--store=oci:docker.io/me/env", "--store=git:", "--store=s3://bucket/env", "--store=https://raw.githubusercontent.com/me/site/main/cache"},
+			} {
+				stdout, stderr, code := m.clayer(amazon, args...)
+				if stderr != "" {
+					t.Errorf("clayer %s prints on stderr:\n%s", args, stderr)
+				}
+				fmt.Fprintf(&text, "\n$ clayer %s\n%sexit code %d\n", steady(m, strings.Join(args, " ")), steady(m, ofTheNetwork(stdout)), code)
+			}
+			golden.Check(t, filepath.Join("testdata", p.Name+".golden"), text.String())
+		})
+	}
+}
+
+// warningIn returns the warning that clayer printed.
+func warningIn(stderr string) (string, bool) {
+	var all []string
+	for line := range strings.Lines(stderr) {
+		if strings.Contains(line, "warning: ") {
+			all = append(all, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(all, "\n    "), len(all) > 0
+}
+
+// ofTheNetwork leaves out of what doctor prints the areas that are this machine's.
+func ofTheNetwork(text string) string {
+	var b strings.Builder
+	ours := true
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, " ") {
+			area := strings.TrimSpace(line)
+			ours = area != "machine" && area != "sandbox" && area != "space"
+		}
+		if ours {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+var variable = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`\d+ ms(, [\d.]+ .?B a second)?`), "N ms$1"},
+	{regexp.MustCompile(`, [\d.]+ .?B a second`), ", SPEED"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
+	{regexp.MustCompile(`\S*/proxy-ca\.pem`), "proxy-ca.pem"},
+	{regexp.MustCompile(`[0-9a-f]{64}`), "DIGEST"},
+	{regexp.MustCompile(`layer-base-[0-9a-f]{16}`), "layer-base-KEY"},
+}
+
+// steady replaces what differs from one run to the next.
+func steady(m *machine, text string) string {
+	text = strings.ReplaceAll(text, m.dir, "HOME")
+	for _, u := range variable {
+		text = u.pattern.ReplaceAllString(text, u.with)
+	}
+	return text
+}
