@@ -31,6 +31,7 @@ func (r *session) sources() *source.Resolver {
 			Downloads: &source.Downloads{Path: r.downloadsDir(), ReadOnly: r.readOnly},
 			Warn:      func(text string) { r.warnOnce("%s", text) },
 			Exclude:   r.own(),
+			Replaces:  r.legacy.Fetches,
 		}
 	})
 	return r.resolver

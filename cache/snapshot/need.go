@@ -29,9 +29,16 @@ type Need struct {
 	// FETCH, COPY or WORKDIR was given.
 	Target string `json:"target,omitempty"`
 
-	Type string `json:"type,omitempty"` // of a place: PlaceDir, PlaceFile, PlaceMissing or PlaceExistingDir; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
+	// Items are what a FETCH or COPY put below Path: of a place of PlaceItems. A directory
+	// ends in "/"; one that may be a link to a directory, in "/.".
+	Items []string `json:"items,omitempty"`
+
+	Type string `json:"type,omitempty"` // of a place: PlaceDir, PlaceFile, PlaceMissing, PlaceExistingDir or PlaceItems; of a name: NameUser or NameGroup; of a package: PackageOwn or ""
 	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
 	ID   int    `json:"id,omitempty"`   // of a user or group
+
+	Existing bool `json:"existing,omitempty"` // of a user or group: one that is missing will not do
+	Group    *int `json:"group,omitempty"`    // of a user whose own group counts: its id
 
 	Soname  string `json:"soname,omitempty"`
 	Class   int    `json:"class,omitempty"`   // of a library: 32 or 64
@@ -76,6 +83,8 @@ const (
 
 	PlaceExistingDir = "existing directory" // which may not be missing
 
+	PlaceItems = "items" // where nothing is that these do not replace
+
 	NameUser  = "user"
 	NameGroup = "group"
 
@@ -106,6 +115,11 @@ func (n Need) String() string {
 			return fmt.Sprintf("/%s to be missing", n.Path)
 		case PlaceExistingDir:
 			return fmt.Sprintf("/%s to be a directory", n.Path)
+		case PlaceItems:
+			if len(n.Items) == 1 {
+				return fmt.Sprintf("/%s to have room for 1 item", n.Path)
+			}
+			return fmt.Sprintf("/%s to have room for %d items", n.Path, len(n.Items))
 		}
 		return fmt.Sprintf("/%s to be a %s or missing", n.Path, n.Type)
 	case NeedHome:

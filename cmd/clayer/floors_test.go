@@ -85,7 +85,7 @@ var floors = map[string]int{
 	"solver/internal/places":             2,
 	"solver/internal/needs":              3,
 	"solver/internal/versions":           0,
-	"solver/internal/owners":             1,
+	"solver/internal/owners":             2,
 	"solver/internal/revert":             2,
 	"solver/internal/record":             1,
 	"dag":                                1,

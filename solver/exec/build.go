@@ -367,11 +367,9 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 		if err != nil {
 			return err
 		}
-		placed, err := b.placedNeeds(ctx, s, at)
-		if err != nil {
-			return fmt.Errorf("read where its files belong: %w", err)
-		}
-		return pack(changes, func() []snapshot.Need { return placed })
+		_, fetched := s.Instr.(*frontend.Fetch)
+		items := places.Items{Follow: fetched}
+		return pack(items.From(changes), func() []snapshot.Need { return b.placedNeeds(ctx, s, at, &items) })
 	})
 }
 

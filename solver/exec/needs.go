@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
+	"github.com/clayer/clayer/solver/internal/owners"
 	"github.com/clayer/clayer/solver/internal/places"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -32,13 +33,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	if err := r.ReadDatabases(open, b.databasesBefore(s)); err != nil {
 		return nil, err
 	}
-	for _, it := range b.sv.Covered(s) {
-		if bl := b.blob(it.Step); bl != nil {
-			r.Chain = append(r.Chain, bl.desc.Needs...)
-		} else {
-			r.Chain = append(r.Chain, b.sv.Applied(it.Key).Needs...)
-		}
-	}
+	r.Chain = b.chainNeeds(s)
 	if b.isInPlace() {
 		r.Before = func(path string) names.Kind {
 			switch dir, existed := b.inPlace.Before(path); {
@@ -70,6 +65,23 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 	return r, err
 }
 
+// chainNeeds returns what the steps need that the key of a step covers.
+func (b *builder) chainNeeds(s *dag.Step) (all []snapshot.Need) {
+	for _, it := range b.sv.Covered(s) {
+		all = append(all, b.descriptor(it).Needs...)
+	}
+	return all
+}
+
+// descriptor returns what is known of the snapshot of a step before.
+func (b *builder) descriptor(it *dag.Item) cache.Descriptor {
+	if bl := b.blob(it.Step); bl != nil {
+		return bl.desc
+	}
+	a := b.sv.Applied(it.Key)
+	return cache.Descriptor{Digest: a.Digest, Entries: a.Entries, Needs: a.Needs}
+}
+
 // databasesBefore returns the paths of databases, beside those that all roots have, that
 // the steps before one have written.
 func (b *builder) databasesBefore(s *dag.Step) (paths []string) {
@@ -92,28 +104,28 @@ func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
 // stored without, as by earlier versions; one with too many, with some of them.
 func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
 	found, err := r.Needs()
+	return append(b.warnUnrecorded(s, found, err), b.placesBefore(s)...)
+}
+
+func (b *builder) warnUnrecorded(s *dag.Step, found []snapshot.Need, err error) []snapshot.Need {
 	if err != nil {
 		b.Report.Warnf("%s: what its snapshot needs of other machines is not recorded in full: %v", s.Pos(), err)
 	}
-	return append(found, b.placesBefore(s)...)
+	return found
 }
 
 // placedNeeds returns what another root has to be like for what a FETCH, COPY or WORKDIR
-// makes where it finds the names of at.
-func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View) ([]snapshot.Need, error) {
+// makes, these items, where it finds the names of at.
+func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, items *places.Items) (all []snapshot.Need) {
+	root := places.Root{Found: at, Covered: b.coveredBy(s), Base: b.baseLacks(s)}
 	dest, err := b.Steps.Destination(ctx, s)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		all, err = root.Needs(dest, items)
 	}
-	root := places.Root{Found: at, Covered: func(string) bool { return false }, Base: func(n snapshot.Need) (string, error) { return b.baseLacks(s, n) }}
-	if len(b.sv.Covered(s)) > 0 {
-		root.Covered = b.coveredBy(s)
+	if err == nil && dest.Chown != "" {
+		all, err = owners.AddNeeds(all, dest.Chown, at, b.chainNeeds(s), root.Covered)
 	}
-	n, ok, err := root.Need(dest)
-	if err != nil || !ok {
-		return []snapshot.Need{}, err
-	}
-	return []snapshot.Need{n}, nil
+	return b.warnUnrecorded(s, all, err)
 }
 
 // placesBefore returns the needs of the FETCH, COPY and WORKDIR that are before a step in its
@@ -121,58 +133,50 @@ func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View) 
 func (b *builder) placesBefore(s *dag.Step) []snapshot.Need {
 	all := []snapshot.Need{}
 	for _, it := range slices.Backward(b.sv.Covered(s)) {
-		var d cache.Descriptor
-		if bl := b.blob(it.Step); bl != nil {
-			d = bl.desc
-		} else {
-			a := b.sv.Applied(it.Key)
-			d.Digest, d.Entries, d.Needs = a.Digest, a.Entries, a.Needs
-		}
+		d := b.descriptor(it)
 		if it.Step.LooksAtRoot() && survey.Changing(d) != "" {
 			break
 		}
 		if it.Step.IsPlaced() {
-			for _, n := range d.Needs {
-				if !slices.ContainsFunc(all, func(o snapshot.Need) bool { return o.Path == n.Path && o.Target == n.Target && o.Type == n.Type }) {
-					all = append(all, n)
-				}
-			}
+			all = places.AddLater(all, d.Needs)
 		}
 	}
 	return all
 }
 
-// baseLacks returns what a root without what the steps that the key of a step covers have
-// written lacks of a need, as far as that is known.
-func (b *builder) baseLacks(s *dag.Step, n snapshot.Need) (string, error) {
+// baseLacks returns what says what a root without what the steps that the key of a step
+// covers have written lacks of a need, as far as that is known.
+func (b *builder) baseLacks(s *dag.Step) func(snapshot.Need) (string, error) {
 	if b.isInPlace() {
-		dest, err := b.Steps.Destination(context.Background(), s)
-		if led, ok := b.led[s]; ok && err == nil && "/"+n.Path == path.Clean(dest.Path) {
-			return led.Unmet(n)
+		return b.led[s].Lacks
+	}
+	base := sync.OnceValues(func() (*places.Places, error) {
+		covered := make(map[key.Key]bool)
+		for _, it := range b.sv.Covered(s) {
+			covered[it.Key] = true
 		}
-		return "", err
-	}
-	covered := make(map[key.Key]bool)
-	for _, it := range b.sv.Covered(s) {
-		covered[it.Key] = true
-	}
-	view, items, log := b.root.Names(), b.sv.Before(s), b.sv.State.Log
-	first, _ := b.sv.Lower(items)
-	stay := 0
-	for stay < len(first) && !covered[log[stay].Key] {
-		stay++
-	}
-	err := b.revertNames(view, log[stay:])
-	for _, it := range items {
-		there := slices.ContainsFunc(log[:stay], func(ev record.Event) bool { return ev.Key == it.Key })
-		if err == nil && !covered[it.Key] && !there && b.Has(it.Step) {
-			err = b.addNames(view, it, false, s.Layer)
+		view, items, log := b.root.Names(), b.sv.Before(s), b.sv.State.Log
+		first, _ := b.sv.Lower(items)
+		stay := 0
+		for stay < len(first) && !covered[log[stay].Key] {
+			stay++
 		}
+		err := b.revertNames(view, log[stay:])
+		for _, it := range items {
+			there := slices.ContainsFunc(log[:stay], func(ev record.Event) bool { return ev.Key == it.Key })
+			if err == nil && !covered[it.Key] && !there && b.Has(it.Step) {
+				err = b.addNames(view, it, false, s.Layer)
+			}
+		}
+		return places.Of(view), err
+	})
+	return func(n snapshot.Need) (string, error) {
+		p, err := base()
+		if err != nil {
+			return "", err
+		}
+		return p.Unmet(n)
 	}
-	if err != nil {
-		return "", err
-	}
-	return places.Of(view).Unmet(n)
 }
 
 // leadDests notes where the root leads the dests of steps that are to run in place, before
@@ -182,7 +186,7 @@ func (b *builder) leadDests(ctx context.Context) {
 	for _, it := range b.sv.Before(nil) {
 		if it.State == dag.ToRun && it.Step.IsPlaced() {
 			if dest, err := b.Steps.Destination(ctx, it.Step); err == nil { // or making it fails too
-				b.led[it.Step] = places.Led(b.root.Names().Resolve(dest.Path))
+				b.led[it.Step] = places.LedOf(b.root.Names(), dest)
 			}
 		}
 	}
@@ -246,8 +250,7 @@ func (b *builder) unmetHere(it *dag.Item, view *names.View) error {
 	if !b.sv.ChecksLate(it) {
 		return nil
 	}
-	site := b.site(it.Step, view)
-	unmet, err := site.Unmet(b.sv.Found[it.Key].Needs)
+	unmet, err := b.site(it.Step, view).Unmet(b.sv.Found[it.Key].Needs)
 	if err == nil && unmet != "" {
 		err = &variants.UnmetError{Lacks: unmet}
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/clayer/clayer/solver/source"
 )
 
-// placement says what the snapshot of a step must not replace: no COPY removes a
-// directory to put a file there, nor does a FETCH of what is no archive. What a
+// placement says what the snapshot of a step must not replace: no COPY or FETCH removes a
+// directory to put a file there. What a
 // RUN replaced is what its command did; but what it changed in databases is merged, by
 // the needs of its snapshot. Of those in a SNAPSHOT the root gets the records it lacks.
 func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement) {
@@ -32,7 +32,7 @@ func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement
 	case *frontend.Copy:
 		p.ProtectDirs = true
 	case *frontend.Fetch:
-		p.File = source.PlainFile(in)
+		p.ProtectDirs, p.File = true, source.PlainFile(in)
 	case *frontend.Run, *frontend.Snapshot:
 		p.Merge = true
 		for _, n := range needs {
@@ -47,11 +47,10 @@ func (b *builder) placement(s *dag.Step, needs []cache.Need) (p record.Placement
 // misplaced explains that a file of a step would replace a directory; any other
 // error is returned as it is.
 func misplaced(err error) error {
-	var dir *unpack.DirError
-	if !errors.As(err, &dir) {
-		return err
+	if dir := (*unpack.DirError)(nil); errors.As(err, &dir) {
+		return source.ReplacesDir(dir.Path, err)
 	}
-	return source.ReplacesDir(dir.Path, err)
+	return err
 }
 
 // chainNames are the names that the steps of a layer find, as far as they were asked for.

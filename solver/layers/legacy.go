@@ -54,6 +54,16 @@ type Legacy struct {
 // Made reports whether a file fetches such a release.
 func (l *Legacy) Made(f *frontend.File) bool { return l.made[f] }
 
+// Fetches reports whether a FETCH is the one of such a file.
+func (l *Legacy) Fetches(in *frontend.Fetch) bool {
+	for f := range l.made {
+		if f.Instructions[0].(*frontend.Fetch).Source == in.Source {
+			return true
+		}
+	}
+	return false
+}
+
 // Resolve returns a file that fetches the release of f; nil where there is none, or
 // none that can be used. It asks once for each file.
 func (l *Legacy) Resolve(ctx context.Context, f *frontend.File, commits []string) (*frontend.File, error) {

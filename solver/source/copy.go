@@ -24,6 +24,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 )
 
 // An item is one thing that a COPY copies.
@@ -290,11 +291,12 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 		if err != nil {
 			return nil, err
 		}
+		in := places.Of(at)
 		for _, it := range fs.items {
 			if single {
 				break
 			}
-			if err := mayPlace(at, path.Join(dest, it.rel), it.kind == snapshot.Dir); err != nil {
+			if err := mayPlace(in, path.Join(dest, it.rel), it.kind == snapshot.Dir, false); err != nil {
 				return nil, err
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 )
 
 // The snapshot of a COPY, FETCH or WORKDIR that a store has is a function of what
@@ -102,6 +103,14 @@ func targetIn(at *names.View, exact bool, dest string, find func() (string, bool
 		t.oneOf = append(t.oneOf, real)
 	}
 	return t, nil
+}
+
+// placesIn returns the places of the names that a step finds; nil where at is not these.
+func placesIn(at *names.View, exact bool) *places.Places {
+	if at == nil || !exact {
+		return nil
+	}
+	return places.Of(at)
 }
 
 // is reports whether an entry is the directory that a step puts things into.
@@ -199,6 +208,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		return nil, err
 	}
 	t.mode = by.destMode()
+	in := placesIn(at, exact)
 	items := make(map[string]item)
 	for _, it := range fs.items {
 		items[it.rel] = it
@@ -219,7 +229,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		if !ok || !known {
 			return unexpected(e, "COPY %s copies no such file", c.Dest)
 		}
-		if at != nil && exact && !t.single && mayPlace(at, e.Path, e.Kind == snapshot.Dir) != nil {
+		if in != nil && !t.single && mayPlace(in, e.Path, e.Kind == snapshot.Dir, false) != nil {
 			return unexpected(e, "something else is there, which COPY does not replace")
 		}
 		seen[it.rel] = true
@@ -267,6 +277,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact b
 	if from, err := originOf(f.Source); err == nil && from == fromURL && f.Extract != frontend.ExtractTrue {
 		name, _ = fileName(f.Source)
 	}
+	in := placesIn(at, exact && !r.replaces(f))
 	var asItCame *snapshot.Entry // the only file, of the URL's name
 	sum := sha256.New()
 	others := 0
@@ -286,15 +297,15 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact b
 		default:
 			return unexpected(e, "FETCH writes no such kind of file")
 		}
+		if in != nil && mayPlace(in, e.Path, e.Kind == snapshot.Dir, true) != nil {
+			return unexpected(e, "something else is there, which FETCH does not replace")
+		}
 		want := *e
 		by.apply(&want)
 		if _, octal := by.chmod.Octal(); octal && e.Mode != want.Mode && !e.Implied {
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}
 		if others++; others == 1 && name != "" && e.Kind == snapshot.File && rel == name {
-			if at != nil && exact && mayPlace(at, e.Path, false) != nil {
-				return unexpected(e, "a directory is there")
-			}
 			seen := *e
 			asItCame = &seen
 			if e.Content != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/downloads"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/places"
 )
 
 // origin is where a FETCH gets its bytes.
@@ -231,7 +232,8 @@ func mismatch(f *frontend.Fetch, want, got digest.Digest) error {
 // or 0755, and 1980-01-01; extended
 // attributes are left out. --chmod goes for files, and for directories with the right
 // to enter where there is one to read. Directories are implied: an existing one,
-// or a symlink to one, stays as it is. A hard link whose target --strip
+// or a symlink to one, stays as it is; no other file gives way to one, and no directory to
+// a file. A hard link whose target --strip
 // drops becomes the file itself. Anything but an archive is stored as a file with
 // mode 0644 or --chmod, of 1980-01-01, named by the URL's last path part.
 func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Placer, error) {
@@ -282,7 +284,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 		}
 		size := b.Size
 		return placeFetch(f, func(at *names.View, dest string, by style) (snapshot.Changes, error) {
-			if err := mayPlace(at, path.Join(dest, name), false); err != nil {
+			if err := mayPlace(places.Of(at), path.Join(dest, name), false, false); err != nil {
 				return nil, err
 			}
 			return storeFile(dest, name, size, by, func() (io.ReadCloser, error) {
@@ -302,19 +304,31 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err != nil {
 		return nil, err
 	}
-	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
-		return unpacked(dest, by, a.Unpack(ctx, l, dest, by.apply)), nil
-	}), nil
+	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) { by.apply(e) }), nil
 }
 
-// unpacked puts the directory dest before what is unpacked into it.
-func unpacked(dest string, by style, changes snapshot.Changes) snapshot.Changes {
-	return func(yield func(*snapshot.Entry, error) bool) {
-		if dest == "" || yield(impliedDir(dest, by), nil) {
-			changes(yield)
+// placeArchive returns the Placer of a FETCH of an archive.
+func (r *Resolver) placeArchive(ctx context.Context, f *frontend.Fetch, a *archive.Archive, l *archive.Layout, set func(style, *snapshot.Entry)) Placer {
+	return placeFetch(f, func(at *names.View, dest string, by style) (snapshot.Changes, error) {
+		in := places.Of(at)
+		for _, name := range l.Names() {
+			if r.replaces(f) {
+				break
+			}
+			if err := mayPlace(in, path.Join(dest, name), strings.HasSuffix(name, "/"), true); err != nil {
+				return nil, err
+			}
 		}
-	}
+		changes := a.Unpack(ctx, l, dest, func(e *snapshot.Entry) { set(by, e) })
+		return func(yield func(*snapshot.Entry, error) bool) {
+			if dest == "" || yield(impliedDir(dest, by), nil) {
+				changes(yield)
+			}
+		}, nil
+	})
 }
+
+func (r *Resolver) replaces(f *frontend.Fetch) bool { return r.Replaces != nil && r.Replaces(f) }
 
 // placeFetch returns the Placer of a FETCH, whose dest is a directory.
 func placeFetch(f *frontend.Fetch, changes func(at *names.View, dest string, by style) (snapshot.Changes, error)) Placer {
@@ -355,11 +369,9 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (P
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
-	return placeFetch(f, func(_ *names.View, dest string, by style) (snapshot.Changes, error) {
-		return unpacked(dest, by, a.Unpack(ctx, l, dest, func(e *snapshot.Entry) {
-			asTree(e)
-			by.apply(e)
-		})), nil
+	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) {
+		asTree(e)
+		by.apply(e)
 	}), nil
 }
 

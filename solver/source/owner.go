@@ -1,16 +1,12 @@
 package source
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
-	"strconv"
-	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
+	"github.com/clayer/clayer/solver/internal/owners"
 )
 
 // style is --chown and --chmod, with names resolved. The zero style is root's,
@@ -21,47 +17,18 @@ type style struct {
 	change   func(mode uint32, dir bool) uint32 // what chmod makes of a mode; nil without it
 }
 
-// styleIn resolves an Ownership by the names that a step finds in the root. As with
-// Docker, a name without a group has its group of /etc/passwd, and a number the group of
-// the same number; without a user it is 0.
+// styleIn resolves an Ownership by the names that a step finds in the root.
 func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	s, err := styleOfMode(o.Chmod)
 	if o.Chown == "" || err != nil {
 		return s, err
 	}
-	user, group, _ := strings.Cut(o.Chown, ":")
-	user = cmp.Or(user, "0")
-	hasGroup := group != ""
-	uid, userIsNumber := number(user)
-	gid, groupIsNumber := number(group)
-	if userIsNumber {
-		user = ""
-	}
-	if groupIsNumber {
-		group = ""
-	}
-	if !hasGroup {
-		gid = uid
-	}
-	if user != "" {
-		var own int
-		if uid, own, err = numbersOf(at, "etc/passwd", user); !hasGroup {
-			gid = own
-		}
-	}
-	if group != "" && err == nil {
-		gid, _, err = numbersOf(at, "etc/group", group)
-	}
+	who, err := owners.Resolve(at, o.Chown)
 	if err != nil {
 		return s, &Fault{Message: fmt.Sprintf("--chown=%s: %v", o.Chown, err), Err: err}
 	}
-	s.uid, s.gid = uid, gid
+	s.uid, s.gid = who.UID, who.GID
 	return s, nil
-}
-
-func number(s string) (int, bool) {
-	n, err := strconv.ParseUint(s, 10, 31)
-	return int(n), err == nil
 }
 
 // styleOfMode is the style of a --chmod alone.
@@ -100,29 +67,4 @@ func (s style) destMode() uint32 {
 		return enterable(mode) & 0o777
 	}
 	return 0o755
-}
-
-// numbersOf finds the number on a name's line, and that of a user's group after it.
-func numbersOf(at *names.View, file, name string) (id, group int, err error) {
-	what := "user"
-	if file == "etc/group" {
-		what = "group"
-	}
-	data, err := at.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, fmt.Errorf("%s %s: %w", what, name, err)
-	}
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Split(line, ":")
-		if len(fields) >= 3 && fields[0] == name {
-			if id, ok := number(strings.TrimSpace(fields[2])); ok {
-				group, ok = number(strings.TrimSpace(fields[min(3, len(fields)-1)]))
-				if !ok {
-					group = id
-				}
-				return id, group, nil
-			}
-		}
-	}
-	return 0, 0, fmt.Errorf("%s %s: not in /%s", what, name, file)
 }

@@ -24,7 +24,7 @@ type Placer func(at *names.View) (snapshot.Changes, error)
 func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction) (places.Dest, error) {
 	switch in := in.(type) {
 	case *frontend.Fetch:
-		return places.Dest{Path: in.Dest}, nil
+		return places.Dest{Path: in.Dest, Chown: in.Owner.Chown}, nil
 	case *frontend.Workdir:
 		return places.Dest{Path: in.Path}, nil
 	case *frontend.Copy:
@@ -32,7 +32,7 @@ func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction
 		if err != nil || fs.nothing {
 			return places.Dest{}, err
 		}
-		return places.Dest{Path: in.Dest, OneFile: fs.single}, nil
+		return places.Dest{Path: in.Dest, OneFile: fs.single, Chown: in.Owner.Chown}, nil
 	}
 	return places.Dest{}, nil
 }
@@ -76,22 +76,19 @@ func (fs *files) copyDest(at *names.View, c *frontend.Copy) (dest string, single
 	return dest, kind != names.Dir, err
 }
 
-// mayPlace refuses what COPY does not do to what stands at a path: no file replaces a
-// directory, and no directory anything else.
-func mayPlace(at *names.View, p string, dir bool) error {
-	kind, err := at.Lookup(p)
-	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return nil // the apply says it
-	}
+// mayPlace refuses what COPY and FETCH do not do to what stands at a path: no file replaces
+// a directory, and no directory anything else. To an archive, a link to a directory is one.
+func mayPlace(in *places.Places, p string, dir, fromArchive bool) error {
+	kind, err := in.Blocks(p, dir, fromArchive)
 	f := &Fault{Hint: elsewhere}
 	switch {
 	case err != nil:
 		return err
-	case !dir && kind == names.Dir:
+	case kind == names.Dir:
 		return ReplacesDir(p, nil)
-	case dir && kind == names.File:
+	case kind == names.File:
 		f.Message = fmt.Sprintf("/%s is a file, and not a directory", p)
-	case dir && kind == names.Link:
+	case kind == names.Link:
 		f.Message = fmt.Sprintf("/%s is a link, which a directory would replace", p)
 	default:
 		return nil

@@ -54,6 +54,10 @@ type Resolver struct {
 	// itself writes to, which would grow into themselves.
 	Exclude []string
 
+	// Replaces reports whether a FETCH is of a snapshot of container-layer, whose files
+	// replace whatever its RUNs replaced; nil: none is.
+	Replaces func(*frontend.Fetch) bool
+
 	// Warn is called when a URL does not answer and what it gave last is used, and
 	// when no file matches a pattern. It may be nil.
 	Warn func(text string)

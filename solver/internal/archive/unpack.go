@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -169,6 +170,22 @@ func stripped(name string, n int) (string, bool) {
 
 // Empty reports whether nothing is left of the archive.
 func (l *Layout) Empty() bool { return len(l.final) == 0 }
+
+// Names returns the paths that there will be, sorted; those of directories end in "/".
+func (l *Layout) Names() []string {
+	all := make(map[string]bool, len(l.final))
+	for p, n := range l.final {
+		if _, dir := l.dirs[n]; dir {
+			all[p+"/"] = true
+		} else {
+			all[p] = true
+		}
+		for up := path.Dir(p); up != "." && !all[up+"/"]; up = path.Dir(up) {
+			all[up+"/"] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
 
 // Unpack makes the second pass, and yields the entries below dest, of each of which set
 // sets the owner and, if it has another one, the mode. Directories are implied.

@@ -85,7 +85,7 @@ func Check(needs []snapshot.Need) error {
 		return fmt.Errorf("it lists %d needs, more than %d", len(needs), maxNeeds)
 	}
 	for _, n := range needs {
-		for _, list := range [][]string{n.Set, n.Removed, n.Versions, n.Search, {n.Path, n.Target, n.Type, n.Name, n.Soname, n.Manager, n.Version, n.By, string(n.Kind)}} {
+		for _, list := range [][]string{n.Set, n.Removed, n.Items, n.Versions, n.Search, {n.Path, n.Target, n.Type, n.Name, n.Soname, n.Manager, n.Version, n.By, string(n.Kind)}} {
 			if len(list) > maxList {
 				return fmt.Errorf("a list in its needs has %d elements", len(list))
 			}
@@ -193,8 +193,11 @@ func (s *Site) unmet(n snapshot.Need) (string, error) {
 	case snapshot.NeedContent:
 		return s.content(n)
 	case snapshot.NeedPlace:
-		if n.Target != "" {
+		switch {
+		case n.Target != "":
 			return s.leads(n)
+		case n.Type == snapshot.PlaceItems:
+			return s.known.led.Unmet(n)
 		}
 		return s.place(n)
 	case snapshot.NeedHome:

@@ -19,7 +19,8 @@ func (r *Recorder) isOfChain(database, key string) bool {
 }
 
 // name checks that files which belong to a name where the snapshot was made do so here. A
-// name that is not here is no harm, as long as no other one has the id.
+// name that is not here is no harm, as long as no other one has the id; --chown has to find
+// its own.
 func (s *Site) name(n snapshot.Need) (string, error) {
 	d := owners.Database(n.Type)
 	if s.pending[d.String()][n.Name] {
@@ -28,6 +29,18 @@ func (s *Site) name(n snapshot.Need) (string, error) {
 	here, err := s.readHere(d.String())
 	if err != nil {
 		return "", err
+	}
+	if n.Existing {
+		id, group, ok := owners.Numbers(here.data, n.Name)
+		switch {
+		case !ok:
+			return fmt.Sprintf("needs the %s %s, which this machine lacks", n.Type, n.Name), nil
+		case id == n.ID && n.Group != nil && group != *n.Group:
+			return fmt.Sprintf("needs the user %s to have the group %d, which is %d here", n.Name, *n.Group, group), nil
+		case id == n.ID:
+			return "", nil
+		}
+		return fmt.Sprintf("needs the %s %s to have the id %d, which is %d here", n.Type, n.Name, n.ID, id), nil
 	}
 	if id, ok := d.IDOf(here.data, n.Name); ok && id != n.ID {
 		return fmt.Sprintf("needs the %s %s to have the id %d, which is %d here", n.Type, n.Name, n.ID, id), nil

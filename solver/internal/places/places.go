@@ -17,6 +17,8 @@ import (
 type Dest struct {
 	Path    string
 	OneFile bool // the path is that of a file, which goes into a directory that stands there
+
+	Chown string // the value of --chown
 }
 
 // A Root is a root as a step finds it, and what of that its key covers.
@@ -85,20 +87,40 @@ type Places struct {
 // Of returns the places of a view.
 func Of(view *names.View) *Places { return &Places{view, make(map[string]names.Directory)} }
 
-// Unmet returns what the view lacks of a need with a target; "" for nothing.
+// Unmet returns what the view lacks of a need with a target, or with items; "" for nothing.
 func (p *Places) Unmet(n snapshot.Need) (string, error) {
-	return Led(p.resolve(n.Path)).Unmet(n)
+	if n.Type == snapshot.PlaceItems {
+		return p.unmetItems(n)
+	}
+	real, kind, err := p.resolve(n.Path)
+	return Place{n.Path, real, kind, err}.Unmet(n)
 }
 
 // A Place is where a root leads a path.
 type Place struct {
+	of   string // the path; "" in the zero Place, of which nothing is known
 	real string
 	kind names.Kind
 	err  error
 }
 
-// Led returns the place of what Resolve returned.
-func Led(real string, kind names.Kind, err error) Place { return Place{real, kind, err} }
+// LedOf returns the place of a dest.
+func LedOf(view *names.View, d Dest) Place {
+	real, kind, err := view.Resolve(d.Path)
+	return Place{strings.Trim(path.Clean("/"+d.Path), "/"), real, kind, err}
+}
+
+// Lacks is Unmet, where nothing else is known of the root. What is not known is not lacking,
+// but for items: with those a step has needs that it may not have.
+func (p Place) Lacks(n snapshot.Need) (string, error) {
+	switch {
+	case n.Type == snapshot.PlaceItems:
+		return "nobody knows what was there", nil
+	case p.of != "" && p.of == n.Path:
+		return p.Unmet(n)
+	}
+	return "", nil
+}
 
 // Unmet returns what a root lacks of a need with a target that leads the path of the need
 // here; "" for nothing.
@@ -129,13 +151,9 @@ func (p Place) Unmet(n snapshot.Need) (string, error) {
 // that is in them.
 func (p *Places) resolve(name string) (string, names.Kind, error) {
 	up, base := path.Split(name)
-	dir, ok := p.dirs[up]
-	if !ok {
-		var err error
-		if dir, err = p.view.Directory(up); err != nil {
-			return "", names.Missing, err
-		}
-		p.dirs[up] = dir
+	dir, err := p.dir(up)
+	if err != nil {
+		return "", names.Missing, err
 	}
 	if up == "" || path.Clean(up) == dir.Path() {
 		if found, err := dir.Look(base); err == nil && (found.Kind == names.Dir || found.Kind == names.File) {
@@ -145,4 +163,16 @@ func (p *Places) resolve(name string) (string, names.Kind, error) {
 		}
 	}
 	return p.view.Resolve(name)
+}
+
+func (p *Places) dir(up string) (names.Directory, error) {
+	dir, ok := p.dirs[up]
+	if !ok {
+		var err error
+		if dir, err = p.view.Directory(up); err != nil {
+			return dir, err
+		}
+		p.dirs[up] = dir
+	}
+	return dir, nil
 }

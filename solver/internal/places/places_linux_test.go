@@ -1,8 +1,10 @@
 package places_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,5 +111,107 @@ func TestPlaces(t *testing.T) {
 			check(tt.other, false)
 			check(tt.root, true)
 		})
+	}
+}
+
+// TestItems records what a step needs of a root for what it puts there, and asks others.
+func TestItems(t *testing.T) {
+	tests := []struct {
+		name    string
+		root    string
+		covered string // what steps of the chain wrote
+		dest    string
+		follow  bool
+		items   string // "a/": a directory
+		want    string // the items of the need, with its path
+		fits    string // roots that meet it, by "|"
+		other   string // roots that do not
+	}{
+		{name: "a directory", dest: "/opt", items: "opt/ opt/x/ opt/x/f", want: "opt: x/ x/f", fits: "|opt/|opt/x/|opt/x/f|opt/x/g/", other: "opt/x|srv/ opt/x->/srv|opt/x/f/"},
+		{name: "a file", dest: "/opt", items: "opt/ opt/f", want: "opt: f", fits: "|opt/f|opt/f->nowhere", other: "opt/f/"},
+		{name: "an archive", dest: "/opt", follow: true, items: "opt/ opt/x/ opt/x/f", want: "opt: x/. x/f", fits: "|opt/x/|srv/ opt/x->/srv", other: "opt/x|opt/x->/nowhere|opt/g opt/x->g|srv/f/ opt/x->/srv"},
+		{name: "names with dots", dest: "/opt", items: "opt/ opt/x./ opt/.y/ opt/z.", want: "opt: .y/ x./ z.", fits: "|opt/x./", other: "opt/x.|opt/.y|opt/z./"},
+		{name: "the root", dest: "/", items: "etc/ etc/x/ etc/x/f f", want: "etc: ./ ./x/ ./x/f; f: .", fits: "|etc/x/|f", other: "etc|etc/x|f/|srv/ etc->srv"},
+		{name: "one file", dest: "/opt/f", items: "opt/f"},
+		{name: "what the chain wrote", covered: "opt/x", root: "opt/x", dest: "/opt", items: "opt/ opt/x/ opt/y/", want: "opt: y/", fits: "opt/x|opt/y/", other: "opt/y"},
+		{name: "a dest of the chain", covered: "app", root: "", dest: "/app", items: "app/ app/x/", want: "app: x/", fits: "|app/x/", other: "app/x"},
+		{name: "temporary files", root: "tmp/", dest: "/tmp", items: "tmp/ tmp/x/"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			base := makeRoot(t, tt.root)
+			items := places.Items{Follow: tt.follow}
+			for range 2 { // as by one who packs again
+				for range items.From(entries(tt.items)) {
+				}
+			}
+			got, err := places.Root{
+				Found:   base,
+				Covered: func(p string) bool { return tt.covered == p },
+				Base:    places.Of(base).Unmet,
+			}.Needs(places.Dest{Path: tt.dest}, &items)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = slices.DeleteFunc(got, func(n snapshot.Need) bool { return n.Type != snapshot.PlaceItems })
+			var texts []string
+			for _, n := range got {
+				texts = append(texts, n.Path+": "+strings.Join(n.Items, " "))
+			}
+			if text := strings.Join(texts, "; "); text != tt.want {
+				t.Fatalf("needs %q, want %q", text, tt.want)
+			}
+			check := func(roots string, fits bool) {
+				for root := range strings.SplitSeq(roots, "|") {
+					in, lacking := places.Of(makeRoot(t, root)), ""
+					for _, n := range got {
+						lacks, err := in.Unmet(n)
+						if err != nil {
+							t.Fatal(err)
+						}
+						lacking += lacks
+					}
+					if (lacking == "") != fits {
+						t.Errorf("in a root with %q: %q, want it to fit: %t", root, lacking, fits)
+					}
+				}
+			}
+			if tt.want != "" {
+				check(tt.fits, true)
+				check(tt.other, false)
+			}
+		})
+	}
+}
+
+func entries(items string) snapshot.Changes {
+	return func(yield func(*snapshot.Entry, error) bool) {
+		for item := range strings.FieldsSeq(items) {
+			e := &snapshot.Entry{Path: strings.TrimSuffix(item, "/"), Kind: snapshot.File}
+			if strings.HasSuffix(item, "/") {
+				e.Kind = snapshot.Dir
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestManyItems records those in the upper directories.
+func TestManyItems(t *testing.T) {
+	var list strings.Builder
+	list.WriteString("opt/ ")
+	for i := range 5000 {
+		fmt.Fprintf(&list, "opt/d/%d/f ", i)
+	}
+	list.WriteString("opt/last/")
+	items := places.Items{}
+	for range items.From(entries(list.String())) {
+	}
+	base := makeRoot(t, "")
+	got, err := places.Root{Found: base, Covered: func(string) bool { return false }, Base: places.Of(base).Unmet}.Needs(places.Dest{Path: "/opt"}, &items)
+	if err != nil || len(got) != 2 || len(got[1].Items) > 256 || !slices.Contains(got[1].Items, "last/") {
+		t.Errorf("%d needs, %v, of %d items", len(got), err, len(got[len(got)-1].Items))
 	}
 }
