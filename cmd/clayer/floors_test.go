@@ -21,6 +21,12 @@ import (
 var floors = map[string]int{
 	"cmd/clayer":                         11,
 	"cmd/clayer/internal/ui":             9,
+	"cmd/pack":                           2,
+	"cmd/pack/internal/wheel":            1,
+	"cmd/pack/internal/npm":              1,
+	"cmd/pack/internal/system":           1,
+	"cmd/pack/internal/archive":          0,
+	"cmd/pack/internal/release":          -1,
 	"solver":                             8,
 	"solver/exec":                        7,
 	"solver/exec/internal/flow":          4,
