@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -27,7 +28,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 			return 0, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
 	}
-	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored)
+	layers := catchup.Layers(sv.Plan, state, sv.Found, func(l *dag.Layer) bool { return r.Unstored(l) || r.Shortfall.Lacks(l.Name) })
 	p := &catchup.Pusher{Again: r.PushAgain, Report: r.Report}
 	if r.Local != nil {
 		p.From = r.Local

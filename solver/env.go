@@ -6,6 +6,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 )
 
 // Env returns the variables of the options' files, or, where it has none, of
@@ -39,7 +40,8 @@ type RootStatus struct {
 	State  *record.State `json:"state"`
 	CutOff bool          `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 
-	ByHand []exec.Installed `json:"byHand,omitempty"` // ByHand sets it
+	ByHand    []exec.Installed `json:"byHand,omitempty"`    // ByHand sets it
+	Shortfall *Shortfall       `json:"shortfall,omitempty"` // what the last solve left out; nil: nothing
 }
 
 // Status reads what is applied to the root. It never waits.
@@ -56,5 +58,9 @@ func Status(opt Options) (*RootStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	return &RootStatus{Root: root.Dir(), State: state, CutOff: cut}, nil
+	short, err := shortfall.Read(root.StateDir())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	return &RootStatus{Root: root.Dir(), State: state, CutOff: cut, Shortfall: short}, nil
 }

@@ -23,9 +23,11 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -72,9 +74,30 @@ type Options struct {
 	Profile      bool          // login shells of the root get the environment too
 	Force        bool          // files that the user changed since they were applied are undone too
 
+	// Shortfall says which layers Files have in part, or not at all, since more could not be
+	// had: it is recorded beside the state of the root, and these layers are listed in no
+	// store. nil: Files are all that is wanted.
+	Shortfall *Shortfall
+
+	// Allow, if not nil, is asked before each RUN. Its error is that of the step.
+	Allow func(Starting) error
+
 	// Report receives what happens, a store that fails once. nil: nothing is reported.
 	Report *report.Reporter
 }
+
+// A Starting is a RUN that is about to start.
+type Starting struct {
+	Step     *dag.Step
+	Estimate time.Duration // how long it took before; 0 if unknown
+	InPlace  bool          // it runs on the root itself
+}
+
+// A Shortfall is what is missing in a root of a composition.
+type Shortfall = shortfall.Report
+
+// A ShortLayer is a layer that is not whole.
+type ShortLayer = shortfall.Layer
 
 // A Secret is where the content of RUN --mount=type=secret comes from: one of
 // a file, a variable of the session, and the content itself.

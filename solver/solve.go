@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/running"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -29,6 +30,8 @@ type Result struct {
 	Layers    []LayerResult      `json:"layers"`
 	ByHand    []exec.Installed   `json:"byHand,omitempty"` // what was installed by hand, where a step ran
 	Took      time.Duration      `json:"took"`             // nanoseconds
+
+	Shortfall *Shortfall `json:"shortfall,omitempty"` // what could not be had, of a solve for the best
 }
 
 // A LayerResult names a layer that is now in the root.
@@ -79,7 +82,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 		return nil, err
 	}
 	var did exec.Result
-	if !sv.UpToDate() || cut || r.profileDiffers(root, sv.State, sv.Env()) {
+	if !sv.UpToDate() || cut || r.profileDiffers(root, sv.State, sv.Env()) || r.shortfallDiffers(root) {
 		if sv, did, err = r.change(ctx, root); err != nil {
 			return nil, err
 		}
@@ -124,9 +127,16 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		return nil, did, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
+	r.plan = sv.Plan
 	warn, removed := inventory.Watch(root, r.warn), inventory.MayHaveRemoved(root, sv.State, r.home())
 	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
 		return nil, did, nameWithheld(err)
+	}
+	for _, pl := range sv.Plan.Layers {
+		r.Shortfall.Has(pl.Layer.Name, pl.Key)
+	}
+	if err := shortfall.Write(lock.Root().StateDir(), r.Shortfall); err != nil {
+		r.warn("what is missing is not recorded: %v", err)
 	}
 	warn()
 	if removed {
@@ -136,6 +146,26 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		r.warn("cannot prune the downloads: %v", err)
 	}
 	return sv, did, nil
+}
+
+// shortfallDiffers reports whether something is missing of the composition, or was.
+func (r *session) shortfallDiffers(root *rootfs.Root) bool {
+	was, err := shortfall.Read(root.StateDir())
+	return r.Shortfall != nil || was != nil || err != nil
+}
+
+// wholeLayers is a store in which layers of a shortfall are not listed: what is known of
+// them is the key of a part.
+type wholeLayers struct {
+	exec.Store
+	short *Shortfall
+}
+
+func (s wholeLayers) Complete(ctx context.Context, m cache.Manifest) error {
+	if s.short.Lacks(m.Name) {
+		return nil
+	}
+	return s.Store.Complete(ctx, m)
 }
 
 // nameWithheld adds to the error of a failed RUN what it did not get of the session.
@@ -175,7 +205,7 @@ func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 		cfg.Spool = r.Local.Create
 	}
 	if r.store != nil { // a nil *cache.Tier would be a Store
-		cfg.Store = r.store
+		cfg.Store = wholeLayers{r.store, r.Shortfall}
 	}
 	return cfg
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
@@ -182,12 +183,31 @@ func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}
+	if err := r.allow(s); err != nil {
+		return cmd, nil, err
+	}
 	prepared, err := r.mounts().Prepare(ctx, run, &cmd.Env)
 	if err != nil {
 		return cmd, nil, err
 	}
 	cmd.Mounts = prepared.List
 	return cmd, prepared.Release, nil
+}
+
+// allow asks Options.Allow whether a step may run.
+func (r *session) allow(s *dag.Step) error {
+	if r.Allow == nil || r.plan == nil {
+		return nil
+	}
+	root, err := r.open()
+	if err != nil {
+		return err
+	}
+	sb, err := sandbox.Check(r.Options.Sandbox, r.sandboxOptions(root), exec.Engines...)
+	if err != nil {
+		return err
+	}
+	return r.Allow(Starting{Step: s, Estimate: r.plan.Item(s).Estimate, InPlace: sb.Name == "inplace"})
 }
 
 // mounts returns where the mounts of RUNs come from.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
@@ -79,6 +80,9 @@ func run(args []string, out, errs io.Writer) int {
 	var status statusError
 	if !errors.Is(err, usage.ErrReported) && !errors.As(err, &status) {
 		fmt.Fprintf(stderr, "clayer: %s\n", errhint.Text(ui.WithRemedy(settings.Explain(ran, err))))
+	}
+	if effort.IsBest(ran) {
+		return exitDone
 	}
 	return code
 }

@@ -8,12 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/besteffort"
 	"github.com/clayer/clayer/solver/machine"
 )
 
@@ -22,12 +24,14 @@ type changeFlags struct {
 	solveFlags
 	profile, dryRun bool
 	trace           string
+	effort          effort.Flags
 }
 
 func (f *changeFlags) register(c *cobra.Command) {
 	f.solveFlags.register(c)
 	c.Flags().BoolVarP(&f.Yes, "yes", "y", false, "change / even if this machine does not look ephemeral; let --store git: make its branch in the project's own repository")
 	c.Flags().BoolVar(&f.profile, "profile", false, "also write /etc/profile.d/clayer.sh, which sets the environment in login shells")
+	f.effort.Register(c)
 	c.Flags().StringVar(&f.trace, "trace", "", "write a timeline to `FILE` in Chrome's trace format, for ui.perfetto.dev")
 }
 
@@ -111,6 +115,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 	f.live = true
 	defer f.hide() // also when all of it panics
 	opt, err := f.options(cmd, paths)
+	bounds, err := f.effort.Options(cmd, &opt, err)
 	if err != nil {
 		return err
 	}
@@ -122,7 +127,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 			}
 		})
 	}
-	result, err := solver.Solve(cmd.Context(), opt)
+	result, err := besteffort.Solve(cmd.Context(), opt, bounds)
 	f.hide()
 	var failed *solver.BuildError
 	if errors.As(err, &failed) {
@@ -140,7 +145,10 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 		if verbose := cmd.Flag("verbose"); !f.quiet && (result.Took >= summarized || verbose != nil && verbose.Changed) {
 			fmt.Fprint(cmd.ErrOrStderr(), f.record.Summary())
 		}
-		f.note(cmd, "%s in %s", result, ui.Duration(result.Took))
+		if result.Took > 0 {
+			f.note(cmd, "%s in %s", result, ui.Duration(result.Took))
+		}
+		ui.WriteShortfall(cmd.ErrOrStderr(), result.Shortfall)
 	}
 	if f.json {
 		if err := ui.WriteJSON(cmd.OutOrStdout(), result); err != nil {

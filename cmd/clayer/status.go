@@ -19,7 +19,7 @@ import (
 
 func newStatus() *cobra.Command {
 	var f solveFlags
-	var exitCode bool
+	var exitCode, report bool
 	c := &cobra.Command{
 		Use:   "status [--exit-code [-f FILE]... [NAME|FILE]...]",
 		Short: "Print what is applied to the root",
@@ -48,6 +48,9 @@ first, or removed that a step had installed. status never waits and changes noth
 			if st.CutOff {
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: a command is changing %s, or was cut off: this is what was applied before\n", st.Root)
 			}
+			if report {
+				return f.print(cmd, st.Shortfall, func(w io.Writer) { ui.WriteReport(w, st.Shortfall) })
+			}
 			noteShims(cmd.ErrOrStderr(), st)
 			return f.print(cmd, st, func(w io.Writer) { ui.WriteStatus(w, st) })
 		},
@@ -55,6 +58,7 @@ first, or removed that a step had installed. status never waits and changes noth
 	f.register(c)
 	f.registerFiles(c)
 	settings.TakesFiles(c)
+	c.Flags().BoolVar(&report, "report", false, "print what the last solve with --best-effort left out, and why")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")
 	return c
 }

@@ -78,7 +78,7 @@ func selfContained(path string, size int64) (why string) {
 
 // words are the arguments of the COPY for the file.
 func (c Copy) line() (string, bool) {
-	text, ok := quote([]string{c.Source, c.Dest})
+	text, ok := Quote([]string{c.Source, c.Dest})
 	plain := ok && !strings.ContainsAny(text, `'"\ $*?[`+"`")
 	return "COPY " + c.Source + " " + c.Dest, plain || text == c.Source+" "+c.Dest
 }

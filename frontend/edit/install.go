@@ -206,7 +206,7 @@ func (m *manager) read(program, args, argv []string, at Place) Reading {
 	if slices.ContainsFunc(argv, holdsCredential) || slices.ContainsFunc(argv[:len(argv)-1], expectsCredential) {
 		return noted("it holds a credential")
 	}
-	if _, ok := quote(argv); !ok {
+	if _, ok := Quote(argv); !ok {
 		return noted("it holds what no line can")
 	}
 	in := &Install{Manager: m.name, Command: m.command(strings.Join(program, " "), verbs)}
@@ -332,7 +332,7 @@ func note(argv []string, why string) string {
 		}, w)
 		words[i] = w
 	}
-	text, ok := quote(words)
+	text, ok := Quote(words)
 	if !ok {
 		text = words[0]
 	}

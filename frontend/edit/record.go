@@ -296,12 +296,12 @@ func (f *file) run(installs []*Install) (string, error) {
 		if in.AsTyped {
 			words = append(words, in.Packages...)
 		}
-		head, ok := quote(words)
+		head, ok := Quote(words)
 		var tail []string
 		line := head
 		if !in.AsTyped {
 			for _, p := range in.Packages {
-				q, good := quote([]string{p})
+				q, good := Quote([]string{p})
 				ok = ok && good
 				tail = append(tail, q)
 				line += " " + q
@@ -422,7 +422,7 @@ func Snapshot(src []byte, path, comment string) ([]byte, error) {
 			return src, nil
 		}
 	}
-	word, ok := quote([]string{path})
+	word, ok := Quote([]string{path})
 	if !ok || strings.Contains(word, "$") {
 		return src, nil // no line can name it
 	}

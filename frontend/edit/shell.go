@@ -13,9 +13,9 @@ import (
 // command: syntax.Quote would quote a==1 too, which there is an assignment.
 var plainWord = lazyregexp.New(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quote writes words as a POSIX shell, and a Containerfile's line, read them
+// Quote writes words as a POSIX shell, and a Containerfile's line, read them
 // back. ok is false for a word that can't stand on a line.
-func quote(words []string) (text string, ok bool) {
+func Quote(words []string) (text string, ok bool) {
 	quoted := make([]string, len(words))
 	for i, w := range words {
 		if strings.ContainsFunc(w, unicode.IsControl) {

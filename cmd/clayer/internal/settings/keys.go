@@ -22,6 +22,8 @@ var keys = []key{
 	{name: "compression", flag: "compression", project: true, user: true},
 	{name: "jobs", flag: "jobs", project: true, user: true},
 	{name: "timeout", flag: "timeout", project: true, user: true},
+	{name: "budget", flag: "budget", project: true, user: true},
+	{name: "best-effort", flag: "best-effort", project: true, user: true},
 	{name: "sandbox", flag: "sandbox", project: true, user: true},
 	{name: "compare", flag: "compare", project: true, user: true},
 	{name: "hermetic", flag: "hermetic", project: true, user: true, unless: "inherit-env"},

@@ -23,6 +23,7 @@ func WriteStatus(w io.Writer, st *solver.RootStatus) {
 func writeStatus(w io.Writer, st *solver.RootStatus) {
 	if len(st.State.Layers) == 0 {
 		fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
+		writeMissing(w, st.Shortfall)
 		return
 	}
 	fmt.Fprintf(w, "%s   %s\n", st.Root, printable.Line(st.State.Platform))
@@ -38,7 +39,15 @@ func writeStatus(w io.Writer, st *solver.RootStatus) {
 		fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), key, sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
 			sizes.Format(bytes), at)
 	}
+	writeMissing(w, st.Shortfall)
 	writeByHand(w, st.ByHand)
+}
+
+// writeMissing writes which layers the last solve left out, in whole or in part.
+func writeMissing(w io.Writer, s *solver.Shortfall) {
+	if s != nil {
+		fmt.Fprintf(w, "incomplete since %s: clayer status --report says what is missing\n", s.At.Local().Format(minute))
+	}
 }
 
 // ByHand says what was installed by hand.
@@ -166,4 +175,40 @@ func why(f drift.FileState) string {
 		return ""
 	}
 	return "  (" + strings.Join(f.What, ", ") + ")"
+}
+
+// maxShort bounds the layers that are listed as not whole.
+const maxShort = 15
+
+// WriteShortfall writes what is missing of a composition, why, and what completes it.
+func WriteShortfall(w io.Writer, s *solver.Shortfall) {
+	if s == nil {
+		return
+	}
+	_ = Folded(w, 4, func(w io.Writer) error { writeShortfall(w, s); return nil })
+}
+
+// WriteReport writes what the last solve of a root left out.
+func WriteReport(w io.Writer, s *solver.Shortfall) {
+	if s == nil {
+		fmt.Fprintln(w, "nothing is missing")
+	}
+	WriteShortfall(w, s)
+}
+
+func writeShortfall(w io.Writer, s *solver.Shortfall) {
+	if s.Problem != "" {
+		fmt.Fprintf(w, "clayer: incomplete: %s\n", printable.Line(s.Problem))
+	}
+	for i, l := range s.Layers {
+		if i == maxShort {
+			fmt.Fprintf(w, "clayer: incomplete: %s more\n", sizes.Count(len(s.Layers)-maxShort, "layer"))
+			break
+		}
+		fmt.Fprintf(w, "clayer: incomplete: %s has %d of %s; %s:%d: %s: %s\n", printable.Line(l.Name), l.Steps, sizes.Count(l.Of, "step"),
+			printable.Line(l.File), l.Line, printable.Line(l.Text), printable.Line(l.Why))
+	}
+	if s.Command != "" {
+		fmt.Fprintf(w, "clayer: to complete it: %s\n", printable.Line(s.Command))
+	}
 }

@@ -1,0 +1,65 @@
+// Package effort is the flags that bound a solve: --budget and --best-effort.
+package effort
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/besteffort"
+)
+
+const best = "best-effort"
+
+// Flags are the values of the flags.
+type Flags struct {
+	budget time.Duration
+	best   bool
+}
+
+// Register adds the flags to a command.
+func (f *Flags) Register(c *cobra.Command) {
+	c.Flags().DurationVar(&f.budget, "budget", 0, "stop after `DURATION`; what is finished by then is stored")
+	c.Flags().BoolVar(&f.best, best, false, "apply what can be had, print what is missing and why, and exit with 0")
+}
+
+// Options returns what the flags say. unread is what is wrong with the files of opt: with
+// --best-effort that is left out, where there are others, and else returned.
+func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (besteffort.Options, error) {
+	o := besteffort.Options{Budget: f.budget, Best: f.best, Command: command(cmd)}
+	if f.best && len(opt.Files) > 0 {
+		o.Unread, unread = unread, nil
+	}
+	return o, unread
+}
+
+// IsBest reports whether a command was to do what can be had: what fails then is printed,
+// and the session goes on.
+func IsBest(cmd *cobra.Command) bool {
+	flag := cmd.Flag(best)
+	return flag != nil && flag.Value.String() == "true"
+}
+
+// command returns what to run for what is missing, as a shell takes it: the command with
+// its files and its root. Other flags may hold what is secret.
+func command(cmd *cobra.Command) string {
+	words := []string{"clayer", cmd.Name()}
+	for _, name := range []string{"file", "name", "root", "dest"} {
+		flag := cmd.Flags().Lookup(name)
+		if flag == nil || !flag.Changed {
+			continue
+		}
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			words = append(words, "--"+name+"="+v)
+		}
+	}
+	text, _ := edit.Quote(append(words, cmd.Flags().Args()...))
+	return text
+}
