@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -30,6 +31,11 @@ type want struct {
 	done  chan error
 }
 
+// large reports whether a piece of it is fetched alone.
+func (w *want) large() bool {
+	return slices.ContainsFunc(w.st.Pieces, func(p piece) bool { return p.Size >= alone })
+}
+
 // Fetch fetches the objects of a snapshot, together with those of other calls. It is
 // complete, and not verified.
 func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
@@ -50,12 +56,8 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 		}}
 		s.mu.Lock()
 		s.wanted = append(s.wanted, want)
-		queued := int64(0)
-		for _, w := range s.wanted {
-			queued += w.st.Size
-		}
 		// A second one is for what the first does not take.
-		start := s.active == 0 || s.active < fetches && queued > together && !s.whole
+		start := s.active == 0 || s.active < fetches && !s.whole && (want.large() || len(s.batch()) < len(s.wanted))
 		if start {
 			s.active++
 		}
@@ -83,15 +85,23 @@ func (s *Store) fetchAll() {
 func (s *Store) nextWanted() []*want {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, bytes := 0, int64(0)
-	for n < len(s.wanted) && (n == 0 || s.whole || bytes+s.wanted[n].st.Size <= together) {
-		bytes += s.wanted[n].st.Size
-		n++
-	}
-	batch := s.wanted[:n:n]
-	s.wanted = s.wanted[n:]
-	if n == 0 {
+	batch := s.batch()
+	s.wanted = slices.DeleteFunc(s.wanted, func(w *want) bool { return slices.Contains(batch, w) })
+	if len(batch) == 0 {
 		s.active--
+	}
+	return batch
+}
+
+// batch returns what of the wanted snapshots one fetch takes: small ones together, with one
+// that has a large piece. Its caller holds s.mu.
+func (s *Store) batch() (batch []*want) {
+	large, bytes := false, int64(0)
+	for _, w := range s.wanted {
+		if len(batch) > 0 && !s.whole && (large && w.large() || bytes+w.st.Size > together) {
+			continue
+		}
+		batch, large, bytes = append(batch, w), large || w.large(), bytes+w.st.Size
 	}
 	return batch
 }
