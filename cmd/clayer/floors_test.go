@@ -85,6 +85,7 @@ var floors = map[string]int{
 	"solver/internal/archive":            1,
 	"solver/internal/gittree":            2,
 	"solver/internal/databases":          0,
+	"solver/internal/databases/indexes":  -1,
 	"solver/internal/merge":              2,
 	"solver/internal/inventory":          6,
 	"solver/internal/names":              1,

@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/solver/internal/databases/indexes"
 )
 
 // A Database says how a known file is divided into records.
@@ -33,7 +35,12 @@ const (
 	ldcache                      // the cache of the dynamic linker
 	diversions                   // three lines: what is diverted, where to, and by which package
 	choices                      // a group of alternatives
-	backup                       // what the tool that changed a database left: the version before, a lock, former passwords
+	modules                      // paragraphs that begin with the path of a module
+	schemas                      // as indexes.Schemas, and so on
+	icons
+	opens
+	info
+	backup // what the tool that changed a database left: the version before, a lock, former passwords
 )
 
 var known = map[string]format{
@@ -81,6 +88,34 @@ var known = map[string]format{
 	"lib/apk/db/triggers":  lines,
 }
 
+// indexed are formats that package indexes knows.
+var indexed = map[format]indexes.Format{schemas: indexes.Schemas, icons: indexes.Icons, opens: indexes.Opens, info: indexes.Info}
+
+func init() {
+	known["usr/share/info/dir"] = info
+	known["usr/share/applications/mimeinfo.cache"] = opens
+	known["usr/share/glib-2.0/schemas/gschemas.compiled"] = schemas
+	for _, theme := range []string{"hicolor", "Adwaita", "gnome", "locolor", "Papirus", "breeze", "oxygen"} {
+		known["usr/share/icons/"+theme+"/icon-theme.cache"] = icons
+	}
+	for _, lib := range []string{"usr/lib", "usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib/arm-linux-gnueabihf"} {
+		known[lib+"/gio/modules/giomodule.cache"] = lines
+		for _, name := range []string{"gdk-pixbuf-2.0/2.10.0/loaders.cache", "gtk-2.0/2.10.0/immodules.cache", "gtk-3.0/3.0.0/immodules.cache"} {
+			known[path.Join(lib, name)] = modules
+		}
+	}
+}
+
+// IsIndex reports whether a tool makes the database of files that are installed: what it
+// says of one is no conflict.
+func (d Database) IsIndex() bool {
+	_, ok := indexed[d.format]
+	return ok || d.format == ldcache || d.format == modules || path.Base(d.path) == "giomodule.cache"
+}
+
+// IsLibraries reports whether the records are the libraries of the dynamic linker.
+func (d Database) IsLibraries() bool { return d.format == ldcache }
+
 // Known returns the database at a path, which is relative to the root.
 func Known(p string) (Database, bool) {
 	f, ok := known[p]
@@ -126,6 +161,12 @@ func (d Database) CanMerge(here, result []byte) bool {
 		_, ok = parseLibraries(result)
 	}
 	return ok
+}
+
+// Misses reports whether programs that use an index find nothing without it: of one that is
+// not understood, that of a step is of no use where a machine has another.
+func (d Database) Misses(files ...[]byte) bool {
+	return d.format != info || !slices.ContainsFunc(files, func(f []byte) bool { return isOpaque(d.format.parse(f)) })
 }
 
 // IsBackup reports whether a tool keeps in this file what another database was before.

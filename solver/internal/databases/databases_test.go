@@ -305,7 +305,7 @@ func (m machine) edit(d Database, file []byte) []byte {
 
 func all() (list []Database) {
 	for p := range known {
-		if d, _ := Known(p); !d.IsBackup() && d.format != ldcache {
+		if d, _ := Known(p); !d.IsBackup() && !d.IsIndex() {
 			list = append(list, d)
 		}
 	}

@@ -82,8 +82,7 @@ type merging struct {
 }
 
 func (d Database) merging(here []byte, c Changes) (*merging, error) {
-	// Where a library is follows from the files: what a cache says of one is no conflict.
-	m := &merging{format: d.format, here: d.format.parse(here), force: d.format == ldcache}
+	m := &merging{format: d.format, here: d.format.parse(here), force: d.IsIndex()}
 	m.at, m.members = index(m.here), memberships(m.here)
 	read := func(list []string, entries *[]entry, members *[]membership) error {
 		for _, text := range list {

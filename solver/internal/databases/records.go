@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/clayer/clayer/solver/internal/databases/indexes"
 )
 
 // A record is a part of a database. All parts of a file are one, comments too.
@@ -114,7 +116,7 @@ func digest(text string) string {
 	return hex.EncodeToString(sum[:digestLength/2])
 }
 
-func (f format) isStanzas() bool { return f == dpkg || f == apk }
+func (f format) isStanzas() bool { return f == dpkg || f == apk || f == modules }
 
 func (f format) hasMembers() bool { return f == groups || f == gshadow }
 
@@ -125,6 +127,9 @@ func (f format) parse(file []byte) []record {
 	}
 	if f == choices {
 		return alternatives(string(file))
+	}
+	if ix, ok := indexed[f]; ok {
+		return parseIndex(ix, file)
 	}
 	var list []record
 	n := make(numbering)
@@ -161,6 +166,32 @@ func (f format) parse(file []byte) []record {
 		list = append(list, r)
 	}
 	return list
+}
+
+// parseIndex returns the records of an index.
+func parseIndex(ix indexes.Format, file []byte) []record {
+	found, ok := ix.Parse(file)
+	if !ok {
+		return opaque(string(file))
+	}
+	list := make([]record, len(found))
+	n := make(numbering)
+	for i, r := range found {
+		list[i] = record{body: r.Text}
+		n.add(&list[i], r.Name)
+	}
+	return list
+}
+
+func writeIndex(ix indexes.Format, list []record) []byte {
+	if isOpaque(list) {
+		return []byte(list[0].body)
+	}
+	records := make([]indexes.Record, len(list))
+	for i, r := range list {
+		records[i] = indexes.Record{Name: r.name, Text: r.body}
+	}
+	return ix.Write(records)
 }
 
 // perRecord is how many lines a record has.
@@ -270,8 +301,15 @@ func cutStanza(text string) (body, tail, rest string) {
 
 func isBlank(line string) bool { return strings.Trim(line, " \t\r") == "" }
 
-// stanzaName returns the name of a package; "" for a stanza that names none.
+// stanzaName returns the name of a package, or the path of a module; "" for a stanza that
+// names none.
 func (f format) stanzaName(body string) string {
+	if first, _, _ := strings.Cut(body, "\n"); f == modules {
+		if strings.HasPrefix(first, "\"") {
+			return strings.Trim(first, "\" ")
+		}
+		return ""
+	}
 	var name, arch string
 	for line := range strings.SplitSeq(body, "\n") {
 		field, value, ok := strings.Cut(line, ":")
@@ -301,6 +339,9 @@ func (f format) text(list []record) []byte {
 	}
 	if f == choices {
 		return writeAlternatives(list)
+	}
+	if ix, ok := indexed[f]; ok {
+		return writeIndex(ix, list)
 	}
 	size := 0
 	for i := range list {

@@ -83,7 +83,7 @@ func (r *Recorder) databaseNeed(p string) ([]snapshot.Need, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.IsEmpty() && !existed {
+	if c.IsEmpty() && (!existed || d.IsIndex() && !d.IsLibraries()) || !d.Misses(before, after) {
 		return nil, nil
 	}
 	n := snapshot.Need{Kind: snapshot.NeedContent, Path: p, Set: c.Set, Removed: c.Removed}
@@ -143,6 +143,9 @@ func (s *Site) database(d databases.Database, n snapshot.Need) (string, error) {
 	here, err := s.readHere(n.Path)
 	if err != nil || n.Digest != "" && here.digest == n.Digest {
 		return "", err
+	}
+	if d.IsIndex() && !d.IsLibraries() && n.Digest != "" && len(n.Set)+len(n.Removed) == 0 { // of a version that did not know its records
+		return fmt.Sprintf("needs /%s as it was where the step ran, which differs here", n.Path), nil
 	}
 	conflicts, err := d.Check(here.data, s.without(n), s.pending[n.Path])
 	if err != nil {

@@ -1,0 +1,186 @@
+package indexes
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The cache of an icon theme is a hash table of the names of icons. Numbers are of the
+// highest byte first, offsets are from the beginning:
+//
+//	2 bytes  version 1, and 2 bytes 0
+//	4        where the hash table is: the number of its buckets, and of each the offset of an icon
+//	4        where the directories are: their number, and of each the offset of its name
+//
+// An icon has three offsets: of the next one in the bucket, of its name, and of its images:
+// their number, and of each the number of a directory (2), flags (2), and the offset of
+// more about it. One that says more is not understood.
+const (
+	iconHeader = 12
+	iconNone   = 0xffffffff
+)
+
+// An image is a file with an icon: which, where, and of which types.
+type image struct {
+	icon, dir string
+	flags     uint16
+}
+
+func (i image) record() Record {
+	return Record{i.dir + "/" + i.icon, fmt.Sprintf("%s\x00%s\x00%d", i.icon, i.dir, i.flags)}
+}
+
+type iconReader struct {
+	file   []byte
+	broken bool
+	budget int // of bytes; icons that share what they have could be any number
+}
+
+func (r *iconReader) number(at, size int) int {
+	if at < 0 || at+size > len(r.file) {
+		r.broken = true
+		return 0
+	}
+	if size == 2 {
+		return int(binary.BigEndian.Uint16(r.file[at:]))
+	}
+	return int(binary.BigEndian.Uint32(r.file[at:]))
+}
+
+func (r *iconReader) text(at int) string {
+	const longest = 4096
+	if at < 0 || at >= len(r.file) {
+		r.broken = true
+		return ""
+	}
+	s, _, ok := bytes.Cut(r.file[at:min(len(r.file), at+longest)], []byte{0})
+	if r.budget -= len(s) + 8; !ok || r.budget < 0 {
+		r.broken = true
+	}
+	return string(s)
+}
+
+func parseIcons(file []byte) ([]Record, bool) {
+	r := iconReader{file: file, budget: 16*len(file) + 1024}
+	if r.number(0, 4) != 1<<16 {
+		return nil, false
+	}
+	hash, list := r.number(4, 4), r.number(8, 4)
+	var dirs []string
+	for i := range r.number(list, 4) {
+		if dirs = append(dirs, r.text(r.number(list+4+4*i, 4))); r.broken {
+			return nil, false
+		}
+	}
+	var images []image
+	for b := range r.number(hash, 4) {
+		for at := r.number(hash+4+4*b, 4); at != iconNone && !r.broken; at = r.number(at, 4) {
+			name, all := r.text(r.number(at+4, 4)), r.number(at+8, 4)
+			for i := range r.number(all, 4) {
+				dir := r.number(all+4+8*i, 2)
+				if r.number(all+4+8*i+4, 4) != 0 || dir >= len(dirs) || r.budget < 0 || r.broken {
+					return nil, false
+				}
+				r.budget -= 8
+				images = append(images, image{name, dirs[dir], uint16(r.number(all+4+8*i+2, 2))})
+			}
+		}
+		if r.broken {
+			return nil, false
+		}
+	}
+	slices.SortFunc(images, func(a, b image) int {
+		return strings.Compare(a.icon+"\x00"+a.dir, b.icon+"\x00"+b.dir)
+	})
+	records := make([]Record, len(images))
+	for i, m := range images {
+		records[i] = m.record()
+	}
+	return records, !r.broken
+}
+
+func writeIcons(records []Record) []byte {
+	var names, dirs []string
+	numbers := make(map[string]int) // of the directories
+	of := make(map[string][]image)
+	for _, r := range records {
+		part := strings.SplitN(r.Text, "\x00", 3)
+		m := image{icon: part[0], dir: part[1]}
+		fmt.Sscan(part[2], &m.flags)
+		if of[m.icon] == nil {
+			names = append(names, m.icon)
+		}
+		if _, ok := numbers[m.dir]; !ok {
+			numbers[m.dir] = len(dirs)
+			dirs = append(dirs, m.dir)
+		}
+		of[m.icon] = append(of[m.icon], m)
+	}
+	w := iconWriter{file: make([]byte, iconHeader), texts: make(map[string]int)}
+	w.put(0, 1<<16)
+	buckets := max(1, len(names))
+	hash := w.grow(4 + 4*buckets)
+	w.put(4, hash)
+	w.put(hash, buckets)
+	for b := range buckets {
+		w.put(hash+4+4*b, iconNone)
+	}
+	for _, name := range names {
+		at, images := w.grow(12), w.grow(4+8*len(of[name]))
+		first := hash + 4 + 4*int(iconHash(name)%uint32(buckets))
+		w.put(at, int(binary.BigEndian.Uint32(w.file[first:])))
+		w.put(first, at)
+		w.put(at+8, images)
+		w.put(images, len(of[name]))
+		for i, m := range of[name] {
+			w.put(images+4+8*i, numbers[m.dir]<<16|int(m.flags))
+		}
+		w.putText(at+4, name)
+	}
+	list := w.grow(4 + 4*len(dirs))
+	w.put(8, list)
+	w.put(list, len(dirs))
+	for i, dir := range dirs {
+		w.putText(list+4+4*i, dir)
+	}
+	return w.file
+}
+
+type iconWriter struct {
+	file  []byte
+	texts map[string]int // where they are
+}
+
+// grow adds bytes at a multiple of 4.
+func (w *iconWriter) grow(size int) (begin int) {
+	begin = len(w.file)
+	w.file = append(w.file, make([]byte, (size+3)/4*4)...)
+	return begin
+}
+
+func (w *iconWriter) put(at, n int) { binary.BigEndian.PutUint32(w.file[at:], uint32(n)) }
+
+func (w *iconWriter) putText(at int, text string) {
+	where, ok := w.texts[text]
+	if !ok {
+		where = w.grow(len(text) + 1)
+		copy(w.file[where:], text)
+		w.texts[text] = where
+	}
+	w.put(at, where)
+}
+
+func iconHash(name string) uint32 {
+	h := uint32(0)
+	for i, c := range []byte(name) {
+		if i == 0 {
+			h = uint32(int8(c))
+			continue
+		}
+		h = h<<5 - h + uint32(int8(c))
+	}
+	return h
+}
