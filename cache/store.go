@@ -62,9 +62,11 @@ type Need = snapshot.Need
 // A Manifest lists the steps of a layer in order: a layer that is complete.
 type Manifest struct {
 	Version  int          `json:"version,omitempty"`
-	Name     string       `json:"name,omitempty"` // "" for an unnamed layer
-	Key      key.Key      `json:"key"`            // the layer's last chain key
-	Platform string       `json:"platform"`       // as dag.Base writes it; "linux/amd64 debian 12 python3.11"
+	Name     string       `json:"name,omitempty"`    // "" for an unnamed layer
+	Key      key.Key      `json:"key"`               // the layer's last chain key
+	Platform string       `json:"platform"`          // as dag.Base writes it; "linux/amd64 debian 12 python3.11"
+	Project  string       `json:"project,omitempty"` // whose layer it is, "owner/repo"; "": not known
+	From     key.Key      `json:"from,omitzero"`     // the key of the layer that it builds on by FROM; zero for none
 	Steps    []Descriptor `json:"steps"`
 	LeftOut  []LeftOut    `json:"leftOut,omitempty"` // in order
 	Created  time.Time    `json:"created"`

@@ -84,6 +84,9 @@ func (g *Graph) Keys(base Base, pins Pins) (*Keys, error) {
 			in := s.inputs(prev, pin)
 			k.inputs[s] = in
 			prev = key.Sum("step", in)
+			if st := s.stored(); st != nil {
+				prev = st.Key
+			}
 			k.Step[s] = prev
 		}
 		k.Layer[l] = prev
@@ -115,6 +118,13 @@ const (
 // inputs lists what the step's result depends on. It is the one list that is
 // both hashed and explained; a change here is a new key.Encoding.
 func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
+	if st := s.stored(); st != nil {
+		return func(w key.Writer) {
+			for _, in := range st.Inputs {
+				w.Field(in.Name, in.Value)
+			}
+		}
+	}
 	return func(w key.Writer) {
 		w.Field(inPrevious, prev.String())
 		for _, text := range s.CacheBust {
@@ -207,6 +217,25 @@ func byVarName(a, b frontend.Var) int { return strings.Compare(a.Name, b.Name) }
 func ownerInputs(w key.Writer, o frontend.Ownership) {
 	w.Field("chown", o.Chown)
 	w.Field("chmod", string(o.Chmod))
+}
+
+// stored returns what a store has of a step that is no line of a file; nil for one that is.
+func (s *Step) stored() *frontend.Stored {
+	if run, ok := s.Instr.(*frontend.Run); ok {
+		return run.Stored
+	}
+	return nil
+}
+
+// StoredStep returns a step of an earlier solve as an instruction that is restored.
+func StoredStep(k key.Key, rec key.Record, at frontend.Meta) *frontend.Run {
+	st := &frontend.Stored{Key: k}
+	for _, in := range rec {
+		if !in.Note {
+			st.Inputs = append(st.Inputs, frontend.Var{Name: in.Name, Value: in.Value})
+		}
+	}
+	return &frontend.Run{Meta: at, Stored: st}
 }
 
 // EarlierPin returns what the source of a FETCH was pinned to in an earlier solve, if rec is

@@ -84,8 +84,18 @@ type Run struct {
 	Dir   string
 	Shell []string
 
+	// Stored says that it is no line of a file but a step of an earlier solve: it is restored,
+	// and cannot be run.
+	Stored *Stored
+
 	User    string // who runs it, as USER has it; "" for the user who runs clayer
 	Network string // "none"; "" for the machine's
+}
+
+// A Stored is a step that is known by what a store has of it.
+type Stored struct {
+	Key    [32]byte // its chain key
+	Inputs []Var    // what the key is made of, as its record has it
 }
 
 // MountType is the type= of RUN --mount.

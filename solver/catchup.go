@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -28,7 +27,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 			return 0, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
 	}
-	layers := catchup.Layers(sv.Plan, state, sv.Found, func(l *dag.Layer) bool { return r.Unstored(l) || r.Shortfall.Lacks(l.Name) })
+	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored, r.listing(sv))
 	p := &catchup.Pusher{Again: r.PushAgain, Report: r.Report}
 	if r.Local != nil {
 		p.From = r.Local
@@ -44,4 +43,8 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 	}
 	err = eg.Wait()
 	return p.Pushed(), err
+}
+
+func (r *session) listing(sv *survey.Survey) catchup.Listing {
+	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Short: r.Shortfall}
 }

@@ -79,6 +79,10 @@ type Options struct {
 	// store. nil: Files are all that is wanted.
 	Shortfall *Shortfall
 
+	// Project returns whose layers these are, "owner/repo": it is recorded with them. It is
+	// called when a layer is listed. nil, or "": nobody knows.
+	Project func() string
+
 	// Allow, if not nil, is asked before each RUN. Its error is that of the step.
 	Allow func(Starting) error
 
@@ -99,13 +103,8 @@ type Shortfall = shortfall.Report
 // A ShortLayer is a layer that is not whole.
 type ShortLayer = shortfall.Layer
 
-// A Secret is where the content of RUN --mount=type=secret comes from: one of
-// a file, a variable of the session, and the content itself.
-type Secret struct {
-	File    string
-	Env     string
-	Content []byte
-}
+// A Secret is where the content of RUN --mount=type=secret comes from.
+type Secret = mounts.Secret
 
 // A MissingSecretError says that Options.Secrets lacks a secret that a RUN requires.
 type MissingSecretError = mounts.MissingSecretError
@@ -125,7 +124,7 @@ var (
 type BuildError = exec.BuildError
 
 // MaxSecret bounds a secret, in bytes, as BuildKit does.
-const MaxSecret = 500 << 10
+const MaxSecret = mounts.MaxSecret
 
 // AllStores returns Local, if there is one, and Stores.
 func (o *Options) AllStores() []cache.Store {

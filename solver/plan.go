@@ -164,6 +164,21 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	return s, nil
 }
 
+// Platform returns what the options' root was before clayer changed it first, as the keys
+// of its steps have it.
+func Platform(ctx context.Context, opt Options) (string, error) {
+	r := newReadOnly(opt)
+	root, err := r.open()
+	if err != nil {
+		return "", err
+	}
+	state, err := root.State()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return r.platform(ctx, state), nil
+}
+
 // platform returns what the root was before clayer changed it first.
 func (r *session) platform(ctx context.Context, state *record.State) string {
 	if platform := cmp.Or(state.Platform, r.machine); platform != "" {

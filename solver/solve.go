@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/catchup"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/shortfall"
@@ -127,7 +128,6 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 		return nil, did, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
-	r.plan = sv.Plan
 	warn, removed := inventory.Watch(root, r.warn), inventory.MayHaveRemoved(root, sv.State, r.home())
 	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
 		return nil, did, nameWithheld(err)
@@ -158,11 +158,11 @@ func (r *session) shortfallDiffers(root *rootfs.Root) bool {
 // them is the key of a part.
 type wholeLayers struct {
 	exec.Store
-	short *Shortfall
+	list catchup.Listing
 }
 
 func (s wholeLayers) Complete(ctx context.Context, m cache.Manifest) error {
-	if s.short.Lacks(m.Name) {
+	if !s.list.Lists(&m) {
 		return nil
 	}
 	return s.Store.Complete(ctx, m)
@@ -194,6 +194,7 @@ const defaultDownloads = 2 << 30
 
 // execConfig returns what a solve of the root works with.
 func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
+	r.plan = sv.Plan
 	cfg := exec.Config{
 		Steps: r, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force, Home: r.home(),
@@ -205,7 +206,7 @@ func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 		cfg.Spool = r.Local.Create
 	}
 	if r.store != nil { // a nil *cache.Tier would be a Store
-		cfg.Store = wholeLayers{r.store, r.Shortfall}
+		cfg.Store = wholeLayers{r.store, r.listing(sv)}
 	}
 	return cfg
 }

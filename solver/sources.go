@@ -2,9 +2,9 @@ package solver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -12,7 +12,6 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -177,8 +176,14 @@ func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View, exa
 // already, and the layer is not stored in another form.
 func (r *session) Unstored(l *dag.Layer) bool { return r.legacy.Made(l.File) }
 
+// errNotStored says that a step which only a store can give is not there, or of no use here.
+var errNotStored = errors.New("its snapshot cannot be had, and there is no line that makes it")
+
 // Command returns what a RUN runs, with its environment and mounts.
 func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
+	if run.Stored != nil {
+		return cmd, nil, errNotStored
+	}
 	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(s, run), Dir: run.Dir, Timeout: r.Timeout}
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
@@ -212,7 +217,7 @@ func (r *session) allow(s *dag.Step) error {
 
 // mounts returns where the mounts of RUNs come from.
 func (r *session) mounts() *mounts.Source {
-	src := &mounts.Source{Secret: r.secret, Failed: func(err error) {
+	src := &mounts.Source{Secret: mounts.Secrets(r.Secrets, r.Environ), Failed: func(err error) {
 		// Once: what prevents them fails the store beside them too.
 		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
 	}}
@@ -220,28 +225,4 @@ func (r *session) mounts() *mounts.Source {
 		src.Dir = filepath.Join(r.Cache, "mounts")
 	}
 	return src
-}
-
-// secret returns the content of a secret, and whether it was given.
-func (r *session) secret(id string) ([]byte, bool, error) {
-	s, ok := r.Secrets[id]
-	if !ok {
-		return nil, false, nil
-	}
-	if s.Content != nil {
-		return s.Content, true, nil
-	}
-	if s.Env != "" {
-		for _, kv := range r.Environ {
-			if v, ok := strings.CutPrefix(kv, s.Env+"="); ok {
-				return []byte(v), true, nil
-			}
-		}
-		return nil, false, fmt.Errorf("secret %q: variable %s is not set", id, s.Env)
-	}
-	content, err := safefile.Read(s.File, MaxSecret)
-	if err != nil {
-		return nil, false, fmt.Errorf("secret %q: %w", id, err)
-	}
-	return content, true, nil
 }

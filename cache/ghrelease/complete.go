@@ -120,7 +120,7 @@ func (s *Store) complete(ctx context.Context, m cache.Manifest) error {
 		return err
 	}
 	rec := record{Name: m.Name, Steps: maps.Clone(target.Steps)}
-	rec.Layer = &layer{Version: m.Version, Name: m.Name, Key: m.Key, Platform: m.Platform, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut, Beside: beside}
+	rec.Layer = &layer{Version: m.Version, Name: m.Name, Key: m.Key, Platform: m.Platform, Project: m.Project, From: m.From, Created: m.Created, Keys: []key.Key{}, LeftOut: m.LeftOut, Beside: beside}
 	for i, d := range m.Steps {
 		st := places[i].step
 		st.Descriptor = d

@@ -85,7 +85,7 @@ func (s *Store) manifest(h *held) (cache.Manifest, bool) {
 	if h.Layer == nil {
 		return cache.Manifest{}, false
 	}
-	m := cache.Manifest{Version: h.Layer.Version, Name: h.Layer.Name, Key: h.Layer.Key, Platform: h.Layer.Platform, Created: h.Layer.Created, LeftOut: h.Layer.LeftOut}
+	m := cache.Manifest{Version: h.Layer.Version, Name: h.Layer.Name, Key: h.Layer.Key, Platform: h.Layer.Platform, Project: h.Layer.Project, From: h.Layer.From, Created: h.Layer.Created, LeftOut: h.Layer.LeftOut}
 	for _, k := range h.Layer.Keys {
 		st := h.Steps[k]
 		if st == nil || !s.anywhere(st, h) {

@@ -32,6 +32,8 @@ type layer struct {
 	Name     string    `json:"name,omitempty"`
 	Key      key.Key   `json:"key"`
 	Platform string    `json:"platform"`
+	Project  string    `json:"project,omitempty"`
+	From     key.Key   `json:"from,omitzero"`
 	Created  time.Time `json:"created"`
 	Keys     []key.Key `json:"steps"` // in order
 

@@ -92,6 +92,7 @@ func Read(t testing.TB, s cache.Store, d cache.Descriptor) string {
 func Layer(name string, minute int, steps ...cache.Descriptor) cache.Manifest {
 	return cache.Manifest{
 		Name: name, Key: steps[len(steps)-1].Key, Platform: "linux/amd64 debian 12",
+		Project: "me/env", From: key.Sum("layer", func(w key.Writer) { w.Field("on", name) }),
 		Steps: steps, Created: time.Unix(1_700_000_000+int64(minute)*60, 0).UTC(),
 	}
 }

@@ -54,6 +54,7 @@ type run struct {
 	late  bool                   // the time for running steps is over
 	again bool                   // something was tried already
 
+	subs   substitutes
 	wanted map[string]key.Key // of the whole layers, by name; nil: not computed yet
 }
 
@@ -74,7 +75,7 @@ func Solve(ctx context.Context, opt solver.Options, o Options) (*solver.Result, 
 	if o.After == nil {
 		o.After = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 	}
-	r := &run{Options: o, opt: opt, start: o.Now(), cuts: make(map[*frontend.File]cut)}
+	r := &run{Options: o, opt: opt, start: o.Now(), cuts: make(map[*frontend.File]cut), subs: substitutes{rejected: make(map[key.Key]bool)}}
 	if !o.Best {
 		return r.whole(ctx)
 	}
@@ -137,6 +138,9 @@ func (r *run) allow(s solver.Starting) error {
 	return nil
 }
 
+// maxRejected is how many layers of earlier solves are tried in the place of one, about.
+const maxRejected = 3
+
 // best solves what can be had.
 func (r *run) best(ctx context.Context) (*solver.Result, error) {
 	last := r.Unread
@@ -145,10 +149,10 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 	}
 	tries := 2
 	for _, f := range r.opt.Files {
-		tries += len(f.Instructions) // each one that fails ends its layer before an instruction
+		tries += len(f.Instructions) + maxRejected // each one that fails ends its layer before an instruction, or rejects another
 	}
 	for range tries {
-		if len(r.files()) == 0 {
+		if len(r.files(ctx)) == 0 {
 			break // a solve of nothing would undo what an earlier one has made
 		}
 		res, err := r.try(ctx)
@@ -169,7 +173,7 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 // try solves the files as far as they have not ended.
 func (r *run) try(ctx context.Context) (*solver.Result, error) {
 	opt := r.opt
-	opt.Files = r.files()
+	opt.Files = r.files(ctx)
 	opt.Shortfall = r.shortfall(ctx, nil, nil)
 	opt.Allow = r.allow
 	opt.RequireCache = false
@@ -200,6 +204,8 @@ func (r *run) end(ctx context.Context, err error) bool {
 	case r.ended && !r.late:
 		r.late = true
 		return r.endBeforeRuns(ctx, err)
+	case errors.As(err, &failed) && r.reject(failed.Step):
+		return true
 	case errors.As(err, &failed):
 		return r.cut(failed.Step.Pos(), err)
 	case errors.As(err, &problems):
@@ -221,7 +227,7 @@ const planTime = 5 * time.Second
 // endBeforeRuns ends each layer where something would have to be run or downloaded.
 func (r *run) endBeforeRuns(ctx context.Context, why error) bool {
 	opt := r.opt
-	opt.Files, opt.Rebuild = r.files(), false
+	opt.Files, opt.Rebuild = r.files(ctx), false
 	if r.Budget > 0 && r.left() <= 0 {
 		opt.Stores = nil
 	}
@@ -244,7 +250,9 @@ func (r *run) endBeforeRuns(ctx context.Context, why error) bool {
 			case *frontend.Copy, *frontend.Workdir: // of this machine's own files
 				continue
 			}
-			r.cut(it.Step.Pos(), why)
+			if !r.reject(it.Step) {
+				r.cut(it.Step.Pos(), why)
+			}
 			break
 		}
 	}

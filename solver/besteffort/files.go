@@ -14,20 +14,24 @@ import (
 	"github.com/clayer/clayer/solver"
 )
 
-// files returns the files of the options as far as their layers go.
-func (r *run) files() []*frontend.File {
+// files returns the files of the options as far as their layers go, or what takes their
+// place.
+func (r *run) files(ctx context.Context) []*frontend.File {
 	var all []*frontend.File
 	for _, f := range r.opt.Files {
-		if r.leftOut(f) != nil {
-			continue
-		}
-		c, ended := r.cuts[f]
-		if !ended {
+		if !r.isShort(f) {
 			all = append(all, f)
 			continue
 		}
+		if m, ok := r.substitute(ctx, f); ok {
+			all = append(all, storedFile(f, m))
+			continue
+		}
+		if on := r.fromOf(f); on != nil && r.isShort(on) {
+			continue
+		}
 		part := *f
-		part.Instructions = before(f, c.line)
+		part.Instructions = before(f, r.cuts[f].line)
 		if steps(part.Instructions) > 0 {
 			all = append(all, &part)
 		}
@@ -35,22 +39,28 @@ func (r *run) files() []*frontend.File {
 	return all
 }
 
-// leftOut returns the file that a file builds on, if that has ended.
-func (r *run) leftOut(f *frontend.File) *frontend.File {
-	for range r.opt.Files { // not for ever, where FROMs make a cycle
-		from, _ := dag.BuildsOn(f)
-		if from == nil {
-			return nil
-		}
-		i := slices.IndexFunc(r.opt.Files, func(on *frontend.File) bool { return on.Name == from.Image })
-		if i < 0 {
-			return nil
-		}
-		if f = r.opt.Files[i]; r.isCut(f) {
-			return f
-		}
+// fromOf returns the file of the layer that a file builds on by FROM; nil for none.
+func (r *run) fromOf(f *frontend.File) *frontend.File {
+	from, _ := dag.BuildsOn(f)
+	if from == nil {
+		return nil
 	}
-	return nil
+	i := slices.IndexFunc(r.opt.Files, func(on *frontend.File) bool { return on.Name == from.Image })
+	if i < 0 {
+		return nil
+	}
+	return r.opt.Files[i]
+}
+
+// isShort reports whether a layer has ended, or one that it builds on has.
+func (r *run) isShort(f *frontend.File) bool {
+	for range r.opt.Files { // not for ever, where FROMs make a cycle
+		if f == nil || r.isCut(f) {
+			break
+		}
+		f = r.fromOf(f)
+	}
+	return f != nil && r.isCut(f)
 }
 
 // isCutFor reports whether the layers that an error is about have ended for it.
@@ -108,7 +118,7 @@ const hashTime = 2 * time.Second
 func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *solver.Shortfall {
 	s := &solver.Shortfall{At: r.Now().UTC(), Command: r.Command}
 	for _, f := range r.opt.Files {
-		if l, ok := r.short(f, res, err); ok {
+		if l, ok := r.short(ctx, f, res, err); ok {
 			l.Wanted = r.wantedKeys(ctx)[f.Name]
 			s.Layers = append(s.Layers, l)
 		}
@@ -125,11 +135,11 @@ func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *sol
 }
 
 // short returns what is missing of a layer; false: nothing.
-func (r *run) short(f *frontend.File, res *solver.Result, err error) (solver.ShortLayer, bool) {
+func (r *run) short(ctx context.Context, f *frontend.File, res *solver.Result, err error) (solver.ShortLayer, bool) {
 	l := solver.ShortLayer{Name: f.Name, File: f.Path, Of: steps(f.Instructions)}
 	from := 0
-	switch on, c := r.leftOut(f), r.cuts[f]; {
-	case on != nil:
+	switch on, c := r.fromOf(f), r.cuts[f]; {
+	case on != nil && r.isShort(on):
 		l.Why = fmt.Sprintf("it builds on %s, which is not whole", on.Name)
 	case c.why != nil:
 		part := before(f, c.line)
@@ -140,6 +150,9 @@ func (r *run) short(f *frontend.File, res *solver.Result, err error) (solver.Sho
 		return l, false
 	}
 	l.Line, l.Text = first(f, from)
+	if m, ok := r.substitute(ctx, f); ok && l.Of > 0 {
+		l.As = m.Created
+	}
 	return l, true
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 )
 
 // A Layer is one that is in the root.
@@ -16,9 +17,30 @@ type Layer struct {
 	From     map[key.Key]string    // the names of the stores where this solve found snapshots
 }
 
+// A Listing says which layers of a plan stores list, and what of them.
+type Listing struct {
+	Plan    *dag.Plan
+	Project func() string     // whose layers they are; nil: nobody knows
+	Short   *shortfall.Report // those that are not whole; nil: all are
+}
+
+// Lists adds to a manifest whose layer it is, and what it builds on. false: the layer is not
+// whole, and not listed.
+func (l Listing) Lists(m *cache.Manifest) bool {
+	if l.Project != nil {
+		m.Project = l.Project()
+	}
+	for _, layer := range l.Plan.Graph.Layers {
+		if layer.Name == m.Name && layer.On != nil && !layer.Ordered {
+			m.From = l.Plan.Keys.Layer[layer.On]
+		}
+	}
+	return !l.Short.Lacks(m.Name)
+}
+
 // Layers returns the layers of a composition that are in the root, without those that
 // are put into no store, and those with a step of Applied.Differs. found is what the stores had.
-func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, unstored func(*dag.Layer) bool) (layers []Layer) {
+func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, unstored func(*dag.Layer) bool, list Listing) (layers []Layer) {
 	for i := range p.Layers {
 		pl := &p.Layers[i]
 		at := slices.IndexFunc(state.Layers, func(l record.Layer) bool {
@@ -34,7 +56,7 @@ func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, uns
 				l.From[it.Key] = f.Store
 			}
 		}
-		if len(l.Manifest.Steps) > 0 {
+		if list.Lists(&l.Manifest) && len(l.Manifest.Steps) > 0 {
 			layers = append(layers, l)
 		}
 	}

@@ -34,6 +34,8 @@ type Layer struct {
 	Line   int     `json:"line"`             // of the first instruction that is missing
 	Text   string  `json:"text"`             // that instruction
 	Why    string  `json:"why"`
+
+	As time.Time `json:"as,omitzero"` // when the layer was made that is there in its place; zero: it is a part
 }
 
 const fileName = "shortfall.json"

@@ -2,12 +2,16 @@
 package effort
 
 import (
+	"cmp"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/internal/git/remote"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/besteffort"
 )
@@ -16,13 +20,15 @@ const best = "best-effort"
 
 // Flags are the values of the flags.
 type Flags struct {
-	budget time.Duration
-	best   bool
+	budget  time.Duration
+	best    bool
+	project string
 }
 
 // Register adds the flags to a command.
 func (f *Flags) Register(c *cobra.Command) {
 	c.Flags().DurationVar(&f.budget, "budget", 0, "stop after `DURATION`; what is finished by then is stored")
+	c.Flags().StringVar(&f.project, "project", "", "record the layers as those of `OWNER/REPO` (default: that of the Git remote origin)")
 	c.Flags().BoolVar(&f.best, best, false, "apply what can be had, print what is missing and why, and exit with 0")
 }
 
@@ -33,7 +39,25 @@ func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (
 	if f.best && len(opt.Files) > 0 {
 		o.Unread, unread = unread, nil
 	}
+	opt.Project = sync.OnceValue(func() string {
+		return cmp.Or(f.project, nameOf(remote.OriginOf(cmd.Context(), ".")))
+	})
 	return o, unread
+}
+
+// nameOf returns "owner/repo" of the URL of a Git repository, which a proxy may have
+// rewritten; "" where it has no such name.
+func nameOf(url string) string {
+	if _, after, ok := strings.Cut(url, "://"); ok {
+		url = after
+	} else if _, after, ok := strings.Cut(url, ":"); ok { // git@host:owner/repo
+		url = "host/" + after
+	}
+	parts := strings.Split(strings.TrimSuffix(strings.Trim(url, "/"), ".git"), "/")
+	if len(parts) < 3 {
+		return ""
+	}
+	return strings.Join(parts[len(parts)-2:], "/")
 }
 
 // IsBest reports whether a command was to do what can be had: what fails then is printed,

@@ -23,6 +23,7 @@ var keys = []key{
 	{name: "jobs", flag: "jobs", project: true, user: true},
 	{name: "timeout", flag: "timeout", project: true, user: true},
 	{name: "budget", flag: "budget", project: true, user: true},
+	{name: "project", flag: "project", project: true, user: true},
 	{name: "best-effort", flag: "best-effort", project: true, user: true},
 	{name: "sandbox", flag: "sandbox", project: true, user: true},
 	{name: "compare", flag: "compare", project: true, user: true},

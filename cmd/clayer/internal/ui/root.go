@@ -205,8 +205,11 @@ func writeShortfall(w io.Writer, s *solver.Shortfall) {
 			fmt.Fprintf(w, "clayer: incomplete: %s more\n", sizes.Count(len(s.Layers)-maxShort, "layer"))
 			break
 		}
-		fmt.Fprintf(w, "clayer: incomplete: %s has %d of %s; %s:%d: %s: %s\n", printable.Line(l.Name), l.Steps, sizes.Count(l.Of, "step"),
-			printable.Line(l.File), l.Line, printable.Line(l.Text), printable.Line(l.Why))
+		has := fmt.Sprintf("has %d of %s", l.Steps, sizes.Count(l.Of, "step"))
+		if !l.As.IsZero() {
+			has = "is as it was made on " + l.As.Local().Format(minute)
+		}
+		fmt.Fprintf(w, "clayer: incomplete: %s %s; %s:%d: %s: %s\n", printable.Line(l.Name), has, printable.Line(l.File), l.Line, printable.Line(l.Text), printable.Line(l.Why))
 	}
 	if s.Command != "" {
 		fmt.Fprintf(w, "clayer: to complete it: %s\n", printable.Line(s.Command))
