@@ -28,10 +28,6 @@ type Credential struct {
 // value stands in many files by chance.
 const shortestCredential = 8
 
-// placeholder stands in variables of sandboxes whose proxy puts the credential
-// into requests: it is no secret, and files name it.
-const placeholder = "proxy-injected"
-
 // largestCredential bounds a secret file.
 const largestCredential = 64 << 10
 
@@ -52,7 +48,7 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 		if !credential.IsName(name) {
 			continue
 		}
-		if _, err := os.Lstat(value); err == nil || value == placeholder {
+		if _, err := os.Lstat(value); err == nil || value == credential.Placeholder {
 			continue
 		}
 		add(name, []byte(value))

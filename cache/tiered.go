@@ -135,8 +135,11 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 				unread = true
 				t.warn(s.Name(), err)
 			}
-			if !missing || errors.As(err, &corrupt) { // more to report than that it is not there
+			switch {
+			case errors.As(err, &corrupt):
 				why = fmt.Errorf("%w; %s: %w", why, s.Name(), err)
+			case !missing: // the warning says why
+				why = &failure{why, s.Name(), err}
 			}
 			continue
 		}
@@ -153,6 +156,16 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 	}
 	return why
 }
+
+// A failure adds to an error that a store failed, whose error was reported.
+type failure struct {
+	before error
+	store  string
+	err    error
+}
+
+func (f *failure) Error() string   { return fmt.Sprintf("%v; store %s failed", f.before, f.store) }
+func (f *failure) Unwrap() []error { return []error{f.before, f.err} }
 
 // unreadError is ErrUnread too, which it does not say: the reasons do.
 type unreadError struct{ error }

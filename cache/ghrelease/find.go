@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -192,6 +193,9 @@ func (s *Store) locateAll(rec record, tag string, id int64) {
 
 // failed remembers what all further requests would get too.
 func (s *Store) failed(err error) error {
+	if github.Refuses(err) && s.gh.Proxied() && errhint.Of(err) == nil {
+		err = errhint.With(err, "the proxy of this session lets only requests about its own repositories pass: attach "+s.repo.String()+" to the session, or use another store")
+	}
 	if transfer.Unreachable(err) || github.Refuses(err) {
 		s.refused.Read(err, transfer.Pause(err))
 	}

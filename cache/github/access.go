@@ -68,16 +68,22 @@ func (c *Client) Hosts() map[string]*url.URL {
 	return hosts
 }
 
-// Reach sends a request to one of Hosts, without the token. Any answer will do:
-// the error says why there is none.
+// Reach sends a request to one of Hosts, without the token. Any answer of GitHub's will do:
+// the error says why there is none, or that something refuses in its place.
 func (c *Client) Reach(ctx context.Context, u *url.URL) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.String(), http.NoBody)
 	if err != nil {
 		return err
 	}
-	_, err = c.transfer.Send(ctx, req)
+	a, err := c.transfer.Send(ctx, req)
 	if err != nil {
 		return describe(err)
+	}
+	own := sameOrigin(u, c.api.BaseURL) || sameOrigin(u, c.server) // the others require signed addresses
+	if own && a.Code == http.StatusForbidden {
+		if e := c.newError(req, a, Repo{}); e.Kind == Blocked {
+			return e
+		}
 	}
 	return nil
 }

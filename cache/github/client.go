@@ -23,6 +23,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -119,6 +120,10 @@ func parseBase(raw, name string) (*url.URL, error) {
 
 // HasToken reports whether there is a token.
 func (c *Client) HasToken() bool { return c.token != "" }
+
+// Proxied reports whether the token is a placeholder: a proxy puts the real one into requests
+// about the repositories of the session, and refuses those about others.
+func (c *Client) Proxied() bool { return c.token == credential.Placeholder }
 
 // Transfer returns the client that moves bytes: with the token where a request
 // of this package asks for it, and nowhere else.

@@ -43,7 +43,8 @@ type Error struct {
 	Until time.Time
 	Write bool
 
-	status *transfer.StatusError // decides whether it is tried again
+	proxied bool                  // the token is a placeholder
+	status  *transfer.StatusError // decides whether it is tried again
 }
 
 // Unwrap returns the *transfer.StatusError, if there is one.
@@ -95,6 +96,13 @@ func (e *Error) Error() string {
 	case Immutable:
 		return "the release is immutable" + said
 	case Blocked:
+		if e.proxied {
+			about := ""
+			if e.Repo != "" {
+				about = " about " + e.Repo
+			}
+			return fmt.Sprintf("the proxy of this session does not ask %s%s%s", e.Host, about, said)
+		}
 		return fmt.Sprintf("something between here and %s refuses%s: a proxy or a firewall; allow the host %s", e.Host, said, e.Host)
 	}
 	return fmt.Sprintf("GitHub answers %d %s", e.Code, e.Said)
@@ -125,7 +133,7 @@ func Refuses(err error) bool {
 // newError reads an answer that is no success.
 func (c *Client) newError(req *http.Request, a *transfer.Answer, repo Repo) *Error {
 	write := req.Method != http.MethodGet
-	e := &Error{Code: a.Code, Host: req.URL.Host, Repo: repo.String(), Write: write}
+	e := &Error{Code: a.Code, Host: req.URL.Host, Repo: repo.String(), Write: write, proxied: c.Proxied()}
 	if repo == (Repo{}) {
 		e.Repo = ""
 	}

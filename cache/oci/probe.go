@@ -2,9 +2,12 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+
+	"github.com/clayer/clayer/cache"
 
 	"oras.land/oras-go/v2/registry/remote/errcode"
 )
@@ -29,6 +32,10 @@ func (s *Store) Probe(ctx context.Context) error {
 		place = resp.Header.Get("Location")
 		return nil
 	})
+	var e *Error
+	if errors.As(err, &e) && s.login.From == "" && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden) {
+		return fmt.Errorf("%w without a login", cache.ErrReadOnly)
+	}
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}

@@ -9,9 +9,10 @@ import (
 
 // A Host is what became of the requests to one host.
 type Host struct {
-	Name string // with its port, if that is not its scheme's
-	Code int    // of the last answer that refused: 401, 403, 407 or 451; 0 for none
-	Err  error  // why it did not answer the last time; nil if it did
+	Name     string // with its port, if that is not its scheme's
+	Code     int    // of the last answer if that refused: 401, 403, 407 or 451; else 0
+	Err      error  // why it did not answer the last time; nil if it did
+	Answered bool   // to some request, without refusing
 }
 
 // Hosts returns the hosts that were asked in this process, in order of their names.
@@ -32,7 +33,7 @@ func (n *Network) note(host string, resp *http.Response, err error) {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusUnavailableForLegalReasons:
 			h.Code = resp.StatusCode
 		default:
-			h.Code = 0
+			h.Code, h.Answered = 0, true
 		}
 	}
 	n.asks[host] = h

@@ -4,6 +4,10 @@ package credential
 
 import "strings"
 
+// Placeholder stands in variables of sandboxes whose proxy puts the credential into requests:
+// it is no secret, and files name it.
+const Placeholder = "proxy-injected"
+
 // IsName reports whether a variable of that name holds one: *_TOKEN, *_KEY, *_SECRET,
 // *_PAT and *PASS*, in upper or lower case.
 func IsName(name string) bool {

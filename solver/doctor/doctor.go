@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -226,8 +227,8 @@ func (t *Target) github(ctx context.Context) []Finding {
 			err := t.GitHub.Reach(ctx, u)
 			f.Text = fmt.Sprintf("%s answers in %d ms", u.Host, time.Since(start).Milliseconds())
 			if err != nil {
-				f.OK, f.Text = false, u.Host+": "+reason(err)
-				f.Remedy, f.Cause = unreachable(err)
+				f.OK, f.Text = false, u.Host+": "+t.refusal(err)
+				f.Remedy, f.Cause = t.remedy(err)
 			}
 			mu.Lock()
 			reached[what] = f
@@ -267,6 +268,37 @@ func reason(err error) string {
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
 	return text
+}
+
+// refusal is the reason why one of GitHub's hosts does not answer, of which the line has the
+// name already.
+func (t *Target) refusal(err error) string {
+	var proxy *transfer.ProxyError
+	switch {
+	case errors.As(err, &proxy):
+		return refused(proxy)
+	case github.Is(err, github.Blocked) && t.GitHub.Proxied():
+		return "only for the repositories of this session"
+	case github.Is(err, github.Blocked):
+		return "a proxy or firewall answers 403 Forbidden in its place"
+	}
+	return reason(err)
+}
+
+// refused says what a proxy answers instead of connecting to a host.
+func refused(e *transfer.ProxyError) string {
+	return fmt.Sprintf("refused by the proxy: %d %s", e.Code, http.StatusText(e.Code))
+}
+
+// remedy says what to do where one of GitHub's hosts does not answer.
+func (t *Target) remedy(err error) (string, Cause) {
+	switch {
+	case github.Is(err, github.Blocked) && t.GitHub.Proxied():
+		return "attach the repository of the store to the session, or use a store elsewhere; FETCH uses Git", ""
+	case github.Is(err, github.Blocked):
+		err = &transfer.ProxyError{}
+	}
+	return unreachable(err)
 }
 
 // unreachable says what to do where a host does not answer.

@@ -29,18 +29,32 @@ const smallest = 256 << 10
 // Stores tries the stores of a chain, one after the other, and says what became of the
 // requests to each host.
 func Stores(ctx context.Context, t Target) (list []Finding) {
+	there := make(map[string]bool) // the hosts that were asked for nothing, and answered
 	for _, s := range t.Stores {
 		list = append(list, t.try(ctx, s)...)
 	}
 	if t.GitHub != nil && t.Repo != (github.Repo{}) {
+		asked := make(map[string]bool)
+		if t.Network != nil {
+			for _, h := range t.Network.Hosts() {
+				asked[h.Name] = true
+			}
+		}
 		for _, u := range t.GitHub.Hosts() { // the chain may not have needed all
-			_ = t.GitHub.Reach(ctx, u)
+			if !asked[u.Host] {
+				if err := t.GitHub.Reach(ctx, u); err == nil {
+					there[u.Host] = true
+				}
+			}
 		}
 	}
 	if t.Network == nil {
 		return list
 	}
 	for _, h := range t.Network.Hosts() {
+		if there[h.Name] {
+			h.Code = 0 // what needs a signed address refuses a request without one
+		}
 		list = append(list, host(h))
 	}
 	return list
@@ -63,7 +77,11 @@ func (t *Target) try(ctx context.Context, s cache.Store) []Finding {
 	took := time.Since(began)
 	reading.Milliseconds = took.Milliseconds()
 	reading.Text = fmt.Sprintf("answers in %d ms, %s", took.Milliseconds(), text)
-	return []Finding{reading, speed(ctx, s, ms, finding("speed")), t.write(ctx, s, finding("write"))}
+	fetching := speed(ctx, s, ms, finding("speed"))
+	if !fetching.OK {
+		return []Finding{reading, fetching} // what is written there is of no use here
+	}
+	return []Finding{reading, fetching, t.write(ctx, s, finding("write"))}
 }
 
 // read returns what a store has, in words too. One that cannot list is asked for a step.
@@ -150,11 +168,14 @@ func host(h transfer.Host) Finding {
 	var proxy *transfer.ProxyError
 	switch {
 	case errors.As(h.Err, &proxy):
-		f.OK, f.Text = false, fmt.Sprintf("refused by the proxy: %d %s", proxy.Code, http.StatusText(proxy.Code))
+		f.OK, f.Text = false, refused(proxy)
 		f.Remedy, f.Cause = unreachable(h.Err)
 	case h.Err != nil:
 		f.OK, f.Text = false, strings.TrimPrefix(reason(h.Err), h.Name+": ")
 		f.Remedy, f.Cause = unreachable(h.Err)
+	case h.Code == http.StatusUnauthorized && h.Answered: // to what needs no login
+	case h.Code != 0 && h.Answered:
+		f.Text = fmt.Sprintf("answers, and refuses some requests: %d %s", h.Code, cmp.Or(http.StatusText(h.Code), "unknown status"))
 	case h.Code != 0:
 		f.OK, f.Text = false, fmt.Sprintf("answers %d %s", h.Code, cmp.Or(http.StatusText(h.Code), "unknown status"))
 		f.Remedy = "a login; or, if a proxy answers in its place, have that allow the host"
