@@ -14,6 +14,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -95,6 +96,13 @@ func Tag(name string, k key.Key) string {
 	}
 	return "layer-" + name + "-" + k.Short()
 }
+
+// MountPrefix is what the names of manifests begin with that are no layers: each has the
+// content of a cache mount as its only step. No layer has such a name.
+const MountPrefix = "mount."
+
+// IsMount reports whether the manifest is of a cache mount.
+func (m *Manifest) IsMount() bool { return strings.HasPrefix(m.Name, MountPrefix) }
 
 // ErrNotCached says that a store does not hold, or no longer holds, what was
 // asked for. A blob that is corrupt counts as not there.

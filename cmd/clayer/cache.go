@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/cache/web"
+	"github.com/clayer/clayer/cmd/clayer/internal/mountcmd"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
@@ -26,7 +27,7 @@ import (
 func newCache() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
-		Short: "List, remove, prune, copy and export cached layers",
+		Short: "List, remove, prune, copy and export cached layers, and cache mounts",
 		Long: `The commands work on the local store in --cache-dir. If you set --repo or
 --store, they work on those stores only. push and pull copy between the local
 store and those; copy copies between any two.
@@ -53,7 +54,12 @@ only read. The header in $CLAYER_HTTPS_HEADER, or else the login for the host in
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull(), newCacheCopy(), newCacheExport())
+	c.AddCommand(newCacheLs(), newCacheRm(), newCachePrune(), newCachePush(), newCachePull(), newCacheCopy(), newCacheExport(),
+		mountcmd.New(mountcmd.Flags{Printed: printed, Register: func(c *cobra.Command) *stores.Opener {
+			var f storeFlags
+			f.register(c)
+			return &f.Opener
+		}}))
 	return c
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -63,6 +65,18 @@ func evilStore(t *testing.T, w *workspace) {
 	if err := store.Complete(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
+	// A cache mount of that name, here and in a store.
+	sum := sha256.Sum256([]byte(evilText))
+	mount := w.path("cache/mounts/" + hex.EncodeToString(sum[:8]))
+	if err := os.MkdirAll(filepath.Join(mount, evil), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mount+".id", []byte(`{"id": `+quoteJSON(evilText)+`}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := w.run("cache", "mounts", "push", "--store=dir:"+w.path("mounts")); code != 0 {
+		t.Fatal(stderr)
+	}
 }
 
 // evilFiles are Containerfiles that hold control characters, or name what does.
@@ -103,33 +117,37 @@ func evilCommands(w *workspace, host string) map[string][][]string {
 			{root}, {root, "--json"}, {root, "--html"}, {root, "--graph=dot"}, {root, "--graph=mermaid"}, {root, "--graph=svg"}, {root, "--graph=" + evil},
 			{root, "-f", "Containerfile.bad"}, {root, "-f", "Containerfile." + evil}, {root, "-f", "Containerfile.gone"}, {root, "-f", "Containerfile", oci}, {root, "-f", "Containerfile", repo},
 		},
-		"build":           {{root, "Containerfile"}, {root, "Containerfile.fails"}},
-		"restore":         {{root, "Containerfile"}, {root, evil}},
-		"hash":            {{root, "Containerfile"}, {root, "Containerfile", "Containerfile." + evil, "--full"}, {root, "--json", "Containerfile"}, {root, "--legacy", "Containerfile"}},
-		"inspect":         {{root, "Containerfile"}, {root, "--json", "Containerfile"}, {root, "Containerfile.bad"}},
-		"status":          {{root}, {root, "--json"}, {root, "--exit-code", "-f", "Containerfile"}, {root, "--exit-code", "-f", "Containerfile", "--json"}},
-		"doctor":          {{root}, {root, "--json"}, {root, oci, repo}},
-		"verify":          {{root}, {root, "--json"}},
-		"diff":            {{root}, {root, "--all"}, {root, "--json"}},
-		"check":           {{"Containerfile"}, {"Containerfile.bad"}, {"Containerfile.lint"}, {"Containerfile.lint", "--json"}, {"Containerfile.bad", "--format=sarif"}, {"--rules"}, {evil}, {"Containerfile." + evil}, {"--format=" + evil}},
-		"run":             {{root, "-f", "Containerfile", "--", "true"}, {root, "-f", "Containerfile.fails", "--at", "1", "--", "true"}, {root, "-f", "Containerfile", "--", evil}},
-		"shell":           {{root, "-f", "Containerfile.bad"}},
-		"capture":         {{root, "-f", "none"}, {root, "-f", "none", "--json"}, {root, "--since=" + evil}},
-		"init":            {{evil}, {"--help"}},
-		"shim install":    {{"--dir", w.path(evil + "shims"), "-f", evil}},
-		"shim uninstall":  {{"--dir", w.path(evil + "shims")}},
-		"cache ls":        {{}, {"--json"}, {evil}, {oci}, {repo}, {"--store=dir:" + w.path("other"), "--json"}},
-		"cache rm":        {{evil}, {"nosuch"}, {oci, evil}},
-		"cache prune":     {{"--dry-run", "--keep=0"}, {oci}, {repo}, {"--older-than=" + evil}},
-		"cache push":      {{"--store=dir:" + w.path("other")}, {oci}, {"--store=dir:" + w.path("other"), evil}},
-		"cache pull":      {{"--store=dir:" + w.path("other")}, {oci}, {evil}},
-		"cache export":    {{"--oci", evil + ".tar", "-f", "Containerfile"}, {"--oci", "x.tar", evil}, {"--oci", "x.tar", evilText}, {"--oci", "y.tar", "-f", "Containerfile." + evil}},
-		"cache copy":      {{"dir:" + w.path("other"), "dir:" + w.path("copied")}, {"dir:" + w.path("other"), evil}, {"local", "dir:" + w.path("copied"), evil}, {oci, "local"}},
-		"config ls":       {{"--base-id=" + evil}, {"--base-id=" + evil, "--json"}, {"-f", "settings/Containerfile"}, {"-f", "unknown/Containerfile"}, {evil}},
-		"man":             {{evil}, {}},
-		"version":         {{}, {"--json"}, {evil}},
-		"undo":            {{root}, {root, "--" + evil}},
-		"completion bash": {{}}, "completion zsh": {{}}, "completion fish": {{}}, "completion powershell": {{}},
+		"build":             {{root, "Containerfile"}, {root, "Containerfile.fails"}},
+		"restore":           {{root, "Containerfile"}, {root, evil}},
+		"hash":              {{root, "Containerfile"}, {root, "Containerfile", "Containerfile." + evil, "--full"}, {root, "--json", "Containerfile"}, {root, "--legacy", "Containerfile"}},
+		"inspect":           {{root, "Containerfile"}, {root, "--json", "Containerfile"}, {root, "Containerfile.bad"}},
+		"status":            {{root}, {root, "--json"}, {root, "--exit-code", "-f", "Containerfile"}, {root, "--exit-code", "-f", "Containerfile", "--json"}},
+		"doctor":            {{root}, {root, "--json"}, {root, oci, repo}},
+		"verify":            {{root}, {root, "--json"}},
+		"diff":              {{root}, {root, "--all"}, {root, "--json"}},
+		"check":             {{"Containerfile"}, {"Containerfile.bad"}, {"Containerfile.lint"}, {"Containerfile.lint", "--json"}, {"Containerfile.bad", "--format=sarif"}, {"--rules"}, {evil}, {"Containerfile." + evil}, {"--format=" + evil}},
+		"run":               {{root, "-f", "Containerfile", "--", "true"}, {root, "-f", "Containerfile.fails", "--at", "1", "--", "true"}, {root, "-f", "Containerfile", "--", evil}},
+		"shell":             {{root, "-f", "Containerfile.bad"}},
+		"capture":           {{root, "-f", "none"}, {root, "-f", "none", "--json"}, {root, "--since=" + evil}},
+		"init":              {{evil}, {"--help"}},
+		"shim install":      {{"--dir", w.path(evil + "shims"), "-f", evil}},
+		"shim uninstall":    {{"--dir", w.path(evil + "shims")}},
+		"cache ls":          {{}, {"--json"}, {evil}, {oci}, {repo}, {"--store=dir:" + w.path("other"), "--json"}},
+		"cache rm":          {{evil}, {"nosuch"}, {oci, evil}},
+		"cache prune":       {{"--dry-run", "--keep=0"}, {oci}, {repo}, {"--older-than=" + evil}},
+		"cache push":        {{"--store=dir:" + w.path("other")}, {oci}, {"--store=dir:" + w.path("other"), evil}},
+		"cache pull":        {{"--store=dir:" + w.path("other")}, {oci}, {evil}},
+		"cache export":      {{"--oci", evil + ".tar", "-f", "Containerfile"}, {"--oci", "x.tar", evil}, {"--oci", "x.tar", evilText}, {"--oci", "y.tar", "-f", "Containerfile." + evil}},
+		"cache copy":        {{"dir:" + w.path("other"), "dir:" + w.path("copied")}, {"dir:" + w.path("other"), evil}, {"local", "dir:" + w.path("copied"), evil}, {oci, "local"}},
+		"cache mounts ls":   {{}, {"--json"}, {"--store=dir:" + w.path("mounts")}, {evil}},
+		"cache mounts push": {{"--store=dir:" + w.path("mounts")}, {oci}, {"--store=dir:" + w.path("mounts"), evil}, {"--max-size=" + evil}},
+		"cache mounts pull": {{"--store=dir:" + w.path("mounts")}, {oci}, {oci, evil}, {"--store=dir:" + w.path("mounts"), evil}},
+		"cache mounts rm":   {{evil}, {oci, evil}, {"--store=dir:" + w.path("mounts"), evil}},
+		"config ls":         {{"--base-id=" + evil}, {"--base-id=" + evil, "--json"}, {"-f", "settings/Containerfile"}, {"-f", "unknown/Containerfile"}, {evil}},
+		"man":               {{evil}, {}},
+		"version":           {{}, {"--json"}, {evil}},
+		"undo":              {{root}, {root, "--" + evil}},
+		"completion bash":   {{}}, "completion zsh": {{}}, "completion fish": {{}}, "completion powershell": {{}},
 		"help":       {{}, {evil}},
 		"__complete": {{"cache", "rm", evil}, {"plan", "-f", evil}},
 		evil:         {{}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,6 +92,7 @@ func read(ctx context.Context, s cache.Store) (text string, ms []cache.Manifest,
 		_, err = s.Find(ctx, "", []key.Key{key.Sum("doctor", func(key.Writer) {})})
 		return "it has no list", nil, err
 	}
+	ms = slices.DeleteFunc(ms, func(m cache.Manifest) bool { return m.IsMount() })
 	return contents(ms), ms, err
 }
 

@@ -27,6 +27,10 @@ type Source struct {
 	Dir    string                                // of the caches, made when needed; "": none outlives its RUN
 	Failed func(err error)                       // reports that caches cannot be had, which are empty then
 	Secret func(id string) ([]byte, bool, error) // its content, and whether it was given
+
+	// Fill is called with each cache mount of a RUN before it is prepared, to fill one that is
+	// empty; nil fills none.
+	Fill func(ctx context.Context, id string) error
 }
 
 // Mounts are the mounts of one RUN, and what is held while it runs.
@@ -37,6 +41,7 @@ type Mounts struct {
 	open  []*os.Root // the sources of cache mounts: no other directory gets their inode meanwhile
 
 	dirs map[string]string // of caches that are for this RUN alone, by id
+	used map[string]bool   // caches of which it holds the lock that RUNs share, by id
 }
 
 // A MissingSecretError says that nobody gave a secret that a RUN requires.
@@ -49,13 +54,16 @@ func (e *MissingSecretError) Error() string {
 // Prepare prepares the mounts of a RUN: directories of caches are made and locked,
 // secrets are read, and those asked for as variables added to env.
 func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string) (*Mounts, error) {
-	rm := &Mounts{dirs: make(map[string]string)}
+	rm := &Mounts{dirs: make(map[string]string), used: make(map[string]bool)}
+	if err := src.fill(ctx, run.Mounts); err != nil {
+		return nil, err
+	}
 	if err := rm.lock(ctx, src, run.Mounts); err != nil {
 		rm.Release()
 		return nil, err
 	}
 	for _, m := range run.Mounts {
-		if err := rm.add(src, m, env); err != nil {
+		if err := rm.add(ctx, src, m, env); err != nil {
 			rm.Release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
 		}
@@ -63,13 +71,27 @@ func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string
 	return rm, nil
 }
 
-func (rm *Mounts) add(src *Source, m frontend.Mount, env *[]string) error {
+func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
+	if src.Fill == nil || src.Dir == "" {
+		return nil
+	}
+	for _, m := range mounts {
+		if m.Type == frontend.MountCache {
+			if err := src.Fill(ctx, m.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (rm *Mounts) add(ctx context.Context, src *Source, m frontend.Mount, env *[]string) error {
 	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case frontend.MountTmpfs:
 		mount.Tmpfs = true
 	case frontend.MountCache:
-		path, dir, err := rm.cacheDir(src, m)
+		path, dir, err := rm.cacheDir(ctx, src, m)
 		if err != nil {
 			return err
 		}
@@ -113,8 +135,8 @@ func (src *Source) failed(err error) {
 	}
 }
 
-// mountsDir opens the directory that holds those of cache mounts.
-func (src *Source) mountsDir() (*os.Root, error) {
+// mountsDir opens the directory that holds those of cache mounts, if its disk has space.
+func (src *Source) mountsDir(space int64) (*os.Root, error) {
 	if src.Dir == "" {
 		return nil, errors.New("there is no cache directory")
 	}
@@ -124,7 +146,7 @@ func (src *Source) mountsDir() (*os.Root, error) {
 	}
 	// Nothing verifies what is in a cache mount, and the mode of its own directory is
 	// the one that RUN asks for: no other user may reach it.
-	if err = errors.Join(safefile.CheckDir(dir), hasSpace(dir)); err == nil {
+	if err = errors.Join(safefile.CheckDir(dir), hasSpace(dir, space)); err == nil {
 		err = dir.Chmod(".", 0o700)
 	}
 	if err != nil {
@@ -136,7 +158,7 @@ func (src *Source) mountsDir() (*os.Root, error) {
 
 // hasSpace is an error where a disk is full: a RUN that fills its caches there
 // would fail.
-func hasSpace(dir *os.Root) error {
+func hasSpace(dir *os.Root, space int64) error {
 	f, err := dir.Open(".")
 	if err != nil {
 		return err
@@ -147,7 +169,7 @@ func hasSpace(dir *os.Root) error {
 		return &fs.PathError{Op: "statfs", Path: dir.Name(), Err: err}
 	}
 	const minBytes, minFiles = 1 << 20, 16
-	if st.Bavail*uint64(st.Bsize) < minBytes || st.Files > 0 && st.Ffree < minFiles {
+	if st.Bavail*uint64(st.Bsize) < minBytes+uint64(space) || st.Files > 0 && st.Ffree < minFiles {
 		return &fs.PathError{Op: "write", Path: dir.Name(), Err: unix.ENOSPC}
 	}
 	return nil
@@ -173,7 +195,7 @@ func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount
 	if len(sharing) == 0 {
 		return nil
 	}
-	dir, err := src.mountsDir()
+	dir, err := src.mountsDir(0)
 	if err != nil {
 		return nil // they are for this RUN alone: see cacheDir
 	}
@@ -204,7 +226,7 @@ func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount
 // cacheDir returns, by path and open, the directory that a cache mount binds: one for each id,
 // for all solves. One that is for this RUN alone, since another RUN has
 // the cache, or it cannot be had, is removed after it.
-func (rm *Mounts) cacheDir(src *Source, m frontend.Mount) (string, *os.Root, error) {
+func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m frontend.Mount) (string, *os.Root, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.dirs[m.ID]
 	if private != "" {
@@ -212,9 +234,12 @@ func (rm *Mounts) cacheDir(src *Source, m frontend.Mount) (string, *os.Root, err
 		return private, dir, err
 	}
 	if !alone {
-		path, dir, err := src.sharedDir(m, mode)
+		path, dir, err := rm.sharedDir(ctx, src, m, mode)
 		if err == nil {
 			return path, dir, nil
+		}
+		if ctx.Err() != nil {
+			return "", nil, context.Cause(ctx)
 		}
 		src.failed(err)
 	}
@@ -236,7 +261,7 @@ func (rm *Mounts) cacheDir(src *Source, m frontend.Mount) (string, *os.Root, err
 
 // privateDir makes an empty directory, beside the others where it can.
 func (src *Source) privateDir() (string, error) {
-	if dir, err := src.mountsDir(); err == nil {
+	if dir, err := src.mountsDir(0); err == nil {
 		defer dir.Close()
 		if path, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
 			return path, nil
@@ -246,13 +271,24 @@ func (src *Source) privateDir() (string, error) {
 }
 
 // sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
-func (src *Source) sharedDir(m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
-	dir, err := src.mountsDir()
+// As long as the RUN has it, nobody puts another one into its place.
+func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
+	dir, err := src.mountsDir(0)
 	if err != nil {
 		return "", nil, err
 	}
 	defer dir.Close()
 	name := cacheName(m.ID)
+	if !rm.used[m.ID] {
+		l, err := safefile.Lock(ctx, dir, UsedLock(name), unix.LOCK_SH)
+		if ctx.Err() != nil {
+			return "", nil, fmt.Errorf("lock cache %q: %w", m.ID, context.Cause(ctx))
+		}
+		if err == nil { // else the file system knows no locks
+			rm.locks, rm.used[m.ID] = append(rm.locks, l), true
+		}
+	}
+	_ = Remember(dir, m.ID, m.Target) // without it, the mount works as well
 	err = dir.Mkdir(name, 0o700)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {

@@ -27,10 +27,10 @@ func Lookup(all []cache.Manifest, words []string) (found [][]cache.Manifest, err
 }
 
 // Layers returns the layers that one of the words names: by name, by tag, or by the
-// key or its beginning. No words name all.
+// key or its beginning. No words name all. Cache mounts are none.
 func Layers(all []cache.Manifest, words []string) []cache.Manifest {
 	return slices.DeleteFunc(slices.Clone(all), func(m cache.Manifest) bool {
-		return len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool {
+		return m.IsMount() || len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool {
 			return w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w)
 		})
 	})
