@@ -116,7 +116,7 @@ var Profiles = []Profile{
 	},
 	{
 		Name:         "open",
-		Title:        "any machine on the open internet",
+		Title:        "Cursor, Jules, Devin, OpenHands, Daytona, E2B",
 		Rules:        []Rule{{Hosts: results + " " + resultsStorage, Then: Deny}, {Then: Pass}}, // jobs alone have its token
 		Certificates: []string{"SSL_CERT_FILE"},
 	},

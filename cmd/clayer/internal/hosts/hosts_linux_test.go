@@ -103,6 +103,7 @@ func TestHosts(t *testing.T) {
 				fmt.Fprintf(&text, "%s %s\n    %s\n", s.name, s.flag, steady(m, got))
 				host.Asked()
 			}
+			fmt.Fprintf(&text, "\n%s\n%s", chain(t, n, p, project), fetches(t, n, host))
 			m := newMachine(t, host, project)
 			for _, args := range [][]string{
 				{"doctor", "--root", m.dir, "--repo=" + hosttest.Env, "--store=git:", "--store=oci:ghcr.io/me/env"},
@@ -117,6 +118,69 @@ func TestHosts(t *testing.T) {
 			golden.Check(t, filepath.Join("testdata", p.Name+".golden"), text.String())
 		})
 	}
+}
+
+// chain solves with a chain of stores of which a host refuses some. Each of these is named once.
+func chain(t *testing.T, n *hosttest.Internet, p *hosttest.Profile, project string) string {
+	t.Helper()
+	args := []string{"solve", "--dest", "out", "-f", "Containerfile", "--store=oci:ghcr.io/me/env", "--store=s3://bucket/env", "--repo=" + hosttest.Env}
+	m := newMachine(t, n.Host(t, p, hosttest.Link{}), project)
+	_, stderr, code := m.clayer(amazon, args...)
+	warning, _ := warningIn(stderr)
+	restored := strings.Contains(stderr, "3 restored")
+	if code != 0 || restored != slices.Contains(online, p.Name) || restored && strings.Contains(warning, "built again") {
+		t.Errorf("a chain: exit code %d\n%s", code, stderr)
+	}
+	for _, name := range []string{"oci", "s3", "github"} {
+		if strings.Count(stderr, "store "+name+": ") > 1 {
+			t.Errorf("a chain: %s is named more than once:\n%s", name, stderr)
+		}
+	}
+	return fmt.Sprintf("$ clayer %s\n    %s\n", steady(m, strings.Join(args, " ")), steady(m, warning+"\n    "+lastLine(stderr)))
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return ranIn.ReplaceAllString(lines[len(lines)-1], "in N s")
+}
+
+var (
+	ranIn      = regexp.MustCompile(`in [\d.]+s`)
+	signedPath = regexp.MustCompile(`/signed/\d+`)
+)
+
+// fetches takes a tree of GitHub, and a file of a registry of packages: the same everywhere.
+func fetches(t *testing.T, n *hosttest.Internet, host *hosttest.Host) string {
+	t.Helper()
+	dir := t.TempDir()
+	const file = "files.pythonhosted.org"
+	text := "FETCH github:" + hosttest.Tools + " /opt/tools\nFETCH --checksum=" + hosttest.SumOf(file) + " https://" + file + "/packages/a.whl /opt/\n"
+	if err := os.WriteFile(filepath.Join(dir, "Containerfile"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, host, dir)
+	host.Asked()
+	_, stderr, code := m.clayer(nil, "solve", "--dest", "out", "-f", "Containerfile")
+	if slices.Contains(online, host.Profile.Name) {
+		plan, _, _ := m.clayer(nil, "plan", "--dest", "other", "-f", "Containerfile", "--json")
+		tool, err := os.ReadFile(m.path("project/out/opt/tools/bin/tool"))
+		if code != 0 || err != nil || string(tool) != "#!/bin/sh\necho a tool\n" || strings.Contains(stderr, "warning") || !strings.Contains(plan, n.Commit) {
+			t.Errorf("FETCH: exit code %d, %v\n%s%s\n%s", code, err, stderr, plan, strings.Join(host.Asked(), "\n"))
+		}
+	}
+	var asked []string
+	for _, line := range host.Asked() {
+		line = signedPath.ReplaceAllString(strings.ReplaceAll(line, n.Commit, "COMMIT"), "/signed/N")
+		if !slices.Contains(asked, line) {
+			asked = append(asked, line)
+		}
+	}
+	slices.Sort(asked)
+	said := lastLine(stderr)
+	if code != 0 {
+		said = strings.ReplaceAll(strings.TrimSpace(stderr), "\n", "\n    ")
+	}
+	return fmt.Sprintf("FETCH github:%s and from %s\n    %s\n    asked for:\n    %s\n", hosttest.Tools, file, steady(m, said), strings.Join(asked, "\n    "))
 }
 
 // warningIn returns the warning that clayer printed.
