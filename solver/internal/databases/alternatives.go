@@ -241,6 +241,9 @@ func number(text string) int {
 // AlternativesFile returns the path of the file of a group.
 func AlternativesFile(group string) string { return alternativesDir + path.Base(group) }
 
+// AlternativesLink returns the path of the link of a group.
+func AlternativesLink(group string) string { return linksDir + path.Base(group) }
+
 // GroupOf returns the group of which a path is the file; "" for none.
 func GroupOf(p string) string {
 	if dir, name := path.Split(p); dir == alternativesDir {

@@ -27,6 +27,21 @@ func (r *Recorder) noteLink(e *snapshot.Entry, dir, base string) {
 	r.links[e.Path] = n
 }
 
+// groupNeeds adds as needs the links of groups that the step changed and that were there:
+// the link is not in its snapshot, and what it leads to may be another machine's.
+func (r *Recorder) groupNeeds() error {
+	for _, p := range slices.Sorted(maps.Keys(r.changed)) {
+		group := databases.GroupOf(p)
+		if group == "" || r.changed[p] == nil {
+			continue
+		}
+		if err := r.leadsOut(databases.AlternativesLink(group), p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // alternativeNeeds returns by which choices the links lead where they do.
 func (r *Recorder) alternativeNeeds() (list []snapshot.Need) {
 	groups := make(map[string][]byte)

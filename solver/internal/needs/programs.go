@@ -79,9 +79,12 @@ func (r *Recorder) programNeeds() (list []snapshot.Need, err error) {
 	for _, name := range sortedKeys(p.links) {
 		if onPath[strings.TrimSuffix(path.Dir(name), "/")] {
 			if real, ok := r.ownFile(name); ok {
-				if err := r.visit(real, name, true); err != nil {
-					return nil, err
-				}
+				err = r.visit(real, name, true)
+			} else {
+				err = r.leadsOut(name, name)
+			}
+			if err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -266,6 +269,26 @@ func follow(link, target string) string {
 func (r *Recorder) ownFile(name string) (string, bool) {
 	at, err := r.locate(name)
 	return at.path, err == nil && at.own
+}
+
+// leadsOut adds as a need where a path of the step leads out of it, if a file is there.
+func (r *Recorder) leadsOut(name, by string) error {
+	where, err := r.locate(name)
+	if err != nil || where.path == "" || where.own || where.covered {
+		return err
+	}
+	for range 40 {
+		name = path.Join(r.realDir(path.Dir(name), 0), path.Base(name))
+		target, ok := r.programs.links[name]
+		if !ok {
+			break
+		}
+		name = follow(name, target)
+	}
+	if !r.Covered(name) {
+		r.add(snapshot.Need{Kind: snapshot.NeedInterpreter, Path: "/" + name, By: "/" + by})
+	}
+	return nil
 }
 
 // realDir returns a directory without links in its path, as it is when the step has run.

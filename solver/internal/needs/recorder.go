@@ -213,6 +213,9 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 	if r.inHome != "" {
 		all = append(all, snapshot.Need{Kind: snapshot.NeedHome, Path: r.home, By: "/" + r.inHome})
 	}
+	if err := r.groupNeeds(); err != nil {
+		return nil, err
+	}
 	used, err := r.programNeeds()
 	if err != nil {
 		return nil, err
