@@ -92,6 +92,7 @@ var floors = map[string]int{
 	"solver/internal/names":              1,
 	"solver/internal/places":             2,
 	"solver/internal/needs":              3,
+	"solver/internal/binaries":           0,
 	"solver/internal/versions":           0,
 	"solver/internal/owners":             2,
 	"solver/internal/revert":             2,

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/binaries"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -82,11 +83,11 @@ func (s *Site) library(n snapshot.Need) (string, error) {
 			b = open(f)
 			s.known.binaries[at] = b
 		}
-		if b == nil || b.class != n.Class || b.machine != n.Machine {
+		if b == nil || b.Class != n.Class || b.Machine != n.Machine {
 			continue
 		}
 		for _, v := range n.Versions {
-			if !b.defines[v] {
+			if !b.Defines[v] {
 				return fmt.Sprintf("needs %s of %s, which is older here", v, n.Soname), nil
 			}
 		}
@@ -96,7 +97,7 @@ func (s *Site) library(n snapshot.Need) (string, error) {
 }
 
 // open reads an ELF file; nil for any other, and for what is no file.
-func open(f names.Found) *binary {
+func open(f names.Found) *binaries.Binary {
 	if f.Kind != names.File {
 		return nil
 	}
@@ -105,7 +106,7 @@ func open(f names.Found) *binary {
 		return nil
 	}
 	defer r.Close()
-	return readBinary(r)
+	return binaries.Read(r)
 }
 
 // interpreter checks that the root has the interpreter of a script or program.

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/binaries"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
@@ -42,7 +43,7 @@ type known struct {
 	files     map[string]file
 	databases map[string]database
 	libDirs   []string
-	binaries  map[string]*binary
+	binaries  map[string]*binaries.Binary
 	sites     map[string]map[string]string // by directory, the versions of Python's distributions
 	debian    map[string][]offer
 	places    map[[3]string]string // what is lacking of a place that leads somewhere
@@ -52,7 +53,7 @@ type known struct {
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string), led: places.Of(view)}}
+		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binaries.Binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string), led: places.Of(view)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.

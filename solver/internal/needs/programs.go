@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/binaries"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -90,7 +91,7 @@ func (r *Recorder) programNeeds() (list []snapshot.Need, err error) {
 	}
 	for _, id := range sortedKeys(p.found) {
 		n := p.found[id]
-		n.Versions = highest(n.Versions)
+		n.Versions = binaries.Highest(n.Versions)
 		list = append(list, *n)
 	}
 	return list, nil
@@ -109,7 +110,7 @@ func (r *Recorder) visit(name, by string, program bool) error {
 	defer f.Close()
 	at, ok := f.(io.ReaderAt)
 	if !ok {
-		data, err := io.ReadAll(io.LimitReader(f, maxBinary))
+		data, err := io.ReadAll(io.LimitReader(f, binaries.MaxSize))
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ func (r *Recorder) visit(name, by string, program bool) error {
 		line, _, _ := bytes.Cut(start[2:], []byte("\n"))
 		return r.script(strings.Fields(string(line)), by)
 	case bytes.HasPrefix(start, []byte("\x7fELF")):
-		if b := readBinary(io.NewSectionReader(at, 0, 1<<40)); b != nil {
+		if b := binaries.Read(io.NewSectionReader(at, 0, 1<<40)); b != nil {
 			return r.binary(b, name, by)
 		}
 	}
@@ -172,14 +173,14 @@ func (r *Recorder) interpreterAt(name, by string) error {
 	return err
 }
 
-func (r *Recorder) binary(b *binary, name, by string) error {
-	if path.IsAbs(b.interpreter) {
-		if err := r.interpreterAt(b.interpreter, by); err != nil {
+func (r *Recorder) binary(b *binaries.Binary, name, by string) error {
+	if path.IsAbs(b.Interpreter) {
+		if err := r.interpreterAt(b.Interpreter, by); err != nil {
 			return err
 		}
 	}
-	search := b.expand(name)
-	for _, soname := range b.needed {
+	search := b.Expand(name)
+	for _, soname := range b.Needed {
 		if !isName(soname) {
 			continue
 		}
@@ -194,8 +195,8 @@ func (r *Recorder) binary(b *binary, name, by string) error {
 				}
 			} else if where.path != "" && !where.covered {
 				r.add(snapshot.Need{
-					Kind: snapshot.NeedLibrary, Soname: soname, Class: b.class, Machine: b.machine,
-					Versions: b.versions[soname], Search: search, By: "/" + by,
+					Kind: snapshot.NeedLibrary, Soname: soname, Class: b.Class, Machine: b.Machine,
+					Versions: b.Versions[soname], Search: search, By: "/" + by,
 				})
 			}
 			if where.path != "" {

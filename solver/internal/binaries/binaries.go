@@ -1,4 +1,6 @@
-package needs
+// Package binaries reads which shared libraries, of which versions, an ELF file takes from
+// its system, as the dynamic loader sees it. It is pure.
+package binaries
 
 import (
 	"bytes"
@@ -10,24 +12,26 @@ import (
 	"strings"
 )
 
-// A binary is what the dynamic loader reads of an ELF file.
-type binary struct {
-	class, machine int
-	interpreter    string   // of a program
-	search         []string // as it stands in the file
-	needed         []string // sonames
-	versions       map[string][]string
-	defines        map[string]bool // the versions that a library defines
+// A Binary is what the dynamic loader reads of an ELF file.
+type Binary struct {
+	Class       int                 // 32 or 64
+	Machine     int                 // as debug/elf numbers it
+	Interpreter string              // of a program
+	Needed      []string            // sonames
+	Versions    map[string][]string // of symbols, that it takes from a library, by soname
+	Defines     map[string]bool     // the versions that a library defines
+
+	search []string // as it stands in the file
 }
 
-// maxBinary bounds a file that has to be in memory to be read.
-const maxBinary = 64 << 20
+// MaxSize bounds a file that has to be in memory to be read.
+const MaxSize = 64 << 20
 
-// readBinary reads an ELF file; nil for any other.
-func readBinary(r io.Reader) *binary {
+// Read reads an ELF file; nil for any other.
+func Read(r io.Reader) *Binary {
 	at, ok := r.(io.ReaderAt)
 	if !ok {
-		data, err := io.ReadAll(io.LimitReader(r, maxBinary))
+		data, err := io.ReadAll(io.LimitReader(r, MaxSize))
 		if err != nil {
 			return nil
 		}
@@ -37,42 +41,42 @@ func readBinary(r io.Reader) *binary {
 	if err != nil {
 		return nil // whatever it is, no loader takes it
 	}
-	b := &binary{class: 32, machine: int(f.Machine), defines: make(map[string]bool)}
+	b := &Binary{Class: 32, Machine: int(f.Machine), Defines: make(map[string]bool)}
 	if f.Class == elf.ELFCLASS64 {
-		b.class = 64
+		b.Class = 64
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
 			if name, err := io.ReadAll(p.Open()); err == nil {
-				b.interpreter = string(bytes.TrimRight(name, "\x00"))
+				b.Interpreter = string(bytes.TrimRight(name, "\x00"))
 			}
 		}
 	}
-	b.needed, _ = f.ImportedLibraries() // none where that cannot be read
+	b.Needed, _ = f.ImportedLibraries() // none where that cannot be read
 	b.search, _ = f.DynString(elf.DT_RUNPATH)
 	if len(b.search) == 0 {
 		b.search, _ = f.DynString(elf.DT_RPATH)
 	}
 	b.search = strings.Split(strings.Join(b.search, ":"), ":")
 	needs, _ := f.DynamicVersionNeeds()
-	b.versions = make(map[string][]string, len(needs))
+	b.Versions = make(map[string][]string, len(needs))
 	for _, n := range needs {
 		for _, v := range n.Needs {
 			if v.Flags&elf.VER_FLG_WEAK == 0 {
-				b.versions[n.Name] = append(b.versions[n.Name], v.Dep)
+				b.Versions[n.Name] = append(b.Versions[n.Name], v.Dep)
 			}
 		}
 	}
 	defined, _ := f.DynamicVersions()
 	for _, v := range defined {
-		b.defines[v.Name] = true
+		b.Defines[v.Name] = true
 	}
 	return b
 }
 
-// expand returns the directories in which a file at a path searches before the default
+// Expand returns the directories in which a file at a path searches before the default
 // ones, without those that depend on more than where it is.
-func (b *binary) expand(p string) (dirs []string) {
+func (b *Binary) Expand(p string) (dirs []string) {
 	origin := "/" + path.Dir(p)
 	for _, dir := range b.search {
 		dir = strings.NewReplacer("$ORIGIN", origin, "${ORIGIN}", origin).Replace(dir)
@@ -83,8 +87,8 @@ func (b *binary) expand(p string) (dirs []string) {
 	return dirs
 }
 
-// highest reduces versions of symbols to the highest of each name.
-func highest(versions []string) []string {
+// Highest reduces versions of symbols to the highest of each name.
+func Highest(versions []string) []string {
 	best := make(map[string]string)
 	for _, v := range versions {
 		name, number := splitVersion(v)
