@@ -29,9 +29,10 @@ long: ## random rounds and fuzzing (FUZZTIME=30s per target)
 bench: ## paired benchmarks against other tools; see docs/performance.md
 	bash testdata/bench/run
 
-release: ## archives and checksums of a release in dist/release (VERSION=v1.2.3)
-	@test -n "$(VERSION)" || { echo 'usage: make release VERSION=v1.2.3'; exit 2; }
-	bash .ci/release $(VERSION)
+release: ## every package of a release in dist/release (VERSION=1.2.3)
+	@test -n "$(VERSION)" || { echo 'usage: make release VERSION=1.2.3'; exit 2; }
+	rm -rf dist/release
+	go run ./cmd/pack -version $(VERSION) -out dist/release
 
 clean: ## remove what the tasks built
 	rm -rf bin dist

@@ -49,7 +49,7 @@ function setVariable(name, value) {
 
 async function main() {
   const clayer = await run('sh', [path.join(__dirname, 'install.sh')], environment({
-    CLAYER_VERSION: input('version'), CLAYER_CHECKSUMS: input('checksums'),
+    CLAYER_VERSION: input('version'), CLAYER_PINS: input('pins'),
     CLAYER_INSTALL_DIR: path.join(process.env.RUNNER_TEMP, 'clayer'),
   }), true);
   fs.appendFileSync(process.env.GITHUB_PATH, `${path.dirname(clayer)}\n`);

@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"cmd/pack/internal/wheel":            1,
 	"cmd/pack/internal/npm":              1,
 	"cmd/pack/internal/system":           1,
+	"cmd/pack/internal/recipe":           1,
 	"cmd/pack/internal/archive":          0,
 	"cmd/pack/internal/release":          -1,
 	"solver":                             8,

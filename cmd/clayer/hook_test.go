@@ -26,7 +26,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"text/template"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -44,7 +43,7 @@ type project struct {
 	url     string
 	mu      sync.Mutex // of what the server reads
 	archive []byte
-	sums    []byte
+	pin     string       // the SHA-256 of the program in it
 	fetched atomic.Int32 // how often the archive was
 	handler http.Handler
 }
@@ -79,31 +78,13 @@ func newProject(t *testing.T) *project {
 		t.Fatal(err)
 	}
 	program := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = version ]; then echo 'clayer v1.2.3 x/y go'; exit; fi\nexec %s \"$@\"\n", clayer)
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	if err := w.WriteHeader(&tar.Header{Name: "clayer", Mode: 0o755, Size: int64(len(program))}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte(program)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	p.archive = b.Bytes()
-	name := fmt.Sprintf("clayer_%s_%s.tar.gz", runtime.GOOS, runtime.GOARCH)
-	p.sums = fmt.Appendf(nil, "%064x  clayer_plan9_386.tar.gz\n%x  %s\n", 1, sha256.Sum256(p.archive), name)
+	p.archive, p.pin = archiveOf(t, program), fmt.Sprintf("%x", sha256.Sum256([]byte(program)))
+	name := fmt.Sprintf("clayer_%s_%s", runtime.GOOS, runtime.GOARCH)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/download/v1.2.3/checksums.txt", func(w http.ResponseWriter, _ *http.Request) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		_, _ = w.Write(p.sums)
+	mux.HandleFunc("/download/v1.2.3/pins.txt", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%064x  clayer_plan9_386\n%s  %s\n", 1, p.pin, name)
 	})
-	mux.HandleFunc("/download/v1.2.3/"+name, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/download/v1.2.3/"+name+".tar.gz", func(w http.ResponseWriter, _ *http.Request) {
 		p.fetched.Add(1)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -114,6 +95,22 @@ func newProject(t *testing.T) *project {
 	t.Cleanup(srv.Close)
 	p.url = srv.URL
 	return p
+}
+
+// archiveOf returns an archive as a release has it.
+func archiveOf(t *testing.T, program string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	if err := w.WriteHeader(&tar.Header{Name: "clayer", Mode: 0o755, Size: int64(len(program))}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := io.WriteString(w, program)
+	if err := errors.Join(err, w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func (p *project) write(name, text string) {
@@ -144,7 +141,7 @@ func (p *project) run(command string, env ...string) (stdout, stderr string, cod
 	cmd.Env = append([]string{
 		"PATH=" + filepath.Join(p.dir, "bin") + ":/usr/bin:/bin", "HOME=" + filepath.Join(p.dir, "home"),
 		"CLAYER_ROOT=" + filepath.Join(p.dir, "root"), "CLAYER_DOWNLOAD_URL=" + p.url, "CLAYER_TRIES=3", "no_proxy=127.0.0.1",
-	}, env...)
+	}, append(onlyMirror(), env...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run()
@@ -152,6 +149,11 @@ func (p *project) run(command string, env ...string) (stdout, stderr string, cod
 		p.t.Errorf("%s: %d bytes on stdout", command, out.Len())
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// onlyMirror has no host asked for a release but CLAYER_DOWNLOAD_URL.
+func onlyMirror() []string {
+	return []string{"CLAYER_PYPI_URL=", "CLAYER_NPM_URL=", "CLAYER_GITHUB_URL="}
 }
 
 func (p *project) must(command string, env ...string) string {
@@ -284,7 +286,7 @@ func TestAction(t *testing.T) {
 		p.write("gpath", "")
 		env := []string{
 			"GITHUB_ENV=" + filepath.Join(p.dir, "genv"), "GITHUB_PATH=" + filepath.Join(p.dir, "gpath"), "RUNNER_TEMP=" + filepath.Join(p.dir, "temp"),
-			"INPUT_VERSION=v1.2.3", fmt.Sprintf("INPUT_CHECKSUMS=%x", sha256.Sum256(p.sums)), "INPUT_LAYERS=base tools",
+			"INPUT_VERSION=v1.2.3", "INPUT_PINS=" + p.pin, "INPUT_LAYERS=base tools",
 			"ACTIONS_RESULTS_URL=" + cache.URL + "/", "ACTIONS_RUNTIME_TOKEN=" + ghatest.Token, "GITHUB_REPOSITORY=me/env",
 		}
 		for name, in := range action.Inputs {
@@ -407,22 +409,22 @@ func TestBootThatFails(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
-	archive, sums := p.archive, p.sums
-	serve := func(a, s []byte) {
+	archive := p.archive
+	serve := func(a []byte) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.archive, p.sums = a, s
+		p.archive = a
 	}
 	// A release that was changed since.
-	serve(append(bytes.Clone(archive), 0), sums)
+	serve(archiveOf(t, "#!/bin/sh\necho clayer v1.2.3 x/y go\n"))
+	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "checksum mismatch") || !strings.Contains(out, "nothing was installed") {
+		t.Errorf("a changed program: exit code %d, %q", code, out)
+	}
+	serve(archive[:len(archive)/2])
 	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "nothing was installed") {
-		t.Errorf("a changed archive: exit code %d, %q", code, out)
+		t.Errorf("half an archive: exit code %d, %q", code, out)
 	}
-	serve(archive, append(bytes.Clone(sums), '\n'))
-	if out, _, code := p.run("sh boot.sh"); code == 0 || !strings.Contains(out, "checksum mismatch: the SHA-256 of") {
-		t.Errorf("changed checksums: exit code %d, %q", code, out)
-	}
-	serve(archive, sums)
+	serve(archive)
 	if names, _ := os.ReadDir(filepath.Join(p.dir, "home/.cache/clayer/bin")); len(names) != 1 {
 		t.Errorf("left behind: %v", names)
 	}
@@ -456,14 +458,15 @@ func TestBootWaitsForTheNetwork(t *testing.T) {
 			_ = srv.Serve(l)
 		}
 	})
-	p.must("sh boot.sh", "CLAYER_DOWNLOAD_URL=http://"+addr, "CLAYER_TRIES=15")
+	// A proxy is the network: where nothing listens on this machine, nothing will.
+	p.must("sh boot.sh", "http_proxy=http://"+addr, "no_proxy=", "NO_PROXY=", "CLAYER_DOWNLOAD_URL=http://release.example", "CLAYER_TRIES=15")
 }
 
 func TestInitRefuses(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	for _, command := range []string{
-		"clayer init boot --release v1", "clayer init boot --checksums " + strings.Repeat("12ab", 16), "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --checksums 12ab",
+		"clayer init boot --release v1", "clayer init boot --pins boot.pins", "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --pins none",
 		"clayer init boot --release v1.2.3 'a;b'", "clayer init",
 		"clayer init boot --repo me", "clayer init boot --store s3:x", "clayer init boot --store oci:", "clayer init boot --store 'dir:a b'", "clayer init boot --download-url '$(x)'",
 	} {
@@ -471,7 +474,7 @@ func TestInitRefuses(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", command, code, errs)
 		}
 	}
-	if _, errs, code := p.run("clayer init boot --release v9.9.9"); code == 0 || !strings.Contains(errs, "--checksums") {
+	if _, errs, code := p.run("clayer init boot --release v9.9.9"); code == 0 || !strings.Contains(errs, "--pins") {
 		t.Errorf("a release that is not there: exit code %d: %s", code, errs)
 	}
 	for _, name := range []string{"boot.sh"} {
@@ -486,7 +489,8 @@ func TestInitRefuses(t *testing.T) {
 func TestBootRunsTheClayerOfPath(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	p.must("clayer init boot --download-url " + p.url + " --release v1.2.3 --checksums " + fmt.Sprintf("%x", sha256.Sum256(p.sums)))
+	p.write("pins.txt", fmt.Sprintf("%s  clayer_%s_%s\n", p.pin, runtime.GOOS, runtime.GOARCH))
+	p.must("clayer init boot --offline --download-url " + p.url + " --release v1.2.3 --pins pins.txt")
 	p.must("unset CLAYER_DOWNLOAD_URL; sh boot.sh") // PATH has one that is no release
 	if p.fetched.Load() != 1 {
 		t.Errorf("fetched %d times", p.fetched.Load())
@@ -526,7 +530,7 @@ func (p *project) hostWith(name string, programs ...string) string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		p.t.Fatal(err)
 	}
-	for _, program := range append(programs, "sh", "cat", "chmod", "cut", "grep", "gzip", "head", "mkdir", "mktemp", "mv", "rm", "rmdir", "sha256sum", "sleep", "tail", "tar", "uname") {
+	for _, program := range append(programs, "sh", "cat", "chmod", "cut", "grep", "gzip", "head", "mkdir", "mktemp", "mv", "od", "rm", "rmdir", "sed", "sha256sum", "sleep", "tail", "tar", "tr", "uname") {
 		path, err := exec.LookPath(program)
 		if err != nil {
 			p.t.Skip(err)
@@ -534,6 +538,20 @@ func (p *project) hostWith(name string, programs ...string) string {
 		if err := os.Symlink(path, filepath.Join(dir, filepath.Base(program))); err != nil {
 			p.t.Fatal(err)
 		}
+	}
+	return dir
+}
+
+// hostWithPython is hostWith python3 as the only program that fetches.
+func (p *project) hostWithPython(name string) string {
+	p.t.Helper()
+	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output() // what python3 is, may itself call what PATH lacks
+	if err != nil {
+		p.t.Skipf("python3: %v", err)
+	}
+	dir := p.hostWith(name)
+	if err := os.Symlink(strings.TrimSpace(string(python)), filepath.Join(dir, "python3")); err != nil {
+		p.t.Fatal(err)
 	}
 	return dir
 }
@@ -550,7 +568,7 @@ func TestBootWithoutCurl(t *testing.T) {
 	if err := testexec.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec /usr/bin/busybox wget \"$@\"\n")); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{p.hostWith("with-wget", "wget"), busybox} {
+	for _, dir := range []string{p.hostWith("with-wget", "wget"), busybox, p.hostWithPython("with-python")} {
 		home := "HOME=" + filepath.Join(p.dir, "home-"+filepath.Base(dir))
 		before := p.fetched.Load()
 		p.must("sh boot.sh", "PATH="+dir, home)
@@ -559,19 +577,18 @@ func TestBootWithoutCurl(t *testing.T) {
 		}
 		// What is not there is not asked for again and again.
 		out, _, code := p.run("sh boot.sh", "PATH="+dir, home+"-2", "CLAYER_DOWNLOAD_URL="+p.url+"/elsewhere", "CLAYER_TRIES=15")
-		if code == 0 || !strings.Contains(out, "404") || strings.Contains(out, "retrying") {
+		if code == 0 || !strings.Contains(out, "404") || strings.Contains(out, "waiting") {
 			t.Errorf("%s: a release that is not there: exit code %d, %q", dir, code, out)
 		}
 	}
 	out, _, code := p.run("sh boot.sh", "PATH="+p.hostWith("with-neither"), "HOME="+filepath.Join(p.dir, "home-3"))
-	if code == 0 || !strings.Contains(out, "neither curl nor wget") {
+	if code == 0 || !strings.Contains(out, "neither curl, wget nor python3") {
 		t.Errorf("with neither: exit code %d, %q", code, out)
 	}
 }
 
-// An answer that will not change is final for each program that fetches; what
-// may pass is tried again.
-func TestBootTriesAgainWhatMayPass(t *testing.T) {
+// Any answer is final, for each program that fetches: there are other hosts to ask.
+func TestBootAsksOnce(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	p.must("clayer init boot --release v1.2.3")
@@ -591,14 +608,14 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 	} else if err := testexec.WriteFile(filepath.Join(busybox, "wget"), []byte("#!/bin/sh\nexec "+path+" wget \"$@\"\n")); err != nil {
 		t.Fatal(err)
 	}
-	for name, dir := range map[string]string{"curl": p.hostWith("curl-alone", "curl"), "wget": p.hostWith("wget-alone", "wget"), "busybox": busybox} {
+	for name, dir := range map[string]string{"curl": p.hostWith("curl-alone", "curl"), "wget": p.hostWith("wget-alone", "wget"), "busybox": busybox, "python": p.hostWithPython("python-alone")} {
 		for _, tt := range []struct {
 			url   string
 			proxy bool
 			tries int32
 		}{
 			{srv.URL + "/403", false, 1}, {srv.URL + "/401", false, 1}, {srv.URL + "/404", false, 1}, {srv.URL + "/451", false, 1},
-			{srv.URL + "/429", false, 2}, {srv.URL + "/408", false, 2}, {srv.URL + "/500", false, 2}, {srv.URL + "/503", false, 2},
+			{srv.URL + "/429", false, 1}, {srv.URL + "/408", false, 1}, {srv.URL + "/500", false, 1}, {srv.URL + "/503", false, 1},
 			{"https://example.com", true, 1},
 		} {
 			if tt.proxy && name == "busybox" {
@@ -610,7 +627,7 @@ func TestBootTriesAgainWhatMayPass(t *testing.T) {
 				env = append(env, "https_proxy="+srv.URL)
 			}
 			out, _, code := p.run("sh boot.sh", env...)
-			if code == 0 || !strings.Contains(out, "cannot download") || strings.Contains(tt.url, "403") && !strings.Contains(out, "set CLAYER_DOWNLOAD_URL to a mirror") {
+			if code == 0 || !strings.Contains(out, "cannot download") || strings.Contains(tt.url, "403") && !strings.Contains(out, "CLAYER_DOWNLOAD_URL to a mirror") {
 				t.Errorf("%s: %s: exit code %d, %q", name, tt.url, code, out)
 			}
 			if n := asked.Load(); n != tt.tries {
@@ -708,7 +725,7 @@ func TestSignalEndsABootThatFetches(t *testing.T) {
 	t.Cleanup(srv.Close)
 	cmd := exec.Command("sh", "boot.sh")
 	cmd.Dir = p.dir
-	cmd.Env = append(os.Environ(), "HOME="+p.dir+"/home", "CLAYER_DOWNLOAD_URL="+srv.URL, "no_proxy=127.0.0.1")
+	cmd.Env = append(append(os.Environ(), onlyMirror()...), "HOME="+p.dir+"/home", "CLAYER_DOWNLOAD_URL="+srv.URL, "no_proxy=127.0.0.1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -763,10 +780,8 @@ func TestBootKilledHalfWay(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command("sh", "boot.sh")
 		cmd.Dir = p.dir
-		cmd.Env = []string{
-			"PATH=" + filepath.Join(p.dir, "bin") + ":/usr/bin:/bin", "HOME=" + filepath.Join(p.dir, "home"),
-			"CLAYER_ROOT=" + filepath.Join(p.dir, "root"), "CLAYER_DOWNLOAD_URL=" + url, "no_proxy=127.0.0.1",
-		}
+		cmd.Env = append(onlyMirror(), "PATH="+filepath.Join(p.dir, "bin")+":/usr/bin:/bin", "HOME="+filepath.Join(p.dir, "home"),
+			"CLAYER_ROOT="+filepath.Join(p.dir, "root"), "CLAYER_DOWNLOAD_URL="+url, "no_proxy=127.0.0.1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -801,131 +816,5 @@ func TestBootKilledHalfWay(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(bin, ".*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
-	}
-}
-
-// releaseConfig is what .goreleaser.yaml may hold: goreleaser refuses a word that
-// it doesn't know.
-type releaseConfig struct {
-	Version     int    `yaml:"version"`
-	ProjectName string `yaml:"project_name"`
-	Builds      []struct {
-		Main         string   `yaml:"main"`
-		Binary       string   `yaml:"binary"`
-		Env          []string `yaml:"env"`
-		Flags        []string `yaml:"flags"`
-		Ldflags      []string `yaml:"ldflags"`
-		Goos         []string `yaml:"goos"`
-		Goarch       []string `yaml:"goarch"`
-		ModTimestamp string   `yaml:"mod_timestamp"`
-	} `yaml:"builds"`
-	Archives []struct {
-		Formats      []string `yaml:"formats"`
-		NameTemplate string   `yaml:"name_template"`
-		Files        []string `yaml:"files"`
-	} `yaml:"archives"`
-	Checksum struct {
-		NameTemplate string `yaml:"name_template"`
-		Algorithm    string `yaml:"algorithm"`
-	} `yaml:"checksum"`
-	Changelog struct {
-		Use string `yaml:"use"`
-	} `yaml:"changelog"`
-}
-
-// A release as .goreleaser.yaml names and fills it is one that install.sh installs,
-// on each platform.
-func TestReleaseIsOneThatInstallScriptInstalls(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../../.goreleaser.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var config releaseConfig
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(&config); err != nil {
-		t.Fatal(err)
-	}
-	if config.Version != 2 || len(config.Builds) != 1 || len(config.Archives) != 1 || config.Checksum.Algorithm != "sha256" {
-		t.Fatalf("%+v", config)
-	}
-	build, archive := config.Builds[0], config.Archives[0]
-	for _, file := range append(archive.Files, build.Main) {
-		if _, err := os.Stat(filepath.Join("../..", file)); err != nil {
-			t.Error(err)
-		}
-	}
-	expand := func(text string, values map[string]string) string {
-		t.Helper()
-		tmpl, err := template.New("").Option("missingkey=error").Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b strings.Builder
-		if err := tmpl.Execute(&b, values); err != nil {
-			t.Fatal(err)
-		}
-		return b.String()
-	}
-	version := exec.Command("go", append([]string{"run", "-ldflags", expand(build.Ldflags[0], map[string]string{"Version": "1.2.3"})}, build.Main, "version")...)
-	version.Dir, version.Env = "../..", append(os.Environ(), "GOFLAGS=")
-	if out, err := version.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "clayer v1.2.3 ") {
-		t.Errorf("such a build is %q, %v", out, err)
-	}
-
-	files := make(map[string][]byte)
-	var sums bytes.Buffer
-	for _, goos := range build.Goos {
-		for _, goarch := range build.Goarch {
-			var b bytes.Buffer
-			z := gzip.NewWriter(&b)
-			w := tar.NewWriter(z)
-			program := "for " + goos + " " + goarch
-			for name, text := range map[string]string{build.Binary: program, archive.Files[0]: "x"} {
-				if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := io.WriteString(w, text); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := errors.Join(w.Close(), z.Close()); err != nil {
-				t.Fatal(err)
-			}
-			name := expand(archive.NameTemplate, map[string]string{"Os": goos, "Arch": goarch, "Version": "1.2.3"}) + "." + archive.Formats[0]
-			files["/download/v1.2.3/"+name] = b.Bytes()
-			fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(b.Bytes()), name)
-		}
-	}
-	files["/download/v1.2.3/"+expand(config.Checksum.NameTemplate, nil)] = sums.Bytes()
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		data, ok := files[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		_, _ = w.Write(data)
-	}))
-	t.Cleanup(srv.Close)
-	for uname, want := range map[string]string{
-		"Linux x86_64": "for linux amd64", "Linux aarch64": "for linux arm64", "Darwin x86_64": "for darwin amd64", "Darwin arm64": "for darwin arm64",
-	} {
-		dir := t.TempDir()
-		system, machine, _ := strings.Cut(uname, " ")
-		fake := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = -m ]; then echo %s; else echo %s; fi\n", machine, system)
-		if err := testexec.WriteFile(filepath.Join(dir, "uname"), []byte(fake)); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("sh", "../../install.sh", "--version", "v1.2.3", "--checksums", fmt.Sprintf("%x", sha256.Sum256(sums.Bytes())), "--dir", dir)
-		cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin", "HOME=" + dir, "CLAYER_DOWNLOAD_URL=" + srv.URL, "CLAYER_TRIES=1", "no_proxy=127.0.0.1"}
-		out, err := cmd.CombinedOutput()
-		if err != nil || string(out) != filepath.Join(dir, "clayer")+"\n" {
-			t.Errorf("%s: %v, %q", uname, err, out)
-			continue
-		}
-		if got, err := os.ReadFile(filepath.Join(dir, "clayer")); err != nil || string(got) != want {
-			t.Errorf("%s: installed %q, %v, want %q", uname, got, err, want)
-		}
 	}
 }

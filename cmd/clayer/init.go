@@ -28,8 +28,8 @@ variables in the session. It can run again at any time, also twice in parallel,
 and prints at most 2 KB.
 
 If this clayer is a release, the script runs the clayer on PATH if it is the same
-release, and otherwise downloads that release and verifies its checksum. Other
-builds cannot be downloaded: the script runs the clayer on PATH, or else this
+release. Otherwise it downloads that release from PyPI, npm, GitHub or --download-url,
+whichever answers first in this order, and verifies its SHA-256. Other builds cannot be downloaded: the script runs the clayer on PATH, or else this
 program at its current path. If that is in the project, every copy of the project
 has it.
 
@@ -76,12 +76,12 @@ written, and writes nothing.`,
 		},
 	}
 	c.Flags().StringVar(&o.Version, "release", "", "run this clayer `RELEASE` in sessions (default: this one)")
-	c.Flags().StringVar(&o.Checksums, "checksums", "", "`SHA256` of the release's checksums.txt (default: that of the current file)")
-	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "download releases from the mirror `URL`, which has URL/download/VERSION/checksums.txt and the archives beside it (default "+hook.Releases+")")
+	c.Flags().StringVar(&o.PinsFile, "pins", "", "read the SHA-256 of the release's programs from `FILE`, its pins.txt (default: download it)")
+	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "sessions ask the mirror `URL` last, which has URL/download/VERSION/pins.txt and the archives beside it")
 	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "source the *.env files in `DIR` first")
 	c.Flags().StringVar(&o.Repo, "repo", "", "--repo of the sessions: store snapshots in the GitHub Releases of `OWNER/REPO`")
 	c.Flags().StringArrayVar(&o.Stores, "store", nil, "--store of the sessions: add this `STORE` (repeatable)")
-	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release then requires --checksums")
+	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release other than this one then requires --pins")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
 }

@@ -120,7 +120,7 @@ func TestOfflineAsksNobody(t *testing.T) {
 		t.Errorf("the sources were asked %d times", n-before)
 	}
 	// The boot script downloads no clayer either; it says so.
-	files, err := hook.Files("boot", hook.Options{Version: "v1.2.3", Checksums: strings.Repeat("0", 64)})
+	files, err := hook.Files("boot", hook.Options{Version: "v1.2.3", Pins: []string{strings.Repeat("0", 64)}})
 	if err != nil {
 		t.Fatal(err)
 	}

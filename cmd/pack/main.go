@@ -14,6 +14,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/pack/internal/archive"
 	"github.com/clayer/clayer/cmd/pack/internal/npm"
+	"github.com/clayer/clayer/cmd/pack/internal/recipe"
 	"github.com/clayer/clayer/cmd/pack/internal/release"
 	"github.com/clayer/clayer/cmd/pack/internal/system"
 	"github.com/clayer/clayer/cmd/pack/internal/wheel"
@@ -82,16 +83,17 @@ func write(r *release.Release, top, out string) error {
 	if err := system.Write(r, top, out); err != nil {
 		return err
 	}
-	var pins bytes.Buffer
 	for _, p := range r.Programs {
-		fmt.Fprintf(&pins, "%s  %s\n", p.SHA256, p.FileName())
 		err := archive.WriteGzip(filepath.Join(out, p.FileName()+".tar.gz"), archive.File{Name: "clayer", Data: p.Data, Mode: 0o755},
 			archive.File{Name: "LICENSE", Data: license, Mode: 0o644}, archive.File{Name: "README.md", Data: readme, Mode: 0o644})
 		if err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(out, "pins.txt"), pins.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(out, "pins.txt"), r.Pins(), 0o644); err != nil {
+		return err
+	}
+	if err := recipe.Write(r, top, out); err != nil {
 		return err
 	}
 	return writeChecksums(out)

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,11 +18,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/clayer/clayer/cmd/pack/internal/npm"
 	"github.com/clayer/clayer/cmd/pack/internal/release"
 	"github.com/clayer/clayer/cmd/pack/internal/wheel"
+	"github.com/clayer/clayer/internal/testexec"
 )
 
 // program is what stands for clayer here: it takes seconds to link, four times.
@@ -37,42 +40,68 @@ tty) [ -t 0 ] && echo terminal ;;
 esac
 # `
 
+// newRelease returns a release of which all tests have the same one.
 func newRelease(t *testing.T) *release.Release {
 	t.Helper()
-	r, err := release.New("1.2.3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	random := rand.New(rand.NewPCG(1, 2))
-	for _, p := range release.Platforms {
-		text := []byte(program + p.OS + "/" + p.Arch + "\n#")
-		for range 100_000 {
-			text = append(text, "0123456789abcdef"[random.IntN(16)])
-		}
-		path := filepath.Join(dir, p.OS+p.Arch)
-		if err := os.WriteFile(path, append(text, '\n'), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Add(p, path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return r
+	return shared.release()
 }
 
-// packed returns a directory with the packages of a release.
-func packed(t *testing.T, r *release.Release) string {
+// packed returns a directory with its packages, which no test changes.
+func packed(t *testing.T) string {
 	t.Helper()
 	tool := exec.Command("go", "-C", "../../testdata/tools/nfpm", "tool", "nfpm", "--version")
 	if text, err := tool.CombinedOutput(); err != nil {
 		t.Skipf("nfpm is not to be had: %v: %s", err, text)
 	}
-	out := t.TempDir()
-	if err := write(r, filepath.Join("..", ".."), out); err != nil {
-		t.Fatal(err)
+	return shared.packages()
+}
+
+var shared struct {
+	dir      string
+	release  func() *release.Release
+	packages func() string
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "clayer-pack-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		shared.dir = dir
+		shared.release = sync.OnceValue(func() *release.Release { return makeRelease(filepath.Join(dir, "programs")) })
+		shared.packages = sync.OnceValue(func() string { return writePackages(filepath.Join(dir, "packages")) })
+		return m.Run()
+	}())
+}
+
+func makeRelease(dir string) *release.Release {
+	r, err := release.New("1.2.3")
+	if err == nil {
+		err = os.Mkdir(dir, 0o755)
 	}
-	return out
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, p := range release.Platforms {
+		text := []byte(program + p.OS + "/" + p.Arch + "\n#")
+		for range 10_000 {
+			text = append(text, "0123456789abcdef"[random.IntN(16)])
+		}
+		path := filepath.Join(dir, p.OS+p.Arch)
+		err = errors.Join(err, testexec.WriteFile(path, append(text, '\n')))
+		err = errors.Join(err, r.Add(p, path))
+	}
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+func writePackages(dir string) string {
+	if err := errors.Join(os.Mkdir(dir, 0o755), write(shared.release(), filepath.Join("..", ".."), dir)); err != nil {
+		panic(err)
+	}
+	return dir
 }
 
 func own(t *testing.T, r *release.Release) *release.Program {
@@ -87,8 +116,7 @@ func own(t *testing.T, r *release.Release) *release.Program {
 }
 
 func TestPackagesAreTheSameBytesOnEveryRun(t *testing.T) {
-	r := newRelease(t)
-	a, b := packed(t, r), packed(t, r)
+	a, b := packed(t), writePackages(filepath.Join(t.TempDir(), "again"))
 	sums := make(map[string]string)
 	for name := range files(t, a) {
 		one, err := os.ReadFile(filepath.Join(a, name))
@@ -278,7 +306,7 @@ func TestPackagesOfNPM(t *testing.T) {
 func TestPackagesOfDistributions(t *testing.T) {
 	r := newRelease(t)
 	own(t, r)
-	out := packed(t, r)
+	out := packed(t)
 	for _, name := range []string{"clayer_1.2.3_amd64.deb", "clayer_1.2.3_arm64.deb", "clayer-1.2.3-1.x86_64.rpm", "clayer-1.2.3-1.aarch64.rpm", "clayer_1.2.3_x86_64.apk", "clayer_1.2.3_aarch64.apk"} {
 		if _, err := os.Stat(filepath.Join(out, name)); err != nil {
 			t.Errorf("%v; there are %v", err, files(t, out))
@@ -327,4 +355,9 @@ func TestPackagesOfDistributions(t *testing.T) {
 	if err != nil || !bytes.Contains(list, r.Programs[0].Data) {
 		t.Errorf("the deb lacks the program: %v", err)
 	}
+}
+
+func sha(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return sum[:]
 }

@@ -9,7 +9,7 @@
 # CLAYER_ variables set the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
 # the token for it. CLAYER_ENV_FILES names a directory whose *.env files are sourced.
 CLAYER_BOOT_VERSION={{.Version}}
-CLAYER_BOOT_CHECKSUMS={{.Checksums}}
+CLAYER_BOOT_PINS='{{.Pins}}'
 CLAYER_BOOT_DIR=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/clayer/bin
 CLAYER_BOOT_PROGRAM={{.Program}}
 case $CLAYER_BOOT_PROGRAM in
@@ -68,7 +68,7 @@ clayer_boot() (
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or drops it.
 	{
-		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_CHECKSUMS" "$CLAYER_BOOT_DIR") &&
+		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_PINS" "$CLAYER_BOOT_DIR") &&
 			"$clayer" compose --progress=plain{{.Layers}} || code=$?
 		if [ "$code" = 0 ] && [ -n "${CLAUDE_ENV_FILE:-}" ]; then "$clayer" env --claude || code=$?; fi
 		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi

@@ -28,13 +28,16 @@ var bootScript string
 // Options are what a boot script does.
 type Options struct {
 	Version     string   // of the release that is downloaded, "v1.2.3"; "" for none
-	Checksums   string   // the SHA-256 of its checksums.txt, in hex
-	DownloadURL string   // where releases are downloaded from; "" for GitHub
+	Pins        []string // the SHA-256 of its programs, in hex
+	PinsFile    string   // the pins.txt of the release; "" to download it
+	DownloadURL string   // a mirror of the releases, which is asked last; "" for none
 	Program     string   // without a Version: where clayer is if it is not on PATH, absolute or in the project
 	Layers      []string // what is composed; none: what the project lists
 	EnvFiles    string   // a directory whose *.env files are sourced; "" for none
 	Repo        string   // --repo; "" for none
 	Stores      []string // --store
+
+	onlyOwn bool // the pins are of this program alone
 
 	FileRepo   string // what the project's clayer.toml sets, which the script's commands read
 	FileStores bool   // whether it sets stores
@@ -111,7 +114,7 @@ const missing = `clayer_install() {
 `
 
 func boot(kind, at string, o Options) ([]byte, error) {
-	for _, w := range slices.Concat([]string{o.EnvFiles, o.Repo, o.DownloadURL, o.Version, o.Checksums}, o.Layers, o.Stores) {
+	for _, w := range slices.Concat([]string{o.EnvFiles, o.Repo, o.DownloadURL, o.Version}, o.Pins, o.Layers, o.Stores) {
 		if w != "" && !plain().MatchString(w) {
 			return nil, fmt.Errorf("%q can't stand in a script", w)
 		}
@@ -146,7 +149,7 @@ func boot(kind, at string, o Options) ([]byte, error) {
 	}
 	// Not by text/template: what it may call by name, which is any method, would
 	// all stay in the binary: 4.5 MB.
-	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Checksums}}", o.Checksums, "{{.Program}}", program,
+	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Pins}}", strings.Join(o.Pins, " "), "{{.Program}}", program,
 		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
 	return []byte(fill.Replace(bootScript)), nil
 }

@@ -43,7 +43,7 @@ func FileName(r *release.Release, name string) string {
 
 // Write writes the packages into dir.
 func Write(r *release.Release, dir string, license []byte) error {
-	write := func(m manifest, file archive.File) error {
+	write := func(m manifest, files ...archive.File) error {
 		m.Version, m.Description, m.Homepage, m.License = r.Version, release.Description, release.Home, release.License
 		m.Repository = map[string]string{"type": "git", "url": "git+" + release.Home + ".git"}
 		text, err := json.MarshalIndent(m, "", "  ")
@@ -51,9 +51,11 @@ func Write(r *release.Release, dir string, license []byte) error {
 			return err
 		}
 		return archive.WriteGzip(filepath.Join(dir, FileName(r, m.Name)),
-			archive.File{Name: "package/package.json", Data: append(text, '\n'), Mode: 0o644}, file,
-			archive.File{Name: "package/LICENSE", Data: license, Mode: 0o644},
-			archive.File{Name: "package/README.md", Data: fmt.Appendf(nil, "# %s\n\n%s. See <%s>.\n", m.Name, release.Description, release.Home), Mode: 0o644})
+			append([]archive.File{
+				{Name: "package/package.json", Data: append(text, '\n'), Mode: 0o644},
+				{Name: "package/LICENSE", Data: license, Mode: 0o644},
+				{Name: "package/README.md", Data: fmt.Appendf(nil, "# %s\n\n%s. See <%s>.\n", m.Name, release.Description, release.Home), Mode: 0o644},
+			}, files...)...)
 	}
 	all := make(map[string]string)
 	for _, p := range r.Programs {
@@ -65,5 +67,5 @@ func Write(r *release.Release, dir string, license []byte) error {
 		}
 	}
 	m := manifest{Name: release.Name, Bin: map[string]string{"clayer": "bin/clayer.js"}, Engines: map[string]string{"node": ">=16"}, OptionalDependencies: all}
-	return write(m, archive.File{Name: "package/bin/clayer.js", Data: launcher, Mode: 0o755})
+	return write(m, archive.File{Name: "package/bin/clayer.js", Data: launcher, Mode: 0o755}, archive.File{Name: "package/pins.txt", Data: r.Pins(), Mode: 0o644})
 }

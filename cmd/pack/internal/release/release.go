@@ -105,6 +105,15 @@ func (r *Release) Add(p Platform, path string) error {
 	return nil
 }
 
+// Pins returns the text of pins.txt.
+func (r *Release) Pins() []byte {
+	var b bytes.Buffer
+	for _, p := range r.Programs {
+		fmt.Fprintf(&b, "%s  %s\n", p.SHA256, p.FileName())
+	}
+	return b.Bytes()
+}
+
 // Deflate compresses as far as deflate goes: what is downloaded is what counts.
 func Deflate(data []byte) ([]byte, error) {
 	var b bytes.Buffer
