@@ -65,6 +65,7 @@ type Options struct {
 	Stores       []cache.Store // more stores, asked after Local, in order
 	Push         bool          // what is built is put into all of them, and what they lack of the composition
 	PushAgain    bool          // they are asked what they lack, and tried, whatever is remembered of them
+	ShareMounts  bool          // cache mounts come from Stores where they are empty, and go there
 	Rebuild      bool          // what is cached or present is built again
 	Compression  int           // zstd level of what is packed; 0 means snapshot.DefaultLevel
 	RequireCache bool          // a store that fails is an error in the end

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sharedmounts"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -32,6 +33,7 @@ type session struct {
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
+	sharing   *sharedmounts.Sharing
 	earlier   earlier.Pins
 }
 
@@ -46,6 +48,7 @@ func newSession(opt Options) *session {
 	if r.store != nil {
 		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
+	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

@@ -97,6 +97,7 @@ func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.sharing.Push(ctx)
 	r.Report.Emit(report.Event{Kind: report.Done})
 	res = resultOf(sv, did)
 	res.Pushed = pushed

@@ -217,7 +217,7 @@ func (r *session) allow(s *dag.Step) error {
 
 // mounts returns where the mounts of RUNs come from.
 func (r *session) mounts() *mounts.Source {
-	src := &mounts.Source{Secret: mounts.Secrets(r.Secrets, r.Environ), Failed: func(err error) {
+	src := &mounts.Source{Secret: mounts.Secrets(r.Secrets, r.Environ), Fill: r.sharing.Fill, Failed: func(err error) {
 		// Once: what prevents them fails the store beside them too.
 		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
 	}}

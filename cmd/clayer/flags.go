@@ -224,13 +224,14 @@ func (f *sandboxFlags) fill(opt *solver.Options) error {
 type snapshotFlags struct {
 	compression           int
 	noCache, requireCache bool
-	push                  bool
+	push, shareMounts     bool
 }
 
 func (f *snapshotFlags) register(c *cobra.Command) {
 	c.Flags().IntVar(&f.compression, "compression", snapshot.DefaultLevel, "zstd `LEVEL` of snapshots, from 1 (fastest) to 19; 9 and higher are slow")
 	c.Flags().BoolVar(&f.noCache, "no-cache", false, "do not store what is built")
 	c.Flags().BoolVar(&f.push, "push", false, "ask the other stores again what they lack of these layers, and push it; otherwise they are asked once a day")
+	c.Flags().BoolVar(&f.shareMounts, "share-mounts", false, "pull cache mounts that are empty here from --store and --repo before RUN uses them, and push them when they have changed")
 	c.Flags().BoolVar(&f.requireCache, "require-cache", false, "exit with 3 if a store fails")
 }
 
@@ -241,7 +242,7 @@ func (f *snapshotFlags) fill(opt *solver.Options) error {
 	if f.push && f.noCache {
 		return usage.Errorf("--push and --no-cache don't go together")
 	}
-	opt.Push, opt.PushAgain, opt.Compression, opt.RequireCache = !f.noCache, f.push, f.compression, f.requireCache
+	opt.Push, opt.PushAgain, opt.ShareMounts, opt.Compression, opt.RequireCache = !f.noCache, f.push, f.shareMounts, f.compression, f.requireCache
 	return nil
 }
 

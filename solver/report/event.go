@@ -34,13 +34,14 @@ const (
 	Applying  Kind = "applying"  // the root is being changed: Text is its path
 	Applied   Kind = "applied"   // Step is in the root now: Entries, Bytes
 	Pushing   Kind = "pushing"   // Store gets what it lacks of layers that are in the root: Text
+	Pulled    Kind = "pulled"    // Text, a cache mount, has come from Store: Bytes of the blob
 	Done      Kind = "done"      // the root is what the files say
 )
 
 // Kinds are all kinds.
 var Kinds = []Kind{
 	Warning, Waiting, Fetching, Fetched, Planned, Sandbox, Restoring, Restored,
-	Started, Output, Ran, Decided, Failed, Storing, Stored, Applying, Applied, Pushing, Done,
+	Started, Output, Ran, Decided, Failed, Storing, Stored, Applying, Applied, Pushing, Pulled, Done,
 }
 
 // An Event is one thing that happened.

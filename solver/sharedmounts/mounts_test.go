@@ -11,6 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,9 +22,11 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/treetest"
 	"github.com/clayer/clayer/solver/internal/mounts"
+	"github.com/clayer/clayer/solver/report"
 )
 
 func serveFiles(t *testing.T, dir string) string {
@@ -385,5 +390,125 @@ func TestDeterministic(t *testing.T) {
 	}
 	if !bytes.Equal(all[0], all[1]) {
 		t.Error("the bytes differ")
+	}
+}
+
+// A countingStore counts what is fetched from it, and fails if it is to.
+type countingStore struct {
+	cache.Store
+	fetched atomic.Int32
+	fail    error
+}
+
+func (s *countingStore) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
+	if s.fail != nil {
+		return nil, s.fail
+	}
+	return s.Store.Find(ctx, tag, keys)
+}
+
+func (s *countingStore) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) error {
+	s.fetched.Add(1)
+	return s.Store.Fetch(ctx, d, b)
+}
+
+// RUNs that run side by side wait until a mount is there, which is fetched once; a store that
+// fails is reported once, and the next one is asked.
+func TestSharing(t *testing.T) {
+	a, b := newMounts(t), newMounts(t)
+	a.Platform = Platform(t.Context())
+	s := &countingStore{Store: dirStore(t)}
+	a.write(t, "uv", map[string]string{"x": "theirs"})
+	a.push(t, s, "uv")
+	var mu sync.Mutex
+	var texts []string
+	r := report.New(func(e report.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		texts = append(texts, string(e.Kind)+" "+e.Text)
+	})
+	failing := &countingStore{Store: named{dirStore(t), "git"}, fail: errors.New("no such branch")}
+	sharing := NewSharing(true, b.Cache, []cache.Store{failing, s}, true, r)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for _, id := range []string{"uv", "unknown"} {
+				if err := sharing.Fill(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			}
+			if data, err := os.ReadFile(b.dir("uv") + "/x"); err != nil || string(data) != "theirs" {
+				t.Errorf("a RUN begins before the mount is there: %q, %v", data, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.fetched.Load(); n != 1 {
+		t.Errorf("fetched %d times", n)
+	}
+	sharing.Push(t.Context()) // nothing has changed
+	want := "warning store git: no such branch|pulled cache mount uv"
+	if got := strings.Join(texts, "|"); got != want {
+		t.Errorf("reported %q, want %q", got, want)
+	}
+	b.write(t, "uv", map[string]string{"y": "ours"})
+	sharing.Push(t.Context())
+	if got := texts[len(texts)-1]; !strings.HasPrefix(got, "pushing cache mount uv, ") {
+		t.Errorf("after a change: %q", got)
+	}
+	var none *Sharing
+	none.Push(t.Context())
+	if err := none.Fill(t.Context(), "uv"); err != nil {
+		t.Error(err)
+	}
+}
+
+type named struct {
+	cache.Store
+	name string
+}
+
+func (s named) Name() string     { return s.name }
+func (s named) Location() string { return s.name + ":x" }
+
+// A mount that the disk has no space for is not fetched.
+func TestFullDisk(t *testing.T) {
+	a, b, s := newMounts(t), newMounts(t), dirStore(t)
+	a.write(t, "uv", map[string]string{"x": "theirs"})
+	a.push(t, s, "uv")
+	_, d, err := b.Find(t.Context(), []cache.Store{s}, "uv", func(cache.Store, error) {})
+	must(t, d, err)
+	b.Most, d.Bytes = 1<<62, 1<<61
+	if err := b.Pull(t.Context(), s, "uv", d, true); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v, want ENOSPC", err)
+	}
+}
+
+// The mount of a store that is replaced between Find and Fetch is the new one.
+func TestReplaced(t *testing.T) {
+	a, b, s := newMounts(t), newMounts(t), dirStore(t)
+	a.write(t, "uv", map[string]string{"x": "old"})
+	a.push(t, s, "uv")
+	_, d, err := b.Find(t.Context(), []cache.Store{s}, "uv", func(cache.Store, error) {})
+	must(t, d, err)
+	a.write(t, "uv", map[string]string{"x": "new"})
+	a.push(t, s, "uv")
+	if err := b.Pull(t.Context(), s, "uv", d, true); err != nil || b.read(t, "uv", "x") != "new" {
+		t.Errorf("pulled: %v", err)
+	}
+}
+
+// A pull that was cut off in the middle of unpacking is completed by the next pull.
+func TestCutOff(t *testing.T) {
+	a, b, s := newMounts(t), newMounts(t), dirStore(t)
+	a.write(t, "uv", map[string]string{"x": "theirs"})
+	a.push(t, s, "uv")
+	left := b.dir("uv") + staged
+	if err := errors.Join(os.MkdirAll(left+"/ro", 0o700), os.WriteFile(left+"/ro/half", nil, 0o600), os.Chmod(left+"/ro", 0o500), os.Chmod(b.Cache+"/mounts", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	b.pull(t, s, "uv")
+	if names, err := os.ReadDir(b.dir("uv")); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
 	}
 }

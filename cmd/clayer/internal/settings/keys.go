@@ -18,6 +18,7 @@ var keys = []key{
 	{name: "repo", flag: "repo", project: true, user: true},
 	{name: "offline", flag: "offline", project: true, user: true},
 	{name: "no-cache", flag: "no-cache", project: true, user: true, unless: "push"},
+	{name: "share-mounts", flag: "share-mounts", project: true, user: true},
 	{name: "require-cache", flag: "require-cache", project: true, user: true},
 	{name: "compression", flag: "compression", project: true, user: true},
 	{name: "jobs", flag: "jobs", project: true, user: true},

@@ -192,6 +192,8 @@ func (l *live) event(e report.Event) {
 	case report.Applying:
 		l.phase = "applying to " + visible(e.Text)
 		l.tasks = nil
+	case report.Pulled:
+		l.write(l.paint(dim, cut(fmt.Sprintf("pulled %s, %s from %s", visible(e.Text), sizes.Format(e.Bytes), visible(e.Store)), columns-1)) + "\n")
 	case report.Pushing:
 		l.phase = "pushing to " + visible(e.Store)
 	}

@@ -56,6 +56,8 @@ func (p *plain) event(e report.Event) {
 		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
 	case report.Applying:
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
+	case report.Pulled:
+		fmt.Fprintf(p.w, "clayer: pulled %s, %s from %s\n", e.Text, sizes.Format(e.Bytes), e.Store)
 	case report.Pushing:
 		fmt.Fprintf(p.w, "clayer: pushing to %s: %s\n", e.Store, e.Text)
 	}

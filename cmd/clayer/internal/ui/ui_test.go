@@ -116,6 +116,7 @@ func TestJSON(t *testing.T) {
 		{Kind: report.Storing, Step: s[0], Bytes: 3000},
 		{Kind: report.Stored, Step: s[0], Bytes: 3000, Took: time.Second},
 		{Kind: report.Failed, Step: s[2], Text: "exit code 7", Took: time.Second},
+		{Kind: report.Pulled, Store: "github", Text: "cache mount uv", Bytes: 5000},
 		{Kind: report.Pushing, Store: "github", Text: "2 steps of layer base, 5 kB", Bytes: 5000},
 		{Kind: report.Done},
 	}
