@@ -278,7 +278,7 @@ func (t *Target) refusal(err error) string {
 	case errors.As(err, &proxy):
 		return refused(proxy)
 	case github.Is(err, github.Blocked) && t.GitHub.Proxied():
-		return "only for the repositories of this session"
+		return ownOnly
 	case github.Is(err, github.Blocked):
 		return "a proxy or firewall answers 403 Forbidden in its place"
 	}
@@ -294,7 +294,7 @@ func refused(e *transfer.ProxyError) string {
 func (t *Target) remedy(err error) (string, Cause) {
 	switch {
 	case github.Is(err, github.Blocked) && t.GitHub.Proxied():
-		return "attach the repository of the store to the session, or use a store elsewhere; FETCH uses Git", ""
+		return ownOnlyRemedy, ""
 	case github.Is(err, github.Blocked):
 		err = &transfer.ProxyError{}
 	}

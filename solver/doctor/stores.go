@@ -56,7 +56,7 @@ func Stores(ctx context.Context, t Target) (list []Finding) {
 		if there[h.Name] {
 			h.Code = 0 // what needs a signed address refuses a request without one
 		}
-		list = append(list, host(h))
+		list = append(list, t.host(h))
 	}
 	return list
 }
@@ -165,7 +165,7 @@ func (t *Target) mayPush(ctx context.Context, f Finding) Finding {
 }
 
 // host says what became of the requests to a host.
-func host(h transfer.Host) Finding {
+func (t *Target) host(h transfer.Host) Finding {
 	f := Finding{Area: "hosts", Name: printable.Line(h.Name), OK: true, Text: "answers"}
 	var proxy *transfer.ProxyError
 	switch {
@@ -178,9 +178,30 @@ func host(h transfer.Host) Finding {
 	case h.Code == http.StatusUnauthorized && h.Answered: // to what needs no login
 	case h.Code != 0 && h.Answered:
 		f.Text = fmt.Sprintf("answers, and refuses some requests: %d %s", h.Code, cmp.Or(http.StatusText(h.Code), "unknown status"))
+	case h.Code == http.StatusForbidden && t.ownOnly(h.Name):
+		f.OK, f.Text, f.Remedy = false, ownOnly, ownOnlyRemedy
 	case h.Code != 0:
 		f.OK, f.Text = false, fmt.Sprintf("answers %d %s", h.Code, cmp.Or(http.StatusText(h.Code), "unknown status"))
 		f.Remedy = "a login; or, if a proxy answers in its place, have that allow the host"
 	}
 	return f
+}
+
+// What a proxy lets pass that puts the token into requests to GitHub.
+const (
+	ownOnly       = "only for the repositories of this session"
+	ownOnlyRemedy = "attach the repository of the store to the session, or use a store elsewhere; FETCH uses Git"
+)
+
+// ownOnly reports whether such a proxy decides about requests to a host.
+func (t *Target) ownOnly(name string) bool {
+	if t.GitHub == nil || !t.GitHub.Proxied() {
+		return false
+	}
+	for _, u := range t.GitHub.Hosts() {
+		if u.Host == name {
+			return true
+		}
+	}
+	return false
 }

@@ -47,7 +47,7 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", name, f, want)
 		}
 	}
-	if f := host(transfer.Host{Name: "x", Err: errors.New("x: broken")}); f.OK || f.Text != "broken" {
+	if f := (&Target{}).host(transfer.Host{Name: "x", Err: errors.New("x: broken")}); f.OK || f.Text != "broken" {
 		t.Errorf("%+v", f)
 	}
 }

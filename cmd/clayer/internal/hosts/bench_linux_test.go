@@ -19,7 +19,7 @@ import (
 func BenchmarkRestore(b *testing.B) {
 	clitest.Build(b, filepath.Dir(program))
 	n := hosttest.New(b)
-	project := newProject(b, 12, 5_000_000)
+	project := newProject(b, slices.Repeat([]int{5_000_000}, 12)...)
 	pushEverywhere(b, n, project)
 	link := hosttest.Link{Rate: 20_000_000, Latency: 20 * time.Millisecond}
 	took := func(b *testing.B, host string, s *store) time.Duration {

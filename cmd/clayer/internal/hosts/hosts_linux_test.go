@@ -81,7 +81,7 @@ var stores = []store{
 func TestHosts(t *testing.T) {
 	clitest.Build(t, filepath.Dir(program))
 	n := hosttest.New(t)
-	project := newProject(t, 3, 300<<10)
+	project := newProject(t, 300<<10, 1000, 1000)
 	pushEverywhere(t, n, project)
 	for i := range hosttest.Profiles {
 		p := &hosttest.Profiles[i]

@@ -30,9 +30,15 @@ func newMachine(t testing.TB, host *hosttest.Host, project string) *machine {
 	if host.GitURL != "" {
 		origin = host.GitURL + hosttest.Project
 	}
-	for _, args := range [][]string{{"init", "-q", m.path("project")}, {"-C", m.path("project"), "remote", "add", "origin", origin}} {
-		if out, err := m.command("git", nil, args...).CombinedOutput(); err != nil {
-			t.Fatalf("git %s: %v\n%s", args, err, out)
+	// What git init and git remote add would make, without two processes for each machine.
+	config := "[core]\n\trepositoryformatversion = 0\n[remote \"origin\"]\n\turl = " + origin + "\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+	for name, text := range map[string]string{"HEAD": "ref: refs/heads/main\n", "config": config, "objects/x": "", "refs/x": ""} {
+		path := filepath.Join(m.path("project/.git"), name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := os.CopyFS(m.path("project"), os.DirFS(project)); err != nil {
@@ -81,12 +87,12 @@ func (m *machine) mustClayer(env []string, args ...string) string {
 	return stdout + stderr
 }
 
-// newProject is a project whose environment needs no sandbox.
-func newProject(t testing.TB, steps, size int) string {
+// newProject makes a project whose environment needs no sandbox: a step for each size.
+func newProject(t testing.TB, sizes ...int) string {
 	t.Helper()
 	dir := t.TempDir()
 	var text strings.Builder
-	for i := range steps {
+	for i, size := range sizes {
 		data := make([]byte, size)
 		if _, err := rand.Read(data); err != nil {
 			t.Fatal(err)

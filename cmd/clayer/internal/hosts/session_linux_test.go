@@ -15,7 +15,7 @@ import (
 func TestOfflineAgent(t *testing.T) {
 	clitest.Build(t, filepath.Dir(program))
 	n := hosttest.New(t)
-	project := newProject(t, 2, 1000)
+	project := newProject(t, 1000, 1000)
 	job := newMachine(t, n.Host(t, profile("open"), hosttest.Link{}), project)
 	job.mustClayer(amazon, "solve", "--dest", "out", "-f", "Containerfile", "--store=s3://bucket/env")
 
@@ -41,7 +41,7 @@ func TestOfflineAgent(t *testing.T) {
 func TestSessionPushes(t *testing.T) {
 	clitest.Build(t, filepath.Dir(program))
 	n := hosttest.New(t)
-	project := newProject(t, 2, 1000)
+	project := newProject(t, 1000, 1000)
 	host := n.Host(t, profile("claude-trusted"), hosttest.Link{})
 	m := newMachine(t, host, project)
 	m.mustClayer(nil, "solve", "--dest", "out", "-f", "Containerfile", "--store=git:", "--yes")

@@ -61,7 +61,7 @@ func WriteExamination(w io.Writer, list []doctor.Finding) error {
 func writeExamination(w io.Writer, list []doctor.Finding) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	area := ""
-	for _, f := range list {
+	for i, f := range list {
 		mark := "✓"
 		if !f.OK {
 			mark = "✗"
@@ -71,7 +71,7 @@ func writeExamination(w io.Writer, list []doctor.Finding) error {
 			fmt.Fprintf(t, "%s\n", area)
 		}
 		fmt.Fprintf(t, "  %s %s\t%s\n", mark, f.Name, f.Text)
-		if f.Remedy != "" {
+		if again := i+1 < len(list) && list[i+1].Area == f.Area && list[i+1].Remedy == f.Remedy; f.Remedy != "" && !again {
 			fmt.Fprintf(t, "  \t→ %s\n", f.Remedy)
 		}
 	}
