@@ -58,9 +58,10 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	return g, keys, err
 }
 
-// Needs returns what the snapshots of steps need that are applied to the root, or that the
-// local store has. It asks nobody else.
-func Needs(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[key.Key][]cache.Need, error) {
+// Snapshots returns what is known of the snapshots of steps on this machine: of each first
+// that which is applied to the root, and then those that the local store has. It asks nobody
+// else.
+func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[key.Key][]cache.Descriptor, error) {
 	root, err := opt.open()
 	if err != nil {
 		return nil, err
@@ -69,29 +70,31 @@ func Needs(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	all := make(map[key.Key][]cache.Need)
-	if opt.Local != nil {
-		for _, l := range g.Layers {
-			var want []key.Key
-			for _, s := range l.Steps {
-				want = append(want, keys.Step[s])
-			}
-			found, err := opt.Local.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if err != nil {
-				continue // what it has cannot be said
-			}
-			for k, d := range found {
-				all[k] = d.Needs
-			}
-		}
-	}
+	all := make(map[key.Key][]cache.Descriptor)
 	for _, l := range state.Layers {
 		for _, a := range l.Steps {
 			if a.Digest != "" {
-				all[a.Key] = a.Needs
+				all[a.Key] = []cache.Descriptor{{Key: a.Key, Digest: a.Digest, Needs: a.Needs, On: a.On}}
+			}
+		}
+	}
+	for _, l := range g.Layers {
+		if opt.Local == nil {
+			break
+		}
+		var want []key.Key
+		for _, s := range l.Steps {
+			want = append(want, keys.Step[s])
+		}
+		found, err := opt.Local.Variants(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		for k, list := range found { // of a store that fails, what it has cannot be said
+			for _, f := range list {
+				if err == nil && !slices.ContainsFunc(all[k], func(d cache.Descriptor) bool { return d.VariantID() == f.VariantID() }) {
+					all[k] = append(all[k], f.Descriptor)
+				}
 			}
 		}
 	}

@@ -82,11 +82,15 @@ func newCacheLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := ui.CachedLayers(stores.Layers(complete, args), stores.Layers(partial, args))
-			if asJSON {
-				return ui.WriteJSON(cmd.OutOrStdout(), all)
+			complete, partial = stores.Layers(complete, args), stores.Layers(partial, args)
+			if !asJSON {
+				return ui.WriteCachedLayers(cmd.OutOrStdout(), ui.CachedLayers(complete, partial, nil))
 			}
-			return ui.WriteCachedLayers(cmd.OutOrStdout(), all)
+			variants, err := stores.Variants(cmd.Context(), store, slices.Concat(complete, partial))
+			if err != nil {
+				return err
+			}
+			return ui.WriteJSON(cmd.OutOrStdout(), ui.CachedLayers(complete, partial, variants))
 		},
 	}
 	f.register(c)

@@ -148,11 +148,11 @@ func newInspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			needs, err := solver.Needs(cmd.Context(), opt, g, keys)
+			snapshots, err := solver.Snapshots(cmd.Context(), opt, g, keys)
 			if err != nil {
 				return err
 			}
-			all := ui.Inspect(g, keys, needs)
+			all := ui.Inspect(g, keys, snapshots)
 			return f.print(cmd, all, func(w io.Writer) { ui.WriteInspections(w, all) })
 		},
 	}

@@ -1,6 +1,7 @@
 package stores
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/dag/key"
 )
 
 // Lookup returns, for each word, the layers that it names, newest first.
@@ -34,6 +36,30 @@ func Layers(all []cache.Manifest, words []string) []cache.Manifest {
 			return w == m.Name && w != "" || w == m.Tag() || len(w) >= 8 && strings.HasPrefix(m.Key.String(), w)
 		})
 	})
+}
+
+// Variants returns the further snapshots that a store has of the steps of layers, by tag.
+func Variants(ctx context.Context, store cache.Store, layers []cache.Manifest) (map[string][]cache.Descriptor, error) {
+	all := make(map[string][]cache.Descriptor)
+	for _, m := range layers {
+		keys := make([]key.Key, len(m.Steps))
+		for i, d := range m.Steps {
+			keys[i] = d.Key
+		}
+		found, err := store.Variants(ctx, m.Tag(), keys)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range m.Steps {
+			for _, f := range found[d.Key] {
+				if f.VariantID() != d.VariantID() {
+					all[m.Tag()] = append(all[m.Tag()], f.Descriptor)
+				}
+			}
+			delete(found, d.Key)
+		}
+	}
+	return all, nil
 }
 
 // Newest returns the layers that the words name; without words, the newest of each name.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
@@ -68,14 +70,31 @@ type Instruction struct {
 
 	Session []dag.SessionVar `json:"session,omitempty"` // that a RUN gets, or names of the ENV of layers before it
 	Needs   []cache.Need     `json:"needs,omitempty"`   // of its snapshot, where one is here
+
+	Variants []Variant `json:"variants,omitempty"` // further snapshots that are here, for machines that differ
+}
+
+// A Variant is one of several snapshots of a step.
+type Variant struct {
+	Digest digest.Digest `json:"digest"`
+	On     digest.Digest `json:"on,omitempty"` // the snapshot that it was built on
+	Needs  []cache.Need  `json:"needs,omitempty"`
 }
 
 // Inspect returns the layers of g with their instructions.
-func Inspect(g *dag.Graph, keys *dag.Keys, needs map[key.Key][]cache.Need) (all []Inspection) {
+func Inspect(g *dag.Graph, keys *dag.Keys, snapshots map[key.Key][]cache.Descriptor) (all []Inspection) {
 	for _, l := range g.Layers {
 		steps := make(map[int]Instruction, len(l.Steps))
 		for _, s := range l.Steps {
-			steps[s.Pos().Line] = Instruction{s.Pos().Line, s.Word(), s.Text(), keys.Step[s], keys.Record(s), s.Session(), needs[keys.Step[s]]}
+			in := Instruction{Line: s.Pos().Line, Word: s.Word(), Text: s.Text(), Key: keys.Step[s], Inputs: keys.Record(s), Session: s.Session()}
+			for i, d := range snapshots[in.Key] {
+				if i == 0 {
+					in.Needs = d.Needs
+				} else {
+					in.Variants = append(in.Variants, Variant{d.Digest, d.On, d.Needs})
+				}
+			}
+			steps[in.Line] = in
 		}
 		layer := Inspection{Name: l.Name, File: l.File.Path, Key: keys.Layer[l]}
 		for _, in := range l.File.Instructions {
@@ -92,8 +111,8 @@ func Inspect(g *dag.Graph, keys *dag.Keys, needs map[key.Key][]cache.Need) (all 
 }
 
 // WriteInspections writes layers with a line per instruction, and below a RUN the
-// variables of the session that it names, and what its snapshot needs. What all RUNs get
-// is the last line.
+// variables of the session that it names, and what its snapshot needs, or each of several.
+// What all RUNs get is the last line.
 func WriteInspections(w io.Writer, all []Inspection) {
 	_ = Folded(w, 26, func(w io.Writer) error { writeInspections(w, all); return nil })
 }
@@ -113,8 +132,11 @@ func writeInspections(w io.Writer, all []Inspection) {
 			if named := namedVars(in.Session); len(named) > 0 {
 				fmt.Fprintf(w, "%24sof the session: %s\n", "", strings.Join(named, ", "))
 			}
-			if len(in.Needs) > 0 {
+			if len(in.Needs)+len(in.Variants) > 0 {
 				fmt.Fprintf(w, "%24sneeds: %s\n", "", needed(in.Needs))
+			}
+			for _, v := range in.Variants {
+				fmt.Fprintf(w, "%24sor needs: %s\n", "", needed(v.Needs))
 			}
 		}
 	}
@@ -126,6 +148,9 @@ func writeInspections(w io.Writer, all []Inspection) {
 // needed says what a snapshot needs; of much, the beginning.
 func needed(needs []cache.Need) string {
 	const most = 6
+	if len(needs) == 0 {
+		return "nothing"
+	}
 	var texts []string
 	for _, n := range needs[:min(most, len(needs))] {
 		texts = append(texts, printable.Line(n.String()))

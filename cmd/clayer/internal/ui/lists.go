@@ -25,13 +25,17 @@ type CachedLayer struct {
 	Tag      string `json:"tag"`
 	Size     int64  `json:"size"` // bytes of all steps
 	Complete bool   `json:"complete"`
+
+	// Variants are further snapshots of its steps, for machines that differ.
+	Variants []cache.Descriptor `json:"variants,omitempty"`
 }
 
-// CachedLayers lists complete layers, then those whose build was interrupted.
-func CachedLayers(complete, partial []cache.Manifest) []CachedLayer {
+// CachedLayers lists complete layers, then those whose build was interrupted; variants are
+// further snapshots of their steps, by tag.
+func CachedLayers(complete, partial []cache.Manifest, variants map[string][]cache.Descriptor) []CachedLayer {
 	all := []CachedLayer{}
 	for i, m := range append(complete, partial...) {
-		l := CachedLayer{Manifest: m, Tag: m.Tag(), Complete: i < len(complete)}
+		l := CachedLayer{Manifest: m, Tag: m.Tag(), Complete: i < len(complete), Variants: variants[m.Tag()]}
 		for _, d := range m.Steps {
 			l.Size += d.Size
 		}
