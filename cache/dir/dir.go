@@ -149,6 +149,11 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 		return nil, err
 	}
 	defer blobs.Close()
+	files, err := safefile.NewReader(root)
+	if err != nil {
+		return nil, err
+	}
+	defer files.Close()
 	var (
 		mu     sync.Mutex // of found and failed
 		failed []error
@@ -158,11 +163,12 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 	// worth a second goroutine.
 	for some := range slices.Chunk(keys, max(250, len(keys)/runtime.GOMAXPROCS(0)+1)) {
 		g.Go(func() error {
+			needs := make(sameNeeds)
 			for _, k := range some {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				desc, ok, err := findStep(root, blobs, k)
+				desc, ok, err := findStep(files, blobs, k, needs)
 				mu.Lock()
 				switch {
 				case ok:
@@ -186,9 +192,13 @@ func (d *Dir) Find(ctx context.Context, _ string, keys []key.Key) (map[key.Key]c
 
 // findStep returns the first snapshot of a key that has its blob. The error is that of a
 // key file before it that can't be read.
-func findStep(root *os.Root, blobs *os.Root, k key.Key) (desc cache.Descriptor, ok bool, err error) {
+func findStep(files *safefile.Reader, blobs *os.Root, k key.Key, needs sameNeeds) (desc cache.Descriptor, ok bool, err error) {
 	for n := 1; n <= cache.MaxVariants; n++ {
-		s, e := readStored(root, variantName(k, n), k)
+		var s stored
+		data, e := files.ReadFile(variantName(k, n), maxKeyFile)
+		if e == nil {
+			s, e = parseStored(data, variantName(k, n), k, needs)
+		}
 		switch {
 		case e == nil && isFile(blobs, s.Digest.Encoded(), s.Size):
 			return s.Descriptor, true, nil
@@ -207,7 +217,29 @@ func readStored(root *os.Root, name string, k key.Key) (s stored, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(data, &s); err != nil {
+	return parseStored(data, name, k, nil)
+}
+
+// sameNeeds has the needs that were read, by their text: many steps need the same. Nobody
+// changes them.
+type sameNeeds map[string][]cache.Need
+
+// parseStored reads the content of a key file.
+func parseStored(data []byte, name string, k key.Key, same sameNeeds) (s stored, err error) {
+	var raw struct {
+		stored
+		Needs json.RawMessage `json:"needs"` // in place of the descriptor's
+	}
+	if err = json.Unmarshal(data, &raw); err == nil && raw.Needs != nil {
+		needs, known := same[string(raw.Needs)]
+		if !known {
+			if err = json.Unmarshal(raw.Needs, &needs); err == nil && same != nil {
+				same[string(raw.Needs)] = slices.Clip(needs)
+			}
+		}
+		raw.stored.Needs = slices.Clip(needs)
+	}
+	if s = raw.stored; err != nil {
 		return s, fmt.Errorf("%s: %w", name, err)
 	}
 	if s.Key != k || !valid(s.Digest) || s.Size < 0 {

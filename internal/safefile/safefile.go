@@ -233,8 +233,12 @@ func openOrMake(dir *os.File, name string, flag int, perm fs.FileMode) (fd int, 
 }
 
 func openat(dir *os.File, name string, flag int, perm fs.FileMode) (fd int, err error) {
+	return openatFD(int(dir.Fd()), name, flag, perm)
+}
+
+func openatFD(dir int, name string, flag int, perm fs.FileMode) (fd int, err error) {
 	for {
-		fd, err = unix.Openat(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
+		fd, err = unix.Openat(dir, name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}

@@ -47,13 +47,14 @@ type known struct {
 	sites     map[string]map[string]string // by directory, the versions of Python's distributions
 	debian    map[string][]offer
 	places    map[[3]string]string // what is lacking of a place that leads somewhere
+	python    map[[2]string]bool   // whether a version is one of a specifier
 	led       *places.Places
 }
 
 // NewSite returns a site of a view.
 func NewSite(view *names.View, session func() (home string, path []string)) *Site {
 	return &Site{View: view, Session: session, pending: make(map[string]map[string]bool),
-		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binaries.Binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string), led: places.Of(view)}}
+		known: &known{files: make(map[string]file), databases: make(map[string]database), binaries: make(map[string]*binaries.Binary), sites: make(map[string]map[string]string), places: make(map[[3]string]string), python: make(map[[2]string]bool), led: places.Of(view)}}
 }
 
 // For returns the site of another step in the same view: what was read is not read again.

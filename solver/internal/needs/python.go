@@ -280,20 +280,25 @@ func (s *Site) distributions(dir string) (map[string]string, error) {
 // pythonPackage checks that a distribution is in one of the directories of a need, or that
 // none is in the place of one that the snapshot installs.
 func (s *Site) pythonPackage(n snapshot.Need) (string, error) {
-	other := ""
+	other, name := "", versions.PythonName(n.Name)
 	for _, dir := range n.Search {
 		have, err := s.distributions(dir)
 		if err != nil {
 			return "", err
 		}
 		if n.Type == snapshot.PackageOwn {
-			if version, ok := have[versions.PythonName(n.Name)]; ok && !slices.Contains(n.Versions, version) {
+			if version, ok := have[name]; ok && !slices.Contains(n.Versions, version) {
 				return otherVersion(n, version), nil
 			}
 			continue
 		}
-		if version, ok := have[versions.PythonName(n.Name)]; ok {
-			if versions.Python(version, n.Version) {
+		if version, ok := have[name]; ok {
+			fits, known := s.known.python[[2]string{version, n.Version}]
+			if !known {
+				fits = versions.Python(version, n.Version)
+				s.known.python[[2]string{version, n.Version}] = fits
+			}
+			if fits {
 				return "", nil
 			}
 			other = version

@@ -42,6 +42,8 @@ type Choice struct {
 	// which a snapshot that Find returned is of no use.
 	all   map[*dag.Layer]map[key.Key][]cache.Found
 	reach map[reached]int
+
+	checked map[*cache.Need]int // by the first need, how many make sense: steps share them
 }
 
 // Choose finds the cached steps that need what the root lacks, and chooses among the
@@ -49,7 +51,7 @@ type Choice struct {
 // a layer is composed after such steps, which no key of its own covers, its needs are
 // checked once more when those are applied.
 func (c *Choice) Choose(ctx context.Context) error {
-	c.all, c.reach = make(map[*dag.Layer]map[key.Key][]cache.Found), make(map[reached]int)
+	c.all, c.reach, c.checked = make(map[*dag.Layer]map[key.Key][]cache.Found), make(map[reached]int), make(map[*cache.Need]int)
 	for {
 		again, err := c.pass(ctx)
 		if err != nil || !again {
@@ -134,9 +136,12 @@ func siteOf(l *dag.Layer, sites map[*dag.Layer]*needs.Site, base *needs.Site) *n
 // unmet returns what a root lacks of what a snapshot needs; if that is checked late, as
 // far as no step changes it.
 func (c *Choice) unmet(s *dag.Step, site *needs.Site, found cache.Found, late bool) (string, error) {
-	if err := needs.Check(found.Needs); err != nil {
-		c.Warn("%s: what %s has cannot be used, since %v", s.Pos(), found.Store, err)
-		return "what it needs makes no sense", nil
+	if first := &found.Needs[0]; c.checked[first] != len(found.Needs) {
+		if err := needs.Check(found.Needs); err != nil {
+			c.Warn("%s: what %s has cannot be used, since %v", s.Pos(), found.Store, err)
+			return "what it needs makes no sense", nil
+		}
+		c.checked[first] = len(found.Needs)
 	}
 	if late {
 		home := slices.IndexFunc(found.Needs, func(n cache.Need) bool { return n.Kind == snapshot.NeedHome })

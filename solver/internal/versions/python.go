@@ -20,6 +20,9 @@ var (
 
 // PythonName returns the name of a distribution as names are compared.
 func PythonName(name string) string {
+	if !strings.ContainsAny(name, "_.") && !strings.Contains(name, "--") {
+		return strings.ToLower(name)
+	}
 	return strings.ToLower(separators().ReplaceAllString(name, "-"))
 }
 
