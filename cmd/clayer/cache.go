@@ -74,15 +74,10 @@ func newCacheLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			complete, err := store.List(cmd.Context())
+			complete, partial, err := stores.Listed(cmd.Context(), store, args)
 			if err != nil {
 				return err
 			}
-			partial, err := store.Interrupted(cmd.Context())
-			if err != nil {
-				return err
-			}
-			complete, partial = stores.Layers(complete, args), stores.Layers(partial, args)
 			if !asJSON {
 				return ui.WriteCachedLayers(cmd.OutOrStdout(), ui.CachedLayers(complete, partial, nil))
 			}

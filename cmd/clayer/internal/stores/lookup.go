@@ -38,6 +38,18 @@ func Layers(all []cache.Manifest, words []string) []cache.Manifest {
 	})
 }
 
+// Listed returns the layers of a store that one of the words names: those that are complete,
+// and those whose build was interrupted.
+func Listed(ctx context.Context, store cache.Store, words []string) (complete, partial []cache.Manifest, err error) {
+	if complete, err = store.List(ctx); err != nil {
+		return nil, nil, err
+	}
+	if partial, err = store.Interrupted(ctx); err != nil {
+		return nil, nil, err
+	}
+	return Layers(complete, words), Layers(partial, words), nil
+}
+
 // Variants returns the further snapshots that a store has of the steps of layers, by tag.
 func Variants(ctx context.Context, store cache.Store, layers []cache.Manifest) (map[string][]cache.Descriptor, error) {
 	all := make(map[string][]cache.Descriptor)
