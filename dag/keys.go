@@ -43,6 +43,15 @@ type Keys struct {
 // Record returns the inputs of the step's key, as they may be stored.
 func (k *Keys) Record(s *Step) key.Record { return key.Explain(k.inputs[s]) }
 
+// Of returns the keys of the steps of a layer, in order.
+func (k *Keys) Of(l *Layer) []key.Key {
+	all := make([]key.Key, len(l.Steps))
+	for i, s := range l.Steps {
+		all[i] = k.Step[s]
+	}
+	return all
+}
+
 // Composite returns one key for the whole composition.
 func (k *Keys) Composite(g *Graph) key.Key {
 	return key.Sum("composition", func(w key.Writer) {

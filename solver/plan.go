@@ -58,9 +58,8 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	return g, keys, err
 }
 
-// Snapshots returns what is known of the snapshots of steps on this machine: of each first
-// that which is applied to the root, and then those that the local store has. It asks nobody
-// else.
+// Snapshots returns the snapshots of steps that are on this machine: of each first the one
+// that is applied to the root, and then those that the local store has.
 func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[key.Key][]cache.Descriptor, error) {
 	root, err := opt.open()
 	if err != nil {
@@ -82,11 +81,7 @@ func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (
 		if opt.Local == nil {
 			break
 		}
-		var want []key.Key
-		for _, s := range l.Steps {
-			want = append(want, keys.Step[s])
-		}
-		found, err := opt.Local.Variants(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
+		found, err := opt.Local.Variants(ctx, cache.Tag(l.Name, keys.Layer[l]), keys.Of(l))
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
