@@ -143,6 +143,7 @@ var floors = map[string]int{
 	"internal/leftover":                  -1,
 	"internal/rounds":                    -1,
 	"internal/testexec":                  -1,
+	"internal/wire":                      -1,
 }
 
 const module = "github.com/clayer/clayer/"

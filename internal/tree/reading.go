@@ -7,8 +7,9 @@ package tree
 
 import (
 	"bytes"
-	"encoding/gob"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/wire"
 )
 
 // Options say what a reading covers.
@@ -122,7 +124,7 @@ func (s stamp) before(t stamp) bool {
 	return s.Sec < t.Sec || s.Sec == t.Sec && s.Nsec < t.Nsec
 }
 
-// node is one entry of a reading: 80 bytes. Its fields are exported for gob.
+// node is one entry of a reading: 80 bytes.
 type node struct {
 	Name         string
 	Ino          uint64 // see fileID
@@ -346,37 +348,83 @@ func (r *Reading) child(i int32, name string) int32 {
 	return -1
 }
 
-// wire is a Reading in gob's eyes.
-type wire struct {
-	Blocks [][]node
-	N      int32
-	Rare   map[int32]rare
-	Sums   map[int32]sum
+// A reading as bytes: the number of its nodes; each with the length of its name, the name,
+// and its other fields; and the rest as package wire has it.
+
+// others is what few nodes have, by index.
+type others struct {
+	Rare map[int32]rare
+	Sums map[int32]sum
 }
 
 // MarshalBinary encodes the reading for another process of the same build.
 func (r *Reading) MarshalBinary() ([]byte, error) {
-	var b bytes.Buffer
-	blocks := make([][]node, len(r.blocks))
-	for i, block := range r.blocks {
-		blocks[i] = block[:min(blockSize, int(r.n)-i*blockSize)]
+	b := binary.AppendUvarint(make([]byte, 0, int(r.n)*(nodeSize+16)), uint64(r.n))
+	for i := range r.n {
+		n := r.at(i)
+		b = binary.AppendUvarint(b, uint64(len(n.Name)))
+		b = n.append(append(b, n.Name...))
 	}
-	err := gob.NewEncoder(&b).Encode(wire{blocks, r.n, r.rare, r.sums})
-	return b.Bytes(), err
+	rest := bytes.NewBuffer(b)
+	err := wire.NewEncoder(rest).Encode(others{r.rare, r.sums})
+	return rest.Bytes(), err
+}
+
+// nodeSize is how many bytes append appends.
+const nodeSize = 4*8 + 7*4 + 2*2
+
+func (n *node) append(b []byte) []byte {
+	le := binary.LittleEndian
+	for _, v := range []uint64{n.Ino, uint64(n.Size), uint64(n.MSec), uint64(n.CSec)} {
+		b = le.AppendUint64(b, v)
+	}
+	for _, v := range []uint32{uint32(n.MNsec), uint32(n.CNsec), n.UID, n.GID, n.Nlink, uint32(n.Kids), uint32(n.Count)} {
+		b = le.AppendUint32(b, v)
+	}
+	return le.AppendUint16(le.AppendUint16(b, n.Mode), uint16(n.Flags))
+}
+
+// nodeOf reads what append appends.
+func nodeOf(name string, b []byte) node {
+	le := binary.LittleEndian
+	long := func(i int) uint64 { return le.Uint64(b[8*i:]) }
+	word := func(i int) uint32 { return le.Uint32(b[32+4*i:]) }
+	return node{
+		Name: name, Ino: long(0), Size: int64(long(1)), MSec: int64(long(2)), CSec: int64(long(3)),
+		MNsec: int32(word(0)), CNsec: int32(word(1)), UID: word(2), GID: word(3), Nlink: word(4), Kids: int32(word(5)), Count: int32(word(6)),
+		Mode: le.Uint16(b[60:]), Flags: flags(le.Uint16(b[62:])),
+	}
 }
 
 // UnmarshalBinary is the inverse of MarshalBinary.
 func (r *Reading) UnmarshalBinary(p []byte) error {
-	var w wire
-	if err := gob.NewDecoder(bytes.NewReader(p)).Decode(&w); err != nil {
+	number := func() (int, bool) {
+		v, n := binary.Uvarint(p)
+		if n <= 0 || v > math.MaxInt32 {
+			return 0, false
+		}
+		p = p[n:]
+		return int(v), true
+	}
+	damaged := fmt.Errorf("decode reading: %w", syscall.EINVAL)
+	count, ok := number()
+	if !ok || count == 0 {
+		return damaged
+	}
+	read := Reading{}
+	for range count {
+		size, ok := number()
+		if !ok || len(p) < size+nodeSize {
+			return damaged
+		}
+		read.add([]node{nodeOf(string(p[:size]), p[size:])})
+		p = p[size+nodeSize:]
+	}
+	var rest others
+	if err := wire.NewDecoder(bytes.NewReader(p)).Decode(&rest); err != nil {
 		return fmt.Errorf("decode reading: %w", err)
 	}
-	*r = Reading{rare: w.Rare, sums: w.Sums}
-	for _, block := range w.Blocks {
-		r.add(block)
-	}
-	if r.n == 0 || r.n != w.N {
-		return fmt.Errorf("decode reading: %w", syscall.EINVAL)
-	}
+	read.rare, read.sums = rest.Rare, rest.Sums
+	*r = read
 	return nil
 }

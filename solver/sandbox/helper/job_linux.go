@@ -9,8 +9,8 @@ import (
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
-// What the parent and its helper process say to each other, as gob streams:
-// paths, arguments and environment may hold any bytes, which JSON would change.
+// What the parent and its helper process say to each other, by package wire: paths, arguments
+// and environment may hold any bytes.
 
 // task is what a helper is started for.
 type task uint8

@@ -2,7 +2,6 @@ package helper
 
 import (
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/inherited"
+	"github.com/clayer/clayer/internal/wire"
 	"github.com/clayer/clayer/solver/sandbox/internal/mountstubs"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
@@ -30,7 +30,7 @@ func init() { reexec.Register(helperName, helperMain) }
 func helperMain() {
 	inherited.Close(controlFD, resultFD, spoolFD)
 	inherited.CloseOnExec()
-	control := gob.NewDecoder(os.NewFile(controlFD, "control"))
+	control := wire.NewDecoder(os.NewFile(controlFD, "control"))
 	var j Job
 	if err := control.Decode(&j); err != nil {
 		unix.Exit(1) // the parent is gone
@@ -62,7 +62,7 @@ func helperMain() {
 		errors.As(err, &res.Records)
 	}
 	res.Warnings = h.warnings
-	if err := gob.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
+	if err := wire.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
 		unix.Exit(1)
 	}
 	unix.Exit(0)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/clayer/clayer/internal/wire"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 	"github.com/moby/sys/reexec"
@@ -145,7 +145,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		done <- err
 	}()
 
-	toHelper := gob.NewEncoder(control)
+	toHelper := wire.NewEncoder(control)
 	err = p.IDs.Assign(cmd.Process.Pid)
 	if err != nil {
 		cmd.Process.Kill()
@@ -169,7 +169,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		exit = stop(cmd, done, j, ask, control.Close)
 	}
 	var res result
-	decodeErr := gob.NewDecoder(bytes.NewReader(<-answered)).Decode(&res)
+	decodeErr := wire.NewDecoder(bytes.NewReader(<-answered)).Decode(&res)
 	p.Warn(res.Warnings)
 	if len(res.Closed) > 0 {
 		p.Closed(res.Closed)

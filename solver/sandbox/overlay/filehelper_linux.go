@@ -3,7 +3,6 @@ package overlay
 import (
 	"bytes"
 	"context"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/internal/wire"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
@@ -251,7 +251,7 @@ func (q request) do(d *lastReadings) (*os.File, error) {
 
 func send(conn int, v any, fd int) error {
 	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(v); err != nil {
+	if err := wire.NewEncoder(&b).Encode(v); err != nil {
 		return err
 	}
 	var rights []byte
@@ -282,5 +282,5 @@ func receive(conn int, v any) (fd int, err error) {
 			fd = fds[0]
 		}
 	}
-	return fd, gob.NewDecoder(bytes.NewReader(b[:n])).Decode(v)
+	return fd, wire.NewDecoder(bytes.NewReader(b[:n])).Decode(v)
 }
