@@ -19,7 +19,7 @@ import (
 // floors is docs/architecture.md as data: a package imports only from floors
 // below its own. Test files may import what they like.
 var floors = map[string]int{
-	"cmd/clayer":                         11,
+	"cmd/clayer":                         12,
 	"cmd/clayer/internal/ui":             9,
 	"cmd/pack":                           2,
 	"cmd/pack/internal/wheel":            1,
@@ -107,6 +107,7 @@ var floors = map[string]int{
 	"frontend":                           0,
 	"cache/snapshot":                     0,
 	"cache/transfer":                     0,
+	"cmd/clayer/internal/about":          11,
 	"cmd/clayer/internal/hook":           10,
 	"cmd/clayer/internal/parse":          9,
 	"cmd/clayer/internal/mountcmd":       10,

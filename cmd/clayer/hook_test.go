@@ -82,7 +82,7 @@ func newProject(t *testing.T) *project {
 	name := fmt.Sprintf("clayer_%s_%s", runtime.GOOS, runtime.GOARCH)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/download/v1.2.3/pins.txt", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "%064x  clayer_plan9_386\n%s  %s\n", 1, p.pin, name)
+		fmt.Fprintf(w, "%064x  clayer_1.2.3_plan9_386\n%s  %s\n", 1, p.pin, strings.Replace(name, "_", "_1.2.3_", 1))
 	})
 	mux.HandleFunc("/download/v1.2.3/"+name+".tar.gz", func(w http.ResponseWriter, _ *http.Request) {
 		p.fetched.Add(1)
@@ -466,7 +466,7 @@ func TestInitRefuses(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	for _, command := range []string{
-		"clayer init boot --release v1", "clayer init boot --pins boot.pins", "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --pins none",
+		"clayer init boot --release v1", "clayer init boot --pins-file boot.pins", "clayer init tmux --release v1.2.3", "clayer init boot --release v1.2.3 --pins-file none",
 		"clayer init boot --release v1.2.3 'a;b'", "clayer init",
 		"clayer init boot --repo me", "clayer init boot --store s3:x", "clayer init boot --store oci:", "clayer init boot --store 'dir:a b'", "clayer init boot --download-url '$(x)'",
 	} {
@@ -474,7 +474,7 @@ func TestInitRefuses(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", command, code, errs)
 		}
 	}
-	if _, errs, code := p.run("clayer init boot --release v9.9.9"); code == 0 || !strings.Contains(errs, "--pins") {
+	if _, errs, code := p.run("clayer init boot --release v9.9.9"); code == 0 || !strings.Contains(errs, "--pins-file") {
 		t.Errorf("a release that is not there: exit code %d: %s", code, errs)
 	}
 	for _, name := range []string{"boot.sh"} {
@@ -489,8 +489,8 @@ func TestInitRefuses(t *testing.T) {
 func TestBootRunsTheClayerOfPath(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
-	p.write("pins.txt", fmt.Sprintf("%s  clayer_%s_%s\n", p.pin, runtime.GOOS, runtime.GOARCH))
-	p.must("clayer init boot --offline --download-url " + p.url + " --release v1.2.3 --pins pins.txt")
+	p.write("pins.txt", fmt.Sprintf("%s  clayer_1.2.3_%s_%s\n", p.pin, runtime.GOOS, runtime.GOARCH))
+	p.must("clayer init boot --offline --download-url " + p.url + " --release v1.2.3 --pins-file pins.txt")
 	p.must("unset CLAYER_DOWNLOAD_URL; sh boot.sh") // PATH has one that is no release
 	if p.fetched.Load() != 1 {
 		t.Errorf("fetched %d times", p.fetched.Load())

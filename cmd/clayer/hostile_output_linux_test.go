@@ -145,6 +145,8 @@ func evilCommands(w *workspace, host string) map[string][][]string {
 		"cache mounts rm":   {{evil}, {oci, evil}, {"--store=dir:" + w.path("mounts"), evil}},
 		"config ls":         {{"--base-id=" + evil}, {"--base-id=" + evil, "--json"}, {"-f", "settings/Containerfile"}, {"-f", "unknown/Containerfile"}, {evil}},
 		"man":               {{evil}, {}},
+		"self update":       {{evil, "--offline"}, {"--offline"}, {"v1.2.3", "--pins-file=" + evil}},
+		"self uninstall":    {{evil}},
 		"version":           {{}, {"--json"}, {evil}},
 		"undo":              {{root}, {root, "--" + evil}},
 		"completion bash":   {{}}, "completion zsh": {{}}, "completion fish": {{}}, "completion powershell": {{}},

@@ -76,12 +76,12 @@ written, and writes nothing.`,
 		},
 	}
 	c.Flags().StringVar(&o.Version, "release", "", "run this clayer `RELEASE` in sessions (default: this one)")
-	c.Flags().StringVar(&o.PinsFile, "pins", "", "read the SHA-256 of the release's programs from `FILE`, its pins.txt (default: download it)")
+	c.Flags().StringVar(&o.PinsFile, "pins-file", "", "read the SHA-256 of the release's programs from `FILE`, its pins.txt (default: download it)")
 	c.Flags().StringVar(&o.DownloadURL, "download-url", "", "sessions ask the mirror `URL` last, which has URL/download/VERSION/pins.txt and the archives beside it")
 	c.Flags().StringVar(&o.EnvFiles, "env-files", "", "source the *.env files in `DIR` first")
 	c.Flags().StringVar(&o.Repo, "repo", "", "--repo of the sessions: store snapshots in the GitHub Releases of `OWNER/REPO`")
 	c.Flags().StringArrayVar(&o.Stores, "store", nil, "--store of the sessions: add this `STORE` (repeatable)")
-	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release other than this one then requires --pins")
+	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release other than this one then requires --pins-file")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/about"
 	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -108,7 +109,7 @@ func exitCode(ctx context.Context, err error) int {
 
 // newRoot returns the whole of the command line: a command is added here.
 func newRoot() *cobra.Command {
-	var verbose bool
+	var verbose, showVersion bool
 	root := &cobra.Command{
 		Use:   "clayer",
 		Short: "Turn an ephemeral machine into your environment",
@@ -129,7 +130,13 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 			}
 			return errhint.With(usage.Errorf("unknown command %q", args[0]), hint)
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if showVersion {
+				about.WriteVersion(cmd.OutOrStdout(), buildVersion())
+				return nil
+			}
+			return cmd.Help()
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			level := slog.LevelWarn
 			if verbose {
@@ -148,6 +155,7 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "print more to stderr")
+	root.Flags().BoolVar(&showVersion, "version", false, "print the version") // cobra's own needs text/template: 4.5 MB
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
 	group := func(title string, commands ...*cobra.Command) {
@@ -162,7 +170,7 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
 	group("Sessions and machines:", newInit(), newShim(), newCapture(), newDoctor(), newConfig())
 	group("Stores:", newCache())
-	root.AddCommand(newMan(), newVersion())
+	root.AddCommand(about.NewMan(buildVersion()), about.NewSelf(buildVersion()), about.NewVersion(buildVersion()))
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/about"
 	"github.com/clayer/clayer/cmd/clayer/internal/man"
 	"github.com/clayer/clayer/internal/golden"
 )
@@ -85,7 +86,7 @@ func TestManualPages(t *testing.T) {
 			t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
 		}
 	}
-	filled := strings.NewReplacer(man.Date, buildTime().Format("Jan 2006"), man.Source, "clayer "+buildVersion())
+	filled := strings.NewReplacer(man.Date, about.BuildTime().Format("Jan 2006"), man.Source, "clayer "+buildVersion())
 	var names []string
 	for _, words := range commands(root, []string{"clayer"}) {
 		name := strings.Join(words, "-") + ".1"

@@ -140,8 +140,7 @@ func boot(kind, at string, o Options) ([]byte, error) {
 		program = "'" + strings.ReplaceAll(o.Program, "'", `'\''`) + "'"
 		install = strings.ReplaceAll(missing, "KIND", kind)
 	} else {
-		_, install, _ = strings.Cut(installScript, "# BEGIN install\n")
-		install, _, _ = strings.Cut(install, "# END install\n")
+		install = installer()
 	}
 	layers := ""
 	if len(o.Layers) > 0 {
@@ -152,6 +151,19 @@ func boot(kind, at string, o Options) ([]byte, error) {
 	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Pins}}", strings.Join(o.Pins, " "), "{{.Program}}", program,
 		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
 	return []byte(fill.Replace(bootScript)), nil
+}
+
+// installer returns the shell function clayer_install.
+func installer() string {
+	_, install, _ := strings.Cut(installScript, "# BEGIN install\n")
+	install, _, _ = strings.Cut(install, "# END install\n")
+	return install
+}
+
+// InstallScript returns a script that takes a version, its pins and a directory, and installs
+// clayer there, whatever is on PATH.
+func InstallScript() string {
+	return "clayer() { :; }\n" + installer() + "clayer_install \"$1\" \"$2\" \"$3\"\n"
 }
 
 // claudeHook is the entry of Claude Code's settings that runs the boot script.

@@ -34,7 +34,7 @@ func (o *Options) Locate(ctx context.Context, client *transfer.Client, build str
 // locateProgram sets where this program is: in the project, if it can be.
 func (o *Options) locateProgram() error {
 	if o.PinsFile != "" {
-		return usage.Errorf("--pins: of which release? --release names it")
+		return usage.Errorf("--pins-file: of which release? --release names it")
 	}
 	program, err := shim.Program()
 	if err != nil {
@@ -62,7 +62,7 @@ func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
 			build, script, where, advice)
 	}
 	if o.onlyOwn {
-		fmt.Fprintf(w, "clayer: the pins of release %s could not be downloaded: the script has that of this program alone, and installs clayer on machines like this one only\nhint: --pins FILE reads them from the pins.txt of the release\n", o.Version)
+		fmt.Fprintf(w, "clayer: the pins of release %s could not be downloaded: the script has that of this program alone, and installs clayer on machines like this one only\nhint: --pins-file FILE reads them from the pins.txt of the release\n", o.Version)
 	}
 	switch {
 	case o.repo() != "" && kind != "github": // whose step passes the token on

@@ -93,7 +93,7 @@ func FromVariables(flags *pflag.FlagSet) error {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := Variable(f.Name)
 		value, ok := os.LookupEnv(name)
-		if f.Changed || !ok || value == "" || err != nil {
+		if f.Changed || !ok || value == "" || err != nil || f.Name == "version" { // CLAYER_VERSION is what install.sh installs
 			return
 		}
 		values := []string{value}

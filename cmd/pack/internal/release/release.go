@@ -109,7 +109,7 @@ func (r *Release) Add(p Platform, path string) error {
 func (r *Release) Pins() []byte {
 	var b bytes.Buffer
 	for _, p := range r.Programs {
-		fmt.Fprintf(&b, "%s  %s\n", p.SHA256, p.FileName())
+		fmt.Fprintf(&b, "%s  clayer_%s_%s_%s\n", p.SHA256, r.Version, p.OS, p.Arch)
 	}
 	return b.Bytes()
 }
