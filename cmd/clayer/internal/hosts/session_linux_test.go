@@ -53,6 +53,19 @@ func TestSessionPushes(t *testing.T) {
 	if out := newMachine(t, host, project).mustClayer(nil, "solve", "--dest", "out", "-f", "Containerfile", "--store=git:"); !strings.Contains(out, "2 restored") {
 		t.Errorf("another session:\n%s", out)
 	}
+	// By the address at github.com too, if git is told of the proxy as docs/stores.md has it.
+	if _, stderr, _ := m.clayer(nil, "cache", "push", "--store=git:https://github.com/"+hosttest.Project); !strings.Contains(stderr, "not allowed to push") {
+		t.Errorf("pushed without the proxy:\n%s", stderr)
+	}
+	m.mustClayer(nil, "solve", "--dest", "third", "-f", "Containerfile", "--name=third")
+	told := `origin=$(git remote get-url origin); git config --global url."${origin%/git/*}/git/".pushInsteadOf https://github.com/`
+	if out, err := m.command("sh", nil, "-c", told).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m.mustClayer(nil, "cache", "push", "third", "--store=git:https://github.com/"+hosttest.Project)
+	if err := os.Remove(m.path(".gitconfig")); err != nil {
+		t.Fatal(err)
+	}
 	// The proxy is as strict as the host's.
 	for _, args := range [][]string{
 		{"commit", "-q", "--allow-empty", "-m", "x"},
