@@ -52,6 +52,16 @@ func (r *run) fromOf(f *frontend.File) *frontend.File {
 	return r.opt.Files[i]
 }
 
+// inCycle reports whether the FROMs from a file on come to no end.
+func (r *run) inCycle(f *frontend.File) bool {
+	for range r.opt.Files {
+		if f = r.fromOf(f); f == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // isShort reports whether a layer has ended, or one that it builds on has.
 func (r *run) isShort(f *frontend.File) bool {
 	for range r.opt.Files { // not for ever, where FROMs make a cycle

@@ -44,6 +44,9 @@ func (r *run) builtOn(ctx context.Context, f *frontend.File) (k key.Key, ok bool
 	if on == nil {
 		return k, true
 	}
+	if r.inCycle(f) {
+		return k, false
+	}
 	if !r.isShort(on) {
 		k, ok = r.wantedKeys(ctx)[on.Name]
 		return k, ok
