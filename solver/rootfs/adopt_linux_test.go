@@ -1,10 +1,15 @@
 package rootfs
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/treetest"
@@ -139,5 +144,100 @@ func TestKilledUndoOfADirectoryOverADirectory(t *testing.T) {
 			shell(t, root, "[ -f a/old ] && [ ! -e a/new ]")
 		}
 		l.close()
+	}
+}
+
+// half is what keeps the originals of files that an install replaced, which stops halfway with
+// an error; nil: it saves them.
+func half(stops error) func(p string, dir int, name string) (bool, error) {
+	return func(p string, dir int, name string) (bool, error) {
+		at := filepath.Join("/proc/self/fd", strconv.Itoa(dir), name)
+		if stops != nil {
+			return false, errors.Join(os.WriteFile(at, []byte("ol"), 0o600), os.Remove(at), stops)
+		}
+		return true, os.WriteFile(at, []byte("old"), 0o644)
+	}
+}
+
+// What an install replaced comes back if it was saved. What a full disk had no space for is
+// lost, and the install is adopted all the same; any other error leaves all as it was.
+func TestAdoptWhatWasHeld(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		stops error
+		fails bool
+		after string // of an undo
+		lost  bool
+	}{
+		{name: "saved", after: "old"},
+		{name: "a full disk", stops: unix.ENOSPC, after: "new", lost: true},
+		{name: "a failing disk", stops: unix.EIO, fails: true, after: "new"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, l := testRoot(t)
+			shell(t, r.Dir(), "printf new > f")
+			s := step("1")
+			s.Before = func(string) (*snapshot.Entry, bool) { return nil, true }
+			s.Original = half(tt.stops)
+			if _, err := l.Adopt(t.Context(), s, stream(file("f", "new"))); (err != nil) != tt.fails {
+				t.Fatal(err)
+			}
+			state, err := r.State()
+			if err != nil || (len(state.Log) == 0) != tt.fails {
+				t.Fatalf("%d steps in the state, %v", len(state.Log), err)
+			}
+			undone, err := l.Undo(t.Context(), 0, true)
+			if err != nil || (len(undone.Lost) > 0) != tt.lost {
+				t.Fatalf("lost %q, %v", undone.Lost, err)
+			}
+			commit(t, l)
+			shell(t, r.Dir(), `[ "$(cat f)" = `+tt.after+` ]`)
+		})
+	}
+}
+
+// After a kill at any call of an adoption, also while an original is being saved, the step is
+// adopted, and its undo gives the original back, or it is not, and the root is as it was.
+func TestKilledAdoptOfWhatWasHeld(t *testing.T) {
+	for n, killed := 1, true; killed; n++ {
+		dir := fastDir(t)
+		if err := os.MkdirAll(filepath.Join(dir, "root"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		l := lockOf(t, dir)
+		shell(t, l.root.Dir(), "printf new > f; printf new > g")
+		s := step("1")
+		s.Before = func(string) (*snapshot.Entry, bool) { return nil, true }
+		dead := killedAt(n)
+		killed = hooked(l.root, dead, func() error {
+			s.Original = func(p string, dir int, name string) (bool, error) {
+				if err := dead("write", false); err != nil { // before, or while it is written
+					at := filepath.Join("/proc/self/fd", strconv.Itoa(dir), name)
+					return false, errors.Join(os.WriteFile(at, []byte("ol"), 0o600), err)
+				}
+				return half(nil)(p, dir, name)
+			}
+			_, err := l.Adopt(t.Context(), s, stream(file("f", "new"), file("g", "new")))
+			return err
+		}) != nil
+		if l.tx != nil {
+			l.tx.journal.Close()
+		}
+		l.close()
+		l = lockOf(t, dir)
+		shell(t, l.root.Dir(), `[ "$(cat f g)" = newnew ]`)
+		want := "newnew"
+		if len(l.State().Log) > 0 {
+			want = "oldold"
+		} else if !killed {
+			t.Fatal("it is not adopted")
+		}
+		if _, err := l.Undo(t.Context(), 0, true); err != nil {
+			t.Fatalf("killed at call %d: %v", n, err)
+		}
+		commit(t, l)
+		shell(t, l.root.Dir(), `[ "$(cat f g)" = `+want+` ]`)
+		l.close()
+		removeAllModes(dir)
 	}
 }
