@@ -141,7 +141,7 @@ func (p *project) run(command string, env ...string) (stdout, stderr string, cod
 	cmd.Env = append([]string{
 		"PATH=" + filepath.Join(p.dir, "bin") + ":/usr/bin:/bin", "HOME=" + filepath.Join(p.dir, "home"),
 		"CLAYER_ROOT=" + filepath.Join(p.dir, "root"), "CLAYER_DOWNLOAD_URL=" + p.url, "CLAYER_TRIES=3", "no_proxy=127.0.0.1",
-	}, append(onlyMirror(), env...)...)
+	}, append(append(onlyMirror(), strict), env...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run()
@@ -155,6 +155,9 @@ func (p *project) run(command string, env ...string) (stdout, stderr string, cod
 func onlyMirror() []string {
 	return []string{"CLAYER_PYPI_URL=", "CLAYER_NPM_URL=", "CLAYER_GITHUB_URL="}
 }
+
+// strict has a boot fail that cannot set up all of the environment.
+const strict = "CLAYER_BEST_EFFORT=false"
 
 func (p *project) must(command string, env ...string) string {
 	p.t.Helper()
@@ -436,6 +439,38 @@ func TestBootThatFails(t *testing.T) {
 	}
 	if out, _, code := p.run(`. ./boot.sh; echo "on: $?"`); code != 0 || !strings.HasSuffix(out, "on: 1\n") {
 		t.Errorf("a shell that sources it: exit code %d, %q", code, out)
+	}
+}
+
+// A session begins in any case, with what can be had, and is told what is missing.
+func TestBootStartsTheSession(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.must("clayer init boot --release v1.2.3")
+	p.write("layers/Containerfile.tools", "RUN for i in $(seq 3000); do echo \"line $i of a long story\"; done; exit 3\n")
+	const best = "CLAYER_BEST_EFFORT"
+	out, errs, code := p.run("unset " + best + "; sh boot.sh sh -c 'echo began'")
+	if code != 0 || out != "began\n" || !strings.Contains(errs, "incomplete: tools has 0 of 1 step; layers/Containerfile.tools:1: ") || strings.Contains(errs, "line 3000") {
+		t.Errorf("a step that fails: exit code %d, %q, %q", code, out, errs)
+	}
+	if out := p.must("unset " + best + "; sh boot.sh"); !strings.Contains(out, "to complete it: clayer compose") || !strings.Contains(out, "boot.log") {
+		t.Errorf("the report is %q", out)
+	}
+	if out := p.must("clayer status --report"); !strings.Contains(out, "tools has 0 of 1 step") {
+		t.Errorf("the report that is kept is %q", out)
+	}
+	// Nor does it need clayer.
+	elsewhere := "unset " + best + "; HOME=$HOME/other CLAYER_DOWNLOAD_URL=$CLAYER_DOWNLOAD_URL/nowhere "
+	if out, errs, code := p.run(elsewhere + "sh boot.sh echo began"); code != 0 || out != "began\n" || !strings.Contains(errs, "nothing was installed") {
+		t.Errorf("without clayer: exit code %d, %q, %q", code, out, errs)
+	}
+	if out, errs, code := p.run(elsewhere + "sh -c '. ./boot.sh && echo began'"); code != 0 || !strings.HasSuffix(out, "began\n") {
+		t.Errorf("a shell that sources it, without clayer: exit code %d, %q, %q", code, out, errs)
+	}
+	// A job that tests has to fail.
+	p.must("clayer init github --release v1.2.3")
+	if out, _, code := p.run("unset " + best + "; sh .github/clayer-boot.sh"); code != exitBuild {
+		t.Errorf("a job: exit code %d, %q", code, out)
 	}
 }
 
@@ -725,7 +760,7 @@ func TestSignalEndsABootThatFetches(t *testing.T) {
 	t.Cleanup(srv.Close)
 	cmd := exec.Command("sh", "boot.sh")
 	cmd.Dir = p.dir
-	cmd.Env = append(append(os.Environ(), onlyMirror()...), "HOME="+p.dir+"/home", "CLAYER_DOWNLOAD_URL="+srv.URL, "no_proxy=127.0.0.1")
+	cmd.Env = append(append(os.Environ(), onlyMirror()...), strict, "HOME="+p.dir+"/home", "CLAYER_DOWNLOAD_URL="+srv.URL, "no_proxy=127.0.0.1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

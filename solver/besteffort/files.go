@@ -149,11 +149,12 @@ func (r *run) short(ctx context.Context, f *frontend.File, res *solver.Result, e
 	l := solver.ShortLayer{Name: f.Name, File: f.Path, Of: steps(f.Instructions)}
 	from := 0
 	switch on, c := r.fromOf(f), r.cuts[f]; {
+	case c.why != nil:
+		if l.Why, from = firstLine(c.why), c.line; on == nil || !r.isShort(on) {
+			l.Steps = steps(before(f, c.line))
+		}
 	case on != nil && r.isShort(on):
 		l.Why = fmt.Sprintf("it builds on %s, which is not whole", on.Name)
-	case c.why != nil:
-		part := before(f, c.line)
-		l.Steps, l.Why, from = steps(part), firstLine(c.why), c.line
 	case res == nil && err != nil:
 		l.Why = firstLine(err)
 	default:

@@ -33,6 +33,14 @@ clayer_here() (
 )
 
 {{.Install}}
+# clayer_best says whether a session starts with what can be had: CLAYER_BEST_EFFORT.
+clayer_best() {
+	case ${CLAYER_BEST_EFFORT:-} in
+	1 | t | T | true | True | TRUE) return 0 ;;
+	esac
+	return 1
+}
+
 # clayer_boot composes the layers, and reports the result in at most 2 KB on stdout.
 clayer_boot() (
 	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || exit 1
@@ -74,7 +82,11 @@ clayer_boot() (
 		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi
 	} >"$log" 2>&1
 	if [ "$code" = 0 ]; then
-		tail -n 1 "$log" | head -c 1000
+		grep -v -e '^clayer: incomplete: ' -e '^clayer: to complete it: ' "$log" | tail -n 1 | head -c 500
+		if grep -q '^clayer: incomplete: ' "$log"; then
+			grep -e '^clayer: incomplete: ' -e '^clayer: to complete it: ' "$log" | tail -n 17 | tail -c 1300
+			echo "clayer: the output of the steps is in $log"
+		fi
 	else
 		echo "clayer: cannot set up the environment (exit code $code); see $log, which ends with:"
 		tail -n 20 "$log" | tail -c 1500
@@ -93,8 +105,7 @@ fi
 clayer_code=0
 # Without a command, stdout gets the report; with one, stdout is the command's.
 if [ $# -gt 0 ]; then clayer_boot >&2 || clayer_code=$?; else clayer_boot || clayer_code=$?; fi
-if [ "$clayer_code" = 0 ]; then
-	eval "$("$(clayer_here)" env)"
-	if [ $# -gt 0 ]; then exec "$@"; fi
-fi
+if [ "$clayer_code" = 0 ]; then eval "$("$(clayer_here)" env)"; fi
+case $clayer_code in 130 | 143) ;; *) if clayer_best; then clayer_code=0; fi ;; esac
+if [ "$clayer_code" = 0 ] && [ $# -gt 0 ]; then exec "$@"; fi
 (exit "$clayer_code")

@@ -133,6 +133,12 @@ func boot(kind, at string, o Options) ([]byte, error) {
 	set("CLAYER_ENV_FILES", o.EnvFiles, false)
 	set("CLAYER_DOWNLOAD_URL", o.DownloadURL, false)
 	set("CLAYER_REPO", o.Repo, true)
+	if kind != "github" { // a job that tests the wrong environment has to fail
+		set("CLAYER_BEST_EFFORT", "true", true)
+	}
+	if kind == "claude" {
+		set("CLAYER_BUDGET", hookBudget, true)
+	}
 	set("CLAYER_STORE", strings.Join(o.Stores, "\n"), true)
 
 	program, install := `"$CLAYER_BOOT_DIR/clayer"`, ""
@@ -165,6 +171,10 @@ func installer() string {
 func InstallScript() string {
 	return "clayer() { :; }\n" + installer() + "clayer_install \"$1\" \"$2\" \"$3\"\n"
 }
+
+// hookBudget is how long a solve may take in a hook of Claude Code: its limit is that of
+// claudeHook, in which clayer is downloaded too.
+const hookBudget = "540s"
 
 // claudeHook is the entry of Claude Code's settings that runs the boot script.
 const claudeHook = `{
