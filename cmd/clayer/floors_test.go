@@ -311,7 +311,7 @@ func TestTopLevelHoldsOnlyWhatItShould(t *testing.T) {
 	want := map[string]bool{
 		"frontend": true, "dag": true, "solver": true, "cache": true, "cmd": true, "internal": true, "testdata": true, "docs": true,
 		"go.mod": true, "go.sum": true, "README.md": true, "LICENSE": true, "CHANGELOG.md": true, "CONTRIBUTING.md": true, "SECURITY.md": true, "Makefile": true,
-		"action.yml": true, "action.js": true, "install.sh": true, // named by those who use the repository
+		"action.yml": true, "action.js": true, "install.sh": true, "install.py": true, // named by those who use the repository
 		"bin": true, "dist": true, // made by builds, ignored by git
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

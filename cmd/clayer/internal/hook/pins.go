@@ -34,7 +34,7 @@ func readPins(text []byte) (version string, pins map[string]string, err error) {
 	for line := range strings.Lines(string(text)) {
 		m := pinLine().FindStringSubmatch(strings.TrimRight(line, "\r\n"))
 		if m == nil {
-			return "", nil, fmt.Errorf("%q is no pin: want a SHA-256 and a name such as clayer_1.2.3_linux_amd64", strings.TrimSpace(line))
+			return "", nil, fmt.Errorf("%.60q is no pin: want a SHA-256 and a name such as clayer_1.2.3_linux_amd64", line)
 		}
 		if version != "" && version != "v"+m[2] {
 			return "", nil, fmt.Errorf("it is about %s and v%s", version, m[2])

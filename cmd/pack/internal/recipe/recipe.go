@@ -5,7 +5,6 @@ package recipe
 import (
 	"bytes"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,12 +15,13 @@ import (
 	"github.com/clayer/clayer/cmd/pack/internal/release"
 )
 
-//go:embed install.py
-var installPy []byte
-
 // Write writes them into dir, which has the archives of the release already.
 func Write(r *release.Release, top, dir string) error {
 	installSh, err := os.ReadFile(filepath.Join(top, "install.sh"))
+	if err != nil {
+		return err
+	}
+	installPy, err := os.ReadFile(filepath.Join(top, "install.py"))
 	if err != nil {
 		return err
 	}

@@ -225,7 +225,15 @@ func require(t *testing.T, suite string) string {
 	if out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "true").CombinedOutput(); err != nil {
 		t.Skipf("nothing can be mounted: %s", out)
 	}
-	base := filepath.Join(t.TempDir(), "base")
+	dir, err := packed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Beside the packages, for all tests: no machine changes it.
+	base := filepath.Join(dir, "bases", suite)
+	if _, err := os.Stat(base); err == nil {
+		return base
+	}
 	clitest.Debian(t, suite).Unpack(t, base)
 	m := newMachine(t, base, nil)
 	if out, err := m.sh("true"); err != nil {
