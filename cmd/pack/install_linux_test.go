@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -255,6 +256,35 @@ func TestInstallersFindTheOneOnPath(t *testing.T) {
 		}
 		if len(h.asked) > 0 {
 			t.Errorf("%s: asked %v", i.name, h.asked)
+		}
+	}
+}
+
+// docs/install.md names packages that there are, and variables that both installers read.
+func TestInstallPageIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := packed(t)
+	names := regexp.MustCompile(`clayer[_-]1\.2\.3[\w.-]*\.(?:deb|rpm|apk)|clayer\.rb|install\.(?:sh|py)|pins\.txt|checksums\.txt`).FindAllString(string(page), -1)
+	if len(names) < 8 {
+		t.Errorf("it names %v", names)
+	}
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(out, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, script := range []string{"install.sh", "install.py"} {
+		text, err := os.ReadFile(filepath.Join(out, script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range regexp.MustCompile(`CLAYER_[A-Z_]+|https://[a-z./]+[a-z]`).FindAllString(string(page), -1) {
+			if !bytes.Contains(text, []byte(word)) {
+				t.Errorf("%s does not know %s", script, word)
+			}
 		}
 	}
 }
