@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -262,6 +263,7 @@ func TestSecondSolveWaits(t *testing.T) {
 	err3 := bufio.NewReader(pipe3)
 	waitFor(t, err3, fmt.Sprintf("waiting for process %d", first.Process.Pid))
 	gates, _ := filepath.Glob(w.path("cache/mounts/*"))
+	gates = slices.DeleteFunc(gates, func(name string) bool { return filepath.Ext(name) != "" }) // what is known of a mount
 	if len(gates) != 1 {
 		t.Fatalf("cache mounts: %v", gates)
 	}
