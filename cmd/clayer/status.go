@@ -49,7 +49,7 @@ first, or removed that a step had installed. status never waits and changes noth
 				fmt.Fprintf(cmd.ErrOrStderr(), "clayer: a command is changing %s, or was cut off: this is what was applied before\n", st.Root)
 			}
 			if report {
-				return f.print(cmd, st.Shortfall, func(w io.Writer) { ui.WriteReport(w, st.Shortfall) })
+				return f.print(cmd, st.Shortfall, func(w io.Writer) { ui.WriteReport(w, st) })
 			}
 			noteShims(cmd.ErrOrStderr(), st)
 			return f.print(cmd, st, func(w io.Writer) { ui.WriteStatus(w, st) })

@@ -9,9 +9,11 @@
 package besteffort
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -19,6 +21,9 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/internal/shortfall"
+	"github.com/clayer/clayer/solver/rootfs"
+	"github.com/clayer/clayer/solver/sandbox/overlay"
 )
 
 // Options say how far a solve goes. The zero value is an ordinary solve.
@@ -157,7 +162,7 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 		}
 		res, err := r.try(ctx)
 		if err == nil || res != nil {
-			res.Shortfall = r.shortfall(ctx, res, err)
+			res.Shortfall, res.Took = r.shortfall(ctx, res, err), r.Now().Sub(r.start)
 			return res, nil
 		}
 		if ctx.Err() != nil {
@@ -167,7 +172,24 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 			break
 		}
 	}
-	return &solver.Result{Shortfall: r.shortfall(ctx, nil, last)}, nil
+	res := &solver.Result{Shortfall: r.shortfall(ctx, nil, last)}
+	r.record(ctx, res.Shortfall)
+	return res, nil
+}
+
+// record records a shortfall beside the state of a root that nothing was done to. Where that
+// fails it is printed all the same.
+func (r *run) record(ctx context.Context, s *solver.Shortfall) {
+	root, err := rootfs.Open(filepath.Clean(cmp.Or(r.opt.Dest, r.opt.Root, "/")), rootfs.Options{RemoveAll: overlay.RemoveAll})
+	if err != nil {
+		return
+	}
+	lock, err := root.Lock(ctx, false, nil)
+	if err != nil {
+		return
+	}
+	_ = shortfall.Write(lock.Root().StateDir(), s)
+	_ = lock.Unlock()
 }
 
 // try solves the files as far as they have not ended.

@@ -189,11 +189,15 @@ func WriteShortfall(w io.Writer, s *solver.Shortfall) {
 }
 
 // WriteReport writes what the last solve of a root left out.
-func WriteReport(w io.Writer, s *solver.Shortfall) {
-	if s == nil {
+func WriteReport(w io.Writer, st *solver.RootStatus) {
+	switch {
+	case st.Shortfall != nil:
+		WriteShortfall(w, st.Shortfall)
+	case len(st.State.Layers) == 0:
+		fmt.Fprintln(w, "nothing is applied")
+	default:
 		fmt.Fprintln(w, "nothing is missing")
 	}
-	WriteShortfall(w, s)
 }
 
 func writeShortfall(w io.Writer, s *solver.Shortfall) {
