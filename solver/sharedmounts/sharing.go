@@ -23,7 +23,7 @@ type Sharing struct {
 	report *report.Reporter
 
 	mu   sync.Mutex
-	used map[string]*sync.Mutex // by id; held while the mount is pulled
+	used map[string]chan struct{} // by id; closed when the mount is pulled
 }
 
 // NewSharing returns the sharing of a solve, with the cache directory; nil without one, or if
@@ -32,7 +32,7 @@ func NewSharing(asked bool, cacheDir string, stores []cache.Store, push bool, r 
 	if !asked || cacheDir == "" {
 		return nil
 	}
-	return &Sharing{mounts: Mounts{Cache: cacheDir}, stores: stores, push: push, report: r, used: make(map[string]*sync.Mutex)}
+	return &Sharing{mounts: Mounts{Cache: cacheDir}, stores: stores, push: push, report: r, used: make(map[string]chan struct{})}
 }
 
 // Fill pulls a mount if it is empty on this machine, once in a solve. It returns when the
@@ -46,23 +46,21 @@ func (s *Sharing) Fill(ctx context.Context, id string) error {
 		return nil
 	}
 	s.mu.Lock()
-	filling := s.used[id]
-	first := filling == nil
+	filled := s.used[id]
+	first := filled == nil
 	if first {
-		filling = new(sync.Mutex)
-		filling.Lock()
-		s.used[id] = filling
+		filled = make(chan struct{})
+		s.used[id] = filled
 		if s.mounts.Platform == "" {
 			s.mounts.Platform = Platform(ctx)
 		}
 	}
 	s.mu.Unlock()
 	if !first {
-		filling.Lock() // until it is there
-		filling.Unlock()
+		<-filled
 		return context.Cause(ctx)
 	}
-	defer filling.Unlock()
+	defer close(filled)
 	s.pull(ctx, id)
 	return context.Cause(ctx)
 }

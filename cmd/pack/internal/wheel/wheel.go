@@ -103,8 +103,9 @@ func addMember(w *zip.Writer, name string, data []byte, mode os.FileMode) error 
 	}
 	h := &zip.FileHeader{
 		Name: name, Method: zip.Deflate, CRC32: crc32.ChecksumIEEE(data), CompressedSize64: uint64(len(packed)), UncompressedSize64: uint64(len(data)),
-		ModifiedDate: 1<<5 | 2, // 1980-01-02, as release.Time: CreateRaw reads this, and adds no extra field
 	}
+	//lint:ignore SA1019 CreateRaw reads this alone, and adds no extra field
+	h.ModifiedDate = 1<<5 | 2 // 1980-01-02, as release.Time
 	h.SetMode(mode)
 	m, err := w.CreateRaw(h)
 	if err != nil {
