@@ -11,7 +11,7 @@ import (
 const (
 	reservedOfStep = `"scope":"pr-12",
 		"statement":"e30=","signatures":["U1NIU0lH"],"frames":"AAE=","pieces":[{"digest":"sha256:00","offset":1,"size":2}],"cutoff":"00",`
-	reservedOfLayer = `"project":"https://github.com/o/r","scope":"main","statement":"e30=","signatures":[],"variants":[{}],
+	reservedOfLayer = `"scope":"main","statement":"e30=","signatures":[],"variants":[{}],
 		"pins":[{"source":"github:o/r@main","commit":"00"}],`
 )
 

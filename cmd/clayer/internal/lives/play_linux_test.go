@@ -429,6 +429,13 @@ func (m *machine) types(command string) error {
 	}
 	if failed == nil {
 		m.own = append(slices.Clip(m.own), command)
+		// What it makes again, as a step had made it, is the machine's from now on.
+		touches := effectOf("RUN " + command).touches
+		for name, what := range after {
+			if matches(touches, name) || isAbove(touches, name) {
+				m.base[name] = what
+			}
+		}
 	}
 	return nil
 }
