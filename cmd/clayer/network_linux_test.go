@@ -127,7 +127,7 @@ func TestOfflineAsksNobody(t *testing.T) {
 	w.write("boot.sh", string(files[0].Text))
 	cmd := exec.Command("sh", "boot.sh")
 	cmd.Dir = w.dir
-	cmd.Env = append(append(os.Environ(), env...), "CLAYER_OFFLINE=true", "HOME="+w.dir, "CLAYER_DOWNLOAD_URL=http://example.com")
+	cmd.Env = append(append(os.Environ(), env...), "CLAYER_OFFLINE=true", strict, "HOME="+w.dir, "CLAYER_DOWNLOAD_URL=http://example.com")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "offline") {
 		t.Errorf("boot: %v\n%s", err, out)
 	}
