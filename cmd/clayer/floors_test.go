@@ -137,6 +137,7 @@ var floors = map[string]int{
 	"internal/errhint":                   -1,
 	"dag/render":                         2,
 	"internal/safefile":                  -1,
+	"internal/skill":                     -1,
 	"internal/credential":                -1,
 	"internal/ctxio":                     -1,
 	"internal/elftest":                   -1,
@@ -311,7 +312,7 @@ func TestTopLevelHoldsOnlyWhatItShould(t *testing.T) {
 	want := map[string]bool{
 		"frontend": true, "dag": true, "solver": true, "cache": true, "cmd": true, "internal": true, "testdata": true, "docs": true,
 		"go.mod": true, "go.sum": true, "README.md": true, "LICENSE": true, "CHANGELOG.md": true, "CONTRIBUTING.md": true, "SECURITY.md": true, "Makefile": true,
-		"action.yml": true, "action.js": true, "install.sh": true, "install.py": true, // named by those who use the repository
+		"action.yml": true, "action.js": true, "install.sh": true, "install.py": true, "AGENTS.md": true, "llms.txt": true, // named by those who use the repository
 		"bin": true, "dist": true, // made by builds, ignored by git
 	}
 	entries, err := os.ReadDir(filepath.Join("..", ".."))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -19,7 +21,7 @@ func newInit() *cobra.Command {
 	var f storeFlags // for its network
 	var show bool
 	c := &cobra.Command{
-		Use:   "init claude|github|devcontainer|boot [LAYER]...",
+		Use:   "init claude|github|devcontainer|boot|skill [LAYER|DIR]...",
 		Short: "Write a boot hook, so that sessions start with the environment",
 		Long: `init writes a boot script and the configuration that runs it: a SessionStart hook
 of Claude Code, a step of GitHub Actions, the postCreateCommand of a devcontainer,
@@ -36,14 +38,17 @@ has it.
 The layers and stores that the project's clayer.toml sets are not written into the
 script, whose commands read that file.
 
+skill writes no hook, but a skill for agents, SKILL.md and Python scripts with the
+interface of container-layer, in DIR (default .claude/skills/container-layer).
+
 The contents of existing files are preserved. --print prints what would be
 written, and writes nothing.`,
-		Example:   "  clayer init claude --repo me/env\n  clayer init boot base mojo --env-files ~/secrets",
+		Example:   "  clayer init claude --repo me/env\n  clayer init boot base mojo --env-files ~/secrets\n  clayer init skill",
 		Args:      cobra.MinimumNArgs(1),
-		ValidArgs: hook.Kinds,
+		ValidArgs: append(slices.Clone(hook.Kinds), "skill"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains(hook.Kinds, args[0]) {
-				return usage.Errorf("%q is none of %s", args[0], strings.Join(hook.Kinds, ", "))
+			if args[0] != "skill" && !slices.Contains(hook.Kinds, args[0]) {
+				return usage.Errorf("%q is none of %s, skill", args[0], strings.Join(hook.Kinds, ", "))
 			}
 			o.Layers = args[1:]
 			if err := stores.Check(o.Stores, o.Repo); err != nil {
@@ -58,9 +63,14 @@ written, and writes nothing.`,
 			if err := o.Locate(cmd.Context(), transfer.New(f.Transfer()), buildVersion()); err != nil {
 				return err
 			}
-			files, err := hook.Files(args[0], o)
+			files, err := initFiles(args, o)
 			if err != nil {
 				return usage.Error{Err: err}
+			}
+			if args[0] == "skill" && !show {
+				if err := hook.CheckOwn(files); err != nil {
+					return err
+				}
 			}
 			out, errs := ui.Data(cmd.OutOrStdout()), cmd.ErrOrStderr()
 			if show {
@@ -84,4 +94,22 @@ written, and writes nothing.`,
 	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release other than this one then requires --pins-file")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
+}
+
+// initFiles returns what init writes.
+func initFiles(args []string, o hook.Options) ([]hook.File, error) {
+	if args[0] != "skill" {
+		return hook.Files(args[0], o)
+	}
+	dir := hook.SkillDir
+	if len(args) > 1 {
+		dir = args[1]
+	}
+	switch {
+	case len(args) > 2:
+		return nil, fmt.Errorf("init skill: %q is one argument too many", args[2])
+	case o.EnvFiles != "":
+		return nil, errors.New("--env-files is for boot scripts: a skill is none")
+	}
+	return hook.Skill(dir, o)
 }

@@ -48,7 +48,7 @@ func (o *Options) repo() string { return cmp.Or(o.Repo, o.FileRepo) }
 
 // A File is one that a hook is made of.
 type File struct {
-	Path string // relative to the project, with slashes
+	Path string // relative to the project, or absolute; with slashes
 	Text []byte
 	Mode fs.FileMode
 	Note string // what is left to do where the file is there and can't be changed

@@ -65,6 +65,7 @@ func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
 		fmt.Fprintf(w, "clayer: the pins of release %s could not be downloaded: the script has that of this program alone, and installs clayer on machines like this one only\nhint: --pins-file FILE reads them from the pins.txt of the release\n", o.Version)
 	}
 	switch {
+	case kind == "skill": // its callers name the repository
 	case o.repo() != "" && kind != "github": // whose step passes the token on
 		fmt.Fprintf(w, "clayer: to write to %s, or to read it if it is private, a session needs a token in GH_TOKEN\n", o.repo())
 	case o.repo() == "" && len(o.Stores) == 0 && !o.FileStores:

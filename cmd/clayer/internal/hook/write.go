@@ -73,7 +73,7 @@ func (f File) print(out, errs io.Writer) error {
 // one that a user may have changed is only replaced if it is a boot script, or
 // what it holds stays. It reports whether anything was written.
 func (f File) Write(ctx context.Context, dir string) (bool, error) {
-	path := filepath.Join(dir, filepath.FromSlash(f.Path))
+	path := f.in(dir)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
@@ -97,13 +97,21 @@ func (f File) Write(ctx context.Context, dir string) (bool, error) {
 	return changed, err
 }
 
+// in returns where the file is, relative to dir if its path is.
+func (f File) in(dir string) string {
+	if path := filepath.FromSlash(f.Path); filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, filepath.FromSlash(f.Path))
+}
+
 // Preview returns what Write would make of the file under dir; where it may not
 // change what is there, Text.
 func (f File) Preview(dir string) ([]byte, error) {
 	if f.merge == nil || f.Path == "" {
 		return f.Text, nil
 	}
-	old, err := safefile.Read(filepath.Join(dir, filepath.FromSlash(f.Path)), frontend.MaxFile)
+	old, err := safefile.Read(f.in(dir), frontend.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f.Text, nil
 	}

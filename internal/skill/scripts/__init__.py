@@ -1,0 +1,1 @@
+"""The interface of container-layer, over clayer. Written by clayer init skill."""
