@@ -57,6 +57,7 @@ type run struct {
 	cuts  map[*frontend.File]cut // by the file as it was given
 	ended bool                   // the budget has ended the last try
 	late  bool                   // the time for running steps is over
+	alone bool                   // so is that for asking stores elsewhere
 	again bool                   // something was tried already
 
 	subs   substitutes
@@ -152,7 +153,7 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 	if last != nil {
 		r.end(ctx, last)
 	}
-	tries := 2
+	tries := 4
 	for _, f := range r.opt.Files {
 		tries += len(f.Instructions) + maxRejected // each one that fails ends its layer before an instruction, or rejects another
 	}
@@ -161,12 +162,12 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 			break // a solve of nothing would undo what an earlier one has made
 		}
 		res, err := r.try(ctx)
+		if err != nil && ctx.Err() != nil {
+			return res, err
+		}
 		if err == nil || res != nil {
 			res.Shortfall, res.Took = r.shortfall(ctx, res, err), r.Now().Sub(r.start)
 			return res, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
 		}
 		if last = err; !r.end(ctx, err) {
 			break
@@ -206,7 +207,7 @@ func (r *run) try(ctx context.Context) (*solver.Result, error) {
 	}
 	limit := r.left() - r.reserve()
 	switch {
-	case r.late && r.left() <= 0:
+	case r.alone || r.late && r.left() <= 0:
 		opt.Stores = nil // what is on this machine takes no time that is not known
 		return solver.Solve(ctx, opt)
 	case r.late:
@@ -226,7 +227,10 @@ func (r *run) end(ctx context.Context, err error) bool {
 	case r.ended && !r.late:
 		r.late = true
 		return r.endBeforeRuns(ctx, err)
-	case errors.As(err, &failed) && r.reject(failed.Step):
+	case r.ended && !r.alone: // the stores took what was left
+		r.alone = true
+		return r.endBeforeRuns(ctx, err)
+	case errors.As(err, &failed) && r.reject(ctx, failed.Step):
 		return true
 	case errors.As(err, &failed):
 		return r.cut(failed.Step.Pos(), err)
@@ -250,17 +254,18 @@ const planTime = 5 * time.Second
 func (r *run) endBeforeRuns(ctx context.Context, why error) bool {
 	opt := r.opt
 	opt.Files, opt.Rebuild = r.files(ctx), false
-	if r.Budget > 0 && r.left() <= 0 {
+	if r.alone || r.Budget > 0 && r.left() <= 0 {
 		opt.Stores = nil
 	}
 	bounded := ctx
+	r.ended = false
 	if r.Budget > 0 {
 		var cancel func()
 		bounded, cancel = r.within(ctx, max(r.left(), planTime))
 		defer cancel()
 	}
 	plan, err := solver.Plan(bounded, opt)
-	if err != nil {
+	if err = r.explain(ctx, bounded, err); err != nil {
 		return r.end(ctx, err)
 	}
 	for _, pl := range plan.Layers {
@@ -272,7 +277,7 @@ func (r *run) endBeforeRuns(ctx context.Context, why error) bool {
 			case *frontend.Copy, *frontend.Workdir: // of this machine's own files
 				continue
 			}
-			if !r.reject(it.Step) {
+			if !r.reject(ctx, it.Step) {
 				r.cut(it.Step.Pos(), why)
 			}
 			break

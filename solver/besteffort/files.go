@@ -176,8 +176,7 @@ func first(f *frontend.File, from int) (line int, text string) {
 		}
 	}
 	if from > 0 && from <= len(f.Lines) { // it could not be parsed
-		word, _, _ := strings.Cut(strings.TrimSpace(f.Lines[from-1]), " ")
-		return from, word
+		return from, "a line that cannot be read" // which may hold a secret
 	}
 	return max(from, 1), f.Path
 }

@@ -73,7 +73,11 @@ func (r *run) earlier(ctx context.Context) []cache.Manifest {
 	if r.Budget > 0 && r.left() <= 0 && r.opt.Local != nil {
 		stores = stores[:1]
 	}
-	ctx, cancel := context.WithTimeout(ctx, listTime)
+	limit := listTime
+	if r.Budget > 0 {
+		limit = min(limit, max(time.Second, r.left()))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	all, err := cache.Tiered(func(string, error) {}, stores...).List(ctx)
 	if err != nil && len(all) == 0 {
@@ -90,12 +94,15 @@ func (r *run) earlier(ctx context.Context) []cache.Manifest {
 
 // reject says that a layer cannot be had, by one of its steps; false: that is a line of a
 // file.
-func (r *run) reject(s *dag.Step) bool {
+func (r *run) reject(ctx context.Context, s *dag.Step) bool {
 	if run, ok := s.Instr.(*frontend.Run); !ok || run.Stored == nil {
 		return false
 	}
-	for _, m := range r.subs.layers {
-		if m.Name == s.Layer.Name && !r.subs.rejected[m.Key] {
+	for _, f := range r.opt.Files {
+		if f.Name != s.Layer.Name {
+			continue
+		}
+		if m, ok := r.substitute(ctx, f); ok {
 			r.subs.rejected[m.Key] = true
 			return true
 		}

@@ -18,7 +18,9 @@ def without_token(args: Sequence[str]) -> tuple[list[str], str | None]:
     end = rest.index("--") if "--" in rest else len(rest)
     for i in range(end - 1, -1, -1):
         if rest[i].startswith("--token="):
-            token = token or rest.pop(i)[len("--token=") :]
+            value = rest.pop(i)[len("--token=") :]
+            token = token or value
+            end -= 1
         elif rest[i] == "--token" and i + 1 < end:
             token = token or rest[i + 1]
             del rest[i : i + 2]

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/git/remote"
 	"github.com/clayer/clayer/solver"
@@ -35,6 +36,9 @@ func (f *Flags) Register(c *cobra.Command) {
 // Options returns what the flags say. unread is what is wrong with the files of opt: with
 // --best-effort that is left out, where there are others, and else returned.
 func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (besteffort.Options, error) {
+	if f.budget < 0 || f.budget == 0 && cmd.Flag("budget").Changed {
+		return besteffort.Options{}, usage.Errorf("--budget=%s: want a time, such as 5m", f.budget)
+	}
 	o := besteffort.Options{Budget: f.budget, Best: f.best, Command: command(cmd)}
 	if f.best && len(opt.Files) > 0 {
 		o.Unread, unread = unread, nil
@@ -48,6 +52,7 @@ func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (
 // nameOf returns "owner/repo" of the URL of a Git repository, which a proxy may have
 // rewritten; "" where it has no such name.
 func nameOf(url string) string {
+	url, _, _ = strings.Cut(url, "?") // what follows may be secret
 	if _, after, ok := strings.Cut(url, "://"); ok {
 		url = after
 	} else if _, after, ok := strings.Cut(url, ":"); ok { // git@host:owner/repo

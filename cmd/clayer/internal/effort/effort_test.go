@@ -12,6 +12,7 @@ func TestNameOfARepository(t *testing.T) {
 		"https://user:hunter2@host/me/env.git":         "me/env",
 		"/srv/git/me/env.git":                          "me/env",
 		"https://user:hunter2@host/env":                "",
+		"https://host/me/env.git?token=hunter2":        "me/env",
 		"host:env":                                     "",
 		"":                                             "",
 		"..":                                           "",

@@ -115,6 +115,13 @@ type server struct {
 	bytes int      // that were sent
 }
 
+// put makes a file be there.
+func (s *server) put(name string, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[name] = data
+}
+
 func newServer(t *testing.T, r *release) *server {
 	t.Helper()
 	wheel := filepath.Base(r.path(t, "*.whl"))
@@ -394,9 +401,9 @@ func TestEndToEndSelf(t *testing.T) {
 		t.Fatal(err)
 	}
 	pins := fmt.Appendf(nil, "%x  clayer_1.2.4_linux_%s\n", sha256.Sum256(next), runtime.GOARCH)
-	r.server.files["/github/latest/download/pins.txt"] = pins
-	r.server.files["/github/download/v1.2.4/pins.txt"] = pins
-	r.server.files["/github/download/v1.2.4/clayer_linux_"+runtime.GOARCH+".tar.gz"] = b.Bytes()
+	r.server.put("/github/latest/download/pins.txt", pins)
+	r.server.put("/github/download/v1.2.4/pins.txt", pins)
+	r.server.put("/github/download/v1.2.4/clayer_linux_"+runtime.GOARCH+".tar.gz", b.Bytes())
 	r.server.only("github")
 	home := t.TempDir()
 	run := func(argv ...string) (string, error) {
@@ -416,13 +423,12 @@ func TestEndToEndSelf(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// Of another digest.
-	good := r.server.files["/github/download/v1.2.4/pins.txt"]
-	r.server.files["/github/download/v1.2.4/pins.txt"] = fmt.Appendf(nil, "%064x  clayer_1.2.4_linux_%s\n", 1, runtime.GOARCH)
+	r.server.put("/github/download/v1.2.4/pins.txt", fmt.Appendf(nil, "%064x  clayer_1.2.4_linux_%s\n", 1, runtime.GOARCH))
 	if out, err := run(clayer, "self", "update", "1.2.4"); err == nil || !strings.Contains(out, "checksum mismatch") || !strings.Contains(out, "is as it was") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	installed("v1.2.3")
-	r.server.files["/github/download/v1.2.4/pins.txt"] = good
+	r.server.put("/github/download/v1.2.4/pins.txt", pins)
 	if out, err := run(clayer, "self", "update", "v1.2.3"); err != nil || !strings.Contains(out, "is v1.2.3 already") {
 		t.Errorf("%v\n%s", err, out)
 	}
