@@ -2,6 +2,8 @@
 package testexec
 
 import (
+	"errors"
+	"io"
 	"os"
 	"syscall"
 )
@@ -13,4 +15,21 @@ func WriteFile(name string, data []byte) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	return os.WriteFile(name, data, 0o755)
+}
+
+// Copy is WriteFile with what another file has.
+func Copy(name, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	out, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/leftover"
+	"github.com/clayer/clayer/internal/testexec"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
@@ -272,17 +273,7 @@ func copyExecutable(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return testexec.Copy(to, from)
 }
 
 // modes are the two ways of the overlay sandbox, as far as this machine has
