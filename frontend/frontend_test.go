@@ -198,10 +198,8 @@ func TestProblems(t *testing.T) {
 		{"FROM of nothing", "FROM", "requires one name"},
 		{"FROM with a comment after it", "FROM base   # the layer below", "a comment starts a line of its own\n  1 | FROM base   # the layer below\nhint: put \"# the layer below\" on the line above"},
 		{"FROM AS with a comment after it", "FROM base AS x #y", "a comment starts a line of its own"},
-		{"FETCH with a comment after it", "FETCH https://example.com/x /opt # why", "a comment starts a line of its own"},
 		{"ARG with a comment after it", "ARG A=1 # why", "a comment starts a line of its own"},
 		{"ENV with a comment after it", "ENV A=1 # why", "a comment starts a line of its own"},
-		{"SNAPSHOT with a comment after it", "SNAPSHOT /opt # why", "a comment starts a line of its own"},
 		{"too many arguments, none a comment", "FETCH https://example.com/x#y /opt '#' z", "4 arguments, want 2\n"},
 	}
 	for _, tt := range tests {
@@ -457,3 +455,18 @@ func benchmarkParse(b *testing.B, n int) {
 
 func BenchmarkParse1000(b *testing.B)  { benchmarkParse(b, 1000) }
 func BenchmarkParse10000(b *testing.B) { benchmarkParse(b, 10000) }
+
+// Docker has neither, so that a comment is none of its arguments.
+func TestACommentFollowsFetchAndSnapshot(t *testing.T) {
+	f, err := Parse("Containerfile", []byte("FETCH --strip=1 https://example.com/x#y /opt   # why\nSNAPSHOT /opt #why not\nFETCH [\"https://example.com/x\", \"/opt\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch, snapshot := f.Instructions[0].(*Fetch), f.Instructions[1].(*Snapshot)
+	if fetch.Source != "https://example.com/x#y" || fetch.Dest != "/opt" || snapshot.Path != "/opt" {
+		t.Errorf("%q %q %q", fetch.Source, fetch.Dest, snapshot.Path)
+	}
+	if _, err := Parse("Containerfile", []byte("FETCH [\"https://example.com/x\", \"/opt\", \"#\"]\n")); err == nil {
+		t.Error("an argument of a list is taken for a comment")
+	}
+}

@@ -335,11 +335,15 @@ func (s *source) noFlags() error {
 	return nil
 }
 
-// exactly returns the arguments, which must be those named.
+// exactly returns the arguments, which must be those named. It is for instructions that
+// Docker has not: a comment can follow them on their line, as container-layer had it.
 func (s *source) exactly(word string, names ...string) ([]string, error) {
 	words, err := s.words()
 	if err != nil {
 		return nil, err
+	}
+	if n := len(names); len(words) > n && strings.HasPrefix(words[n], "#") && !strings.HasPrefix(s.args(), "[") {
+		words = words[:n]
 	}
 	usage := word + " " + strings.Join(names, " ")
 	if len(words) < len(names) {

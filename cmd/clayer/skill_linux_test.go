@@ -296,8 +296,8 @@ ENV KEY=value
 RUN apt-get install -y foo        # system packages
 RUN uv pip install pandas numpy   # Python packages (preferred)
 RUN pip install requests          # also works
-FETCH github:user/repo /dest/path
-FETCH github:user/repo@ref /dest/other
+FETCH github:user/repo /dest/path              # latest tarball
+FETCH github:user/repo@ref /dest/other         # specific ref
 WORKDIR /some/path
 RUN echo "$KEY" > file
 SNAPSHOT /some/path
