@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -429,11 +430,15 @@ func (m *machine) types(command string) error {
 	}
 	if failed == nil {
 		m.own = append(slices.Clip(m.own), command)
-		// What it makes again, as a step had made it, is the machine's from now on.
+		// A link that it makes again, as a step had made it, is the machine's from now on.
 		touches := effectOf("RUN " + command).touches
 		for name, what := range after {
-			if matches(touches, name) || isAbove(touches, name) {
-				m.base[name] = what
+			if !matches(touches, name) || !strings.HasPrefix(what, "symlink ") {
+				continue
+			}
+			m.base[name] = what
+			for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+				m.base[dir] = after[dir]
 			}
 		}
 	}
