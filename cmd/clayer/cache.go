@@ -188,7 +188,7 @@ func newTransfer(use, short string, push bool) *cobra.Command {
 		Long:  short + ".\n\nWithout arguments, copy the newest layer of each name.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !f.NamesStores() {
-				return usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL, --store gha: or --store https://HOST/PATH")
+				return stores.ErrUnnamed
 			}
 			switch at := cmp.Or(f.ByProject.Stores, f.ByProject.Repo); {
 			case at == "":

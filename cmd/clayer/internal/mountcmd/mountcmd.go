@@ -65,7 +65,7 @@ func (f Flags) local(cmd *cobra.Command, o *stores.Opener) (*sharedmounts.Mounts
 // remote returns the stores that are named.
 func remote(o *stores.Opener, args []string) ([]cache.Store, error) {
 	if !o.NamesStores() {
-		return nil, usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL, --store gha: or --store https://HOST/PATH")
+		return nil, stores.ErrUnnamed
 	}
 	if at := cmp.Or(o.ByProject.Stores, o.ByProject.Repo); at != "" && len(args) == 0 {
 		return nil, errhint.With(usage.Errorf("%s names the store: which cache mounts?", at), "name those of this project: without names, the mounts of all projects are copied")
@@ -110,8 +110,12 @@ all that have something in them. A store that has the same content gets nothing.
 			if err := unknown(args, here, "on this machine"); err != nil {
 				return err
 			}
+			ids := args
+			if len(ids) == 0 {
+				ids = here
+			}
 			var failed error
-			for _, id := range cmpOr(args, here) {
+			for _, id := range ids {
 				failed = errors.Join(failed, pushOne(cmd, m, all, id, len(args) == 0))
 				if cmd.Context().Err() != nil {
 					break
@@ -124,13 +128,6 @@ all that have something in them. A store that has the same content gets nothing.
 	c.Flags().StringVar(&maxSize, "max-size", "2GB", maxSizeUsage)
 	c.Flags().BoolVarP(&o.Yes, "yes", "y", false, "let --store git: make its branch in the project's own repository")
 	return c
-}
-
-func cmpOr(args, all []string) []string {
-	if len(args) > 0 {
-		return args
-	}
-	return all
 }
 
 // unknown reports arguments that are none of ids.

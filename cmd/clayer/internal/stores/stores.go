@@ -115,6 +115,9 @@ func (o *Opener) Selected() (*cache.Tier, error) {
 	return cache.Tiered(o.Notices.StoreFailed, local), err
 }
 
+// ErrUnnamed says that a command copies to or from stores, and none is named.
+var ErrUnnamed = usage.Errorf("which store? give --repo owner/repo, --store dir:PATH, --store oci:HOST/REPOSITORY, --store s3://BUCKET/PREFIX, --store git:URL, --store gha: or --store https://HOST/PATH")
+
 // NamesStores reports whether --store or --repo is given.
 func (o *Opener) NamesStores() bool { return o.Repo != "" || len(o.Stores) > 0 }
 
