@@ -46,13 +46,9 @@ type RootStatus struct {
 
 // Status reads what is applied to the root. It never waits.
 func Status(opt Options) (*RootStatus, error) {
-	root, err := opt.open()
+	root, state, err := opt.openState()
 	if err != nil {
 		return nil, err
-	}
-	state, err := root.State()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	cut, err := root.CutOff(state)
 	if err != nil {

@@ -22,13 +22,9 @@ import (
 func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	var img image.Image
 	r := newReadOnly(opt)
-	root, err := r.open()
+	_, state, err := r.openState()
 	if err != nil {
 		return img, err
-	}
-	state, err := root.State()
-	if err != nil {
-		return img, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	g, err := r.graph()
 	if err != nil {

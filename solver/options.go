@@ -27,6 +27,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
+	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -168,4 +169,17 @@ func (o *Options) open() (*rootfs.Root, error) {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return root, nil
+}
+
+// openState is open for who has to know what is applied.
+func (o *Options) openState() (*rootfs.Root, *record.State, error) {
+	root, err := o.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	state, err := root.State()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	return root, state, nil
 }

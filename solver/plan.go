@@ -42,13 +42,9 @@ func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
 // stores and root.
 func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 	r := newReadOnly(opt)
-	root, err := r.open()
+	_, state, err := r.openState()
 	if err != nil {
 		return nil, nil, err
-	}
-	state, err := root.State()
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	g, err := r.checkedGraph(ctx)
 	if err != nil {
@@ -61,13 +57,9 @@ func Hash(ctx context.Context, opt Options) (*dag.Graph, *dag.Keys, error) {
 // Snapshots returns the snapshots of steps that are on this machine: of each first the one
 // that is applied to the root, and then those that the local store has.
 func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (map[key.Key][]cache.Descriptor, error) {
-	root, err := opt.open()
+	_, state, err := opt.openState()
 	if err != nil {
 		return nil, err
-	}
-	state, err := root.State()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	all := make(map[key.Key][]cache.Descriptor)
 	for _, l := range state.Layers {
@@ -166,13 +158,9 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 // of its steps have it.
 func Platform(ctx context.Context, opt Options) (string, error) {
 	r := newReadOnly(opt)
-	root, err := r.open()
+	_, state, err := r.openState()
 	if err != nil {
 		return "", err
-	}
-	state, err := root.State()
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	return r.platform(ctx, state), nil
 }

@@ -20,13 +20,9 @@ import (
 // command before left half-done is rolled back, unless one is at work just now,
 // which is reported: the files are between two states then.
 func (r *session) settled(ctx context.Context) (*rootfs.Root, error) {
-	root, err := r.open()
+	root, state, err := r.openState()
 	if err != nil {
 		return nil, err
-	}
-	state, err := root.State()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	cut, err := root.CutOff(state)
 	if err != nil {
