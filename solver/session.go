@@ -25,7 +25,6 @@ type session struct {
 	Options
 	store    *cache.Tier      // nil: there is none
 	files    []*frontend.File // Options.Files, but those that a legacy release replaces
-	plan     *dag.Plan        // that is carried out
 	readOnly bool             // nothing that is downloaded is stored
 	machine  string           // the platform, if it was taken before an install by hand
 

@@ -149,6 +149,22 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	return sv, did, nil
 }
 
+// RecordShortfall records Options.Shortfall beside the state of a root, and does nothing
+// else. It waits for nobody.
+func RecordShortfall(ctx context.Context, opt Options) error {
+	opt.NoWait = true
+	r := newSession(opt)
+	root, err := r.open()
+	if err != nil {
+		return err
+	}
+	lock, err := r.lock(ctx, root)
+	if err != nil {
+		return err
+	}
+	return errors.Join(shortfall.Write(lock.Root().StateDir(), r.Shortfall), r.unlock(lock))
+}
+
 // shortfallDiffers reports whether something is missing of the composition, or was.
 func (r *session) shortfallDiffers(root *rootfs.Root) bool {
 	was, err := shortfall.Read(root.StateDir())
@@ -195,7 +211,6 @@ const defaultDownloads = 2 << 30
 
 // execConfig returns what a solve of the root works with.
 func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
-	r.plan = sv.Plan
 	cfg := exec.Config{
 		Steps: r, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force, Home: r.home(),

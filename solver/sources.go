@@ -12,7 +12,6 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
@@ -180,16 +179,18 @@ func (r *session) Unstored(l *dag.Layer) bool { return r.legacy.Made(l.File) }
 var errNotStored = errors.New("its snapshot cannot be had, and there is no line that makes it")
 
 // Command returns what a RUN runs, with its environment and mounts.
-func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
+func (r *session) Command(ctx context.Context, it *dag.Item, run *frontend.Run, inPlace bool) (cmd sandbox.Command, release func(), err error) {
 	if run.Stored != nil {
 		return cmd, nil, errNotStored
 	}
-	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(s, run), Dir: run.Dir, Timeout: r.Timeout}
+	if r.Allow != nil {
+		if err := r.Allow(Starting{Step: it.Step, Estimate: it.Estimate, InPlace: inPlace}); err != nil {
+			return cmd, nil, err
+		}
+	}
+	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(it.Step, run), Dir: run.Dir, Timeout: r.Timeout}
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
-	}
-	if err := r.allow(s); err != nil {
-		return cmd, nil, err
 	}
 	prepared, err := r.mounts().Prepare(ctx, run, &cmd.Env)
 	if err != nil {
@@ -197,22 +198,6 @@ func (r *session) Command(ctx context.Context, s *dag.Step, run *frontend.Run) (
 	}
 	cmd.Mounts = prepared.List
 	return cmd, prepared.Release, nil
-}
-
-// allow asks Options.Allow whether a step may run.
-func (r *session) allow(s *dag.Step) error {
-	if r.Allow == nil || r.plan == nil {
-		return nil
-	}
-	root, err := r.open()
-	if err != nil {
-		return err
-	}
-	sb, err := sandbox.Check(r.Options.Sandbox, r.sandboxOptions(root), exec.Engines...)
-	if err != nil {
-		return err
-	}
-	return r.Allow(Starting{Step: s, Estimate: r.plan.Item(s).Estimate, InPlace: sb.Name == "inplace"})
 }
 
 // mounts returns where the mounts of RUNs come from.

@@ -9,11 +9,9 @@
 package besteffort
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -21,9 +19,6 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
-	"github.com/clayer/clayer/solver/internal/shortfall"
-	"github.com/clayer/clayer/solver/rootfs"
-	"github.com/clayer/clayer/solver/sandbox/overlay"
 )
 
 // Options say how far a solve goes. The zero value is an ordinary solve.
@@ -33,10 +28,6 @@ type Options struct {
 	Unread error         // what is wrong with the files, of which solver.Options has what could be read
 
 	Command string // what to run for the rest, as a shell takes it
-
-	// Now and After are a clock; nil: that of the machine.
-	Now   func() time.Time
-	After func(d time.Duration, f func()) (stop func() bool)
 }
 
 // A BudgetError says that the budget of a solve has run out.
@@ -75,13 +66,7 @@ type cut struct {
 // the result. Without it, the error of a budget that has run out is a *BudgetError; what was
 // finished by then is stored.
 func Solve(ctx context.Context, opt solver.Options, o Options) (*solver.Result, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.After == nil {
-		o.After = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
-	}
-	r := &run{Options: o, opt: opt, start: o.Now(), cuts: make(map[*frontend.File]cut), subs: substitutes{rejected: make(map[key.Key]bool)}}
+	r := &run{Options: o, opt: opt, start: time.Now(), cuts: make(map[*frontend.File]cut), subs: substitutes{rejected: make(map[key.Key]bool)}}
 	if !o.Best {
 		return r.whole(ctx)
 	}
@@ -119,18 +104,18 @@ func (r *run) explain(ctx, bounded context.Context, err error) error {
 	return out
 }
 
-// within returns a context that ends after d of the clock.
+// within returns a context that is canceled after d.
 func (r *run) within(ctx context.Context, d time.Duration) (context.Context, func()) {
 	bounded, cancel := context.WithCancelCause(ctx)
-	stop := r.After(d, func() { cancel(&BudgetError{r.Budget}) })
-	return bounded, func() { stop(); cancel(nil) }
+	timer := time.AfterFunc(d, func() { cancel(&BudgetError{r.Budget}) })
+	return bounded, func() { timer.Stop(); cancel(nil) }
 }
 
 // reserve is the end of the budget in which nothing is run: what can be had is restored
 // and applied then.
 func (r *run) reserve() time.Duration { return min(r.Budget/5, 30*time.Second) }
 
-func (r *run) left() time.Duration { return r.Budget - r.Now().Sub(r.start) }
+func (r *run) left() time.Duration { return r.Budget - time.Since(r.start) }
 
 // allow refuses a RUN that would not end in time. In place what it did by then could not be
 // taken back wholly: it starts only if twice the time fits that it took before.
@@ -166,31 +151,17 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 			return res, err
 		}
 		if err == nil || res != nil {
-			res.Shortfall, res.Took = r.shortfall(ctx, res, err), r.Now().Sub(r.start)
+			res.Shortfall, res.Took = r.shortfall(ctx, res, err), time.Since(r.start)
 			return res, nil
 		}
 		if last = err; !r.end(ctx, err) {
 			break
 		}
 	}
-	res := &solver.Result{Shortfall: r.shortfall(ctx, nil, last)}
-	r.record(ctx, res.Shortfall)
-	return res, nil
-}
-
-// record records a shortfall beside the state of a root that nothing was done to. Where that
-// fails it is printed all the same.
-func (r *run) record(ctx context.Context, s *solver.Shortfall) {
-	root, err := rootfs.Open(filepath.Clean(cmp.Or(r.opt.Dest, r.opt.Root, "/")), rootfs.Options{RemoveAll: overlay.RemoveAll})
-	if err != nil {
-		return
-	}
-	lock, err := root.Lock(ctx, false, nil)
-	if err != nil {
-		return
-	}
-	_ = shortfall.Write(lock.Root().StateDir(), s)
-	_ = lock.Unlock()
+	opt := r.opt
+	opt.Shortfall = r.shortfall(ctx, nil, last)
+	_ = solver.RecordShortfall(ctx, opt) // it is printed all the same
+	return &solver.Result{Shortfall: opt.Shortfall}, nil
 }
 
 // try solves the files as far as they have not ended.

@@ -126,7 +126,7 @@ const hashTime = 2 * time.Second
 // shortfall returns what is left out; nil: nothing. res is what was done: nil while nothing
 // is, and err then what went wrong besides.
 func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *solver.Shortfall {
-	s := &solver.Shortfall{At: r.Now().UTC(), Command: r.Command}
+	s := &solver.Shortfall{At: time.Now().UTC(), Command: r.Command}
 	for _, f := range r.opt.Files {
 		if l, ok := r.short(ctx, f, res, err); ok {
 			l.Wanted = r.wantedKeys(ctx)[f.Name]

@@ -445,7 +445,7 @@ func capture(ctx context.Context, v sandbox.View, paths []string) snapshot.Chang
 func nothing(func(*snapshot.Entry, error) bool) {}
 
 func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run *frontend.Run, pack packer) error {
-	cmd, release, err := b.Steps.Command(ctx, s, run)
+	cmd, release, err := b.Steps.Command(ctx, b.sv.Plan.Item(s), run, b.isInPlace())
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,8 @@ type Steps interface {
 	// is not known.
 	Expected(ctx context.Context, s *dag.Step, at *names.View, exact bool) (source.Expectation, error)
 
-	// Command returns what a RUN runs. release is called when it has ended.
-	Command(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error)
+	// Command returns what a RUN runs, on the root itself or not. release is called when it has ended.
+	Command(ctx context.Context, it *dag.Item, run *frontend.Run, inPlace bool) (cmd sandbox.Command, release func(), err error)
 
 	// Session returns what a step gets of the session: where $HOME is, "" if its key
 	// covers that, and the directories that programs are searched in.
