@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/ctxio"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -68,7 +69,7 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 		}
 		add(name, value)
 	}
-	slices.SortFunc(all, func(a, b Credential) int { return strings.Compare(a.Name, b.Name) })
+	order.Stable(all, func(a, b Credential) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // A Tier is several stores as one: near ones first. What a farther one had is
@@ -238,7 +239,7 @@ func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 	if !listed && err == nil && len(t.stores) > 0 {
 		err = fmt.Errorf("%s: %w", t.Name(), ErrUnlisted)
 	}
-	slices.SortStableFunc(all, NewestFirst)
+	order.Stable(all, NewestFirst)
 	return all, err
 }
 
@@ -250,7 +251,7 @@ func (t *Tier) Interrupted(ctx context.Context) ([]Manifest, error) {
 		all = append(all, ms...)
 		return err
 	})
-	slices.SortStableFunc(all, NewestFirst)
+	order.Stable(all, NewestFirst)
 	return all, err
 }
 

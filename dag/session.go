@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/shellvars"
 	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Inherit says which of the session's variables RUNs get. Its text is what enters
@@ -220,7 +221,7 @@ func (s *Step) Session() []SessionVar {
 			vars = append(vars, SessionVar{Name: name})
 		}
 	}
-	slices.SortFunc(vars, func(a, b SessionVar) int { return strings.Compare(a.Name, b.Name) })
+	order.Stable(vars, func(a, b SessionVar) int { return strings.Compare(a.Name, b.Name) })
 	return vars
 }
 

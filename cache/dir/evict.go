@@ -23,6 +23,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -501,7 +502,7 @@ func used(root *os.Root) ([]usedStep, error) {
 	if len(others) > 0 {
 		slog.Warn("what has the name of a step in the store is no file; it is left alone", "path", root.Name(), "names", len(others), "first", others[0])
 	}
-	slices.SortFunc(all, func(a, b usedStep) int {
+	order.Stable(all, func(a, b usedStep) int {
 		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.name(), b.name()))
 	})
 	return all, nil

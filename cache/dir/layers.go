@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -143,7 +144,7 @@ func (d *Dir) List(ctx context.Context) ([]cache.Manifest, error) {
 	if len(failed) > 0 {
 		slog.Warn("layers in the store can't be read", "path", d.path, "layers", len(failed), "first", failed[0])
 	}
-	slices.SortStableFunc(list, cache.NewestFirst)
+	order.Stable(list, cache.NewestFirst)
 	return list, nil
 }
 

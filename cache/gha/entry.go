@@ -17,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // A head begins an entry: a line "clayer-entry 1 SIZE SHA256", and as many bytes of JSON.
@@ -189,6 +190,6 @@ func (s *Store) places(ctx context.Context, k key.Key) (places, error) {
 		}
 		return err
 	})
-	slices.SortFunc(all, func(a, b entry) int { return a.place - b.place })
+	order.Stable(all, func(a, b entry) int { return a.place - b.place })
 	return all, err
 }

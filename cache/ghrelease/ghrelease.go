@@ -26,6 +26,7 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Options say how to store. The zero Options is the default.
@@ -273,7 +274,7 @@ func (s *Store) variants(k key.Key) []location {
 // distinct orders all locations but the first, the newest first, and drops those of the same
 // variant as one before.
 func distinct(all []location) []location {
-	slices.SortStableFunc(all[1:], func(a, b location) int { return b.step.Created.Compare(a.step.Created) })
+	order.Stable(all[1:], func(a, b location) int { return b.step.Created.Compare(a.step.Created) })
 	seen := make(map[string]bool)
 	return slices.DeleteFunc(all, func(loc location) bool {
 		id := loc.step.VariantID()

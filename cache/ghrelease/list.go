@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // List returns the layers that are whole, newest first. One that refers to a
@@ -24,8 +25,8 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 			all = append(all, m)
 		}
 	}
-	slices.SortStableFunc(all, cache.NewestFirst)
-	slices.SortStableFunc(beside, cache.NewestFirst)
+	order.Stable(all, cache.NewestFirst)
+	order.Stable(beside, cache.NewestFirst)
 	return newestOfEach(append(all, beside...)), nil
 }
 
@@ -50,7 +51,7 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 			all = append(all, m)
 		}
 	}
-	slices.SortStableFunc(all, cache.NewestFirst)
+	order.Stable(all, cache.NewestFirst)
 	return all, nil
 }
 
@@ -62,7 +63,7 @@ func newestOfEach(all []cache.Manifest) []cache.Manifest {
 		defer func() { seen[id] = true }()
 		return seen[id]
 	})
-	slices.SortStableFunc(all, cache.NewestFirst)
+	order.Stable(all, cache.NewestFirst)
 	return all
 }
 

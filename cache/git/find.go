@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/git/internal/branch"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // read returns what the branch has, as it was when this process first looked, or last
@@ -95,7 +96,7 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 	for _, l := range x.layers() {
 		list = append(list, l.manifest())
 	}
-	slices.SortFunc(list, func(a, b cache.Manifest) int {
+	order.Stable(list, func(a, b cache.Manifest) int {
 		if c := cache.NewestFirst(a, b); c != 0 {
 			return c
 		}

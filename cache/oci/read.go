@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // maxManifest bounds what is read of a manifest; registries take no larger ones.
@@ -231,7 +232,7 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 	for _, l := range layers {
 		list = append(list, l.of)
 	}
-	slices.SortStableFunc(list, cache.NewestFirst)
+	order.Stable(list, cache.NewestFirst)
 	return list, nil
 }
 
@@ -258,7 +259,7 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 		return nil, err
 	}
 	byName := make(map[string]*cache.Manifest)
-	slices.SortFunc(steps, func(a, b named[pushed]) int { return a.of.Created.Compare(b.of.Created) })
+	order.Stable(steps, func(a, b named[pushed]) int { return a.of.Created.Compare(b.of.Created) })
 	var names []string
 	for _, st := range steps {
 		m := byName[st.of.Layer]

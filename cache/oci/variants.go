@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // maxVariantTags bounds how many tags of one key are read: others may write some, and where
@@ -88,7 +89,7 @@ func (s *Store) readVariants(ctx context.Context, keys []key.Key) ([]named[pushe
 		}
 	}
 	steps, err := readAll(ctx, tags, s.readStep)
-	slices.SortStableFunc(steps, func(a, b named[pushed]) int {
+	order.Stable(steps, func(a, b named[pushed]) int {
 		isFirst := func(st named[pushed]) int {
 			if st.tag == stepOf(st.tag) {
 				return 0

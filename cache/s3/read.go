@@ -21,6 +21,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // readable returns why nothing is read; nil where nothing is known.
@@ -158,7 +159,7 @@ func (s *Store) variants(ctx context.Context, k key.Key) ([]stored, error) {
 		return nil, err
 	}
 	all, err := s.readSteps(ctx, objects)
-	slices.SortStableFunc(all, func(a, b stored) int {
+	order.Stable(all, func(a, b stored) int {
 		isFirst := func(st stored) int {
 			if st.name == stepName(k) {
 				return 0
@@ -366,7 +367,7 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 	for _, l := range layers {
 		all = append(all, l.Manifest)
 	}
-	slices.SortStableFunc(all, cache.NewestFirst)
+	order.Stable(all, cache.NewestFirst)
 	return all, nil
 }
 
@@ -394,7 +395,7 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(steps, func(a, b stored) int { return a.Created.Compare(b.Created) })
+	order.Stable(steps, func(a, b stored) int { return a.Created.Compare(b.Created) })
 	var all []cache.Manifest
 	for _, st := range steps {
 		i := slices.IndexFunc(all, func(m cache.Manifest) bool { return m.Name == st.Layer })

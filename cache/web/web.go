@@ -36,6 +36,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Options say how a store is read. The zero value is the default.
@@ -431,7 +432,7 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(m cache.Manifest) bool { return m.Key.IsZero() })
-	slices.SortStableFunc(all, cache.NewestFirst)
+	order.Stable(all, cache.NewestFirst)
 	return all, nil
 }
 

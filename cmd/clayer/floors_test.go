@@ -130,6 +130,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/man":            0,
 	"cmd/clayer/internal/usage":          -1,
 	"internal/lazyregexp":                -2, // frontend/gitsource
+	"internal/order":                     -2, // dag, cache, frontend/lint
 	"internal/printable":                 -1,
 	"internal/pathname":                  -1,
 	"internal/sizes":                     -1,

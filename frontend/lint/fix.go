@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Apply makes the fixes of the findings in the text of a file, and returns how
@@ -48,7 +50,7 @@ func Apply(src []byte, findings []Finding) ([]byte, int) {
 			made++
 		}
 	}
-	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.from, b.from) })
+	order.Stable(changes, func(a, b change) int { return cmp.Compare(a.from, b.from) })
 	var out bytes.Buffer
 	if marked {
 		out.Write(bom)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Level says how much a finding matters.
@@ -70,7 +71,7 @@ func Check(files []*frontend.File) []Finding {
 		p.hide()
 		all = append(all, p.findings...)
 	}
-	slices.SortStableFunc(all, func(a, b Finding) int {
+	order.Stable(all, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), strings.Compare(a.Rule, b.Rule))
 	})
 	return all

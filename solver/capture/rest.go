@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/rootfs/drift"
@@ -104,9 +105,9 @@ func rest(o Options, isOwned func(string) bool) []Tree {
 		}
 		i = last
 	}
-	slices.SortStableFunc(trees, func(a, b Tree) int { return cmp.Compare(b.Size, a.Size) })
+	order.Stable(trees, func(a, b Tree) int { return cmp.Compare(b.Size, a.Size) })
 	trees = trees[:min(len(trees), maxRest)]
-	slices.SortFunc(trees, func(a, b Tree) int { return cmp.Compare(a.Path, b.Path) })
+	order.Stable(trees, func(a, b Tree) int { return cmp.Compare(a.Path, b.Path) })
 	return trees
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
@@ -49,7 +50,7 @@ func (l *Lock) Undo(ctx context.Context, stay int, force bool) (*Undone, error) 
 		}
 		res.Steps = append(res.Steps, ev.Key)
 	}
-	slices.SortFunc(left, func(x, y record.Event) int { return y.Seq - x.Seq })
+	order.Stable(left, func(x, y record.Event) int { return y.Seq - x.Seq })
 	for _, ev := range left {
 		if stay > 0 && !ev.Retry {
 			t.next.Preserved = append(t.next.Preserved, ev)

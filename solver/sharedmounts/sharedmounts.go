@@ -18,6 +18,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/solver/machine"
 )
 
@@ -121,7 +122,7 @@ func list(ctx context.Context, s cache.Store) (all []Stored, old []cache.Manifes
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", s.Name(), err)
 	}
-	slices.SortStableFunc(ms, cache.NewestFirst)
+	order.Stable(ms, cache.NewestFirst)
 	seen := make(map[key.Key]bool)
 	for _, m := range ms {
 		st, ok := storedOf(m, s.Location())

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // The links in /etc/alternatives are of groups, in which a link leads to one of several
@@ -114,8 +116,8 @@ func writeAlternatives(list []record) []byte {
 			head = append(head, r)
 		}
 	}
-	slices.SortFunc(follows, byKey)
-	slices.SortFunc(choices, byKey)
+	order.Stable(follows, byKey)
+	order.Stable(choices, byKey)
 	var out []string
 	for _, r := range head {
 		out = append(out, r.body)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // An id is the numbers that a record takes, which no other may have. The zero id takes
@@ -99,7 +101,7 @@ func (f format) idsOf(list []record, leftOut map[string]*entry) taken {
 			t = append(t, idOf{id: x, key: r.key})
 		}
 	}
-	slices.SortStableFunc(t, func(a, b idOf) int { return cmp.Compare(a.first, b.first) })
+	order.Stable(t, func(a, b idOf) int { return cmp.Compare(a.first, b.first) })
 	furthest := 0
 	for i := range t {
 		if t[i].last() >= t[furthest].last() {

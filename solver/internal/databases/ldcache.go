@@ -5,8 +5,9 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // The cache of the dynamic linker lists where libraries are, by soname. ldconfig makes it
@@ -97,7 +98,7 @@ func writeLibraries(records []record) []byte {
 		fmt.Sscan(part[2], &l.flags)
 		list = append(list, l)
 	}
-	slices.SortStableFunc(list, func(a, b ldLibrary) int {
+	order.Stable(list, func(a, b ldLibrary) int {
 		return cmp.Or(compareSonames(b.soname, a.soname), cmp.Compare(b.flags, a.flags))
 	})
 	var texts bytes.Buffer

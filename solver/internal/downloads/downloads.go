@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -361,7 +361,7 @@ func (d *Dir) Prune(limit int64) (int64, error) {
 	for _, k := range all {
 		total += k.size
 	}
-	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
+	order.Stable(all, func(a, b stored) int { return a.used.Compare(b.used) })
 	for _, k := range all {
 		if total <= limit || time.Since(k.used) < inUse {
 			break

@@ -17,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
@@ -102,7 +103,7 @@ func (i *Inventory) Since(before *Inventory) (list []Package) {
 }
 
 func sortPackages(list []Package) {
-	slices.SortFunc(list, func(a, b Package) int {
+	order.Stable(list, func(a, b Package) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Manager, b.Manager), strings.Compare(a.Dir, b.Dir), strings.Compare(a.Name, b.Name))
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -65,7 +66,7 @@ func Notes(dir *os.Root) ([]Note, error) {
 			all = append(all, n)
 		}
 	}
-	slices.SortFunc(all, func(a, b Note) int { return strings.Compare(a.ID, b.ID) })
+	order.Stable(all, func(a, b Note) int { return strings.Compare(a.ID, b.ID) })
 	return all, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -227,7 +228,7 @@ func (r *Recorder) Needs() ([]snapshot.Need, error) {
 		}
 		all = append(all, used...)
 	}
-	slices.SortStableFunc(all, func(a, b snapshot.Need) int {
+	order.Stable(all, func(a, b snapshot.Need) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name))
 	})
 	return bounded(all)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/record"
 )
@@ -313,7 +314,7 @@ func Record(dir record.Dir, state *record.State, tx int, left []Left) (_ *record
 		return state, nil
 	}
 	slices.Reverse(left) // as the changes were made
-	slices.SortStableFunc(left, func(x, y Left) int { return x.Change.Seq - y.Change.Seq })
+	order.Stable(left, func(x, y Left) int { return x.Change.Seq - y.Change.Seq })
 	next := *state
 	next.Tx, next.Preserved = tx+1, slices.Clone(next.Preserved)
 	if err := dir.Held().Remove(record.LogName(next.Tx)); err != nil { // of a rollback that was cut off

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
@@ -140,7 +141,7 @@ func (h *helper) submounts() ([]submount, error) {
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b submount) int { return strings.Compare(a.target, b.target) })
+	order.Stable(all, func(a, b submount) int { return strings.Compare(a.target, b.target) })
 	var outer []submount
 	for _, m := range all {
 		if len(outer) == 0 || !pathname.Under(m.target, outer[len(outer)-1].target) {

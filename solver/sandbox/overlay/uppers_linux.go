@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // minUpper is the space that a file system needs to be taken for views in place
@@ -46,7 +47,7 @@ func uppers(work string) []string {
 		}
 		places = append(places, place{m.Mountpoint, m.FSType == "tmpfs", space})
 	}
-	slices.SortStableFunc(places, func(a, b place) int {
+	order.Stable(places, func(a, b place) int {
 		if a.memory != b.memory {
 			if a.memory {
 				return 1

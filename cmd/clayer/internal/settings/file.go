@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -128,7 +129,7 @@ func parse(f *File, data []byte) (*File, error) {
 		}
 		f.entries[name] = entry{list, line}
 	}
-	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	order.Stable(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	if len(problems) > 0 {
 		return nil, problems[0]
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/report"
 )
@@ -175,7 +176,7 @@ func (r *Record) Summary() string {
 	line("time", parts)
 
 	runs := slices.DeleteFunc(slices.Clone(r.spans), func(s span) bool { return s.kind != "run" && s.kind != "restore" || s.took() < notable })
-	slices.SortStableFunc(runs, func(a, b span) int { return cmp.Compare(b.took(), a.took()) })
+	order.Stable(runs, func(a, b span) int { return cmp.Compare(b.took(), a.took()) })
 	for i, s := range runs[:min(len(runs), slow)] {
 		what := s.step.Text()
 		if s.kind == "restore" {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // Chrome's trace event format, which Perfetto and chrome://tracing open:
@@ -45,7 +47,7 @@ func (r *Record) WriteTrace(w io.Writer) error {
 	for step, start := range r.started {
 		spans = append(spans, span{"run", step, start, r.end, 0, "cut off"})
 	}
-	slices.SortStableFunc(spans, func(a, b span) int {
+	order.Stable(spans, func(a, b span) int {
 		return cmp.Or(a.start.Compare(b.start), b.end.Compare(a.end), cmp.Compare(a.step.Pos().Line, b.step.Pos().Line))
 	})
 	for _, kind := range lanes {

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // The cache of an icon theme is a hash table of the names of icons. Numbers are of the
@@ -92,7 +93,7 @@ func parseIcons(file []byte) ([]Record, bool) {
 			return nil, false
 		}
 	}
-	slices.SortFunc(images, func(a, b image) int {
+	order.Stable(images, func(a, b image) int {
 		return strings.Compare(a.icon+"\x00"+a.dir, b.icon+"\x00"+b.dir)
 	})
 	records := make([]Record, len(images))

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/internal/order"
 )
 
 // The compiled schemas of GLib are a hash table in a file, GVDB:
@@ -118,7 +120,7 @@ func readTable(file, pointer []byte, budget *int, depth int) ([]item, bool) {
 		}
 		items = append(items, it)
 	}
-	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.key, b.key) })
+	order.Stable(items, func(a, b item) int { return strings.Compare(a.key, b.key) })
 	for i := range items[min(1, len(items)):] {
 		if items[i].key == items[i+1].key {
 			return nil, false
