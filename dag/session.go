@@ -42,6 +42,7 @@ const (
 	NotInKey InKey = ""
 	ByName   InKey = "name"   // it marks a credential: its name stands in the instruction, or in an ENV
 	ByDigest InKey = "digest" // of its value
+	IfSet    InKey = "unset"  // it is not set, and enters the key where it is
 )
 
 // setForRun are variables that each RUN has from clayer.
@@ -150,10 +151,9 @@ func (o *outside) namedBy(run *frontend.Run) (named []SessionVar) {
 	return named
 }
 
-// inText returns the names that the command has: as $NAME where it is a shell's, as a
-// word elsewhere.
-func (o *outside) inText(run *frontend.Run) []string {
-	text, program := run.Command, ""
+// commandOf returns the text of a RUN's command, and the program that reads it.
+func commandOf(run *frontend.Run) (text, program string) {
+	text = run.Command
 	switch {
 	case run.Exec != nil:
 		text = strings.Join(run.Exec, "\x00")
@@ -162,6 +162,13 @@ func (o *outside) inText(run *frontend.Run) []string {
 	case len(run.Shell) > 0:
 		program = run.Shell[0]
 	}
+	return text, program
+}
+
+// inText returns the names that the command has: as $NAME where it is a shell's, as a
+// word elsewhere.
+func (o *outside) inText(run *frontend.Run) []string {
+	text, program := commandOf(run)
 	if shellvars.IsShell(program) {
 		if names := o.candidates(shellvars.Mentions, text, run); len(names) > 0 {
 			return shellvars.Free(text, names)
@@ -223,6 +230,99 @@ func (s *Step) Session() []SessionVar {
 	}
 	order.Stable(vars, func(a, b SessionVar) int { return strings.Compare(a.Name, b.Name) })
 	return vars
+}
+
+// An Assumption is a variable of the session by which keys may be others in another session.
+type Assumption struct {
+	SessionVar
+	Pos frontend.Pos // of the instruction that refers to it
+}
+
+// Assumed returns the variables of the session that decide about the keys of a layer's own
+// steps, set here or not, in the order of the lines. buildArgs are those of Options.
+func (l *Layer) Assumed(buildArgs map[string]string) (all []Assumption) {
+	scope := frontend.Scope{}
+	if l.On != nil && !l.Ordered {
+		scope = l.On.Scope
+		scope.Args = nil
+	}
+	scope.BuildArgs = buildArgs
+	for _, use := range l.File.OfSession(scope) {
+		inKey := l.outside.inKey(use.Name)
+		switch use.Instr.Word {
+		case "ENV", "ARG": // a reference stays one
+		default: // it is expanded, whatever it is
+			if inKey = IfSet; l.outside.session[use.Name] != "" {
+				inKey = ByDigest
+			}
+		}
+		if inKey != NotInKey {
+			all = append(all, Assumption{SessionVar{Name: use.Name, Named: true, InKey: inKey}, use.Instr.Pos})
+		}
+	}
+	for _, s := range l.Steps {
+		for _, name := range s.refersTo() {
+			if inKey := l.outside.inKey(name); inKey != NotInKey {
+				all = append(all, Assumption{SessionVar{Name: name, Named: true, InKey: inKey}, s.Pos()})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Assumption) int { return a.Pos.Line - b.Pos.Line })
+	return slices.CompactFunc(all, func(a, b Assumption) bool { return a.Name == b.Name && a.Pos == b.Pos })
+}
+
+// inKey says how a variable of the session enters the keys of RUNs that name it.
+func (o *outside) inKey(name string) InKey {
+	value, ok := o.session[name]
+	switch {
+	case o.inherit == Hermetic, isPassed(name, value), IsShells(name), slices.Contains(setForRun, name), !isVariable().MatchString(name):
+		return NotInKey
+	case !ok:
+		return IfSet
+	case isCredential(name, value):
+		return ByName
+	}
+	return ByDigest
+}
+
+// refersTo returns the variables that the command of a RUN refers to, set or not, which are
+// the session's, or made of it, sorted.
+func (s *Step) refersTo() (names []string) {
+	run, ok := s.Instr.(*frontend.Run)
+	if !ok || run.Stored != nil {
+		return nil
+	}
+	o := s.Layer.outside
+	ofBefore := func(name string) { // its value may be made of the session
+		for _, l := range s.Layer.Before() {
+			if i := indexVar(l.Scope.Env, name); i >= 0 {
+				names = append(names, frontend.Refs(l.Scope.Env[i].Value)...)
+			}
+		}
+	}
+	for _, v := range s.named {
+		if o.isBefore(v.Name) {
+			ofBefore(v.Name)
+		} else {
+			names = append(names, v.Name)
+		}
+	}
+	if text, program := commandOf(run); shellvars.IsShell(program) {
+		unset := make(map[string]bool)
+		shellvars.Mentions(text, func(name string) {
+			if _, ok := o.session[name]; !ok && !o.isBefore(name) && !sets(run, name) {
+				unset[name] = true
+			}
+		})
+		names = append(names, shellvars.Free(text, unset)...)
+	}
+	for _, list := range [][]frontend.Var{run.Env, run.Args} {
+		for _, v := range list {
+			names = append(names, frontend.Refs(v.Value)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (o *outside) isBefore(name string) bool {

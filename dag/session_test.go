@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -180,5 +181,38 @@ func TestENVOfLayersBefore(t *testing.T) {
 	}
 	if keyOf("ENV X=$HOME/x\nRUN true\n", session) != keyOf("ENV X=$HOME/x\nRUN true\n", map[string]string{"HOME": "/home/me"}) {
 		t.Error("HOME changes its key")
+	}
+}
+
+// TestAssumed says which variables of the session decide about the keys of a layer: set or not.
+func TestAssumed(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"nothing", "RUN echo FOO", ""},
+		{"set and not set", "RUN echo $FOO ${NONE:-x}", "1 FOO digest, 1 NONE unset"},
+		{"what the shell assigns", "RUN for i in 1; do echo $i; done; x=1; read y; echo $x $y $1 $?", ""},
+		{"listed ones, and a shell's", "RUN echo $PATH $HOME $PWD $PIP_INDEX", ""},
+		{"credentials", "RUN echo $GH_TOKEN $NO_TOKEN", "1 GH_TOKEN name, 1 NO_TOKEN unset"},
+		{"an ENV by which all RUNs after it differ", "ENV A=$NONE B=${BAR:-x}\nRUN true", "1 BAR digest, 1 NONE unset, 2 BAR digest"},
+		{"an ENV or ARG of the file", "ENV A=1\nARG B=2\nRUN echo $A $B", ""},
+		{"an ARG without a value", "ARG FOO\nRUN echo $FOO", "2 FOO digest"},
+		{"where references are expanded, all count", "COPY x $HOME/$NONE/", "1 HOME digest, 1 NONE unset"},
+		{"not what another program reads as it likes", "RUN [\"python3\", \"-c\", \"print(NONE)\"]", ""},
+		{"a step that is no RUN, of what the file sets", "ENV D=/x\nWORKDIR $D", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g, _ := build(t, Options{Session: session}, tt.text)
+			var got []string
+			for _, a := range g.Layers[0].Assumed(nil) {
+				got = append(got, fmt.Sprintf("%d %s %s", a.Pos.Line, a.Name, a.InKey))
+			}
+			slices.Sort(got)
+			if text := strings.Join(got, ", "); text != tt.want {
+				t.Errorf("got  %s\nwant %s", text, tt.want)
+			}
+		})
+	}
+	g, _ := build(t, Options{Session: session, Inherit: Hermetic}, "RUN echo $FOO $NONE")
+	if got := g.Layers[0].Assumed(nil); len(got) > 0 {
+		t.Errorf("hermetic: %v", got)
 	}
 }

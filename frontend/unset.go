@@ -19,7 +19,17 @@ type Use struct {
 // ARG before the line, and not the scope. One with a fallback, ${NAME:-x}, is
 // none of them, and neither is what a RUN leaves to its shell. What cannot be
 // resolved is passed over.
-func (f *File) Unset(s Scope) []Use {
+func (f *File) Unset(s Scope) []Use { return f.uses(s, false) }
+
+// OfSession returns the references whose values the session decides: to variables that no ENV
+// and no ARG before the line sets, and not the rest of the scope. What a RUN leaves to its
+// shell is none of them.
+func (f *File) OfSession(s Scope) []Use {
+	s.Session = nil
+	return f.uses(s, true)
+}
+
+func (f *File) uses(s Scope, fallbacks bool) []Use {
 	var uses []Use
 	declared := make(map[string]bool)
 	for _, v := range s.Env {
@@ -35,7 +45,7 @@ func (f *File) Unset(s Scope) []Use {
 		r.err = nil
 		r.unset = func(name string) {
 			use := Use{Instr: m, Name: name}
-			if !declared[name] && !f.hasFallback(m, name) && !slices.Contains(uses, use) {
+			if !declared[name] && (fallbacks || !f.hasFallback(m, name)) && !slices.Contains(uses, use) {
 				uses = append(uses, use)
 			}
 		}

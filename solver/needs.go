@@ -42,7 +42,7 @@ func isHome(v frontend.Var) bool { return v.Name == "HOME" }
 // checkNeeds chooses which snapshots of the cached steps are restored.
 func (r *session) checkNeeds(ctx context.Context, root *rootfs.Root, sv *survey.Survey, g *dag.Graph, keys *dag.Keys) error {
 	c := variants.Choice{
-		Survey: sv, Graph: g, Keys: keys, Ask: r.Variants, Session: r.Session, Warn: r.warnOnce,
+		Survey: sv, Graph: g, Keys: keys, Ask: r.Variants, Session: r.Session, Warn: r.warnOnce, Unchecked: r.elsewhere != "",
 		View: func() (*names.View, error) {
 			view, err := nextView(root, sv.State, len(sv.Answers.Undo))
 			if err != nil {

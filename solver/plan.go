@@ -26,16 +26,25 @@ import (
 
 // Plan says what Solve would do. It opens nothing for writing.
 func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
+	p, _, err := PlanFor(ctx, opt, "")
+	return p, err
+}
+
+// PlanFor says what Solve would do on a machine of a platform to which nothing is applied,
+// and which has all that snapshots need; "" is the platform of the options' root, which is
+// looked at. It also returns the snapshots that stores have, those that are chosen.
+func PlanFor(ctx context.Context, opt Options, platform string) (*dag.Plan, map[key.Key]cache.Found, error) {
 	r := newReadOnly(opt)
+	r.elsewhere = platform
 	root, err := r.open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, err := r.survey(ctx, root)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.Plan, nil
+	return s.Plan, s.Found, nil
 }
 
 // Hash computes the keys of the options' layers: a plan without a look at
@@ -92,6 +101,9 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
+	}
+	if r.elsewhere != "" {
+		state = &record.State{Platform: r.elsewhere}
 	}
 	g, err := r.checkedGraph(ctx)
 	if err != nil {

@@ -23,10 +23,11 @@ import (
 // what it has learned meanwhile. Its methods are safe for concurrent use.
 type session struct {
 	Options
-	store    *cache.Tier      // nil: there is none
-	files    []*frontend.File // Options.Files, but those that a legacy release replaces
-	readOnly bool             // nothing that is downloaded is stored
-	machine  string           // the platform, if it was taken before an install by hand
+	store     *cache.Tier      // nil: there is none
+	files     []*frontend.File // Options.Files, but those that a legacy release replaces
+	readOnly  bool             // nothing that is downloaded is stored
+	elsewhere string           // the platform of another machine that a plan is for; "" for none
+	machine   string           // the platform, if it was taken before an install by hand
 
 	resolving sync.Once
 	resolver  *source.Resolver

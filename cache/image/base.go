@@ -53,7 +53,8 @@ func BaseEnv(name string, want specs.Platform) ([]string, error) {
 	return b.config.Config.Env, nil
 }
 
-// openBase reads the image of a layout: DIR, or DIR:TAG where it has several.
+// openBase reads the image of a layout: DIR, or DIR:TAG where it has several. The zero
+// Platform is any, of a layout that has one image for all.
 func openBase(name string, want specs.Platform) (*base, error) {
 	dir, tag := name, ""
 	if _, err := os.Stat(dir); err != nil {
@@ -97,7 +98,7 @@ func openBase(name string, want specs.Platform) (*base, error) {
 	if err := b.read(b.manifest.Config, &b.config); err != nil {
 		return nil, err
 	}
-	if b.config.OS != want.OS || b.config.Architecture != want.Architecture {
+	if want.OS != "" && (b.config.OS != want.OS || b.config.Architecture != want.Architecture) {
 		return nil, fmt.Errorf("it is for %s/%s, and the layers for %s/%s", b.config.OS, b.config.Architecture, want.OS, want.Architecture)
 	}
 	if len(b.config.RootFS.DiffIDs) != len(b.manifest.Layers) {

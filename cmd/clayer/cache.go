@@ -389,7 +389,7 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 		for _, list := range found {
 			ms = append(ms, list[0])
 		}
-		img, err := solver.ImageOf(ms)
+		img, err := image.Of(ms)
 		if err != nil {
 			err = usage.Error{Err: err}
 		}

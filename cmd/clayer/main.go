@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/about"
+	"github.com/clayer/clayer/cmd/clayer/internal/checkcmd"
 	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -166,7 +167,7 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 		}
 	}
 	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
-	group("Plan and check:", newPlan(), newCheck(), newInspect(), newHash())
+	group("Plan and check:", newPlan(), checkcmd.New(buildArgUsage, buildVersion(), printed), newInspect(), newHash())
 	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
 	group("Sessions and machines:", newInit(), newShim(), newCapture(), newDoctor(), newConfig())
 	group("Stores:", newCache())

@@ -1,0 +1,108 @@
+// Package checkcmd is clayer check: it lints Containerfiles, and fixes what is safe to fix.
+package checkcmd
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clayer/clayer/cmd/clayer/internal/parse"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
+	"github.com/clayer/clayer/cmd/clayer/internal/ui"
+	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/layers"
+)
+
+// New returns the command. buildArg is the usage of --build-arg, and printed what prints
+// warnings.
+func New(buildArg, version string, printed func(*cobra.Command) stores.Notices) *cobra.Command {
+	var format string
+	var fix, rules, asJSON bool
+	var given []string
+	c := &cobra.Command{
+		Use:   "check [NAME|FILE]...",
+		Short: "Report mistakes, costs and instructions without effect",
+		Long: `check lints Containerfiles and the files that they copy, without using the
+network or a store. The exit code is 0 if there are only notes, 1 if there are
+warnings, and 2 if plan and solve would reject a file.
+
+"# check=skip=RULE,RULE" at the top of a file turns off rules for the file, as
+in BuildKit; above an instruction, for that instruction. Without arguments,
+check reads Containerfile.`,
+		Example: `  clayer check layers/Containerfile*
+  clayer check --fix                          # apply the safe fixes
+  clayer check --format=sarif > check.sarif   # for GitHub's code scanning`,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if rules {
+				return ui.WriteRules(cmd.OutOrStdout())
+			}
+			if asJSON {
+				format = "json"
+			}
+			if !slices.Contains(ui.FindingFormats, format) {
+				return usage.Errorf("--format=%s: want text, json or sarif", format)
+			}
+			if len(args) == 0 {
+				args = []string{"Containerfile"}
+			}
+			paths, err := layers.Lookup(".", args, printed(cmd).Warn)
+			if err != nil {
+				return err
+			}
+			opt := solver.Options{Environ: os.Environ()}
+			if opt.BuildArgs, err = parse.BuildArgs(given); err != nil {
+				return err
+			}
+			findings, err := solver.Lint(cmd.Context(), opt, paths)
+			if err == nil && fix {
+				findings, err = applyFixes(cmd, opt, paths, findings)
+			}
+			if err != nil {
+				return err
+			}
+			if err := ui.WriteFindings(cmd.OutOrStdout(), findings, format, version); err != nil {
+				return err
+			}
+			return exitOf(findings)
+		},
+	}
+	c.Flags().StringArrayVar(&given, "build-arg", nil, buildArg)
+	c.Flags().StringVar(&format, "format", "text", "output `FORMAT`: text, json or sarif")
+	c.Flags().BoolVar(&asJSON, "json", false, "same as --format=json")
+	c.Flags().BoolVar(&fix, "fix", false, "apply the safe fixes, and report what is left")
+	c.Flags().BoolVar(&rules, "rules", false, "list the rules")
+	return c
+}
+
+func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
+	for _, path := range paths {
+		if _, ok := safefile.IsInput(path); ok {
+			return nil, usage.Errorf("--fix changes a file, and %s is none", path)
+		}
+	}
+	findings, fixed, err := solver.Fix(cmd.Context(), opt, paths, findings)
+	for _, path := range slices.Sorted(maps.Keys(fixed)) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %d fixed\n", path, fixed[path])
+	}
+	return findings, err
+}
+
+// exitOf returns the error that findings end clayer check with.
+func exitOf(findings []lint.Finding) error {
+	has := func(l lint.Level) bool {
+		return slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Level == l })
+	}
+	switch {
+	case has(lint.Error):
+		return usage.Error{Err: usage.ErrReported}
+	case has(lint.Warning):
+		return usage.ErrReported
+	}
+	return nil
+}
