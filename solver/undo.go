@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/rootfs"
 )
@@ -91,6 +92,11 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	warn()
+	if layers.Events == 0 {
+		if err := shortfall.Write(root.StateDir(), nil); err != nil {
+			r.warn("what is missing is still recorded: %v", err)
+		}
+	}
 	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.Names()}
 	for _, k := range undone.Preserved {
 		r.Report.WarnError(&rootfs.PreservedError{Preserved: k})

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -34,15 +35,16 @@ type Host struct {
 	proxy     *httptest.Server
 	intercept *opened
 
-	mu    sync.Mutex
-	asked []string
+	mu     sync.Mutex
+	asked  []string
+	before func(w http.ResponseWriter, r *http.Request) bool
 }
 
 // Host starts the network of a machine, which ends with the test.
 func (n *Internet) Host(t testing.TB, p *Profile, link Link) *Host {
 	h := &Host{Profile: p, internet: n, ca: newAuthority(t), intercept: &opened{conns: make(chan net.Conn), done: make(chan struct{})}}
 	pace := newPace(link)
-	inside := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, "https") })}
+	inside := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, "https") }), ErrorLog: log.New(io.Discard, "", 0)} // of clients that are killed
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -102,6 +104,14 @@ func (h *Host) Asked() []string {
 	return asked
 }
 
+// Before has f see each request that the rules let through, with the host in its Host. f
+// returns whether it has answered it. nil is for none.
+func (h *Host) Before(f func(w http.ResponseWriter, r *http.Request) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before = f
+}
+
 func (h *Host) note(line string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,6 +168,13 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, scheme string) {
 		return
 	}
 	h.note(line)
+	h.mu.Lock()
+	before := h.before
+	h.mu.Unlock()
+	r.Host = host
+	if before != nil && before(w, r) {
+		return
+	}
 	if r.Header.Get("Authorization") == "Bearer "+placeholder {
 		r.Header.Set("Authorization", "Bearer "+Token) // what the proxy knows, and the session does not
 	}

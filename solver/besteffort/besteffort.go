@@ -53,6 +53,8 @@ type run struct {
 
 	subs   substitutes
 	wanted map[string]key.Key // of the whole layers, by name; nil: not computed yet
+
+	before *solver.RootStatus // what the root had; nil: not known
 }
 
 // A cut is where a layer ends.
@@ -134,6 +136,7 @@ const maxRejected = 3
 
 // best solves what can be had.
 func (r *run) best(ctx context.Context) (*solver.Result, error) {
+	r.before, _ = solver.Status(r.opt) // a root that cannot be read has nothing
 	last := r.Unread
 	if last != nil {
 		r.end(ctx, last)
@@ -144,7 +147,8 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 	}
 	for range tries {
 		if len(r.files(ctx)) == 0 {
-			break // a solve of nothing would undo what an earlier one has made
+			last = nil // each layer has a reason of its own
+			break      // a solve of nothing would undo what an earlier one has made
 		}
 		res, err := r.try(ctx)
 		if err != nil && ctx.Err() != nil {
@@ -159,8 +163,10 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 		}
 	}
 	opt := r.opt
-	opt.Shortfall = r.shortfall(ctx, nil, last)
-	_ = solver.RecordShortfall(ctx, opt) // it is printed all the same
+	opt.Shortfall = r.stays(ctx, last)
+	if err := solver.RecordShortfall(ctx, opt); err != nil && opt.Report != nil {
+		opt.Report.Warnf("what is missing is not recorded: %v", err)
+	}
 	return &solver.Result{Shortfall: opt.Shortfall}, nil
 }
 

@@ -213,6 +213,10 @@ func firstLine(err error) string {
 	if errors.As(err, &problem) {
 		return problem.Message
 	}
-	text, _, _ := strings.Cut(err.Error(), "\n")
+	text, more, _ := strings.Cut(err.Error(), "\n")
+	if strings.HasSuffix(text, ":") { // a list follows
+		more, _, _ = strings.Cut(strings.TrimSpace(more), "\n")
+		text += " " + more
+	}
 	return text
 }

@@ -16,8 +16,10 @@ import (
 
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/solver/internal/metadata"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/scratch"
+	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
 
@@ -252,7 +254,7 @@ func (r *Root) makeHome() (made []string, err error) {
 		return nil, nil
 	}
 	slices.Reverse(made)
-	err = withTimeOf(top, func() error {
+	err = metadata.PreserveTime(top, func() error {
 		if err := r.state.Make(); err != nil {
 			return err
 		}
@@ -279,7 +281,7 @@ func (r *Root) above(made []string) (paths []string) {
 // removeEmpty removes directories, the last first, as far as nothing is in them.
 func (r *Root) removeEmpty(dirs []string) {
 	for _, dir := range slices.Backward(dirs) {
-		_ = withTimeOf(filepath.Dir(dir), func() error { return r.sys.Rmdir(dir) })
+		_ = metadata.PreserveTime(filepath.Dir(dir), func() error { return r.sys.Rmdir(dir) })
 	}
 }
 
@@ -302,8 +304,13 @@ func (l *Lock) removeHome() error {
 		}
 		made = append(made, r.state.String())
 	}
+	preserved := []string{lockName, shimsName} // the lock is removed last: it is what others wait for
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == shortfall.FileName }) {
+		preserved = append(preserved, shortfall.FileName, madeName)
+		_ = l.writeMade() // without it, what was made for it stays
+	}
 	for _, e := range entries {
-		if e.Name() != lockName && e.Name() != shimsName { // the lock last: it is what others wait for
+		if !slices.Contains(preserved, e.Name()) {
 			if err := own.RemoveAll(e.Name()); err != nil {
 				return err
 			}
@@ -336,7 +343,12 @@ func (l *Lock) recordMade() error {
 		}
 		return err
 	}
-	if l.state.Made = l.root.above(l.made); len(l.state.Made) == 0 {
+	l.state.Made = l.root.above(l.made)
+	return l.writeMade()
+}
+
+func (l *Lock) writeMade() error {
+	if len(l.state.Made) == 0 {
 		return nil
 	}
 	data, err := json.Marshal(l.state.Made)
@@ -347,19 +359,6 @@ func (l *Lock) recordMade() error {
 	if err == nil {
 		_, err = l.root.sys.WriteFile(f, data)
 		err = errors.Join(err, f.Close())
-	}
-	return err
-}
-
-// withTimeOf gives a directory the time back that it had, after f.
-func withTimeOf(dir string, f func() error) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	err = f()
-	if err == nil {
-		_ = os.Chtimes(dir, time.Time{}, info.ModTime()) // another's directory, perhaps
 	}
 	return err
 }

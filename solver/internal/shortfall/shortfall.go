@@ -38,14 +38,16 @@ type Layer struct {
 	As time.Time `json:"as,omitzero"` // when the layer was made that is there in its place; zero: it is a part
 }
 
-const fileName = "shortfall.json"
+// FileName is the file in the state directory, which stays where nothing else of the state
+// does.
+const FileName = "shortfall.json"
 
 // maxLayers bounds what is recorded.
 const maxLayers = 1000
 
 // Read returns the report of a root; nil for none.
 func Read(dir record.Dir) (*Report, error) {
-	data, err := dir.ReadFile(fileName)
+	data, err := dir.ReadFile(FileName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -54,7 +56,7 @@ func Read(dir record.Dir) (*Report, error) {
 	}
 	r := new(Report)
 	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s is damaged; the next solve replaces it: %w", dir.Path(fileName), err)
+		return nil, fmt.Errorf("%s is damaged; the next solve replaces it: %w", dir.Path(FileName), err)
 	}
 	return r, nil
 }
@@ -62,10 +64,10 @@ func Read(dir record.Dir) (*Report, error) {
 // Write makes r the report of a root, under its lock; nil removes it.
 func Write(dir record.Dir, r *Report) error {
 	if r == nil {
-		if is, err := dir.Exists(fileName); !is || err != nil {
+		if is, err := dir.Exists(FileName); !is || err != nil {
 			return err
 		}
-		return dir.Remove(fileName)
+		return dir.Remove(FileName)
 	}
 	w := *r
 	w.Layers = w.Layers[:min(len(w.Layers), maxLayers)]
@@ -73,7 +75,7 @@ func Write(dir record.Dir, r *Report) error {
 	if err != nil {
 		return err
 	}
-	return dir.ReplaceFile(fileName, data)
+	return dir.ReplaceFile(FileName, data)
 }
 
 // Has notes what the root has of a layer that is not whole.

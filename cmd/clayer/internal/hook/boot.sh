@@ -43,13 +43,16 @@ clayer_best() {
 
 # clayer_boot composes the layers, and reports the result in at most 2 KB on stdout.
 clayer_boot() (
-	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || exit 1
+	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || {
+		echo "clayer: cannot set up the environment: there is no ${CLAUDE_PROJECT_DIR:-.}, or no space for $CLAYER_BOOT_DIR"
+		exit 1
+	}
 	lock=$CLAYER_BOOT_DIR/.boot log=$CLAYER_BOOT_DIR/boot.log
 	# One at a time: a second one waits, and then finds everything done.
 	waited=0
 	# When a process began, where there is a /proc: numbers come again, in the next
-	# session too.
-	began() { cut -d ')' -f 2 "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 21; }
+	# session too. One that has ended (Z) may stay where process 1 waits for nobody.
+	began() { cut -d ')' -f 2 "/proc/$1/stat" 2>/dev/null | grep -v '^ Z' | cut -d ' ' -f 21; }
 	dead() {
 		pid='' at=''
 		if [ -f "$lock/pid" ]; then read -r pid at <"$lock/pid" || :; fi 2>/dev/null
