@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -298,4 +299,31 @@ func (src *Source) Label() string {
 		return strings.Join(names, " ")
 	}
 	panic(fmt.Sprintf("dag: source of %T", src.Steps[0].Instr))
+}
+
+// StepAt returns the step of an instruction that a line is part of, in the layer of a file;
+// "" is the last layer's.
+func (g *Graph) StepAt(file string, line int) (*Step, error) {
+	var layer *Layer
+	for _, l := range g.Layers {
+		if file == "" || filepath.Clean(l.File.Path) == filepath.Clean(file) {
+			layer = l
+		}
+	}
+	if layer == nil {
+		return nil, frontend.Problems{{Pos: frontend.Pos{File: file}, Message: "none of the files that are composed"}}
+	}
+	var lines []int
+	for _, s := range layer.Steps {
+		pos := s.Pos()
+		if pos.Line <= line && line <= pos.End {
+			return s, nil
+		}
+		lines = append(lines, pos.Line)
+	}
+	slices.Sort(lines)
+	return nil, frontend.Problems{{
+		Pos: frontend.Pos{File: layer.File.Path, Line: line}, Message: "no step begins here",
+		Line: layer.File.Excerpt(line), Hint: "steps begin in lines " + strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]"),
+	}}
 }

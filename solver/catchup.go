@@ -18,7 +18,11 @@ import (
 // A store that failed in this solve is not tried again. It returns how many snapshots they
 // got.
 func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Survey) (pushed int, err error) {
-	if !r.Push || len(r.Stores) == 0 {
+	stores := r.Stores
+	if len(r.Probes) > 0 { // what passes its probe is listed in none of them yet
+		stores = r.AllStores()
+	}
+	if !r.Push || len(stores) == 0 {
 		return 0, nil
 	}
 	state := sv.State
@@ -36,7 +40,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 		p.Memory = catchup.Memory(filepath.Join(r.Cache, "stores"))
 	}
 	eg, ctx := errgroup.WithContext(ctx)
-	for _, s := range r.Stores {
+	for _, s := range stores {
 		if !r.Report.Failed(s.Name()) && !errors.Is(s.Writable(), cache.ErrReadOnly) {
 			eg.Go(func() error { return p.Push(ctx, s, layers) })
 		}
@@ -46,5 +50,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 }
 
 func (r *session) listing(sv *survey.Survey) catchup.Listing {
-	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Short: r.Shortfall}
+	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Unlisted: func(layer string) bool {
+		return r.Shortfall.Lacks(layer) || r.Probes[layer] != "" && !r.proven[layer]
+	}}
 }

@@ -3,15 +3,11 @@ package solver
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/lint"
-	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/source"
@@ -117,68 +113,4 @@ func refused(ctx context.Context, opt Options, path string) ([]lint.Finding, err
 		findings = append(findings, lint.Refused(refused)...)
 	}
 	return findings, nil
-}
-
-// Fix applies the fixes of findings, as Lint returns them, until there are none: of
-// those that overlap one is applied at a time. It returns what is left, and how many
-// fixes each file got, also with an error.
-func Fix(ctx context.Context, opt Options, paths []string, findings []lint.Finding) ([]lint.Finding, map[string]int, error) {
-	const rounds = 10
-	fixed := make(map[string]int)
-	for range rounds {
-		made := 0
-		for _, path := range paths {
-			own := slices.DeleteFunc(slices.Clone(findings), func(f lint.Finding) bool { return f.Pos.File != path })
-			n, err := fixFile(path, own)
-			if err != nil {
-				return nil, fixed, err
-			}
-			if made += n; n > 0 {
-				fixed[path] += n
-			}
-		}
-		if made == 0 {
-			break
-		}
-		var err error
-		if findings, err = Lint(ctx, opt, paths); err != nil {
-			return nil, fixed, err
-		}
-	}
-	return findings, fixed, nil
-}
-
-// fixFile applies the fixes in one file: a new one that takes the old one's
-// place, so that no kill leaves half of it.
-func fixFile(path string, findings []lint.Finding) (int, error) {
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return 0, err
-	}
-	src, err := safefile.Read(path, frontend.MaxFile)
-	if err != nil {
-		return 0, err
-	}
-	out, made := lint.Apply(src, findings)
-	if made == 0 {
-		return 0, nil
-	}
-	if _, err := frontend.Parse(path, out); err != nil {
-		return 0, fmt.Errorf("%s: the fixes would break it, and were not applied: %w", path, err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, err
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".clayer-fix-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(out)
-	err = errors.Join(err, temp.Chmod(info.Mode().Perm()), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	return made, err
 }

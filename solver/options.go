@@ -85,6 +85,10 @@ type Options struct {
 	// called when a layer is listed. nil, or "": nobody knows.
 	Project func() string
 
+	// Probes are commands by the name of a layer, of which one is not listed in a store before
+	// its probe has passed, and not restored again after it failed. Package probes runs them.
+	Probes map[string]string
+
 	// Allow, if not nil, is asked before each RUN. Its error is that of the step.
 	Allow func(Starting) error
 

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/inventory"
+	"github.com/clayer/clayer/solver/internal/probe"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
@@ -125,8 +126,14 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	answers.Unstored = func(step *dag.Step) bool {
 		return !s.Changed[step] && (inventory.Installs(step) || slices.ContainsFunc(answers.Previous[step.Layer.Name], func(o dag.Old) bool { return o.LeftOut && o.Key == keys.Step[step] }))
 	}
+	var probed probe.Log
+	if len(r.Probes) > 0 {
+		if probed, err = probe.Read(root.StateDir()); err != nil {
+			r.warnOnce("%v", err)
+		}
+	}
 	if !r.Rebuild {
-		answers.Gone = inventory.Gone(root, state)
+		answers.Gone = probed.Leave(r.Probes, state, inventory.Gone(root, state))
 		answers.Present = survey.Present(g, keys, state, answers.Gone)
 		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
@@ -162,6 +169,8 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	if err := r.checkNeeds(ctx, root, s, g, keys); err != nil {
 		return nil, err
 	}
+	probed.Refuse(r.Probes, s, g, keys)
+	r.proven = probed.Proven(r.Probes, s, g, keys)
 	s.Plan = dag.NewPlan(g, keys, s.Answers)
 	return s, nil
 }

@@ -1,15 +1,14 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +21,7 @@ import (
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/sandbox/inplace"
 )
 
 // RunOptions say what Run runs, and where.
@@ -35,6 +35,12 @@ type RunOptions struct {
 
 	Dir                   string // absolute; "" is that of the instruction, or WORKDIR's at the end
 	Stdin, Stdout, Stderr *os.File
+
+	// Withhold, if not nil, reports which of the session's variables the command does not get.
+	Withhold func(name, value string) bool
+
+	// InPlace runs the command on the root itself where no overlay is to be had.
+	InPlace bool
 }
 
 // Run runs a command in the environment of the options' files, in an overlay:
@@ -56,21 +62,21 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	at, err := stepAt(sv.Plan.Graph, run)
-	if err != nil {
-		return err
+	var at *dag.Step // nil: after all layers
+	if run.At != 0 {
+		if at, err = sv.Plan.Graph.StepAt(run.File, run.At); err != nil {
+			return err
+		}
 	}
 	work, done, err := r.runDir()
 	if err != nil {
 		return err
 	}
 	defer done()
+	cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout, MachineTemp: at == nil}
+	cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at, run.Withhold)
+	cmd.Dir = cmp.Or(run.Dir, cmd.Dir)
 	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
-		cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout, MachineTemp: at == nil}
-		cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at)
-		if run.Dir != "" {
-			cmd.Dir = run.Dir
-		}
 		if in, ok := instruction(at).(*frontend.Run); ok {
 			prepared, err := r.mounts().Prepare(ctx, in, &cmd.Env)
 			if err != nil {
@@ -85,6 +91,14 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		r.Report.Emit(report.Event{Kind: report.Done})
 		return view.Exec(ctx, cmd, run.Stdin, run.Stdout, run.Stderr)
 	})
+	if run.InPlace && at == nil && sv.UpToDate() && errors.Is(err, sandbox.ErrUnavailable) {
+		if err := release(); err != nil {
+			return err
+		}
+		sb := r.sandboxOptions(root)
+		sb.Work = work
+		return inplace.Exec(ctx, sb, cmd, run.Stdin, run.Stdout, run.Stderr)
+	}
 	return nameWithheld(err)
 }
 
@@ -136,42 +150,16 @@ func instruction(s *dag.Step) frontend.Instruction {
 	return s.Instr
 }
 
-// stepAt returns the step of a line; nil for none.
-func stepAt(g *dag.Graph, opt RunOptions) (*dag.Step, error) {
-	if opt.At == 0 {
-		return nil, nil
-	}
-	var layer *dag.Layer
-	for _, l := range g.Layers {
-		if opt.File != "" && filepath.Clean(l.File.Path) == filepath.Clean(opt.File) || opt.File == "" {
-			layer = l
-		}
-	}
-	if layer == nil {
-		return nil, frontend.Problems{{Pos: frontend.Pos{File: opt.File}, Message: "none of the files that are composed"}}
-	}
-	var lines []int
-	for _, s := range layer.Steps {
-		pos := s.Pos()
-		if pos.Line <= opt.At && opt.At <= pos.End {
-			return s, nil
-		}
-		lines = append(lines, pos.Line)
-	}
-	slices.Sort(lines)
-	return nil, frontend.Problems{{
-		Pos: frontend.Pos{File: layer.File.Path, Line: opt.At}, Message: "no step begins here",
-		Line: layer.File.Excerpt(opt.At), Hint: "steps begin in lines " + strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]"),
-	}}
-}
-
 // surroundings returns the environment and the directory of a step, or, for nil,
-// of what comes after all layers.
-func (r *session) surroundings(g *dag.Graph, at *dag.Step) (env []string, dir string) {
+// of what comes after all layers. There withhold, if not nil, is heeded.
+func (r *session) surroundings(g *dag.Graph, at *dag.Step, withhold func(name, value string) bool) (env []string, dir string) {
 	if run, ok := instruction(at).(*frontend.Run); ok {
 		return r.environ(at, run), run.Dir
 	}
 	vars := r.variables()
+	if withhold != nil {
+		maps.DeleteFunc(vars, withhold)
+	}
 	dir = "/"
 	if at != nil {
 		setBefore(vars, at.Layer, nil)

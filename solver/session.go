@@ -28,6 +28,7 @@ type session struct {
 	readOnly  bool             // nothing that is downloaded is stored
 	elsewhere string           // the platform of another machine that a plan is for; "" for none
 	machine   string           // the platform, if it was taken before an install by hand
+	proven    map[string]bool  // layers in the root that have passed their probe; the last survey sets it
 
 	resolving sync.Once
 	resolver  *source.Resolver

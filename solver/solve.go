@@ -40,6 +40,8 @@ type LayerResult struct {
 	Name string  `json:"name"`
 	Key  key.Key `json:"key"`
 	Tag  string  `json:"tag"`
+
+	Built bool `json:"built,omitempty"` // all of its steps were run, fetched or copied now
 }
 
 // String says the counts in words: "1 ran, 2 restored, 3 present".
@@ -202,7 +204,7 @@ func resultOf(sv *survey.Survey, did exec.Result) *Result {
 		res.Ran += t.ToRun
 		res.Restored += t.Cached
 		res.Present += t.Present
-		res.Layers = append(res.Layers, LayerResult{pl.Layer.Name, pl.Key, cache.Tag(pl.Layer.Name, pl.Key)})
+		res.Layers = append(res.Layers, LayerResult{pl.Layer.Name, pl.Key, cache.Tag(pl.Layer.Name, pl.Key), t.ToRun > 0 && t.Cached+t.Present == 0})
 	}
 	return res
 }

@@ -1,11 +1,13 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/exec"
@@ -112,6 +114,10 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 	if err != nil {
 		return nil, err
 	}
+	unproven, err := Unproven(opt)
+	if err != nil {
+		return nil, err
+	}
 	d := &Drifted{Differs: !sv.UpToDate() || cut}
 	composed := make(map[string]bool)
 	for i := range sv.Plan.Layers {
@@ -120,6 +126,8 @@ func Drift(ctx context.Context, opt Options) (*Drifted, error) {
 		text := "as applied"
 		if t := pl.Totals(); t.ToRun+t.Cached > 0 {
 			text = t.String()
+		} else if i := slices.IndexFunc(unproven, func(u ProbeResult) bool { return u.Layer == pl.Layer.Name }); i >= 0 {
+			text, d.Differs = "as applied; its probe "+cmp.Or(unproven[i].Failure(), "did not run yet"), true
 		}
 		d.Layers = append(d.Layers, DriftedLayer{pl.Layer.Name, text})
 	}

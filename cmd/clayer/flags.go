@@ -85,6 +85,7 @@ type recipeFlags struct {
 	baseID              string
 	salts, invalidateOn []string
 	buildArgs, secrets  []string
+	probes              []string
 	warnings            []string // of looking up the files
 }
 
@@ -94,6 +95,7 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
 	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
 	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
+	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
 }
 
@@ -138,6 +140,9 @@ func (f *recipeFlags) fill(ctx context.Context, opt *solver.Options) (err error)
 	}
 	opt.BaseID, opt.Salts, opt.InvalidateOn = f.baseID, f.salts, f.invalidateOn
 	if opt.BuildArgs, err = parse.BuildArgs(f.buildArgs); err != nil {
+		return err
+	}
+	if opt.Probes, err = parse.Probes(f.probes); err != nil {
 		return err
 	}
 	opt.Secrets, err = parse.Secrets(ctx, f.secrets)

@@ -1,7 +1,7 @@
 // Package besteffort solves within a budget of time, and, if it is asked to, for the best
 // part of a composition that can be had: a session starts in any case.
 //
-// It is a loop around solver.Solve. Where that fails by a step, the layer ends before the
+// It is a loop around probes.Solve. Where that fails by a step, the layer ends before the
 // step, and it is solved again; what a layer builds on by FROM is all of it, so that a
 // layer on one that has ended is left out. When the budget is near its end, what is running
 // stops, and all layers end where something would have to be run: the rest is restored.
@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -19,6 +20,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/probes"
 )
 
 // Options say how far a solve goes. The zero value is an ordinary solve.
@@ -78,13 +80,13 @@ func Solve(ctx context.Context, opt solver.Options, o Options) (*solver.Result, 
 // whole solves everything within the budget.
 func (r *run) whole(ctx context.Context) (*solver.Result, error) {
 	if r.Budget <= 0 {
-		return solver.Solve(ctx, r.opt)
+		return probes.Solve(ctx, r.opt, probes.Time)
 	}
 	bounded, cancel := r.within(ctx, r.Budget)
 	defer cancel()
 	opt := r.opt
 	opt.Allow = r.allow
-	res, err := solver.Solve(bounded, opt)
+	res, err := probes.Solve(bounded, opt, probes.Time)
 	if err = r.explain(ctx, bounded, err); errors.As(err, new(*BudgetError)) {
 		err = errhint.With(err, "what is finished is stored, and the next solve resumes after it")
 	}
@@ -156,18 +158,27 @@ func (r *run) best(ctx context.Context) (*solver.Result, error) {
 		}
 		if err == nil || res != nil {
 			res.Shortfall, res.Took = r.shortfall(ctx, res, err), time.Since(r.start)
+			if err != nil { // by then only what is not in the root was recorded
+				r.record(ctx, res.Shortfall)
+			}
 			return res, nil
 		}
 		if last = err; !r.end(ctx, err) {
 			break
 		}
 	}
+	short := r.stays(ctx, last)
+	r.record(ctx, short)
+	return &solver.Result{Shortfall: short}, nil
+}
+
+// record records what is missing.
+func (r *run) record(ctx context.Context, short *solver.Shortfall) {
 	opt := r.opt
-	opt.Shortfall = r.stays(ctx, last)
+	opt.Shortfall = short
 	if err := solver.RecordShortfall(ctx, opt); err != nil && opt.Report != nil {
 		opt.Report.Warnf("what is missing is not recorded: %v", err)
 	}
-	return &solver.Result{Shortfall: opt.Shortfall}, nil
 }
 
 // try solves the files as far as they have not ended.
@@ -175,25 +186,39 @@ func (r *run) try(ctx context.Context) (*solver.Result, error) {
 	opt := r.opt
 	opt.Files = r.files(ctx)
 	opt.Shortfall = r.shortfall(ctx, nil, nil)
-	opt.Allow = r.allow
+	opt.Allow, opt.Probes = r.allow, r.probes(ctx)
 	opt.RequireCache = false
 	opt.Rebuild = opt.Rebuild && !r.again // what was built by then is as good
 	r.ended, r.again = false, true
 	if r.Budget <= 0 {
-		return solver.Solve(ctx, opt)
+		return probes.Solve(ctx, opt, probes.Time)
 	}
 	limit := r.left() - r.reserve()
 	switch {
 	case r.alone || r.late && r.left() <= 0:
 		opt.Stores = nil // what is on this machine takes no time that is not known
-		return solver.Solve(ctx, opt)
+		return probes.Solve(ctx, opt, lateProbe)
 	case r.late:
 		limit = r.left()
 	}
 	bounded, cancel := r.within(ctx, max(0, limit))
 	defer cancel()
-	res, err := solver.Solve(bounded, opt)
+	res, err := probes.Solve(bounded, opt, min(probes.Time, max(limit, lateProbe)))
 	return res, r.explain(ctx, bounded, err)
+}
+
+// lateProbe is how long a probe may take after the budget's end.
+const lateProbe = 5 * time.Second
+
+// probes returns the probes of the layers that are tried as a whole.
+func (r *run) probes(ctx context.Context) map[string]string {
+	all := maps.Clone(r.opt.Probes)
+	for _, f := range r.opt.Files {
+		if _, ok := r.substitute(ctx, f); !ok && r.isShort(f) {
+			delete(all, f.Name)
+		}
+	}
+	return all
 }
 
 // end decides where layers end after an error, and reports whether another try is of use.

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/probes"
 )
 
 // files returns the files of the options as far as their layers go, or what takes their
@@ -134,7 +135,7 @@ func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *sol
 		}
 	}
 	for _, e := range []error{r.Unread, err} {
-		if e != nil && !r.isCutFor(e) && !slices.ContainsFunc(s.Layers, func(l solver.ShortLayer) bool { return l.Why == firstLine(e) }) {
+		if e != nil && !errors.As(e, new(*probes.Error)) && !r.isCutFor(e) && !slices.ContainsFunc(s.Layers, func(l solver.ShortLayer) bool { return l.Why == firstLine(e) }) {
 			s.Problem = firstLine(e)
 		}
 	}
@@ -153,6 +154,9 @@ func (r *run) short(ctx context.Context, f *frontend.File, res *solver.Result, e
 		if l.Why, from = firstLine(c.why), c.line; on == nil || !r.isShort(on) {
 			l.Steps = steps(before(f, c.line))
 		}
+	case probes.Of(err, f.Name) != nil:
+		failed := probes.Of(err, f.Name)
+		l.Steps, l.Why = l.Of, fmt.Sprintf("its probe fails: %s: %v", failed.Command, failed.Err)
 	case on != nil && r.isShort(on):
 		l.Why = fmt.Sprintf("it builds on %s, which is not whole", on.Name)
 	case res == nil && err != nil:

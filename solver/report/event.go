@@ -34,6 +34,7 @@ const (
 	Applying  Kind = "applying"  // the root is being changed: Text is its path
 	Applied   Kind = "applied"   // Step is in the root now: Entries, Bytes
 	Pushing   Kind = "pushing"   // Store gets what it lacks of layers that are in the root: Text
+	Probing   Kind = "probing"   // the probe of the layer Text runs
 	Pulled    Kind = "pulled"    // Text, a cache mount, has come from Store: Bytes of the blob
 	Done      Kind = "done"      // the root is what the files say
 )
@@ -41,7 +42,7 @@ const (
 // Kinds are all kinds.
 var Kinds = []Kind{
 	Warning, Waiting, Fetching, Fetched, Planned, Sandbox, Restoring, Restored,
-	Started, Output, Ran, Decided, Failed, Storing, Stored, Applying, Applied, Pushing, Pulled, Done,
+	Started, Output, Ran, Decided, Failed, Storing, Stored, Applying, Applied, Pushing, Probing, Pulled, Done,
 }
 
 // An Event is one thing that happened.

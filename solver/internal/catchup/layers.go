@@ -7,7 +7,6 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/internal/record"
-	"github.com/clayer/clayer/solver/internal/shortfall"
 )
 
 // A Layer is one that is in the root.
@@ -20,12 +19,14 @@ type Layer struct {
 // A Listing says which layers of a plan stores list, and what of them.
 type Listing struct {
 	Plan    *dag.Plan
-	Project func() string     // whose layers they are; nil: nobody knows
-	Short   *shortfall.Report // those that are not whole; nil: all are
+	Project func() string // whose layers they are; nil: nobody knows
+
+	// Unlisted reports whether a layer is not whole, or is not known to work.
+	Unlisted func(layer string) bool
 }
 
-// Lists adds to a manifest whose layer it is, and what it builds on. false: the layer is not
-// whole, and not listed.
+// Lists adds to a manifest whose layer it is, and what it builds on. false: the layer is
+// Unlisted.
 func (l Listing) Lists(m *cache.Manifest) bool {
 	if l.Project != nil {
 		m.Project = l.Project()
@@ -35,7 +36,7 @@ func (l Listing) Lists(m *cache.Manifest) bool {
 			m.From = l.Plan.Keys.Layer[layer.On]
 		}
 	}
-	return !l.Short.Lacks(m.Name)
+	return !l.Unlisted(m.Name)
 }
 
 // Layers returns the layers of a composition that are in the root, without those that

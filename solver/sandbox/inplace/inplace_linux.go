@@ -74,6 +74,18 @@ func Check(opt sandbox.Options) (how string, err error) {
 	return "compares ctime, if it can be trusted", nil
 }
 
+// Exec runs the command on the root itself, with the files as its streams, and finds out
+// nothing about what it changes; Output, Filter and Mounts are ignored. The error wraps
+// sandbox.ErrUnavailable if the command could not be run.
+func Exec(ctx context.Context, opt sandbox.Options, c sandbox.Command, stdin, stdout, stderr *os.File) error {
+	if err := errors.Join(sandbox.CheckMain(), opt.Clean(), allowed(opt)); err != nil {
+		return err
+	}
+	c.Mounts = nil
+	p := helper.Process{Warn: opt.WarnOnce("inplace")}
+	return p.Exec(ctx, helper.Job{InPlace: true, Root: opt.Root, View: opt.Work}, c, stdin, stdout, stderr)
+}
+
 // allowed returns why a command could not be run in place, if so.
 func allowed(opt sandbox.Options) error {
 	if opt.Over != "" {

@@ -86,7 +86,7 @@ func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, findings
 			return nil, usage.Errorf("--fix changes a file, and %s is none", path)
 		}
 	}
-	findings, fixed, err := solver.Fix(cmd.Context(), opt, paths, findings)
+	findings, fixed, err := lint.FixFiles(cmd.Context(), paths, findings, func() ([]lint.Finding, error) { return solver.Lint(cmd.Context(), opt, paths) })
 	for _, path := range slices.Sorted(maps.Keys(fixed)) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %d fixed\n", path, fixed[path])
 	}

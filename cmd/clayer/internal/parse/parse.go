@@ -62,6 +62,19 @@ func BuildArgs(flags []string) (map[string]string, error) {
 	return args, nil
 }
 
+// Probes reads --probe: commands by the name of a layer.
+func Probes(flags []string) (map[string]string, error) {
+	probes := make(map[string]string)
+	for _, v := range flags {
+		name, command, _ := strings.Cut(v, "=")
+		if strings.TrimSpace(name) == "" || strings.TrimSpace(command) == "" || strings.Contains(command, "\x00") {
+			return nil, usage.Errorf("--probe %s: want LAYER=COMMAND", v)
+		}
+		probes[name] = command
+	}
+	return probes, nil
+}
+
 // Age reads --older-than, a duration that may be in days: "30d".
 func Age(s string) (time.Duration, error) {
 	if s == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -213,6 +214,8 @@ func (f *File) read(name string, v any) (list []string, want string) {
 			list = append(list, s)
 		}
 		return list, ""
+	case "layer":
+		return probes(v)
 	case "jobs", "compression":
 		n, ok := v.(int64)
 		if !ok {
@@ -234,6 +237,29 @@ func (f *File) read(name string, v any) (list []string, want string) {
 		s = f.path(s)
 	}
 	return []string{s}, ""
+}
+
+// probes returns the tables [layer.NAME] as --probe takes them.
+func probes(v any) (list []string, want string) {
+	want = `tables [layer.NAME] with probe = "COMMAND"`
+	layers, ok := v.(map[string]any)
+	if !ok {
+		return nil, want
+	}
+	for _, name := range slices.Sorted(maps.Keys(layers)) {
+		table, ok := layers[name].(map[string]any)
+		if !ok || len(table) > 1 {
+			return nil, want
+		}
+		for key, v := range table {
+			command, ok := v.(string)
+			if key != "probe" || !ok || strings.TrimSpace(command) == "" || strings.ContainsAny(name, "=\n") {
+				return nil, want
+			}
+			list = append(list, name+"="+command)
+		}
+	}
+	return list, ""
 }
 
 // store returns a store with the whole path of its directory.

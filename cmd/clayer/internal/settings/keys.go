@@ -33,6 +33,7 @@ var keys = []key{
 	{name: "salt", flag: "salt", project: true, user: true},
 	{name: "invalidate-on", flag: "invalidate-on", project: true, user: true},
 	{name: "build-arg", flag: "build-arg", project: true, user: true},
+	{name: "layer", flag: "probe", project: true},
 
 	{name: "cache-dir", flag: "cache-dir", user: true},
 	{name: "cache-size", flag: "cache-size", user: true},

@@ -194,6 +194,8 @@ func (l *live) event(e report.Event) {
 		l.tasks = nil
 	case report.Pulled:
 		l.write(l.paint(dim, cut(fmt.Sprintf("pulled %s, %s from %s", visible(e.Text), sizes.Format(e.Bytes), visible(e.Store)), columns-1)) + "\n")
+	case report.Probing:
+		l.phase = "probing layer " + visible(e.Text)
 	case report.Pushing:
 		l.phase = "pushing to " + visible(e.Store)
 	}

@@ -58,6 +58,8 @@ func (p *plain) event(e report.Event) {
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
 	case report.Pulled:
 		fmt.Fprintf(p.w, "clayer: pulled %s, %s from %s\n", e.Text, sizes.Format(e.Bytes), e.Store)
+	case report.Probing:
+		fmt.Fprintf(p.w, "clayer: probing layer %s\n", e.Text)
 	case report.Pushing:
 		fmt.Fprintf(p.w, "clayer: pushing to %s: %s\n", e.Store, e.Text)
 	}
