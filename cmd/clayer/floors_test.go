@@ -113,6 +113,8 @@ var floors = map[string]int{
 	"cmd/clayer/internal/hook":           10,
 	"cmd/clayer/internal/parse":          9,
 	"cmd/clayer/internal/mountcmd":       10,
+	"cmd/clayer/internal/initcmd":        11,
+	"internal/splice":                    -1,
 	"cmd/clayer/internal/stores":         9,
 	"cmd/clayer/internal/settings":       1,
 	"cmd/clayer/internal/shim":           9,

@@ -5,6 +5,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
@@ -346,14 +347,21 @@ func TestHookOfADevcontainer(t *testing.T) {
 	if p.read("root/tools") != "tools\n" {
 		t.Error("not composed")
 	}
-	// One with comments is the user's to change; it is said how.
-	const theirs = "{\n\t// mine\n\t\"image\": \"debian\"\n}\n"
-	p.write(".devcontainer/devcontainer.json", theirs)
-	if _, errs, code := p.run("clayer init devcontainer --release v1.2.3"); code != exitUsage || !strings.Contains(errs, `add "postCreateCommand"`) {
-		t.Errorf("exit code %d: %s", code, errs)
-	}
-	if p.read(".devcontainer/devcontainer.json") != theirs {
-		t.Error("it is changed")
+	// What runs already, and what a list of words is, stays.
+	for theirs, want := range map[string]string{
+		"{\n\t\"postCreateCommand\": \"make\"\n}\n":             "{\n\t\"postCreateCommand\": \"sh .devcontainer/clayer-boot.sh && make\"\n}\n",
+		"{\"postCreateCommand\": {\"mine\": \"make\"}}\n":       "{\"postCreateCommand\": {\"mine\": \"make\", \"clayer\": \"sh .devcontainer/clayer-boot.sh\"}}\n",
+		"{\"postCreateCommand\": [\"make\", \"-C\", \"/x\"]}\n": "",
+		"{\"image\": }\n": "",
+	} {
+		p.write(".devcontainer/devcontainer.json", theirs)
+		_, errs, code := p.run("clayer init devcontainer --release v1.2.3")
+		if want == "" && (code != exitUsage || !strings.Contains(errs, ".devcontainer/devcontainer.json: it ")) || want != "" && code != 0 {
+			t.Errorf("%s: exit code %d: %s", theirs, code, errs)
+		}
+		if got := p.read(".devcontainer/devcontainer.json"); got != cmp.Or(want, theirs) {
+			t.Errorf("%s became %s", theirs, got)
+		}
 	}
 }
 

@@ -148,7 +148,7 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 func newEnv() *cobra.Command {
 	var f solveFlags
 	var shell string
-	var github, claude bool
+	var github, claude, bash bool
 	c := &cobra.Command{
 		Use:   "env [-f FILE]...",
 		Short: "Print the environment's variables, for eval",
@@ -156,8 +156,9 @@ func newEnv() *cobra.Command {
 shell commands. A value that refers to a variable of the session, such as
 ENV PATH=/opt/bin:$PATH, still refers to it in the output.
 
---github and --claude print nothing. They write to the files that GitHub Actions
-and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
+--github, --claude and --bash print nothing. They write to the files that GitHub
+Actions and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE, and
+to those in $HOME that bash reads when it starts.`,
 		Example: `  eval "$(clayer env)"                                    # sh, bash, zsh
   clayer env --shell fish | source
   clayer env --shell powershell | Out-String | Invoke-Expression`,
@@ -181,7 +182,12 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 					return err
 				}
 			}
-			if github || claude {
+			if bash {
+				if err := hook.EnvToBash(cmd.Context(), vars); err != nil {
+					return err
+				}
+			}
+			if github || claude || bash {
 				return nil
 			}
 			if f.json {
@@ -204,5 +210,6 @@ and Claude Code name in $GITHUB_ENV, $GITHUB_PATH and $CLAUDE_ENV_FILE.`,
 	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
 	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
 	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")
+	c.Flags().BoolVar(&bash, "bash", false, "write to ~/.bashrc, and to what login shells read, for the shells that start later")
 	return c
 }

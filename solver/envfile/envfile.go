@@ -212,6 +212,16 @@ const (
 // $CLAUDE_ENV_FILE. What an earlier call wrote there is replaced; the rest of the
 // file stays.
 func WriteBlock(ctx context.Context, path string, commands []byte) error {
+	return writeBlock(ctx, path, commands, false)
+}
+
+// WriteBlockFirst is WriteBlock, but a block that is not there yet is put at the beginning of
+// the file: what a shell reads when it starts may end early.
+func WriteBlockFirst(ctx context.Context, path string, commands []byte) error {
+	return writeBlock(ctx, path, commands, true)
+}
+
+func writeBlock(ctx context.Context, path string, commands []byte, first bool) error {
 	_, err := edit.Update(ctx, path, func(src []byte) ([]byte, error) {
 		var block []byte
 		if len(commands) > 0 {
@@ -219,6 +229,9 @@ func WriteBlock(ctx context.Context, path string, commands []byte) error {
 		}
 		begin := bytes.Index(src, []byte(blockBegin+"\n"))
 		if begin < 0 {
+			if first {
+				return slices.Concat(block, src), nil
+			}
 			if len(src) > 0 && src[len(src)-1] != '\n' {
 				block = append([]byte("\n"), block...)
 			}

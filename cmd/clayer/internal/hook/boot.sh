@@ -7,16 +7,43 @@
 #   . {{.Path}}              # in this shell, sh or bash
 #
 # CLAYER_ variables set the flags of clayer: CLAYER_REPO=owner/repo. GH_TOKEN is
-# the token for it. CLAYER_ENV_FILES names a directory whose *.env files are sourced.
+# the token for it. CLAYER_ENV_FILES names a directory whose *.env files are sourced,
+# and CLAYER_BOOT_PROJECT the directory of the project, where there are several.
 CLAYER_BOOT_VERSION={{.Version}}
 CLAYER_BOOT_PINS='{{.Pins}}'
 CLAYER_BOOT_DIR=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/clayer/bin
 CLAYER_BOOT_PROGRAM={{.Program}}
+clayer_began=$(date +%s 2>/dev/null) || clayer_began=''
+{{.Variables}}
+# clayer_projects prints the directory that has something to compose: the one that the
+# session names, the working directory, or the one that this script is in. If there is none,
+# it prints the checkouts that do: a session of several repositories starts beside them.
+clayer_projects() (
+	CDPATH=''
+	composes() {
+		for file in Containerfile Containerfile.* layers/Containerfile layers/Containerfile.* .claude/container-layers.json clayer.toml; do
+			if [ -f "$file" ]; then return 0; fi
+		done
+		return 1
+	}
+	script=$0
+	case $script in {{.Path}}) script=./$script ;; */{{.Path}}) ;; *) script={{.Path}} ;; esac
+	for dir in "${CLAYER_BOOT_PROJECT:-${CLAUDE_PROJECT_DIR:-.}}" "${CLAUDE_PROJECT_DIR:-.}" . "${script%{{.Path}}}."; do
+		if cd "$dir" 2>/dev/null; then
+			if composes; then pwd && exit; fi
+			cd - >/dev/null || exit
+		fi
+	done
+	for dir in ./*/; do (cd "$dir" 2>/dev/null && composes && pwd); done
+)
+clayer_list=$(clayer_projects) || :
+clayer_project=${clayer_list%%
+*}
+if [ -z "$clayer_project" ]; then clayer_project=$(cd "${CLAUDE_PROJECT_DIR:-.}" 2>/dev/null && pwd) || clayer_project=${CLAUDE_PROJECT_DIR:-.}; fi
 case $CLAYER_BOOT_PROGRAM in
 /*) ;;
-*) CLAYER_BOOT_PROGRAM=$(cd "${CLAUDE_PROJECT_DIR:-.}" && pwd)/$CLAYER_BOOT_PROGRAM ;;
+*) CLAYER_BOOT_PROGRAM=$clayer_project/$CLAYER_BOOT_PROGRAM ;;
 esac
-{{.Variables}}
 # clayer_here prints the path of a clayer on this machine: on PATH, or else the one
 # named above. If a release is required, it must be that release.
 clayer_here() (
@@ -41,10 +68,21 @@ clayer_best() {
 	return 1
 }
 
+# clayer_left lowers the budget by what has passed: the host's limit is that of all of this,
+# however long it took to install clayer.
+clayer_left() {
+	left=${CLAYER_BUDGET:-}
+	case $left in *[0-9]s) left=${left%s} ;; *) return 0 ;; esac
+	case $left-$clayer_began in -* | *- | *[!0-9]*-* | *-*[!0-9]*) return 0 ;; esac
+	left=$((left - $(date +%s) + clayer_began))
+	if [ "$left" -lt 10 ]; then left=10; fi
+	CLAYER_BUDGET=${left}s
+}
+
 # clayer_boot composes the layers, and reports the result in at most 2 KB on stdout.
 clayer_boot() (
-	cd "${CLAUDE_PROJECT_DIR:-.}" && mkdir -p "$CLAYER_BOOT_DIR" || {
-		echo "clayer: cannot set up the environment: there is no ${CLAUDE_PROJECT_DIR:-.}, or no space for $CLAYER_BOOT_DIR"
+	cd "$clayer_project" && mkdir -p "$CLAYER_BOOT_DIR" || {
+		echo "clayer: cannot set up the environment: there is no $clayer_project, or no space for $CLAYER_BOOT_DIR"
 		exit 1
 	}
 	lock=$CLAYER_BOOT_DIR/.boot log=$CLAYER_BOOT_DIR/boot.log
@@ -80,10 +118,15 @@ clayer_boot() (
 	# stderr of all goes to the log: a hook's host shows it, or drops it.
 	{
 		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_PINS" "$CLAYER_BOOT_DIR") &&
-			"$clayer" compose --progress=plain{{.Layers}} || code=$?
+			clayer_left && "$clayer" compose --progress=plain{{.Layers}} || code=$?
 		if [ "$code" = 0 ] && [ -n "${CLAUDE_ENV_FILE:-}" ]; then "$clayer" env --claude || code=$?; fi
 		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi
+		if [ "$code" = 0 ] && [ -n "${CLAYER_BOOT_BASH:-}" ]; then "$clayer" env --bash || code=$?; fi
 	} >"$log" 2>&1
+	case $clayer_list in
+	*"
+"*) echo "clayer: the environment is that of $clayer_project: other checkouts here have layers too (CLAYER_BOOT_PROJECT names the one that counts)" ;;
+	esac
 	if [ "$code" = 0 ]; then
 		grep -v -e '^clayer: incomplete: ' -e '^clayer: to complete it: ' "$log" | tail -n 1 | head -c 500
 		if grep -q '^clayer: incomplete: ' "$log"; then
@@ -108,7 +151,10 @@ fi
 clayer_code=0
 # Without a command, stdout gets the report; with one, stdout is the command's.
 if [ $# -gt 0 ]; then clayer_boot >&2 || clayer_code=$?; else clayer_boot || clayer_code=$?; fi
-if [ "$clayer_code" = 0 ]; then eval "$("$(clayer_here)" env)"; fi
+if [ "$clayer_code" = 0 ]; then
+	eval "$("$(clayer_here)" env)"
+	command -v clayer >/dev/null 2>&1 || PATH=$PATH:$CLAYER_BOOT_DIR
+fi
 case $clayer_code in 130 | 143) ;; *) if clayer_best; then clayer_code=0; fi ;; esac
 if [ "$clayer_code" = 0 ] && [ $# -gt 0 ]; then exec "$@"; fi
 (exit "$clayer_code")

@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -53,6 +54,7 @@ func (o *Options) locateProgram() error {
 
 // WriteNeeds writes what a session's machine has to have that no hook can give it.
 func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
+	script = cmp.Or(script, "it")
 	if o.Version == "" {
 		where, advice := o.Program, "put clayer on PATH when a session's machine is set up"
 		if !filepath.IsAbs(where) {
@@ -66,9 +68,11 @@ func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
 	}
 	switch {
 	case kind == "skill": // its callers name the repository
-	case o.repo() != "" && kind != "github": // whose step passes the token on
+	case kind == "claude-setup" && (o.repo() != "" || len(o.Stores)+len(o.FileStores) > 0):
+		fmt.Fprintln(w, "clayer: a setup script gets no variables, and has no credential: it restores what its stores give to everybody, and stores nothing elsewhere")
+	case o.repo() != "" && kind != "github" && kind != "copilot": // whose steps pass the token on
 		fmt.Fprintf(w, "clayer: to write to %s, or to read it if it is private, a session needs a token in GH_TOKEN\n", o.repo())
-	case o.repo() == "" && len(o.Stores) == 0 && !o.FileStores:
+	case o.repo() == "" && len(o.Stores) == 0 && len(o.FileStores) == 0:
 		fmt.Fprintln(w, "clayer: no --repo and no --store, nor a clayer.toml that sets one: every new machine builds the environment, instead of restoring it")
 	}
 }
