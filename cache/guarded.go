@@ -142,6 +142,15 @@ func (g *guard) stop(layer string, err error) error {
 	return g.stopped[layer]
 }
 
+// Search searches a snapshot for credentials: the error is a *SecretError if it holds one.
+func Search(ctx context.Context, credentials []Credential, blob io.ReaderAt, size int64) error {
+	g := guard{credentials: credentials}
+	for _, c := range credentials {
+		g.longest = max(g.longest, len(c.value))
+	}
+	return g.search(ctx, Descriptor{Size: size}, blob)
+}
+
 func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) error {
 	if len(g.credentials) == 0 {
 		return nil

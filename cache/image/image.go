@@ -71,6 +71,10 @@ var ErrThere = errors.New("is there already")
 // which must be empty or not there. All is written beside it first, and given
 // its name when it is whole: what fails leaves nothing.
 func Write(ctx context.Context, dest string, store cache.Store, img Image, opt Options) (w Written, err error) {
+	return write(ctx, dest, func(l *layout) (Written, error) { return l.writeImage(ctx, store, img, opt) })
+}
+
+func write(ctx context.Context, dest string, fill func(*layout) (Written, error)) (w Written, err error) {
 	dest, err = filepath.Abs(dest)
 	if err != nil {
 		return w, err
@@ -88,7 +92,7 @@ func Write(ctx context.Context, dest string, store cache.Store, img Image, opt O
 	if err := l.init(); err != nil {
 		return w, err
 	}
-	if w, err = l.writeImage(ctx, store, img, opt); err != nil {
+	if w, err = fill(l); err != nil {
 		return w, err
 	}
 	if archive {
@@ -166,6 +170,11 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		manifest.Layers = append(manifest.Layers, layer)
 	}
+	return l.index(img.Name, config, manifest)
+}
+
+// index writes a manifest with its config, and the index that has it by a name.
+func (l *layout) index(name string, config specs.Image, manifest specs.Manifest) (w Written, err error) {
 	if manifest.Config, err = l.addJSON(specs.MediaTypeImageConfig, config); err != nil {
 		return w, err
 	}
@@ -175,8 +184,8 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 	}
 	w = Written{Digest: desc.Digest, Layers: len(manifest.Layers), Size: l.size}
 	desc.Platform = &config.Platform
-	if img.Name != "" {
-		desc.Annotations = map[string]string{specs.AnnotationRefName: img.Name}
+	if name != "" {
+		desc.Annotations = map[string]string{specs.AnnotationRefName: name}
 	}
 	return w, l.finish(specs.Index{
 		Versioned: specsgo.Versioned{SchemaVersion: 2},

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/about"
 	"github.com/clayer/clayer/cmd/clayer/internal/checkcmd"
 	"github.com/clayer/clayer/cmd/clayer/internal/effort"
+	"github.com/clayer/clayer/cmd/clayer/internal/fleet"
 	"github.com/clayer/clayer/cmd/clayer/internal/initcmd"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -170,7 +171,7 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
 	group("Plan and check:", newPlan(), checkcmd.New(buildArgUsage, buildVersion(), printed), newInspect(), newHash())
 	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
-	group("Sessions and machines:", initcmd.New(buildVersion(), printed), newShim(), newCapture(), newDoctor(), newConfig())
+	group("Sessions and machines:", initcmd.New(buildVersion(), printed), fleet.NewBase(printed), newShim(), newCapture(), newDoctor(), newConfig())
 	group("Stores:", newCache())
 	root.AddCommand(about.NewMan(buildVersion()), about.NewSelf(buildVersion()), about.NewVersion(buildVersion()))
 	for _, c := range root.Commands() {
