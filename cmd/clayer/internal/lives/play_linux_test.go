@@ -430,8 +430,12 @@ func (m *machine) types(command string) error {
 	}
 	if failed == nil {
 		m.own = append(slices.Clip(m.own), command)
-		// A link that it makes again, as a step had made it, is the machine's from now on.
-		touches := effectOf("RUN " + command).touches
+		// A link that it makes again, as a step had made it, is the machine's from now on. It
+		// makes none where a step has installed the package already.
+		var touches []string
+		if _, installs := changed["var/lib/dpkg/status"]; installs {
+			touches = effectOf("RUN " + command).touches
+		}
 		for name, what := range after {
 			if !matches(touches, name) || !strings.HasPrefix(what, "symlink ") {
 				continue
