@@ -67,7 +67,8 @@ def from_pypi(system, arch, version):
     if not index or not version:
         return None
     page = f"{index.rstrip('/')}/{name}/"
-    stem = f"{name.replace('-', '_')}-{version}"
+    python_version = re.sub(r"-(a|b|rc)[a-z]*\.", r"\1", version)  # 1.2.3rc1
+    stem = f"{name.replace('-', '_')}-{python_version}"
     file = f"{stem}-py3-none-{TAGS[system + '-' + arch]}.whl"
     for link in Links(fetch(page).decode()).found:
         url = urllib.parse.urldefrag(urllib.parse.urljoin(page, link)).url

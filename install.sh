@@ -155,7 +155,7 @@ except Exception as e:
 	# header has the checksum and the size that gzip has at the end.
 	from_pypi() {
 		index=${CLAYER_PYPI_URL-https://pypi.org/simple} name=${CLAYER_PYPI_NAME:-container-layer}
-		stem=$(echo "$name" | tr - _)-$version
+		stem=$(echo "$name" | tr - _)-$(echo "$version" | sed 's/-alpha\./a/; s/-beta\./b/; s/-rc\./rc/') # 1.2.3rc1
 		[ -n "$index" ] && [ -n "$version" ] || return 1
 		case $os$arch in
 		linux*) tag=manylinux_2_17_$machine.manylinux2014_$machine.musllinux_1_1_$machine ;;

@@ -129,7 +129,7 @@ func evilCommands(w *workspace, host string) map[string][][]string {
 		"run":               {{root, "-f", "Containerfile", "--", "true"}, {root, "-f", "Containerfile.fails", "--at", "1", "--", "true"}, {root, "-f", "Containerfile", "--", evil}},
 		"shell":             {{root, "-f", "Containerfile.bad"}},
 		"capture":           {{root, "-f", "none"}, {root, "-f", "none", "--json"}, {root, "--since=" + evil}},
-		"init":              {{evil}, {"--help"}},
+		"init":              {{evil}, {"--help"}, {"skill", evil}, {"skill", evil, evil}, {"skill", evilText}, {"skill", "--print", "--store=dir:" + evil}, {"claude", "--release=" + evil}, {"codex", evil}},
 		"shim install":      {{"--dir", w.path(evil + "shims"), "-f", evil}},
 		"shim uninstall":    {{"--dir", w.path(evil + "shims")}},
 		"cache ls":          {{}, {"--json"}, {evil}, {oci}, {repo}, {"--store=dir:" + w.path("other"), "--json"}},

@@ -364,7 +364,7 @@ func TestSkillIsSmallAndWritesOnlyItsOwn(t *testing.T) {
 	at := filepath.Join(dir, ".claude", "skills", "container-layer")
 	for _, again := range []bool{false, true} {
 		out, err := clayer("--repo", "me/env")
-		if err != nil || strings.Contains(out, "wrote") == again || strings.Contains(out, "is as it should be") != again {
+		if err != nil || strings.Contains(out, "wrote") == again || strings.Contains(out, "is as it should be") != again || !strings.Contains(out, ": the skill runs the clayer on PATH, or else ") || !strings.Contains(out, "or write the skill for a release: ") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}

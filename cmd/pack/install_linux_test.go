@@ -44,9 +44,9 @@ func newHosts(t *testing.T, r *release.Release, p *release.Program, out string) 
 	h := &hosts{asked: make(map[string]int), files: map[string][]byte{
 		"/pypi/simple/container-layer/": fmt.Appendf(nil, "<!DOCTYPE html><a href='../../files/other.whl'>other.whl</a>\n<a href=\"../../files/%s#sha256=12\" data-requires-python=\"&gt;=3.9\">%[1]s</a><br>\n", w),
 		"/pypi/files/" + w:              read(w),
-		"/npm/" + name + "/-/" + name[strings.Index(name, "/")+1:] + "-1.2.3.tgz": read(npm.FileName(r, name)),
-		"/github/download/v1.2.3/" + p.FileName() + ".tar.gz":                     read(p.FileName() + ".tar.gz"),
-		"/mirror/download/v1.2.3/" + p.FileName() + ".tar.gz":                     read(p.FileName() + ".tar.gz"),
+		"/npm/" + name + "/-/" + name[strings.Index(name, "/")+1:] + "-" + r.Version + ".tgz": read(npm.FileName(r, name)),
+		"/github/download/v" + r.Version + "/" + p.FileName() + ".tar.gz":                     read(p.FileName() + ".tar.gz"),
+		"/mirror/download/v" + r.Version + "/" + p.FileName() + ".tar.gz":                     read(p.FileName() + ".tar.gz"),
 	}}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
@@ -195,7 +195,7 @@ func TestInstallersVerify(t *testing.T) {
 	other := *p
 	other.Data = bytes.Replace(p.Data, []byte("exit"), []byte("EXIT"), 1)
 	dir := t.TempDir()
-	if err := wheel.Write(&release.Release{Version: "1.2.3", Programs: []*release.Program{&other}}, dir); err != nil {
+	if err := wheel.Write(&release.Release{Version: "1.2.3", Programs: []*release.Program{&other}}, dir, installScript(t)); err != nil {
 		t.Fatal(err)
 	}
 	changed, err := os.ReadFile(filepath.Join(dir, wheel.FileName(r, p)))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,6 +73,44 @@ func TestLauncher(t *testing.T) {
 		if err := cmd.Wait(); !errors.As(err, &ended) || ended.ExitCode() != 42 {
 			t.Errorf("%v: %v", sig, err)
 		}
+	}
+}
+
+// Newer versions of Node become the program: its process is the launcher's, and nothing is said
+// about an experiment. Where that is forbidden, the launcher starts it.
+func TestLauncherBecomesTheProgram(t *testing.T) {
+	clayer := installed(t)
+	has, err := exec.Command("node", "-p", "typeof process.execve").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(node string) (same bool) {
+		cmd := exec.Command(clayer, "pid")
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if node != "" {
+			option := filepath.Join(t.TempDir(), "first.js")
+			if err := os.WriteFile(option, []byte(node), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Env = append(os.Environ(), "NODE_OPTIONS=--require="+option)
+		}
+		if err := cmd.Run(); err != nil || errs.Len() > 0 || !strings.HasSuffix(out.String(), "\n") {
+			t.Errorf("%s: %q, %v, %q", node, out.String(), err, errs.String())
+		}
+		return strings.TrimSpace(out.String()) == strconv.Itoa(cmd.Process.Pid)
+	}
+	if run("process.execve = () => { throw new Error('forbidden') }") {
+		t.Error("it becomes the program where it may not")
+	}
+	if run("delete process.execve; process.execve = undefined") {
+		t.Error("it becomes the program by an old version of Node")
+	}
+	if strings.TrimSpace(string(has)) != "function" {
+		t.Skip("node has no process.execve (22.15, 23.11): whether the launcher becomes the program is not tested")
+	}
+	if !run("") {
+		t.Error("it starts another process")
 	}
 }
 

@@ -74,7 +74,11 @@ func write(r *release.Release, top, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := wheel.Write(r, out); err != nil {
+	installer, err := os.ReadFile(filepath.Join(top, "install.sh"))
+	if err != nil {
+		return err
+	}
+	if err := wheel.Write(r, out, installer); err != nil {
 		return err
 	}
 	if err := npm.Write(r, out, license); err != nil {

@@ -35,6 +35,7 @@ completion) echo "$2" ;;
 exit) exit "$2" ;;
 kill) kill -"$2" $$ ;;
 wait) trap 'echo interrupted; exit 42' INT TERM; echo ready; while :; do sleep 0.1; done ;;
+pid) echo $$ ;;
 tty) [ -t 0 ] && echo terminal ;;
 *) echo "clayer v1.2.3 $*" ;;
 esac
@@ -70,20 +71,20 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		shared.dir = dir
-		shared.release = sync.OnceValue(func() *release.Release { return makeRelease(filepath.Join(dir, "programs")) })
+		shared.release = sync.OnceValue(func() *release.Release { return makeRelease(filepath.Join(dir, "programs"), "1.2.3") })
 		shared.packages = sync.OnceValue(func() string { return writePackages(filepath.Join(dir, "packages")) })
 		return m.Run()
 	}())
 }
 
-func makeRelease(dir string) *release.Release {
-	r, err := release.New("1.2.3")
+func makeRelease(dir, version string) *release.Release {
+	r, err := release.New(version)
 	if err == nil {
 		err = os.Mkdir(dir, 0o755)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, p := range release.Platforms {
-		text := []byte(program + p.OS + "/" + p.Arch + "\n#")
+		text := []byte(strings.ReplaceAll(program, "v1.2.3", "v"+version) + p.OS + "/" + p.Arch + "\n#")
 		for range 10_000 {
 			text = append(text, "0123456789abcdef"[random.IntN(16)])
 		}
@@ -98,10 +99,24 @@ func makeRelease(dir string) *release.Release {
 }
 
 func writePackages(dir string) string {
-	if err := errors.Join(os.Mkdir(dir, 0o755), write(shared.release(), filepath.Join("..", ".."), dir)); err != nil {
+	return writeRelease(shared.release(), dir)
+}
+
+func writeRelease(r *release.Release, dir string) string {
+	if err := errors.Join(os.Mkdir(dir, 0o755), write(r, filepath.Join("..", ".."), dir)); err != nil {
 		panic(err)
 	}
 	return dir
+}
+
+// installScript is install.sh of the repository.
+func installScript(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../../install.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func own(t *testing.T, r *release.Release) *release.Program {
@@ -169,7 +184,7 @@ func files(t *testing.T, dir string) map[string]bool {
 }
 
 func TestVersionsThatAreNone(t *testing.T) {
-	for _, v := range []string{"", "1.2", "v1.2.3", "1.2.3-rc.1", "01.2.3", "1.2.3 "} {
+	for _, v := range []string{"", "1.2", "v1.2.3", "1.2.3-rc1", "1.2.3-rc.01", "1.2.3-dev.1", "1.2.3+x", "01.2.3", "1.2.3 "} {
 		if _, err := release.New(v); err == nil {
 			t.Errorf("%q is one", v)
 		}
@@ -181,7 +196,7 @@ func TestVersionsThatAreNone(t *testing.T) {
 func TestWheel(t *testing.T) {
 	r := newRelease(t)
 	dir := t.TempDir()
-	if err := wheel.Write(r, dir); err != nil {
+	if err := wheel.Write(r, dir, installScript(t)); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range r.Programs {
@@ -235,7 +250,7 @@ func TestPipInstallsTheWheel(t *testing.T) {
 	}
 	r := newRelease(t)
 	p, dir, prefix := own(t, r), t.TempDir(), t.TempDir()
-	if err := wheel.Write(r, dir); err != nil {
+	if err := wheel.Write(r, dir, installScript(t)); err != nil {
 		t.Fatal(err)
 	}
 	install := exec.Command(python, "-m", "pip", "install", "--no-index", "--find-links", dir, "--prefix", prefix, "--no-warn-script-location", "--disable-pip-version-check", "--break-system-packages", "container-layer==1.2.3")

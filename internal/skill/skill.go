@@ -3,10 +3,13 @@
 package skill
 
 import (
+	"bytes"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -15,10 +18,11 @@ var source embed.FS
 
 // Options are what the scripts know of clayer and its stores.
 type Options struct {
-	Version  string            // of the release that is installed, "v1.2.3"; "" for none
-	Pins     []string          // the SHA-256 of its programs
-	Program  string            // without a Version: where clayer is if it is not on PATH, absolute or relative to the skill
-	Defaults map[string]string // variables of clayer that a session has, if it sets no others
+	Version   string            // of the release that is installed, "v1.2.3"; "" for none
+	Pins      []string          // the SHA-256 of its programs
+	Installer []byte            // the text of install.sh, which the scripts need to install the release
+	Program   string            // without a Version: where clayer is if it is not on PATH, absolute or relative to the skill
+	Defaults  map[string]string // variables of clayer that a session has, if it sets no others
 }
 
 // Files returns the files of the skill by their names, with slashes.
@@ -46,5 +50,17 @@ func Files(o Options) (map[string][]byte, error) {
 		files[name] = text
 		return err
 	})
+	if o.Version != "" && o.Installer != nil {
+		_, install, found := bytes.Cut(o.Installer, []byte("# BEGIN install\n"))
+		install, _, ends := bytes.Cut(install, []byte("# END install\n"))
+		if !found || !ends {
+			return nil, errors.New("the installer has no part between BEGIN and END install")
+		}
+		files["scripts/install.sh"] = slices.Concat([]byte(installHead), install, []byte("clayer_install \"$1\" \"$2\" \"$3\"\n"))
+	}
 	return files, err
 }
+
+// installHead begins the script that takes a version, its pins and a directory. It looks for
+// that version on this machine first.
+const installHead = "#!/bin/sh\n# install.sh VERSION PINS DIR installs clayer. Written by clayer init skill.\n"

@@ -26,7 +26,7 @@ import (
 )
 
 // pinLine is one of pins.txt: the SHA-256 of a program, its version and its platform.
-var pinLine = lazyregexp.New(`^([0-9a-f]{64}) [ *]clayer_(\d+\.\d+\.\d+)_([a-z0-9]+_[a-z0-9]+)$`)
+var pinLine = lazyregexp.New(`^([0-9a-f]{64}) [ *]clayer_(\d+\.\d+\.\d+(?:-(?:alpha|beta|rc)\.\d+)?)_([a-z0-9]+_[a-z0-9]+)$`)
 
 // readPins reads a pins.txt: the version, "v1.2.3", and the pin of each platform.
 func readPins(text []byte) (version string, pins map[string]string, err error) {

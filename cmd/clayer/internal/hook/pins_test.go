@@ -74,6 +74,7 @@ func TestPinsOfARelease(t *testing.T) {
 		"of another version":   {map[string]string{"/mirror/download/v1.2.3/pins.txt": pins("1.2.2", "3")}, "has the pins of v1.2.2"},
 		"a page":               {map[string]string{"/mirror/download/v1.2.3/pins.txt": "<html>" + strings.Repeat("x", 100_000)}, `"<html>xxx`},
 		"nowhere":              {nil, "403"},
+		"before the release":   {map[string]string{"/mirror/download/v1.2.3/pins.txt": pins("1.2.3-rc.1", "3")}, "has the pins of v1.2.3-rc.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := fetchPins(t.Context(), client, "v1.2.3", releases(t, tt.files))

@@ -14,8 +14,8 @@ import (
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// released is the version of a release, and not of a build between two.
-var released = lazyregexp.New(`^v\d+\.\d+\.\d+$`)
+// released is the version of a release, also of one before it, and not of a build between two.
+var released = lazyregexp.New(`^v\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$`)
 
 // Locate finds out how a session gets clayer, and sets it in o: the release that is
 // downloaded, or where this program is. build is the version of this program.
@@ -54,17 +54,20 @@ func (o *Options) locateProgram() error {
 
 // WriteNeeds writes what a session's machine has to have that no hook can give it.
 func (o *Options) WriteNeeds(w io.Writer, kind, script, build string) {
-	script = cmp.Or(script, "it")
+	script, what := cmp.Or(script, "it"), "hook"
+	if kind == "skill" {
+		script, what = "the skill", "skill"
+	}
 	if o.Version == "" {
 		where, advice := o.Program, "put clayer on PATH when a session's machine is set up"
 		if !filepath.IsAbs(where) {
 			where, advice = where+" of this project", "commit it, or "+advice
 		}
-		fmt.Fprintf(w, "clayer: this clayer, %s, is no release, and can't be downloaded: %s runs the clayer on PATH, or else %s\nhint: %s, or write the hook for a release: --release v1.2.3\n",
-			build, script, where, advice)
+		fmt.Fprintf(w, "clayer: this clayer, %s, is no release, and can't be downloaded: %s runs the clayer on PATH, or else %s\nhint: %s, or write the %s for a release: --release v1.2.3\n",
+			build, script, where, advice, what)
 	}
 	if o.onlyOwn {
-		fmt.Fprintf(w, "clayer: the pins of release %s could not be downloaded: the script has that of this program alone, and installs clayer on machines like this one only\nhint: --pins-file FILE reads them from the pins.txt of the release\n", o.Version)
+		fmt.Fprintf(w, "clayer: the pins of release %s could not be downloaded: %s has that of this program alone, and installs clayer on machines like this one only\nhint: --pins-file FILE reads them from the pins.txt of the release\n", o.Version, script)
 	}
 	switch {
 	case kind == "skill": // its callers name the repository

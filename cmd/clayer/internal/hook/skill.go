@@ -20,13 +20,9 @@ import (
 // SkillDir is where a skill is written if nothing else is said: Claude Code loads it there.
 const SkillDir = ".claude/skills/container-layer"
 
-// skillInstall takes a version, its pins and a directory; unlike InstallScript it looks for
-// that version on this machine first.
-const skillInstall = "#!/bin/sh\n# install.sh VERSION PINS DIR installs clayer. Written by clayer init skill.\n"
-
 // Skill returns the files of the skill container-layer in dir.
 func Skill(dir string, o Options) ([]File, error) {
-	s := skill.Options{Version: o.Version, Pins: o.Pins, Program: o.Program, Defaults: make(map[string]string)}
+	s := skill.Options{Version: o.Version, Pins: o.Pins, Installer: []byte(installScript), Program: o.Program, Defaults: make(map[string]string)}
 	for _, w := range slices.Concat([]string{o.Repo, o.DownloadURL}, o.Stores) {
 		if w != "" && !plain().MatchString(w) {
 			return nil, fmt.Errorf("%q can't stand in a script", w)
@@ -47,9 +43,6 @@ func Skill(dir string, o Options) ([]File, error) {
 	texts, err := skill.Files(s)
 	if err != nil {
 		return nil, err
-	}
-	if o.Version != "" {
-		texts["scripts/install.sh"] = []byte(skillInstall + installer() + "clayer_install \"$1\" \"$2\" \"$3\"\n")
 	}
 	files := make([]File, 0, len(texts))
 	for _, name := range slices.Sorted(maps.Keys(texts)) {

@@ -59,18 +59,25 @@ func (p *Program) FileName() string { return "clayer_" + p.OS + "_" + p.Arch }
 
 // A Release is a version and its programs.
 type Release struct {
-	Version  string // 1.2.3
+	Version  string // 1.2.3, or 1.2.3-rc.1, as npm and tags have it
 	Programs []*Program
 }
 
-var version = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$`)
+// version is one that all formats can write. Of the versions before a release, deb and rpm
+// write 1.2.3~rc.1.
+var version = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(alpha|beta|rc)\.(0|[1-9]\d*))?$`)
 
 // New returns a release without programs.
 func New(v string) (*Release, error) {
 	if !version.MatchString(v) {
-		return nil, fmt.Errorf("version %q: want one like 1.2.3", v)
+		return nil, fmt.Errorf("version %q: want one like 1.2.3, or 1.2.3-rc.1", v)
 	}
 	return &Release{Version: v}, nil
+}
+
+// Python returns the version as Python writes it: 1.2.3rc1.
+func (r *Release) Python() string {
+	return strings.NewReplacer("-alpha.", "a", "-beta.", "b", "-rc.", "rc").Replace(r.Version)
 }
 
 // Build builds the programs from the module in top, into dir: those of the platforms that

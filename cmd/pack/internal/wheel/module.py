@@ -1,4 +1,12 @@
-"""container-layer: installs the command clayer."""
+"""container-layer: installs the command clayer, and has the skill of that name.
+
+This directory is the skill: SKILL.md, and scripts with the interface of container-layer.
+
+    from container_layer.scripts.containerfile import ContainerLayer, compose
+    python -m container_layer.scripts.cli restore Containerfile --repo owner/repo
+
+With skill_dir() on sys.path, or in PYTHONPATH, the package is called scripts, as it was.
+"""
 
 import os
 import sys
@@ -17,3 +25,8 @@ def find_clayer() -> str:
     if os.path.isfile(path):
         return path
     raise FileNotFoundError("clayer is not where " + sys.executable + " has its scripts: reinstall container-layer")
+
+
+def skill_dir() -> str:
+    """Return the directory with SKILL.md and scripts."""
+    return os.path.dirname(os.path.abspath(__file__))
