@@ -78,6 +78,10 @@ type Answers struct {
 	// Unstored reports whether a step is one that goes into no store when it changes
 	// nothing; nil: none is.
 	Unstored func(*Step) bool
+
+	// Again reports whether a step is one whose snapshot cannot be had, so that it may make
+	// the same again; nil: none is.
+	Again func(*Step) bool
 }
 
 // A Plan says for every step of a graph what a solve would do, and why.
@@ -105,7 +109,8 @@ type Item struct {
 	Estimate time.Duration // of a step to run: how long it took before; 0 if unknown
 
 	// Decides is set on a step to run if cached steps follow it in its chain: they are
-	// restored if it changes nothing, else they are to run.
+	// restored if it changes nothing, or makes the snapshot again that cannot be had, else
+	// they are to run.
 	Decides bool
 }
 
@@ -113,7 +118,7 @@ type Item struct {
 // it builds on by FROM) steps are present, then cached, up to the first one
 // that is neither; that one and all that follow are to run. A step that may be in
 // no store because it changed nothing is run, and ends the cached part only if it
-// changes something now.
+// changes something now; one whose snapshot cannot be had, only if it makes another one.
 func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 	p := &Plan{Graph: g, Keys: keys, Undo: a.Undo}
 	type prefix struct {
@@ -146,6 +151,9 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 				pre.absent = true
 				for _, t := range pre.tried {
 					t.Decides, t.Why = true, "in no store; if it changes nothing, what follows is restored"
+					if a.Again != nil && a.Again(t.Step) {
+						t.Why = "its snapshot cannot be had; if it makes the same again, what follows is restored"
+					}
 				}
 			default:
 				it.decide(ToRun)
@@ -158,7 +166,7 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 					it.Why = "in the root, but " + gone
 				}
 				pre.absent = true
-				if pre.broken == nil && !cached && s.Index < last[l] && a.Unstored != nil && a.Unstored(s) && !old.changed(it.Key) {
+				if pre.broken == nil && !cached && s.Index < last[l] && a.mayBreakNothing(s) && !old.changed(it.Key) {
 					pl.Items = append(pl.Items, it)
 					pre.tried = append(slices.Clip(pre.tried), &pl.Items[len(pl.Items)-1])
 					continue
@@ -173,6 +181,11 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 		p.Layers = append(p.Layers, pl)
 	}
 	return p
+}
+
+// mayBreakNothing reports whether what follows a step that is to run may be restored.
+func (a *Answers) mayBreakNothing(s *Step) bool {
+	return a.Unstored != nil && a.Unstored(s) || a.Again != nil && a.Again(s)
 }
 
 // decide is the only place that sets the state of a step. A decision is final.

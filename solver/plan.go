@@ -126,6 +126,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	answers.Unstored = func(step *dag.Step) bool {
 		return !s.Changed[step] && (inventory.Installs(step) || slices.ContainsFunc(answers.Previous[step.Layer.Name], func(o dag.Old) bool { return o.LeftOut && o.Key == keys.Step[step] }))
 	}
+	answers.Again = func(step *dag.Step) bool { return s.Again[step] != "" && !s.Changed[step] }
 	var probed probe.Log
 	if len(r.Probes) > 0 {
 		if probed, err = probe.Read(root.StateDir()); err != nil {

@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"solver":                             8,
 	"solver/exec":                        7,
 	"solver/exec/internal/flow":          4,
+	"solver/exec/internal/failure":       4,
 	"solver/exec/internal/schedule":      2,
 	"solver/exec/internal/ownstate":      6,
 	"solver/internal/mounts":             3,

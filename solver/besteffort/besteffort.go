@@ -187,7 +187,7 @@ func (r *run) try(ctx context.Context) (*solver.Result, error) {
 	opt.Files = r.files(ctx)
 	opt.Shortfall = r.shortfall(ctx, nil, nil)
 	opt.Allow, opt.Probes = r.allow, r.probes(ctx)
-	opt.RequireCache = false
+	opt.RequireCache, opt.SameOnly = false, true
 	opt.Rebuild = opt.Rebuild && !r.again // what was built by then is as good
 	r.ended, r.again = false, true
 	if r.Budget <= 0 {

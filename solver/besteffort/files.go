@@ -131,6 +131,9 @@ func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *sol
 	for _, f := range r.opt.Files {
 		if l, ok := r.short(ctx, f, res, err); ok {
 			l.Wanted = r.wantedKeys(ctx)[f.Name]
+			if m, ok := r.substitute(ctx, f); ok && m.Key == l.Wanted {
+				continue // what could not be had as such can be had as an earlier layer
+			}
 			s.Layers = append(s.Layers, l)
 		}
 	}

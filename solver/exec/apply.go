@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/exec/internal/failure"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -89,8 +90,12 @@ func (b *builder) foundLost() []string {
 }
 
 // differs reports whether a step that has run found something else than its chain
-// describes: what undone steps have changed for good, or what its view could not show.
+// describes: what undone steps have changed for good, what its view could not show, or
+// another result of a step than the one that stores list.
 func (b *builder) differs(it *dag.Item) bool {
+	if it.State == dag.ToRun && b.isOther(it.Step) {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return it.State == dag.ToRun && it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step])
@@ -219,7 +224,9 @@ func NotUndone(u *rootfs.Undone) error {
 }
 
 // incomplete says that the root was changed in part.
-func incomplete(errs []error) error { return fmt.Errorf("%w wholly:\n  %w", ErrRoot, joinLines(errs)) }
+func incomplete(errs []error) error {
+	return fmt.Errorf("%w wholly:\n  %w", ErrRoot, failure.Lines(errs))
+}
 
 func notUndone(u *rootfs.Undone) []error {
 	var errs []error

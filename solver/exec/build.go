@@ -54,6 +54,7 @@ type builder struct {
 	dirty   []string
 	lost    []string           // State.Lost, once this solve has added to it
 	inexact map[*dag.Step]bool // steps of which the view did not show all that their chain describes
+	other   map[*dag.Step]bool // steps that made another snapshot than the one that cannot be had
 	failed  snapshot.Changes
 	lock    *rootfs.Lock // nil: nothing is applied to the root
 	tx      int          // the last transaction before a RUN
@@ -301,15 +302,12 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 	}
 	b.setBlob(s, bl)
 	b.Report.Emit(report.Event{Kind: report.Ran, Step: s, Took: time.Since(start), Entries: bl.desc.Entries, Bytes: bl.desc.Bytes})
-	decides := b.sv.Plan.Item(s).Decides
-	if decides {
-		text := "it changed nothing: cached steps after it are restored"
-		if !bl.installedNothing {
-			text = "it changed something: cached steps after it run"
-		}
-		b.Report.Emit(report.Event{Kind: report.Decided, Step: s, Text: text})
+	changed, text := b.decided(s, bl)
+	if !b.sv.Plan.Item(s).Decides {
+		return flow.Outcome{Store: b.stores(s, bl)}, nil
 	}
-	return flow.Outcome{Changed: decides && !bl.installedNothing, Store: b.stores(s, bl)}, nil
+	b.Report.Emit(report.Event{Kind: report.Decided, Step: s, Text: text})
+	return flow.Outcome{Changed: changed, Store: b.stores(s, bl)}, nil
 }
 
 // failure says that a step failed.

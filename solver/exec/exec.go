@@ -82,6 +82,7 @@ type Config struct {
 	Spool       Spool // nil: snapshots are packed in the root's work directory
 	Push        bool  // what is built is put into Store
 	Rebuild     bool  // what is built replaces what Store has under its key
+	SameOnly    bool  // of a snapshot that cannot be had, another one is put into no store
 	Compression int   // zstd level; 0 means snapshot.DefaultLevel
 	Jobs        int   // chains of steps, and downloads, at a time
 
@@ -165,7 +166,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
-	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool),
+	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool), other: make(map[*dag.Step]bool),
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
 	b.variants = &variants.Lost{Made: b.made, Forget: b.Forget, Ask: cfg.Steps.Variants, All: cfg.Rebuild}
 	if w := cfg.Watched; w != nil {

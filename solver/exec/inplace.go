@@ -26,6 +26,9 @@ import (
 // EnterRoot begins: it undoes what has to leave the root.
 func (b *builder) EnterRoot(ctx context.Context) error {
 	b.root = b.lock.Root() // what a RUN moves is reached by what it is
+	if err := b.storedSteps(ctx); err != nil {
+		return err
+	}
 	b.inPlace = b.sb.InPlace()
 	if err := b.Undo(ctx); err != nil {
 		return err
@@ -33,6 +36,23 @@ func (b *builder) EnterRoot(ctx context.Context) error {
 	b.leadDests(ctx)
 	if n := len(b.dirty); n > 0 {
 		b.Report.Warnf("what steps that ran in place changed of others' files cannot be undone, %s", running.Paths(b.dirty))
+	}
+	return nil
+}
+
+// storedSteps returns an error if a step is to run that only a store can give: before what
+// precedes it is in the root for good.
+func (b *builder) storedSteps(ctx context.Context) error {
+	for i := range b.sv.Plan.Layers {
+		for _, it := range b.sv.Plan.Layers[i].Items {
+			run, ok := it.Step.Instr.(*frontend.Run)
+			if !ok || run.Stored == nil || it.State != dag.ToRun {
+				continue
+			}
+			if _, _, err := b.Steps.Command(ctx, &it, run, true); err != nil {
+				return b.failure(it.Step, err)
+			}
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/report"
 )
 
@@ -96,9 +97,14 @@ func (b *builder) Check(ctx context.Context, it *dag.Item) error {
 // Lost reports that the snapshot of an item cannot be had. Of those that were cached
 // the error is returned: a store that dies takes them all.
 func (b *builder) Lost(it *dag.Item, err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if it.State == dag.Cached {
 		if b.variants.Note(b.sv.Found[it.Key], err) {
 			return nil // Choose reports it
+		}
+		if variants.IsGone(err) {
+			b.sv.Again[it.Step] = b.sv.Found[it.Key].DiffID
 		}
 		return unusable(it, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/exec/internal/failure"
 )
 
 // pack writes changes into a file of their own. Where the disk is full, or can't
@@ -32,7 +33,7 @@ func (b *builder) pack(ctx context.Context, changes snapshot.Changes) (*cache.Bl
 		}
 		failed = append(failed, w.err)
 	}
-	return nil, snapshot.Packed{}, fmt.Errorf("no store accepted the snapshot:\n  %w", joinLines(failed))
+	return nil, snapshot.Packed{}, fmt.Errorf("no store accepted the snapshot:\n  %w", failure.Lines(failed))
 }
 
 // spools are the places to pack into: where a store can take the file without a

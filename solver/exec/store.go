@@ -24,6 +24,11 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 		return false
 	}
 	switch {
+	case b.isOther(s) && !b.other[s]:
+		return false
+	case b.isOther(s):
+		b.Report.Warnf("%s: what it makes is neither stored nor pushed: a snapshot that stores list cannot be had, and its step has made another one. An ordinary solve stores it", s.Pos())
+		return false
 	case b.differs(b.sv.Plan.Item(s)) && len(b.foundLost()) == 0:
 		b.Report.Warnf("%s: its snapshot is neither stored nor pushed: the sandbox could not show it all that the steps before it made", s.Pos())
 		return false
@@ -37,6 +42,44 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 			"It runs in every session (%s this time), before what follows it is restored; remove the line if all machines have what it installs", s.Pos(), bl.desc.Took.Round(time.Millisecond))
 	}
 	return !bl.installedNothing
+}
+
+// decided returns whether a step that has run broke its chain, so that cached steps after it
+// are to run, and that in words.
+func (b *builder) decided(s *dag.Step, bl *blob) (changed bool, text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	want := b.sv.Again[s]
+	b.other[s] = want != "" && bl.desc.DiffID != want
+	if b.other[s] {
+		return true, "it made something else: cached steps after it run"
+	}
+	if want != "" {
+		return false, "it made the same again: cached steps after it are restored"
+	}
+	if bl.installedNothing {
+		return false, "it changed nothing: cached steps after it are restored"
+	}
+	return true, "it changed something: cached steps after it run"
+}
+
+// isOther reports whether a step, or one before it in its chain, has made another snapshot
+// than the one that stores list under its key, which is to stay the only one.
+func (b *builder) isOther(s *dag.Step) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.SameOnly || len(b.other) == 0 {
+		return false
+	}
+	for l, end := s.Layer, s.Index; l != nil; l, end = l.On, len(l.On.Steps)-1 {
+		if slices.ContainsFunc(l.Steps[:end+1], func(s *dag.Step) bool { return b.other[s] }) {
+			return true
+		}
+		if l.Ordered || l.On == nil {
+			return false
+		}
+	}
+	return false
 }
 
 // made returns the digest of a step's snapshot, if that is on this machine.

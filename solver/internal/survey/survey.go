@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
@@ -24,6 +26,10 @@ type Survey struct {
 	Answers  dag.Answers
 	Late     map[key.Key]bool   // those whose needs are checked again when the steps before them are applied
 	Changed  map[*dag.Step]bool // steps that change something: when they ran, or by a snapshot that was lost
+
+	// Again has the DiffIDs of snapshots that cannot be had though a store lists them: what
+	// follows is restored if their steps make the same again.
+	Again map[*dag.Step]digest.Digest
 
 	asked   map[*dag.Layer]bool // see AskScratch
 	scratch map[key.Key]bool    // the applied steps whose snapshots have some
@@ -43,7 +49,7 @@ func (sv *Survey) Applied(k key.Key) record.Applied {
 
 // New returns a survey of a root of which the state and the platform are known.
 func New(state *record.State, platform string) *Survey {
-	sv := &Survey{State: state, Platform: platform, Found: make(map[key.Key]cache.Found), Changed: make(map[*dag.Step]bool), scratch: make(map[key.Key]bool)}
+	sv := &Survey{State: state, Platform: platform, Found: make(map[key.Key]cache.Found), Changed: make(map[*dag.Step]bool), Again: make(map[*dag.Step]digest.Digest), scratch: make(map[key.Key]bool)}
 	for _, l := range state.Layers {
 		for _, a := range l.Steps {
 			if a.Scratch {
@@ -61,7 +67,7 @@ func (sv *Survey) ChecksLate(it *dag.Item) bool { return it.State == dag.Cached 
 // Lose removes keys from what the stores, or the root, have, and plans again.
 func (sv *Survey) Lose(keys ...key.Key) {
 	for _, s := range sv.Plan.Graph.Steps() {
-		if k := sv.Plan.Keys.Step[s]; slices.Contains(keys, k) && sv.Found[k].Entries > 0 {
+		if k := sv.Plan.Keys.Step[s]; slices.Contains(keys, k) && sv.Found[k].Entries > 0 && sv.Again[s] == "" {
 			sv.Changed[s] = true
 		}
 	}

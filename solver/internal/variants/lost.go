@@ -70,6 +70,10 @@ func useless(err error) bool {
 	return errors.Is(err, cache.ErrNotCached) || errors.As(err, &unsafe) || errors.As(err, &unexpected) || errors.As(err, &fault)
 }
 
+// IsGone reports whether an error says that a snapshot cannot be had, and not that it is none
+// of its step here.
+func IsGone(err error) bool { return errors.Is(err, cache.ErrNotCached) || !useless(err) }
+
 // Replaced returns the snapshot that one of a step, which has run, takes the place of. Where
 // that of a step before it in its chain gives way, what was built on that does so too: its
 // needs do not say on which of the two, and they are restored together.

@@ -97,7 +97,7 @@ type Outcome struct {
 //     in its layer's view, or of what the layer builds on. What precedes a RUN in its
 //     view and has a snapshot already is applied to the view by a node of its own.
 //     Layers that don't build on each other share no node.
-//   - A RUN that is in no store decides whether the cached steps that follow it in its
+//   - A RUN that is in no store, and a step whose snapshot cannot be had, decides whether the cached steps that follow it in its
 //     chain are restored (dag.Item.Decides). They are fetched when it has: they may be
 //     many times larger than all else, and are of no use if it changes something.
 //   - The root is changed last: undo, apply each step in order, commit.
@@ -552,8 +552,13 @@ func (c *chains) item(ch *chain, it *dag.Item) {
 				c.askScratch(s.Layer)
 				return nil
 			}
-			return c.built(s, out, err)
+			err = c.built(s, out, err)
+			if out.Changed {
+				c.leaveViews(s.Layer)
+			}
+			return err
 		}}, nil, append(slices.Clip(ch.built), c.sources[s.Source])...)
+		c.ran[s] = n
 	case it.State == dag.Cached:
 		if by := c.waits[s]; by != nil && !c.w.Has(s) {
 			n = c.fetchLate(it, c.ran[by])
