@@ -537,8 +537,9 @@ func TestInitBySchemas(t *testing.T) {
 		}
 	}
 	p.must("clayer init github --release v1.2.3 >step && { printf 'on: push\\njobs:\\n  x:\\n    runs-on: y\\n    steps:\\n'; sed 's/^/    /' step; } >workflow.yml")
+	p.must("clayer init github --prebuild docker://ghcr.io/me/base:latest --release v1.2.3")
 	for _, file := range []string{
-		"github-workflows .github/workflows/copilot-setup-steps.yml", "github-workflows merged/.github/workflows/copilot-setup-steps.yml", "github-workflows workflow.yml",
+		"github-workflows .github/workflows/clayer-prebuild.yml", "github-workflows .github/workflows/copilot-setup-steps.yml", "github-workflows merged/.github/workflows/copilot-setup-steps.yml", "github-workflows workflow.yml",
 		"gitlab-ci .gitlab-ci.yml", "gitlab-ci .gitlab/clayer.yml", "gitlab-ci merged/.gitlab-ci.yml",
 	} {
 		p.must(check + " --builtin-schema vendor." + file)

@@ -32,6 +32,7 @@ type Options struct {
 	Repo        string        // --repo; "" for none
 	Stores      []string      // --store
 	Budget      time.Duration // --budget of the solve; 0 for that of the host
+	Base        string        // the image of the base that CI builds on, as skopeo names it; "" for none
 
 	onlyOwn bool // the pins are of this program alone
 
@@ -65,7 +66,7 @@ const missing = `clayer_install() {
 
 // script returns the boot script of a host, which is the file at in the project.
 func (h *host) script(o Options) ([]byte, error) {
-	for name, words := range map[string][]string{"--env-files": {o.EnvFiles}, "--repo": {o.Repo}, "--download-url": {o.DownloadURL}, "--release": {o.Version, strings.Join(o.Pins, "")}, "a layer": o.Layers, "--store": o.Stores} {
+	for name, words := range map[string][]string{"--env-files": {o.EnvFiles}, "--repo": {o.Repo}, "--download-url": {o.DownloadURL}, "--release": {o.Version, strings.Join(o.Pins, "")}, "a layer": o.Layers, "--store": o.Stores, "--prebuild": {o.Base}} {
 		for _, w := range words {
 			if hasCredential(w) {
 				return nil, fmt.Errorf("%s holds a credential, which can't stand in a script: sessions get it by a variable, or by the configuration of git", name)
@@ -120,11 +121,14 @@ func (h *host) script(o Options) ([]byte, error) {
 		layers = " " + strings.Join(o.Layers, " ")
 	}
 	at := cmp.Or(h.at, "clayer-boot.sh")
+	_, here, _ := strings.Cut(bootScript, "# clayer_here prints")
+	here, _, _ = strings.Cut(here, "\n\n{{.Install}}")
 	// Not by text/template: what it may call by name, which is any method, would
 	// all stay in the binary: 4.5 MB.
 	fill := strings.NewReplacer("{{.Path}}", at, "{{.Version}}", o.Version, "{{.Pins}}", strings.Join(o.Pins, " "), "{{.Program}}", program,
-		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install)
-	return []byte(fill.Replace(bootScript)), nil
+		"{{.Variables}}", variables.String(), "{{.Layers}}", layers, "{{.Install}}", install,
+		"{{.Base}}", o.Base, "{{.Here}}", "# clayer_here prints"+here)
+	return []byte(fill.Replace(cmp.Or(h.template, bootScript))), nil
 }
 
 // hasCredential reports whether a text that others will read has a user, or a password, in a

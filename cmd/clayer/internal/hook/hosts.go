@@ -25,6 +25,8 @@ type host struct {
 	emptyVariables bool // the session's variables are set, to nothing
 
 	files func(h *host, o Options) []File // beside the script
+
+	template string // of the script; "" for that of a boot
 }
 
 // claudeMargin is what a hook of Claude Code has beside the budget of the solve: for clayer to
@@ -68,6 +70,12 @@ func Files(kind string, o Options) ([]File, error) {
 		return nil, fmt.Errorf("%q is none of %s", kind, strings.Join(Kinds(), ", "))
 	}
 	h := hosts[i]
+	if o.Base != "" {
+		if kind != "github" || o.Budget > 0 || o.EnvFiles != "" {
+			return nil, errors.New("--prebuild is for a workflow of GitHub Actions, which has no --budget and no --env-files")
+		}
+		h = prebuild
+	}
 	if budget := h.budgetOf(o); h.limit > 0 && budget > h.limit-30*time.Second {
 		return nil, fmt.Errorf("--budget=%s: %s has a limit of %s for all of it, of which clayer needs 30 s to be installed and to end", budget, kind, h.limit)
 	}

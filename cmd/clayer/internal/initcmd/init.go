@@ -42,6 +42,10 @@ where the host has no file for it:
   jules         prints the setup script of Jules, one line
   boot          the script alone
 
+github --prebuild IMAGE writes .github/workflows/clayer-prebuild.yml instead, which builds
+the layers for all others: on the base that clayer base export wrote, or on another image
+of their machines.
+
 The script finds clayer, composes the layers, and sets their variables where the
 session looks for them. It can run again at any time, also twice in parallel, and
 prints at most 2 KB. Its solve ends within the host's limit of time, or --budget, and
@@ -114,6 +118,7 @@ written, and writes nothing.`,
 	c.Flags().StringVar(&o.Repo, "repo", "", "--repo of the sessions: store snapshots in the GitHub Releases of `OWNER/REPO`")
 	c.Flags().StringArrayVar(&o.Stores, "store", nil, "--store of the sessions: add this `STORE` (repeatable)")
 	c.Flags().DurationVar(&o.Budget, "budget", 0, "--budget of the sessions: a solve ends after `DURATION` (default: by the host's limit)")
+	c.Flags().StringVar(&o.Base, "prebuild", "", "with github: write a workflow that builds the layers on the base `IMAGE`, such as docker://HOST/REPO:TAG, on every push and every night, and pushes them")
 	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: a release other than this one then requires --pins-file")
 	c.Flags().BoolVar(&show, "print", false, "print what would be written, and write nothing")
 	return c
