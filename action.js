@@ -3,7 +3,7 @@
 // to such actions, and not to the steps of a composite one. It needs no packages.
 'use strict';
 
-const { spawn } = require('node:child_process');
+const { spawn, spawnSync } = require('node:child_process');
 const { randomUUID } = require('node:crypto');
 const fs = require('node:fs');
 const path = require('node:path');
@@ -22,9 +22,9 @@ function environment(more) {
 
 // run runs a program until it ends, and returns what it prints if that is wanted. Signals
 // are for the program: the runner sends them to this process alone.
-function run(program, args, env, wantOutput) {
+function run(program, args, env, wantOutput, how = [program, args]) {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, stdio: ['ignore', wantOutput ? 'pipe' : 'inherit', 'inherit'] });
+    const child = spawn(...how, { env, stdio: ['ignore', wantOutput ? 'pipe' : 'inherit', 'inherit'] });
     const pass = (signal) => child.kill(signal);
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
     for (const s of signals) process.on(s, pass);
@@ -39,6 +39,18 @@ function run(program, args, env, wantOutput) {
       reject(failed);
     });
   });
+}
+
+// asRoot returns how a program is run that changes the root: by sudo, if this user may not, and
+// sudo does not ask. The user of GitHub's runners is such a one.
+function asRoot(program, args, env) {
+  try {
+    fs.accessSync(env.CLAYER_ROOT || '/', fs.constants.W_OK);
+    return [program, args];
+  } catch {
+    if (env.CLAYER_DEST || spawnSync('sudo', ['-n', '-E', 'true']).status !== 0) return [program, args];
+    return ['sudo', ['-n', '-E', 'env', `PATH=${env.PATH}`, `HOME=${env.HOME}`, program, ...args]];
+  }
 }
 
 // setVariable has later steps see a variable.
@@ -62,7 +74,9 @@ async function main() {
   for (const name of ofCache) {
     if (process.env[name]) job[name] = process.env[name];
   }
-  await run(clayer, ['compose', ...input('layers').split(/\s+/).filter(Boolean)], environment({ ...settings, ...job }));
+  const compose = ['compose', ...input('layers').split(/\s+/).filter(Boolean)];
+  const env = environment({ ...settings, ...job });
+  await run(clayer, compose, env, false, asRoot(clayer, compose, env));
   await run(clayer, ['env', '--github'], environment());
 
   if (input('expose') === 'true') {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -38,7 +39,7 @@ type hostRun struct {
 	t            *testing.T
 	dir          string // what the machine has: root, home, the checkouts
 	project      string
-	plain        bool
+	plain, sudo  bool // a user without rights; who may become root by sudo
 	env          []string
 	stdout       string
 	name, pasted string
@@ -262,6 +263,38 @@ func tree(t *testing.T, dir string) map[string]string {
 // server serves.
 type hostGround struct{ top, bin, store, url string }
 
+// withSudo has a plain user become root by sudo: it may, without a password, and keep its
+// variables, as on the runners of CI. The root is root's.
+func (g *hostGround) withSudo(m *hostRun) {
+	m.t.Helper()
+	if os.Getuid() != 0 {
+		m.t.Skip("only root can make a sudo")
+	}
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		m.t.Skip(err)
+	}
+	dir := filepath.Join(m.dir, "sudo")
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		m.t.Fatal(err)
+	}
+	text := "#!/bin/sh\n[ \"$1 $2\" = '-n -E' ] || exit 1\nshift 2\nPATH=/usr/bin:/bin\nSUDO_UID=$(id -u) HOME=/root exec " + dir + "/become --reuid 0 --regid 0 --clear-groups \"$@\"\n"
+	err = errors.Join(os.Chown(dir, 0, hostUser), testexec.WriteFile(filepath.Join(dir, "sudo"), []byte(text)), testexec.Copy(filepath.Join(dir, "become"), setpriv))
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, "become"), 0o755|fs.ModeSetuid)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.plain, m.sudo = true, true
+	m.env[0] += ":" + dir
+	try := exec.Command(filepath.Join(dir, "sudo"), "-n", "-E", "id", "-u")
+	try.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: hostUser, Gid: hostUser}}
+	if out, err := try.CombinedOutput(); string(out) != "0\n" {
+		m.t.Skipf("this file system has no programs that become root: %s, %v", out, err)
+	}
+}
+
 func newHostGround(t *testing.T) *hostGround {
 	clitest.RequireSandbox(t)
 	if _, err := exec.LookPath("bash"); err != nil {
@@ -347,6 +380,13 @@ func TestInitForEachHost(t *testing.T) {
 	})
 	for _, name := range slices.Sorted(maps.Keys(boots)) {
 		t.Run(name, func(t *testing.T) { g.session(g.machine(t, name)) })
+		if boots[name].plain || name == "github" {
+			t.Run(name+" by sudo", func(t *testing.T) {
+				m := g.machine(t, name)
+				g.withSudo(m)
+				g.session(m)
+			})
+		}
 		if boots[name].files == nil {
 			continue
 		}
@@ -370,6 +410,39 @@ func TestInitForEachHost(t *testing.T) {
 	}
 }
 
+// The action changes the root by sudo too.
+func TestActionBySudo(t *testing.T) {
+	t.Parallel()
+	if info, err := os.Stat("/usr/bin/node"); err != nil || info.Mode()&0o001 == 0 {
+		t.Skip("there is no /usr/bin/node")
+	}
+	g := newHostGround(t)
+	m := g.machine(t, "github")
+	for _, file := range []string{"action.js", "install.sh"} {
+		if err := testexec.Copy(filepath.Join(g.bin, file), filepath.Join("../..", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The clayer of the machine is the version that is wanted.
+	program := "#!/bin/sh\nif [ \"$1\" = version ]; then echo 'clayer v1.2.3 x/y go'; exit; fi\nexec " + g.bin + "/clayer \"$@\"\n"
+	m.write("first/README", "") // for its directory
+	if err := testexec.WriteFile(filepath.Join(m.dir, "first/clayer"), []byte(program)); err != nil {
+		t.Fatal(err)
+	}
+	g.withSudo(m)
+	m.env[0] = strings.Replace(m.env[0], "PATH=", "PATH="+filepath.Join(m.dir, "first")+":", 1)
+	m.write("home/genv", "")
+	m.write("home/gpath", "")
+	m.env = append(m.env, "CI=true", "GITHUB_ENV="+filepath.Join(m.dir, "home/genv"), "GITHUB_PATH="+filepath.Join(m.dir, "home/gpath"), "RUNNER_TEMP="+filepath.Join(m.dir, "home"), "INPUT_VERSION=v1.2.3", "INPUT_LAYERS=base tools")
+	if out, err := exec.Command("chown", "-R", fmt.Sprint(hostUser), filepath.Join(m.dir, "home")).CombinedOutput(); err != nil {
+		t.Fatalf("chown: %s", out)
+	}
+	m.sh(m.project, "node "+g.bin+"/action.js", "sh", "-c")
+	if m.read("root/base")+m.read("root/tools") != "base\ntools\n" || !strings.Contains(m.read("home/genv"), "it's here") {
+		t.Errorf("the environment is not there: %s", m.read("home/genv"))
+	}
+}
+
 // session writes what the host reads, and starts a session there.
 func (g *hostGround) session(m *hostRun) {
 	b := boots[m.name]
@@ -379,7 +452,11 @@ func (g *hostGround) session(m *hostRun) {
 		m.t.Errorf("a second init changes what the first one wrote")
 	}
 	if m.plain {
-		if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%[1]d", hostUser), m.dir).CombinedOutput(); err != nil {
+		owned := []string{"-R", fmt.Sprintf("%d:%[1]d", hostUser), filepath.Join(m.dir, "home"), filepath.Join(m.dir, "checkouts")}
+		if !m.sudo {
+			owned = append(owned, m.dir)
+		}
+		if out, err := exec.Command("chown", owned...).CombinedOutput(); err != nil {
 			m.t.Fatalf("chown: %s", out)
 		}
 	}
@@ -482,12 +559,12 @@ func TestBudgetOfAHost(t *testing.T) {
 			t.Errorf("%s %s %s: the budget is %s, want %s", tt.kind, tt.option, session, got, tt.want)
 		}
 	}
-	if settings := p.read(".claude/settings.json"); strings.Count(settings, "clayer-boot.sh") != 1 || !strings.Contains(settings, `"timeout": 600`) {
-		t.Errorf("the settings are %s", settings)
-	}
-	p.must("clayer init claude --budget=20m")
-	if settings := p.read(".claude/settings.json"); strings.Count(settings, "clayer-boot.sh") != 1 || !strings.Contains(settings, `"timeout": 1260`) {
-		t.Errorf("the settings of another budget are %s", settings)
+	// The timeout of the hook is raised if it has to be.
+	for _, tt := range [][2]string{{"", "1260"}, {"--budget=10m", "1260"}, {"--budget=30m", "1860"}} {
+		p.must("clayer init claude " + tt[0])
+		if settings := p.read(".claude/settings.json"); strings.Count(settings, "clayer-boot.sh") != 1 || !strings.Contains(settings, `"timeout": `+tt[1]+"\n") {
+			t.Errorf("%s: the settings are %s", tt[0], settings)
+		}
 	}
 	for _, command := range []string{"clayer init copilot --budget=59m", "clayer init claude-setup --budget=5m", "clayer init claude --budget=-1s", "clayer init skill --budget=1m"} {
 		if _, errs, code := p.run(command); code != exitUsage || !strings.Contains(errs, "--budget") {

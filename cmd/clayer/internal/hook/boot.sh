@@ -79,6 +79,16 @@ clayer_left() {
 	CLAYER_BUDGET=${left}s
 }
 
+# clayer_as_root runs clayer, by sudo if this user may not change the root, and sudo does not
+# ask: runners of CI, and many containers, have such a user.
+clayer_as_root() {
+	if [ -n "${CLAYER_DEST:-}" ] || [ -w "${CLAYER_ROOT:-/}" ] || ! sudo -n -E true 2>/dev/null; then
+		"$@"
+	else
+		sudo -n -E env PATH="$PATH" HOME="${HOME:-/root}" "$@"
+	fi
+}
+
 # clayer_boot composes the layers, and reports the result in at most 2 KB on stdout.
 clayer_boot() (
 	cd "$clayer_project" && mkdir -p "$CLAYER_BOOT_DIR" || {
@@ -118,7 +128,7 @@ clayer_boot() (
 	# stderr of all goes to the log: a hook's host shows it, or drops it.
 	{
 		clayer=$(clayer_here || clayer_install "$CLAYER_BOOT_VERSION" "$CLAYER_BOOT_PINS" "$CLAYER_BOOT_DIR") &&
-			clayer_left && "$clayer" compose --progress=plain{{.Layers}} || code=$?
+			clayer_left && clayer_as_root "$clayer" compose --progress=plain{{.Layers}} || code=$?
 		if [ "$code" = 0 ] && [ -n "${CLAUDE_ENV_FILE:-}" ]; then "$clayer" env --claude || code=$?; fi
 		if [ "$code" = 0 ] && [ -n "${GITHUB_ENV:-}" ]; then "$clayer" env --github || code=$?; fi
 		if [ "$code" = 0 ] && [ -n "${CLAYER_BOOT_BASH:-}" ]; then "$clayer" env --bash || code=$?; fi

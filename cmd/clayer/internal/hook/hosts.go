@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,7 +113,8 @@ func pasted(where string) func(h *host, o Options) []File {
 
 // forClaude returns the settings of Claude Code with the hook. Other hooks, and the rest, stay.
 func forClaude(h *host, o Options) []File {
-	timeout := fmt.Sprintf("%.0f", (h.budgetOf(o) + claudeMargin).Seconds())
+	seconds := (h.budgetOf(o) + claudeMargin).Seconds()
+	timeout := fmt.Sprintf("%.0f", seconds)
 	entry := `{
   "matcher": "startup|resume",
   "hooks": [
@@ -124,7 +126,7 @@ func forClaude(h *host, o Options) []File {
   ]
 }`
 	merge := func(old []byte) ([]byte, error) {
-		// One that is there gets the timeout of today's budget.
+		// One that is there gets the time that today's budget needs.
 		for i := 0; ; i++ {
 			group, err := splice.Value(old, "hooks", "SessionStart", i)
 			if err != nil || group == nil {
@@ -136,6 +138,10 @@ func forClaude(h *host, o Options) []File {
 					break
 				}
 				if bytes.Contains(command, []byte("clayer-boot.sh")) {
+					has, _ := splice.Value(old, "hooks", "SessionStart", i, "hooks", j, "timeout")
+					if n, err := strconv.ParseFloat(string(has), 64); err == nil && n >= seconds {
+						return old, nil
+					}
 					return splice.SetValue(old, timeout, "hooks", "SessionStart", i, "hooks", j, "timeout")
 				}
 			}
