@@ -70,6 +70,7 @@ type Options struct {
 	Rebuild      bool          // what is cached or present is built again
 	Compression  int           // zstd level of what is packed; 0 means snapshot.DefaultLevel
 	SameOnly     bool          // what is built since a snapshot cannot be had, and is another one, is put into no store
+	BuildOnly    bool          // what is to run is built, and stored, in an overlay; the root stays as it is
 	RequireCache bool          // a store that fails is an error in the end
 	Cache        string        // a directory for downloads and cache mounts, made when needed; "": neither outlives the call
 	MaxDownloads int64         // bytes of downloads retained there; 0 means 2 GiB

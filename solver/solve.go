@@ -138,6 +138,9 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	for _, pl := range sv.Plan.Layers {
 		r.Shortfall.Has(pl.Layer.Name, pl.Key)
 	}
+	if r.BuildOnly {
+		return sv, did, nil
+	}
 	if err := shortfall.Write(lock.Root().StateDir(), r.Shortfall); err != nil {
 		r.warn("what is missing is not recorded: %v", err)
 	}
@@ -214,7 +217,7 @@ const defaultDownloads = 2 << 30
 // execConfig returns what a solve of the root works with.
 func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 	cfg := exec.Config{
-		Steps: r, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, SameOnly: r.SameOnly, Compression: r.Compression, Jobs: r.jobs(),
+		Steps: r, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, SameOnly: r.SameOnly, BuildOnly: r.BuildOnly, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force, Home: r.home(),
 		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
 			return r.writeProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())

@@ -123,6 +123,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/checkcmd":       10,
 	"cmd/clayer/internal/fleet":          10,
 	"solver/elsewhere":                   9,
+	"solver/background":                  0,
 	"solver/besteffort":                  10,
 	"solver/base":                        9,
 	"solver/internal/shortfall":          2,

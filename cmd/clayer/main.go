@@ -170,7 +170,7 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 	}
 	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
 	group("Plan and check:", newPlan(), checkcmd.New(buildArgUsage, buildVersion(), printed), newInspect(), newHash())
-	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newVerify(), newDiff(), newUndo())
+	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newWait(), newVerify(), newDiff(), newUndo())
 	group("Sessions and machines:", initcmd.New(buildVersion(), printed), fleet.NewBase(printed), newShim(), newCapture(), newDoctor(), newConfig())
 	group("Stores:", newCache())
 	root.AddCommand(about.NewMan(buildVersion()), about.NewSelf(buildVersion()), about.NewVersion(buildVersion()))

@@ -150,6 +150,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 		}
 		ui.WriteShortfall(cmd.ErrOrStderr(), result.Shortfall)
 	}
+	f.effort.Finish(cmd, opt, result, func(format string, args ...any) { f.note(cmd, format, args...) })
 	if f.json {
 		if err := ui.WriteJSON(cmd.OutOrStdout(), result); err != nil {
 			return err

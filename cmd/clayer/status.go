@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
@@ -52,6 +53,9 @@ first, or removed that a step had installed. status never waits and changes noth
 				return f.print(cmd, st.Shortfall, func(w io.Writer) { ui.WriteReport(w, st) })
 			}
 			noteShims(cmd.ErrOrStderr(), st)
+			if opt.Cache, err = f.CacheDirectory(); err == nil {
+				effort.Note(cmd.ErrOrStderr(), opt)
+			}
 			return f.print(cmd, st, func(w io.Writer) { ui.WriteStatus(w, st) })
 		},
 	}

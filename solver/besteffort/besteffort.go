@@ -27,6 +27,7 @@ import (
 type Options struct {
 	Budget time.Duration // how long it may take; 0: as long as it takes
 	Best   bool          // what fails is left out, and is no error
+	Cached bool          // with Best: nothing is run
 	Unread error         // what is wrong with the files, of which solver.Options has what could be read
 
 	Command string // what to run for the rest, as a shell takes it
@@ -138,6 +139,7 @@ const maxRejected = 3
 
 // best solves what can be had.
 func (r *run) best(ctx context.Context) (*solver.Result, error) {
+	r.late = r.Cached
 	r.before, _ = solver.Status(r.opt) // a root that cannot be read has nothing
 	last := r.Unread
 	if last != nil {

@@ -129,6 +129,7 @@ const hashTime = 2 * time.Second
 func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *solver.Shortfall {
 	s := &solver.Shortfall{At: time.Now().UTC(), Command: r.Command}
 	for _, f := range r.opt.Files {
+		s.Late = s.Late || errors.As(r.cuts[f].why, new(*BudgetError))
 		if l, ok := r.short(ctx, f, res, err); ok {
 			l.Wanted = r.wantedKeys(ctx)[f.Name]
 			if m, ok := r.substitute(ctx, f); ok && m.Key == l.Wanted {

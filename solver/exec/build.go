@@ -135,6 +135,9 @@ func (b *builder) ChooseSandbox() (inPlace bool, err error) {
 	if b.sb == nil && survey.Runs(b.sv.Plan) {
 		err = b.openSandbox()
 	}
+	if err == nil && b.BuildOnly && b.isInPlace() {
+		err = errors.New("nothing can be built here without changing the root: there is no overlay")
+	}
 	return b.isInPlace(), err
 }
 

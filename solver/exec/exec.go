@@ -83,6 +83,7 @@ type Config struct {
 	Push        bool  // what is built is put into Store
 	Rebuild     bool  // what is built replaces what Store has under its key
 	SameOnly    bool  // of a snapshot that cannot be had, another one is put into no store
+	BuildOnly   bool  // the root stays as it is
 	Compression int   // zstd level; 0 means snapshot.DefaultLevel
 	Jobs        int   // chains of steps, and downloads, at a time
 
@@ -125,6 +126,7 @@ func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock
 	b.lock = lock
 	defer b.close()
 	f := flow.New(b, sv, cfg.Jobs)
+	f.BuildOnly = cfg.BuildOnly
 	f.Solve(sv.Before(nil))
 	err := b.run(ctx, f)
 	return b.did, err

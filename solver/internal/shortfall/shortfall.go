@@ -21,6 +21,7 @@ type Report struct {
 	Layers  []Layer   `json:"layers"`            // those that are not whole, in composition order
 	Problem string    `json:"problem,omitempty"` // what is no matter of one layer
 	Command string    `json:"command,omitempty"` // what to run for the rest
+	Late    bool      `json:"late,omitempty"`    // the budget has ended, and not all had been run
 }
 
 // A Layer is one that is in the root in part, or not at all.

@@ -3,6 +3,7 @@ package effort
 
 import (
 	"cmp"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -24,12 +25,15 @@ type Flags struct {
 	budget  time.Duration
 	best    bool
 	project string
+
+	background bool
 }
 
 // Register adds the flags to a command.
 func (f *Flags) Register(c *cobra.Command) {
 	c.Flags().DurationVar(&f.budget, "budget", 0, "stop after `DURATION`; what is finished by then is stored")
 	c.Flags().StringVar(&f.project, "project", "", "record the layers as those of `OWNER/REPO` (default: that of the Git remote origin)")
+	c.Flags().BoolVar(&f.background, "finish-in-background", false, "with --best-effort, build what the budget has left out when the command has ended, for clayer wait; never in place")
 	c.Flags().BoolVar(&f.best, best, false, "apply what can be had, print what is missing and why, and exit with 0")
 }
 
@@ -46,7 +50,10 @@ func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (
 	opt.Project = sync.OnceValue(func() string {
 		return cmp.Or(f.project, nameOf(remote.OriginOf(cmd.Context(), ".")))
 	})
-	return o, unread
+	if unread != nil {
+		return o, unread
+	}
+	return o, job(cmd.Context(), opt, &o)
 }
 
 // nameOf returns "owner/repo" of the URL of a Git repository, which a proxy may have
@@ -69,7 +76,7 @@ func nameOf(url string) string {
 // and the session goes on.
 func IsBest(cmd *cobra.Command) bool {
 	flag := cmd.Flag(best)
-	return flag != nil && flag.Value.String() == "true"
+	return flag != nil && flag.Value.String() == "true" && os.Getenv(jobVariable) == ""
 }
 
 // command returns what to run for what is missing, as a shell takes it: the command with

@@ -26,6 +26,7 @@ var keys = []key{
 	{name: "budget", flag: "budget", project: true, user: true},
 	{name: "project", flag: "project", project: true, user: true},
 	{name: "best-effort", flag: "best-effort", project: true, user: true},
+	{name: "finish-in-background", flag: "finish-in-background", project: true, user: true},
 	{name: "sandbox", flag: "sandbox", project: true, user: true},
 	{name: "compare", flag: "compare", project: true, user: true},
 	{name: "hermetic", flag: "hermetic", project: true, user: true, unless: "inherit-env"},

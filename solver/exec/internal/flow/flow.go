@@ -108,6 +108,8 @@ type Flow struct {
 	w  Work
 	sv *survey.Survey
 
+	BuildOnly bool // the root stays as it is: what is to run is built, and stored
+
 	mu      sync.Mutex
 	inPlace bool
 	changed []*dag.Step // see Outcome.Changed
@@ -145,7 +147,9 @@ func (f *Flow) Solve(items []*dag.Item) {
 		if inPlace || f.toRun() {
 			return f.restore(f.needed, f.build)
 		}
-		f.stream()
+		if !f.BuildOnly {
+			f.stream()
+		}
 		return nil
 	})
 }
@@ -426,13 +430,18 @@ func (f *Flow) commit(deps ...*schedule.Node) {
 		if err := f.w.Commit(ctx); err != nil {
 			return err
 		}
-		// An upload that was cut off is completed by the next solve.
-		f.Add(&schedule.Node{Kind: kindComplete, Run: func(ctx context.Context, _ *schedule.Node) error {
-			f.w.Complete(ctx)
-			return nil
-		}}, nil, f.puts...)
+		f.complete()
 		return nil
 	}, nil, deps...)
+}
+
+// complete lists the layers in the stores, when what was built is there. An upload that was
+// cut off is completed by the next solve.
+func (f *Flow) complete() {
+	f.Add(&schedule.Node{Kind: kindComplete, Run: func(ctx context.Context, _ *schedule.Node) error {
+		f.w.Complete(ctx)
+		return nil
+	}}, nil, f.puts...)
 }
 
 // build builds the steps that are to run, and then changes the root.
@@ -488,6 +497,10 @@ func (f *Flow) buildInViews() {
 		if again {
 			f.w.CloseViews()
 			return f.restore(f.needed, f.build)
+		}
+		if f.BuildOnly {
+			f.complete()
+			return nil
 		}
 		prev := f.rootNode(kindUndo, nil, f.w.Undo, nil)
 		for _, it := range f.missing() {
