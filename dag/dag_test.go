@@ -470,3 +470,32 @@ func BenchmarkPlan1000ToRun(b *testing.B)          { benchmarkPlan(b, 1, 1000, f
 func BenchmarkPlan10000Over100Layers(b *testing.B) { benchmarkPlan(b, 100, 100, true) }
 func BenchmarkPlan10000ToRun(b *testing.B)         { benchmarkPlan(b, 100, 100, false) }
 func BenchmarkPlan20000Over200Layers(b *testing.B) { benchmarkPlan(b, 200, 100, true) }
+
+// TestWhatIsBesideATreeIsInItsKey compares the keys of FETCHes of one commit.
+func TestWhatIsBesideATreeIsInItsKey(t *testing.T) {
+	keyOf := func(flags string) key.Key {
+		g, err := Build(parse(t, "FETCH "+flags+" github:o/r /x\n"), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pins := make(Pins)
+		for _, src := range g.Sources {
+			pins[src.ID] = Pin{Commit: strings.Repeat("a", 40)}
+		}
+		k, err := g.Keys(testBase, pins)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Step[g.Steps()[0]]
+	}
+	if keyOf("") != keyOf("--lfs=false --submodules=false") || keyOf("--lfs") != keyOf("--lfs=true") {
+		t.Error("another way to write it is another key")
+	}
+	seen := make(map[key.Key]bool)
+	for _, flags := range []string{"", "--lfs", "--submodules", "--lfs --submodules"} {
+		seen[keyOf(flags)] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("%d keys, want 4", len(seen))
+	}
+}

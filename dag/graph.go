@@ -190,6 +190,9 @@ func (s *Step) use(sources map[string]*Source, id string) {
 
 // fetchID leaves out where the bytes go: one download may serve several steps.
 func fetchID(f *frontend.Fetch) string {
+	if f.Submodules || f.LFS {
+		return fmt.Sprintf("fetch %s submodules=%t lfs=%t", f.Source, f.Submodules, f.LFS)
+	}
 	if f.Checksum != "" {
 		return "fetch " + f.Source + " " + f.Checksum.String()
 	}

@@ -165,6 +165,8 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			w.Field("extract", string(in.Extract))
 			w.Field("dest", in.Dest)
 			ownerInputs(w, in.Owner)
+			option(w, "submodules", given(in.Submodules))
+			option(w, "lfs", given(in.LFS))
 		case *frontend.Copy:
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
@@ -219,6 +221,14 @@ func option(w key.Writer, name, value string) {
 	if value != "" {
 		w.Field(name, value)
 	}
+}
+
+// given returns the value of an option that is set, as a field has it.
+func given(set bool) string {
+	if set {
+		return "true"
+	}
+	return ""
 }
 
 func byVarName(a, b frontend.Var) int { return strings.Compare(a.Name, b.Name) }

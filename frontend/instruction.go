@@ -142,6 +142,8 @@ type Fetch struct {
 	Extract  Extract
 	Owner    Ownership
 
+	Submodules, LFS bool // of a Git repository
+
 	flags []flag // as written; Resolve sets the fields above by them
 }
 

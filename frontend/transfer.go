@@ -17,7 +17,7 @@ import (
 
 // FETCH, COPY and ADD: the instructions that add files.
 
-var fetchFlags = []string{"checksum", "strip", "extract", "chmod", "chown"}
+var fetchFlags = []string{"checksum", "strip", "extract", "chmod", "chown", "submodules", "lfs"}
 
 func buildFetch(m Meta, s *source) (Instruction, error) {
 	f := &Fetch{Meta: m, Extract: ExtractAuto}
@@ -31,13 +31,10 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 			}
 		}
 		f.flags = append(f.flags, fl)
-		if fl.name == "submodules" || fl.name == "lfs" {
-			return nil, faultf("--%s is not supported: the tree is what git archive gives", fl.name).withHint("RUN git clone, which fetches submodules and LFS files")
-		}
 		if !slices.Contains(fetchFlags, fl.name) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
-		if fl.value == "" {
+		if fl.value == "" && (fl.hasValue || fl.name != "submodules" && fl.name != "lfs") {
 			return nil, faultf("--%s requires a value", fl.name).withHint("--%s=...", fl.name)
 		}
 	}
@@ -190,6 +187,9 @@ func checkFetch(f *Fetch) error {
 		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
 			withHint("http://, https://, git+https://, git+ssh://, file:// and github: are known; local files are for COPY")
 	}
+	if (f.Submodules || f.LFS) && (scheme == "http" || scheme == "https") {
+		return faultf("--submodules and --lfs are for Git repositories").withHint(gitsource.Form)
+	}
 	if !path.IsAbs(f.Dest) {
 		return faultf("dest %q is not absolute", f.Dest).withHint("write /%s", path.Clean(f.Dest))
 	}
@@ -217,6 +217,11 @@ func setFetchFlag(f *Fetch, name, value string) error {
 		if !slices.Contains([]Extract{ExtractAuto, ExtractTrue, ExtractFalse}, f.Extract) {
 			return faultf("--extract=%s: want auto, true or false", value)
 		}
+	case "submodules", "lfs":
+		if !slices.Contains([]string{"", "true", "false"}, value) {
+			return faultf("--%s=%s: want true or false", name, value)
+		}
+		*map[string]*bool{"submodules": &f.Submodules, "lfs": &f.LFS}[name] = value != "false"
 	default:
 		return setOwnership(&f.Owner, name, value)
 	}

@@ -31,6 +31,7 @@ const (
 	moved                   // the repository is elsewhere
 	gone                    // the server does not have the object any more
 	old                     // the server gives no objects by their ids
+	otherIDs                // the ids of its objects are of the other kind
 	raced                   // another writer was faster
 	noLogin                 // the server asks who it is
 	forbidden               // the server does not allow it
@@ -90,6 +91,7 @@ var hints = []struct {
 	words string
 }{
 	{noBranch, `couldn't find remote ref`},
+	{otherIDs, `mismatched algorithms|does not support this repository's hash algorithm`},
 	{gone, `not our ref`},
 	{old, `unadvertised object`},
 	{large, `error: 413|exceeds .*limit|file size limit|too large|larger than`},

@@ -136,3 +136,39 @@ func TestStore(t *testing.T) {
 		return open(t, gittest.WithLogin(repository(t, srv, fmt.Sprintf("env%d.git", n.Add(1)))))
 	})
 }
+
+// TestSHA256 stores in repositories whose ids are of SHA-256: an empty one, and one that
+// has a branch.
+func TestSHA256(t *testing.T) {
+	t.Parallel()
+	for _, filter := range []bool{false, true} {
+		srv := gittest.New(t, gittest.Options{Filter: filter})
+		url := repository(t, srv, "env.git")
+		dir := filepath.Join(srv.Dir, "env.git")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "init", "-q", "--bare", "--object-format=sha256", "--template=", dir)
+		for _, kv := range [][2]string{{"http.receivepack", "true"}, {"uploadpack.allowFilter", fmt.Sprint(filter)}} {
+			command(t, "-C", dir, "config", kv[0], kv[1])
+		}
+		s := open(t, url)
+		m := fill(t, s, 3)
+		restore(t, open(t, url), m)
+		other := open(t, url)
+		d, err := put(t, other, "more", "content")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := storetest.Read(t, open(t, url), d); got != "content" {
+			t.Errorf("%q", got)
+		}
+		if _, err := open(t, url).Remove(t.Context(), []cache.Manifest{m}); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := open(t, url).List(t.Context()); err != nil || len(list) > 0 {
+			t.Errorf("%v, %v", list, err)
+		}
+		command(t, "-C", dir, "fsck", "--strict")
+	}
+}

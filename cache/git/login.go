@@ -160,6 +160,9 @@ func (r *repo) remote(ctx context.Context, c call) error {
 		c.settings = settings
 		err := r.run(ctx, c)
 		var e *Error
+		if errors.As(err, &e) && e.kind == otherIDs && r.git.sha256.CompareAndSwap(false, true) && c.args[0] == "fetch" {
+			continue // nothing was fetched yet
+		}
 		if !errors.As(err, &e) || e.kind != noLogin && e.kind != moved || !r.nextLogin(ctx, turn, e.kind) {
 			return err
 		}

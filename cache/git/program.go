@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,8 +30,18 @@ type program struct {
 
 	certificates []byte // that git trusts; nil for its own
 
+	sha256 atomic.Bool // the ids of its objects are of SHA-256
+
 	mu      sync.Mutex
 	secrets []string // that no error shows
+}
+
+// zero returns the id of no object.
+func (p *program) zero() object {
+	if p.sha256.Load() {
+		return object(strings.Repeat("0", 64))
+	}
+	return object(strings.Repeat("0", 40))
 }
 
 // hide keeps a secret out of errors.
@@ -52,7 +63,7 @@ func newProgram(path string, addr Address, opt Options) (*program, error) {
 	p.own = remote.Same(origin, addr.URL)
 
 	var b strings.Builder
-	b.WriteString("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
+	b.WriteString("[core]\n\trepositoryformatversion = 1\n\tbare = true\n")
 	// Snapshots are compressed already, and no two are alike: looking for
 	// differences takes ten times as long as sending them.
 	b.WriteString("\tcompression = 0\n\tbigFileThreshold = 1m\n\tlogAllRefUpdates = false\n\tfsync = none\n")

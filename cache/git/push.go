@@ -22,14 +22,23 @@ const races = 20
 // pushBatch adds changes to the branch: to what is there now, and again to what is
 // there then if another writer was faster.
 func (s *Store) pushBatch(ctx context.Context, batch []*change) error {
-	r, err := s.open()
+	r, err := s.openFor(batch)
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer func() { r.close() }()
 	for n := 1; ; n++ {
 		err = s.pushOnce(ctx, r, batch)
 		var e *Error
+		if errors.As(err, &e) && e.kind == otherIDs && n == 1 { // the first push to an empty one
+			other, err := s.openFor(batch)
+			if err != nil {
+				return err
+			}
+			r.close()
+			r = other
+			continue
+		}
 		if !errors.As(err, &e) || e.kind != raced || n == races {
 			return err
 		}
@@ -41,6 +50,14 @@ func (s *Store) pushBatch(ctx context.Context, batch []*change) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// openFor makes a repository that has nothing of a batch yet.
+func (s *Store) openFor(batch []*change) (*repo, error) {
+	for _, c := range batch {
+		c.chunks = nil
+	}
+	return s.open()
 }
 
 func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {

@@ -65,6 +65,9 @@ func (s *Store) open() (*repo, error) {
 
 // configure writes the configuration, and more.
 func (r *repo) configure(more string) error {
+	if r.git.sha256.Load() {
+		more += "[extensions]\n\tobjectFormat = sha256\n"
+	}
 	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+r.trust+more), 0o600)
 }
 
@@ -273,7 +276,7 @@ func (r *repo) writeTree(ctx context.Context, from object, files []file) (object
 	var list bytes.Buffer
 	for _, f := range files {
 		if f.id == "" {
-			fmt.Fprintf(&list, "0 %s\t%s\x00", strings.Repeat("0", 40), f.path)
+			fmt.Fprintf(&list, "0 %s\t%s\x00", r.git.zero(), f.path)
 			continue
 		}
 		fmt.Fprintf(&list, "100644 %s\t%s\x00", f.id, f.path)

@@ -66,6 +66,7 @@ type Client struct {
 	moved   map[string]string // of renamed repositories: "repos/o/r" → "repositories/1"
 	infos   map[Repo]Info
 	uploads map[string]bool // hosts that the API named for uploads
+	noTree  map[source]error
 	limit   limit
 	ahead   time.Duration // of GitHub's clock before ours
 }
@@ -90,6 +91,7 @@ func New(opt Options) (*Client, error) {
 		infos:    make(map[Repo]Info),
 		moved:    make(map[string]string),
 		uploads:  make(map[string]bool),
+		noTree:   make(map[source]error),
 		creating: make(chan struct{}, 1),
 		limit:    limit{budget: cmp.Or(opt.Patience, 5*time.Minute)},
 	}

@@ -3,6 +3,7 @@ package github
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
+	c.refuses(source{repo, false}, err)
 	switch {
 	case errors.Is(err, transfer.ErrOffline):
 		return "", err
@@ -79,6 +81,7 @@ func (c *Client) Commit(ctx context.Context, repo Repo, ref string, wait time.Du
 	if gitErr == nil {
 		return id, nil
 	}
+	c.refuses(source{repo, true}, gitErr)
 	var none *NoRefError
 	if errors.As(gitErr, &none) {
 		return "", gitErr
@@ -205,10 +208,31 @@ func pktLine(r *bufio.Reader) ([]byte, error) {
 	return line, err
 }
 
+// A source is what gives trees of a repository: the API, or the server of pages.
+type source struct {
+	repo Repo
+	web  bool
+}
+
+// refuses remembers that a source refused what is less than a tree: it is not asked for one.
+func (c *Client) refuses(from source, err error) {
+	if Refuses(err) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.noTree[from] = err
+	}
+}
+
+func (c *Client) refused(from source) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.noTree[from]
+}
+
 // TreeByAPI writes the tarball of a commit's tree to w, by the API's link. GitHub makes
 // these when asked: their bytes may differ, their content does not.
 func (c *Client) TreeByAPI(ctx context.Context, repo Repo, commit string, w transfer.Rewinder) (transfer.Result, error) {
-	if err := c.limit.wait(ctx, false); err != nil {
+	if err := cmp.Or(c.refused(source{repo, false}), c.limit.wait(ctx, false)); err != nil {
 		return transfer.Result{}, err
 	}
 	at := c.api.BaseURL.String() + repo.path() + "/tarball/" + commit
@@ -217,6 +241,9 @@ func (c *Client) TreeByAPI(ctx context.Context, repo Repo, commit string, w tran
 
 // TreeByWeb writes the same tarball to w, by the server's link, without the token.
 func (c *Client) TreeByWeb(ctx context.Context, repo Repo, commit string, w transfer.Rewinder) (transfer.Result, error) {
+	if err := c.refused(source{repo, true}); err != nil {
+		return transfer.Result{}, err
+	}
 	return c.transfer.Get(ctx, c.web(repo, "/archive/"+commit+".tar.gz"), w, transfer.GetOptions{})
 }
 

@@ -46,6 +46,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	asked []string
+	large map[string][]byte // the files of LFS, by their SHA-256
 }
 
 // backend returns the path of git http-backend.
@@ -87,6 +88,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.opt.ReadOnly && strings.Contains(r.URL.RequestURI(), "git-receive-pack") {
 		http.Error(w, "only readers", http.StatusForbidden)
+		return
+	}
+	if strings.Contains(r.URL.Path, "/info/lfs/") {
+		s.serveLarge(w, r)
 		return
 	}
 	if s.opt.Old {

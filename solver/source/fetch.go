@@ -12,13 +12,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/downloads"
+	"github.com/clayer/clayer/solver/internal/gittree"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
 )
@@ -347,11 +347,11 @@ func placeFetch(f *frontend.Fetch, changes func(at *names.View, dest string, by 
 
 // treeChanges returns the entries of a commit's tree, or of a directory in it.
 func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Placer, error) {
-	t, err := parseTree(f.Source)
+	t, err := treeOf(f)
 	if err != nil {
 		return nil, err
 	}
-	if !github.IsCommit(p.Commit) {
+	if !gittree.IsCommit(p.Commit) {
 		return nil, fmt.Errorf("pin of %s: %q is no commit", f.Source, p.Commit)
 	}
 	dg, err := r.fetchTree(ctx, t, p.Commit)

@@ -27,6 +27,7 @@ type tree struct {
 	github Ref             // where git is nil
 	git    *gitsource.Tree // of any repository
 	dir    string          // "" for all of it
+	with   gittree.With
 }
 
 // String returns the repository, without a ref.
@@ -62,9 +63,16 @@ func parseTree(source string) (tree, error) {
 	return tree{github: ref, dir: sub}, nil
 }
 
+// treeOf returns the tree of a FETCH.
+func treeOf(f *frontend.Fetch) (tree, error) {
+	t, err := parseTree(f.Source)
+	t.with = gittree.With{Submodules: f.Submodules, LFS: f.LFS}
+	return t, err
+}
+
 // checkTree returns the tree of a FETCH, or what is wrong with it.
 func checkTree(f *frontend.Fetch) (tree, error) {
-	t, err := parseTree(f.Source)
+	t, err := treeOf(f)
 	switch {
 	case err != nil:
 	case f.Checksum != "":
@@ -113,7 +121,7 @@ func (r *Resolver) gitCommit(ctx context.Context, t gitsource.Tree) (string, err
 			return err
 		})
 		if err == nil {
-			if !github.IsCommit(t.Ref) {
+			if !gittree.IsCommit(t.Ref) {
 				r.Downloads.Note(note, downloads.Answer{Commit: id})
 			}
 			return id, nil
@@ -126,7 +134,7 @@ func (r *Resolver) gitCommit(ctx context.Context, t gitsource.Tree) (string, err
 			return "", &Fault{Message: e.Error(), Hint: "name a branch, a tag, or a commit by its 40 digits", Err: err}
 		}
 		last, known := r.Downloads.Noted(note)
-		if !known || !github.IsCommit(last.Commit) || e.Kind != gittree.Unreachable && e.Kind != gittree.Broken {
+		if !known || !gittree.IsCommit(last.Commit) || e.Kind != gittree.Unreachable && e.Kind != gittree.Broken {
 			return "", err
 		}
 		if r.Warn != nil {
@@ -154,11 +162,17 @@ func (r *Resolver) fetchTree(ctx context.Context, t tree, commit string) (digest
 	if r.Downloads == nil || r.Downloads.ReadOnly {
 		return "", errors.New("no directory for downloads")
 	}
-	name, fetch := "git tree ", func(p *downloads.Part) (digest.Digest, error) { return r.byGit(ctx, t.git.URL, commit, p) }
+	name, fetch := "git tree ", func(p *downloads.Part) (digest.Digest, error) { return r.byGit(ctx, t.git.URL, commit, t.with, p) }
 	if t.git == nil {
-		name, fetch = "github tree ", func(p *downloads.Part) (digest.Digest, error) { return r.fromGitHub(ctx, t.github.Repo, commit, p) }
+		name, fetch = "github tree ", func(p *downloads.Part) (digest.Digest, error) { return r.fromGitHub(ctx, t, commit, p) }
 	}
 	note := name + t.String() + "@" + commit
+	if t.with.Submodules {
+		note += " with submodules"
+	}
+	if t.with.LFS {
+		note += " with LFS"
+	}
 	return once(&r.mu, &r.trees, note, func() (digest.Digest, error) {
 		if stored, ok := r.Downloads.Noted(note); ok && r.Downloads.Has(stored.Digest) {
 			if _, err := r.Downloads.Open(stored.Digest); err == nil {
@@ -181,7 +195,7 @@ func (r *Resolver) fetchTree(ctx context.Context, t tree, commit string) (digest
 }
 
 // byGit writes a commit's tree to p, by Git's own protocol.
-func (r *Resolver) byGit(ctx context.Context, url, commit string, p *downloads.Part) (dg digest.Digest, err error) {
+func (r *Resolver) byGit(ctx context.Context, url, commit string, with gittree.With, p *downloads.Part) (dg digest.Digest, err error) {
 	err = r.retry(ctx, func() error {
 		if err := p.Rewind(); err != nil {
 			return err
@@ -191,7 +205,7 @@ func (r *Resolver) byGit(ctx context.Context, url, commit string, p *downloads.P
 		if err != nil {
 			return err
 		}
-		if err := r.git().Archive(ctx, url, commit, z); err != nil {
+		if err := r.git().Archive(ctx, url, commit, with, z); err != nil {
 			return err
 		}
 		err = z.Close()
@@ -219,19 +233,17 @@ type answered struct {
 }
 
 // fromGitHub writes a commit's tree to p, by the way that answered last, or the first
-// that answers.
-func (r *Resolver) fromGitHub(ctx context.Context, repo github.Repo, commit string, p *downloads.Part) (digest.Digest, error) {
+// that answers. What is beside the tree Git alone gives.
+func (r *Resolver) fromGitHub(ctx context.Context, t tree, commit string, p *downloads.Part) (digest.Digest, error) {
 	if r.GitHub == nil {
 		return "", errors.New("there is no client for GitHub")
 	}
+	repo := t.github.Repo
+	if t.with != (gittree.With{}) {
+		return r.byGit(ctx, r.GitHub.CloneURL(repo), commit, t.with, p)
+	}
+	known := r.waysTo(repo)
 	r.mu.Lock()
-	if r.ways == nil {
-		r.ways = make(map[github.Repo]*answered)
-	}
-	if r.ways[repo] == nil {
-		r.ways[repo] = &answered{refused: make(map[way]error)}
-	}
-	known := r.ways[repo]
 	order := slices.DeleteFunc([]way{known.last, byAPI, byWeb, byGit}, func(w way) bool { return known.refused[w] != nil })
 	r.mu.Unlock()
 	var failed error
@@ -274,6 +286,19 @@ func (r *Resolver) fromGitHub(ctx context.Context, repo github.Repo, commit stri
 	return "", fmt.Errorf("github:%s@%.12s: %w", repo, commit, failed)
 }
 
+// waysTo returns what is known of the ways to a repository.
+func (r *Resolver) waysTo(repo github.Repo) *answered {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ways == nil {
+		r.ways = make(map[github.Repo]*answered)
+	}
+	if r.ways[repo] == nil {
+		r.ways[repo] = &answered{refused: make(map[way]error)}
+	}
+	return r.ways[repo]
+}
+
 // byWay writes a commit's tree to p, by one way.
 func (r *Resolver) byWay(ctx context.Context, w way, repo github.Repo, commit string, p *downloads.Part) (digest.Digest, error) {
 	if err := p.Rewind(); err != nil {
@@ -282,7 +307,7 @@ func (r *Resolver) byWay(ctx context.Context, w way, repo github.Repo, commit st
 	get := r.GitHub.TreeByWeb
 	switch w {
 	case byGit:
-		return r.byGit(ctx, r.GitHub.CloneURL(repo), commit, p)
+		return r.byGit(ctx, r.GitHub.CloneURL(repo), commit, gittree.With{}, p)
 	case byAPI:
 		get = r.GitHub.TreeByAPI
 	}

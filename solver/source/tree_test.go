@@ -281,6 +281,69 @@ func TestWayThatAnsweredIsAskedFirst(t *testing.T) {
 	}
 }
 
+// TestWhoRefusedARefIsNotAskedForItsTree resolves a branch, and fetches its tree.
+func TestWhoRefusedARefIsNotAskedForItsTree(t *testing.T) {
+	f := newForge(t, gittest.Options{})
+	for _, tt := range []struct{ answers, asked string }{
+		{"Git", "refs Git web Git"},
+		{"web Git", "refs Git web"},
+		{"refs API Git", "refs Git API"}, // the API has no such ref, and it does not refuse
+	} {
+		f.only(http.StatusForbidden, strings.Fields(tt.answers)...)
+		f.ways()
+		_, pin, err := fetchedTree(t, f.resolver(t), "github:o/r@trunk")
+		if got := f.ways(); err != nil || pin.Commit != f.commit || got != tt.asked {
+			t.Errorf("%s: asked %s, want %s; %v", tt.answers, got, tt.asked, err)
+		}
+	}
+	// What all refused is not asked again for a tree; git may have another login.
+	f.only(http.StatusForbidden)
+	r := f.resolver(t)
+	if _, _, err := fetchedTree(t, r, "github:o/r@trunk"); err == nil {
+		t.Error("no error")
+	}
+	f.ways()
+	_, err := r.FetchChanges(t.Context(), &frontend.Fetch{Source: "github:o/r@trunk", Dest: "/opt/x"}, Pin{Commit: f.commit})
+	if got := f.ways(); got != "Git" || err == nil || !strings.Contains(err.Error(), "by API: ") || !strings.Contains(err.Error(), "by web archive: ") {
+		t.Errorf("asked %s; %v", got, err)
+	}
+}
+
+// TestTreeWithSubmodules is asked of Git alone, and is another one than that without.
+func TestTreeWithSubmodules(t *testing.T) {
+	f := newForge(t, gittest.Options{})
+	work := t.TempDir()
+	git(t, work, "clone", "-q", f.dir, ".")
+	git(t, work, "rm", "-q", "--cached", "module")
+	makeTree(t, work, `.gitmodules [submodule "m"]\npath = sub\nurl = ./\n`)
+	lib := strings.TrimSpace(git(t, work, "commit-tree", "-m", "lib", f.commit+":a/b"))
+	git(t, work, "add", ".gitmodules")
+	git(t, work, "update-index", "--add", "--cacheinfo", "160000,"+lib+",sub")
+	git(t, work, "commit", "-q", "-m", "sub")
+	git(t, work, "push", "-q", "origin", "HEAD:trunk", lib+":refs/heads/lib")
+	commit := strings.TrimSpace(git(t, work, "rev-parse", "HEAD"))
+	r := f.resolver(t)
+	for _, with := range []bool{true, false} {
+		in := &frontend.Fetch{Source: "github:o/r@" + commit, Dest: "/opt/x", Submodules: with}
+		f.ways()
+		place, err := r.FetchChanges(t.Context(), in, Pin{Commit: commit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := f.ways(), map[bool]string{true: "Git", false: "API"}[with]; got != want {
+			t.Errorf("asked: %s, want %s", got, want)
+		}
+		changes, err := place(names.New(t.TempDir(), ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := text(t, changes)
+		if err != nil || strings.Count(have, "opt/x/sub\n") != 1 || strings.Contains(have, `opt/x/sub/file "one"`) != with {
+			t.Errorf("%v\n%s", err, have)
+		}
+	}
+}
+
 // TestNothingButGitAnswers resolves a branch, too, where nothing but Git is let through.
 func TestNothingButGitAnswers(t *testing.T) {
 	f := newForge(t, gittest.Options{})

@@ -38,15 +38,18 @@ var hints = []struct {
 }{
 	{NoRef, words(`not our ref|couldn't find remote ref`)},
 	{noIDs, words(`unadvertised object|shallow capabilities|does not support shallow`)},
-	{Refused, words(`error: 4(0[0-79]|[13-9]\d|51)|could not read (username|password)|authentication failed|permission denied|host key verification failed|terminal prompts disabled|access denied|not allowed|dubious ownership|repository.*(not found|not exported|does not exist)|does not appear to be a git repository|not a git repository|no such (file|repository|project)`)},
+	{Refused, words(`does not exist on the server|authorization error|authentication required|mismatched algorithms|error: 4(0[0-79]|[13-9]\d|51)|could not read (username|password)|authentication failed|permission denied|host key verification failed|terminal prompts disabled|access denied|not allowed|dubious ownership|repository.*(not found|not exported|does not exist)|does not appear to be a git repository|not a git repository|no such (file|repository|project)`)},
 	{Unreachable, words(`could not resolve|name or service not known|no route to host|network is unreachable|certificate|connection timed out|proxy connect|response 4|code 4\d\d from proxy|transport '.*' not allowed|protocol .* is not supported`)},
-	{Broken, words(`connection refused|failed to connect|couldn't connect|could not connect|error: (5\d\d|408|429)|early eof|rpc failed|hung up|reset by peer|too slow|timed out|empty reply|recv failure|send failure|ssl_|tls|unexpected disconnect|index-pack|corrupt|bad band|bad line length|protocol error|connection closed|transfer closed|no progress|unable to access`)},
+	{Broken, words(`expected oid|from http (5\d\d|429)|connection refused|failed to connect|couldn't connect|could not connect|error: (5\d\d|408|429)|early eof|rpc failed|hung up|reset by peer|too slow|timed out|empty reply|recv failure|send failure|ssl_|tls|unexpected disconnect|index-pack|corrupt|bad band|bad line length|protocol error|connection closed|transfer closed|no progress|unable to access`)},
 }
 
 func words(pattern string) func(string) bool {
 	re := lazyregexp.New(pattern)
 	return func(s string) bool { return re().MatchString(s) }
 }
+
+// noise is what git-lfs says that is no reason.
+var noise = lazyregexp.New(`^$|%|^(Errors logged|Use .git lfs|Check that|Downloading|fetch:)`)
 
 var marks = lazyregexp.New(`^(fatal|error|remote|ERROR): *`)
 
@@ -62,6 +65,9 @@ func (r *repo) explain(command string, err error, stderr string) error {
 	var all []string
 	for line := range strings.SplitSeq(strings.ReplaceAll(stderr, "\r", "\n"), "\n") {
 		at := marks().FindStringIndex(line)
+		if at == nil && command == "lfs" && !noise().MatchString(line) {
+			at = []int{0, 0}
+		}
 		if at == nil && !strings.Contains(line, "ssh:") && !strings.Contains(line, "Permission denied") {
 			continue
 		} else if at != nil {
@@ -91,5 +97,7 @@ func (r *repo) explain(command string, err error, stderr string) error {
 	return e
 }
 
-// isCommit reports whether s is a whole id of a commit.
-func isCommit(s string) bool { return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == "" }
+// IsCommit reports whether s is a whole id of a commit, by SHA-1 or SHA-256.
+func IsCommit(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
+}

@@ -56,11 +56,13 @@ type repo struct {
 	work    *workdir.Dir
 	where   string // the address, as it may be shown
 	local   bool
+	limit   int64 // bytes that may be fetched
 	secrets []string
 }
 
-// open makes a repository whose remote "src" is at url. The caller closes it.
-func (f *Fetcher) open(ctx context.Context, url string) (*repo, error) {
+// open makes a repository whose remote "src" is at url, for a commit, or "" for a list of
+// refs. The caller closes it.
+func (f *Fetcher) open(ctx context.Context, url, commit string) (*repo, error) {
 	path, err := exec.LookPath("git")
 	if err != nil {
 		return nil, errhint.With(&Error{Kind: Refused, text: "git is not on PATH"}, "install git (apt-get install git)")
@@ -69,9 +71,12 @@ func (f *Fetcher) open(ctx context.Context, url string) (*repo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a repository for what git fetches: %w", err)
 	}
-	r := &repo{f: f, path: path, work: work, where: remote.WithoutLogin(url), local: strings.HasPrefix(url, "file://"), secrets: remote.Address{URL: url}.Secrets()}
+	r := &repo{f: f, path: path, work: work, where: remote.WithoutLogin(url), local: strings.HasPrefix(url, "file://"), limit: cmp.Or(f.MaxFetched, maxFetched), secrets: remote.Address{URL: url}.Secrets()}
 	var b strings.Builder
-	b.WriteString("[core]\n\trepositoryformatversion = 0\n\tbare = true\n\tlogAllRefUpdates = false\n\tfsync = none\n")
+	b.WriteString("[core]\n\trepositoryformatversion = 1\n\tbare = true\n\tlogAllRefUpdates = false\n\tfsync = none\n")
+	if len(commit) == 64 {
+		b.WriteString("[extensions]\n\tobjectFormat = sha256\n")
+	}
 	remote.Write(&b, "remote.src.url", url)
 	for _, kv := range remote.Settings(ctx, path, f.Dir) {
 		if strings.HasPrefix(kv[0], "remote.") {
@@ -107,10 +112,10 @@ func (r *repo) close() { r.work.Remove() }
 // Resolve returns the commit that a ref (branch, tag or whole commit id; "" for the
 // default branch) of the repository at url is at. Tags go before branches.
 func (f *Fetcher) Resolve(ctx context.Context, url, ref string) (string, error) {
-	if isCommit(ref) {
+	if IsCommit(ref) {
 		return ref, nil
 	}
-	r, err := f.open(ctx, url)
+	r, err := f.open(ctx, url, "")
 	if err != nil {
 		return "", err
 	}
@@ -127,7 +132,7 @@ func (f *Fetcher) Resolve(ctx context.Context, url, ref string) (string, error) 
 	}
 	found := make(map[string]string)
 	for line := range strings.Lines(out.String()) {
-		if id, name, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); ok && isCommit(id) {
+		if id, name, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); ok && IsCommit(id) {
 			found[name] = id
 		}
 	}
@@ -150,9 +155,12 @@ func noRef(where, ref string) string {
 const Top = "tree"
 
 // Archive writes the tree of a commit in the repository at url to w, as a tar in which
-// it is below Top: what git archive gives, without export-ignore.
-func (f *Fetcher) Archive(ctx context.Context, url, commit string, w io.Writer) error {
-	r, err := f.open(ctx, url)
+// it is below Top: what git archive gives, without export-ignore, and what with says.
+func (f *Fetcher) Archive(ctx context.Context, url, commit string, with With, w io.Writer) error {
+	if with != (With{}) {
+		return f.whole(ctx, url, commit, with, w)
+	}
+	r, err := f.open(ctx, url, commit)
 	if err != nil {
 		return err
 	}
@@ -160,24 +168,23 @@ func (f *Fetcher) Archive(ctx context.Context, url, commit string, w io.Writer) 
 	if err := r.fetch(ctx, commit); err != nil {
 		return err
 	}
-	// export-subst may name parents, and whether they are there.
-	if err := os.Remove(filepath.Join(r.work.Path, "shallow")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	limit := cmp.Or(f.MaxTree, maxTree)
-	err = r.run(ctx, call{stdout: &bounded{w: w, left: limit}, settings: []string{
-		// Nothing but the tree decides about its bytes.
-		"core.autocrlf=false", "core.eol=lf", "core.attributesFile=/dev/null", "core.abbrev=7", "tar.umask=0022",
-	}, args: []string{"archive", "--format=tar", "--prefix=" + Top + "/", commit, "--"}})
-	if errors.Is(err, errLarge) {
-		return &Error{Kind: Refused, text: fmt.Sprintf("%s: the tree of %.12s is larger than %d GiB", r.where, commit, limit>>30)}
-	}
-	return err
+	return r.archive(ctx, commit, Top, w)
 }
 
 // fetch fetches a commit, and, where the server is of those that give none by its id,
 // branches and tags until it is there.
 func (r *repo) fetch(ctx context.Context, commit string) error {
+	if err := r.fetchCommit(ctx, commit); err != nil {
+		return err
+	}
+	// export-subst may name parents, and whether they are there.
+	if err := os.Remove(filepath.Join(r.work.Path, "shallow")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (r *repo) fetchCommit(ctx context.Context, commit string) error {
 	base := []string{"fetch", "--progress", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"}
 	err := r.run(ctx, call{server: true, args: append(base, "--depth=1", "--", "src", commit)})
 	var e *Error
@@ -195,4 +202,21 @@ func (r *repo) fetch(ctx context.Context, commit string) error {
 		}
 	}
 	return cmp.Or(err, error(&Error{Kind: NoRef, text: fmt.Sprintf("%s has no commit %s", r.where, commit)}))
+}
+
+// archive writes the tree of a commit below a directory to w, as a tar.
+func (r *repo) archive(ctx context.Context, commit, dir string, w io.Writer) error {
+	limit := cmp.Or(r.f.MaxTree, maxTree)
+	err := r.run(ctx, call{stdout: &bounded{w: w, left: limit}, settings: []string{
+		// Nothing but the tree decides about its bytes.
+		"core.autocrlf=false", "core.eol=lf", "core.attributesFile=/dev/null", "core.abbrev=7", "tar.umask=0022",
+	}, args: []string{"archive", "--format=tar", "--prefix=" + dir + "/", commit, "--"}})
+	if errors.Is(err, errLarge) {
+		return tooLarge(r.where, commit, limit)
+	}
+	return err
+}
+
+func tooLarge(where, commit string, limit int64) error {
+	return &Error{Kind: Refused, text: fmt.Sprintf("%s: the tree of %.12s is larger than %d GiB", where, commit, limit>>30)}
 }

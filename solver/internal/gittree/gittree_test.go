@@ -77,7 +77,7 @@ func TestNoProgramOfTheUserChangesATree(t *testing.T) {
 	}
 	configured(t, fmt.Sprintf("[core]\n\tautocrlf = true\n\teol = crlf\n\tattributesFile = %s\n\thooksPath = %s\n\tfsmonitor = touch %[3]s\n[tar]\n\tumask = 0777\n[filter \"lfs\"]\n\tsmudge = touch %[3]s; echo changed\n\trequired = true\n", attributes, hooks, ran))
 	var out bytes.Buffer
-	if err := new(Fetcher).Archive(t.Context(), url, commit, &out); err != nil {
+	if err := new(Fetcher).Archive(t.Context(), url, commit, With{}, &out); err != nil {
 		t.Fatal(err)
 	}
 	got := make(map[string]string)
@@ -114,7 +114,7 @@ func TestCredentialsAreInNoArgumentOrError(t *testing.T) {
 	if got, err := f.Resolve(t.Context(), url, "trunk"); err != nil || got != commit {
 		t.Fatalf("%s, %v", got, err)
 	}
-	if err := f.Archive(t.Context(), url, commit, io.Discard); err != nil {
+	if err := f.Archive(t.Context(), url, commit, With{}, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	args, err := os.ReadFile(log)
@@ -150,7 +150,7 @@ func TestBounds(t *testing.T) {
 		return hang
 	}})
 	url, commit := repository(t, srv, map[string]string{"a": strings.Repeat("a", 1<<20)})
-	err := (&Fetcher{MaxTree: 1 << 19}).Archive(t.Context(), url, commit, io.Discard)
+	err := (&Fetcher{MaxTree: 1 << 19}).Archive(t.Context(), url, commit, With{}, io.Discard)
 	if e := new(Error); !errors.As(err, &e) || e.Kind != Refused || !strings.Contains(err.Error(), "is larger than") {
 		t.Errorf("a large tree: %v", err)
 	}
@@ -172,7 +172,7 @@ func TestOtherTransportsAreRefused(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	configured(t, "[protocol]\n\tallow = always\n[url \"ext::touch "+ran+" #\"]\n\tinsteadOf = https://ext.example/\n[url \"file://"+(&url.URL{Path: srv.Dir}).Path+"/\"]\n\tinsteadOf = https://file.example/\n")
 	for _, u := range []string{"https://ext.example/r.git", "https://file.example/r.git"} {
-		err := new(Fetcher).Archive(t.Context(), u, commit, io.Discard)
+		err := new(Fetcher).Archive(t.Context(), u, commit, With{}, io.Discard)
 		if e := new(Error); !errors.As(err, &e) || e.Kind == Broken || !strings.Contains(err.Error(), "not allowed") {
 			t.Errorf("%s: %v", u, err)
 		}

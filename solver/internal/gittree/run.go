@@ -29,7 +29,9 @@ var overrides = []string{
 type call struct {
 	args     []string
 	settings []string
+	stdin    io.Reader
 	stdout   io.Writer
+	none     bool // there may be nothing to print, which git takes for a failure
 	server   bool // it works with a server; else with files alone, and no configuration but ours
 }
 
@@ -58,7 +60,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	said := &remote.Tail{}
-	cmd.Stdout, cmd.Stderr = c.stdout, said
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, said
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("git: %w", err)
 	}
@@ -72,7 +74,7 @@ func (r *repo) run(ctx context.Context, c call) error {
 	}
 	err := cmd.Wait()
 	switch cause := context.Cause(ctx); {
-	case err == nil:
+	case err == nil, c.none && cmd.ProcessState.ExitCode() == 1:
 		return nil
 	case outer.Err() != nil:
 		return context.Cause(outer)
@@ -107,7 +109,7 @@ func (r *repo) environ(server bool) []string {
 
 // watch ends git when it is silent for too long, or has fetched too much.
 func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *remote.Tail) {
-	quiet, limit := cmp.Or(r.f.Stall, stall), cmp.Or(r.f.MaxFetched, maxFetched)
+	quiet := cmp.Or(r.f.Stall, stall)
 	tick := time.NewTicker(min(quiet/4, 250*time.Millisecond))
 	defer tick.Stop()
 	since, seen := time.Now(), int64(0)
@@ -116,14 +118,15 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if n := said.Total(); n != seen {
+			size := r.size()
+			if n := said.Total() + size; n != seen {
 				since, seen = now, n
 			}
 			if now.Sub(since) > quiet {
 				cancel(fmt.Errorf("%w for %s", errStalled, quiet))
 				return
 			}
-			if r.size() > limit {
+			if size > r.limit {
 				cancel(errLarge)
 				return
 			}
@@ -133,15 +136,17 @@ func (r *repo) watch(ctx context.Context, cancel context.CancelCauseFunc, said *
 
 // size returns how many bytes have been fetched.
 func (r *repo) size() (n int64) {
-	_ = filepath.WalkDir(filepath.Join(r.work.Path, "objects"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // renamed meanwhile
-		}
-		if info, err := d.Info(); err == nil && !d.IsDir() {
-			n += info.Size()
-		}
-		return nil
-	})
+	for _, name := range []string{"objects", "lfs"} {
+		_ = filepath.WalkDir(filepath.Join(r.work.Path, name), func(_ string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil // renamed meanwhile, or not there
+			}
+			if info, err := d.Info(); err == nil && !d.IsDir() {
+				n += info.Size()
+			}
+			return nil
+		})
+	}
 	return n
 }
 
