@@ -331,3 +331,65 @@ func TestAWriterThatIsCutOff(t *testing.T) {
 		command(t, "-C", filepath.Join(srv.Dir, fmt.Sprintf("env%d.git", at)), "fsck", "--strict")
 	}
 }
+
+// A caller that goes away in the midst of a push leaves those whose snapshots were in it
+// to another push.
+func TestACallerThatGoesAway(t *testing.T) {
+	t.Parallel()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	first, waits := make(chan bool), make(chan bool)
+	var pushes atomic.Int32
+	srv := gittest.New(t, gittest.Options{Fault: func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "git-receive-pack") {
+			return false
+		}
+		switch pushes.Add(1) {
+		case 1:
+			close(first)
+			<-waits
+		case 2:
+			leave()
+			_, _ = io.Copy(io.Discard, r.Body) // or nobody would see that the client is gone
+			select {
+			case <-r.Context().Done():
+			case <-time.After(3 * time.Second):
+				t.Log("the third pushes")
+			}
+			return true
+		}
+		return false
+	}})
+	url := repository(t, srv, "env.git")
+	s := open(t, url)
+	var wg sync.WaitGroup
+	var steps [3]cache.Descriptor
+	for i := range steps {
+		d, b := storetest.Step(fmt.Sprint("step ", i), fmt.Sprint("content ", i))
+		steps[i] = d
+		of := t.Context()
+		if i == 1 {
+			of = ctx
+		}
+		wg.Go(func() {
+			defer b.Close()
+			if err := s.Put(of, d, b); err != nil && i != 1 {
+				t.Errorf("step %d: %v", i, err)
+			}
+		})
+		if i == 0 {
+			<-first
+		}
+		time.Sleep(100 * time.Millisecond) // the second usually waits before the third
+	}
+	close(waits)
+	wg.Wait()
+	for i, d := range steps {
+		if i == 1 {
+			continue
+		}
+		if got := storetest.Read(t, open(t, url), d); got != fmt.Sprint("content ", i) {
+			t.Errorf("step %d: %q", i, got)
+		}
+	}
+}

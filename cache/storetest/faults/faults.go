@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -50,7 +51,7 @@ var faults = []fault{
 	}},
 	{"slow", true, func(req *http.Request, serve func() *http.Response) (*http.Response, error) {
 		resp := serve()
-		resp.Body = &slowBody{req.Context(), resp.Body}
+		resp.Body = &slowBody{req.Context(), resp.Body, 5 * time.Second}
 		return resp, nil
 	}},
 	{"twice", true, func(_ *http.Request, serve func() *http.Response) (*http.Response, error) {
@@ -111,20 +112,22 @@ func (r endReader) Read([]byte) (int, error) { return 0, r() }
 type slowBody struct {
 	ctx context.Context
 	io.ReadCloser
+	pause time.Duration
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
 	select {
 	case <-b.ctx.Done():
 		return 0, context.Cause(b.ctx)
-	case <-time.After(5 * time.Second):
+	case <-time.After(b.pause):
 	}
 	return b.ReadCloser.Read(p[:min(len(p), 4000)])
 }
 
 // A network is how sessions reach a server.
 type network struct {
-	server http.Handler
+	server  http.Handler
+	longest time.Duration // that a request takes in an order
 
 	mu     sync.Mutex
 	n      int                                                                                       // requests that were sent
@@ -182,7 +185,7 @@ func (w *network) take() {
 		w.mu.Unlock()
 		return
 	}
-	d := time.Duration(w.order.IntN(1000)) * time.Millisecond
+	d := time.Duration(w.order.Int64N(int64(w.longest)))
 	w.mu.Unlock()
 	time.Sleep(d)
 }
@@ -198,4 +201,27 @@ func (w *network) requests() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.n
+}
+
+// ServeHTTP is RoundTrip for requests of other programs.
+func (w *network) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
+	resp, err := w.RoundTrip(req)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	defer resp.Body.Close()
+	if slow, ok := resp.Body.(*slowBody); ok {
+		slow.pause = w.longest
+	}
+	for name, values := range resp.Header {
+		rw.Header()[name] = values
+	}
+	if resp.ContentLength >= 0 {
+		rw.Header().Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
+	}
+	rw.WriteHeader(resp.StatusCode)
+	_ = http.NewResponseController(rw).Flush()
+	if _, err := io.Copy(rw, resp.Body); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
