@@ -54,7 +54,7 @@ func (r *repo) fetchLarge(ctx context.Context, commit string) (map[string]bool, 
 	}
 	err := r.run(ctx, call{server: true, settings: []string{
 		"lfs.storage=" + filepath.Join(r.work.Path, "lfs"), "lfs.fetchrecentalways=false", "lfs.fetchinclude=", "lfs.fetchexclude=",
-	}, args: []string{"lfs", "fetch", "--include=", "--exclude=", "src", commit}})
+	}, args: []string{"lfs", "fetch", "src", commit}})
 	return large, err
 }
 
