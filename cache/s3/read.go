@@ -184,6 +184,9 @@ func (s *Store) readSteps(ctx context.Context, objects []object) ([]stored, erro
 		}
 		eg.Go(func() error {
 			d, etag, err := s.step(gctx, o.name, k)
+			if errors.Is(err, cache.ErrNotCached) { // it is listed: what needs it must not be removed by a slip
+				d, etag, err = s.step(gctx, o.name, k)
+			}
 			if errors.Is(err, cache.ErrNotCached) {
 				slog.Debug("an object of the bucket is none of ours, or gone", "name", o.name, "err", err)
 				return nil
@@ -343,6 +346,9 @@ func (s *Store) layers(ctx context.Context) ([]named, error) {
 	for i, o := range objects {
 		eg.Go(func() error {
 			m, _, err := s.layer(gctx, o.name)
+			if errors.Is(err, cache.ErrNotCached) { // as in readSteps
+				m, _, err = s.layer(gctx, o.name)
+			}
 			if errors.Is(err, cache.ErrNotCached) {
 				slog.Debug("a layer of the bucket is none of ours, or gone", "name", o.name, "err", err)
 				return nil
