@@ -23,6 +23,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/s3"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/internal/s3test"
 )
 
@@ -225,7 +226,8 @@ func TestFaultsOfPushes(t *testing.T) {
 	for name, what := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for at := 0; ; at++ {
+			every := rounds.Of(9, 5, 1) // of the requests is struck
+			for at := len(name) % every; ; at += every {
 				b := newBucket(t)
 				a := newMounts(t)
 				a.write(t, "uv", oneContent)
@@ -258,7 +260,7 @@ func TestFaultsOfPushes(t *testing.T) {
 				if !f.hit() {
 					break
 				}
-				if at == 40 {
+				if at > 40 {
 					t.Fatal("more than 40 requests")
 				}
 			}
@@ -273,7 +275,7 @@ func TestTwoPushers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			open := make(t)
-			for range 3 {
+			for range rounds.Of(1, 1, 5) {
 				var wg sync.WaitGroup
 				var machines []*testMounts
 				for _, word := range []string{"one", "two"} {
