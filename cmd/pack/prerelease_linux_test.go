@@ -20,7 +20,7 @@ func TestPackagesBeforeARelease(t *testing.T) {
 	p, out := own(t, r), writeRelease(r, filepath.Join(dir, "packages"))
 	for _, name := range []string{
 		"container_layer-1.2.3rc1-py3-none-macosx_11_0_arm64.whl", "container-layer-1.2.3-rc.1.tgz", "container-layer-linux-x64-1.2.3-rc.1.tgz",
-		"clayer_1.2.3~rc.1_amd64.deb", "clayer-1.2.3~rc.1-1.x86_64.rpm", "clayer_linux_amd64.tar.gz",
+		"clayer_1.2.3~rc.1_amd64.deb", "clayer-1.2.3~rc.1-1.x86_64.rpm", "clayer_1.2.3_rc1_x86_64.apk", "clayer_linux_amd64.tar.gz",
 	} {
 		if _, err := os.Stat(filepath.Join(out, name)); err != nil {
 			t.Errorf("%v; there are %v", err, files(t, out))

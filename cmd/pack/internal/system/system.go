@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/clayer/clayer/cmd/pack/internal/release"
 )
@@ -44,26 +45,28 @@ func Write(r *release.Release, top, dir string) error {
 		if p.OS != "linux" {
 			continue
 		}
-		config := filepath.Join(work, p.Arch+".yaml")
 		text := fmt.Sprintf(`name: clayer
 arch: %s
 platform: linux
-version: %s
 section: utils
 priority: optional
-maintainer: clayer <%[3]s>
-description: %s
-homepage: %[3]s
-license: %[5]s
-mtime: %[6]s
+maintainer: clayer <%[2]s>
+description: %[3]s
+homepage: %[2]s
+license: %[4]s
+mtime: %[5]s
 recommends: [ca-certificates]
 contents:
-%[7]s`, p.Arch, r.Version, release.Home, release.Description, release.License, release.Time.Format("2006-01-02T15:04:05Z"),
+%[6]s`, p.Arch, release.Home, release.Description, release.License, release.Time.Format("2006-01-02T15:04:05Z"),
 			content(p.Path, "/usr/bin/clayer", 0o755)+shared)
-		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-			return err
-		}
 		for _, format := range Formats {
+			config, version := filepath.Join(work, p.Arch+"."+format), "version: "+r.Version+"\n"
+			if format == "apk" { // as a version of Alpine, which nfpm would make 1.2.3_rc.1, and apk refuse
+				version = "version_schema: none\nversion: " + strings.NewReplacer("-alpha.", "_alpha", "-beta.", "_beta", "-rc.", "_rc").Replace(r.Version) + "\n"
+			}
+			if err := os.WriteFile(config, []byte(version+text), 0o644); err != nil {
+				return err
+			}
 			nfpm := exec.Command("go", "-C", filepath.Join(top, "testdata/tools/nfpm"), "tool", "nfpm", "package", "--config", config, "--packager", format, "--target", dir)
 			nfpm.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "SOURCE_DATE_EPOCH="+strconv.FormatInt(release.Time.Unix(), 10))
 			if out, err := nfpm.CombinedOutput(); err != nil {
