@@ -132,7 +132,7 @@ func (r *run) shortfall(ctx context.Context, res *solver.Result, err error) *sol
 		s.Late = s.Late || errors.As(r.cuts[f].why, new(*BudgetError))
 		if l, ok := r.short(ctx, f, res, err); ok {
 			l.Wanted = r.wantedKeys(ctx)[f.Name]
-			if m, ok := r.substitute(ctx, f); ok && m.Key == l.Wanted {
+			if m, ok := r.substitute(ctx, f); ok && m.Key == l.Wanted && (res != nil || err == nil) {
 				continue // what could not be had as such can be had as an earlier layer
 			}
 			s.Layers = append(s.Layers, l)

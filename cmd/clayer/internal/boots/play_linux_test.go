@@ -249,7 +249,7 @@ func (m *machine) spoiled(say func(string)) (whole bool, err error) {
 	case out.Len() > 2048:
 		return false, fmt.Errorf("the script prints %d bytes", out.Len())
 	}
-	for _, line := range []string{"is not recorded: ", "cannot set up the environment"} { // on a full disk
+	for _, line := range []string{"is not recorded: ", "cannot set up the environment", "cannot be written"} { // on a full disk
 		if strings.Contains(out.String()+m.log(), line) {
 			m.count("not recorded")
 			return false, nil

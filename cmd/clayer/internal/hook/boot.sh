@@ -137,7 +137,9 @@ clayer_boot() (
 	*"
 "*) echo "clayer: the environment is that of $clayer_project: other checkouts here have layers too (CLAYER_BOOT_PROJECT names the one that counts)" ;;
 	esac
-	if [ "$code" = 0 ]; then
+	if [ "$code" = 0 ] && [ ! -s "$log" ]; then
+		echo "clayer: what became of the environment is not known: $log cannot be written; is the disk full?"
+	elif [ "$code" = 0 ]; then
 		grep -v -e '^clayer: incomplete: ' -e '^clayer: to complete it: ' "$log" | tail -n 1 | head -c 500
 		if grep -q '^clayer: incomplete: ' "$log"; then
 			grep -e '^clayer: incomplete: ' -e '^clayer: to complete it: ' "$log" | tail -n 17 | tail -c 1300
