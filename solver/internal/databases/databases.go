@@ -40,6 +40,13 @@ const (
 	icons
 	opens
 	info
+	mime
+	mimeLists
+	mimeParents
+	mimeIcons
+	mimeGlobs
+	mimeMagic
+	mimeTreeMagic
 	backup // what the tool that changed a database left: the version before, a lock, former passwords
 )
 
@@ -89,9 +96,22 @@ var known = map[string]format{
 }
 
 // indexed are formats that package indexes knows.
-var indexed = map[format]indexes.Format{schemas: indexes.Schemas, icons: indexes.Icons, opens: indexes.Opens, info: indexes.Info}
+var indexed = map[format]indexes.Format{
+	schemas: indexes.Schemas, icons: indexes.Icons, opens: indexes.Opens, info: indexes.Info,
+	mime: indexes.Mime, mimeLists: indexes.MimeLists, mimeParents: indexes.MimeParents, mimeIcons: indexes.MimeIcons,
+	mimeGlobs: indexes.MimeGlobs, mimeMagic: indexes.MimeMagic, mimeTreeMagic: indexes.MimeTreeMagic,
+}
+
+// mimeFiles are those of update-mime-database.
+var mimeFiles = map[string]format{
+	"mime.cache": mime, "aliases": mimeLists, "types": mimeLists, "XMLnamespaces": mimeLists, "subclasses": mimeParents,
+	"icons": mimeIcons, "generic-icons": mimeIcons, "globs": mimeGlobs, "globs2": mimeGlobs, "magic": mimeMagic, "treemagic": mimeTreeMagic,
+}
 
 func init() {
+	for name, f := range mimeFiles {
+		known["usr/share/mime/"+name], known["usr/local/share/mime/"+name] = f, f
+	}
 	known["usr/share/info/dir"] = info
 	known["usr/share/applications/mimeinfo.cache"] = opens
 	known["usr/share/glib-2.0/schemas/gschemas.compiled"] = schemas

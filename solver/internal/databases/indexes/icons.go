@@ -1,7 +1,6 @@
 package indexes
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -34,38 +33,8 @@ func (i image) record() Record {
 	return Record{i.dir + "/" + i.icon, fmt.Sprintf("%s\x00%s\x00%d", i.icon, i.dir, i.flags)}
 }
 
-type iconReader struct {
-	file   []byte
-	broken bool
-	budget int // of bytes; icons that share what they have could be any number
-}
-
-func (r *iconReader) number(at, size int) int {
-	if at < 0 || at+size > len(r.file) {
-		r.broken = true
-		return 0
-	}
-	if size == 2 {
-		return int(binary.BigEndian.Uint16(r.file[at:]))
-	}
-	return int(binary.BigEndian.Uint32(r.file[at:]))
-}
-
-func (r *iconReader) text(at int) string {
-	const longest = 4096
-	if at < 0 || at >= len(r.file) {
-		r.broken = true
-		return ""
-	}
-	s, _, ok := bytes.Cut(r.file[at:min(len(r.file), at+longest)], []byte{0})
-	if r.budget -= len(s) + 8; !ok || r.budget < 0 {
-		r.broken = true
-	}
-	return string(s)
-}
-
 func parseIcons(file []byte) ([]Record, bool) {
-	r := iconReader{file: file, budget: 16*len(file) + 1024}
+	r := reader{file: file, budget: 16*len(file) + 1024}
 	if r.number(0, 4) != 1<<16 {
 		return nil, false
 	}
@@ -120,7 +89,7 @@ func writeIcons(records []Record) []byte {
 		}
 		of[m.icon] = append(of[m.icon], m)
 	}
-	w := iconWriter{file: make([]byte, iconHeader), texts: make(map[string]int)}
+	w := writer{file: make([]byte, iconHeader), texts: make(map[string]int)}
 	w.put(0, 1<<16)
 	buckets := max(1, len(names))
 	hash := w.grow(4 + 4*buckets)
@@ -139,39 +108,15 @@ func writeIcons(records []Record) []byte {
 		for i, m := range of[name] {
 			w.put(images+4+8*i, numbers[m.dir]<<16|int(m.flags))
 		}
-		w.putText(at+4, name)
+		w.put(at+4, w.text(name))
 	}
 	list := w.grow(4 + 4*len(dirs))
 	w.put(8, list)
 	w.put(list, len(dirs))
 	for i, dir := range dirs {
-		w.putText(list+4+4*i, dir)
+		w.put(list+4+4*i, w.text(dir))
 	}
 	return w.file
-}
-
-type iconWriter struct {
-	file  []byte
-	texts map[string]int // where they are
-}
-
-// grow adds bytes at a multiple of 4.
-func (w *iconWriter) grow(size int) (begin int) {
-	begin = len(w.file)
-	w.file = append(w.file, make([]byte, (size+3)/4*4)...)
-	return begin
-}
-
-func (w *iconWriter) put(at, n int) { binary.BigEndian.PutUint32(w.file[at:], uint32(n)) }
-
-func (w *iconWriter) putText(at int, text string) {
-	where, ok := w.texts[text]
-	if !ok {
-		where = w.grow(len(text) + 1)
-		copy(w.file[where:], text)
-		w.texts[text] = where
-	}
-	w.put(at, where)
 }
 
 func iconHash(name string) uint32 {

@@ -1,9 +1,13 @@
 // Package indexes reads and writes the indexes that tools make of the files of all packages:
 // the schemas of GLib, the icons of a theme, which programs open which type of file, the
-// menu of info. Two indexes can be merged by their records, without the tools.
+// types themselves, the menu of info. Two indexes can be merged by their records, without the tools.
 package indexes
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/clayer/clayer/internal/order"
+)
 
 // A Record is one of what an index lists. No two have the same name and text.
 type Record struct {
@@ -19,6 +23,15 @@ const (
 	Icons                 // icon-theme.cache of GTK
 	Opens                 // mimeinfo.cache: which programs open a type of file
 	Info                  // dir of info
+
+	// What update-mime-database writes.
+	Mime          // mime.cache
+	MimeLists     // aliases, types and XMLnamespaces, which are sorted
+	MimeParents   // subclasses
+	MimeIcons     // icons and generic-icons
+	MimeGlobs     // globs and globs2
+	MimeMagic     // magic
+	MimeTreeMagic // treemagic
 )
 
 // Parse returns the records of a file, in order. It reports false for one that is not
@@ -34,6 +47,18 @@ func (f Format) Parse(file []byte) ([]Record, bool) {
 		return parseIcons(file)
 	case Opens:
 		return parseOpens(string(file))
+	case Mime:
+		return parseMime(file)
+	case MimeLists:
+		return mimeLines(string(file), " "), true
+	case MimeParents, MimeGlobs:
+		return mimeLines(string(file), ""), true
+	case MimeIcons:
+		return mimeLines(string(file), ":"), true
+	case MimeMagic:
+		return parseMagic(string(file))
+	case MimeTreeMagic:
+		return parseTreeMagic(string(file))
 	}
 	return parseInfo(string(file))
 }
@@ -47,6 +72,25 @@ func (f Format) Write(records []Record) []byte {
 		return writeIcons(records)
 	case Opens:
 		return writeOpens(records)
+	case Mime:
+		return writeMime(records)
+	case MimeLists:
+		return writeSorted(records)
+	case MimeParents:
+		return writeParents(records)
+	case MimeIcons:
+		return writeLines("", records)
+	case MimeGlobs:
+		return writeGlobs(records)
+	case MimeMagic:
+		return writeSections(magicHead, records)
+	case MimeTreeMagic:
+		return writeSections(treeHead, records)
 	}
 	return writeInfo(records)
 }
+
+// sortBy sorts records. It is not inlined, so that the program has one copy of it.
+//
+//go:noinline
+func sortBy(records []Record, compare func(a, b Record) int) { order.Stable(records, compare) }
