@@ -49,7 +49,7 @@ func words(pattern string) func(string) bool {
 }
 
 // noise is what git-lfs says that is no reason.
-var noise = lazyregexp.New(`^$|%|^(Errors logged|Use .git lfs|Check that|Downloading|fetch:)`)
+var noise = lazyregexp.New(`^$|\d% \(|^(Errors logged|Use .git lfs|Check that|Downloading|fetch:)`)
 
 var marks = lazyregexp.New(`^(fatal|error|remote|ERROR): *`)
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/internal/git/remote"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -52,10 +53,21 @@ func (r *repo) fetchLarge(ctx context.Context, commit string) (map[string]bool, 
 	if err := os.WriteFile(filepath.Join(r.work.Path, "HEAD"), []byte(commit+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	err := r.run(ctx, call{server: true, settings: []string{
-		"lfs.storage=" + filepath.Join(r.work.Path, "lfs"), "lfs.fetchrecentalways=false", "lfs.fetchinclude=", "lfs.fetchexclude=",
-	}, args: []string{"lfs", "fetch", "src", commit}})
-	return large, err
+	// In the file: what stands in an argument, git-lfs passes on to a repository on this
+	// machine, which has its own.
+	f, err := os.OpenFile(filepath.Join(r.work.Path, "config"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	for _, kv := range [][2]string{{"storage", filepath.Join(r.work.Path, "lfs")}, {"fetchrecentalways", "false"}, {"fetchinclude", ""}, {"fetchexclude", ""}} {
+		remote.Write(&b, "lfs."+kv[0], kv[1])
+	}
+	_, err = f.WriteString(b.String())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return large, r.run(ctx, call{server: true, args: []string{"lfs", "fetch", "src", commit}})
 }
 
 // checkLarge reports whether the program is there, and whether the server that the commit

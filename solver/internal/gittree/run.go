@@ -51,7 +51,12 @@ func (r *repo) run(ctx context.Context, c call) error {
 	for _, o := range slices.Concat(overrides, c.settings) {
 		args = append(args, "-c", o)
 	}
-	cmd := exec.CommandContext(ctx, r.path, append(append(args, "--git-dir="+r.work.Path), c.args...)...)
+	// git-lfs passes on what it gets, also to a git in a repository on this machine: that
+	// would be led back here. It finds this one, where it is started.
+	if c.args[0] != "lfs" {
+		args = append(args, "--git-dir="+r.work.Path)
+	}
+	cmd := exec.CommandContext(ctx, r.path, append(args, c.args...)...)
 	cmd.Dir = r.work.Path
 	cmd.Env = r.environ(c.server)
 	// In a session of its own: no program of it asks at the terminal, and all of

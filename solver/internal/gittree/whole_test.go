@@ -232,6 +232,17 @@ func TestLFS(t *testing.T) {
 			t.Errorf("%s: %.200q, want %.200q", name, got[name], want)
 		}
 	}
+	// On this machine, whose user has no other place for such files.
+	configured(t, "")
+	id := strings.TrimPrefix(strings.Fields(pointer)[3], "sha256:")
+	has := filepath.Join(p.bare, "lfs", "objects", id[:2], id[2:4])
+	if err := errors.Join(os.MkdirAll(has, 0o755), os.WriteFile(filepath.Join(has, id), []byte(large), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	only := p.commit(map[string]string{"d/e/f": "", "d/not": "", ".lfsconfig": ""}, nil)
+	if got, err := fetched(t, "file://"+p.bare, only, With{LFS: true}); err != nil || got["a.bin"] != large {
+		t.Errorf("on this machine: %v, %.200q", err, got["a.bin"])
+	}
 	if got, err := fetched(t, p.url, commit, With{}); err != nil || got["a.bin"] != pointer {
 		t.Errorf("without: %v, %.200q", err, got["a.bin"])
 	}
