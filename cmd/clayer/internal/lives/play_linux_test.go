@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
 )
 
@@ -416,6 +418,13 @@ func (m *machine) types(command string) error {
 	if err != nil {
 		return err
 	}
+	touches := effectOf("RUN " + command).touches
+	links := make(map[string]int64) // when those that it may make again were made
+	for name := range before {
+		if matches(touches, name) {
+			links[name] = m.changedAt(name)
+		}
+	}
 	_, failed := m.shell(command)
 	after, err := read(m.root())
 	if err != nil {
@@ -430,14 +439,9 @@ func (m *machine) types(command string) error {
 	}
 	if failed == nil {
 		m.own = append(slices.Clip(m.own), command)
-		// A link that it makes again, as a step had made it, is the machine's from now on. It
-		// makes none where a step has installed the package already.
-		var touches []string
-		if _, installs := changed["var/lib/dpkg/status"]; installs {
-			touches = effectOf("RUN " + command).touches
-		}
+		// A link that it makes again, as a step had made it, is the machine's from now on.
 		for name, what := range after {
-			if !matches(touches, name) || !strings.HasPrefix(what, "symlink ") {
+			if !matches(touches, name) || !strings.HasPrefix(what, "symlink ") || m.changedAt(name) == links[name] {
 				continue
 			}
 			m.base[name] = what
@@ -447,6 +451,15 @@ func (m *machine) types(command string) error {
 		}
 	}
 	return nil
+}
+
+// changedAt returns the ctime of a path, in nanoseconds; 0 for none.
+func (m *machine) changedAt(name string) int64 {
+	var st unix.Stat_t
+	if unix.Lstat(filepath.Join(m.root(), name), &st) != nil {
+		return 0
+	}
+	return st.Ctim.Nano()
 }
 
 // fail solves with a RUN at the end that fails.
