@@ -48,8 +48,7 @@ func (g *Graph) compose(files []*frontend.File) frontend.Problems {
 		defer func() { path = path[:len(path)-1] }()
 
 		l := &Layer{Name: f.Name, File: f}
-		from, ps := BuildsOn(f)
-		problems = append(problems, ps...)
+		from := BuildsOn(f)
 		switch {
 		case from == nil || from.Image != scratch && byName[from.Image] == nil:
 			l.Ordered = true // on the layer before, which is known once this one is reached
@@ -75,28 +74,14 @@ func (g *Graph) compose(files []*frontend.File) frontend.Problems {
 }
 
 // BuildsOn returns the FROM of a file that may name a layer, and nil where it
-// has none. Only one FROM is of use: a file is one layer, not several stages.
-func BuildsOn(f *frontend.File) (*frontend.From, frontend.Problems) {
-	var from *frontend.From
-	var problems frontend.Problems
+// has none.
+func BuildsOn(f *frontend.File) *frontend.From {
 	for _, in := range f.Instructions {
-		fr, ok := in.(*frontend.From)
-		if !ok {
-			continue
+		if from, ok := in.(*frontend.From); ok && !from.Stage {
+			return from
 		}
-		if from != nil {
-			problems = append(problems, &frontend.Problem{
-				Pos:     fr.Pos,
-				Word:    fr.Word,
-				Message: fmt.Sprintf("a second FROM, after that of line %d: a file is one layer, not several stages", from.Pos.Line),
-				Line:    fr.Text,
-				Hint:    "put the other stage into a file of its own, Containerfile.NAME",
-			})
-			continue
-		}
-		from = fr
 	}
-	return from, problems
+	return nil
 }
 
 // cycle reports a cycle of FROMs as "a → b → a".
@@ -113,7 +98,7 @@ func cycle(path []*frontend.File) *frontend.Problem {
 		Message: "layers build on each other in a cycle: " + strings.Join(names, " → "),
 		Hint:    "FROM scratch builds on the bare root; FROM an image has no effect",
 	}
-	if from, _ := BuildsOn(last); from != nil {
+	if from := BuildsOn(last); from != nil {
 		p.Pos, p.Line = from.Pos, from.Text
 	}
 	return p

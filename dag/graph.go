@@ -202,6 +202,9 @@ func fetchID(f *frontend.Fetch) string {
 func copyID(dir string, c *frontend.Copy) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "copy %q %q %q", dir, c.Sources, c.Dest)
+	if c.Stage != nil {
+		fmt.Fprintf(&b, " of %q %q", c.Stage.Path, c.Stage.Name)
+	}
 	for _, in := range c.Inline {
 		fmt.Fprintf(&b, " <<%q %q", in.Name, in.Content)
 	}

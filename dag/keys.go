@@ -170,7 +170,11 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 		case *frontend.Copy:
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
-			w.Field(inContent, pin.Digest)
+			if in.Stage != nil {
+				w.Field("stage", pin.Digest)
+			} else {
+				w.Field(inContent, pin.Digest)
+			}
 			w.Field("dest", in.Dest)
 			ownerInputs(w, in.Owner)
 		case *frontend.Workdir:

@@ -29,7 +29,13 @@ type File struct {
 	Source       string        // the text as it was read
 	Lines        []string      // the text, for the excerpt in an error
 
-	escape rune // what "# escape=" sets; 0 means a backslash
+	// Of a stage: the one that it builds on by FROM, whose instructions it begins with, and
+	// whether others are made of this one too.
+	On     *File
+	Shared bool
+
+	stages []*File // but for the last one
+	escape rune    // what "# escape=" sets; 0 means a backslash
 }
 
 // Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell
@@ -156,7 +162,9 @@ type Ownership struct {
 // Copy is COPY, and ADD of local files.
 type Copy struct {
 	Meta
-	Sources []string // relative to the Containerfile's directory; may hold patterns
+	Sources []string // relative to the Containerfile's directory, or the root of Stage; may hold patterns
+	From    string   // --from: what Sources are in; "" for the Containerfile's directory
+	Stage   *File    // that From names: a stage of the file with what it builds on
 	Inline  []Inline // COPY <<name dest
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership
@@ -207,7 +215,8 @@ type Shell struct {
 type From struct {
 	Meta
 	Image string
-	Alias string // AS name; without effect
+	Alias string // AS name: of the stage that begins here
+	Stage bool   // Image is a stage of the file
 }
 
 // Ignored is a Dockerfile instruction that has no effect here, but for the

@@ -61,7 +61,7 @@ func Load(ctx context.Context, path string) (*File, error) {
 	case err == nil:
 		f, err := Parse(path, src)
 		if _, ok := safefile.IsInput(path); ok {
-			f.Dir, f.Name = ".", "layer"
+			f.setDir(".", "layer")
 		}
 		return f, err
 	case ctx.Err() != nil:
@@ -111,6 +111,7 @@ func Parse(path string, src []byte) (*File, error) {
 	if len(f.Instructions) == 0 && len(p.problems) == 0 {
 		return whole("holds no instructions")
 	}
+	p.divide()
 	return f, p.problems.Sorted().Err()
 }
 

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -53,10 +54,11 @@ type resolver struct {
 	lex    *shell.Lex
 	env    map[string]string // scope.Env and scope.Args, by name
 	args   map[string]string
-	hides  bool            // an ENV has the name of an ARG
-	later  map[string]bool // the ENVs of which an ARG with a value stands later
-	word   string          // that is expanded
-	err    error           // the first of expanding an instruction
+	global map[string]string // the ARGs before the first FROM; nil: none was seen
+	hides  bool              // an ENV has the name of an ARG
+	later  map[string]bool   // the ENVs of which an ARG with a value stands later
+	word   string            // that is expanded
+	err    error             // the first of expanding an instruction
 
 	unset func(name string) // called with a variable that nothing sets; may be nil
 }
@@ -232,8 +234,10 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 	case *Shell:
 		r.scope.Shell = in.Argv
 		return in, nil
+	case *From:
+		r.begin()
 	}
-	return in, nil // FROM, and what has no effect
+	return in, nil // and what has no effect
 }
 
 func (r *resolver) resolveEnv(in *Env) *Env {
@@ -268,11 +272,26 @@ func setVar(vars []Var, index map[string]string, v Var) []Var {
 	return vars
 }
 
+// begin begins a stage, in which no ARG is set. One that stands before the first FROM is
+// the default of an ARG of its name that has none.
+func (r *resolver) begin() {
+	if r.global == nil {
+		r.global = maps.Clone(r.args)
+	}
+	r.scope.Args = nil
+	clear(r.args)
+	clear(r.later)
+	r.hides = false
+}
+
 // declare gives the ARGs their values: of --build-arg, else the default. One
 // without either is as if it weren't there.
 func (r *resolver) declare(in *Arg) {
 	for _, d := range in.Args {
 		value, ok := r.scope.BuildArgs[d.Name]
+		if !ok && d.Default == nil {
+			value, ok = r.global[d.Name]
+		}
 		if !ok && d.Default != nil {
 			value, ok = r.process(*d.Default, r.cutsReference(*d.Default) == ""), true
 		}
@@ -341,11 +360,17 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 	out.Sources = make([]string, len(in.Sources))
 	for i, s := range in.Sources {
 		expanded := r.expand(s)
-		if err := checkCopySource(expanded); err != nil {
+		if err := checkCopySource(expanded, in.Stage != nil); err != nil {
 			return nil, err
 		}
 		// Clean, so that "./a" and "a" have one key; "/a" is "a", as in Docker.
 		out.Sources[i] = path.Clean(strings.TrimLeft(expanded, "/"))
+		if in.Stage != nil {
+			out.Sources[i] = strings.TrimPrefix(path.Join("/", expanded), "/")
+			if out.Sources[i] == "" {
+				out.Sources[i] = "."
+			}
+		}
 	}
 	out.Inline = slices.Clone(in.Inline)
 	for i := range out.Inline {

@@ -86,7 +86,13 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 			}
 			c.flags = append(c.flags, f)
 		case "from":
-			return nil, faultf("--from copies from another stage or image, and there are none here").withHint("FROM layer builds on another layer")
+			if m.Word == "ADD" {
+				return nil, faultf("--from is of COPY").withHint("COPY --from=%s", f.value)
+			}
+			if f.value == "" {
+				return nil, faultf("--from requires a value").withHint("--from=STAGE")
+			}
+			c.From = f.value
 		case "parents", "exclude", "keep-git-dir", "checksum", "unpack":
 			return nil, faultf("--%s is not known here", f.name)
 		default:
@@ -117,6 +123,9 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 			continue
 		}
 		c.Sources = append(c.Sources, w)
+	}
+	if c.From != "" && len(c.Inline) > 0 {
+		return nil, faultf("--from copies files of a stage, and <<%s is part of this file", c.Inline[0].Name).withHint("two COPYs")
 	}
 	return c, nil
 }
@@ -246,10 +255,14 @@ func setOwnership(o *Ownership, name, value string) (err error) {
 	return err
 }
 
-// checkCopySource refuses what is not in the Containerfile's directory.
-func checkCopySource(source string) error {
+// checkCopySource refuses what is not in the Containerfile's directory. A stage is a root,
+// which no path leaves.
+func checkCopySource(source string, inStage bool) error {
 	if source == "" {
 		return errEmpty
+	}
+	if inStage {
+		return nil
 	}
 	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {
 		return faultf("source %q leaves the Containerfile's directory", source)

@@ -3,6 +3,7 @@ package solver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,7 @@ func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (
 }
 
 func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey, error) {
+	r.stages.root = root
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -216,11 +218,15 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	for _, src := range g.Sources {
 		eg.Go(func() error {
 			pin, err := r.pin(ctx, src.Steps[0])
+			var ofStage frontend.Problems
 			mu.Lock()
 			defer mu.Unlock()
 			switch p := exec.Problem(src.Steps[0], err); {
 			case p != nil:
 				problems = append(problems, p) // the writer's fault: gather them all
+			case errors.As(err, &ofStage):
+				problems = append(problems, ofStage...)
+				return nil
 			case err != nil:
 				return &BuildError{Step: src.Steps[0], Err: err}
 			}

@@ -57,7 +57,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release()) }()
+	defer func() { err = errors.Join(err, release(), r.stages.close()) }()
 	sv, err := r.survey(ctx, root)
 	if err != nil {
 		return err

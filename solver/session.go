@@ -34,6 +34,7 @@ type session struct {
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
+	stages    *stages
 	sharing   *sharedmounts.Sharing
 	earlier   earlier.Pins
 }
@@ -50,6 +51,7 @@ func newSession(opt Options) *session {
 		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
+	r.stages = &stages{r: r}
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

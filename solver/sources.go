@@ -31,6 +31,7 @@ func (r *session) sources() *source.Resolver {
 			Warn:      func(text string) { r.warnOnce("%s", text) },
 			Exclude:   r.own(),
 			Replaces:  r.legacy.Fetches,
+			Stages:    r.stages,
 		}
 	})
 	return r.resolver

@@ -42,7 +42,7 @@ func (r *run) files(ctx context.Context) []*frontend.File {
 
 // fromOf returns the file of the layer that a file builds on by FROM; nil for none.
 func (r *run) fromOf(f *frontend.File) *frontend.File {
-	from, _ := dag.BuildsOn(f)
+	from := dag.BuildsOn(f)
 	if from == nil {
 		return nil
 	}

@@ -315,7 +315,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 
 // failure says that a step failed.
 func (b *builder) failure(s *dag.Step, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, flow.ErrScratch) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, flow.ErrScratch) || errors.As(err, new(*BuildError)) { // of a stage
 		return err
 	}
 	return &BuildError{Step: s, Err: err}

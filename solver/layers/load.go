@@ -57,7 +57,7 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 
 	// Siblings are looked for until no file names a new one. files grows.
 	for i := 0; i < len(files); i++ {
-		from, _ := dag.BuildsOn(files[i])
+		from := dag.BuildsOn(files[i])
 		if from == nil || hasLayer(files, from.Image) {
 			continue
 		}

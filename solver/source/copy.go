@@ -37,6 +37,8 @@ type item struct {
 	target string // of a symlink
 	inline *string
 	sum    [sha256.Size]byte // of a file's content
+
+	uid, gid int // in a stage; else root's
 }
 
 // files is what a COPY copies, by path.
@@ -51,6 +53,7 @@ type files struct {
 	unmatched []string
 	nothing   bool
 	pin       Pin
+	stage     bool // they are in a stage, which nobody changes
 }
 
 // Copy resolves the sources of a COPY, which stand in dir, the Containerfile's
@@ -60,7 +63,13 @@ type files struct {
 // The pin is of paths, kinds, modes, the texts of symlinks and contents. Modes lack
 // the right of group and others to write: the umasks of those who check out a
 // repository differ in it. Times don't count.
+//
+// The pin of files in a stage is that of the stage, which is not built for it.
 func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin, error) {
+	if c.Stage != nil {
+		pin, err := r.Stages.Pin(ctx, c.Stage)
+		return Pin{Digest: pin}, err
+	}
 	fs, err := r.files(ctx, dir, c)
 	if err != nil {
 		return Pin{}, err
@@ -70,6 +79,9 @@ func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin,
 
 func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*files, error) {
 	return once(&r.mu, &r.copies, c, func() (*files, error) {
+		if c.Stage != nil {
+			return r.readStage(ctx, c)
+		}
 		fs, err := readFiles(ctx, dir, c, r.Exclude)
 		if err == nil && r.Warn != nil {
 			for _, src := range fs.unmatched {
@@ -81,7 +93,11 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 }
 
 // CheckCopy returns what Copy would refuse, without reading the files.
+// Of a stage that would take building it.
 func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) error {
+	if c.Stage != nil {
+		return nil
+	}
 	s, err := newScan(dir, c.Pos.File)
 	if err != nil {
 		return err
@@ -276,7 +292,7 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 	if err != nil {
 		return nil, err
 	}
-	if fs.pin.Digest != p.Digest {
+	if fs.pin.Digest != p.Digest && !fs.stage {
 		return nil, &Fault{
 			Message: "the files changed since they were resolved",
 			Hint:    "run the command again",
@@ -340,9 +356,12 @@ func (fs *files) entries(ctx context.Context, above []string, dest string, singl
 			}
 			if it.kind == snapshot.File {
 				e.Size = it.size
-				e.Open = func() (io.ReadCloser, error) { return it.open(fs.dir) }
+				e.Open = func() (io.ReadCloser, error) { return it.open(fs) }
 			}
 			by.apply(e)
+			if fs.stage && !by.chown {
+				e.UID, e.GID = it.uid, it.gid
+			}
 			if !yield(e, nil) {
 				return
 			}
@@ -351,18 +370,18 @@ func (fs *files) entries(ctx context.Context, above []string, dest string, singl
 }
 
 // open returns the content of a file, which must still be what was hashed.
-func (it item) open(dir string) (io.ReadCloser, error) {
+func (it item) open(fs *files) (io.ReadCloser, error) {
 	if it.inline != nil {
 		return io.NopCloser(strings.NewReader(*it.inline)), nil
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(fs.dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
 	f, err := openRegular(root, it.from)
-	if err != nil {
-		return nil, err
+	if err != nil || fs.stage {
+		return f, err
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() != it.size {

@@ -13,6 +13,7 @@ import (
 // with modes as they come.
 type style struct {
 	uid, gid int
+	chown    bool // they were asked for
 	chmod    frontend.Mode
 	change   func(mode uint32, dir bool) uint32 // what chmod makes of a mode; nil without it
 }
@@ -27,7 +28,7 @@ func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 	if err != nil {
 		return s, &Fault{Message: fmt.Sprintf("--chown=%s: %v", o.Chown, err), Err: err}
 	}
-	s.uid, s.gid = who.UID, who.GID
+	s.uid, s.gid, s.chown = who.UID, who.GID, true
 	return s, nil
 }
 

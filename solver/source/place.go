@@ -28,6 +28,9 @@ func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction
 	case *frontend.Workdir:
 		return places.Dest{Path: in.Path}, nil
 	case *frontend.Copy:
+		if in.Stage != nil && !r.isRead(in) {
+			return places.Dest{}, nil // whether it is a directory is not known
+		}
 		fs, err := r.files(ctx, dir, in)
 		if err != nil || fs.nothing {
 			return places.Dest{}, err

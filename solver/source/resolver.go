@@ -58,6 +58,9 @@ type Resolver struct {
 	// replace whatever its RUNs replaced; nil: none is.
 	Replaces func(*frontend.Fetch) bool
 
+	// Stages are what COPY --from copies from; nil where no file has some.
+	Stages Stages
+
 	// Warn is called when a URL does not answer and what it gave last is used, and
 	// when no file matches a pattern. It may be nil.
 	Warn func(text string)
@@ -65,6 +68,7 @@ type Resolver struct {
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*files, error)
+	staged map[*frontend.Copy]bool // those that were read in their stages
 
 	commits map[Ref]func() (string, error)
 	gitRefs map[gitsource.Tree]func() (string, error)

@@ -24,6 +24,7 @@ type scan struct {
 	root   *os.Root
 	ignore *patternmatcher.PatternMatcher
 	items  []item
+	stage  *stage // that is read instead of the Containerfile's directory; nil for that
 
 	exclude map[string]bool // paths below the directory that are clayer's own
 }
@@ -104,7 +105,7 @@ func (s *scan) match(src string) ([]match, error) {
 		return nil, faultf("source %q: malformed pattern", src)
 	}
 	if err != nil {
-		return nil, asFault(src, err)
+		return nil, s.asFault(src, err)
 	}
 	var out []match
 	ignored := 0
@@ -115,11 +116,11 @@ func (s *scan) match(src string) ([]match, error) {
 			continue
 		}
 		if err != nil {
-			return nil, asFault(name, err)
+			return nil, s.asFault(name, err)
 		}
 		info, err := s.root.Lstat(real)
 		if err != nil {
-			return nil, asFault(name, err)
+			return nil, s.asFault(name, err)
 		}
 		excluded, _, err := s.excluded(real)
 		if err != nil {
@@ -136,7 +137,7 @@ func (s *scan) match(src string) ([]match, error) {
 	case len(out) == 0 && ignored > 0:
 		return nil, ignoredFault(src)
 	case len(out) == 0:
-		return nil, faultf("source %q: no such file in the Containerfile's directory", src)
+		return nil, faultf("source %q: no such file in %s", src, s.place())
 	}
 	return out, nil
 }
@@ -162,7 +163,7 @@ func ignoredFault(src string) *Fault {
 }
 
 // asFault words an error about a source.
-func asFault(name string, err error) error {
+func (s *scan) asFault(name string, err error) error {
 	switch {
 	case errors.Is(err, errLeaves):
 		return &Fault{
@@ -170,10 +171,7 @@ func asFault(name string, err error) error {
 			Err:     err,
 		}
 	case errors.Is(err, fs.ErrNotExist):
-		return &Fault{
-			Message: fmt.Sprintf("source %q: no such file in the Containerfile's directory", name),
-			Err:     err,
-		}
+		return &Fault{Message: fmt.Sprintf("source %q: no such file in %s", name, s.place()), Err: err}
 	}
 	return fmt.Errorf("source %q: %w", name, err)
 }
@@ -269,7 +267,7 @@ func (s *scan) resolve(name string) (string, error) {
 		case "", ".":
 			continue
 		case "..":
-			leaves = leaves || done == "."
+			leaves = leaves || done == "." && s.stage == nil
 			done = path.Dir(done)
 			continue
 		}
@@ -296,7 +294,7 @@ func (s *scan) resolve(name string) (string, error) {
 			return "", err
 		}
 		if path.IsAbs(target) {
-			done, leaves = ".", true
+			done, leaves = ".", s.stage == nil
 		}
 		todo = append(strings.Split(target, "/"), todo...)
 	}
@@ -401,7 +399,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 			if err != nil {
 				return err
 			}
-			s.items = append(s.items, item{rel: childRel, from: child, kind: snapshot.Symlink, mode: 0o777, target: target})
+			s.items = append(s.items, s.owned(item{rel: childRel, from: child, kind: snapshot.Symlink, mode: 0o777, target: target}, fi))
 			continue
 		}
 		if err := s.file(child, childRel, fi); err != nil {
@@ -413,7 +411,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		if err != nil {
 			return err
 		}
-		s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.Dir, mode: narrow(info.Mode())})
+		s.items = append(s.items, s.owned(item{rel: rel, from: real, kind: snapshot.Dir, mode: s.mode(info)}, info))
 	}
 	return nil
 }
@@ -434,9 +432,9 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 	if !fi.Mode().IsRegular() {
 		return &Fault{
 			Message: fmt.Sprintf("%q is a socket, a pipe or a device, which COPY does not make", real),
-			Hint:    "a line in .dockerignore leaves it out",
+			Hint:    s.leaves(),
 		}
 	}
-	s.items = append(s.items, item{rel: rel, from: real, kind: snapshot.File, mode: narrow(fi.Mode()), size: fi.Size()})
+	s.items = append(s.items, s.owned(item{rel: rel, from: real, kind: snapshot.File, mode: s.mode(fi), size: fi.Size()}, fi))
 	return nil
 }

@@ -23,6 +23,7 @@ const (
 	TaskExists                  // fail with ENOENT unless the merged tree has a path
 	TaskCheck                   // TaskProbe over memory alone
 	TaskCopyUp                  // copy files up that are hard links
+	TaskHold                    // write a byte to the spool when all mounts are made, and hold them until stdin ends
 )
 
 // A Job is all that a helper gets. It goes through a pipe: others can
@@ -57,8 +58,7 @@ type Job struct {
 	Names []string // what TaskCopyUp copies up
 }
 
-// A signal asks the helper to end the command with SIGTERM. The end of the pipe
-// asks it to end at once: the parent is gone.
+// A signal asks the helper to end the command with SIGTERM, the end of the pipe to end at once.
 type signal struct{}
 
 // A result is the helper's last word.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	signals "os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -62,10 +64,10 @@ func helperMain() {
 		errors.As(err, &res.Records)
 	}
 	res.Warnings = h.warnings
-	if err := wire.NewEncoder(os.NewFile(resultFD, "result")).Encode(res); err != nil {
-		unix.Exit(1)
+	if wire.NewEncoder(os.NewFile(resultFD, "result")).Encode(res) == nil {
+		unix.Exit(0)
 	}
-	unix.Exit(0)
+	unix.Exit(1)
 }
 
 type helper struct {
@@ -121,6 +123,9 @@ func (h *helper) do(res *result) error {
 		return h.exists()
 	case TaskCopyUp:
 		return h.copyUp()
+	case TaskHold:
+		_, err := io.Copy(os.NewFile(spoolFD, "spool"), io.MultiReader(strings.NewReader("."), os.Stdin))
+		return err
 	}
 	if err := h.machineTemp(); err != nil {
 		return err

@@ -29,10 +29,11 @@ var Program = reexec.Self()
 
 // A Process is a helper to be started for a job.
 type Process struct {
-	Stdin   io.Reader // nil: empty
-	Stdout  io.Writer // nil: the last lines are part of the error of a helper that crashes
-	Stderr  io.Writer // nil: Stdout
-	Spool   *os.File  // for TaskCapture
+	Stdin   io.Reader     // nil: empty
+	Stdout  io.Writer     // nil: the last lines are part of the error of a helper that crashes
+	Stderr  io.Writer     // nil: Stdout
+	Spool   *os.File      // for TaskCapture and TaskHold
+	Started func(pid int) // may be nil
 	Warn    func(texts []string)
 	Closed  func(paths []string) // is called with result.Closed, if there are some
 	Foreign func()               // is called if result.Foreign
@@ -127,10 +128,11 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a helper process: %w", err)
+	} else if p.Started != nil {
+		p.Started(cmd.Process.Pid)
 	}
 	controlRead.Close()
 	answerWrite.Close()
-
 	done := make(chan error, 1)
 	answered := make(chan []byte, 1)
 	go func() {

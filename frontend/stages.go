@@ -1,0 +1,117 @@
+package frontend
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A stage is one section of a file, from a FROM to the next.
+type stage struct {
+	from  *From
+	own   []Instruction
+	whole *File // with what it builds on
+	used  bool
+}
+
+func (s *stage) use() { s.whole.Shared, s.used = s.used, true }
+
+// divide makes the file its last stage: its instructions are those of the stages that this
+// one builds on, one after the other, and then its own. COPY --from gets the stage that it
+// names. Problems are COPYs that name none.
+func (p *fileParser) divide() {
+	f := p.file
+	var global []Instruction // what is before the first FROM
+	var all []*stage
+	for _, in := range f.Instructions {
+		switch from, ok := in.(*From); {
+		case ok:
+			all = append(all, &stage{from: from, own: []Instruction{in}})
+		case len(all) == 0:
+			global = append(global, in)
+		default:
+			all[len(all)-1].own = append(all[len(all)-1].own, in)
+		}
+	}
+	for i, s := range all {
+		part := *f
+		part.Name, part.Instructions = f.Name+"."+s.name(i), global
+		if on := find(all[:i], s.from.Image, false); on != nil {
+			s.from.Stage = true
+			part.On, part.Instructions = on.whole, on.whole.Instructions
+			on.use()
+		}
+		part.Instructions = append(slices.Clip(part.Instructions), s.own...)
+		s.whole = &part
+		for _, in := range s.own {
+			if c, ok := in.(*Copy); ok && c.From != "" {
+				p.copyFrom(c, all[:i])
+			}
+		}
+	}
+	if len(all) == 0 {
+		for _, in := range global {
+			if c, ok := in.(*Copy); ok && c.From != "" {
+				p.copyFrom(c, nil)
+			}
+		}
+		return
+	}
+	for _, s := range all[:len(all)-1] {
+		f.stages = append(f.stages, s.whole)
+	}
+	f.Instructions = all[len(all)-1].whole.Instructions
+}
+
+// setDir sets the directory and the name of a file, and of its stages.
+func (f *File) setDir(dir, name string) {
+	for _, s := range f.stages {
+		s.Dir, s.Name = dir, name+strings.TrimPrefix(s.Name, f.Name)
+	}
+	f.Dir, f.Name = dir, name
+}
+
+func (s *stage) name(i int) string {
+	if s.from.Alias == "" {
+		return strconv.Itoa(i)
+	}
+	return strings.ToLower(s.from.Alias)
+}
+
+// find returns the stage of a name, the last one of several; numbered says that it may be
+// its number.
+func find(all []*stage, name string, numbered bool) *stage {
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].from.Alias != "" && strings.EqualFold(all[i].from.Alias, name) {
+			return all[i]
+		}
+	}
+	if i, err := strconv.Atoi(name); numbered && err == nil && i >= 0 && i < len(all) {
+		return all[i]
+	}
+	return nil
+}
+
+func (p *fileParser) copyFrom(c *Copy, before []*stage) {
+	s := find(before, c.From, true)
+	if s != nil {
+		c.Stage = s.whole
+		s.use()
+		return
+	}
+	err := faultf("--from=%s names no stage before this line", c.From)
+	var names []string
+	for i, s := range before {
+		names = append(names, s.name(i))
+	}
+	switch near := Nearest(c.From, names); {
+	case near != "":
+		err.hint = fmt.Sprintf("did you mean %s?", near)
+	case len(names) > 0:
+		err.hint = "stages before it: " + strings.Join(names, ", ") + "; images are not copied from"
+	default:
+		err.hint = "FROM .. AS NAME begins a stage; images are not copied from"
+	}
+	p.file.report(&p.problems, &c.Meta, err)
+}
