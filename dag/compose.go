@@ -8,8 +8,8 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// scratch is the image name that stands for the bare root.
-const scratch = "scratch"
+// Scratch is the image name that stands for the bare root.
+const Scratch = "scratch"
 
 // ErrSameName is the kind of a problem with a layer that has the name of another.
 var ErrSameName = errors.New("two layers of one name")
@@ -50,9 +50,9 @@ func (g *Graph) compose(files []*frontend.File) frontend.Problems {
 		l := &Layer{Name: f.Name, File: f}
 		from := BuildsOn(f)
 		switch {
-		case from == nil || from.Image != scratch && byName[from.Image] == nil:
+		case from == nil || from.Image != Scratch && byName[from.Image] == nil:
 			l.Ordered = true // on the layer before, which is known once this one is reached
-		case from.Image == scratch:
+		case from.Image == Scratch:
 		default:
 			l.On = visit(byName[from.Image])
 		}

@@ -90,7 +90,14 @@ type Plan struct {
 	Keys   *Keys
 	Layers []PlannedLayer
 	Undo   []key.Key // steps in the root that are undone first, the last applied first
+
+	// Stages are those that steps to run copy from, with what they build on: each is the
+	// last layer of a plan of its own. One comes after those that it copies from.
+	Stages []*Plan
 }
+
+// Stage returns the last layer of a plan: what a stage is.
+func (p *Plan) Stage() *PlannedLayer { return &p.Layers[len(p.Layers)-1] }
 
 // A PlannedLayer is a layer with its steps in the order in which they run.
 type PlannedLayer struct {

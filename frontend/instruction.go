@@ -29,12 +29,14 @@ type File struct {
 	Source       string        // the text as it was read
 	Lines        []string      // the text, for the excerpt in an error
 
-	// Of a stage: the one that it builds on by FROM, whose instructions it begins with, and
-	// whether others are made of this one too.
-	On     *File
-	Shared bool
+	// Of a stage: its name, or number; the one that it builds on by FROM, whose instructions
+	// it begins with; and how many lines name it.
+	Stage string
+	On    *File
+	Uses  int
 
 	stages []*File // but for the last one
+	last   string  // the name of that
 	escape rune    // what "# escape=" sets; 0 means a backslash
 }
 

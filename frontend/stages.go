@@ -12,10 +12,7 @@ type stage struct {
 	from  *From
 	own   []Instruction
 	whole *File // with what it builds on
-	used  bool
 }
-
-func (s *stage) use() { s.whole.Shared, s.used = s.used, true }
 
 // divide makes the file its last stage: its instructions are those of the stages that this
 // one builds on, one after the other, and then its own. COPY --from gets the stage that it
@@ -36,11 +33,12 @@ func (p *fileParser) divide() {
 	}
 	for i, s := range all {
 		part := *f
-		part.Name, part.Instructions = f.Name+"."+s.name(i), global
+		part.Stage, part.Instructions = s.name(i), global
+		part.Name = f.Name + "." + part.Stage
 		if on := find(all[:i], s.from.Image, false); on != nil {
 			s.from.Stage = true
 			part.On, part.Instructions = on.whole, on.whole.Instructions
-			on.use()
+			on.whole.Uses++
 		}
 		part.Instructions = append(slices.Clip(part.Instructions), s.own...)
 		s.whole = &part
@@ -61,7 +59,40 @@ func (p *fileParser) divide() {
 	for _, s := range all[:len(all)-1] {
 		f.stages = append(f.stages, s.whole)
 	}
-	f.Instructions = all[len(all)-1].whole.Instructions
+	f.Instructions, f.last = all[len(all)-1].whole.Instructions, all[len(all)-1].from.Alias
+}
+
+// Stages returns the stages of a file but for the last one, which the file itself is.
+func (f *File) Stages() []*File { return f.stages }
+
+// Own returns the instructions of a stage without those of the stage that it builds on.
+func (f *File) Own() []Instruction {
+	if f.On == nil {
+		return f.Instructions
+	}
+	return f.Instructions[len(f.On.Instructions):]
+}
+
+// Target makes a file end with one of its stages, by name or number. It reports false if
+// there is none.
+func (f *File) Target(name string) bool {
+	for i, s := range f.stages {
+		if strings.EqualFold(s.Stage, name) || strconv.Itoa(i) == name {
+			f.Instructions = s.Instructions
+			return true
+		}
+	}
+	return f.last != "" && strings.EqualFold(f.last, name) || strconv.Itoa(len(f.stages)) == name
+}
+
+// StageAt returns the stage that a line is in; nil for the last one.
+func (f *File) StageAt(line int) *File {
+	for _, s := range f.stages {
+		if slices.ContainsFunc(s.Own(), func(in Instruction) bool { return in.Base().Pos.Line <= line && line <= in.Base().Pos.End }) {
+			return s
+		}
+	}
+	return nil
 }
 
 // setDir sets the directory and the name of a file, and of its stages.
@@ -97,7 +128,7 @@ func (p *fileParser) copyFrom(c *Copy, before []*stage) {
 	s := find(before, c.From, true)
 	if s != nil {
 		c.Stage = s.whole
-		s.use()
+		s.whole.Uses++
 		return
 	}
 	err := faultf("--from=%s names no stage before this line", c.From)

@@ -43,6 +43,9 @@ func PlanFor(ctx context.Context, opt Options, platform string) (*dag.Plan, map[
 		return nil, nil, err
 	}
 	s, err := r.survey(ctx, root)
+	if err == nil {
+		s.Plan.Stages, err = r.stages.plan(ctx, s.Plan)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -53,6 +53,9 @@ type RunOptions struct {
 // an overlay wraps sandbox.ErrUnavailable.
 func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	r := newSession(opt)
+	if f := stageAt(opt.Files, run); f != nil {
+		r = r.stages.session(f)
+	}
 	root, release, err := r.unchanging(ctx)
 	if err != nil {
 		return err
@@ -100,6 +103,16 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		return inplace.Exec(ctx, sb, cmd, run.Stdin, run.Stdout, run.Stderr)
 	}
 	return nameWithheld(err)
+}
+
+// stageAt returns the stage that a command is to run in; nil for a layer.
+func stageAt(files []*frontend.File, run RunOptions) (stage *frontend.File) {
+	for _, f := range files {
+		if run.At > 0 && (run.File == "" || filepath.Clean(f.Path) == filepath.Clean(run.File)) {
+			stage = f.StageAt(run.At)
+		}
+	}
+	return stage
 }
 
 // unchanging opens the root, and holds its lock until release, so that no other solve

@@ -27,7 +27,7 @@ type stages struct {
 
 	mu    sync.Mutex
 	pins  map[*frontend.File]func() (digest.Digest, error)
-	built map[*frontend.File]func() (string, error)
+	built map[*frontend.File]func() (source.Stage, error)
 	ends  []func() error
 }
 
@@ -47,9 +47,20 @@ func (s *stages) session(f *frontend.File) *session {
 		opt.Files = append([]*frontend.File{s.r.files[i]}, opt.Files...)
 	}
 	opt.Shortfall, opt.Probes = nil, nil
+	if from := imageOf(opt.Files[0]); from != nil {
+		s.r.warnOnce("%s: FROM %s: the image is not used: stage %s is built on this machine", from.Pos, from.Image, f.Stage)
+	}
 	sub := newSession(opt)
 	sub.readOnly, sub.machine, sub.elsewhere = s.r.readOnly, s.r.machine, s.r.elsewhere
 	return sub
+}
+
+// imageOf returns the FROM of a stage that names an image; nil for none.
+func imageOf(f *frontend.File) *frontend.From {
+	if from := dag.BuildsOn(f); from != nil && from.Image != dag.Scratch && f.Stage != "" {
+		return from
+	}
+	return nil
 }
 
 // Pin implements source.Stages.
@@ -73,38 +84,39 @@ func (s *stages) Pin(ctx context.Context, f *frontend.File) (digest.Digest, erro
 	})()
 }
 
-// Dir implements source.Stages.
-func (s *stages) Dir(ctx context.Context, f *frontend.File) (dir string, ownerless bool, err error) {
-	dir, err = memo(&s.mu, &s.built, f, func() (string, error) { return s.build(ctx, f) })()
+// Build implements source.Stages.
+func (s *stages) Build(ctx context.Context, f *frontend.File) (source.Stage, error) {
+	st, err := memo(&s.mu, &s.built, f, func() (source.Stage, error) { return s.build(ctx, f) })()
 	if errors.Is(err, sandbox.ErrUnavailable) {
-		err = &source.Fault{Message: fmt.Sprintf("its stage has to be built, which takes an overlay: %v", err), Hint: "solve it on a machine that has one, with a store that this machine reads", Err: err}
+		err = &source.Fault{Message: fmt.Sprintf("stage %s has to be built, which takes an overlay: %v", f.Stage, err), Hint: "solve it on a machine that has one, with a store that this machine reads", Err: err}
 	}
-	return dir, os.Geteuid() != 0, err
+	return st, err
 }
 
-func (s *stages) build(ctx context.Context, f *frontend.File) (string, error) {
+func (s *stages) build(ctx context.Context, f *frontend.File) (st source.Stage, err error) {
 	sub := s.session(f)
 	sv, err := sub.survey(ctx, s.root)
-	if err == nil && f.On != nil && f.On.Shared && runs(sv.Plan, f.On) { // others wait for its steps too
-		if _, _, err = s.Dir(ctx, f.On); err == nil {
+	if err == nil && f.On != nil && f.On.Uses > 1 && runs(sv.Plan, f.On) { // others wait for its steps too
+		if _, err = s.Build(ctx, f.On); err == nil {
 			sv, err = sub.survey(ctx, s.root)
 		}
 	}
 	if err != nil {
-		return "", err
+		return st, err
 	}
 	work, done, err := sub.runDir()
 	if err != nil {
-		return "", err
+		return st, err
 	}
-	shown, ended, end := make(chan string, 1), make(chan error, 1), make(chan struct{})
+	from := dag.BuildsOn(f)
+	shown, ended, end := make(chan source.Stage, 1), make(chan error, 1), make(chan struct{})
 	go func() {
 		err := exec.View(ctx, sub.execConfig(s.root, sv), s.root, sv, nil, work, func(view sandbox.Layered) error {
-			dir, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until the session ends
+			dir, own, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until the session ends
 			if err != nil {
 				return err
 			}
-			shown <- dir
+			shown <- source.Stage{Dir: dir, Own: own, Bare: from != nil && from.Image == dag.Scratch, Ownerless: os.Geteuid() != 0}
 			<-end
 			return release()
 		})
@@ -112,14 +124,58 @@ func (s *stages) build(ctx context.Context, f *frontend.File) (string, error) {
 		done()
 	}()
 	select {
-	case dir := <-shown:
+	case st := <-shown:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.ends = append(s.ends, func() error { close(end); return <-ended })
-		return dir, nil
+		return st, nil
 	case err := <-ended:
-		return "", err
+		var failed *BuildError
+		var exit *sandbox.ExitError
+		if from := imageOf(f); from != nil && errors.As(err, &failed) && errors.As(err, &exit) && exit.Code == 127 {
+			failed.Err = &missingProgram{exit, from.Image}
+		}
+		return st, err
 	}
+}
+
+// A missingProgram says where a program was expected that a stage lacks.
+type missingProgram struct {
+	*sandbox.ExitError
+	image string
+}
+
+func (e *missingProgram) Error() string {
+	return e.ExitError.Error() + ": a program is missing; in Docker the stage has those of the image " + e.image
+}
+
+func (e *missingProgram) Unwrap() error { return e.ExitError }
+
+// plan returns the plans of the stages that steps to run copy from.
+func (s *stages) plan(ctx context.Context, p *dag.Plan) (all []*dag.Plan, err error) {
+	seen := make(map[*frontend.File]bool)
+	var visit func(*dag.Plan) error
+	visit = func(p *dag.Plan) error {
+		for i := range p.Layers {
+			for _, it := range p.Layers[i].Items {
+				c, ok := it.Step.Instr.(*frontend.Copy)
+				if !ok || c.Stage == nil || it.State != dag.ToRun || seen[c.Stage] {
+					continue
+				}
+				seen[c.Stage] = true
+				sv, err := s.session(c.Stage).survey(ctx, s.root)
+				if err == nil {
+					err = visit(sv.Plan)
+				}
+				if err != nil {
+					return err
+				}
+				all = append(all, sv.Plan)
+			}
+		}
+		return nil
+	}
+	return all, visit(p)
 }
 
 // runs reports whether a step of the last layer of a plan is to run that is in the first

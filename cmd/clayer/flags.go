@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
@@ -69,6 +70,9 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	}
 	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
 	files, unread := layers.Load(cmd.Context(), paths, names)
+	if err := f.toTarget(files); err != nil && unread == nil {
+		return opt, err
+	}
 	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
 	if err := f.Fill(&opt); err != nil {
 		return opt, err
@@ -86,6 +90,7 @@ type recipeFlags struct {
 	salts, invalidateOn []string
 	buildArgs, secrets  []string
 	probes              []string
+	target              string
 	warnings            []string // of looking up the files
 }
 
@@ -95,8 +100,17 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
 	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
 	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
+	c.Flags().StringVar(&f.target, "target", "", "end a file with its stage `STAGE` (default: the last one)")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+}
+
+// toTarget makes the files end with the stage of --target that have it.
+func (f *recipeFlags) toTarget(files []*frontend.File) error {
+	if f.target == "" || slices.ContainsFunc(files, func(file *frontend.File) bool { return file.Target(f.target) }) {
+		return nil
+	}
+	return usage.Errorf("--target=%s: no file has a stage of that name", f.target)
 }
 
 const buildArgUsage = "set an ARG by `NAME=VALUE`; NAME alone takes the value from the environment (repeatable)"

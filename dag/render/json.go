@@ -14,11 +14,13 @@ type (
 		Version int          `json:"version"`
 		Key     key.Key      `json:"key"` // of the whole composition
 		Layers  []jsonLayer  `json:"layers"`
+		Stages  []jsonLayer  `json:"stages,omitempty"` // that steps to run copy from
 		Sources []jsonSource `json:"sources"`
 		Undo    []key.Key    `json:"undo"` // steps in the root that are undone first, the last applied first
 	}
 	jsonLayer struct {
 		Name     string     `json:"name"`
+		Stage    string     `json:"stage,omitempty"` // its name, or number, in the file
 		File     string     `json:"file"`
 		Key      key.Key    `json:"key"`
 		BuildsOn string     `json:"buildsOn,omitempty"`
@@ -49,28 +51,13 @@ type (
 // JSON writes the plan as one JSON object.
 func JSON(w io.Writer, p *dag.Plan) error {
 	out := jsonPlan{Version: 1, Key: p.Keys.Composite(p.Graph), Layers: []jsonLayer{}, Sources: []jsonSource{}, Undo: append([]key.Key{}, p.Undo...)}
-	for _, pl := range p.Layers {
-		l := jsonLayer{Name: pl.Layer.Name, File: pl.Layer.File.Path, Key: pl.Key, Order: pl.Layer.Ordered, Steps: []jsonStep{}}
-		if pl.Layer.On != nil {
-			l.BuildsOn = pl.Layer.On.Name
-		}
-		for _, it := range pl.Items {
-			l.Steps = append(l.Steps, jsonStep{
-				Line:        it.Step.Pos().Line,
-				Instruction: it.Step.Word(),
-				Text:        it.Step.Text(),
-				Key:         it.Key,
-				State:       it.State,
-				Why:         it.Why,
-				Store:       it.Found.Store,
-				Size:        it.Found.Size,
-				Variant:     it.Found.Variant,
-				EstimateMS:  it.Estimate.Milliseconds(),
-				Commit:      p.Keys.Commit[it.Step],
-				Inputs:      p.Keys.Record(it.Step),
-			})
-		}
-		out.Layers = append(out.Layers, l)
+	for i := range p.Layers {
+		out.Layers = append(out.Layers, jsonOf(&p.Layers[i], p.Keys))
+	}
+	for _, st := range p.Stages {
+		l := jsonOf(st.Stage(), st.Keys)
+		l.Stage = st.Stage().Layer.File.Stage
+		out.Stages = append(out.Stages, l)
 	}
 	for _, ps := range p.Sources() {
 		s := jsonSource{Source: ps.Source.Label(), State: ps.State}
@@ -83,4 +70,28 @@ func JSON(w io.Writer, p *dag.Plan) error {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(out)
+}
+
+func jsonOf(pl *dag.PlannedLayer, keys *dag.Keys) jsonLayer {
+	l := jsonLayer{Name: pl.Layer.Name, File: pl.Layer.File.Path, Key: pl.Key, Order: pl.Layer.Ordered, Steps: []jsonStep{}}
+	if pl.Layer.On != nil {
+		l.BuildsOn = pl.Layer.On.Name
+	}
+	for _, it := range pl.Items {
+		l.Steps = append(l.Steps, jsonStep{
+			Line:        it.Step.Pos().Line,
+			Instruction: it.Step.Word(),
+			Text:        it.Step.Text(),
+			Key:         it.Key,
+			State:       it.State,
+			Why:         it.Why,
+			Store:       it.Found.Store,
+			Size:        it.Found.Size,
+			Variant:     it.Found.Variant,
+			EstimateMS:  it.Estimate.Milliseconds(),
+			Commit:      keys.Commit[it.Step],
+			Inputs:      keys.Record(it.Step),
+		})
+	}
+	return l
 }

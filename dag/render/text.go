@@ -30,7 +30,12 @@ func Text(w io.Writer, p *dag.Plan) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		layer(&b, &p.Layers[i], p.Keys)
+		layer(&b, &p.Layers[i], p.Keys, "")
+	}
+	for _, st := range p.Stages {
+		b.WriteByte('\n')
+		pl := st.Stage()
+		layer(&b, pl, st.Keys, "   stage "+pl.Layer.File.Stage)
 	}
 	switch len(p.Layers) {
 	case 0:
@@ -47,13 +52,14 @@ func Text(w io.Writer, p *dag.Plan) error {
 // columns beside it a line fits into 80 in most cases.
 const maxText = 46
 
-func layer(b *strings.Builder, pl *dag.PlannedLayer, keys *dag.Keys) {
+// layer writes a layer, or a stage.
+func layer(b *strings.Builder, pl *dag.PlannedLayer, keys *dag.Keys, stage string) {
 	t := pl.Totals()
 	on := ""
 	if pl.Layer.On != nil && !pl.Layer.Ordered {
 		on = "   on " + pl.Layer.On.Name
 	}
-	fmt.Fprintf(b, "%s   %s   %s%s\n", pl.Layer.File.Path, sizes.Count(t.Steps, "step"), t, on)
+	fmt.Fprintf(b, "%s%s   %s   %s%s\n", pl.Layer.File.Path, stage, sizes.Count(t.Steps, "step"), t, on)
 
 	items := byLine(pl)
 	width, num := 0, 1

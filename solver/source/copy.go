@@ -38,7 +38,9 @@ type item struct {
 	inline *string
 	sum    [sha256.Size]byte // of a file's content
 
-	uid, gid int // in a stage; else root's
+	// In a stage; else root's, and none.
+	uid, gid int
+	xattrs   map[string]string
 }
 
 // files is what a COPY copies, by path.
@@ -349,7 +351,7 @@ func (fs *files) entries(ctx context.Context, above []string, dest string, singl
 			}
 			e := &snapshot.Entry{
 				Path: path.Join(dest, it.rel), Kind: it.kind, Mode: it.mode,
-				ModTime: epoch, Target: it.target,
+				ModTime: epoch, Target: it.target, Xattrs: it.xattrs,
 			}
 			if single {
 				e.Path = dest

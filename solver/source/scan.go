@@ -24,7 +24,7 @@ type scan struct {
 	root   *os.Root
 	ignore *patternmatcher.PatternMatcher
 	items  []item
-	stage  *stage // that is read instead of the Containerfile's directory; nil for that
+	stage  *staged // that is read instead of the Containerfile's directory; nil for that
 
 	exclude map[string]bool // paths below the directory that are clayer's own
 }
@@ -114,6 +114,9 @@ func (s *scan) match(src string) ([]match, error) {
 		if errors.Is(err, errIgnored) {
 			ignored++
 			continue
+		}
+		if err == nil && s.stage != nil && s.stage.Bare && s.isOthers(real) {
+			continue // then there is no such file
 		}
 		if err != nil {
 			return nil, s.asFault(name, err)
@@ -374,7 +377,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 	before := len(s.items)
 	for _, e := range list {
 		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
-		if s.exclude[child] {
+		if s.exclude[child] || s.isOthers(child) {
 			continue
 		}
 		out, info, err := s.matches(child, parent)
@@ -435,6 +438,14 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 			Hint:    s.leaves(),
 		}
 	}
-	s.items = append(s.items, s.owned(item{rel: rel, from: real, kind: snapshot.File, mode: s.mode(fi), size: fi.Size()}, fi))
+	it := s.owned(item{rel: rel, from: real, kind: snapshot.File, mode: s.mode(fi), size: fi.Size()}, fi)
+	if s.stage != nil {
+		xattrs, err := s.xattrs(real)
+		if err != nil {
+			return err
+		}
+		it.xattrs = xattrs
+	}
+	s.items = append(s.items, it)
 	return nil
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"io/fs"
 	"os"
+	"path"
 	"syscall"
 
 	"github.com/moby/patternmatcher"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/inroot"
 )
 
 // Stages are what COPY --from copies from.
@@ -17,24 +19,32 @@ type Stages interface {
 	// Pin returns what a stage is made of: its last key.
 	Pin(ctx context.Context, stage *frontend.File) (digest.Digest, error)
 
-	// Dir builds a stage, and returns its root, which stays as it is until all is done, and
-	// whether the owners of files there are of no account: all is root's.
-	Dir(ctx context.Context, stage *frontend.File) (dir string, ownerless bool, err error)
+	// Build builds a stage, which stays as it is until all is done.
+	Build(ctx context.Context, stage *frontend.File) (Stage, error)
 }
 
-// A stage is one that is read.
-type stage struct {
-	name      string
-	ownerless bool
+// A Stage is one that is built.
+type Stage struct {
+	Dir       string // its root, links in which lead out of it
+	Own       string // what its steps have made, likewise
+	Bare      bool   // it shows nothing else: FROM scratch
+	Ownerless bool   // the owners of files are of no account: all is root's
+}
+
+// staged is a stage that a scan reads.
+type staged struct {
+	Stage
+	name string
+	own  *os.Root // nil: all of it is read
 }
 
 // readStage finds the files of a COPY in its stage.
 func (r *Resolver) readStage(ctx context.Context, c *frontend.Copy) (*files, error) {
-	dir, ownerless, err := r.Stages.Dir(ctx, c.Stage)
+	st, err := r.Stages.Build(ctx, c.Stage)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := os.OpenRoot(st.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +53,15 @@ func (r *Resolver) readStage(ctx context.Context, c *frontend.Copy) (*files, err
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{root: root, ignore: ignore, stage: &stage{c.From, ownerless}}
-	fs, err := s.files(ctx, dir, c, nil)
+	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
+	// What is at its own path in the base stays there as it is.
+	if st.Bare || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
+		if s.stage.own, err = os.OpenRoot(st.Own); err != nil {
+			return nil, err
+		}
+		defer s.stage.own.Close()
+	}
+	fs, err := s.files(ctx, st.Dir, c, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -90,8 +107,36 @@ func (s *scan) mode(info fs.FileInfo) uint32 {
 
 // owned gives an item in a stage the owner that its file has.
 func (s *scan) owned(it item, info fs.FileInfo) item {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil && !s.stage.ownerless {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil && !s.stage.Ownerless {
 		it.uid, it.gid = int(st.Uid), int(st.Gid)
 	}
 	return it
+}
+
+// isOthers reports whether a path is in a stage of which its steps have not made it, where
+// that counts.
+func (s *scan) isOthers(name string) bool {
+	if s.stage == nil || s.stage.own == nil || name == "." {
+		return false
+	}
+	_, err := s.stage.own.Lstat(name)
+	return err != nil
+}
+
+// xattrs returns the extended attributes of a file.
+func (s *scan) xattrs(name string) (map[string]string, error) {
+	f, err := openRegular(s.root, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := inroot.Sys{}.ListXattrs(int(f.Fd()))
+	if len(list) == 0 || err != nil {
+		return nil, err
+	}
+	all := make(map[string]string)
+	for name, value := range list {
+		all[name] = string(value)
+	}
+	return all, nil
 }
