@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -77,7 +78,7 @@ func buildIgnored(m Meta, s *source) *Ignored {
 		for n := s.node.Next; n != nil && n.Next != nil; n = n.Next {
 			name := n.Value
 			n = n.Next
-			in.Args = append(in.Args, unquote(name, s.escape), unquote(n.Value, s.escape))
+			in.Args = append(in.Args, lexical.Unquote(name, s.escape), lexical.Unquote(n.Value, s.escape))
 			if n = n.Next; n == nil {
 				break
 			}
@@ -103,9 +104,9 @@ func isCommand(argv []string) bool {
 	return len(argv) > 0 && argv[0] != "" && !slices.ContainsFunc(argv, func(s string) bool { return strings.Contains(s, mark) })
 }
 
-func unknownFlag(f flag, flags ...string) error {
-	ft := faultf("unknown flag --%s", f.name)
-	ft.hint = didYouMean(f.name, flags, "--")
+func unknownFlag(f lexical.Flag, flags ...string) error {
+	ft := faultf("unknown flag --%s", f.Name)
+	ft.hint = didYouMean(f.Name, flags, "--")
 	return ft
 }
 
@@ -175,12 +176,12 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 	snap := &Snapshot{Meta: m}
 	for _, f := range s.flags {
 		switch {
-		case f.name == "all" && !f.hasValue:
+		case f.Name == "all" && !f.HasValue:
 			snap.Capture = CaptureAll
-		case f.name == "changed" && !f.hasValue:
+		case f.Name == "changed" && !f.HasValue:
 			snap.Capture = CaptureChanged
-		case f.name == "all" || f.name == "changed":
-			return nil, faultf("--%s takes no value", f.name)
+		case f.Name == "all" || f.Name == "changed":
+			return nil, faultf("--%s takes no value", f.Name)
 		default:
 			return nil, unknownFlag(f, "all", "changed")
 		}
@@ -198,7 +199,7 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 
 func buildFrom(m Meta, s *source) (Instruction, error) {
 	for _, f := range s.flags {
-		if f.name != "platform" { // of an image, and so without effect
+		if f.Name != "platform" { // of an image, and so without effect
 			return nil, unknownFlag(f, "platform")
 		}
 	}
@@ -207,7 +208,7 @@ func buildFrom(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	for i := range words {
-		words[i] = unquote(words[i], s.escape)
+		words[i] = lexical.Unquote(words[i], s.escape)
 	}
 	switch {
 	case len(words) == 1:
@@ -224,19 +225,19 @@ var aloneHeredoc = lazyregexp.New(`^\d*<<-?\s*[^<\s]+$`)
 func buildRun(m Meta, s *source) (Instruction, error) {
 	r := &Run{Meta: m}
 	for _, f := range s.flags {
-		switch f.name {
+		switch f.Name {
 		case "mount":
-			if f.value == "" {
+			if f.Value == "" {
 				return nil, faultf("--mount requires a value").withHint("--mount=type=cache,target=/path")
 			}
-			r.Flags = append(r.Flags, f.value)
+			r.Flags = append(r.Flags, f.Value)
 		case "network", "security", "device":
-			return nil, faultf("--%s is not known here", f.name).withHint("a RUN has the session's network and privileges")
+			return nil, faultf("--%s is not known here", f.Name).withHint("a RUN has the session's network and privileges")
 		default:
 			return nil, unknownFlag(f, "mount")
 		}
 	}
-	command := strings.TrimSpace(fold(s.joined.text[s.rest:], s.joined.seams(s.rest)))
+	command := strings.TrimSpace(lexical.Fold(s.joined.text[s.rest:], s.joined.seams(s.rest)))
 	if command == "" {
 		return nil, faultf("command is missing").withHint("RUN command")
 	}

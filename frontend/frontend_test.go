@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"pgregory.net/rapid"
+
+	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
 // resolve parses and resolves a text that has nothing wrong.
@@ -381,7 +383,7 @@ func TestFoldMeansTheSame(t *testing.T) {
 		lines := strings.Split(text.String(), "\n")
 		j := join(lines, 1, '\\')
 		plain := j.text[len("RUN "):]
-		folded := fold(plain, j.seams(len("RUN ")))
+		folded := lexical.Fold(plain, j.seams(len("RUN ")))
 		want, err1 := exec.Command("sh", "-c", plain).CombinedOutput()
 		got, err2 := exec.Command("sh", "-c", folded).CombinedOutput()
 		if string(got) != string(want) || (err1 == nil) != (err2 == nil) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
 // Pos is where an instruction stands.
@@ -152,7 +154,7 @@ type Fetch struct {
 
 	Submodules, LFS bool // of a Git repository
 
-	flags []flag // as written; Resolve sets the fields above by them
+	flags []lexical.Flag // as written; Resolve sets the fields above by them
 }
 
 // Ownership is --chown and --chmod.
@@ -171,7 +173,7 @@ type Copy struct {
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership
 
-	flags []flag // --chown and --chmod as written
+	flags []lexical.Flag // --chown and --chmod as written
 
 	// Remote is set for an ADD whose only source begins with a variable: the
 	// FETCH that it is if that turns out to be a URL. nil after Resolve.

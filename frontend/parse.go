@@ -23,6 +23,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -240,7 +241,7 @@ func commentAfter(word, text string, escape byte, err error) error {
 	if word == "RUN" || !slices.Contains(known, word) {
 		return err
 	}
-	words, _ := splitWords(text, 0, escape)
+	words, _ := lexical.SplitWords(text, 0, escape)
 	i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "#") })
 	if i < 0 {
 		return err
@@ -295,7 +296,7 @@ type source struct {
 	node   *parser.Node
 	joined joined
 	escape byte
-	flags  []flag
+	flags  []lexical.Flag
 	rest   int // where in joined.text the arguments begin
 }
 
@@ -309,9 +310,9 @@ func (s *source) words() ([]string, error) {
 		if strings.Contains(strings.Join(list, ""), mark) {
 			return nil, faultf("a NUL can't be part of an argument")
 		}
-		return escaped(list, s.escape), nil
+		return lexical.Escaped(list, s.escape), nil
 	}
-	words, open := splitWords(s.joined.text, s.rest, s.escape)
+	words, open := lexical.SplitWords(s.joined.text, s.rest, s.escape)
 	if open != 0 {
 		return nil, faultf("a quote %c is not closed", open)
 	}
@@ -321,8 +322,8 @@ func (s *source) words() ([]string, error) {
 // twice returns the name of a flag that is given more than once, "" for none.
 func (s *source) twice() string {
 	for i, f := range s.flags {
-		if slices.ContainsFunc(s.flags[:i], func(g flag) bool { return g.name == f.name }) {
-			return f.name
+		if slices.ContainsFunc(s.flags[:i], func(g lexical.Flag) bool { return g.Name == f.Name }) {
+			return f.Name
 		}
 	}
 	return ""
@@ -331,7 +332,7 @@ func (s *source) twice() string {
 // noFlags refuses the flags of an instruction that has none.
 func (s *source) noFlags() error {
 	if len(s.flags) > 0 {
-		return faultf("takes no flag --%s", s.flags[0].name)
+		return faultf("takes no flag --%s", s.flags[0].Name)
 	}
 	return nil
 }
@@ -364,7 +365,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	if end < 0 {
 		end = len(text)
 	}
-	s.flags, s.rest = splitFlags(text, end, s.escape)
+	s.flags, s.rest = lexical.SplitFlags(text, end, s.escape)
 	twice := s.twice()
 	m := Meta{
 		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},

@@ -344,7 +344,7 @@ func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 		out.Dest = absolute(r.scope.Dir, out.Dest)
 	}
 	for _, f := range in.flags {
-		if err := setFetchFlag(&out, f.name, r.expand(f.value)); err != nil {
+		if err := setFetchFlag(&out, f.Name, r.expand(f.Value)); err != nil {
 			return nil, err
 		}
 	}
@@ -387,7 +387,7 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 		out.Dest += "/"
 	}
 	for _, f := range in.flags {
-		if err := setOwnership(&out.Owner, f.name, r.expand(f.value)); err != nil {
+		if err := setOwnership(&out.Owner, f.Name, r.expand(f.Value)); err != nil {
 			return nil, err
 		}
 	}

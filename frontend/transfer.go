@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -23,19 +24,19 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 	f := &Fetch{Meta: m, Extract: ExtractAuto}
 	for _, fl := range s.flags {
 		if m.Word == "ADD" {
-			switch fl.name {
+			switch fl.Name {
 			case "link", "keep-git-dir":
 				continue // without effect here
 			case "unpack":
-				fl.name = "extract"
+				fl.Name = "extract"
 			}
 		}
 		f.flags = append(f.flags, fl)
-		if !slices.Contains(fetchFlags, fl.name) {
+		if !slices.Contains(fetchFlags, fl.Name) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
-		if fl.value == "" && (fl.hasValue || fl.name != "submodules" && fl.name != "lfs") {
-			return nil, faultf("--%s requires a value", fl.name).withHint("--%s=...", fl.name)
+		if fl.Value == "" && (fl.HasValue || fl.Name != "submodules" && fl.Name != "lfs") {
+			return nil, faultf("--%s requires a value", fl.Name).withHint("--%s=...", fl.Name)
 		}
 	}
 	args, err := s.exactly(m.Word, "source", "dest")
@@ -58,11 +59,11 @@ func buildAdd(m Meta, s *source) (Instruction, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(words) > 0 && isRemote(unquote(words[0], s.escape)) {
+	if len(words) > 0 && isRemote(lexical.Unquote(words[0], s.escape)) {
 		return buildFetch(m, s)
 	}
 	for _, w := range words[min(1, len(words)):] {
-		if isRemote(unquote(w, s.escape)) {
+		if isRemote(lexical.Unquote(w, s.escape)) {
 			return nil, faultf("a URL stands alone: ADD source dest")
 		}
 	}
@@ -78,23 +79,23 @@ func buildAdd(m Meta, s *source) (Instruction, error) {
 func buildCopy(m Meta, s *source) (Instruction, error) {
 	c := &Copy{Meta: m}
 	for _, f := range s.flags {
-		switch f.name {
+		switch f.Name {
 		case "link": // it says how an image's layers are stored, which changes no file
 		case "chown", "chmod":
-			if f.value == "" {
-				return nil, faultf("--%s requires a value", f.name).withHint("--%s=...", f.name)
+			if f.Value == "" {
+				return nil, faultf("--%s requires a value", f.Name).withHint("--%s=...", f.Name)
 			}
 			c.flags = append(c.flags, f)
 		case "from":
 			if m.Word == "ADD" {
-				return nil, faultf("--from is of COPY").withHint("COPY --from=%s", f.value)
+				return nil, faultf("--from is of COPY").withHint("COPY --from=%s", f.Value)
 			}
-			if f.value == "" {
+			if f.Value == "" {
 				return nil, faultf("--from requires a value").withHint("--from=STAGE")
 			}
-			c.From = f.value
+			c.From = f.Value
 		case "parents", "exclude", "keep-git-dir", "checksum", "unpack":
-			return nil, faultf("--%s is not known here", f.name)
+			return nil, faultf("--%s is not known here", f.Name)
 		default:
 			return nil, unknownFlag(f, "chown", "chmod", "link")
 		}

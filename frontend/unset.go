@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+
+	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
 // A Use is a variable that an instruction refers to.
@@ -90,5 +92,5 @@ func (r *resolver) reportUnset(names map[string]struct{}) {
 
 // Given reports whether a flag was written.
 func (f *Fetch) Given(name string) bool {
-	return slices.ContainsFunc(f.flags, func(fl flag) bool { return fl.name == name })
+	return slices.ContainsFunc(f.flags, func(fl lexical.Flag) bool { return fl.Name == name })
 }

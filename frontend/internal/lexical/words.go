@@ -1,4 +1,6 @@
-package frontend
+// Package lexical splits the text of an instruction into words and flags, as a shell and
+// BuildKit do, and knows where blanks in a shell command are only layout.
+package lexical
 
 import (
 	"strings"
@@ -6,41 +8,41 @@ import (
 	"unicode/utf8"
 )
 
-// A flag is --name or --name=value, without quotes.
-type flag struct {
-	name     string
-	value    string
-	hasValue bool
+// A Flag is --name or --name=value, without quotes.
+type Flag struct {
+	Name     string
+	Value    string
+	HasValue bool
 }
 
-// splitFlags takes the flags from the front of text[at:] and returns where
+// SplitFlags takes the flags from the front of text[at:] and returns where
 // the arguments begin. A "--" of its own ends the flags.
 //
 // BuildKit's parser splits them too, but takes bytes for runes and so garbles
 // what is not ASCII.
-func splitFlags(text string, at int, escape byte) (flags []flag, rest int) {
+func SplitFlags(text string, at int, escape byte) (flags []Flag, rest int) {
 	for {
 		at += len(text[at:]) - len(strings.TrimLeftFunc(text[at:], unicode.IsSpace))
 		if !strings.HasPrefix(text[at:], "--") {
 			return flags, at
 		}
 		end, _ := wordEnd(text, at, escape)
-		raw := unquote(text[at:end], escape)
+		raw := Unquote(text[at:end], escape)
 		at = end
 		if raw == "--" {
 			at += len(text[at:]) - len(strings.TrimLeftFunc(text[at:], unicode.IsSpace))
 			return flags, at
 		}
-		var f flag
-		f.name, f.value, f.hasValue = strings.Cut(raw[2:], "=")
+		var f Flag
+		f.Name, f.Value, f.HasValue = strings.Cut(raw[2:], "=")
 		flags = append(flags, f)
 	}
 }
 
-// splitWords splits text[at:] into words as written, quotes and escapes
+// SplitWords splits text[at:] into words as written, quotes and escapes
 // included: they matter to expansion, which removes them. open is the quote that
 // is not closed, or 0.
-func splitWords(text string, at int, escape byte) (words []string, open byte) {
+func SplitWords(text string, at int, escape byte) (words []string, open byte) {
 	for {
 		at += len(text[at:]) - len(strings.TrimLeftFunc(text[at:], unicode.IsSpace))
 		if at == len(text) {
@@ -90,8 +92,8 @@ func wordEnd(text string, at int, escape byte) (end int, open byte) {
 	return len(text), quote
 }
 
-// unquote removes quotes and escapes, and expands nothing.
-func unquote(s string, escape byte) string {
+// Unquote removes quotes and escapes, and expands nothing.
+func Unquote(s string, escape byte) string {
 	if strings.IndexByte(s, '\'') < 0 && strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, escape) < 0 {
 		return s
 	}
@@ -114,9 +116,9 @@ func unquote(s string, escape byte) string {
 	return b.String()
 }
 
-// escaped returns the strings of a JSON array as words that expansion takes as
+// Escaped returns the strings of a JSON array as words that expansion takes as
 // they are, but for variables.
-func escaped(list []string, escape byte) []string {
+func Escaped(list []string, escape byte) []string {
 	words := make([]string, len(list))
 	for n, s := range list {
 		var b strings.Builder

@@ -1,13 +1,13 @@
-package frontend
+package lexical
 
 import "strings"
 
-// fold makes one space of the blanks around each seam of a shell command: the
+// Fold makes one space of the blanks around each seam of a shell command: the
 // indentation of a continuation line is layout, and must not enter a key. It
 // does so only where a shell splits words, so not within quotes, $(..), ${..}
 // or backquotes, and after an escaped blank; where that is not clear, it leaves
 // the rest of the command as it is.
-func fold(cmd string, seams []int) string {
+func Fold(cmd string, seams []int) string {
 	if len(seams) == 0 {
 		return cmd
 	}
