@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/pathname"
+	"github.com/clayer/clayer/solver/internal/filelist"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
 )
@@ -201,7 +202,7 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 	if err != nil {
 		return nil, err
 	}
-	t, err := targetIn(at, exact, c.Dest, func() (string, bool, error) { return fs.copyDest(at, c) })
+	t, err := targetIn(at, exact, c.Dest, func() (string, bool, error) { return copyDest(at, fs, c) })
 	if err != nil {
 		return nil, err
 	}
@@ -212,9 +213,9 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 	}
 	t.mode = by.destMode()
 	in := placesIn(at, exact)
-	items := make(map[string]item)
-	for _, it := range fs.items {
-		items[it.rel] = it
+	items := make(map[string]filelist.Item)
+	for _, it := range fs.Items {
+		items[it.Rel] = it
 	}
 	seen := make(map[string]bool)
 	return expect(func(e *snapshot.Entry) error {
@@ -224,10 +225,10 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		if t.is(e) {
 			return nil
 		}
-		rel, ok := t.rel(e, fs.single)
+		rel, ok := t.rel(e, fs.Single)
 		it, known := items[rel]
 		if t.single {
-			it, known = fs.items[0], true
+			it, known = fs.Items[0], true
 		}
 		if !ok || !known {
 			return unexpected(e, "COPY %s copies no such file", c.Dest)
@@ -235,22 +236,22 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		if in != nil && !t.single && mayPlace(in, e.Path, e.Kind == snapshot.Dir, false) != nil {
 			return unexpected(e, "something else is there, which COPY does not replace")
 		}
-		seen[it.rel] = true
-		want := &snapshot.Entry{Kind: it.kind, Mode: it.mode, Target: it.target}
+		seen[it.Rel] = true
+		want := &snapshot.Entry{Kind: it.Kind, Mode: it.Mode, Target: it.Target}
 		by.apply(want)
 		switch {
 		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:
 			return unexpected(e, "another kind of file than COPY copies")
 		case e.Mode != want.Mode && e.Kind != snapshot.Symlink:
 			return unexpected(e, "mode %04o, where COPY gives it %04o", e.Mode, want.Mode)
-		case e.Kind == snapshot.File && e.Size != it.size:
-			return unexpected(e, "%d bytes, where COPY copies %d", e.Size, it.size)
+		case e.Kind == snapshot.File && e.Size != it.Size:
+			return unexpected(e, "%d bytes, where COPY copies %d", e.Size, it.Size)
 		}
-		return expectContent(e, it.sum)
+		return expectContent(e, it.Sum)
 	}, func() error {
-		for _, it := range fs.items {
-			if !seen[it.rel] {
-				return fmt.Errorf("it lacks %q, which COPY copies", it.rel)
+		for _, it := range fs.Items {
+			if !seen[it.Rel] {
+				return fmt.Errorf("it lacks %q, which COPY copies", it.Rel)
 			}
 		}
 		if t.known && !t.allowed() {
@@ -370,7 +371,7 @@ func expectContent(e *snapshot.Entry, sum [sha256.Size]byte) error {
 		if err != nil {
 			return nil, err
 		}
-		return &unchanged{f: f, sum: sum, wrong: func() error { return wrong }, h: sha256.New(), left: size}, nil
+		return filelist.Unchanged(f, sum, size, func() error { return wrong }), nil
 	}
 	return nil
 }

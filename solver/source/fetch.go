@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/downloads"
+	"github.com/clayer/clayer/solver/internal/fault"
 	"github.com/clayer/clayer/solver/internal/gittree"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
@@ -85,7 +86,7 @@ func checkFetch(f *frontend.Fetch) (origin, error) {
 
 func checkChecksum(f *frontend.Fetch) error {
 	if err := f.Checksum.Validate(); err != nil || f.Checksum.Algorithm() != digest.SHA256 {
-		return faultf("--checksum=%s: want sha256: and 64 hex digits", f.Checksum)
+		return fault.New("--checksum=%s: want sha256: and 64 hex digits", f.Checksum)
 	}
 	return nil
 }
@@ -425,12 +426,12 @@ func PlainFile(f *frontend.Fetch) string {
 func fileName(source string) (string, error) {
 	u, err := url.Parse(source)
 	if err != nil {
-		return "", faultf("malformed URL %s", transfer.Redact(source))
+		return "", fault.New("malformed URL %s", transfer.Redact(source))
 	}
 	escaped := u.EscapedPath()
 	name, err := url.PathUnescape(escaped[strings.LastIndexByte(escaped, '/')+1:])
 	if err != nil {
-		return "", faultf("malformed URL %s", transfer.Redact(source))
+		return "", fault.New("malformed URL %s", transfer.Redact(source))
 	}
 	if name == "" {
 		return "", &Fault{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/filelist"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
 )
@@ -32,10 +33,10 @@ func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction
 			return places.Dest{}, nil // whether it is a directory is not known
 		}
 		fs, err := r.files(ctx, dir, in)
-		if err != nil || fs.nothing {
+		if err != nil || fs.Nothing {
 			return places.Dest{}, err
 		}
-		return places.Dest{Path: in.Dest, OneFile: fs.single, Chown: in.Owner.Chown}, nil
+		return places.Dest{Path: in.Dest, OneFile: fs.Single, Chown: in.Owner.Chown}, nil
 	}
 	return places.Dest{}, nil
 }
@@ -67,11 +68,11 @@ func dirIn(at *names.View, dest string) (string, error) {
 
 // copyDest returns where a COPY puts its items, and whether that is the path of its only
 // file.
-func (fs *files) copyDest(at *names.View, c *frontend.Copy) (dest string, single bool, err error) {
-	if fs.nothing {
+func copyDest(at *names.View, fs *filelist.List, c *frontend.Copy) (dest string, single bool, err error) {
+	if fs.Nothing {
 		return "", false, nil // whatever stands there
 	}
-	if !fs.single {
+	if !fs.Single {
 		dest, err = dirIn(at, c.Dest)
 		return dest, false, err
 	}

@@ -8,7 +8,6 @@ package source
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +20,8 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/downloads"
+	"github.com/clayer/clayer/solver/internal/fault"
+	"github.com/clayer/clayer/solver/internal/filelist"
 )
 
 // A Pin is what a source resolved to: what is keyed. One of Digest and Commit
@@ -67,7 +68,7 @@ type Resolver struct {
 
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
-	copies map[*frontend.Copy]func() (*files, error)
+	copies map[*frontend.Copy]func() (*filelist.List, error)
 	staged map[*frontend.Copy]bool // those that were read in their stages
 
 	commits map[Ref]func() (string, error)
@@ -108,36 +109,8 @@ func impliedDir(path string, by style) *snapshot.Entry {
 // root itself.
 func entryPath(abs string) string { return strings.Trim(abs, "/") }
 
-// A Fault is something that the writer of the Containerfile must change, as
-// yet without its position.
-type Fault struct {
-	Message string
-	Detail  string // more lines
-	Hint    string
-	Err     error // what it came from; may be nil
-}
-
-func (f *Fault) Error() string {
-	if f.Detail == "" {
-		return f.Message
-	}
-	return f.Message + ": " + strings.ReplaceAll(f.Detail, "\n", "; ")
-}
-
-// Unwrap returns f.Err.
-func (f *Fault) Unwrap() error { return f.Err }
-
-// At returns the fault as a problem of the instruction m.
-func (f *Fault) At(m *frontend.Meta) *frontend.Problem {
-	return &frontend.Problem{
-		Pos: m.Pos, Word: m.Word, Line: m.Text,
-		Message: f.Message, Detail: f.Detail, Hint: f.Hint,
-	}
-}
-
-func faultf(format string, args ...any) *Fault {
-	return &Fault{Message: fmt.Sprintf(format, args...)}
-}
+// A Fault is something that the writer of the Containerfile must change.
+type Fault = fault.Fault
 
 // canceled returns the error of a done context.
 func canceled(ctx context.Context) error {

@@ -2,17 +2,15 @@ package source
 
 import (
 	"context"
-	"io/fs"
-	"os"
-	"path"
-	"syscall"
 
-	"github.com/moby/patternmatcher"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/inroot"
+	"github.com/clayer/clayer/solver/internal/filelist"
 )
+
+// A Stage is one that is built.
+type Stage = filelist.Stage
 
 // Stages are what COPY --from copies from.
 type Stages interface {
@@ -23,49 +21,16 @@ type Stages interface {
 	Build(ctx context.Context, stage *frontend.File) (Stage, error)
 }
 
-// A Stage is one that is built.
-type Stage struct {
-	Dir       string // its root, links in which lead out of it
-	Own       string // what its steps have made, likewise
-	Bare      bool   // it shows nothing else: FROM scratch
-	Ownerless bool   // the owners of files are of no account: all is root's
-}
-
-// staged is a stage that a scan reads.
-type staged struct {
-	Stage
-	name string
-	own  *os.Root // nil: all of it is read
-}
-
 // readStage finds the files of a COPY in its stage.
-func (r *Resolver) readStage(ctx context.Context, c *frontend.Copy) (*files, error) {
+func (r *Resolver) readStage(ctx context.Context, c *frontend.Copy) (*filelist.List, error) {
 	st, err := r.Stages.Build(ctx, c.Stage)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(st.Dir)
+	fs, err := filelist.ReadStage(ctx, st, c)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	ignore, err := patternmatcher.New(nil)
-	if err != nil {
-		return nil, err
-	}
-	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
-	// What is at its own path in the base stays there as it is.
-	if st.Bare || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
-		if s.stage.own, err = os.OpenRoot(st.Own); err != nil {
-			return nil, err
-		}
-		defer s.stage.own.Close()
-	}
-	fs, err := s.files(ctx, st.Dir, c, nil)
-	if err != nil {
-		return nil, err
-	}
-	fs.stage = true
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.staged == nil {
@@ -79,64 +44,4 @@ func (r *Resolver) isRead(c *frontend.Copy) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.staged[c]
-}
-
-// place is where the sources are, in words.
-func (s *scan) place() string {
-	if s.stage != nil {
-		return "stage " + s.stage.name
-	}
-	return "the Containerfile's directory"
-}
-
-// leaves says how a file is left out.
-func (s *scan) leaves() string {
-	if s.stage != nil {
-		return "name the files beside it"
-	}
-	return "a line in .dockerignore leaves it out"
-}
-
-// mode returns the mode that an item gets: in a stage it is the file's own.
-func (s *scan) mode(info fs.FileInfo) uint32 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil {
-		return st.Mode & 0o7777
-	}
-	return narrow(info.Mode())
-}
-
-// owned gives an item in a stage the owner that its file has.
-func (s *scan) owned(it item, info fs.FileInfo) item {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil && !s.stage.Ownerless {
-		it.uid, it.gid = int(st.Uid), int(st.Gid)
-	}
-	return it
-}
-
-// isOthers reports whether a path is in a stage of which its steps have not made it, where
-// that counts.
-func (s *scan) isOthers(name string) bool {
-	if s.stage == nil || s.stage.own == nil || name == "." {
-		return false
-	}
-	_, err := s.stage.own.Lstat(name)
-	return err != nil
-}
-
-// xattrs returns the extended attributes of a file.
-func (s *scan) xattrs(name string) (map[string]string, error) {
-	f, err := openRegular(s.root, name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	list, err := inroot.Sys{}.ListXattrs(int(f.Fd()))
-	if len(list) == 0 || err != nil {
-		return nil, err
-	}
-	all := make(map[string]string)
-	for name, value := range list {
-		all[name] = string(value)
-	}
-	return all, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/solver/internal/downloads"
+	"github.com/clayer/clayer/solver/internal/fault"
 	"github.com/clayer/clayer/solver/internal/gittree"
 )
 
@@ -56,7 +57,7 @@ func parseTree(source string) (tree, error) {
 	if hasSub {
 		clean := path.Clean(sub)
 		if clean == "." || clean == ".." || strings.HasPrefix(clean, "../") || strings.HasPrefix(clean, "/") {
-			return tree{}, faultf("source %s: %q is not a directory in a repository", source, sub)
+			return tree{}, fault.New("source %s: %q is not a directory in a repository", source, sub)
 		}
 		sub = clean
 	}
@@ -81,7 +82,7 @@ func checkTree(f *frontend.Fetch) (tree, error) {
 			Hint:    fmt.Sprintf("%s with @COMMIT names what is wanted just as well", t),
 		}
 	case f.Extract == frontend.ExtractFalse:
-		err = faultf("--extract=false: a repository's tree is no file")
+		err = fault.New("--extract=false: a repository's tree is no file")
 	}
 	return t, err
 }

@@ -1,4 +1,4 @@
-package source
+package filelist
 
 import (
 	"crypto/sha256"
@@ -6,9 +6,14 @@ import (
 	"io"
 )
 
-// unchanged reads a file whose sum is known, and compares. The last bytes are held
-// back until the sum is known to be right: who reads by size never asks for the
-// end.
+// Unchanged returns what reads a file whose sum and size are known, and compares. The last
+// bytes are held back until the sum is known to be right: who reads by size never asks for
+// the end. wrong says that it is another file.
+func Unchanged(f io.ReadCloser, sum [sha256.Size]byte, size int64, wrong func() error) io.ReadCloser {
+	return &unchanged{f: f, sum: sum, wrong: wrong, h: sha256.New(), left: size}
+}
+
+// unchanged is what Unchanged returns.
 type unchanged struct {
 	f     io.ReadCloser
 	sum   [sha256.Size]byte

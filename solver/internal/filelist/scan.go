@@ -1,4 +1,4 @@
-package source
+package filelist
 
 import (
 	"cmp"
@@ -16,6 +16,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/fault"
 )
 
 // A scan reads the Containerfile's directory for one COPY. All reading goes
@@ -23,7 +24,7 @@ import (
 type scan struct {
 	root   *os.Root
 	ignore *patternmatcher.PatternMatcher
-	items  []item
+	items  []Item
 	stage  *staged // that is read instead of the Containerfile's directory; nil for that
 
 	exclude map[string]bool // paths below the directory that are clayer's own
@@ -64,7 +65,7 @@ func newScan(dir, containerfile string) (*scan, error) {
 	}
 	if err != nil {
 		root.Close()
-		return nil, faultf(".dockerignore: %v", err)
+		return nil, fault.New(".dockerignore: %v", err)
 	}
 	return s, nil
 }
@@ -95,14 +96,14 @@ func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 func (s *scan) match(src string) ([]match, error) {
 	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the directory's x, as with Docker
 	if clean == ".." || strings.HasPrefix(clean, "../") {
-		return nil, &Fault{
+		return nil, &fault.Fault{
 			Message: fmt.Sprintf("source %q leaves the Containerfile's directory", src),
 			Hint:    "only what stands in that directory, or below it, can be copied",
 		}
 	}
 	names, err := s.glob(".", strings.Split(clean, "/"))
 	if errors.Is(err, filepath.ErrBadPattern) {
-		return nil, faultf("source %q: malformed pattern", src)
+		return nil, fault.New("source %q: malformed pattern", src)
 	}
 	if err != nil {
 		return nil, s.asFault(src, err)
@@ -140,7 +141,7 @@ func (s *scan) match(src string) ([]match, error) {
 	case len(out) == 0 && ignored > 0:
 		return nil, ignoredFault(src)
 	case len(out) == 0:
-		return nil, faultf("source %q: no such file in %s", src, s.place())
+		return nil, fault.New("source %q: no such file in %s", src, s.place())
 	}
 	return out, nil
 }
@@ -158,8 +159,8 @@ func isPattern(src string) bool {
 	return false
 }
 
-func ignoredFault(src string) *Fault {
-	return &Fault{
+func ignoredFault(src string) *fault.Fault {
+	return &fault.Fault{
 		Message: fmt.Sprintf("source %q is left out by .dockerignore", src),
 		Hint:    "a line that begins with ! includes it again",
 	}
@@ -169,12 +170,12 @@ func ignoredFault(src string) *Fault {
 func (s *scan) asFault(name string, err error) error {
 	switch {
 	case errors.Is(err, errLeaves):
-		return &Fault{
+		return &fault.Fault{
 			Message: fmt.Sprintf("source %q is a link that leaves the Containerfile's directory", name),
 			Err:     err,
 		}
 	case errors.Is(err, fs.ErrNotExist):
-		return &Fault{Message: fmt.Sprintf("source %q: no such file in %s", name, s.place()), Err: err}
+		return &fault.Fault{Message: fmt.Sprintf("source %q: no such file in %s", name, s.place()), Err: err}
 	}
 	return fmt.Errorf("source %q: %w", name, err)
 }
@@ -317,7 +318,7 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 		}
 		var err error
 		if excluded, info, err = s.matches(name[:i], info); err != nil {
-			return false, info, faultf(".dockerignore: %v", err)
+			return false, info, fault.New(".dockerignore: %v", err)
 		}
 	}
 	return excluded, info, nil
@@ -382,7 +383,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		}
 		out, info, err := s.matches(child, parent)
 		if err != nil {
-			return faultf(".dockerignore: %v", err)
+			return fault.New(".dockerignore: %v", err)
 		}
 		if out && (!e.IsDir() || !s.ignore.Exclusions()) {
 			continue
@@ -402,7 +403,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 			if err != nil {
 				return err
 			}
-			s.items = append(s.items, s.owned(item{rel: childRel, from: child, kind: snapshot.Symlink, mode: 0o777, target: target}, fi))
+			s.items = append(s.items, s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target}, fi))
 			continue
 		}
 		if err := s.file(child, childRel, fi); err != nil {
@@ -414,7 +415,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		if err != nil {
 			return err
 		}
-		s.items = append(s.items, s.owned(item{rel: rel, from: real, kind: snapshot.Dir, mode: s.mode(info)}, info))
+		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info)}, info))
 	}
 	return nil
 }
@@ -433,18 +434,18 @@ func narrow(m fs.FileMode) uint32 {
 // file adds a regular file.
 func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 	if !fi.Mode().IsRegular() {
-		return &Fault{
+		return &fault.Fault{
 			Message: fmt.Sprintf("%q is a socket, a pipe or a device, which COPY does not make", real),
 			Hint:    s.leaves(),
 		}
 	}
-	it := s.owned(item{rel: rel, from: real, kind: snapshot.File, mode: s.mode(fi), size: fi.Size()}, fi)
+	it := s.owned(Item{Rel: rel, From: real, Kind: snapshot.File, Mode: s.mode(fi), Size: fi.Size()}, fi)
 	if s.stage != nil {
 		xattrs, err := s.xattrs(real)
 		if err != nil {
 			return err
 		}
-		it.xattrs = xattrs
+		it.Xattrs = xattrs
 	}
 	s.items = append(s.items, it)
 	return nil
