@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/errhint"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/imageconfig"
 )
 
@@ -62,6 +63,6 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 		}
 	}
 	img.Name = g.Layers[len(g.Layers)-1].Name
-	img.Config = imageconfig.Of(g, env, defaultPath, r.warnOnce)
+	img.Config = imageconfig.Of(g, env, environ.DefaultPath, r.warnOnce)
 	return img, nil
 }

@@ -103,7 +103,7 @@ func Unmet(opt Options) ([]UnmetStep, error) {
 }
 
 // home is $HOME of the session.
-func (r *session) home() string { return r.variables()["HOME"] }
+func (r *session) home() string { return r.environ().Variables()["HOME"] }
 
 // A Watch is an install by hand that a package manager makes on the root, which is locked
 // until Close: what it changes becomes the step of a line that repeats it.
@@ -203,10 +203,10 @@ func (w *Watch) Prepare(ctx context.Context, files []*frontend.File, text string
 		return nil, err
 	}
 	s, err := byhand.Step(sv, text)
-	session := w.r.variables()
+	session := w.r.environ().Variables()
 	maps.Copy(session, w.With)
 	if err == nil {
-		err = byhand.Differs(s, w.r.environ(s, s.Instr.(*frontend.Run)), session)
+		err = byhand.Differs(s, w.r.environ().Of(s, s.Instr.(*frontend.Run)), session)
 	}
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func (r *session) Session(s *dag.Step) (home string, dirs []string) {
 	if !ok {
 		return "", nil
 	}
-	for _, kv := range r.environ(s, run) {
+	for _, kv := range r.environ().Of(s, run) {
 		switch name, value, _ := strings.Cut(kv, "="); {
 		case name == "PATH":
 			dirs = strings.Split(value, ":")

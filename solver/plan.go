@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/probe"
 	"github.com/clayer/clayer/solver/internal/record"
@@ -44,7 +45,7 @@ func PlanFor(ctx context.Context, opt Options, platform string) (*dag.Plan, map[
 	}
 	s, err := r.survey(ctx, root)
 	if err == nil {
-		s.Plan.Stages, err = r.stages.plan(ctx, s.Plan)
+		s.Plan.Stages, err = r.stages.Plan(ctx, s.Plan)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -103,7 +104,7 @@ func Snapshots(ctx context.Context, opt Options, g *dag.Graph, keys *dag.Keys) (
 }
 
 func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey, error) {
-	r.stages.root = root
+	r.root = root
 	state, err := root.State()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
@@ -197,14 +198,12 @@ func (r *session) platform(ctx context.Context, state *record.State) string {
 	if platform := cmp.Or(state.Platform, r.machine); platform != "" {
 		return platform
 	}
-	searchPath := defaultPath
+	searchPath := environ.DefaultPath
 	if r.base() == "/" {
-		searchPath = r.variables()["PATH"]
+		searchPath = r.environ().Variables()["PATH"]
 	}
 	return machine.Platform(ctx, r.base(), searchPath)
 }
-
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // keys pins all sources, at the same time, and computes the keys.
 func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag.Keys, error) {
@@ -350,8 +349,8 @@ func (r *session) graph() (*dag.Graph, error) {
 		ignore[f.Dir] = patterns
 	}
 	return dag.Build(r.files, dag.Options{
-		Session:   r.variables(),
-		Inherit:   r.inherit(),
+		Session:   r.environ().Variables(),
+		Inherit:   r.environ().Inherit(),
 		BuildArgs: r.BuildArgs,
 		Ignore:    ignore,
 	})

@@ -17,7 +17,9 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/running"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -53,14 +55,15 @@ type RunOptions struct {
 // an overlay wraps sandbox.ErrUnavailable.
 func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	r := newSession(opt)
-	if f := stageAt(opt.Files, run); f != nil {
-		r = r.stages.session(f)
+	isFile := func(path string) bool { return run.File == "" || filepath.Clean(path) == filepath.Clean(run.File) }
+	if f := stages.At(opt.Files, isFile, run.At); f != nil {
+		r = r.stageOf(f)
 	}
 	root, release, err := r.unchanging(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release(), r.stages.close()) }()
+	defer func() { err = errors.Join(err, release(), r.stages.Close()) }()
 	sv, err := r.survey(ctx, root)
 	if err != nil {
 		return err
@@ -103,16 +106,6 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		return inplace.Exec(ctx, sb, cmd, run.Stdin, run.Stdout, run.Stderr)
 	}
 	return nameWithheld(err)
-}
-
-// stageAt returns the stage that a command is to run in; nil for a layer.
-func stageAt(files []*frontend.File, run RunOptions) (stage *frontend.File) {
-	for _, f := range files {
-		if run.At > 0 && (run.File == "" || filepath.Clean(f.Path) == filepath.Clean(run.File)) {
-			stage = f.StageAt(run.At)
-		}
-	}
-	return stage
 }
 
 // unchanging opens the root, and holds its lock until release, so that no other solve
@@ -167,15 +160,15 @@ func instruction(s *dag.Step) frontend.Instruction {
 // of what comes after all layers. There withhold, if not nil, is heeded.
 func (r *session) surroundings(g *dag.Graph, at *dag.Step, withhold func(name, value string) bool) (env []string, dir string) {
 	if run, ok := instruction(at).(*frontend.Run); ok {
-		return r.environ(at, run), run.Dir
+		return r.environ().Of(at, run), run.Dir
 	}
-	vars := r.variables()
+	vars := r.environ().Variables()
 	if withhold != nil {
 		maps.DeleteFunc(vars, withhold)
 	}
 	dir = "/"
 	if at != nil {
-		setBefore(vars, at.Layer, nil)
+		environ.SetBefore(vars, at.Layer, nil)
 		frontend.SetVars(vars, at.Layer.Scope.Env, nil)
 		dir = at.Layer.Scope.Dir
 	} else if n := len(g.Layers); n > 0 {

@@ -10,6 +10,8 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/earlier"
+	"github.com/clayer/clayer/solver/internal/environ"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
@@ -34,7 +36,8 @@ type session struct {
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
-	stages    *stages
+	stages    stages.Stages
+	root      *rootfs.Root // of the last survey
 	sharing   *sharedmounts.Sharing
 	earlier   earlier.Pins
 }
@@ -51,7 +54,7 @@ func newSession(opt Options) *session {
 		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
-	r.stages = &stages{r: r}
+	r.stages.Open, r.stages.Base = r.openStage, opt.base()
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }
@@ -61,6 +64,11 @@ func newReadOnly(opt Options) *session {
 	r := newSession(opt)
 	r.readOnly = true
 	return r
+}
+
+// environ returns where the variables of RUNs come from.
+func (r *session) environ() environ.Session {
+	return environ.Session{Environ: r.Environ, Hermetic: r.Hermetic, InheritEnv: r.InheritEnv}
 }
 
 // lock takes the lock of the root, and reports the holder that it waits for.

@@ -71,7 +71,7 @@ func (r *Result) String() string {
 // applied.
 func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	r := newSession(opt)
-	defer func() { err = errors.Join(err, r.stages.close()) }()
+	defer func() { err = errors.Join(err, r.stages.Close()) }()
 	start := time.Now()
 	root, err := r.open()
 	if err != nil {

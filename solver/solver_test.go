@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/environ"
 )
 
 // write makes files of a map in a new directory.
@@ -81,7 +82,7 @@ func TestCompositionEnv(t *testing.T) {
 
 func TestEnvironmentOfARun(t *testing.T) {
 	const texts = "ENV PATH=/base:$PATH A=$FOO\n|ARG V=arg\nARG B=arg\nENV B=env PATH=/a:$PATH\nRUN echo $S\n|FROM scratch\nENV HERE=$PWD\nRUN true\n"
-	environ := []string{"PATH=/bin", "S=session", "T=secret", "FOO=foo", "PWD=/here", "UV_LINK_MODE=hardlink", "CURL_CA_BUNDLE=/ca", "odd"}
+	session := []string{"PATH=/bin", "S=session", "T=secret", "FOO=foo", "PWD=/here", "UV_LINK_MODE=hardlink", "CURL_CA_BUNDLE=/ca", "odd"}
 	constant := []string{"CLAYER_SHIM=off", "DEBIAN_FRONTEND=noninteractive", "PIP_BREAK_SYSTEM_PACKAGES=1", "SOURCE_DATE_EPOCH=315619200", "UV_BREAK_SYSTEM_PACKAGES=1"}
 	python := []string{"UV_LINK_MODE=hardlink", "UV_SYSTEM_PYTHON=1"}
 	for _, tt := range []struct {
@@ -93,9 +94,9 @@ func TestEnvironmentOfARun(t *testing.T) {
 		{name: "after base", layer: 1, want: append(python, "A=foo", "B=env", "CURL_CA_BUNDLE=/ca", "PATH=/a:/base:/bin", "S=session", "V=arg")},
 		{name: "FROM scratch", layer: 2, want: append(python, "CURL_CA_BUNDLE=/ca", "HERE=", "PATH=/bin")},
 		{name: "all", layer: 2, opt: Options{InheritEnv: true}, want: append(python, "CURL_CA_BUNDLE=/ca", "FOO=foo", "HERE=/here", "PATH=/bin", "PWD=/here", "S=session", "T=secret")},
-		{name: "hermetic", layer: 2, opt: Options{Hermetic: true}, want: []string{"CURL_CA_BUNDLE=/ca", "HERE=", "HOME=/root", "PATH=" + defaultPath, "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}},
+		{name: "hermetic", layer: 2, opt: Options{Hermetic: true}, want: []string{"CURL_CA_BUNDLE=/ca", "HERE=", "HOME=/root", "PATH=" + environ.DefaultPath, "UV_LINK_MODE=copy", "UV_SYSTEM_PYTHON=1"}},
 	} {
-		tt.opt.Environ = environ
+		tt.opt.Environ = session
 		r := newSession(tt.opt)
 		for i, text := range strings.Split(texts, "|") {
 			f, err := frontend.Parse(fmt.Sprintf("Containerfile.l%d", i), []byte(text))
@@ -109,7 +110,7 @@ func TestEnvironmentOfARun(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := g.Layers[tt.layer].Last()
-		got := slices.DeleteFunc(r.environ(s, s.Instr.(*frontend.Run)), func(kv string) bool {
+		got := slices.DeleteFunc(r.environ().Of(s, s.Instr.(*frontend.Run)), func(kv string) bool {
 			return slices.Contains(constant, kv) || os.Geteuid() != 0 && strings.HasPrefix(kv, "HOME=")
 		})
 		want := slices.DeleteFunc(slices.Sorted(slices.Values(tt.want)), func(kv string) bool { return os.Geteuid() != 0 && strings.HasPrefix(kv, "HOME=") })

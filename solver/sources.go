@@ -31,7 +31,7 @@ func (r *session) sources() *source.Resolver {
 			Warn:      func(text string) { r.warnOnce("%s", text) },
 			Exclude:   r.own(),
 			Replaces:  r.legacy.Fetches,
-			Stages:    r.stages,
+			Stages:    &r.stages,
 		}
 	})
 	return r.resolver
@@ -189,7 +189,7 @@ func (r *session) Command(ctx context.Context, it *dag.Item, run *frontend.Run, 
 			return cmd, nil, err
 		}
 	}
-	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ(it.Step, run), Dir: run.Dir, Timeout: r.Timeout}
+	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ().Of(it.Step, run), Dir: run.Dir, Timeout: r.Timeout}
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}

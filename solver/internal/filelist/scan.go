@@ -410,7 +410,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 			return err
 		}
 	}
-	if rel != "" && (!excluded || len(s.items) > before) {
+	if rel != "" && (!excluded && !s.isBases(real) || len(s.items) > before) {
 		info, err := here.Stat(".")
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"syscall"
 
 	"github.com/moby/patternmatcher"
@@ -17,6 +18,7 @@ import (
 type Stage struct {
 	Dir       string // its root, links in which lead out of it
 	Own       string // what its steps have made, likewise
+	Base      string // the root that it was built on
 	Bare      bool   // it shows nothing else: FROM scratch
 	Ownerless bool   // the owners of files are of no account: all is root's
 }
@@ -95,6 +97,16 @@ func (s *scan) isOthers(name string) bool {
 	}
 	_, err := s.stage.own.Lstat(name)
 	return err != nil
+}
+
+// isBases reports whether a directory among what steps have made is in the base too: it is
+// theirs only as far as something in it is.
+func (s *scan) isBases(name string) bool {
+	if s.stage == nil || s.stage.own == nil {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(s.stage.Base, name))
+	return err == nil && info.IsDir()
 }
 
 // xattrs returns the extended attributes of a file.
