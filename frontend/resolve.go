@@ -235,7 +235,9 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 		r.scope.Shell = in.Argv
 		return in, nil
 	case *From:
-		r.begin()
+		if !in.Stage { // the ARGs of a stage hold in those that build on it
+			r.begin()
+		}
 	}
 	return in, nil // and what has no effect
 }

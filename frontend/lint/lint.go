@@ -59,8 +59,9 @@ type Edit struct {
 func Check(files []*frontend.File) []Finding {
 	var all []Finding
 	scopes := make(map[*frontend.File]*frontend.Scope)
-	for _, f := range files {
+	check := func(f *frontend.File) {
 		p := newPass(f, scopeBelow(f, files, scopes))
+		p.files = files
 		for _, r := range Rules {
 			p.names = append(p.names, r.Name)
 		}
@@ -71,10 +72,19 @@ func Check(files []*frontend.File) []Finding {
 		p.hide()
 		all = append(all, p.findings...)
 	}
+	for _, f := range files {
+		for _, stage := range f.Stages() {
+			if stage.Uses > 0 {
+				check(stage)
+			}
+		}
+		check(f)
+	}
 	order.Stable(all, func(a, b Finding) int {
-		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), strings.Compare(a.Rule, b.Rule))
+		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), strings.Compare(a.Rule, b.Rule), strings.Compare(a.Message, b.Message))
 	})
-	return all
+	// A line of a stage is a line of those that build on it too.
+	return slices.CompactFunc(all, func(a, b Finding) bool { return a.Pos == b.Pos && a.Rule == b.Rule && a.Message == b.Message })
 }
 
 // Syntax returns what doesn't parse as findings, for editors and such.
@@ -127,6 +137,7 @@ func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.Fi
 // A pass is one file while rules look at it.
 type pass struct {
 	file     *frontend.File
+	files    []*frontend.File // that are checked together
 	scope    frontend.Scope
 	rule     Rule
 	names    []string // of all rules

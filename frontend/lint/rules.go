@@ -20,6 +20,7 @@ var Rules = []Rule{
 	{"ShellStateLost", Warning, "The effect of cd, export and similar commands ends with their RUN.", shellStateLost},
 	{SkipRule, Warning, "check=skip= names a rule that does not exist.", skipUnknown},
 	{"SnapshotRepeats", Note, "SNAPSHOT of a path that is captured anyway.", snapshotRepeats},
+	{"StageImage", Warning, "A stage that others copy from begins with an image, which is not there: its steps run on this machine.", stageImage},
 	{"UndefinedVar", Warning, "A variable that no earlier ARG or ENV sets.", undefinedVar},
 	{"WritesExcluded", Warning, "A RUN that writes only to excluded paths has an empty snapshot.", writesExcluded},
 }

@@ -151,3 +151,17 @@ func noEffect(p *pass) {
 		}
 	}
 }
+
+// stageImage finds stages of images that are copied from.
+func stageImage(p *pass) {
+	if p.file.Stage == "" {
+		return
+	}
+	for _, in := range p.file.Own() {
+		from, ok := in.(*frontend.From)
+		if !ok || from.Stage || from.Image == "scratch" || slices.ContainsFunc(p.files, func(f *frontend.File) bool { return f.Name == from.Image }) {
+			continue
+		}
+		p.report(from.Base(), nil, fmt.Sprintf("the image %s is not used: the stage is built on the machine, as it is", from.Image), "RUN what the image has, or FROM a layer that does")
+	}
+}

@@ -52,7 +52,7 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 // CheckCopy returns what Copy would refuse, without reading the files.
 // Of a stage that would take building it.
 func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) error {
-	if c.Stage != nil {
+	if c.From != "" {
 		return nil
 	}
 	return filelist.Check(ctx, dir, c, r.Exclude)

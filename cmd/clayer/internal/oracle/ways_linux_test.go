@@ -63,10 +63,11 @@ func (w *way) fits(c *Case) bool {
 }
 
 // split returns how many instructions the first of two layers has, 0 if the case cannot
-// be two: an ARG is not for the layers after it, and names of files say which
-// .dockerignore a layer has.
+// be two: an ARG is not for the layers after it, names of files say which
+// .dockerignore a layer has, and stages are of one file.
 func (c *Case) split() int {
-	if _, ok := c.Files[containerfile+".dockerignore"]; ok {
+	_, ignores := c.Files[containerfile+".dockerignore"]
+	if ignores || slices.ContainsFunc(c.Lines, func(l string) bool { return strings.HasPrefix(l, "FROM") }) {
 		return 0
 	}
 	n := len(c.Lines) / 2
