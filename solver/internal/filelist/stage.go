@@ -11,7 +11,6 @@ import (
 	"github.com/moby/patternmatcher"
 
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/inroot"
 )
 
 // A Stage is one that is built.
@@ -76,7 +75,7 @@ func (s *scan) leaves() string {
 // mode returns the mode that an item gets: in a stage it is the file's own.
 func (s *scan) mode(info fs.FileInfo) uint32 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil {
-		return st.Mode & 0o7777
+		return uint32(st.Mode) & 0o7777
 	}
 	return narrow(info.Mode())
 }
@@ -107,22 +106,4 @@ func (s *scan) isBases(name string) bool {
 	}
 	info, err := os.Lstat(filepath.Join(s.stage.Base, name))
 	return err == nil && info.IsDir()
-}
-
-// xattrs returns the extended attributes of a file.
-func (s *scan) xattrs(name string) (map[string]string, error) {
-	f, err := openRegular(s.root, name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	list, err := inroot.Sys{}.ListXattrs(int(f.Fd()))
-	if len(list) == 0 || err != nil {
-		return nil, err
-	}
-	all := make(map[string]string)
-	for name, value := range list {
-		all[name] = string(value)
-	}
-	return all, nil
 }
