@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	plainUser = 424242 // who has no rights and no name on any machine
-	limit     = time.Minute
+	plainUser = 424242          // who has no rights and no name on any machine
+	limit     = 4 * time.Minute // a minute is what a store may ask to wait, and machines stall
 	enough    = "size=64m,nr_inodes=20000"
 )
 
