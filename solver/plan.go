@@ -141,7 +141,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	}
 	if !r.Rebuild {
 		answers.Gone = probed.Leave(r.Probes, state, inventory.Gone(root, state))
-		answers.Present = survey.Present(g, keys, state, answers.Gone)
+		answers.Present = r.present(g, keys, state, answers.Gone)
 		if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 			if keys, err = r.keys(ctx, g, s.Platform); err != nil {
 				return nil, err
 			}
-			answers.Present = survey.Present(g, keys, state, answers.Gone)
+			answers.Present = r.present(g, keys, state, answers.Gone)
 			if s.Found, err = r.Find(ctx, g, keys, answers.Present); err != nil {
 				return nil, err
 			}
@@ -180,6 +180,15 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	r.proven = probed.Proven(r.Probes, s, g, keys)
 	s.Plan = dag.NewPlan(g, keys, s.Answers)
 	return s, nil
+}
+
+// present is survey.Present. A stage is made from the base and snapshots alone: what is of it
+// is known by these.
+func (r *session) present(g *dag.Graph, keys *dag.Keys, state *record.State, gone map[key.Key]string) map[*dag.Step]bool {
+	if r.isStage {
+		return make(map[*dag.Step]bool)
+	}
+	return survey.Present(g, keys, state, gone)
 }
 
 // Platform returns what the options' root was before clayer changed it first, as the keys

@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/environ"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/report"
@@ -82,7 +83,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	cmd := sandbox.Command{Argv: run.Argv, Timeout: r.Timeout, MachineTemp: at == nil}
 	cmd.Env, cmd.Dir = r.surroundings(sv.Plan.Graph, at, run.Withhold)
 	cmd.Dir = cmp.Or(run.Dir, cmd.Dir)
-	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered) error {
+	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered, _ func() (*names.Made, error)) error {
 		if in, ok := instruction(at).(*frontend.Run); ok {
 			prepared, err := r.mounts().Prepare(ctx, in, &cmd.Env)
 			if err != nil {

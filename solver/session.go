@@ -38,6 +38,7 @@ type session struct {
 	legacy    layers.Legacy
 	stages    stages.Stages
 	root      *rootfs.Root // of the last survey
+	isStage   bool         // it is of a stage, whose view shows nothing that is applied to the root
 	sharing   *sharedmounts.Sharing
 	earlier   earlier.Pins
 }
@@ -54,7 +55,7 @@ func newSession(opt Options) *session {
 		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
-	r.stages.Open, r.stages.Base = r.openStage, opt.base()
+	r.stages.Open = r.openStage
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

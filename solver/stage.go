@@ -8,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -22,7 +23,7 @@ func (r *session) stageOf(f *frontend.File) *session {
 		r.warnOnce("%s: FROM %s: the image is not used: stage %s is built on this machine", from.Pos, from.Image, f.Stage)
 	}
 	sub := newSession(opt)
-	sub.readOnly, sub.machine, sub.elsewhere, sub.root = r.readOnly, r.machine, r.elsewhere, r.root
+	sub.readOnly, sub.machine, sub.elsewhere, sub.root, sub.isStage = r.readOnly, r.machine, r.elsewhere, r.root, true
 	return sub
 }
 
@@ -46,7 +47,7 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 			return digest.NewDigestFromBytes(digest.SHA256, k[:]), nil
 		},
 		Survey: func(ctx context.Context) (*survey.Survey, error) { return sub.survey(ctx, r.root) },
-		View: func(ctx context.Context, sv *survey.Survey, use func(sandbox.Layered) error) error {
+		View: func(ctx context.Context, sv *survey.Survey, use func(view sandbox.Layered, made func() (*names.Made, error)) error) error {
 			work, done, err := sub.runDir()
 			if err != nil {
 				return err

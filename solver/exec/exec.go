@@ -133,9 +133,10 @@ func Solve(ctx context.Context, cfg Config, root *rootfs.Root, lock *rootfs.Lock
 }
 
 // View calls use with an overlay view of the root as a step finds it, or, for
-// nil, as it is after all layers. work is the directory for the overlay: not in
+// nil, as it is after all layers; made says what of that is theirs, if none of them is
+// present. work is the directory for the overlay: not in
 // the root's work directory, which the next solve clears.
-func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey, at *dag.Step, work string, use func(sandbox.Layered) error) (err error) {
+func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey, at *dag.Step, work string, use func(view sandbox.Layered, made func() (*names.Made, error)) error) (err error) {
 	b := newBuilder(cfg, root, sv)
 	b.work = work
 	defer b.close()
@@ -164,7 +165,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 			return err
 		}
 	}
-	return use(view)
+	return use(view, b.madeNames)
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {

@@ -146,6 +146,22 @@ func (b *builder) revertNames(view *names.View, events []record.Event) error {
 	return view.Add(changes)
 }
 
+// madeNames returns what all steps have made, none of which is present.
+func (b *builder) madeNames() (*names.Made, error) {
+	steps, base := new(names.View), b.root.Names()
+	items := b.sv.Before(nil)
+	_, revert := b.sv.Lower(items)
+	if err := b.revertNames(base, revert); err != nil {
+		return nil, fmt.Errorf("%w: read what was before: %w", ErrRoot, err)
+	}
+	for _, it := range items {
+		if err := b.addNames(steps, it, false, items[len(items)-1].Step.Layer); err != nil {
+			return nil, fmt.Errorf("%s: read its names: %w", it.Step.Pos(), err)
+		}
+	}
+	return names.NewMade(steps, base), nil
+}
+
 // addNames adds what a step makes to the names that a layer finds; of one that the root
 // shows, its scratch alone.
 func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.Layer) error {

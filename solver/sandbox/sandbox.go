@@ -94,11 +94,10 @@ type Layered interface {
 	// Clone returns a second view that begins as this one is now.
 	Clone(ctx context.Context) (Layered, error)
 
-	// Tree returns a directory of this machine that is the view, and one with what was
-	// applied or ran there alone, to be read until release; nothing else is done with the
-	// view meanwhile. Links lead out of them: they are read by package os's Root, or the
-	// like.
-	Tree(ctx context.Context) (dir, own string, release func() error, err error)
+	// Tree returns a directory of this machine that is the view, to be read until release;
+	// nothing else is done with the view meanwhile. Links lead out of it: it is read by
+	// package os's Root, or the like.
+	Tree(ctx context.Context) (dir string, release func() error, err error)
 
 	// Exec runs the command with the files as its stdin, stdout and stderr, and
 	// does not report what it changed; Output, Filter and Dirty are ignored.

@@ -410,7 +410,14 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 			return err
 		}
 	}
-	if rel != "" && (!excluded && !s.isBases(real) || len(s.items) > before) {
+	if rel == "" {
+		return nil
+	}
+	bases, err := s.isBases(real)
+	if err != nil {
+		return err
+	}
+	if !excluded && !bases || len(s.items) > before {
 		info, err := here.Stat(".")
 		if err != nil {
 			return err

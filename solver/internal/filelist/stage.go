@@ -5,28 +5,27 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"syscall"
 
 	"github.com/moby/patternmatcher"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 )
 
 // A Stage is one that is built.
 type Stage struct {
-	Dir       string // its root, links in which lead out of it
-	Own       string // what its steps have made, likewise
-	Base      string // the root that it was built on
-	Bare      bool   // it shows nothing else: FROM scratch
-	Ownerless bool   // the owners of files are of no account: all is root's
+	Dir       string                      // its root, links in which lead out of it
+	Made      func() (*names.Made, error) // what its steps have made
+	Bare      bool                        // it shows nothing else: FROM scratch
+	Ownerless bool                        // the owners of files are of no account: all is root's
 }
 
 // staged is a stage that a scan reads.
 type staged struct {
 	Stage
 	name string
-	own  *os.Root // nil: all of it is read
+	own  *names.Made // nil: all of it is read
 }
 
 // ReadStage finds the files of a COPY in its stage.
@@ -43,10 +42,9 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
 	// What is at its own path in the base stays there as it is.
 	if st.Bare || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
-		if s.stage.own, err = os.OpenRoot(st.Own); err != nil {
+		if s.stage.own, err = st.Made(); err != nil {
 			return nil, err
 		}
-		defer s.stage.own.Close()
 	}
 	fs, err := s.files(ctx, st.Dir, c, nil)
 	if err != nil {
@@ -91,19 +89,14 @@ func (s *scan) owned(it Item, info fs.FileInfo) Item {
 // isOthers reports whether a path is in a stage of which its steps have not made it, where
 // that counts.
 func (s *scan) isOthers(name string) bool {
-	if s.stage == nil || s.stage.own == nil || name == "." {
-		return false
-	}
-	_, err := s.stage.own.Lstat(name)
-	return err != nil
+	return s.stage != nil && s.stage.own != nil && name != "." && !s.stage.own.Has(name)
 }
 
 // isBases reports whether a directory among what steps have made is in the base too: it is
 // theirs only as far as something in it is.
-func (s *scan) isBases(name string) bool {
+func (s *scan) isBases(name string) (bool, error) {
 	if s.stage == nil || s.stage.own == nil {
-		return false
+		return false, nil
 	}
-	info, err := os.Lstat(filepath.Join(s.stage.Base, name))
-	return err == nil && info.IsDir()
+	return s.stage.own.BaseDir(name)
 }

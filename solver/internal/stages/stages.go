@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -24,13 +25,12 @@ import (
 type Session struct {
 	Pin    func(ctx context.Context) (digest.Digest, error) // its last key
 	Survey func(ctx context.Context) (*survey.Survey, error)
-	View   func(ctx context.Context, sv *survey.Survey, use func(sandbox.Layered) error) error
+	View   func(ctx context.Context, sv *survey.Survey, use func(view sandbox.Layered, made func() (*names.Made, error)) error) error
 }
 
 // Stages are those of the files of a solve. Their methods are safe for concurrent use.
 type Stages struct {
 	Open func(stage *frontend.File) Session
-	Base string // the root that they are built on
 
 	mu    sync.Mutex
 	pins  map[*frontend.File]func() (digest.Digest, error)
@@ -103,12 +103,12 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 	bare := from != nil && from.Image == dag.Scratch
 	shown, ended, end := make(chan source.Stage, 1), make(chan error, 1), make(chan struct{})
 	go func() {
-		ended <- sub.View(ctx, sv, func(view sandbox.Layered) error {
-			dir, own, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until Close
+		ended <- sub.View(ctx, sv, func(view sandbox.Layered, made func() (*names.Made, error)) error {
+			dir, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until Close
 			if err != nil {
 				return err
 			}
-			shown <- source.Stage{Dir: dir, Own: own, Base: s.Base, Bare: bare, Ownerless: os.Geteuid() != 0}
+			shown <- source.Stage{Dir: dir, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
 			<-end
 			return release()
 		})
