@@ -95,6 +95,25 @@ func (f *File) StageAt(line int) *File {
 	return nil
 }
 
+// LineOf returns the line at which the file uses what is made in a line of a stage: that of
+// a COPY, or the line itself if the file builds on the stage, or does not use it.
+func (f *File) LineOf(line int) int {
+	for _, in := range f.Instructions {
+		if usesLine(in, line) {
+			return in.Base().Pos.Line
+		}
+	}
+	return line
+}
+
+func usesLine(in Instruction, line int) bool {
+	if pos := in.Base().Pos; pos.Line <= line && line <= pos.End {
+		return true
+	}
+	c, ok := in.(*Copy)
+	return ok && c.Stage != nil && slices.ContainsFunc(c.Stage.Instructions, func(in Instruction) bool { return usesLine(in, line) })
+}
+
 // setDir sets the directory and the name of a file, and of its stages.
 func (f *File) setDir(dir, name string) {
 	for _, s := range f.stages {

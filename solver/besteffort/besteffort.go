@@ -290,16 +290,18 @@ func (r *run) endBeforeRuns(ctx context.Context, why error) bool {
 	return true
 }
 
-// cut ends the layer of a file before a line; false: it ends there already.
+// cut ends the layer of a file before a line, or before what uses the stage that it is in;
+// false: it ends there already.
 func (r *run) cut(pos frontend.Pos, why error) bool {
 	for _, f := range r.opt.Files {
 		if f.Path != pos.File {
 			continue
 		}
-		if c, ok := r.cuts[f]; ok && c.line <= pos.Line {
+		line := f.LineOf(pos.Line)
+		if c, ok := r.cuts[f]; ok && c.line <= line {
 			return false
 		}
-		r.cuts[f] = cut{pos.Line, why}
+		r.cuts[f] = cut{line, why}
 		return true
 	}
 	return false
