@@ -11,11 +11,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
+	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/background"
@@ -91,9 +94,10 @@ func start(opt solver.Options) (bool, error) {
 	}
 	j := background.Job{Args: os.Args[1:], Dir: dir}
 	for _, v := range os.Environ() {
-		// What sets flags of the command, for the one that applies it. Tokens are of no use
-		// to that: the local store has what was built.
-		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "CLAYER_") && !strings.Contains(name, "TOKEN") && !strings.Contains(name, "SECRET") {
+		// What sets flags of the command, for the one that applies it. Credentials are of no
+		// use to that, and would stay in a file: the local store has what was built.
+		name, value, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "CLAYER_") && !strings.Contains(name, "SECRET") && name != web.HeaderVariable && !credential.IsName(name) && !credential.IsValue(value) {
 			j.Env = append(j.Env, v)
 		}
 	}
@@ -144,7 +148,14 @@ func Wait(cmd *cobra.Command, opt solver.Options, timeout time.Duration) error {
 	apply := exec.CommandContext(cmd.Context(), exe, j.Args...)
 	apply.Dir, apply.Env = j.Dir, slices.Concat(os.Environ(), j.Env, []string{jobVariable + "=" + jobApply})
 	apply.Stdout, apply.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	// It ends as a solve does that is interrupted, and leaves no root half changed. A
+	// terminal's Ctrl-C is for this process alone: a second signal would end it at once.
+	apply.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	apply.Cancel = func() error { return apply.Process.Signal(syscall.SIGTERM) }
 	err = apply.Run()
+	if cmd.Context().Err() != nil {
+		return context.Cause(cmd.Context())
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return usage.ErrReported // it has printed why
