@@ -283,6 +283,35 @@ func TestWhatIsWritten(t *testing.T) {
 }
 
 // TestCredentialOfTheSession refuses a file that holds one, and leaves nothing.
+// A file of an etc is left out by what it holds.
+func TestTextWithCredentials(t *testing.T) {
+	for text, want := range map[string]string{
+		"[url \"https://ghp_0123456789abcdefghijABCDEFGHIJ012345@github.com/\"]": ofSecret,
+		"[url \"https://abcdef0123456789abcdef@git.example.com/\"]":              ofSecret,
+		"//registry.npmjs.org/:_authToken=0123456":                               ofSecret,
+		"export OPENAI_API_KEY=sk-abcdefgh":                                      ofSecret,
+		"LANG=C\nGH_TOKEN=\"abcdefgh\"":                                          ofSecret,
+		"[client]\npassword = hunter22":                                          ofSecret,
+		"key: AKIAABCDEFGHIJKLMNOP":                                              ofSecret,
+		"proxy=http://me:hunter2@proxy.example.com":                              ofLogin,
+
+		"insteadOf = ssh://git@github.com/":          "",
+		"export GH_TOKEN=$TOKEN\nAPI_KEY=${X}abcdef": "",
+		"# password = hunter22":                      "",
+		"//registry.npmjs.org/:_authToken=${NPM}ab":  "",
+		"password requisite pam_deny.so":             "",
+		"input_password =\n":                         "",
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "usr/local/etc"), 0o755), os.WriteFile(filepath.Join(dir, "usr/local/etc/x"), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if why := newFilter(dir).why("usr/local/etc/x"); why != want {
+			t.Errorf("%q is left out as %q, want %q", text, why, want)
+		}
+	}
+}
+
 func TestCredentialOfTheSession(t *testing.T) {
 	root := t.TempDir()
 	plant(t, root, "opt/settings", "token="+canary)

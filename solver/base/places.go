@@ -25,6 +25,7 @@ const (
 	ofCredential = "a place of credentials"
 	ofKey        = "holds a private key"
 	ofLogin      = "holds a URL with a login"
+	ofSecret     = "holds a token or a password"
 	ofHistory    = "a history of commands"
 	ofClayer     = "clayer's own"
 	ofCache      = "a cache of downloads"
@@ -63,7 +64,7 @@ var patterns = []string{"var/cache/apt/archives/*.deb", "etc/ssh/ssh_host_*", "e
 // named are names that hold credentials wherever they are, and the last parts of such paths.
 var named = []string{
 	".ssh", ".aws", ".azure", ".kube", ".docker", ".gnupg", ".gcloud", ".oci", ".config", ".password-store", ".mozilla", ".terraform.d", ".huggingface", ".kaggle", ".git",
-	".netrc", "_netrc", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pypirc", ".gitconfig", ".git-credentials", ".pgpass", ".my.cnf", ".mylogin.cnf", ".vault-token", ".boto", ".s3cfg", ".passwd-s3fs",
+	".netrc", "_netrc", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pypirc", ".gitconfig", ".git-credentials", ".pgpass", ".my.cnf", ".mylogin.cnf", ".vault-token", ".boto", ".s3cfg", ".passwd-s3fs", ".codespaces",
 	".databrickscfg", ".terraformrc", ".credentials", ".credentials_rsaparams", ".claude.json", ".env",
 	".cargo/credentials", ".cargo/credentials.toml", ".m2/settings.xml", ".m2/settings-security.xml", ".gradle/gradle.properties", ".gem/credentials", ".bundle/config", ".composer/auth.json",
 	".subversion/auth", ".local/share/keyrings", ".cache/clayer",
@@ -140,18 +141,24 @@ func (f *filter) why(p string) string {
 	if unix.Faccessat(unix.AT_FDCWD, filepath.Join(f.dir, p), unix.R_OK, unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW) == unix.EACCES {
 		return unreadable
 	}
-	if strings.HasPrefix(p, "etc/") {
+	if strings.Contains("/"+p, "/etc/") {
 		return f.whyText(p)
 	}
 	return ""
 }
 
-// maxText bounds what is searched of a file of /etc, in bytes.
+// maxText bounds what is searched of a file of an etc, in bytes.
 const maxText = 1 << 20
 
 var login = lazyregexp.New(`[a-z]://[^/\s:@"'<>$]+:[^/\s@"'<>$]+@`)
 
-// whyText says why a file of /etc is left out by what it holds.
+// secret matches tokens of known forms, a URL whose user is one, and lines that set something
+// called like a credential. What refers to another variable, or is shorter than 6 characters, is none.
+var secret = lazyregexp.New(`\b(gh[pousr]_[A-Za-z0-9]{30}|github_pat_[A-Za-z0-9]{20}|glpat-[A-Za-z0-9_-]{20}|npm_[A-Za-z0-9]{30}|xox[abprs]-[0-9A-Za-z]|sk-[A-Za-z0-9_-]{20}|A[KS]IA[A-Z0-9]{16}\b)` +
+	`|[a-z]://[A-Za-z0-9_.-]{20,}@` +
+	`|(?mi:^[ \t]*(export[ \t]+|[A-Za-z0-9./_-]*:)?([a-z0-9_.-]*(_token|_secret|_key|_pat|authtoken)|_auth|_?password)[ \t]*[=:][ \t]*["']?[^\s"'$#<{][^\s"'$<{]{5})`)
+
+// whyText says why a file of an etc is left out by what it holds.
 func (f *filter) whyText(p string) string {
 	info, err := os.Lstat(filepath.Join(f.dir, p))
 	if err != nil || !info.Mode().IsRegular() {
@@ -170,6 +177,8 @@ func (f *filter) whyText(p string) string {
 		return ofKey
 	case login().Match(text):
 		return ofLogin
+	case secret().Match(text):
+		return ofSecret
 	}
 	return ""
 }

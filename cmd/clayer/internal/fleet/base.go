@@ -51,8 +51,8 @@ image layout, on which CI builds the layers that machines like this one restore.
 same root gives the same digest. It prints the size first, and writes with --yes only.
 
 It leaves out home directories, the project in the working directory, places of
-credentials wherever they are (.ssh, .aws, .netrc, .config and others; private keys and
-URLs with a login in /etc; the passwords of users), histories and logs, /proc, /sys,
+credentials wherever they are (.ssh, .aws, .netrc, .config and others; private keys,
+tokens and passwords in /etc; the passwords of users), histories and logs, /proc, /sys,
 /dev, /run and /tmp, other file systems, sockets, and what this user may not read. If a
 file holds the value of a variable that is called like a credential, nothing is written.`,
 		Example: `  clayer base export                            # the size, and what is left out
