@@ -115,11 +115,11 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 	f.live = true
 	defer f.hide() // also when all of it panics
 	opt, err := f.options(cmd, paths)
+	opt.Rebuild, opt.Profile = rebuild, f.profile
 	bounds, err := f.effort.Options(cmd, &opt, err)
 	if err != nil {
 		return err
 	}
-	opt.Rebuild, opt.Profile = rebuild, f.profile
 	if !opt.NoWait {
 		shim.Wait(cmd.Context(), os.Getenv("PATH"), func(n shim.Note) { // the store lacks what is being packed
 			if !f.quiet {

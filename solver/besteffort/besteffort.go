@@ -198,7 +198,9 @@ func (r *run) try(ctx context.Context) (*solver.Result, error) {
 	limit := r.left() - r.reserve()
 	switch {
 	case r.alone || r.late && r.left() <= 0:
-		opt.Stores = nil // what is on this machine takes no time that is not known
+		// What is on this machine takes no time that is not known, unless another solve has
+		// the root.
+		opt.Stores, opt.NoWait = nil, true
 		return probes.Solve(ctx, opt, lateProbe)
 	case r.late:
 		limit = r.left()

@@ -40,7 +40,7 @@ func job(ctx context.Context, opt *solver.Options, o *besteffort.Options) error 
 		opt.BuildOnly, opt.Rebuild = true, false
 		*o = besteffort.Options{}
 	case jobApply:
-		o.Best, o.Budget, o.Cached = true, 0, true
+		o.Best, o.Budget, o.Cached, opt.Rebuild = true, 0, true, false
 		plan, err := solver.Plan(ctx, *opt)
 		if err == nil && len(plan.Undo) > 0 {
 			return errhint.With(errors.New("what was built in the background is not applied: something else would have to be undone first, which a session may be using"),
@@ -55,13 +55,30 @@ func placeOf(opt *solver.Options) (background.Place, error) {
 	return background.Place{Cache: opt.Cache, Root: root}, err
 }
 
+// jobRuns reports whether a build runs in the background.
+func jobRuns(opt *solver.Options) bool {
+	place, err := placeOf(opt)
+	if err != nil || opt.Cache == "" {
+		return false
+	}
+	_, runs := place.Find()
+	return runs
+}
+
 // Finish starts to build in the background what the budget has left out, if the flags ask
 // for that, and says so.
 func (f *Flags) Finish(cmd *cobra.Command, opt solver.Options, res *solver.Result, say func(format string, args ...any)) {
-	if !f.background || os.Getenv(jobVariable) != "" || res == nil || res.Shortfall == nil || !res.Shortfall.Late {
+	if !f.background || os.Getenv(jobVariable) != "" || res == nil || res.Shortfall == nil {
 		return
 	}
-	started, err := start(opt)
+	var started bool
+	var err error
+	switch {
+	case res.Shortfall.Late:
+		started, err = start(opt)
+	case !jobRuns(&opt):
+		return
+	}
 	switch {
 	case err != nil:
 		say("warning: the rest is not built in the background: %v", err)

@@ -53,6 +53,9 @@ func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (
 	if unread != nil {
 		return o, unread
 	}
+	if f.best && os.Getenv(jobVariable) == "" && jobRuns(opt) {
+		opt.NoWait = true // it has the root for as long as it builds, and the session is to start
+	}
 	return o, job(cmd.Context(), opt, &o)
 }
 
