@@ -129,6 +129,19 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// The suite on a service of other authors.
+func TestStoreOnMoto(t *testing.T) {
+	url := s3test.NewMoto(t)
+	var n atomic.Int32
+	both(t, func(t *testing.T) func() cache.Store {
+		bucket := fmt.Sprintf("bucket%d", n.Add(1))
+		if err := s3test.MakeBucket(t.Context(), url, bucket); err != nil {
+			t.Fatal(err)
+		}
+		return func() cache.Store { return open(t, "s3://"+bucket+"/some/prefix", variables(url)) }
+	})
+}
+
 // A blob goes to the service in parts, and comes in ranges.
 func TestLargeBlob(t *testing.T) {
 	g := s3test.New(t)
