@@ -53,7 +53,9 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 				return err
 			}
 			defer done()
-			err = exec.View(ctx, sub.execConfig(r.root, sv), r.root, sv, nil, work, use)
+			cfg := sub.execConfig(r.root, sv)
+			cfg.Lists = true // so that its steps are retained as those of a layer
+			err = exec.View(ctx, cfg, r.root, sv, nil, work, use)
 			if failed := (*BuildError)(nil); errors.As(err, &failed) {
 				failed.Err = stages.NameImage(failed.Err, stages.ImageOf(sub.files))
 			}

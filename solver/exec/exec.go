@@ -89,6 +89,7 @@ type Config struct {
 
 	Kind    string          // of sandbox: one of sandbox.Kinds
 	Sandbox sandbox.Options // but for Work
+	Lists   bool            // View lists the layers in Store, too
 	Force   bool            // files that the user changed since they were applied are undone too
 	Home    string          // $HOME of the session
 
@@ -159,6 +160,9 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 	}
 	if err := b.run(ctx, f); err != nil { // then nothing is reported, or fails, while a shell has the terminal
 		return err
+	}
+	if cfg.Lists {
+		b.Complete(ctx)
 	}
 	if at != nil {
 		if err := b.enterLayer(ctx, view, at.Layer); err != nil {
