@@ -23,7 +23,38 @@ func draw(seed uint64) *Case {
 	for range 3 + d.IntN(6) {
 		c.Lines = append(c.Lines, d.instruction())
 	}
+	if seed%4 == 3 {
+		d := &drawing{Rand: rand.New(rand.NewPCG(seed, 19)), n: d.n, files: d.files}
+		c.Lines = d.inStages(c.Lines)
+	}
 	return c
+}
+
+// inStages puts a stage before lines, and has them copy from it.
+func (d *drawing) inStages(lines []string) []string {
+	for range 1 + d.IntN(3) {
+		lines = slices.Insert(lines, d.IntN(len(lines)+1), d.copyFrom())
+	}
+	var first []string
+	for range 1 + d.IntN(4) {
+		first = append(first, d.instruction())
+	}
+	return slices.Concat(first, []string{"FROM " + baseName}, lines)
+}
+
+func (d *drawing) copyFrom() string {
+	var sources []string
+	for range 1 + d.IntN(8)/6 {
+		source := d.place()
+		switch d.IntN(6) {
+		case 0:
+			source = d.one("/srv/*", "/srv/l*", "/srv/dir/*", "/opt/*", "/out/*", "/srv/*/x", "/srv/d?r", "/nosuch*", "srv/dir", "/srv/dir/.", "/srv/dir/../file", "/srv/labs/")
+		case 1:
+			source = "/out"
+		}
+		sources = append(sources, source)
+	}
+	return "COPY --from=0" + d.flags() + " " + strings.Join(sources, " ") + " " + d.dest()
 }
 
 // one returns one of several.
