@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"syscall"
 
 	"github.com/moby/patternmatcher"
@@ -40,8 +41,9 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 		return nil, err
 	}
 	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
-	// What is at its own path in the base stays there as it is.
-	if st.Bare || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
+	// What is at its own path in the base stays there as it is. All of the base is this
+	// machine, with what it has of secrets, and nobody's image.
+	if st.Bare || slices.Contains(c.Sources, ".") || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
 		if s.stage.own, err = st.Made(); err != nil {
 			return nil, err
 		}
