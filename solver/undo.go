@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/preserved"
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
@@ -81,9 +82,9 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		err = lock.SetLost(nil) // what is there now is the machine's
 	}
 	if err == nil {
-		var preserved []rootfs.Preserved
-		preserved, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(layers.Env))
-		undone.Preserved = append(undone.Preserved, preserved...)
+		var left []rootfs.Preserved
+		left, err = r.writeProfile(ctx, lock, to != "" && state.Profile != nil, envVars(layers.Env))
+		undone.Preserved = append(undone.Preserved, left...)
 	}
 	if err == nil {
 		err = lock.Commit(state.Platform, layers.Layers, layers.Env)
@@ -98,8 +99,8 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 		}
 	}
 	res = &UndoResult{Steps: len(undone.Steps), Files: undone.Files, Preserved: undone.Preserved, Lost: undone.Lost, Left: layers.Names()}
-	for _, k := range undone.Preserved {
-		r.Report.WarnError(&rootfs.PreservedError{Preserved: k})
+	for _, err := range preserved.Errors(undone.Preserved) {
+		r.Report.WarnError(err)
 	}
 	return res, exec.NotUndone(undone)
 }
@@ -131,8 +132,8 @@ func (r *session) reportRecovered(l *rootfs.Lock) {
 
 // reportPreserved reports what rollbacks have left, since the user had changed it.
 func (r *session) reportPreserved(l *rootfs.Lock) {
-	for _, p := range l.Preserved {
-		r.Report.WarnError(&rootfs.PreservedError{Preserved: p})
+	for _, err := range preserved.Errors(l.Preserved) {
+		r.Report.WarnError(err)
 	}
 	l.Preserved = nil
 }

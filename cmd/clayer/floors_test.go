@@ -51,6 +51,7 @@ var floors = map[string]int{
 	"solver/internal/survey":             2,
 	"solver/internal/running":            6,
 	"solver/report":                      2,
+	"solver/preserved":                   6,
 	"solver/machine":                     3,
 	"solver/layers":                      3,
 	"solver/envfile":                     3,

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
+	"github.com/clayer/clayer/solver/preserved"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/source"
@@ -25,11 +26,11 @@ import (
 // Commit commits what was applied.
 func (b *builder) Commit(ctx context.Context) error {
 	b.leaveRoot()
-	preserved, err := b.Profile(ctx, b.lock)
+	left, err := b.Profile(ctx, b.lock)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	b.preserve(preserved...)
+	b.preserve(left...)
 	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), survey.Env(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
@@ -103,11 +104,15 @@ func (b *builder) differs(it *dag.Item) bool {
 
 // preserve warns of files that stay as the user has them, each once.
 func (b *builder) preserve(files ...rootfs.Preserved) {
+	var added []rootfs.Preserved
 	for _, k := range files {
 		if !slices.ContainsFunc(b.did.Preserved, func(x rootfs.Preserved) bool { return x.Path == k.Path }) {
+			added = append(added, k)
 			b.did.Preserved = append(b.did.Preserved, k)
-			b.Report.WarnError(&rootfs.PreservedError{Preserved: k})
 		}
+	}
+	for _, err := range preserved.Errors(added) {
+		b.Report.WarnError(err)
 	}
 }
 

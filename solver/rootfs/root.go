@@ -183,7 +183,5 @@ type Preserved struct {
 	Why  string `json:"why"`
 }
 
-// A PreservedError is the warning that a path stays as the user has it.
-type PreservedError struct{ Preserved }
-
-func (e *PreservedError) Error() string { return fmt.Sprintf("preserved /%s: %s", e.Path, e.Why) }
+// NotEmpty is why an undo leaves a directory.
+const NotEmpty = "holds files that are not clayer's, or were changed"

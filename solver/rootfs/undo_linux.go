@@ -154,12 +154,10 @@ func (u *undoing) recordLeft(ev record.Event) error {
 func (u *undoing) preserve(c *record.Change, why string) {
 	u.res.preserve(string(c.Path), why)
 	u.left = append(u.left, *c)
-	if why != notEmpty { // the directory itself is not changed
+	if why != NotEmpty { // the directory itself is not changed
 		u.t.preserve[string(c.Path)] = true
 	}
 }
-
-const notEmpty = "holds files that are not clayer's, or were changed"
 
 // change looks at what undoing a change takes, and announces it.
 func (u *undoing) change(ctx context.Context, c *record.Change) error {
@@ -363,7 +361,7 @@ func (u *undoing) do(b *backward) error {
 			return err
 		}
 		if !empty {
-			u.preserve(&b.Change, notEmpty)
+			u.preserve(&b.Change, NotEmpty)
 			return nil
 		}
 	}

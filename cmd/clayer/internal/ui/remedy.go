@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/preserved"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -80,7 +81,7 @@ func Warning(text string, cause error) string {
 func wayOut(err error) string {
 	var secret *cache.SecretError
 	var redirect *transfer.RedirectError
-	var preserved *rootfs.PreservedError
+	var left *preserved.Error
 	var byHand *exec.ByHandError
 	var branch *git.Error
 	switch {
@@ -90,7 +91,7 @@ func wayOut(err error) string {
 		return "have the step remove it, or push it all the same with --allow-secret " + secret.Name
 	case errors.As(err, &redirect) && redirect.Private != "":
 		return "--allow-redirect=" + redirect.Private + " allows it"
-	case errors.As(err, &preserved):
+	case errors.As(err, &left):
 		return "--force undoes it too"
 	case errors.As(err, &branch) && branch.RequiresConsent():
 		return "or --yes makes the branch, once"

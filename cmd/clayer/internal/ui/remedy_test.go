@@ -12,13 +12,14 @@ import (
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/preserved"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // TestFlagsInHints: what libraries say has the flag that helps when cmd prints it.
 func TestFlagsInHints(t *testing.T) {
-	preserved := &rootfs.PreservedError{Preserved: rootfs.Preserved{Path: "etc/conf", Why: "changed"}}
+	left := &preserved.Error{Preserved: rootfs.Preserved{Path: "etc/conf", Why: "changed"}}
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -41,7 +42,7 @@ func TestFlagsInHints(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant:\n%s", tt.name, got, tt.want)
 		}
 	}
-	if got, want := Warning(preserved.Error(), preserved), "preserved /etc/conf: changed; --force undoes it too"; got != want {
+	if got, want := Warning(left.Error(), left), "preserved /etc/conf: changed; --force undoes it too"; got != want {
 		t.Errorf("warning %q, want %q", got, want)
 	}
 	if got := Warning("store dir: full", errors.New("full")); got != "store dir: full" {
