@@ -126,12 +126,12 @@ func (h *history) explain(s *Step, k key.Key, unused string) (why string, took t
 		switch {
 		case s.Index > 0:
 			return fmt.Sprintf("key of line %d changed", s.Layer.Steps[s.Index-1].Pos().Line), o.Took
+		case h.old[0].Key != o.Key:
+			return "moved to the front", o.Took
 		case s.Layer.On != nil && !s.Layer.Ordered:
 			return fmt.Sprintf("key of layer %s changed", s.Layer.On.Name), o.Took
-		case h.old[0].Key == o.Key:
-			return "platform, salt or base id changed", o.Took
 		}
-		return "moved to the front", o.Took
+		return "platform, salt or base id changed", o.Took
 	}
 
 	// Otherwise the step that stood in the same place, unless that one still

@@ -28,15 +28,18 @@ func writeStatus(w io.Writer, st *solver.RootStatus) {
 	}
 	fmt.Fprintf(w, "%s   %s\n", st.Root, printable.Line(st.State.Platform))
 	for _, l := range st.State.Layers {
-		var entries int
+		var entries, steps int
 		var bytes int64
 		key, at := "-", ""
 		for _, s := range l.Steps {
 			entries += s.Entries
 			bytes += s.Bytes
+			if s.Digest != "" { // an ENV changes no file, and counts nowhere
+				steps++
+			}
 			key, at = s.Key.Short(), s.At.Local().Format(minute)
 		}
-		fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), key, sizes.Count(len(l.Steps), "step"), sizes.Count(entries, "change"),
+		fmt.Fprintf(w, "%-12s  %s   %s   %s   %s   %s\n", printable.Line(l.Name), key, sizes.Count(steps, "step"), sizes.Count(entries, "change"),
 			sizes.Format(bytes), at)
 	}
 	writeMissing(w, st.Shortfall)
