@@ -19,9 +19,6 @@ func (r *session) stageOf(f *frontend.File) *session {
 	opt := r.Options
 	opt.Files = stages.With(r.files, f)
 	opt.Shortfall, opt.Probes = nil, nil
-	if from := stages.ImageOf(opt.Files); from != nil {
-		r.warnOnce("%s: FROM %s: the image is not used: stage %s is built on this machine", from.Pos, from.Image, f.Stage)
-	}
 	sub := newSession(opt)
 	sub.readOnly, sub.machine, sub.elsewhere, sub.root, sub.isStage = r.readOnly, r.machine, r.elsewhere, r.root, true
 	return sub
@@ -46,7 +43,13 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 			k := keys.Layer[g.Layers[len(g.Layers)-1]]
 			return digest.NewDigestFromBytes(digest.SHA256, k[:]), nil
 		},
-		Survey: func(ctx context.Context) (*survey.Survey, error) { return sub.survey(ctx, r.root) },
+		Survey: func(ctx context.Context) (*survey.Survey, error) {
+			sv, err := sub.survey(ctx, r.root)
+			if from := stages.ImageOf(sub.files); err == nil && from != nil && sv.Plan.Totals().ToRun > 0 {
+				r.warnOnce("%s: FROM %s: the image is not used: stage %s is built on this machine", from.Pos, from.Image, f.Stage)
+			}
+			return sv, err
+		},
 		View: func(ctx context.Context, sv *survey.Survey, use func(view sandbox.Layered, made func() (*names.Made, error)) error) error {
 			work, done, err := sub.runDir()
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/golden"
 	"github.com/clayer/clayer/internal/printable"
@@ -98,10 +99,12 @@ func TestRecord(t *testing.T) {
 	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
 	sec := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 	r := NewRecord(start)
+	planned := *plan
+	planned.Stages = []*dag.Plan{plan} // whose steps are restored, too
 	for _, e := range []report.Event{
 		{Kind: report.Fetched, Time: at(2), Step: s[0], Took: sec(1.5), Bytes: 10_000_000},
 		{Kind: report.Fetched, Time: at(2.5), Step: s[2], Took: sec(1.5), Bytes: 20_000_000},
-		{Kind: report.Planned, Time: at(3), Plan: plan},
+		{Kind: report.Planned, Time: at(3), Plan: &planned},
 		{Kind: report.Restored, Time: at(4), Step: s[2], Took: sec(1), Bytes: 5_000_000, Store: "github"},
 		{Kind: report.Started, Time: at(4), Step: s[0]},
 		{Kind: report.Ran, Time: at(34), Step: s[0], Took: sec(30), Bytes: 50_000_000},

@@ -62,6 +62,9 @@ func (r *Record) Add(e report.Event) {
 		for i := range e.Plan.Layers {
 			r.steps += e.Plan.Layers[i].Totals().Steps
 		}
+		for _, st := range e.Plan.Stages {
+			r.steps += st.Stage().Totals().Steps
+		}
 	case report.Started:
 		r.started[e.Step] = e.Time
 	case report.Ran:
