@@ -118,6 +118,7 @@ func TestJSON(t *testing.T) {
 		{Kind: report.Failed, Step: s[2], Text: "exit code 7", Took: time.Second},
 		{Kind: report.Pulled, Store: "github", Text: "cache mount uv", Bytes: 5000},
 		{Kind: report.Pushing, Store: "github", Text: "2 steps of layer base, 5 kB", Bytes: 5000},
+		{Kind: report.Probing, Text: "base"},
 		{Kind: report.Done},
 	}
 	for i, e := range append(events(t), more...) {
