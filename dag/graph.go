@@ -274,15 +274,21 @@ func (g *Graph) Steps() []*Step {
 	return all
 }
 
-// UnusedArgs returns the names among args that no layer declares by ARG, sorted.
+// UnusedArgs returns the names among args that no layer declares by ARG, in no stage, sorted.
+// What is predefined needs no ARG. A stage by itself says nothing of its file.
 func (g *Graph) UnusedArgs(args map[string]string) []string {
 	unused := maps.Clone(args)
-	delete(unused, EpochVar)
+	maps.DeleteFunc(unused, func(name, _ string) bool { return frontend.IsPredefined(name) })
 	for _, l := range g.Layers {
-		for _, in := range l.File.Instructions {
-			if a, ok := in.(*frontend.Arg); ok {
-				for _, d := range a.Args {
-					delete(unused, d.Name)
+		if l.File.Stage != "" {
+			return nil
+		}
+		for _, f := range append(slices.Clip(l.File.Stages()), l.File) {
+			for _, in := range f.Instructions {
+				if a, ok := in.(*frontend.Arg); ok {
+					for _, d := range a.Args {
+						delete(unused, d.Name)
+					}
 				}
 			}
 		}

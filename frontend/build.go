@@ -151,6 +151,14 @@ func buildArg(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	words, err := s.words()
+	// BuildKit takes the words of a comment for names of ARGs: those that can be are.
+	comment := len(words)
+	if words == nil {
+		words, _ = lexical.SplitWords(s.joined.Text, s.rest, s.escape)
+	}
+	if i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "#") }); i > 0 {
+		comment, err = i, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +166,11 @@ func buildArg(m Meta, s *source) (Instruction, error) {
 		return nil, faultf("name is missing").withHint("ARG name[=default]")
 	}
 	arg := &Arg{Meta: m}
-	for _, w := range words {
+	for i, w := range words {
 		name, value, ok := strings.Cut(w, "=")
-		if err := checkName(name); err != nil {
+		if err := checkName(name); err != nil && i >= comment {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		d := ArgDecl{Name: name}
@@ -208,7 +218,9 @@ func buildFrom(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	for i := range words {
-		words[i] = lexical.Unquote(words[i], s.escape)
+		if i > 0 || !strings.Contains(words[i], "$") { // which is expanded, by the stage
+			words[i] = lexical.Unquote(words[i], s.escape)
+		}
 	}
 	switch {
 	case len(words) == 1:
@@ -237,7 +249,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 			return nil, unknownFlag(f, "mount")
 		}
 	}
-	command := strings.TrimSpace(lexical.Fold(s.joined.text[s.rest:], s.joined.seams(s.rest)))
+	command := strings.TrimSpace(lexical.Fold(s.joined.Text[s.rest:], s.joined.Seams(s.rest)))
 	if command == "" {
 		return nil, faultf("command is missing").withHint("RUN command")
 	}

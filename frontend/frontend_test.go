@@ -201,7 +201,6 @@ func TestProblems(t *testing.T) {
 		{"FROM of nothing", "FROM", "requires one name"},
 		{"FROM with a comment after it", "FROM base   # the layer below", "a comment starts a line of its own\n  1 | FROM base   # the layer below\nhint: put \"# the layer below\" on the line above"},
 		{"FROM AS with a comment after it", "FROM base AS x #y", "a comment starts a line of its own"},
-		{"ARG with a comment after it", "ARG A=1 # why", "a comment starts a line of its own"},
 		{"ENV with a comment after it", "ENV A=1 # why", "a comment starts a line of its own"},
 		{"too many arguments, none a comment", "FETCH https://example.com/x#y /opt '#' z", "4 arguments, want 2\n"},
 	}
@@ -362,7 +361,7 @@ func TestJoinIsBuildKits(t *testing.T) {
 		if err != nil {
 			return
 		}
-		if got, want := join(lines, 1, '\\').text, res.AST.Children[0].Original; got != want {
+		if got, want := lexical.Join(lines, 1, '\\').Text, res.AST.Children[0].Original; got != want {
 			t.Fatalf("join(%q) = %q, BuildKit has %q", lines, got, want)
 		}
 	})
@@ -381,9 +380,9 @@ func TestFoldMeansTheSame(t *testing.T) {
 			text.WriteString(p)
 		}
 		lines := strings.Split(text.String(), "\n")
-		j := join(lines, 1, '\\')
-		plain := j.text[len("RUN "):]
-		folded := lexical.Fold(plain, j.seams(len("RUN ")))
+		j := lexical.Join(lines, 1, '\\')
+		plain := j.Text[len("RUN "):]
+		folded := lexical.Fold(plain, j.Seams(len("RUN ")))
 		want, err1 := exec.Command("sh", "-c", plain).CombinedOutput()
 		got, err2 := exec.Command("sh", "-c", folded).CombinedOutput()
 		if string(got) != string(want) || (err1 == nil) != (err2 == nil) {
@@ -400,7 +399,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"good": "", "empty": "holds no instructions", "rubbish": "not a text", "latin1": "not a text", "nosuch": "no such file", ".": "is a directory"} {
-		_, err := Load(t.Context(), filepath.Join(dir, name))
+		_, err := Load(t.Context(), filepath.Join(dir, name), Args{})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("Load(%s) = %v, want %q", name, err, want)
 		}

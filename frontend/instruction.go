@@ -39,7 +39,9 @@ type File struct {
 
 	stages []*File // but for the last one
 	last   string  // the name of that
-	escape rune    // what "# escape=" sets; 0 means a backslash
+	target string  // the name of the stage that is built; "" if it has none
+	args   Args
+	escape rune // what "# escape=" sets; 0 means a backslash
 }
 
 // Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell

@@ -48,7 +48,7 @@ const (
 // shell is, a descriptor: then the file has no name and no directory of its own,
 // and the wait for its text ends with ctx. The error is Problems, or that of ctx;
 // the File is what was understood all the same, and nil where nothing could be read.
-func Load(ctx context.Context, path string) (*File, error) {
+func Load(ctx context.Context, path string, args Args) (*File, error) {
 	bad := func(hint, format string, args ...any) (*File, error) {
 		return nil, Problems{{Pos: Pos{File: path}, Message: fmt.Sprintf(format, args...), Hint: hint}}
 	}
@@ -60,7 +60,7 @@ func Load(ctx context.Context, path string) (*File, error) {
 	}
 	switch info, statErr := os.Stat(path); {
 	case err == nil:
-		f, err := Parse(path, src)
+		f, err := ParseFor(args, path, src)
 		if _, ok := safefile.IsInput(path); ok {
 			f.setDir(".", "layer")
 		}
@@ -82,8 +82,11 @@ func Load(ctx context.Context, path string) (*File, error) {
 // Parse parses the text of a Containerfile. The error is Problems: all that is
 // wrong. The File holds what was understood, so that a caller can go on to
 // gather what Resolve finds.
-func Parse(path string, src []byte) (*File, error) {
-	f := &File{Path: path, Dir: filepath.Dir(path), Name: LayerName(path), Source: string(src)}
+func Parse(path string, src []byte) (*File, error) { return ParseFor(Args{}, path, src) }
+
+// ParseFor parses a file whose FROM lines have args.
+func ParseFor(args Args, path string, src []byte) (*File, error) {
+	f := &File{args: args, Path: path, Dir: filepath.Dir(path), Name: LayerName(path), Source: string(src)}
 	whole := func(message string) (*File, error) {
 		return f, Problems{{Pos: Pos{File: path}, Message: message}}
 	}
@@ -176,7 +179,7 @@ func escapeOf(src []byte) rune {
 	// The directives alone, and an instruction, without which there is an error.
 	var head bytes.Buffer
 	for line := range bytes.Lines(src) {
-		if !isComment(string(line)) {
+		if !lexical.IsComment(string(line)) {
 			break
 		}
 		head.Write(line)
@@ -192,7 +195,7 @@ func escapeOf(src []byte) rune {
 // BuildKit's parser takes for an error.
 func onlyComments(src []byte) bool {
 	for line := range bytes.Lines(src) {
-		if text := string(line); !isBlank(text) && !isComment(text) {
+		if text := string(line); !lexical.IsBlank(text) && !lexical.IsComment(text) {
 			return false
 		}
 	}
@@ -231,7 +234,7 @@ func (p *fileParser) syntax(err error, start, end int) {
 	if strings.Contains(message, "unterminated heredoc") {
 		f.hint = "a heredoc ends with its name on a line of its own"
 	}
-	p.file.report(&p.problems, m, commentAfter(m.Word, join(p.file.Lines, start, p.file.escapeByte()).text, p.file.escapeByte(), f))
+	p.file.report(&p.problems, m, commentAfter(m.Word, lexical.Join(p.file.Lines, start, p.file.escapeByte()).Text, p.file.escapeByte(), f))
 }
 
 // commentAfter explains the error of an instruction that a comment
@@ -294,14 +297,14 @@ func (f *File) report(ps *Problems, m *Meta, err error) {
 // source is one instruction as written: on one line, in its parts.
 type source struct {
 	node   *parser.Node
-	joined joined
+	joined lexical.Joined
 	escape byte
 	flags  []lexical.Flag
-	rest   int // where in joined.text the arguments begin
+	rest   int // where in joined.Text the arguments begin
 }
 
 // args returns the arguments as written.
-func (s *source) args() string { return strings.TrimSpace(s.joined.text[s.rest:]) }
+func (s *source) args() string { return strings.TrimSpace(s.joined.Text[s.rest:]) }
 
 // words returns the arguments one by one, quotes and escapes included, also
 // those of the JSON form.
@@ -312,7 +315,7 @@ func (s *source) words() ([]string, error) {
 		}
 		return lexical.Escaped(list, s.escape), nil
 	}
-	words, open := lexical.SplitWords(s.joined.text, s.rest, s.escape)
+	words, open := lexical.SplitWords(s.joined.Text, s.rest, s.escape)
 	if open != 0 {
 		return nil, faultf("a quote %c is not closed", open)
 	}
@@ -359,8 +362,8 @@ func (s *source) exactly(word string, names ...string) ([]string, error) {
 
 // instruction adds the instruction of a node, or what is wrong with it.
 func (p *fileParser) instruction(n *parser.Node) {
-	s := &source{node: n, joined: join(p.file.Lines, n.StartLine, p.file.escapeByte()), escape: p.file.escapeByte()}
-	text := s.joined.text
+	s := &source{node: n, joined: lexical.Join(p.file.Lines, n.StartLine, p.file.escapeByte()), escape: p.file.escapeByte()}
+	text := s.joined.Text
 	end := strings.IndexAny(text, " \t")
 	if end < 0 {
 		end = len(text)

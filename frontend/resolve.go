@@ -23,21 +23,17 @@ import (
 // The error is Problems: all that is wrong. The instructions are then those
 // that could be resolved.
 func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
-	if s.Dir == "" {
-		s.Dir = "/"
-	}
-	if s.Shell == nil {
-		s.Shell = []string{"/bin/sh", "-c"}
-	}
-	r := &resolver{scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
-	r.index()
+	r := f.resolver(s)
 	resolved := make([]Instruction, 0, len(f.Instructions))
 	var problems Problems
 	for _, in := range f.Instructions {
-		r.err = nil
+		r.err, r.blank = nil, ""
 		out, err := r.resolve(in)
 		if r.err != nil {
 			err = r.err
+		}
+		if err == errEmpty {
+			err = faultf("%s%s", errEmpty.message, r.reason(r.blank)).withHint("%s", errEmpty.hint)
 		}
 		if err != nil {
 			f.report(&problems, in.Base(), err)
@@ -49,18 +45,34 @@ func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 }
 
 type resolver struct {
-	scope  Scope
-	escape byte
-	lex    *shell.Lex
-	env    map[string]string // scope.Env and scope.Args, by name
-	args   map[string]string
-	global map[string]string // the ARGs before the first FROM; nil: none was seen
-	hides  bool              // an ENV has the name of an ARG
-	later  map[string]bool   // the ENVs of which an ARG with a value stands later
-	word   string            // that is expanded
-	err    error             // the first of expanding an instruction
+	file     *File
+	scope    Scope
+	escape   byte
+	lex      *shell.Lex
+	env      map[string]string // scope.Env and scope.Args, by name
+	args     map[string]string
+	global   map[string]string // the ARGs before the first FROM; nil: none was seen
+	isGlobal bool              // a FROM follows
+	hides    bool              // an ENV has the name of an ARG
+	later    map[string]bool   // the ENVs of which an ARG with a value stands later
+	word     string            // that is expanded
+	blank    string            // the last word of which nothing is left
+	err      error             // the first of expanding an instruction
 
 	unset func(name string) // called with a variable that nothing sets; may be nil
+}
+
+func (f *File) resolver(s Scope) *resolver {
+	if s.Dir == "" {
+		s.Dir = "/"
+	}
+	if s.Shell == nil {
+		s.Shell = []string{"/bin/sh", "-c"}
+	}
+	r := &resolver{file: f, scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
+	r.isGlobal = slices.ContainsFunc(f.Instructions, func(in Instruction) bool { _, ok := in.(*From); return ok })
+	r.index()
+	return r
 }
 
 func (r *resolver) index() {
@@ -85,6 +97,9 @@ func (v variables) Get(name string) (string, bool) {
 	value, ok := v.r.args[name]
 	if !ok || v.r.envHides(name) {
 		value, ok = v.r.env[name]
+	}
+	if !ok && v.r.isGlobal {
+		value, ok = v.r.predefined(name)
 	}
 	if ok {
 		if !v.refs {
@@ -140,6 +155,9 @@ func (r *resolver) process(word string, refs bool) string {
 	if err != nil {
 		r.err = err
 		return ""
+	}
+	if out == "" {
+		r.blank = word
 	}
 	return out
 }
@@ -280,10 +298,18 @@ func (r *resolver) begin() {
 	if r.global == nil {
 		r.global = maps.Clone(r.args)
 	}
-	r.scope.Args = nil
+	r.scope.Args, r.isGlobal = nil, false
 	clear(r.args)
 	clear(r.later)
 	r.hides = false
+}
+
+func (r *resolver) predefined(name string) (string, bool) {
+	value, ok := r.file.predefined(name)
+	if set, given := r.scope.BuildArgs[name]; ok && given {
+		value = set
+	}
+	return value, ok
 }
 
 // declare gives the ARGs their values: of --build-arg, else the default. One
@@ -292,7 +318,9 @@ func (r *resolver) declare(in *Arg) {
 	for _, d := range in.Args {
 		value, ok := r.scope.BuildArgs[d.Name]
 		if !ok && d.Default == nil {
-			value, ok = r.global[d.Name]
+			if value, ok = r.global[d.Name]; !ok {
+				value, ok = r.predefined(d.Name)
+			}
 		}
 		if !ok && d.Default != nil {
 			value, ok = r.process(*d.Default, r.cutsReference(*d.Default) == ""), true
@@ -346,7 +374,11 @@ func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 		out.Dest = absolute(r.scope.Dir, out.Dest)
 	}
 	for _, f := range in.flags {
-		if err := setFetchFlag(&out, f.Name, r.expand(f.Value)); err != nil {
+		value, err := r.flag(f)
+		if err == nil {
+			err = setFetchFlag(&out, f.Name, value)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -389,7 +421,11 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 		out.Dest += "/"
 	}
 	for _, f := range in.flags {
-		if err := setOwnership(&out.Owner, f.Name, r.expand(f.Value)); err != nil {
+		value, err := r.flag(f)
+		if err == nil {
+			err = setOwnership(&out.Owner, f.Name, value)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -31,7 +31,14 @@ func (p *fileParser) divide() {
 			all[len(all)-1].own = append(all[len(all)-1].own, in)
 		}
 	}
+	var args *resolver
 	for i, s := range all {
+		if args == nil {
+			args = f.global(global)
+		}
+		if err := args.expandFrom(s.from); err != nil {
+			p.file.report(&p.problems, &s.from.Meta, err)
+		}
 		part := *f
 		part.Stage, part.Instructions = s.name(i), global
 		part.Name = f.Name + "." + part.Stage
@@ -60,6 +67,7 @@ func (p *fileParser) divide() {
 		f.stages = append(f.stages, s.whole)
 	}
 	f.Instructions, f.last = all[len(all)-1].whole.Instructions, all[len(all)-1].from.Alias
+	f.aim(strings.ToLower(f.last))
 }
 
 // Stages returns the stages of a file but for the last one, which the file itself is.
@@ -79,10 +87,19 @@ func (f *File) Target(name string) bool {
 	for i, s := range f.stages {
 		if strings.EqualFold(s.Stage, name) || strconv.Itoa(i) == name {
 			f.Instructions = s.Instructions
+			f.aim(name)
 			return true
 		}
 	}
 	return f.last != "" && strings.EqualFold(f.last, name) || strconv.Itoa(len(f.stages)) == name
+}
+
+// aim sets the stage that all are built for.
+func (f *File) aim(target string) {
+	for _, s := range f.stages {
+		s.target = target
+	}
+	f.target = target
 }
 
 // StageAt returns the stage that a line is in; nil for the last one.
@@ -151,6 +168,11 @@ func (p *fileParser) copyFrom(c *Copy, before []*stage) {
 		return
 	}
 	err := faultf("--from=%s names no stage before this line", c.From)
+	if strings.Contains(c.From, "$") {
+		err.hint = "variables are expanded in FROM: FROM " + c.From + " AS name begins a stage that can be copied from"
+		p.file.report(&p.problems, &c.Meta, err)
+		return
+	}
 	var names []string
 	for i, s := range before {
 		names = append(names, s.name(i))

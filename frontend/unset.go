@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
-
 	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
@@ -37,11 +35,7 @@ func (f *File) uses(s Scope, fallbacks bool) []Use {
 	for _, v := range s.Env {
 		declared[v.Name] = true
 	}
-	if s.Dir == "" {
-		s.Dir = "/"
-	}
-	r := &resolver{scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
-	r.index()
+	r := f.resolver(s)
 	for _, in := range f.Instructions {
 		m := in.Base()
 		r.err = nil

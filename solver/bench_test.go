@@ -57,7 +57,7 @@ func benchOptions(b *testing.B, base string, paths []string) Options {
 		Root: filepath.Join(base, "root"), Cache: filepath.Join(base, "cache"),
 		Environ: []string{"PATH=/usr/bin:/bin", "HOME=/root"}, Local: d, Push: true, Report: report.New(nil),
 	}
-	if opt.Files, err = layers.Load(b.Context(), paths, nil); err != nil {
+	if opt.Files, err = layers.Load(b.Context(), paths, layers.Options{}); err != nil {
 		b.Fatal(err)
 	}
 	return opt

@@ -72,7 +72,7 @@ func (r *session) checkSource(ctx context.Context, s *dag.Step) error {
 // Lint returns the findings in the files at paths, what Plan refuses among them.
 // opt has no Files.
 func Lint(ctx context.Context, opt Options, paths []string) ([]lint.Finding, error) {
-	files, err := layers.Load(ctx, paths, nil)
+	files, err := layers.Load(ctx, paths, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
 	if problems := (frontend.Problems)(nil); err != nil && !errors.As(err, &problems) {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func Lint(ctx context.Context, opt Options, paths []string) ([]lint.Finding, err
 // refused returns what Plan refuses in a file.
 func refused(ctx context.Context, opt Options, path string) ([]lint.Finding, error) {
 	var err error
-	opt.Files, err = layers.Load(ctx, []string{path}, nil)
+	opt.Files, err = layers.Load(ctx, []string{path}, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
 	var syntax frontend.Problems
 	if err != nil && !errors.As(err, &syntax) {
 		return nil, err

@@ -18,7 +18,7 @@ func ExampleSolve() {
 	defer os.RemoveAll(base)
 
 	ctx := context.Background()
-	files, err := layers.Load(ctx, []string{filepath.Join(base, "Containerfile")}, nil)
+	files, err := layers.Load(ctx, []string{filepath.Join(base, "Containerfile")}, layers.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func ExamplePlan() {
 	defer os.RemoveAll(base)
 
 	ctx := context.Background()
-	files, err := layers.Load(ctx, []string{filepath.Join(base, "Containerfile")}, nil)
+	files, err := layers.Load(ctx, []string{filepath.Join(base, "Containerfile")}, layers.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}

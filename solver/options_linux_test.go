@@ -34,7 +34,7 @@ func TestOneValueOfOptionsServesAllVerbs(t *testing.T) {
 		defer mu.Unlock()
 		events = append(events, e.Kind)
 	})
-	files, err := layers.Load(t.Context(), []string{filepath.Join(base, "Containerfile")}, nil)
+	files, err := layers.Load(t.Context(), []string{filepath.Join(base, "Containerfile")}, layers.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func newReadOnly(opt Options) *session {
 
 // environ returns where the variables of RUNs come from.
 func (r *session) environ() environ.Session {
-	return environ.Session{Environ: r.Environ, Hermetic: r.Hermetic, InheritEnv: r.InheritEnv}
+	return environ.Session{Environ: r.Environ, Hermetic: r.Hermetic, InheritEnv: r.InheritEnv, BuildArgs: r.BuildArgs}
 }
 
 // lock takes the lock of the root, and reports the holder that it waits for.

@@ -69,7 +69,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 		return opt, err
 	}
 	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
-	files, unread := layers.Load(cmd.Context(), paths, names)
+	files, unread := layers.Load(cmd.Context(), paths, layers.Options{Names: names, Args: frontend.Args{Build: opt.BuildArgs, Platform: f.platform}})
 	if err := f.toTarget(files); err != nil && unread == nil {
 		return opt, err
 	}
@@ -91,6 +91,7 @@ type recipeFlags struct {
 	buildArgs, secrets  []string
 	probes              []string
 	target              string
+	platform            string   // of the machine that is planned for, "linux/amd64"; "" for this one
 	warnings            []string // of looking up the files
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,6 +108,7 @@ func (f *solveFlags) planAs(cmd *cobra.Command, paths []string, as, graph string
 		return err
 	}
 	f.ReadOnly, f.live = true, true
+	f.platform, _, _ = strings.Cut(platform, " ")
 	defer f.hide()
 	opt, err := f.options(cmd, paths)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 func load(t *testing.T, path string) *frontend.File {
 	t.Helper()
-	f, err := frontend.Load(t.Context(), path)
+	f, err := frontend.Load(t.Context(), path, frontend.Args{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,11 +4,13 @@ package layers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -19,13 +21,19 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 )
 
+// Options say how files are read.
+type Options struct {
+	Names map[string]string // of layers, by path, instead of those that their files have
+	Args  frontend.Args     // Platform is this machine's where it is ""
+}
+
 // Load reads the Containerfiles at paths and, beside them, the sibling layers
-// that they name by FROM. names gives layers other names than their files do,
-// by path. The error is frontend.Problems: all that is wrong in all files.
+// that they name by FROM. The error is frontend.Problems: all that is wrong in all files.
 // The error is that of ctx where the wait for a pipe was given up.
-func Load(ctx context.Context, paths []string, names map[string]string) ([]*frontend.File, error) {
+func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, error) {
 	var files []*frontend.File
 	var problems frontend.Problems
+	opt.Args.Platform = cmp.Or(opt.Args.Platform, runtime.GOOS+"/"+runtime.GOARCH)
 	loaded := make(map[string]bool) // by absolute path
 	load := func(path string) error {
 		abs, err := filepath.Abs(path)
@@ -33,7 +41,7 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 			return err
 		}
 		loaded[abs] = true
-		f, err := frontend.Load(ctx, path)
+		f, err := frontend.Load(ctx, path, opt.Args)
 		var ps frontend.Problems
 		if errors.As(err, &ps) {
 			problems = append(problems, ps...)
@@ -43,7 +51,7 @@ func Load(ctx context.Context, paths []string, names map[string]string) ([]*fron
 		if f == nil {
 			return nil
 		}
-		if name, ok := names[path]; ok {
+		if name, ok := opt.Names[path]; ok {
 			f.Name = name
 		}
 		files = append(files, f)

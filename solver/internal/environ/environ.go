@@ -18,6 +18,8 @@ type Session struct {
 	Environ    []string // as os.Environ returns them
 	Hermetic   bool     // a RUN gets those that reach the network, and no others
 	InheritEnv bool     // it gets all
+
+	BuildArgs map[string]string // those of proxies are set in all RUNs
 }
 
 // DefaultPath is what a root is searched for programs by where nothing else is known.
@@ -99,6 +101,11 @@ func (e Session) Of(s *dag.Step, run *frontend.Run) []string {
 	for name, value := range more {
 		if _, ok := env[name]; !ok {
 			env[name] = value
+		}
+	}
+	for name, value := range e.BuildArgs { // as BuildKit has them
+		if upper := strings.ToUpper(name); value != "" && slices.Contains(frontend.Proxies, upper) {
+			env[upper], env[strings.ToLower(name)] = value, value
 		}
 	}
 	env["CLAYER_SHIM"] = "off" // what a RUN installs is in the Containerfile already

@@ -26,7 +26,7 @@ var intended = []*difference{
 	{
 		name:   "empty-argument",
 		reason: "A variable without a value is a mistake more often than not, and COPY would take the whole context for it.",
-		says:   regexp.MustCompile(`an argument is empty when its variables are expanded|--ch(mod|own)=: want`),
+		says:   regexp.MustCompile(`an argument is empty when its variables are expanded|--ch(mod|own)=\S+ is empty`),
 	},
 	{
 		name:   "part-of-variable",

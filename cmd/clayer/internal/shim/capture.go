@@ -173,7 +173,7 @@ func (o Options) composition(ctx context.Context, opt solver.Options) ([]*fronte
 			paths = append(paths, found...)
 		}
 	}
-	return layers.Load(ctx, append(paths, o.File), nil)
+	return layers.Load(ctx, append(paths, o.File), layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
 }
 
 // isSettled reports whether the last step of the Containerfile has been built.

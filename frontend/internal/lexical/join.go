@@ -1,26 +1,26 @@
-package frontend
+package lexical
 
 import (
 	"strings"
 	"unicode"
 )
 
-// joined is an instruction on one line, as BuildKit's parser joins it, with
+// Joined is an instruction on one line, as BuildKit's parser joins it, with
 // where each source line of it begins: the parser returns the text alone.
-type joined struct {
-	text string
+type Joined struct {
+	Text string
 	at   []int
 }
 
-// join joins the instruction that begins at line start, from 1. Comments and
+// Join joins the instruction that begins at line start, from 1. Comments and
 // blank lines within it are left out. It must do as parser.Parse does; a test
 // compares the two.
-func join(lines []string, start int, escape byte) joined {
-	var j joined
+func Join(lines []string, start int, escape byte) Joined {
+	var j Joined
 	var b strings.Builder
 	for i := start - 1; i < len(lines); i++ {
 		line := strings.TrimRight(lines[i], "\r")
-		if i > start-1 && (isComment(line) || isBlank(line)) {
+		if i > start-1 && (IsComment(line) || IsBlank(line)) {
 			continue
 		}
 		cut := 0
@@ -34,12 +34,12 @@ func join(lines []string, start int, escape byte) joined {
 			break
 		}
 	}
-	j.text = b.String()
+	j.Text = b.String()
 	return j
 }
 
-// seams returns where in text[from:] two source lines meet.
-func (j *joined) seams(from int) []int {
+// Seams returns where in Text[from:] two source lines meet.
+func (j *Joined) Seams(from int) []int {
 	var seams []int
 	for _, at := range j.at {
 		if at >= from && at > 0 {
@@ -60,11 +60,13 @@ func cutContinuation(line string, escape byte) (string, bool) {
 	return t[:n-1], true
 }
 
-func isComment(line string) bool {
+// IsComment reports whether a line is a comment.
+func IsComment(line string) bool {
 	t := strings.TrimLeftFunc(line, unicode.IsSpace)
 	return t != "" && t[0] == '#'
 }
 
-func isBlank(line string) bool {
+// IsBlank reports whether a line has nothing but blanks.
+func IsBlank(line string) bool {
 	return strings.TrimLeftFunc(line, unicode.IsSpace) == ""
 }
