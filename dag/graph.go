@@ -18,6 +18,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/predefined"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -160,7 +161,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:
-			s.use(sources, copyID(l.File.Dir, in))
+			s.use(sources, copyID(l.File.ContextOf(in), in))
 		case *frontend.Snapshot:
 			last = append(last, s)
 			bust = nil
@@ -209,6 +210,14 @@ func copyID(dir string, c *frontend.Copy) string {
 		fmt.Fprintf(&b, " <<%q %q", in.Name, in.Content)
 	}
 	return b.String()
+}
+
+// ContextDir returns the directory that a COPY reads from, and "" for other steps.
+func (s *Step) ContextDir() string {
+	if c, ok := s.Instr.(*frontend.Copy); ok {
+		return s.Layer.File.ContextOf(c)
+	}
+	return ""
 }
 
 // Pos returns where the step's instruction stands.
@@ -278,7 +287,7 @@ func (g *Graph) Steps() []*Step {
 // What is predefined needs no ARG. A stage by itself says nothing of its file.
 func (g *Graph) UnusedArgs(args map[string]string) []string {
 	unused := maps.Clone(args)
-	maps.DeleteFunc(unused, func(name, _ string) bool { return frontend.IsPredefined(name) })
+	maps.DeleteFunc(unused, func(name, _ string) bool { return predefined.Is(name) })
 	for _, l := range g.Layers {
 		if l.File.Stage != "" {
 			return nil

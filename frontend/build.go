@@ -61,7 +61,7 @@ func build(m Meta, s *source) (Instruction, error) {
 		return buildFrom(m, s)
 	}
 	f := faultf("unknown instruction")
-	f.hint = didYouMean(m.Word, known, "")
+	f.hint = lexical.DidYouMean(m.Word, known, "")
 	return nil, f
 }
 
@@ -106,7 +106,7 @@ func isCommand(argv []string) bool {
 
 func unknownFlag(f lexical.Flag, flags ...string) error {
 	ft := faultf("unknown flag --%s", f.Name)
-	ft.hint = didYouMean(f.Name, flags, "--")
+	ft.hint = lexical.DidYouMean(f.Name, flags, "--")
 	return ft
 }
 

@@ -25,7 +25,7 @@ func (p Pos) String() string {
 // A File is a parsed Containerfile.
 type File struct {
 	Path         string        // as the user named it
-	Dir          string        // the directory that COPY reads from and sibling layers are looked up in
+	Dir          string        // of the file: sibling layers are looked up in it; see also ContextOf
 	Name         string        // the layer's name, see LayerName; a caller may change it
 	Instructions []Instruction // as written, nothing expanded
 	Source       string        // the text as it was read
@@ -41,7 +41,9 @@ type File struct {
 	last   string  // the name of that
 	target string  // the name of the stage that is built; "" if it has none
 	args   Args
-	escape rune // what "# escape=" sets; 0 means a backslash
+
+	context string // that COPY reads from; "" for Dir
+	escape  rune   // what "# escape=" sets; 0 means a backslash
 }
 
 // Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell
@@ -171,6 +173,7 @@ type Copy struct {
 	Sources []string // relative to the Containerfile's directory, or the root of Stage; may hold patterns
 	From    string   // --from: what Sources are in; "" for the Containerfile's directory
 	Stage   *File    // that From names: a stage of the file with what it builds on
+	Context string   // the directory that From names by --build-context
 	Inline  []Inline // COPY <<name dest
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/sizes"
 )
 
@@ -48,7 +49,7 @@ func parseMount(value, dir string, expand func(string) string) (Mount, error) {
 			if o.name == "from" || o.name == "source" || o.name == "src" {
 				f.hint = "there are no other stages or images to mount from here"
 			} else {
-				f.hint = didYouMean(o.name, names, "")
+				f.hint = lexical.DidYouMean(o.name, names, "")
 			}
 			return m, f
 		}

@@ -103,7 +103,7 @@ func ParseFor(args Args, path string, src []byte) (*File, error) {
 		if len(line) >= maxLine {
 			return f, Problems{{
 				Pos: Pos{path, i + 1, i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
-				Line: excerpt(line[:maxExcerpt]), Hint: "COPY copies a long text from a file",
+				Line: lexical.Excerpt(line[:lexical.MaxExcerpt]), Hint: "COPY copies a long text from a file",
 			}}
 		}
 	}
@@ -282,14 +282,14 @@ var lexPrefix = lazyregexp.New(`^failed to process "[^"]*": `)
 
 // report adds what is wrong with an instruction.
 func (f *File) report(ps *Problems, m *Meta, err error) {
-	message := lexPrefix().ReplaceAllString(redact(err.Error()), "")
-	p := &Problem{Pos: m.Pos, Word: m.Word, Message: show(message)}
+	message := lexPrefix().ReplaceAllString(lexical.Redact(err.Error()), "")
+	p := &Problem{Pos: m.Pos, Word: m.Word, Message: lexical.Show(message)}
 	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
-		p.Line = excerpt(f.Lines[line-1])
+		p.Line = lexical.Excerpt(f.Lines[line-1])
 	}
 	var ft *fault
 	if errors.As(err, &ft) {
-		p.Hint = show(redact(ft.hint))
+		p.Hint = lexical.Show(lexical.Redact(ft.hint))
 	}
 	*ps = append(*ps, p)
 }
@@ -383,7 +383,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	}
 	if err != nil {
 		err = commentAfter(m.Word, text, s.escape, err)
-		m.Word = show(m.Word)
+		m.Word = lexical.Show(m.Word)
 		p.file.report(&p.problems, &m, err)
 		return
 	}
@@ -399,7 +399,7 @@ func displayText(text string) string {
 	if i := strings.IndexAny(text, " \t"); i >= 0 {
 		word, rest = text[:i], text[i:]
 	}
-	text = redact(show(strings.Join(strings.Fields(strings.ToUpper(word)+" "+rest), " ")))
+	text = lexical.Redact(lexical.Show(strings.Join(strings.Fields(strings.ToUpper(word)+" "+rest), " ")))
 	if r := []rune(text); len(r) > maxText {
 		text = string(r[:maxText-1]) + "…"
 	}
@@ -430,4 +430,12 @@ func cacheBust(lines []string, from, to int) []string {
 		}
 	}
 	return list
+}
+
+// Excerpt returns a line, from 1, fit to be shown; "" where there is none.
+func (f *File) Excerpt(line int) string {
+	if line < 1 || line > len(f.Lines) {
+		return ""
+	}
+	return lexical.Excerpt(f.Lines[line-1])
 }

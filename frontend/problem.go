@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
 // A Problem is something in a Containerfile that must be changed by its writer.
@@ -71,3 +73,7 @@ func (ps Problems) Err() error {
 	}
 	return ps
 }
+
+// Nearest returns the one of known that word was probably meant to be, and "" where none is
+// near.
+func Nearest(word string, known []string) string { return lexical.Nearest(word, known) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/clayer/clayer/frontend/predefined"
 	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
@@ -305,7 +306,7 @@ func (r *resolver) begin() {
 }
 
 func (r *resolver) predefined(name string) (string, bool) {
-	value, ok := r.file.predefined(name)
+	value, ok := predefined.Value(name, r.file.args.Platform, r.file.target)
 	if set, given := r.scope.BuildArgs[name]; ok && given {
 		value = set
 	}

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -139,6 +140,17 @@ func (f *File) setDir(dir, name string) {
 	f.Dir, f.Name = dir, name
 }
 
+// SetContext sets the directory that COPYs read from, of a file and its stages.
+func (f *File) SetContext(dir string) {
+	for _, s := range f.stages {
+		s.context = dir
+	}
+	f.context = dir
+}
+
+// ContextOf returns the directory that a COPY of the file reads from.
+func (f *File) ContextOf(c *Copy) string { return cmp.Or(c.Context, f.context, f.Dir) }
+
 func (s *stage) name(i int) string {
 	if s.from.Alias == "" {
 		return strconv.Itoa(i)
@@ -161,6 +173,12 @@ func find(all []*stage, name string, numbered bool) *stage {
 }
 
 func (p *fileParser) copyFrom(c *Copy, before []*stage) {
+	for name, dir := range p.file.args.Contexts {
+		if strings.EqualFold(name, c.From) {
+			c.Context = dir
+			return
+		}
+	}
 	s := find(before, c.From, true)
 	if s != nil {
 		c.Stage = s.whole
@@ -181,9 +199,9 @@ func (p *fileParser) copyFrom(c *Copy, before []*stage) {
 	case near != "":
 		err.hint = fmt.Sprintf("did you mean %s?", near)
 	case len(names) > 0:
-		err.hint = "stages before it: " + strings.Join(names, ", ") + "; images are not copied from"
+		err.hint = "stages before it: " + strings.Join(names, ", ") + "; no build context has that name, and images are not copied from"
 	default:
-		err.hint = "FROM .. AS NAME begins a stage; images are not copied from"
+		err.hint = "FROM .. AS NAME begins a stage; no build context has that name, and images are not copied from"
 	}
 	p.file.report(&p.problems, &c.Meta, err)
 }

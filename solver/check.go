@@ -66,7 +66,7 @@ func (r *session) checkSource(ctx context.Context, s *dag.Step) error {
 	if !ok {
 		return source.CheckFetch(s.Instr.(*frontend.Fetch))
 	}
-	return r.sources().CheckCopy(ctx, s.Layer.File.Dir, c)
+	return r.sources().CheckCopy(ctx, s.ContextDir(), c)
 }
 
 // Lint returns the findings in the files at paths, what Plan refuses among them.

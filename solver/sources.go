@@ -99,7 +99,7 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 		p, err = r.pinFetch(metered, s, in)
 		m.Done(err)
 	case *frontend.Copy:
-		p, err = r.sources().Copy(ctx, s.Layer.File.Dir, in)
+		p, err = r.sources().Copy(ctx, s.ContextDir(), in)
 	default:
 		panic(fmt.Sprintf("solver: %T has no source", in))
 	}
@@ -137,7 +137,7 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 		m.Done(err)
 		return changes, err
 	case *frontend.Copy:
-		dir := s.Layer.File.Dir
+		dir := s.ContextDir()
 		p, err := src.Copy(ctx, dir, in)
 		if err != nil {
 			return nil, err
@@ -151,7 +151,7 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 
 // Destination returns where a FETCH, COPY or WORKDIR puts what it makes.
 func (r *session) Destination(ctx context.Context, s *dag.Step) (places.Dest, error) {
-	return r.sources().Dest(ctx, s.Layer.File.Dir, s.Instr)
+	return r.sources().Dest(ctx, s.ContextDir(), s.Instr)
 }
 
 // Expected returns what the snapshot of a step is like, which finds the root as it is in
@@ -159,7 +159,7 @@ func (r *session) Destination(ctx context.Context, s *dag.Step) (places.Dest, er
 func (r *session) Expected(ctx context.Context, s *dag.Step, at *names.View, exact bool) (source.Expectation, error) {
 	switch in := s.Instr.(type) {
 	case *frontend.Copy:
-		return r.sources().ExpectCopy(ctx, s.Layer.File.Dir, in, at, exact)
+		return r.sources().ExpectCopy(ctx, s.ContextDir(), in, at, exact)
 	case *frontend.Fetch:
 		pin, err := r.pinFetch(ctx, s, in)
 		if err != nil {

@@ -303,7 +303,7 @@ larger snapshots, for servers that bound the size of files.`,
 			case len(args) > 0 && len(f.files) > 0:
 				return usage.Errorf("%s is a cached layer, and -f a file: give one or the other", args[0])
 			case len(args) == 0 && len(f.files) == 0:
-				f.files = []string{"Containerfile"}
+				f.files = f.filesOrDefault()
 			}
 			f.ReadOnly = true
 			img, store, err := f.image(cmd, args, opt.Base)

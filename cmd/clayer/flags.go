@@ -68,8 +68,17 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err != nil {
 		return opt, err
 	}
+	contexts, err := parse.Contexts(f.context, f.contexts)
+	if err != nil {
+		return opt, err
+	}
+	if f.progress != "json" {
+		for _, text := range f.notes {
+			f.note(cmd, "%s", text)
+		}
+	}
 	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
-	files, unread := layers.Load(cmd.Context(), paths, layers.Options{Names: names, Args: frontend.Args{Build: opt.BuildArgs, Platform: f.platform}})
+	files, unread := layers.Load(cmd.Context(), paths, layers.Options{Names: names, Args: frontend.Args{Build: opt.BuildArgs, Platform: f.platform, Contexts: contexts}, Context: f.context})
 	if err := f.toTarget(files); err != nil && unread == nil {
 		return opt, err
 	}
@@ -89,10 +98,12 @@ type recipeFlags struct {
 	baseID              string
 	salts, invalidateOn []string
 	buildArgs, secrets  []string
+	context             string
+	contexts            []string
 	probes              []string
 	target              string
 	platform            string   // of the machine that is planned for, "linux/amd64"; "" for this one
-	warnings            []string // of looking up the files
+	warnings, notes     []string // of looking up the files
 }
 
 func (f *recipeFlags) register(c *cobra.Command) {
@@ -101,6 +112,8 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
 	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
 	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
+	c.Flags().StringVar(&f.context, "context", "", "COPY from the directory `DIR` (default: that of the Containerfile)")
+	c.Flags().StringArrayVar(&f.contexts, "build-context", nil, "have COPY --from=NAME copy from a directory, by `NAME=DIR` (repeatable)")
 	c.Flags().StringVar(&f.target, "target", "", "end a file with its stage `STAGE` (default: the last one)")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
@@ -124,9 +137,43 @@ func (f *recipeFlags) registerFiles(c *cobra.Command) {
 
 func (f *recipeFlags) filesOrDefault() []string {
 	if len(f.files) == 0 {
-		return []string{"Containerfile"}
+		return []string{f.defaultIn(".")}
 	}
 	return f.files
+}
+
+// defaultIn returns the file of a directory where -f names none.
+func (f *recipeFlags) defaultIn(dir string) string {
+	path := layers.Default(dir)
+	if filepath.Base(path) == "Dockerfile" {
+		f.notes = append(f.notes, fmt.Sprintf("there is no Containerfile here: reading %s", path))
+	}
+	return path
+}
+
+// takeContext takes the argument that is a directory to copy from, as docker build does: the
+// file is then the one in it, unless -f names another.
+func (f *recipeFlags) takeContext(args []string) (rest []string, err error) {
+	var dirs []string
+	for _, arg := range args {
+		if layers.IsContext(arg) {
+			dirs = append(dirs, arg)
+		} else {
+			rest = append(rest, arg)
+		}
+	}
+	switch {
+	case len(dirs) > 1:
+		return nil, usage.Errorf("%s and %s are directories: COPY reads from one", dirs[0], dirs[1])
+	case len(dirs) == 1 && f.context != "":
+		return nil, usage.Errorf("%s is a directory to copy from, and so is --context: give one of them", dirs[0])
+	case len(dirs) == 1:
+		f.context = dirs[0]
+		if len(rest)+len(f.files) == 0 {
+			f.files = []string{f.defaultIn(dirs[0])}
+		}
+	}
+	return rest, nil
 }
 
 // paths returns the files of -f and of the arguments, which may be names.
@@ -141,6 +188,9 @@ func (f *recipeFlags) paths(cmd *cobra.Command, args []string) ([]string, error)
 		}
 	}
 	more, err := layers.Lookup(".", args, warn)
+	if len(args) == 0 && err == nil && len(more) == 1 && more[0] == layers.Default(".") {
+		more[0] = f.defaultIn(".")
+	}
 	return append(f.files, more...), err
 }
 

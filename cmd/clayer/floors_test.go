@@ -135,6 +135,7 @@ var floors = map[string]int{
 	"solver/internal/shortfall":          2,
 	"frontend/edit":                      1,
 	"frontend/gitsource":                 -1,
+	"frontend/predefined":                -1,
 	"frontend/shellvars":                 0,
 	"solver/capture":                     3,
 	"solver/internal/catchup":            3,

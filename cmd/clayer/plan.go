@@ -23,13 +23,17 @@ func newPlan() *cobra.Command {
 	var graph, as string
 	var page bool
 	c := &cobra.Command{
-		Use:   "plan [-f FILE]... [NAME|FILE]...",
+		Use:   "plan [-f FILE]... [NAME|FILE|DIR]...",
 		Short: "Print what solve would do, and why",
 		Example: `  clayer plan base mojo
   clayer plan --html base mojo > plan.html     # a page with the graph; opens in any browser
   clayer plan --graph=mermaid                  # for Markdown on GitHub
   clayer plan --as 'linux/amd64 ubuntu 24.04 python3.12' --repo me/env`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := f.takeContext(args)
+			if err != nil {
+				return err
+			}
 			paths, err := f.paths(cmd, args)
 			if err != nil {
 				return err

@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/envfile"
+	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -139,7 +140,7 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 			}
 		}
 	})
-	if path != "Containerfile" {
+	if path != layers.Default(".") {
 		words = append(words, "-f", shim.Word(path))
 	}
 	e.Look = strings.Join(append(words, "--at", fmt.Sprint(e.Step.Pos().Line), "--", "sh"), " ")

@@ -42,16 +42,26 @@ func (f *changeFlags) registerDryRun(c *cobra.Command) {
 func newSolve() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use:   "solve [-f FILE]...",
+		Use:   "solve [-f FILE]... [DIR]",
 		Short: "Restore cached steps, build the rest, and apply them",
 		Example: `  clayer solve --dest out                 # build into a directory; nothing else changes
   clayer solve -f Containerfile.mojo      # also solves the layer that its FROM names
+  clayer solve -f docker/Dockerfile .     # COPY reads from this directory
   eval "$(clayer env)"                    # set the environment's variables in this shell`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.solve(cmd, f.filesOrDefault(), false) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rest, err := f.takeContext(args)
+			if err == nil && len(rest) > 0 {
+				err = errhint.With(usage.Errorf("%s is no directory to copy from", rest[0]), "-f names a Containerfile, and clayer compose takes names of layers")
+			}
+			if err != nil {
+				return err
+			}
+			return f.solve(cmd, f.filesOrDefault(), false)
+		},
 	}
 	f.register(c)
 	f.registerFiles(c)
+	settings.TakesFiles(c)
 	f.registerDryRun(c)
 	return c
 }
@@ -80,7 +90,7 @@ clayer.toml, or else in .claude/container-layers.json, or else Containerfile.`,
 }
 
 func newBuild() *cobra.Command {
-	return newSolveFiles("build FILE...", "Build all steps again, even if cached, and store them", true)
+	return newSolveFiles("build FILE|DIR...", "Build all steps again, even if cached, and store them", true)
 }
 
 func newRestore() *cobra.Command {
@@ -93,7 +103,13 @@ func newSolveFiles(use, short string, rebuild bool) *cobra.Command {
 		Use:   use,
 		Short: short,
 		Args:  cobra.MinimumNArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return f.solve(cmd, args, rebuild) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := f.takeContext(args)
+			if err != nil {
+				return err
+			}
+			return f.solve(cmd, append(args, f.files...), rebuild)
+		},
 	}
 	f.register(c)
 	settings.TakesFiles(c)

@@ -127,7 +127,7 @@ func TestLoadFindsSiblings(t *testing.T) {
 		"other/Containerfile.zz": "FROM base\nRUN z\n",
 	})
 	names := func(path string) string {
-		files, err := Load(t.Context(), []string{filepath.Join(dir, path)}, nil)
+		files, err := Load(t.Context(), []string{filepath.Join(dir, path)}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +147,7 @@ func TestLoadFindsSiblings(t *testing.T) {
 		}
 	}
 	var ps frontend.Problems
-	if files, err := Load(t.Context(), []string{filepath.Join(dir, "Containerfile.problem")}, nil); !errors.As(err, &ps) || len(files) != 2 {
+	if files, err := Load(t.Context(), []string{filepath.Join(dir, "Containerfile.problem")}, Options{}); !errors.As(err, &ps) || len(files) != 2 {
 		t.Errorf("a file with a problem: %d files, %v", len(files), err)
 	}
 }

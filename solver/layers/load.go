@@ -25,6 +25,10 @@ import (
 type Options struct {
 	Names map[string]string // of layers, by path, instead of those that their files have
 	Args  frontend.Args     // Platform is this machine's where it is ""
+
+	// Context is the directory that COPYs of the files at paths read from, and not those of
+	// siblings; "" for that of each file.
+	Context string
 }
 
 // Load reads the Containerfiles at paths and, beside them, the sibling layers
@@ -61,6 +65,9 @@ func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, e
 		if err := load(path); err != nil {
 			return nil, err
 		}
+	}
+	for _, f := range files {
+		f.SetContext(opt.Context)
 	}
 
 	// Siblings are looked for until no file names a new one. files grows.

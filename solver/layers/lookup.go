@@ -46,7 +46,7 @@ func Lookup(dir string, args []string, warn func(text string)) ([]string, error)
 			return nil, err
 		}
 		if len(names) == 0 {
-			return []string{filepath.Join(dir, "Containerfile")}, nil
+			return []string{Default(dir)}, nil
 		}
 	}
 	return find(dir, names, warn)
@@ -91,6 +91,28 @@ func find(dir string, names []layerName, warn func(text string)) ([]string, erro
 		warn(fmt.Sprintf("%s: %s: it is left out (%s)", p.Pos, p.Message, p.Hint))
 	}
 	return paths, problems.Err()
+}
+
+// Default returns the file that is read in a directory where none is named: its
+// Containerfile, and where there is none, its Dockerfile.
+func Default(dir string) string {
+	path := filepath.Join(dir, "Containerfile")
+	if other := filepath.Join(dir, "Dockerfile"); !isThere(path) && isRegular(other) {
+		return other
+	}
+	return path
+}
+
+// IsContext reports whether an argument is a directory, and the name of no layer.
+func IsContext(arg string) bool {
+	path, _ := lookup(".", arg)
+	info, err := os.Stat(arg)
+	return path == "" && err == nil && info.IsDir() || filepath.IsAbs(arg) && err == nil && info.IsDir()
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func lookup(dir, arg string) (path string, tried []string) {

@@ -161,7 +161,7 @@ func TestCopy(t *testing.T) {
 				}
 			}
 			c := &frontend.Copy{Sources: strings.Fields(tt.src), Inline: tt.inline, Dest: tt.dest, Owner: tt.owner}
-			c.Pos.File = "some/where/Containerfile.mojo"
+			c.Pos.File = filepath.Join(dir, "Containerfile.mojo")
 			r := &Resolver{}
 			root := t.TempDir()
 			if tt.isDir != "" {

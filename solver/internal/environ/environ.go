@@ -10,6 +10,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/predefined"
 	"github.com/clayer/clayer/solver/internal/installs"
 )
 
@@ -104,7 +105,7 @@ func (e Session) Of(s *dag.Step, run *frontend.Run) []string {
 		}
 	}
 	for name, value := range e.BuildArgs { // as BuildKit has them
-		if upper := strings.ToUpper(name); value != "" && slices.Contains(frontend.Proxies, upper) {
+		if upper := strings.ToUpper(name); value != "" && slices.Contains(predefined.Proxies, upper) {
 			env[upper], env[strings.ToLower(name)] = value, value
 		}
 	}

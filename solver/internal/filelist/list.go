@@ -62,7 +62,7 @@ type List struct {
 
 // Check returns what Read would refuse, without reading the files.
 func Check(ctx context.Context, dir string, c *frontend.Copy, exclude []string) error {
-	s, err := newScan(dir, c.Pos.File)
+	s, err := newScan(dir, c)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func Check(ctx context.Context, dir string, c *frontend.Copy, exclude []string) 
 
 // Read finds the files of a COPY and hashes them.
 func Read(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*List, error) {
-	s, err := newScan(dir, c.Pos.File)
+	s, err := newScan(dir, c)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/fault"
 )
 
@@ -26,6 +27,8 @@ type scan struct {
 	ignore *patternmatcher.PatternMatcher
 	items  []Item
 	stage  *staged // that is read instead of the Containerfile's directory; nil for that
+	where  string  // the directory, in words
+	by     string  // the file of patterns that leave files out
 
 	exclude map[string]bool // paths below the directory that are clayer's own
 }
@@ -53,33 +56,53 @@ type match struct {
 	pattern bool // it was found, not named
 }
 
-func newScan(dir, containerfile string) (*scan, error) {
+func newScan(dir string, c *frontend.Copy) (*scan, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{root: root}
-	patterns, err := ignorePatterns(root, containerfile)
+	s := &scan{root: root, where: "the Containerfile's directory", by: ".dockerignore"}
+	beside := filepath.Dir(c.Pos.File)
+	if filepath.Clean(dir) != beside {
+		s.where = "the context " + dir
+	}
+	var patterns []string
+	if c.Context == "" { // a list of a Containerfile is for its own context
+		patterns, err = s.patterns(func(name string) (*os.File, error) { return openBeside(beside, name) }, filepath.Base(c.Pos.File)+".")
+	}
+	if patterns == nil && err == nil {
+		patterns, err = s.patterns(func(name string) (*os.File, error) { return openRegular(root, name) }, ".")
+	}
 	if err == nil {
 		s.ignore, err = patternmatcher.New(patterns)
 	}
 	if err != nil {
 		root.Close()
-		return nil, fault.New(".dockerignore: %v", err)
+		return nil, fault.New("%s: %v", s.by, err)
 	}
 	return s, nil
+}
+
+func openBeside(dir, name string) (*os.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return openRegular(root, name)
 }
 
 // maxIgnore bounds a .dockerignore, in bytes.
 const maxIgnore = 4 << 20
 
-// ignorePatterns reads the .dockerignore that goes for a Containerfile.
-func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
-	for _, name := range []string{filepath.Base(containerfile) + ".dockerignore", ".dockerignore"} {
-		f, err := openRegular(root, name)
+// patterns reads the file of patterns whose name begins with prefix; nil if there is none.
+func (s *scan) patterns(open func(name string) (*os.File, error), prefix string) ([]string, error) {
+	for _, name := range []string{prefix + "containerignore", prefix + "dockerignore"} {
+		f, err := open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		s.by = name
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +110,8 @@ func ignorePatterns(root *os.Root, containerfile string) ([]string, error) {
 		if info, err := f.Stat(); err != nil || info.Size() > maxIgnore {
 			return nil, cmp.Or(err, fmt.Errorf("larger than %d MiB: this is no list of patterns", maxIgnore>>20))
 		}
-		return ignorefile.ReadAll(f)
+		list, err := ignorefile.ReadAll(f)
+		return append([]string{}, list...), err
 	}
 	return nil, nil
 }
@@ -97,7 +121,7 @@ func (s *scan) match(src string) ([]match, error) {
 	clean := path.Clean(strings.TrimLeft(src, "/")) // "/x" is the directory's x, as with Docker
 	if clean == ".." || strings.HasPrefix(clean, "../") {
 		return nil, &fault.Fault{
-			Message: fmt.Sprintf("source %q leaves the Containerfile's directory", src),
+			Message: fmt.Sprintf("source %q leaves %s", src, s.place()),
 			Hint:    "only what stands in that directory, or below it, can be copied",
 		}
 	}
@@ -139,7 +163,7 @@ func (s *scan) match(src string) ([]match, error) {
 	switch {
 	case isPattern(src):
 	case len(out) == 0 && ignored > 0:
-		return nil, ignoredFault(src)
+		return nil, s.ignoredFault(src)
 	case len(out) == 0:
 		return nil, fault.New("source %q: no such file in %s", src, s.place())
 	}
@@ -159,9 +183,9 @@ func isPattern(src string) bool {
 	return false
 }
 
-func ignoredFault(src string) *fault.Fault {
+func (s *scan) ignoredFault(src string) *fault.Fault {
 	return &fault.Fault{
-		Message: fmt.Sprintf("source %q is left out by .dockerignore", src),
+		Message: fmt.Sprintf("source %q is left out by %s", src, s.by),
 		Hint:    "a line that begins with ! includes it again",
 	}
 }
@@ -171,7 +195,7 @@ func (s *scan) asFault(name string, err error) error {
 	switch {
 	case errors.Is(err, errLeaves):
 		return &fault.Fault{
-			Message: fmt.Sprintf("source %q is a link that leaves the Containerfile's directory", name),
+			Message: fmt.Sprintf("source %q is a link that leaves %s", name, s.place()),
 			Err:     err,
 		}
 	case errors.Is(err, fs.ErrNotExist):
@@ -318,7 +342,7 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 		}
 		var err error
 		if excluded, info, err = s.matches(name[:i], info); err != nil {
-			return false, info, fault.New(".dockerignore: %v", err)
+			return false, info, fault.New("%s: %v", s.by, err)
 		}
 	}
 	return excluded, info, nil
@@ -347,7 +371,7 @@ func (s *scan) add(ctx context.Context, m match) error {
 			return err
 		}
 		if excluded && len(s.items) == before && !m.pattern {
-			return ignoredFault(m.name)
+			return s.ignoredFault(m.name)
 		}
 		return nil
 	}
@@ -383,7 +407,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		}
 		out, info, err := s.matches(child, parent)
 		if err != nil {
-			return fault.New(".dockerignore: %v", err)
+			return fault.New("%s: %v", s.by, err)
 		}
 		if out && (!e.IsDir() || !s.ignore.Exclusions()) {
 			continue

@@ -61,7 +61,7 @@ func (s *scan) place() string {
 	if s.stage != nil {
 		return "stage " + s.stage.name
 	}
-	return "the Containerfile's directory"
+	return s.where
 }
 
 // leaves says how a file is left out.
@@ -69,7 +69,7 @@ func (s *scan) leaves() string {
 	if s.stage != nil {
 		return "name the files beside it"
 	}
-	return "a line in .dockerignore leaves it out"
+	return "a line in " + s.by + " leaves it out"
 }
 
 // mode returns the mode that an item gets: in a stage it is the file's own.

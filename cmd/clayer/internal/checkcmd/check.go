@@ -49,7 +49,7 @@ check reads Containerfile.`,
 				return usage.Errorf("--format=%s: want text, json or sarif", format)
 			}
 			if len(args) == 0 {
-				args = []string{"Containerfile"}
+				args = []string{layers.Default(".")}
 			}
 			paths, err := layers.Lookup(".", args, printed(cmd).Warn)
 			if err != nil {

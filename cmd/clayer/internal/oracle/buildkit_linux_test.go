@@ -107,6 +107,9 @@ func (b *buildkit) build(ctx context.Context, dir, out string) (*refusal, error)
 		"--frontend=dockerfile.v0", "--local=context="+dir, "--local=dockerfile="+dir, "--opt=filename="+containerfile,
 		"--oci-layout="+baseName+"="+b.layout, "--opt=context:"+baseName+"=oci-layout://"+baseName+"@"+b.base.String(),
 		"--output=type=tar,dest="+out)
+	if extra := filepath.Join(dir, extraContext); isDir(extra) {
+		cmd.Args = append(cmd.Args, "--local="+extraContext+"="+extra, "--opt=context:"+extraContext+"=local:"+extraContext)
+	}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()

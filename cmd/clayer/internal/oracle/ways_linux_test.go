@@ -12,6 +12,14 @@ import (
 	"syscall"
 )
 
+// extraContext is a directory of a case that is a build context of that name.
+const extraContext = "extra"
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // plainUser has no rights, and no name on any machine.
 const plainUser = 424242
 
@@ -119,6 +127,9 @@ func (c *clayer) command(ctx context.Context, w *way, work, root string) *exec.C
 			`set -e; mount -t proc proc "$0/proc"; mount --bind "$1" "$0/work"; root=$0; shift; exec chroot "$root" "$@"`, root, work, "/work/clayer"}
 	}
 	argv = append(argv, w.args(at, root)...)
+	if isDir(filepath.Join(work, "context", extraContext)) {
+		argv = append(argv, "--build-context="+extraContext+"="+at+"/context/"+extraContext)
+	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = work
 	cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "TMPDIR=" + at}

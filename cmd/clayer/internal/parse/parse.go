@@ -11,6 +11,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/internal/errhint"
 )
 
 // LayerNames reads --name: NAME for a single file, NAME:PATH for one of several.
@@ -60,6 +61,33 @@ func BuildArgs(flags []string) (map[string]string, error) {
 		args[name] = value
 	}
 	return args, nil
+}
+
+// Contexts reads --build-context, and checks the directory of --context.
+func Contexts(context string, flags []string) (map[string]string, error) {
+	isDir := func(flag, dir string) error {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return usage.Errorf("--%s: no such directory", flag)
+		}
+		return nil
+	}
+	if context != "" {
+		if err := isDir("context "+context, context); err != nil {
+			return nil, err
+		}
+	}
+	dirs := make(map[string]string)
+	for _, v := range flags {
+		name, dir, _ := strings.Cut(v, "=")
+		if name == "" || dir == "" {
+			return nil, usage.Errorf("--build-context %s: want NAME=DIR", v)
+		}
+		if err := isDir("build-context "+v, dir); err != nil {
+			return nil, errhint.With(err, "a build context is a directory of this machine; images, layouts and URLs are none here")
+		}
+		dirs[name] = dir
+	}
+	return dirs, nil
 }
 
 // Probes reads --probe: commands by the name of a layer.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -67,7 +68,11 @@ func containerfiles(c *cobra.Command, args []string) (paths []string) {
 	}
 	if c.Annotations[filesInArgs] != "" {
 		for _, a := range args {
-			if strings.ContainsRune(a, filepath.Separator) { // else it is looked up here
+			info, err := os.Stat(a)
+			switch isDir := err == nil && info.IsDir(); {
+			case isDir && len(paths) == 0:
+				paths = append(paths, filepath.Join(a, "Containerfile"))
+			case !isDir && strings.ContainsRune(a, filepath.Separator): // else it is looked up here
 				paths = append(paths, a)
 			}
 		}

@@ -1,4 +1,4 @@
-package frontend
+package lexical
 
 import (
 	"slices"
@@ -31,8 +31,8 @@ func sortedLetters(s string) string {
 	return string(b)
 }
 
-// didYouMean words a suggestion; "" where there is none.
-func didYouMean(word string, known []string, prefix string) string {
+// DidYouMean words a suggestion; "" where there is none.
+func DidYouMean(word string, known []string, prefix string) string {
 	if word == "" || len(word) > 40 {
 		return ""
 	}
