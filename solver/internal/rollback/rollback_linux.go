@@ -442,6 +442,10 @@ func (b *rollback) restore(p string, m *record.Meta, xattrs bool) error {
 		}
 	}
 	ts := inroot.Timespec(m.ModTime)
+	if st.Mtim == ts && st.Mode&0o7777 == m.Mode { // it may be another user's
+		delete(b.modes, inroot.IDOf(&st))
+		return nil
+	}
 	if err := b.Utimensat(f.FD, ".", st.Atim, ts); err != nil {
 		return err
 	}
