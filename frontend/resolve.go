@@ -204,7 +204,7 @@ func (r *resolver) cutsReference(word string) string {
 
 // inline expands the text of a heredoc, in which quotes are only characters.
 func (r *resolver) inline(text string) string {
-	if !strings.Contains(text, "$") {
+	if !strings.ContainsAny(text, `$\<`) {
 		return text
 	}
 	lex := shell.NewLex('\\') // as BuildKit has it, whatever the file's is
