@@ -153,6 +153,9 @@ func (l *live) event(e report.Event) {
 			l.totals.steps += t.Steps
 			l.totals.present += t.Present
 		}
+		for _, st := range e.Plan.Stages {
+			l.totals.steps += st.Stage().Totals().Steps
+		}
 	case report.Sandbox:
 		l.write(l.paint(dim, cut("sandbox: "+visible(e.Text), columns-1)) + "\n")
 	case report.Fetching, report.Restoring:

@@ -92,6 +92,19 @@ func TestFewRows(t *testing.T) {
 	}
 }
 
+// TestStagesCount: steps of stages are among those that are done, and among all.
+func TestStagesCount(t *testing.T) {
+	plan, s := steps(t)
+	planned := *plan
+	planned.Stages = []*dag.Plan{plan}
+	l := newLive(&bytes.Buffer{}, func() (int, int) { return 80, 24 }, true)
+	l.event(report.Event{Kind: report.Planned, Plan: &planned})
+	l.event(report.Event{Kind: report.Restored, Step: s[2], Store: "dir"})
+	if got := fmt.Sprint(l.lines(80, 24)); !strings.Contains(got, "1 of 3 steps") {
+		t.Error(got)
+	}
+}
+
 // TestRecord pins the summary, and that a trace has side by side what was.
 func TestRecord(t *testing.T) {
 	plan, s := steps(t)
