@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type stream struct {
 	file   *os.File
 	turn   chan struct{} // holds one while a write is under way
 	giveUp <-chan struct{}
+	stuck  atomic.Bool // a write was given up
 	cause  func() error
 }
 
@@ -40,9 +42,20 @@ func Streams(ctx context.Context, out, err io.Writer) (io.Writer, io.Writer) {
 func (s *stream) Fd() uintptr { return s.file.Fd() }
 
 func (s *stream) Write(p []byte) (int, error) {
+	giveUp := s.giveUp
+	select {
+	case <-giveUp:
+		if !s.stuck.Load() { // the program took its time to end, and somebody may read
+			late := make(chan struct{})
+			defer time.AfterFunc(unread, func() { close(late) }).Stop()
+			giveUp = late
+		}
+	default:
+	}
 	select {
 	case s.turn <- struct{}{}:
-	case <-s.giveUp:
+	case <-giveUp:
+		s.stuck.Store(true)
 		return 0, s.cause()
 	}
 	type answer struct {
@@ -59,7 +72,8 @@ func (s *stream) Write(p []byte) (int, error) {
 	select {
 	case a := <-wrote:
 		return a.n, a.err
-	case <-s.giveUp:
+	case <-giveUp:
+		s.stuck.Store(true)
 		return 0, s.cause()
 	}
 }
