@@ -106,12 +106,16 @@ clayer_boot() (
 		if [ -f "$lock/pid" ]; then read -r pid at <"$lock/pid" || :; fi 2>/dev/null
 		if [ -z "$pid" ]; then [ "$waited" -ge 5 ]; else ! kill -0 "$pid" 2>/dev/null || [ "$at" != "$(began "$pid")" ]; fi
 	}
+	absent=0
 	until mkdir "$lock" 2>/dev/null; do
+		# It can't be made, and nobody has it: the disk is full. A second look, since
+		# somebody may have removed it just now.
+		if [ -d "$lock" ]; then absent=0; elif absent=$((absent + 1)) && [ "$absent" -gt 2 ]; then break; fi
 		# A run that was killed left its lock. Only one of those that wait removes it,
 		# and checks again first, because the lock may be another's by then.
-		if dead && mkdir "$lock.break" 2>/dev/null; then
+		if dead && { mkdir "$lock.break" 2>/dev/null || [ ! -d "$lock.break" ]; }; then
 			if dead; then rm -rf "$lock"; fi
-			rmdir "$lock.break"
+			rmdir "$lock.break" 2>/dev/null
 			continue
 		fi
 		sleep 1
@@ -122,7 +126,7 @@ clayer_boot() (
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	me=$(sh -c 'echo $PPID')
-	echo "$me $(began "$me")" >"$lock/pid"
+	echo "$me $(began "$me")" 2>/dev/null >"$lock/pid"
 	rm -rf "$CLAYER_BOOT_DIR"/.clayer-* # of a run that was killed during a download
 	code=0
 	# stderr of all goes to the log: a hook's host shows it, or drops it.
