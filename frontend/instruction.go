@@ -36,6 +36,7 @@ type File struct {
 	Stage string
 	On    *File
 	Uses  int
+	Below []*File // layers that it builds on, by FROM of the first, and that are not composed
 
 	stages []*File // but for the last one
 	last   string  // the name of that

@@ -29,6 +29,8 @@ type Options struct {
 	// Context is the directory that COPYs of the files at paths read from, and not those of
 	// siblings; "" for that of each file.
 	Context string
+
+	below int // how many stages build on each other
 }
 
 // Load reads the Containerfiles at paths and, beside them, the sibling layers
@@ -84,10 +86,43 @@ func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, e
 			return nil, err
 		}
 	}
-	if len(problems) == 0 {
+	ps, err := loadBelow(ctx, files, opt)
+	if err != nil {
+		return nil, err
+	}
+	if problems = append(problems, ps...); len(problems) == 0 {
 		return files, nil
 	}
 	return files, problems
+}
+
+// maxBelow bounds how far stages of siblings build on siblings: they may make a cycle.
+const maxBelow = 10
+
+// loadBelow loads the siblings that stages build on and that are not composed.
+func loadBelow(ctx context.Context, files []*frontend.File, opt Options) (problems frontend.Problems, err error) {
+	if opt.below == maxBelow {
+		return nil, nil
+	}
+	for _, f := range files {
+		for _, s := range f.Stages() {
+			from := dag.BuildsOn(s)
+			if s.Uses == 0 || from == nil || hasLayer(files, from.Image) {
+				continue
+			}
+			path, ok := layerFile(f.Dir, from.Image)
+			if !ok {
+				continue // an image
+			}
+			s.Below, err = Load(ctx, []string{path}, Options{Args: opt.Args, below: opt.below + 1})
+			var ps frontend.Problems
+			if err != nil && !errors.As(err, &ps) {
+				return nil, err
+			}
+			problems = append(problems, ps...)
+		}
+	}
+	return problems, nil
 }
 
 func hasLayer(files []*frontend.File, name string) bool {

@@ -67,7 +67,7 @@ func (s *scan) place() string {
 // leaves says how a file is left out.
 func (s *scan) leaves() string {
 	if s.stage != nil {
-		return "name the files beside it"
+		return "copy the other files by name"
 	}
 	return "a line in " + s.by + " leaves it out"
 }

@@ -41,6 +41,7 @@ type Stages struct {
 // With returns the files of a stage: it, and the layers among files that it builds on.
 func With(files []*frontend.File, stage *frontend.File) []*frontend.File {
 	all := []*frontend.File{stage}
+	files = append(files[:len(files):len(files)], stage.Below...)
 	for range files { // not for ever, where FROMs make a cycle
 		from := dag.BuildsOn(all[0])
 		if from == nil {
