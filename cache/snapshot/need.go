@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/internal/sizes"
 )
 
 // A Need is something that a snapshot took from outside of itself and of the steps that
@@ -101,7 +103,7 @@ func (n Need) String() string {
 	switch n.Kind {
 	case NeedContent:
 		if len(n.Set)+len(n.Removed) > 0 {
-			return fmt.Sprintf("%d records of /%s", len(n.Set)+len(n.Removed), n.Path)
+			return sizes.Count(len(n.Set)+len(n.Removed), "record") + " of /" + n.Path
 		}
 		return "/" + n.Path + " as it was"
 	case NeedPlace:

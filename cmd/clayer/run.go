@@ -45,7 +45,9 @@ func newRun() *cobra.Command {
 		Short: "Run a command in the environment without changing the machine",
 		Long: `run runs a command in the environment of the Containerfiles, laid over the
 machine's root. What the command writes is discarded when it ends. Steps that
-are not cached are built and stored. The exit code is that of the command.`,
+are not cached are built and stored. The exit code is that of the command. Without -f
+the environment is that of the layers in the project's clayer.toml, or else in
+.claude/container-layers.json, or else of Containerfile.`,
 		Example: `  clayer run -f Containerfile.mojo -- mojo --version
   clayer run --at 7 -- sh      # a shell where the RUN in line 7 failed`,
 		Args: cobra.MinimumNArgs(1),
@@ -78,9 +80,12 @@ type statusError struct{ code int }
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
 func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
-	files := f.filesOrDefault()
 	if f.at < 0 {
 		return usage.Errorf("--at=%d: want a line", f.at)
+	}
+	files, err := f.paths(cmd, nil) // as compose has it
+	if err != nil {
+		return err
 	}
 	f.live, f.untilRun = true, true
 	defer f.hide()

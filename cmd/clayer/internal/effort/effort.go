@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/internal/git/remote"
@@ -42,6 +43,9 @@ func (f *Flags) Register(c *cobra.Command) {
 func (f *Flags) Options(cmd *cobra.Command, opt *solver.Options, unread error) (besteffort.Options, error) {
 	if f.budget < 0 || f.budget == 0 && cmd.Flag("budget").Changed {
 		return besteffort.Options{}, usage.Errorf("--budget=%s: want a time, such as 5m", f.budget)
+	}
+	if flag := cmd.Flag("finish-in-background"); f.background && !f.best && settings.OriginOf(flag).Source == settings.Flag {
+		return besteffort.Options{}, usage.Errorf("--finish-in-background goes with --best-effort: without that, a solve whose budget ends has failed")
 	}
 	o := besteffort.Options{Budget: f.budget, Best: f.best, Command: command(cmd)}
 	if f.best && len(opt.Files) > 0 {
