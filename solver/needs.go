@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -22,11 +23,10 @@ import (
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
-// Session returns where $HOME is for a step, "" if its key covers that or its user decides
-// it, and the directories that programs are searched in.
+// Session returns where $HOME is for a step, "" if its key or user says that, and where programs are searched.
 func (r *session) Session(s *dag.Step) (home string, dirs []string) {
-	run, ok := s.Instr.(*frontend.Run)
-	if !ok {
+	run := environ.RunOf(s)
+	if run == nil {
 		return "", nil
 	}
 	for _, kv := range r.environ().Of(s, run) {

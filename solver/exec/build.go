@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -369,8 +368,8 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 			return err
 		}
 		_, fetched := s.Instr.(*frontend.Fetch)
-		items := places.Items{Follow: fetched}
-		return pack(items.From(changes), func() []snapshot.Need { return b.placedNeeds(ctx, s, at, &items) })
+		items, copied := places.Items{Follow: fetched}, b.copied(s, at)
+		return pack(items.From(copied.Of(changes)), func() []snapshot.Need { return b.placedNeeds(ctx, s, at, &items, copied) })
 	})
 }
 
@@ -418,28 +417,7 @@ func (b *builder) snapshot(ctx context.Context, v sandbox.View, s *dag.Step, in 
 	if !exists {
 		paths = nil
 	}
-	return pack(needs.WithoutSecrets(capture(ctx, v, paths)), func() []snapshot.Need { return b.placesBefore(s) })
-}
-
-// capture captures paths of a view, as far as they are there.
-func capture(ctx context.Context, v sandbox.View, paths []string) snapshot.Changes {
-	return func(yield func(*snapshot.Entry, error) bool) {
-		for _, path := range paths {
-			changes, err := v.Capture(ctx, path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for e, err := range changes {
-				if !yield(e, err) {
-					return
-				}
-			}
-		}
-	}
+	return pack(needs.WithoutSecrets(sandbox.CaptureAll(ctx, v, paths)), func() []snapshot.Need { return b.placesBefore(s) })
 }
 
 // nothing is the changes of a step that changes nothing.

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -116,7 +117,7 @@ func (b *builder) warnUnrecorded(s *dag.Step, found []snapshot.Need, err error) 
 
 // placedNeeds returns what another root has to be like for what a FETCH, COPY or WORKDIR
 // makes, these items, where it finds the names of at.
-func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, items *places.Items) (all []snapshot.Need) {
+func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, items *places.Items, copied *needs.Copied) (all []snapshot.Need) {
 	root := places.Root{Found: at, Covered: b.coveredBy(s), Base: b.baseLacks(s)}
 	dest, err := b.Steps.Destination(ctx, s)
 	if err == nil {
@@ -125,7 +126,19 @@ func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, 
 	if err == nil && dest.Chown != "" {
 		all, err = owners.AddNeeds(all, dest.Chown, at, b.chainNeeds(s), root.Covered)
 	}
+	if err == nil {
+		all, err = copied.AddNeeds(all)
+	}
 	return b.warnUnrecorded(s, all, err)
+}
+
+// copied returns what finds the needs of the programs that a COPY takes from a stage, which
+// the stage's key does not say; nil for another step.
+func (b *builder) copied(s *dag.Step, at *names.View) *needs.Copied {
+	if c, ok := s.Instr.(*frontend.Copy); !ok || c.Stage == nil {
+		return nil
+	}
+	return needs.OfCopy(b.site(s, at), b.coveredBy(s), b.chainNeeds(s))
 }
 
 // placesBefore returns the needs of the FETCH, COPY and WORKDIR that are before a step in its

@@ -117,3 +117,17 @@ func (e Session) Of(s *dag.Step, run *frontend.Run) []string {
 	slices.Sort(list)
 	return list
 }
+
+// RunOf returns the RUN of a step, or, of a COPY from a stage, one in which what it copies
+// would run; nil for another step.
+func RunOf(s *dag.Step) *frontend.Run {
+	switch in := s.Instr.(type) {
+	case *frontend.Run:
+		return in
+	case *frontend.Copy:
+		if in.Stage != nil {
+			return &frontend.Run{User: "nobody", Env: s.Layer.Scope.Env} // whose home is of no account
+		}
+	}
+	return nil
+}
