@@ -122,6 +122,8 @@ func evilCommands(w *workspace, host string) map[string][][]string {
 		"hash":              {{root, "Containerfile"}, {root, "Containerfile", "Containerfile." + evil, "--full"}, {root, "--json", "Containerfile"}, {root, "--legacy", "Containerfile"}},
 		"inspect":           {{root, "Containerfile"}, {root, "--json", "Containerfile"}, {root, "Containerfile.bad"}},
 		"status":            {{root}, {root, "--json"}, {root, "--exit-code", "-f", "Containerfile"}, {root, "--exit-code", "-f", "Containerfile", "--json"}},
+		"wait":              {{root}, {root, "--timeout=" + evil}, {evil}},
+		"base export":       {{root}, {root, evil}, {root, "--exclude=" + evil}, {"--root=" + evil}, {root, "--yes", evil + ".tar"}},
 		"doctor":            {{root}, {root, "--json"}, {root, oci, repo}},
 		"verify":            {{root}, {root, "--json"}},
 		"diff":              {{root}, {root, "--all"}, {root, "--json"}},

@@ -83,6 +83,13 @@ func (h *hosts) only(host string) (asked map[string]int, undo func()) {
 	}
 }
 
+// count returns how often a host was asked since only.
+func (h *hosts) count(host string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked[host]
+}
+
 // An installer is a command line, on a machine whose PATH has some programs only.
 type installer struct {
 	name string

@@ -72,7 +72,7 @@ func TestSkillInstallsTheRelease(t *testing.T) {
 	h := newHosts(t, r, p, out)
 	python := python(t)
 	for _, i := range installers(t, out)[:2] { // those of a shell: curl and wget
-		asked, undo := h.only("pypi")
+		_, undo := h.only("pypi")
 		for name, pin := range map[string]string{"its pin": p.SHA256, "another pin": fmt.Sprintf("%064x", 1)} {
 			dir, home := t.TempDir(), t.TempDir()
 			texts, err := skill.Files(skill.Options{Version: "v1.2.3", Pins: []string{pin}, Installer: installScript(t)})
@@ -96,7 +96,7 @@ func TestSkillInstallsTheRelease(t *testing.T) {
 				text, err := cmd.CombinedOutput()
 				return string(text), err
 			}
-			before := asked["pypi"]
+			before := h.count("pypi")
 			text, err := run()
 			if name == "another pin" {
 				if err == nil || !strings.Contains(text, "checksum mismatch") || strings.Contains(text, "Traceback") {
@@ -104,11 +104,11 @@ func TestSkillInstallsTheRelease(t *testing.T) {
 				}
 				continue
 			}
-			if err != nil || text != "clayer v1.2.3 plan x\n" || asked["pypi"] != before+2 {
-				t.Errorf("%s: %q, %v, asked %d times", i.name, text, err, asked["pypi"]-before)
+			if err != nil || text != "clayer v1.2.3 plan x\n" || h.count("pypi") != before+2 {
+				t.Errorf("%s: %q, %v, asked %d times", i.name, text, err, h.count("pypi")-before)
 			}
-			if text, err := run(); err != nil || text != "clayer v1.2.3 plan x\n" || asked["pypi"] != before+2 {
-				t.Errorf("%s: again: %q, %v, asked %d times", i.name, text, err, asked["pypi"]-before)
+			if text, err := run(); err != nil || text != "clayer v1.2.3 plan x\n" || h.count("pypi") != before+2 {
+				t.Errorf("%s: again: %q, %v, asked %d times", i.name, text, err, h.count("pypi")-before)
 			}
 		}
 		undo()
