@@ -60,8 +60,9 @@ func Check(files []*frontend.File) []Finding {
 	var all []Finding
 	scopes := make(map[*frontend.File]*frontend.Scope)
 	check := func(f *frontend.File) {
-		p := newPass(f, scopeBelow(f, files, scopes))
-		p.files = files
+		known := append(slices.Clip(files), f.Below...)
+		p := newPass(f, scopeBelow(f, known, scopes))
+		p.files = known
 		for _, r := range Rules {
 			p.names = append(p.names, r.Name)
 		}
@@ -137,7 +138,7 @@ func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.Fi
 // A pass is one file while rules look at it.
 type pass struct {
 	file     *frontend.File
-	files    []*frontend.File // that are checked together
+	files    []*frontend.File // that FROM may name
 	scope    frontend.Scope
 	rule     Rule
 	names    []string // of all rules
