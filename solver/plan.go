@@ -216,6 +216,7 @@ func (r *session) platform(ctx context.Context, state *record.State) string {
 
 // keys pins all sources, at the same time, and computes the keys.
 func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag.Keys, error) {
+	r.machine = platform
 	pins := make(dag.Pins, len(g.Sources))
 	var mu sync.Mutex
 	var problems frontend.Problems

@@ -29,7 +29,7 @@ type session struct {
 	files     []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly  bool             // nothing that is downloaded is stored
 	elsewhere string           // the platform of another machine that a plan is for; "" for none
-	machine   string           // the platform, if it was taken before an install by hand
+	machine   string           // the platform of the root, once it is known
 	proven    map[string]bool  // layers in the root that have passed their probe; the last survey sets it
 
 	resolving sync.Once

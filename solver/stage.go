@@ -20,7 +20,7 @@ func (r *session) stageOf(f *frontend.File) *session {
 	opt.Files = stages.With(r.files, f)
 	opt.Shortfall, opt.Probes = nil, nil
 	sub := newSession(opt)
-	sub.readOnly, sub.machine, sub.elsewhere, sub.root, sub.isStage = r.readOnly, r.machine, r.elsewhere, r.root, true
+	sub.readOnly, sub.machine, sub.elsewhere, sub.isStage = r.readOnly, r.machine, r.elsewhere, true
 	return sub
 }
 
@@ -28,15 +28,11 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 	sub := r.stageOf(f)
 	return stages.Session{
 		Pin: func(ctx context.Context) (digest.Digest, error) {
-			_, state, err := sub.openState()
-			if err != nil {
-				return "", err
-			}
 			g, err := sub.checkedGraph(ctx)
 			if err != nil {
 				return "", err
 			}
-			keys, err := sub.keys(ctx, g, sub.platform(ctx, state))
+			keys, err := sub.keys(ctx, g, r.machine)
 			if err != nil {
 				return "", err
 			}
