@@ -20,11 +20,11 @@ func (r *run) stays(ctx context.Context, why error) *solver.Shortfall {
 	}
 	steps := r.stepKeys(ctx)
 	s.Layers = slices.DeleteFunc(s.Layers, func(l solver.ShortLayer) bool {
-		return isApplied(status, l.Name, steps[l.Name]) == len(steps[l.Name]) && len(steps[l.Name]) > 0
+		return appliedSteps(status, l.Name, steps[l.Name]) == len(steps[l.Name]) && len(steps[l.Name]) > 0
 	})
 	for i := range s.Layers {
 		l := &s.Layers[i]
-		l.Steps, l.As = isApplied(status, l.Name, steps[l.Name]), time.Time{}
+		l.Steps, l.As = appliedSteps(status, l.Name, steps[l.Name]), time.Time{}
 		if is := lastOf(status, l.Name); is != nil {
 			l.Key = is.Key
 			l.As = r.madeBefore(l.Name, is.Key)
@@ -82,8 +82,8 @@ func lastOf(status *solver.RootStatus, name string) (last *record.Applied) {
 	return last
 }
 
-// isApplied returns how many of a layer's steps are in the root, from the first on.
-func isApplied(status *solver.RootStatus, name string, steps []key.Key) (n int) {
+// appliedSteps returns how many of a layer's steps are in the root, from the first on.
+func appliedSteps(status *solver.RootStatus, name string, steps []key.Key) (n int) {
 	for _, l := range status.State.Layers {
 		if l.Name != name {
 			continue

@@ -140,7 +140,7 @@ func (s *scan) match(src string) ([]match, error) {
 			ignored++
 			continue
 		}
-		if err == nil && s.stage != nil && s.stage.Bare && s.isOthers(real) {
+		if err == nil && s.stage != nil && s.stage.Bare && s.notMade(real) {
 			continue // then there is no such file
 		}
 		if err != nil {
@@ -402,7 +402,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 	before := len(s.items)
 	for _, e := range list {
 		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
-		if s.exclude[child] || s.isOthers(child) {
+		if s.exclude[child] || s.notMade(child) {
 			continue
 		}
 		out, info, err := s.matches(child, parent)
@@ -437,11 +437,11 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 	if rel == "" {
 		return nil
 	}
-	bases, err := s.isBases(real)
+	inBase, err := s.isInBase(real)
 	if err != nil {
 		return err
 	}
-	if !excluded && !bases || len(s.items) > before {
+	if !excluded && !inBase || len(s.items) > before {
 		info, err := here.Stat(".")
 		if err != nil {
 			return err
@@ -467,7 +467,7 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 	if !fi.Mode().IsRegular() {
 		return &fault.Fault{
 			Message: fmt.Sprintf("%q is a socket, a pipe or a device, which COPY does not make", real),
-			Hint:    s.leaves(),
+			Hint:    s.leaveOutHint(),
 		}
 	}
 	it := s.owned(Item{Rel: rel, From: real, Kind: snapshot.File, Mode: s.mode(fi), Size: fi.Size()}, fi)

@@ -64,8 +64,8 @@ func (s *scan) place() string {
 	return s.where
 }
 
-// leaves says how a file is left out.
-func (s *scan) leaves() string {
+// leaveOutHint says how to leave a file out.
+func (s *scan) leaveOutHint() string {
 	if s.stage != nil {
 		return "copy the other files by name"
 	}
@@ -88,15 +88,15 @@ func (s *scan) owned(it Item, info fs.FileInfo) Item {
 	return it
 }
 
-// isOthers reports whether a path is in a stage of which its steps have not made it, where
+// notMade reports whether a path is in a stage of which its steps have not made it, where
 // that counts.
-func (s *scan) isOthers(name string) bool {
+func (s *scan) notMade(name string) bool {
 	return s.stage != nil && s.stage.own != nil && name != "." && !s.stage.own.Has(name)
 }
 
-// isBases reports whether a directory among what steps have made is in the base too: it is
+// isInBase reports whether a directory among what steps have made is in the base too: it is
 // theirs only as far as something in it is.
-func (s *scan) isBases(name string) (bool, error) {
+func (s *scan) isInBase(name string) (bool, error) {
 	if s.stage == nil || s.stage.own == nil {
 		return false, nil
 	}

@@ -97,9 +97,10 @@ type Outcome struct {
 //     in its layer's view, or of what the layer builds on. What precedes a RUN in its
 //     view and has a snapshot already is applied to the view by a node of its own.
 //     Layers that don't build on each other share no node.
-//   - A RUN that is in no store, and a step whose snapshot cannot be had, decides whether the cached steps that follow it in its
-//     chain are restored (dag.Item.Decides). They are fetched when it has: they may be
-//     many times larger than all else, and are of no use if it changes something.
+//   - A RUN that is in no store, and a step whose snapshot cannot be had, decides
+//     whether the cached steps that follow it in its chain are restored
+//     (dag.Item.Decides). They are fetched when it has: they may be many times larger
+//     than all else, and are of no use if it changes something.
 //   - The root is changed last: undo, apply each step in order, commit.
 //   - In place, running and applying are one sequence.
 //   - A put waits for nothing, and nothing but complete waits for it.
