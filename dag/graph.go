@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -327,7 +326,7 @@ func (src *Source) Label() string {
 func (g *Graph) StepAt(file string, line int) (*Step, error) {
 	var layer *Layer
 	for _, l := range g.Layers {
-		if file == "" || filepath.Clean(l.File.Path) == filepath.Clean(file) {
+		if l.File.Is(file) {
 			layer = l
 		}
 	}

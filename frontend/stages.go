@@ -3,6 +3,7 @@ package frontend
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,6 +81,11 @@ func (f *File) Own() []Instruction {
 		return f.Instructions
 	}
 	return f.Instructions[len(f.On.Instructions):]
+}
+
+// Is reports whether a path, as the user names it, is that of the file; "" is any file's.
+func (f *File) Is(path string) bool {
+	return path == "" || filepath.Clean(f.Path) == filepath.Clean(path)
 }
 
 // Target makes a file end with one of its stages, by name or number. It reports false if

@@ -56,8 +56,7 @@ type RunOptions struct {
 // an overlay wraps sandbox.ErrUnavailable.
 func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	r := newSession(opt)
-	isFile := func(path string) bool { return run.File == "" || filepath.Clean(path) == filepath.Clean(run.File) }
-	if f := stages.At(opt.Files, isFile, run.At); f != nil {
+	if f := stages.At(opt.Files, run.File, run.At); f != nil {
 		r = r.stageOf(f)
 	}
 	root, release, err := r.unchanging(ctx)

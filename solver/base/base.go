@@ -26,6 +26,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/databases"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/rootfs"
 )
@@ -91,7 +92,7 @@ func Read(ctx context.Context, opt Options) (*Base, error) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrApplied)
 	}
 	f := newFilter(dir)
-	home, searchPath := "", defaultPath
+	home, searchPath := "", environ.DefaultPath
 	if dir == "/" {
 		for _, kv := range opt.Environ {
 			switch name, value, _ := strings.Cut(kv, "="); name {
@@ -119,7 +120,7 @@ func Read(ctx context.Context, opt Options) (*Base, error) {
 	for _, p := range opt.Include {
 		f.include = append(f.include, strings.Trim(path.Clean(p), "/"))
 	}
-	b := &Base{Root: dir, Platform: state.Platform, Built: machine.Platform(ctx, dir, f.inBase(defaultPath)), LeftOut: []LeftOut{}}
+	b := &Base{Root: dir, Platform: state.Platform, Built: machine.Platform(ctx, dir, f.inBase(environ.DefaultPath)), LeftOut: []LeftOut{}}
 	if b.Platform == "" {
 		b.Platform = machine.Platform(ctx, dir, searchPath)
 	}
@@ -144,8 +145,6 @@ func Read(ctx context.Context, opt Options) (*Base, error) {
 	}
 	return b, nil
 }
-
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // reaches reports whether a path is included, or leads to one that is.
 func (f *filter) reaches(p string) bool {

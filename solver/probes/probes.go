@@ -7,7 +7,6 @@
 package probes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -203,12 +202,8 @@ func lastLines(f *os.File) string {
 	if err != nil {
 		return ""
 	}
-	lines := slices.Collect(bytes.Lines(bytes.TrimRight(data, "\r\n")))
-	var text []string
-	for _, line := range lines[max(0, len(lines)-maxLines):] {
-		text = append(text, report.PlainText(bytes.TrimRight(line, "\n")))
-	}
-	return strings.Join(text, "\n")
+	lines := report.PlainLines(data)
+	return strings.Join(lines[max(0, len(lines)-maxLines):], "\n")
 }
 
 // isCredential reports whether a variable of the session holds one. Proxies often do, and

@@ -23,6 +23,14 @@ func PlainText(line []byte) string {
 	return printable.Text(strings.ToValidUTF8(strings.TrimRight(b.String(), " \t"), "\uFFFD"))
 }
 
+// PlainLines returns lines that a program printed, each as PlainText.
+func PlainLines(output []byte) (lines []string) {
+	for line := range bytes.Lines(bytes.TrimRight(output, "\r\n")) {
+		lines = append(lines, PlainText(bytes.TrimRight(line, "\n")))
+	}
+	return lines
+}
+
 // skipEscape returns the index of the last byte of the sequence at i:
 // CSI (ESC [ .. final byte), OSC (ESC ] .. BEL or ESC \), or two bytes (ECMA-48).
 func skipEscape(line []byte, i int) int {

@@ -66,9 +66,9 @@ func ImageOf(files []*frontend.File) *frontend.From {
 
 // At returns the stage that a line is in, of the file at path or, for "", the last one that
 // has the line in a stage; nil for none.
-func At(files []*frontend.File, isFile func(path string) bool, line int) (stage *frontend.File) {
+func At(files []*frontend.File, path string, line int) (stage *frontend.File) {
 	for _, f := range files {
-		if s := f.StageAt(line); s != nil && isFile(f.Path) {
+		if s := f.StageAt(line); s != nil && f.Is(path) {
 			stage = s
 		}
 	}

@@ -3,7 +3,6 @@
 package failure
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,11 +36,7 @@ func (e *BuildError) Error() string {
 	p := frontend.Problem{Pos: m.Pos, Word: m.Word, Message: e.Err.Error(), Line: e.Step.Text()}
 	var exit *sandbox.ExitError
 	if errors.As(e.Err, &exit) && len(exit.Output) > 0 {
-		var lines []string
-		for line := range bytes.Lines(bytes.TrimRight(exit.Output, "\r\n")) {
-			lines = append(lines, report.PlainText(bytes.TrimRight(line, "\n")))
-		}
-		p.Detail = strings.Join(lines, "\n")
+		p.Detail = strings.Join(report.PlainLines(exit.Output), "\n")
 	}
 	switch {
 	case e.Stored == 1:
