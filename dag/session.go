@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/frontend/shellvars"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/order"
@@ -196,7 +197,7 @@ func (o *outside) candidates(words func(string, func(string)), text string, run 
 // sets reports whether a RUN has a variable from its file or from a secret.
 func sets(run *frontend.Run, name string) bool {
 	return indexVar(run.Env, name) >= 0 || indexVar(run.Args, name) >= 0 ||
-		slices.ContainsFunc(run.Mounts, func(m frontend.Mount) bool { return m.EnvName == name })
+		slices.ContainsFunc(run.Mounts, func(m mount.Mount) bool { return m.EnvName == name })
 }
 
 // interpreter returns the program of a "#!" line, after env the one that it looks for.

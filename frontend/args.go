@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
@@ -32,7 +33,7 @@ func (r *resolver) expandFrom(from *From) error {
 	r.err = nil
 	word := from.Image
 	if from.Image = r.expand(word); from.Image == "" && r.err == nil {
-		return faultf("%s names nothing%s", word, r.reason(word)).withHint("FROM lines see the ARGs before the first FROM alone; one without a default has the value of a build argument")
+		return fault.Errorf("%s names nothing%s", word, r.reason(word)).WithHint("FROM lines see the ARGs before the first FROM alone; one without a default has the value of a build argument")
 	}
 	return r.err
 }
@@ -63,7 +64,7 @@ func (r *resolver) reason(word string) string {
 func (r *resolver) flag(f lexical.Flag) (string, error) {
 	value := r.expand(f.Value)
 	if r.err == nil && strings.Trim(value, ":") == "" && strings.Contains(f.Value, "$") {
-		return "", faultf("--%s=%s is empty%s", f.Name, f.Value, r.reason(f.Value)).withHint("ARG or ENV before this line sets a variable; those of an image are not here")
+		return "", fault.Errorf("--%s=%s is empty%s", f.Name, f.Value, r.reason(f.Value)).WithHint("ARG or ENV before this line sets a variable; those of an image are not here")
 	}
 	return value, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
@@ -46,7 +47,7 @@ func build(m Meta, s *source) (Instruction, error) {
 		}
 		// As in Docker, all of the line is the path, blanks included.
 		if s.args() == "" {
-			return nil, faultf("path is missing").withHint("WORKDIR path")
+			return nil, fault.Errorf("path is missing").WithHint("WORKDIR path")
 		}
 		return &Workdir{m, s.args()}, nil
 	case "SNAPSHOT":
@@ -54,14 +55,14 @@ func build(m Meta, s *source) (Instruction, error) {
 	case "SHELL":
 		argv, ok := jsonStrings(s.args())
 		if !ok || !isCommand(argv) {
-			return nil, faultf("requires a JSON list").withHint(`SHELL ["/bin/bash", "-c"]`)
+			return nil, fault.Errorf("requires a JSON list").WithHint(`SHELL ["/bin/bash", "-c"]`)
 		}
 		return &Shell{m, argv}, nil
 	case "FROM":
 		return buildFrom(m, s)
 	}
-	f := faultf("unknown instruction")
-	f.hint = lexical.DidYouMean(m.Word, known, "")
+	f := fault.Errorf("unknown instruction")
+	f.Hint = lexical.DidYouMean(m.Word, known, "")
 	return nil, f
 }
 
@@ -105,20 +106,9 @@ func isCommand(argv []string) bool {
 }
 
 func unknownFlag(f lexical.Flag, flags ...string) error {
-	ft := faultf("unknown flag --%s", f.Name)
-	ft.hint = lexical.DidYouMean(f.Name, flags, "--")
+	ft := fault.Errorf("unknown flag --%s", f.Name)
+	ft.Hint = lexical.DidYouMean(f.Name, flags, "--")
 	return ft
-}
-
-// variableName is what may be set: names that a shell can use, and with "." and
-// "-" in them, which the environment can hold.
-var variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-
-func checkName(name string) error {
-	if !variableName().MatchString(name) {
-		return faultf("%q is no variable's name", name)
-	}
-	return nil
 }
 
 func buildEnv(m Meta, s *source) (Instruction, error) {
@@ -126,16 +116,16 @@ func buildEnv(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	if s.args() == "" {
-		return nil, faultf("variable is missing").withHint("ENV NAME=value")
+		return nil, fault.Errorf("variable is missing").WithHint("ENV NAME=value")
 	}
 	env := &Env{Meta: m}
 	// BuildKit's parser yields triples: name, value, separator.
 	for n := s.node.Next; n != nil; n = n.Next {
 		name := n.Value
 		if n = n.Next; n == nil {
-			return nil, faultf("%s has no value", name).withHint("ENV %s=value", name)
+			return nil, fault.Errorf("%s has no value", name).WithHint("ENV %s=value", name)
 		}
-		if err := checkName(name); err != nil {
+		if err := lexical.CheckName(name); err != nil {
 			return nil, err
 		}
 		env.Vars = append(env.Vars, Var{name, n.Value})
@@ -163,12 +153,12 @@ func buildArg(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	if len(words) == 0 {
-		return nil, faultf("name is missing").withHint("ARG name[=default]")
+		return nil, fault.Errorf("name is missing").WithHint("ARG name[=default]")
 	}
 	arg := &Arg{Meta: m}
 	for i, w := range words {
 		name, value, ok := strings.Cut(w, "=")
-		if err := checkName(name); err != nil && i >= comment {
+		if err := lexical.CheckName(name); err != nil && i >= comment {
 			continue
 		} else if err != nil {
 			return nil, err
@@ -191,13 +181,13 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 		case f.Name == "changed" && !f.HasValue:
 			snap.Capture = CaptureChanged
 		case f.Name == "all" || f.Name == "changed":
-			return nil, faultf("--%s takes no value", f.Name)
+			return nil, fault.Errorf("--%s takes no value", f.Name)
 		default:
 			return nil, unknownFlag(f, "all", "changed")
 		}
 	}
 	if len(s.flags) > 1 {
-		return nil, faultf("takes one of --all and --changed")
+		return nil, fault.Errorf("takes one of --all and --changed")
 	}
 	args, err := s.exactly(m.Word, "path")
 	if err != nil {
@@ -228,7 +218,7 @@ func buildFrom(m Meta, s *source) (Instruction, error) {
 	case len(words) == 3 && strings.EqualFold(words[1], "as"):
 		return &From{Meta: m, Image: words[0], Alias: words[2]}, nil
 	}
-	return nil, faultf("requires one name").withHint("FROM layer")
+	return nil, fault.Errorf("requires one name").WithHint("FROM layer")
 }
 
 // aloneHeredoc is a RUN that is nothing but a heredoc.
@@ -240,24 +230,24 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 		switch f.Name {
 		case "mount":
 			if f.Value == "" {
-				return nil, faultf("--mount requires a value").withHint("--mount=type=cache,target=/path")
+				return nil, fault.Errorf("--mount requires a value").WithHint("--mount=type=cache,target=/path")
 			}
 			r.Flags = append(r.Flags, f.Value)
 		case "network", "security", "device":
-			return nil, faultf("--%s is not known here", f.Name).withHint("a RUN has the session's network and privileges")
+			return nil, fault.Errorf("--%s is not known here", f.Name).WithHint("a RUN has the session's network and privileges")
 		default:
 			return nil, unknownFlag(f, "mount")
 		}
 	}
 	command := strings.TrimSpace(lexical.Fold(s.joined.Text[s.rest:], s.joined.Seams(s.rest)))
 	if command == "" {
-		return nil, faultf("command is missing").withHint("RUN command")
+		return nil, fault.Errorf("command is missing").WithHint("RUN command")
 	}
 	docs := s.node.Heredocs
 	if len(docs) == 0 {
 		if argv, ok := jsonStrings(command); ok {
 			if !isCommand(argv) {
-				return nil, faultf("the list is no command").withHint(`RUN ["program", "argument"]`)
+				return nil, fault.Errorf("the list is no command").WithHint(`RUN ["program", "argument"]`)
 			}
 			r.Exec = argv
 			return r, nil
@@ -273,7 +263,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 	}
 	switch {
 	case strings.TrimSpace(text) == "":
-		return nil, faultf("the heredoc is empty")
+		return nil, fault.Errorf("the heredoc is empty")
 	case strings.HasPrefix(text, "#!"):
 		r.Script = text
 	default:

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/mount"
 )
 
 // resolve parses and resolves a text that has nothing wrong.
@@ -92,12 +93,12 @@ func TestInstructions(t *testing.T) {
 			run(Run{Command: "true", Env: []Var{{"A", "1"}}, Args: []Var{{"V", "2"}}, Dir: "/w", Shell: []string{"/bin/bash", "-c"}})},
 		{"RUN, an ARG after an ENV", "ENV A=1 E=2\nARG A=3\nENV X=$A\nRUN true", run(Run{Command: "true", Env: []Var{{"E", "2"}, {"X", "3"}}, Args: []Var{{"A", "3"}}})},
 		{"RUN, a build argument", "ARG B=default\nRUN true", run(Run{Command: "true", Args: []Var{{"B", "given"}}})},
-		{"RUN, a cache", "RUN --mount=type=cache,target=/c true", run(Run{Command: "true", Mounts: []Mount{{Type: MountCache, Target: "/c", ID: "/c", Sharing: "shared", Mode: 0o755}}})},
+		{"RUN, a cache", "RUN --mount=type=cache,target=/c true", run(Run{Command: "true", Mounts: []mount.Mount{{Type: mount.Cache, Target: "/c", ID: "/c", Sharing: "shared", Mode: 0o755}}})},
 		{"RUN, a cache with all of it", "ARG D=/d,id=evil\nRUN --mount=type=cache,dst=$D,id=x,sharing=locked,mode=0700,uid=1,gid=2,ro true",
-			run(Run{Command: "true", Args: []Var{{"D", "/d,id=evil"}}, Mounts: []Mount{{Type: MountCache, Target: "/d,id=evil", ID: "x", Sharing: "locked", Mode: 0o700, UID: 1, GID: 2, ReadOnly: true}}})},
-		{"RUN, a secret", "RUN --mount=type=secret,id=a/token,required true", run(Run{Command: "true", Mounts: []Mount{{Type: MountSecret, Target: "/run/secrets/token", ID: "a/token", Required: true, Mode: 0o400}}})},
-		{"RUN, a secret as a variable", "RUN --mount=type=secret,id=t,env=TOKEN true", run(Run{Command: "true", Mounts: []Mount{{Type: MountSecret, ID: "t", EnvName: "TOKEN", Mode: 0o400}}})},
-		{"RUN, a tmpfs", "RUN --mount=type=tmpfs,target=t,size=64m true", run(Run{Command: "true", Mounts: []Mount{{Type: MountTmpfs, Target: "/t", Size: 64 << 20, Mode: 0o1777}}})},
+			run(Run{Command: "true", Args: []Var{{"D", "/d,id=evil"}}, Mounts: []mount.Mount{{Type: mount.Cache, Target: "/d,id=evil", ID: "x", Sharing: "locked", Mode: 0o700, UID: 1, GID: 2, ReadOnly: true}}})},
+		{"RUN, a secret", "RUN --mount=type=secret,id=a/token,required true", run(Run{Command: "true", Mounts: []mount.Mount{{Type: mount.Secret, Target: "/run/secrets/token", ID: "a/token", Required: true, Mode: 0o400}}})},
+		{"RUN, a secret as a variable", "RUN --mount=type=secret,id=t,env=TOKEN true", run(Run{Command: "true", Mounts: []mount.Mount{{Type: mount.Secret, ID: "t", EnvName: "TOKEN", Mode: 0o400}}})},
+		{"RUN, a tmpfs", "RUN --mount=type=tmpfs,target=t,size=64m true", run(Run{Command: "true", Mounts: []mount.Mount{{Type: mount.Tmpfs, Target: "/t", Size: 64 << 20, Mode: 0o1777}}})},
 		{"FETCH", "FETCH https://example.com/x.tar.gz /opt/./x/", &Fetch{Source: "https://example.com/x.tar.gz", Dest: "/opt/x", Extract: ExtractAuto}},
 		{"FETCH, all flags", "ARG S=" + sum + "\nFETCH --checksum=$S --strip=1 --extract=true --chmod=0755 --chown=a:b \"https://example.com/a b\" $HOME/x",
 			&Fetch{Source: "https://example.com/a b", Dest: "/home/me/x", Checksum: "sha256:abababababababababababababababababababababababababababababababab", Strip: 1, Extract: ExtractTrue, Owner: Ownership{"a:b", "755"}}},

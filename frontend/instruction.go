@@ -5,7 +5,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/frontend/filemode"
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/mount"
 )
 
 // Pos is where an instruction stands.
@@ -87,11 +89,11 @@ type ArgDecl struct {
 // Run is RUN. Exactly one of Exec, Command and Script is set.
 type Run struct {
 	Meta
-	Exec    []string // RUN ["a","b"]
-	Command string   // for the shell; heredocs follow it as the shell reads them
-	Script  string   // RUN <<EOF whose text begins with "#!": a program of its own
-	Mounts  []Mount  // before Resolve: those that hold no variable
-	Flags   []string // the values of --mount as written; Resolve makes Mounts of them
+	Exec    []string      // RUN ["a","b"]
+	Command string        // for the shell; heredocs follow it as the shell reads them
+	Script  string        // RUN <<EOF whose text begins with "#!": a program of its own
+	Mounts  []mount.Mount // before Resolve: those that hold no variable
+	Flags   []string      // the values of --mount as written; Resolve makes Mounts of them
 
 	// Set by Resolve: what is in effect at this line.
 	Env   []Var
@@ -111,30 +113,6 @@ type Run struct {
 type Stored struct {
 	Key    [32]byte // its chain key
 	Inputs []Var    // what the key is made of, as its record has it
-}
-
-// MountType is the type= of RUN --mount.
-type MountType string
-
-// The mount types.
-const (
-	MountCache  MountType = "cache"
-	MountSecret MountType = "secret"
-	MountTmpfs  MountType = "tmpfs"
-)
-
-// Mount is RUN --mount=..., with BuildKit's meanings and defaults.
-type Mount struct {
-	Type     MountType
-	Target   string // absolute and clean; "" for a secret that is only a variable
-	ID       string // of a cache (default: the target) or a secret (default: the last part of the target)
-	Sharing  string // of a cache: "shared" (default), "private" or "locked"
-	ReadOnly bool
-	Required bool   // of a secret
-	EnvName  string // of a secret: env=NAME
-	Mode     uint32 // 0o755 for a cache, 0o400 for a secret, 0o1777 for a tmpfs
-	UID, GID int
-	Size     int64 // of a tmpfs, in bytes; 0 for no bound of its own
 }
 
 // Extract is the --extract of FETCH.
@@ -165,16 +143,21 @@ type Fetch struct {
 // Ownership is --chown and --chmod.
 type Ownership struct {
 	Chown string // "user", "user:group", "1:2" or ""
-	Chmod Mode
+	Chmod filemode.Mode
+}
+
+// An Origin is what --from names. The zero Origin is the build context of the file.
+type Origin struct {
+	From    string // as written
+	Context string // the directory that From names by --build-context
+	Stage   *File  // the stage of the file that From names, with what it builds on
 }
 
 // Copy is COPY, and ADD of local files.
 type Copy struct {
 	Meta
 	Sources []string // relative to the Containerfile's directory, or the root of Stage; may hold patterns
-	From    string   // --from: what Sources are in; "" for the Containerfile's directory
-	Stage   *File    // that From names: a stage of the file with what it builds on
-	Context string   // the directory that From names by --build-context
+	Origin           // what Sources are in
 	Inline  []Inline // COPY <<name dest
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership

@@ -23,6 +23,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
@@ -230,9 +231,9 @@ func (p *fileParser) syntax(err error, start, end int) {
 		return // without effect, however it is written
 	}
 	message, _, _ := strings.Cut(err.Error(), "\n")
-	f := faultf("%s", message)
+	f := fault.Errorf("%s", message)
 	if strings.Contains(message, "unterminated heredoc") {
-		f.hint = "a heredoc ends with its name on a line of its own"
+		f.Hint = "a heredoc ends with its name on a line of its own"
 	}
 	p.file.report(&p.problems, m, commentAfter(m.Word, lexical.Join(p.file.Lines, start, p.file.escapeByte()).Text, p.file.escapeByte(), f))
 }
@@ -249,7 +250,7 @@ func commentAfter(word, text string, escape byte, err error) error {
 	if i < 0 {
 		return err
 	}
-	return faultf("%v; a comment starts a line of its own", err).withHint("put %q on the line above", strings.Join(words[i:], " "))
+	return fault.Errorf("%v; a comment starts a line of its own", err).WithHint("put %q on the line above", strings.Join(words[i:], " "))
 }
 
 func isWord(s string) bool {
@@ -264,18 +265,6 @@ func (f *File) escapeByte() byte {
 	return byte(f.escape)
 }
 
-// A fault is what is wrong with an instruction, as yet without its position.
-type fault struct{ message, hint string }
-
-func (f *fault) Error() string { return f.message }
-
-func faultf(format string, args ...any) *fault { return &fault{message: fmt.Sprintf(format, args...)} }
-
-func (f *fault) withHint(format string, args ...any) *fault {
-	f.hint = fmt.Sprintf(format, args...)
-	return f
-}
-
 // lexPrefix is what BuildKit's lexer puts before each of its errors: the word,
 // which the excerpt shows.
 var lexPrefix = lazyregexp.New(`^failed to process "[^"]*": `)
@@ -287,9 +276,9 @@ func (f *File) report(ps *Problems, m *Meta, err error) {
 	if line := m.Pos.Line; line >= 1 && line <= len(f.Lines) {
 		p.Line = lexical.Excerpt(f.Lines[line-1])
 	}
-	var ft *fault
+	var ft *fault.Fault
 	if errors.As(err, &ft) {
-		p.Hint = lexical.Show(lexical.Redact(ft.hint))
+		p.Hint = lexical.Show(lexical.Redact(ft.Hint))
 	}
 	*ps = append(*ps, p)
 }
@@ -311,13 +300,13 @@ func (s *source) args() string { return strings.TrimSpace(s.joined.Text[s.rest:]
 func (s *source) words() ([]string, error) {
 	if list, ok := jsonStrings(s.args()); ok {
 		if strings.Contains(strings.Join(list, ""), mark) {
-			return nil, faultf("a NUL can't be part of an argument")
+			return nil, fault.Errorf("a NUL can't be part of an argument")
 		}
 		return lexical.Escaped(list, s.escape), nil
 	}
 	words, open := lexical.SplitWords(s.joined.Text, s.rest, s.escape)
 	if open != 0 {
-		return nil, faultf("a quote %c is not closed", open)
+		return nil, fault.Errorf("a quote %c is not closed", open)
 	}
 	return words, nil
 }
@@ -335,7 +324,7 @@ func (s *source) twice() string {
 // noFlags refuses the flags of an instruction that has none.
 func (s *source) noFlags() error {
 	if len(s.flags) > 0 {
-		return faultf("takes no flag --%s", s.flags[0].Name)
+		return fault.Errorf("takes no flag --%s", s.flags[0].Name)
 	}
 	return nil
 }
@@ -352,10 +341,10 @@ func (s *source) exactly(word string, names ...string) ([]string, error) {
 	}
 	usage := word + " " + strings.Join(names, " ")
 	if len(words) < len(names) {
-		return nil, faultf("%s is missing", names[len(words)]).withHint("%s", usage)
+		return nil, fault.Errorf("%s is missing", names[len(words)]).WithHint("%s", usage)
 	}
 	if len(words) > len(names) {
-		return nil, faultf("%d arguments, want %d", len(words), len(names)).withHint("%s; an argument with blanks in it is quoted", usage)
+		return nil, fault.Errorf("%d arguments, want %d", len(words), len(names)).WithHint("%s; an argument with blanks in it is quoted", usage)
 	}
 	return words, nil
 }
@@ -379,7 +368,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	p.lastEnd = n.EndLine
 	in, err := build(m, s)
 	if err == nil && twice != "" && m.Word != "RUN" {
-		err = faultf("--%s is given twice", twice)
+		err = fault.Errorf("--%s is given twice", twice)
 	}
 	if err != nil {
 		err = commentAfter(m.Word, text, s.escape, err)

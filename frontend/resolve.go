@@ -8,9 +8,12 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/clayer/clayer/frontend/internal/fault"
+	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/frontend/predefined"
 	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // Resolve expands the instructions in order, as they are in effect in a scope,
@@ -34,7 +37,7 @@ func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 			err = r.err
 		}
 		if err == errEmpty {
-			err = faultf("%s%s", errEmpty.message, r.reason(r.blank)).withHint("%s", errEmpty.hint)
+			err = fault.Errorf("%s%s", errEmpty.Message, r.reason(r.blank)).WithHint("%s", errEmpty.Hint)
 		}
 		if err != nil {
 			f.report(&problems, in.Base(), err)
@@ -142,8 +145,8 @@ func (r *resolver) process(word string, refs bool) string {
 		case r.hasArg(name) && !r.envHides(name):
 			refs = false
 		default:
-			r.err = faultf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", name).
-				withHint("a RUN can take it")
+			r.err = fault.Errorf("a part of $%s can't be taken in ENV: its value is the session's, and differs between machines", name).
+				WithHint("a RUN can take it")
 			return ""
 		}
 	}
@@ -151,7 +154,7 @@ func (r *resolver) process(word string, refs bool) string {
 	out, unset, err := r.lex.ProcessWord(word, variables{r, refs})
 	r.reportUnset(unset)
 	if err == nil && len(out) > maxValue {
-		err = faultf("a value of %d bytes; the most is %d", len(out), maxValue)
+		err = fault.Errorf("a value of %d bytes; the most is %d", len(out), maxValue)
 	}
 	if err != nil {
 		r.err = err
@@ -236,7 +239,7 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 		if p == "" {
 			return nil, errEmpty
 		}
-		out.Path = absolute(r.scope.Dir, p)
+		out.Path = pathname.Absolute(r.scope.Dir, p)
 		r.scope.Dir = out.Path
 		return &out, nil
 	case *Snapshot:
@@ -245,7 +248,7 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 		if p == "" {
 			return nil, errEmpty
 		}
-		out.Path = absolute(r.scope.Dir, p)
+		out.Path = pathname.Absolute(r.scope.Dir, p)
 		if out.Capture == CaptureAuto {
 			out.Capture = captureOf(out.Path)
 		}
@@ -345,7 +348,7 @@ func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 	}
 	out.Mounts = nil
 	for _, f := range in.Flags {
-		m, err := parseMount(f, r.scope.Dir, r.expand)
+		m, err := mount.Parse(f, r.scope.Dir, r.expand)
 		if err != nil {
 			return nil, err
 		}
@@ -372,7 +375,7 @@ func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 	out := *in
 	out.Source, out.Dest = r.expand(in.Source), r.expand(in.Dest)
 	if out.Word == "ADD" { // as in Docker; FETCH requires a flag
-		out.Dest = absolute(r.scope.Dir, out.Dest)
+		out.Dest = pathname.Absolute(r.scope.Dir, out.Dest)
 	}
 	for _, f := range in.flags {
 		value, err := r.flag(f)
@@ -417,7 +420,7 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 	if dest == "" {
 		return nil, errEmpty
 	}
-	out.Dest = absolute(r.scope.Dir, dest)
+	out.Dest = pathname.Absolute(r.scope.Dir, dest)
 	if (strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.") || dest == ".") && out.Dest != "/" {
 		out.Dest += "/"
 	}
@@ -431,14 +434,6 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 		}
 	}
 	return &out, nil
-}
-
-// absolute returns a clean path; a relative one is below dir.
-func absolute(dir, p string) string {
-	if path.IsAbs(p) {
-		return path.Clean(p)
-	}
-	return path.Join("/", dir, p)
 }
 
 // captureOf says how much SNAPSHOT captures of a path: what packages and builds

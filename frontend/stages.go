@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/clayer/clayer/frontend/internal/fault"
 )
 
 // A stage is one section of a file, from a FROM to the next.
@@ -53,14 +55,14 @@ func (p *fileParser) divide() {
 		s.whole = &part
 		for _, in := range s.own {
 			if c, ok := in.(*Copy); ok && c.From != "" {
-				p.copyFrom(c, all[:i])
+				c.Origin = p.origin(&c.Meta, c.From, all[:i])
 			}
 		}
 	}
 	if len(all) == 0 {
 		for _, in := range global {
 			if c, ok := in.(*Copy); ok && c.From != "" {
-				p.copyFrom(c, nil)
+				c.Origin = p.origin(&c.Meta, c.From, nil)
 			}
 		}
 		return
@@ -178,36 +180,40 @@ func find(all []*stage, name string, numbered bool) *stage {
 	return nil
 }
 
-func (p *fileParser) copyFrom(c *Copy, before []*stage) {
+// origin returns what from names for an instruction: a build context, or one of the stages
+// before it. It reports a name that names nothing.
+func (p *fileParser) origin(m *Meta, from string, before []*stage) Origin {
+	o := Origin{From: from}
 	for name, dir := range p.file.args.Contexts {
-		if strings.EqualFold(name, c.From) {
-			c.Context = dir
-			return
+		if strings.EqualFold(name, from) {
+			o.Context = dir
+			return o
 		}
 	}
-	s := find(before, c.From, true)
+	s := find(before, from, true)
 	if s != nil {
-		c.Stage = s.whole
+		o.Stage = s.whole
 		s.whole.Uses++
-		return
+		return o
 	}
-	err := faultf("--from=%s names no stage before this line", c.From)
-	if strings.Contains(c.From, "$") {
-		err.hint = "variables are expanded in FROM: FROM " + c.From + " AS name begins a stage that can be copied from"
-		p.file.report(&p.problems, &c.Meta, err)
-		return
+	err := fault.Errorf("--from=%s names no stage before this line", from)
+	if strings.Contains(from, "$") {
+		err.Hint = "variables are expanded in FROM: FROM " + from + " AS name begins a stage that can be copied from"
+		p.file.report(&p.problems, m, err)
+		return o
 	}
 	var names []string
 	for i, s := range before {
 		names = append(names, s.name(i))
 	}
-	switch near := Nearest(c.From, names); {
+	switch near := Nearest(from, names); {
 	case near != "":
-		err.hint = fmt.Sprintf("did you mean %s?", near)
+		err.Hint = fmt.Sprintf("did you mean %s?", near)
 	case len(names) > 0:
-		err.hint = "stages before it: " + strings.Join(names, ", ") + "; no build context has that name, and images are not copied from"
+		err.Hint = "stages before it: " + strings.Join(names, ", ") + "; no build context has that name, and images are not copied from"
 	default:
-		err.hint = "FROM .. AS NAME begins a stage; no build context has that name, and images are not copied from"
+		err.Hint = "FROM .. AS NAME begins a stage; no build context has that name, and images are not copied from"
 	}
-	p.file.report(&p.problems, &c.Meta, err)
+	p.file.report(&p.problems, m, err)
+	return o
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/frontend/filemode"
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
@@ -36,7 +38,7 @@ func buildFetch(m Meta, s *source) (Instruction, error) {
 			return nil, unknownFlag(fl, fetchFlags...)
 		}
 		if fl.Value == "" && (fl.HasValue || fl.Name != "submodules" && fl.Name != "lfs") {
-			return nil, faultf("--%s requires a value", fl.Name).withHint("--%s=...", fl.Name)
+			return nil, fault.Errorf("--%s requires a value", fl.Name).WithHint("--%s=...", fl.Name)
 		}
 	}
 	args, err := s.exactly(m.Word, "source", "dest")
@@ -64,7 +66,7 @@ func buildAdd(m Meta, s *source) (Instruction, error) {
 	}
 	for _, w := range words[min(1, len(words)):] {
 		if isRemote(lexical.Unquote(w, s.escape)) {
-			return nil, faultf("a URL stands alone: ADD source dest")
+			return nil, fault.Errorf("a URL stands alone: ADD source dest")
 		}
 	}
 	in, err := buildCopy(m, s)
@@ -83,19 +85,19 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 		case "link": // it says how an image's layers are stored, which changes no file
 		case "chown", "chmod":
 			if f.Value == "" {
-				return nil, faultf("--%s requires a value", f.Name).withHint("--%s=...", f.Name)
+				return nil, fault.Errorf("--%s requires a value", f.Name).WithHint("--%s=...", f.Name)
 			}
 			c.flags = append(c.flags, f)
 		case "from":
 			if m.Word == "ADD" {
-				return nil, faultf("--from is of COPY").withHint("COPY --from=%s", f.Value)
+				return nil, fault.Errorf("--from is of COPY").WithHint("COPY --from=%s", f.Value)
 			}
 			if f.Value == "" {
-				return nil, faultf("--from requires a value").withHint("--from=STAGE")
+				return nil, fault.Errorf("--from requires a value").WithHint("--from=STAGE")
 			}
 			c.From = f.Value
 		case "parents", "exclude", "keep-git-dir", "checksum", "unpack":
-			return nil, faultf("--%s is not known here", f.Name)
+			return nil, fault.Errorf("--%s is not known here", f.Name)
 		default:
 			return nil, unknownFlag(f, "chown", "chmod", "link")
 		}
@@ -106,12 +108,12 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 	}
 	if len(words) < 2 {
 		missing := []string{"source", "dest"}[len(words)]
-		return nil, faultf("%s is missing", missing).withHint("%s source... dest", m.Word)
+		return nil, fault.Errorf("%s is missing", missing).WithHint("%s source... dest", m.Word)
 	}
 	c.Dest = words[len(words)-1]
 	docs := s.node.Heredocs
 	if h := parser.MustParseHeredoc(c.Dest); h != nil && len(docs) > 0 {
-		return nil, faultf("dest is missing").withHint("%s <<%s dest", m.Word, h.Name)
+		return nil, fault.Errorf("dest is missing").WithHint("%s <<%s dest", m.Word, h.Name)
 	}
 	for _, w := range words[:len(words)-1] {
 		if h := parser.MustParseHeredoc(w); h != nil && len(docs) > 0 && docs[0].Name == h.Name {
@@ -126,7 +128,7 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 		c.Sources = append(c.Sources, w)
 	}
 	if c.From != "" && len(c.Inline) > 0 {
-		return nil, faultf("--from copies files of a stage, and <<%s is part of this file", c.Inline[0].Name).withHint("two COPYs")
+		return nil, fault.Errorf("--from copies files of a stage, and <<%s is part of this file", c.Inline[0].Name).WithHint("two COPYs")
 	}
 	return c, nil
 }
@@ -138,9 +140,9 @@ var (
 
 // errEmpty is for an argument that expands to nothing. It would name a larger directory
 // than intended.
-var errEmpty = faultf("an argument is empty when its variables are expanded").withHint("${NAME:?} fails where NAME is not set")
+var errEmpty = fault.Errorf("an argument is empty when its variables are expanded").WithHint("${NAME:?} fails where NAME is not set")
 
-var errNotGit = faultf("a Git repository is fetched as github:owner/repo, git+https://.. or git+ssh://..").withHint(gitsource.Form)
+var errNotGit = fault.Errorf("a Git repository is fetched as github:owner/repo, git+https://.. or git+ssh://..").WithHint(gitsource.Form)
 
 // checkFetch looks at a FETCH whose variables are expanded.
 func checkFetch(f *Fetch) error {
@@ -166,16 +168,16 @@ func checkFetch(f *Fetch) error {
 		m := githubSource().FindStringSubmatch(f.Source)
 		if m == nil || strings.Trim(m[1], ".") == "" || strings.HasPrefix(m[2], "-") || strings.Contains(m[2], "..") ||
 			slices.Contains(strings.Split(m[3], "/"), "..") {
-			return faultf("source %q is not of the form github:owner/repo[@ref][//subdir]", f.Source)
+			return fault.Errorf("source %q is not of the form github:owner/repo[@ref][//subdir]", f.Source)
 		}
 	case "http", "https":
 		u, err := url.Parse(f.Source)
 		if err != nil || u.Host == "" {
-			return faultf("source is no valid URL") // not shown: it may hold a password
+			return fault.Errorf("source is no valid URL") // not shown: it may hold a password
 		}
 		if u.User != nil {
-			return faultf("a user or password in a URL would be recorded, and shown").
-				withHint("fetch it in a RUN, with RUN --mount=type=secret")
+			return fault.Errorf("a user or password in a URL would be recorded, and shown").
+				WithHint("fetch it in a RUN, with RUN --mount=type=secret")
 		}
 		if strings.HasSuffix(u.Path, ".git") {
 			return errNotGit
@@ -184,9 +186,9 @@ func checkFetch(f *Fetch) error {
 		return errNotGit
 	case "git+https", "git+http", "git+ssh", "git+file", "file":
 		if _, err := gitsource.Parse(f.Source); err != nil {
-			f := faultf("%v", err)
+			f := fault.Errorf("%v", err)
 			if e := new(gitsource.Error); errors.As(err, &e) {
-				f.hint = e.Hint
+				f.Hint = e.Hint
 			}
 			return f
 		}
@@ -194,14 +196,14 @@ func checkFetch(f *Fetch) error {
 		if strings.HasPrefix(scheme, "git@") {
 			return errNotGit
 		}
-		return faultf("source %q is neither a URL nor github:owner/repo", f.Source).
-			withHint("http://, https://, git+https://, git+ssh://, file:// and github: are known; local files are for COPY")
+		return fault.Errorf("source %q is neither a URL nor github:owner/repo", f.Source).
+			WithHint("http://, https://, git+https://, git+ssh://, file:// and github: are known; local files are for COPY")
 	}
 	if (f.Submodules || f.LFS) && (scheme == "http" || scheme == "https") {
-		return faultf("--submodules and --lfs are for Git repositories").withHint(gitsource.Form)
+		return fault.Errorf("--submodules and --lfs are for Git repositories").WithHint(gitsource.Form)
 	}
 	if !path.IsAbs(f.Dest) {
-		return faultf("dest %q is not absolute", f.Dest).withHint("write /%s", path.Clean(f.Dest))
+		return fault.Errorf("dest %q is not absolute", f.Dest).WithHint("write /%s", path.Clean(f.Dest))
 	}
 	f.Dest = path.Clean(f.Dest)
 	return nil
@@ -213,23 +215,23 @@ func setFetchFlag(f *Fetch, name, value string) error {
 	case "checksum":
 		d := digest.Digest(strings.ToLower(value))
 		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
-			return faultf("--checksum=%s is malformed", value).withHint("--checksum=sha256: and 64 hex digits")
+			return fault.Errorf("--checksum=%s is malformed", value).WithHint("--checksum=sha256: and 64 hex digits")
 		}
 		f.Checksum = d
 	case "strip":
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 0 {
-			return faultf("--strip=%s: want a number of path parts, 0 or more", value)
+			return fault.Errorf("--strip=%s: want a number of path parts, 0 or more", value)
 		}
 		f.Strip = n
 	case "extract":
 		f.Extract = Extract(value)
 		if !slices.Contains([]Extract{ExtractAuto, ExtractTrue, ExtractFalse}, f.Extract) {
-			return faultf("--extract=%s: want auto, true or false", value)
+			return fault.Errorf("--extract=%s: want auto, true or false", value)
 		}
 	case "submodules", "lfs":
 		if !slices.Contains([]string{"", "true", "false"}, value) {
-			return faultf("--%s=%s: want true or false", name, value)
+			return fault.Errorf("--%s=%s: want true or false", name, value)
 		}
 		*map[string]*bool{"submodules": &f.Submodules, "lfs": &f.LFS}[name] = value != "false"
 	default:
@@ -245,13 +247,13 @@ func setOwnership(o *Ownership, name, value string) (err error) {
 	switch name {
 	case "chown":
 		if !chownForm().MatchString(value) {
-			return faultf("--chown=%s: want user or user:group", value)
+			return fault.Errorf("--chown=%s: want user or user:group", value)
 		}
 		o.Chown = value
 	case "chmod":
-		o.Chmod, err = ParseMode(value)
+		o.Chmod, err = filemode.Parse(value)
 	default:
-		return faultf("--%s is not known here", name)
+		return fault.Errorf("--%s is not known here", name)
 	}
 	return err
 }
@@ -266,7 +268,7 @@ func checkCopySource(source string, inStage bool) error {
 		return nil
 	}
 	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {
-		return faultf("source %q leaves the Containerfile's directory", source)
+		return fault.Errorf("source %q leaves the Containerfile's directory", source)
 	}
 	return nil
 }

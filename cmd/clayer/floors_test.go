@@ -41,7 +41,10 @@ var floors = map[string]int{
 	"solver/internal/fault":              1,
 	"solver/internal/filelist":           2,
 	"solver/internal/stages":             4,
-	"frontend/internal/lexical":          -1,
+	"frontend/internal/lexical":          -2,
+	"frontend/internal/fault":            -3,
+	"frontend/mount":                     -1,
+	"frontend/filemode":                  -1,
 	"solver/internal/probe":              6,
 	"solver/probes":                      9,
 	"solver/internal/installs":           2,
@@ -146,11 +149,11 @@ var floors = map[string]int{
 	"frontend/lint":                      2,
 	"cmd/clayer/internal/man":            0,
 	"cmd/clayer/internal/usage":          -1,
-	"internal/lazyregexp":                -2, // frontend/gitsource
+	"internal/lazyregexp":                -3, // frontend/gitsource
 	"internal/order":                     -2, // dag, cache, frontend/lint
 	"internal/printable":                 -1,
-	"internal/pathname":                  -1,
-	"internal/sizes":                     -1,
+	"internal/pathname":                  -2,
+	"internal/sizes":                     -2,
 	"internal/golden":                    -1,
 	"internal/errhint":                   -1,
 	"dag/render":                         2,

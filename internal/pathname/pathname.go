@@ -1,9 +1,20 @@
-// Package pathname compares paths by their text.
+// Package pathname compares and joins paths by their text.
 package pathname
 
-import "strings"
+import (
+	"path"
+	"strings"
+)
 
 // Under reports whether the clean path p is dir or below it.
 func Under(p, dir string) bool {
 	return dir == "/" || strings.HasPrefix(p, dir) && (len(p) == len(dir) || p[len(dir)] == '/')
+}
+
+// Absolute returns a clean path; a relative one is below dir.
+func Absolute(dir, p string) string {
+	if path.IsAbs(p) {
+		return path.Clean(p)
+	}
+	return path.Join("/", dir, p)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/internal/treetest"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/report"
@@ -50,7 +51,7 @@ func (m *testMounts) dir(id string) string {
 func (m *testMounts) write(t *testing.T, id string, files map[string]string) {
 	t.Helper()
 	src := &mounts.Source{Dir: filepath.Join(m.Cache, "mounts"), Failed: func(err error) { t.Error(err) }}
-	run := &frontend.Run{Mounts: []frontend.Mount{{Type: frontend.MountCache, ID: id, Target: "/root/.cache/" + id, Sharing: "shared", Mode: 0o755}}}
+	run := &frontend.Run{Mounts: []mount.Mount{{Type: mount.Cache, ID: id, Target: "/root/.cache/" + id, Sharing: "shared", Mode: 0o755}}}
 	prepared, err := src.Prepare(t.Context(), run, new([]string))
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +324,7 @@ func TestInUse(t *testing.T) {
 	m := newMounts(t)
 	m.write(t, "uv", map[string]string{"x": "y"})
 	src := &mounts.Source{Dir: filepath.Join(m.Cache, "mounts"), Failed: func(err error) { t.Error(err) }}
-	run := &frontend.Run{Mounts: []frontend.Mount{{Type: frontend.MountCache, ID: "uv", Target: "/c", Sharing: "shared"}}}
+	run := &frontend.Run{Mounts: []mount.Mount{{Type: mount.Cache, ID: "uv", Target: "/c", Sharing: "shared"}}}
 	prepared, err := src.Prepare(t.Context(), run, new([]string))
 	must(t, prepared, err)
 	if _, err := m.Pack(t.Context(), "uv", nil); !errors.Is(err, ErrInUse) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/filemode"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/owners"
 )
@@ -14,7 +15,7 @@ import (
 type style struct {
 	uid, gid int
 	chown    bool // they were asked for
-	chmod    frontend.Mode
+	chmod    filemode.Mode
 	change   func(mode uint32, dir bool) uint32 // what chmod makes of a mode; nil without it
 }
 
@@ -33,7 +34,7 @@ func styleIn(at *names.View, o frontend.Ownership) (style, error) {
 }
 
 // styleOfMode is the style of a --chmod alone.
-func styleOfMode(m frontend.Mode) (s style, err error) {
+func styleOfMode(m filemode.Mode) (s style, err error) {
 	if m == "" {
 		return s, nil
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/sandbox"
 )
@@ -71,12 +72,12 @@ func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string
 	return rm, nil
 }
 
-func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
+func (src *Source) fill(ctx context.Context, mounts []mount.Mount) error {
 	if src.Fill == nil || src.Dir == "" {
 		return nil
 	}
 	for _, m := range mounts {
-		if m.Type == frontend.MountCache {
+		if m.Type == mount.Cache {
 			if err := src.Fill(ctx, m.ID); err != nil {
 				return err
 			}
@@ -85,22 +86,22 @@ func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
 	return nil
 }
 
-func (rm *Mounts) add(ctx context.Context, src *Source, m frontend.Mount, env *[]string) error {
-	mount := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
+func (rm *Mounts) add(ctx context.Context, src *Source, m mount.Mount, env *[]string) error {
+	out := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
-	case frontend.MountTmpfs:
-		mount.Tmpfs = true
-	case frontend.MountCache:
+	case mount.Tmpfs:
+		out.Tmpfs = true
+	case mount.Cache:
 		path, dir, err := rm.cacheDir(ctx, src, m)
 		if err != nil {
 			return err
 		}
 		rm.open = append(rm.open, dir)
-		mount.Source = path
-		if mount.SourceID, err = sandbox.IDOf(dir); err != nil {
+		out.Source = path
+		if out.SourceID, err = sandbox.IDOf(dir); err != nil {
 			return err
 		}
-	case frontend.MountSecret:
+	case mount.Secret:
 		content, ok, err := src.Secret(m.ID)
 		if err != nil {
 			return err
@@ -118,14 +119,14 @@ func (rm *Mounts) add(ctx context.Context, src *Source, m frontend.Mount, env *[
 		if m.Target == "" {
 			return nil
 		}
-		mount.Content = content
+		out.Content = content
 		if content == nil {
-			mount.Content = []byte{}
+			out.Content = []byte{}
 		}
 	default:
 		return fmt.Errorf("unknown type")
 	}
-	rm.List = append(rm.List, mount)
+	rm.List = append(rm.List, out)
 	return nil
 }
 
@@ -185,10 +186,10 @@ func cacheName(id string) string {
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
-func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount) error {
+func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []mount.Mount) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
-		if m.Type == frontend.MountCache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
+		if m.Type == mount.Cache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
 			sharing[m.ID] = m.Sharing
 		}
 	}
@@ -226,7 +227,7 @@ func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount
 // cacheDir returns, by path and open, the directory that a cache mount binds: one for each id,
 // for all solves. One that is for this RUN alone, since another RUN has
 // the cache, or it cannot be had, is removed after it.
-func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m frontend.Mount) (string, *os.Root, error) {
+func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m mount.Mount) (string, *os.Root, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.dirs[m.ID]
 	if private != "" {
@@ -272,7 +273,7 @@ func (src *Source) privateDir() (string, error) {
 
 // sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
 // As long as the RUN has it, nobody puts another one into its place.
-func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m frontend.Mount, mode os.FileMode) (string, *os.Root, error) {
+func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m mount.Mount, mode os.FileMode) (string, *os.Root, error) {
 	dir, err := src.mountsDir(0)
 	if err != nil {
 		return "", nil, err
@@ -308,7 +309,7 @@ func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m frontend.Mount, 
 
 // adorn gives a new directory what its mount asks for: mkdir knows the umask and,
 // for root, another owner.
-func adorn(dir *os.Root, m frontend.Mount, mode os.FileMode) error {
+func adorn(dir *os.Root, m mount.Mount, mode os.FileMode) error {
 	f, err := dir.Open(".")
 	if err != nil {
 		return err

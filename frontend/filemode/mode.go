@@ -1,4 +1,5 @@
-package frontend
+// Package filemode reads the modes of --chmod, and changes those of files by them.
+package filemode
 
 import (
 	"fmt"
@@ -6,23 +7,25 @@ import (
 	"strconv"
 
 	mode "github.com/tonistiigi/dchapes-mode"
+
+	"github.com/clayer/clayer/frontend/internal/fault"
 )
 
 // Mode is --chmod: octal digits, which set a mode, or changes to it as chmod(1) has them,
 // such as "u=rwX,go=r". The zero Mode leaves modes as they are.
 type Mode string
 
-// ParseMode returns the Mode that a flag gives. Octal digits lose leading zeros, so that
+// Parse returns the Mode that a flag gives. Octal digits lose leading zeros, so that
 // one mode has one text.
-func ParseMode(s string) (Mode, error) {
+func Parse(s string) (Mode, error) {
 	if bits, err := strconv.ParseUint(s, 8, 12); err == nil {
 		return Mode(strconv.FormatUint(bits, 8)), nil
 	}
 	if s == "" || '0' <= s[0] && s[0] <= '9' {
-		return "", faultf("--chmod=%s: want octal digits, 0 to 7777", s).withHint("--chmod=0755")
+		return "", fault.Errorf("--chmod=%s: want octal digits, 0 to 7777", s).WithHint("--chmod=0755")
 	}
 	if _, err := mode.Parse(s); err != nil {
-		return "", faultf("--chmod=%s: want octal digits, or changes as chmod has them", s).withHint("--chmod=0755, --chmod=u=rwX,go=rX")
+		return "", fault.Errorf("--chmod=%s: want octal digits, or changes as chmod has them", s).WithHint("--chmod=0755, --chmod=u=rwX,go=rX")
 	}
 	return Mode(s), nil
 }
@@ -35,7 +38,7 @@ func (m Mode) Octal() (bits uint32, ok bool) {
 }
 
 // Change returns the function from the permissions of a file to those that the Mode
-// gives it. Both are bits as in stat(2), 07777 at most. It fails if ParseMode did not
+// gives it. Both are bits as in stat(2), 07777 at most. It fails if Parse did not
 // return the Mode.
 func (m Mode) Change() (func(bits uint32, dir bool) uint32, error) {
 	if m == "" {

@@ -1,27 +1,54 @@
-package frontend
+// Package mount reads the values of RUN --mount, with BuildKit's meanings and defaults.
+package mount
 
 import (
 	"fmt"
+	"github.com/clayer/clayer/frontend/internal/fault"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/internal/sizes"
 )
 
-// mountOptions are those that each type of mount has, as in BuildKit.
-var mountOptions = map[MountType][]string{
-	MountCache:  {"target", "dst", "destination", "id", "sharing", "mode", "uid", "gid", "ro", "readonly", "rw", "readwrite"},
-	MountSecret: {"target", "dst", "destination", "id", "required", "env", "mode", "uid", "gid"},
-	MountTmpfs:  {"target", "dst", "destination", "size"},
+// Type is the type= of RUN --mount.
+type Type string
+
+// The mount types.
+const (
+	Cache  Type = "cache"
+	Secret Type = "secret"
+	Tmpfs  Type = "tmpfs"
+)
+
+// A Mount is RUN --mount=..., with BuildKit's meanings and defaults.
+type Mount struct {
+	Type     Type
+	Target   string // absolute and clean; "" for a secret that is only a variable
+	ID       string // of a cache (default: the target) or a secret (default: the last part of the target)
+	Sharing  string // of a cache: "shared" (default), "private" or "locked"
+	ReadOnly bool
+	Required bool   // of a secret
+	EnvName  string // of a secret: env=NAME
+	Mode     uint32 // 0o755 for a cache, 0o400 for a secret, 0o1777 for a tmpfs
+	UID, GID int
+	Size     int64 // of a tmpfs, in bytes; 0 for no bound of its own
 }
 
-// parseMount reads the value of RUN --mount. Variables are expanded in the
+// options are those that each type of mount has, as in BuildKit.
+var options = map[Type][]string{
+	Cache:  {"target", "dst", "destination", "id", "sharing", "mode", "uid", "gid", "ro", "readonly", "rw", "readwrite"},
+	Secret: {"target", "dst", "destination", "id", "required", "env", "mode", "uid", "gid"},
+	Tmpfs:  {"target", "dst", "destination", "size"},
+}
+
+// Parse reads the value of RUN --mount. Variables are expanded in the
 // values of its options alone: none can add another option. A relative
 // target is below dir.
-func parseMount(value, dir string, expand func(string) string) (Mount, error) {
+func Parse(value, dir string, expand func(string) string) (Mount, error) {
 	m := Mount{Type: "bind"} // BuildKit's default, which is not known here
 	type option struct{ name, value string }
 	var opts []option
@@ -33,28 +60,28 @@ func parseMount(value, dir string, expand func(string) string) (Mount, error) {
 		}
 		v = expand(v)
 		if name == "type" {
-			m.Type = MountType(strings.ToLower(v))
+			m.Type = Type(strings.ToLower(v))
 			continue
 		}
 		opts = append(opts, option{name, v})
 	}
-	names, ok := mountOptions[m.Type]
+	names, ok := options[m.Type]
 	if !ok {
-		return m, faultf("--mount: unknown mount type %q", m.Type).withHint("cache, secret and tmpfs are known here")
+		return m, fault.Errorf("--mount: unknown mount type %q", m.Type).WithHint("cache, secret and tmpfs are known here")
 	}
-	m.Mode = map[MountType]uint32{MountCache: 0o755, MountSecret: 0o400, MountTmpfs: 0o1777}[m.Type]
+	m.Mode = map[Type]uint32{Cache: 0o755, Secret: 0o400, Tmpfs: 0o1777}[m.Type]
 	for _, o := range opts {
 		if !slices.Contains(names, o.name) {
-			f := faultf("--mount=type=%s has no option %q", m.Type, o.name)
+			f := fault.Errorf("--mount=type=%s has no option %q", m.Type, o.name)
 			if o.name == "from" || o.name == "source" || o.name == "src" {
-				f.hint = "there are no other stages or images to mount from here"
+				f.Hint = "there are no other stages or images to mount from here"
 			} else {
-				f.hint = lexical.DidYouMean(o.name, names, "")
+				f.Hint = lexical.DidYouMean(o.name, names, "")
 			}
 			return m, f
 		}
 		if err := m.set(o.name, o.value); err != nil {
-			return m, faultf("--mount: %s=%s: %v", o.name, o.value, err)
+			return m, fault.Errorf("--mount: %s=%s: %v", o.name, o.value, err)
 		}
 	}
 	return m, m.complete(dir)
@@ -68,7 +95,7 @@ func (m *Mount) set(name, value string) (err error) {
 		m.ID = value
 	case "env":
 		m.EnvName = value
-		return checkName(value)
+		return lexical.CheckName(value)
 	case "sharing":
 		m.Sharing = value
 		if !slices.Contains([]string{"shared", "private", "locked"}, value) {
@@ -103,17 +130,17 @@ func (m *Mount) set(name, value string) (err error) {
 // complete fills in the defaults, and looks for what is missing.
 func (m *Mount) complete(dir string) error {
 	if m.Target != "" {
-		m.Target = absolute(dir, m.Target)
+		m.Target = pathname.Absolute(dir, m.Target)
 		if m.Target == "/" {
-			return faultf("--mount: target / would hide the root")
+			return fault.Errorf("--mount: target / would hide the root")
 		}
 	}
-	if m.Type == MountSecret {
+	if m.Type == Secret {
 		if m.ID == "" && m.Target != "" {
 			m.ID = path.Base(m.Target)
 		}
 		if m.ID == "" {
-			return faultf("--mount=type=secret: id is missing")
+			return fault.Errorf("--mount=type=secret: id is missing")
 		}
 		if m.Target == "" && m.EnvName == "" {
 			m.Target = "/run/secrets/" + path.Base(m.ID)
@@ -121,9 +148,9 @@ func (m *Mount) complete(dir string) error {
 		return nil
 	}
 	if m.Target == "" {
-		return faultf("--mount=type=%s: target is missing", m.Type)
+		return fault.Errorf("--mount=type=%s: target is missing", m.Type)
 	}
-	if m.Type == MountCache {
+	if m.Type == Cache {
 		if m.ID == "" {
 			m.ID = m.Target
 		}

@@ -1,4 +1,4 @@
-package frontend
+package filemode
 
 import "testing"
 
@@ -17,7 +17,7 @@ func TestModes(t *testing.T) {
 		{"u+s,g=u,o=", 0o755, 0o4770, 0o4770},
 		{"+t", 0o755, 0o1755, 0o1755},
 	} {
-		m, err := ParseMode(tt.mode)
+		m, err := Parse(tt.mode)
 		if err != nil {
 			t.Errorf("%s: %v", tt.mode, err)
 			continue
@@ -36,8 +36,8 @@ func TestModes(t *testing.T) {
 // One mode has one key.
 func TestModesHaveOneText(t *testing.T) {
 	for _, s := range []string{"755", "0755", "00755"} {
-		if m, err := ParseMode(s); err != nil || m != "755" {
-			t.Errorf("ParseMode(%q) = %q, %v", s, m, err)
+		if m, err := Parse(s); err != nil || m != "755" {
+			t.Errorf("Parse(%q) = %q, %v", s, m, err)
 		}
 	}
 }
