@@ -6,7 +6,7 @@ help: ## list the tasks
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## build bin/clayer
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/clayer ./cmd/clayer
+	@bash -c 'mapfile -t flags <internal/buildflags/flags; CGO_ENABLED=0 go build "$${flags[@]}" -o bin/clayer ./cmd/clayer'
 
 lint: ## formatting, vet for Linux and macOS, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

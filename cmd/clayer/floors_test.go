@@ -151,6 +151,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/usage":          -1,
 	"internal/lazyregexp":                -3, // frontend/gitsource
 	"internal/order":                     -2, // dag, cache, frontend/lint
+	"internal/buildflags":                -2,
 	"internal/printable":                 -1,
 	"internal/pathname":                  -2,
 	"internal/sizes":                     -2,

@@ -19,6 +19,7 @@ import (
 	"github.com/creack/pty"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/ptytest"
+	"github.com/clayer/clayer/internal/buildflags"
 	"github.com/clayer/clayer/internal/testexec"
 )
 
@@ -248,7 +249,7 @@ func BenchmarkShim(b *testing.B) {
 	if err := os.Remove(clayer); err != nil {
 		b.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", clayer, ".")
+	build := exec.Command("go", slices.Concat([]string{"build"}, buildflags.List(), []string{"-o", clayer, "."})...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)

@@ -16,10 +16,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/clayer/clayer/internal/buildflags"
 )
 
 // Build builds clayer into a directory as a release is built: without the race
@@ -27,7 +30,7 @@ import (
 func Build(t testing.TB, dir string) (program string) {
 	t.Helper()
 	program = filepath.Join(dir, "clayer")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "github.com/clayer/clayer/cmd/clayer")
+	build := exec.Command("go", slices.Concat([]string{"build"}, buildflags.List(), []string{"-o", program, "github.com/clayer/clayer/cmd/clayer"})...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/flate"
+
+	"github.com/clayer/clayer/internal/buildflags"
 )
 
 // Name is what the packages are called: the name clayer is another project's on PyPI.
@@ -88,7 +90,7 @@ func (r *Release) Build(top, dir, only string) error {
 			continue
 		}
 		path := filepath.Join(dir, p.OS+"-"+p.Arch, "clayer")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=v"+r.Version, "-o", path, "./cmd/clayer")
+		build := exec.Command("go", slices.Concat([]string{"build"}, buildflags.List(), []string{"-ldflags=-s -w -X main.version=v" + r.Version, "-o", path, "./cmd/clayer"})...)
 		build.Dir = top
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOOS="+p.OS, "GOARCH="+p.Arch)
 		if out, err := build.CombinedOutput(); err != nil {
