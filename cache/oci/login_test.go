@@ -1,8 +1,6 @@
 package oci_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,61 +33,5 @@ func TestParseRepository(t *testing.T) {
 		case err != nil && strings.Contains(err.Error(), "secret"):
 			t.Errorf("the error tells the password: %v", err)
 		}
-	}
-}
-
-func TestFindLogin(t *testing.T) {
-	for _, tt := range []struct {
-		name, host   string
-		env          map[string]string
-		config       string
-		from, helper string
-		secrets      string
-		err          string
-	}{
-		{name: "nobody"},
-		{name: "the variables", env: map[string]string{oci.UserVariable: "me", oci.PasswordVariable: "pw"}, config: `{"auths":{"ghcr.io":{"auth":"bWU6b3RoZXI="}}}`, from: "$" + oci.UserVariable, secrets: "pw"},
-		{name: "one variable alone", env: map[string]string{oci.PasswordVariable: "very-secret"}, err: "go together"},
-		{name: "a user and a password", config: `{"auths":{"ghcr.io":{"auth":"bWU6cHc="}}}`, from: "config.json", secrets: "pw"},
-		{name: "with the legacy address", config: `{"auths":{"https://ghcr.io/v1/":{"auth":"bWU6cHc="}}}`, from: "config.json", secrets: "pw"},
-		{name: "Docker Hub", host: "docker.io/me/env", config: `{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6cHc="}}}`, from: "config.json", secrets: "pw"},
-		{name: "an identity token", config: `{"auths":{"ghcr.io":{"identitytoken":"refresh"}}}`, from: "config.json", secrets: "refresh"},
-		{name: "a registry token", config: `{"auths":{"ghcr.io":{"registrytoken":"access"}}}`, from: "config.json", secrets: "access"},
-		{name: "of another host", config: `{"auths":{"quay.io":{"auth":"bWU6cHc="}}}`},
-		{name: "a helper for all", config: `{"credsStore":"x"}`, helper: "docker-credential-x"},
-		{name: "a helper for the host", config: `{"credsStore":"x","credHelpers":{"ghcr.io":"y"}}`, helper: "docker-credential-y"},
-		{name: "damaged", config: `{"auths":{"ghcr.io":{"auth":"bWU6c2VjcmV0`, err: "is not the JSON"},
-		{name: "of another form", config: `{"auths":{"ghcr.io":{"auth":"c2VjcmV0"}}}`, err: "log in again with docker login"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			if tt.config != "" {
-				if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(tt.config), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			host := tt.host
-			if host == "" {
-				host = "ghcr.io/me/env"
-			}
-			l, err := oci.FindLogin(parse(t, host), func(name string) string {
-				if name == "DOCKER_CONFIG" {
-					return dir
-				}
-				return tt.env[name]
-			})
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "c2Vjcm") {
-					t.Fatalf("error = %v, want one with %q", err, tt.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if filepath.Base(l.From) != tt.from && tt.from+l.From != "" || l.Helper != tt.helper || strings.Join(l.Secrets(), " ") != tt.secrets {
-				t.Errorf("from %q, helper %q, secrets %q", l.From, l.Helper, l.Secrets())
-			}
-		})
 	}
 }

@@ -22,17 +22,17 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry"
+	spec "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
@@ -55,7 +55,7 @@ const atOnce = 8
 
 // Options say how to store. The zero Options is the default, without a login.
 type Options struct {
-	Login Login
+	Login registry.Login
 
 	// Name is how the store is called in output; "" means "oci". Where a session
 	// has several of them, each needs one of its own.
@@ -72,12 +72,12 @@ type Options struct {
 // Store is a repository. It is safe for concurrent use, and for several
 // sessions on several machines.
 type Store struct {
-	ref   Repository
-	repo  *remote.Repository
-	tr    *transfer.Client
-	login Login
-	name  string
-	temp  string
+	ref    registry.Repository
+	client *registry.Client
+	repo   *remote.Repository
+	tr     *transfer.Client
+	name   string
+	temp   string
 
 	mu    sync.Mutex
 	held  map[key.Key]cache.Descriptor // steps that are known to be there
@@ -86,13 +86,10 @@ type Store struct {
 	refused transfer.Refusals
 }
 
-// A Repository is one of a registry.
-type Repository = registry.Reference
-
 // ParseRepository reads HOST/REPOSITORY, "ghcr.io/me/env".
-func ParseRepository(s string) (Repository, error) {
-	bad := func(why string) (Repository, error) {
-		return Repository{}, fmt.Errorf("want HOST/REPOSITORY, as in ghcr.io/me/env: %s", why)
+func ParseRepository(s string) (registry.Repository, error) {
+	bad := func(why string) (registry.Repository, error) {
+		return registry.Repository{}, fmt.Errorf("want HOST/REPOSITORY, as in ghcr.io/me/env: %s", why)
 	}
 	switch {
 	case strings.Contains(s, "://"):
@@ -110,7 +107,7 @@ func ParseRepository(s string) (Repository, error) {
 	if strings.Contains(path, ":") {
 		return bad(fmt.Sprintf("%q has a tag; the tags are chosen here", s))
 	}
-	ref, err := registry.ParseReference(s)
+	ref, err := spec.ParseReference(s)
 	if err != nil {
 		return bad(fmt.Sprintf("%q is none; a repository is made of a-z, 0-9, and single . _ - between them", s))
 	}
@@ -118,26 +115,9 @@ func ParseRepository(s string) (Repository, error) {
 }
 
 // New returns the store of a repository. Nothing is asked of it yet.
-func New(ref Repository, opt Options) *Store {
-	s := &Store{ref: ref, login: opt.Login, name: cmp.Or(opt.Name, "oci"), temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
-	opt.Transfer.Wrap = func(base http.RoundTripper) http.RoundTripper { return newTransport(ref, opt.Login, base) }
-	s.tr = transfer.New(opt.Transfer)
-	s.repo = &remote.Repository{
-		Reference: ref,
-		Client:    sender{s.tr},
-		PlainHTTP: scheme(ref) == "http",
-		// Referrers are an index of subjects, which nothing here has.
-		SkipReferrersGC: true,
-	}
-	return s
-}
-
-// scheme returns how a registry is spoken with.
-func scheme(ref Repository) string {
-	if transfer.IsLoopback(ref.Host()) {
-		return "http"
-	}
-	return "https"
+func New(ref registry.Repository, opt Options) *Store {
+	c := registry.NewClient(ref, opt.Login, opt.Transfer)
+	return &Store{ref: ref, client: c, repo: c.Repository, tr: c.Transfer, name: cmp.Or(opt.Name, "oci"), temp: opt.Temp, held: make(map[key.Key]cache.Descriptor)}
 }
 
 // Name returns the name of Options.
@@ -158,7 +138,7 @@ func stepTag(k key.Key) string { return stepPrefix + k.String() }
 // layerTag returns the tag of a layer: as it is called everywhere, where the
 // registry takes that, else with a digest in place of the name.
 func layerTag(tag string) string {
-	if r := (registry.Reference{Reference: tag}); r.ValidateReferenceAsTag() == nil {
+	if r := (spec.Reference{Reference: tag}); r.ValidateReferenceAsTag() == nil {
 		return tag
 	}
 	sum := sha256.Sum256([]byte(tag))

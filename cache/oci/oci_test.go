@@ -8,10 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"oras.land/oras-go/v2/registry"
-
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/internal/ocitest"
@@ -20,7 +19,7 @@ import (
 // quick is how tests send: a failure shows within a second or two.
 var quick = transfer.Options{Retries: 2}
 
-func parse(t *testing.T, name string) registry.Reference {
+func parse(t *testing.T, name string) registry.Repository {
 	t.Helper()
 	ref, err := oci.ParseRepository(name)
 	if err != nil {
@@ -29,10 +28,10 @@ func parse(t *testing.T, name string) registry.Reference {
 	return ref
 }
 
-func login(t *testing.T, ref registry.Reference, user, password string) oci.Login {
+func login(t *testing.T, ref registry.Repository, user, password string) registry.Login {
 	t.Helper()
-	l, err := oci.FindLogin(ref, func(name string) string {
-		return map[string]string{oci.UserVariable: user, oci.PasswordVariable: password}[name]
+	l, err := registry.FindLogin(ref, func(name string) string {
+		return map[string]string{registry.UserVariable: user, registry.PasswordVariable: password}[name]
 	})
 	if err != nil {
 		t.Fatal(err)

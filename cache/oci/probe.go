@@ -8,6 +8,7 @@ import (
 	"net/url"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 
 	"oras.land/oras-go/v2/registry/remote/errcode"
 )
@@ -15,9 +16,9 @@ import (
 // Probe begins an upload and cancels it: the repository has no more than before.
 func (s *Store) Probe(ctx context.Context) error {
 	ctx = s.toWrite(ctx)
-	at := url.URL{Scheme: scheme(s.ref), Host: s.ref.Host(), Path: "/v2/" + s.ref.Repository + "/blobs/uploads/"}
+	at := url.URL{Scheme: registry.Scheme(s.ref), Host: s.ref.Host(), Path: "/v2/" + s.ref.Repository + "/blobs/uploads/"}
 	var place string
-	err := s.try(ctx, pushing, func(ctx context.Context) error {
+	err := s.try(ctx, registry.Pushing, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), http.NoBody)
 		if err != nil {
 			return err
@@ -32,8 +33,8 @@ func (s *Store) Probe(ctx context.Context) error {
 		place = resp.Header.Get("Location")
 		return nil
 	})
-	var e *Error
-	if errors.As(err, &e) && s.login.From == "" && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden) {
+	var e *registry.Error
+	if errors.As(err, &e) && s.client.Login.From == "" && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden) {
 		return fmt.Errorf("%w without a login", cache.ErrReadOnly)
 	}
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/order"
@@ -36,7 +37,7 @@ func (s *Store) toRead(ctx context.Context) context.Context {
 // says that there is none.
 func (s *Store) manifest(ctx context.Context, tag string) (m specs.Manifest, desc specs.Descriptor, err error) {
 	var data []byte
-	err = s.try(ctx, reading, func(ctx context.Context) error {
+	err = s.try(ctx, registry.Reading, func(ctx context.Context) error {
 		var rc io.ReadCloser
 		var err error
 		if desc, rc, err = s.repo.Manifests().FetchReference(ctx, tag); err != nil {
@@ -141,7 +142,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 		return fmt.Errorf("%w: %w", cache.ErrNotCached, err)
 	}
 	ctx = s.toRead(ctx)
-	url := fmt.Sprintf("%s://%s/v2/%s/blobs/%s", scheme(s.ref), s.ref.Host(), s.ref.Repository, d.Digest)
+	url := s.client.BlobURL(d.Digest.String())
 	return b.Fill(s.temp, d, func(w cache.Writer) error {
 		err := s.tr.Download(ctx, url, w, d.Size, transfer.GetOptions{})
 		var status *transfer.StatusError
@@ -149,7 +150,7 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 			s.forget(d.Digest)
 			return fmt.Errorf("%w: %s", cache.ErrNotCached, d.Digest)
 		}
-		return s.explain(ctx, reading, err)
+		return s.explain(ctx, registry.Reading, err)
 	})
 }
 
@@ -159,7 +160,7 @@ func (s *Store) tags(ctx context.Context) (layers, steps []string, err error) {
 	if err := s.refused.Reading(); err != nil {
 		return nil, nil, err
 	}
-	err = s.try(ctx, reading, func(ctx context.Context) error {
+	err = s.try(ctx, registry.Reading, func(ctx context.Context) error {
 		layers, steps = nil, nil
 		err := s.repo.Tags(ctx, "", func(tags []string) error {
 			for _, t := range tags {

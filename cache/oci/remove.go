@@ -12,6 +12,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 )
 
 // Remove deletes the manifests of layers, and of the steps that no other layer
@@ -96,7 +97,7 @@ func (s *Store) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 }
 
 func (s *Store) delete(ctx context.Context, desc specs.Descriptor) error {
-	err := s.try(ctx, removing, func(ctx context.Context) error {
+	err := s.try(ctx, registry.Removing, func(ctx context.Context) error {
 		err := s.repo.Manifests().Delete(ctx, desc)
 		if errors.Is(err, errdef.ErrNotFound) {
 			return nil // another session was faster

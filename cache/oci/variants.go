@@ -15,6 +15,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/order"
 )
@@ -109,7 +110,7 @@ func (s *Store) variantTags(ctx context.Context) (variants []string, err error) 
 		return nil, err
 	}
 	errAfter := errors.New("what follows is no variant")
-	err = s.try(ctx, reading, func(ctx context.Context) error {
+	err = s.try(ctx, registry.Reading, func(ctx context.Context) error {
 		variants = nil
 		err := s.repo.Tags(ctx, variantPrefix, func(tags []string) error {
 			after := false
@@ -183,7 +184,7 @@ func (s *Store) place(ctx context.Context, d cache.Descriptor) (p placing, err e
 }
 
 func (s *Store) hasBlob(ctx context.Context, d cache.Descriptor) (there bool, err error) {
-	err = s.try(s.toRead(ctx), reading, func(ctx context.Context) (err error) {
+	err = s.try(s.toRead(ctx), registry.Reading, func(ctx context.Context) (err error) {
 		there, err = s.repo.Blobs().Exists(ctx, blobOf(d))
 		return err
 	})

@@ -17,6 +17,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/registry"
 )
 
 func (s *Store) toWrite(ctx context.Context) context.Context {
@@ -49,8 +50,8 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 		return nil
 	}
 	p, err := s.place(ctx, d)
-	if e := (*Error)(nil); errors.As(err, &e) {
-		e.act = pushing // what was read is a part of that
+	if e := (*registry.Error)(nil); errors.As(err, &e) {
+		e.Act = registry.Pushing // what was read is a part of that
 	}
 	if err != nil || len(p.tags) == 0 {
 		return err
@@ -98,8 +99,8 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, blob io.ReaderAt) e
 
 // refuse remembers an error that all further writes would get too.
 func (s *Store) refuse(err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.refusesWrites() {
+	var e *registry.Error
+	if errors.As(err, &e) && refusesWrites(e) {
 		s.refused.Write(err, 0)
 	} else if errors.As(err, &e) && e.Code == http.StatusTooManyRequests {
 		s.refused.Write(err, cmp.Or(e.RetryAfter, time.Minute))
@@ -110,7 +111,7 @@ func (s *Store) refuse(err error) error {
 // putBlob uploads a blob that the repository lacks. An upload that is cut off
 // leaves nothing that could be taken for the blob, and is begun again.
 func (s *Store) putBlob(ctx context.Context, desc specs.Descriptor, blob io.ReaderAt) error {
-	return s.try(ctx, pushing, func(ctx context.Context) error {
+	return s.try(ctx, registry.Pushing, func(ctx context.Context) error {
 		there, err := s.repo.Blobs().Exists(ctx, desc)
 		if err != nil || there {
 			return err
@@ -127,7 +128,7 @@ func (s *Store) putManifest(ctx context.Context, tag string, m specs.Manifest) (
 	if len(data) > maxManifest {
 		return desc, fmt.Errorf("the manifest of %s would have %d bytes; registries take no more than %d", tag, len(data), maxManifest)
 	}
-	return desc, s.try(ctx, pushing, func(ctx context.Context) error {
+	return desc, s.try(ctx, registry.Pushing, func(ctx context.Context) error {
 		return s.repo.Manifests().PushReference(ctx, desc, bytes.NewReader(data), tag)
 	})
 }

@@ -76,6 +76,7 @@ var floors = map[string]int{
 	"cache/ghrelease":                    2,
 	"cache/image":                        2,
 	"cache/oci":                          2,
+	"cache/registry":                     1,
 	"cache/web":                          2,
 	"cache/s3":                           2,
 	"cache/gha":                          2,

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/cache/git"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/oci"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/cache/web"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
@@ -80,8 +81,8 @@ func parseRepo(s string) (github.Repo, error) {
 
 // registries returns the repositories that --store names, and the login for each
 // registry.
-func (o *Opener) registries() (map[string]oci.Repository, map[string]oci.Login, error) {
-	all, logins := make(map[string]oci.Repository), make(map[string]oci.Login)
+func (o *Opener) registries() (map[string]registry.Repository, map[string]registry.Login, error) {
+	all, logins := make(map[string]registry.Repository), make(map[string]registry.Login)
 	for _, s := range o.Stores {
 		name, ok := strings.CutPrefix(s, "oci:")
 		if !ok {
@@ -95,12 +96,12 @@ func (o *Opener) registries() (map[string]oci.Repository, map[string]oci.Login, 
 		if _, ok := logins[ref.Registry]; ok {
 			continue
 		}
-		if logins[ref.Registry], err = oci.FindLogin(ref, o.login(s, oci.UserVariable, oci.PasswordVariable)); err != nil {
+		if logins[ref.Registry], err = registry.FindLogin(ref, o.login(s, registry.UserVariable, registry.PasswordVariable)); err != nil {
 			return nil, nil, usage.Error{Err: err}
 		}
 	}
-	if len(logins) > 1 && o.ByProject.Stores == "" && os.Getenv(oci.PasswordVariable) != "" {
-		return nil, nil, usage.Errorf("$%s is the password of one registry, and --store names %d: log in to each with docker login", oci.PasswordVariable, len(logins))
+	if len(logins) > 1 && o.ByProject.Stores == "" && os.Getenv(registry.PasswordVariable) != "" {
+		return nil, nil, usage.Errorf("$%s is the password of one registry, and --store names %d: log in to each with docker login", registry.PasswordVariable, len(logins))
 	}
 	return all, logins, nil
 }
@@ -158,7 +159,7 @@ func (o *Opener) sites() (map[string]site, error) {
 
 // credentials returns what no store that is not on this machine may get: the
 // session's, those of --secret and --token, and the logins of registries, servers, branches and buckets.
-func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]oci.Login, sites map[string]site, branches map[string]git.Address, buckets map[string]bucket) ([]cache.Credential, error) {
+func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string]registry.Login, sites map[string]site, branches map[string]git.Address, buckets map[string]bucket) ([]cache.Credential, error) {
 	files := make(map[string]string)
 	environ := os.Environ()
 	for id, s := range secrets {
@@ -175,7 +176,7 @@ func (o *Opener) credentials(secrets map[string]solver.Secret, logins map[string
 	}
 	for _, l := range logins {
 		for _, v := range l.Secrets() {
-			environ = append(environ, oci.PasswordVariable+"="+v)
+			environ = append(environ, registry.PasswordVariable+"="+v)
 		}
 	}
 	for _, x := range sites {

@@ -1,4 +1,6 @@
-package oci
+// Package registry is how an OCI registry is reached: over HTTP as package transfer has it,
+// with the login that docker login or podman saved, and nothing of that sent elsewhere.
+package registry
 
 import (
 	"bytes"
@@ -12,11 +14,50 @@ import (
 	"strconv"
 	"time"
 
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/clayer/clayer/cache/transfer"
 )
+
+// A Repository is one of a registry.
+type Repository = registry.Reference
+
+// A Client speaks with a repository. It is safe for concurrent use.
+type Client struct {
+	*remote.Repository
+	Login    Login
+	Transfer *transfer.Client // what sends; with the login
+}
+
+// NewClient returns the client of a repository. opt says how requests are sent: its Transport
+// is asked for what the registry's, and others', hosts have; credentials are added before.
+func NewClient(ref Repository, login Login, opt transfer.Options) *Client {
+	opt.Wrap = func(base http.RoundTripper) http.RoundTripper { return newTransport(ref, login, base) }
+	tr := transfer.New(opt)
+	return &Client{&remote.Repository{
+		Reference: ref,
+		Client:    sender{tr},
+		PlainHTTP: Scheme(ref) == "http",
+		// Referrers are an index of subjects, which nothing here has.
+		SkipReferrersGC: true,
+	}, login, tr}
+}
+
+// Scheme returns how a registry is spoken with.
+func Scheme(ref Repository) string {
+	if transfer.IsLoopback(ref.Host()) {
+		return "http"
+	}
+	return "https"
+}
+
+// BlobURL returns the address of a blob, or of what else the repository has by digest.
+func (c *Client) BlobURL(digest string) string {
+	return fmt.Sprintf("%s://%s/v2/%s/blobs/%s", Scheme(c.Reference), c.Reference.Host(), c.Reference.Repository, digest)
+}
 
 // authorized adds credentials to what goes to the registry, and to nothing
 // else: the storage that a registry redirects to signs its own addresses.
@@ -27,7 +68,7 @@ type authorized struct {
 }
 
 func newTransport(ref Repository, login Login, base http.RoundTripper) *authorized {
-	base = confined{base, &url.URL{Scheme: scheme(ref), Host: ref.Host()}}
+	base = confined{base, &url.URL{Scheme: Scheme(ref), Host: ref.Host()}}
 	return &authorized{
 		host: ref.Host(),
 		base: base,
