@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,13 +104,23 @@ var buildkitLine = regexp.MustCompile(`(?m)^` + containerfile + `:(\d+)$`)
 
 // build builds what is in dir, and puts the tree into the archive out.
 func (b *buildkit) build(ctx context.Context, dir, out string) (*refusal, error) {
-	cmd := exec.CommandContext(ctx, b.buildctl, "--addr="+b.address, "build", "--progress=plain",
-		"--frontend=dockerfile.v0", "--local=context="+dir, "--local=dockerfile="+dir, "--opt=filename="+containerfile,
-		"--oci-layout="+baseName+"="+b.layout, "--opt=context:"+baseName+"=oci-layout://"+baseName+"@"+b.base.String(),
-		"--output=type=tar,dest="+out)
+	args := []string{"--local=context=" + dir, "--local=dockerfile=" + dir, "--opt=filename=" + containerfile}
+	args = append(args, named(baseName, b.layout, b.base)...)
 	if extra := filepath.Join(dir, extraContext); isDir(extra) {
-		cmd.Args = append(cmd.Args, "--local="+extraContext+"="+extra, "--opt=context:"+extraContext+"=local:"+extraContext)
+		args = append(args, "--local="+extraContext+"="+extra, "--opt=context:"+extraContext+"=local:"+extraContext)
 	}
+	return b.run(ctx, out, args)
+}
+
+// named has an image be the one of a layout.
+func named(image, layout string, manifest digest.Digest) []string {
+	id := "layout-" + manifest.Encoded()[:12]
+	return []string{"--oci-layout=" + id + "=" + layout, "--opt=context:" + image + "=oci-layout://" + id + "@" + manifest.String()}
+}
+
+func (b *buildkit) run(ctx context.Context, out string, args []string) (*refusal, error) {
+	cmd := exec.CommandContext(ctx, b.buildctl, slices.Concat([]string{"--addr=" + b.address, "build", "--progress=plain", "--frontend=dockerfile.v0"},
+		args, []string{"--output=type=tar,dest=" + out})...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()

@@ -65,7 +65,17 @@ func (c *Case) without(i int) *Case {
 
 // write makes the context in dir.
 func (c *Case) write(dir string) error {
-	for name, f := range c.Files {
+	if err := writeFiles(c.Files, dir); err != nil {
+		return err
+	}
+	if err := c.writeLayers(dir); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, containerfile), []byte(c.Text()), 0o644)
+}
+
+func writeFiles(files map[string]File, dir string) error {
+	for name, f := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
@@ -92,10 +102,7 @@ func (c *Case) write(dir string) error {
 			}
 		}
 	}
-	if err := c.writeLayers(dir); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, containerfile), []byte(c.Text()), 0o644)
+	return nil
 }
 
 // pack makes the archive that ADD unpacks.
@@ -170,19 +177,25 @@ func parse(data []byte) (*Case, error) {
 			c.Lines = strings.Split(strings.TrimSuffix(rest, "\n"), "\n\n")
 			continue
 		}
-		file := File{Content: string(f.Data), Mode: 0o644}
-		name, mark := f.Name, ""
-		if i := strings.LastIndexByte(name, ' '); i > 0 {
-			name, mark = name[:i], name[i+1:]
-		}
-		if mode, err := strconv.ParseUint(mark, 8, 12); err == nil {
-			file.Mode = os.FileMode(mode)
-		} else if mark == "->" {
-			file.Link, file.Content = true, strings.TrimSuffix(file.Content, "\n")
-		} else {
-			name = f.Name
-		}
+		name, file := parseFile(f)
 		c.Files[name] = file
 	}
 	return c, nil
+}
+
+// parseFile reads a file of a context, as String writes it.
+func parseFile(f txtar.File) (name string, file File) {
+	file = File{Content: string(f.Data), Mode: 0o644}
+	name, mark := f.Name, ""
+	if i := strings.LastIndexByte(name, ' '); i > 0 {
+		name, mark = name[:i], name[i+1:]
+	}
+	if mode, err := strconv.ParseUint(mark, 8, 12); err == nil {
+		file.Mode = os.FileMode(mode)
+	} else if mark == "->" {
+		file.Link, file.Content = true, strings.TrimSuffix(file.Content, "\n")
+	} else {
+		name = f.Name
+	}
+	return name, file
 }

@@ -32,6 +32,15 @@
 // an instruction is coarse, so it counts only in cases that fail: they are played again
 // without such instructions.
 //
+// # The corpus
+//
+// testdata/corpus has Dockerfiles in the manner of those that people have, each with a small
+// context. They are built on a root whose npm, pip and cargo are scripts that leave files as
+// those do. All are planned; each tree is compared, a second root gets the same from the
+// store, and a command is run in both:
+//
+//	go test ./cmd/clayer/internal/oracle -run TestCorpus -oracle.corpus='node-*' -oracle.dir=/tmp/corpus
+//
 // # Failures
 //
 // A case that fails is made smaller by removing instructions, commands and files as

@@ -48,7 +48,10 @@ func TestOracle(t *testing.T) {
 	t.Run("random", p.playRandom)
 }
 
-func newPlayer(t *testing.T) *player {
+func newPlayer(t *testing.T) *player { return newPlayerOn(t, makeBase) }
+
+// newPlayerOn plays on the base that makeBase makes.
+func newPlayerOn(t *testing.T, makeBase func(dir string) error) *player {
 	if os.Geteuid() != 0 {
 		t.Skip("not root: BuildKit and owners of files need it")
 	}
