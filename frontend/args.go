@@ -15,6 +15,9 @@ type Args struct {
 	Contexts map[string]string // --build-context: directories by the names that --from has
 }
 
+// Args returns what the file was read with.
+func (f *File) Args() Args { return f.args }
+
 // global returns what is in effect after the instructions before the first FROM.
 func (f *File) global(before []Instruction) *resolver {
 	r := f.resolver(Scope{BuildArgs: f.args.Build})

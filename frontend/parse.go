@@ -1,6 +1,6 @@
 // Package frontend turns Containerfiles into typed instructions with their
 // positions: names, expansion, and all that is wrong with a file at once.
-// It is the only package that imports BuildKit.
+// It and package buildchecks alone import BuildKit.
 //
 // Parse and Load return a File with its instructions as they are written, and
 // Problems, which name the line and what to write in its place. File.Resolve

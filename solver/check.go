@@ -3,13 +3,10 @@ package solver
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/frontend/lint"
 	"github.com/clayer/clayer/solver/exec"
-	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -67,50 +64,4 @@ func (r *session) checkSource(ctx context.Context, s *dag.Step) error {
 		return source.CheckFetch(s.Instr.(*frontend.Fetch))
 	}
 	return r.sources().CheckCopy(ctx, s.ContextDir(), c)
-}
-
-// Lint returns the findings in the files at paths, what Plan refuses among them.
-// opt has no Files.
-func Lint(ctx context.Context, opt Options, paths []string) ([]lint.Finding, error) {
-	files, err := layers.Load(ctx, paths, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
-	if problems := (frontend.Problems)(nil); err != nil && !errors.As(err, &problems) {
-		return nil, err
-	}
-	findings := slices.DeleteFunc(lint.Check(files), func(f lint.Finding) bool {
-		return !slices.Contains(paths, f.Pos.File) // siblings were loaded for what FROM names
-	})
-	// Each file by itself: they need not be composed together. What is wrong with
-	// one that it names by FROM is wrong for it too.
-	var errs []lint.Finding
-	for _, path := range paths {
-		own, err := refused(ctx, opt, path)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range own {
-			if !slices.ContainsFunc(errs, func(g lint.Finding) bool { return g.Pos == f.Pos && g.Message == f.Message }) {
-				errs = append(errs, f)
-			}
-		}
-	}
-	return append(errs, findings...), nil
-}
-
-// refused returns what Plan refuses in a file.
-func refused(ctx context.Context, opt Options, path string) ([]lint.Finding, error) {
-	var err error
-	opt.Files, err = layers.Load(ctx, []string{path}, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
-	var syntax frontend.Problems
-	if err != nil && !errors.As(err, &syntax) {
-		return nil, err
-	}
-	findings := lint.Syntax(syntax)
-	if len(opt.Files) > 0 {
-		refused, err := newReadOnly(opt).check(ctx)
-		if err != nil {
-			return nil, err
-		}
-		findings = append(findings, lint.Refused(refused)...)
-	}
-	return findings, nil
 }

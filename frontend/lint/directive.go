@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/buildchecks"
 )
 
 // skips says which rules a file turns off: by name, for the line of an
@@ -47,19 +48,27 @@ func directives(f *frontend.File) skips {
 		}
 		for option := range strings.SplitSeq(value, ";") {
 			key, list, _ := strings.Cut(option, "=")
-			if !strings.EqualFold(strings.TrimSpace(key), "skip") {
+			key = strings.TrimSpace(key)
+			if key == "experimental" {
+				s.named(list, i+1, func(string) {})
+			}
+			if !strings.EqualFold(key, "skip") {
 				continue
 			}
-			for rule := range strings.SplitSeq(list, ",") {
-				rule = strings.TrimSpace(rule)
-				s.rules[at] = append(s.rules[at], rule)
-				if _, ok := s.lines[rule]; !ok {
-					s.lines[rule] = i + 1
-				}
-			}
+			s.named(list, i+1, func(rule string) { s.rules[at] = append(s.rules[at], rule) })
 		}
 	}
 	return s
+}
+
+// named notes the names of a list.
+func (s skips) named(list string, line int, each func(rule string)) {
+	for rule := range strings.SplitSeq(list, ",") {
+		rule = strings.TrimSpace(rule)
+		if each(rule); s.lines[rule] == 0 {
+			s.lines[rule] = line
+		}
+	}
 }
 
 // nextInstruction returns the line of the instruction that a comment in a line
@@ -78,21 +87,15 @@ func nextInstruction(f *frontend.File, line int) (int, bool) {
 }
 
 func skipUnknown(p *pass) {
+	all := slices.Concat(p.names, buildchecks.Unchecked, []string{"all"})
 	for name, line := range p.skipped.lines {
-		known := strings.EqualFold(name, "all") || slices.ContainsFunc(slices.Concat(p.names, buildkitRules), func(r string) bool { return strings.EqualFold(r, name) })
-		if !known {
-			p.report(&frontend.Meta{Pos: frontend.Pos{File: p.file.Path, Line: line, End: line}}, nil,
-				"there is no rule "+name, "")
+		pos := frontend.Pos{File: p.file.Path, Line: line, End: line}
+		i := slices.IndexFunc(all, func(r string) bool { return strings.EqualFold(r, name) })
+		switch {
+		case i < 0:
+			p.report(&frontend.Meta{Pos: pos}, nil, "there is no rule "+name, "")
+		case all[i] != name && slices.ContainsFunc(buildchecks.Rules(), func(r buildchecks.Rule) bool { return r.Name == all[i] }):
+			p.report(&frontend.Meta{Pos: pos}, nil, "BuildKit knows the rule as "+all[i]+", in this spelling alone", "")
 		}
 	}
-}
-
-// buildkitRules are the checks of docker build --check, which a file that is
-// for both may skip: https://docs.docker.com/reference/build-checks/.
-var buildkitRules = []string{
-	"StageNameCasing", "FromAsCasing", "NoEmptyContinuation", "ConsistentInstructionCasing", "DuplicateStageName",
-	"ReservedStageName", "JSONArgsRecommended", "MaintainerDeprecated", "UndefinedArgInFrom", "WorkdirRelativePath",
-	"UndefinedVar", "MultipleInstructionsDisallowed", "LegacyKeyValueFormat", "RedundantTargetPlatform",
-	"SecretsUsedInArgOrEnv", "InvalidDefaultArgInFrom", "FromPlatformFlagConstDisallowed", "CopyIgnoredFile",
-	"InvalidDefinitionDescription", "ExposeProtoCasing", "ExposeInvalidFormat",
 }

@@ -14,6 +14,7 @@ type jsonFinding struct {
 	EndLine int      `json:"endLine"`
 	Message string   `json:"message"`
 	Hint    string   `json:"hint,omitempty"`
+	URL     string   `json:"url,omitempty"`
 	Fix     *jsonFix `json:"fix,omitempty"`
 }
 
@@ -35,7 +36,7 @@ func WriteJSON(w io.Writer, findings []Finding) error {
 	list := make([]jsonFinding, 0, len(findings))
 	for _, f := range findings {
 		j := jsonFinding{
-			Rule: f.Rule, Level: f.Level, File: f.Pos.File, Line: f.Pos.Line, EndLine: f.Pos.End, Message: f.Message, Hint: f.Hint,
+			Rule: f.Rule, Level: f.Level, File: f.Pos.File, Line: f.Pos.Line, EndLine: f.Pos.End, Message: f.Message, Hint: f.Hint, URL: f.URL,
 		}
 		if f.Fix != nil {
 			j.Fix = &jsonFix{What: f.Fix.What}

@@ -25,14 +25,16 @@ const (
 type Rule struct {
 	Name  string // as in "# check=skip=NAME"
 	Level Level
-	Doc   string // one sentence: what is wrong, and why that matters
-	find  func(p *pass)
+	Doc   string        // one sentence: what is wrong, and why that matters
+	URL   string        // of its documentation; "" means docs/check.md
+	find  func(p *pass) // nil for a rule of BuildKit
 }
 
 // A Finding is a place in a file that a rule is about.
 type Finding struct {
 	Rule    string
 	Level   Level
+	URL     string // of the rule's documentation; "" means docs/check.md
 	Pos     frontend.Pos
 	Word    string // the instruction
 	Line    string // the line itself, fit to be shown
@@ -54,26 +56,38 @@ type Edit struct {
 	Text                             string
 }
 
-// Check looks at files, which may name one another by FROM. The findings are in
-// order of file, line and rule.
-func Check(files []*frontend.File) []Finding {
+// Check looks at files, which may name one another by FROM. ignored returns the patterns of
+// files that a file does not copy; it may be nil. The findings are in order of file, line
+// and rule.
+func Check(files []*frontend.File, ignored func(*frontend.File) []string) []Finding {
 	var all []Finding
 	scopes := make(map[*frontend.File]*frontend.Scope)
+	var found []Finding // by BuildKit's rules
 	check := func(f *frontend.File) {
 		known := append(slices.Clip(files), f.Below...)
 		p := newPass(f, scopeBelow(f, known, scopes))
-		p.files = known
+		p.files, p.buildChecks = known, found
 		for _, r := range Rules {
 			p.names = append(p.names, r.Name)
 		}
 		for _, r := range Rules {
-			p.rule = r
-			r.find(p)
+			if p.rule = r; r.find != nil {
+				r.find(p)
+			}
 		}
-		p.hide()
 		all = append(all, p.findings...)
 	}
 	for _, f := range files {
+		var patterns []string
+		if ignored != nil {
+			patterns = ignored(f)
+		}
+		known := slices.Clone(files)
+		for _, stage := range append(slices.Clip(f.Stages()), f) {
+			known = append(known, stage.Below...)
+		}
+		found = buildChecks(f, func(name string) map[string]string { return envOf(name, f, known, scopes) }, patterns)
+		all = append(all, found...)
 		for _, stage := range f.Stages() {
 			if stage.Uses > 0 {
 				check(stage)
@@ -81,6 +95,7 @@ func Check(files []*frontend.File) []Finding {
 		}
 		check(f)
 	}
+	hide(all)
 	order.Stable(all, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), strings.Compare(a.Rule, b.Rule), strings.Compare(a.Message, b.Message))
 	})
@@ -135,6 +150,20 @@ func scopeBelow(f *frontend.File, files []*frontend.File, known map[*frontend.Fi
 	return frontend.Scope{}
 }
 
+// envOf returns the variables of the layer that FROM names in a file; nil if it names none.
+func envOf(name string, f *frontend.File, files []*frontend.File, known map[*frontend.File]*frontend.Scope) map[string]string {
+	i := slices.IndexFunc(files, func(g *frontend.File) bool { return g.Name == name && g != f })
+	if i < 0 {
+		return nil
+	}
+	_, scope, _ := files[i].Resolve(scopeBelow(files[i], files, known))
+	env := make(map[string]string)
+	for _, v := range scope.Env {
+		env[v.Name] = v.Value
+	}
+	return env
+}
+
 // A pass is one file while rules look at it.
 type pass struct {
 	file     *frontend.File
@@ -145,6 +174,8 @@ type pass struct {
 	runs     []*run
 	skipped  skips
 	findings []Finding
+
+	buildChecks []Finding // what BuildKit's rules find in the file
 }
 
 // A run is a RUN with its commands.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestGolden(t *testing.T) {
 	for i := range f.Instructions {
 		f.Instructions[i].Base().Pos.File = f.Path
 	}
-	findings := Check([]*frontend.File{f})
+	findings := Check([]*frontend.File{f}, nil)
 	for name, write := range map[string]func(*bytes.Buffer) error{
 		"bad.json":  func(b *bytes.Buffer) error { return WriteJSON(b, findings) },
 		"bad.sarif": func(b *bytes.Buffer) error { return WriteSARIF(b, findings, "v1") },
@@ -55,7 +56,7 @@ func TestGolden(t *testing.T) {
 		said[f.Rule] = true
 	}
 	for _, r := range Rules {
-		if !said[r.Name] {
+		if r.find != nil && !said[r.Name] {
 			t.Errorf("no line of Containerfile.bad is about %s", r.Name)
 		}
 	}
@@ -71,7 +72,7 @@ func TestNoFalseAlarm(t *testing.T) {
 	for _, p := range append(paths, filepath.Join("testdata", "Containerfile.good")) {
 		files = append(files, load(t, p))
 	}
-	for _, f := range Check(files) {
+	for _, f := range Check(files, nil) {
 		if f.Level != Note || strings.HasSuffix(f.Pos.File, ".good") {
 			t.Errorf("%s: %s: %s", f.Pos, f.Rule, f.Message)
 		}
@@ -111,7 +112,7 @@ func rulesOf(t *testing.T, src string) string {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, f := range Check([]*frontend.File{f}) {
+	for _, f := range Check([]*frontend.File{f}, nil) {
 		names = append(names, f.Rule)
 	}
 	return strings.Join(names, " ")
@@ -128,10 +129,34 @@ func TestSkip(t *testing.T) {
 		{"for one instruction", "RUN true\n# check=skip=ShellStateLost\nRUN cd /x\nRUN cd /y\n", "ShellStateLost"},
 		{"one that is unknown", "# check=skip=Nonsense\nRUN true\n", "SkipUnknown"},
 		{"one of BuildKit's", "# check=skip=JSONArgsRecommended\nRUN true\n", ""},
+		{"BuildKit's in another spelling", "# check=skip=jsonargsrecommended\nFROM x\nCMD a\n", "SkipUnknown JSONArgsRecommended NoEffect"},
+		{"for all lines or none", "FROM x\nRUN true\n# check=skip=ConsistentInstructionCasing\nrun true\n", "ConsistentInstructionCasing"},
+		{"the name of a rule that BuildKit has too", "# check=skip=SecretInFile\nENV API_TOKEN=abcdefgh\nENV A_TOKEN=abcdefgh\n", ""},
+		{"an option that there is not", "# check=ignore=all\nRUN true\n", "SkipUnknown"},
 		{"not in a heredoc", "RUN <<EOF\n# check=skip=ShellStateLost\ntrue\nEOF\nRUN cd /x\n", "ShellStateLost"},
 	} {
 		if got := rulesOf(t, tt.src); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestStrict: a file can ask for no findings of BuildKit's rules.
+func TestStrict(t *testing.T) {
+	for src, want := range map[string]Level{
+		"FROM x\nWORKDIR y\n":                                            Warning,
+		"# check=error=true\nFROM x\nWORKDIR y\n":                        Error,
+		"# check=skip=NoEffect;error=true\nFROM x\n# c\nWORKDIR y\n":     Error,
+		"FROM x\n# check=error=true\nWORKDIR y\n":                        Warning,
+		"# check=error=true\nFROM x\n# check=skip=UndefinedVar\nCMD y\n": Error,
+	} {
+		f, err := frontend.Parse("Containerfile", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := slices.DeleteFunc(Check([]*frontend.File{f}, nil), func(f Finding) bool { return f.URL == "" })
+		if len(found) != 1 || found[0].Level != want {
+			t.Errorf("%q: %v, want one %s", src, found, want)
 		}
 	}
 }
@@ -154,7 +179,7 @@ func TestFix(t *testing.T) {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
 			var made int
-			if text, made = Apply(text, Check([]*frontend.File{f})); made == 0 {
+			if text, made = Apply(text, Check([]*frontend.File{f}, nil)); made == 0 {
 				break
 			}
 		}
@@ -175,7 +200,7 @@ func TestHintIsARequirement(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range Check([]*frontend.File{f}) {
+		for _, f := range Check([]*frontend.File{f}, nil) {
 			if f.Rule == "PipUnpinned" && f.Hint != want {
 				t.Errorf("%s: hint %q, want %q", src, f.Hint, want)
 			}
@@ -192,7 +217,7 @@ func FuzzFix(f *testing.F) {
 		if err != nil {
 			return
 		}
-		findings := Check([]*frontend.File{file})
+		findings := Check([]*frontend.File{file}, nil)
 		out, made := Apply([]byte(src), findings)
 		if made == 0 {
 			return

@@ -29,6 +29,7 @@ type (
 	sarifRule struct {
 		ID               string       `json:"id"`
 		ShortDescription sarifText    `json:"shortDescription"`
+		HelpURI          string       `json:"helpUri,omitempty"`
 		Default          sarifDefault `json:"defaultConfiguration"`
 	}
 	sarifDefault struct {
@@ -69,7 +70,7 @@ func WriteSARIF(w io.Writer, findings []Finding, version string) error {
 	index := make(map[string]int)
 	for _, r := range append(Rules[:len(Rules):len(Rules)], syntaxRule, refusedRule) {
 		index[r.Name] = len(run.Tool.Driver.Rules)
-		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{r.Name, sarifText{r.Doc}, sarifDefault{r.Level}})
+		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{r.Name, sarifText{r.Doc}, r.URL, sarifDefault{r.Level}})
 	}
 	for _, f := range findings {
 		// A path relative to the current directory is one relative to the repository in CI.

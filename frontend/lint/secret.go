@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
@@ -21,8 +22,10 @@ var userInfo = lazyregexp.New(`://[^/\s:@"'$]+:([^/\s@"'$]+)@`)
 // assigned is a variable of a shell, or an option, that is called like a credential.
 var assigned = lazyregexp.New(`(?i)(?:^|[\s;&|(])(?:export\s+)?(?:--)?([A-Z0-9_-]*(?:_TOKEN|_SECRET|_API_KEY|PASSWORD|PASSWD))=["']?([^\s"'$;&|]{6,})`)
 
+const secretHint = "RUN --mount=type=secret,id=NAME,env=NAME"
+
 func secretInFile(p *pass) {
-	const hint = "RUN --mount=type=secret,id=NAME,env=NAME"
+	const hint = secretHint
 	for _, in := range p.file.Instructions {
 		m := in.Base()
 		text := strings.Join(p.file.Lines[m.Pos.Line-1:m.Pos.End], "\n")
@@ -47,6 +50,9 @@ func secretInFile(p *pass) {
 		case *frontend.Ignored:
 			continue
 		}
+		if slices.ContainsFunc(p.buildChecks, func(f Finding) bool { return f.Rule == secretsRule && f.Pos.Line == m.Pos.Line }) {
+			continue
+		}
 		switch {
 		case name != "":
 			p.report(m, nil, "the value of "+name+" stands in the file: it is in every clone of it", hint)
@@ -61,16 +67,20 @@ func secretInFile(p *pass) {
 }
 
 // hide takes lines with a credential out of all findings.
-func (p *pass) hide() {
-	secret := make(map[int]bool)
-	for _, f := range p.findings {
-		if f.Rule == SecretRule {
-			secret[f.Pos.Line] = true
+func hide(all []Finding) {
+	type line struct {
+		file string
+		line int
+	}
+	secret := make(map[line]bool)
+	for _, f := range all {
+		if f.Rule == SecretRule || f.Rule == secretsRule {
+			secret[line{f.Pos.File, f.Pos.Line}] = true
 		}
 	}
-	for i, f := range p.findings {
-		if secret[f.Pos.Line] {
-			p.findings[i].Line = f.Word + " …"
+	for i, f := range all {
+		if secret[line{f.Pos.File, f.Pos.Line}] {
+			all[i].Line = f.Word + " …"
 		}
 	}
 }

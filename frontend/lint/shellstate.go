@@ -1,13 +1,6 @@
 package lint
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-
-	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/lazyregexp"
-)
+import "github.com/clayer/clayer/internal/lazyregexp"
 
 func shellStateLost(p *pass) {
 	for _, r := range p.runs {
@@ -37,24 +30,3 @@ func shellStateLost(p *pass) {
 }
 
 var onlyExport = lazyregexp.New(`^\s*export\s+([A-Za-z_][A-Za-z0-9_]*)=[^;&|\n]*$`)
-
-// sessionVars are what each session has.
-var sessionVars = []string{"HOME", "PATH", "USER", "LOGNAME", "LANG", "TERM", "SHELL", "PWD", "TMPDIR", "HOSTNAME"}
-
-func undefinedVar(p *pass) {
-	for _, use := range p.file.Unset(p.scope) {
-		in := p.file.Instructions[slices.IndexFunc(p.file.Instructions, func(in frontend.Instruction) bool { return in.Base() == use.Instr })]
-		if env, ok := in.(*frontend.Env); ok && slices.ContainsFunc(env.Vars, func(v frontend.Var) bool { return v.Name == use.Name }) {
-			continue // ENV X=/opt:$X adds to what the session has
-		}
-		upper := strings.ToUpper(use.Name)
-		if slices.Contains(sessionVars, use.Name) || strings.HasPrefix(upper, "XDG_") || strings.HasPrefix(upper, "LC_") || strings.HasSuffix(upper, "_PROXY") {
-			continue
-		}
-		hint := fmt.Sprintf("ARG %s before it, or ${%s:-default}; a variable of the session may be missing elsewhere", use.Name, use.Name)
-		if use.Nearest != "" {
-			hint = "did you mean " + use.Nearest + "?"
-		}
-		p.report(use.Instr, nil, "$"+use.Name+" is set by no ARG or ENV before this line", hint)
-	}
-}

@@ -31,7 +31,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 func (f *Fault) At(m *frontend.Meta) *frontend.Problem {
 	return &frontend.Problem{
 		Pos: m.Pos, Word: m.Word, Line: m.Text,
-		Message: f.Message, Detail: f.Detail, Hint: f.Hint,
+		Message: f.Message, Detail: f.Detail, Hint: f.Hint, Err: f.Err,
 	}
 }
 

@@ -62,17 +62,10 @@ func newScan(dir string, c *frontend.Copy) (*scan, error) {
 		return nil, err
 	}
 	s := &scan{root: root, where: "the Containerfile's directory", by: ".dockerignore"}
-	beside := filepath.Dir(c.Pos.File)
-	if filepath.Clean(dir) != beside {
+	if filepath.Clean(dir) != filepath.Dir(c.Pos.File) {
 		s.where = "the context " + dir
 	}
-	var patterns []string
-	if c.Context == "" { // a list of a Containerfile is for its own context
-		patterns, err = s.patterns(func(name string) (*os.File, error) { return openBeside(beside, name) }, filepath.Base(c.Pos.File)+".")
-	}
-	if patterns == nil && err == nil {
-		patterns, err = s.patterns(func(name string) (*os.File, error) { return openRegular(root, name) }, ".")
-	}
+	patterns, err := s.patternsFor(c.Pos.File, c.Context == "")
 	if err == nil {
 		s.ignore, err = patternmatcher.New(patterns)
 	}
@@ -82,6 +75,33 @@ func newScan(dir string, c *frontend.Copy) (*scan, error) {
 	}
 	return s, nil
 }
+
+// patternsFor returns the patterns for COPYs of a file from its own context, or another one.
+func (s *scan) patternsFor(file string, own bool) (patterns []string, err error) {
+	beside := filepath.Dir(file)
+	if own { // a list of a Containerfile is for its own context
+		patterns, err = s.patterns(func(name string) (*os.File, error) { return openBeside(beside, name) }, filepath.Base(file)+".")
+	}
+	if patterns == nil && err == nil {
+		patterns, err = s.patterns(func(name string) (*os.File, error) { return openRegular(s.root, name) }, ".")
+	}
+	return patterns, err
+}
+
+// Ignored returns the patterns of what a file does not copy from its context; none where they
+// can't be read, which a COPY reports.
+func Ignored(f *frontend.File) []string {
+	root, err := os.OpenRoot(f.ContextOf(&frontend.Copy{}))
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	patterns, _ := (&scan{root: root}).patternsFor(f.Path, true)
+	return patterns
+}
+
+// ErrIgnored is the kind of a fault whose source .dockerignore leaves out.
+var ErrIgnored = errors.New("left out by .dockerignore")
 
 func openBeside(dir, name string) (*os.File, error) {
 	root, err := os.OpenRoot(dir)
@@ -187,6 +207,7 @@ func (s *scan) ignoredFault(src string) *fault.Fault {
 	return &fault.Fault{
 		Message: fmt.Sprintf("source %q is left out by %s", src, s.by),
 		Hint:    "a line that begins with ! includes it again",
+		Err:     ErrIgnored,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/frontend/lint"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/findings"
 	"github.com/clayer/clayer/solver/layers"
 )
 
@@ -59,17 +60,17 @@ check reads Containerfile.`,
 			if opt.BuildArgs, err = parse.BuildArgs(given); err != nil {
 				return err
 			}
-			findings, err := solver.Lint(cmd.Context(), opt, paths)
+			found, err := findings.Of(cmd.Context(), opt, paths)
 			if err == nil && fix {
-				findings, err = applyFixes(cmd, opt, paths, findings)
+				found, err = applyFixes(cmd, opt, paths, found)
 			}
 			if err != nil {
 				return err
 			}
-			if err := ui.WriteFindings(cmd.OutOrStdout(), findings, format, version); err != nil {
+			if err := ui.WriteFindings(cmd.OutOrStdout(), found, format, version); err != nil {
 				return err
 			}
-			return exitOf(findings)
+			return exitOf(found)
 		},
 	}
 	c.Flags().StringArrayVar(&given, "build-arg", nil, buildArg)
@@ -80,23 +81,23 @@ check reads Containerfile.`,
 	return c
 }
 
-func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, findings []lint.Finding) ([]lint.Finding, error) {
+func applyFixes(cmd *cobra.Command, opt solver.Options, paths []string, found []lint.Finding) ([]lint.Finding, error) {
 	for _, path := range paths {
 		if _, ok := safefile.IsInput(path); ok {
 			return nil, usage.Errorf("--fix changes a file, and %s is none", path)
 		}
 	}
-	findings, fixed, err := lint.FixFiles(cmd.Context(), paths, findings, func() ([]lint.Finding, error) { return solver.Lint(cmd.Context(), opt, paths) })
+	found, fixed, err := lint.FixFiles(cmd.Context(), paths, found, func() ([]lint.Finding, error) { return findings.Of(cmd.Context(), opt, paths) })
 	for _, path := range slices.Sorted(maps.Keys(fixed)) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s: %d fixed\n", path, fixed[path])
 	}
-	return findings, err
+	return found, err
 }
 
 // exitOf returns the error that findings end clayer check with.
-func exitOf(findings []lint.Finding) error {
+func exitOf(found []lint.Finding) error {
 	has := func(l lint.Level) bool {
-		return slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Level == l })
+		return slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Level == l })
 	}
 	switch {
 	case has(lint.Error):

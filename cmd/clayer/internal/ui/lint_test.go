@@ -21,7 +21,7 @@ func TestFindings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	findings := lint.Check([]*frontend.File{f})
+	findings := lint.Check([]*frontend.File{f}, nil)
 	for format, want := range map[string]string{"json": "--secret id=NAME", "sarif": "clayer check --rules"} {
 		var b bytes.Buffer
 		if err := WriteFindings(&b, findings, format, "v1"); err != nil {
