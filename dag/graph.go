@@ -51,7 +51,7 @@ type Layer struct {
 type Step struct {
 	Layer     *Layer
 	Index     int     // in Layer.Steps
-	Source    *Source // what FETCH and COPY read; nil for the others
+	Source    *Source // what FETCH and COPY read, and RUN mounts; nil for the others
 	Instr     frontend.Instruction
 	CacheBust []string        // the cache-bust comments since the step before
 	Filter    snapshot.Filter // of a RUN: what is captured
@@ -61,7 +61,8 @@ type Step struct {
 	capture string       // Filter as text
 }
 
-// A Source is a node that provides bytes: a download, or a set of local files.
+// A Source is a node that provides bytes: a download, or a set of files of a COPY, or of what a
+// RUN mounts.
 // It depends on nothing. Equal sources of several steps are one.
 type Source struct {
 	ID    string // unique in the graph, the same for equal sources
@@ -157,10 +158,13 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		case *frontend.Env, *frontend.Workdir:
 		case *frontend.Run:
 			s.Filter, s.capture, s.Epoch, s.named = filter, capture, opt.epoch(in), l.outside.namedBy(in)
+			if id := mountsID(l.File, in); id != "" {
+				s.use(sources, id)
+			}
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:
-			s.use(sources, copyID(l.File.ContextOf(in), in))
+			s.use(sources, copyID(l.File.ContextOf(in.Origin), in))
 		case *frontend.Snapshot:
 			last = append(last, s)
 			bust = nil
@@ -211,10 +215,25 @@ func copyID(dir string, c *frontend.Copy) string {
 	return b.String()
 }
 
+// mountsID is of all that a RUN mounts of files; "" for one that mounts none.
+func mountsID(f *frontend.File, run *frontend.Run) string {
+	var b strings.Builder
+	for _, m := range run.Mounts {
+		if !m.HasFiles() {
+			continue
+		}
+		fmt.Fprintf(&b, "mount %q of %q", m.Source, f.ContextOf(m.Origin))
+		if m.Stage != nil {
+			fmt.Fprintf(&b, " stage %q %q", m.Stage.Path, m.Stage.Name)
+		}
+	}
+	return b.String()
+}
+
 // ContextDir returns the directory that a COPY reads from, and "" for other steps.
 func (s *Step) ContextDir() string {
 	if c, ok := s.Instr.(*frontend.Copy); ok {
-		return s.Layer.File.ContextOf(c)
+		return s.Layer.File.ContextOf(c.Origin)
 	}
 	return ""
 }
@@ -315,6 +334,14 @@ func (src *Source) Label() string {
 		names := slices.Clone(in.Sources)
 		for _, inl := range in.Inline {
 			names = append(names, "<<"+inl.Name)
+		}
+		return strings.Join(names, " ")
+	case *frontend.Run:
+		var names []string
+		for _, m := range in.Mounts {
+			if m.HasFiles() {
+				names = append(names, cmp.Or(strings.TrimPrefix(m.Source, "/"), "."))
+			}
 		}
 		return strings.Join(names, " ")
 	}

@@ -23,10 +23,12 @@ type Base struct {
 	Commits  []string // of --invalidate-on: "owner/repo@commit"
 }
 
-// A Pin is what a source resolved to: exactly one of its fields is set.
+// A Pin is what a source resolved to: exactly one of its fields is set, but of what a RUN mounts,
+// which may be both files and stages.
 type Pin struct {
-	Digest string // "sha256:..", of a URL's bytes or of local files
+	Digest string // "sha256:..", of a URL's bytes or of local files; of a stage that is copied from
 	Commit string // of a Git tree
+	Stages string // "sha256:..", of the stages that a RUN mounts
 }
 
 // Pins holds what the network and the disk said, by Source.ID.
@@ -121,6 +123,7 @@ const (
 	inCommand     = "command"
 	inContent     = "content"
 	inCommit      = "commit"
+	inStage       = "stage"
 	noteSource    = "source"
 )
 
@@ -147,6 +150,8 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			}
 		case *frontend.Run:
 			runInputs(w, in)
+			option(w, inContent, pin.Digest)
+			option(w, inStage, pin.Stages)
 			option(w, "environment", string(s.Layer.outside.inherit))
 			for _, v := range s.named {
 				option(w, "session "+v.Name, v.digest)
@@ -171,7 +176,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
 			if in.Stage != nil {
-				w.Field("stage", pin.Digest)
+				w.Field(inStage, pin.Digest)
 			} else {
 				w.Field(inContent, pin.Digest)
 			}
@@ -202,8 +207,12 @@ func runInputs(w key.Writer, in *frontend.Run) {
 		w.Field("shell", strings.Join(in.Shell, "\x00"))
 	}
 	for _, m := range in.Mounts {
-		w.Field("mount", fmt.Sprintf("%s target=%q id=%q sharing=%s ro=%t required=%t env=%s mode=%o uid=%d gid=%d size=%d",
-			m.Type, m.Target, m.ID, m.Sharing, m.ReadOnly, m.Required, m.EnvName, m.Mode, m.UID, m.GID, m.Size))
+		text := fmt.Sprintf("%s target=%q id=%q sharing=%s ro=%t required=%t env=%s mode=%o uid=%d gid=%d size=%d",
+			m.Type, m.Target, m.ID, m.Sharing, m.ReadOnly, m.Required, m.EnvName, m.Mode, m.UID, m.GID, m.Size)
+		if m.Source != "" {
+			text += fmt.Sprintf(" source=%q", m.Source)
+		}
+		w.Field("mount", text)
 	}
 	vars := func(kind string, vs []frontend.Var) {
 		if !slices.IsSortedFunc(vs, byVarName) {

@@ -197,7 +197,9 @@ func (o *outside) candidates(words func(string, func(string)), text string, run 
 // sets reports whether a RUN has a variable from its file or from a secret.
 func sets(run *frontend.Run, name string) bool {
 	return indexVar(run.Env, name) >= 0 || indexVar(run.Args, name) >= 0 ||
-		slices.ContainsFunc(run.Mounts, func(m mount.Mount) bool { return m.EnvName == name })
+		slices.ContainsFunc(run.Mounts, func(m frontend.Mount) bool {
+			return m.EnvName == name || m.Type == mount.SSH && name == mount.AgentVar
+		})
 }
 
 // interpreter returns the program of a "#!" line, after env the one that it looks for.

@@ -161,7 +161,7 @@ func whatChanged(s *Step, names []string) string {
 		switch {
 		case n == inCommand:
 			return s.Word() + " changed"
-		case n == inContent && s.Word() == "COPY":
+		case n == inContent && (s.Word() == "COPY" || s.Word() == "RUN"):
 			names[i] = "files"
 		}
 	}

@@ -233,10 +233,27 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 				return nil, fault.Errorf("--mount requires a value").WithHint("--mount=type=cache,target=/path")
 			}
 			r.Flags = append(r.Flags, f.Value)
-		case "network", "security", "device":
-			return nil, fault.Errorf("--%s is not known here", f.Name).WithHint("a RUN has the session's network and privileges")
+		case "network":
+			switch f.Value {
+			case "none":
+				r.Network = f.Value
+			case "default", "host": // the network of the machine
+				r.Network = ""
+			default:
+				return nil, fault.Errorf("--network=%s: no such network", f.Value).WithHint("none, default and host are known")
+			}
+		case "security":
+			switch f.Value {
+			case "sandbox": // as it is without the flag
+			case "insecure":
+				return nil, fault.Errorf("--security=insecure is not supported").WithHint("a RUN has the privileges that clayer is run with, and no more; without the flag it runs with these")
+			default:
+				return nil, fault.Errorf("--security=%s: no such mode", f.Value).WithHint("sandbox is known")
+			}
+		case "device":
+			return nil, fault.Errorf("--device is not supported").WithHint("a RUN has the devices of the machine that are in /dev")
 		default:
-			return nil, unknownFlag(f, "mount")
+			return nil, unknownFlag(f, "mount", "network", "security")
 		}
 	}
 	command := strings.TrimSpace(lexical.Fold(s.joined.Text[s.rest:], s.joined.Seams(s.rest)))

@@ -89,11 +89,12 @@ type ArgDecl struct {
 // Run is RUN. Exactly one of Exec, Command and Script is set.
 type Run struct {
 	Meta
-	Exec    []string      // RUN ["a","b"]
-	Command string        // for the shell; heredocs follow it as the shell reads them
-	Script  string        // RUN <<EOF whose text begins with "#!": a program of its own
-	Mounts  []mount.Mount // before Resolve: those that hold no variable
-	Flags   []string      // the values of --mount as written; Resolve makes Mounts of them
+	Exec    []string // RUN ["a","b"]
+	Command string   // for the shell; heredocs follow it as the shell reads them
+	Script  string   // RUN <<EOF whose text begins with "#!": a program of its own
+	Mounts  []Mount
+	Flags   []string // the values of --mount as written; Resolve makes Mounts of them
+	origins []Origin // what from= of each of them names
 
 	// Set by Resolve: what is in effect at this line.
 	Env   []Var
@@ -107,6 +108,19 @@ type Run struct {
 
 	User    string // who runs it, as USER has it; "" for the user who runs clayer
 	Network string // "none"; "" for the machine's
+}
+
+// A Mount is what RUN --mount mounts. Its Origin is that of a bind, and of a cache that begins
+// with files.
+type Mount struct {
+	mount.Mount
+	Origin
+}
+
+// HasFiles reports whether the mount shows files that are known before the RUN, so that its
+// result depends on them.
+func (m *Mount) HasFiles() bool {
+	return m.Type == mount.Bind || m.Type == mount.Cache && m.Origin != Origin{}
 }
 
 // A Stored is a step that is known by what a store has of it.
@@ -146,7 +160,7 @@ type Ownership struct {
 	Chmod filemode.Mode
 }
 
-// An Origin is what --from names. The zero Origin is the build context of the file.
+// An Origin is what --from, or from=, names. The zero Origin is the build context of the file.
 type Origin struct {
 	From    string // as written
 	Context string // the directory that From names by --build-context

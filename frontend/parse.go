@@ -311,10 +311,11 @@ func (s *source) words() ([]string, error) {
 	return words, nil
 }
 
-// twice returns the name of a flag that is given more than once, "" for none.
+// twice returns the name of a flag that is given more than once, and has one value; "" for
+// none.
 func (s *source) twice() string {
 	for i, f := range s.flags {
-		if slices.ContainsFunc(s.flags[:i], func(g lexical.Flag) bool { return g.Name == f.Name }) {
+		if slices.ContainsFunc(s.flags[:i], func(g lexical.Flag) bool { return g.Name == f.Name && g.Name != "mount" }) {
 			return f.Name
 		}
 	}
@@ -367,7 +368,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	}
 	p.lastEnd = n.EndLine
 	in, err := build(m, s)
-	if err == nil && twice != "" && m.Word != "RUN" {
+	if err == nil && twice != "" {
 		err = fault.Errorf("--%s is given twice", twice)
 	}
 	if err != nil {

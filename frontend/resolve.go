@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -347,12 +348,26 @@ func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 		out.Args = slices.DeleteFunc(slices.Clone(out.Args), func(v Var) bool { return r.envHides(v.Name) })
 	}
 	out.Mounts = nil
-	for _, f := range in.Flags {
+	agents := 0
+	for i, f := range in.Flags {
 		m, err := mount.Parse(f, r.scope.Dir, r.expand)
 		if err != nil {
 			return nil, err
 		}
-		out.Mounts = append(out.Mounts, m)
+		if m.Type == mount.SSH {
+			if m.Target == "" {
+				m.Target = fmt.Sprint("/run/buildkit/ssh_agent.", agents)
+			}
+			agents++
+		}
+		all := Mount{Mount: m}
+		if i < len(in.origins) { // not of a RUN that is in no file
+			all.Origin = in.origins[i]
+		}
+		if m.Type == mount.Cache && m.Source != "" && all.From == "" {
+			return nil, fault.Errorf("--mount=type=cache: source takes from=, which says what it is in")
+		}
+		out.Mounts = append(out.Mounts, all)
 	}
 	return &out, nil
 }

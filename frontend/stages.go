@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend/internal/fault"
+	"github.com/clayer/clayer/frontend/mount"
 )
 
 // A stage is one section of a file, from a FROM to the next.
@@ -54,16 +55,12 @@ func (p *fileParser) divide() {
 		part.Instructions = append(slices.Clip(part.Instructions), s.own...)
 		s.whole = &part
 		for _, in := range s.own {
-			if c, ok := in.(*Copy); ok && c.From != "" {
-				c.Origin = p.origin(&c.Meta, c.From, all[:i])
-			}
+			p.origins(in, all[:i])
 		}
 	}
 	if len(all) == 0 {
 		for _, in := range global {
-			if c, ok := in.(*Copy); ok && c.From != "" {
-				c.Origin = p.origin(&c.Meta, c.From, nil)
-			}
+			p.origins(in, nil)
 		}
 		return
 	}
@@ -122,7 +119,7 @@ func (f *File) StageAt(line int) *File {
 }
 
 // LineOf returns the line at which the file uses what is made in a line of a stage: that of
-// a COPY, or the line itself if the file builds on the stage, or does not use it.
+// a COPY or RUN, or the line itself if the file builds on the stage, or does not use it.
 func (f *File) LineOf(line int) int {
 	for _, in := range f.Instructions {
 		if usesLine(in, line) {
@@ -136,8 +133,26 @@ func usesLine(in Instruction, line int) bool {
 	if pos := in.Base().Pos; pos.Line <= line && line <= pos.End {
 		return true
 	}
-	c, ok := in.(*Copy)
-	return ok && c.Stage != nil && slices.ContainsFunc(c.Stage.Instructions, func(in Instruction) bool { return usesLine(in, line) })
+	return slices.ContainsFunc(Uses(in), func(s *File) bool {
+		return slices.ContainsFunc(s.Instructions, func(in Instruction) bool { return usesLine(in, line) })
+	})
+}
+
+// Uses returns the stages that an instruction copies from, or mounts.
+func Uses(in Instruction) (all []*File) {
+	var origins []Origin
+	switch in := in.(type) {
+	case *Copy:
+		origins = []Origin{in.Origin}
+	case *Run:
+		origins = in.origins
+	}
+	for _, o := range origins {
+		if o.Stage != nil {
+			all = append(all, o.Stage)
+		}
+	}
+	return all
 }
 
 // setDir sets the directory and the name of a file, and of its stages.
@@ -148,7 +163,7 @@ func (f *File) setDir(dir, name string) {
 	f.Dir, f.Name = dir, name
 }
 
-// SetContext sets the directory that COPYs read from, of a file and its stages.
+// SetContext sets the context, of a file and its stages.
 func (f *File) SetContext(dir string) {
 	for _, s := range f.stages {
 		s.context = dir
@@ -156,8 +171,8 @@ func (f *File) SetContext(dir string) {
 	f.context = dir
 }
 
-// ContextOf returns the directory that a COPY of the file reads from.
-func (f *File) ContextOf(c *Copy) string { return cmp.Or(c.Context, f.context, f.Dir) }
+// ContextOf returns the directory that an instruction of the file reads from.
+func (f *File) ContextOf(o Origin) string { return cmp.Or(o.Context, f.context, f.Dir) }
 
 func (s *stage) name(i int) string {
 	if s.from.Alias == "" {
@@ -180,9 +195,30 @@ func find(all []*stage, name string, numbered bool) *stage {
 	return nil
 }
 
+// origins sets what an instruction copies from, or mounts, which the stages before it are
+// known to.
+func (p *fileParser) origins(in Instruction, before []*stage) {
+	switch in := in.(type) {
+	case *Copy:
+		if in.From != "" {
+			in.Origin = p.origin(&in.Meta, "--from", in.From, before)
+		}
+	case *Run:
+		in.origins = make([]Origin, len(in.Flags))
+		for i, value := range in.Flags {
+			from, err := mount.From(value)
+			if err != nil {
+				p.file.report(&p.problems, &in.Meta, err)
+			} else if from != "" {
+				in.origins[i] = p.origin(&in.Meta, "--mount: from", from, before)
+			}
+		}
+	}
+}
+
 // origin returns what from names for an instruction: a build context, or one of the stages
 // before it. It reports a name that names nothing.
-func (p *fileParser) origin(m *Meta, from string, before []*stage) Origin {
+func (p *fileParser) origin(m *Meta, flag, from string, before []*stage) Origin {
 	o := Origin{From: from}
 	for name, dir := range p.file.args.Contexts {
 		if strings.EqualFold(name, from) {
@@ -190,13 +226,13 @@ func (p *fileParser) origin(m *Meta, from string, before []*stage) Origin {
 			return o
 		}
 	}
-	s := find(before, from, true)
+	s := find(before, from, m.Word == "COPY") // a mount has no numbers, as in BuildKit
 	if s != nil {
 		o.Stage = s.whole
 		s.whole.Uses++
 		return o
 	}
-	err := fault.Errorf("--from=%s names no stage before this line", from)
+	err := fault.Errorf("%s=%s names no stage before this line", flag, from)
 	if strings.Contains(from, "$") {
 		err.Hint = "variables are expanded in FROM: FROM " + from + " AS name begins a stage that can be copied from"
 		p.file.report(&p.problems, m, err)

@@ -59,9 +59,11 @@ func (r *session) checkedGraph(ctx context.Context) (*dag.Graph, error) {
 }
 
 func (r *session) checkSource(ctx context.Context, s *dag.Step) error {
-	c, ok := s.Instr.(*frontend.Copy)
-	if !ok {
-		return source.CheckFetch(s.Instr.(*frontend.Fetch))
+	switch in := s.Instr.(type) {
+	case *frontend.Copy:
+		return r.sources().CheckCopy(ctx, s.ContextDir(), in)
+	case *frontend.Run:
+		return r.sources().CheckMounts(ctx, s.Layer.File, in)
 	}
-	return r.sources().CheckCopy(ctx, s.ContextDir(), c)
+	return source.CheckFetch(s.Instr.(*frontend.Fetch))
 }

@@ -84,12 +84,11 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	cmd.Dir = cmp.Or(run.Dir, cmd.Dir)
 	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered, _ func() (*names.Made, error)) error {
 		if in, ok := instruction(at).(*frontend.Run); ok {
-			prepared, err := r.mounts().Prepare(ctx, in, &cmd.Env)
+			unmount, err := r.commands().Mount(ctx, at, in, &cmd)
 			if err != nil {
 				return err
 			}
-			defer prepared.Release()
-			cmd.Mounts = prepared.List
+			defer unmount()
 		}
 		if err := release(); err != nil {
 			return err

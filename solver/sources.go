@@ -12,7 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/internal/mounts"
+	"github.com/clayer/clayer/solver/internal/commands"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/places"
 	"github.com/clayer/clayer/solver/report"
@@ -100,10 +100,12 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 		m.Done(err)
 	case *frontend.Copy:
 		p, err = r.sources().Copy(ctx, s.ContextDir(), in)
+	case *frontend.Run:
+		p, err = r.sources().Mounts(ctx, s.Layer.File, in)
 	default:
 		panic(fmt.Sprintf("solver: %T has no source", in))
 	}
-	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit}, err
+	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit, Stages: p.Stages.String()}, err
 }
 
 // pinFetch resolves the source of a FETCH; one that nobody can say now to what it was in
@@ -116,7 +118,8 @@ func (r *session) pinFetch(ctx context.Context, s *dag.Step, f *frontend.Fetch) 
 	return pin, err
 }
 
-// Changes returns what a FETCH, COPY or WORKDIR does. It is asked for ahead, and again
+// Changes returns what a FETCH, COPY or WORKDIR does; of a RUN none, but what it mounts is there
+// then. It is asked for ahead, and again
 // when the step's turn has come: what it takes, a download and a look through an archive,
 // is done once.
 func (r *session) Changes(ctx context.Context, s *dag.Step) (source.Placer, error) {
@@ -145,6 +148,8 @@ func (r *session) readChanges(ctx context.Context, s *dag.Step) (source.Placer, 
 		return src.CopyChanges(ctx, dir, in, p)
 	case *frontend.Workdir:
 		return source.WorkdirChanges(in), nil
+	case *frontend.Run: // which makes its changes itself, with the stages that it mounts
+		return nil, src.BuildStages(ctx, in)
 	}
 	panic(fmt.Sprintf("solver: %T has no changes of its own", s.Instr))
 }
@@ -189,26 +194,13 @@ func (r *session) Command(ctx context.Context, it *dag.Item, run *frontend.Run, 
 			return cmd, nil, err
 		}
 	}
-	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: r.environ().Of(it.Step, run), Dir: run.Dir, Timeout: r.Timeout}
-	if run.Exec == nil && run.Script == "" {
-		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
-	}
-	prepared, err := r.mounts().Prepare(ctx, run, &cmd.Env)
-	if err != nil {
-		return cmd, nil, err
-	}
-	cmd.Mounts = prepared.List
-	return cmd, prepared.Release, nil
+	return r.commands().Of(ctx, it.Step, run)
 }
 
-// mounts returns where the mounts of RUNs come from.
-func (r *session) mounts() *mounts.Source {
-	src := &mounts.Source{Secret: mounts.Secrets(r.Secrets, r.Environ), Fill: r.sharing.Fill, Failed: func(err error) {
-		// Once: what prevents them fails the store beside them too.
-		r.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
-	}}
-	if r.Cache != "" {
-		src.Dir = filepath.Join(r.Cache, "mounts")
+// commands returns what makes the commands of RUNs.
+func (r *session) commands() *commands.Maker {
+	return &commands.Maker{
+		Environ: r.environ(), Secrets: r.Secrets, Timeout: r.Timeout, Cache: r.Cache,
+		Fill: r.sharing.Fill, Sources: r.sources(), Report: r.Report,
 	}
-	return src
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/pathname"
 )
@@ -31,7 +31,7 @@ func (c *command) apt() (sub string, word int, rest []string) {
 }
 
 func (r *run) mountsOn(directory string) bool {
-	return slices.ContainsFunc(r.Mounts, func(m mount.Mount) bool {
+	return slices.ContainsFunc(r.Mounts, func(m frontend.Mount) bool {
 		return pathname.Under(directory, m.Target)
 	})
 }

@@ -19,9 +19,12 @@ type Command struct {
 	Env     []string // "NAME=value"; nothing else is inherited
 	Dir     string   // absolute; created in the root if missing
 	Mounts  []Mount
-	Output  io.Writer        // stdout and stderr together, as they come
-	Timeout time.Duration    // 0 means none
-	Filter  *snapshot.Filter // which changes are reported; nil means the default exclusions
+	Output  io.Writer     // stdout and stderr together, as they come
+	Timeout time.Duration // 0 means none
+	// NoNetwork has it find no network but a loopback interface of its own. Where that cannot
+	// be had, the error wraps ErrNoNetworkNamespace.
+	NoNetwork bool
+	Filter    *snapshot.Filter // which changes are reported; nil means the default exclusions
 
 	// MachineTemp has a Layered view show the machine's own temporary files, over the
 	// scratch of steps. What the command changes there is dropped, but in a scratch
@@ -44,7 +47,8 @@ type Command struct {
 // Exactly one of Source, Content and Tmpfs is set.
 type Mount struct {
 	Target   string // absolute and clean
-	Source   string // a directory of the machine that is bound there (a cache mount)
+	Source   string // a directory of the machine that is bound there (a cache mount), or a file
+	Passing  bool   // Source is for this command alone: nobody sees what it changes there
 	SourceID FileID // of Source: another directory there is an error; zero: any
 	Content  []byte // a file with this content (a secret); never on disk, except in place where docs/sandboxes.md says so
 	Tmpfs    bool

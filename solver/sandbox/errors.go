@@ -24,6 +24,9 @@ func (e *ExitError) Error() string {
 // The error that wraps it says why.
 var ErrUnavailable = errors.New("sandbox not available")
 
+// ErrNoNetworkNamespace says that this machine allows a command no network of its own.
+var ErrNoNetworkNamespace = errors.New("no network namespace here")
+
 // Unavailable returns an error that wraps ErrUnavailable and says why no sandbox
 // of the kind works here.
 func Unavailable(kind string, reasons ...error) error {

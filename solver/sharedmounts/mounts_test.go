@@ -51,7 +51,7 @@ func (m *testMounts) dir(id string) string {
 func (m *testMounts) write(t *testing.T, id string, files map[string]string) {
 	t.Helper()
 	src := &mounts.Source{Dir: filepath.Join(m.Cache, "mounts"), Failed: func(err error) { t.Error(err) }}
-	run := &frontend.Run{Mounts: []mount.Mount{{Type: mount.Cache, ID: id, Target: "/root/.cache/" + id, Sharing: "shared", Mode: 0o755}}}
+	run := &frontend.Run{Mounts: []frontend.Mount{{Mount: mount.Mount{Type: mount.Cache, ID: id, Target: "/root/.cache/" + id, Sharing: "shared", Mode: 0o755}}}}
 	prepared, err := src.Prepare(t.Context(), run, new([]string))
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestInUse(t *testing.T) {
 	m := newMounts(t)
 	m.write(t, "uv", map[string]string{"x": "y"})
 	src := &mounts.Source{Dir: filepath.Join(m.Cache, "mounts"), Failed: func(err error) { t.Error(err) }}
-	run := &frontend.Run{Mounts: []mount.Mount{{Type: mount.Cache, ID: "uv", Target: "/c", Sharing: "shared"}}}
+	run := &frontend.Run{Mounts: []frontend.Mount{{Mount: mount.Mount{Type: mount.Cache, ID: "uv", Target: "/c", Sharing: "shared"}}}}
 	prepared, err := src.Prepare(t.Context(), run, new([]string))
 	must(t, prepared, err)
 	if _, err := m.Pack(t.Context(), "uv", nil); !errors.Is(err, ErrInUse) {

@@ -25,9 +25,10 @@ import (
 )
 
 // A Pin is what a source resolved to: what is keyed. One of Digest and Commit
-// is set.
+// is set; of what a RUN mounts, Digest and Stages may both be.
 type Pin struct {
-	Digest digest.Digest // of the bytes of a URL, or of the files of a COPY
+	Digest digest.Digest // of the bytes of a URL, or of the files of a COPY, or of mounts
+	Stages digest.Digest // of those that a RUN mounts
 	Commit string        // of a Git tree
 	Size   int64         // bytes; 0 where a checksum made a request needless
 }
@@ -70,6 +71,7 @@ type Resolver struct {
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*filelist.List, error)
 	staged map[*frontend.Copy]bool // those that were read in their stages
+	shown  map[*frontend.Mount]func() (*filelist.List, error)
 
 	commits map[Ref]func() (string, error)
 	gitRefs map[gitsource.Tree]func() (string, error)

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -39,6 +40,8 @@ type Item struct {
 	Inline *string
 	Sum    [sha256.Size]byte // of a file's content
 
+	ModTime time.Time // which no COPY keeps
+
 	// In a stage; else root's, and none.
 	UID, GID int
 	Xattrs   map[string]string
@@ -51,6 +54,7 @@ type List struct {
 	// Single is true for one file and a dest without a final slash: dest is
 	// then the file's own path, unless a directory stands there.
 	Single bool
+	Mode   uint32 // of the directory of which it is the content, where that is one
 	// Unmatched are the patterns that no file matches. If there is nothing else, the
 	// COPY does nothing: dest is not made either.
 	Unmatched []string
@@ -110,6 +114,13 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	intoDir := strings.HasSuffix(c.Dest, "/") || len(found)+len(c.Inline) > 1 ||
 		len(found) == 1 && found[0].isDir
 	fs.Single = !intoDir
+	if len(found) == 1 && found[0].isDir {
+		info, err := s.root.Stat(found[0].real)
+		if err != nil {
+			return nil, err
+		}
+		fs.Mode = s.mode(info)
+	}
 	for _, m := range found {
 		if err := canceled(ctx); err != nil {
 			return nil, err

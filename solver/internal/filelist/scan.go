@@ -91,7 +91,7 @@ func (s *scan) patternsFor(file string, own bool) (patterns []string, err error)
 // Ignored returns the patterns of what a file does not copy from its context; none where they
 // can't be read, which a COPY reports.
 func Ignored(f *frontend.File) []string {
-	root, err := os.OpenRoot(f.ContextOf(&frontend.Copy{}))
+	root, err := os.OpenRoot(f.ContextOf(frontend.Origin{}))
 	if err != nil {
 		return nil
 	}

@@ -80,8 +80,9 @@ func (s *scan) mode(info fs.FileInfo) uint32 {
 	return narrow(info.Mode())
 }
 
-// owned gives an item in a stage the owner that its file has.
+// owned gives an item the time of its file, and in a stage the owner that this has.
 func (s *scan) owned(it Item, info fs.FileInfo) Item {
+	it.ModTime = info.ModTime()
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil && !s.stage.Ownerless {
 		it.UID, it.GID = int(st.Uid), int(st.Gid)
 	}

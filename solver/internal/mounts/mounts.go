@@ -32,6 +32,10 @@ type Source struct {
 	// Fill is called with each cache mount of a RUN before it is prepared, to fill one that is
 	// empty; nil fills none.
 	Fill func(ctx context.Context, id string) error
+
+	// Show copies the files that a mount shows into a directory, which is empty, and returns the
+	// path of what is to be bound.
+	Show func(ctx context.Context, m *frontend.Mount, dir string) (string, error)
 }
 
 // Mounts are the mounts of one RUN, and what is held while it runs.
@@ -52,6 +56,13 @@ func (e *MissingSecretError) Error() string {
 	return fmt.Sprintf("secret %q is required, and not given", e.ID)
 }
 
+// A MissingAgentError says that nobody gave an agent that a RUN requires.
+type MissingAgentError struct{ ID string }
+
+func (e *MissingAgentError) Error() string {
+	return fmt.Sprintf("agent %q is required, and not given", e.ID)
+}
+
 // Prepare prepares the mounts of a RUN: directories of caches are made and locked,
 // secrets are read, and those asked for as variables added to env.
 func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string) (*Mounts, error) {
@@ -63,7 +74,8 @@ func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string
 		rm.Release()
 		return nil, err
 	}
-	for _, m := range run.Mounts {
+	for i := range run.Mounts {
+		m := &run.Mounts[i]
 		if err := rm.add(ctx, src, m, env); err != nil {
 			rm.Release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
@@ -72,7 +84,7 @@ func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string
 	return rm, nil
 }
 
-func (src *Source) fill(ctx context.Context, mounts []mount.Mount) error {
+func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
 	if src.Fill == nil || src.Dir == "" {
 		return nil
 	}
@@ -86,13 +98,23 @@ func (src *Source) fill(ctx context.Context, mounts []mount.Mount) error {
 	return nil
 }
 
-func (rm *Mounts) add(ctx context.Context, src *Source, m mount.Mount, env *[]string) error {
+func (rm *Mounts) add(ctx context.Context, src *Source, m *frontend.Mount, env *[]string) error {
 	out := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case mount.Tmpfs:
 		out.Tmpfs = true
+	case mount.Bind:
+		dir, err := src.privateDir()
+		if err != nil {
+			return err
+		}
+		rm.temps = append(rm.temps, dir)
+		out.Passing = true
+		if out.Source, err = src.Show(ctx, m, dir); err != nil {
+			return err
+		}
 	case mount.Cache:
-		path, dir, err := rm.cacheDir(ctx, src, m)
+		path, dir, err := rm.cacheDir(ctx, src, m.Mount)
 		if err != nil {
 			return err
 		}
@@ -101,6 +123,11 @@ func (rm *Mounts) add(ctx context.Context, src *Source, m mount.Mount, env *[]st
 		if out.SourceID, err = sandbox.IDOf(dir); err != nil {
 			return err
 		}
+	case mount.SSH:
+		if m.Required {
+			return &MissingAgentError{ID: m.ID}
+		}
+		return nil
 	case mount.Secret:
 		content, ok, err := src.Secret(m.ID)
 		if err != nil {
@@ -186,7 +213,7 @@ func cacheName(id string) string {
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
-func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []mount.Mount) error {
+func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
 		if m.Type == mount.Cache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {

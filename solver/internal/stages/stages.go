@@ -1,4 +1,4 @@
-// Package stages builds the stages that COPY --from copies from. Each is a composition of its
+// Package stages builds the stages that COPY --from copies from, and RUN mounts. Each is a composition of its
 // own, and is built when its first file is asked for, in a view of the root that is dropped
 // in the end.
 package stages
@@ -125,26 +125,30 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 	}
 }
 
-// Plan returns the plans of the stages that steps to run copy from.
+// Plan returns the plans of the stages that steps to run copy from, or mount.
 func (s *Stages) Plan(ctx context.Context, p *dag.Plan) (all []*dag.Plan, err error) {
 	seen := make(map[*frontend.File]bool)
 	var visit func(*dag.Plan) error
 	visit = func(p *dag.Plan) error {
 		for i := range p.Layers {
 			for _, it := range p.Layers[i].Items {
-				c, ok := it.Step.Instr.(*frontend.Copy)
-				if !ok || c.Stage == nil || it.State != dag.ToRun || seen[c.Stage] {
+				if it.State != dag.ToRun {
 					continue
 				}
-				seen[c.Stage] = true
-				sv, err := s.Open(c.Stage).Survey(ctx)
-				if err == nil {
-					err = visit(sv.Plan)
+				for _, f := range frontend.Uses(it.Step.Instr) {
+					if seen[f] {
+						continue
+					}
+					seen[f] = true
+					sv, err := s.Open(f).Survey(ctx)
+					if err == nil {
+						err = visit(sv.Plan)
+					}
+					if err != nil {
+						return err
+					}
+					all = append(all, sv.Plan)
 				}
-				if err != nil {
-					return err
-				}
-				all = append(all, sv.Plan)
 			}
 		}
 		return nil

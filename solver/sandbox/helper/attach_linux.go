@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
+	"github.com/clayer/clayer/solver/sandbox/internal/emulate"
 )
 
 // copyLimit bounds what is copied to be written by a RUN without a trace:
@@ -200,7 +201,7 @@ func (h *helper) commandMount(m sandbox.Mount) (attachment, error) {
 		if a.tree, err = openTree(m.Source); err != nil {
 			return a, err
 		}
-		a.dir, err = checkSource(m, a.tree)
+		a.dir, err = emulate.CheckSource(m, a.tree)
 		return a, err
 	default:
 		mode := m.Mode
@@ -215,19 +216,6 @@ func (h *helper) commandMount(m sandbox.Mount) (attachment, error) {
 		a.tree, err = openTree(f)
 		return a, err
 	}
-}
-
-// checkSource returns an error unless a mount's source is the directory that it was
-// when it was opened, and whether it is a directory.
-func checkSource(m sandbox.Mount, fd int) (isDir bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return false, &os.PathError{Op: "stat", Path: m.Source, Err: err}
-	}
-	if id := (sandbox.FileID{Dev: st.Dev, Ino: st.Ino}); m.SourceID != (sandbox.FileID{}) && id != m.SourceID {
-		return false, fmt.Errorf("%s was replaced meanwhile by another directory", m.Source)
-	}
-	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
 // script stages the job's script, so that its "#!" line is honoured; nil if there is none.

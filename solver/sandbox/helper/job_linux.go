@@ -47,6 +47,7 @@ type Job struct {
 	Mounts []sandbox.Mount
 
 	MachineTemp bool // see sandbox.Command
+	NoNetwork   bool // likewise
 
 	Interactive bool // the command has the helper's stdin, stdout and stderr
 	Foreground  bool // stdin is a terminal, and the command is to be in its foreground

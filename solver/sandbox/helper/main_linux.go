@@ -16,7 +16,6 @@ import (
 
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/wire"
-	"github.com/clayer/clayer/solver/sandbox/internal/mountstubs"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
 
@@ -72,14 +71,11 @@ func helperMain() {
 
 type helper struct {
 	Job
-	stubs        stubs
-	inPlaceStubs mountstubs.Set // instead of stubs, in place
-	staged       bool           // the tmpfs for staged files is mounted
-	warnings     []string
+	stubs    stubs
+	staged   bool // the tmpfs for staged files is mounted
+	warnings []string
 
 	proc *os.File // /proc as it was before the helper went into its root; in place alone
-
-	secrets []*os.File
 
 	mu      sync.Mutex
 	pid     int  // of the command while it runs
@@ -98,6 +94,9 @@ func (h *helper) do(res *result) error {
 		if err := userns.BecomeRoot(); err != nil {
 			return fmt.Errorf("become root of the namespace: %w", err)
 		}
+	}
+	if h.NoNetwork {
+		h.loopback()
 	}
 	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

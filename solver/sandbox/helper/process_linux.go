@@ -67,6 +67,7 @@ func (p Process) Exec(ctx context.Context, j Job, c sandbox.Command, stdin, stdo
 func (p Process) command(ctx context.Context, j Job, c sandbox.Command) error {
 	j.Task = TaskRun
 	j.Argv, j.Script, j.Env, j.Dir, j.Mounts, j.MachineTemp = c.Argv, c.Script, c.Env, c.Dir, c.Mounts, c.MachineTemp
+	j.NoNetwork = c.NoNetwork
 	if c.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})
@@ -127,7 +128,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, p.Spool)
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start a helper process: %w", err)
+		return fmt.Errorf("start a helper process: %w", noNetwork(j, err))
 	} else if p.Started != nil {
 		p.Started(cmd.Process.Pid)
 	}
@@ -214,10 +215,13 @@ func (p Process) attr(j Job) *syscall.SysProcAttr {
 	// A session of its own: Ctrl-C is for clayer, which then ends the command. A helper that
 	// it ended first would have failed.
 	attr := &syscall.SysProcAttr{Setsid: !j.Interactive}
+	if j.NoNetwork {
+		attr.Cloneflags = unix.CLONE_NEWNET
+	}
 	if j.InPlace {
 		return attr
 	}
-	attr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
+	attr.Cloneflags |= unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	if !j.Rooted {
 		p.IDs.Attr(attr)
 	}

@@ -644,7 +644,7 @@ func (c *chains) see(ch *chain, v *survey.LayerView, it *dag.Item) {
 			c.leaveViews(s.Layer)
 		}
 		return err
-	}}, nil, ch.view)
+	}}, nil, ch.view, c.sources[s.Source])
 	ch.view, ch.built, c.ran[s] = n, []*schedule.Node{n}, n
 	c.ends = append(c.ends, n) // what follows it may be dropped
 }

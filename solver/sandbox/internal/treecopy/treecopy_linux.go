@@ -42,9 +42,40 @@ func Tree(ctx context.Context, from, to string, skip func(string) bool) error {
 	return c.attributes(src, ".", dst, ".", &st)
 }
 
+// Into copies what an open directory holds into another, without extended attributes, which
+// takes no /proc; whole: what the directory itself is too.
+func Into(ctx context.Context, from, to int, whole bool) error {
+	c := copier{ctx: ctx, first: make(map[inode]string), plain: true}
+	if err := c.directory(from, to, ""); err != nil || !whole {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	return c.attributes(from, ".", to, ".", &st)
+}
+
+// File copies an open file to a name in a directory, as Into does.
+func File(from, dir int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	err := copyOpen(from, dir, name, &st)
+	if err == nil {
+		err = (&copier{plain: true}).attributes(from, "", dir, name, &st)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		_ = unix.Unlinkat(dir, name, 0)
+	}
+	return err
+}
+
 type inode struct{ dev, ino uint64 }
 
 type copier struct {
+	plain bool // without extended attributes
 	ctx   context.Context
 	skip  func(string) bool
 	to    string
@@ -141,6 +172,15 @@ func copyFile(src, dst int, name string, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+	defer unix.Close(s)
+	return copyOpen(s, dst, name, st)
+}
+
+func copyOpen(src, dst int, name string, st *unix.Stat_t) error {
+	s, err := unix.FcntlInt(uintptr(src), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
 	in := os.NewFile(uintptr(s), name)
 	defer in.Close()
 	d, err := unix.Openat(dst, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
@@ -201,7 +241,7 @@ func (c *copier) attributes(src int, from string, dst int, to string, st *unix.S
 			return err
 		}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+	if !c.plain && (st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0) {
 		if err := Xattrs(descriptor.Path(src)+"/"+from, descriptor.Path(dst)+"/"+to); err != nil {
 			return err
 		}

@@ -1,0 +1,68 @@
+// Package commands makes of RUNs what a sandbox runs: the command with its environment, and the
+// files that its mounts show.
+package commands
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/environ"
+	"github.com/clayer/clayer/solver/internal/mounts"
+	"github.com/clayer/clayer/solver/report"
+	"github.com/clayer/clayer/solver/sandbox"
+	"github.com/clayer/clayer/solver/source"
+)
+
+// A Maker makes the commands of RUNs.
+type Maker struct {
+	Environ environ.Session
+	Secrets map[string]mounts.Secret
+	Timeout time.Duration
+	Cache   string // the directory for cache mounts, as solver.Options has it
+	Fill    func(ctx context.Context, id string) error
+	Sources *source.Resolver
+	Report  *report.Reporter
+}
+
+// Of returns the command of a RUN. Its mounts are there until release.
+func (m *Maker) Of(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
+	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: m.Environ.Of(s, run), Dir: run.Dir, Timeout: m.Timeout}
+	if run.Exec == nil && run.Script == "" {
+		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
+	}
+	release, err = m.Mount(ctx, s, run, &cmd)
+	return cmd, release, err
+}
+
+// Mount gives a command the mounts of a RUN, and the variables that they set, until release. It
+// has the network of the RUN.
+func (m *Maker) Mount(ctx context.Context, s *dag.Step, run *frontend.Run, cmd *sandbox.Command) (release func(), err error) {
+	src := &mounts.Source{
+		Secret: mounts.Secrets(m.Secrets, m.Environ.Environ),
+		Fill:   m.Fill,
+		Failed: func(err error) {
+			// Once: what prevents them fails the store beside them too.
+			m.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
+		},
+		Show: func(ctx context.Context, mount *frontend.Mount, dir string) (string, error) {
+			fs, err := m.Sources.MountedFiles(ctx, s.Layer.File, run, mount)
+			if err != nil {
+				return "", err
+			}
+			return copyTo(ctx, fs, dir)
+		},
+	}
+	if m.Cache != "" {
+		src.Dir = filepath.Join(m.Cache, "mounts")
+	}
+	prepared, err := src.Prepare(ctx, run, &cmd.Env)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Mounts, cmd.NoNetwork = prepared.List, run.Network == "none"
+	return prepared.Release, nil
+}
