@@ -173,7 +173,7 @@ func (in *instruction) flag(name string) string {
 	return ""
 }
 
-// A variables holds variables in the order in which they were set.
+// A variables holds variables in the order in which they were set last.
 type variables struct {
 	names  []string
 	values map[string]string
@@ -190,9 +190,10 @@ func (v *variables) clone() *variables {
 }
 
 func (v *variables) set(name, value string) {
-	if _, ok := v.values[name]; !ok {
-		v.names = append(v.names, name)
+	if _, ok := v.values[name]; ok {
+		v.names = slices.DeleteFunc(slices.Clone(v.names), func(n string) bool { return n == name })
 	}
+	v.names = append(v.names, name)
 	v.values[name] = value
 }
 

@@ -19,7 +19,10 @@ func (c *check) dispatch(s *stage) {
 	s.env.set("PATH", "") // which images have
 	if s.on != nil {
 		s.env, s.declared, s.workdir = s.on.env.clone(), slices.Clone(s.on.declared), s.on.workdir
-		s.shell, s.image = s.on.shell, s.on.image
+		s.shell, s.image, s.config = s.on.shell, s.on.image, slices.Clone(s.on.config)
+		for _, v := range s.config { // an ENV comes before an ARG of its name again
+			s.env.set(v.name, v.value)
+		}
 	} else if s.image && c.Below != nil {
 		if vars := c.Below(s.base); vars != nil {
 			s.image = false
@@ -125,9 +128,11 @@ func keys(in *instruction) (names []string) {
 	return names
 }
 
+// A pair is a variable with its value, or a label.
+type pair struct{ name, value string }
+
 // pairs is for ENV and LABEL, of which BuildKit's parser makes triples: name, value, separator.
 func (l *line) pairs(word string) {
-	type pair struct{ name, value string }
 	var all []pair
 	for args := l.in.args; len(args) >= 3; args = args[3:] {
 		all = append(all, pair{l.expand(args[0]), l.expand(args[1])})
@@ -139,6 +144,11 @@ func (l *line) pairs(word string) {
 		if word == "ENV" {
 			l.secret(word, p.name, l.in.args[3*i+1])
 			l.stage.env.set(p.name, p.value)
+			if at := slices.IndexFunc(l.stage.config, func(v pair) bool { return v.name == p.name }); at >= 0 {
+				l.stage.config[at].value = p.value
+			} else {
+				l.stage.config = append(l.stage.config, p)
+			}
 		}
 	}
 }

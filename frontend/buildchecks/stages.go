@@ -25,6 +25,7 @@ type stage struct {
 
 	// What is in effect at a command.
 	env      *variables
+	config   []pair   // the ENVs, in order of their first
 	declared []string // ARGs
 	shell    bool     // a SHELL was there
 	workdir  bool     // a WORKDIR was there

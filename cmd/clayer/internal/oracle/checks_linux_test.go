@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/frontend/buildchecks"
+	"github.com/clayer/clayer/internal/rounds"
 )
 
 // A dockerfile is a file for BuildKit's rules, and the .dockerignore beside it.
@@ -85,12 +86,17 @@ func (b *buildkit) check(ctx context.Context, dir string) ([]string, error) {
 	}
 	list := make(map[string]bool)
 	for _, m := range warning.FindAllStringSubmatch(said.String(), -1) {
-		list[fmt.Sprintf("%s %s: %s", m[3], m[1], m[2])] = true
-	}
-	if strings.Contains(said.String(), "ERROR") {
-		list["refused\n"+said.String()] = true
+		list[found(m[3], m[1], m[2])] = true
 	}
 	return slices.Sorted(maps.Keys(list)), nil
+}
+
+// found is a finding as text.
+func found(line, rule, message string) string {
+	if rule == "UndefinedArgInFrom" { // of names that are as near as each other BuildKit takes any
+		message, _, _ = strings.Cut(message, " (did you mean")
+	}
+	return line + " " + rule + ": " + message
 }
 
 // check returns what clayer check says of the file in dir by BuildKit's rules.
@@ -113,7 +119,7 @@ func (c *clayer) check(ctx context.Context, dir string) ([]string, error) {
 	list := make(map[string]bool)
 	for _, f := range findings {
 		if slices.ContainsFunc(buildchecks.Rules(), func(r buildchecks.Rule) bool { return r.Name == f.Rule }) {
-			list[strconv.Itoa(f.Line)+" "+f.Rule+": "+f.Message] = true
+			list[found(strconv.Itoa(f.Line), f.Rule, f.Message)] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(list)), nil
@@ -124,7 +130,15 @@ func TestChecks(t *testing.T) {
 	p := newPlayer(t)
 	var g errgroup.Group
 	g.SetLimit(3)
-	for _, f := range checkCases(t) {
+	cases := checkCases(t)
+	count := *flagRounds
+	if count < 0 {
+		count = rounds.Of(10, 60, 600)
+	}
+	for i := range count {
+		cases = append(cases, drawDockerfile(max(*flagSeed, 1)+uint64(i)))
+	}
+	for _, f := range cases {
 		g.Go(func() error {
 			difference, err := p.compareChecks(t.Context(), f)
 			if difference != "" {

@@ -41,6 +41,12 @@
 //
 //	go test ./cmd/clayer/internal/oracle -run TestCorpus -oracle.corpus='node-*' -oracle.dir=/tmp/corpus
 //
+// # Rules
+//
+// TestChecks compares what clayer check says by BuildKit's rules with what docker build
+// --check says, of the cases of package buildchecks and of files that are drawn. BuildKit
+// says nothing of what follows a line that it refuses: what is drawn it builds.
+//
 // # Failures
 //
 // A case that fails is made smaller by removing instructions, commands and files as
