@@ -121,6 +121,7 @@ func named(image, layout string, manifest digest.Digest) []string {
 func (b *buildkit) run(ctx context.Context, out string, args []string) (*refusal, error) {
 	cmd := exec.CommandContext(ctx, b.buildctl, slices.Concat([]string{"--addr=" + b.address, "build", "--progress=plain", "--frontend=dockerfile.v0"},
 		args, []string{"--output=type=tar,dest=" + out})...)
+	cmd.Env = append(os.Environ(), sessionToken)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()

@@ -61,14 +61,14 @@ func TestCorpusPlans(t *testing.T) {
 // TestCorpus builds the files of the corpus, and compares the trees with those of BuildKit.
 // A second root gets everything from the store. In both the probe of the file succeeds.
 func TestCorpus(t *testing.T) {
+	all := corpus(t)
 	p := newPlayerOn(t, makeToolbox)
 	images, err := makeImages(filepath.Join(p.dir, "images"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := corpus(t)
 	jobs := make(chan struct{}, runtime.GOMAXPROCS(0)+1)
-	every := rounds.Of(4, 1, 1)
+	every := rounds.Of(8, 2, 1)
 	t.Run("files", func(t *testing.T) {
 		for i, r := range all {
 			t.Run(r.name, func(t *testing.T) {
@@ -113,7 +113,11 @@ func (p *player) playRecipe(t *testing.T, r *recipe, images map[string]layout) {
 	}
 	for _, sandbox := range sandboxes {
 		first, second, cache := filepath.Join(dir, sandbox), filepath.Join(dir, sandbox+"-second"), filepath.Join(dir, sandbox+"-cache")
-		for _, root := range []string{first, second} {
+		roots := []string{first, second}
+		if sandbox == "inplace" {
+			roots = roots[:1] // what restores does not depend on what has built
+		}
+		for _, root := range roots {
 			if out, err := exec.CommandContext(ctx, "cp", "-a", p.clayer.base, root).CombinedOutput(); err != nil {
 				t.Fatalf("cp: %v\n%s", err, out)
 			}
@@ -159,11 +163,13 @@ func (p *player) compareRecipe(t *testing.T, want, root string) {
 	}
 }
 
+const sessionToken = "BUILD_TOKEN=of-the-session"
+
 // session is the program in a session that has nothing of its own.
 func session(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "TMPDIR=" + dir, "BUILD_TOKEN=of-the-session"}
+	cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "TMPDIR=" + dir, sessionToken}
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -30,6 +31,7 @@ type recipe struct {
 	probe              string            // a command that succeeds in the result
 	planned            bool              // it needs what is not to be had here, as the network
 	later              string            // why it is not played yet
+	overlay            bool              // it works in no other sandbox
 	files              map[string]File
 }
 
@@ -59,6 +61,7 @@ func corpus(t *testing.T) []*recipe {
 }
 
 func parseRecipe(a *txtar.Archive) (*recipe, error) {
+	crlf := false // a checkout on Windows
 	r := &recipe{file: "Dockerfile", images: make(map[string]string), files: make(map[string]File)}
 	for line := range strings.Lines(string(a.Comment)) {
 		word, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
@@ -81,12 +84,19 @@ func parseRecipe(a *txtar.Archive) (*recipe, error) {
 			r.probe = value
 		case word == "planned":
 			r.planned = true
+		case word == "overlay":
+			r.overlay = true
+		case word == "crlf":
+			crlf = true
 		case word == "later":
 			r.later = value
 		}
 	}
 	for _, f := range a.Files {
 		name, file := parseFile(f)
+		if crlf {
+			file.Content = strings.ReplaceAll(file.Content, "\n", "\r\n")
+		}
 		r.files[name] = file
 	}
 	r.text = r.files[r.file].Content
@@ -136,19 +146,28 @@ func (r *recipe) args(command, dir string, images map[string]layout, more ...str
 }
 
 // inPlace reports whether nothing of a file needs an overlay.
-func (r *recipe) inPlace() bool { return len(from.FindAllString(r.text, -1)) == 1 }
+func (r *recipe) inPlace() bool { return !r.overlay && len(from.FindAllString(r.text, -1)) == 1 }
 
 var (
 	from     = regexp.MustCompile(`(?im)^FROM(?:\s+--platform=\S+)?\s+(\S+)(?:\s+AS\s+(\S+))?`)
-	firstArg = regexp.MustCompile(`(?m)^ARG\s+(\w+)=(\S+)`)
+	firstArg = regexp.MustCompile(`(?m)^ARG\s+(.*)$`)
 )
 
 // bases are the images that stages are built on, as BuildKit calls them.
 func (r *recipe) bases() []string {
 	values := make(map[string]string)
-	head, _, _ := strings.Cut(r.text, "\nFROM")
+	expand := func(s string) string {
+		return os.Expand(strings.Trim(s, `"`), func(name string) string {
+			name, fallback, _ := strings.Cut(name, ":-")
+			return cmp.Or(values[name], fallback)
+		})
+	}
+	head, _, _ := strings.Cut("\n"+r.text, "\nFROM")
 	for _, m := range firstArg.FindAllStringSubmatch(head, -1) {
-		values[m[1]] = strings.Trim(m[2], `"`)
+		for word := range strings.FieldsSeq(m[1]) {
+			name, value, _ := strings.Cut(word, "=")
+			values[name] = expand(value)
+		}
 	}
 	for _, a := range r.buildArgs {
 		name, value, _ := strings.Cut(a, "=")
@@ -156,13 +175,7 @@ func (r *recipe) bases() []string {
 	}
 	var names, stages []string
 	for _, m := range from.FindAllStringSubmatch(r.text, -1) {
-		name := os.Expand(m[1], func(name string) string {
-			name, fallback, _ := strings.Cut(name, ":-")
-			if v, ok := values[name]; ok {
-				return v
-			}
-			return fallback
-		})
+		name := expand(m[1])
 		if name != "scratch" && !slices.Contains(stages, strings.ToLower(name)) {
 			name = strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
 			names = append(names, strings.TrimSuffix(name, ":latest"))
