@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	flagCorpus = flag.String("oracle.corpus", "*", "which files of testdata/corpus to play, by a pattern")
+	flagCorpus = flag.String("oracle.corpus", "*", "which files of testdata/corpus to play, by patterns with commas between them")
 	flagLater  = flag.Bool("oracle.later", false, "play those of the corpus too that are not expected to work yet")
 	flagDir    = flag.String("oracle.dir", "", "a directory to play the corpus in, that stays; none is a temporary one")
 )

@@ -37,9 +37,13 @@ type recipe struct {
 
 func corpus(t *testing.T) []*recipe {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(corpusDir, *flagCorpus+".txtar"))
-	if err != nil || names == nil {
-		t.Fatalf("no files of the corpus: %v", err)
+	var names []string
+	for pattern := range strings.SplitSeq(*flagCorpus, ",") {
+		found, err := filepath.Glob(filepath.Join(corpusDir, pattern+".txtar"))
+		if err != nil || found == nil {
+			t.Fatalf("no files of the corpus are called %s: %v", pattern, err)
+		}
+		names = append(names, found...)
 	}
 	var list []*recipe
 	for _, name := range names {
