@@ -129,7 +129,7 @@ func Build(files []*frontend.File, opt Options) (*Graph, error) {
 func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 	scope := frontend.Scope{}
 	if l.On != nil && !l.Ordered {
-		// As FROM does in a Dockerfile: ENV, WORKDIR and SHELL are inherited, ARG is not.
+		// As FROM does in a Dockerfile: ENV, WORKDIR, SHELL and USER are inherited, ARG is not.
 		scope = l.On.Scope
 		scope.Args = nil
 	}

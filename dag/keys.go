@@ -185,6 +185,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 		case *frontend.Workdir:
 			w.Field(inInstruction, "WORKDIR")
 			w.Field("path", in.Path)
+			option(w, "user", in.User)
 		case *frontend.Snapshot:
 			w.Field(inInstruction, "SNAPSHOT")
 			w.Field("path", in.Path)

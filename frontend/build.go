@@ -14,12 +14,12 @@ import (
 
 // ignored are the Dockerfile's words that have no effect here.
 var ignored = []string{
-	"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME",
+	"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "STOPSIGNAL", "VOLUME",
 }
 
 // known are all words that an instruction may begin with.
 var known = slices.Concat(ignored, []string{
-	"ADD", "ARG", "COPY", "ENV", "FETCH", "FROM", "RUN", "SHELL", "SNAPSHOT", "WORKDIR",
+	"ADD", "ARG", "COPY", "ENV", "FETCH", "FROM", "RUN", "SHELL", "SNAPSHOT", "USER", "WORKDIR",
 })
 
 // build makes the typed instruction; what depends on variables is looked at
@@ -49,7 +49,15 @@ func build(m Meta, s *source) (Instruction, error) {
 		if s.args() == "" {
 			return nil, fault.Errorf("path is missing").WithHint("WORKDIR path")
 		}
-		return &Workdir{m, s.args()}, nil
+		return &Workdir{Meta: m, Path: s.args()}, nil
+	case "USER":
+		if err := s.noFlags(); err != nil {
+			return nil, err
+		}
+		if s.args() == "" {
+			return nil, fault.Errorf("name is missing").WithHint("USER name[:group]")
+		}
+		return &User{m, s.args()}, nil
 	case "SNAPSHOT":
 		return buildSnapshot(m, s)
 	case "SHELL":

@@ -49,8 +49,8 @@ type File struct {
 	escape  rune   // what "# escape=" sets; 0 means a backslash
 }
 
-// Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *Snapshot *Shell
-// *From *Ignored.
+// Instruction is one of *Env *Arg *Run *Fetch *Copy *Workdir *User *Snapshot
+// *Shell *From *Ignored.
 type Instruction interface{ Base() *Meta }
 
 // Meta is what every instruction has.
@@ -106,7 +106,7 @@ type Run struct {
 	// and cannot be run.
 	Stored *Stored
 
-	User    string // who runs it, as USER has it; "" for the user who runs clayer
+	User    string // set by Resolve: who runs it, as USER has it; "" for the user who runs clayer
 	Network string // "none"; "" for the machine's
 }
 
@@ -193,6 +193,13 @@ type Inline struct {
 type Workdir struct {
 	Meta
 	Path string // absolute and clean after Resolve
+	User string // set by Resolve: who owns the directory if it is made, as USER has it; "" for root
+}
+
+// User is USER.
+type User struct {
+	Meta
+	Name string // "name", "name:group", "1" or "1:2"; "" after Resolve is none
 }
 
 // Capture is how much SNAPSHOT captures.
@@ -243,6 +250,7 @@ type Scope struct {
 	Args  []Var    // declared ARGs that have a value, likewise
 	Dir   string   // "" means "/"
 	Shell []string // nil means /bin/sh -c
+	User  string   // of RUNs, as USER has it; "" for the user who runs clayer
 
 	Session   map[string]string // the variables of the live machine
 	BuildArgs map[string]string // --build-arg

@@ -240,8 +240,13 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 		if p == "" {
 			return nil, errEmpty
 		}
-		out.Path = pathname.Absolute(r.scope.Dir, p)
+		out.Path, out.User = pathname.Absolute(r.scope.Dir, p), r.scope.User
 		r.scope.Dir = out.Path
+		return &out, nil
+	case *User:
+		out := *in
+		out.Name = r.expand(in.Name)
+		r.scope.User = out.Name
 		return &out, nil
 	case *Snapshot:
 		out := *in
@@ -341,7 +346,7 @@ func (r *resolver) declare(in *Arg) {
 
 func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 	out := *in
-	out.Dir, out.Shell = r.scope.Dir, r.scope.Shell
+	out.Dir, out.Shell, out.User = r.scope.Dir, r.scope.Shell, r.scope.User
 	out.Env, out.Args = slices.Clip(r.scope.Env), slices.Clip(r.scope.Args)
 	if r.hides {
 		out.Env = slices.DeleteFunc(slices.Clone(out.Env), func(v Var) bool { return r.later[v.Name] })

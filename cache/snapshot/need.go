@@ -39,8 +39,9 @@ type Need struct {
 	Name string `json:"name,omitempty"` // of a user or group, a package, or an interpreter on PATH
 	ID   int    `json:"id,omitempty"`   // of a user or group
 
-	Existing bool `json:"existing,omitempty"` // of a user or group: one that is missing will not do
-	Group    *int `json:"group,omitempty"`    // of a user whose own group counts: its id
+	Existing bool   `json:"existing,omitempty"` // of a user or group: one that is missing will not do
+	Group    *int   `json:"group,omitempty"`    // of a user whose own group counts: its id
+	Home     string `json:"home,omitempty"`     // of a user whose home counts: where it is
 
 	Soname  string `json:"soname,omitempty"`
 	Class   int    `json:"class,omitempty"`   // of a library: 32 or 64

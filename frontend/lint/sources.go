@@ -135,7 +135,6 @@ func (p *pass) uses(r *run, f *frontend.Fetch) bool {
 // messages of instructions whose writer expects something. LABEL, EXPOSE and
 // their like say something about an image, and do nothing in Docker's build either.
 var ineffective = map[string]string{
-	"USER":        "a RUN has the user that clayer is run by",
 	"ONBUILD":     "nothing is built on a layer but by FROM, which runs no triggers",
 	"VOLUME":      "a directory of the root is no volume: it is captured as any other",
 	"HEALTHCHECK": "nothing runs afterwards that could be checked",

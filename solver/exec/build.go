@@ -17,6 +17,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/exec/internal/identity"
 	"github.com/clayer/clayer/solver/exec/internal/ownstate"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -76,7 +77,8 @@ type builder struct {
 
 	incomplete []error // what could not be applied, or undone, while the rest was
 
-	here handmade
+	here     handmade
+	identity *identity.Steps
 }
 
 // A blob is the packed snapshot of a step, on this machine and verified. It stays
@@ -448,6 +450,10 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 			return nil
 		}
 	}
+	who, err := b.identity.Give(s, run, b.namesBefore, &cmd)
+	if err != nil {
+		return err
+	}
 	b.byHand() // as it is before
 	rec, err := b.recorder(v, s)
 	if err != nil {
@@ -470,7 +476,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 	}
 	if err == nil {
 		var x scratch.Excess
-		if err = pack(rec.Of(place.Sparing(x.Without(changes))), func() []snapshot.Need { return b.recorded(s, rec) }); err == nil {
+		if err = pack(rec.Of(place.Sparing(x.Without(changes))), func() []snapshot.Need { return b.recorded(s, rec, who) }); err == nil {
 			err = b.dropExcess(ctx, v, s, &x)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
+	"github.com/clayer/clayer/solver/exec/internal/identity"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -175,6 +176,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
 	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool), other: make(map[*dag.Step]bool),
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
+	b.identity = &identity.Steps{Survey: sv, Warn: cfg.Report.Warnf}
 	b.variants = &variants.Lost{Made: b.made, Forget: b.Forget, Ask: cfg.Steps.Variants, All: cfg.Rebuild}
 	if w := cfg.Watched; w != nil {
 		b.sb, b.sums = &sandbox.Sandbox{Name: "inplace", InPlace: func() sandbox.InPlace { return w.View }}, w.Files

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec/internal/identity"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -103,8 +104,11 @@ func (b *builder) site(s *dag.Step, view *names.View) *needs.Site {
 
 // recorded returns the needs that were recorded. A step whose needs nobody knows is
 // stored without, as by earlier versions; one with too many, with some of them.
-func (b *builder) recorded(s *dag.Step, r *needs.Recorder) []snapshot.Need {
+func (b *builder) recorded(s *dag.Step, r *needs.Recorder, who *identity.User) []snapshot.Need {
 	found, err := r.Needs()
+	if err == nil {
+		found, err = who.AddNeeds(found, r.Chain, r.Covered)
+	}
 	return append(b.warnUnrecorded(s, found, err), b.placesBefore(s)...)
 }
 
@@ -124,7 +128,7 @@ func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, 
 		all, err = root.Needs(dest, items)
 	}
 	if err == nil && dest.Chown != "" {
-		all, err = owners.AddNeeds(all, dest.Chown, at, b.chainNeeds(s), root.Covered)
+		all, err = owners.AddNeeds(all, dest.Chown, dest.By, at, b.chainNeeds(s), root.Covered)
 	}
 	if err == nil {
 		all, err = copied.AddNeeds(all)

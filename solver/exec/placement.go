@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
+	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/unpack"
 	"github.com/clayer/clayer/solver/source"
@@ -75,7 +76,7 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 		c = &chainNames{view: b.root.Names()}
 		err := b.revertNames(c.view, revert)
 		if err == nil {
-			err = emptyScratch(c.view)
+			err = scratch.Hide(c.view)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: read what was before: %w", ErrRoot, err)
@@ -96,7 +97,7 @@ func (b *builder) namesBefore(at *dag.Step) (*names.View, error) {
 // namesInPlace is namesBefore where the root has what is before a step, but for scratch.
 func (b *builder) namesInPlace(at *dag.Step) (*names.View, error) {
 	view := b.root.Names()
-	if err := emptyScratch(view); err != nil {
+	if err := scratch.Hide(view); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRoot, err)
 	}
 	for _, s := range b.scratchBefore(at) {
@@ -107,16 +108,6 @@ func (b *builder) namesInPlace(at *dag.Step) (*names.View, error) {
 		}
 	}
 	return view, nil
-}
-
-// emptyScratch hides the machine's own temporary files: where a COPY belongs does not
-// depend on them.
-func emptyScratch(view *names.View) error {
-	var errs []error
-	for _, dir := range snapshot.ScratchDirs() {
-		errs = append(errs, view.Empty(dir))
-	}
-	return errors.Join(errs...)
 }
 
 // begins reports whether items begin with those of the keys.
@@ -173,13 +164,13 @@ func (b *builder) addNames(view *names.View, it *dag.Item, inRoot bool, to *dag.
 	if !ok {
 		changes = bl.entries()
 	}
-	scratch := survey.SeesScratchOf(to, it.Step.Layer)
+	seen := survey.SeesScratchOf(to, it.Step.Layer)
 	switch {
-	case inRoot && !scratch:
+	case inRoot && !seen:
 		return nil
 	case inRoot:
 		changes = snapshot.Scratch(changes)
-	case !scratch:
+	case !seen:
 		changes = snapshot.ForRoot(changes, nil)
 	}
 	return view.AddNames(changes, bl.entries())

@@ -20,7 +20,7 @@ import (
 
 // stores reports whether the snapshot of a step is put into the stores.
 func (b *builder) stores(s *dag.Step, bl *blob) bool {
-	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) {
+	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) || s.LooksAtRoot() && b.identity.Refused(s) {
 		return false
 	}
 	switch {
@@ -30,7 +30,7 @@ func (b *builder) stores(s *dag.Step, bl *blob) bool {
 		b.Report.Warnf("%s: what it makes is neither stored nor pushed: a snapshot that stores list cannot be had, and its step has made another one. An ordinary solve stores it", s.Pos())
 		return false
 	case b.differs(b.sv.Plan.Item(s)) && len(b.foundLost()) == 0:
-		b.Report.Warnf("%s: its snapshot is neither stored nor pushed: the sandbox could not show it all that the steps before it made", s.Pos())
+		b.Report.Warnf("%s: its snapshot is neither stored nor pushed: it did not find all that the steps before it make", s.Pos())
 		return false
 	case b.differs(b.sv.Plan.Item(s)):
 		b.Report.WarnOnce("what RUN makes is neither stored nor pushed: it finds here what steps that ran in place, and were undone since, have changed for good, %s. Another machine stores it, or this one after an undo of everything, which takes what is there then for the machine's own", running.Paths(b.foundLost()))

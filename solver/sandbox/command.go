@@ -26,6 +26,11 @@ type Command struct {
 	NoNetwork bool
 	Filter    *snapshot.Filter // which changes are reported; nil means the default exclusions
 
+	// User runs the command; nil is the user of this process. Where that cannot become the
+	// user, it runs the command itself, with Env, and calls Refused, which may be nil.
+	User    *User
+	Refused func(why string)
+
 	// MachineTemp has a Layered view show the machine's own temporary files, over the
 	// scratch of steps. What the command changes there is dropped, but in a scratch
 	// directory that is a mount of its own.
@@ -41,6 +46,13 @@ type Command struct {
 	// that failed or was removed did to them could not be undone. Their state
 	// after the command is reported as a change.
 	Dirty []string
+}
+
+// A User is who runs a command, by what the root calls it.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary
+	Env      []string // of the command, instead of Command.Env
 }
 
 // A Mount is what a command sees at Target and is not part of the root.

@@ -163,8 +163,13 @@ func ExpectWorkdir(w *frontend.Workdir, at *names.View, exact bool) (Expectation
 	if err != nil {
 		return nil, err
 	}
+	t.above = w.User != ""
+	by, err := styleOf(at, exact, frontend.Ownership{Chown: w.User})
+	if err != nil {
+		return nil, err
+	}
 	return expect(func(e *snapshot.Entry) error {
-		if !t.is(e) || !t.allowed() || !plain(e, style{}) {
+		if !t.is(e) || !t.allowed() || !plain(e, by) {
 			return unexpected(e, "WORKDIR %s makes no such entry", w.Path)
 		}
 		return nil

@@ -25,9 +25,9 @@ type Placer func(at *names.View) (snapshot.Changes, error)
 func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction) (places.Dest, error) {
 	switch in := in.(type) {
 	case *frontend.Fetch:
-		return places.Dest{Path: in.Dest, Chown: in.Owner.Chown}, nil
+		return places.Dest{Path: in.Dest, Chown: in.Owner.Chown, By: "--chown"}, nil
 	case *frontend.Workdir:
-		return places.Dest{Path: in.Path}, nil
+		return places.Dest{Path: in.Path, Chown: in.User, By: "USER"}, nil
 	case *frontend.Copy:
 		if in.Stage != nil && !r.isRead(in) {
 			return places.Dest{}, nil // whether it is a directory is not known
@@ -36,7 +36,7 @@ func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction
 		if err != nil || fs.Nothing {
 			return places.Dest{}, err
 		}
-		return places.Dest{Path: in.Dest, OneFile: fs.Single, Chown: in.Owner.Chown}, nil
+		return places.Dest{Path: in.Dest, OneFile: fs.Single, Chown: in.Owner.Chown, By: "--chown"}, nil
 	}
 	return places.Dest{}, nil
 }
@@ -123,14 +123,36 @@ func missingParents(at *names.View, p string) (dirs []string, err error) {
 	return dirs, nil
 }
 
-// WorkdirChanges returns the entries of WORKDIR: its directory, if missing.
+// WorkdirChanges returns the entries of WORKDIR: its directory, if missing. After USER that
+// belongs to the user, and so do directories above it that are missing too.
 func WorkdirChanges(w *frontend.Workdir) Placer {
 	return func(at *names.View) (snapshot.Changes, error) {
 		dir, err := dirIn(at, w.Path)
+		if err != nil || dir == "" {
+			return func(func(*snapshot.Entry, error) bool) {}, err
+		}
+		dirs := []string{dir}
+		by, err := ownerOfWorkdir(at, w)
+		if w.User != "" && err == nil {
+			var above []string
+			above, err = missingParents(at, dir)
+			dirs = append(above, dir)
+		}
 		return func(yield func(*snapshot.Entry, error) bool) {
-			if dir != "" {
-				yield(impliedDir(dir, style{}), nil)
+			for _, dir := range dirs {
+				if !yield(impliedDir(dir, by), nil) {
+					return
+				}
 			}
 		}, err
 	}
+}
+
+// ownerOfWorkdir is the style of a WORKDIR.
+func ownerOfWorkdir(at *names.View, w *frontend.Workdir) (style, error) {
+	by, err := styleIn(at, frontend.Ownership{Chown: w.User})
+	if f := (*Fault)(nil); errors.As(err, &f) {
+		err = &Fault{Message: fmt.Sprintf("USER %s: %v", w.User, f.Err), Hint: "a RUN before it can add the name", Err: f.Err}
+	}
+	return by, err
 }

@@ -118,6 +118,27 @@ func (e Session) Of(s *dag.Step, run *frontend.Run) []string {
 	return list
 }
 
+// ofSession are variables of the session's user, which are none of another one's.
+var ofSession = []string{"HOME", "USER", "LOGNAME", "TMPDIR"}
+
+// OfUser returns the environment of a RUN, as Of does, for the user that USER names. Unless
+// an ENV or ARG says otherwise, HOME is the user's.
+func OfUser(env []string, s *dag.Step, run *frontend.Run, home string) []string {
+	set := slices.Concat(run.Args, run.Env)
+	for _, l := range s.Layer.Before() {
+		set = append(set, l.Scope.Env...)
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, value, _ := strings.Cut(kv, "=")
+		isSet := slices.ContainsFunc(set, func(v frontend.Var) bool { return v.Name == name })
+		return slices.Contains(ofSession, name) && (!isSet || name == "HOME" && value == "")
+	})
+	if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		env = append(env, "HOME="+home)
+	}
+	return env
+}
+
 // RunOf returns the RUN of a step, or, of a COPY from a stage, one in which what it copies
 // would run; nil for another step.
 func RunOf(s *dag.Step) *frontend.Run {

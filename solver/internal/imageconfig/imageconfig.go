@@ -10,8 +10,8 @@ import (
 	"github.com/clayer/clayer/frontend"
 )
 
-// Of returns what the files of a graph say of a container's beginning: ENV and
-// WORKDIR, and the Dockerfile's words that have no effect on a live root. Of
+// Of returns what the files of a graph say of a container's beginning: ENV,
+// WORKDIR and USER, and the Dockerfile's words that have no effect on a live root. Of
 // several layers the later ones win.
 func Of(g *dag.Graph, base []string, path string, warn func(format string, args ...any)) specs.ImageConfig {
 	c := specs.ImageConfig{}
@@ -33,6 +33,9 @@ func Of(g *dag.Graph, base []string, path string, warn func(format string, args 
 	for _, l := range g.Layers {
 		if l.Scope.Dir != "" {
 			c.WorkingDir = l.Scope.Dir
+		}
+		if l.Scope.User != "" {
+			c.User = l.Scope.User
 		}
 		for _, in := range l.File.Instructions {
 			if in, ok := in.(*frontend.Ignored); ok {
@@ -65,7 +68,7 @@ func configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string, warn 
 	case "ENTRYPOINT":
 		c.Entrypoint = command
 		return
-	case "USER", "STOPSIGNAL", "LABEL", "EXPOSE", "VOLUME":
+	case "STOPSIGNAL", "LABEL", "EXPOSE", "VOLUME":
 		if strings.Contains(text, "$") {
 			warn("%s: %s: the image does not get it: variables in it are not expanded", in.Base().Pos, in.Base().Text)
 			return
@@ -83,8 +86,6 @@ func configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string, warn 
 		}
 	}
 	switch word {
-	case "USER":
-		c.User = text
 	case "STOPSIGNAL":
 		c.StopSignal = text
 	case "VOLUME":

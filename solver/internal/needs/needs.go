@@ -123,6 +123,9 @@ func check(n snapshot.Need) error {
 		if !isName(n.Name) || n.Type != snapshot.NameUser && n.Type != snapshot.NameGroup {
 			return fmt.Errorf("it needs the %s %q", n.Type, n.Name)
 		}
+		if n.Home != "" {
+			absolute = []string{n.Home}
+		}
 	case snapshot.NeedInterpreter:
 		if n.Path != "" {
 			absolute = []string{n.Path}

@@ -1,6 +1,7 @@
 package needs
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -38,6 +39,9 @@ func (s *Site) name(n snapshot.Need) (string, error) {
 		case id == n.ID && n.Group != nil && group != *n.Group:
 			return fmt.Sprintf("needs the user %s to have the group %d, which is %d here", n.Name, *n.Group, group), nil
 		case id == n.ID:
+			if first, _ := d.NameOf(here.data, id); n.Home != "" && cmp.Or(first.Home, "/") != n.Home {
+				return fmt.Sprintf("needs the user %s to have the home %s, which is %s here", n.Name, n.Home, cmp.Or(first.Home, "/")), nil
+			}
 			return "", nil
 		}
 		return fmt.Sprintf("needs the %s %s to have the id %d, which is %d here", n.Type, n.Name, n.ID, id), nil

@@ -25,10 +25,10 @@ type Chown struct {
 func Resolve(at *names.View, chown string) (c Chown, err error) {
 	user, group, _ := strings.Cut(chown, ":")
 	user = cmp.Or(user, "0")
-	uid, isNumber := number(user)
+	uid, isNumber := idOf(user)
 	own := uid
 	if !isNumber {
-		n := snapshot.Need{Kind: snapshot.NeedName, Type: snapshot.NameUser, Name: user, Existing: true, By: "--chown"}
+		n := snapshot.Need{Kind: snapshot.NeedName, Type: snapshot.NameUser, Name: user, Existing: true}
 		if uid, own, err = numbersOf(at, n); err != nil {
 			return c, err
 		}
@@ -41,8 +41,8 @@ func Resolve(at *names.View, chown string) (c Chown, err error) {
 	if group == "" {
 		return c, nil
 	}
-	if c.GID, isNumber = number(group); !isNumber {
-		n := snapshot.Need{Kind: snapshot.NeedName, Type: snapshot.NameGroup, Name: group, Existing: true, By: "--chown"}
+	if c.GID, isNumber = idOf(group); !isNumber {
+		n := snapshot.Need{Kind: snapshot.NeedName, Type: snapshot.NameGroup, Name: group, Existing: true}
 		if n.ID, _, err = numbersOf(at, n); err != nil {
 			return c, err
 		}
@@ -50,6 +50,14 @@ func Resolve(at *names.View, chown string) (c Chown, err error) {
 		c.Needs = append(c.Needs, n)
 	}
 	return c, nil
+}
+
+// idOf returns what needs no database: a number, and root, as with Docker.
+func idOf(name string) (int, bool) {
+	if name == "root" {
+		return 0, true
+	}
+	return number(name)
 }
 
 func number(s string) (int, bool) {
@@ -90,13 +98,19 @@ func Numbers(file []byte, name string) (id, group int, ok bool) {
 
 // AddNeeds adds to needs those of a --chown by the names that a step finds, but for names
 // about which the steps of its chain decide: chain is what these need, and wrote reports
-// whether one has written a path.
-func AddNeeds(all []snapshot.Need, chown string, at *names.View, chain []snapshot.Need, wrote func(path string) bool) ([]snapshot.Need, error) {
+// whether one has written a path. by is what the names stand in.
+func AddNeeds(all []snapshot.Need, chown, by string, at *names.View, chain []snapshot.Need, wrote func(path string) bool) ([]snapshot.Need, error) {
 	c, err := Resolve(at, chown)
 	if err != nil {
 		return all, err
 	}
-	for _, n := range c.Needs {
+	return AddUndecided(all, c.Needs, by, at, chain, wrote)
+}
+
+// AddUndecided is AddNeeds of names that were found in at.
+func AddUndecided(all, found []snapshot.Need, by string, at *names.View, chain []snapshot.Need, wrote func(path string) bool) ([]snapshot.Need, error) {
+	for _, n := range found {
+		n.By = by
 		file := Database(n.Type).String()
 		real, _, err := at.Resolve(file)
 		if err != nil {

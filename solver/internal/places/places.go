@@ -18,7 +18,8 @@ type Dest struct {
 	Path    string
 	OneFile bool // the path is that of a file, which goes into a directory that stands there
 
-	Chown string // the value of --chown
+	Chown string // the value of --chown, or of USER
+	By    string // which of the two
 }
 
 // A Root is a root as a step finds it, and what of that its key covers.

@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
 )
@@ -350,4 +351,14 @@ func removeAll(top *os.Root, name string) error {
 		return nil
 	})
 	return top.RemoveAll(name)
+}
+
+// Hide hides the machine's own temporary files in the names that a step finds: where a COPY
+// belongs does not depend on them.
+func Hide(view *names.View) error {
+	var errs []error
+	for _, dir := range snapshot.ScratchDirs() {
+		errs = append(errs, view.Empty(dir))
+	}
+	return errors.Join(errs...)
 }

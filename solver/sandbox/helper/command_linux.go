@@ -2,24 +2,15 @@ package helper
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	signals "os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/internal/printable"
-)
-
-// What shells answer when a command cannot be started.
-const (
-	statusNotExecutable = 126
-	statusNotFound      = 127
+	"github.com/clayer/clayer/solver/sandbox/internal/program"
 )
 
 // command runs the job's command to its end, ends what it left behind, and
@@ -38,7 +29,8 @@ func (h *helper) command(stdin int, script *os.File) int {
 		files = append(files, script.Fd())
 	} else {
 		var status int
-		if path, status = lookup(argv, h.Env); status != 0 {
+		_ = program.As(h.User, func() { path, status = program.Find(argv, h.Env) }) // it has worked before
+		if status != 0 {
 			return status
 		}
 	}
@@ -49,15 +41,19 @@ func (h *helper) command(stdin int, script *os.File) int {
 		h.mu.Unlock()
 		return 128 + int(unix.SIGTERM)
 	}
+	if !h.Interactive {
+		program.GiveStreams(h.User, 1, 2)
+	}
+	// This process is in the directory already, which the user may be unable to enter.
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Dir: h.Dir, Env: h.Env, Files: files,
+		Env: h.Env, Files: files,
 		// A session of its own has no terminal.
-		Sys: &syscall.SysProcAttr{Setsid: !h.Interactive, Setpgid: h.Interactive, Foreground: h.Foreground, Pdeathsig: deathSignal(h.InPlace)},
+		Sys: &syscall.SysProcAttr{Credential: program.Credential(h.User), Setsid: !h.Interactive, Setpgid: h.Interactive, Foreground: h.Foreground, Pdeathsig: deathSignal(h.InPlace)},
 	})
 	h.pid, h.session = pid, pid
 	h.mu.Unlock()
 	if err != nil {
-		return cannotStart(path, err)
+		return program.CannotStart(path, err)
 	}
 	status := reap(pid)
 	h.mu.Lock()
@@ -149,57 +145,4 @@ func reap(pid int) int {
 			return ws.ExitStatus()
 		}
 	}
-}
-
-// lookup finds the program as execvp would, with the PATH of the command's own
-// environment. A status other than 0 says that there is none; the text is out.
-func lookup(argv, env []string) (path string, status int) {
-	if len(argv) == 0 || argv[0] == "" {
-		fmt.Fprintln(os.Stderr, "clayer: no command given")
-		return "", statusNotFound
-	}
-	name := argv[0]
-	if strings.Contains(name, "/") {
-		return name, 0 // the kernel reports what is wrong
-	}
-	dirs := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
-			dirs = v
-		}
-	}
-	denied := ""
-	for _, dir := range strings.Split(dirs, ":") {
-		if dir == "" {
-			dir = "."
-		}
-		p := dir + "/" + name
-		if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() {
-			continue
-		}
-		if unix.Access(p, unix.X_OK) == nil {
-			return p, 0
-		}
-		denied = p
-	}
-	if denied != "" {
-		return "", cannotStart(denied, unix.EACCES)
-	}
-	fmt.Fprintf(os.Stderr, "%s: command not found\n", printable.Line(name))
-	return "", statusNotFound
-}
-
-// cannotStart says why, in a shell's words, and returns a shell's status.
-func cannotStart(path string, err error) int {
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-		fmt.Fprintf(os.Stderr, "%s: cannot execute: %v\n", printable.Line(path), err)
-		return statusNotExecutable
-	}
-	if _, serr := os.Stat(path); serr == nil {
-		// The file is there; what is missing is its interpreter or its directory.
-		fmt.Fprintf(os.Stderr, "%s: cannot execute: its interpreter (#! line, or dynamic loader) is not in the root\n", printable.Line(path))
-	} else {
-		fmt.Fprintf(os.Stderr, "%s: no such file or directory\n", printable.Line(path))
-	}
-	return statusNotFound
 }

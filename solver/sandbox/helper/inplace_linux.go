@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
 	"github.com/clayer/clayer/solver/sandbox/internal/emulate"
+	"github.com/clayer/clayer/solver/sandbox/internal/program"
 )
 
 // What the helper of a command in place does. There is no namespace around it:
@@ -24,6 +25,9 @@ func (h *helper) inPlace(res *result, stdin int) (err error) {
 	}
 	h.proc = openProc()
 	mounts := emulate.Mounts{Root: h.Root, Warn: h.warn}
+	if h.User != nil {
+		mounts.Reaches = func(path string) bool { return program.MayReach(h.User, path) }
+	}
 	if err := mounts.Open(h.Mounts); err != nil {
 		return err
 	}

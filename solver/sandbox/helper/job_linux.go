@@ -45,6 +45,7 @@ type Job struct {
 	Env    []string
 	Dir    string
 	Mounts []sandbox.Mount
+	User   *sandbox.User
 
 	MachineTemp bool // see sandbox.Command
 	NoNetwork   bool // likewise
@@ -72,6 +73,7 @@ type result struct {
 	Closed   []string             // what TaskApply could not put into directories of other users
 	Foreign  bool                 // TaskApply could not give a file its owner
 	Warnings []string
+	Refused  string // why the command could not run as its user; "" if it did
 }
 
 // The descriptors that a helper is born with, beside the standard ones.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/wire"
+	"github.com/clayer/clayer/solver/sandbox/internal/program"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
 
@@ -97,6 +98,14 @@ func (h *helper) do(res *result) error {
 	}
 	if h.NoNetwork {
 		h.loopback()
+	}
+	if as := h.User; as != nil {
+		var err error
+		if h.User, err = program.Accept(as); err != nil {
+			res.Refused = err.Error()
+		} else {
+			h.Env = as.Env
+		}
 	}
 	stdin, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

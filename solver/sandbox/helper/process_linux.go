@@ -37,6 +37,7 @@ type Process struct {
 	Warn    func(texts []string)
 	Closed  func(paths []string) // is called with result.Closed, if there are some
 	Foreign func()               // is called if result.Foreign
+	Refused func(why string)     // is called with result.Refused, if it is not ""; may be nil
 	IDs     *userns.IDs          // of the job's user namespace
 }
 
@@ -67,7 +68,7 @@ func (p Process) Exec(ctx context.Context, j Job, c sandbox.Command, stdin, stdo
 func (p Process) command(ctx context.Context, j Job, c sandbox.Command) error {
 	j.Task = TaskRun
 	j.Argv, j.Script, j.Env, j.Dir, j.Mounts, j.MachineTemp = c.Argv, c.Script, c.Env, c.Dir, c.Mounts, c.MachineTemp
-	j.NoNetwork = c.NoNetwork
+	j.NoNetwork, j.User, p.Refused = c.NoNetwork, c.User, c.Refused
 	if c.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, &timeout{c.Timeout})
@@ -179,6 +180,9 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	}
 	if res.Foreign {
 		p.Foreign()
+	}
+	if res.Refused != "" && p.Refused != nil {
+		p.Refused(res.Refused)
 	}
 	if decodeErr != nil && j.InPlace {
 		adopted.end()

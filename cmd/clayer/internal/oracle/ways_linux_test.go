@@ -53,7 +53,7 @@ var others = []*way{
 }
 
 // owned is in a case that says who owns what: a plain user has one owner alone.
-var owned = regexp.MustCompile(`chown|\$\{?OWNER|%u|\bid\b|uid=|cp -a|/srv/closed.*;`)
+var owned = regexp.MustCompile(`chown|^USER|\$\{?OWNER|%u|\bid\b|uid=|cp -a|/srv/closed.*;`)
 
 // moved is in a case that moves or removes a top-level directory, or links from one to
 // another: in a user namespace each is a mount.

@@ -23,6 +23,10 @@ type Mounts struct {
 	Root string // where the command runs
 	Warn func(format string, args ...any)
 
+	// Reaches reports whether the user who runs the command gets to a path. nil: it is the
+	// user of this process.
+	Reaches func(path string) bool
+
 	list    []sandbox.Mount
 	stubs   mountstubs.Set
 	sources map[int]int // descriptors of what is to be copied, by the index of the mount
@@ -94,8 +98,10 @@ func (h *Mounts) Put(i int) error {
 		return errors.New("it is not a directory, and in place nothing can be mounted over it")
 	case m.Source != "" && there:
 		return nil
-	case m.Source != "" && h.Root == "/":
+	case m.Source != "" && h.Root == "/" && (h.Reaches == nil || h.Reaches(m.Source)):
 		return h.linkTo(m)
+	case m.Source != "" && h.Root == "/":
+		h.Warn("the cache mount at %s begins empty, and is dropped: in place, the user of the RUN cannot reach %s", m.Target, m.Source)
 	case there && isScratch(m.Target):
 		return nil
 	case there:
@@ -143,7 +149,7 @@ func (h *Mounts) emulateSecret(m sandbox.Mount) error {
 	if mode == 0 {
 		mode = 0o400
 	}
-	if os.Geteuid() == 0 && (m.UID != 0 || m.GID != 0) {
+	if h.Reaches != nil || os.Geteuid() == 0 && (m.UID != 0 || m.GID != 0) {
 		return h.secretFile(m, mode) // another user may not follow the link
 	}
 	f, err := descriptor.Memory("secret", m.Content, mode)
