@@ -33,8 +33,8 @@ type File struct {
 	Source       string        // the text as it was read
 	Lines        []string      // the text, for the excerpt in an error
 
-	// Of a stage: its name, or number; the one that it builds on by FROM, whose instructions
-	// it begins with; and how many lines name it.
+	// Of a stage: its name, or number; the one that it, or the last one, builds on by FROM,
+	// whose instructions it begins with; and how many lines name it.
 	Stage string
 	On    *File
 	Uses  int

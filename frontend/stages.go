@@ -67,7 +67,8 @@ func (p *fileParser) divide() {
 	for _, s := range all[:len(all)-1] {
 		f.stages = append(f.stages, s.whole)
 	}
-	f.Instructions, f.last = all[len(all)-1].whole.Instructions, all[len(all)-1].from.Alias
+	last := all[len(all)-1]
+	f.Instructions, f.On, f.last = last.whole.Instructions, last.whole.On, last.from.Alias
 	f.aim(strings.ToLower(f.last))
 }
 
@@ -92,7 +93,7 @@ func (f *File) Is(path string) bool {
 func (f *File) Target(name string) bool {
 	for i, s := range f.stages {
 		if strings.EqualFold(s.Stage, name) || strconv.Itoa(i) == name {
-			f.Instructions = s.Instructions
+			f.Instructions, f.On = s.Instructions, s.On
 			f.aim(name)
 			return true
 		}

@@ -47,6 +47,12 @@ func PlanFor(ctx context.Context, opt Options, platform string) (*dag.Plan, map[
 	if err == nil {
 		s.Plan.Stages, err = r.stages.Plan(ctx, s.Plan)
 	}
+	var unbuilt frontend.Problems
+	if err == nil && platform == "" && errors.As(r.checkInPlace(ctx, root, s.Plan), &unbuilt) {
+		for _, p := range unbuilt {
+			r.warn("%s: %s: %s", p.Pos, p.Word, p.Message)
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}

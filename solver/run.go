@@ -65,6 +65,9 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, release(), r.stages.Close()) }()
 	sv, err := r.survey(ctx, root)
+	if err == nil {
+		sv, err = r.beforeSteps(ctx, root, sv)
+	}
 	if err != nil {
 		return err
 	}

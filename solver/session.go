@@ -36,9 +36,9 @@ type session struct {
 	resolver  *source.Resolver
 	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
-	stages    stages.Stages
-	root      *rootfs.Root // of the last survey
-	isStage   bool         // it is of a stage, whose view shows nothing that is applied to the root
+	stages    *stages.Stages // those of all sessions of one call
+	root      *rootfs.Root   // of the last survey
+	isStage   bool           // it is of a stage, whose view shows nothing that is applied to the root
 	sharing   *sharedmounts.Sharing
 	earlier   earlier.Pins
 }
@@ -55,7 +55,7 @@ func newSession(opt Options) *session {
 		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
-	r.stages.Open = r.openStage
+	r.stages = &stages.Stages{Files: opt.Files, Open: r.openStage, Stored: r.store != nil && opt.Push}
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

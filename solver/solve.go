@@ -128,7 +128,10 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	}
 	// Another solve may have changed the root since. The sources are pinned
 	// already: nothing is requested twice.
-	if sv, err = r.survey(ctx, root); err != nil {
+	if sv, err = r.survey(ctx, root); err == nil {
+		sv, err = r.beforeSteps(ctx, root, sv)
+	}
+	if err != nil {
 		return nil, did, err
 	}
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})

@@ -31,7 +31,7 @@ func (r *session) sources() *source.Resolver {
 			Warn:      func(text string) { r.warnOnce("%s", text) },
 			Exclude:   r.own(),
 			Replaces:  r.legacy.Fetches,
-			Stages:    &r.stages,
+			Stages:    r.stages,
 		}
 	})
 	return r.resolver

@@ -6,11 +6,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -26,6 +28,7 @@ func (r *session) stageOf(f *frontend.File) *session {
 
 func (r *session) openStage(f *frontend.File) stages.Session {
 	sub := r.stageOf(f)
+	sub.stages = r.stages
 	return stages.Session{
 		Pin: func(ctx context.Context) (digest.Digest, error) {
 			g, err := sub.checkedGraph(ctx)
@@ -58,7 +61,29 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 			if failed := (*BuildError)(nil); errors.As(err, &failed) {
 				failed.Err = stages.NameImage(failed.Err, stages.ImageOf(sub.files))
 			}
-			return errors.Join(nameWithheld(err), sub.stages.Close())
+			return nameWithheld(err)
 		},
 	}
+}
+
+// beforeSteps builds the stages that several others begin with, and returns the survey that
+// counts them as cached. Where a stage cannot be built, nothing is: the error says so.
+func (r *session) beforeSteps(ctx context.Context, root *rootfs.Root, sv *survey.Survey) (*survey.Survey, error) {
+	if err := r.checkInPlace(ctx, root, sv.Plan); err != nil {
+		return nil, err
+	}
+	built, err := r.stages.BuildShared(ctx, sv.Plan)
+	if err == nil && built {
+		sv, err = r.survey(ctx, root)
+	}
+	return sv, err
+}
+
+func (r *session) checkInPlace(ctx context.Context, root *rootfs.Root, p *dag.Plan) error {
+	check := func(kind string) (*sandbox.Sandbox, error) {
+		return sandbox.Check(kind, r.sandboxOptions(root), exec.Engines...)
+	}
+	return r.stages.CheckInPlace(ctx, p,
+		func() (*sandbox.Sandbox, error) { return check(r.Options.Sandbox) },
+		func() error { _, err := check("overlay"); return err })
 }

@@ -6,7 +6,6 @@ package stages
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -30,12 +29,15 @@ type Session struct {
 
 // Stages are those of the files of a solve. Their methods are safe for concurrent use.
 type Stages struct {
-	Open func(stage *frontend.File) Session
+	Files  []*frontend.File
+	Open   func(stage *frontend.File) Session
+	Stored bool // what is built is cached for those that are built later
 
 	mu    sync.Mutex
-	pins  map[*frontend.File]func() (digest.Digest, error)
-	built map[*frontend.File]func() (source.Stage, error)
+	pins  map[*frontend.File]*once[digest.Digest]
+	built map[*frontend.File]*once[source.Stage]
 	ends  []func() error
+	users map[*frontend.File]int // see counted
 }
 
 // With returns the files of a stage: it, and the layers among files that it builds on.
@@ -77,14 +79,14 @@ func At(files []*frontend.File, path string, line int) (stage *frontend.File) {
 
 // Pin implements source.Stages.
 func (s *Stages) Pin(ctx context.Context, f *frontend.File) (digest.Digest, error) {
-	return memo(&s.mu, &s.pins, f, func() (digest.Digest, error) { return s.Open(f).Pin(ctx) })()
+	return memo(ctx, &s.mu, &s.pins, f, func() (digest.Digest, error) { return s.Open(f).Pin(ctx) })
 }
 
 // Build implements source.Stages.
 func (s *Stages) Build(ctx context.Context, f *frontend.File) (source.Stage, error) {
-	st, err := memo(&s.mu, &s.built, f, func() (source.Stage, error) { return s.build(ctx, f) })()
+	st, err := memo(ctx, &s.mu, &s.built, f, func() (source.Stage, error) { return s.build(ctx, f) })
 	if errors.Is(err, sandbox.ErrUnavailable) {
-		err = &source.Fault{Message: fmt.Sprintf("stage %s has to be built, which takes an overlay: %v", f.Stage, err), Hint: "solve it on a machine that has one, with a store that this machine reads", Err: err}
+		err = unbuildable(f, err)
 	}
 	return st, err
 }
@@ -92,13 +94,15 @@ func (s *Stages) Build(ctx context.Context, f *frontend.File) (source.Stage, err
 func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, err error) {
 	sub := s.Open(f)
 	sv, err := sub.Survey(ctx)
-	if err == nil && f.On != nil && f.On.Uses > 1 && runs(sv.Plan, f.On) { // others wait for its steps too
-		if _, err = s.Build(ctx, f.On); err == nil {
-			sv, err = sub.Survey(ctx)
-		}
-	}
 	if err != nil {
 		return st, err
+	}
+	if built, err := s.buildShared(ctx, f, sv.Plan); err != nil {
+		return st, err
+	} else if built {
+		if sv, err = sub.Survey(ctx); err != nil {
+			return st, err
+		}
 	}
 	from := dag.BuildsOn(f)
 	bare := from != nil && from.Image == dag.Scratch
@@ -156,17 +160,6 @@ func (s *Stages) Plan(ctx context.Context, p *dag.Plan) (all []*dag.Plan, err er
 	return all, visit(p)
 }
 
-// runs reports whether a step of the last layer of a plan is to run that is in the first
-// lines of its file, which are a file too.
-func runs(p *dag.Plan, part *frontend.File) bool {
-	for _, it := range p.Layers[len(p.Layers)-1].Items {
-		if it.State == dag.ToRun && slices.ContainsFunc(part.Instructions, func(in frontend.Instruction) bool { return in.Base().Pos == it.Step.Pos() }) {
-			return true
-		}
-	}
-	return false
-}
-
 // Close drops the views of stages.
 func (s *Stages) Close() error {
 	s.mu.Lock()
@@ -179,15 +172,31 @@ func (s *Stages) Close() error {
 	return errors.Join(errs...)
 }
 
-// memo returns the function of a key that was made first.
-func memo[V any](mu *sync.Mutex, m *map[*frontend.File]func() (V, error), k *frontend.File, f func() (V, error)) func() (V, error) {
-	mu.Lock()
-	defer mu.Unlock()
-	if *m == nil {
-		*m = make(map[*frontend.File]func() (V, error))
+// once is what is made once for all that ask for it.
+type once[V any] struct{ get func() (V, error) }
+
+// memo returns what the first call for a key has made; if that was canceled, as what it was
+// made for has failed, it is made for the next one.
+func memo[V any](ctx context.Context, mu *sync.Mutex, m *map[*frontend.File]*once[V], k *frontend.File, f func() (V, error)) (V, error) {
+	for {
+		mu.Lock()
+		if *m == nil {
+			*m = make(map[*frontend.File]*once[V])
+		}
+		o := (*m)[k]
+		if o == nil {
+			o = &once[V]{sync.OnceValues(f)}
+			(*m)[k] = o
+		}
+		mu.Unlock()
+		v, err := o.get()
+		if !errors.Is(err, context.Canceled) || ctx.Err() != nil {
+			return v, err
+		}
+		mu.Lock()
+		if (*m)[k] == o {
+			delete(*m, k)
+		}
+		mu.Unlock()
 	}
-	if (*m)[k] == nil {
-		(*m)[k] = sync.OnceValues(f)
-	}
-	return (*m)[k]
 }
