@@ -194,8 +194,8 @@ func (s *Step) use(sources map[string]*Source, id string) {
 
 // fetchID leaves out where the bytes go: one download may serve several steps.
 func fetchID(f *frontend.Fetch) string {
-	if f.Submodules || f.LFS {
-		return fmt.Sprintf("fetch %s submodules=%t lfs=%t", f.Source, f.Submodules, f.LFS)
+	if f.Submodules || f.LFS || f.Commit != "" {
+		return fmt.Sprintf("fetch %s submodules=%t lfs=%t commit=%s", f.Source, f.Submodules, f.LFS, f.Commit)
 	}
 	if f.Checksum != "" {
 		return "fetch " + f.Source + " " + f.Checksum.String()
@@ -206,6 +206,9 @@ func fetchID(f *frontend.Fetch) string {
 func copyID(dir string, c *frontend.Copy) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "copy %q %q %q", dir, c.Sources, c.Dest)
+	if c.Parents || c.Unpack || len(c.Exclude) > 0 {
+		fmt.Fprintf(&b, " exclude=%q parents=%t unpack=%t", c.Exclude, c.Parents, c.Unpack)
+	}
 	if c.Stage != nil {
 		fmt.Fprintf(&b, " of %q %q", c.Stage.Path, c.Stage.Name)
 	}

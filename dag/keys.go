@@ -159,7 +159,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			option(w, "source-date-epoch", s.Epoch)
 			w.Field("capture", s.capture)
 		case *frontend.Fetch:
-			w.Field(inInstruction, "FETCH")
+			w.Field(inInstruction, fetchWord(in))
 			// Where the bytes come from is no input, but a note; their name may be an
 			// input: what is no archive is stored under it.
 			w.Field("name", fetchName(in.Source))
@@ -172,6 +172,8 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			ownerInputs(w, in.Owner)
 			option(w, "submodules", given(in.Submodules))
 			option(w, "lfs", given(in.LFS))
+			option(w, "keep-git-dir", given(in.GitDir))
+			each(w, "exclude", in.Exclude)
 		case *frontend.Copy:
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
@@ -182,6 +184,8 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			}
 			w.Field("dest", in.Dest)
 			ownerInputs(w, in.Owner)
+			option(w, "parents", given(in.Parents))
+			each(w, "exclude", in.Exclude)
 		case *frontend.Workdir:
 			w.Field(inInstruction, "WORKDIR")
 			w.Field("path", in.Path)
@@ -237,6 +241,13 @@ func option(w key.Writer, name, value string) {
 	}
 }
 
+// each writes an input that a step has any number of.
+func each(w key.Writer, name string, values []string) {
+	for _, v := range values {
+		w.Field(name, v)
+	}
+}
+
 // given returns the value of an option that is set, as a field has it.
 func given(set bool) string {
 	if set {
@@ -274,7 +285,7 @@ func StoredStep(k key.Key, rec key.Record, at frontend.Meta) *frontend.Run {
 // EarlierPin returns what the source of a FETCH was pinned to in an earlier solve, if rec is
 // the record of one from the same source.
 func EarlierPin(rec key.Record, f *frontend.Fetch) (p Pin, ok bool) {
-	if rec.Get(inInstruction) != "FETCH" || !rec.Noted(noteSource, f.Source) {
+	if rec.Get(inInstruction) != fetchWord(f) || !rec.Noted(noteSource, f.Source) {
 		return p, false
 	}
 	p = Pin{Digest: rec.Get(inContent), Commit: rec.Get(inCommit)}
@@ -285,6 +296,14 @@ func EarlierPin(rec key.Record, f *frontend.Fetch) (p Pin, ok bool) {
 		return p, digest.Digest(p.Digest).Validate() == nil
 	}
 	return p, false
+}
+
+// fetchWord says by whose meaning a FETCH, or ADD, makes files.
+func fetchWord(f *frontend.Fetch) string {
+	if f.Add {
+		return "ADD"
+	}
+	return "FETCH"
 }
 
 var commitID = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)

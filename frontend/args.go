@@ -63,10 +63,23 @@ func (r *resolver) reason(word string) string {
 	return ": " + strings.Join(names, " and ") + " are " + state
 }
 
-// flag expands the value of a flag, of which something has to remain.
+// lacks reports whether a word refers to a variable that nothing sets, and does not say what
+// to do without it: those of an image are not here, and without them a path is another one.
+func (r *resolver) lacks(word string) bool {
+	for _, at := range named().FindAllStringSubmatchIndex(word, -1) {
+		fallback := word[at[0]+1] == '{' && strings.ContainsAny(strings.TrimPrefix(word[at[1]:], ":")[:1], "-+")
+		if _, ok := (variables{r, false}).Get(word[at[2]:at[3]]); !ok && !fallback {
+			return true
+		}
+	}
+	return false
+}
+
+// flag expands the value of a flag. Nothing may remain of it, which is no flag, where all its
+// variables are set.
 func (r *resolver) flag(f lexical.Flag) (string, error) {
 	value := r.expand(f.Value)
-	if r.err == nil && strings.Trim(value, ":") == "" && strings.Contains(f.Value, "$") {
+	if r.err == nil && strings.Trim(value, ":") == "" && strings.Contains(f.Value, "$") && (value != "" || r.lacks(f.Value)) {
 		return "", fault.Errorf("--%s=%s is empty%s", f.Name, f.Value, r.reason(f.Value)).WithHint("ARG or ENV before this line sets a variable; those of an image are not here")
 	}
 	return value, nil

@@ -86,11 +86,10 @@ func TestVariablesInFrom(t *testing.T) {
 
 func TestAVariableThatIsNotSetIsNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"FROM node:1\nFROM $NONE\nRUN a":           "Containerfile:2: FROM: $NONE names nothing: $NONE is not set",
-		"COPY --chown=${NB_UID}:$NB_GID a /a":      "--chown=${NB_UID}:$NB_GID is empty: $NB_UID and $NB_GID are not set",
-		"ENV NB_UID=\nCOPY --chown=${NB_UID} a /a": "--chown=${NB_UID} is empty: $NB_UID is empty",
-		"COPY $SRC /a": "an argument is empty when its variables are expanded: $SRC is not set",
-		"WORKDIR $DIR": "expanded: $DIR is not set",
+		"FROM node:1\nFROM $NONE\nRUN a":              "Containerfile:2: FROM: $NONE names nothing: $NONE is not set",
+		"COPY --chown=${NB_UID}:$NB_GID a /a":         "--chown=${NB_UID}:$NB_GID is empty: $NB_UID and $NB_GID are not set",
+		"COPY $SRC /a":                                "an argument is empty when its variables are expanded: $SRC is not set",
+		"WORKDIR $DIR":                                "expanded: $DIR is not set",
 		"FROM x AS a\nFROM y\nCOPY --from=$STAGE a /": "FROM $STAGE AS name begins a stage",
 	} {
 		f, err := Parse("Containerfile", []byte(text))

@@ -37,9 +37,7 @@ func build(m Meta, s *source) (Instruction, error) {
 		return buildRun(m, s)
 	case "FETCH":
 		return buildFetch(m, s)
-	case "ADD":
-		return buildAdd(m, s)
-	case "COPY":
+	case "ADD", "COPY":
 		return buildCopy(m, s)
 	case "WORKDIR":
 		if err := s.noFlags(); err != nil {

@@ -151,7 +151,17 @@ type Fetch struct {
 
 	Submodules, LFS bool // of a Git repository
 
+	// Add says that it is an ADD as in Docker: Dest is as for COPY, a download is stored as
+	// it is unless Extract is auto, and a repository is copied with its submodules.
+	Add     bool
+	GitDir  bool     // the directory .git too
+	Exclude []string // patterns of what is left out of a repository
+	Commit  string   // what the commit of a repository has to begin with
+	Unpack  *bool    // --unpack, if it is written
+
 	flags []lexical.Flag // as written; Resolve sets the fields above by them
+
+	remote *Copy // the ADD that it is; nil after Resolve
 }
 
 // Ownership is --chown and --chmod.
@@ -176,11 +186,16 @@ type Copy struct {
 	Dest    string   // absolute and, but for a final slash, clean after Resolve
 	Owner   Ownership
 
-	flags []lexical.Flag // --chown and --chmod as written
+	Exclude []string // patterns of what is left out, below each source; expanded by nobody
+	Parents bool     // the directories above what is copied are too
+	Link    bool     // --link, which changes nothing here but where links stand in dest
+	Unpack  bool     // of an ADD: a source that is a tar archive is unpacked
 
-	// Remote is set for an ADD whose only source begins with a variable: the
-	// FETCH that it is if that turns out to be a URL. nil after Resolve.
-	Remote *Fetch
+	flags []lexical.Flag // those with variables, as written
+
+	// Remote makes, of an ADD, the instruction for one source that is a URL or a repository.
+	// nil for a COPY, and after Resolve.
+	Remote func(source string) (*Fetch, error)
 }
 
 // Inline is a file that stands in the Containerfile.

@@ -315,7 +315,7 @@ func (s *source) words() ([]string, error) {
 // none.
 func (s *source) twice() string {
 	for i, f := range s.flags {
-		if slices.ContainsFunc(s.flags[:i], func(g lexical.Flag) bool { return g.Name == f.Name && g.Name != "mount" }) {
+		if f.Name != "mount" && f.Name != "exclude" && slices.ContainsFunc(s.flags[:i], func(g lexical.Flag) bool { return g.Name == f.Name }) {
 			return f.Name
 		}
 	}

@@ -3,7 +3,6 @@ package frontend
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -33,7 +32,7 @@ func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 	var problems Problems
 	for _, in := range f.Instructions {
 		r.err, r.blank = nil, ""
-		out, err := r.resolve(in)
+		out, err := r.resolveAll(in)
 		if r.err != nil {
 			err = r.err
 		}
@@ -44,7 +43,7 @@ func (f *File) Resolve(s Scope) ([]Instruction, Scope, error) {
 			f.report(&problems, in.Base(), err)
 			continue
 		}
-		resolved = append(resolved, out)
+		resolved = append(resolved, out...)
 	}
 	return resolved, r.scope, problems.Err()
 }
@@ -221,6 +220,19 @@ func (r *resolver) inline(text string) string {
 	return out
 }
 
+// resolveAll returns what an instruction stands for: an ADD may be several.
+func (r *resolver) resolveAll(in Instruction) ([]Instruction, error) {
+	add, ok := in.(*Copy)
+	if f, fetch := in.(*Fetch); fetch && f.remote != nil {
+		add, ok = f.remote, true
+	}
+	if ok && add.Remote != nil {
+		return r.resolveAdd(add)
+	}
+	out, err := r.resolve(in)
+	return []Instruction{out}, err
+}
+
 func (r *resolver) resolve(in Instruction) (Instruction, error) {
 	switch in := in.(type) {
 	case *Env:
@@ -394,9 +406,6 @@ func (r *resolver) hasEnv(name string) bool {
 func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 	out := *in
 	out.Source, out.Dest = r.expand(in.Source), r.expand(in.Dest)
-	if out.Word == "ADD" { // as in Docker; FETCH requires a flag
-		out.Dest = pathname.Absolute(r.scope.Dir, out.Dest)
-	}
 	for _, f := range in.flags {
 		value, err := r.flag(f)
 		if err == nil {
@@ -410,24 +419,15 @@ func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 }
 
 func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
-	if in.Remote != nil && isRemote(r.expand(in.Sources[0])) {
-		return r.resolveFetch(in.Remote)
-	}
 	out := *in
-	out.Remote = nil
 	out.Sources = make([]string, len(in.Sources))
 	for i, s := range in.Sources {
-		expanded := r.expand(s)
-		if err := checkCopySource(expanded, in.Stage != nil); err != nil {
-			return nil, err
+		expanded, err := r.pathOf(s)
+		if err == nil {
+			out.Sources[i], err = out.cleanSource(expanded)
 		}
-		// Clean, so that "./a" and "a" have one key; "/a" is "a", as in Docker.
-		out.Sources[i] = path.Clean(strings.TrimLeft(expanded, "/"))
-		if in.Stage != nil {
-			out.Sources[i] = strings.TrimPrefix(path.Join("/", expanded), "/")
-			if out.Sources[i] == "" {
-				out.Sources[i] = "."
-			}
+		if err != nil {
+			return nil, err
 		}
 	}
 	out.Inline = slices.Clone(in.Inline)
@@ -436,17 +436,18 @@ func (r *resolver) resolveCopy(in *Copy) (Instruction, error) {
 			inl.Content, inl.Expand = r.inline(inl.Content), false
 		}
 	}
-	dest := r.expand(in.Dest)
-	if dest == "" {
-		return nil, errEmpty
-	}
-	out.Dest = pathname.Absolute(r.scope.Dir, dest)
-	if (strings.HasSuffix(dest, "/") || strings.HasSuffix(dest, "/.") || dest == ".") && out.Dest != "/" {
-		out.Dest += "/"
+	var err error
+	if out.Dest, err = r.destOf(in.Dest); err != nil {
+		return nil, err
 	}
 	for _, f := range in.flags {
 		value, err := r.flag(f)
-		if err == nil {
+		if err == nil && value == "" {
+			continue
+		}
+		if err == nil && f.Name == "checksum" {
+			err = fault.Errorf("--checksum is for URLs and repositories, and not for local files")
+		} else if err == nil {
 			err = setOwnership(&out.Owner, f.Name, value)
 		}
 		if err != nil {

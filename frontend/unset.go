@@ -33,7 +33,7 @@ func (f *File) OfSession(s Scope) []Use {
 				uses = append(uses, use)
 			}
 		}
-		_, _ = r.resolve(in) // its errors are Resolve's
+		_, _ = r.resolveAll(in) // its errors are Resolve's
 		switch in := in.(type) {
 		case *Env:
 			for _, v := range in.Vars {

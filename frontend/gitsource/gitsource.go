@@ -106,19 +106,3 @@ func Parse(source string) (t Tree, err error) {
 	}
 	return t, nil
 }
-
-var (
-	httpGit = lazyregexp.New(`^https?://[^\s#?]+\.git(#\S*)?$`)
-	scpGit  = lazyregexp.New(`^(git@[A-Za-z0-9._-]+):([^/:\s][^:\s]*(?:#\S*)?)$`)
-)
-
-// OfADD returns the source of an ADD that BuildKit clones, as FETCH names it.
-func OfADD(source string) string {
-	if m := scpGit().FindStringSubmatch(source); m != nil {
-		return "git+ssh://" + m[1] + "/" + m[2]
-	}
-	if httpGit().MatchString(source) || strings.HasPrefix(source, "ssh://") {
-		return "git+" + source
-	}
-	return source
-}

@@ -55,16 +55,53 @@ func TestGitSources(t *testing.T) {
 	}
 }
 
-func TestGitSourcesOfADD(t *testing.T) {
+func TestSourcesOfADD(t *testing.T) {
 	for source, want := range map[string]string{
-		"git@h:o/r.git":           "git+ssh://git@h/o/r.git",
-		"git@h:o/r.git#v1:a":      "git+ssh://git@h/o/r.git#v1:a",
-		"ssh://git@h/o/r.git":     "git+ssh://git@h/o/r.git",
-		"https://h/o/r.git#v1:a":  "git+https://h/o/r.git#v1:a",
-		"https://h/o/r.tar.gz":    "https://h/o/r.tar.gz",
-		"https://h/r.git?token=x": "https://h/r.git?token=x",
+		"git@h:o/r.git":                                                     "git+ssh://git@h/o/r.git",
+		"git@h:o/r.git#v1:a":                                                "git+ssh://git@h/o/r.git@v1//a",
+		"me@h.example:r?branch=x&subdir=/a/../b":                            "git+ssh://me@h.example/r@refs/heads/x//b",
+		"ssh://git@h/o/r.git":                                               "git+ssh://git@h/o/r.git",
+		"https://h/o/r.git#v1:a":                                            "git+https://h/o/r.git@v1//a",
+		"https://h/o@x//r.git":                                              "git+https://h/o%40x/r.git",
+		"https://h/r.git?tag=v1":                                            "git+https://h/r.git@refs/tags/v1",
+		"https://h/r.git?ref=v1#v1":                                         "git+https://h/r.git@v1",
+		"https://github.com/o/r.git#:a/":                                    "github:o/r//a",
+		"https://github.com/o/r.git?branch=b":                               "git+https://github.com/o/r.git@refs/heads/b",
+		"https://h/r.git?submodules=0#v1":                                   "git+https://h/r.git@v1 alone",
+		"https://h/r.git?keep-git-dir&mtime=commit#v1":                      "git+https://h/r.git@v1 keeps",
+		"https://h/r.git?checksum=abc":                                      "git+https://h/r.git is abc",
+		"https://h/r.git?fetch-by-commit&commit=" + strings.Repeat("a", 40): "git+https://h/r.git@" + strings.Repeat("a", 40) + " is " + strings.Repeat("a", 40),
+
+		"https://h/o/r.tar.gz":                       "no",
+		"https://h/r.git.zip":                        "no",
+		"./git@h:x":                                  "no",
+		"https://h/r.git?token=hunter2":              `error: "token" is not known in the query of a repository`,
+		"https://h/r.git?ref=a#b":                    `error: the source has two of ref, "b" and "a"`,
+		"https://h/r.git?tag=a&branch=b":             "error: the source has",
+		"https://h/r.git?ref":                        "error: ref in the query of the source requires one value",
+		"https://h/r.git?submodules=2":               "error: submodules=2 in the query of the source: want true or false",
+		"https://h/r.git?mtime=now":                  "error: mtime in the query of the source: want checkout or commit",
+		"https://h/r.git?fetch-by-commit&checksum=a": "error: fetch-by-commit requires a whole commit as checksum",
+		"git@u:hunter2@h:x":                          "error: the source is no repository as Docker has it",
 	} {
-		if got := OfADD(source); got != want {
+		got := "no"
+		if InADD(source) {
+			r, err := ParseADD(source)
+			got = r.Source
+			if !r.Submodules {
+				got += " alone"
+			}
+			if r.GitDir != nil && *r.GitDir {
+				got += " keeps"
+			}
+			if r.Checksum != "" {
+				got += " is " + r.Checksum
+			}
+			if err != nil {
+				got = "error: " + err.Error()
+			}
+		}
+		if got != want && !(strings.HasPrefix(want, "error") && strings.HasPrefix(got, want)) {
 			t.Errorf("%s: %s, want %s", source, got, want)
 		}
 	}

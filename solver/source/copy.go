@@ -83,17 +83,45 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 			Hint:    "run the command again",
 		}
 	}
+	fs, unpacked, err := packedIn(ctx, fs)
+	if err != nil {
+		return nil, err
+	}
+	all := &copying{List: fs, Dest: c.Dest, Owner: c.Owner, unpacked: unpacked}
+	if c.Link {
+		all.linked = func(real string) {
+			r.warnOnce(&c.Meta, "--link: a link in dest leads to /%s, and is followed; Docker replaces it", real)
+		}
+	}
+	return all.place(ctx), nil
+}
+
+// A copying is what a COPY, or an ADD, copies to its dest.
+type copying struct {
+	*filelist.List
+	Dest     string
+	Owner    frontend.Ownership
+	unpacked []unpacking
+
+	linked func(real string) // is called where links lead dest elsewhere; nil for nobody
+}
+
+// place returns the Placer of a COPY or ADD.
+func (c *copying) place(ctx context.Context) Placer {
 	return func(at *names.View) (snapshot.Changes, error) {
 		by, err := styleIn(at, c.Owner)
 		if err != nil {
 			return nil, err
 		}
-		dest, single, err := copyDest(at, fs, c)
+		dest, single, err := copyDest(at, c.List, c.Dest)
 		if err != nil {
 			return nil, err
 		}
+		if c.linked != nil && dest != entryPath(path.Clean(c.Dest)) {
+			c.linked(dest)
+		}
 		in := places.Of(at)
-		for _, it := range fs.Items {
+		for _, it := range c.Items {
 			if single {
 				break
 			}
@@ -101,14 +129,22 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 				return nil, err
 			}
 		}
+		for _, u := range c.unpacked {
+			if err := u.mayPlace(in, dest); err != nil {
+				return nil, err
+			}
+		}
 		var above []string
-		if c.Owner.Chown != "" && !fs.Nothing {
+		if (c.Owner.Chown != "" || by.destMode() != 0o755) && !c.Nothing {
 			if above, err = missingParents(at, dest); err != nil {
 				return nil, err
 			}
 		}
-		return entries(ctx, fs, above, dest, single, by), nil
-	}, nil
+		if len(c.unpacked) > 0 {
+			return c.unpack(ctx, at, above, dest, by)
+		}
+		return entries(ctx, c.List, above, dest, single, by), nil
+	}
 }
 
 // entries returns what a COPY makes: the directories above dest, and its items below
@@ -116,14 +152,12 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 func entries(ctx context.Context, fs *filelist.List, above []string, dest string, single bool, by style) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
 		for _, dir := range above {
-			if !yield(impliedDir(dir, style{uid: by.uid, gid: by.gid}), nil) {
+			if !yield(by.parent(dir), nil) {
 				return
 			}
 		}
 		if !single && !fs.Nothing && dest != "" {
-			e := impliedDir(dest, by)
-			e.Mode = by.destMode()
-			if !yield(e, nil) {
+			if !yield(by.parent(dest), nil) {
 				return
 			}
 		}
@@ -132,24 +166,33 @@ func entries(ctx context.Context, fs *filelist.List, above []string, dest string
 				yield(nil, err)
 				return
 			}
-			e := &snapshot.Entry{
-				Path: path.Join(dest, it.Rel), Kind: it.Kind, Mode: it.Mode,
-				ModTime: epoch, Target: it.Target, Xattrs: it.Xattrs,
-			}
+			e := entryOf(fs, it, dest, by)
 			if single {
 				e.Path = dest
-			}
-			if it.Kind == snapshot.File {
-				e.Size = it.Size
-				e.Open = func() (io.ReadCloser, error) { return fs.Open(it) }
-			}
-			by.apply(e)
-			if fs.Stage && !by.chown {
-				e.UID, e.GID = it.UID, it.GID
 			}
 			if !yield(e, nil) {
 				return
 			}
 		}
 	}
+}
+
+// entryOf returns the entry of an item below dest.
+func entryOf(fs *filelist.List, it filelist.Item, dest string, by style) *snapshot.Entry {
+	e := &snapshot.Entry{
+		Path: path.Join(dest, it.Rel), Kind: it.Kind, Mode: it.Mode,
+		ModTime: epoch, Target: it.Target, Xattrs: it.Xattrs,
+	}
+	switch it.Kind {
+	case snapshot.Link:
+		e.Target = path.Join(dest, it.Target)
+	case snapshot.File:
+		e.Size = it.Size
+		e.Open = func() (io.ReadCloser, error) { return fs.Open(it) }
+	}
+	by.apply(e)
+	if fs.Stage && !by.chown {
+		e.UID, e.GID = it.UID, it.GID
+	}
+	return e
 }

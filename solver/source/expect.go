@@ -75,6 +75,7 @@ type target struct {
 	known  bool
 	above  bool   // directories above dest may come before it
 	mode   uint32 // of dest, where it is a directory that the step creates
+	packed bool   // or 0755, for what is unpacked
 	open   bool   // dest is the last of those that came so far
 
 	// oneOf, if not nil, is where dest may be that is not known: the root shows more, or
@@ -122,12 +123,15 @@ func (t *target) is(e *snapshot.Entry) bool {
 	switch {
 	case !t.known, t.open && path.Dir(e.Path) == t.dest: // the first entries
 		t.dest, t.single, t.known, t.open = e.Path, false, true, t.above
-		return e.Mode == t.mode || t.above && e.Mode == 0o755
+		return t.allows(e.Mode)
 	case e.Path == t.dest:
-		return !t.single && e.Mode == t.mode
+		return !t.single && t.allows(e.Mode)
 	}
-	return t.above && pathname.Under(t.dest, e.Path) && e.Mode == 0o755
+	return t.above && pathname.Under(t.dest, e.Path) && t.allows(e.Mode)
 }
+
+// allows reports whether a directory that the step creates may have a mode.
+func (t *target) allows(mode uint32) bool { return mode == t.mode || t.packed && mode == 0o755 }
 
 // rel returns the path of an entry below the target; "" for the target itself.
 func (t *target) rel(e *snapshot.Entry, mayBeSingle bool) (string, bool) {
@@ -207,25 +211,48 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 	if err != nil {
 		return nil, err
 	}
-	t, err := targetIn(at, exact, c.Dest, func() (string, bool, error) { return copyDest(at, fs, c) })
+	return expectList(fs, "COPY", c.Dest, c.Owner, at, exact)
+}
+
+// expectAdd returns what the snapshot of an ADD of a URL or a repository is; at is as for
+// ExpectCopy.
+func expectAdd(f *frontend.Fetch, p Pin, at *names.View, exact bool) (Expectation, error) {
+	fs := &filelist.List{Archives: make([]filelist.Item, 1)}
+	if f.Extract == frontend.ExtractFalse {
+		fs = addedFile(f, -1)
+		if _, err := hex.Decode(fs.Items[0].Sum[:], []byte(p.Digest.Encoded())); err != nil {
+			return nil, err
+		}
+	} else if p.Commit == "" && !strings.HasSuffix(f.Dest, "/") {
+		return nil, nil // it may be a file, of any name
+	}
+	return expectList(fs, "ADD", f.Dest, f.Owner, at, exact)
+}
+
+// expectList returns what the snapshot of a COPY or ADD is; of what an archive has, where it
+// may be.
+func expectList(fs *filelist.List, word, to string, owner frontend.Ownership, at *names.View, exact bool) (Expectation, error) {
+	t, err := targetIn(at, exact, to, func() (string, bool, error) { return copyDest(at, fs, to) })
 	if err != nil {
 		return nil, err
 	}
-	t.above = c.Owner.Chown != ""
-	by, err := styleOf(at, exact, c.Owner)
+	by, err := styleOf(at, exact, owner)
 	if err != nil {
 		return nil, err
 	}
 	t.mode = by.destMode()
+	t.above = owner.Chown != "" || t.mode != 0o755
 	in := placesIn(at, exact)
 	items := make(map[string]filelist.Item)
 	for _, it := range fs.Items {
 		items[it.Rel] = it
 	}
+	packed := len(fs.Archives) > 0
+	t.packed = packed
 	seen := make(map[string]bool)
 	return expect(func(e *snapshot.Entry) error {
-		if !plain(e, by) {
-			return unexpected(e, "another owner than COPY gives it, or attributes")
+		if !plain(e, by) && (!packed || by.chown && by.uid >= 0 && (e.UID != by.uid || e.GID != by.gid)) {
+			return unexpected(e, "another owner than %s gives it, or attributes", word)
 		}
 		if t.is(e) {
 			return nil
@@ -235,32 +262,34 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 		if t.single {
 			it, known = fs.Items[0], true
 		}
-		if !ok || !known {
-			return unexpected(e, "COPY %s copies no such file", c.Dest)
+		if !ok || !known && !packed {
+			return unexpected(e, "%s %s copies no such file", word, to)
 		}
-		if in != nil && !t.single && mayPlace(in, e.Path, e.Kind == snapshot.Dir, false) != nil {
-			return unexpected(e, "something else is there, which COPY does not replace")
+		if in != nil && !t.single && mayPlace(in, e.Path, e.Kind == snapshot.Dir, packed) != nil {
+			return unexpected(e, "something else is there, which %s does not replace", word)
 		}
 		seen[it.Rel] = true
-		want := &snapshot.Entry{Kind: it.Kind, Mode: it.Mode, Target: it.Target}
-		by.apply(want)
+		if packed {
+			return nil // what is in the archive is not known
+		}
+		want := entryOf(fs, it, t.dest, by)
 		switch {
 		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:
-			return unexpected(e, "another kind of file than COPY copies")
-		case e.Mode != want.Mode && e.Kind != snapshot.Symlink:
-			return unexpected(e, "mode %04o, where COPY gives it %04o", e.Mode, want.Mode)
-		case e.Kind == snapshot.File && e.Size != it.Size:
-			return unexpected(e, "%d bytes, where COPY copies %d", e.Size, it.Size)
+			return unexpected(e, "another kind of file than %s copies", word)
+		case e.Mode != want.Mode && e.Kind != snapshot.Symlink && e.Kind != snapshot.Link:
+			return unexpected(e, "mode %04o, where %s gives it %04o", e.Mode, word, want.Mode)
+		case e.Kind == snapshot.File && e.Size != it.Size && it.Size >= 0:
+			return unexpected(e, "%d bytes, where %s copies %d", e.Size, word, it.Size)
 		}
 		return expectContent(e, it.Sum)
 	}, func() error {
 		for _, it := range fs.Items {
 			if !seen[it.Rel] {
-				return fmt.Errorf("it lacks %q, which COPY copies", it.Rel)
+				return fmt.Errorf("it lacks %q, which %s copies", it.Rel, word)
 			}
 		}
 		if t.known && !t.allowed() {
-			return fmt.Errorf("/%s: COPY %s does not go there", t.dest, c.Dest)
+			return fmt.Errorf("/%s: %s %s does not go there", t.dest, word, to)
 		}
 		return nil
 	}), nil
@@ -270,6 +299,9 @@ func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy,
 // download: where it puts files, the modes that --chmod gives them, and the
 // content of a file that is stored as it was downloaded. at is as for ExpectCopy.
 func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact bool) (Expectation, error) {
+	if f.Add {
+		return expectAdd(f, p, at, exact)
+	}
 	t, err := targetIn(at, exact, f.Dest, func() (string, bool, error) {
 		dest, err := dirIn(at, f.Dest)
 		return dest, false, err
@@ -310,7 +342,7 @@ func (r *Resolver) ExpectFetch(f *frontend.Fetch, p Pin, at *names.View, exact b
 			return unexpected(e, "something else is there, which FETCH does not replace")
 		}
 		want := *e
-		by.apply(&want)
+		by.applyEnterable(&want)
 		if _, octal := by.chmod.Octal(); octal && e.Mode != want.Mode && !e.Implied {
 			return unexpected(e, "mode %04o, where --chmod gives it %04o", e.Mode, want.Mode)
 		}

@@ -55,6 +55,7 @@ func originOf(source string) (origin, error) {
 // A plain URL is downloaded and hashed, and stored if Downloads stores anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := checkFetch(f)
+	r.warnStored(f, archive.UsuallyPacked(f.Source))
 	switch {
 	case err != nil:
 		return Pin{}, err
@@ -245,6 +246,9 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if from != fromURL {
 		return r.treeChanges(ctx, f, p)
 	}
+	if f.Add {
+		return r.addChanges(ctx, f, p)
+	}
 	if f.Checksum != "" {
 		if err := checkChecksum(f); err != nil {
 			return nil, err
@@ -305,7 +309,7 @@ func (r *Resolver) FetchChanges(ctx context.Context, f *frontend.Fetch, p Pin) (
 	if err != nil {
 		return nil, err
 	}
-	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) { by.apply(e) }), nil
+	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) { by.applyEnterable(e) }), nil
 }
 
 // placeArchive returns the Placer of a FETCH of an archive.
@@ -370,9 +374,12 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (P
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
+	if f.Add {
+		return addTree(ctx, f, a, l)
+	}
 	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) {
 		asTree(e)
-		by.apply(e)
+		by.applyEnterable(e)
 	}), nil
 }
 
@@ -408,7 +415,7 @@ func storeFile(dest, name string, size int64, by style, open func() (io.ReadClos
 func PlainFile(f *frontend.Fetch) string {
 	var name string
 	switch from, err := originOf(f.Source); {
-	case err != nil:
+	case err != nil || f.Add:
 	case from != fromURL:
 		if t, err := parseTree(f.Source); err == nil && t.dir != "" {
 			name = path.Base(t.dir)

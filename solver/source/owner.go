@@ -44,29 +44,39 @@ func styleOfMode(m filemode.Mode) (s style, err error) {
 }
 
 // apply sets owner and mode of an entry that has its own mode.
-//
-// Unlike Docker's, octal digits in --chmod leave directories usable: a user who may read
-// one may also enter it, so that --chmod=644 does not make a tree that cannot be walked.
 func (s style) apply(e *snapshot.Entry) {
 	e.UID, e.GID = s.uid, s.gid
-	if s.change == nil || e.Kind != snapshot.File && e.Kind != snapshot.Dir {
+	if s.change == nil || e.Kind == snapshot.Symlink {
 		return
 	}
 	e.Mode = s.change(e.Mode, e.Kind == snapshot.Dir)
-	if _, octal := s.chmod.Octal(); octal && e.Kind == snapshot.Dir {
-		e.Mode = enterable(e.Mode)
+}
+
+// applyEnterable is apply for FETCH, whose octal digits in --chmod leave directories usable: a
+// user who may read one may also enter it, so that --chmod=644 does not make a tree that
+// cannot be walked.
+func (s style) applyEnterable(e *snapshot.Entry) {
+	if s.apply(e); s.change == nil || e.Kind != snapshot.Dir {
+		return
+	}
+	if _, octal := s.chmod.Octal(); octal {
+		e.Mode |= e.Mode & 0o444 >> 2
 	}
 }
 
-// enterable is a mode of a directory which who may read it may also enter.
-func enterable(mode uint32) uint32 { return mode | mode&0o444>>2 }
-
-// destMode is the mode of dest, where a COPY creates that as a directory: what it copies is
-// for those who may enter it. As with Docker, setuid, setgid and sticky are not for it, and
-// a symbolic mode changes only what has one.
+// destMode is the mode of dest, where a COPY creates that as a directory, and of those above
+// it. As with Docker, setuid, setgid and sticky are not for it, and a symbolic mode changes
+// only what has one.
 func (s style) destMode() uint32 {
 	if mode, octal := s.chmod.Octal(); octal {
-		return enterable(mode) & 0o777
+		return mode & 0o777
 	}
 	return 0o755
+}
+
+// parent is a directory that a COPY creates for what it copies.
+func (s style) parent(dir string) *snapshot.Entry {
+	e := impliedDir(dir, s)
+	e.Mode = s.destMode()
+	return e
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/clayer/clayer/cache/snapshot"
@@ -25,7 +26,8 @@ type Placer func(at *names.View) (snapshot.Changes, error)
 func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction) (places.Dest, error) {
 	switch in := in.(type) {
 	case *frontend.Fetch:
-		return places.Dest{Path: in.Dest, Chown: in.Owner.Chown, By: "--chown"}, nil
+		single := in.Add && in.Extract == frontend.ExtractFalse && !strings.HasSuffix(in.Dest, "/")
+		return places.Dest{Path: in.Dest, OneFile: single, Chown: in.Owner.Chown, By: "--chown"}, nil
 	case *frontend.Workdir:
 		return places.Dest{Path: in.Path, Chown: in.User, By: "USER"}, nil
 	case *frontend.Copy:
@@ -68,15 +70,15 @@ func dirIn(at *names.View, dest string) (string, error) {
 
 // copyDest returns where a COPY puts its items, and whether that is the path of its only
 // file.
-func copyDest(at *names.View, fs *filelist.List, c *frontend.Copy) (dest string, single bool, err error) {
+func copyDest(at *names.View, fs *filelist.List, to string) (dest string, single bool, err error) {
 	if fs.Nothing {
 		return "", false, nil // whatever stands there
 	}
 	if !fs.Single {
-		dest, err = dirIn(at, c.Dest)
+		dest, err = dirIn(at, to)
 		return dest, false, err
 	}
-	dest, kind, err := destIn(at, c.Dest)
+	dest, kind, err := destIn(at, to)
 	return dest, kind != names.Dir, err
 }
 

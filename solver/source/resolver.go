@@ -8,6 +8,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -63,8 +64,8 @@ type Resolver struct {
 	// Stages are what COPY --from copies from; nil where no file has some.
 	Stages Stages
 
-	// Warn is called when a URL does not answer and what it gave last is used, and
-	// when no file matches a pattern. It may be nil.
+	// Warn is called when a URL does not answer and what it gave last is used, when no
+	// file matches a pattern, and when Docker would do otherwise. It may be nil.
 	Warn func(text string)
 
 	mu     sync.Mutex
@@ -72,6 +73,8 @@ type Resolver struct {
 	copies map[*frontend.Copy]func() (*filelist.List, error)
 	staged map[*frontend.Copy]bool // those that were read in their stages
 	shown  map[*frontend.Mount]func() (*filelist.List, error)
+
+	warned map[string]bool // by what was said
 
 	commits map[Ref]func() (string, error)
 	gitRefs map[gitsource.Tree]func() (string, error)
@@ -93,6 +96,24 @@ func once[K comparable, V any](mu *sync.Mutex, m *map[K]func() (V, error), k K, 
 	}
 	mu.Unlock()
 	return get()
+}
+
+// warnOnce warns of an instruction, and not again in the same words.
+func (r *Resolver) warnOnce(m *frontend.Meta, format string, args ...any) {
+	if r.Warn == nil {
+		return
+	}
+	text := fmt.Sprintf("%s: %s: %s", m.Pos, m.Word, fmt.Sprintf(format, args...))
+	r.mu.Lock()
+	said := r.warned[text]
+	if r.warned == nil {
+		r.warned = make(map[string]bool)
+	}
+	r.warned[text] = true
+	r.mu.Unlock()
+	if !said {
+		r.Warn(text)
+	}
 }
 
 // epoch is the time of all that has none of its own: the first that FAT, and so

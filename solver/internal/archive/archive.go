@@ -83,6 +83,32 @@ func Detect(r io.ReaderAt, size int64) (Kind, error) {
 	return None, nil
 }
 
+// DetectTar is Detect for what ADD unpacks: a tar, whatever compresses it, as BuildKit finds
+// it. zstd may begin with a skippable frame.
+func DetectTar(r io.ReaderAt, size int64) (Kind, error) {
+	kind, err := Detect(r, size)
+	if kind == Zip {
+		kind = None
+	}
+	if kind != None || err != nil {
+		return kind, err
+	}
+	var head [4]byte
+	if _, err := r.ReadAt(head[:], 0); err != nil || head[0]&0xf0 != 0x50 || string(head[1:]) != "\x2a\x4d\x18" {
+		return None, nil
+	}
+	inner, err := TarZstd.decompress(io.NewSectionReader(r, 0, size))
+	if err != nil {
+		return None, nil
+	}
+	defer inner.Close()
+	block := make([]byte, 512)
+	if _, err := io.ReadFull(inner, block); err == nil && isTarHeader(block) {
+		return TarZstd, nil
+	}
+	return None, nil
+}
+
 // isTarHeader reports whether a block is the header of a tar's first member.
 // The checksum decides, and not "ustar" at 257, which an old v7 tar lacks.
 func isTarHeader(b []byte) bool {
@@ -129,6 +155,21 @@ func UsedAsZip(source string) bool {
 	return false
 }
 
+// UsuallyPacked reports whether a URL names a format that FETCH unpacks.
+func UsuallyPacked(source string) bool {
+	u, err := url.Parse(source)
+	if err != nil {
+		return false
+	}
+	name := strings.ToLower(path.Base(u.Path))
+	for _, end := range []string{".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar.zst", ".tzst", ".zip"} {
+		if strings.HasSuffix(name, end) {
+			return true
+		}
+	}
+	return false
+}
+
 // decompress returns the tar stream of a kind of tar.
 func (k Kind) decompress(r io.Reader) (io.ReadCloser, error) {
 	r = bufio.NewReaderSize(r, 256<<10)
@@ -167,17 +208,25 @@ type Archive struct {
 	Name string // for errors
 	Kind Kind
 	Open func() (Blob, error)
+
+	// Whole says that owners, extended attributes, devices and pipes are unpacked too, and
+	// that a leading slash of a name is of no account, as ADD has it.
+	Whole bool
 }
 
 // A member is one entry of an archive, not yet judged.
 type member struct {
 	name    string        // as the archive has it
-	kind    snapshot.Kind // Dir, File, Symlink or Link
+	kind    snapshot.Kind // Dir, File, Symlink or Link; of a Whole one also Char, Block or Fifo
 	mode    uint32
 	size    int64
 	modTime time.Time
 	target  string
 	open    func() (io.ReadCloser, error) // of a File; good until the next member
+
+	uid, gid     int
+	major, minor uint32 // of a device
+	xattrs       map[string]string
 }
 
 // members yields all members in the archive's order, which is the same each
@@ -190,7 +239,7 @@ func (a *Archive) members(ctx context.Context) iter.Seq2[member, error] {
 			return
 		}
 		defer b.Close()
-		inner := tarMembers(ctx, a.Kind, b)
+		inner := a.tarMembers(ctx, b)
 		if a.Kind == Zip {
 			inner = zipMembers(ctx, b)
 		}
@@ -205,9 +254,9 @@ func (a *Archive) members(ctx context.Context) iter.Seq2[member, error] {
 	}
 }
 
-func tarMembers(ctx context.Context, kind Kind, b Blob) iter.Seq2[member, error] {
+func (a *Archive) tarMembers(ctx context.Context, b Blob) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
-		stream, err := kind.decompress(io.NewSectionReader(b, 0, b.Size))
+		stream, err := a.Kind.decompress(io.NewSectionReader(b, 0, b.Size))
 		if err != nil {
 			yield(member{}, err)
 			return
@@ -229,6 +278,25 @@ func tarMembers(ctx context.Context, kind Kind, b Blob) iter.Seq2[member, error]
 				name: h.Name, size: h.Size, modTime: memberTime(h.ModTime),
 				mode: uint32(h.Mode) & 0o7777, target: h.Linkname,
 			}
+			if a.Whole {
+				m.name = strings.TrimLeft(m.name, "/")
+				m.uid, m.gid, m.xattrs = h.Uid, h.Gid, xattrsOf(h)
+				m.major, m.minor = uint32(h.Devmajor), uint32(h.Devminor)
+				if h.Typeflag == tar.TypeLink {
+					m.target = strings.TrimLeft(m.target, "/")
+				}
+			}
+			switch kind, special := specials[h.Typeflag]; {
+			case special && a.Whole:
+				m.kind = kind
+				if !yield(m, nil) {
+					return
+				}
+				continue
+			case special:
+				yield(member{}, fmt.Errorf("%q is a device or a pipe, which FETCH does not make", h.Name))
+				return
+			}
 			switch h.Typeflag {
 			case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse:
 				m.kind = snapshot.File
@@ -241,9 +309,6 @@ func tarMembers(ctx context.Context, kind Kind, b Blob) iter.Seq2[member, error]
 				m.kind = snapshot.Link
 			case tar.TypeXGlobalHeader, 'V': // a commit in a comment; a volume's label
 				continue
-			case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-				yield(member{}, fmt.Errorf("%q is a device or a pipe, which FETCH does not make", h.Name))
-				return
 			default:
 				yield(member{}, fmt.Errorf("%q: unknown type %q", h.Name, h.Typeflag))
 				return
@@ -253,6 +318,25 @@ func tarMembers(ctx context.Context, kind Kind, b Blob) iter.Seq2[member, error]
 			}
 		}
 	}
+}
+
+var specials = map[byte]snapshot.Kind{tar.TypeChar: snapshot.Char, tar.TypeBlock: snapshot.Block, tar.TypeFifo: snapshot.Fifo}
+
+// xattrsOf returns the extended attributes of a member, but for those by which overlayfs
+// would take it for something else.
+func xattrsOf(h *tar.Header) map[string]string {
+	var all map[string]string
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
+		if !ok || name == "" || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
+		}
+		if all == nil {
+			all = make(map[string]string)
+		}
+		all[name] = value
+	}
+	return all
 }
 
 // notEOF is for places where the end of a stream is a cut.

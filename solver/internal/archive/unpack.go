@@ -28,8 +28,10 @@ type Layout struct {
 }
 
 type dirMeta struct {
-	mode    uint32
-	modTime time.Time
+	mode     uint32
+	modTime  time.Time
+	uid, gid int
+	xattrs   map[string]string
 }
 
 // Trim says what the names of members lose.
@@ -95,7 +97,7 @@ func (a *Archive) Layout(ctx context.Context, t Trim) (*Layout, error) {
 		}
 		switch m.kind {
 		case snapshot.Dir:
-			l.dirs[n] = dirMeta{m.mode, m.modTime}
+			l.dirs[n] = dirMeta{m.mode, m.modTime, m.uid, m.gid, m.xattrs}
 		case snapshot.Symlink:
 			if m.target == "" || strings.ContainsRune(m.target, 0) {
 				return nil, fmt.Errorf("%s: %q is a symlink without a target", a.Name, m.name)
@@ -187,6 +189,40 @@ func (l *Layout) Names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
+// Drop leaves out the paths for which it is asked to. Those of directories end in "/".
+func (l *Layout) Drop(drop func(name string) bool) {
+	for p, n := range l.final {
+		name := p
+		if _, dir := l.dirs[n]; dir {
+			name += "/"
+		}
+		if !drop(name) {
+			continue
+		}
+		delete(l.final, p)
+		l.paths[n] = slices.DeleteFunc(l.paths[n], func(q string) bool { return q == p })
+	}
+}
+
+// Directories returns those below dest, by path. One that the archive has no member for is
+// implied.
+func (l *Layout) Directories(dest string) []*snapshot.Entry {
+	var all []*snapshot.Entry
+	for _, name := range l.Names() {
+		p, dir := strings.CutSuffix(name, "/")
+		if !dir {
+			continue
+		}
+		e := &snapshot.Entry{Path: path.Join(dest, p), Kind: snapshot.Dir, Implied: true, Mode: 0o755, ModTime: epoch}
+		if n, ok := l.final[p]; ok {
+			d := l.dirs[n]
+			e.Implied, e.Mode, e.ModTime, e.UID, e.GID, e.Xattrs = false, d.mode, d.modTime, d.uid, d.gid, d.xattrs
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
 // Unpack makes the second pass, and yields the entries below dest, of each of which set
 // sets the owner and, if it has another one, the mode. Directories are implied.
 func (a *Archive) Unpack(ctx context.Context, l *Layout, dest string, set func(*snapshot.Entry)) snapshot.Changes {
@@ -226,8 +262,12 @@ func (a *Archive) Unpack(ctx context.Context, l *Layout, dest string, set func(*
 				if !dir(path.Dir(p)) {
 					return
 				}
-				e := &snapshot.Entry{Path: path.Join(dest, p), Kind: m.kind, Mode: m.mode, ModTime: m.modTime}
+				e := &snapshot.Entry{
+					Path: path.Join(dest, p), Kind: m.kind, Mode: m.mode, ModTime: m.modTime,
+					UID: m.uid, GID: m.gid, Major: m.major, Minor: m.minor, Xattrs: m.xattrs,
+				}
 				switch {
+				case m.kind == snapshot.Char, m.kind == snapshot.Block, m.kind == snapshot.Fifo:
 				case m.kind == snapshot.Symlink:
 					e.Mode, e.Target = 0o777, m.target
 				case first == "":

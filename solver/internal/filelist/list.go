@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"runtime"
@@ -26,6 +27,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/ctxio"
+	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/fault"
 )
 
@@ -38,7 +40,14 @@ type Item struct {
 	Size   int64
 	Target string // of a symlink
 	Inline *string
-	Sum    [sha256.Size]byte // of a file's content
+	Stored func() (io.ReadCloser, error) // opens one that was downloaded; nil for others
+	Sum    [sha256.Size]byte             // of a file's content
+	Source int                           // the number of the source that it is of
+
+	Major, Minor uint32 // of a device
+	Archive      archive.Kind
+
+	node node // of a file with several names
 
 	ModTime time.Time // which no COPY keeps
 
@@ -51,6 +60,8 @@ type Item struct {
 type List struct {
 	Dir   string
 	Items []Item
+	// Archives are those that are unpacked, by their Source.
+	Archives []Item
 	// Single is true for one file and a dest without a final slash: dest is
 	// then the file's own path, unless a directory stands there.
 	Single bool
@@ -98,10 +109,13 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	if err := s.leaveOut(dir, exclude); err != nil {
 		return nil, err
 	}
+	if err := s.leaveOutOf(c); err != nil {
+		return nil, err
+	}
 	fs := &List{Dir: dir}
 	var found []match
 	for _, src := range c.Sources {
-		ms, err := s.match(src)
+		ms, err := s.matches(c, src)
 		if err != nil {
 			return nil, err
 		}
@@ -128,18 +142,22 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		if err := s.add(ctx, m); err != nil {
 			return nil, err
 		}
+		s.source++
 	}
 	for _, in := range c.Inline {
 		if in.Name == "" || in.Name == "." || in.Name == ".." || strings.ContainsAny(in.Name, "/\x00") {
 			return nil, fault.New("heredoc %q is no file name", in.Name)
 		}
 		s.items = append(s.items, Item{
-			Rel: in.Name, From: in.Name, Kind: snapshot.File, Mode: 0o644,
+			Rel: in.Name, From: in.Name, Kind: snapshot.File, Mode: 0o644, Source: s.source,
 			Size: int64(len(in.Content)), Inline: &in.Content, Sum: sha256.Sum256([]byte(in.Content)),
 		})
 	}
+	fs.Archives, fs.Single = s.archives, fs.Single && len(s.archives) == 0
 	var err error
-	fs.Items, err = merge(s.items)
+	if fs.Items, err = merge(s.items); err == nil {
+		link(fs.Items)
+	}
 	return fs, err
 }
 
@@ -169,16 +187,55 @@ func merge(items []Item) ([]Item, error) {
 	return out, nil
 }
 
+// A node is a file of the disk that has several names, in one source: as with Docker, those
+// of several sources are copies.
+type node struct {
+	dev, ino uint64
+	source   int
+}
+
+func nodeOf(info fs.FileInfo, source int) node {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Nlink < 2 {
+		return node{}
+	}
+	return node{uint64(st.Dev), st.Ino, source}
+}
+
+// link makes hard links of the further names of a file.
+func link(items []Item) {
+	first := make(map[node]string)
+	for i := range items {
+		it := &items[i]
+		if it.node == (node{}) || it.Kind != snapshot.File {
+			continue
+		}
+		if to, ok := first[it.node]; ok {
+			it.Kind, it.Target = snapshot.Link, to
+		} else {
+			first[it.node] = it.Rel
+		}
+	}
+}
+
 // buffers are what files are hashed through: one each would be the most of what
 // a directory of small files takes.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+
+// at returns an item, or, after those, an archive.
+func (fs *List) at(i int) *Item {
+	if i < len(fs.Items) {
+		return &fs.Items[i]
+	}
+	return &fs.Archives[i-len(fs.Items)]
+}
 
 // hash fills in the sums of all files, several at a time.
 func (fs *List) hash(ctx context.Context, root *os.Root) error {
 	g, each := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range fs.Items {
-		it := &fs.Items[i]
+	for i := range len(fs.Items) + len(fs.Archives) {
+		it := fs.at(i)
 		if it.Kind != snapshot.File || it.Inline != nil {
 			continue
 		}
@@ -224,7 +281,15 @@ func (fs *List) sum() (digest.Digest, int64) {
 				w.Field("file", strconv.FormatUint(uint64(it.Mode), 8))
 				w.Field("content", hex.EncodeToString(it.Sum[:]))
 				size += it.Size
+			case snapshot.Link:
+				w.Field("link", it.Target)
+			default:
+				w.Field("special", fmt.Sprintf("%d %d:%d %o", it.Kind, it.Major, it.Minor, it.Mode))
 			}
+		}
+		for _, it := range fs.Archives {
+			w.Field("archive", fmt.Sprintf("%d %x", it.Source, it.Sum))
+			size += it.Size
 		}
 	})
 	return digest.NewDigestFromBytes(digest.SHA256, k[:]), size
@@ -248,8 +313,33 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
+// Blob opens an archive. What it is, or rather what it was, its sum says.
+func (fs *List) Blob(it Item) (archive.Blob, error) {
+	root, err := os.OpenRoot(fs.Dir)
+	if err != nil {
+		return archive.Blob{}, err
+	}
+	defer root.Close()
+	f, err := openRegular(root, it.From)
+	if err != nil {
+		return archive.Blob{}, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != it.Size {
+		err = it.changed()
+	}
+	if err != nil {
+		f.Close()
+		return archive.Blob{}, err
+	}
+	return archive.Blob{ReaderAt: f, Closer: f, Size: it.Size}, nil
+}
+
 // Open returns the content of a file, which must still be what was hashed.
 func (fs *List) Open(it Item) (io.ReadCloser, error) {
+	if it.Stored != nil {
+		return it.Stored()
+	}
 	if it.Inline != nil {
 		return io.NopCloser(strings.NewReader(*it.Inline)), nil
 	}

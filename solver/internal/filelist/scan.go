@@ -17,6 +17,7 @@ import (
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/fault"
 )
 
@@ -31,6 +32,11 @@ type scan struct {
 	by     string  // the file of patterns that leave files out
 
 	exclude map[string]bool // paths below the directory that are clayer's own
+
+	archives []Item
+	unpack   bool // archives are apart from other files
+	source   int  // the number of the one that is read
+	filter   filter
 }
 
 // leaveOut excludes those of the absolute paths that are in the directory dir.
@@ -54,6 +60,8 @@ type match struct {
 	real    string // the path, links followed; "." for the directory itself
 	isDir   bool
 	pattern bool // it was found, not named
+
+	below string // of --parents: a pattern of what is copied of it
 }
 
 func newScan(dir string, c *frontend.Copy) (*scan, error) {
@@ -178,7 +186,7 @@ func (s *scan) match(src string) ([]match, error) {
 			ignored++
 			continue
 		}
-		out = append(out, match{name, real, info.IsDir(), isPattern(src)})
+		out = append(out, match{name: name, real: real, isDir: info.IsDir(), pattern: isPattern(src)})
 	}
 	switch {
 	case isPattern(src):
@@ -362,17 +370,17 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 			continue
 		}
 		var err error
-		if excluded, info, err = s.matches(name[:i], info); err != nil {
+		if excluded, info, err = s.ignores(name[:i], info); err != nil {
 			return false, info, fault.New("%s: %v", s.by, err)
 		}
 	}
 	return excluded, info, nil
 }
 
-// matches asks .dockerignore about a path, given what it says of the directory. The last
+// ignores asks .dockerignore about a path, given what it says of the directory. The last
 // pattern that matches decides, also where it leaves out again what an exception has
 // included: of patterns that a directory matches, only the first is in its results.
-func (s *scan) matches(name string, parent patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, error) {
+func (s *scan) ignores(name string, parent patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, error) {
 	out, info, err := s.ignore.MatchesUsingParentResults(name, parent)
 	if err == nil && !out && s.ignore.Exclusions() {
 		out, err = s.ignore.MatchesOrParentMatches(name)
@@ -386,13 +394,20 @@ func (s *scan) add(ctx context.Context, m match) error {
 	if err != nil {
 		return err
 	}
+	if err := s.filter.below(m.below); err != nil {
+		return err
+	}
 	if m.isDir {
 		before := len(s.items)
-		if err := s.dir(ctx, m.real, "", excluded, info); err != nil {
+		if err := s.dir(ctx, m.real, "", seen{ignored: excluded, ignore: info}); err != nil {
 			return err
 		}
-		if excluded && len(s.items) == before && !m.pattern {
+		switch {
+		case len(s.items) > before || m.pattern:
+		case excluded:
 			return s.ignoredFault(m.name)
+		case m.below != "" && !isPattern(m.below) && len(s.filter.excluded) == 0:
+			return fault.New("source %q: no %q in it", m.name, m.below)
 		}
 		return nil
 	}
@@ -400,17 +415,35 @@ func (s *scan) add(ctx context.Context, m match) error {
 	if err != nil {
 		return err
 	}
+	if s.unpack && fi.Mode().IsRegular() {
+		if kind, err := s.kindOf(m.real); err != nil {
+			return err
+		} else if kind != archive.None {
+			s.archives = append(s.archives, Item{Rel: path.Base(m.name), From: m.real, Kind: snapshot.File, Size: fi.Size(), Source: s.source, Archive: kind})
+			return nil
+		}
+	}
 	return s.file(m.real, path.Base(m.name), fi)
 }
 
-// dir adds what is below a directory, and, where it has a path in dest, the
-// directory itself: if it is not excluded, or something below it isn't.
-func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent patternmatcher.MatchInfo) error {
-	if err := canceled(ctx); err != nil {
-		return err
-	}
-	list, err := s.names(real)
+// kindOf returns which kind of a tar archive a file is.
+func (s *scan) kindOf(name string) (archive.Kind, error) {
+	f, err := openRegular(s.root, name)
 	if err != nil {
+		return archive.None, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return archive.None, err
+	}
+	return archive.DetectTar(f, info.Size())
+}
+
+// dir adds what is below a directory, and, where it has a path in dest, the
+// directory itself: if it is not left out, or something below it isn't.
+func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
+	if err := canceled(ctx); err != nil {
 		return err
 	}
 	// Names are looked up from the directory itself: from the top, each one would
@@ -420,23 +453,30 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 		return err
 	}
 	defer here.Close()
+	list, err := s.entries(here, real, rel)
+	if err != nil {
+		return err
+	}
 	before := len(s.items)
 	for _, e := range list {
 		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
 		if s.exclude[child] || s.notMade(child) {
 			continue
 		}
-		out, info, err := s.matches(child, parent)
+		it, err := s.look(child, childRel, is)
 		if err != nil {
-			return fault.New("%s: %v", s.by, err)
-		}
-		if out && (!e.IsDir() || !s.ignore.Exclusions()) {
-			continue
+			return err
 		}
 		if e.IsDir() {
-			if err := s.dir(ctx, child, childRel, out, info); err != nil {
+			if s.mayHold(it) {
+				err = s.dir(ctx, child, childRel, it)
+			}
+			if err != nil {
 				return err
 			}
+			continue
+		}
+		if !it.taken() {
 			continue
 		}
 		fi, err := here.Lstat(e.Name())
@@ -448,7 +488,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 			if err != nil {
 				return err
 			}
-			s.items = append(s.items, s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target}, fi))
+			s.items = append(s.items, s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target, Source: s.source}, fi))
 			continue
 		}
 		if err := s.file(child, childRel, fi); err != nil {
@@ -462,12 +502,12 @@ func (s *scan) dir(ctx context.Context, real, rel string, excluded bool, parent 
 	if err != nil {
 		return err
 	}
-	if !excluded && !inBase || len(s.items) > before {
+	if is.taken() && !inBase || len(s.items) > before {
 		info, err := here.Stat(".")
 		if err != nil {
 			return err
 		}
-		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info)}, info))
+		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info), Source: s.source}, info))
 	}
 	return nil
 }
@@ -483,16 +523,21 @@ func narrow(m fs.FileMode) uint32 {
 	return mode
 }
 
-// file adds a regular file.
+// file adds what is neither a directory nor a link.
 func (s *scan) file(real, rel string, fi fs.FileInfo) error {
-	if !fi.Mode().IsRegular() {
+	it := s.owned(Item{Rel: rel, From: real, Kind: snapshot.File, Mode: s.mode(fi), Source: s.source}, fi)
+	switch mode := fi.Mode(); {
+	case mode.IsRegular():
+		it.Size, it.node = fi.Size(), nodeOf(fi, s.source)
+	case mode&fs.ModeNamedPipe != 0:
+		it.Kind = snapshot.Fifo
+	default:
 		return &fault.Fault{
-			Message: fmt.Sprintf("%q is a socket, a pipe or a device, which COPY does not make", real),
+			Message: fmt.Sprintf("%q is a socket or a device, which COPY does not make", real),
 			Hint:    s.leaveOutHint(),
 		}
 	}
-	it := s.owned(Item{Rel: rel, From: real, Kind: snapshot.File, Mode: s.mode(fi), Size: fi.Size()}, fi)
-	if s.stage != nil {
+	if s.stage != nil && it.Kind == snapshot.File {
 		xattrs, err := s.xattrs(real)
 		if err != nil {
 			return err

@@ -43,7 +43,7 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
 	// What is at its own path in the base stays there as it is. All of the base is this
 	// machine, with what it has of secrets, and nobody's image.
-	if st.Bare || slices.Contains(c.Sources, ".") || len(c.Sources) == 1 && path.Join("/", c.Sources[0]) == path.Clean(c.Dest) {
+	if st.Bare || slices.ContainsFunc(c.Sources, func(src string) bool { return ofAll(c, src) }) {
 		if s.stage.own, err = st.Made(); err != nil {
 			return nil, err
 		}
@@ -54,6 +54,16 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	}
 	fs.Stage = true
 	return fs, nil
+}
+
+// ofAll reports whether a source takes all of a stage, or what it finds at its own path.
+func ofAll(c *frontend.Copy, src string) bool {
+	dest := path.Clean(c.Dest)
+	if !c.Parents {
+		return src == "." || len(c.Sources) == 1 && path.Join("/", src) == dest
+	}
+	above, below, _ := pivot(src)
+	return len(plainParts(below)) == 0 || path.Join("/", above) == dest
 }
 
 // place is where the sources are, in words.

@@ -2,7 +2,6 @@ package oracle
 
 import (
 	"maps"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ var differences = slices.Concat(intended, unmended)
 var intended = []*difference{
 	{
 		name:   "empty-argument",
-		reason: "A variable without a value is a mistake more often than not, and COPY would take the whole context for it.",
+		reason: "A variable that nothing sets is one of an image, more often than not, and COPY would take the whole context for it.",
 		says:   regexp.MustCompile(`an argument is empty when its variables are expanded|--ch(mod|own)=\S+ is empty`),
 	},
 	{
@@ -60,23 +59,6 @@ var intended = []*difference{
 		},
 	},
 	{
-		name:   "chmod-of-directories",
-		reason: "With --chmod, who may read a directory may also enter it: a tree that cannot be walked is no use.",
-		applies: func(c *Case, i int) bool {
-			return regexp.MustCompile(`^(COPY|ADD) .*--chmod=(0?6|\$MODE)`).MatchString(c.Lines[i]) &&
-				!(justFiles.MatchString(c.Lines[i]) && !strings.HasSuffix(c.Lines[i], "/"))
-		},
-	},
-	{
-		name:   "chmod-of-parents",
-		reason: "--chmod is for what is copied: with BuildKit, --chmod=644 makes directories above it that nobody can enter.",
-		applies: func(c *Case, i int) bool {
-			return regexp.MustCompile(`^(COPY|ADD) .*--chmod=`).MatchString(c.Lines[i]) &&
-				(!slices.Contains([]string{"/", "/srv", "/srv/dir", "/opt"}, path.Dir(destOf(c.Lines[i]))) ||
-					slices.ContainsFunc(c.Lines[:i], func(l string) bool { return strings.Contains(l, "rm -rf") }))
-		},
-	},
-	{
 		name:   "unknown-owner",
 		reason: "A name in --chown that the root does not have is an error: BuildKit takes root instead.",
 		says:   regexp.MustCompile(`--chown=.*: (user|group) \w+: not in /etc/`),
@@ -93,15 +75,7 @@ var intended = []*difference{
 
 // unmended differences are defects. Who mends one removes it here, and moves its case
 // up to those that have to be equal.
-var unmended = []*difference{
-	{
-		name:   "add-archive",
-		reason: "ADD does not unpack an archive.",
-		applies: func(c *Case, i int) bool {
-			return strings.HasPrefix(c.Lines[i], "ADD") && strings.Contains(c.Lines[i], "pack.")
-		},
-	},
-}
+var unmended = []*difference{}
 
 // unsteady is what BuildKit says of a pattern in a directory of which it sends nothing,
 // unless an earlier build has sent some; and of what a pattern finds in a link to a
@@ -112,7 +86,6 @@ var (
 	copying      = regexp.MustCompile(`^(COPY|ADD)\b`)
 	ignoredAgain = regexp.MustCompile(`(?m)^!.*\n(.*\n)*[^!#\n]`)
 	patterns     = regexp.MustCompile(`[*?]|\[[^" ]`)
-	justFiles    = regexp.MustCompile(`^\w+( --\S+)* \[?(("?\.?/?(a|b|run\.sh|dir/x|empty|private|über|two words|la|dir/lx|\*\.sh)"?|<<\S+),? )+\S+(\n|$)`)
 )
 
 // destOf returns the last word of an instruction's first line.
