@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/capture"
+	"github.com/clayer/clayer/solver/layers"
 )
 
 func newCapture() *cobra.Command {
@@ -44,6 +45,9 @@ to no package.`,
 			if o.Since, err = parse.Since(since, time.Now()); err != nil {
 				return err
 			}
+			if file == "" {
+				file = stated(cmd)
+			}
 			// Now: the search takes long.
 			if _, err := safefile.Read(file, frontend.MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -63,7 +67,7 @@ to no package.`,
 		},
 	}
 	f.register(c)
-	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "propose lines for this Containerfile `FILE`")
+	c.Flags().StringVarP(&file, "file", "f", "", "propose lines for this Containerfile `FILE` (default: Containerfile)")
 	c.Flags().StringVar(&since, "since", "", "look at what was installed since `TIME`: 2h, or 2006-01-02T15:04:05Z (default: the last solve, or the machine's start)")
 	c.Flags().BoolVar(&o.Pin, "pin", false, "pin the installed versions")
 	c.Flags().BoolVar(&write, "write", false, "write the lines to the file")
@@ -106,6 +110,11 @@ func proposeCapture(cmd *cobra.Command, f *appliedFlags, found *capture.Found, f
 		fmt.Fprintln(cmd.ErrOrStderr(), "hint: --write writes it")
 	}
 	return nil
+}
+
+// stated returns the file that a solve here reads, for lines to be written to.
+func stated(cmd *cobra.Command) string {
+	return layers.Stated(".", func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s\n", text) })
 }
 
 // notEnvironment lists directories that are the session's own: the project's,

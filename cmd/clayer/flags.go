@@ -144,11 +144,7 @@ func (f *recipeFlags) filesOrDefault() []string {
 
 // defaultIn returns the file of a directory where -f names none.
 func (f *recipeFlags) defaultIn(dir string) string {
-	path := layers.Default(dir)
-	if filepath.Base(path) == "Dockerfile" {
-		f.notes = append(f.notes, fmt.Sprintf("there is no Containerfile here: reading %s", path))
-	}
-	return path
+	return layers.Stated(dir, func(text string) { f.notes = append(f.notes, text) })
 }
 
 // takeContext takes the argument that is a directory to copy from, as docker build does: the

@@ -109,9 +109,12 @@ func newShimInstall() *cobra.Command {
 		Example: "  clayer shim install && eval \"$(clayer shim env)\"",
 		Args:    cobra.NoArgs,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "Containerfile", "write to this Containerfile `FILE`; it is created when needed")
+	c.Flags().StringVarP(&file, "file", "f", "", "write to this Containerfile `FILE`; it is created when needed (default: Containerfile)")
 	dir := shimDir(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if file == "" {
+			file = stated(cmd)
+		}
 		o, err := shimOptions(dir, file)
 		if err != nil {
 			return err

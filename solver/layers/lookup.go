@@ -103,6 +103,15 @@ func Default(dir string) string {
 	return path
 }
 
+// Stated is Default; say is called with what is not as its name says.
+func Stated(dir string, say func(text string)) string {
+	path := Default(dir)
+	if filepath.Base(path) == "Dockerfile" {
+		say("there is no Containerfile here: reading " + path)
+	}
+	return path
+}
+
 // IsContext reports whether an argument is a directory, and the name of no layer.
 func IsContext(arg string) bool {
 	path, _ := lookup(".", arg)

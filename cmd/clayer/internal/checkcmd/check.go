@@ -35,7 +35,7 @@ warnings, and 2 if plan and solve would reject a file.
 
 "# check=skip=RULE,RULE" at the top of a file turns off rules for the file, as
 in BuildKit; above an instruction, for that instruction. Without arguments,
-check reads Containerfile.`,
+check reads Containerfile, or Dockerfile if there is none.`,
 		Example: `  clayer check layers/Containerfile*
   clayer check --fix                          # apply the safe fixes
   clayer check --format=sarif > check.sarif   # for GitHub's code scanning`,
@@ -50,7 +50,7 @@ check reads Containerfile.`,
 				return usage.Errorf("--format=%s: want text, json or sarif", format)
 			}
 			if len(args) == 0 {
-				args = []string{layers.Default(".")}
+				args = []string{layers.Stated(".", func(text string) { fmt.Fprintf(cmd.ErrOrStderr(), "clayer: %s\n", text) })}
 			}
 			paths, err := layers.Lookup(".", args, printed(cmd).Warn)
 			if err != nil {

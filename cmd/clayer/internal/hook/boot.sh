@@ -30,7 +30,7 @@ clayer_projects() (
 	case $script in {{.Path}}) script=./$script ;; */{{.Path}}) ;; *) script={{.Path}} ;; esac
 	for dir in "${CLAYER_BOOT_PROJECT:-${CLAUDE_PROJECT_DIR:-.}}" "${CLAUDE_PROJECT_DIR:-.}" . "${script%{{.Path}}}."; do
 		if cd "$dir" 2>/dev/null; then
-			if composes; then pwd && exit; fi
+			if composes || [ -f Dockerfile ]; then pwd && exit; fi
 			cd - >/dev/null || exit
 		fi
 	done
