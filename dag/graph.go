@@ -40,7 +40,8 @@ type Layer struct {
 	// that it names by FROM: the edge is for order alone and enters no key.
 	Ordered bool
 
-	Scope frontend.Scope // what is in effect at the end of the file
+	Scope    frontend.Scope         // what is in effect at the end of the file
+	Settings []frontend.Instruction // what changes no file and no variable, resolved
 
 	index   int // in Graph.Layers
 	outside *outside
@@ -170,6 +171,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 			bust = nil
 			continue
 		default:
+			l.Settings = append(l.Settings, in)
 			continue // no node; a cache-bust comment is for the next one that is
 		}
 		bust = nil

@@ -1,7 +1,6 @@
 package frontend
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -9,6 +8,7 @@ import (
 
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -26,7 +26,7 @@ var known = slices.Concat(ignored, []string{
 // only when they are expanded.
 func build(m Meta, s *source) (Instruction, error) {
 	if slices.Contains(ignored, m.Word) {
-		return buildIgnored(m, s), nil
+		return buildIgnored(m, s)
 	}
 	switch m.Word {
 	case "ENV":
@@ -59,7 +59,7 @@ func build(m Meta, s *source) (Instruction, error) {
 	case "SNAPSHOT":
 		return buildSnapshot(m, s)
 	case "SHELL":
-		argv, ok := jsonStrings(s.args())
+		argv, ok := lexical.JSONStrings(s.args())
 		if !ok || !isCommand(argv) {
 			return nil, fault.Errorf("requires a JSON list").WithHint(`SHELL ["/bin/bash", "-c"]`)
 		}
@@ -72,38 +72,28 @@ func build(m Meta, s *source) (Instruction, error) {
 	return nil, f
 }
 
-// buildIgnored never fails: what has no effect can't be wrong either.
-func buildIgnored(m Meta, s *source) *Ignored {
-	in := &Ignored{Meta: m}
-	if list, ok := jsonStrings(s.args()); ok {
-		in.Args, in.JSON = list, true
-		return in
+// buildIgnored keeps what an image gets. BuildKit refuses what can't be right, and so it is
+// refused here.
+func buildIgnored(m Meta, s *source) (*Ignored, error) {
+	in := &Ignored{Meta: m, JSON: s.node.Attributes["json"]}
+	for n := s.node.Next; n != nil; n = n.Next {
+		value := n.Value
+		if len(n.Children) > 0 { // of ONBUILD
+			value = n.Children[0].Value
+		}
+		in.Args = append(in.Args, value)
+	}
+	read := metadata.Instruction{Word: m.Word, Args: in.Args, Flags: s.node.Flags, JSON: in.JSON}
+	if err := read.Check(); err != nil {
+		return nil, fault.Errorf("%v", err)
 	}
 	switch m.Word {
-	case "LABEL":
-		// BuildKit's parser yields triples: name, value, separator.
-		for n := s.node.Next; n != nil && n.Next != nil; n = n.Next {
-			name := n.Value
-			n = n.Next
-			in.Args = append(in.Args, lexical.Unquote(name, s.escape), lexical.Unquote(n.Value, s.escape))
-			if n = n.Next; n == nil {
-				break
-			}
-		}
-	case "EXPOSE", "VOLUME":
-		in.Args = strings.Fields(s.args())
-	default:
-		in.Args = []string{s.args()}
+	case "HEALTHCHECK":
+		in.Health, _ = read.Health()
+	case "ONBUILD":
+		in.Args = []string{strings.TrimSuffix(withHeredocs(metadata.Trigger(s.node.Original), s.node.Heredocs), "\n")}
 	}
-	return in
-}
-
-// jsonStrings reads the JSON form of arguments.
-func jsonStrings(args string) (list []string, ok bool) {
-	if !strings.HasPrefix(args, "[") || json.Unmarshal([]byte(args), &list) != nil {
-		return nil, false
-	}
-	return list, true
+	return in, nil
 }
 
 // isCommand reports whether a list can be executed.
@@ -268,7 +258,7 @@ func buildRun(m Meta, s *source) (Instruction, error) {
 	}
 	docs := s.node.Heredocs
 	if len(docs) == 0 {
-		if argv, ok := jsonStrings(command); ok {
+		if argv, ok := lexical.JSONStrings(command); ok {
 			if !isCommand(argv) {
 				return nil, fault.Errorf("the list is no command").WithHint(`RUN ["program", "argument"]`)
 			}

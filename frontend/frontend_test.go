@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -15,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
 )
 
@@ -133,8 +135,15 @@ func TestInstructions(t *testing.T) {
 		{"ONBUILD", "ONBUILD RUN true", &Ignored{Args: []string{"RUN true"}}},
 		{"CMD", `CMD ["a  b", "c"]`, &Ignored{Args: []string{"a  b", "c"}, JSON: true}},
 		{"ENTRYPOINT for a shell", `ENTRYPOINT a  b`, &Ignored{Args: []string{"a  b"}}},
-		{"LABEL", `LABEL a="b c" d=e`, &Ignored{Args: []string{"a", "b c", "d", "e"}}},
-		{"EXPOSE", "EXPOSE 80 53/udp", &Ignored{Args: []string{"80", "53/udp"}}},
+		{"LABEL", `LABEL a="b c" d=e`, &Ignored{Args: []string{"a", "b c", "=", "d", "e", "="}}},
+		{"LABEL of a variable", "ENV V=1\nARG B\nLABEL v=$V-$B$NONE", &Ignored{Args: []string{"v", "1-given", "="}}},
+		{"LABEL of the session", "LABEL path=$PATH", &Ignored{Args: []string{"path", Ref("PATH"), "="}}},
+		{"EXPOSE", "ARG P=\"80 81\"\nEXPOSE $P 53/udp $HOME", &Ignored{Args: []string{"80", "81", "53/udp"}}},
+		{"VOLUME", "VOLUME /a /b$HOME", &Ignored{Args: []string{"/a", "/b"}}},
+		{"HEALTHCHECK", "HEALTHCHECK --interval=1m30s --retries=2 CMD curl  x || exit 1", &Ignored{Args: []string{"CMD", "curl  x || exit 1"}, Health: &metadata.Health{Test: []string{"CMD-SHELL", "curl  x || exit 1"}, Interval: 90 * time.Second, Retries: 2}}},
+		{"HEALTHCHECK of a list", `HEALTHCHECK --timeout=0s cmd ["a", "b"]`, &Ignored{Args: []string{"cmd", "a", "b"}, JSON: true, Health: &metadata.Health{Test: []string{"CMD", "a", "b"}}}},
+		{"HEALTHCHECK, none", "HEALTHCHECK none", &Ignored{Args: []string{"none"}, Health: &metadata.Health{Test: []string{"NONE"}}}},
+		{"ONBUILD of a heredoc", "ONBUILD  COPY <<a /x\nb\na", &Ignored{Args: []string{"COPY <<a /x\nb\na"}}},
 		{"any case", "rUn true", run(Run{Command: "true"})},
 		{"another escape character", "# escape=`\nRUN a `\n  b\\c", run(Run{Command: "a b\\c"})},
 	}
@@ -151,19 +160,79 @@ func TestInstructions(t *testing.T) {
 	}
 }
 
-func TestWithoutEffect(t *testing.T) {
-	for _, word := range ignored {
-		for _, args := range []string{"", " x", " [", " a=b c d=", ` ["a"]`, " --x=y z"} {
-			text := word + args + "\nRUN true\n"
-			f, err := Parse("Containerfile", []byte(text))
-			if err != nil || f == nil {
-				t.Errorf("%q: %v", text, err)
-				continue
-			}
-			if _, ok := f.Instructions[len(f.Instructions)-1].(*Run); !ok {
-				t.Errorf("%q: the RUN after it is lost", text)
-			}
+// TestOfImages: what says something of an image is refused where BuildKit refuses it.
+func TestOfImages(t *testing.T) {
+	for line, want := range map[string]string{
+		"CMD":                                "",
+		"CMD []":                             "",
+		"ENTRYPOINT []":                      "",
+		"CMD --x y":                          "takes no flag --x",
+		"EXPOSE":                             "takes one argument or more",
+		"EXPOSE 80 # web":                    `put "# web" on the line above`,
+		"EXPOSE 80-70":                       `"80-70" is no port`,
+		"EXPOSE 65536":                       `"65536" is no port`,
+		"EXPOSE 80/icmp":                     "the protocol is",
+		"EXPOSE 1.2.3:80:80":                 "1.2.3 is no address",
+		"EXPOSE [::1]:8080-8081:80-81/udp":   "",
+		"EXPOSE 8080-8082:80-81":             "is no port of a host",
+		`EXPOSE ["80"]`:                      "is no port",
+		"HEALTHCHECK":                        "takes CMD and a command, or NONE",
+		"HEALTHCHECK curl x":                 "CURL is neither CMD nor NONE",
+		"HEALTHCHECK NONE x":                 "NONE takes no arguments",
+		"HEALTHCHECK CMD":                    "CMD has no command",
+		"HEALTHCHECK --interval=5 CMD x":     "--interval=5: want a time",
+		"HEALTHCHECK --timeout=1us CMD x":    "--timeout=1us: want a time",
+		"HEALTHCHECK --retries=-1 CMD x":     "--retries=-1: want a number",
+		"HEALTHCHECK --retry=1 CMD x":        "takes no flag --retry, but --interval",
+		"HEALTHCHECK --interval CMD x":       "--interval requires a value",
+		"LABEL":                              "takes NAME=value",
+		"LABEL x":                            "must have two arguments",
+		"LABEL a=b c":                        "can't find =",
+		"LABEL =x":                           "a label has no name",
+		"MAINTAINER":                         "takes one argument",
+		"ONBUILD":                            "takes one argument or more",
+		"ONBUILD ONBUILD RUN true":           "ONBUILD can't be a trigger",
+		"ONBUILD from x":                     "FROM can't be a trigger",
+		"ONBUILD ENV x":                      "must have two arguments",
+		"STOPSIGNAL":                         "takes one argument",
+		"STOPSIGNAL SIGFOO":                  `"SIGFOO" is no signal`,
+		"STOPSIGNAL rtmin+3":                 "",
+		"STOPSIGNAL 0":                       `"0" is no signal`,
+		"VOLUME":                             "takes one argument or more",
+		`VOLUME ["/a", " "]`:                 "a path is empty",
+		"VOLUME $NONE":                       "a path is empty",
+		"ARG A=${B:?is missing}\nVOLUME /$A": "is missing",
+	} {
+		f, err := Parse("Containerfile", []byte(line+"\nRUN true\n"))
+		if err == nil {
+			_, _, err = f.Resolve(Scope{})
 		}
+		switch {
+		case err == nil && want != "":
+			t.Errorf("%s: no error, want %s", line, want)
+		case err != nil && (want == "" || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "Containerfile:")):
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}
+
+// TestTriggers: a stage begins with the triggers of the one that it builds on.
+func TestTriggers(t *testing.T) {
+	const text = "FROM x AS a\nONBUILD COPY --from=src /f /g\nONBUILD ENV A=$B\nONBUILD RUN <<E\ntrue\nE\nFROM x AS src\nFROM a\nRUN echo $A\nFROM a AS b\nFROM b\nRUN last"
+	f, err := Parse("Containerfile", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, in := range f.Instructions {
+		got = append(got, fmt.Sprintf("%d %s", in.Base().Pos.Line, in.Base().Word))
+	}
+	want := "1 FROM, 2 ONBUILD, 3 ONBUILD, 4 ONBUILD, 10 FROM, 10 COPY, 10 ENV, 10 RUN, 11 FROM, 12 RUN"
+	if diff := cmp.Diff(want, strings.Join(got, ", ")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := Parse("Containerfile", []byte("FROM x AS a\nONBUILD COPY --nosuch f /g\nFROM a\n")); err == nil || !strings.Contains(err.Error(), "Containerfile:3: FROM: ONBUILD COPY --nosuch f /g of line 2: unknown flag --nosuch") {
+		t.Error(err)
 	}
 }
 

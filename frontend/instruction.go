@@ -7,6 +7,7 @@ import (
 
 	"github.com/clayer/clayer/frontend/filemode"
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
 )
 
@@ -252,11 +253,13 @@ type From struct {
 // images that are exported.
 type Ignored struct {
 	Meta
-	// Args is what follows the word, nothing expanded: the list of a JSON form;
-	// of LABEL the names and values in turn; of EXPOSE and VOLUME the words; of
-	// any other word all of the line.
-	Args []string
-	JSON bool // Args is of a JSON form
+	// Args is what follows the word, as BuildKit's parser has it: the list of a JSON form; of
+	// LABEL triples of name, value and separator; of EXPOSE, VOLUME and HEALTHCHECK the words;
+	// of any other word all of the line. Resolve expands those of LABEL, EXPOSE, VOLUME and
+	// STOPSIGNAL. A label may refer to variables of the session, see Substitute.
+	Args   []string
+	JSON   bool             // Args is of a JSON form
+	Health *metadata.Health // what HEALTHCHECK says
 }
 
 // Scope is what is in effect at a line. The zero Scope is that of a first line.

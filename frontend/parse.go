@@ -145,7 +145,7 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 		}
 		return nil
 	}
-	for passes := 0; !onlyComments(src); passes++ {
+	for passes := 0; !lexical.OnlyComments(src); passes++ {
 		err := take(src)
 		if err == nil {
 			break
@@ -161,7 +161,7 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 			})
 			break
 		}
-		if before := bytes.Join(lines[:start-1], nil); !onlyComments(before) {
+		if before := bytes.Join(lines[:start-1], nil); !lexical.OnlyComments(before) {
 			// It parsed as far as here a moment ago, but for what a directive
 			// of the whole file did.
 			_ = take(before)
@@ -192,17 +192,6 @@ func escapeOf(src []byte) rune {
 	return res.EscapeToken
 }
 
-// onlyComments reports whether there is no instruction in a text, which
-// BuildKit's parser takes for an error.
-func onlyComments(src []byte) bool {
-	for line := range bytes.Lines(src) {
-		if text := string(line); !lexical.IsBlank(text) && !lexical.IsComment(text) {
-			return false
-		}
-	}
-	return true
-}
-
 // errorLines returns the lines that a parse error is about, 0 for none.
 func errorLines(err error) (start, end int) {
 	var loc *parser.LocationError
@@ -224,37 +213,15 @@ func errorLines(err error) (start, end int) {
 func (p *fileParser) syntax(err error, start, end int) {
 	m := &Meta{Pos: Pos{p.file.Path, start, end}}
 	word, _, _ := strings.Cut(strings.TrimSpace(p.file.Lines[start-1]), " ")
-	if word = strings.ToUpper(word); isWord(word) {
+	if word = strings.ToUpper(word); lexical.IsWord(word) {
 		m.Word = word
-	}
-	if slices.Contains(ignored, word) {
-		return // without effect, however it is written
 	}
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	f := fault.Errorf("%s", message)
 	if strings.Contains(message, "unterminated heredoc") {
 		f.Hint = "a heredoc ends with its name on a line of its own"
 	}
-	p.file.report(&p.problems, m, commentAfter(m.Word, lexical.Join(p.file.Lines, start, p.file.escapeByte()).Text, p.file.escapeByte(), f))
-}
-
-// commentAfter explains the error of an instruction that a comment
-// follows: in Docker, and so here, its words are arguments. In a RUN they are the
-// shell's.
-func commentAfter(word, text string, escape byte, err error) error {
-	if word == "RUN" || !slices.Contains(known, word) {
-		return err
-	}
-	words, _ := lexical.SplitWords(text, 0, escape)
-	i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "#") })
-	if i < 0 {
-		return err
-	}
-	return fault.Errorf("%v; a comment starts a line of its own", err).WithHint("put %q on the line above", strings.Join(words[i:], " "))
-}
-
-func isWord(s string) bool {
-	return s != "" && len(s) <= 20 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+	p.file.report(&p.problems, m, lexical.CommentAfter(known, m.Word, lexical.Join(p.file.Lines, start, p.file.escapeByte()).Text, p.file.escapeByte(), f))
 }
 
 // escapeByte returns what "# escape=" sets.
@@ -298,7 +265,7 @@ func (s *source) args() string { return strings.TrimSpace(s.joined.Text[s.rest:]
 // words returns the arguments one by one, quotes and escapes included, also
 // those of the JSON form.
 func (s *source) words() ([]string, error) {
-	if list, ok := jsonStrings(s.args()); ok {
+	if list, ok := lexical.JSONStrings(s.args()); ok {
 		if strings.Contains(strings.Join(list, ""), mark) {
 			return nil, fault.Errorf("a NUL can't be part of an argument")
 		}
@@ -363,8 +330,8 @@ func (p *fileParser) instruction(n *parser.Node) {
 	m := Meta{
 		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},
 		Word:      strings.ToUpper(text[:end]),
-		Text:      displayText(text),
-		CacheBust: cacheBust(p.file.Lines, p.lastEnd+1, lineEnd(n)),
+		Text:      lexical.Display(text),
+		CacheBust: lexical.CacheBust(p.file.Lines, p.lastEnd+1, lineEnd(n)),
 	}
 	p.lastEnd = n.EndLine
 	in, err := build(m, s)
@@ -372,28 +339,12 @@ func (p *fileParser) instruction(n *parser.Node) {
 		err = fault.Errorf("--%s is given twice", twice)
 	}
 	if err != nil {
-		err = commentAfter(m.Word, text, s.escape, err)
+		err = lexical.CommentAfter(known, m.Word, text, s.escape, err)
 		m.Word = lexical.Show(m.Word)
 		p.file.report(&p.problems, &m, err)
 		return
 	}
 	p.file.Instructions = append(p.file.Instructions, in)
-}
-
-// maxText is the longest Meta.Text, in runes.
-const maxText = 500
-
-// displayText returns an instruction as it is shown: on one line, blanks folded.
-func displayText(text string) string {
-	word, rest := text, ""
-	if i := strings.IndexAny(text, " \t"); i >= 0 {
-		word, rest = text[:i], text[i:]
-	}
-	text = lexical.Redact(lexical.Show(strings.Join(strings.Fields(strings.ToUpper(word)+" "+rest), " ")))
-	if r := []rune(text); len(r) > maxText {
-		text = string(r[:maxText-1]) + "…"
-	}
-	return text
 }
 
 // lineEnd returns the last line of an instruction itself, before its heredocs.
@@ -403,23 +354,6 @@ func lineEnd(n *parser.Node) int {
 		end -= strings.Count(h.Content, "\n") + 1
 	}
 	return max(end, n.StartLine)
-}
-
-// cacheBust returns the texts of the cache-bust comments of lines from to to,
-// counted from 1.
-func cacheBust(lines []string, from, to int) []string {
-	var list []string
-	for i := from; i <= min(to, len(lines)); i++ {
-		text, ok := strings.CutPrefix(strings.TrimSpace(lines[i-1]), "#")
-		if !ok {
-			continue
-		}
-		name, value, ok := strings.Cut(text, ":")
-		if ok && strings.EqualFold(strings.TrimSpace(name), "cache-bust") {
-			list = append(list, strings.TrimSpace(value))
-		}
-	}
-	return list
 }
 
 // Excerpt returns a line, from 1, fit to be shown; "" where there is none.

@@ -9,6 +9,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
 	"github.com/clayer/clayer/frontend/internal/fault"
+	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/frontend/predefined"
 	"github.com/clayer/clayer/internal/credential"
@@ -274,14 +276,40 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 	case *Shell:
 		r.scope.Shell = in.Argv
 		return in, nil
+	case *Ignored:
+		return r.resolveIgnored(in)
 	case *From:
 		if !in.Stage { // the ARGs of a stage hold in those that build on it
 			r.begin()
 		}
 	}
-	return in, nil // and what has no effect
+	return in, nil
 }
 
+// resolveIgnored expands what BuildKit expands of an instruction that images get, by the ENVs
+// and ARGs of the file alone. A label refers to the session's.
+func (r *resolver) resolveIgnored(in *Ignored) (Instruction, error) {
+	out := *in
+	alone := func(word string) string { return Substitute(word, func(string) string { return "" }) }
+	var err error
+	out.Args, err = metadata.Expand(in.Word, in.Args, func(word string) string {
+		if in.Word == "LABEL" {
+			return r.process(word, r.cutsReference(word) == "")
+		}
+		return alone(r.process(word, true))
+	}, func(word string) ([]string, error) {
+		words, err := r.lex.ProcessWords(word, variables{r, true})
+		for i, w := range words {
+			words[i] = alone(w)
+		}
+		return words, err
+	})
+	if err != nil && r.err == nil {
+		text := lexical.Join(r.file.Lines, in.Pos.Line, r.escape).Text
+		return nil, lexical.CommentAfter(known, in.Word, text, r.escape, fault.Errorf("%v", err))
+	}
+	return &out, nil
+}
 func (r *resolver) resolveEnv(in *Env) *Env {
 	out := *in
 	out.Vars = make([]Var, len(in.Vars))

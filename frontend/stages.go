@@ -51,6 +51,7 @@ func (p *fileParser) divide() {
 			s.from.Stage = true
 			part.On, part.Instructions = on.whole, on.whole.Instructions
 			on.whole.Uses++
+			s.own = slices.Insert(s.own, 1, p.triggered(&s.from.Meta, on.own)...)
 		}
 		part.Instructions = append(slices.Clip(part.Instructions), s.own...)
 		s.whole = &part
@@ -70,6 +71,30 @@ func (p *fileParser) divide() {
 	last := all[len(all)-1]
 	f.Instructions, f.On, f.last = last.whole.Instructions, last.whole.On, last.from.Alias
 	f.aim(strings.ToLower(f.last))
+}
+
+// triggered returns the instructions of the ONBUILDs of a stage, at the line of the FROM that
+// builds on it.
+func (p *fileParser) triggered(from *Meta, own []Instruction) (all []Instruction) {
+	for _, in := range own {
+		on, ok := in.(*Ignored)
+		if !ok || on.Word != "ONBUILD" {
+			continue
+		}
+		text := on.Args[0]
+		sub := &fileParser{file: &File{Path: p.file.Path, args: p.file.args, Lines: strings.Split(text, "\n")}}
+		for _, n := range sub.nodes([]byte(text)) {
+			sub.instruction(n)
+		}
+		for _, problem := range sub.problems {
+			p.file.report(&p.problems, from, fault.Errorf("%s of line %d: %s", on.Text, on.Pos.Line, problem.Message).WithHint("%s", problem.Hint))
+		}
+		for _, in := range sub.file.Instructions {
+			in.Base().Pos = from.Pos
+			all = append(all, in)
+		}
+	}
+	return all
 }
 
 // Stages returns the stages of a file but for the last one, which the file itself is.

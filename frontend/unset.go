@@ -26,6 +26,9 @@ func (f *File) OfSession(s Scope) []Use {
 	r := f.resolver(s)
 	for _, in := range f.Instructions {
 		m := in.Base()
+		if _, ok := in.(*Ignored); ok {
+			continue // its value is the image's
+		}
 		r.err = nil
 		r.unset = func(name string) {
 			use := Use{Instr: m, Name: name}

@@ -56,13 +56,13 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	if len(missing) > 0 {
 		return img, errhint.With(fmt.Errorf("%w: no store has\n%w", cache.ErrNotCached, errors.Join(missing...)), "clayer solve builds it, and stores it, unless what it installs is on this machine already")
 	}
-	var env []string
+	var config image.Config
 	if base != "" {
-		if env, err = image.BaseEnv(base, img.Platform); err != nil {
+		if config, err = image.BaseConfig(base, img.Platform); err != nil {
 			return img, err
 		}
 	}
 	img.Name = g.Layers[len(g.Layers)-1].Name
-	img.Config = imageconfig.Of(g, env, environ.DefaultPath, r.warnOnce)
+	img.Config = imageconfig.Of(g, config, environ.DefaultPath, r.warnOnce)
 	return img, nil
 }

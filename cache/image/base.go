@@ -25,7 +25,7 @@ type base struct {
 	dir      string
 	digest   digest.Digest // of its manifest
 	manifest specs.Manifest
-	config   specs.Image
+	config   document
 }
 
 // mediaTypes are Docker's words for what OCI has others for; the bytes are the
@@ -44,14 +44,7 @@ func mediaType(s string) string {
 	return s
 }
 
-// BaseEnv returns the variables of a base, NAME=value.
-func BaseEnv(name string, want specs.Platform) ([]string, error) {
-	b, err := openBase(name, want)
-	if err != nil {
-		return nil, fmt.Errorf("base %s: %w", name, err)
-	}
-	return b.config.Config.Env, nil
-}
+func baseError(name string, err error) error { return fmt.Errorf("base %s: %w", name, err) }
 
 // openBase reads the image of a layout: DIR, or DIR:TAG where it has several. The zero
 // Platform is any, of a layout that has one image for all.

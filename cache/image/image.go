@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,10 +32,10 @@ import (
 
 // An Image is what is written.
 type Image struct {
-	Name     string            // its tag in the layout
-	Platform specs.Platform    // a base must have the same
-	Config   specs.ImageConfig // replaces settings of the base
-	Steps    []Step            // in order
+	Name     string         // its tag in the layout
+	Platform specs.Platform // a base must have the same
+	Config   *Config        // nil is that of the base
+	Steps    []Step         // in order
 }
 
 // A Step is one line of the image's history.
@@ -130,7 +129,7 @@ func free(dest string, archive bool) error {
 var epoch = time.Unix(0, 0).UTC()
 
 func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, opt Options) (w Written, err error) {
-	config := specs.Image{Created: &epoch, Platform: img.Platform, Config: img.Config, RootFS: specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}
+	config := document{Image: specs.Image{Created: &epoch, Platform: img.Platform, RootFS: specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}}}
 	manifest := specs.Manifest{
 		Versioned: specsgo.Versioned{SchemaVersion: 2},
 		MediaType: specs.MediaTypeImageManifest,
@@ -139,13 +138,18 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 	if opt.Base != "" {
 		b, err := openBase(opt.Base, img.Platform)
 		if err != nil {
-			return w, fmt.Errorf("base %s: %w", opt.Base, err)
+			return w, baseError(opt.Base, err)
 		}
 		if manifest.Layers, err = l.copyLayers(ctx, b); err != nil {
-			return w, fmt.Errorf("base %s: %w", opt.Base, err)
+			return w, baseError(opt.Base, err)
 		}
-		config = over(b.config, config)
+		if config = b.config; config.Created == nil || config.Created.Before(epoch) {
+			config.Created = &epoch
+		}
 		manifest.Annotations = map[string]string{specs.AnnotationBaseImageDigest: b.digest.String()}
+	}
+	if img.Config != nil {
+		config.Config, config.Author = *img.Config, img.Config.Author
 	}
 	last := *config.Created
 	for _, s := range img.Steps {
@@ -174,7 +178,7 @@ func (l *layout) writeImage(ctx context.Context, store cache.Store, img Image, o
 }
 
 // index writes a manifest with its config, and the index that has it by a name.
-func (l *layout) index(name string, config specs.Image, manifest specs.Manifest) (w Written, err error) {
+func (l *layout) index(name string, config document, manifest specs.Manifest) (w Written, err error) {
 	if manifest.Config, err = l.addJSON(specs.MediaTypeImageConfig, config); err != nil {
 		return w, err
 	}
@@ -227,58 +231,4 @@ func (l *layout) addStep(ctx context.Context, store cache.Store, s Step, gzip bo
 	}
 	layer = specs.Descriptor{MediaType: snapshot.MediaType, Digest: d.Digest, Size: d.Size}
 	return layer, d.DiffID, l.addBlob(ctx, layer, r)
-}
-
-// over merges the config of an image into that of its base: variables by name, other
-// things as a whole.
-func over(base, img specs.Image) specs.Image {
-	all := base
-	all.Created = img.Created
-	if base.Created != nil && base.Created.After(*img.Created) {
-		all.Created = base.Created
-	}
-	c := &all.Config
-	for _, v := range img.Config.Env {
-		c.Env = setVar(c.Env, v)
-	}
-	for _, s := range []struct{ to, from *string }{
-		{&c.User, &img.Config.User}, {&c.WorkingDir, &img.Config.WorkingDir}, {&c.StopSignal, &img.Config.StopSignal},
-	} {
-		if *s.from != "" {
-			*s.to = *s.from
-		}
-	}
-	if img.Config.Entrypoint != nil {
-		// As in a Dockerfile: the base's CMD was for the base's ENTRYPOINT.
-		c.Entrypoint, c.Cmd = img.Config.Entrypoint, nil
-	}
-	if img.Config.Cmd != nil {
-		c.Cmd = img.Config.Cmd
-	}
-	c.ExposedPorts = union(c.ExposedPorts, img.Config.ExposedPorts)
-	c.Volumes = union(c.Volumes, img.Config.Volumes)
-	c.Labels = union(c.Labels, img.Config.Labels)
-	return all
-}
-
-// setVar sets NAME=value in a list of such.
-func setVar(list []string, v string) []string {
-	name, _, _ := strings.Cut(v, "=")
-	for i, old := range list {
-		if n, _, _ := strings.Cut(old, "="); n == name {
-			list[i] = v
-			return list
-		}
-	}
-	return append(list, v)
-}
-
-func union[V any](a, b map[string]V) map[string]V {
-	if len(b) == 0 {
-		return a
-	}
-	all := make(map[string]V, len(a)+len(b))
-	maps.Copy(all, a)
-	maps.Copy(all, b)
-	return all
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend/metadata"
 )
 
 var amd64 = specs.Platform{OS: "linux", Architecture: "amd64"}
@@ -81,16 +82,22 @@ func read(t *testing.T, path string) (m specs.Manifest, c specs.Image) {
 func TestOverABase(t *testing.T) {
 	s, _ := store(t)
 	tmp := t.TempDir()
-	below := image.Image{Name: "below", Platform: amd64, Steps: []image.Step{step(t, s, "a"), {Text: "ENV X"}}, Config: specs.ImageConfig{
-		Env: []string{"PATH=/bin", "X=1"}, User: "u", WorkingDir: "/w", Cmd: []string{"cmd"}, Entrypoint: []string{"below"}, Labels: map[string]string{"a": "1", "b": "1"},
+	below := image.Image{Name: "below", Platform: amd64, Steps: []image.Step{step(t, s, "a"), {Text: "ENV X"}}, Config: &image.Config{
+		ImageConfig: specs.ImageConfig{Env: []string{"PATH=/bin", "X=1"}, User: "u", Labels: map[string]string{"a": "1", "b": "1"}},
+		Shell:       []string{"/bin/bash", "-c"}, OnBuild: []string{"RUN true"}, Author: "me", Healthcheck: &metadata.Health{Test: []string{"NONE"}},
 	}}
 	base := filepath.Join(tmp, "base")
 	if _, err := image.Write(t.Context(), base, s, below, image.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	over := image.Image{Name: "over", Platform: amd64, Steps: []image.Step{step(t, s, "b")}, Config: specs.ImageConfig{
-		Env: []string{"X=2", "Y=3"}, Entrypoint: []string{"over"}, Labels: map[string]string{"b": "2"},
-	}}
+	config, err := image.BaseConfig(base+":below", amd64)
+	if diff := cmp.Diff(*below.Config, config); diff != "" || err != nil {
+		t.Errorf("config of the base, error %v (-want +got):\n%s", err, diff)
+	}
+	config = config.Clone()
+	config.SetVar("X", "2")
+	config.SetVar("Y", "3")
+	over := image.Image{Name: "over", Platform: amd64, Steps: []image.Step{step(t, s, "b")}, Config: &config}
 	dest := filepath.Join(tmp, "over")
 	w, err := image.Write(t.Context(), dest, s, over, image.Options{Base: base + ":below"})
 	if err != nil || w.Layers != 2 {
@@ -98,7 +105,7 @@ func TestOverABase(t *testing.T) {
 	}
 	m, c := read(t, dest)
 	want := specs.ImageConfig{
-		Env: []string{"PATH=/bin", "X=2", "Y=3"}, User: "u", WorkingDir: "/w", Entrypoint: []string{"over"}, Labels: map[string]string{"a": "1", "b": "2"},
+		Env: []string{"PATH=/bin", "X=2", "Y=3"}, User: "u", Labels: map[string]string{"a": "1", "b": "1"},
 	}
 	if diff := cmp.Diff(want, c.Config); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

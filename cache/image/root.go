@@ -66,12 +66,12 @@ func (l *layout) writeRoot(ctx context.Context, root Root, gzip bool) (w Written
 	if err != nil {
 		return w, err
 	}
-	config := specs.Image{
+	config := document{Image: specs.Image{
 		Created: &epoch, Platform: cache.OCIPlatform(root.Platform),
-		Config:  specs.ImageConfig{Env: root.Env, Labels: map[string]string{PlatformLabel: root.Platform}},
 		RootFS:  specs.RootFS{Type: "layers", DiffIDs: []digest.Digest{packed.DiffID}},
 		History: []specs.History{{Created: &epoch, CreatedBy: "clayer base export"}},
-	}
+	}}
+	config.Config.Env, config.Config.Labels = root.Env, map[string]string{PlatformLabel: root.Platform}
 	manifest := specs.Manifest{Versioned: specsgo.Versioned{SchemaVersion: 2}, MediaType: specs.MediaTypeImageManifest, Layers: []specs.Descriptor{layer}}
 	return l.index(rootName, config, manifest)
 }

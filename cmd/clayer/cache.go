@@ -276,9 +276,9 @@ given by -f, or the newest cached layers with the given names, in that order.
 The output is an OCI image layout in a new or empty directory, or an archive of
 one if the name ends in .tar.
 
-If you give files, the image's config includes ENV, WORKDIR and USER, and also
-CMD, ENTRYPOINT, LABEL, EXPOSE, VOLUME and STOPSIGNAL, which have no effect in a
-solve. If you give names, the image has only the layers, because stores do not
+If you give files, the image's config includes ENV, WORKDIR, USER and SHELL, and
+also CMD, ENTRYPOINT, LABEL, EXPOSE, VOLUME, STOPSIGNAL, HEALTHCHECK, ONBUILD and
+MAINTAINER, which have no effect in a solve. If you give names, the image has only the layers, because stores do not
 contain the values of variables.
 
 The layers contain what the steps changed, not the system that they were built

@@ -11,12 +11,17 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/buildkit/util/suggest"
+
+	"github.com/clayer/clayer/frontend/metadata"
 )
+
+// searchPath is what BuildKit sets in images that have no PATH.
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // dispatch looks at the instructions of a stage, with what is in effect at each.
 func (c *check) dispatch(s *stage) {
 	s.env, s.last, s.image = newVariables(), make(map[string][]parser.Range), s.from != nil
-	s.env.set("PATH", "") // which images have
+	s.env.set("PATH", searchPath)
 	if s.on != nil {
 		s.env, s.declared, s.workdir = s.on.env.clone(), slices.Clone(s.on.declared), s.on.workdir
 		s.shell, s.image, s.config = s.on.shell, s.on.image, slices.Clone(s.on.config)
@@ -271,11 +276,11 @@ func (l *line) expose() {
 			return
 		}
 		for _, w := range words {
-			p := parsePort(w)
-			if p.protocol != strings.ToLower(p.protocol) {
+			p := metadata.SplitPort(w)
+			if p.Protocol != strings.ToLower(p.Protocol) {
 				l.lint.Run(&linter.RuleExposeProtoCasing, l.in.at, linter.RuleExposeProtoCasing.Format(w))
 			}
-			if p.address != "" || p.host != "" {
+			if p.Address != "" || p.Host != "" {
 				l.lint.Run(&linter.RuleExposeInvalidFormat, l.in.at, linter.RuleExposeInvalidFormat.Format(w))
 			}
 		}

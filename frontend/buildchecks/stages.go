@@ -10,8 +10,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
 
+	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/predefined"
-	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
 // A stage is what is from one FROM to the next.
@@ -281,15 +281,13 @@ func (c *check) triggers() {
 	}
 }
 
-var onbuild = lazyregexp.New(`(?i)^\s*ONBUILD\s*`)
-
 // triggered returns the instruction of an ONBUILD.
 func triggered(in *instruction) *instruction {
 	if !in.is("ONBUILD") {
 		return nil
 	}
 	var text strings.Builder
-	text.WriteString(onbuild().ReplaceAllString(in.Original, ""))
+	text.WriteString(metadata.Trigger(in.Original))
 	for _, h := range in.Heredocs {
 		text.WriteString("\n" + h.Content + h.Name)
 	}

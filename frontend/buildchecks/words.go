@@ -35,23 +35,6 @@ func isReference(word string) bool {
 	return m != nil && len(m[1]) <= maxImages
 }
 
-// A port is one argument of EXPOSE: [address:][port:]port[/protocol].
-type port struct{ address, host, container, protocol string }
-
-func parsePort(word string) port {
-	var p port
-	word, p.protocol, _ = strings.Cut(word, "/")
-	i := strings.LastIndexByte(word, ':')
-	p.container = word[i+1:]
-	if i >= 0 {
-		p.host = word[:i]
-	}
-	if i = strings.LastIndexByte(p.host, ':'); i >= 0 {
-		p.address, p.host = p.host[:i], p.host[i+1:]
-	}
-	return p
-}
-
 // secret and harmless are parts of the names of variables, in any case.
 var (
 	secret   = lazyregexp.New(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)

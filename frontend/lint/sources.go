@@ -135,7 +135,7 @@ func (p *pass) uses(r *run, f *frontend.Fetch) bool {
 // messages of instructions whose writer expects something. LABEL, EXPOSE and
 // their like say something about an image, and do nothing in Docker's build either.
 var ineffective = map[string]string{
-	"ONBUILD":     "nothing is built on a layer but by FROM, which runs no triggers",
+	"ONBUILD":     "a FROM of another file runs no triggers",
 	"VOLUME":      "a directory of the root is no volume: it is captured as any other",
 	"HEALTHCHECK": "nothing runs afterwards that could be checked",
 	"CMD":         "nothing is started afterwards",
@@ -145,6 +145,9 @@ var ineffective = map[string]string{
 func noEffect(p *pass) {
 	for _, in := range p.file.Instructions {
 		m := in.Base()
+		if m.Word == "ONBUILD" && (p.file.Stage != "" || p.file.StageAt(m.Pos.Line) != nil) {
+			continue // a stage that builds on it runs it
+		}
 		if why, ok := ineffective[m.Word]; ok {
 			p.report(m, nil, "no effect here: "+why, "")
 		}

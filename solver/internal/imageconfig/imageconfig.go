@@ -2,109 +2,129 @@
 package imageconfig
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
-	specs "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/clayer/clayer/cache/image"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/metadata"
 )
 
-// Of returns what the files of a graph say of a container's beginning: ENV,
-// WORKDIR and USER, and the Dockerfile's words that have no effect on a live root. Of
-// several layers the later ones win.
-func Of(g *dag.Graph, base []string, path string, warn func(format string, args ...any)) specs.ImageConfig {
-	c := specs.ImageConfig{}
-	session := map[string]string{"PATH": path, "HOME": "/root"}
-	for _, v := range base {
+// Of returns the config of an image on a base, whose config is the zero Config without one: what
+// the files of a graph change of that, as in Docker. path is where programs are found if the base
+// does not say it.
+func Of(g *dag.Graph, base image.Config, path string, warn func(format string, args ...any)) *image.Config {
+	c := base.Clone()
+	session := map[string]string{"PATH": path}
+	for _, v := range base.Env {
 		name, value, _ := strings.Cut(v, "=")
 		session[name] = value
 	}
-	for _, v := range g.Env(len(g.Layers)) {
-		value := frontend.Substitute(v.Value, func(name string) string {
-			value, ok := session[name]
+	container := maps.Clone(session)
+	if _, ok := container["HOME"]; !ok {
+		container["HOME"] = "/root"
+	}
+	value := func(of, text string, vars map[string]string) string {
+		return frontend.Substitute(text, func(name string) string {
+			value, ok := vars[name]
 			if !ok {
-				warn("ENV %s: $%s is of the session, and the image has no such variable: it is empty there", v.Name, name)
+				warn("%s: $%s is of the session, and the image has no such variable: it is empty there", of, name)
 			}
 			return value
 		})
-		c.Env = append(c.Env, v.Name+"="+value)
+	}
+	for _, v := range g.Env(len(g.Layers)) {
+		c.SetVar(v.Name, value("ENV "+v.Name, v.Value, container))
+	}
+	if len(c.OnBuild) > 0 {
+		warn("the base has triggers of ONBUILD, which are not run: %s", strings.Join(c.OnBuild, "; "))
+		c.OnBuild = nil
 	}
 	for _, l := range g.Layers {
-		if l.Scope.Dir != "" {
+		if slices.ContainsFunc(l.File.Instructions, func(in frontend.Instruction) bool { _, ok := in.(*frontend.Workdir); return ok }) {
 			c.WorkingDir = l.Scope.Dir
 		}
 		if l.Scope.User != "" {
 			c.User = l.Scope.User
 		}
-		for _, in := range l.File.Instructions {
-			if in, ok := in.(*frontend.Ignored); ok {
-				configure(&c, in, l.Scope.Shell, warn)
-			}
+		s := settings{config: &c}
+		for _, in := range l.Settings {
+			s.add(in, func(text string) string { return value(in.Base().Text, text, session) })
 		}
 	}
-	return c
+	return &c
 }
 
-// configure adds what an instruction says to a config. One that has variables
-// in it, which is expanded nowhere else, is left out with a warning.
-func configure(c *specs.ImageConfig, in *frontend.Ignored, shell []string, warn func(string, ...any)) {
-	word := in.Base().Word
-	text := strings.Join(in.Args, " ")
-	if text == "" {
-		return
+// A settings is the config of an image while the instructions of a layer are added.
+type settings struct {
+	config *image.Config
+	cmd    bool // the stage has a CMD
+}
+
+func (s *settings) add(in frontend.Instruction, value func(string) string) {
+	c := s.config
+	switch in := in.(type) {
+	case *frontend.Shell:
+		c.Shell = in.Argv
+	case *frontend.From:
+		if s.cmd = false; in.Stage {
+			c.OnBuild = nil // they have run
+		}
+	case *frontend.Ignored:
+		s.ignored(in, value)
 	}
+}
+
+func (s *settings) ignored(in *frontend.Ignored, value func(string) string) {
+	c := s.config
+	text := strings.Join(in.Args, " ")
 	command := in.Args
 	if !in.JSON {
-		if shell == nil {
+		shell := c.Shell
+		if len(shell) == 0 {
 			shell = []string{"/bin/sh", "-c"}
 		}
-		command = append(append([]string(nil), shell...), text)
+		command = append(slices.Clone(shell), text)
 	}
-	switch word {
+	switch in.Word {
 	case "CMD":
-		c.Cmd = command
-		return
+		//lint:ignore SA1019 BuildKit sets it
+		c.Cmd, c.ArgsEscaped, s.cmd = command, true, true
 	case "ENTRYPOINT":
-		c.Entrypoint = command
-		return
-	case "STOPSIGNAL", "LABEL", "EXPOSE", "VOLUME":
-		if strings.Contains(text, "$") {
-			warn("%s: %s: the image does not get it: variables in it are not expanded", in.Base().Pos, in.Base().Text)
-			return
+		// The CMD of what it builds on was for that one's ENTRYPOINT.
+		if c.Entrypoint = command; !s.cmd {
+			c.Cmd = nil
 		}
-	default:
-		warn("%s: %s: the image does not get it", in.Base().Pos, word)
-		return
-	}
-	set := func(m *map[string]struct{}, names []string) {
-		if *m == nil {
-			*m = make(map[string]struct{})
-		}
-		for _, name := range names {
-			(*m)[name] = struct{}{}
-		}
-	}
-	switch word {
 	case "STOPSIGNAL":
 		c.StopSignal = text
+	case "MAINTAINER":
+		c.Author = text
+	case "HEALTHCHECK":
+		c.Healthcheck = in.Health
+	case "ONBUILD":
+		c.OnBuild = append(c.OnBuild, in.Args...)
 	case "VOLUME":
-		set(&c.Volumes, in.Args)
+		add(&c.Volumes, in.Args)
 	case "EXPOSE":
-		var ports []string
-		for _, p := range in.Args {
-			if !strings.Contains(p, "/") {
-				p += "/tcp"
-			}
-			ports = append(ports, p)
-		}
-		set(&c.ExposedPorts, ports)
+		ports, _ := metadata.Ports(in.Args) // Resolve reports what is wrong with them
+		add(&c.ExposedPorts, ports)
 	case "LABEL":
 		if c.Labels == nil {
 			c.Labels = make(map[string]string)
 		}
-		for i := 0; i+1 < len(in.Args); i += 2 {
-			c.Labels[in.Args[i]] = in.Args[i+1]
+		for i := 0; i+1 < len(in.Args); i += 3 {
+			c.Labels[value(in.Args[i])] = value(in.Args[i+1])
 		}
+	}
+}
+
+func add(set *map[string]struct{}, names []string) {
+	if *set == nil {
+		*set = make(map[string]struct{})
+	}
+	for _, name := range names {
+		(*set)[name] = struct{}{}
 	}
 }
