@@ -95,6 +95,9 @@ func (r *session) pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	var err error
 	switch in := s.Instr.(type) {
 	case *frontend.Fetch:
+		for _, same := range s.Source.Steps {
+			r.sources().WarnOf(same.Instr.(*frontend.Fetch))
+		}
 		metered, m := r.Report.Metered(ctx, report.Event{Kind: report.Fetching, Step: s})
 		p, err = r.pinFetch(metered, s, in)
 		m.Done(err)

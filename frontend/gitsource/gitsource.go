@@ -19,7 +19,10 @@ type Tree struct {
 
 // Is reports whether a source is read by Parse. github: is not.
 func Is(source string) bool {
-	scheme, _, _ := strings.Cut(source, "://")
+	scheme, _, ok := strings.Cut(source, "://")
+	if !ok {
+		return false
+	}
 	switch scheme {
 	case "git+https", "git+http", "git+ssh", "git+file", "file":
 		return true

@@ -10,6 +10,7 @@ const (
 
 // Rules are all rules, by name. docs/check.md lists them.
 var Rules = withBuildChecks([]Rule{
+	{"AddNotUnpacked", Warning, "ADD of an archive by its URL stores it as it is, as in Docker: FETCH unpacks it, and so does ADD --unpack=true.", "", addNotUnpacked},
 	{"AptListsKept", Note, "The package lists that apt-get update downloads, tens of MB, stay in the snapshot.", "", aptListsLeft},
 	{"AptNoUpdate", Warning, "apt-get install without apt-get update in the same RUN finds no packages, or outdated ones, on a fresh machine.", "", aptNoUpdate},
 	{"AptNoYes", Warning, "apt-get asks for confirmation, and nobody can answer in a RUN.", "", aptNoYes},

@@ -7,7 +7,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
-	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/pathname"
 )
 
 // fetches returns the instructions that fetch bytes, and where they stand.
@@ -31,10 +31,8 @@ func fetchNoChecksum(p *pass) {
 	}
 }
 
-var gitHubURL = lazyregexp.New(`^https?://github\.com/[^/]+/[^/]+\.git`)
-
 func isGit(source string) bool {
-	return strings.HasPrefix(source, "github:") || gitsource.Is(source) || gitHubURL().MatchString(source)
+	return strings.HasPrefix(source, "github:") || gitsource.Is(source) || gitsource.InADD(source)
 }
 
 // branches are names that no tag has.
@@ -53,9 +51,12 @@ func moving(source string) string {
 			return "" // it has variables
 		}
 		ref = tree.Ref
-	} else if gitHubURL().MatchString(source) {
-		_, ref, _ = strings.Cut(source, "#")
-		ref, _, _ = strings.Cut(ref, ":")
+	} else if gitsource.InADD(source) {
+		r, err := gitsource.ParseADD(source)
+		if err != nil || gitsource.InADD(r.Source) || strings.Contains(r.Source, "$") {
+			return ""
+		}
+		return moving(r.Source)
 	} else {
 		_, ref, _ = strings.Cut(source, "@")
 		ref, _, _ = strings.Cut(ref, "//")
@@ -150,6 +151,31 @@ func noEffect(p *pass) {
 		}
 		if why, ok := ineffective[m.Word]; ok {
 			p.report(m, nil, "no effect here: "+why, "")
+		}
+	}
+}
+
+// addNotUnpacked finds URLs of archives that ADD stores as they are.
+func addNotUnpacked(p *pass) {
+	for _, in := range p.file.Instructions {
+		m := in.Base()
+		var sources []string
+		switch in := in.(type) {
+		case *frontend.Fetch:
+			sources = []string{in.Source}
+		case *frontend.Copy:
+			sources = in.Sources
+		}
+		text := strings.Join(p.file.Lines[max(m.Pos.Line-1, 0):m.Pos.End], "\n")
+		if m.Word != "ADD" || strings.Contains(text, "--unpack") {
+			continue
+		}
+		for _, source := range sources {
+			source, _, _ = strings.Cut(strings.Trim(source, `"'`), "?")
+			if (strings.Contains(source, "://") || strings.HasPrefix(source, "$")) && pathname.IsPacked(source) {
+				p.report(m, nil, "the archive is stored as it is, as in Docker", "FETCH unpacks it, and so does ADD --unpack=true")
+				break
+			}
 		}
 	}
 }

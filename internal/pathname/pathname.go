@@ -18,3 +18,14 @@ func Absolute(dir, p string) string {
 	}
 	return path.Join("/", dir, p)
 }
+
+// IsPacked reports whether a file is called like an archive: a tar, compressed or not, or a zip.
+func IsPacked(name string) bool {
+	name = strings.ToLower(name)
+	for _, end := range []string{".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar.zst", ".tzst", ".zip"} {
+		if strings.HasSuffix(name, end) {
+			return true
+		}
+	}
+	return false
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver/internal/archive"
 	"github.com/clayer/clayer/solver/internal/fault"
 	"github.com/clayer/clayer/solver/internal/filelist"
@@ -269,6 +270,13 @@ func addedFile(f *frontend.Fetch, size int64) *filelist.List {
 		Items:  []filelist.Item{{Rel: name, From: name, Kind: snapshot.File, Mode: 0o600, Size: size}},
 		Single: !strings.HasSuffix(f.Dest, "/"),
 	}
+}
+
+// WarnOf warns of what Docker does otherwise, or what it does and FETCH does not, as far as a
+// URL says it.
+func (r *Resolver) WarnOf(f *frontend.Fetch) {
+	u, err := url.Parse(f.Source)
+	r.warnStored(f, err == nil && pathname.IsPacked(u.Path))
 }
 
 // warnStored warns of an ADD of an archive that is stored as it is: it was once a FETCH.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strings"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
@@ -40,6 +41,9 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 			return r.readStage(ctx, c)
 		}
 		fs, err := filelist.Read(ctx, dir, c, r.Exclude)
+		if len(c.Sources)+len(c.Inline) > 1 && !strings.HasSuffix(c.Dest, "/") {
+			r.warnOnce(&c.Meta, "with several sources %s is a directory; Docker requires a slash at its end", c.Dest)
+		}
 		if err == nil && r.Warn != nil {
 			for _, src := range fs.Unmatched {
 				r.Warn(fmt.Sprintf("%s: %s: no file matches %q", c.Pos, c.Word, src))
@@ -88,6 +92,11 @@ func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy
 		return nil, err
 	}
 	all := &copying{List: fs, Dest: c.Dest, Owner: c.Owner, unpacked: unpacked}
+	if explicit := len(c.Sources)+len(c.Inline) > 1; fs.Several && !explicit {
+		all.several = func() {
+			r.warnOnce(&c.Meta, "several files match, and go into the directory %s; Docker would leave the last of them there. A slash at its end says so", c.Dest)
+		}
+	}
 	if c.Link {
 		all.linked = func(real string) {
 			r.warnOnce(&c.Meta, "--link: a link in dest leads to /%s, and is followed; Docker replaces it", real)
@@ -103,7 +112,10 @@ type copying struct {
 	Owner    frontend.Ownership
 	unpacked []unpacking
 
-	linked func(real string) // is called where links lead dest elsewhere; nil for nobody
+	// What is called where links lead dest elsewhere, and where dest becomes a directory;
+	// nil for nobody.
+	linked  func(real string)
+	several func()
 }
 
 // place returns the Placer of a COPY or ADD.
@@ -116,6 +128,11 @@ func (c *copying) place(ctx context.Context) Placer {
 		dest, single, err := copyDest(at, c.List, c.Dest)
 		if err != nil {
 			return nil, err
+		}
+		if c.several != nil {
+			if kind, err := at.Lookup(dest); err == nil && kind != names.Dir {
+				c.several()
+			}
 		}
 		if c.linked != nil && dest != entryPath(path.Clean(c.Dest)) {
 			c.linked(dest)

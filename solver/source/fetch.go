@@ -55,7 +55,6 @@ func originOf(source string) (origin, error) {
 // A plain URL is downloaded and hashed, and stored if Downloads stores anything.
 func (r *Resolver) Fetch(ctx context.Context, f *frontend.Fetch) (Pin, error) {
 	from, err := checkFetch(f)
-	r.warnStored(f, archive.UsuallyPacked(f.Source))
 	switch {
 	case err != nil:
 		return Pin{}, err

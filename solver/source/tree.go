@@ -67,7 +67,7 @@ func parseTree(source string) (tree, error) {
 // treeOf returns the tree of a FETCH.
 func treeOf(f *frontend.Fetch) (tree, error) {
 	t, err := parseTree(f.Source)
-	t.with = gittree.With{Submodules: f.Submodules, LFS: f.LFS}
+	t.with = gittree.With{Submodules: f.Submodules, LFS: f.LFS, Checkout: f.Add, GitDir: f.GitDir && t.dir == ""}
 	return t, err
 }
 
@@ -98,6 +98,13 @@ func (r *Resolver) resolveTree(ctx context.Context, f *frontend.Fetch) (Pin, err
 		id, err = r.gitCommit(ctx, *t.git)
 	} else {
 		id, err = r.Commit(ctx, t.github)
+	}
+	if err == nil && !strings.HasPrefix(id, f.Commit) {
+		err = &Fault{
+			Message: fmt.Sprintf("%s is at another commit than the line says", t),
+			Detail:  fmt.Sprintf("want %s  got %s   nothing was written to %s", f.Commit, id, f.Dest),
+			Hint:    "if the repository was meant to change, put the new commit into the line",
+		}
 	}
 	return Pin{Commit: id}, err
 }
@@ -173,6 +180,12 @@ func (r *Resolver) fetchTree(ctx context.Context, t tree, commit string) (digest
 	}
 	if t.with.LFS {
 		note += " with LFS"
+	}
+	if t.with.Checkout {
+		note += " checked out"
+	}
+	if t.with.GitDir {
+		note += " with .git"
 	}
 	return once(&r.mu, &r.trees, note, func() (digest.Digest, error) {
 		if stored, ok := r.Downloads.Noted(note); ok && r.Downloads.Has(stored.Digest) {

@@ -155,21 +155,6 @@ func UsedAsZip(source string) bool {
 	return false
 }
 
-// UsuallyPacked reports whether a URL names a format that FETCH unpacks.
-func UsuallyPacked(source string) bool {
-	u, err := url.Parse(source)
-	if err != nil {
-		return false
-	}
-	name := strings.ToLower(path.Base(u.Path))
-	for _, end := range []string{".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar.zst", ".tzst", ".zip"} {
-		if strings.HasSuffix(name, end) {
-			return true
-		}
-	}
-	return false
-}
-
 // decompress returns the tar stream of a kind of tar.
 func (k Kind) decompress(r io.Reader) (io.ReadCloser, error) {
 	r = bufio.NewReaderSize(r, 256<<10)

@@ -66,6 +66,9 @@ type List struct {
 	// then the file's own path, unless a directory stands there.
 	Single bool
 	Mode   uint32 // of the directory of which it is the content, where that is one
+	// Several is true for files of a pattern, and a dest without a final slash: each would be
+	// dest itself, as Docker has it.
+	Several bool
 	// Unmatched are the patterns that no file matches. If there is nothing else, the
 	// COPY does nothing: dest is not made either.
 	Unmatched []string
@@ -128,6 +131,7 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	intoDir := strings.HasSuffix(c.Dest, "/") || len(found)+len(c.Inline) > 1 ||
 		len(found) == 1 && found[0].isDir
 	fs.Single = !intoDir
+	fs.Several = len(found) > 1 && !strings.HasSuffix(c.Dest, "/") && slices.ContainsFunc(found, func(m match) bool { return !m.isDir })
 	if len(found) == 1 && found[0].isDir {
 		info, err := s.root.Stat(found[0].real)
 		if err != nil {

@@ -18,6 +18,8 @@ import (
 type With struct {
 	Submodules bool // their trees, and those of their own submodules
 	LFS        bool // the files of Git LFS, by the program git-lfs
+	Checkout   bool // all that a checkout has, whatever .gitattributes says of archives
+	GitDir     bool // the directory .git, of the tree itself alone
 }
 
 const (
@@ -62,6 +64,16 @@ func (t *whole) add(ctx context.Context, url, commit, dir string, depth int) err
 	r.limit -= t.fetched
 	if err := r.fetch(ctx, commit); err != nil {
 		return err
+	}
+	if t.with.Checkout {
+		if err := r.asCheckout(); err != nil {
+			return err
+		}
+	}
+	if t.with.GitDir && depth == 0 {
+		if err := t.addGitDir(ctx, r, url, commit, dir+"/.git"); err != nil {
+			return err
+		}
 	}
 	var modules map[string]module
 	if t.with.Submodules {
