@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,9 +19,13 @@ import (
 	"github.com/moby/sys/user"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/fault"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/owners"
+	"github.com/clayer/clayer/solver/sandbox"
 )
 
 // A User is who runs a RUN.
@@ -66,6 +72,20 @@ func Resolve(at *names.View, spec string) (*User, error) {
 	u.note(name, of, passwd, byID)
 	return u, nil
 }
+
+// Give has the command of a RUN run as the user.
+func (u *User) Give(cmd *sandbox.Command, s *dag.Step, run *frontend.Run) {
+	cmd.User = &sandbox.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Env: environ.OfUser(cmd.Env, s, run, u.Home)}
+	if !slices.Contains(cmd.User.Env, "HOME="+u.Home) {
+		for i := range u.Needs {
+			u.Needs[i].Home = "" // an ENV says where it is
+		}
+	}
+}
+
+// IsOwn reports whether the user is the one who runs clayer, without privilege: what that
+// one makes is root's.
+func (u *User) IsOwn() bool { return os.Geteuid() != 0 && u.UID == 0 && u.GID == 0 }
 
 // find looks a user up who has a name, or whose group has one or is not given.
 func (u *User) find(spec string, passwd, group []byte) error {

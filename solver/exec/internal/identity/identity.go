@@ -3,14 +3,12 @@
 package identity
 
 import (
-	"os"
 	"slices"
 	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/owners"
 	"github.com/clayer/clayer/solver/internal/survey"
@@ -44,10 +42,10 @@ func (x *Steps) Give(s *dag.Step, run *frontend.Run, before func(*dag.Step) (*na
 		return nil, err
 	}
 	u, err := users.Resolve(at, run.User)
-	if err != nil || os.Geteuid() != 0 && u.UID == 0 && u.GID == 0 {
+	if err != nil || u.IsOwn() {
 		return nil, err
 	}
-	cmd.User = &sandbox.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Env: environ.OfUser(cmd.Env, s, run, u.Home)}
+	u.Give(cmd, s, run)
 	cmd.Refused = func(why string) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -57,11 +55,6 @@ func (x *Steps) Give(s *dag.Step, run *frontend.Run, before func(*dag.Step) (*na
 		x.refused[s] = true
 		x.Warn("%s: RUN: it runs as the user who runs clayer, and not as USER %s: %s. Its snapshot, and those of the RUNs after it, are neither stored nor pushed. "+
 			"Root can run it as that user, and so can a user with subordinate ids (newuidmap, /etc/subuid)", s.Pos(), run.User, why)
-	}
-	if !slices.Contains(cmd.User.Env, "HOME="+u.Home) {
-		for i := range u.Needs {
-			u.Needs[i].Home = "" // an ENV says where it is
-		}
 	}
 	return &User{at, u.Needs}, nil
 }
