@@ -57,8 +57,15 @@ func Capture(src []byte, in *Install, last *Record) (out []byte, next *Record, e
 			lines = append(lines, line)
 		}
 	}
-	out = f.insert(strings.Join(append(lines, text), "\n"))
-	return out, &Record{[]*Install{in}, text}, f.check(out, len(lines)+1)
+	lines = append(lines, text)
+	if at, user := f.end(); !isRoot(user) { // the session installs as root
+		lines = slices.Insert(lines, len(lines)-1, "USER root")
+		if at == len(f.Instructions) {
+			lines = append(lines, "USER "+user)
+		}
+	}
+	out = f.insert(strings.Join(lines, "\n"))
+	return out, &Record{[]*Install{in}, text}, f.check(out, len(lines))
 }
 
 // Comment adds a comment under the last instruction, unless the file has it.
@@ -335,27 +342,71 @@ func (f *file) run(installs []*Install) (string, error) {
 	return b.String(), nil
 }
 
-// endsWith reports whether the last instruction of the file is r, unchanged.
-func (f *file) endsWith(r *Record) bool {
+// end returns how many instructions are before the place where one is added, and the USER
+// that is in effect there: the end of the file, or before a USER after which nothing uses it.
+// That one is of what starts later, and what is added is for root.
+func (f *file) end() (n int, user string) {
+	n = len(f.Instructions)
 	if f.empty {
-		return false
+		return 0, ""
 	}
-	pos := f.Instructions[len(f.Instructions)-1].Base().Pos
-	return strings.Join(f.lines[pos.Line-1:pos.End], "\n") == r.Text
+	before := ""
+	for i, in := range f.Instructions {
+		switch in := in.(type) {
+		case *frontend.User:
+			if n > i {
+				n, before = i, user
+			}
+			user = in.Name
+		case *frontend.From:
+			if !in.Stage {
+				user = ""
+			}
+			n = len(f.Instructions)
+		case *frontend.Ignored:
+		default:
+			n = len(f.Instructions)
+		}
+	}
+	if n < len(f.Instructions) && !isRoot(user) {
+		return n, before
+	}
+	return len(f.Instructions), user
 }
 
-// replaceLast returns the text with another last instruction.
+func isRoot(user string) bool {
+	return slices.Contains([]string{"", "root", "0", "root:root", "0:0"}, user)
+}
+
+// last returns where the instruction stands that something is added after; ok is false if
+// there is none.
+func (f *file) last() (pos frontend.Pos, ok bool) {
+	n, _ := f.end()
+	if n == 0 {
+		return pos, false
+	}
+	return f.Instructions[n-1].Base().Pos, true
+}
+
+// endsWith reports whether that instruction is r, unchanged.
+func (f *file) endsWith(r *Record) bool {
+	pos, ok := f.last()
+	return ok && strings.Join(f.lines[pos.Line-1:pos.End], "\n") == r.Text
+}
+
+// replaceLast returns the text with another one in its place.
 func (f *file) replaceLast(text string) []byte {
-	pos := f.Instructions[len(f.Instructions)-1].Base().Pos
+	pos, _ := f.last()
 	return f.join(pos.Line-1, pos.End, text)
 }
 
-// insert returns the text with lines under its last instruction, or at the end
-// if it has none.
+// insert returns the text with lines under it, or at the end if it has no instruction.
 func (f *file) insert(text string) []byte {
 	at := len(f.lines)
-	if !f.empty {
-		at = f.Instructions[len(f.Instructions)-1].Base().Pos.End
+	if pos, ok := f.last(); ok {
+		at = pos.End
+	} else if !f.empty {
+		at = f.Instructions[0].Base().Pos.Line - 1 // a USER
 	}
 	return f.join(at, at, text)
 }
@@ -381,22 +432,25 @@ func (f *file) join(from, to int, text string) []byte {
 }
 
 // check reports whether the instructions of the file are those of out too, but
-// for more new ones, or for 0 the last one: BuildKit's parser has the last word,
+// for more new ones at its end, or for 0 the last one before it: BuildKit's parser has the last word,
 // as on a heredoc that a quoted << begins.
 func (f *file) check(out []byte, more int) error {
 	g, err := parse(out)
 	if err != nil {
 		return err
 	}
-	n := len(f.Instructions)
-	if more == 0 && len(g.Instructions) == n && n > 0 {
-		n--
-	}
+	n, _ := f.end()
 	if len(g.Instructions) != len(f.Instructions)+more {
 		return fmt.Errorf("%w: another line would change its meaning", ErrUnwritable)
 	}
-	for i := range n {
-		a, b := f.Instructions[i], g.Instructions[i]
+	for i, a := range f.Instructions {
+		b := g.Instructions[i]
+		switch {
+		case i >= n:
+			b = g.Instructions[i+more]
+		case more == 0 && i == n-1:
+			continue
+		}
 		if a.Base().Text != b.Base().Text || !reflect.DeepEqual(withoutPos(a), withoutPos(b)) {
 			return fmt.Errorf("%w: line %d would change its meaning", ErrUnwritable, a.Base().Pos.Line)
 		}
