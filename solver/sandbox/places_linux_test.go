@@ -202,6 +202,9 @@ func TestSubordinateIDs(t *testing.T) {
 	if got, _ := sh(t, v, `echo 1 >n; chown 33:8 n; chown 12:34 f; chmod 4755 f; stat -c %u:%g n f g`); got != "dir w 0755\nfile w/f 4755 6 12:34\nfile w/n 0644 2 33:8\n" {
 		t.Errorf("got:\n%s", got)
 	}
+	if got, out, refused := asUser(t, v, someone(5), `id -u; id -G; chown 1234:5 /w/n 2>&- || echo denied`); got != "dir closed 0755\n" || out != "1234\n2345 5\ndenied\n" || refused {
+		t.Errorf("as a user: refused %v, it prints %q, and changes\n%s", refused, out, got)
+	}
 	if got, _ := sh(t, v, `chown 0:0 f; rm n; echo x >d/x`); got != "dir w 0755\nfile w/d/x 0644 2\nfile w/f 0755 6\ndelete w/n\n" {
 		t.Errorf("got:\n%s", got)
 	}

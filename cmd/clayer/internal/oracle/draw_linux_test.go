@@ -23,11 +23,34 @@ func draw(seed uint64) *Case {
 	for range 3 + d.IntN(6) {
 		c.Lines = append(c.Lines, d.instruction())
 	}
+	if seed%3 == 1 {
+		d := &drawing{Rand: rand.New(rand.NewPCG(seed, 23)), n: 1000}
+		c.Lines = d.withUsers(c.Lines)
+	}
 	if seed%4 == 3 {
 		d := &drawing{Rand: rand.New(rand.NewPCG(seed, 19)), n: d.n, files: d.files}
 		c.Lines = d.inStages(c.Lines)
 	}
 	return c
+}
+
+// withUsers puts USERs among lines, and what shows who runs a RUN.
+func (d *drawing) withUsers(lines []string) []string {
+	for range 1 + d.IntN(4) {
+		user := "USER " + d.one("app", "app", "1000", "77", "7:8", "app:staff", "1000:50", "root", "0", "made", "made:grp", "${WHO:-app}", "$NOTHING", "app:", ":staff", "root:staff", "app:50", "\"app\"", "nosuch", "1000:app")
+		at := d.IntN(len(lines) + 1)
+		lines = slices.Insert(slices.Clone(lines), at, user, d.one(
+			fmt.Sprintf("RUN id -u > /out/%d; id -G >> /out/%d; echo $HOME >> /out/%d; true", d.number(), d.n, d.n),
+			fmt.Sprintf("RUN id -u > /tmp/%d; id -g >> /tmp/%d; cat /tmp/%d > /out/%d; true", d.number(), d.n, d.n, d.n),
+			fmt.Sprintf("RUN mkdir -p ~/%d; echo %d > ~/%d/x; (: > /etc/%d) || echo denied > /out/%d; true", d.number(), d.n, d.n, d.n, d.n),
+			"WORKDIR "+d.place(), "WORKDIR rel/"+d.one("a", "b/c"),
+		))
+	}
+	open := "RUN chmod 1777 /out /srv /opt"
+	if d.sometimes(2) {
+		open += "; echo 'made:x:100:200::/srv/home:/bin/sh' >> /etc/passwd; echo 'grp:x:201:app,made' >> /etc/group"
+	}
+	return slices.Insert(lines, 0, open)
 }
 
 // inStages puts a stage before lines, and has them copy from it.

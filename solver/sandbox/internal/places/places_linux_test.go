@@ -17,7 +17,7 @@ import (
 const placeVariable = "CLAYER_TEST_PLACE"
 
 // suite is what runs in most places.
-const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(root|user|inplace_by_ctime)$"
+const suite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel|TestUser)$/^(root|user|inplace_by_ctime)$"
 
 // innerSuite is for where one is root of a user namespace alone.
 const innerSuite = "^(TestWhatARunChanged|TestStatus|TestWhatARunLeavesBehindIsEnded|TestCancel)$/^(user|inplace_by_ctime)$"
