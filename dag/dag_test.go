@@ -103,6 +103,17 @@ func TestKeysGolden(t *testing.T) {
 	golden.Check(t, "testdata/keys.golden", b.String())
 }
 
+// The owner of a WORKDIR is an input where a USER names one.
+func TestKeyOfWorkdir(t *testing.T) {
+	for text, want := range map[string]string{"WORKDIR /w\n": "", "USER me:staff\nWORKDIR /w\n": "me:staff", "USER me\nUSER $NO\nWORKDIR /w\n": ""} {
+		g, _ := build(t, Options{}, text)
+		rec := keysOf(t, g, testBase).Record(g.Layers[0].Steps[0])
+		if got := rec.Get("user"); got != want || rec.Get("path") != "/w" {
+			t.Errorf("%q: user %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestWhatChangesAKey(t *testing.T) {
 	const text = "ENV A=1\nRUN echo one\nRUN echo two\n"
 	tests := []struct {
@@ -127,6 +138,8 @@ func TestWhatChangesAKey(t *testing.T) {
 		{name: "SNAPSHOT of what is left out by default changes every RUN", text: "ENV A=1\nRUN echo one\nRUN echo two\nSNAPSHOT /tmp/x\n", want: "2 3 4"},
 		{name: ".clayerignore changes every RUN", text: text, opt: Options{Ignore: map[string][]string{".": {"opt/logs"}}}, want: "2 3"},
 		{name: "an ARG in effect changes the RUNs after it", text: "ENV A=1\nRUN echo one\nARG V=1\nRUN echo two\n", want: "4"},
+		{name: "a USER changes the RUNs after it", text: "ENV A=1\nRUN echo one\nUSER app\nRUN echo two\n", want: "4"},
+		{name: "a USER of nothing changes nothing", text: "ENV A=1\nUSER app\nUSER $NO\nRUN echo one\nRUN echo two\n"},
 		{name: "an ARG without a value changes nothing", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n"},
 		{name: "--build-arg changes the RUNs after its ARG", text: "ENV A=1\nRUN echo one\nARG V\nRUN echo two\n",
 			opt: Options{BuildArgs: map[string]string{"V": "1"}}, want: "4"},

@@ -824,6 +824,51 @@ func TestWorkdir(t *testing.T) {
 	}
 }
 
+// TestWorkdirOfUser makes directories that are a user's, by the rules of --chown.
+func TestWorkdirOfUser(t *testing.T) {
+	root := t.TempDir()
+	makeTree(t, root, "etc/", "d/")
+	for name, content := range map[string]string{"passwd": "root:x:0:0::/root:\napp:x:7:8::/:\n", "group": "staff:x:50:\n"} {
+		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := names.New(root, "")
+	for user, want := range map[string]string{
+		"": "0:0", "app": "7:8", "app:staff": "7:50", "app:": "7:8", "9": "9:9", "9:staff": "9:50", "root": "0:0", "root:staff": "0:50",
+		"nosuch": "USER nosuch: user nosuch: not in /etc/passwd", "app:nosuch": "USER app:nosuch: group nosuch: not in /etc/group",
+	} {
+		w := &frontend.Workdir{Path: "/d/a/b", User: user}
+		changes, err := WorkdirChanges(w)(at)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		} else {
+			for e := range changes {
+				if user != "" || e.Path == "d/a/b" { // root's parents are made by the way
+					got += fmt.Sprintf("%s %d:%d ", e.Path, e.UID, e.GID)
+				}
+			}
+			want = "d/a/b " + want + " "
+			if user != "" {
+				want = strings.Replace(want, "/b", "", 1) + want
+			}
+			if expected, err := ExpectWorkdir(w, at, true); err != nil {
+				t.Error(err)
+			} else {
+				for _, err := range expected(changes) {
+					if err != nil {
+						t.Errorf("USER %s: its own snapshot: %v", user, err)
+					}
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("USER %s: %s, want %s", user, got, want)
+		}
+	}
+}
+
 // madeOnUnix is the version of a zip member that Unix made.
 const madeOnUnix = 3 << 8
 

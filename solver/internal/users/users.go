@@ -35,6 +35,8 @@ type User struct {
 	Home     string   // absolute
 
 	Needs []snapshot.Need // what another root has to have for the same
+
+	numbers bool // both ids are given: a database says no more than the home
 }
 
 // Resolve resolves the value of USER by the names that a step finds in a root. As with
@@ -57,7 +59,7 @@ func Resolve(at *names.View, spec string) (*User, error) {
 		return nil, &fault.Fault{Message: fmt.Sprintf("USER %s: ids are at most %d", spec, math.MaxInt32), Err: strconv.ErrRange}
 	}
 	if named && uerr == nil && gerr == nil {
-		u.UID, u.GID = uid, gid // nobody looks for such a user
+		u.UID, u.GID, u.numbers = uid, gid, true // nobody looks for such a user
 	} else if err := u.find(spec, passwd, group); err != nil {
 		return nil, err
 	}
@@ -76,10 +78,14 @@ func Resolve(at *names.View, spec string) (*User, error) {
 // Give has the command of a RUN run as the user.
 func (u *User) Give(cmd *sandbox.Command, s *dag.Step, run *frontend.Run) {
 	cmd.User = &sandbox.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Env: environ.OfUser(cmd.Env, s, run, u.Home)}
-	if !slices.Contains(cmd.User.Env, "HOME="+u.Home) {
-		for i := range u.Needs {
-			u.Needs[i].Home = "" // an ENV says where it is
-		}
+	if slices.Contains(cmd.User.Env, "HOME="+u.Home) {
+		return
+	}
+	for i := range u.Needs {
+		u.Needs[i].Home = "" // an ENV says where it is
+	}
+	if u.numbers {
+		u.Needs = nil
 	}
 }
 
@@ -116,7 +122,7 @@ func missing(spec, kind, name, file, add string) error {
 // note notes what the names are here: that of the user, or of whoever has the number, and
 // that of the group.
 func (u *User) note(name, group string, passwd []byte, byID []user.User) {
-	if _, err := idOf(name); err == nil && len(byID) > 0 && group == "" {
+	if _, err := idOf(cmp.Or(name, "0")); err == nil && len(byID) > 0 {
 		name = byID[0].Name
 	}
 	id, own, ok := owners.Numbers(passwd, name)
