@@ -93,7 +93,10 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 				return err
 			}
 			defer unmount()
-			if err := r.giveUser(ctx, view, at, in, &cmd); err != nil {
+			cmd.Refused = func(why string) {
+				r.Report.Warnf("the command ran as the user who runs clayer, and not as USER %s: %s", in.User, why)
+			}
+			if err := users.GiveIn(ctx, view, at, in, &cmd); err != nil {
 				return err
 			}
 		}
@@ -112,26 +115,6 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 		return inplace.Exec(ctx, sb, cmd, run.Stdin, run.Stdout, run.Stderr)
 	}
 	return nameWithheld(err)
-}
-
-// giveUser has a command run as the user of a RUN, by the names of a view.
-func (r *session) giveUser(ctx context.Context, view sandbox.Layered, s *dag.Step, run *frontend.Run, cmd *sandbox.Command) error {
-	if run.User == "" {
-		return nil
-	}
-	dir, done, err := view.Tree(ctx)
-	if err != nil {
-		return err
-	}
-	u, err := users.Resolve(names.New(dir, ""), run.User)
-	if err = errors.Join(err, done()); err != nil || u.IsOwn() {
-		return err
-	}
-	u.Give(cmd, s, run)
-	cmd.Refused = func(why string) {
-		r.Report.Warnf("the command ran as the user who runs clayer, and not as USER %s: %s", run.User, why)
-	}
-	return nil
 }
 
 // unchanging opens the root, and holds its lock until release, so that no other solve

@@ -5,6 +5,7 @@ package users
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,6 +88,23 @@ func (u *User) Give(cmd *sandbox.Command, s *dag.Step, run *frontend.Run) {
 	if u.numbers {
 		u.Needs = nil
 	}
+}
+
+// GiveIn has the command of a RUN run as its user, by the names of a view.
+func GiveIn(ctx context.Context, view sandbox.Layered, s *dag.Step, run *frontend.Run, cmd *sandbox.Command) error {
+	if run.User == "" {
+		return nil
+	}
+	dir, done, err := view.Tree(ctx)
+	if err != nil {
+		return err
+	}
+	u, err := Resolve(names.New(dir, ""), run.User)
+	if err = errors.Join(err, done()); err != nil || u.IsOwn() {
+		return err
+	}
+	u.Give(cmd, s, run)
+	return nil
 }
 
 // IsOwn reports whether the user is the one who runs clayer, without privilege: what that
