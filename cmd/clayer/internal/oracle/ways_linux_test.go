@@ -62,6 +62,8 @@ var moved = regexp.MustCompile(`(?m)\b(rm -rf|mv)( \S+)? /(opt|new)([;\s"]|$)|\b
 // fits reports whether what a way makes of a case can be compared.
 func (w *way) fits(c *Case) bool {
 	switch {
+	case w.sandbox == "inplace" && c.inStages(): // it refuses to build them
+		return false
 	case w.split:
 		return c.split() > 0
 	case w.user:
@@ -75,7 +77,7 @@ func (w *way) fits(c *Case) bool {
 // .dockerignore a layer has, and stages are of one file.
 func (c *Case) split() int {
 	_, ignores := c.Files[containerfile+".dockerignore"]
-	if ignores || slices.ContainsFunc(c.Lines, func(l string) bool { return strings.HasPrefix(l, "FROM") }) {
+	if ignores || c.inStages() {
 		return 0
 	}
 	n := len(c.Lines) / 2
@@ -83,6 +85,10 @@ func (c *Case) split() int {
 		n = min(n, arg)
 	}
 	return n
+}
+
+func (c *Case) inStages() bool {
+	return slices.ContainsFunc(c.Lines, func(l string) bool { return strings.HasPrefix(l, "FROM") })
 }
 
 // The files of two layers. Each instruction stands at the line that it has in one.
