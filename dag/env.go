@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/reference"
 )
 
 // Env returns the variables of a composition in order of
@@ -19,11 +20,11 @@ func (g *Graph) Env(n int) []frontend.Var {
 			if l.On != nil && !l.Ordered && slices.Contains(l.On.Scope.Env, v) {
 				continue // inherited by FROM, and in env already
 			}
-			v.Value = frontend.Substitute(v.Value, func(name string) string {
+			v.Value = reference.Substitute(v.Value, func(name string) string {
 				if i := indexVar(was, name); i >= 0 {
 					return was[i].Value
 				}
-				return frontend.Ref(name)
+				return reference.To(name)
 			})
 			if slices.Contains(searchPaths, v.Name) {
 				v.Value = uniqueParts(v.Value)

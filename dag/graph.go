@@ -214,6 +214,9 @@ func copyID(dir string, c *frontend.Copy) string {
 	if c.Stage != nil {
 		fmt.Fprintf(&b, " of %q %q", c.Stage.Path, c.Stage.Name)
 	}
+	if c.Image != nil {
+		fmt.Fprintf(&b, " of image %s", c.Image)
+	}
 	for _, in := range c.Inline {
 		fmt.Fprintf(&b, " <<%q %q", in.Name, in.Content)
 	}
@@ -230,6 +233,9 @@ func mountsID(f *frontend.File, run *frontend.Run) string {
 		fmt.Fprintf(&b, "mount %q of %q", m.Source, f.ContextOf(m.Origin))
 		if m.Stage != nil {
 			fmt.Fprintf(&b, " stage %q %q", m.Stage.Path, m.Stage.Name)
+		}
+		if m.Image != nil {
+			fmt.Fprintf(&b, " image %s", m.Image)
 		}
 	}
 	return b.String()

@@ -24,11 +24,12 @@ type Base struct {
 }
 
 // A Pin is what a source resolved to: exactly one of its fields is set, but of what a RUN mounts,
-// which may be both files and stages.
+// which may be files, stages and images.
 type Pin struct {
-	Digest string // "sha256:..", of a URL's bytes or of local files; of a stage that is copied from
+	Digest string // "sha256:..", of a URL's bytes or of local files; of a stage or an image that is copied from
 	Commit string // of a Git tree
 	Stages string // "sha256:..", of the stages that a RUN mounts
+	Images string // "sha256:..", of the images that a RUN mounts
 }
 
 // Pins holds what the network and the disk said, by Source.ID.
@@ -124,6 +125,7 @@ const (
 	inContent     = "content"
 	inCommit      = "commit"
 	inStage       = "stage"
+	inImage       = "image"
 	noteSource    = "source"
 )
 
@@ -152,6 +154,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			runInputs(w, in)
 			option(w, inContent, pin.Digest)
 			option(w, inStage, pin.Stages)
+			option(w, inImage, pin.Images)
 			option(w, "environment", string(s.Layer.outside.inherit))
 			for _, v := range s.named {
 				option(w, "session "+v.Name, v.digest)
@@ -177,9 +180,15 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 		case *frontend.Copy:
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
-			if in.Stage != nil {
+			switch {
+			case in.Stage != nil:
 				w.Field(inStage, pin.Digest)
-			} else {
+			case in.Image != nil:
+				w.Field(inImage, pin.Digest)
+				if in.Image.Layout == "" {
+					w.Note(noteSource, in.Image.String())
+				}
+			default:
 				w.Field(inContent, pin.Digest)
 			}
 			w.Field("dest", in.Dest)
@@ -282,13 +291,19 @@ func StoredStep(k key.Key, rec key.Record, at frontend.Meta) *frontend.Run {
 	return &frontend.Run{Meta: at, Stored: st}
 }
 
-// EarlierPin returns what the source of a FETCH was pinned to in an earlier solve, if rec is
-// the record of one from the same source.
-func EarlierPin(rec key.Record, f *frontend.Fetch) (p Pin, ok bool) {
-	if rec.Get(inInstruction) != fetchWord(f) || !rec.Noted(noteSource, f.Source) {
-		return p, false
+// EarlierPin returns what the source of a FETCH, or the image of a COPY, was pinned to in an
+// earlier solve, if rec is the record of one from the same source.
+func EarlierPin(rec key.Record, in frontend.Instruction) (p Pin, ok bool) {
+	switch in := in.(type) {
+	case *frontend.Copy:
+		p = Pin{Digest: rec.Get(inImage)}
+		return p, in.Image != nil && rec.Noted(noteSource, in.Image.String()) && digest.Digest(p.Digest).Validate() == nil
+	case *frontend.Fetch:
+		if rec.Get(inInstruction) != fetchWord(in) || !rec.Noted(noteSource, in.Source) {
+			return p, false
+		}
+		p = Pin{Digest: rec.Get(inContent), Commit: rec.Get(inCommit)}
 	}
-	p = Pin{Digest: rec.Get(inContent), Commit: rec.Get(inCommit)}
 	switch {
 	case p.Digest == "":
 		return p, commitID().MatchString(p.Commit)

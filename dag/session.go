@@ -10,6 +10,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/frontend/shellvars"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/order"
@@ -98,14 +99,14 @@ func (o *outside) after(l *Layer) *outside {
 		more.before = make(map[string]string)
 	}
 	for _, v := range l.On.Scope.Env {
-		value := frontend.Substitute(v.Value, func(name string) string {
+		value := reference.Substitute(v.Value, func(name string) string {
 			if value, ok := o.before[name]; ok {
 				return value
 			}
 			if o.nameable[name] == ByDigest {
 				return o.session[name]
 			}
-			return frontend.Ref(name) // it differs between machines, and no key says so
+			return reference.To(name) // it differs between machines, and no key says so
 		})
 		more.before[v.Name] = value
 		delete(more.nameable, v.Name)
@@ -138,7 +139,7 @@ func (o *outside) namedBy(run *frontend.Run) (named []SessionVar) {
 	}
 	for _, vars := range [][]frontend.Var{run.Env, run.Args} {
 		for _, v := range vars {
-			for _, name := range frontend.Refs(v.Value) {
+			for _, name := range reference.Names(v.Value) {
 				if _, ok := o.nameable[name]; ok {
 					names = append(names, name)
 				}
@@ -299,7 +300,7 @@ func (s *Step) refersTo() (names []string) {
 	ofBefore := func(name string) { // its value may be made of the session
 		for _, l := range s.Layer.Before() {
 			if i := indexVar(l.Scope.Env, name); i >= 0 {
-				names = append(names, frontend.Refs(l.Scope.Env[i].Value)...)
+				names = append(names, reference.Names(l.Scope.Env[i].Value)...)
 			}
 		}
 	}
@@ -321,7 +322,7 @@ func (s *Step) refersTo() (names []string) {
 	}
 	for _, list := range [][]frontend.Var{run.Env, run.Args} {
 		for _, v := range list {
-			names = append(names, frontend.Refs(v.Value)...)
+			names = append(names, reference.Names(v.Value)...)
 		}
 	}
 	slices.Sort(names)

@@ -48,7 +48,7 @@ func buildCopy(m Meta, s *source) (Instruction, error) {
 		return nil, err
 	}
 	if c.From != "" && len(c.Inline) > 0 {
-		return nil, fault.Errorf("--from copies files of a stage, and <<%s is part of this file", c.Inline[0].Name).WithHint("two COPYs")
+		return nil, fault.Errorf("--from copies files of a stage or an image, and <<%s is part of this file", c.Inline[0].Name).WithHint("two COPYs")
 	}
 	if m.Word != "ADD" {
 		return c, nil
@@ -287,7 +287,7 @@ func (c *Copy) cleanSource(s string) (string, error) {
 		if !found {
 			above, below = "", s
 		}
-		if err := checkCopySource(above+"/"+below, c.Stage != nil); err != nil {
+		if err := checkCopySource(above+"/"+below, c.IsRoot()); err != nil {
 			return "", err
 		}
 		above, below = path.Join("/", above)[1:], path.Join("/", below)[1:]
@@ -296,10 +296,10 @@ func (c *Copy) cleanSource(s string) (string, error) {
 		}
 		return above + "/./" + below, nil
 	}
-	if err := checkCopySource(s, c.Stage != nil); err != nil {
+	if err := checkCopySource(s, c.IsRoot()); err != nil {
 		return "", err
 	}
-	if c.Stage == nil {
+	if !c.IsRoot() {
 		return path.Clean(strings.TrimLeft(s, "/")), nil
 	}
 	if s = path.Join("/", s)[1:]; s == "" {

@@ -4,15 +4,22 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 )
 
 // Args are what a file is read with: what decides its FROM lines, and names in --from.
 type Args struct {
-	Build    map[string]string // --build-arg
-	Platform string            // "linux/amd64", of the machine that is built for; "" if unknown
-	Contexts map[string]string // --build-context: directories by the names that --from has
+	Build    map[string]string  // --build-arg
+	Platform string             // "linux/amd64", of the machine that is built for; "" if unknown
+	Contexts map[string]Context // --build-context: by the names that --from has
+}
+
+// A Context is what a build context has: a directory, or an image.
+type Context struct {
+	Dir   string
+	Image *imageref.Ref // nil for a directory
 }
 
 // Args returns what the file was read with.

@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/frontend/metadata"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -98,7 +99,7 @@ func buildIgnored(m Meta, s *source) (*Ignored, error) {
 
 // isCommand reports whether a list can be executed.
 func isCommand(argv []string) bool {
-	return len(argv) > 0 && argv[0] != "" && !slices.ContainsFunc(argv, func(s string) bool { return strings.Contains(s, mark) })
+	return len(argv) > 0 && argv[0] != "" && !slices.ContainsFunc(argv, func(s string) bool { return strings.Contains(s, reference.Mark) })
 }
 
 func unknownFlag(f lexical.Flag, flags ...string) error {

@@ -16,8 +16,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/layername"
 	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/frontend/reference"
 )
 
 // resolve parses and resolves a text that has nothing wrong.
@@ -49,8 +51,8 @@ func TestLayerName(t *testing.T) {
 		"Containerfile.@@@": "layer", "Containerfile.": "layer", "weird.name.txt": "weird-name", "Dockerfile": "dockerfile",
 		"Containerfile.-x-": "x", "Containerfile.a_b-c": "a_b-c", "Containerfile.é": "layer",
 	} {
-		if got := LayerName(path); got != want {
-			t.Errorf("LayerName(%q) = %q, want %q", path, got, want)
+		if got := layername.Of(path); got != want {
+			t.Errorf("layername.Of(%q) = %q, want %q", path, got, want)
 		}
 	}
 }
@@ -143,7 +145,7 @@ func TestInstructions(t *testing.T) {
 		{"ENTRYPOINT for a shell", `ENTRYPOINT a  b`, &Ignored{Args: []string{"a  b"}}},
 		{"LABEL", `LABEL a="b c" d=e`, &Ignored{Args: []string{"a", "b c", "=", "d", "e", "="}}},
 		{"LABEL of a variable", "ENV V=1\nARG B\nLABEL v=$V-$B$NONE", &Ignored{Args: []string{"v", "1-given", "="}}},
-		{"LABEL of the session", "LABEL path=$PATH", &Ignored{Args: []string{"path", Ref("PATH"), "="}}},
+		{"LABEL of the session", "LABEL path=$PATH", &Ignored{Args: []string{"path", reference.To("PATH"), "="}}},
 		{"EXPOSE", "ARG P=\"80 81\"\nEXPOSE $P 53/udp $HOME", &Ignored{Args: []string{"80", "81", "53/udp"}}},
 		{"VOLUME", "VOLUME /a /b$HOME", &Ignored{Args: []string{"/a", "/b"}}},
 		{"HEALTHCHECK", "HEALTHCHECK --interval=1m30s --retries=2 CMD curl  x || exit 1", &Ignored{Args: []string{"CMD", "curl  x || exit 1"}, Health: &metadata.Health{Test: []string{"CMD-SHELL", "curl  x || exit 1"}, Interval: 90 * time.Second, Retries: 2}}},
@@ -279,8 +281,10 @@ func TestProblems(t *testing.T) {
 		{"no target", "RUN --mount=type=cache true", "target is missing"},
 		{"target /", "RUN --mount=type=tmpfs,target=/ true", "would hide the root"},
 		{"secret without id", "RUN --mount=type=secret true", "id is missing"},
-		{"mount from no stage", "FROM x AS build\nFROM x\nRUN --mount=from=biuld,target=/x true", "from=biuld names no stage before this line"},
-		{"mount from its own stage", "FROM x AS build\nRUN --mount=from=build,target=/x true", "names no stage before this line"},
+		{"mount from no stage", "FROM x AS build\nFROM x\nRUN --mount=from=BiulD,target=/x true", "from=BiulD names no stage before this line, and no image: malformed"},
+		{"copy from a stage after it", "FROM x AS a\nCOPY --from=b /x /y\nFROM x AS b\nRUN true", "--from=b names a stage that is not whole at this line"},
+		{"copy from scratch", "FROM x\nCOPY --from=scratch /x /y", "there are no files in it"},
+		{"mount from its own stage", "FROM x AS build\nRUN --mount=from=build,target=/x true", "names a stage that is not whole at this line"},
 		{"mount from the number of a stage", "FROM x\nFROM x\nRUN --mount=from=0,target=/x true", "from=0 names no stage"},
 		{"mount from a variable", "ARG A=x\nRUN --mount=from=$A,target=/x true", "variables are not expanded in it"},
 		{"mount of what leaves the context", "RUN --mount=source=a/../../b,target=/x true", "leaves what is mounted"},

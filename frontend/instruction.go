@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/frontend/filemode"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
@@ -173,15 +174,20 @@ type Ownership struct {
 
 // An Origin is what --from, or from=, names. The zero Origin is the build context of the file.
 type Origin struct {
-	From    string // as written
-	Context string // the directory that From names by --build-context
-	Stage   *File  // the stage of the file that From names, with what it builds on
+	From    string        // as written
+	Context string        // the directory that From names by --build-context
+	Stage   *File         // the stage of the file that From names, with what it builds on
+	Image   *imageref.Ref // the image that From names
+	Like    string        // the stage that the name of an image resembles; "" for none
 }
+
+// IsRoot reports whether an origin is a root of its own, which no path leaves.
+func (o *Origin) IsRoot() bool { return o.Stage != nil || o.Image != nil }
 
 // Copy is COPY, and ADD of local files.
 type Copy struct {
 	Meta
-	Sources []string // relative to the Containerfile's directory, or the root of Stage; may hold patterns
+	Sources []string // relative to the Containerfile's directory, or the root of a stage or an image; may hold patterns
 	Origin           // what Sources are in
 	Inline  []Inline // COPY <<name dest
 	Dest    string   // absolute and, but for a final slash, clean after Resolve

@@ -25,6 +25,8 @@ import (
 
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
+	"github.com/clayer/clayer/frontend/layername"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -87,7 +89,7 @@ func Parse(path string, src []byte) (*File, error) { return ParseFor(Args{}, pat
 
 // ParseFor parses a file whose FROM lines have args.
 func ParseFor(args Args, path string, src []byte) (*File, error) {
-	f := &File{args: args, Path: path, Dir: filepath.Dir(path), Name: LayerName(path), Source: string(src)}
+	f := &File{args: args, Path: path, Dir: filepath.Dir(path), Name: layername.Of(path), Source: string(src)}
 	whole := func(message string) (*File, error) {
 		return f, Problems{{Pos: Pos{File: path}, Message: message}}
 	}
@@ -266,7 +268,7 @@ func (s *source) args() string { return strings.TrimSpace(s.joined.Text[s.rest:]
 // those of the JSON form.
 func (s *source) words() ([]string, error) {
 	if list, ok := lexical.JSONStrings(s.args()); ok {
-		if strings.Contains(strings.Join(list, ""), mark) {
+		if strings.Contains(strings.Join(list, ""), reference.Mark) {
 			return nil, fault.Errorf("a NUL can't be part of an argument")
 		}
 		return lexical.Escaped(list, s.escape), nil

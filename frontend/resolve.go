@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/frontend/predefined"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/credential"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/pathname"
@@ -109,13 +110,13 @@ func (v variables) Get(name string) (string, bool) {
 	}
 	if ok {
 		if !v.refs {
-			value = Substitute(value, func(name string) string { return session[name] })
+			value = reference.Substitute(value, func(name string) string { return session[name] })
 		}
 		return value, true
 	}
 	value, ok = session[name]
 	if v.refs && (ok || credential.IsName(name) && !v.r.altered(name)) {
-		return Ref(name), true
+		return reference.To(name), true
 	}
 	return value, ok
 }
@@ -199,7 +200,7 @@ func (r *resolver) cutsReference(word string) string {
 			end = len(rest)
 		}
 		for _, m := range named().FindAllStringSubmatch(rest[:end], -1) {
-			if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, mark) {
+			if v, ok := (variables{r, true}).Get(m[1]); ok && strings.Contains(v, reference.Mark) {
 				return m[1]
 			}
 		}
@@ -290,7 +291,7 @@ func (r *resolver) resolve(in Instruction) (Instruction, error) {
 // and ARGs of the file alone. A label refers to the session's.
 func (r *resolver) resolveIgnored(in *Ignored) (Instruction, error) {
 	out := *in
-	alone := func(word string) string { return Substitute(word, func(string) string { return "" }) }
+	alone := func(word string) string { return reference.Substitute(word, func(string) string { return "" }) }
 	var err error
 	out.Args, err = metadata.Expand(in.Word, in.Args, func(word string) string {
 		if in.Word == "LABEL" {

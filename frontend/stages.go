@@ -2,12 +2,14 @@ package frontend
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/mount"
 )
@@ -56,12 +58,12 @@ func (p *fileParser) divide() {
 		part.Instructions = append(slices.Clip(part.Instructions), s.own...)
 		s.whole = &part
 		for _, in := range s.own {
-			p.origins(in, all[:i])
+			p.origins(in, all, i)
 		}
 	}
 	if len(all) == 0 {
 		for _, in := range global {
-			p.origins(in, nil)
+			p.origins(in, nil, 0)
 		}
 		return
 	}
@@ -223,59 +225,80 @@ func find(all []*stage, name string, numbered bool) *stage {
 
 // origins sets what an instruction copies from, or mounts, which the stages before it are
 // known to.
-func (p *fileParser) origins(in Instruction, before []*stage) {
+func (p *fileParser) origins(in Instruction, all []*stage, i int) {
 	switch in := in.(type) {
 	case *Copy:
 		if in.From != "" {
-			in.Origin = p.origin(&in.Meta, "--from", in.From, before)
+			in.Origin = p.origin(&in.Meta, "--from", in.From, all, i)
 		}
 	case *Run:
 		in.origins = make([]Origin, len(in.Flags))
-		for i, value := range in.Flags {
+		for n, value := range in.Flags {
 			from, err := mount.From(value)
 			if err != nil {
 				p.file.report(&p.problems, &in.Meta, err)
 			} else if from != "" {
-				in.origins[i] = p.origin(&in.Meta, "--mount: from", from, before)
+				in.origins[n] = p.origin(&in.Meta, "--mount: from", from, all, i)
 			}
 		}
 	}
 }
 
-// origin returns what from names for an instruction: a build context, or one of the stages
-// before it. It reports a name that names nothing.
-func (p *fileParser) origin(m *Meta, flag, from string, before []*stage) Origin {
+// origin returns what from names for an instruction of the stage at i: a build context, one of
+// the stages before it, or an image. It reports a name that can be none.
+func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Origin {
 	o := Origin{From: from}
-	for name, dir := range p.file.args.Contexts {
-		if strings.EqualFold(name, from) {
-			o.Context = dir
+	for name, c := range p.file.args.Contexts {
+		if strings.EqualFold(name, strings.TrimSuffix(from, ":latest")) {
+			o.Context, o.Image = c.Dir, c.Image
 			return o
 		}
 	}
-	s := find(before, from, m.Word == "COPY") // a mount has no numbers, as in BuildKit
-	if s != nil {
+	if s := find(all[:i], from, m.Word == "COPY"); s != nil { // a mount has no numbers, as in BuildKit
 		o.Stage = s.whole
 		s.whole.Uses++
 		return o
 	}
-	err := fault.Errorf("%s=%s names no stage before this line", flag, from)
-	if strings.Contains(from, "$") {
-		err.Hint = "variables are expanded in FROM: FROM " + from + " AS name begins a stage that can be copied from"
+	var names []string
+	for i, s := range all[:i] {
+		names = append(names, s.name(i))
+	}
+	o.Like = Nearest(from, names)
+	if err := o.notStage(flag, all, i, names); err != nil {
 		p.file.report(&p.problems, m, err)
 		return o
 	}
-	var names []string
-	for i, s := range before {
-		names = append(names, s.name(i))
+	ref, err := imageref.Parse(from)
+	if err == nil {
+		o.Image = &ref
+		return o
 	}
-	switch near := Nearest(from, names); {
-	case near != "":
-		err.Hint = fmt.Sprintf("did you mean %s?", near)
-	case len(names) > 0:
-		err.Hint = "stages before it: " + strings.Join(names, ", ") + "; no build context has that name, and images are not copied from"
-	default:
-		err.Hint = "FROM .. AS NAME begins a stage; no build context has that name, and images are not copied from"
+	f := fault.Errorf("%s=%s names no stage before this line, and no image: %v", flag, from, err)
+	if bad := (*imageref.Error)(nil); errors.As(err, &bad) {
+		f.Hint = bad.Hint
 	}
-	p.file.report(&p.problems, m, err)
+	if o.Like != "" {
+		f.Hint = fmt.Sprintf("did you mean %s?", o.Like)
+	}
+	p.file.report(&p.problems, m, f)
 	return o
+}
+
+// notStage returns why a name that none of the stages before has can be no image either.
+func (o *Origin) notStage(flag string, all []*stage, i int, names []string) error {
+	number, err := strconv.Atoi(o.From)
+	switch {
+	case strings.Contains(o.From, "$"):
+		return fault.Errorf("%s=%s: variables are not expanded here", flag, o.From).
+			WithHint("they are in FROM: FROM %s AS name begins a stage that can be copied from", o.From)
+	case find(all[i:], o.From, false) != nil, err == nil && number >= i && number < len(all):
+		return fault.Errorf("%s=%s names a stage that is not whole at this line", flag, o.From).WithHint("copy from a stage that ends before it")
+	case err == nil && len(names) == 0:
+		return fault.Errorf("%s=%s names no stage before this line", flag, o.From).WithHint("FROM .. AS NAME begins a stage")
+	case err == nil:
+		return fault.Errorf("%s=%s names no stage before this line", flag, o.From).WithHint("stages before it: %s", strings.Join(names, ", "))
+	case o.From == "scratch":
+		return fault.Errorf("%s=scratch: there are no files in it", flag)
+	}
+	return nil
 }

@@ -112,10 +112,10 @@ func setOwnership(o *Ownership, name, value string) (err error) {
 	return err
 }
 
-// checkCopySource refuses what is not in the Containerfile's directory. A stage is a root,
-// which no path leaves.
-func checkCopySource(source string, inStage bool) error {
-	if inStage {
+// checkCopySource refuses what is not in the Containerfile's directory. A stage, or an image, is
+// a root, which no path leaves.
+func checkCopySource(source string, inRoot bool) error {
+	if inRoot {
 		return nil
 	}
 	if p := path.Clean(strings.TrimLeft(source, "/")); p == ".." || strings.HasPrefix(p, "../") {

@@ -14,7 +14,8 @@ import (
 
 // LegacyTags returns the tags of the options' files; names says which have one.
 func LegacyTags(ctx context.Context, opt Options, named func(*frontend.File) bool) ([]string, error) {
-	commits, err := newReadOnly(opt).commits(ctx)
+	r := newReadOnly(opt)
+	commits, err := r.sources().Commits(ctx, r.InvalidateOn, r.jobs())
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func (r *session) legacyFiles(ctx context.Context, g *dag.Graph, keys *dag.Keys,
 		}
 		if commits == nil && len(r.InvalidateOn) > 0 {
 			var err error
-			if commits, err = r.commits(ctx); err != nil {
+			if commits, err = r.sources().Commits(ctx, r.InvalidateOn, r.jobs()); err != nil {
 				return nil, err
 			}
 		}

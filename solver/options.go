@@ -23,6 +23,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
 	"github.com/clayer/clayer/cache/github"
+	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
@@ -55,8 +56,11 @@ type Options struct {
 	Timeout    time.Duration     // of each RUN; 0 means none
 	Jobs       int               // how many downloads, and how many chains, at a time; 0 means 8, or the number of CPUs if that is more
 
-	GitHub       *github.Client // for FETCH github: and InvalidateOn; nil: there is none
-	InvalidateOn []string       // "owner/repo[@ref]", whose commits are mixed into every key
+	GitHub *github.Client // for FETCH github: and InvalidateOn; nil: there is none
+	// Registry returns the client of a repository of images, with its login; nil: without any.
+	Registry func(registry.Repository) (*registry.Client, error)
+
+	InvalidateOn []string // "owner/repo[@ref]", whose commits are mixed into every key
 
 	// LegacyURL returns where layer.tar.gz of a container-layer release would
 	// be; nil: none is looked for.

@@ -230,12 +230,12 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	eg.SetLimit(r.jobs())
 	var commits []string
 	eg.Go(func() (err error) {
-		commits, err = r.commits(ctx)
+		commits, err = r.sources().Commits(ctx, r.InvalidateOn, r.jobs())
 		return err
 	})
 	for _, src := range g.Sources {
 		eg.Go(func() error {
-			pin, err := r.pin(ctx, src.Steps[0])
+			pin, err := r.Pin(ctx, src.Steps[0])
 			var ofStage frontend.Problems
 			mu.Lock()
 			defer mu.Unlock()

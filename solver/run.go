@@ -56,7 +56,8 @@ type RunOptions struct {
 // than 0; errors of planning and building are those of Solve, and one without
 // an overlay wraps sandbox.ErrUnavailable.
 func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
-	r := newSession(opt)
+	whole := newSession(opt)
+	r := whole
 	if f := stages.At(opt.Files, run.File, run.At); f != nil {
 		r = r.stageOf(f)
 	}
@@ -64,7 +65,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release(), r.stages.Close()) }()
+	defer func() { err = errors.Join(err, release(), r.stages.Close(), whole.close()) }()
 	sv, err := r.survey(ctx, root)
 	if err == nil {
 		sv, err = r.beforeSteps(ctx, root, sv)

@@ -9,10 +9,11 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
-	"github.com/clayer/clayer/solver/internal/earlier"
 	"github.com/clayer/clayer/solver/internal/environ"
+	"github.com/clayer/clayer/solver/internal/images"
 	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
+	"github.com/clayer/clayer/solver/internal/transfers"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -25,6 +26,7 @@ import (
 // what it has learned meanwhile. Its methods are safe for concurrent use.
 type session struct {
 	Options
+	transfers.Steps
 	store     *cache.Tier      // nil: there is none
 	files     []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly  bool             // nothing that is downloaded is stored
@@ -34,13 +36,12 @@ type session struct {
 
 	resolving sync.Once
 	resolver  *source.Resolver
-	changes   sync.Map // *dag.Step: its changes, computed once
 	legacy    layers.Legacy
 	stages    *stages.Stages // those of all sessions of one call
 	root      *rootfs.Root   // of the last survey
 	isStage   bool           // it is of a stage, whose view shows nothing that is applied to the root
 	sharing   *sharedmounts.Sharing
-	earlier   earlier.Pins
+	images    *images.Source // shared with the sessions of stages
 }
 
 func newSession(opt Options) *session {
@@ -51,8 +52,9 @@ func newSession(opt Options) *session {
 	if stores := opt.AllStores(); len(stores) > 0 {
 		r.store = cache.Tiered(opt.Report.StoreFailed, stores...)
 	}
+	r.Sources, r.Meters = r.sources, opt.Report
 	if r.store != nil {
-		r.earlier.List, r.earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
+		r.Earlier.List, r.Earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
 	r.stages = &stages.Stages{Files: opt.Files, Open: r.openStage, Stored: r.store != nil && opt.Push}
@@ -123,4 +125,12 @@ func PlannedSandbox(opt Options, p *dag.Plan) (string, error) {
 		return "", err
 	}
 	return s.String(), nil
+}
+
+// close drops the views of stages, and what was unpacked of images.
+func (r *session) close() error {
+	if r.images != nil && !r.isStage {
+		r.images.Close()
+	}
+	return r.stages.Close()
 }

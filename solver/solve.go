@@ -71,7 +71,7 @@ func (r *Result) String() string {
 // applied.
 func Solve(ctx context.Context, opt Options) (res *Result, err error) {
 	r := newSession(opt)
-	defer func() { err = errors.Join(err, r.stages.Close()) }()
+	defer func() { err = errors.Join(err, r.close()) }()
 	start := time.Now()
 	root, err := r.open()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/solver/internal/environ"
 )
 
@@ -72,7 +73,7 @@ func TestCompositionEnv(t *testing.T) {
 		got := make(map[string]string)
 		g := compositionOf(t, session, tt.texts...)
 		for _, v := range g.Env(len(g.Layers)) {
-			got[v.Name] = frontend.Substitute(v.Value, func(name string) string { return "${" + name + "}" })
+			got[v.Name] = reference.Substitute(v.Value, func(name string) string { return "${" + name + "}" })
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)

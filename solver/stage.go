@@ -23,6 +23,8 @@ func (r *session) stageOf(f *frontend.File) *session {
 	opt.Shortfall, opt.Probes = nil, nil
 	sub := newSession(opt)
 	sub.readOnly, sub.machine, sub.elsewhere, sub.isStage = r.readOnly, r.machine, r.elsewhere, true
+	r.sources()
+	sub.images = r.images
 	return sub
 }
 

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/internal/git/remote"
-	"github.com/clayer/clayer/internal/git/workdir"
 	"github.com/clayer/clayer/internal/lazyregexp"
+	"github.com/clayer/clayer/internal/workdir"
 )
 
 // A repo is a bare repository for one operation.

@@ -94,6 +94,7 @@ const exitCodeFile = "SCRIPT_EXIT_CODE_FILE"
 //	github-down                                        ends it
 //	registry [login|readonly|nodelete]...              starts a registry on loopback; $REGISTRY is its host; login: as me, $REGISTRY_PASS
 //	registry-down                                      ends it
+//	image NAME[:TAG] [config=FILE] [DIR]...            pushes an image there with these directories as layers; $IMAGE_DIGEST is its digest
 //	s3-server BUCKET                                   starts a service with a bucket on loopback, and sets the variables with its address and credentials
 //	s3-server-down                                     ends it
 //	actions-cache                                      starts the cache service of GitHub Actions on loopback, and sets the variables of an action
@@ -135,6 +136,7 @@ func TestScripts(t *testing.T) {
 			"crlf":     cmdCRLF,
 			"corrupt":  cmdCorrupt,
 			"listing":  cmdListing,
+			"image":    cmdImage,
 			"registry": cmdRegistry, "registry-down": cmdRegistryDown,
 			"git-server":    cmdGitServer,
 			"actions-cache": cmdActionsCache, "actions-cache-readonly": cmdActionsCacheReadOnly, "actions-cache-asked": cmdActionsCacheAsked, "actions-cache-down": cmdActionsCacheDown,

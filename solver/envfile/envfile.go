@@ -15,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -57,7 +58,7 @@ func resolved(vars []frontend.Var, environ []string) []frontend.Var {
 	}
 	var list []frontend.Var
 	for _, v := range vars {
-		list = append(list, frontend.Var{Name: v.Name, Value: frontend.Substitute(v.Value, func(name string) string { return session[name] })})
+		list = append(list, frontend.Var{Name: v.Name, Value: reference.Substitute(v.Value, func(name string) string { return session[name] })})
 	}
 	return list
 }
@@ -75,7 +76,7 @@ func Sh(vars []frontend.Var) []byte {
 	}
 	var aside []string
 	for i, v := range vars {
-		for _, name := range frontend.Refs(v.Value) {
+		for _, name := range reference.Names(v.Value) {
 			if indexVar(vars[:i], name) >= 0 && !slices.Contains(aside, name) {
 				aside = append(aside, name)
 			}
@@ -87,7 +88,7 @@ func Sh(vars []frontend.Var) []byte {
 	}
 	b.WriteString("export")
 	for _, v := range vars {
-		value := frontend.Substitute(quoteSh(v.Value), func(name string) string {
+		value := reference.Substitute(quoteSh(v.Value), func(name string) string {
 			if slices.Contains(aside, name) {
 				name = "__clayer_" + name
 			}
@@ -110,7 +111,7 @@ func quoteSh(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) 
 func referred(vars []frontend.Var) []string {
 	var names []string
 	for _, v := range vars {
-		for _, name := range frontend.Refs(v.Value) {
+		for _, name := range reference.Names(v.Value) {
 			if indexVar(vars, name) >= 0 {
 				names = append(names, name)
 			}
@@ -135,7 +136,7 @@ func formatFish(vars []frontend.Var) []byte {
 		fmt.Fprintf(&b, "set -l __clayer_%s \"$%s\"\n", name, name)
 	}
 	for _, v := range vars {
-		value := frontend.Substitute(quote(v.Value), func(name string) string {
+		value := reference.Substitute(quote(v.Value), func(name string) string {
 			if slices.Contains(was, name) {
 				name = "__clayer_" + name
 			}
@@ -159,7 +160,7 @@ func formatPowerShell(vars []frontend.Var) []byte {
 		fmt.Fprintf(&b, "$__clayer%d = ${env:%s}\n", i, name)
 	}
 	for _, v := range vars {
-		value := frontend.Substitute(quote(v.Value), func(name string) string {
+		value := reference.Substitute(quote(v.Value), func(name string) string {
 			if i := slices.Index(was, name); i >= 0 {
 				return fmt.Sprintf("' + $__clayer%d + '", i)
 			}
@@ -184,7 +185,7 @@ func GitHub(vars []frontend.Var, environ []string) (env, path []byte, left []str
 			left = append(left, v.Name)
 			continue
 		}
-		if front, ok := strings.CutSuffix(v.Value, ":"+frontend.Ref("PATH")); ok && v.Name == "PATH" && len(frontend.Refs(front)) == 0 && !strings.Contains(front, "\n") {
+		if front, ok := strings.CutSuffix(v.Value, ":"+reference.To("PATH")); ok && v.Name == "PATH" && len(reference.Names(front)) == 0 && !strings.Contains(front, "\n") {
 			// Each line adds its directory before those of the last.
 			for _, part := range slices.Backward(strings.Split(front, ":")) {
 				fmt.Fprintln(&p, part)

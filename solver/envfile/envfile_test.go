@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/testexec"
 )
 
@@ -21,9 +22,9 @@ import (
 var awkward = []frontend.Var{
 	{Name: "QUOTES", Value: `it's "quoted" \ \\ $HOME $(x) ` + "`x` ‘curly’"},
 	{Name: "MULTI", Value: "one\n\ntwo\n"},
-	{Name: "PATH", Value: "/x:" + frontend.Ref("PATH") + ":/y"},
-	{Name: "OLD", Value: frontend.Ref("PATH")},
-	{Name: "UNSET", Value: "a" + frontend.Ref("NOSUCH") + "b"},
+	{Name: "PATH", Value: "/x:" + reference.To("PATH") + ":/y"},
+	{Name: "OLD", Value: reference.To("PATH")},
+	{Name: "UNSET", Value: "a" + reference.To("NOSUCH") + "b"},
 	{Name: "EMPTY", Value: ""},
 	{Name: "END", Value: "CLAYER_END\nx"},
 	{Name: "TAB", Value: "\t# é ß \x1b[1m"},
@@ -81,7 +82,7 @@ func TestFormatSurvivesShells(t *testing.T) {
 
 func TestFormatForPowerShell(t *testing.T) {
 	text, _ := Format([]frontend.Var{
-		{Name: "A", Value: "it's ‘so’\n$x"}, {Name: "PATH", Value: "/x:" + frontend.Ref("PATH")}, {Name: "B", Value: frontend.Ref("PATH") + frontend.Ref("C")},
+		{Name: "A", Value: "it's ‘so’\n$x"}, {Name: "PATH", Value: "/x:" + reference.To("PATH")}, {Name: "B", Value: reference.To("PATH") + reference.To("C")},
 	}, "powershell", nil)
 	want := "$__clayer0 = ${env:PATH}\n${env:A} = 'it''s ‘‘so’’\n$x'\n${env:PATH} = '/x:' + $__clayer0 + ''\n${env:B} = '' + $__clayer0 + '' + ${env:C} + ''\n"
 	if diff := cmp.Diff(want, string(text)); diff != "" {
@@ -139,7 +140,7 @@ func TestGitHub(t *testing.T) {
 		t.Errorf("%d variables, path %q, left %v", len(got), path, left)
 	}
 	// Directories before PATH: the runner puts each line before the last.
-	env, path, _ = GitHub([]frontend.Var{{Name: "PATH", Value: "/a:/b:" + frontend.Ref("PATH")}}, awkwardEnviron)
+	env, path, _ = GitHub([]frontend.Var{{Name: "PATH", Value: "/a:/b:" + reference.To("PATH")}}, awkwardEnviron)
 	if string(path) != "/b\n/a\n" || len(env) > 0 {
 		t.Errorf("path %q, env %q", path, env)
 	}

@@ -136,10 +136,10 @@ func (b *builder) placedNeeds(ctx context.Context, s *dag.Step, at *names.View, 
 	return b.warnUnrecorded(s, all, err)
 }
 
-// copied returns what finds the needs of the programs that a COPY takes from a stage, which
-// the stage's key does not say; nil for another step.
+// copied returns what finds the needs of the programs that a COPY takes from a stage or an image,
+// whose key does not say them; nil for another step.
 func (b *builder) copied(s *dag.Step, at *names.View) *needs.Copied {
-	if c, ok := s.Instr.(*frontend.Copy); !ok || c.Stage == nil {
+	if c, ok := s.Instr.(*frontend.Copy); !ok || !c.IsRoot() {
 		return nil
 	}
 	return needs.OfCopy(b.site(s, at), b.coveredBy(s), b.chainNeeds(s))

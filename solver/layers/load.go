@@ -18,6 +18,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/layername"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -155,7 +156,7 @@ func layerFile(dir, layer string) (path string, ok bool) {
 		}
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "Containerfile") && frontend.LayerName(e.Name()) == layer {
+		if strings.HasPrefix(e.Name(), "Containerfile") && layername.Of(e.Name()) == layer {
 			return filepath.Join(dir, e.Name()), true
 		}
 	}

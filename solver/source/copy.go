@@ -22,23 +22,28 @@ import (
 // the right of group and others to write: the umasks of those who check out a
 // repository differ in it. Times don't count.
 //
-// The pin of files in a stage is that of the stage, which is not built for it.
+// The pin of files in a stage, or an image, is that of it, which is not built, or downloaded, for it.
 func (r *Resolver) Copy(ctx context.Context, dir string, c *frontend.Copy) (Pin, error) {
 	if c.Stage != nil {
 		pin, err := r.Stages.Pin(ctx, c.Stage)
 		return Pin{Digest: pin}, err
 	}
-	fs, err := r.files(ctx, dir, c)
+	if c.Image != nil {
+		pin, err := r.Images.Pin(ctx, *c.Image)
+		return Pin{Digest: pin}, err
+	}
+	fs, err := r.files(ctx, dir, c, Pin{})
 	if err != nil {
 		return Pin{}, err
 	}
 	return Pin{Digest: fs.Digest, Size: fs.Size}, nil
 }
 
-func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*filelist.List, error) {
+// files finds the files of a COPY, which are in its image by a pin.
+func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy, p Pin) (*filelist.List, error) {
 	return once(&r.mu, &r.copies, c, func() (*filelist.List, error) {
-		if c.Stage != nil {
-			return r.readStage(ctx, c)
+		if c.IsRoot() {
+			return r.readRoot(ctx, c, p)
 		}
 		fs, err := filelist.Read(ctx, dir, c, r.Exclude)
 		if len(c.Sources)+len(c.Inline) > 1 && !strings.HasSuffix(c.Dest, "/") {
@@ -54,7 +59,7 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy) (*fi
 }
 
 // CheckCopy returns what Copy would refuse, without reading the files.
-// Of a stage that would take building it.
+// Of a stage or an image that would take having it.
 func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) error {
 	if c.From != "" {
 		return nil
@@ -77,7 +82,7 @@ func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) 
 // octal digits in --chmod, and those below it get the modes, and the owner, of their
 // sources.
 func (r *Resolver) CopyChanges(ctx context.Context, dir string, c *frontend.Copy, p Pin) (Placer, error) {
-	fs, err := r.files(ctx, dir, c)
+	fs, err := r.files(ctx, dir, c, p)
 	if err != nil {
 		return nil, err
 	}

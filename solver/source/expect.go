@@ -204,10 +204,10 @@ func styleOf(at *names.View, exact bool, o frontend.Ownership) (style, error) {
 // finds the root as it is in at; nil is for a root that is not known yet. Where exact is
 // false, at has more, or less, than the step finds.
 func (r *Resolver) ExpectCopy(ctx context.Context, dir string, c *frontend.Copy, at *names.View, exact bool) (Expectation, error) {
-	if c.Stage != nil {
+	if c.IsRoot() {
 		return nil, nil
 	}
-	fs, err := r.files(ctx, dir, c)
+	fs, err := r.files(ctx, dir, c, Pin{})
 	if err != nil {
 		return nil, err
 	}

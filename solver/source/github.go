@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/solver/internal/downloads"
@@ -84,4 +86,27 @@ func (r *Resolver) Commit(ctx context.Context, ref Ref) (string, error) {
 		}
 		return last.Commit, nil
 	})
+}
+
+// Commits resolves refs as ParseRef reads them, jobs at a time: "owner/repo@commit", in order.
+func (r *Resolver) Commits(ctx context.Context, refs []string, jobs int) ([]string, error) {
+	list := make([]string, len(refs))
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(jobs)
+	for i, text := range refs {
+		eg.Go(func() error {
+			ref, err := ParseRef(text)
+			if err != nil {
+				return err
+			}
+			id, err := r.Commit(ctx, ref)
+			if err != nil {
+				return fmt.Errorf("the commit of %s: %w", text, err)
+			}
+			list[i] = ref.Repo.String() + "@" + id
+			return nil
+		})
+	}
+	err := eg.Wait()
+	return list, err
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // Mounts resolves the files that the mounts of a RUN of a file show: one pin for all of them.
-// Of a context it is of what COPY's is, of a stage its last key.
+// Of a context it is of what COPY's is, of a stage its last key, of an image its digest.
 func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.Run) (p Pin, err error) {
-	var files, stages []digest.Digest
+	var files, stages, images []digest.Digest
 	for i := range run.Mounts {
 		m := &run.Mounts[i]
 		switch {
@@ -24,6 +24,12 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 				return p, err
 			}
 			stages = append(stages, pin)
+		case m.Image != nil:
+			pin, err := r.Images.Pin(ctx, *m.Image)
+			if err != nil {
+				return p, err
+			}
+			images = append(images, pin)
 		default:
 			fs, err := r.MountedFiles(ctx, f, run, m)
 			if err != nil {
@@ -33,7 +39,7 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 			p.Size += fs.Size
 		}
 	}
-	p.Digest, p.Stages = digestOf("files", files), digestOf("stages", stages)
+	p.Digest, p.Stages, p.Images = digestOf("files", files), digestOf("stages", stages), digestOf("images", images)
 	return p, nil
 }
 
@@ -54,7 +60,7 @@ func digestOf(what string, all []digest.Digest) digest.Digest {
 func (r *Resolver) CheckMounts(ctx context.Context, f *frontend.File, run *frontend.Run) error {
 	for i := range run.Mounts {
 		m := &run.Mounts[i]
-		if !m.HasFiles() || m.Stage != nil {
+		if !m.HasFiles() || m.IsRoot() {
 			continue
 		}
 		if err := filelist.Check(ctx, f.ContextOf(m.Origin), filelist.Mounted(run, m), r.Exclude); err != nil {
@@ -64,13 +70,20 @@ func (r *Resolver) CheckMounts(ctx context.Context, f *frontend.File, run *front
 	return nil
 }
 
-// MountedFiles returns the files that a mount shows, of a context or a stage, which is built
-// for it.
+// MountedFiles returns the files that a mount shows, of a context, of a stage, which is built
+// for it, or of an image, which is unpacked.
 func (r *Resolver) MountedFiles(ctx context.Context, f *frontend.File, run *frontend.Run, m *frontend.Mount) (*filelist.List, error) {
 	return once(&r.mu, &r.shown, m, func() (*filelist.List, error) {
 		c := filelist.Mounted(run, m)
-		if m.Stage != nil {
-			st, err := r.Stages.Build(ctx, m.Stage)
+		if m.IsRoot() {
+			var pin Pin
+			if m.Image != nil {
+				var err error
+				if pin.Digest, err = r.Images.Pin(ctx, *m.Image); err != nil {
+					return nil, err
+				}
+			}
+			st, err := r.root(ctx, c, pin)
 			if err != nil {
 				return nil, err
 			}
@@ -80,8 +93,15 @@ func (r *Resolver) MountedFiles(ctx context.Context, f *frontend.File, run *fron
 	})
 }
 
-// BuildStages builds the stages that a RUN mounts.
-func (r *Resolver) BuildStages(ctx context.Context, run *frontend.Run) error {
+// Prepare builds the stages that a RUN of a file mounts, and downloads the images.
+func (r *Resolver) Prepare(ctx context.Context, in *frontend.File, run *frontend.Run) error {
+	for i := range run.Mounts {
+		if m := &run.Mounts[i]; m.Image != nil {
+			if _, err := r.MountedFiles(ctx, in, run, m); err != nil {
+				return err
+			}
+		}
+	}
 	for _, f := range frontend.Uses(run) {
 		if _, err := r.Stages.Build(ctx, f); err != nil {
 			return err

@@ -31,10 +31,10 @@ func (r *Resolver) Dest(ctx context.Context, dir string, in frontend.Instruction
 	case *frontend.Workdir:
 		return places.Dest{Path: in.Path, Chown: in.User, By: "USER"}, nil
 	case *frontend.Copy:
-		if in.Stage != nil && !r.isRead(in) {
+		if in.IsRoot() && !r.isRead(in) {
 			return places.Dest{}, nil // whether it is a directory is not known
 		}
-		fs, err := r.files(ctx, dir, in)
+		fs, err := r.files(ctx, dir, in, Pin{})
 		if err != nil || fs.Nothing {
 			return places.Dest{}, err
 		}

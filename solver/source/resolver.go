@@ -26,10 +26,11 @@ import (
 )
 
 // A Pin is what a source resolved to: what is keyed. One of Digest and Commit
-// is set; of what a RUN mounts, Digest and Stages may both be.
+// is set; of what a RUN mounts, Digest, Stages and Images may be.
 type Pin struct {
-	Digest digest.Digest // of the bytes of a URL, or of the files of a COPY, or of mounts
+	Digest digest.Digest // of the bytes of a URL, of the files of a COPY, or of mounts; of an image
 	Stages digest.Digest // of those that a RUN mounts
+	Images digest.Digest // likewise
 	Commit string        // of a Git tree
 	Size   int64         // bytes; 0 where a checksum made a request needless
 }
@@ -64,6 +65,9 @@ type Resolver struct {
 	// Stages are what COPY --from copies from; nil where no file has some.
 	Stages Stages
 
+	// Images are what COPY --from copies from that is no stage.
+	Images Images
+
 	// Warn is called when a URL does not answer and what it gave last is used, when no
 	// file matches a pattern, and when Docker would do otherwise. It may be nil.
 	Warn func(text string)
@@ -71,7 +75,7 @@ type Resolver struct {
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*filelist.List, error)
-	staged map[*frontend.Copy]bool // those that were read in their stages
+	staged map[*frontend.Copy]bool // those that were read in their stages and images
 	shown  map[*frontend.Mount]func() (*filelist.List, error)
 
 	warned map[string]bool // by what was said

@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/images"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -29,10 +30,11 @@ type Pins struct {
 	layers []cache.Manifest // newest first
 }
 
-// Pin returns the pin that the source of f had in the newest layer of the same name, with a warning, if
-// err says no more than that its pin cannot be learned now; else err.
-func (p *Pins) Pin(ctx context.Context, src *dag.Source, f *frontend.Fetch, err error) (source.Pin, error) {
-	if ctx.Err() != nil || isAnswer(err) {
+// Pin returns the pin that the source of a FETCH, or the image of a COPY, had in the newest layer
+// of the same name, with a warning, if err says no more than that its pin cannot be learned now;
+// else err.
+func (p *Pins) Pin(ctx context.Context, src *dag.Source, in frontend.Instruction, err error) (source.Pin, error) {
+	if p.List == nil || ctx.Err() != nil || isAnswer(err) {
 		return source.Pin{}, err
 	}
 	p.once.Do(func() { p.layers, _ = p.List(ctx) }) // a store that fails reports that
@@ -42,9 +44,9 @@ func (p *Pins) Pin(ctx context.Context, src *dag.Source, f *frontend.Fetch, err 
 				continue
 			}
 			for _, d := range m.Steps {
-				if pin, ok := dag.EarlierPin(d.Record, f); ok {
+				if pin, ok := dag.EarlierPin(d.Record, in); ok {
 					p.Warn(fmt.Sprintf("%s: what %s is now cannot be learned, so what it was on %s is used (%s): %v",
-						s.Pos(), shown(f.Source), m.Created.Format("2006-01-02"), short(pin), err))
+						s.Pos(), shown(in), m.Created.Format("2006-01-02"), short(pin), err))
 					return source.Pin{Digest: digest.Digest(pin.Digest), Commit: pin.Commit}, nil
 				}
 			}
@@ -60,7 +62,7 @@ func isAnswer(err error) bool {
 	var status *transfer.StatusError
 	var api *github.Error
 	switch {
-	case errors.As(err, &fault), github.Is(err, github.BadToken):
+	case errors.As(err, &fault), images.IsAnswer(err), github.Is(err, github.BadToken):
 		return true
 	case errors.As(err, &api):
 		return false // a repository that is hidden from who has no token is not there, too
@@ -69,7 +71,11 @@ func isAnswer(err error) bool {
 }
 
 // shown is a source as it may be printed. One of a repository holds no password.
-func shown(source string) string {
+func shown(in frontend.Instruction) string {
+	if c, ok := in.(*frontend.Copy); ok {
+		return c.Image.String()
+	}
+	source := in.(*frontend.Fetch).Source
 	if scheme, _, _ := strings.Cut(source, ":"); strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https") {
 		return transfer.Redact(source)
 	}

@@ -139,14 +139,14 @@ func OfUser(env []string, s *dag.Step, run *frontend.Run, home string) []string 
 	return env
 }
 
-// RunOf returns the RUN of a step, or, of a COPY from a stage, one in which what it copies
+// RunOf returns the RUN of a step, or, of a COPY from a stage or an image, one in which what it copies
 // would run; nil for another step.
 func RunOf(s *dag.Step) *frontend.Run {
 	switch in := s.Instr.(type) {
 	case *frontend.Run:
 		return in
 	case *frontend.Copy:
-		if in.Stage != nil {
+		if in.IsRoot() {
 			return &frontend.Run{User: "nobody", Env: s.Layer.Scope.Env} // whose home is of no account
 		}
 	}

@@ -14,10 +14,11 @@ import (
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
-// A Stage is one that is built.
+// A Stage is one that is built, or an image that is unpacked.
 type Stage struct {
+	Name      string                      // in words: "stage build"
 	Dir       string                      // its root, links in which lead out of it
-	Made      func() (*names.Made, error) // what its steps have made
+	Made      func() (*names.Made, error) // what its steps have made; nil for an image, which is all of it
 	Bare      bool                        // it shows nothing else: FROM scratch
 	Ownerless bool                        // the owners of files are of no account: all is root's
 }
@@ -25,8 +26,7 @@ type Stage struct {
 // staged is a stage that a scan reads.
 type staged struct {
 	Stage
-	name string
-	own  *names.Made // nil: all of it is read
+	own *names.Made // nil: all of it is read
 }
 
 // ReadStage finds the files of a COPY in its stage.
@@ -40,10 +40,10 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st, name: c.Stage.Stage}}
+	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st}}
 	// What is at its own path in the base stays there as it is. All of the base is this
 	// machine, with what it has of secrets, and nobody's image.
-	if st.Bare || slices.ContainsFunc(c.Sources, func(src string) bool { return ofAll(c, src) }) {
+	if st.Made != nil && (st.Bare || slices.ContainsFunc(c.Sources, func(src string) bool { return ofAll(c, src) })) {
 		if s.stage.own, err = st.Made(); err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func ofAll(c *frontend.Copy, src string) bool {
 // place is where the sources are, in words.
 func (s *scan) place() string {
 	if s.stage != nil {
-		return "stage " + s.stage.name
+		return s.stage.Name
 	}
 	return s.where
 }

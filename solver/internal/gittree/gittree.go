@@ -23,7 +23,7 @@ import (
 
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/git/remote"
-	"github.com/clayer/clayer/internal/git/workdir"
+	"github.com/clayer/clayer/internal/workdir"
 )
 
 const (

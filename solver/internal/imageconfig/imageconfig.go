@@ -10,6 +10,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/metadata"
+	"github.com/clayer/clayer/frontend/reference"
 )
 
 // Of returns the config of an image on a base, whose config is the zero Config without one: what
@@ -27,7 +28,7 @@ func Of(g *dag.Graph, base image.Config, path string, warn func(format string, a
 		container["HOME"] = "/root"
 	}
 	value := func(of, text string, vars map[string]string) string {
-		return frontend.Substitute(text, func(name string) string {
+		return reference.Substitute(text, func(name string) string {
 			value, ok := vars[name]
 			if !ok {
 				warn("%s: $%s is of the session, and the image has no such variable: it is empty there", of, name)

@@ -113,7 +113,7 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 			if err != nil {
 				return err
 			}
-			shown <- source.Stage{Dir: dir, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
+			shown <- source.Stage{Name: "stage " + f.Stage, Dir: dir, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
 			<-end
 			return release()
 		})

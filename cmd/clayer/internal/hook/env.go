@@ -14,6 +14,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver/envfile"
 )
@@ -124,6 +125,6 @@ func withProgram(vars []frontend.Var) []frontend.Var {
 	if i < 0 {
 		i, vars = len(vars), append(vars, frontend.Var{Name: "PATH"})
 	}
-	vars[i].Value = cmp.Or(vars[i].Value, frontend.Ref("PATH")) + ":" + dir
+	vars[i].Value = cmp.Or(vars[i].Value, reference.To("PATH")) + ":" + dir
 	return vars
 }

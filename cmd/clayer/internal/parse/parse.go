@@ -11,6 +11,8 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/internal/errhint"
 )
 
@@ -64,7 +66,7 @@ func BuildArgs(flags []string) (map[string]string, error) {
 }
 
 // Contexts reads --build-context, and checks the directory of --context.
-func Contexts(context string, flags []string) (map[string]string, error) {
+func Contexts(context string, flags []string) (map[string]frontend.Context, error) {
 	isDir := func(flag, dir string) error {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return usage.Errorf("--%s: no such directory", flag)
@@ -76,18 +78,39 @@ func Contexts(context string, flags []string) (map[string]string, error) {
 			return nil, err
 		}
 	}
-	dirs := make(map[string]string)
+	contexts := make(map[string]frontend.Context)
 	for _, v := range flags {
-		name, dir, _ := strings.Cut(v, "=")
-		if name == "" || dir == "" {
+		name, value, _ := strings.Cut(v, "=")
+		if name == "" || value == "" {
 			return nil, usage.Errorf("--build-context %s: want NAME=DIR", v)
 		}
-		if err := isDir("build-context "+v, dir); err != nil {
-			return nil, errhint.With(err, "a build context is a directory of this machine; images, layouts and URLs are none here")
+		c, err := contextOf(value)
+		if err == nil && c.Image == nil {
+			err = isDir("build-context "+v, value)
 		}
-		dirs[name] = dir
+		if err != nil {
+			return nil, errhint.With(err, "a build context is a directory, docker-image://IMAGE, or oci-layout:DIR[:TAG|@DIGEST]")
+		}
+		contexts[name] = c
 	}
-	return dirs, nil
+	return contexts, nil
+}
+
+// contextOf reads what a build context is.
+func contextOf(value string) (frontend.Context, error) {
+	var ref imageref.Ref
+	var err error
+	if image, ok := strings.CutPrefix(value, "docker-image://"); ok {
+		ref, err = imageref.Parse(image)
+	} else if layout, ok := strings.CutPrefix(value, "oci-layout:"); ok {
+		ref, err = imageref.ParseLayout(layout)
+	} else {
+		return frontend.Context{Dir: value}, nil
+	}
+	if err != nil {
+		err = usage.Errorf("--build-context: %w", err)
+	}
+	return frontend.Context{Image: &ref}, err
 }
 
 // Probes reads --probe: commands by the name of a layer.

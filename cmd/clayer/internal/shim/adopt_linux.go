@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/reference"
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/solver"
@@ -145,7 +146,7 @@ func (w *watcher) lacking(ctx context.Context) map[string]string {
 	}
 	lacks := make(map[string]string)
 	for _, v := range vars {
-		want := frontend.Substitute(v.Value, os.Getenv)
+		want := reference.Substitute(v.Value, os.Getenv)
 		have, ok := os.LookupEnv(v.Name)
 		list := strings.Split(have, ":")
 		more := slices.DeleteFunc(strings.Split(want, ":"), func(dir string) bool { return slices.Contains(list, dir) })

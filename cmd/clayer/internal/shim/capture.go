@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
+	"github.com/clayer/clayer/frontend/layername"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/layers"
 )
@@ -162,7 +163,7 @@ func (o Options) refresh() {
 // root: those of their names beside it. That they are the ones which were applied, their keys
 // say.
 func (o Options) composition(ctx context.Context, opt solver.Options) ([]*frontend.File, error) {
-	own := frontend.LayerName(filepath.Base(o.File))
+	own := layername.Of(filepath.Base(o.File))
 	var paths []string
 	if st, err := solver.Status(opt); err == nil {
 		for _, l := range st.State.Layers {

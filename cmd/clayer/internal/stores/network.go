@@ -106,6 +106,21 @@ func (o *Opener) registries() (map[string]registry.Repository, map[string]regist
 	return all, logins, nil
 }
 
+// Registry returns the client of a repository of images, with the login that docker or podman
+// saved for it: that of the variables is for the registry of a store.
+func (o *Opener) Registry(ref registry.Repository) (*registry.Client, error) {
+	login, err := registry.FindLogin(ref, func(name string) string {
+		if name == registry.UserVariable || name == registry.PasswordVariable {
+			return ""
+		}
+		return os.Getenv(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return registry.NewClient(ref, login, o.Transfer()), nil
+}
+
 // login returns where the login of a store is looked up. Variables that are for whichever
 // server is named are not for one that a project's file names.
 func (o *Opener) login(store string, variables ...string) func(string) string {

@@ -95,6 +95,7 @@ func (o *Opener) Fill(opt *solver.Options) (err error) {
 	if opt.Stores, err = o.Named(opt.Secrets); err != nil {
 		return err
 	}
+	opt.Registry = o.Registry
 	if opt.GitHub, err = o.GitHub(); err != nil || o.Repo == "" {
 		return err
 	}

@@ -22,7 +22,7 @@ type Dir struct {
 }
 
 // prefix is how the names of the directories begin.
-const prefix = "clayer-git-"
+const prefix = "clayer-dir-"
 
 // abandoned is how old the directory of a process must be that did not lock it.
 const abandoned = time.Hour

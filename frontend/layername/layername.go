@@ -1,16 +1,17 @@
-package frontend
+// Package layername names layers by their files. It is pure.
+package layername
 
 import (
 	"path/filepath"
 	"strings"
 )
 
-// LayerName returns the name of the layer that the file at path holds:
+// Of returns the name of the layer that the file at path holds:
 // "base" for Containerfile, "x" for Containerfile.x, and else the file's name
 // without its last extension, so that a Dockerfile is "dockerfile". It holds
 // lower-case letters, digits, "-" and "_" only, and is "layer" where nothing
 // of that is left.
-func LayerName(path string) string {
+func Of(path string) string {
 	name := filepath.Base(path)
 	if name == "Containerfile" {
 		return "base"
