@@ -402,7 +402,7 @@ func (r *resolver) resolveRun(in *Run) (Instruction, error) {
 		}
 		if m.Type == mount.SSH {
 			if m.Target == "" {
-				m.Target = fmt.Sprint("/run/buildkit/ssh_agent.", agents)
+				m.Target = fmt.Sprint(mount.AgentTarget, agents)
 			}
 			agents++
 		}

@@ -48,6 +48,7 @@ type Options struct {
 	Salts      []string          // the same, several
 	BuildArgs  map[string]string // values of ARG
 	Secrets    map[string]Secret // by id
+	Agents     map[string]Agent  // likewise
 	Environ    []string          // the session's variables, as os.Environ returns them
 	Sandbox    string            // one of sandbox.Kinds; "" means "auto"
 	Compare    sandbox.Compare   // how a RUN in place finds what changed
@@ -117,6 +118,12 @@ type ShortLayer = shortfall.Layer
 
 // A Secret is where the content of RUN --mount=type=secret comes from.
 type Secret = mounts.Secret
+
+// An Agent is an SSH agent that RUN --mount=type=ssh may ask for signatures.
+type Agent = mounts.Agent
+
+// A MissingAgentError says that Options.Agents lacks one that a RUN requires.
+type MissingAgentError = mounts.MissingAgentError
 
 // A MissingSecretError says that Options.Secrets lacks a secret that a RUN requires.
 type MissingSecretError = mounts.MissingSecretError

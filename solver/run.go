@@ -89,7 +89,7 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	cmd.Dir = cmp.Or(run.Dir, cmd.Dir)
 	err = exec.View(ctx, r.execConfig(root, sv), root, sv, at, work, func(view sandbox.Layered, _ func() (*names.Made, error)) error {
 		if in, ok := instruction(at).(*frontend.Run); ok {
-			unmount, err := r.commands().Mount(ctx, at, in, &cmd)
+			unmount, err := r.commands(false).Mount(ctx, at, in, &cmd)
 			if err != nil {
 				return err
 			}

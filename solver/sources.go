@@ -94,13 +94,13 @@ func (r *session) Command(ctx context.Context, it *dag.Item, run *frontend.Run, 
 			return cmd, nil, err
 		}
 	}
-	return r.commands().Of(ctx, it.Step, run)
+	return r.commands(inPlace).Of(ctx, it.Step, run)
 }
 
 // commands returns what makes the commands of RUNs.
-func (r *session) commands() *commands.Maker {
+func (r *session) commands(inPlace bool) *commands.Maker {
 	return &commands.Maker{
-		Environ: r.environ(), Secrets: r.Secrets, Timeout: r.Timeout, Cache: r.Cache,
+		Environ: r.environ(), Secrets: r.Secrets, Agents: r.Agents, OnRoot: inPlace && r.base() == "/", Timeout: r.Timeout, Cache: r.Cache,
 		Fill: r.sharing.Fill, Sources: r.sources(), Report: r.Report,
 	}
 }

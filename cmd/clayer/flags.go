@@ -94,16 +94,16 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 
 // recipeFlags say what is made: the Containerfiles, and what enters their keys.
 type recipeFlags struct {
-	files, names        []string
-	baseID              string
-	salts, invalidateOn []string
-	buildArgs, secrets  []string
-	context             string
-	contexts            []string
-	probes              []string
-	target              string
-	platform            string   // of the machine that is planned for, "linux/amd64"; "" for this one
-	warnings, notes     []string // of looking up the files
+	files, names               []string
+	baseID                     string
+	salts, invalidateOn        []string
+	buildArgs, secrets, agents []string
+	context                    string
+	contexts                   []string
+	probes                     []string
+	target                     string
+	platform                   string   // of the machine that is planned for, "linux/amd64"; "" for this one
+	warnings, notes            []string // of looking up the files
 }
 
 func (f *recipeFlags) register(c *cobra.Command) {
@@ -117,6 +117,7 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.target, "target", "", "end a file with its stage `STAGE` (default: the last one)")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
+	c.Flags().StringArrayVar(&f.agents, "ssh", nil, "forward an SSH agent to RUN --mount=type=ssh by `ID[=SOCKET]`: that of SSH_AUTH_SOCK, or at SOCKET (repeatable)")
 }
 
 // toTarget makes the files end with the stage of --target that have it.
@@ -204,6 +205,9 @@ func (f *recipeFlags) fill(ctx context.Context, opt *solver.Options) (err error)
 		return err
 	}
 	if opt.Probes, err = parse.Probes(f.probes); err != nil {
+		return err
+	}
+	if opt.Agents, err = parse.Agents(f.agents); err != nil {
 		return err
 	}
 	opt.Secrets, err = parse.Secrets(ctx, f.secrets)

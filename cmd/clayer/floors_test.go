@@ -71,6 +71,7 @@ var floors = map[string]int{
 	"solver/sandbox/internal/mountstubs": 0,
 	"solver/sandbox/internal/userns":     0,
 	"solver/sandbox/internal/emulate":    3,
+	"solver/sandbox/internal/detached":   0,
 	"solver/sandbox/internal/program":    3,
 	"solver/sandbox/internal/treecopy":   2,
 	"solver/rootfs":                      5,

@@ -121,7 +121,7 @@ func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
 
 // lookFlags are the flags that make run see what solve saw.
 var lookFlags = []string{
-	"root", "dest", "base-id", "salt", "invalidate-on", "build-arg", "secret", "hermetic", "inherit-env", "name", "cache-dir", "store", "repo",
+	"root", "dest", "base-id", "salt", "invalidate-on", "build-arg", "secret", "ssh", "hermetic", "inherit-env", "name", "cache-dir", "store", "repo",
 }
 
 // suggest adds to an error how to look around where a step failed.

@@ -240,6 +240,9 @@ func (m *Mount) complete(dir string) error {
 // DefaultAgent is the id of an agent that is given none.
 const DefaultAgent = "default"
 
+// AgentTarget begins the target of an agent that is given none; its number follows.
+const AgentTarget = "/run/buildkit/ssh_agent."
+
 // AgentVar is the variable that says where the socket of an agent is.
 const AgentVar = "SSH_AUTH_SOCK"
 

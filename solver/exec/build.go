@@ -342,7 +342,7 @@ func (b *builder) CloseViews() {
 
 func (b *builder) Download(ctx context.Context, s *dag.Step) { _, _ = b.Steps.Changes(ctx, s) }
 
-// Prepare downloads, and reads, the source of a FETCH or COPY.
+// Prepare downloads, and reads, the source of a FETCH or COPY, and what a RUN mounts.
 func (b *builder) Prepare(ctx context.Context, s *dag.Step) error {
 	if _, err := b.Steps.Changes(ctx, s); err != nil {
 		return b.failure(s, err)

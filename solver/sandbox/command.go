@@ -56,13 +56,15 @@ type User struct {
 }
 
 // A Mount is what a command sees at Target and is not part of the root.
-// Exactly one of Source, Content and Tmpfs is set.
+// Exactly one of Source, Tree, Content and Tmpfs is set.
 type Mount struct {
-	Target   string // absolute and clean
-	Source   string // a directory of the machine that is bound there (a cache mount), or a file
-	Passing  bool   // Source is for this command alone: nobody sees what it changes there
-	SourceID FileID // of Source: another directory there is an error; zero: any
-	Content  []byte // a file with this content (a secret); never on disk, except in place where docs/sandboxes.md says so
+	Target   string   // absolute and clean
+	Source   string   // a directory of the machine that is bound there (a cache mount), or a file
+	Tree     *os.File // a part of a view, as its Tree gives it; what is changed there is dropped
+	Socket   bool     // Source is a socket: in place a link leads to it
+	Passing  bool     // Source is for this command alone: nobody sees what it changes there
+	SourceID FileID   // of Source: another directory there is an error; zero: any
+	Content  []byte   // a file with this content (a secret); never on disk, except in place where docs/sandboxes.md says so
 	Tmpfs    bool
 	Size     int64 // bytes of a tmpfs; 0 means no limit
 	Mode     uint32

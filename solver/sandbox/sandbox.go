@@ -94,10 +94,9 @@ type Layered interface {
 	// Clone returns a second view that begins as this one is now.
 	Clone(ctx context.Context) (Layered, error)
 
-	// Tree returns a directory of this machine that is the view, to be read until release;
-	// nothing else is done with the view meanwhile. Links lead out of it: it is read by
-	// package os's Root, or the like.
-	Tree(ctx context.Context) (dir string, release func() error, err error)
+	// Tree shows the view to others, until release; nothing else is done with the view
+	// meanwhile.
+	Tree(ctx context.Context) (t Tree, release func() error, err error)
 
 	// Exec runs the command with the files as its stdin, stdout and stderr, and
 	// does not report what it changed; Output, Filter and Dirty are ignored.
@@ -105,6 +104,18 @@ type Layered interface {
 	// while it runs: Ctrl-C is for the command alone. The error is as for Run,
 	// without output. The view is then good for Close alone.
 	Exec(ctx context.Context, c Command, stdin, stdout, stderr *os.File) error
+}
+
+// A Tree is a view that is read.
+type Tree struct {
+	// Dir is a directory of this machine that is the view. Links lead out of it: it is read by
+	// package os's Root, or the like.
+	Dir string
+
+	// Mount returns what a Mount.Tree can be, of what is at a path in the view, where links
+	// are followed in the view alone. The error wraps fs.ErrNotExist where nothing is there;
+	// any other may be of a kernel that has no such mounts.
+	Mount func(path string) (*os.File, error)
 }
 
 // An InPlace view is the root itself. What its Run returns with an error is what

@@ -1,7 +1,13 @@
 package source
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,31 +22,38 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 	var files, stages, images []digest.Digest
 	for i := range run.Mounts {
 		m := &run.Mounts[i]
+		if !m.HasFiles() {
+			continue
+		}
+		pin, err := r.MountPin(ctx, f, run, m)
 		switch {
-		case !m.HasFiles():
+		case err != nil:
+			return p, err
 		case m.Stage != nil:
-			pin, err := r.Stages.Pin(ctx, m.Stage)
-			if err != nil {
-				return p, err
-			}
 			stages = append(stages, pin)
 		case m.Image != nil:
-			pin, err := r.Images.Pin(ctx, *m.Image)
-			if err != nil {
-				return p, err
-			}
 			images = append(images, pin)
 		default:
-			fs, err := r.MountedFiles(ctx, f, run, m)
-			if err != nil {
-				return p, err
-			}
-			files = append(files, fs.Digest)
-			p.Size += fs.Size
+			files = append(files, pin)
 		}
 	}
 	p.Digest, p.Stages, p.Images = digestOf("files", files), digestOf("stages", stages), digestOf("images", images)
 	return p, nil
+}
+
+// MountPin resolves the files of one mount.
+func (r *Resolver) MountPin(ctx context.Context, f *frontend.File, run *frontend.Run, m *frontend.Mount) (digest.Digest, error) {
+	switch {
+	case m.Stage != nil:
+		return r.Stages.Pin(ctx, m.Stage)
+	case m.Image != nil:
+		return r.Images.Pin(ctx, *m.Image)
+	}
+	fs, err := r.MountedFiles(ctx, f, run, m)
+	if err != nil {
+		return "", err
+	}
+	return fs.Digest, nil
 }
 
 // digestOf returns one digest of several, in order; "" of none.
@@ -108,4 +121,23 @@ func (r *Resolver) Prepare(ctx context.Context, in *frontend.File, run *frontend
 		}
 	}
 	return nil
+}
+
+// MountedTree returns what a mount shows of a stage as a part of its view; nil where that has to
+// be copied, see MountedFiles.
+func (r *Resolver) MountedTree(ctx context.Context, m *frontend.Mount) (*os.File, error) {
+	st, err := r.Stages.Build(ctx, m.Stage)
+	if err != nil || st.Bare || st.Mount == nil {
+		return nil, err
+	}
+	tree, err := st.Mount(cmp.Or(m.Source, "/"))
+	switch {
+	case err == nil:
+		return tree, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &Fault{Message: fmt.Sprintf("source %q: no such file in stage %s", m.Source, m.Stage.Stage), Err: err}
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENAMETOOLONG):
+		return nil, &Fault{Message: fmt.Sprintf("source %q in stage %s: %v", m.Source, m.Stage.Stage, err), Err: err}
+	}
+	return nil, nil // the kernel has no such mounts
 }

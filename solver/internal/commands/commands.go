@@ -5,6 +5,7 @@ package commands
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 type Maker struct {
 	Environ environ.Session
 	Secrets map[string]mounts.Secret
+	Agents  map[string]mounts.Agent
+	OnRoot  bool // they run in place, on the root of this machine
 	Timeout time.Duration
 	Cache   string // the directory for cache mounts, as solver.Options has it
 	Fill    func(ctx context.Context, id string) error
@@ -41,19 +44,39 @@ func (m *Maker) Of(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd san
 // Mount gives a command the mounts of a RUN, and the variables that they set, until release. It
 // has the network of the RUN.
 func (m *Maker) Mount(ctx context.Context, s *dag.Step, run *frontend.Run, cmd *sandbox.Command) (release func(), err error) {
+	file := s.Layer.File
 	src := &mounts.Source{
 		Secret: mounts.Secrets(m.Secrets, m.Environ.Environ),
-		Fill:   m.Fill,
+		Agents: m.Agents, OnRoot: m.OnRoot,
+		Fill: m.Fill,
 		Failed: func(err error) {
 			// Once: what prevents them fails the store beside them too.
 			m.Report.StoreFailed(report.LocalStore, fmt.Errorf("cache mounts are empty, and are not stored: %w", err))
 		},
-		Show: func(ctx context.Context, mount *frontend.Mount, dir string) (string, error) {
-			fs, err := m.Sources.MountedFiles(ctx, s.Layer.File, run, mount)
-			if err != nil {
-				return "", err
+		Show: func(ctx context.Context, mount *frontend.Mount, dir func() (string, error), out *sandbox.Mount) error {
+			if mount.Stage != nil { // which may be large
+				if tree, err := m.Sources.MountedTree(ctx, mount); tree != nil || err != nil {
+					out.Tree = tree
+					return err
+				}
 			}
-			return copyTo(ctx, fs, dir)
+			temp, err := dir()
+			if err == nil {
+				out.Passing = true
+				out.Source, err = m.copy(ctx, file, run, mount, temp)
+			}
+			return err
+		},
+		Pin: func(ctx context.Context, mount *frontend.Mount) (string, error) {
+			pin, err := m.Sources.MountPin(ctx, file, run, mount)
+			return pin.String(), err
+		},
+		Copy: func(ctx context.Context, mount *frontend.Mount, dir string) (string, error) {
+			path, err := m.copy(ctx, file, run, mount, dir)
+			if info, serr := os.Lstat(path); err == nil && serr == nil && !info.IsDir() {
+				return "", &source.Fault{Message: fmt.Sprintf("source %q of a cache mount is no directory", mount.Source)}
+			}
+			return path, err
 		},
 	}
 	if m.Cache != "" {
@@ -65,4 +88,14 @@ func (m *Maker) Mount(ctx context.Context, s *dag.Step, run *frontend.Run, cmd *
 	}
 	cmd.Mounts, cmd.NoNetwork = prepared.List, run.Network == "none"
 	return prepared.Release, nil
+}
+
+// copy copies what a mount of a RUN of a file shows into a directory, which is empty, and returns
+// the path of the copy.
+func (m *Maker) copy(ctx context.Context, f *frontend.File, run *frontend.Run, mount *frontend.Mount, dir string) (string, error) {
+	fs, err := m.Sources.MountedFiles(ctx, f, run, mount)
+	if err != nil {
+		return "", err
+	}
+	return copyTo(ctx, fs, dir)
 }

@@ -51,7 +51,7 @@ func copyTo(ctx context.Context, fs *filelist.List, dir string) (string, error) 
 			}
 		}
 	}
-	return top, os.Chmod(top, os.FileMode(fs.Mode&0o777))
+	return top, adorn(fs.Top, top)
 }
 
 func putFile(ctx context.Context, fs *filelist.List, it filelist.Item, at string) error {

@@ -65,7 +65,7 @@ type List struct {
 	// Single is true for one file and a dest without a final slash: dest is
 	// then the file's own path, unless a directory stands there.
 	Single bool
-	Mode   uint32 // of the directory of which it is the content, where that is one
+	Top    Item // the directory of which it is the content, where that is one
 	// Several is true for files of a pattern, and a dest without a final slash: each would be
 	// dest itself, as Docker has it.
 	Several bool
@@ -137,7 +137,7 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		if err != nil {
 			return nil, err
 		}
-		fs.Mode = s.mode(info)
+		fs.Top = s.owned(Item{Kind: snapshot.Dir, Mode: s.mode(info)}, info)
 	}
 	for _, m := range found {
 		if err := canceled(ctx); err != nil {

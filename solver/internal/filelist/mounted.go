@@ -33,7 +33,7 @@ func ReadMounted(ctx context.Context, dir string, c *frontend.Copy, exclude []st
 	}
 	k := key.Sum("mounted", func(w key.Writer) {
 		w.Field("files", fs.Digest.String())
-		w.Field("directory", strconv.FormatUint(uint64(fs.Mode), 8))
+		w.Field("directory", strconv.FormatUint(uint64(fs.Top.Mode), 8))
 	})
 	fs.Digest = digest.NewDigestFromBytes(digest.SHA256, k[:])
 	return fs, nil

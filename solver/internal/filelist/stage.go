@@ -16,11 +16,12 @@ import (
 
 // A Stage is one that is built, or an image that is unpacked.
 type Stage struct {
-	Name      string                      // in words: "stage build"
-	Dir       string                      // its root, links in which lead out of it
-	Made      func() (*names.Made, error) // what its steps have made; nil for an image, which is all of it
-	Bare      bool                        // it shows nothing else: FROM scratch
-	Ownerless bool                        // the owners of files are of no account: all is root's
+	Name      string                              // in words: "stage build"
+	Dir       string                              // its root, links in which lead out of it
+	Made      func() (*names.Made, error)         // what its steps have made; nil for an image, which is all of it
+	Bare      bool                                // it shows nothing else: FROM scratch
+	Ownerless bool                                // the owners of files are of no account: all is root's
+	Mount     func(path string) (*os.File, error) // see sandbox.Tree; nil: it is copied
 }
 
 // staged is a stage that a scan reads.

@@ -29,13 +29,21 @@ type Source struct {
 	Failed func(err error)                       // reports that caches cannot be had, which are empty then
 	Secret func(id string) ([]byte, bool, error) // its content, and whether it was given
 
+	// Pin returns what the files are that a cache mount begins with, and Copy copies them into a
+	// directory, which is empty, and returns the path of the one that holds them.
+	Pin  func(ctx context.Context, m *frontend.Mount) (string, error)
+	Copy func(ctx context.Context, m *frontend.Mount, dir string) (string, error)
+
+	Agents map[string]Agent // by id
+	OnRoot bool             // the RUN runs in place, on the root of this machine
+
 	// Fill is called with each cache mount of a RUN before it is prepared, to fill one that is
 	// empty; nil fills none.
 	Fill func(ctx context.Context, id string) error
 
-	// Show copies the files that a mount shows into a directory, which is empty, and returns the
-	// path of what is to be bound.
-	Show func(ctx context.Context, m *frontend.Mount, dir string) (string, error)
+	// Show sets the source of a mount that shows files: a part of a view, or a copy that it puts
+	// into a directory that dir makes.
+	Show func(ctx context.Context, m *frontend.Mount, dir func() (string, error), out *sandbox.Mount) error
 }
 
 // Mounts are the mounts of one RUN, and what is held while it runs.
@@ -43,7 +51,11 @@ type Mounts struct {
 	List  []sandbox.Mount
 	locks []*os.File
 	temps []string
-	open  []*os.Root // the sources of cache mounts: no other directory gets their inode meanwhile
+	trees []*os.File
+
+	agents   []*forwarder
+	hasAgent bool
+	open     []*os.Root // the sources of cache mounts: no other directory gets their inode meanwhile
 
 	dirs map[string]string // of caches that are for this RUN alone, by id
 	used map[string]bool   // caches of which it holds the lock that RUNs share, by id
@@ -56,27 +68,24 @@ func (e *MissingSecretError) Error() string {
 	return fmt.Sprintf("secret %q is required, and not given", e.ID)
 }
 
-// A MissingAgentError says that nobody gave an agent that a RUN requires.
-type MissingAgentError struct{ ID string }
-
-func (e *MissingAgentError) Error() string {
-	return fmt.Sprintf("agent %q is required, and not given", e.ID)
-}
-
 // Prepare prepares the mounts of a RUN: directories of caches are made and locked,
 // secrets are read, and those asked for as variables added to env.
 func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string) (*Mounts, error) {
 	rm := &Mounts{dirs: make(map[string]string), used: make(map[string]bool)}
-	if err := src.fill(ctx, run.Mounts); err != nil {
+	caches, err := src.caches(ctx, run)
+	if err != nil {
 		return nil, err
 	}
-	if err := rm.lock(ctx, src, run.Mounts); err != nil {
+	if err := src.fill(ctx, caches); err != nil {
+		return nil, err
+	}
+	if err := rm.lock(ctx, src, caches); err != nil {
 		rm.Release()
 		return nil, err
 	}
 	for i := range run.Mounts {
 		m := &run.Mounts[i]
-		if err := rm.add(ctx, src, m, env); err != nil {
+		if err := rm.add(ctx, src, run, m, caches[i], env); err != nil {
 			rm.Release()
 			return nil, fmt.Errorf("--mount=type=%s: %w", m.Type, err)
 		}
@@ -84,7 +93,7 @@ func (src *Source) Prepare(ctx context.Context, run *frontend.Run, env *[]string
 	return rm, nil
 }
 
-func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
+func (src *Source) fill(ctx context.Context, mounts []cache) error {
 	if src.Fill == nil || src.Dir == "" {
 		return nil
 	}
@@ -98,23 +107,27 @@ func (src *Source) fill(ctx context.Context, mounts []frontend.Mount) error {
 	return nil
 }
 
-func (rm *Mounts) add(ctx context.Context, src *Source, m *frontend.Mount, env *[]string) error {
+func (rm *Mounts) add(ctx context.Context, src *Source, run *frontend.Run, m *frontend.Mount, c cache, env *[]string) error {
 	out := sandbox.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, ReadOnly: m.ReadOnly, Size: m.Size}
 	switch m.Type {
 	case mount.Tmpfs:
 		out.Tmpfs = true
 	case mount.Bind:
-		dir, err := src.privateDir()
+		err := src.Show(ctx, m, func() (string, error) {
+			dir, err := src.privateDir()
+			if err == nil {
+				rm.temps = append(rm.temps, dir)
+			}
+			return dir, err
+		}, &out)
+		if out.Tree != nil {
+			rm.trees = append(rm.trees, out.Tree)
+		}
 		if err != nil {
 			return err
 		}
-		rm.temps = append(rm.temps, dir)
-		out.Passing = true
-		if out.Source, err = src.Show(ctx, m, dir); err != nil {
-			return err
-		}
 	case mount.Cache:
-		path, dir, err := rm.cacheDir(ctx, src, m.Mount)
+		path, dir, err := rm.cacheDir(ctx, src, c)
 		if err != nil {
 			return err
 		}
@@ -124,10 +137,9 @@ func (rm *Mounts) add(ctx context.Context, src *Source, m *frontend.Mount, env *
 			return err
 		}
 	case mount.SSH:
-		if m.Required {
-			return &MissingAgentError{ID: m.ID}
+		if given, err := rm.agent(src, run, m, &out, env); !given || err != nil {
+			return err
 		}
-		return nil
 	case mount.Secret:
 		content, ok, err := src.Secret(m.ID)
 		if err != nil {
@@ -213,7 +225,7 @@ func cacheName(id string) string {
 // for all: two RUNs that want the same two don't wait for each other.
 // sharing=locked waits until no other RUN has the cache; sharing=private takes
 // an empty directory while another RUN has it.
-func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount) error {
+func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []cache) error {
 	sharing := make(map[string]string)
 	for _, m := range mounts {
 		if m.Type == mount.Cache && m.Sharing != "shared" && m.Sharing != "" && sharing[m.ID] != "locked" {
@@ -254,7 +266,7 @@ func (rm *Mounts) lock(ctx context.Context, src *Source, mounts []frontend.Mount
 // cacheDir returns, by path and open, the directory that a cache mount binds: one for each id,
 // for all solves. One that is for this RUN alone, since another RUN has
 // the cache, or it cannot be had, is removed after it.
-func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m mount.Mount) (string, *os.Root, error) {
+func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m cache) (string, *os.Root, error) {
 	mode := os.FileMode(m.Mode & 0o777)
 	private, alone := rm.dirs[m.ID]
 	if private != "" {
@@ -269,6 +281,9 @@ func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m mount.Mount) (str
 		if ctx.Err() != nil {
 			return "", nil, context.Cause(ctx)
 		}
+		if errors.As(err, new(*contentError)) {
+			return "", nil, err
+		}
 		src.failed(err)
 	}
 	path, err := src.privateDir()
@@ -276,12 +291,17 @@ func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m mount.Mount) (str
 		return "", nil, err
 	}
 	rm.temps = append(rm.temps, path)
+	if m.begins != nil {
+		if path, err = src.Copy(ctx, m.begins, path); err != nil {
+			return "", nil, err
+		}
+	}
 	rm.dirs[m.ID] = path
 	dir, err := safefile.OpenDir(path)
-	if err != nil {
-		return "", nil, err
+	if err != nil || m.begins != nil {
+		return path, dir, err
 	}
-	if err := adorn(dir, m, mode); err != nil {
+	if err := adorn(dir, m.Mount, mode); err != nil {
 		return "", nil, errors.Join(err, dir.Close())
 	}
 	return path, dir, nil
@@ -300,7 +320,7 @@ func (src *Source) privateDir() (string, error) {
 
 // sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
 // As long as the RUN has it, nobody puts another one into its place.
-func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m mount.Mount, mode os.FileMode) (string, *os.Root, error) {
+func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m cache, mode os.FileMode) (string, *os.Root, error) {
 	dir, err := src.mountsDir(0)
 	if err != nil {
 		return "", nil, err
@@ -317,6 +337,9 @@ func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m mount.Mount, mod
 		}
 	}
 	_ = Remember(dir, m.ID, m.Target) // without it, the mount works as well
+	if err := m.begin(ctx, src, dir, name); err != nil {
+		return "", nil, err
+	}
 	err = dir.Mkdir(name, 0o700)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -327,7 +350,7 @@ func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m mount.Mount, mod
 		return "", nil, err
 	}
 	if made {
-		if err := adorn(there, m, mode); err != nil {
+		if err := adorn(there, m.Mount, mode); err != nil {
 			return "", nil, errors.Join(err, there.Close())
 		}
 	}
@@ -353,8 +376,11 @@ func (rm *Mounts) Release() {
 	for _, dir := range rm.open {
 		dir.Close()
 	}
-	for _, f := range rm.locks {
+	for _, f := range slices.Concat(rm.locks, rm.trees) {
 		f.Close()
+	}
+	for _, f := range rm.agents {
+		f.close()
 	}
 	for _, dir := range rm.temps {
 		os.RemoveAll(dir)

@@ -40,7 +40,8 @@ func (s *Stages) CheckInPlace(ctx context.Context, p *dag.Plan, choose func() (*
 	var problems frontend.Problems
 	for _, u := range uses {
 		why := none
-		if why == nil { // a stage of which all is cached can be shown
+		_, mounts := u.step.Instr.(*frontend.Run)
+		if why == nil && !mounts { // a stage of which all is cached can be copied from before the root changes
 			sv, err := s.Open(u.stage).Survey(ctx)
 			if err != nil {
 				return err
@@ -48,6 +49,8 @@ func (s *Stages) CheckInPlace(ctx context.Context, p *dag.Plan, choose func() (*
 			if sv.Plan.Totals().ToRun == 0 {
 				continue
 			}
+		}
+		if why == nil {
 			why = errors.New("the root itself was asked for")
 		}
 		problems = append(problems, unbuildable(u.stage, why).At(u.step.Instr.Base()))

@@ -109,11 +109,11 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 	shown, ended, end := make(chan source.Stage, 1), make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- sub.View(ctx, sv, func(view sandbox.Layered, made func() (*names.Made, error)) error {
-			dir, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until Close
+			tree, release, err := view.Tree(context.WithoutCancel(ctx)) // it is read until Close
 			if err != nil {
 				return err
 			}
-			shown <- source.Stage{Name: "stage " + f.Stage, Dir: dir, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
+			shown <- source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
 			<-end
 			return release()
 		})

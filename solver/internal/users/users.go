@@ -95,11 +95,11 @@ func GiveIn(ctx context.Context, view sandbox.Layered, s *dag.Step, run *fronten
 	if run.User == "" {
 		return nil
 	}
-	dir, done, err := view.Tree(ctx)
+	tree, done, err := view.Tree(ctx)
 	if err != nil {
 		return err
 	}
-	u, err := Resolve(names.New(dir, ""), run.User)
+	u, err := Resolve(names.New(tree.Dir, ""), run.User)
 	if err = errors.Join(err, done()); err != nil || u.IsOwn() {
 		return err
 	}

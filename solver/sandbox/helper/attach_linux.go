@@ -107,8 +107,8 @@ func (h *helper) attachments() ([]attachment, error) {
 		}
 		l = append(l, attachment{tree: -1, fs: "tmpfs", data: "mode=755", target: p, dir: true, readOnly: true, absent: skipIt})
 	}
-	for _, m := range h.Mounts {
-		a, err := h.commandMount(m)
+	for i, m := range h.Mounts {
+		a, err := h.commandMount(i, m)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
 		}
@@ -183,9 +183,12 @@ func (h *helper) privateCopy(path string, st os.FileInfo) (attachment, error) {
 	return attachment{tree: t}, err
 }
 
-func (h *helper) commandMount(m sandbox.Mount) (attachment, error) {
+func (h *helper) commandMount(i int, m sandbox.Mount) (attachment, error) {
 	a := attachment{tree: -1, target: m.Target, readOnly: m.ReadOnly, dir: true}
+	tree, shown := h.Trees[i]
 	switch {
+	case shown:
+		return h.treeMount(a, m, tree)
 	case m.Tmpfs:
 		mode := m.Mode
 		if mode == 0 {

@@ -23,7 +23,7 @@ const (
 	TaskExists                  // fail with ENOENT unless the merged tree has a path
 	TaskCheck                   // TaskProbe over memory alone
 	TaskCopyUp                  // copy files up that are hard links
-	TaskHold                    // write a byte to the spool when all mounts are made, and hold them until stdin ends
+	TaskHold                    // hold the merged tree, and serve parts of it at the spool
 )
 
 // A Job is all that a helper gets. It goes through a pipe: others can
@@ -45,6 +45,7 @@ type Job struct {
 	Env    []string
 	Dir    string
 	Mounts []sandbox.Mount
+	Trees  map[int]int // descriptors of Mount.Tree, by the index of the mount
 	User   *sandbox.User
 
 	MachineTemp bool // see sandbox.Command

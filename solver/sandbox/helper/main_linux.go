@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	signals "os/signal"
-	"strings"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/wire"
+	"github.com/clayer/clayer/solver/sandbox/internal/detached"
 	"github.com/clayer/clayer/solver/sandbox/internal/program"
 	"github.com/clayer/clayer/solver/sandbox/internal/userns"
 )
@@ -30,7 +30,7 @@ func init() { reexec.Register(helperName, helperMain) }
 // all that is left in its PID namespace. It exits by the system call alone:
 // os.Exit of a program with the race detector sleeps for a second first.
 func helperMain() {
-	inherited.Close(controlFD, resultFD, spoolFD)
+	inherited.Close(given()...)
 	inherited.CloseOnExec()
 	control := wire.NewDecoder(os.NewFile(controlFD, "control"))
 	var j Job
@@ -68,6 +68,18 @@ func helperMain() {
 		unix.Exit(0)
 	}
 	unix.Exit(1)
+}
+
+// given lists the descriptors that the helper was given: an argument says how many.
+func given() (fds []int) {
+	n := 0
+	if len(os.Args) > 1 {
+		n, _ = strconv.Atoi(os.Args[1])
+	}
+	for i := range n {
+		fds = append(fds, controlFD+i)
+	}
+	return fds
 }
 
 type helper struct {
@@ -132,8 +144,7 @@ func (h *helper) do(res *result) error {
 	case TaskCopyUp:
 		return h.copyUp()
 	case TaskHold:
-		_, err := io.Copy(os.NewFile(spoolFD, "spool"), io.MultiReader(strings.NewReader("."), os.Stdin))
-		return err
+		return detached.Serve(spoolFD, h.merged(), WithoutOpenTree)
 	}
 	if err := h.machineTemp(); err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -116,7 +118,7 @@ func (p Process) Do(ctx context.Context, j Job) error {
 		p.Stderr = p.Stdout
 	}
 	cmd := &exec.Cmd{
-		Path: Program, Args: []string{helperName}, Env: []string{}, Dir: "/",
+		Path: Program, Env: []string{}, Dir: "/",
 		Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr,
 		ExtraFiles:  []*os.File{controlRead, answerWrite},
 		SysProcAttr: p.attr(j),
@@ -128,6 +130,15 @@ func (p Process) Do(ctx context.Context, j Job) error {
 	if p.Spool != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, p.Spool)
 	}
+	j.Trees, j.Mounts = make(map[int]int), slices.Clone(j.Mounts)
+	for i, m := range j.Mounts {
+		if m.Tree != nil {
+			j.Mounts[i].Tree = nil
+			j.Trees[i] = controlFD + len(cmd.ExtraFiles)
+			cmd.ExtraFiles = append(cmd.ExtraFiles, m.Tree)
+		}
+	}
+	cmd.Args = []string{helperName, strconv.Itoa(len(cmd.ExtraFiles))}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a helper process: %w", noNetwork(j, err))
 	} else if p.Started != nil {

@@ -7,37 +7,49 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
+	"github.com/clayer/clayer/solver/sandbox/internal/detached"
 )
 
-// Tree implements sandbox.Layered: a helper holds the mounts, and its view of the machine is
-// read through /proc.
-func (v *View) Tree(ctx context.Context) (dir string, release func() error, err error) {
+// Tree implements sandbox.Layered: a helper holds the mounts, its view of the machine is read
+// through /proc, and it sends what commands are to mount.
+func (v *View) Tree(ctx context.Context) (tree sandbox.Tree, release func() error, err error) {
 	if err := v.ready(); err != nil {
-		return "", nil, err
+		return tree, nil, err
 	}
-	held, hold, err := os.Pipe()
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return "", nil, err
+		return tree, nil, err
 	}
-	mounted, tell, err := os.Pipe()
-	if err != nil {
-		return "", nil, errors.Join(err, held.Close(), hold.Close())
-	}
-	defer mounted.Close()
+	ours, theirs := os.NewFile(uintptr(ends[0]), "view"), os.NewFile(uintptr(ends[1]), "view")
 	pid, ended := make(chan int, 1), make(chan error, 1)
 	go func() {
-		p := helper.Process{Stdin: held, Spool: tell, Started: func(n int) { pid <- n }}
+		p := helper.Process{Spool: theirs, Started: func(n int) {
+			theirs.Close() // else nobody would know that it has ended
+			pid <- n
+		}}
 		err := v.do(ctx, helper.Job{Task: helper.TaskHold}, p)
-		ended <- errors.Join(err, held.Close(), tell.Close())
+		theirs.Close()
+		ended <- err
 	}()
 	release = func() error {
-		hold.Close()
+		ours.Close()
 		return <-ended
 	}
-	if _, err := io.ReadFull(mounted, make([]byte, 1)); err != nil {
-		return "", nil, fmt.Errorf("show a view as a directory: %w", errors.Join(err, release()))
+	if _, err := io.ReadFull(ours, make([]byte, 1)); err != nil {
+		return tree, nil, fmt.Errorf("show a view as a directory: %w", errors.Join(err, release()))
 	}
-	return filepath.Join(fmt.Sprintf("/proc/%d/root", <-pid), v.dir, helper.RootDir), release, nil
+	var mu sync.Mutex
+	tree.Dir = filepath.Join(fmt.Sprintf("/proc/%d/root", <-pid), v.dir, helper.RootDir)
+	tree.Mount = func(path string) (*os.File, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return detached.Ask(ours, path)
+	}
+	return tree, release, nil
 }

@@ -191,7 +191,7 @@ func (f *File) check(name string, line int) error {
 // read returns a value as the flag takes it, or what it should be.
 func (f *File) read(name string, v any) (list []string, want string) {
 	switch name {
-	case "layers", "stores", "salt", "invalidate-on", "build-arg", "secret", "allow-secret", "allow-redirect":
+	case "layers", "stores", "salt", "invalidate-on", "build-arg", "secret", "ssh", "allow-secret", "allow-redirect":
 		want = `a list of texts, such as ["` + map[string]string{"layers": "base", "stores": "dir:PATH"}[name] + `"]`
 		if name != "layers" && name != "stores" {
 			want = "a list of texts"

@@ -43,6 +43,7 @@ var keys = []key{
 	{name: "inherit-env", flag: "inherit-env", user: true, unless: "hermetic"},
 	{name: "token", flag: "token", user: true},
 	{name: "secret", flag: "secret", user: true},
+	{name: "ssh", flag: "ssh", user: true},
 	{name: "allow-secret", flag: "allow-secret", user: true},
 	{name: "allow-redirect", flag: "allow-redirect", user: true},
 }

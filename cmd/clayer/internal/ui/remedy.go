@@ -109,6 +109,7 @@ func remedy(err error) string {
 	var redirect *transfer.RedirectError
 	var cert *tls.CertificateVerificationError
 	var secret *solver.MissingSecretError
+	var agent *solver.MissingAgentError
 	var overlay *exec.OverlayError
 	if way := wayOut(err); way != "" {
 		return way
@@ -116,6 +117,8 @@ func remedy(err error) string {
 	switch {
 	case errors.As(err, &secret):
 		return fmt.Sprintf("--secret id=%[1]s,src=FILE or --secret id=%[1]s,env=NAME", secret.ID)
+	case errors.As(err, &agent):
+		return fmt.Sprintf("--ssh %[1]s forwards the agent of the session, --ssh %[1]s=SOCKET another one", agent.ID)
 	case errors.As(err, &overlay):
 		return "--sandbox=inplace, or auto, runs on the root itself"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -38,10 +38,14 @@ type Mounts struct {
 func (h *Mounts) Open(list []sandbox.Mount) error {
 	h.list, h.sources = list, make(map[int]int)
 	for i := range list {
-		if !list[i].Passing {
+		how := unix.O_RDONLY
+		switch m := list[i]; {
+		case m.Socket:
+			how = unix.O_PATH
+		case !m.Passing:
 			continue
 		}
-		fd, err := unix.Open(list[i].Source, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(list[i].Source, how|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return &os.PathError{Op: "open", Path: list[i].Source, Err: err}
 		}
@@ -71,6 +75,7 @@ func (h *Mounts) linkTo(m sandbox.Mount) error {
 //	secret   nothing may stand at the target; a link to a file in memory is put
 //	         there, or the file itself where such a link cannot be read
 //	bind     a copy; nothing may stand at the target but an empty directory
+//	agent    a link to its socket, in another root than / the socket itself
 //	cache    a link to the cache's directory; a directory that stands there already
 //	         is taken for a cache itself
 //	tmpfs    a directory that is removed afterwards; one that stands there has to
@@ -90,6 +95,12 @@ func (h *Mounts) Put(i int) error {
 			return fmt.Errorf("something exists there, and in place nothing can be mounted over it: give the secret another target, or env=NAME")
 		}
 		return h.emulateSecret(m)
+	case m.Socket && there:
+		return errors.New("something exists there, and in place nothing can be mounted over it: give the agent another target")
+	case m.Socket && h.Root == "/":
+		return h.linkTo(m)
+	case m.Socket:
+		return h.socket(m, h.sources[i])
 	case m.Passing:
 		return h.copy(m, h.sources[i], there)
 	case m.ReadOnly:
@@ -187,6 +198,18 @@ func (h *Mounts) secretFile(m sandbox.Mount, mode uint32) error {
 		}
 		return h.chown(m)
 	})
+}
+
+// socket gives a socket another name, at the target: in this root no link leads to it.
+func (h *Mounts) socket(m sandbox.Mount, fd int) error {
+	defer unix.Close(fd)
+	err := h.stubs.Put(m.Target, mountstubs.Name, func(parent int, name string) error {
+		return unix.Linkat(fd, "", parent, name, unix.AT_EMPTY_PATH)
+	})
+	if errors.Is(err, unix.EXDEV) {
+		err = fmt.Errorf("in place the socket of an agent has to be on the file system of the root, which TMPDIR is not on: %w", err)
+	}
+	return err
 }
 
 // borrow takes an empty directory that is there.
