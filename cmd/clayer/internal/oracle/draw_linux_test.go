@@ -29,7 +29,11 @@ func draw(seed uint64) *Case {
 	}
 	if seed%4 == 3 {
 		d := &drawing{Rand: rand.New(rand.NewPCG(seed, 19)), n: d.n, files: d.files}
-		c.Lines = d.inStages(c.Lines)
+		if seed%8 == 7 {
+			c.Lines = d.inSeveralStages(c.Lines)
+		} else {
+			c.Lines = d.inStages(c.Lines)
+		}
 	}
 	return c
 }
@@ -63,6 +67,49 @@ func (d *drawing) inStages(lines []string) []string {
 		first = append(first, d.instruction())
 	}
 	return slices.Concat(first, []string{"FROM " + baseName}, lines)
+}
+
+// inSeveralStages has lines follow stages that begin with each other, copy from each other, and
+// mount each other.
+func (d *drawing) inSeveralStages(lines []string) []string {
+	n := 2 + d.IntN(3)
+	var all []string
+	for s := range n + 1 {
+		if s == n { // the first stage has no name
+			all = append(all, "FROM "+d.one(baseName, fmt.Sprint("s", 1+d.IntN(n-1))))
+		} else if s > 0 {
+			on := baseName
+			if s > 1 && d.sometimes(2) {
+				on = fmt.Sprint("s", 1+d.IntN(s-1))
+			}
+			all = append(all, fmt.Sprintf("FROM %s AS s%d", on, s))
+		}
+		own := lines
+		if s < n {
+			own = nil
+			for range 1 + d.IntN(3) {
+				own = append(own, d.instruction())
+			}
+		}
+		for range d.IntN(3) {
+			if s > 0 {
+				own = slices.Insert(own, d.IntN(len(own)+1), d.useOf(d.IntN(s)))
+			}
+		}
+		all = append(all, own...)
+	}
+	return all
+}
+
+// useOf draws what copies from a stage, or mounts it.
+func (d *drawing) useOf(stage int) string {
+	if stage > 0 && d.sometimes(3) {
+		return fmt.Sprintf("RUN --mount=from=s%d,source=%s,target=/mnt/stage cp -a /mnt/stage /opt/of-%d", stage, d.one("/srv", "/out", "/srv/dir"), d.number())
+	}
+	if stage == 0 {
+		return d.copyFrom()
+	}
+	return strings.Replace(d.copyFrom(), "--from=0", "--from="+d.one(fmt.Sprint(stage), fmt.Sprint("s", stage)), 1)
 }
 
 func (d *drawing) copyFrom() string {
