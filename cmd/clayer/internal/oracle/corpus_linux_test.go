@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/clitest"
+	"github.com/clayer/clayer/internal/ocitest"
 	"github.com/clayer/clayer/internal/rounds"
 )
 
@@ -25,7 +26,8 @@ var (
 	flagDir    = flag.String("oracle.dir", "", "a directory to play the corpus in, that stays; none is a temporary one")
 )
 
-// TestCorpusPlans plans and checks every file of the corpus: nothing is an error.
+// TestCorpusPlans plans and checks every file of the corpus: nothing is an error. Images that
+// files copy from are in a registry on loopback.
 func TestCorpusPlans(t *testing.T) {
 	if _, err := exec.LookPath("busybox"); err != nil {
 		t.Skip("busybox is not installed")
@@ -38,7 +40,13 @@ func TestCorpusPlans(t *testing.T) {
 	if program == "" {
 		program = clitest.Build(t, dir)
 	}
-	images := make(map[string]layout)
+	images, err := makeImages(filepath.Join(dir, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := push(t.Context(), images, ocitest.New(t, ocitest.Options{}).Host); err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range corpus(t) {
 		t.Run(r.name, func(t *testing.T) {
 			if r.later != "" && !*flagLater {
@@ -100,7 +108,7 @@ func (p *player) playRecipe(t *testing.T, r *recipe, images map[string]layout) {
 	if err := r.withoutSyntax().write(files); err != nil {
 		t.Fatal(err)
 	}
-	refused, err := p.run(ctx, archive, r.buildkitArgs(files, layout{p.layout, p.buildkit.base}, images))
+	refused, err := p.run(ctx, archive, r.buildkitArgs(files, layout{dir: p.layout, manifest: p.buildkit.base}, images))
 	if err != nil || refused != nil {
 		t.Fatalf("BuildKit: %v %+v", err, refused)
 	}
@@ -177,6 +185,7 @@ func session(ctx context.Context, dir, program string, args ...string) *exec.Cmd
 type layout struct {
 	dir      string
 	manifest digest.Digest
+	context  string // what names it for --build-context
 }
 
 func (l layout) named(image string) []string { return named(image, l.dir, l.manifest) }

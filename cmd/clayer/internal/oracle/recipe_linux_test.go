@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"oras.land/oras-go/v2"
+	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/registry/remote"
 )
 
 // corpusDir has files as people have them, and the root that they are built on.
@@ -142,9 +146,7 @@ func (r *recipe) args(command, dir string, images map[string]layout, more ...str
 		args = append(args, "--secret="+s)
 	}
 	for name, from := range r.images {
-		if l, ok := images[from]; ok {
-			args = append(args, "--build-context="+name+"=oci-layout:"+l.dir)
-		}
+		args = append(args, "--build-context="+name+"="+images[from].context)
 	}
 	return args
 }
@@ -286,7 +288,28 @@ func makeImages(dir string) (map[string]layout, error) {
 		if err != nil {
 			return nil, err
 		}
-		layouts[name] = layout{out, manifest}
+		layouts[name] = layout{out, manifest, "oci-layout:" + out}
 	}
 	return layouts, nil
+}
+
+// push puts the images into a registry, of which they are taken then.
+func push(ctx context.Context, images map[string]layout, host string) error {
+	for name, l := range images {
+		repo, err := remote.NewRepository(host + "/of/" + name)
+		if err != nil {
+			return err
+		}
+		repo.PlainHTTP = true
+		store, err := oci.NewFromFS(ctx, os.DirFS(l.dir))
+		if err != nil {
+			return err
+		}
+		if _, err := oras.Copy(ctx, store, l.manifest.String(), repo, "latest", oras.DefaultCopyOptions); err != nil {
+			return err
+		}
+		l.context = "docker-image://" + host + "/of/" + name
+		images[name] = l
+	}
+	return nil
 }
