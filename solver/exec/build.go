@@ -455,7 +455,7 @@ func (b *builder) runStep(ctx context.Context, v sandbox.View, s *dag.Step, run 
 		return err
 	}
 	b.byHand() // as it is before
-	rec, err := b.recorder(v, s)
+	rec, err := b.recorder(v, s, who)
 	if err != nil {
 		return fmt.Errorf("read what was before: %w", err)
 	}

@@ -26,7 +26,7 @@ import (
 
 // recorder returns what finds the needs of a RUN in what it changes in a view, before it
 // runs there.
-func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error) {
+func (b *builder) recorder(v sandbox.View, s *dag.Step, who *identity.User) (*needs.Recorder, error) {
 	r := &needs.Recorder{Site: b.site(s, b.root.Names()), Covered: b.coveredBy(s), Named: b.Steps.Named(s), Command: s.Text()}
 	open := v.Open
 	if b.Watched != nil {
@@ -48,7 +48,7 @@ func (b *builder) recorder(v sandbox.View, s *dag.Step) (*needs.Recorder, error)
 		}
 		var err error
 		if home, _ := r.Session(); b.Watched == nil {
-			b.sums, err = needs.Sums(b.root.Dir(), home, b.sums)
+			b.sums, err = needs.Sums(b.root.Dir(), who.Home(home), b.sums)
 		}
 		r.Saved = maps.Clone(b.sums)
 		for _, p := range b.dirty { // it was another file before an earlier RUN

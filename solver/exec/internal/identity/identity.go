@@ -28,7 +28,16 @@ type Steps struct {
 // A User is who runs a RUN. nil is the user who runs clayer.
 type User struct {
 	at    *names.View
+	home  string
 	needs []snapshot.Need
+}
+
+// Home returns where the home of the user is; own is that of the user who runs clayer.
+func (u *User) Home(own string) string {
+	if u == nil {
+		return own
+	}
+	return u.home
 }
 
 // Give has a command run as the user of its RUN, whose name it looks up in what the step
@@ -56,7 +65,7 @@ func (x *Steps) Give(s *dag.Step, run *frontend.Run, before func(*dag.Step) (*na
 		x.Warn("%s: RUN: it runs as the user who runs clayer, and not as USER %s: %s. Its snapshot, and those of the RUNs after it, are neither stored nor pushed. "+
 			"Root can run it as that user, and so can a user with subordinate ids (newuidmap, /etc/subuid)", s.Pos(), run.User, why)
 	}
-	return &User{at, u.Needs}, nil
+	return &User{at, u.Home, u.Needs}, nil
 }
 
 // AddNeeds adds to the needs of a RUN those of its user: chain is what the steps of its
