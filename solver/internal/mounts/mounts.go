@@ -358,14 +358,21 @@ func (rm *Mounts) sharedDir(ctx context.Context, src *Source, m cache, mode os.F
 }
 
 // adorn gives a new directory what its mount asks for: mkdir knows the umask and,
-// for root, another owner.
+// for root, another owner. A plain user cannot give it away: there it is open to the users of
+// the RUN, whom another's would be closed to, and nobody else reaches it.
 func adorn(dir *os.Root, m mount.Mount, mode os.FileMode) error {
 	f, err := dir.Open(".")
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Chmod(mode); err != nil || os.Geteuid() != 0 {
+	if os.Geteuid() != 0 {
+		if m.UID != 0 || m.GID != 0 {
+			mode |= 0o777
+		}
+		return f.Chmod(mode)
+	}
+	if err := f.Chmod(mode); err != nil {
 		return err
 	}
 	return f.Chown(m.UID, m.GID)
