@@ -33,9 +33,10 @@ type unpacking struct {
 }
 
 // asPacked gives an entry the owner that --chown says; else it has the archive's. As with
-// Docker, --chmod is not for what is unpacked.
+// Docker, --chmod is not for what is unpacked, and directories that the archive has no member
+// for are root's.
 func asPacked(by style, e *snapshot.Entry) {
-	if by.chown {
+	if by.chown && !e.Implied {
 		e.UID, e.GID = by.uid, by.gid
 	}
 }

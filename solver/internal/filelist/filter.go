@@ -2,6 +2,7 @@ package filelist
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -72,9 +73,15 @@ func (s *scan) matches(c *frontend.Copy, src string) ([]match, error) {
 	}
 	above, below, _ := pivot(src)
 	ms, err := s.match(above)
+	if below == "" && err == nil {
+		err = &fault.Fault{Message: fmt.Sprintf("source %q names nothing whose parents could be copied", src), Hint: "*, for all that is there"}
+	}
 	for i := range ms {
-		if ms[i].isDir {
+		switch {
+		case ms[i].isDir:
 			ms[i].below = below
+		case !isPattern(src):
+			return nil, fault.New("source %q: %q is a file", src, above)
 		}
 	}
 	return ms, err

@@ -1,9 +1,6 @@
 package oracle
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"fmt"
 	"maps"
 	"os"
@@ -11,9 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"golang.org/x/sys/unix"
 )
 
 // A Case is a Containerfile and the files beside it.
@@ -27,15 +24,14 @@ type File struct {
 	Content string // of a link, its target
 	Mode    os.FileMode
 	Link    bool
+	Name    bool // a hard link: another name of the file that Content says
+	Fifo    bool
 }
 
 const (
 	containerfile = "Containerfile"
 	baseName      = "oracle" // in FROM
 )
-
-// The files of these names are an archive, whatever content they have.
-var archives = []string{"pack.tar", "pack.tgz"}
 
 // Text is the Containerfile. An empty line stands between instructions, and nowhere else.
 func (c *Case) Text() string {
@@ -71,33 +67,20 @@ func (c *Case) write(dir string) error {
 	if err := c.writeLayers(dir); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, containerfile), []byte(c.Text()), 0o644)
+	return os.WriteFile(filepath.Join(dir, containerfile), []byte(atServer(c.Text())), 0o644)
 }
 
 func writeFiles(files map[string]File, dir string) error {
-	for name, f := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		switch {
-		case strings.HasSuffix(name, "/"):
-			if err := os.MkdirAll(path, 0o755); err != nil {
+	for _, names := range []bool{false, true} { // of files, which are there first
+		for name, f := range files {
+			if f.Name != names {
+				continue
+			}
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				return err
 			}
-		case f.Link:
-			if err := os.Symlink(f.Content, path); err != nil {
-				return err
-			}
-		default:
-			content := []byte(f.Content)
-			if slices.Contains(archives, name) {
-				content = pack(strings.HasSuffix(name, "gz"))
-			}
-			if err := os.WriteFile(path, content, 0o644); err != nil {
-				return err
-			}
-			if err := os.Chmod(path, f.Mode); err != nil {
+			if err := writeFile(dir, path, name, f); err != nil {
 				return err
 			}
 		}
@@ -105,46 +88,35 @@ func writeFiles(files map[string]File, dir string) error {
 	return nil
 }
 
-// pack makes the archive that ADD unpacks.
-func pack(compressed bool) []byte {
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, h := range []tar.Header{
-		{Name: "packed/", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8},
-		{Name: "packed/file", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 7, Gid: 8, Size: 7},
-		{Name: "packed/run", Typeflag: tar.TypeReg, Mode: 0o4755, Size: 7},
-		{Name: "packed/link", Typeflag: tar.TypeSymlink, Linkname: "file"},
-		{Name: "packed/same", Typeflag: tar.TypeLink, Linkname: "packed/file", Mode: 0o640, Uid: 7, Gid: 8},
-	} {
-		h.ModTime = time.Unix(1_000_000_000, 0)
-		if err := w.WriteHeader(&h); err != nil {
-			panic(err)
+func writeFile(dir, path, name string, f File) error {
+	switch {
+	case strings.HasSuffix(name, "/"):
+		if err := os.MkdirAll(path, 0o755); err != nil || f.Mode == 0o644 {
+			return err
 		}
-		if h.Size > 0 {
-			if _, err := w.Write([]byte("packed\n")); err != nil {
-				panic(err)
-			}
-		}
+		return chmod(path, f.Mode)
+	case f.Link:
+		return os.Symlink(f.Content, path)
+	case f.Name:
+		return os.Link(filepath.Join(dir, f.Content), path)
+	case f.Fifo:
+		return unix.Mkfifo(path, uint32(f.Mode))
 	}
-	if err := w.Close(); err != nil {
-		panic(err)
+	content := []byte(f.Content)
+	if make, ok := archives[filepath.Base(name)]; ok {
+		content = make()
 	}
-	if !compressed {
-		return out.Bytes()
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		return err
 	}
-	var zipped bytes.Buffer
-	z := gzip.NewWriter(&zipped)
-	if _, err := z.Write(out.Bytes()); err != nil {
-		panic(err)
-	}
-	if err := z.Close(); err != nil {
-		panic(err)
-	}
-	return zipped.Bytes()
+	return chmod(path, f.Mode)
 }
 
+// chmod takes a mode as chmod(1) does.
+func chmod(path string, mode os.FileMode) error { return unix.Chmod(path, uint32(mode)) }
+
 // String is the case as a txtar archive. The name of a file is followed by its mode, unless
-// that is 644, or by -> if it is a link.
+// that is 644, by -> if it is a link, by = if it is another name of a file, or by fifo.
 func (c *Case) String() string {
 	a := &txtar.Archive{Files: []txtar.File{{Name: containerfile, Data: []byte(c.Text())}}}
 	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
@@ -153,6 +125,10 @@ func (c *Case) String() string {
 		switch {
 		case f.Link:
 			mark = " ->"
+		case f.Name:
+			mark = " ="
+		case f.Fifo:
+			mark = " fifo"
 		case f.Mode != 0o644:
 			mark = fmt.Sprintf(" %o", f.Mode)
 		}
@@ -194,6 +170,10 @@ func parseFile(f txtar.File) (name string, file File) {
 		file.Mode = os.FileMode(mode)
 	} else if mark == "->" {
 		file.Link, file.Content = true, strings.TrimSuffix(file.Content, "\n")
+	} else if mark == "=" {
+		file.Name, file.Content = true, strings.TrimSuffix(file.Content, "\n")
+	} else if mark == "fifo" {
+		file.Fifo = true
 	} else {
 		name = f.Name
 	}

@@ -64,6 +64,32 @@ var intended = []*difference{
 		says:   regexp.MustCompile(`(--chown=|WORKDIR: USER ).*: (user|group) \w*: not in /etc/`),
 	},
 	{
+		name:    "copy-link",
+		reason:  "With --link, links in dest are followed, and directories that are there stay: such a COPY does not see them in BuildKit, which replaces them.",
+		says:    regexp.MustCompile(`--chown=\S+: user and group names can't be resolved when used with --link`),
+		applies: func(c *Case, i int) bool { return strings.Contains(c.Lines[i], " --link") },
+	},
+	{
+		name:   "archive-leads-out",
+		reason: "A name in an archive that leads out of dest is an error. BuildKit takes dest for the root of such names.",
+		says:   regexp.MustCompile(`leaves the archive's directory`),
+	},
+	{
+		name:   "archive-onto-others",
+		reason: "What ADD unpacks replaces no directory by a file, and the other way round, and follows a link to a directory: BuildKit removes what is there.",
+		says:   regexp.MustCompile(`ADD: /\S+ is (a file, and not a directory|a directory, which a file would replace|a link, which a directory would replace)|ADD: "\S+" is a directory in one source and a file in another`),
+		applies: func(c *Case, i int) bool {
+			return strings.HasPrefix(c.Lines[i], "ADD") && regexp.MustCompile(`\.t[a-z]+|arc|\*|\?|\[|\$SRC`).MatchString(c.Lines[i])
+		},
+	},
+	{
+		name:   "submodule-git",
+		reason: "The file .git of a submodule leads to a directory that is there with --keep-git-dir alone.",
+		applies: func(c *Case, i int) bool {
+			return strings.HasPrefix(c.Lines[i], "ADD") && strings.Contains(c.Lines[i], ".git")
+		},
+	},
+	{
 		name:   "writable-modes",
 		reason: "COPY drops the write bits of group and others, which the umask of a checkout decides.",
 	},

@@ -181,6 +181,19 @@ func (d *drawing) context() map[string]File {
 		"over/made/in":    {Content: "in\n", Mode: 0o644},
 		"pack.tar":        {Mode: 0o644},
 		"pack.tgz":        {Mode: 0o644},
+		"odd.tar":         {Mode: 0o644},
+		"text.gz":         {Mode: 0o600},
+		"arc/pack.txz":    {Mode: 0o644},
+		"arc/pack.tzst":   {Mode: 0o644},
+		"arc/cut.tgz":     {Mode: 0o644},
+		"arc/empty.tar":   {Mode: 0o644},
+		"dir/again":       {Content: "dir/x", Name: true},
+		"dir/sub/again":   {Content: "dir/x", Name: true},
+		"deep/1/again":    {Content: "run.sh", Name: true},
+		"deep/apipe":      {Mode: 0o640, Fifo: true},
+		"dir/sub/suid":    {Content: "suid\n", Mode: 0o4755},
+		"deep/1/sgid":     {Content: "sgid\n", Mode: 0o2711},
+		"deep/sticky/":    {Mode: 0o1755},
 	}
 	for _, name := range slices.Sorted(maps.Keys(more)) {
 		if !d.sometimes(4) {
@@ -235,6 +248,12 @@ func (d *drawing) flags() string {
 	if d.sometimes(4) {
 		f += " --chown=" + d.one("1000", "7:8", "app", "app:staff", "root", "1000:staff", "app:0", "made", "made:grp", "0:0", "app:7")
 	}
+	if d.sometimes(30) {
+		f += " --link"
+	}
+	for d.sometimes(6) {
+		f += " --exclude=" + d.one("x", "sub", "**/x", "*.sh", "!x", "!sub/y", "**", "dir", "dir/x", "*/*", "!**/f", "**/a*", "l*", "1/2", "[a-m]*", "\"$A\"", "sub/", "/x", "**/*p*")
+	}
 	if d.sometimes(5) {
 		f += " --chmod=" + d.one("600", "0755", "4755", "755", "0644", "700", "1777", "go-r,u=rwX")
 	}
@@ -260,7 +279,7 @@ func (d *drawing) source() string {
 func (d *drawing) anySource() string {
 	return d.one("a", "a", "run.sh", "dir", "dir", "dir/", "dir/sub", "dir/x", "dir/*", "*.sh", "?", "b", "./a", "/a", "dir/../a", "empty", "none", "la", "ldir", "ldir/x", "ldir/", "lnone",
 		"dir/lx", "dir/l*", "other", "other/dir", "over", "over/*", "private", "*/x", "[ab]", "[[]g]", "über", ".", "dir/.", "d*", "pack.tar", "pack.tgz", "$SRC", "deep", "deep/1", "deep/*/2", "deep/1/2/*", "deep/1/up", "deep/1/2/3/back/x",
-		"lchain", "lsub", "lsub/*", "lroot", "llup", "llup/dir", "ldir/*", "ldir/sub/", "*/*/x", "[!a-c]*", "${SRC:-dir}", "${SRC}/sub", "over/l*", "over/made")
+		"lchain", "lsub", "lsub/*", "lroot", "llup", "llup/dir", "ldir/*", "ldir/sub/", "*/*/x", "dir/again", "deep/1/again", "odd.tar", "text.gz", "arc", "arc/*", "arc/pack.t*", "*.t*", "dir/sub/suid", "deep/1/sgid", "[!a-c]*", "${SRC:-dir}", "${SRC}/sub", "over/l*", "over/made")
 }
 
 func (d *drawing) instruction() string {
@@ -327,7 +346,39 @@ func (d *drawing) scratch() string {
 	return fmt.Sprintf("COPY <<EOF %s\nscratch %d $A\nEOF", at, n)
 }
 
+// added draws an ADD of what only ADD can.
+func (d *drawing) added() string {
+	flags, dest := d.flags(), d.dest()
+	switch d.IntN(3) {
+	case 0:
+		return "ADD --unpack=" + d.one("true", "false") + flags + " " + d.one("pack.tgz", "odd.tar", "arc/*", "text.gz", "dir") + " " + dest
+	case 1:
+		return "ADD" + flags + " " + serverName + d.one("/a", "/x?y", "/dir/x#y", "/pack.tgz", "/more/$SUB/b", "") + " " + dest
+	}
+	return "ADD --unpack=true" + flags + " " + serverName + d.one("/a", "/pack.tgz", "/odd.tar", "/text.gz", "/pack.txz") + " " + strings.TrimSuffix(dest, "/") + "/"
+}
+
+// parents draws a COPY that copies the directories above, too.
+func (d *drawing) parents() string {
+	var sources []string
+	for range 1 + d.IntN(6)/4 {
+		sources = append(sources, d.one("dir/x", "dir", "dir/sub", "**/x", "dir/./sub/y", "dir/./sub", "./dir/x", "deep/1/./2/x", "deep/1/./2", "*/sub/./y", "*/sub/y", "de*/./1/**/f", "**/*.sh", "deep/**", "ldir", "la", "ldir/./sub",
+			"other/dir/x", "over/./*", "dir/l*", "run.sh", "/dir/x", "nosuch*", "d[h-j]r/x", "deep/1/up", "dir/*/again", "dir/./*"))
+	}
+	dest := d.dest()
+	if len(sources) > 1 && !strings.HasSuffix(dest, "/") {
+		dest += "/"
+	}
+	return "COPY --parents" + d.flags() + " " + strings.Join(sources, " ") + " " + dest
+}
+
 func (d *drawing) copy(word string) string {
+	if word == "COPY" && d.sometimes(8) {
+		return d.parents()
+	}
+	if word == "ADD" && d.sometimes(3) {
+		return d.added()
+	}
 	sources := []string{d.source()}
 	dest := d.dest()
 	for d.sometimes(5) {

@@ -82,6 +82,9 @@ func newPlayerOn(t *testing.T, makeBase func(dir string) error) *player {
 	if p.baseTree, err = describe(base); err != nil {
 		t.Fatal(err)
 	}
+	if err := serve(t); err != nil {
+		t.Fatal(err)
+	}
 	p.buildkit = startBuildkit(t, daemon, layout, manifest)
 	p.clayer = &clayer{*flagProgram, base}
 	if p.program == "" {

@@ -170,7 +170,7 @@ func (p *player) alsoRefused(ctx context.Context, c *Case, dir string, r *refusa
 	}
 	files := filepath.Join(dir, "context")
 	short := &Case{c.Lines[:i+1], c.Files}
-	if err := os.WriteFile(filepath.Join(files, containerfile), []byte(short.Text()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(files, containerfile), []byte(atServer(short.Text())), 0o644); err != nil {
 		return nil, "", err
 	}
 	_, got, err := p.solve(ctx, always[0], files, filepath.Join(dir, "refused"))

@@ -66,6 +66,8 @@ func (w *way) fits(c *Case) bool {
 		return false
 	case w.split:
 		return c.split() > 0
+	case w.dest && strings.Contains(c.Text(), ".git"): // the base has no git
+		return false
 	case w.user:
 		return !slices.ContainsFunc(c.Lines, func(l string) bool { return owned.MatchString(l) || moved.MatchString(l) })
 	}
@@ -105,10 +107,10 @@ func (c *Case) writeLayers(dir string) error {
 	first := &Case{Lines: c.Lines[:n]}
 	gap := strings.Repeat("\n", strings.Count(first.Text(), "\n"))
 	second := "FROM one\n" + gap + strings.Join(c.Lines[n:], "\n\n") + "\n"
-	if err := os.WriteFile(filepath.Join(dir, firstLayer), []byte(first.Text()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, firstLayer), []byte(atServer(first.Text())), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, secondLayer), []byte(second), 0o644)
+	return os.WriteFile(filepath.Join(dir, secondLayer), []byte(atServer(second)), 0o644)
 }
 
 // args are the program's for a case that is in the directory of work below at.
