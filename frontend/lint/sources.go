@@ -173,7 +173,11 @@ func addNotUnpacked(p *pass) {
 		for _, source := range sources {
 			source, _, _ = strings.Cut(strings.Trim(source, `"'`), "?")
 			if (strings.Contains(source, "://") || strings.HasPrefix(source, "$")) && pathname.IsPacked(source) {
-				p.report(m, nil, "the archive is stored as it is, as in Docker", "FETCH unpacks it, and so does ADD --unpack=true")
+				hint := "FETCH unpacks it, and so does ADD --unpack=true"
+				if strings.HasSuffix(strings.ToLower(source), ".zip") {
+					hint = "FETCH unpacks it"
+				}
+				p.report(m, nil, "the archive is stored as it is, as in Docker", hint)
 				break
 			}
 		}

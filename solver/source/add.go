@@ -247,7 +247,9 @@ func (r *Resolver) addChanges(ctx context.Context, f *frontend.Fetch, p Pin) (Pl
 		c.List, c.unpacked = &filelist.List{}, []unpacking{{a, l, 0, asPacked}}
 		return c.place(ctx), nil
 	}
-	r.warnStored(f, kind != archive.None)
+	if kind != archive.None && !(kind == archive.Zip && archive.UsedAsZip(f.Source)) {
+		r.warnStored(f, kind == archive.Zip)
+	}
 	c.Items[0].Stored = func() (io.ReadCloser, error) {
 		b, err := open()
 		if err != nil {
@@ -273,16 +275,21 @@ func addedFile(f *frontend.Fetch, size int64) *filelist.List {
 	}
 }
 
-// WarnOf warns of what Docker does otherwise, or what it does and FETCH does not, as far as a
-// URL says it.
+// WarnOf warns of an ADD of an archive that is stored as it is, as far as a URL says it: such
+// an ADD was once a FETCH.
 func (r *Resolver) WarnOf(f *frontend.Fetch) {
 	u, err := url.Parse(f.Source)
-	r.warnStored(f, err == nil && pathname.IsPacked(u.Path))
+	if err == nil && pathname.IsPacked(u.Path) {
+		r.warnStored(f, strings.HasSuffix(strings.ToLower(u.Path), ".zip"))
+	}
 }
 
-// warnStored warns of an ADD of an archive that is stored as it is: it was once a FETCH.
-func (r *Resolver) warnStored(f *frontend.Fetch, packed bool) {
-	if f.Add && packed && f.Unpack == nil && f.Extract == frontend.ExtractFalse {
+func (r *Resolver) warnStored(f *frontend.Fetch, zip bool) {
+	switch {
+	case !f.Add || f.Unpack != nil || f.Extract != frontend.ExtractFalse:
+	case zip:
+		r.warnOnce(&f.Meta, "the archive is stored as it is, as in Docker; FETCH unpacks it")
+	default:
 		r.warnOnce(&f.Meta, "the archive is stored as it is, as in Docker; FETCH unpacks it, and so does ADD --unpack=true")
 	}
 }

@@ -207,7 +207,12 @@ func entryOf(fs *filelist.List, it filelist.Item, dest string, by style) *snapsh
 	}
 	switch it.Kind {
 	case snapshot.Link:
-		e.Target = path.Join(dest, it.Target)
+		// No link leads from the root to a temporary file, which the root has not.
+		if e.Target = path.Join(dest, it.Target); snapshot.IsScratch(e.Target) == snapshot.IsScratch(e.Path) {
+			break
+		}
+		e.Kind, e.Target = snapshot.File, ""
+		fallthrough
 	case snapshot.File:
 		e.Size = it.Size
 		e.Open = func() (io.ReadCloser, error) { return fs.Open(it) }

@@ -18,16 +18,14 @@ import (
 // A filter is --exclude and --parents of a COPY: patterns of paths below a source. As with
 // Docker they are no patterns of the source itself.
 type filter struct {
-	excluded []string
-	exclude  *patternmatcher.PatternMatcher // nil: nothing is excluded
-	include  *patternmatcher.PatternMatcher // nil: all is included
-	literal  []string                       // the parts that all begin with that is included
+	exclude *patternmatcher.PatternMatcher // nil: nothing is excluded
+	include *patternmatcher.PatternMatcher // nil: all is included
+	literal []string                       // the parts that all begin with that is included
 }
 
 // leaveOutOf sets what the flags of a COPY say.
 func (s *scan) leaveOutOf(c *frontend.Copy) (err error) {
 	s.unpack = c.Unpack
-	s.filter.excluded = c.Exclude
 	if len(c.Exclude) > 0 {
 		if s.filter.exclude, err = patternmatcher.New(c.Exclude); err != nil {
 			return fault.New("a pattern of what is excluded: %v", err)

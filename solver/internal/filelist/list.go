@@ -240,7 +240,7 @@ func (fs *List) hash(ctx context.Context, root *os.Root) error {
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range len(fs.Items) + len(fs.Archives) {
 		it := fs.at(i)
-		if it.Kind != snapshot.File || it.Inline != nil {
+		if it.Kind != snapshot.File && it.Kind != snapshot.Link || it.Inline != nil {
 			continue
 		}
 		if each.Err() != nil {

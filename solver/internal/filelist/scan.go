@@ -406,7 +406,7 @@ func (s *scan) add(ctx context.Context, m match) error {
 		case len(s.items) > before || m.pattern:
 		case excluded:
 			return s.ignoredFault(m.name)
-		case m.below != "" && !isPattern(m.below) && len(s.filter.excluded) == 0:
+		case m.below != "" && !isPattern(m.below) && !m.pattern:
 			return fault.New("source %q: no %q in it", m.name, m.below)
 		}
 		return nil

@@ -511,5 +511,18 @@ func (d *drawing) heredoc() string {
 	if d.sometimes(3) {
 		return fmt.Sprintf("RUN <<%s cat > /out/%d\n%s\n%s", name, d.number(), body, end)
 	}
+	if d.sometimes(2) {
+		body = d.scraps()
+	}
 	return fmt.Sprintf("COPY%s <<%s %s\n%s\n%s", d.flags(), name, dest, body, end)
+}
+
+// scraps draws a text of what means something to a lexer.
+func (d *drawing) scraps() string {
+	var b strings.Builder
+	for range 2 + d.IntN(20) {
+		b.WriteString(d.one(`\`, `\\`, "$A", `\$A`, "'", `"`, "${B}", `\n`, "a", " ", "\n", "`", "\t", "$", "${X:-d}", "#", "<<", `\"`, "{", "}", "ü", "$$", "# c\n", `\
+`))
+	}
+	return b.String() + "."
 }

@@ -69,6 +69,11 @@ func (w *way) fits(c *Case) bool {
 	case w.dest && strings.Contains(c.Text(), ".git"): // the base has no git
 		return false
 	case w.user:
+		for _, f := range c.Files {
+			if f.Mode&0o6000 != 0 { // which is lost where the context becomes this user's
+				return false
+			}
+		}
 		return !slices.ContainsFunc(c.Lines, func(l string) bool { return owned.MatchString(l) || moved.MatchString(l) })
 	}
 	return true
