@@ -76,6 +76,7 @@ type Options struct {
 	Inherit   Inherit             // which of them a RUN gets
 	BuildArgs map[string]string   // --build-arg
 	Ignore    map[string][]string // the patterns of .clayerignore, by File.Dir
+	Scope     frontend.Scope      // what the base has, of an image: ENV, WORKDIR, SHELL and USER
 }
 
 // EpochVar is the variable by which tools that make files know which time to give them.
@@ -128,7 +129,7 @@ func Build(files []*frontend.File, opt Options) (*Graph, error) {
 
 // lower resolves the layer's instructions and turns them into steps.
 func (l *Layer) lower(opt Options, sources map[string]*Source) error {
-	scope := frontend.Scope{}
+	scope := opt.Scope
 	if l.On != nil && !l.Ordered {
 		// As FROM does in a Dockerfile: ENV, WORKDIR, SHELL and USER are inherited, ARG is not.
 		scope = l.On.Scope

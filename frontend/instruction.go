@@ -40,7 +40,8 @@ type File struct {
 	Stage string
 	On    *File
 	Uses  int
-	Below []*File // layers that it builds on, by FROM of the first, and that are not composed
+	Below []*File       // layers that it builds on, by FROM of the first, and that are not composed
+	Image *imageref.Ref // whose files it is built on, as SetBase has it; nil for the machine's
 
 	stages []*File // but for the last one
 	last   string  // the name of that

@@ -128,6 +128,33 @@ func (f *File) Target(name string) bool {
 	return f.last != "" && strings.EqualFold(f.last, name) || strconv.Itoa(len(f.stages)) == name
 }
 
+// SetBase has a stage, by name or number, and those that build on it, built on the files of an
+// image instead of the machine's. It reports false if there is none, and why it cannot be.
+func (f *File) SetBase(name string, image *imageref.Ref) (found bool, err error) {
+	for _, s := range f.stages {
+		first := s
+		for first.On != nil {
+			first = first.On
+		}
+		is := func(s *File) bool {
+			number := slices.IndexFunc(f.stages, func(t *File) bool { return t.Stage == s.Stage })
+			return strings.EqualFold(s.Stage, name) || strconv.Itoa(number) == name
+		}
+		switch {
+		case is(first) && slices.ContainsFunc(first.Own(), func(in Instruction) bool { _, from := in.(*From); return from && slices.Contains(f.Instructions, in) }):
+			return true, fault.Errorf("the layer is built on it, and is applied to this machine")
+		case is(first):
+			s.Image, found = image, true
+		case is(s):
+			return true, fault.Errorf("it is built on the stage %s: name that one", first.Stage)
+		}
+	}
+	if !found && (strings.EqualFold(f.last, name) && f.last != "" || strconv.Itoa(len(f.stages)) == name) {
+		return true, fault.Errorf("it is the layer, which is applied to this machine")
+	}
+	return found, nil
+}
+
 // aim sets the stage that all are built for.
 func (f *File) aim(target string) {
 	for _, s := range f.stages {

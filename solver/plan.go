@@ -369,5 +369,6 @@ func (r *session) graph() (*dag.Graph, error) {
 		Inherit:   r.environ().Inherit(),
 		BuildArgs: r.BuildArgs,
 		Ignore:    ignore,
+		Scope:     r.scope,
 	})
 }

@@ -60,6 +60,13 @@ func Run(ctx context.Context, opt Options, run RunOptions) (err error) {
 	r := whole
 	if f := stages.At(opt.Files, run.File, run.At); f != nil {
 		r = r.stageOf(f)
+		unpack, err := r.onImage(ctx, f)
+		if err == nil {
+			err = unpack()
+		}
+		if err != nil {
+			return errors.Join(err, whole.close())
+		}
 	}
 	root, release, err := r.unchanging(ctx)
 	if err != nil {

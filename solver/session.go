@@ -39,6 +39,7 @@ type session struct {
 	legacy    layers.Legacy
 	stages    *stages.Stages // those of all sessions of one call
 	root      *rootfs.Root   // of the last survey
+	scope     frontend.Scope // of the image that a stage is built on
 	isStage   bool           // it is of a stage, whose view shows nothing that is applied to the root
 	sharing   *sharedmounts.Sharing
 	images    *images.Source // shared with the sessions of stages
@@ -129,8 +130,9 @@ func PlannedSandbox(opt Options, p *dag.Plan) (string, error) {
 
 // close drops the views of stages, and what was unpacked of images.
 func (r *session) close() error {
+	err := r.stages.Close()
 	if r.images != nil && !r.isStage {
 		r.images.Close()
 	}
-	return r.stages.Close()
+	return err
 }

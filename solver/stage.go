@@ -28,16 +28,40 @@ func (r *session) stageOf(f *frontend.File) *session {
 	return sub
 }
 
+// onImage has a stage that is built on an image keyed by that. root unpacks it, and has the
+// session work on it instead of on the machine.
+func (r *session) onImage(ctx context.Context, stage *frontend.File) (root func() error, err error) {
+	if stage.Image == nil {
+		return func() error { return nil }, nil
+	}
+	base, err := stages.OnImage(ctx, r.images, stage)
+	if err != nil {
+		return nil, err
+	}
+	r.scope, r.machine, r.elsewhere = base.Scope, base.Platform, base.Platform
+	r.Hermetic, r.InheritEnv = true, false
+	return func() (err error) {
+		r.Dest = ""
+		if r.Root, err = base.Root(ctx); err == nil {
+			r.root, err = r.open()
+		}
+		return err
+	}, nil
+}
+
 func (r *session) openStage(f *frontend.File) stages.Session {
 	sub := r.stageOf(f)
-	sub.stages = r.stages
+	sub.stages, sub.root = r.stages, r.root
 	return stages.Session{
 		Pin: func(ctx context.Context) (digest.Digest, error) {
+			if _, err := sub.onImage(ctx, f); err != nil {
+				return "", err
+			}
 			g, err := sub.checkedGraph(ctx)
 			if err != nil {
 				return "", err
 			}
-			keys, err := sub.keys(ctx, g, r.machine)
+			keys, err := sub.keys(ctx, g, sub.machine)
 			if err != nil {
 				return "", err
 			}
@@ -45,21 +69,31 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 			return digest.NewDigestFromBytes(digest.SHA256, k[:]), nil
 		},
 		Survey: func(ctx context.Context) (*survey.Survey, error) {
-			sv, err := sub.survey(ctx, r.root)
+			if _, err := sub.onImage(ctx, f); err != nil {
+				return nil, err
+			}
+			sv, err := sub.survey(ctx, sub.root)
 			if from := stages.ImageOf(sub.files); err == nil && from != nil && sv.Plan.Totals().ToRun > 0 {
 				r.warnOnce("%s: FROM %s: the image is not used: stage %s is built on this machine", from.Pos, from.Image, f.Stage)
 			}
 			return sv, err
 		},
 		View: func(ctx context.Context, sv *survey.Survey, use func(view sandbox.Layered, made func() (*names.Made, error)) error) error {
+			unpack, err := sub.onImage(ctx, f)
+			if err == nil {
+				err = unpack()
+			}
+			if err != nil {
+				return err
+			}
 			work, done, err := sub.runDir()
 			if err != nil {
 				return err
 			}
 			defer done()
-			cfg := sub.execConfig(r.root, sv)
+			cfg := sub.execConfig(sub.root, sv)
 			cfg.Lists = true // so that its steps are retained as those of a layer
-			err = exec.View(ctx, cfg, r.root, sv, nil, work, use)
+			err = exec.View(ctx, cfg, sub.root, sv, nil, work, use)
 			if failed := (*BuildError)(nil); errors.As(err, &failed) {
 				failed.Err = stages.NameImage(failed.Err, stages.ImageOf(sub.files))
 			}

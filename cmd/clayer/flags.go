@@ -82,6 +82,9 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err := f.toTarget(files); err != nil && unread == nil {
 		return opt, err
 	}
+	if err := parse.StageBases(f.stageBases, files); err != nil && unread == nil {
+		return opt, err
+	}
 	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
 	if err := f.Fill(&opt); err != nil {
 		return opt, err
@@ -100,6 +103,7 @@ type recipeFlags struct {
 	buildArgs, secrets, agents []string
 	context                    string
 	contexts                   []string
+	stageBases                 []string
 	probes                     []string
 	target                     string
 	platform                   string   // of the machine that is planned for, "linux/amd64"; "" for this one
@@ -113,7 +117,8 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
 	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
 	c.Flags().StringVar(&f.context, "context", "", "COPY from the directory `DIR` (default: that of the Containerfile)")
-	c.Flags().StringArrayVar(&f.contexts, "build-context", nil, "have COPY --from=NAME copy from a directory, by `NAME=DIR` (repeatable)")
+	c.Flags().StringArrayVar(&f.contexts, "build-context", nil, "have COPY --from=NAME copy from a directory or an image, by `NAME=DIR|docker-image://IMAGE|oci-layout:DIR` (repeatable)")
+	c.Flags().StringArrayVar(&f.stageBases, "stage-base", nil, "build a stage on the files of an image instead of this machine, by `STAGE=IMAGE` (repeatable)")
 	c.Flags().StringVar(&f.target, "target", "", "end a file with its stage `STAGE` (default: the last one)")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")

@@ -246,7 +246,7 @@ func wrongSize(d specs.Descriptor, got int64) error {
 
 // A bounded takes no more bytes than a blob has.
 type bounded struct {
-	part *downloads.Part
+	part transfer.Rewinder
 	done int64
 	most int64
 }

@@ -3,9 +3,7 @@ package images
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -151,12 +149,8 @@ func (s *Source) config(ctx context.Context, ref imageref.Ref, m *document) (c C
 	if m.Config.Size > maxManifest {
 		return c, fmt.Errorf("%s: a config of %d bytes", ref, m.Config.Size)
 	}
-	r, err := s.blob(ctx, ref, m.Config)
+	data, err := s.small(ctx, ref, m.Config)
 	if err != nil {
-		return c, err
-	}
-	data, err := io.ReadAll(r)
-	if err = errors.Join(err, r.Close()); err != nil {
 		return c, err
 	}
 	var im specs.Image

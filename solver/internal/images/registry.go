@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -155,19 +156,8 @@ func (s *Source) text(ctx context.Context, ref imageref.Ref, dg digest.Digest) (
 		data, err = readLayout(ref.Layout, dg)
 		return data, "", err
 	}
-	stored := func() []byte {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.texts[dg]
-	}
-	if data := stored(); data != nil {
+	if data := s.stored(dg); data != nil {
 		return data, "", nil
-	}
-	if f, err := s.Blobs.Open(dg); err == nil {
-		if info, err := f.Stat(); err == nil && info.Size() <= maxManifest {
-			data, err := io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
-			return data, "", err
-		}
 	}
 	c, err := s.client(ref)
 	if err != nil {
@@ -176,5 +166,48 @@ func (s *Source) text(ctx context.Context, ref imageref.Ref, dg digest.Digest) (
 	if _, mediaType, err = s.get(ctx, c, ref, dg.String()); err != nil {
 		return nil, "", err
 	}
-	return stored(), mediaType, nil
+	return s.stored(dg), mediaType, nil
+}
+
+// stored returns a manifest or a config that is in memory, or with the downloads; nil where it is
+// not.
+func (s *Source) stored(dg digest.Digest) []byte {
+	s.mu.Lock()
+	data := s.texts[dg]
+	s.mu.Unlock()
+	if data != nil {
+		return data
+	}
+	f, err := s.Blobs.Open(dg)
+	if err != nil {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() > maxManifest {
+		return nil
+	}
+	if data, err = io.ReadAll(io.NewSectionReader(f, 0, info.Size())); err != nil {
+		return nil
+	}
+	return data
+}
+
+// small returns a blob that fits in memory.
+func (s *Source) small(ctx context.Context, ref imageref.Ref, d specs.Descriptor) ([]byte, error) {
+	if ref.Layout != "" {
+		return readLayout(ref.Layout, d.Digest)
+	}
+	if data := s.stored(d.Digest); data != nil {
+		return data, nil
+	}
+	c, err := s.client(ref)
+	if err != nil {
+		return nil, err
+	}
+	b := transfer.Buffer{Max: maxManifest}
+	if _, err := c.Transfer.Get(pullScope(ctx, c), c.BlobURL(d.Digest.String()), &bounded{part: &b, most: d.Size}, transfer.GetOptions{Checksum: d.Digest}); err != nil {
+		return nil, explained(c, ref, fmt.Errorf("%s: %w", d.Digest, err))
+	}
+	s.store(d.Digest, b.Bytes())
+	return b.Bytes(), nil
 }

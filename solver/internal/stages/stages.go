@@ -43,6 +43,9 @@ type Stages struct {
 // With returns the files of a stage: it, and the layers among files that it builds on.
 func With(files []*frontend.File, stage *frontend.File) []*frontend.File {
 	all := []*frontend.File{stage}
+	if stage.Image != nil {
+		return all
+	}
 	files = append(files[:len(files):len(files)], stage.Below...)
 	for range files { // not for ever, where FROMs make a cycle
 		from := dag.BuildsOn(all[0])
@@ -60,7 +63,7 @@ func With(files []*frontend.File, stage *frontend.File) []*frontend.File {
 
 // ImageOf returns the FROM of a stage, as With returns it, that names an image; nil for none.
 func ImageOf(files []*frontend.File) *frontend.From {
-	if from := dag.BuildsOn(files[0]); from != nil && from.Image != dag.Scratch {
+	if from := dag.BuildsOn(files[0]); from != nil && from.Image != dag.Scratch && files[0].Image == nil {
 		return from
 	}
 	return nil
@@ -105,7 +108,7 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 		}
 	}
 	from := dag.BuildsOn(f)
-	bare := from != nil && from.Image == dag.Scratch
+	bare := from != nil && from.Image == dag.Scratch && f.Image == nil
 	shown, ended, end := make(chan source.Stage, 1), make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- sub.View(ctx, sv, func(view sandbox.Layered, made func() (*names.Made, error)) error {
@@ -113,7 +116,11 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 			if err != nil {
 				return err
 			}
-			shown <- source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
+			st := source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
+			if f.Image != nil { // whose files are nobody's but the image's
+				st.Made = nil
+			}
+			shown <- st
 			<-end
 			return release()
 		})

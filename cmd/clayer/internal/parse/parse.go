@@ -85,7 +85,9 @@ func Contexts(context string, flags []string) (map[string]frontend.Context, erro
 			return nil, usage.Errorf("--build-context %s: want NAME=DIR", v)
 		}
 		c, err := contextOf(value)
-		if err == nil && c.Image == nil {
+		if err != nil {
+			err = usage.Errorf("--build-context %s=..: %w", name, err)
+		} else if c.Image == nil {
 			err = isDir("build-context "+v, value)
 		}
 		if err != nil {
@@ -107,10 +109,36 @@ func contextOf(value string) (frontend.Context, error) {
 	} else {
 		return frontend.Context{Dir: value}, nil
 	}
-	if err != nil {
-		err = usage.Errorf("--build-context: %w", err)
-	}
 	return frontend.Context{Image: &ref}, err
+}
+
+// StageBases reads --stage-base, and has the stages of files built on the images.
+func StageBases(flags []string, files []*frontend.File) error {
+	for _, v := range flags {
+		name, image, _ := strings.Cut(v, "=")
+		if name == "" || image == "" {
+			return usage.Errorf("--stage-base %s: want STAGE=IMAGE", v)
+		}
+		if !strings.HasPrefix(image, "oci-layout:") && !strings.HasPrefix(image, "docker-image:") {
+			image = "docker-image://" + image
+		}
+		c, err := contextOf(image)
+		if err != nil {
+			return usage.Errorf("--stage-base %s=..: %w", name, err)
+		}
+		found := false
+		for _, f := range files {
+			has, err := f.SetBase(name, c.Image)
+			if err != nil {
+				return usage.Errorf("--stage-base %s: %w", name, err)
+			}
+			found = found || has
+		}
+		if !found {
+			return usage.Errorf("--stage-base %s: no file has a stage of that name", name)
+		}
+	}
+	return nil
 }
 
 // Probes reads --probe: commands by the name of a layer.
