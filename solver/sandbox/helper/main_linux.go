@@ -144,6 +144,9 @@ func (h *helper) do(res *result) error {
 	case TaskCopyUp:
 		return h.copyUp()
 	case TaskHold:
+		if err := h.hideHeld(); err != nil {
+			return err
+		}
 		return detached.Serve(spoolFD, h.merged(), WithoutOpenTree)
 	}
 	if err := h.machineTemp(); err != nil {
