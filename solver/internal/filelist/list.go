@@ -44,6 +44,8 @@ type Item struct {
 	Sum    [sha256.Size]byte             // of a file's content
 	Source int                           // the number of the source that it is of
 
+	Above bool // a directory that is there only for what is copied in it
+
 	Major, Minor uint32 // of a device
 	Archive      archive.Kind
 

@@ -507,7 +507,7 @@ func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
 		if err != nil {
 			return err
 		}
-		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info), Source: s.source}, info))
+		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info), Source: s.source, Above: is.excluded || is.left}, info))
 	}
 	return nil
 }
