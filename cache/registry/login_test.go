@@ -70,3 +70,41 @@ func TestFindLogin(t *testing.T) {
 		})
 	}
 }
+
+func TestLoginsOfPodman(t *testing.T) {
+	ref := registry.Repository{Registry: "quay.io", Repository: "org/team/tool"}
+	const docker, runtime, named = ".docker/config.json", "run/containers/auth.json", "named.json"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string // the password
+	}{
+		{"of the runtime directory", map[string]string{runtime: `{"auths":{"quay.io":{"auth":"bWU6cG9kbWFu"}}}`}, "podman"},
+		{"docker's comes first", map[string]string{docker: `{"auths":{"quay.io":{"auth":"bWU6cHc="}}}`, runtime: `{"auths":{"quay.io":{"auth":"bWU6cG9kbWFu"}}}`}, "pw"},
+		{"unless it has none", map[string]string{docker: `{"auths":{"ghcr.io":{"auth":"bWU6cHc="}}}`, runtime: `{"auths":{"quay.io":{"auth":"bWU6cG9kbWFu"}}}`}, "podman"},
+		{"that which is named", map[string]string{docker: `{"auths":{"quay.io":{"auth":"bWU6cHc="}}}`, named: `{"auths":{"quay.io":{"auth":"bWU6cG9kbWFu"}}}`}, "podman"},
+		{"of the namespace", map[string]string{runtime: `{"auths":{"quay.io":{"auth":"bWU6cHc="},"quay.io/org":{"auth":"bWU6cG9kbWFu"},"quay.io/other":{"auth":"bWU6b3RoZXI="}}}`}, "podman"},
+		{"of another one", map[string]string{runtime: `{"auths":{"quay.io/other":{"auth":"bWU6b3RoZXI="}}}`}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			env := map[string]string{"HOME": dir, "XDG_RUNTIME_DIR": filepath.Join(dir, "run")}
+			for name, text := range tt.files {
+				path := filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if name == named {
+					env["REGISTRY_AUTH_FILE"] = path
+				}
+			}
+			l, err := registry.FindLogin(ref, func(name string) string { return env[name] })
+			if got := strings.Join(l.Secrets(), " "); err != nil || got != tt.want {
+				t.Errorf("%q from %q, %v; want %q", got, l.From, err, tt.want)
+			}
+		})
+	}
+}
