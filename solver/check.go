@@ -3,10 +3,12 @@ package solver
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -26,6 +28,20 @@ func (r *session) check(ctx context.Context) (frontend.Problems, error) {
 				return nil, &BuildError{Step: src.Steps[0], Err: err}
 			}
 			problems = append(problems, p)
+		}
+	}
+	if r.isStage {
+		return problems.Sorted(), nil
+	}
+	for _, f := range stages.Used(r.files) {
+		more, err := r.stageOf(f).check(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range more { // a stage has the lines that it begins with
+			if !slices.ContainsFunc(problems, func(q *frontend.Problem) bool { return q.Pos == p.Pos && q.Message == p.Message }) {
+				problems = append(problems, p)
+			}
 		}
 	}
 	return problems.Sorted(), nil

@@ -42,29 +42,41 @@ func (s *Stages) counted() map[*frontend.File]int {
 		return s.users
 	}
 	s.users = make(map[*frontend.File]int)
+	for _, f := range used(s.Files) {
+		for on := f; on != nil; on = on.On {
+			s.users[on]++
+		}
+	}
+	return s.users
+}
+
+// Used returns the stages that files use, and that these use.
+func Used(files []*frontend.File) []*frontend.File {
+	return slices.DeleteFunc(used(files), func(f *frontend.File) bool { return slices.Contains(files, f) })
+}
+
+// used returns files and the stages that they use.
+func used(files []*frontend.File) (all []*frontend.File) {
 	seen := make(map[*frontend.File]bool)
 	var visit func(f *frontend.File)
 	visit = func(f *frontend.File) {
 		if seen[f] {
 			return
 		}
-		seen[f] = true
-		for on := f; on != nil; on = on.On {
-			s.users[on]++
-		}
+		seen[f], all = true, append(all, f)
 		for _, in := range f.Instructions {
-			for _, used := range frontend.Uses(in) {
-				visit(used)
+			for _, stage := range frontend.Uses(in) {
+				visit(stage)
 			}
 		}
 		for _, below := range f.Below {
 			visit(below)
 		}
 	}
-	for _, f := range s.Files {
+	for _, f := range files {
 		visit(f)
 	}
-	return s.users
+	return all
 }
 
 // runs reports whether a step of a plan is to run that is in the first lines of its file,
