@@ -82,7 +82,8 @@ func (c *Copy) flag(f lexical.Flag, add *addition) error {
 	}
 	switch f.Name {
 	case "link", "parents", "keep-git-dir", "unpack":
-		if !slices.Contains([]string{"", "true", "false"}, f.Value) {
+		f.Value = strings.ToLower(f.Value)
+		if !slices.Contains([]string{"", "true", "false"}, f.Value) || f.HasValue && f.Value == "" {
 			return fault.Errorf("--%s=%s: want true or false", f.Name, f.Value)
 		}
 		set := f.Value != "false"

@@ -60,6 +60,9 @@ func build(m Meta, s *source) (Instruction, error) {
 	case "SNAPSHOT":
 		return buildSnapshot(m, s)
 	case "SHELL":
+		if err := s.noFlags(); err != nil {
+			return nil, err
+		}
 		argv, ok := lexical.JSONStrings(s.args())
 		if !ok || !isCommand(argv) {
 			return nil, fault.Errorf("requires a JSON list").WithHint(`SHELL ["/bin/bash", "-c"]`)
@@ -194,28 +197,35 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 	return snap, nil
 }
 
+var stageName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_.-]*$`)
+
 func buildFrom(m Meta, s *source) (Instruction, error) {
 	for _, f := range s.flags {
-		if f.Name != "platform" { // of an image, and so without effect
+		switch {
+		case f.Name != "platform": // of an image, and so without effect
 			return nil, unknownFlag(f, "platform")
+		case !f.HasValue:
+			return nil, fault.Errorf("--platform requires a value").WithHint("--platform=$BUILDPLATFORM")
 		}
 	}
-	words, err := s.words()
-	if err != nil {
-		return nil, err
-	}
-	for i := range words {
-		if i > 0 || !strings.Contains(words[i], "$") { // which is expanded, by the stage
-			words[i] = lexical.Unquote(words[i], s.escape)
-		}
-	}
+	words := strings.Fields(s.args()) // a quote is part of a word, as in Docker
+	from := &From{Meta: m}
 	switch {
 	case len(words) == 1:
-		return &From{Meta: m, Image: words[0]}, nil
 	case len(words) == 3 && strings.EqualFold(words[1], "as"):
-		return &From{Meta: m, Image: words[0], Alias: words[2]}, nil
+		if from.Alias = words[2]; !stageName().MatchString(from.Alias) {
+			return nil, fault.Errorf("a stage can't have the name %q", from.Alias).WithHint("it begins with a letter, and has letters, digits, -, _ and . only")
+		}
+	default:
+		return nil, fault.Errorf("requires one name").WithHint("FROM layer")
 	}
-	return nil, fault.Errorf("requires one name").WithHint("FROM layer")
+	if _, open := lexical.SplitWords(words[0], 0, s.escape); open != 0 {
+		return nil, fault.Errorf("a quote %c is not closed", open)
+	}
+	if from.Image = words[0]; !strings.Contains(from.Image, "$") { // which is expanded, by the stage
+		from.Image = lexical.Unquote(from.Image, s.escape)
+	}
+	return from, nil
 }
 
 // aloneHeredoc is a RUN that is nothing but a heredoc.

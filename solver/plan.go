@@ -16,6 +16,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/buildchecks"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/inventory"
@@ -42,6 +43,11 @@ func PlanFor(ctx context.Context, opt Options, platform string) (*dag.Plan, map[
 	root, err := r.open()
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, f := range r.files {
+		if line, ahead := buildchecks.Syntax([]byte(f.Source)); ahead != "" {
+			r.warnOnce("%s:%d: %s", f.Path, line, ahead)
+		}
 	}
 	s, err := r.survey(ctx, root)
 	if err == nil {

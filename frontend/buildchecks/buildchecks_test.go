@@ -13,6 +13,41 @@ import (
 	"github.com/clayer/clayer/internal/golden"
 )
 
+func TestSyntax(t *testing.T) {
+	for line, want := range map[string]string{
+		"# syntax=docker/dockerfile:1":                                  "",
+		"# syntax = docker.io/docker/dockerfile:1.7":                    "",
+		"#syntax=docker/dockerfile:1.28.3@sha256:" + "ab":               "",
+		"# syntax=docker/dockerfile":                                    "",
+		"// syntax=docker/dockerfile-upstream:latest":                   "",
+		"# escape=\\\n# syntax=docker/dockerfile:1-labs":                "2 syntax=docker/dockerfile:1-labs is not used: what only its labs channel has",
+		"# syntax=docker/dockerfile:labs":                               "1 syntax=docker/dockerfile:labs is not used",
+		"# syntax=docker/dockerfile:1.29":                               "1 syntax=docker/dockerfile:1.29 is newer than docker/dockerfile:1.28",
+		"# syntax=docker/dockerfile:2":                                  "is newer",
+		"# syntax=docker/dockerfile-upstream:master":                    "is newer",
+		"#!/usr/bin/env x\n# syntax=ghcr.io/me/frontend:v1 --flag":      "2 syntax=ghcr.io/me/frontend:v1 is not used: the file is read as one of docker/dockerfile:1.28",
+		"FROM x\n# syntax=ghcr.io/me/frontend:v1":                       "",
+		"# a comment\n# syntax=ghcr.io/me/frontend":                     "",
+		"# syntax=docker/dockerfile:1\n# syntax=docker/dockerfile:labs": "",
+	} {
+		n, ahead := Syntax([]byte(line + "\nRUN true\n"))
+		if got := fmt.Sprintf("%d %s", n, ahead); want == "" && ahead != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %q", line, got, want)
+		}
+	}
+}
+
+// TestNewest: the version is that of the BuildKit of go.mod.
+func TestNewest(t *testing.T) {
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("github.com/moby/buildkit v0.%d.", newest+6); !strings.Contains(string(mod), want) {
+		t.Errorf("go.mod has no %s", want)
+	}
+}
+
 // TestFindings pins what is said of each case. BuildKit judges the same cases in
 // cmd/clayer/internal/oracle.
 func TestFindings(t *testing.T) {

@@ -1,38 +1,16 @@
 package buildchecks
 
 import (
-	"strings"
-
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
-// host, path, tag and digest are the parts of the name of an image.
-const (
-	hostPart   = `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?`
-	hostName   = `(?:` + hostPart + `(?:\.` + hostPart + `)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?`
-	pathPart   = `[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*`
-	tagName    = `[\w][\w.-]{0,127}`
-	digestName = `[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[[:xdigit:]]{32,}`
-)
+var onlyHex = lazyregexp.New(`^[a-f0-9]{64}$`)
 
-var (
-	image     = lazyregexp.New(`^` + hostName + `/(` + pathPart + `(?:/` + pathPart + `)*)(?::` + tagName + `)?(?:@` + digestName + `)?$`)
-	onlyHex   = lazyregexp.New(`^[a-f0-9]{64}$`)
-	maxImages = 255 // bytes of the path of an image
-)
-
-// isReference reports whether a word can be the name of an image. The part before the first
-// slash is a host if it has a dot, a port or a capital letter; else the host is Docker's.
+// isReference reports whether a word can be the name of an image, and no id of one.
 func isReference(word string) bool {
-	if onlyHex().MatchString(word) {
-		return false
-	}
-	host, rest, ok := strings.Cut(word, "/")
-	if !ok || host != "localhost" && !strings.ContainsAny(host, ".:") && host == strings.ToLower(host) {
-		host, rest = "docker.io", word
-	}
-	m := image().FindStringSubmatch(host + "/" + rest)
-	return m != nil && len(m[1]) <= maxImages
+	_, err := imageref.Parse(word)
+	return err == nil && !onlyHex().MatchString(word)
 }
 
 // secret and harmless are parts of the names of variables, in any case.

@@ -40,6 +40,12 @@ func isSessionVar(name string) bool {
 	return slices.Contains(sessionVars, name) || strings.HasPrefix(upper, "XDG_") || strings.HasPrefix(upper, "LC_") || strings.HasSuffix(upper, "_PROXY")
 }
 
+func syntaxAhead(p *pass) {
+	if line, ahead := buildchecks.Syntax([]byte(p.file.Source)); ahead != "" {
+		p.report(&frontend.Meta{Pos: frontend.Pos{File: p.file.Path, Line: line, End: line}}, nil, ahead, "")
+	}
+}
+
 // buildChecks returns what BuildKit's rules find in a file.
 func buildChecks(f *frontend.File, below func(name string) map[string]string, ignored []string) []Finding {
 	args := f.Args()

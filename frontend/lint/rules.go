@@ -23,6 +23,7 @@ var Rules = withBuildChecks([]Rule{
 	{"ShellStateLost", Warning, "The effect of cd, export and similar commands ends with their RUN.", "", shellStateLost},
 	{SkipRule, Warning, "# check= names a rule or an option that does not exist.", "", skipUnknown},
 	{"SnapshotRepeats", Note, "SNAPSHOT of a path that is captured anyway.", "", snapshotRepeats},
+	{"SyntaxAhead", Note, "# syntax= asks for more than is there: the labs channel, a newer version, or another program that reads the file.", "", syntaxAhead},
 	{"StageImage", Warning, "A stage that others copy from begins with an image, which is not there: its steps run on this machine.", "", stageImage},
 	{"WritesExcluded", Warning, "A RUN that writes only to excluded paths has an empty snapshot.", "", writesExcluded},
 })
