@@ -200,16 +200,17 @@ func buildSnapshot(m Meta, s *source) (Instruction, error) {
 var stageName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_.-]*$`)
 
 func buildFrom(m Meta, s *source) (Instruction, error) {
+	from := &From{Meta: m}
 	for _, f := range s.flags {
 		switch {
-		case f.Name != "platform": // of an image, and so without effect
+		case f.Name != "platform":
 			return nil, unknownFlag(f, "platform")
 		case !f.HasValue:
 			return nil, fault.Errorf("--platform requires a value").WithHint("--platform=$BUILDPLATFORM")
 		}
+		from.Platform = f.Value
 	}
 	words := strings.Fields(s.args()) // a quote is part of a word, as in Docker
-	from := &From{Meta: m}
 	switch {
 	case len(words) == 1:
 	case len(words) == 3 && strings.EqualFold(words[1], "as"):

@@ -139,7 +139,7 @@ func TestInstructions(t *testing.T) {
 		{"SNAPSHOT elsewhere", "WORKDIR /srv\nSNAPSHOT x", &Snapshot{Path: "/srv/x", Capture: CaptureAll}},
 		{"SNAPSHOT of the root", "SNAPSHOT /", &Snapshot{Path: "/", Capture: CaptureChanged}},
 		{"SNAPSHOT, forced", "SNAPSHOT --all /usr/lib64", &Snapshot{Path: "/usr/lib64", Capture: CaptureAll}},
-		{"FROM", "FROM --platform=linux/amd64 base AS x", &From{Image: "base", Alias: "x"}},
+		{"FROM", "FROM --platform=linux/amd64 base AS x", &From{Image: "base", Platform: "linux/amd64", Alias: "x"}},
 		{"ONBUILD", "ONBUILD RUN true", &Ignored{Args: []string{"RUN true"}}},
 		{"CMD", `CMD ["a  b", "c"]`, &Ignored{Args: []string{"a  b", "c"}, JSON: true}},
 		{"ENTRYPOINT for a shell", `ENTRYPOINT a  b`, &Ignored{Args: []string{"a  b"}}},

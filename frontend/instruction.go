@@ -251,9 +251,10 @@ type Shell struct {
 // From is FROM.
 type From struct {
 	Meta
-	Image string
-	Alias string // AS name: of the stage that begins here
-	Stage bool   // Image is a stage of the file
+	Image    string
+	Platform string // --platform, as written
+	Alias    string // AS name: of the stage that begins here
+	Stage    bool   // Image is a stage of the file
 }
 
 // Ignored is a Dockerfile instruction that has no effect here, but for the

@@ -18,7 +18,8 @@ import (
 type stage struct {
 	from  *From
 	own   []Instruction
-	whole *File // with what it builds on
+	whole *File  // with what it builds on
+	on    *stage // that it builds on; nil for none
 }
 
 // divide makes the file its last stage: its instructions are those of the stages that this
@@ -50,7 +51,7 @@ func (p *fileParser) divide() {
 		part.Stage, part.Instructions = s.name(i), global
 		part.Name = f.Name + "." + part.Stage
 		if on := find(all[:i], s.from.Image, false); on != nil {
-			s.from.Stage = true
+			s.from.Stage, s.on = true, on
 			part.On, part.Instructions = on.whole, on.whole.Instructions
 			on.whole.Uses++
 			s.own = slices.Insert(s.own, 1, p.triggered(&s.from.Meta, on.own)...)
@@ -282,6 +283,13 @@ func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Ori
 		}
 	}
 	if s := find(all[:i], from, m.Word == "COPY"); s != nil { // a mount has no numbers, as in BuildKit
+		if ref := p.file.imageOf(s); ref != nil {
+			for o.From = s.from.Image; s.on != nil; o.From = s.from.Image {
+				s = s.on
+			}
+			o.Image = ref
+			return o
+		}
 		o.Stage = s.whole
 		s.whole.Uses++
 		return o
@@ -309,6 +317,31 @@ func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Ori
 	}
 	p.file.report(&p.problems, m, f)
 	return o
+}
+
+// imageOf returns the image that a stage is another name of, since it changes no file of it;
+// nil if it is none. There is nothing to run on this machine in its place.
+func (f *File) imageOf(s *stage) *imageref.Ref {
+	if s.from.Image == "scratch" && s.on == nil {
+		return nil
+	}
+	if p := s.from.Platform; p != "" && p != f.args.Platform && !slices.Contains([]string{"$BUILDPLATFORM", "${BUILDPLATFORM}", "$TARGETPLATFORM", "${TARGETPLATFORM}"}, p) {
+		return nil
+	}
+	for _, in := range s.own {
+		switch in.(type) {
+		case *Run, *Fetch, *Copy, *Workdir, *Snapshot:
+			return nil
+		}
+	}
+	if s.on != nil {
+		return f.imageOf(s.on)
+	}
+	ref, err := imageref.Parse(s.from.Image)
+	if err != nil {
+		return nil
+	}
+	return &ref
 }
 
 // notStage returns why a name that none of the stages before has can be no image either.
