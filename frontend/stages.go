@@ -322,10 +322,7 @@ func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Ori
 // imageOf returns the image that a stage is another name of, since it changes no file of it;
 // nil if it is none. There is nothing to run on this machine in its place.
 func (f *File) imageOf(s *stage) *imageref.Ref {
-	if s.from.Image == "scratch" && s.on == nil {
-		return nil
-	}
-	if p := s.from.Platform; p != "" && p != f.args.Platform && !slices.Contains([]string{"$BUILDPLATFORM", "${BUILDPLATFORM}", "$TARGETPLATFORM", "${TARGETPLATFORM}"}, p) {
+	if p := s.from.Platform; p != "" && p != f.args.Platform && !slices.Contains([]string{"BUILDPLATFORM", "TARGETPLATFORM"}, strings.Trim(p, "${}")) {
 		return nil
 	}
 	for _, in := range s.own {
@@ -337,11 +334,10 @@ func (f *File) imageOf(s *stage) *imageref.Ref {
 	if s.on != nil {
 		return f.imageOf(s.on)
 	}
-	ref, err := imageref.Parse(s.from.Image)
-	if err != nil {
-		return nil
+	if ref, err := imageref.Parse(s.from.Image); err == nil && s.from.Image != "scratch" {
+		return &ref
 	}
-	return &ref
+	return nil
 }
 
 // notStage returns why a name that none of the stages before has can be no image either.

@@ -88,8 +88,10 @@ func Check(files []*frontend.File, ignored func(*frontend.File) []string) []Find
 		}
 		found = buildChecks(f, func(name string) map[string]string { return envOf(name, f, known, scopes) }, patterns)
 		all = append(all, found...)
+		used := make(map[*frontend.File]bool)
+		markUsed(f, used)
 		for _, stage := range f.Stages() {
-			if stage.Uses > 0 {
+			if used[stage] {
 				check(stage)
 			}
 		}
@@ -101,6 +103,21 @@ func Check(files []*frontend.File, ignored func(*frontend.File) []string) []Find
 	})
 	// A line of a stage is a line of those that build on it too.
 	return slices.CompactFunc(all, func(a, b Finding) bool { return a.Pos == b.Pos && a.Rule == b.Rule && a.Message == b.Message })
+}
+
+// markUsed marks the stages that a file, or one of its stages, builds on, copies from or mounts.
+func markUsed(f *frontend.File, used map[*frontend.File]bool) {
+	for on := f.On; on != nil; on = on.On {
+		used[on] = true
+	}
+	for _, in := range f.Instructions {
+		for _, s := range frontend.Uses(in) {
+			if !used[s] {
+				used[s] = true
+				markUsed(s, used)
+			}
+		}
+	}
 }
 
 // Syntax returns what doesn't parse as findings, for editors and such.
