@@ -39,7 +39,7 @@ func resolve(t testing.TB, text string, s Scope) []Instruction {
 // same compares instructions but for where and how they are written.
 var same = cmp.Options{
 	cmpopts.IgnoreFields(Meta{}, "Pos", "Text", "Word"),
-	cmpopts.IgnoreUnexported(Fetch{}, Copy{}, Run{}),
+	cmpopts.IgnoreUnexported(Fetch{}, Copy{}, Run{}, Origin{}),
 	cmpopts.IgnoreFields(Run{}, "Flags"),
 	cmpopts.EquateEmpty(),
 }

@@ -1,8 +1,6 @@
 package frontend
 
 import (
-	"fmt"
-
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/frontend/filemode"
@@ -10,21 +8,21 @@ import (
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/frontend/metadata"
 	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/frontend/problem"
 )
 
 // Pos is where an instruction stands.
-type Pos struct {
-	File string // as the user named it
-	Line int    // its first line, from 1; 0 for the file as a whole
-	End  int    // its last line, heredocs included
-}
+type Pos = problem.Pos
 
-func (p Pos) String() string {
-	if p.Line == 0 {
-		return p.File
-	}
-	return fmt.Sprintf("%s:%d", p.File, p.Line)
-}
+// A Problem is something in a Containerfile that must be changed by its writer.
+type Problem = problem.Problem
+
+// Problems is all that is wrong with one or more files, by position.
+type Problems = problem.Problems
+
+// Nearest returns the one of known that word was probably meant to be, and "" where none is
+// near.
+func Nearest(word string, known []string) string { return lexical.Nearest(word, known) }
 
 // A File is a parsed Containerfile.
 type File struct {
@@ -180,6 +178,8 @@ type Origin struct {
 	Stage   *File         // the stage of the file that From names, with what it builds on
 	Image   *imageref.Ref // the image that From names
 	Like    string        // the stage that the name of an image resembles; "" for none
+
+	named *File // the stage that is another name of Image; nil for none
 }
 
 // IsRoot reports whether an origin is a root of its own, which no path leaves.

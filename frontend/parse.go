@@ -105,7 +105,7 @@ func ParseFor(args Args, path string, src []byte) (*File, error) {
 	for i, line := range f.Lines {
 		if len(line) >= maxLine {
 			return f, Problems{{
-				Pos: Pos{path, i + 1, i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
+				Pos: Pos{File: path, Line: i + 1, End: i + 1}, Message: fmt.Sprintf("a line of %d bytes; the most is %d", len(line), maxLine-1),
 				Line: lexical.Excerpt(line[:lexical.MaxExcerpt]), Hint: "COPY copies a long text from a file",
 			}}
 		}
@@ -159,7 +159,7 @@ func (p *fileParser) nodes(src []byte) []*parser.Node {
 		p.syntax(err, skipped+start, skipped+end)
 		if len(p.problems) >= maxSyntax || passes >= maxPasses {
 			p.problems = append(p.problems, &Problem{
-				Pos: Pos{p.file.Path, skipped + end, skipped + end}, Message: "too much before this line can't be parsed: what follows was not looked at",
+				Pos: Pos{File: p.file.Path, Line: skipped + end, End: skipped + end}, Message: "too much before this line can't be parsed: what follows was not looked at",
 			})
 			break
 		}
@@ -213,7 +213,7 @@ func errorLines(err error) (start, end int) {
 
 // syntax adds what BuildKit's parser said of some lines.
 func (p *fileParser) syntax(err error, start, end int) {
-	m := &Meta{Pos: Pos{p.file.Path, start, end}}
+	m := &Meta{Pos: Pos{File: p.file.Path, Line: start, End: end}}
 	word, _, _ := strings.Cut(strings.TrimSpace(p.file.Lines[start-1]), " ")
 	if word = strings.ToUpper(word); lexical.IsWord(word) {
 		m.Word = word
@@ -330,7 +330,7 @@ func (p *fileParser) instruction(n *parser.Node) {
 	s.flags, s.rest = lexical.SplitFlags(text, end, s.escape)
 	twice := s.twice()
 	m := Meta{
-		Pos:       Pos{p.file.Path, n.StartLine, n.EndLine},
+		Pos:       Pos{File: p.file.Path, Line: n.StartLine, End: n.EndLine},
 		Word:      strings.ToUpper(text[:end]),
 		Text:      lexical.Display(text),
 		CacheBust: lexical.CacheBust(p.file.Lines, p.lastEnd+1, lineEnd(n)),

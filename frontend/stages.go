@@ -132,14 +132,14 @@ func (f *File) Target(name string) bool {
 // SetBase has a stage, by name or number, and those that build on it, built on the files of an
 // image instead of the machine's. It reports false if there is none, and why it cannot be.
 func (f *File) SetBase(name string, image *imageref.Ref) (found bool, err error) {
+	is := func(s *File) bool {
+		number := slices.IndexFunc(f.stages, func(t *File) bool { return t.Stage == s.Stage })
+		return strings.EqualFold(s.Stage, name) || strconv.Itoa(number) == name
+	}
 	for _, s := range f.stages {
 		first := s
 		for first.On != nil {
 			first = first.On
-		}
-		is := func(s *File) bool {
-			number := slices.IndexFunc(f.stages, func(t *File) bool { return t.Stage == s.Stage })
-			return strings.EqualFold(s.Stage, name) || strconv.Itoa(number) == name
 		}
 		switch {
 		case is(first) && slices.ContainsFunc(first.Own(), func(in Instruction) bool { _, from := in.(*From); return from && slices.Contains(f.Instructions, in) }):
@@ -148,6 +148,15 @@ func (f *File) SetBase(name string, image *imageref.Ref) (found bool, err error)
 			s.Image, found = image, true
 		case is(s):
 			return true, fault.Errorf("it is built on the stage %s: name that one", first.Stage)
+		}
+	}
+	for _, s := range append(slices.Clip(f.stages), f) {
+		for _, in := range s.Own() {
+			for _, o := range origins(in) {
+				if o.named != nil && is(o.named) {
+					o.Image = image
+				}
+			}
 		}
 	}
 	if !found && (strings.EqualFold(f.last, name) && f.last != "" || strconv.Itoa(len(f.stages)) == name) {
@@ -196,16 +205,21 @@ func usesLine(in Instruction, line int) bool {
 
 // Uses returns the stages that an instruction copies from, or mounts.
 func Uses(in Instruction) (all []*File) {
-	var origins []Origin
-	switch in := in.(type) {
-	case *Copy:
-		origins = []Origin{in.Origin}
-	case *Run:
-		origins = in.origins
-	}
-	for _, o := range origins {
+	for _, o := range origins(in) {
 		if o.Stage != nil {
 			all = append(all, o.Stage)
+		}
+	}
+	return all
+}
+
+func origins(in Instruction) (all []*Origin) {
+	switch in := in.(type) {
+	case *Copy:
+		all = append(all, &in.Origin)
+	case *Run:
+		for i := range in.origins {
+			all = append(all, &in.origins[i])
 		}
 	}
 	return all
@@ -287,7 +301,7 @@ func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Ori
 			for o.From = s.from.Image; s.on != nil; o.From = s.from.Image {
 				s = s.on
 			}
-			o.Image = ref
+			o.Image, o.named = ref, s.whole
 			return o
 		}
 		o.Stage = s.whole

@@ -47,6 +47,7 @@ var floors = map[string]int{
 	"solver/internal/transfers":          5,
 	"frontend/internal/lexical":          -2,
 	"frontend/internal/fault":            -3,
+	"frontend/problem":                   -1,
 	"frontend/mount":                     -1,
 	"frontend/filemode":                  -1,
 	"solver/internal/probe":              6,

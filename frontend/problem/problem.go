@@ -1,13 +1,26 @@
-package frontend
+// Package problem says what is wrong with a Containerfile, and where.
+package problem
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/clayer/clayer/frontend/internal/lexical"
 )
+
+// Pos is where an instruction stands.
+type Pos struct {
+	File string // as the user named it
+	Line int    // its first line, from 1; 0 for the file as a whole
+	End  int    // its last line, heredocs included
+}
+
+func (p Pos) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
 
 // A Problem is something in a Containerfile that must be changed by its writer.
 type Problem struct {
@@ -73,7 +86,3 @@ func (ps Problems) Err() error {
 	}
 	return ps
 }
-
-// Nearest returns the one of known that word was probably meant to be, and "" where none is
-// near.
-func Nearest(word string, known []string) string { return lexical.Nearest(word, known) }
