@@ -265,6 +265,19 @@ func find(all []*stage, name string, numbered bool) *stage {
 	return nil
 }
 
+// Origins visits what --from, or from=, names in the file and its stages.
+func (f *File) Origins(visit func(m *Meta, o *Origin)) {
+	var all []Instruction
+	for _, s := range append(slices.Clip(f.stages), f) {
+		all = append(all, s.Instructions...)
+	}
+	for _, in := range all {
+		for _, o := range origins(in) {
+			visit(in.Base(), o)
+		}
+	}
+}
+
 // origins sets what an instruction copies from, or mounts, which the stages before it are
 // known to.
 func (p *fileParser) origins(in Instruction, all []*stage, i int) {

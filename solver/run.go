@@ -186,10 +186,10 @@ func (r *session) surroundings(g *dag.Graph, at *dag.Step, withhold func(name, v
 	dir = "/"
 	if at != nil {
 		environ.SetBefore(vars, at.Layer, nil)
-		frontend.SetVars(vars, at.Layer.Scope.Env, nil)
+		dag.SetVars(vars, at.Layer.Scope.Env, nil)
 		dir = at.Layer.Scope.Dir
 	} else if n := len(g.Layers); n > 0 {
-		frontend.SetVars(vars, g.Env(n), nil)
+		dag.SetVars(vars, g.Env(n), nil)
 		dir = g.Layers[n-1].Scope.Dir
 	}
 	for _, name := range slices.Sorted(maps.Keys(vars)) {

@@ -31,7 +31,8 @@ type Options struct {
 	// siblings; "" for that of each file.
 	Context string
 
-	below int // how many stages build on each other
+	below int      // how many stages build on each other
+	above []string // the absolute paths of the files that copy from what is loaded
 }
 
 // Load reads the Containerfiles at paths and, beside them, the sibling layers
@@ -91,7 +92,14 @@ func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, e
 	if err != nil {
 		return nil, err
 	}
-	if problems = append(problems, ps...); len(problems) == 0 {
+	problems = append(problems, ps...)
+	for _, f := range files[:len(files):len(files)] {
+		if ps, err = loadCopied(ctx, f, files, opt); err != nil {
+			return nil, err
+		}
+		problems = append(problems, ps...)
+	}
+	if len(problems) == 0 {
 		return files, nil
 	}
 	return files, problems

@@ -80,7 +80,7 @@ func (e Session) referred() map[string]string {
 // SetBefore adds to env the ENV of the layers that l is composed after.
 func SetBefore(env map[string]string, l *dag.Layer, session map[string]string) {
 	for _, l := range l.Before() {
-		frontend.SetVars(env, l.Scope.Env, session)
+		dag.SetVars(env, l.Scope.Env, session)
 	}
 }
 
@@ -93,8 +93,8 @@ func (e Session) Of(s *dag.Step, run *frontend.Run) []string {
 	if s.Epoch != "" {
 		env[dag.EpochVar] = s.Epoch
 	}
-	frontend.SetVars(env, run.Args, session)
-	frontend.SetVars(env, run.Env, session)
+	dag.SetVars(env, run.Args, session)
+	dag.SetVars(env, run.Env, session)
 	more := installs.Defaults(env, s, run)
 	if _, ok := more[installs.SystemPython]; ok && inherited {
 		more[installs.SystemPython] = python

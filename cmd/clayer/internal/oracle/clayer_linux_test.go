@@ -14,6 +14,7 @@ import (
 // clayer is the program, and the root that it starts from.
 type clayer struct {
 	program, base string
+	asImage       string // the base as an image
 }
 
 var clayerLine = regexp.MustCompile(`(?m)^(?:clayer: |  )?(?:/\S*/)?` + containerfile + `(?:\.one|\.two)?:(\d+): `)

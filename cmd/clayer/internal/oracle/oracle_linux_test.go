@@ -86,7 +86,7 @@ func newPlayerOn(t *testing.T, makeBase func(dir string) error) *player {
 		t.Fatal(err)
 	}
 	p.buildkit = startBuildkit(t, daemon, layout, manifest)
-	p.clayer = &clayer{*flagProgram, base}
+	p.clayer = &clayer{*flagProgram, base, layout}
 	if p.program == "" {
 		p.program = clitest.Build(t, dir)
 	}

@@ -143,6 +143,9 @@ func (c *clayer) command(ctx context.Context, w *way, work, root string) *exec.C
 	if isDir(filepath.Join(work, "context", extraContext)) {
 		argv = append(argv, "--build-context="+extraContext+"="+at+"/context/"+extraContext)
 	}
+	if isDir(filepath.Join(work, "layout")) {
+		argv = append(argv, "--build-context="+baseName+"=oci-layout:"+at+"/layout")
+	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = work
 	cmd.Env = []string{"PATH=" + searchPath, "HOME=/root", "TMPDIR=" + at}
@@ -159,10 +162,11 @@ func (c *clayer) prepare(ctx context.Context, w *way, files, work string) (root 
 	if w.dest {
 		script += `; mkdir "$1/root/work" "$1/dest"; ln "$4" "$1/clayer" 2>/dev/null || cp "$4" "$1/clayer"`
 	}
+	script += `; if grep -q from=` + baseName + ` "$3/` + containerfile + `"; then cp -a "$5" "$1/layout"; fi`
 	if w.user {
 		script += fmt.Sprintf(`; chown -hR %d:%d "$1"`, plainUser, plainUser)
 	}
-	out, err := exec.CommandContext(ctx, "sh", "-c", script, "sh", work, c.base, files, c.program).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "sh", "-c", script, "sh", work, c.base, files, c.program, c.asImage).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("prepare %s: %w\n%s", work, err, out)
 	}
