@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/running"
 	"github.com/clayer/clayer/solver/internal/shortfall"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
@@ -137,7 +138,7 @@ func (r *session) change(ctx context.Context, root *rootfs.Root) (sv *survey.Sur
 	r.Report.Emit(report.Event{Kind: report.Planned, Plan: sv.Plan})
 	warn, removed := inventory.Watch(root, r.warn), inventory.MayHaveRemoved(root, sv.State, r.home())
 	if did, err = exec.Solve(ctx, r.execConfig(root, sv), root, lock, sv); err != nil {
-		return nil, did, nameWithheld(err)
+		return nil, did, r.explained(err)
 	}
 	for _, pl := range sv.Plan.Layers {
 		r.Shortfall.Has(pl.Layer.Name, pl.Key)
@@ -201,6 +202,15 @@ func nameWithheld(err error) error {
 		failed.Withheld = failed.Step.Withheld()
 	}
 	return err
+}
+
+// explained adds to the error of a failed RUN of a layer what is known of its reasons.
+func (r *session) explained(err error) error {
+	var failed *BuildError
+	if errors.As(err, &failed) {
+		failed.Err = stages.NameImage(failed.Err, stages.ImageOf(stages.With(r.files, failed.Step.Layer.File)))
+	}
+	return nameWithheld(err)
 }
 
 func resultOf(sv *survey.Survey, did exec.Result) *Result {
