@@ -226,6 +226,13 @@ func runInputs(w key.Writer, in *frontend.Run) {
 		if m.Source != "" {
 			text += fmt.Sprintf(" source=%q", m.Source)
 		}
+		// The pins of mounts are in order within their kind: this says which is whose.
+		switch {
+		case m.Stage != nil:
+			text += " from=stage"
+		case m.Image != nil:
+			text += " from=image"
+		}
 		w.Field("mount", text)
 	}
 	vars := func(kind string, vs []frontend.Var) {

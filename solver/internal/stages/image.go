@@ -35,7 +35,7 @@ func OnImage(ctx context.Context, from *images.Source, stage *frontend.File) (*B
 	if err != nil {
 		return nil, ofStage(stage, err)
 	}
-	b := &Base{Platform: "image " + pin.String(), image: stage, pin: pin, from: from}
+	b := &Base{Platform: "image " + pin.String() + " " + stage.Args().Platform, image: stage, pin: pin, from: from}
 	for _, kv := range cfg.Env {
 		if name, value, ok := strings.Cut(kv, "="); ok && name != "" && !strings.ContainsRune(kv, 0) {
 			b.Scope.Env = append(b.Scope.Env, frontend.Var{Name: name, Value: value})

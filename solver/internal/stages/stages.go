@@ -82,7 +82,19 @@ func At(files []*frontend.File, path string, line int) (stage *frontend.File) {
 
 // Pin implements source.Stages.
 func (s *Stages) Pin(ctx context.Context, f *frontend.File) (digest.Digest, error) {
-	return memo(ctx, &s.mu, &s.pins, f, func() (digest.Digest, error) { return s.Open(f).Pin(ctx) })
+	return memo(ctx, &s.mu, &s.pins, f, func() (digest.Digest, error) {
+		pin, err := s.Open(f).Pin(ctx)
+		if err == nil && isBare(f) { // its steps have the keys that they have on the machine
+			pin = digest.FromString("scratch " + pin.String())
+		}
+		return pin, err
+	})
+}
+
+// isBare reports whether a stage shows what its steps made, and nothing else.
+func isBare(f *frontend.File) bool {
+	from := dag.BuildsOn(f)
+	return from != nil && from.Image == dag.Scratch && f.Image == nil
 }
 
 // Build implements source.Stages.
@@ -107,8 +119,6 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 			return st, err
 		}
 	}
-	from := dag.BuildsOn(f)
-	bare := from != nil && from.Image == dag.Scratch && f.Image == nil
 	shown, ended, end := make(chan source.Stage, 1), make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- sub.View(ctx, sv, func(view sandbox.Layered, made func() (*names.Made, error)) error {
@@ -116,7 +126,7 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 			if err != nil {
 				return err
 			}
-			st := source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: bare, Ownerless: os.Geteuid() != 0}
+			st := source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: isBare(f), Ownerless: os.Geteuid() != 0}
 			if f.Image != nil { // whose files are nobody's but the image's
 				st.Made = nil
 			}
