@@ -231,7 +231,7 @@ const defaultDownloads = 2 << 30
 // execConfig returns what a solve of the root works with.
 func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 	cfg := exec.Config{
-		Steps: r, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, SameOnly: r.SameOnly, BuildOnly: r.BuildOnly, Compression: r.Compression, Jobs: r.jobs(),
+		Steps: r, Stages: r.stages, Report: r.Report, Push: r.Push, Rebuild: r.Rebuild, SameOnly: r.SameOnly, BuildOnly: r.BuildOnly, Compression: r.Compression, Jobs: r.jobs(),
 		Kind: r.Options.Sandbox, Sandbox: r.sandboxOptions(root), Force: r.Force, Home: r.home(),
 		Profile: func(ctx context.Context, lock *rootfs.Lock) ([]rootfs.Preserved, error) {
 			return r.writeProfile(ctx, lock, r.Profile || lock.State().Profile != nil, sv.Env())

@@ -92,6 +92,7 @@ func (r *session) openStage(f *frontend.File) stages.Session {
 			}
 			defer done()
 			cfg := sub.execConfig(sub.root, sv)
+			cfg.Stage = f
 			cfg.Lists = true // so that its steps are retained as those of a layer
 			err = exec.View(ctx, cfg, sub.root, sv, nil, work, use)
 			if failed := (*BuildError)(nil); errors.As(err, &failed) {

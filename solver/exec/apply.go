@@ -99,7 +99,7 @@ func (b *builder) differs(it *dag.Item) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return it.State == dag.ToRun && it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step] || b.identity.Differ(it.Step))
+	return it.State == dag.ToRun && (it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step]) || b.identity.Differ(it.Step))
 }
 
 // preserve warns of files that stay as the user has them, each once.

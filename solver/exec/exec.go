@@ -18,6 +18,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
 	"github.com/clayer/clayer/solver/internal/places"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/variants"
 	"github.com/clayer/clayer/solver/report"
@@ -79,7 +80,10 @@ type Config struct {
 	Steps  Steps
 	Report *report.Reporter
 
-	Store       Store // nil: nothing is restored or stored
+	Store  Store          // nil: nothing is restored or stored
+	Stages *stages.Stages // nil: no step takes files from one
+	Stage  *frontend.File // that is built; nil for layers
+
 	Spool       Spool // nil: snapshots are packed in the root's work directory
 	Push        bool  // what is built is put into Store
 	Rebuild     bool  // what is built replaces what Store has under its key
@@ -176,7 +180,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
 	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool), other: make(map[*dag.Step]bool),
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
-	b.identity = &identity.Steps{Survey: sv, Warn: cfg.Report.Warnf}
+	b.identity = &identity.Steps{Survey: sv, Warn: cfg.Report.Warnf, Stages: cfg.Stages, Stage: cfg.Stage}
 	b.variants = &variants.Lost{Made: b.made, Forget: b.Forget, Ask: cfg.Steps.Variants, All: cfg.Rebuild}
 	if w := cfg.Watched; w != nil {
 		b.sb, b.sums = &sandbox.Sandbox{Name: "inplace", InPlace: func() sandbox.InPlace { return w.View }}, w.Files

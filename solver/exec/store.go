@@ -20,7 +20,7 @@ import (
 
 // stores reports whether the snapshot of a step is put into the stores.
 func (b *builder) stores(s *dag.Step, bl *blob) bool {
-	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) || s.LooksAtRoot() && b.identity.Refused(s) {
+	if b.Store == nil || !b.Push || b.Steps.Unstored(s.Layer) || b.identity.Refused(s) {
 		return false
 	}
 	switch {

@@ -38,6 +38,8 @@ type Stages struct {
 	built map[*frontend.File]*once[source.Stage]
 	ends  []func() error
 	users map[*frontend.File]int // see counted
+
+	refused map[*frontend.File]bool // see Refuse
 }
 
 // With returns the files of a stage: it, and the layers among files that it builds on.
@@ -175,6 +177,24 @@ func (s *Stages) Plan(ctx context.Context, p *dag.Plan) (all []*dag.Plan, err er
 		return nil
 	}
 	return all, visit(p)
+}
+
+// Refuse notes that a RUN of a stage has not run as its user, so that the stage is not what its
+// key says.
+func (s *Stages) Refuse(f *frontend.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = make(map[*frontend.File]bool)
+	}
+	s.refused[f] = true
+}
+
+// Refused reports whether a stage, or one that it takes files from, was noted by Refuse.
+func (s *Stages) Refused(f *frontend.File) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.refused) > 0 && slices.ContainsFunc(used(With(s.Files, f)), func(f *frontend.File) bool { return s.refused[f] })
 }
 
 // Close drops the views of stages.

@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/owners"
+	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/users"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -20,6 +21,8 @@ import (
 type Steps struct {
 	Survey *survey.Survey
 	Warn   func(format string, args ...any)
+	Stages *stages.Stages // which others take files from, and other sessions solve; may be nil
+	Stage  *frontend.File // that is solved; nil for layers
 
 	mu      sync.Mutex
 	refused map[*dag.Step]bool // they ran as the user who runs clayer
@@ -62,7 +65,10 @@ func (x *Steps) Give(s *dag.Step, run *frontend.Run, before func(*dag.Step) (*na
 			x.refused = make(map[*dag.Step]bool)
 		}
 		x.refused[s] = true
-		x.Warn("%s: RUN: it runs as the user who runs clayer, and not as USER %s: %s. Its snapshot, and those of the RUNs after it, are neither stored nor pushed. "+
+		if x.Stage != nil {
+			x.Stages.Refuse(x.Stage)
+		}
+		x.Warn("%s: RUN: it runs as the user who runs clayer, and not as USER %s: %s. Its snapshot, and those of the RUNs after it, are neither stored nor pushed, nor is what other steps take from its stage. "+
 			"Root can run it as that user, and so can a user with subordinate ids (newuidmap, /etc/subuid)", s.Pos(), run.User, why)
 	}
 	return &User{at, u.Home, u.Needs}, nil
@@ -81,18 +87,26 @@ func (u *User) AddNeeds(all, chain []snapshot.Need, wrote func(path string) bool
 	return owners.AddUndecided(all, u.needs, "USER", u.at, chain, wrote)
 }
 
-// Refused reports whether a step, or one before it in its chain, ran as the user who runs
-// clayer in this solve.
+// Refused reports whether a step has not made what its key says, as the user of a RUN was
+// refused in this solve: of itself, of a stage that it takes files from, or of a step before
+// it in its chain, if it looks at that.
 func (x *Steps) Refused(s *dag.Step) bool {
+	return x.wrong(s) || s.LooksAtRoot() && slices.ContainsFunc(x.Survey.Covered(s), func(it *dag.Item) bool {
+		return it.State == dag.ToRun && x.wrong(it.Step)
+	})
+}
+
+// wrong is Refused, of a step on a chain that is right.
+func (x *Steps) wrong(s *dag.Step) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.refused[s] || slices.ContainsFunc(x.Survey.Covered(s), func(it *dag.Item) bool { return x.refused[it.Step] })
+	return x.refused[s] || x.Stages != nil && slices.ContainsFunc(frontend.Uses(s.Instr), x.Stages.Refused)
 }
 
 // Differ is Refused, and reports whether a step before it that the root has found something
 // else than its chain describes.
 func (x *Steps) Differ(s *dag.Step) bool {
-	return x.Refused(s) || slices.ContainsFunc(x.Survey.Covered(s), func(it *dag.Item) bool {
+	return x.Refused(s) || s.LooksAtRoot() && slices.ContainsFunc(x.Survey.Covered(s), func(it *dag.Item) bool {
 		return it.State == dag.Present && x.Survey.Applied(it.Key).Differs
 	})
 }
