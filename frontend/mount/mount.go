@@ -223,8 +223,10 @@ func (m *Mount) complete(dir string) error {
 	if m.Source = path.Join("/", m.Source); m.Source == "/" {
 		m.Source = ""
 	}
-	if m.Target == "" {
-		return fault.Errorf("--mount=type=%s: target is missing", m.Type)
+	if m.Target == "" { // as in BuildKit it is the working directory
+		if m.Target = pathname.Absolute(dir, "."); m.Target == "/" {
+			return fault.Errorf("--mount=type=%s: target is missing, and the working directory is /", m.Type)
+		}
 	}
 	if m.Type == Cache {
 		if m.ID == "" {
