@@ -294,16 +294,16 @@ larger snapshots, for servers that bound the size of files.`,
   clayer cache export --layout site/cache --max-file 45MB`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case layout != "" && (dest != "" || len(f.files) > 0):
+			case layout != "" && (dest != "" || len(f.Files) > 0):
 				return usage.Errorf("--layout takes cached layers by name: not --oci, and not -f")
 			case layout != "":
 				return f.exportLayout(cmd, layout, maxFile, args)
 			case dest == "":
 				return usage.Errorf("where to? give --oci DIR, --oci FILE.tar or --layout DIR")
-			case len(args) > 0 && len(f.files) > 0:
+			case len(args) > 0 && len(f.Files) > 0:
 				return usage.Errorf("%s is a cached layer, and -f a file: give one or the other", args[0])
-			case len(args) == 0 && len(f.files) == 0:
-				f.files = f.filesOrDefault()
+			case len(args) == 0 && len(f.Files) == 0:
+				f.Files = f.FilesOrDefault()
 			}
 			f.ReadOnly = true
 			img, store, err := f.image(cmd, args, opt.Base)
@@ -327,7 +327,7 @@ larger snapshots, for servers that bound the size of files.`,
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	settings.WorksOnGivenStores(c)
 	c.Flags().StringVar(&dest, "oci", "", "write to `PATH`: a directory, or a file that ends in .tar")
 	c.Flags().StringVar(&layout, "layout", "", "write the layers into `DIR`, for a web server")
@@ -395,7 +395,7 @@ func (f *solveFlags) image(cmd *cobra.Command, names []string, base string) (ima
 		}
 		return img, store, err
 	}
-	opt, err := f.options(cmd, f.files)
+	opt, err := f.options(cmd, f.Files)
 	if err != nil {
 		return image.Image{}, nil, err
 	}

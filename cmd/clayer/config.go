@@ -38,7 +38,7 @@ a line of a file, a variable, a flag, or the default. It prints no token.`,
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	c.Flags().VisitAll(func(fl *pflag.Flag) {
 		if !settings.IsKey(fl.Name) && fl.Name != "json" && fl.Name != "file" {
 			_ = c.Flags().MarkHidden(fl.Name) // they set no key

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cmd/clayer/internal/buildcontext"
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/stores"
@@ -68,21 +69,22 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err != nil {
 		return opt, err
 	}
-	contexts, err := parse.Contexts(f.context, f.contexts)
+	read, err := f.Options(frontend.Args{Build: opt.BuildArgs, Platform: f.platform})
 	if err != nil {
 		return opt, err
 	}
+	read.Names = names
 	if f.progress != "json" {
-		for _, text := range f.notes {
+		for _, text := range f.Notes {
 			f.note(cmd, "%s", text)
 		}
 	}
 	f.Notices = stores.Notices{StoreFailed: opt.Report.StoreFailed, Warn: opt.Report.Warn, Waiting: opt.Report.Waiting}
-	files, unread := layers.Load(cmd.Context(), paths, layers.Options{Names: names, Args: frontend.Args{Build: opt.BuildArgs, Platform: f.platform, Contexts: contexts}, Context: f.context})
+	files, unread := layers.Load(cmd.Context(), paths, read)
 	if err := f.toTarget(files); err != nil && unread == nil {
 		return opt, err
 	}
-	if err := parse.StageBases(f.stageBases, files); err != nil && unread == nil {
+	if err := parse.StageBases(f.StageBases, files, true); err != nil && unread == nil {
 		return opt, err
 	}
 	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
@@ -97,17 +99,15 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 
 // recipeFlags say what is made: the Containerfiles, and what enters their keys.
 type recipeFlags struct {
-	files, names               []string
+	buildcontext.Flags
+	names                      []string
 	baseID                     string
 	salts, invalidateOn        []string
 	buildArgs, secrets, agents []string
-	context                    string
-	contexts                   []string
-	stageBases                 []string
 	probes                     []string
 	target                     string
 	platform                   string   // of the machine that is planned for, "linux/amd64"; "" for this one
-	warnings, notes            []string // of looking up the files
+	warnings                   []string // of looking up the files
 }
 
 func (f *recipeFlags) register(c *cobra.Command) {
@@ -116,9 +116,7 @@ func (f *recipeFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.salts, "salt", nil, "extra `TEXT` mixed into every cache key (repeatable)")
 	c.Flags().StringArrayVar(&f.invalidateOn, "invalidate-on", nil, "rebuild when the commit of `OWNER/REPO[@REF]` changes (repeatable)")
 	c.Flags().StringArrayVar(&f.buildArgs, "build-arg", nil, buildArgUsage)
-	c.Flags().StringVar(&f.context, "context", "", "COPY from the directory `DIR` (default: that of the Containerfile)")
-	c.Flags().StringArrayVar(&f.contexts, "build-context", nil, "have COPY --from=NAME copy from a directory or an image, by `NAME=DIR|docker-image://IMAGE|oci-layout:DIR` (repeatable)")
-	c.Flags().StringArrayVar(&f.stageBases, "stage-base", nil, "build a stage on the files of an image instead of this machine, by `STAGE=IMAGE` (repeatable)")
+	f.Flags.Register(c)
 	c.Flags().StringVar(&f.target, "target", "", "end a file with its stage `STAGE` (default: the last one)")
 	c.Flags().StringArrayVar(&f.probes, "probe", nil, "after a solve, run a command that succeeds if a layer works, by `LAYER=COMMAND` (repeatable)")
 	c.Flags().StringArrayVar(&f.secrets, "secret", nil, "provide a secret for RUN --mount=type=secret by `id=ID[,src=FILE|,env=NAME]` (repeatable)")
@@ -135,55 +133,12 @@ func (f *recipeFlags) toTarget(files []*frontend.File) error {
 
 const buildArgUsage = "set an ARG by `NAME=VALUE`; NAME alone takes the value from the environment (repeatable)"
 
-// registerFiles is for commands that take files by -f. Completion offers files by
-// default.
-func (f *recipeFlags) registerFiles(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&f.files, "file", "f", nil, "read the Containerfile `FILE`, or - for stdin; several are composed in order (default: Containerfile)")
-}
-
-func (f *recipeFlags) filesOrDefault() []string {
-	if len(f.files) == 0 {
-		return []string{f.defaultIn(".")}
-	}
-	return f.files
-}
-
-// defaultIn returns the file of a directory where -f names none.
-func (f *recipeFlags) defaultIn(dir string) string {
-	return layers.Stated(dir, func(text string) { f.notes = append(f.notes, text) })
-}
-
-// takeContext takes the argument that is a directory to copy from, as docker build does: the
-// file is then the one in it, unless -f names another.
-func (f *recipeFlags) takeContext(args []string) (rest []string, err error) {
-	var dirs []string
-	for _, arg := range args {
-		if layers.IsContext(arg) {
-			dirs = append(dirs, arg)
-		} else {
-			rest = append(rest, arg)
-		}
-	}
-	switch {
-	case len(dirs) > 1:
-		return nil, usage.Errorf("%s and %s are directories: COPY reads from one", dirs[0], dirs[1])
-	case len(dirs) == 1 && f.context != "":
-		return nil, usage.Errorf("%s is a directory to copy from, and so is --context: give one of them", dirs[0])
-	case len(dirs) == 1:
-		f.context = dirs[0]
-		if len(rest)+len(f.files) == 0 {
-			f.files = []string{f.defaultIn(dirs[0])}
-		}
-	}
-	return rest, nil
-}
-
 // paths returns the files of -f and of the arguments, which may be names.
 func (f *recipeFlags) paths(cmd *cobra.Command, args []string) ([]string, error) {
 	warn := func(text string) { f.warnings = append(f.warnings, text) }
 	if len(args) == 0 {
-		if len(f.files) > 0 {
-			return f.files, nil
+		if len(f.Files) > 0 {
+			return f.Files, nil
 		}
 		if names, at := settings.FilesOf(cmd.Context()).Project.Layers(); names != nil {
 			return layers.Listed(filepath.Dir(at.File), names, at, warn)
@@ -191,9 +146,9 @@ func (f *recipeFlags) paths(cmd *cobra.Command, args []string) ([]string, error)
 	}
 	more, err := layers.Lookup(".", args, warn)
 	if len(args) == 0 && err == nil && len(more) == 1 && more[0] == layers.Default(".") {
-		more[0] = f.defaultIn(".")
+		more[0] = f.DefaultIn(".")
 	}
-	return append(f.files, more...), err
+	return append(f.Files, more...), err
 }
 
 func (f *recipeFlags) fill(ctx context.Context, opt *solver.Options) (err error) {

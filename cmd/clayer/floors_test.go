@@ -21,6 +21,7 @@ import (
 var floors = map[string]int{
 	"cmd/clayer":                         12,
 	"cmd/clayer/internal/ui":             9,
+	"cmd/clayer/internal/buildcontext":   10,
 	"cmd/pack":                           2,
 	"cmd/pack/internal/wheel":            1,
 	"cmd/pack/internal/npm":              1,
@@ -140,7 +141,7 @@ var floors = map[string]int{
 	"cmd/clayer/internal/settings":       1,
 	"cmd/clayer/internal/shim":           9,
 	"cmd/clayer/internal/effort":         11,
-	"cmd/clayer/internal/checkcmd":       10,
+	"cmd/clayer/internal/checkcmd":       11,
 	"cmd/clayer/internal/fleet":          10,
 	"solver/elsewhere":                   9,
 	"solver/background":                  0,

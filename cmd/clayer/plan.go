@@ -30,7 +30,7 @@ func newPlan() *cobra.Command {
   clayer plan --graph=mermaid                  # for Markdown on GitHub
   clayer plan --as 'linux/amd64 ubuntu 24.04 python3.12' --repo me/env`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := f.takeContext(args)
+			args, err := f.Take(args)
 			if err != nil {
 				return err
 			}
@@ -51,7 +51,7 @@ func newPlan() *cobra.Command {
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	settings.TakesFiles(c)
 	c.Flags().StringVar(&as, "as", "", "say what a new machine of `PLATFORM`, or on the base oci-layout:DIR, would restore, and list what it has to have for that")
 	c.Flags().StringVar(&graph, "graph", "", "print a graph instead of a list, in `FORMAT` dot, mermaid or svg")

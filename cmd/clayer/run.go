@@ -30,7 +30,7 @@ type runFlags struct {
 
 func (f *runFlags) register(c *cobra.Command) {
 	f.solveFlags.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	c.Flags().IntVar(&f.at, "at", 0, "run in the state that the instruction in `LINE` of the last file starts from, with the mounts of its RUN")
 	c.Flags().StringVarP(&f.workdir, "workdir", "w", "", "start in `DIR` (default: the current directory; with --root, --dest or --at: that of WORKDIR)")
 	for _, name := range []string{"force", "no-wait", "require-cache", "json", "compare"} {
@@ -170,7 +170,7 @@ to those in $HOME that bash reads when it starts.`,
   clayer env --shell powershell | Out-String | Invoke-Expression`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt, err := f.options(cmd, f.files)
+			opt, err := f.options(cmd, f.Files)
 			if err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ to those in $HOME that bash reads when it starts.`,
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	c.Flags().StringVar(&shell, "shell", "sh", "output for `SHELL`: "+strings.Join(envfile.Formats, ", "))
 	c.Flags().BoolVar(&github, "github", false, "append to $GITHUB_ENV and $GITHUB_PATH, for the later steps of a job")
 	c.Flags().BoolVar(&claude, "claude", false, "write to $CLAUDE_ENV_FILE, for the later commands of a session; do nothing if it is not set")

@@ -49,18 +49,18 @@ func newSolve() *cobra.Command {
   clayer solve -f docker/Dockerfile .     # COPY reads from this directory
   eval "$(clayer env)"                    # set the environment's variables in this shell`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rest, err := f.takeContext(args)
+			rest, err := f.Take(args)
 			if err == nil && len(rest) > 0 {
 				err = errhint.With(usage.Errorf("%s is no directory to copy from", rest[0]), "-f names a Containerfile, and clayer compose takes names of layers")
 			}
 			if err != nil {
 				return err
 			}
-			return f.solve(cmd, f.filesOrDefault(), false)
+			return f.solve(cmd, f.FilesOrDefault(), false)
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	settings.TakesFiles(c)
 	f.registerDryRun(c)
 	return c
@@ -90,11 +90,11 @@ clayer.toml, or else in .claude/container-layers.json, or else Containerfile.`,
 }
 
 func newBuild() *cobra.Command {
-	return newSolveFiles("build FILE|DIR...", "Build all steps again, even if cached, and store them", true)
+	return newSolveFiles("build [-f FILE]... FILE|DIR...", "Build all steps again, even if cached, and store them", true)
 }
 
 func newRestore() *cobra.Command {
-	return newSolveFiles("restore FILE...", "Restore from a store, or build on a miss", false)
+	return newSolveFiles("restore [-f FILE]... FILE|DIR...", "Restore from a store, or build on a miss", false)
 }
 
 func newSolveFiles(use, short string, rebuild bool) *cobra.Command {
@@ -102,16 +102,22 @@ func newSolveFiles(use, short string, rebuild bool) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flag("file").Changed {
+				return nil
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			args, err := f.takeContext(args)
+			args, err := f.Take(args)
 			if err != nil {
 				return err
 			}
-			return f.solve(cmd, append(args, f.files...), rebuild)
+			return f.solve(cmd, append(args, f.Files...), rebuild)
 		},
 	}
 	f.register(c)
+	f.RegisterFiles(c)
 	settings.TakesFiles(c)
 	return c
 }

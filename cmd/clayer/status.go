@@ -32,7 +32,7 @@ first, or removed that a step had installed. status never waits and changes noth
 			if exitCode {
 				return f.compareRoot(cmd, args)
 			}
-			if len(args)+len(f.files) > 0 {
+			if len(args)+len(f.Files) > 0 {
 				return usage.Errorf("status takes files with --exit-code alone")
 			}
 			var opt solver.Options
@@ -60,7 +60,7 @@ first, or removed that a step had installed. status never waits and changes noth
 		},
 	}
 	f.register(c)
-	f.registerFiles(c)
+	f.RegisterFiles(c)
 	settings.TakesFiles(c)
 	c.Flags().BoolVar(&report, "report", false, "print what the last solve with --best-effort left out, and why")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")

@@ -186,7 +186,7 @@ func addNotUnpacked(p *pass) {
 
 // stageImage finds stages of images that are copied from.
 func stageImage(p *pass) {
-	if p.file.Stage == "" {
+	if p.file.Stage == "" || p.file.Image != nil {
 		return
 	}
 	for _, in := range p.file.Own() {

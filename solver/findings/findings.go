@@ -9,14 +9,24 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/lint"
+	"github.com/clayer/clayer/internal/safefile"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/internal/filelist"
 	"github.com/clayer/clayer/solver/layers"
 )
 
+// A Reading says how the files are read.
+type Reading struct {
+	layers.Options
+
+	// Prepare sets what the stages of files are built on, all of them or a part.
+	Prepare func(files []*frontend.File, all bool) error
+}
+
 // Of returns the findings in the files at paths. opt has no Files.
-func Of(ctx context.Context, opt solver.Options, paths []string) ([]lint.Finding, error) {
-	files, err := layers.Load(ctx, paths, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
+func Of(ctx context.Context, opt solver.Options, paths []string, r Reading) ([]lint.Finding, error) {
+	r.Read = inputsOnce()
+	files, err := r.load(ctx, paths, true)
 	if problems := (frontend.Problems)(nil); err != nil && !errors.As(err, &problems) {
 		return nil, err
 	}
@@ -27,7 +37,10 @@ func Of(ctx context.Context, opt solver.Options, paths []string) ([]lint.Finding
 	// one that it names by FROM is wrong for it too.
 	var errs []lint.Finding
 	for _, path := range paths {
-		own, err := refused(ctx, opt, path, found)
+		if len(paths) > 1 {
+			files, err = r.load(ctx, []string{path}, false)
+		}
+		own, err := refused(ctx, opt, files, err, found)
 		if err != nil {
 			return nil, err
 		}
@@ -40,10 +53,37 @@ func Of(ctx context.Context, opt solver.Options, paths []string) ([]lint.Finding
 	return append(errs, found...), nil
 }
 
-// refused returns what Plan refuses in a file. What a rule has found too is an error there.
-func refused(ctx context.Context, opt solver.Options, path string, found []lint.Finding) ([]lint.Finding, error) {
-	var err error
-	opt.Files, err = layers.Load(ctx, []string{path}, layers.Options{Args: frontend.Args{Build: opt.BuildArgs}})
+func (r Reading) load(ctx context.Context, paths []string, all bool) ([]*frontend.File, error) {
+	files, err := layers.Load(ctx, paths, r.Options)
+	if err == nil {
+		err = r.Prepare(files, all)
+	}
+	return files, err
+}
+
+// inputsOnce returns frontend.Load, but that it keeps the files that can be read once.
+func inputsOnce() func(ctx context.Context, path string, args frontend.Args) (*frontend.File, error) {
+	type input struct {
+		file *frontend.File
+		err  error
+	}
+	inputs := make(map[string]input)
+	return func(ctx context.Context, path string, args frontend.Args) (*frontend.File, error) {
+		if _, once := safefile.IsInput(path); !once {
+			return frontend.Load(ctx, path, args)
+		}
+		in, ok := inputs[path]
+		if !ok {
+			in.file, in.err = frontend.Load(ctx, path, args)
+			inputs[path] = in
+		}
+		return in.file, in.err
+	}
+}
+
+// refused returns what Plan refuses in a file, which was loaded with err. What a rule has found too is an error there.
+func refused(ctx context.Context, opt solver.Options, files []*frontend.File, err error, found []lint.Finding) ([]lint.Finding, error) {
+	opt.Files = files
 	var syntax, more frontend.Problems
 	if err != nil && !errors.As(err, &syntax) {
 		return nil, err

@@ -31,6 +31,9 @@ type Options struct {
 	// siblings; "" for that of each file.
 	Context string
 
+	// Read is frontend.Load where it is nil.
+	Read func(ctx context.Context, path string, args frontend.Args) (*frontend.File, error)
+
 	below int      // how many stages build on each other
 	above []string // the absolute paths of the files that copy from what is loaded
 }
@@ -41,6 +44,9 @@ type Options struct {
 func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, error) {
 	var files []*frontend.File
 	var problems frontend.Problems
+	if opt.Read == nil {
+		opt.Read = frontend.Load
+	}
 	opt.Args.Platform = cmp.Or(opt.Args.Platform, runtime.GOOS+"/"+runtime.GOARCH)
 	loaded := make(map[string]bool) // by absolute path
 	load := func(path string) error {
@@ -49,7 +55,7 @@ func Load(ctx context.Context, paths []string, opt Options) ([]*frontend.File, e
 			return err
 		}
 		loaded[abs] = true
-		f, err := frontend.Load(ctx, path, opt.Args)
+		f, err := opt.Read(ctx, path, opt.Args)
 		var ps frontend.Problems
 		if errors.As(err, &ps) {
 			problems = append(problems, ps...)

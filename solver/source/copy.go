@@ -61,7 +61,7 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy, p Pi
 // CheckCopy returns what Copy would refuse, without reading the files.
 // Of a stage or an image that would take having it.
 func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) error {
-	if c.From != "" {
+	if c.From != "" && c.Origin.Context == "" { // a stage, or an image
 		return nil
 	}
 	return filelist.Check(ctx, dir, c, r.Exclude)

@@ -112,8 +112,9 @@ func contextOf(value string) (frontend.Context, error) {
 	return frontend.Context{Image: &ref}, err
 }
 
-// StageBases reads --stage-base, and has the stages of files built on the images.
-func StageBases(flags []string, files []*frontend.File) error {
+// StageBases reads --stage-base, and has the stages of files built on the images. Where the
+// files are all there are, one of them has to have the stage.
+func StageBases(flags []string, files []*frontend.File, all bool) error {
 	for _, v := range flags {
 		name, image, _ := strings.Cut(v, "=")
 		if name == "" || image == "" {
@@ -134,7 +135,7 @@ func StageBases(flags []string, files []*frontend.File) error {
 			}
 			found = found || has
 		}
-		if !found {
+		if !found && all {
 			return usage.Errorf("--stage-base %s: no file has a stage of that name", name)
 		}
 	}
