@@ -304,7 +304,7 @@ func (p *fileParser) origins(in Instruction, all []*stage, i int) {
 func (p *fileParser) origin(m *Meta, flag, from string, all []*stage, i int) Origin {
 	o := Origin{From: from}
 	for name, c := range p.file.args.Contexts {
-		if sameName(name, from) {
+		if SameName(name, from) {
 			o.Context, o.Image = c.Dir, c.Image
 			return o
 		}
@@ -386,9 +386,9 @@ func (o *Origin) notStage(flag string, all []*stage, i int, names []string) erro
 	return nil
 }
 
-// sameName reports whether a build context has the name that --from has, as names of images are
+// SameName reports whether a build context has the name that --from has, as names of images are
 // the same: x is docker.io/library/x:latest.
-func sameName(context, from string) bool {
+func SameName(context, from string) bool {
 	a, errA := imageref.Parse(context)
 	b, errB := imageref.Parse(from)
 	return errA == nil && errB == nil && a == b || strings.EqualFold(context, strings.TrimSuffix(from, ":latest"))

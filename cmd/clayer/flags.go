@@ -87,6 +87,11 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if err := parse.StageBases(f.StageBases, files, true); err != nil && unread == nil {
 		return opt, err
 	}
+	if unread == nil {
+		for _, text := range f.Unused(files) {
+			opt.Report.Warn(text)
+		}
+	}
 	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
 	if err := f.Fill(&opt); err != nil {
 		return opt, err

@@ -107,7 +107,7 @@ func (f *runFlags) run(cmd *cobra.Command, argv []string) error {
 	var build *solver.BuildError
 	var exit *sandbox.ExitError
 	if errors.As(err, &build) {
-		f.suggest(cmd, build)
+		f.suggest(cmd, build, files)
 		return err
 	}
 	if errors.As(err, &exit) {
@@ -125,7 +125,7 @@ var lookFlags = []string{
 }
 
 // suggest adds to an error how to look around where a step failed.
-func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
+func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError, paths []string) {
 	path := e.Step.Layer.File.Path
 	if _, once := safefile.IsInput(path); once || f.sandbox == "inplace" {
 		return
@@ -145,6 +145,9 @@ func (f *solveFlags) suggest(cmd *cobra.Command, e *solver.BuildError) {
 			}
 		}
 	})
+	for _, flag := range f.Hint(path, paths) {
+		words = append(words, shim.Word(flag))
+	}
 	if path != layers.Default(".") {
 		words = append(words, "-f", shim.Word(path))
 	}

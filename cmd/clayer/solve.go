@@ -153,7 +153,7 @@ func (f *changeFlags) solve(cmd *cobra.Command, paths []string, rebuild bool) er
 	f.hide()
 	var failed *solver.BuildError
 	if errors.As(err, &failed) {
-		f.suggest(cmd, failed)
+		f.suggest(cmd, failed, paths)
 	}
 	if trace != nil {
 		if terr := errors.Join(f.record.WriteTrace(trace), trace.Close()); terr != nil {

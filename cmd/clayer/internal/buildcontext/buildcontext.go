@@ -3,6 +3,9 @@
 package buildcontext
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/clayer/clayer/cmd/clayer/internal/parse"
@@ -76,4 +79,58 @@ func (f *Flags) Options(args frontend.Args) (layers.Options, error) {
 	var err error
 	args.Contexts, err = parse.Contexts(f.Dir, f.Named)
 	return layers.Options{Args: args, Context: f.Dir}, err
+}
+
+// Unused says which contexts of --build-context nothing in the files reads from.
+func (f *Flags) Unused(files []*frontend.File) (warnings []string) {
+	var from, based []string
+	var visit func(files []*frontend.File)
+	visit = func(files []*frontend.File) {
+		for _, file := range files {
+			for _, s := range append(slices.Clip(file.Stages()), file) {
+				for _, in := range s.Instructions {
+					if in, ok := in.(*frontend.From); ok {
+						based = append(based, in.Image)
+					}
+				}
+				visit(s.Below)
+			}
+			file.Origins(func(_ *frontend.Meta, o *frontend.Origin) {
+				if from = append(from, o.From); o.Stage != nil {
+					visit(o.Stage.Below) // a layer that is copied from
+				}
+			})
+		}
+	}
+	visit(files)
+	for _, v := range f.Named {
+		name, _, _ := strings.Cut(v, "=")
+		is := func(other string) bool { return frontend.SameName(name, other) }
+		if len(files) == 0 || slices.ContainsFunc(from, is) {
+			continue
+		}
+		text := "--build-context " + v + ": no COPY --from and no RUN --mount reads from " + name
+		if slices.ContainsFunc(based, is) {
+			text += "; that of a FROM stays as it is: --stage-base STAGE=IMAGE has a stage built on an image"
+		}
+		warnings = append(warnings, text)
+	}
+	return warnings
+}
+
+// Hint returns the flags that have a command read the file at path as it was read among paths.
+func (f *Flags) Hint(path string, paths []string) (flags []string) {
+	add := func(name string, values ...string) {
+		for _, v := range values {
+			flags = append(flags, "--"+name+"="+v)
+		}
+	}
+	add("build-context", f.Named...)
+	if slices.Contains(paths, path) { // else a FROM names it: it reads from its own directory
+		if f.Dir != "" {
+			add("context", f.Dir)
+		}
+		add("stage-base", f.StageBases...)
+	}
+	return flags
 }

@@ -75,12 +75,21 @@ as for solve, and has the Containerfile if no other is named.`,
 			if opt.BuildArgs, err = parse.BuildArgs(given); err != nil {
 				return err
 			}
-			read := findings.Reading{Prepare: func(files []*frontend.File, all bool) error { return parse.StageBases(f.StageBases, files, all) }}
+			var unused []string
+			read := findings.Reading{Prepare: func(files []*frontend.File, all bool) error {
+				if all {
+					unused = f.Unused(files)
+				}
+				return parse.StageBases(f.StageBases, files, all)
+			}}
 			if read.Options, err = f.Options(frontend.Args{Build: opt.BuildArgs}); err != nil {
 				return err
 			}
 			look := func() ([]lint.Finding, error) { return findings.Of(cmd.Context(), opt, paths, read) }
 			found, err := look()
+			for _, text := range unused {
+				printed(cmd).Warn(text)
+			}
 			if err == nil && fix {
 				found, err = applyFixes(cmd, paths, found, look)
 			}
