@@ -64,6 +64,9 @@ func asFault(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if f := (*Fault)(nil); errors.As(err, &f) {
+		return f
+	}
 	return &Fault{Message: err.Error(), Hint: "--unpack=false copies it as it is", Err: err}
 }
 

@@ -3,6 +3,8 @@ package source
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,4 +113,59 @@ func TestAddOfSeveralSources(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestArchiveThatChangesAfterItsPin(t *testing.T) {
+	for name, edit := range map[string]func(p string) error{
+		"same size":    func(p string) error { writeTar(t, p, "d/", "d/x two"); return nil },
+		"another name": func(p string) error { writeTar(t, p, "d/", "d/y one"); return nil },
+		"no tar":       func(p string) error { return os.WriteFile(p, make([]byte, 4096), 0o644) },
+		"unread":       func(p string) error { return edited(p, -1) },
+		"emptied":      func(p string) error { return os.Truncate(p, 0) },
+		"repacked":     func(p string) error { writeTar(t, p, "e/", "e/x one"); return nil },
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, late), func(t *testing.T) {
+				dir := t.TempDir()
+				file := filepath.Join(dir, "a.tar")
+				writeTar(t, file, "d/", "d/x one")
+				c := &frontend.Copy{Sources: []string{"a.tar"}, Dest: "/z", Unpack: true}
+				r := &Resolver{}
+				pin, err := r.Copy(t.Context(), dir, c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				change := func() {
+					if err := edit(file); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if !late {
+					change()
+				}
+				place, err := r.CopyChanges(t.Context(), dir, c, pin)
+				got := ""
+				if err == nil {
+					changes := placed(t, t.TempDir(), place)
+					if late {
+						change()
+					}
+					got, err = text(t, changes)
+				}
+				if f := (*Fault)(nil); !errors.As(err, &f) || f.Message != `"a.tar" changed while it was copied` {
+					t.Errorf("error = %v\n%s", err, got)
+				}
+			})
+		}
+	}
+}
+
+// edited changes a byte of a file, counted from its end.
+func edited(p string, at int) error {
+	b, err := os.ReadFile(p)
+	if err == nil {
+		b[len(b)+at] ^= 1
+		err = os.WriteFile(p, b, 0o644)
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/bzip2"
 	"context"
 	"errors"
@@ -186,6 +187,10 @@ type Blob struct {
 	io.ReaderAt
 	io.Closer
 	Size int64
+
+	// Verify returns what reads the bytes of a tar and, at the latest with the last one, fails
+	// if they are not those that the archive is known by; nil for what nobody else changes.
+	Verify func(io.Reader) io.Reader
 }
 
 // An Archive is a download that is unpacked.
@@ -241,7 +246,18 @@ func (a *Archive) members(ctx context.Context) iter.Seq2[member, error] {
 
 func (a *Archive) tarMembers(ctx context.Context, b Blob) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
-		stream, err := a.Kind.decompress(io.NewSectionReader(b, 0, b.Size))
+		all := io.Reader(io.NewSectionReader(b, 0, b.Size))
+		if b.Verify != nil {
+			all = b.Verify(all)
+			inner := yield
+			yield = func(m member, err error) bool {
+				if err != nil { // which another file may have
+					err = cmp.Or(rest(ctx, all), err)
+				}
+				return inner(m, err)
+			}
+		}
+		stream, err := a.Kind.decompress(all)
 		if err != nil {
 			yield(member{}, err)
 			return
@@ -253,6 +269,12 @@ func (a *Archive) tarMembers(ctx context.Context, b Blob) iter.Seq2[member, erro
 		for {
 			h, err := tr.Next()
 			if err == io.EOF {
+				if b.Verify == nil {
+					return
+				}
+				if err := rest(ctx, all); err != nil {
+					yield(member{}, err)
+				}
 				return
 			}
 			if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are judged by cleanName
@@ -303,6 +325,12 @@ func (a *Archive) tarMembers(ctx context.Context, b Blob) iter.Seq2[member, erro
 			}
 		}
 	}
+}
+
+// rest reads what is left of a file: a tar ends before it.
+func rest(ctx context.Context, r io.Reader) error {
+	_, err := io.Copy(io.Discard, ctxio.Reader(ctx, r))
+	return err
 }
 
 var specials = map[byte]snapshot.Kind{tar.TypeChar: snapshot.Char, tar.TypeBlock: snapshot.Block, tar.TypeFifo: snapshot.Fifo}

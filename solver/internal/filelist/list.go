@@ -319,7 +319,7 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 	return f, nil
 }
 
-// Blob opens an archive. What it is, or rather what it was, its sum says.
+// Blob opens an archive, which must still be what was hashed.
 func (fs *List) Blob(it Item) (archive.Blob, error) {
 	root, err := os.OpenRoot(fs.Dir)
 	if err != nil {
@@ -338,7 +338,8 @@ func (fs *List) Blob(it Item) (archive.Blob, error) {
 		f.Close()
 		return archive.Blob{}, err
 	}
-	return archive.Blob{ReaderAt: f, Closer: f, Size: it.Size}, nil
+	verify := func(r io.Reader) io.Reader { return Unchanged(io.NopCloser(r), it.Sum, it.Size, it.changed) }
+	return archive.Blob{ReaderAt: f, Closer: f, Size: it.Size, Verify: verify}, nil
 }
 
 // Open returns the content of a file, which must still be what was hashed.

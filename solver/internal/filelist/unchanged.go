@@ -20,9 +20,13 @@ type unchanged struct {
 	wrong func() error // what says that it is another file
 	h     hash.Hash
 	left  int64
+	err   error // wrong's
 }
 
 func (u *unchanged) Read(p []byte) (int, error) {
+	if u.err != nil {
+		return 0, u.err
+	}
 	if u.left == 0 {
 		return 0, io.EOF
 	}
@@ -31,14 +35,16 @@ func (u *unchanged) Read(p []byte) (int, error) {
 	}
 	n, err := u.f.Read(p[:min(int64(len(p)), u.left)])
 	if err == io.EOF || err == nil && n == 0 {
-		return 0, u.wrong()
+		u.err = u.wrong()
+		return 0, u.err
 	}
 	if err != nil {
 		return 0, err
 	}
 	u.h.Write(p[:n])
 	if u.left -= int64(n); u.left == 0 && [sha256.Size]byte(u.h.Sum(nil)) != u.sum {
-		return 0, u.wrong()
+		u.err = u.wrong()
+		return 0, u.err
 	}
 	return n, nil
 }
