@@ -40,7 +40,7 @@ func New(temp string) (*Dir, error) {
 	}
 	temp = cmp.Or(temp, os.TempDir())
 	sweep(temp)
-	d := &Dir{Path: filepath.Join(temp, prefix+rand.Text())}
+	d := &Dir{Path: filepath.Join(temp, prefix+rand.Text()[:16])} // short: the path of a socket has 107 bytes at most
 	err := os.Mkdir(d.Path, 0o700)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/internal/workdir"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -59,7 +60,7 @@ func (rm *Mounts) agent(src *Source, run *frontend.Run, m *frontend.Mount, out *
 // A forwarder passes connections on to an agent.
 type forwarder struct {
 	path   string // of its socket
-	dir    string
+	dir    *workdir.Dir
 	agent  string
 	listen net.Listener
 
@@ -73,19 +74,19 @@ type forwarder struct {
 // process, and it may allow this user alone.
 func forward(agent string, m mount.Mount) (_ *forwarder, err error) {
 	f := &forwarder{agent: agent}
-	if f.dir, err = os.MkdirTemp("", "clayer-agent-"); err != nil {
+	if f.dir, err = workdir.New(""); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(f.dir)
+			f.dir.Remove()
 		}
 	}()
-	if err := os.Chmod(f.dir, 0o711); err != nil { // the socket has a mode of its own
+	if err := os.Chmod(f.dir.Path, 0o711); err != nil { // the socket has a mode of its own
 		return nil, err
 	}
-	f.path = filepath.Join(f.dir, "agent")
-	dir, err := os.Open(f.dir)
+	f.path = filepath.Join(f.dir.Path, "agent")
+	dir, err := os.Open(f.dir.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -151,5 +152,5 @@ func (f *forwarder) close() {
 	}
 	f.mu.Unlock()
 	f.done.Wait()
-	os.RemoveAll(f.dir)
+	f.dir.Remove()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/mount"
+	"github.com/clayer/clayer/internal/workdir"
 )
 
 // A cache is a cache mount. One that begins with files has an id of its own for each content:
@@ -59,12 +60,12 @@ func (m *cache) begin(ctx context.Context, src *Source, dir *os.Root, name strin
 	if _, err := dir.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	temp, err := os.MkdirTemp(dir.Name(), "private-")
+	temp, err := workdir.New(dir.Name())
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
-	files, err := src.Copy(ctx, m.begins, temp)
+	defer temp.Remove()
+	files, err := src.Copy(ctx, m.begins, temp.Path)
 	if err != nil {
 		return &contentError{err}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/internal/safefile"
+	"github.com/clayer/clayer/internal/workdir"
 	"github.com/clayer/clayer/solver/sandbox"
 )
 
@@ -50,7 +51,7 @@ type Source struct {
 type Mounts struct {
 	List  []sandbox.Mount
 	locks []*os.File
-	temps []string
+	temps []*workdir.Dir
 	trees []*os.File
 
 	agents   []*forwarder
@@ -114,11 +115,7 @@ func (rm *Mounts) add(ctx context.Context, src *Source, run *frontend.Run, m *fr
 		out.Tmpfs = true
 	case mount.Bind:
 		err := src.Show(ctx, m, func() (string, error) {
-			dir, err := src.privateDir()
-			if err == nil {
-				rm.temps = append(rm.temps, dir)
-			}
-			return dir, err
+			return rm.privateDir(src)
 		}, &out)
 		if out.Tree != nil {
 			rm.trees = append(rm.trees, out.Tree)
@@ -286,15 +283,18 @@ func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m cache) (string, *
 		}
 		src.failed(err)
 	}
-	path, err := src.privateDir()
+	path, err := rm.privateDir(src)
 	if err != nil {
 		return "", nil, err
 	}
-	rm.temps = append(rm.temps, path)
 	if m.begins != nil {
-		if path, err = src.Copy(ctx, m.begins, path); err != nil {
-			return "", nil, err
-		}
+		path, err = src.Copy(ctx, m.begins, path)
+	} else {
+		path = filepath.Join(path, "files") // the one above is locked, and the RUN may lock its own
+		err = os.Mkdir(path, 0o700)
+	}
+	if err != nil {
+		return "", nil, err
 	}
 	rm.dirs[m.ID] = path
 	dir, err := safefile.OpenDir(path)
@@ -307,15 +307,22 @@ func (rm *Mounts) cacheDir(ctx context.Context, src *Source, m cache) (string, *
 	return path, dir, nil
 }
 
-// privateDir makes an empty directory, beside the others where it can.
-func (src *Source) privateDir() (string, error) {
+// privateDir makes an empty directory for this RUN alone, beside the others where it can.
+func (rm *Mounts) privateDir(src *Source) (string, error) {
+	beside := ""
 	if dir, err := src.mountsDir(0); err == nil {
-		defer dir.Close()
-		if path, err := os.MkdirTemp(dir.Name(), "private-"); err == nil {
-			return path, nil
-		}
+		beside = dir.Name()
+		dir.Close()
 	}
-	return os.MkdirTemp("", "clayer-mount-")
+	d, err := workdir.New(beside)
+	if err != nil && beside != "" {
+		d, err = workdir.New("")
+	}
+	if err != nil {
+		return "", err
+	}
+	rm.temps = append(rm.temps, d)
+	return d.Path, nil
 }
 
 // sharedDir returns the directory of a cache mount's id, and makes it if it is not there.
@@ -390,6 +397,6 @@ func (rm *Mounts) Release() {
 		f.close()
 	}
 	for _, dir := range rm.temps {
-		os.RemoveAll(dir)
+		dir.Remove()
 	}
 }
