@@ -218,6 +218,9 @@ func copyID(dir string, c *frontend.Copy) string {
 	if c.Image != nil {
 		fmt.Fprintf(&b, " of image %s", c.Image)
 	}
+	if c.Fetched {
+		b.WriteString(" fetched")
+	}
 	for _, in := range c.Inline {
 		fmt.Fprintf(&b, " <<%q %q", in.Name, in.Content)
 	}
@@ -343,6 +346,9 @@ func (src *Source) Label() string {
 		source, _, _ := strings.Cut(in.Source, "?")
 		return source
 	case *frontend.Copy:
+		if in.Fetched {
+			return in.From
+		}
 		names := slices.Clone(in.Sources)
 		for _, inl := range in.Inline {
 			names = append(names, "<<"+inl.Name)

@@ -1,6 +1,7 @@
 package dag
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -178,6 +179,15 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			option(w, "keep-git-dir", given(in.GitDir))
 			each(w, "exclude", in.Exclude)
 		case *frontend.Copy:
+			if in.Fetched {
+				w.Field(inInstruction, "FETCH")
+				w.Field("name", "//"+in.Sources[0])
+				w.Field(inContent, pin.Digest)
+				w.Note(noteSource, in.Image.String())
+				w.Field("dest", path.Clean(in.Dest))
+				ownerInputs(w, in.Owner)
+				break
+			}
 			w.Field(inInstruction, "COPY")
 			w.Field("source", strings.Join(in.Sources, "\x00"))
 			switch {
@@ -303,7 +313,7 @@ func StoredStep(k key.Key, rec key.Record, at frontend.Meta) *frontend.Run {
 func EarlierPin(rec key.Record, in frontend.Instruction) (p Pin, ok bool) {
 	switch in := in.(type) {
 	case *frontend.Copy:
-		p = Pin{Digest: rec.Get(inImage)}
+		p = Pin{Digest: cmp.Or(rec.Get(inImage), rec.Get(inContent))}
 		return p, in.Image != nil && rec.Noted(noteSource, in.Image.String()) && digest.Digest(p.Digest).Validate() == nil
 	case *frontend.Fetch:
 		if rec.Get(inInstruction) != fetchWord(in) || !rec.Noted(noteSource, in.Source) {

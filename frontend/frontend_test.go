@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"pgregory.net/rapid"
 
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/frontend/layername"
 	"github.com/clayer/clayer/frontend/metadata"
@@ -119,6 +120,9 @@ func TestInstructions(t *testing.T) {
 		{"FETCH, all flags", "ARG S=" + sum + "\nFETCH --checksum=$S --strip=1 --extract=true --chmod=0755 --chown=a:b \"https://example.com/a b\" $HOME/x",
 			&Fetch{Source: "https://example.com/a b", Dest: "/home/me/x", Checksum: "sha256:abababababababababababababababababababababababababababababababab", Strip: 1, Extract: ExtractTrue, Owner: Ownership{"a:b", "755"}}},
 		{"FETCH from GitHub", "FETCH github:o-w/r.js@feature/x//sub/dir /x", &Fetch{Source: "github:o-w/r.js@feature/x//sub/dir", Dest: "/x", Extract: ExtractAuto}},
+		{"FETCH of an image", "ARG T=1\nFETCH --checksum=" + sum + " --chown=1:2 oci:a/b:$T//x//y[1]/ /opt/./x", &Copy{Sources: []string{`x/y\[1]`}, Dest: "/opt/x/", Fetched: true, Owner: Ownership{Chown: "1:2"},
+			Origin: Origin{From: "oci:a/b:1//x//y[1]/", Image: &imageref.Ref{Host: "docker.io", Repository: "a/b", Tag: "1", Digest: "sha256:abababababababababababababababababababababababababababababababab"}}}},
+		{"FETCH of all of an image", "FETCH oci:a /", &Copy{Sources: []string{"."}, Dest: "/", Fetched: true, Origin: Origin{From: "oci:a", Image: &imageref.Ref{Host: "docker.io", Repository: "library/a", Tag: "latest"}}}},
 		{"ADD of a URL", "WORKDIR /w\nADD https://example.com/x y", &Fetch{Source: "https://example.com/x", Dest: "/w/y", Extract: ExtractFalse, Add: true}},
 		{"ADD of a URL in a variable", "ARG U=https://example.com\nADD ${U}/x /y/", &Fetch{Source: "https://example.com/x", Dest: "/y/", Extract: ExtractFalse, Add: true}},
 		{"ADD of a repository", "ADD https://github.com/o/r.git#v1:sub /x", &Fetch{Source: "github:o/r@v1//sub", Dest: "/x", Extract: ExtractAuto, Add: true, Submodules: true}},
@@ -250,6 +254,12 @@ func TestProblems(t *testing.T) {
 		{"GitHub, no repository", "FETCH github:owner /x", "is not of the form"},
 		{"GitHub, an escape", "FETCH github:o/r//../../etc /x", "is not of the form"},
 		{"GitHub, an option", "FETCH github:o/r@-x /x", "is not of the form"},
+		{"no image", "FETCH oci://a /x", "malformed name of an image"},
+		{"image, a path that leads up", "FETCH oci:a//../b /x", "leads up"},
+		{"image, stripped", "FETCH --strip=0 oci:a /x", "--strip is not for images"},
+		{"image, extracted", "FETCH --extract=auto oci:a /x", "--extract is not for images"},
+		{"image, two digests", "FETCH --checksum=sha256:" + strings.Repeat("a", 64) + " oci:a@sha256:" + strings.Repeat("b", 64) + " /x", "in the source"},
+		{"image, a relative dest", "FETCH oci:a x", "is not absolute"},
 		{"another Git host", "FETCH https://example.com/o/r.git /x", "a Git repository is fetched as"},
 		{"Git's own daemon", "ADD git://example.com/o/r.git /x", "anyone on the way can change"},
 		{"submodules of a URL", "FETCH --submodules=true https://example.com/x /x", "are for Git repositories"},

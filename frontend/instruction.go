@@ -143,7 +143,7 @@ const (
 // Fetch is FETCH, and ADD of a URL or a Git source.
 type Fetch struct {
 	Meta
-	Source   string // http(s)://.., github:owner/repo[@ref][//subdir], or as gitsource.Parse reads it
+	Source   string // http(s)://.., github:owner/repo[@ref][//subdir], or as gitsource.Parse reads it; before Resolve also oci:
 	Dest     string // a directory; absolute and clean after Resolve
 	Checksum digest.Digest
 	Strip    int
@@ -185,7 +185,7 @@ type Origin struct {
 // IsRoot reports whether an origin is a root of its own, which no path leaves.
 func (o *Origin) IsRoot() bool { return o.Stage != nil || o.Image != nil }
 
-// Copy is COPY, and ADD of local files.
+// Copy is COPY, ADD of local files, and, after Resolve, FETCH of an image.
 type Copy struct {
 	Meta
 	Sources []string // relative to the Containerfile's directory, or the root of a stage or an image; may hold patterns
@@ -196,6 +196,7 @@ type Copy struct {
 
 	Exclude []string // patterns of what is left out, below each source; expanded by nobody
 	Parents bool     // the directories above what is copied are too
+	Fetched bool     // set by Resolve: it is a FETCH of an image, whose source is Origin.From
 	Link    bool     // --link, which changes nothing here but where links stand in dest
 	Unpack  bool     // of an ADD: a source that is a tar archive is unpacked
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/clayer/clayer/frontend/internal/address"
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/frontend/internal/lexical"
 	"github.com/clayer/clayer/frontend/metadata"
@@ -443,6 +444,9 @@ func (r *resolver) resolveFetch(in *Fetch) (Instruction, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if address.IsImage(out.Source) {
+		return out.ofImage()
 	}
 	return &out, checkFetch(&out)
 }

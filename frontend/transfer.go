@@ -56,11 +56,47 @@ func checkFetch(f *Fetch) error {
 	if f.Add {
 		return nil
 	}
-	if !path.IsAbs(f.Dest) {
+	return checkDest(f)
+}
+
+// checkDest makes the dest of a FETCH clean, which is a directory.
+func checkDest(f *Fetch) error {
+	switch {
+	case f.Dest == "":
+		return errEmpty
+	case !path.IsAbs(f.Dest):
 		return fault.Errorf("dest %q is not absolute", f.Dest).WithHint("write /%s", path.Clean(f.Dest))
 	}
 	f.Dest = path.Clean(f.Dest)
 	return nil
+}
+
+// ofImage returns a FETCH of an image, whose variables are expanded, as the COPY that it is but
+// for its dest, which is a directory. A checksum says which image it is as a digest in the name does.
+func (f *Fetch) ofImage() (Instruction, error) {
+	for _, name := range []string{"strip", "extract", "submodules", "lfs"} {
+		if f.Given(name) {
+			return nil, fault.Errorf("--%s is not for images, of which FETCH takes the files", name).WithHint("oci:IMAGE//PATH takes what is at a path")
+		}
+	}
+	ref, source, err := address.Image(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	if f.Checksum != "" && ref.Digest != "" && ref.Digest != f.Checksum {
+		return nil, fault.Errorf("--checksum=%s, and @%s in the source", f.Checksum, ref.Digest)
+	}
+	if f.Checksum != "" {
+		ref.Digest = f.Checksum
+	}
+	c := &Copy{Meta: f.Meta, Sources: []string{source}, Origin: Origin{From: f.Source, Image: &ref}, Owner: f.Owner, Fetched: true}
+	if err := checkDest(f); err != nil {
+		return nil, err
+	}
+	if c.Dest = f.Dest; c.Dest != "/" {
+		c.Dest += "/"
+	}
+	return c, nil
 }
 
 // setFetchFlag sets a flag whose variables are expanded.

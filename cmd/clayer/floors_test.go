@@ -151,7 +151,7 @@ var floors = map[string]int{
 	"frontend/edit":                      1,
 	"frontend/gitsource":                 -2,
 	"frontend/internal/address":          -1,
-	"frontend/imageref":                  -1,
+	"frontend/imageref":                  -2,
 	"frontend/layername":                 -1,
 	"frontend/reference":                 -1,
 	"frontend/predefined":                -1,

@@ -15,7 +15,7 @@ var Rules = withBuildChecks([]Rule{
 	{"AptNoUpdate", Warning, "apt-get install without apt-get update in the same RUN finds no packages, or outdated ones, on a fresh machine.", "", aptNoUpdate},
 	{"AptNoYes", Warning, "apt-get asks for confirmation, and nobody can answer in a RUN.", "", aptNoYes},
 	{"CacheOrder", Warning, "A source that changes comes before a slow RUN: each change runs the RUN again.", "", cacheOrder},
-	{"FetchMovingRef", Warning, "FETCH github: without a tag or commit: each push to the repository reruns the step and the steps after it.", "", fetchMovingRef},
+	{"FetchMovingRef", Warning, "FETCH github: without a tag or commit, or oci: without a digest: each push there reruns the step and the steps after it.", "", fetchMovingRef},
 	{"FetchNoChecksum", Warning, "FETCH of a URL without --checksum accepts any content, and plan must download it to compute the key.", "", fetchNoChecksum},
 	{"NoEffect", Note, "A Dockerfile instruction that has no effect here, although its author expects one.", "", noEffect},
 	{"PipUnpinned", Warning, "A Python package without a version: what is installed depends on the day.", "", pipUnpinned},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/internal/pathname"
 )
 
@@ -23,12 +24,30 @@ func (p *pass) fetches() (list []*frontend.Fetch, index []int) {
 func fetchNoChecksum(p *pass) {
 	list, _ := p.fetches()
 	for _, f := range list {
-		if isGit(f.Source) || f.Given("checksum") || strings.HasPrefix(f.Source, "$") && !strings.Contains(f.Source, "/") {
+		if isGit(f.Source) || strings.HasPrefix(f.Source, imageScheme) || f.Given("checksum") || strings.HasPrefix(f.Source, "$") && !strings.Contains(f.Source, "/") {
 			continue
 		}
 		p.report(f.Base(), nil, "no --checksum: whatever is there is taken, and plan downloads it to know the key",
 			f.Word+" --checksum=sha256:...; sha256sum of the file prints it")
 	}
+}
+
+// imageScheme begins the source of a FETCH that is an image.
+const imageScheme = "oci:"
+
+// movingTag returns which tag of an image a FETCH follows, "" where it names a digest, or has
+// variables.
+func movingTag(f *frontend.Fetch) string {
+	name, ok := strings.CutPrefix(f.Source, imageScheme)
+	if !ok || f.Given("checksum") {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, "//")
+	ref, err := imageref.Parse(name)
+	if err != nil || ref.Digest != "" {
+		return ""
+	}
+	return "the tag " + ref.Tag
 }
 
 func isGit(source string) bool {
@@ -76,6 +95,10 @@ func fetchMovingRef(p *pass) {
 		if follows := moving(f.Source); follows != "" {
 			p.report(f.Base(), nil, "it follows "+follows+": each push there runs this step, and what follows it, again",
 				"github:owner/repo@TAG, or @COMMIT")
+		}
+		if follows := movingTag(f); follows != "" {
+			p.report(f.Base(), nil, "it follows "+follows+": when that moves, this step runs again, and what follows it",
+				"oci:IMAGE@sha256:DIGEST, or --checksum=sha256:DIGEST")
 		}
 	}
 }

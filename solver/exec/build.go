@@ -370,7 +370,7 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 			return err
 		}
 		_, fetched := s.Instr.(*frontend.Fetch)
-		items, copied := places.Items{Follow: fetched || s.Word() == "ADD"}, b.copied(s, at)
+		items, copied := places.Items{Follow: fetched || s.Word() == "ADD" || s.Word() == "FETCH"}, b.copied(s, at)
 		return pack(items.From(copied.Of(changes)), func() []snapshot.Need { return b.placedNeeds(ctx, s, at, &items, copied) })
 	})
 }

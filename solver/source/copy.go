@@ -147,7 +147,7 @@ func (c *copying) place(ctx context.Context) Placer {
 			if single {
 				break
 			}
-			if err := mayPlace(in, path.Join(dest, it.Rel), it.Kind == snapshot.Dir, false); err != nil {
+			if err := mayPlace(in, path.Join(dest, it.Rel), it.Kind == snapshot.Dir, c.Fetched); err != nil {
 				return nil, err
 			}
 		}

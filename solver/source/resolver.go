@@ -75,7 +75,7 @@ type Resolver struct {
 	mu     sync.Mutex
 	urls   map[string]func() (Pin, error)
 	copies map[*frontend.Copy]func() (*filelist.List, error)
-	staged map[*frontend.Copy]bool // those that were read in their stages and images
+	staged sync.Map // *frontend.Copy: those that were read in their stages and images
 	shown  map[*frontend.Mount]func() (*filelist.List, error)
 
 	warned map[string]bool // by what was said

@@ -49,17 +49,11 @@ func (r *Resolver) readRoot(ctx context.Context, c *frontend.Copy, p Pin) (*file
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.staged == nil {
-		r.staged = make(map[*frontend.Copy]bool)
-	}
-	r.staged[c] = true
+	r.staged.Store(c, true)
 	return fs, nil
 }
 
 func (r *Resolver) isRead(c *frontend.Copy) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.staged[c]
+	_, ok := r.staged.Load(c)
+	return ok
 }

@@ -4,10 +4,12 @@ package address
 import (
 	"errors"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/frontend/internal/fault"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
@@ -20,6 +22,37 @@ func IsRemote(source string) bool {
 // IsDownload reports whether a source is a URL, or a repository at one.
 func IsDownload(source string) bool {
 	return strings.HasPrefix(source, "http://") || strings.HasPrefix(source, "https://")
+}
+
+// imageScheme begins the source of a FETCH that is an image.
+const imageScheme = "oci:"
+
+// IsImage reports whether a source of a FETCH is an image.
+func IsImage(source string) bool { return strings.HasPrefix(source, imageScheme) }
+
+var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+// Image reads oci:IMAGE[//PATH], and returns the path as a source of COPY, which matches it alone;
+// "." for all of the image.
+func Image(source string) (ref imageref.Ref, pattern string, err error) {
+	name, dir, _ := strings.Cut(strings.TrimPrefix(source, imageScheme), "//")
+	if ref, err = imageref.Parse(name); err != nil {
+		f := fault.Errorf("%v", err)
+		if e := new(imageref.Error); errors.As(err, &e) {
+			f.Hint = e.Hint
+		}
+		if name == "" || strings.HasSuffix(name, ":") {
+			f.Hint = "oci:" + imageref.Form + "[//PATH]"
+		}
+		return ref, "", f
+	}
+	if slices.Contains(strings.Split(dir, "/"), "..") {
+		return ref, "", fault.Errorf("path %q leads up", dir).WithHint("the path after // is one in the image, from its root")
+	}
+	if pattern = literal.Replace(path.Join("/", dir)[1:]); pattern == "" {
+		pattern = "."
+	}
+	return ref, pattern, nil
 }
 
 var githubSource = lazyregexp.New(`^github:[A-Za-z0-9][A-Za-z0-9_-]*/([A-Za-z0-9._-]+)(?:@([^\s@]+?))?(?://([^\s@]+))?$`)
@@ -66,7 +99,7 @@ func Check(source string, add bool) error {
 			return errNotGit
 		}
 		return fault.Errorf("source %q is neither a URL nor github:owner/repo", source).
-			WithHint("http://, https://, git+https://, git+ssh://, file:// and github: are known; local files are for COPY")
+			WithHint("http://, https://, git+https://, git+ssh://, file://, github: and oci: are known; local files are for COPY")
 	}
 	return nil
 }

@@ -78,6 +78,7 @@ type List struct {
 	Digest    digest.Digest // of paths, kinds, modes, the texts of symlinks and contents; none of a stage
 	Size      int64         // bytes of all files
 	Stage     bool          // they are in a stage, which nobody changes
+	Fetched   bool          // by a FETCH, whose directories stay where they exist, or links to some
 }
 
 // Check returns what Read would refuse, without reading the files.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moby/patternmatcher"
 
+	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/names"
 )
@@ -53,7 +54,11 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	if err != nil {
 		return nil, err
 	}
-	fs.Stage = true
+	fs.Stage, fs.Fetched = true, c.Fetched
+	for i := range fs.Items {
+		it := &fs.Items[i]
+		it.Above = it.Above || c.Fetched && it.Kind == snapshot.Dir
+	}
 	return fs, nil
 }
 
