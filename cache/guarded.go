@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/internal/credential"
@@ -78,12 +77,19 @@ func Credentials(environ []string, files map[string]string, allow []string) ([]C
 type SecretError struct {
 	Path string // of the file; "" where the instruction itself holds it
 	Name string // of the variable or secret
+
+	// Unsearched says that the file is of a step or a stage that it was built on, and that
+	// nobody gave the credential to search it for.
+	Unsearched bool
 }
 
 func (e *SecretError) Error() string {
 	where := "the instruction"
 	if e.Path != "" {
 		where = "/" + e.Path
+	}
+	if e.Unsearched {
+		return fmt.Sprintf("built, not pushed: %s, in a step or a stage that it was built on, holds the value of %s, for which it cannot be searched now", where, e.Name)
 	}
 	return fmt.Sprintf("built, not pushed: %s holds the value of %s", where, e.Name)
 }
@@ -93,32 +99,41 @@ type guard struct {
 	Store
 	credentials []Credential
 	longest     int
-
-	mu      sync.Mutex
-	stopped map[string]error // by layer's name
+	known       *Withheld
 }
 
 // Guarded returns a store that refuses snapshots which hold a credential, and
 // with one all of its layer: the error is a *SecretError. What is compressed or
 // encoded in a file is not seen.
 func Guarded(s Store, credentials []Credential) Store {
-	g := &guard{Store: s, credentials: credentials, stopped: make(map[string]error)}
-	for _, c := range credentials {
+	return OpenWithheld("", credentials, nil).Guard(s)
+}
+
+// Guard is Guarded, which refuses what is known from before too.
+func (w *Withheld) Guard(s Store) Store { return newGuard(s, w) }
+
+func newGuard(s Store, w *Withheld) *guard {
+	g := &guard{Store: s, credentials: w.credentials, known: w}
+	for _, c := range w.credentials {
 		g.longest = max(g.longest, len(c.value))
 	}
 	return g
 }
 
-// Put searches the snapshot, and stores it if it holds nothing of the kind.
+// Put searches the snapshot, also one of a layer that is stopped, so that it is known of
+// what holds a credential, and stores it if it holds nothing of the kind.
 func (g *guard) Put(ctx context.Context, d Descriptor, blob *Blob) error {
-	if err := g.stop(d.Layer, nil); err != nil {
-		return err
-	}
-	if err := g.search(ctx, d, blob); err != nil {
+	if err := g.known.Examine(ctx, d, blob); err != nil {
 		var secret *SecretError
 		if errors.As(err, &secret) {
-			g.stop(d.Layer, err)
+			g.known.Stop(d.Layer, secret)
 		}
+		return err
+	}
+	if err := g.known.stopped(d.Layer); err != nil {
+		return err
+	}
+	if err := g.known.Has(d.Key); err != nil && err.Unsearched && !g.known.Searches(err.Name) {
 		return err
 	}
 	return g.Store.Put(ctx, d, blob)
@@ -126,29 +141,15 @@ func (g *guard) Put(ctx context.Context, d Descriptor, blob *Blob) error {
 
 // Complete completes a layer that was not stopped.
 func (g *guard) Complete(ctx context.Context, m Manifest) error {
-	if err := g.stop(m.Name, nil); err != nil {
+	if err := g.known.stopped(m.Name); err != nil {
 		return err
 	}
 	return g.Store.Complete(ctx, m)
 }
 
-// stop notes why a layer is stopped, if err is not nil, and returns it.
-func (g *guard) stop(layer string, err error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if err != nil {
-		g.stopped[layer] = err
-	}
-	return g.stopped[layer]
-}
-
 // Search searches a snapshot for credentials: the error is a *SecretError if it holds one.
 func Search(ctx context.Context, credentials []Credential, blob io.ReaderAt, size int64) error {
-	g := guard{credentials: credentials}
-	for _, c := range credentials {
-		g.longest = max(g.longest, len(c.value))
-	}
-	return g.search(ctx, Descriptor{Size: size}, blob)
+	return newGuard(nil, &Withheld{credentials: credentials}).search(ctx, Descriptor{Size: size}, blob)
 }
 
 func (g *guard) search(ctx context.Context, d Descriptor, blob io.ReaderAt) error {

@@ -31,7 +31,9 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 			return 0, fmt.Errorf("%w: %w", ErrRoot, err)
 		}
 	}
-	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored, r.listing(sv))
+	list := r.listing(sv)
+	list.Withhold()
+	layers := catchup.Layers(sv.Plan, state, sv.Found, r.Unstored, list)
 	p := &catchup.Pusher{Again: r.PushAgain, Report: r.Report}
 	if r.Local != nil {
 		p.From = r.Local
@@ -50,7 +52,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 }
 
 func (r *session) listing(sv *survey.Survey) catchup.Listing {
-	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Unlisted: func(layer string) bool {
+	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Withheld: r.Withheld, Pin: r.stages.Pin, IsStage: r.isStage, Unlisted: func(layer string) bool {
 		return r.Shortfall.Lacks(layer) || r.Probes[layer] != "" && !r.proven[layer]
 	}}
 }

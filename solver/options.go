@@ -88,6 +88,10 @@ type Options struct {
 	// store. nil: Files are all that is wanted.
 	Shortfall *Shortfall
 
+	// Withheld knows which snapshots hold credentials, and searches those that are built for
+	// more. nil: they are not searched.
+	Withheld *cache.Withheld
+
 	// Project returns whose layers these are, "owner/repo": it is recorded with them. It is
 	// called when a layer is listed. nil, or "": nobody knows.
 	Project func() string

@@ -181,20 +181,6 @@ func (r *session) shortfallDiffers(root *rootfs.Root) bool {
 	return r.Shortfall != nil || was != nil || err != nil
 }
 
-// wholeLayers is a store in which layers of a shortfall are not listed: what is known of
-// them is the key of a part.
-type wholeLayers struct {
-	exec.Store
-	list catchup.Listing
-}
-
-func (s wholeLayers) Complete(ctx context.Context, m cache.Manifest) error {
-	if !s.list.Lists(&m) {
-		return nil
-	}
-	return s.Store.Complete(ctx, m)
-}
-
 // nameWithheld adds to the error of a failed RUN what it did not get of the session.
 func nameWithheld(err error) error {
 	var failed *BuildError
@@ -241,7 +227,7 @@ func (r *session) execConfig(root *rootfs.Root, sv *survey.Survey) exec.Config {
 		cfg.Spool = r.Local.Create
 	}
 	if r.store != nil { // a nil *cache.Tier would be a Store
-		cfg.Store = wholeLayers{r.store, r.listing(sv)}
+		cfg.Store = catchup.Store{Tier: r.store, Listing: r.listing(sv)}
 	}
 	return cfg
 }

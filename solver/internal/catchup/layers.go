@@ -1,11 +1,15 @@
 package catchup
 
 import (
+	"context"
 	"slices"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/record"
 )
 
@@ -20,6 +24,10 @@ type Layer struct {
 type Listing struct {
 	Plan    *dag.Plan
 	Project func() string // whose layers they are; nil: nobody knows
+
+	Withheld *cache.Withheld
+	Pin      func(ctx context.Context, stage *frontend.File) (digest.Digest, error) // its last key
+	IsStage  bool                                                                   // the plan is of a stage
 
 	// Unlisted reports whether a layer is not whole, or is not known to work.
 	Unlisted func(layer string) bool

@@ -51,6 +51,7 @@ type Opener struct {
 	create    bool // the cache directory is created, to store what is built
 	client    *github.Client
 	network   *transfer.Network // of all clients of this process
+	guard     *cache.Withheld   // what stores get no snapshots of
 	withheld  bool              // a login was not sent to a store of ByProject, and the user knows
 	located   bool              // CacheDirectory has looked
 	directory string            // what it found
@@ -95,6 +96,7 @@ func (o *Opener) Fill(opt *solver.Options) (err error) {
 	if opt.Stores, err = o.Named(opt.Secrets); err != nil {
 		return err
 	}
+	opt.Withheld = o.guard
 	opt.Registry = o.Registry
 	if opt.GitHub, err = o.GitHub(); err != nil || o.Repo == "" {
 		return err
@@ -170,7 +172,7 @@ func (o *Opener) dir(path string, private bool) (*dir.Dir, error) {
 }
 
 // Named returns the stores that --store and --repo name, in this order. No
-// credential gets into those that are not on this machine.
+// credential gets into them.
 func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, err error) {
 	if err := Check(o.Stores, o.Repo); err != nil {
 		return nil, err
@@ -194,11 +196,20 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 	usesActions := slices.Contains(o.Stores, actions)
 	var credentials []cache.Credential
 	var temp string
-	if len(repositories) > 0 || len(branches) > 0 || len(buckets) > 0 || usesActions || o.Repo != "" || o.ByProject.Stores != "" {
+	if o.NamesStores() || len(secrets) > 0 { // what is built for no store may be put into one later
 		if credentials, err = o.credentials(secrets, logins, sites, branches, buckets); err != nil {
 			return nil, err
 		}
 	}
+	directory, err := o.CacheDirectory()
+	if err != nil {
+		return nil, err
+	}
+	notes := ""
+	if directory != "" {
+		notes = filepath.Join(directory, "withheld")
+	}
+	o.guard = cache.OpenWithheld(notes, credentials, o.AllowSecrets)
 	if len(repositories) > 0 || len(sites) > 0 || len(buckets) > 0 || len(branches) > 0 || usesActions || o.Repo != "" {
 		if temp, err = o.temp(); err != nil {
 			return nil, err
@@ -215,10 +226,8 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			if err != nil {
 				return nil, err
 			}
-			if d != nil && o.ByProject.Stores != "" {
-				stores = append(stores, cache.Guarded(d, credentials))
-			} else if d != nil {
-				stores = append(stores, d)
+			if d != nil { // others may read it, or a machine that mounts it
+				stores = append(stores, o.guard.Guard(d))
 			}
 		case o.Offline && !addr.IsLocal():
 		case sites[s].at != nil:
@@ -233,25 +242,25 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 				o.Notices.StoreFailed("gha", err)
 				continue
 			}
-			stores = append(stores, cache.Guarded(gha.New(login, gha.Options{Temp: temp, Transfer: o.Transfer()}), credentials))
+			stores = append(stores, o.guard.Guard(gha.New(login, gha.Options{Temp: temp, Transfer: o.Transfer()})))
 		case isBucket:
 			opt := s3.Options{Temp: temp, Transfer: o.Transfer()}
 			if len(buckets) > 1 {
 				opt.Name = bucket.at.String()
 			}
-			stores = append(stores, cache.Guarded(s3.New(bucket.at, bucket.login, opt), credentials))
+			stores = append(stores, o.guard.Guard(s3.New(bucket.at, bucket.login, opt)))
 		case isGit:
 			opt := git.Options{Temp: temp, Yes: o.Yes, Warn: o.Notices.Warn, Transfer: o.Transfer()}
 			if len(branches) > 1 {
 				opt.Name = addr.String()
 			}
-			stores = append(stores, cache.Guarded(git.New(addr, opt), credentials))
+			stores = append(stores, o.guard.Guard(git.New(addr, opt)))
 		default:
 			opt := oci.Options{Login: logins[ref.Registry], Temp: temp, Transfer: o.Transfer()}
 			if len(repositories) > 1 {
 				opt.Name = s
 			}
-			stores = append(stores, cache.Guarded(oci.New(ref, opt), credentials))
+			stores = append(stores, o.guard.Guard(oci.New(ref, opt)))
 		}
 	}
 	if o.Repo != "" && !o.Offline {
@@ -264,7 +273,7 @@ func (o *Opener) Named(secrets map[string]solver.Secret) (stores []cache.Store, 
 			return nil, err
 		}
 		releases := ghrelease.New(client, repo, ghrelease.Options{Temp: temp, Warn: o.Notices.Warn})
-		stores = append(stores, cache.Guarded(releases, credentials))
+		stores = append(stores, o.guard.Guard(releases))
 	}
 	for i, s := range stores {
 		if !strings.HasPrefix(s.Location(), "dir:") {
