@@ -83,7 +83,8 @@ func (f *Flags) Options(args frontend.Args) (layers.Options, error) {
 
 // Unused says which contexts of --build-context nothing in the files reads from.
 func (f *Flags) Unused(files []*frontend.File) (warnings []string) {
-	var from, based []string
+	used := make(map[string]bool) // by name
+	var based []string
 	var visit func(files []*frontend.File)
 	visit = func(files []*frontend.File) {
 		for _, file := range files {
@@ -96,7 +97,12 @@ func (f *Flags) Unused(files []*frontend.File) (warnings []string) {
 				visit(s.Below)
 			}
 			file.Origins(func(_ *frontend.Meta, o *frontend.Origin) {
-				if from = append(from, o.From); o.Stage != nil {
+				for name, c := range file.Args().Contexts {
+					if o.Context == c.Dir && o.Image == c.Image && frontend.SameName(name, o.From) {
+						used[name] = true
+					}
+				}
+				if o.Stage != nil {
 					visit(o.Stage.Below) // a layer that is copied from
 				}
 			})
@@ -105,12 +111,11 @@ func (f *Flags) Unused(files []*frontend.File) (warnings []string) {
 	visit(files)
 	for _, v := range f.Named {
 		name, _, _ := strings.Cut(v, "=")
-		is := func(other string) bool { return frontend.SameName(name, other) }
-		if len(files) == 0 || slices.ContainsFunc(from, is) {
+		if len(files) == 0 || used[name] {
 			continue
 		}
 		text := "--build-context " + v + ": no COPY --from and no RUN --mount reads from " + name
-		if slices.ContainsFunc(based, is) {
+		if slices.ContainsFunc(based, func(image string) bool { return frontend.SameName(name, image) }) {
 			text += "; that of a FROM stays as it is: --stage-base STAGE=IMAGE has a stage built on an image"
 		}
 		warnings = append(warnings, text)
