@@ -27,10 +27,14 @@ type Layer struct {
 	Open func(ctx context.Context) (io.ReadCloser, error)
 }
 
-// maxPath bounds a name, in bytes, as Linux does; maxMembers the members of all layers.
+// maxPath bounds a name, in bytes, as Linux does. The others bound what all layers of an image take
+// in memory, since few compressed bytes can say much: members, the directories that names need
+// and no member is, and the bytes of names, links and attributes.
 const (
 	maxPath    = 4096
-	maxMembers = 5_000_000
+	maxMembers = 2_000_000
+	maxImplied = 200_000
+	maxText    = 128 << 20
 )
 
 // A member is one of the tar of a layer.

@@ -14,6 +14,9 @@ import (
 type Tree struct {
 	layers []Layer
 	root   *node
+
+	implied int // directories that no member is
+	text    int // bytes of names, links and attributes
 }
 
 // A node is a file of an image. Hard links are several names of one.
@@ -57,6 +60,9 @@ func Read(ctx context.Context, layers []Layer) (*Tree, error) {
 			if total++; total > maxMembers {
 				return nil, fmt.Errorf("%s: more than %d files", l.Name, maxMembers)
 			}
+			if t.text += textOf(m); t.text > maxText {
+				return nil, fmt.Errorf("%s: more than %d MiB of names, links and extended attributes", l.Name, maxText>>20)
+			}
 			if err := t.add(i, n, m); err != nil {
 				return nil, fmt.Errorf("%s: %.100q: %w", l.Name, m.Name, err)
 			}
@@ -64,6 +70,17 @@ func Read(ctx context.Context, layers []Layer) (*Tree, error) {
 		}
 	}
 	return t, nil
+}
+
+// textOf returns the bytes that the tree keeps of a header.
+func textOf(m member) int {
+	n := len(path.Base(m.name)) + len(m.Linkname)
+	for k, v := range m.PAXRecords {
+		if strings.HasPrefix(k, xattrRecord) {
+			n += len(k) + len(v)
+		}
+	}
+	return n
 }
 
 func newDir(m *meta, layer int) *node { return &node{m, make(map[string]*node), layer} }
@@ -76,7 +93,7 @@ func (t *Tree) add(layer, n int, m member) error {
 		}
 		return nil
 	}
-	base := path.Base(m.name)
+	base := strings.Clone(path.Base(m.name)) // a part of it would keep all of the header
 	dir, err := t.makeDir(layer, path.Dir(m.name))
 	if err != nil {
 		return err
@@ -136,7 +153,7 @@ func metaOf(layer, n int, m member) *meta {
 	}
 	switch m.Typeflag {
 	case tar.TypeSymlink:
-		out.target = m.Linkname
+		out.target = strings.Clone(m.Linkname)
 	case '\x00', tar.TypeCont, tar.TypeGNUSparse:
 		out.kind = tar.TypeReg
 	}
@@ -145,7 +162,7 @@ func metaOf(layer, n int, m member) *meta {
 			if out.xattrs == nil {
 				out.xattrs = make(map[string]string)
 			}
-			out.xattrs[name] = v
+			out.xattrs[strings.Clone(name)] = strings.Clone(v)
 		}
 	}
 	return out
@@ -177,9 +194,14 @@ func (t *Tree) removeBelow(dir *node, name string, layer int) {
 func (t *Tree) makeDir(layer int, p string) (*node, error) {
 	at, err := t.walk(p, true, func(dir *node, name string) *node {
 		made := newDir(&meta{kind: tar.TypeDir, mode: 0o755, modTime: time.Unix(0, 0), layer: layer, member: -1}, layer)
-		dir.children[name] = made
+		dir.children[strings.Clone(name)] = made
+		t.implied++
+		t.text += len(name)
 		return made
 	})
+	if t.implied > maxImplied {
+		return nil, fmt.Errorf("more than %d directories that the layers only imply", maxImplied)
+	}
 	if err == nil && at.kind != tar.TypeDir {
 		err = fmt.Errorf("%.100q is a file, and not a directory", p)
 	}
