@@ -203,7 +203,7 @@ func entries(ctx context.Context, fs *filelist.List, above []string, dest string
 func entryOf(fs *filelist.List, it filelist.Item, dest string, by style) *snapshot.Entry {
 	e := &snapshot.Entry{
 		Path: path.Join(dest, it.Rel), Kind: it.Kind, Mode: it.Mode,
-		ModTime: epoch, Target: it.Target, Xattrs: it.Xattrs, Implied: it.Above,
+		ModTime: epoch, Target: it.Target, Xattrs: it.Xattrs, Implied: it.Above, Major: it.Major, Minor: it.Minor,
 	}
 	switch it.Kind {
 	case snapshot.Link:

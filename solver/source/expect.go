@@ -274,7 +274,7 @@ func expectList(fs *filelist.List, word, to string, owner frontend.Ownership, at
 		}
 		want := entryOf(fs, it, t.dest, by)
 		switch {
-		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied:
+		case e.Kind != want.Kind || e.Target != want.Target || e.Implied != want.Implied || e.Major != want.Major || e.Minor != want.Minor:
 			return unexpected(e, "another kind of file than %s copies", word)
 		case e.Mode != want.Mode && e.Kind != snapshot.Symlink && e.Kind != snapshot.Link:
 			return unexpected(e, "mode %04o, where %s gives it %04o", e.Mode, word, want.Mode)

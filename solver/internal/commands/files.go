@@ -21,7 +21,7 @@ import (
 func copyTo(ctx context.Context, fs *filelist.List, dir string) (string, error) {
 	top := filepath.Join(dir, "files")
 	if fs.Single {
-		return top, putFile(ctx, fs, fs.Items[0], top)
+		return top, put(ctx, fs, fs.Items[0], top)
 	}
 	if err := os.Mkdir(top, 0o700); err != nil {
 		return "", err
@@ -37,7 +37,7 @@ func copyTo(ctx context.Context, fs *filelist.List, dir string) (string, error) 
 				err = adorn(it, at)
 			}
 		default:
-			err = putFile(ctx, fs, it, at)
+			err = put(ctx, fs, it, at)
 		}
 		if err != nil {
 			return "", err
@@ -52,6 +52,22 @@ func copyTo(ctx context.Context, fs *filelist.List, dir string) (string, error) 
 		}
 	}
 	return top, adorn(fs.Top, top)
+}
+
+// put makes what is no directory and no link. A device that this user may not make is left out.
+func put(ctx context.Context, fs *filelist.List, it filelist.Item, at string) error {
+	kind, special := map[snapshot.Kind]uint32{snapshot.Char: unix.S_IFCHR, snapshot.Block: unix.S_IFBLK, snapshot.Fifo: unix.S_IFIFO}[it.Kind]
+	if !special {
+		return putFile(ctx, fs, it, at)
+	}
+	err := unix.Mknod(at, kind|0o600, int(unix.Mkdev(it.Major, it.Minor)))
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "mknod", Path: at, Err: err}
+	}
+	return adorn(it, at)
 }
 
 func putFile(ctx context.Context, fs *filelist.List, it filelist.Item, at string) error {

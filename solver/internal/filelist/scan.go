@@ -491,6 +491,9 @@ func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
 			s.items = append(s.items, s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target, Source: s.source}, fi))
 			continue
 		}
+		if s.stage != nil && isLeftOut(fi) {
+			continue
+		}
 		if err := s.file(child, childRel, fi); err != nil {
 			return err
 		}
@@ -531,6 +534,7 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 		it.Size, it.node = fi.Size(), nodeOf(fi, s.source)
 	case mode&fs.ModeNamedPipe != 0:
 		it.Kind = snapshot.Fifo
+	case s.stage != nil && device(&it, fi):
 	default:
 		return &fault.Fault{
 			Message: fmt.Sprintf("%q is a socket or a device, which COPY does not make", real),

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/moby/patternmatcher"
+	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
@@ -103,6 +104,27 @@ func (s *scan) owned(it Item, info fs.FileInfo) Item {
 		it.UID, it.GID = int(st.Uid), int(st.Gid)
 	}
 	return it
+}
+
+// device makes an item the device that its file is; false if it is none that can be copied.
+func device(it *Item, info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeDevice == 0 || st.Rdev == 0 {
+		return false
+	}
+	it.Kind = snapshot.Block
+	if info.Mode()&fs.ModeCharDevice != 0 {
+		it.Kind = snapshot.Char
+	}
+	it.Major, it.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+	return true
+}
+
+// isLeftOut reports whether a file in a directory of a stage is not copied with it: a socket,
+// which is nothing without who listens, and what overlayfs takes for the mark of a deletion.
+func isLeftOut(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return info.Mode()&fs.ModeSocket != 0 || info.Mode()&fs.ModeDevice != 0 && ok && st.Rdev == 0
 }
 
 // notMade reports whether a path is in a stage of which its steps have not made it, where
