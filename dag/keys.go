@@ -13,6 +13,7 @@ import (
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -31,6 +32,10 @@ type Pin struct {
 	Commit string // of a Git tree
 	Stages string // "sha256:..", of the stages that a RUN mounts
 	Images string // "sha256:..", of the images that a RUN mounts
+
+	// Mounted are the digests that Images is of, with spaces between them, in the order of the
+	// mounts: they are noted, so that EarlierImage finds them.
+	Mounted string
 }
 
 // Pins holds what the network and the disk said, by Source.ID.
@@ -128,6 +133,7 @@ const (
 	inStage       = "stage"
 	inImage       = "image"
 	noteSource    = "source"
+	noteImage     = "image " // and its digest: the value of a note cannot be read back
 )
 
 // inputs lists what the step's result depends on. It is the one list that is
@@ -156,6 +162,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 			option(w, inContent, pin.Digest)
 			option(w, inStage, pin.Stages)
 			option(w, inImage, pin.Images)
+			noteImages(w, in, pin.Mounted)
 			option(w, "environment", string(s.Layer.outside.inherit))
 			for _, v := range s.named {
 				option(w, "session "+v.Name, v.digest)
@@ -260,6 +267,22 @@ func runInputs(w key.Writer, in *frontend.Run) {
 	option(w, "network", in.Network)
 }
 
+// noteImages notes the images that a RUN mounts, with their digests. One that is on this machine
+// is always there to be asked.
+func noteImages(w key.Writer, in *frontend.Run, digests string) {
+	left := strings.Fields(digests)
+	for i := range in.Mounts {
+		m := &in.Mounts[i]
+		if m.Image == nil || m.Stage != nil || !m.HasFiles() || len(left) == 0 {
+			continue
+		}
+		if m.Image.Layout == "" {
+			w.Note(noteImage+left[0], m.Image.String())
+		}
+		left = left[1:]
+	}
+}
+
 // option writes an input that most steps lack.
 func option(w key.Writer, name, value string) {
 	if value != "" {
@@ -313,8 +336,10 @@ func StoredStep(k key.Key, rec key.Record, at frontend.Meta) *frontend.Run {
 func EarlierPin(rec key.Record, in frontend.Instruction) (p Pin, ok bool) {
 	switch in := in.(type) {
 	case *frontend.Copy:
-		p = Pin{Digest: cmp.Or(rec.Get(inImage), rec.Get(inContent))}
-		return p, in.Image != nil && rec.Noted(noteSource, in.Image.String()) && digest.Digest(p.Digest).Validate() == nil
+		if in.Image == nil {
+			return p, false
+		}
+		return EarlierImage(rec, *in.Image)
 	case *frontend.Fetch:
 		if rec.Get(inInstruction) != fetchWord(in) || !rec.Noted(noteSource, in.Source) {
 			return p, false
@@ -328,6 +353,20 @@ func EarlierPin(rec key.Record, in frontend.Instruction) (p Pin, ok bool) {
 		return p, digest.Digest(p.Digest).Validate() == nil
 	}
 	return p, false
+}
+
+// EarlierImage returns what an image was pinned to in an earlier solve, if rec is the record of a
+// COPY from it, or of a RUN that mounts it.
+func EarlierImage(rec key.Record, ref imageref.Ref) (p Pin, ok bool) {
+	if rec.Noted(noteSource, ref.String()) {
+		p.Digest = cmp.Or(rec.Get(inImage), rec.Get(inContent)) // of a COPY, or of a FETCH
+	}
+	for _, in := range rec {
+		if dg, is := strings.CutPrefix(in.Name, noteImage); is && in.Note && rec.Noted(in.Name, ref.String()) {
+			p.Digest = dg
+		}
+	}
+	return p, digest.Digest(p.Digest).Validate() == nil
 }
 
 // fetchWord says by whose meaning a FETCH, or ADD, makes files.

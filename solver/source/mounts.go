@@ -7,18 +7,21 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/solver/internal/filelist"
 )
 
 // Mounts resolves the files that the mounts of a RUN of a file show: one pin for all of them.
-// Of a context it is of what COPY's is, of a stage its last key, of an image its digest.
-func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.Run) (p Pin, err error) {
+// Of a context it is of what COPY's is, of a stage its last key, of an image its digest. An image
+// that cannot be resolved is what earlier says, given the error.
+func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.Run, earlier func(imageref.Ref, error) (Pin, error)) (p Pin, err error) {
 	var files, stages, images []digest.Digest
 	for i := range run.Mounts {
 		m := &run.Mounts[i]
@@ -26,6 +29,11 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 			continue
 		}
 		pin, err := r.MountPin(ctx, f, run, m)
+		if err != nil && m.Stage == nil && m.Image != nil {
+			var was Pin
+			was, err = earlier(*m.Image, err)
+			pin = was.Digest
+		}
 		switch {
 		case err != nil:
 			return p, err
@@ -33,6 +41,7 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 			stages = append(stages, pin)
 		case m.Image != nil:
 			images = append(images, pin)
+			p.Mounted = strings.TrimPrefix(p.Mounted+" "+pin.String(), " ")
 		default:
 			files = append(files, pin)
 		}

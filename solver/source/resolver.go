@@ -31,8 +31,10 @@ type Pin struct {
 	Digest digest.Digest // of the bytes of a URL, of the files of a COPY, or of mounts; of an image
 	Stages digest.Digest // of those that a RUN mounts
 	Images digest.Digest // likewise
-	Commit string        // of a Git tree
-	Size   int64         // bytes; 0 where a checksum made a request needless
+
+	Mounted string // the digests that Images is of, see dag.Pin
+	Commit  string // of a Git tree
+	Size    int64  // bytes; 0 where a checksum made a request needless
 }
 
 // Downloads is a directory of what FETCH has downloaded.

@@ -1,4 +1,4 @@
-// Package earlier finds what earlier solves pinned the source of a FETCH to, by the layers
+// Package earlier finds what earlier solves pinned the source of a FETCH, or an image, to, by the layers
 // that stores list, where nobody says what it is now.
 package earlier
 
@@ -15,7 +15,9 @@ import (
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/solver/internal/images"
 	"github.com/clayer/clayer/solver/source"
 )
@@ -34,6 +36,15 @@ type Pins struct {
 // of the same name, with a warning, if err says no more than that its pin cannot be learned now;
 // else err.
 func (p *Pins) Pin(ctx context.Context, src *dag.Source, in frontend.Instruction, err error) (source.Pin, error) {
+	return p.newest(ctx, src, shown(in), err, func(rec key.Record) (dag.Pin, bool) { return dag.EarlierPin(rec, in) })
+}
+
+// Image is Pin for one image that a RUN mounts.
+func (p *Pins) Image(ctx context.Context, src *dag.Source, ref imageref.Ref, err error) (source.Pin, error) {
+	return p.newest(ctx, src, ref.String(), err, func(rec key.Record) (dag.Pin, bool) { return dag.EarlierImage(rec, ref) })
+}
+
+func (p *Pins) newest(ctx context.Context, src *dag.Source, what string, err error, find func(key.Record) (dag.Pin, bool)) (source.Pin, error) {
 	if p.List == nil || ctx.Err() != nil || isAnswer(err) {
 		return source.Pin{}, err
 	}
@@ -44,9 +55,9 @@ func (p *Pins) Pin(ctx context.Context, src *dag.Source, in frontend.Instruction
 				continue
 			}
 			for _, d := range m.Steps {
-				if pin, ok := dag.EarlierPin(d.Record, in); ok {
+				if pin, ok := find(d.Record); ok {
 					p.Warn(fmt.Sprintf("%s: what %s is now cannot be learned, so what it was on %s is used (%s): %v",
-						s.Pos(), shown(in), m.Created.Format("2006-01-02"), short(pin), err))
+						s.Pos(), what, m.Created.Format("2006-01-02"), short(pin), err))
 					return source.Pin{Digest: digest.Digest(pin.Digest), Commit: pin.Commit}, nil
 				}
 			}

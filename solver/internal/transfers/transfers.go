@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/solver/internal/earlier"
 	"github.com/clayer/clayer/solver/internal/images"
@@ -38,7 +39,7 @@ func (t *Steps) Pin(ctx context.Context, s *dag.Step) (dag.Pin, error) {
 	metered, done := t.metered(ctx, s)
 	p, err := t.pin(metered, s)
 	done(err)
-	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit, Stages: p.Stages.String(), Images: p.Images.String()}, err
+	return dag.Pin{Digest: p.Digest.String(), Commit: p.Commit, Stages: p.Stages.String(), Images: p.Images.String(), Mounted: p.Mounted}, err
 }
 
 // metered reports what is downloaded for a step.
@@ -50,7 +51,7 @@ func (t *Steps) metered(ctx context.Context, s *dag.Step) (metered context.Conte
 	return metered, m.Done
 }
 
-// pin resolves the source of a FETCH or COPY; one that nobody can say now to what it was in the
+// pin resolves the source of a FETCH, COPY or RUN; one that nobody can say now to what it was in the
 // newest layer of that name.
 func (t *Steps) pin(ctx context.Context, s *dag.Step) (pin source.Pin, err error) {
 	switch in := s.Instr.(type) {
@@ -61,7 +62,9 @@ func (t *Steps) pin(ctx context.Context, s *dag.Step) (pin source.Pin, err error
 			return pin, err
 		}
 	case *frontend.Run:
-		return t.Sources().Mounts(ctx, s.Layer.File, in)
+		return t.Sources().Mounts(ctx, s.Layer.File, in, func(ref imageref.Ref, err error) (source.Pin, error) {
+			return t.Earlier.Image(ctx, s.Source, ref, err)
+		})
 	default:
 		panic(fmt.Sprintf("transfers: %T has no source", in))
 	}
