@@ -30,7 +30,8 @@ import (
 )
 
 // A Source reads the images of one plan or solve. Its methods are safe for concurrent use, once
-// its fields are set. What an image gave, errors included, stands for as long as the Source does.
+// its fields are set. What an image gave, errors included, stands for as long as the Source does, but for those
+// of a caller that was canceled.
 type Source struct {
 	Platform string         // "linux/amd64" or "linux/arm/v7": for which images are chosen
 	Blobs    *downloads.Dir // what was downloaded; its ReadOnly downloads manifests alone, and stores none
@@ -47,7 +48,8 @@ type Source struct {
 	pins    map[string]func() (digest.Digest, error)
 	clients map[string]func() (*registry.Client, error)
 	opened  map[string]func() (*image, error)
-	blobs   map[digest.Digest]func() (struct{}, error)
+	trees   map[string]func() (*imagetree.Tree, error)
+	blobs   map[string]func() (struct{}, error) // by repository and digest
 	whole   map[string]func() (Tree, error)
 	texts   map[digest.Digest][]byte // manifests
 	dirs    []*workdir.Dir
@@ -67,10 +69,9 @@ type Config = specs.ImageConfig
 // An image is one whose manifest has been read.
 type image struct {
 	name   string
+	blobs  []specs.Descriptor // of its layers
 	layers []imagetree.Layer
 	config Config
-
-	tree func(context.Context) (*imagetree.Tree, error)
 }
 
 // Pin returns the digest that an image is keyed by: of the manifest for the platform, or the one
@@ -79,7 +80,7 @@ func (s *Source) Pin(ctx context.Context, ref imageref.Ref) (digest.Digest, erro
 	if ref.Digest != "" && ref.Layout == "" {
 		return ref.Digest, nil
 	}
-	return once(&s.mu, &s.pins, ref.String(), func() (digest.Digest, error) { return s.resolve(ctx, ref) })
+	return once(ctx, &s.mu, &s.pins, ref.String(), func() (digest.Digest, error) { return s.resolve(ctx, ref) })
 }
 
 // Config returns the config of an image, given its pin. Nothing else is downloaded.
@@ -94,7 +95,7 @@ func (s *Source) Config(ctx context.Context, ref imageref.Ref, pin digest.Digest
 // Whole returns all files of an image, given its pin: one directory for all callers, who do not
 // change it.
 func (s *Source) Whole(ctx context.Context, ref imageref.Ref, pin digest.Digest) (Tree, error) {
-	return once(&s.mu, &s.whole, ref.String()+" "+pin.String(), func() (Tree, error) { return s.unpack(ctx, ref, pin, nil) })
+	return once(ctx, &s.mu, &s.whole, ref.String()+" "+pin.String(), func() (Tree, error) { return s.unpack(ctx, ref, pin, nil) })
 }
 
 // Files returns the files of an image that the sources of a COPY name, with what leads to them,
@@ -109,7 +110,7 @@ func (s *Source) unpack(ctx context.Context, ref imageref.Ref, pin digest.Digest
 	if err != nil {
 		return t, err
 	}
-	tree, err := im.tree(ctx)
+	tree, err := once(ctx, &s.mu, &s.trees, ref.String()+" "+pin.String(), func() (*imagetree.Tree, error) { return s.read(ctx, ref, im) })
 	if err != nil {
 		return t, err
 	}
@@ -149,35 +150,27 @@ const atOnce = 4
 
 // open reads the manifest and the config of an image.
 func (s *Source) open(ctx context.Context, ref imageref.Ref, pin digest.Digest) (*image, error) {
-	return once(&s.mu, &s.opened, ref.String()+" "+pin.String(), func() (*image, error) {
+	return once(ctx, &s.mu, &s.opened, ref.String()+" "+pin.String(), func() (*image, error) {
 		m, err := s.manifest(ctx, ref, pin)
 		if err != nil {
 			return nil, err
 		}
-		im := &image{name: ref.String()}
+		im := &image{name: ref.String(), blobs: m.Layers}
 		if im.config, err = s.config(ctx, ref, m); err != nil {
 			return nil, err
 		}
 		for _, d := range m.Layers {
 			im.layers = append(im.layers, imagetree.Layer{Name: "layer " + d.Digest.String(), Open: func(ctx context.Context) (io.ReadCloser, error) { return s.blob(ctx, ref, d) }})
 		}
-		var tree func() (*imagetree.Tree, error)
-		var reading sync.Once
-		im.tree = func(ctx context.Context) (*imagetree.Tree, error) {
-			reading.Do(func() {
-				tree = sync.OnceValues(func() (*imagetree.Tree, error) { return s.read(ctx, ref, m.Layers, im) })
-			})
-			return tree()
-		}
 		return im, nil
 	})
 }
 
 // read downloads the layers of an image, and puts them together.
-func (s *Source) read(ctx context.Context, ref imageref.Ref, layers []specs.Descriptor, im *image) (*imagetree.Tree, error) {
+func (s *Source) read(ctx context.Context, ref imageref.Ref, im *image) (*imagetree.Tree, error) {
 	eg, each := errgroup.WithContext(ctx)
 	eg.SetLimit(atOnce)
-	for _, d := range layers {
+	for _, d := range im.blobs {
 		eg.Go(func() error { return s.download(each, ref, d) })
 	}
 	if err := eg.Wait(); err != nil {
@@ -210,7 +203,7 @@ func (s *Source) download(ctx context.Context, ref imageref.Ref, d specs.Descrip
 	if ref.Layout != "" {
 		return nil
 	}
-	_, err := once(&s.mu, &s.blobs, d.Digest, func() (none struct{}, err error) {
+	_, err := once(ctx, &s.mu, &s.blobs, ref.Host+"/"+ref.Repository+"@"+d.Digest.String(), func() (none struct{}, err error) {
 		if f, err := s.Blobs.Open(d.Digest); err == nil {
 			if info, err := f.Stat(); err != nil || info.Size() != d.Size {
 				return none, errors.Join(err, wrongSize(d, info.Size()))
@@ -269,20 +262,42 @@ func (s *Source) warn(format string, args ...any) {
 	}
 }
 
-// once returns the result of f for the key's first caller, to all callers.
-func once[K comparable, V any](mu *sync.Mutex, m *map[K]func() (V, error), k K, f func() (V, error)) (V, error) {
-	mu.Lock()
-	if *m == nil {
-		*m = make(map[K]func() (V, error))
+// once returns the result of f for the key's first caller, to all callers. An error of a caller
+// whose ctx has ended is no result: the next one asks again, and so do those that wait.
+func once[V any](ctx context.Context, mu *sync.Mutex, m *map[string]func() (V, error), k string, f func() (V, error)) (V, error) {
+	for {
+		mu.Lock()
+		if *m == nil {
+			*m = make(map[string]func() (V, error))
+		}
+		get, waits := (*m)[k]
+		if !waits {
+			get = sync.OnceValues(func() (V, error) {
+				v, err := f()
+				if err == nil || ctx.Err() == nil {
+					return v, err
+				}
+				mu.Lock()
+				delete(*m, k)
+				mu.Unlock()
+				return v, &endedError{err}
+			})
+			(*m)[k] = get
+		}
+		mu.Unlock()
+		v, err := get()
+		var ended *endedError
+		if !errors.As(err, &ended) {
+			return v, err
+		}
+		if !waits || ctx.Err() != nil {
+			return v, ended.error
+		}
 	}
-	get, ok := (*m)[k]
-	if !ok {
-		get = sync.OnceValues(f)
-		(*m)[k] = get
-	}
-	mu.Unlock()
-	return get()
 }
+
+// An endedError is one of a caller whose context had ended.
+type endedError struct{ error }
 
 // A Fault is something that the writer of the Containerfile must change.
 type Fault = fault.Fault

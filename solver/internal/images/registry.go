@@ -23,7 +23,7 @@ import (
 // client returns the client of the repository of an image.
 func (s *Source) client(ref imageref.Ref) (*registry.Client, error) {
 	repo := registry.Repository{Registry: ref.Host, Repository: ref.Repository}
-	return once(&s.mu, &s.clients, repo.String(), func() (*registry.Client, error) {
+	return once(context.Background(), &s.mu, &s.clients, repo.String(), func() (*registry.Client, error) {
 		if s.Registry == nil {
 			return registry.NewClient(repo, registry.Login{}, transfer.Options{}), nil
 		}
