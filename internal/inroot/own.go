@@ -187,8 +187,16 @@ func (d *OwnDir) OpenFile(name string, flags int, mode fs.FileMode) (*os.File, e
 	return safefile.OpenFile(d.root, name, flags, mode)
 }
 
-// TryLock is safefile.TryLock.
+// TryLock is safefile.TryLock with a file that can be written: who may not write it may not
+// change what it guards, and is not to wait for it.
 func (d *OwnDir) TryLock(name string) (*os.File, error) {
+	f, err := safefile.OpenFile(d.root, name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
 	return safefile.TryLock(d.root, name, unix.LOCK_EX)
 }
 
