@@ -177,7 +177,11 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	}
 	if c.Lost {
 		u.res.Lost = append(u.res.Lost, p)
-		return nil
+		return u.t.losses.Add(ctx, u.Dirs, c, u.was.Done, u.buf)
+	}
+	placed := u.t.losses.Settle(c)
+	if placed {
+		u.res.Lost = slices.DeleteFunc(u.res.Lost, func(lost string) bool { return lost == p })
 	}
 	u.noteRecords(c)
 	in := c.MayHaveOriginal() && u.originals[c.N]
@@ -217,7 +221,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	switch {
 	case st == nil && !in:
 		return nil // the user deleted what was new
-	case u.force || st == nil && c.Kind == record.KindGone:
+	case u.force || placed || st == nil && c.Kind == record.KindGone:
 	case st == nil:
 		u.preserve(c, "deleted")
 		return nil
