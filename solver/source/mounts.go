@@ -12,7 +12,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/imageref"
 	"github.com/clayer/clayer/solver/internal/filelist"
@@ -46,7 +45,7 @@ func (r *Resolver) Mounts(ctx context.Context, f *frontend.File, run *frontend.R
 			files = append(files, pin)
 		}
 	}
-	p.Digest, p.Stages, p.Images = digestOf("files", files), digestOf("stages", stages), digestOf("images", images)
+	p.Digest, p.Stages, p.Images = filelist.DigestOf("files", files), filelist.DigestOf("stages", stages), filelist.DigestOf("images", images)
 	return p, nil
 }
 
@@ -63,19 +62,6 @@ func (r *Resolver) MountPin(ctx context.Context, f *frontend.File, run *frontend
 		return "", err
 	}
 	return fs.Digest, nil
-}
-
-// digestOf returns one digest of several, in order; "" of none.
-func digestOf(what string, all []digest.Digest) digest.Digest {
-	if len(all) == 0 {
-		return ""
-	}
-	k := key.Sum(what, func(w key.Writer) {
-		for _, d := range all {
-			w.Field("digest", d.String())
-		}
-	})
-	return digest.NewDigestFromBytes(digest.SHA256, k[:])
 }
 
 // CheckMounts returns what Mounts would refuse, without reading files.

@@ -38,3 +38,16 @@ func ReadMounted(ctx context.Context, dir string, c *frontend.Copy, exclude []st
 	fs.Digest = digest.NewDigestFromBytes(digest.SHA256, k[:])
 	return fs, nil
 }
+
+// DigestOf returns one digest of several, in order; "" of none.
+func DigestOf(what string, all []digest.Digest) digest.Digest {
+	if len(all) == 0 {
+		return ""
+	}
+	k := key.Sum(what, func(w key.Writer) {
+		for _, d := range all {
+			w.Field("digest", d.String())
+		}
+	})
+	return digest.NewDigestFromBytes(digest.SHA256, k[:])
+}
