@@ -95,6 +95,7 @@ func (r *Resolver) MountedFiles(ctx context.Context, f *frontend.File, run *fron
 			if err != nil {
 				return nil, err
 			}
+			st.Says = nil // a RUN finds what can be made here, and reads it
 			return filelist.ReadStage(ctx, st, c)
 		}
 		return filelist.ReadMounted(ctx, f.ContextOf(m.Origin), c, r.Exclude)

@@ -140,7 +140,7 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		if err != nil {
 			return nil, err
 		}
-		fs.Top = s.owned(Item{Kind: snapshot.Dir, Mode: s.mode(info)}, info)
+		fs.Top = s.owned(Item{From: found[0].real, Kind: snapshot.Dir, Mode: s.mode(info)}, info)
 	}
 	for _, m := range found {
 		if err := canceled(ctx); err != nil {

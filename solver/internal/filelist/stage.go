@@ -18,12 +18,45 @@ import (
 
 // A Stage is one that is built, or an image that is unpacked.
 type Stage struct {
-	Name      string                              // in words: "stage build"
-	Dir       string                              // its root, links in which lead out of it
-	Made      func() (*names.Made, error)         // what its steps have made; nil for an image, which is all of it
-	Bare      bool                                // it shows nothing else: FROM scratch
-	Ownerless bool                                // the owners of files are of no account: all is root's
-	Mount     func(path string) (*os.File, error) // see sandbox.Tree; nil: it is copied
+	Name      string                               // in words: "stage build"
+	Dir       string                               // its root, links in which lead out of it
+	Made      func() (*names.Made, error)          // what its steps have made; nil for an image, which is all of it
+	Bare      bool                                 // it shows nothing else: FROM scratch
+	Ownerless bool                                 // the owners of files are of no account: all is root's
+	Says      func(path string) (Attributes, bool) // what files of an image have; nil: what they have in Dir
+	Mount     func(path string) (*os.File, error)  // see sandbox.Tree; nil: it is copied
+}
+
+// Attributes are what an image says of a file, which Dir may lack where a plain user made it.
+type Attributes struct {
+	Mode     uint32
+	UID, GID int
+	Xattrs   map[string]string
+}
+
+// say gives an item the attributes that its file has in the image.
+func (st Stage) say(it *Item) {
+	a, ok := st.Says(it.From)
+	if !ok || it.Inline != nil {
+		return
+	}
+	it.UID, it.GID = a.UID, a.GID
+	if it.Kind != snapshot.Symlink {
+		it.Mode = a.Mode
+	}
+	if it.Kind != snapshot.File && it.Kind != snapshot.Link {
+		return
+	}
+	it.Xattrs = nil
+	for name, value := range a.Xattrs {
+		if !isKept(name) {
+			continue
+		}
+		if it.Xattrs == nil {
+			it.Xattrs = make(map[string]string)
+		}
+		it.Xattrs[name] = value
+	}
 }
 
 // staged is a stage that a scan reads.
@@ -59,6 +92,12 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	for i := range fs.Items {
 		it := &fs.Items[i]
 		it.Above = it.Above || c.Fetched && it.Kind == snapshot.Dir
+		if st.Says != nil {
+			st.say(it)
+		}
+	}
+	if st.Says != nil {
+		st.say(&fs.Top)
 	}
 	return fs, nil
 }

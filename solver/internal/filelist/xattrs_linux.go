@@ -19,3 +19,6 @@ func (s *scan) xattrs(name string) (map[string]string, error) {
 	}
 	return all, nil
 }
+
+// isKept reports whether snapshots hold attributes of that name.
+func isKept(name string) bool { return inroot.Managed(name) }

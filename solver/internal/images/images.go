@@ -61,6 +61,8 @@ type Source struct {
 type Tree struct {
 	Dir    string
 	Config Config
+
+	says func(path string) (filelist.Attributes, bool)
 }
 
 // Config is what an image says of the processes in it.
@@ -102,7 +104,7 @@ func (s *Source) Whole(ctx context.Context, ref imageref.Ref, pin digest.Digest)
 // given its pin. What they do not name may be missing.
 func (s *Source) Files(ctx context.Context, ref imageref.Ref, pin digest.Digest, sources []string) (filelist.Stage, error) {
 	t, err := s.unpack(ctx, ref, pin, append([]string{}, sources...))
-	return filelist.Stage{Name: "image " + ref.String(), Dir: t.Dir, Ownerless: os.Geteuid() != 0}, err
+	return filelist.Stage{Name: "image " + ref.String(), Dir: t.Dir, Ownerless: os.Geteuid() != 0, Says: t.says}, err
 }
 
 func (s *Source) unpack(ctx context.Context, ref imageref.Ref, pin digest.Digest, sources []string) (t Tree, err error) {
@@ -121,7 +123,7 @@ func (s *Source) unpack(ctx context.Context, ref imageref.Ref, pin digest.Digest
 	s.mu.Lock()
 	s.dirs = append(s.dirs, dir)
 	s.mu.Unlock()
-	t = Tree{Dir: filepath.Join(dir.Path, "root"), Config: im.config}
+	t = Tree{Dir: filepath.Join(dir.Path, "root"), Config: im.config, says: tree.Attributes}
 	if err := os.Mkdir(t.Dir, 0o755); err != nil {
 		return t, err
 	}

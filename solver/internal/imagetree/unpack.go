@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/solver/internal/filelist"
 )
 
 // Unpack writes files of the image into an empty directory: what sources of a COPY name, with
@@ -72,6 +74,16 @@ func (t *Tree) Unpack(ctx context.Context, dir string, sources []string) (leftOu
 		}
 	}
 	return u.leftOut, nil
+}
+
+// Attributes returns what the image says of a file, by its path without links: a plain user
+// can't give files all of it.
+func (t *Tree) Attributes(p string) (a filelist.Attributes, ok bool) {
+	n, err := t.lookup(p)
+	if n == nil || err != nil {
+		return a, false
+	}
+	return filelist.Attributes{Mode: n.meta.mode, UID: n.meta.uid, GID: n.meta.gid, Xattrs: n.meta.xattrs}, true
 }
 
 type unpacking struct {
