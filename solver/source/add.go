@@ -64,10 +64,7 @@ func asFault(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if f := (*Fault)(nil); errors.As(err, &f) {
-		return f
-	}
-	return &Fault{Message: err.Error(), Hint: "--unpack=false copies it as it is", Err: err}
+	return fault.Of(err, "--unpack=false copies it as it is")
 }
 
 // settle leaves each path to the last source that has it, as if one was copied after the

@@ -2,6 +2,7 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -33,6 +34,14 @@ func (f *Fault) At(m *frontend.Meta) *frontend.Problem {
 		Pos: m.Pos, Word: m.Word, Line: m.Text,
 		Message: f.Message, Detail: f.Detail, Hint: f.Hint, Err: f.Err,
 	}
+}
+
+// Of returns the fault that an error is, or else one of its text and a hint.
+func Of(err error, hint string) *Fault {
+	if f := (*Fault)(nil); errors.As(err, &f) {
+		return f
+	}
+	return &Fault{Message: err.Error(), Hint: hint, Err: err}
 }
 
 // New returns a fault of which a message says all.
