@@ -96,10 +96,17 @@ func Zstd(data []byte) []byte {
 	return w.EncodeAll(data, nil)
 }
 
+// A Config is that of an image, with what is Docker's alone.
+type Config struct {
+	ocispec.ImageConfig
+	Shell   []string `json:",omitempty"`
+	OnBuild []string `json:",omitempty"`
+}
+
 // An Image is what Push makes an image of.
 type Image struct {
 	Platform ocispec.Platform // its zero value is linux and amd64
-	Config   ocispec.ImageConfig
+	Config   Config
 	Layers   [][]byte
 	Docker   bool // with the media types of Docker
 }
@@ -113,7 +120,11 @@ func Push(ctx context.Context, to content.Pusher, im Image) (ocispec.Descriptor,
 	if im.Platform.OS == "" {
 		im.Platform = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 	}
-	config := ocispec.Image{Platform: im.Platform, Config: im.Config, RootFS: ocispec.RootFS{Type: "layers"}}
+	config := struct {
+		ocispec.Platform
+		Config Config         `json:"config"`
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}{im.Platform, im.Config, ocispec.RootFS{Type: "layers"}}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: types[2], Layers: []ocispec.Descriptor{}}
 	for _, l := range im.Layers {
 		d, err := PushBlob(ctx, to, types[1], l)

@@ -65,8 +65,14 @@ type Tree struct {
 	says func(path string) (filelist.Attributes, bool)
 }
 
-// Config is what an image says of the processes in it.
-type Config = specs.ImageConfig
+// Config is what an image says of the processes in it, and of what is built on it.
+type Config struct {
+	specs.ImageConfig
+
+	// Docker's, which OCI has not.
+	Shell   []string
+	OnBuild []string
+}
 
 // An image is one whose manifest has been read.
 type image struct {

@@ -153,7 +153,10 @@ func (s *Source) config(ctx context.Context, ref imageref.Ref, m *document) (c C
 	if err != nil {
 		return c, err
 	}
-	var im specs.Image
+	var im struct {
+		specs.Platform
+		Config Config
+	}
 	if err := json.Unmarshal(data, &im); err != nil {
 		return c, fmt.Errorf("%s: its config is no JSON: %w", ref, err)
 	}

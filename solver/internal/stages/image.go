@@ -42,6 +42,12 @@ func OnImage(ctx context.Context, from *images.Source, stage *frontend.File) (*B
 		}
 	}
 	b.Scope.Dir, b.Scope.User = cfg.WorkingDir, cfg.User
+	if len(cfg.Shell) > 0 {
+		b.Scope.Shell = cfg.Shell
+	}
+	if n := len(cfg.OnBuild); n > 0 && from.Warn != nil {
+		from.Warn(fmt.Sprintf("stage %s: %s: its ONBUILD triggers are not run: %.300q", stage.Stage, *stage.Image, cfg.OnBuild[:min(n, 8)]))
+	}
 	return b, nil
 }
 
