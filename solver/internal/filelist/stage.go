@@ -49,7 +49,7 @@ func (st Stage) say(it *Item) {
 	}
 	it.Xattrs = nil
 	for name, value := range a.Xattrs {
-		if !isKept(name) {
+		if !isCopied(name) {
 			continue
 		}
 		if it.Xattrs == nil {

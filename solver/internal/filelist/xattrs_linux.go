@@ -20,5 +20,5 @@ func (s *scan) xattrs(name string) (map[string]string, error) {
 	return all, nil
 }
 
-// isKept reports whether snapshots hold attributes of that name.
-func isKept(name string) bool { return inroot.Managed(name) }
+// isCopied reports whether snapshots hold attributes of that name.
+func isCopied(name string) bool { return inroot.Managed(name) }

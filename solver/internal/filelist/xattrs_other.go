@@ -5,4 +5,4 @@ package filelist
 // xattrs returns nothing: no stage is built on this system.
 func (s *scan) xattrs(string) (map[string]string, error) { return nil, nil }
 
-func isKept(string) bool { return false }
+func isCopied(string) bool { return false }
