@@ -88,6 +88,10 @@ type Options struct {
 	// store. nil: Files are all that is wanted.
 	Shortfall *Shortfall
 
+	// Private returns what says which paths of a root are somebody's own, as base.Private
+	// does: a COPY of a directory of a stage leaves them out. nil: it leaves out nothing.
+	Private func(dir string) func(path string) bool
+
 	// Withheld knows which snapshots hold credentials, and searches those that are built for
 	// more. nil: they are not searched.
 	Withheld *cache.Withheld

@@ -58,7 +58,7 @@ func newSession(opt Options) *session {
 		r.Earlier.List, r.Earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }
 	}
 	r.sharing = sharedmounts.NewSharing(opt.ShareMounts, opt.Cache, opt.Stores, opt.Push, opt.Report)
-	r.stages = &stages.Stages{Files: opt.Files, Open: r.openStage, Stored: r.store != nil && opt.Push}
+	r.stages = &stages.Stages{Files: opt.Files, Open: r.openStage, Stored: r.store != nil && opt.Push, Warn: r.warnOnce, Private: opt.Private}
 	r.legacy = layers.Legacy{URL: opt.LegacyURL, Fetch: r.fetchLegacy}
 	return r
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver"
+	"github.com/clayer/clayer/solver/base"
 	"github.com/clayer/clayer/solver/layers"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -93,6 +94,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 		}
 	}
 	f.ConfineToProject(settings.FilesOf(cmd.Context()).Project.Outside(files))
+	opt.Private = base.Private
 	if err := f.Fill(&opt); err != nil {
 		return opt, err
 	}

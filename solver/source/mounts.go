@@ -95,7 +95,7 @@ func (r *Resolver) MountedFiles(ctx context.Context, f *frontend.File, run *fron
 			if err != nil {
 				return nil, err
 			}
-			st.Says = nil // a RUN finds what can be made here, and reads it
+			st.Says, st.Private = nil, nil // a RUN finds what can be made here, and all that the stage shows
 			return filelist.ReadStage(ctx, st, c)
 		}
 		return filelist.ReadMounted(ctx, f.ContextOf(m.Origin), c, r.Exclude)

@@ -178,6 +178,13 @@ func (s *scan) match(src string) ([]match, error) {
 		if err != nil {
 			return nil, s.asFault(name, err)
 		}
+		if isPattern(src) { // a file that is named is meant
+			if out, err := s.leavesOut(real); err != nil {
+				return nil, err
+			} else if out {
+				continue
+			}
+		}
 		excluded, _, err := s.excluded(real)
 		if err != nil {
 			return nil, err
@@ -461,6 +468,11 @@ func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
 	for _, e := range list {
 		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
 		if s.exclude[child] || s.notMade(child) {
+			continue
+		}
+		if out, err := s.leavesOut(child); err != nil {
+			return err
+		} else if out {
 			continue
 		}
 		it, err := s.look(child, childRel, is)

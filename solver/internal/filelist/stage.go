@@ -2,10 +2,12 @@ package filelist
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/moby/patternmatcher"
@@ -21,6 +23,8 @@ type Stage struct {
 	Name      string                               // in words: "stage build"
 	Dir       string                               // its root, links in which lead out of it
 	Made      func() (*names.Made, error)          // what its steps have made; nil for an image, which is all of it
+	Private   func(path string) bool               // what of the base is somebody's own; nil: nothing
+	Warn      func(format string, args ...any)     // nil: nobody is told
 	Bare      bool                                 // it shows nothing else: FROM scratch
 	Ownerless bool                                 // the owners of files are of no account: all is root's
 	Says      func(path string) (Attributes, bool) // what files of an image have; nil: what they have in Dir
@@ -62,7 +66,8 @@ func (st Stage) say(it *Item) {
 // staged is a stage that a scan reads.
 type staged struct {
 	Stage
-	own *names.Made // nil: all of it is read
+	own  *names.Made // nil: all of it is read
+	left []string    // what is left out, as Private
 }
 
 // ReadStage finds the files of a COPY in its stage.
@@ -98,6 +103,10 @@ func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
 	}
 	if st.Says != nil {
 		st.say(&fs.Top)
+	}
+	if left := s.stage.left; len(left) > 0 && st.Warn != nil {
+		st.Warn("%s: %s: left out of %s: %s. No step of the stage made it: it is this machine's own, in a home directory or a place of credentials, and in no image",
+			c.Pos, c.Word, st.Name, some(left))
 	}
 	return fs, nil
 }
@@ -179,4 +188,30 @@ func (s *scan) isInBase(name string) (bool, error) {
 		return false, nil
 	}
 	return s.stage.own.BaseDir(name)
+}
+
+// leavesOut reports whether a path is in a stage as somebody's own, and its steps have not
+// made it. An image would not have it.
+func (s *scan) leavesOut(name string) (bool, error) {
+	if s.stage == nil || s.stage.own != nil || s.stage.Made == nil || s.stage.Private == nil || name == "." || !s.stage.Private(name) {
+		return false, nil
+	}
+	made, err := s.stage.Made()
+	if err != nil || made.Has(name) {
+		return false, err
+	}
+	if !slices.Contains(s.stage.left, name) {
+		s.stage.left = append(s.stage.left, name)
+	}
+	return true, nil
+}
+
+// some names the first of many paths.
+func some(paths []string) string {
+	const most = 3
+	text := "/" + strings.Join(paths[:min(most, len(paths))], ", /")
+	if more := len(paths) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

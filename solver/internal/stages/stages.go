@@ -32,6 +32,10 @@ type Stages struct {
 	Files  []*frontend.File
 	Open   func(stage *frontend.File) Session
 	Stored bool // what is built is cached for those that are built later
+	Warn   func(format string, args ...any)
+
+	// Private returns what says which paths of a root are somebody's own.
+	Private func(dir string) func(path string) bool
 
 	mu    sync.Mutex
 	pins  map[*frontend.File]*once[digest.Digest]
@@ -128,7 +132,11 @@ func (s *Stages) build(ctx context.Context, f *frontend.File) (st source.Stage, 
 			if err != nil {
 				return err
 			}
-			st := source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: isBare(f), Ownerless: os.Geteuid() != 0}
+			var private func(string) bool
+			if s.Private != nil {
+				private = s.Private(tree.Dir)
+			}
+			st := source.Stage{Name: "stage " + f.Stage, Dir: tree.Dir, Mount: tree.Mount, Made: sync.OnceValues(made), Bare: isBare(f), Ownerless: os.Geteuid() != 0, Private: private, Warn: s.Warn}
 			if f.Image != nil { // whose files are nobody's but the image's
 				st.Made = nil
 			}
