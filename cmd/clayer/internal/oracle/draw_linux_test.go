@@ -57,12 +57,16 @@ func (d *drawing) withUsers(lines []string) []string {
 	return slices.Insert(lines, 0, open)
 }
 
+// ownFiles makes a stage one that is built: without a line that may change files it would be the
+// image that its FROM names, which is in no registry.
+const ownFiles = "RUN :"
+
 // inStages puts a stage before lines, and has them copy from it.
 func (d *drawing) inStages(lines []string) []string {
 	for range 1 + d.IntN(3) {
 		lines = slices.Insert(lines, d.IntN(len(lines)+1), d.copyFrom())
 	}
-	var first []string
+	first := []string{ownFiles}
 	for range 1 + d.IntN(4) {
 		first = append(first, d.instruction())
 	}
@@ -86,7 +90,7 @@ func (d *drawing) inSeveralStages(lines []string) []string {
 		}
 		own := lines
 		if s < n {
-			own = nil
+			own = []string{ownFiles}
 			for range 1 + d.IntN(3) {
 				own = append(own, d.instruction())
 			}
