@@ -15,7 +15,6 @@ import (
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
-	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
 // A transaction takes a root from one committed state to the next: it undoes
@@ -29,7 +28,6 @@ type transaction struct {
 	steps    []record.Applied    // applied in it
 	preserve map[string]bool     // paths that the user changed, which stay as they are
 	records  map[string][]string // by the path of a database, the keys of records that the user changed
-	losses   drift.Losses        // of what it undoes
 	lifted   Undone              // of the profile, where no Undo reports it
 
 	spends   bool         // the reserve, where the disk is full: it undoes
@@ -48,7 +46,7 @@ func (l *Lock) begin() (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, preserve: make(map[string]bool), records: make(map[string][]string), losses: make(drift.Losses)}
+	t := &transaction{r: r, id: l.state.Tx + 1, next: *l.state, preserve: make(map[string]bool), records: make(map[string][]string)}
 	t.next.Trash = nil
 	t.next.Log, t.next.Preserved, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Preserved), slices.Clone(t.next.Layers)
 	err = r.spending(rollbackFiles, func() (err error) {

@@ -177,11 +177,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	}
 	if c.Lost {
 		u.res.Lost = append(u.res.Lost, p)
-		return u.t.losses.Add(ctx, u.Dirs, c, u.was.Done, u.buf)
-	}
-	placed := u.t.losses.Settle(c)
-	if placed {
-		u.res.Lost = slices.DeleteFunc(u.res.Lost, func(lost string) bool { return lost == p })
+		return nil
 	}
 	u.noteRecords(c)
 	in := c.MayHaveOriginal() && u.originals[c.N]
@@ -221,7 +217,7 @@ func (u *undoing) change(ctx context.Context, c *record.Change) error {
 	switch {
 	case st == nil && !in:
 		return nil // the user deleted what was new
-	case u.force || placed || st == nil && c.Kind == record.KindGone:
+	case u.force || st == nil && c.Kind == record.KindGone:
 	case st == nil:
 		u.preserve(c, "deleted")
 		return nil
