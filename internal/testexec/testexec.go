@@ -4,7 +4,9 @@ package testexec
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -34,4 +36,24 @@ func Copy(name, from string) error {
 	}
 	syscall.ForkLock.RUnlock()
 	return errors.Join(err, released(name))
+}
+
+// Fill calls fill, which writes programs below dir. What WriteFile says of one program holds
+// for all of them.
+func Fill(dir string, fill func() error) error {
+	syscall.ForkLock.RLock()
+	err := fill()
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if info, err := d.Info(); err != nil || info.Mode()&0o111 == 0 {
+			return err
+		}
+		return released(name)
+	})
 }

@@ -335,12 +335,17 @@ func mayGive(t testing.TB) bool {
 	return os.WriteFile(f, nil, 0o600) == nil && os.Chown(f, 12, 34) == nil
 }
 
+// copyRoot copies the test root, whose programs are run from the copy.
+func copyRoot(from, to string) error {
+	return testexec.Fill(to, func() error { return treecopy.Tree(context.Background(), from, to, nil) })
+}
+
 // newPlace returns the view of a copy of the test root.
 func newPlace(t testing.TB, compare sandbox.Compare) (sandbox.InPlace, string) {
 	t.Helper()
 	from, _ := fixture(t)
 	root := t.TempDir()
-	if err := treecopy.Tree(context.Background(), from, root, nil); err != nil {
+	if err := copyRoot(from, root); err != nil {
 		t.Fatal(err)
 	}
 	work := filepath.Join(root, "var/lib/clayer/work")

@@ -2,7 +2,6 @@ package sandbox_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/sandbox"
-	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 )
 
 // overs are the ways in which a directory can lie over a root, as --dest has it.
@@ -61,7 +59,7 @@ func overRoot(t *testing.T, beside, mount, overlaid bool) (root, over string) {
 		over = t.TempDir()
 		mounted(over, "tmpfs", "mode=755")
 	}
-	if err := treecopy.Tree(context.Background(), from, root, nil); err != nil {
+	if err := copyRoot(from, root); err != nil {
 		t.Fatal(err)
 	}
 	if mount {
@@ -234,7 +232,7 @@ func TestRemoveATopLevelDirectory(t *testing.T) {
 	// Without a directory over it, this is so where nothing is mounted in the root.
 	from, _ := fixture(t)
 	root := t.TempDir()
-	if err := errors.Join(treecopy.Tree(t.Context(), from, root, nil), os.MkdirAll(filepath.Join(root, "app/a"), 0o755)); err != nil {
+	if err := errors.Join(copyRoot(from, root), os.MkdirAll(filepath.Join(root, "app/a"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	modes(t, func(t *testing.T, s *testOverlay) {

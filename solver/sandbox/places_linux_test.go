@@ -1,7 +1,6 @@
 package sandbox_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -13,7 +12,6 @@ import (
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/helper"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
-	"github.com/clayer/clayer/solver/sandbox/internal/treecopy"
 	"github.com/clayer/clayer/solver/sandbox/overlay"
 	"golang.org/x/sys/unix"
 )
@@ -49,14 +47,14 @@ var places = map[string]func() error{
 		if err := os.Mkdir(cell, 0o755); err != nil {
 			return err
 		}
-		if err := treecopy.Tree(context.Background(), filepath.Join(testRoot.dir, "root"), cell, nil); err != nil {
+		if err := copyRoot(filepath.Join(testRoot.dir, "root"), cell); err != nil {
 			return err
 		}
 		inner := filepath.Join(cell, "tmp", "inner")
 		err := errors.Join(os.MkdirAll(filepath.Join(inner, "work"), 0o755), os.Mkdir(filepath.Join(inner, "root"), 0o755),
 			os.Mkdir(filepath.Join(cell, "sys"), 0o755), os.MkdirAll(filepath.Join(cell, "dev"), 0o755))
 		if err == nil {
-			err = treecopy.Tree(context.Background(), filepath.Join(testRoot.dir, "root"), filepath.Join(inner, "root"), nil)
+			err = copyRoot(filepath.Join(testRoot.dir, "root"), filepath.Join(inner, "root"))
 		}
 		for _, dir := range []string{"/proc", "/dev", "/sys"} {
 			err = errors.Join(err, unix.Mount(dir, filepath.Join(cell, dir), "", unix.MS_BIND|unix.MS_REC, ""))
