@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -390,8 +389,8 @@ func (f *file) last() (pos frontend.Pos, ok bool) {
 
 // endsWith reports whether that instruction is r, unchanged.
 func (f *file) endsWith(r *Record) bool {
-	pos, ok := f.last()
-	return ok && strings.Join(f.lines[pos.Line-1:pos.End], "\n") == r.Text
+	n, _ := f.end()
+	return n > 0 && f.source(f.Instructions[n-1]) == r.Text
 }
 
 // replaceLast returns the text with another one in its place.
@@ -451,17 +450,17 @@ func (f *file) check(out []byte, more int) error {
 		case more == 0 && i == n-1:
 			continue
 		}
-		if a.Base().Text != b.Base().Text || !reflect.DeepEqual(withoutPos(a), withoutPos(b)) {
+		if f.source(a) != g.source(b) || !slices.Equal(a.Base().CacheBust, b.Base().CacheBust) {
 			return fmt.Errorf("%w: line %d would change its meaning", ErrUnwritable, a.Base().Pos.Line)
 		}
 	}
 	return nil
 }
 
-// withoutPos is an instruction without where it stands, which moves none here.
-func withoutPos(in frontend.Instruction) frontend.Instruction {
-	in.Base().Pos = frontend.Pos{}
-	return in
+// source returns the lines of an instruction, as they stand in the file.
+func (f *file) source(in frontend.Instruction) string {
+	pos := in.Base().Pos
+	return strings.Join(f.lines[pos.Line-1:pos.End], "\n")
 }
 
 // Snapshot adds a SNAPSHOT of path, with a comment above it, unless the file has

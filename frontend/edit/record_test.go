@@ -203,6 +203,8 @@ func TestTheRestStays(t *testing.T) {
 		{"USER root at the end", "USER a\nRUN x\nUSER root\n", "USER a\nRUN x\nUSER root\nRUN pip install a\n"},
 		{"USER of another stage", "FROM x\nUSER a\nFROM y\nRUN z\n", "FROM x\nUSER a\nFROM y\nRUN z\nRUN pip install a\n"},
 		{"USER of the stage below", "FROM x AS b\nUSER a\nFROM b\n", "FROM x AS b\nUSER a\nFROM b\nUSER root\nRUN pip install a\nUSER a\n"},
+		{"ADD of files", "ADD a b /d/\n", "ADD a b /d/\nRUN pip install a\n"},
+		{"COPY from a stage", "FROM x AS b\nRUN y\nFROM z\nCOPY --from=b /c /d\n", "FROM x AS b\nRUN y\nFROM z\nCOPY --from=b /c /d\nRUN pip install a\n"},
 		{"what is no instruction", "RUNN x\nRUN y\n", "RUNN x\nRUN y\nRUN pip install a\n"},
 	} {
 		if got := session(t, tt.file, Place{}, "pip install a"); got != tt.want {
