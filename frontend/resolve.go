@@ -77,6 +77,8 @@ func (f *File) resolver(s Scope) *resolver {
 	if s.Shell == nil {
 		s.Shell = []string{"/bin/sh", "-c"}
 	}
+	// Several layers can begin with the scope of one: what each adds is its own.
+	s.Env, s.Args = slices.Clip(s.Env), slices.Clip(s.Args)
 	r := &resolver{file: f, scope: s, escape: f.escapeByte(), lex: shell.NewLex(rune(f.escapeByte()))}
 	r.isGlobal = slices.ContainsFunc(f.Instructions, func(in Instruction) bool { _, ok := in.(*From); return ok })
 	r.index()
