@@ -166,7 +166,7 @@ func (l *Layer) lower(opt Options, sources map[string]*Source) error {
 		case *frontend.Fetch:
 			s.use(sources, fetchID(in))
 		case *frontend.Copy:
-			s.use(sources, copyID(l.File.ContextOf(in.Origin), in))
+			s.use(sources, copyID(l.File, in))
 		case *frontend.Snapshot:
 			last = append(last, s)
 			bust = nil
@@ -206,9 +206,9 @@ func fetchID(f *frontend.Fetch) string {
 	return "fetch " + f.Source
 }
 
-func copyID(dir string, c *frontend.Copy) string {
+func copyID(f *frontend.File, c *frontend.Copy) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "copy %q %q %q", dir, c.Sources, c.Dest)
+	fmt.Fprintf(&b, "copy %q %q %q%s", f.ContextOf(c.Origin), c.Sources, c.Dest, ignoredBy(f, c.Origin))
 	if c.Parents || c.Unpack || len(c.Exclude) > 0 {
 		fmt.Fprintf(&b, " exclude=%q parents=%t unpack=%t", c.Exclude, c.Parents, c.Unpack)
 	}
@@ -227,6 +227,15 @@ func copyID(dir string, c *frontend.Copy) string {
 	return b.String()
 }
 
+// ignoredBy says which list of ignored files counts: a list that stands beside a file is for
+// its own context alone.
+func ignoredBy(f *frontend.File, o frontend.Origin) string {
+	if o.Context != "" || o.IsRoot() {
+		return ""
+	}
+	return fmt.Sprintf(" ignored by %q", f.Path)
+}
+
 // mountsID is of all that a RUN mounts of files; "" for one that mounts none.
 func mountsID(f *frontend.File, run *frontend.Run) string {
 	var b strings.Builder
@@ -234,7 +243,7 @@ func mountsID(f *frontend.File, run *frontend.Run) string {
 		if !m.HasFiles() {
 			continue
 		}
-		fmt.Fprintf(&b, "mount %q of %q", m.Source, f.ContextOf(m.Origin))
+		fmt.Fprintf(&b, "mount %q of %q%s", m.Source, f.ContextOf(m.Origin), ignoredBy(f, m.Origin))
 		if m.Stage != nil {
 			fmt.Fprintf(&b, " stage %q %q", m.Stage.Path, m.Stage.Name)
 		}
@@ -270,8 +279,8 @@ func (s *Step) Text() string {
 			b.WriteString(" " + v.Name)
 		}
 		return b.String()
-	case *frontend.Fetch:
-		return urlQuery().ReplaceAllString(in.Text, "$1?…")
+	case *frontend.Fetch, *frontend.Copy: // an ADD of several sources is steps of both kinds
+		return urlQuery().ReplaceAllString(in.Base().Text, "$1?…")
 	}
 	return s.Instr.Base().Text
 }
