@@ -261,6 +261,20 @@ func TestLayersFromOneBase(t *testing.T) {
 	}
 }
 
+// A cache of an image begins empty if its owner is given, and with the files of the image otherwise.
+func TestKeyOfACacheThatBeginsEmpty(t *testing.T) {
+	key := func(options string) string {
+		g, k := build(t, Options{}, "RUN --mount=type=cache,target=/c,from=debian"+options+" true\n")
+		return k.Step[g.Layers[0].Steps[0]].String()
+	}
+	if key("") == key(",uid=0") {
+		t.Error("uid=0 makes no difference")
+	}
+	if key(",source=/etc") != key(",source=/etc,uid=0") {
+		t.Error("with a source, uid=0 makes a difference")
+	}
+}
+
 func TestQueriesOfURLsAreNotRecorded(t *testing.T) {
 	g, k := build(t, Options{}, "ADD a.txt https://example.com/x?token=hunter2 b.txt /d/\n")
 	for _, s := range g.Steps() {

@@ -14,6 +14,7 @@ import (
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
 	"github.com/clayer/clayer/frontend/imageref"
+	"github.com/clayer/clayer/frontend/mount"
 	"github.com/clayer/clayer/internal/lazyregexp"
 )
 
@@ -249,6 +250,9 @@ func runInputs(w key.Writer, in *frontend.Run) {
 			text += " from=stage"
 		case m.Image != nil:
 			text += " from=image"
+		}
+		if m.Type == mount.Cache && m.HasFiles() && m.Source == "" && m.Owned {
+			text += " empty" // it begins with nothing of what it is from
 		}
 		w.Field("mount", text)
 	}
