@@ -133,7 +133,7 @@ func (f *File) Target(name string) bool {
 // image instead of the machine's. It reports false if there is none, and why it cannot be.
 func (f *File) SetBase(name string, image *imageref.Ref) (found bool, err error) {
 	is := func(s *File) bool {
-		number := slices.IndexFunc(f.stages, func(t *File) bool { return t.Stage == s.Stage })
+		number := slices.Index(f.stages, s)
 		return strings.EqualFold(s.Stage, name) || strconv.Itoa(number) == name
 	}
 	for _, s := range f.stages {
@@ -154,7 +154,7 @@ func (f *File) SetBase(name string, image *imageref.Ref) (found bool, err error)
 		for _, in := range s.Own() {
 			for _, o := range origins(in) {
 				if o.named != nil && is(o.named) {
-					o.Image = image
+					o.Stage, o.Image = nil, image
 				}
 			}
 		}

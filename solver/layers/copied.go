@@ -67,7 +67,7 @@ func loadCopied(ctx context.Context, f *frontend.File, files []*frontend.File, o
 
 func isContext(name string, args frontend.Args) bool {
 	for c := range args.Contexts {
-		if strings.EqualFold(c, name) {
+		if frontend.SameName(c, name) {
 			return true
 		}
 	}

@@ -295,25 +295,23 @@ func (r *Resolver) warnStored(f *frontend.Fetch, zip bool) {
 }
 
 // addTree returns the entries of an ADD of a repository.
-func addTree(ctx context.Context, f *frontend.Fetch, a *archive.Archive, l *archive.Layout) (Placer, error) {
-	if len(f.Exclude) > 0 {
-		excluded, err := patternmatcher.New(f.Exclude)
-		if err != nil {
-			return nil, fault.New("a pattern of what is excluded: %v", err)
-		}
-		if err := leaveOut(l, excluded); err != nil {
-			return nil, fault.New("a pattern of what is excluded: %v", err)
-		}
-	}
+func addTree(ctx context.Context, f *frontend.Fetch, a *archive.Archive, l *archive.Layout) Placer {
 	u := unpacking{a, l, 0, func(by style, e *snapshot.Entry) {
 		asTree(e)
 		by.apply(e)
 	}}
-	return (&copying{List: &filelist.List{}, Dest: f.Dest, Owner: f.Owner, unpacked: []unpacking{u}}).place(ctx), nil
+	return (&copying{List: &filelist.List{}, Dest: f.Dest, Owner: f.Owner, unpacked: []unpacking{u}}).place(ctx)
 }
 
 // leaveOut leaves out what patterns exclude.
-func leaveOut(l *archive.Layout, excluded *patternmatcher.PatternMatcher) error {
+func leaveOut(l *archive.Layout, patterns []string) error {
+	if len(patterns) == 0 {
+		return nil
+	}
+	excluded, err := patternmatcher.New(patterns)
+	if err != nil {
+		return fault.New("a pattern of what is excluded: %v", err)
+	}
 	var errs []error
 	info := make(map[string]patternmatcher.MatchInfo)
 	out := make(map[string]bool)
@@ -324,5 +322,8 @@ func leaveOut(l *archive.Layout, excluded *patternmatcher.PatternMatcher) error 
 		errs = append(errs, err)
 	}
 	l.Drop(func(name string) bool { return out[name] })
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fault.New("a pattern of what is excluded: %v", err)
+	}
+	return nil
 }

@@ -373,8 +373,11 @@ func (r *Resolver) treeChanges(ctx context.Context, f *frontend.Fetch, p Pin) (P
 			Hint:    "the path after // is a directory of the repository, relative to its top",
 		}
 	}
+	if err := leaveOut(l, f.Exclude); err != nil {
+		return nil, err
+	}
 	if f.Add {
-		return addTree(ctx, f, a, l)
+		return addTree(ctx, f, a, l), nil
 	}
 	return r.placeArchive(ctx, f, a, l, func(by style, e *snapshot.Entry) {
 		asTree(e)
