@@ -125,7 +125,7 @@ func readLogin(path string, ref Repository) (Login, error) {
 	for _, name := range append(names, address, ref.Registry) {
 		// The store also takes what begins with the name of a host, as old files have it: a login
 		// of one repository would be that of all.
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(helpers.Auths)), func(k string) bool { return k == name || strings.Contains(k, "://") }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(helpers.Auths)), func(k string) bool { return k == name || hostOfURL(k) == name }) {
 			continue
 		}
 		login.credential, err = store.Get(context.Background(), name)
@@ -138,4 +138,12 @@ func readLogin(path string, ref Repository) (Login, error) {
 		}
 	}
 	return login, nil
+}
+
+// hostOfURL returns the host that a login is for whose name is a URL, as docker has written
+// them; "" for another name.
+func hostOfURL(name string) string {
+	_, rest, _ := strings.Cut(name, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
 }

@@ -29,6 +29,7 @@ func TestFindLogin(t *testing.T) {
 		{name: "an identity token", config: `{"auths":{"ghcr.io":{"identitytoken":"refresh"}}}`, from: "config.json", secrets: "refresh"},
 		{name: "a registry token", config: `{"auths":{"ghcr.io":{"registrytoken":"access"}}}`, from: "config.json", secrets: "access"},
 		{name: "of another host", config: `{"auths":{"quay.io":{"auth":"bWU6cHc="}}}`},
+		{name: "of another repository, beside a URL", config: `{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6cHc="},"ghcr.io/other/repo":{"auth":"bWU6b3RoZXI="}}}`},
 		{name: "a helper for all", config: `{"credsStore":"x"}`, helper: "docker-credential-x"},
 		{name: "a helper for the host", config: `{"credsStore":"x","credHelpers":{"ghcr.io":"y"}}`, helper: "docker-credential-y"},
 		{name: "damaged", config: `{"auths":{"ghcr.io":{"auth":"bWU6c2VjcmV0`, err: "is not the JSON"},

@@ -213,10 +213,11 @@ func (s *Source) download(ctx context.Context, ref imageref.Ref, d specs.Descrip
 	}
 	_, err := once(ctx, &s.mu, &s.blobs, ref.Host+"/"+ref.Repository+"@"+d.Digest.String(), func() (none struct{}, err error) {
 		if f, err := s.Blobs.Open(d.Digest); err == nil {
-			if info, err := f.Stat(); err != nil || info.Size() != d.Size {
-				return none, errors.Join(err, wrongSize(d, info.Size()))
+			info, err := f.Stat()
+			if err == nil && info.Size() != d.Size {
+				err = wrongSize(d, info.Size())
 			}
-			return none, nil
+			return none, err
 		}
 		c, err := s.client(ref)
 		if err != nil {

@@ -127,6 +127,9 @@ func StageBases(flags []string, files []*frontend.File, all bool) error {
 		if err != nil {
 			return usage.Errorf("--stage-base %s=..: %w", name, err)
 		}
+		if c.Image == nil {
+			return usage.Errorf("--stage-base %s: want STAGE=IMAGE, STAGE=docker-image://IMAGE or STAGE=oci-layout:DIR", v)
+		}
 		found := false
 		for _, f := range files {
 			has, err := f.SetBase(name, c.Image)
