@@ -127,6 +127,8 @@ var floors = map[string]int{
 	"cache/github":                       1,
 	"internal/tree":                      1,
 	"internal/inroot":                    0,
+	"internal/fsclock":                   0,
+	"internal/clamp":                     2,
 	"dag/key":                            0,
 	"frontend":                           0,
 	"cache/snapshot":                     0,

@@ -1,7 +1,10 @@
 package tree
 
 import (
+	"context"
+	"errors"
 	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +48,62 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 		}
 		at, path = fd, path[n+1:]
 	}
+}
+
+// Parents opens the directories in which things are, one after the other: it keeps the last.
+type Parents struct {
+	Dir  string // the tree's own directory
+	path string
+	file *os.File
+}
+
+// Of returns the open directory of a path, good until the next call, and the name in it. No
+// link is followed.
+func (p *Parents) Of(name string) (fd int, base string, err error) {
+	dir := path.Dir(name)
+	if p.file == nil || dir != p.path {
+		p.Close()
+		if p.file, err = OpenAt(p.Dir, dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+			return -1, "", err
+		}
+		p.path = dir
+	}
+	return int(p.file.Fd()), path.Base(name), nil
+}
+
+// Moved reports whether an error says that what was read at a path, or a directory above it,
+// is gone, or is something else by now.
+func Moved(err error) bool {
+	return vanished(err) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// Close closes what is open.
+func (p *Parents) Close() {
+	if p.file != nil {
+		p.file.Close()
+		p.file = nil
+	}
+}
+
+// restamp has node i show the times of the name by now, if it is still what was read.
+func (r *Reading) restamp(fd int, name string, i int32) error {
+	n := r.at(i)
+	s, err := statx(fd, name, false, new(unix.Statx_t))
+	if Moved(err) || err == nil && (s.Ino != n.Ino || s.Mode != n.Mode || s.kind() == unix.S_IFREG && s.Size != n.Size) {
+		return nil // others are at work there: the next reading shows it
+	}
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	n.MSec, n.MNsec, n.CSec, n.CNsec = s.MSec, s.MNsec, s.CSec, s.CNsec
+	if _, ok := r.sums[i]; ok {
+		x, err := sumAt(context.Background(), fd, name)
+		if err != nil {
+			return &os.PathError{Op: "read", Path: name, Err: err}
+		}
+		r.sums[i] = x
+	}
+	return nil
 }
 
 // extents lists where the file has data; nil if it has no holes.

@@ -2,7 +2,7 @@
 // two readings, of a root or of an overlay's upper directory, as a stream of
 // entries.
 //
-// It writes to no tree, but for the probe file of Barrier and Probe.
+// It writes to no tree.
 package tree
 
 import (

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/fsclock"
 )
 
 // make builds a tree from lines: "dir p", "file p text", "link p target",
@@ -217,7 +218,7 @@ func TestUpper(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			low, up := build(t, t.TempDir(), lower...), build(t, t.TempDir(), tt.before...)
 			before := read(t, up, Options{})
-			if err := Barrier(context.Background(), t.TempDir(), before); err != nil {
+			if err := fsclock.After(context.Background(), t.TempDir(), before.Newest()); err != nil {
 				t.Fatal(err)
 			}
 			// Only what the case names may get another ctime.
@@ -475,33 +476,6 @@ func TestSparseFilesRetainTheirHoles(t *testing.T) {
 			t.Fatalf("extents %v leave data out", data)
 		}
 	})
-}
-
-func TestBarrier(t *testing.T) {
-	dir := t.TempDir()
-	f := filepath.Join(dir, "f")
-	for i := range 50 {
-		if err := os.WriteFile(f, []byte{byte(i)}, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		r := read(t, dir, Options{})
-		if err := Barrier(context.Background(), dir, r); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(f, []byte{byte(i + 1)}, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if after := read(t, dir, Options{}); !r.newest().before(after.newest()) {
-			t.Fatalf("a change after the barrier has the ctime %v, before it %v", after.Newest(), r.Newest())
-		}
-	}
-	ahead := read(t, dir, Options{})
-	ahead.at(0).CSec += 1000
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := Barrier(ctx, dir, ahead); !errors.Is(err, context.Canceled) {
-		t.Errorf("a clock that was set back: %v", err)
-	}
 }
 
 // The tree is large enough that a walk of it takes a while: 200,000 files in

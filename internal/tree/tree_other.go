@@ -19,22 +19,21 @@ func Read(context.Context, string, Options) (*Reading, error) { return nil, errS
 // OpenAt returns an error that wraps errors.ErrUnsupported on this system.
 func OpenAt(string, string, int) (*os.File, error) { return nil, errSystem }
 
-// Barrier returns an error that wraps errors.ErrUnsupported on this system.
-func Barrier(context.Context, string, *Reading) error { return errSystem }
+// Parents opens directories.
+type Parents struct{ Dir string }
+
+// Of returns an error that wraps errors.ErrUnsupported on this system.
+func (*Parents) Of(string) (int, string, error) { return -1, "", errSystem }
+
+// Close does nothing on this system.
+func (*Parents) Close() {}
+
+func (*Reading) restamp(int, string, int32) error { return errSystem }
+
+// Moved reports nothing on this system.
+func Moved(error) bool { return false }
 
 func extents(*os.File, int64) ([]extent, error) { return nil, errSystem }
-
-// Probe returns an error that wraps errors.ErrUnsupported on this system.
-func Probe(string) (Trust, error) { return Trust{}, errSystem }
-
-// A Trust says what ctime shows in a file system.
-type Trust struct {
-	Doubt  string
-	Xattrs bool
-}
-
-// IsClock reports whether an error is Barrier's about the clock.
-func IsClock(error) bool { return false }
 
 func fillStill(func(string) (*os.File, error)) filler { return nil }
 

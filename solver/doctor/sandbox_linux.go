@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/sandbox/inplace"
 	"github.com/clayer/clayer/solver/sandbox/overlay"
@@ -46,7 +46,7 @@ func (t *Target) sandbox(context.Context) []Finding {
 		}
 		add("overlay "+how, err, "works", remedy, "")
 	}
-	trust, err := tree.Probe(os.TempDir())
+	trust, err := fsclock.Probe(os.TempDir())
 	if err == nil && trust.Doubt != "" {
 		err = errors.New(trust.Doubt)
 	}

@@ -26,6 +26,10 @@ type Command struct {
 	NoNetwork bool
 	Filter    *snapshot.Filter // which changes are reported; nil means the default exclusions
 
+	// Epoch is the time that what the command wrote gets, in the root of the view too, where
+	// the time that it has is one since the first Run of the view. Zero: times stay.
+	Epoch time.Time
+
 	// User runs the command; nil is the user of this process. Where that cannot become the
 	// user, it runs the command itself, with Env, and calls Refused, which may be nil.
 	User    *User

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/clayer/clayer/dag"
@@ -34,11 +36,25 @@ type Maker struct {
 // Of returns the command of a RUN. Its mounts are there until release.
 func (m *Maker) Of(ctx context.Context, s *dag.Step, run *frontend.Run) (cmd sandbox.Command, release func(), err error) {
 	cmd = sandbox.Command{Argv: run.Exec, Script: []byte(run.Script), Env: m.Environ.Of(s, run), Dir: run.Dir, Timeout: m.Timeout}
+	cmd.Epoch = epoch(cmd.Env)
 	if run.Exec == nil && run.Script == "" {
 		cmd.Argv = append(run.Shell[:len(run.Shell):len(run.Shell)], run.Command)
 	}
 	release, err = m.Mount(ctx, s, run, &cmd)
 	return cmd, release, err
+}
+
+// epoch returns the time that SOURCE_DATE_EPOCH is, by which programs write times into files,
+// as that of the files; zero where it is empty, or says none.
+func epoch(env []string) time.Time {
+	for _, v := range env {
+		if value, ok := strings.CutPrefix(v, dag.EpochVar+"="); ok {
+			if sec, err := strconv.ParseUint(value, 10, 40); err == nil {
+				return time.Unix(int64(sec), 0)
+			}
+		}
+	}
+	return time.Time{}
 }
 
 // Mount gives a command the mounts of a RUN, and the variables that they set, until release. It

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -104,12 +105,12 @@ func mayChroot() bool {
 
 // compare decides by what changes are found.
 func (s *inplace) compare() error {
-	var trust tree.Trust
+	var trust fsclock.Trust
 	if s.clock = s.clockDir(); s.clock == "" {
-		trust = tree.Trust{Doubt: "there is no directory in the root's file system to probe its clock in"}
+		trust = fsclock.Trust{Doubt: "there is no directory in the root's file system to probe its clock in"}
 	} else {
 		var err error
-		if trust, err = tree.Probe(s.clock); err != nil {
+		if trust, err = fsclock.Probe(s.clock); err != nil {
 			return err
 		}
 	}
@@ -186,6 +187,7 @@ type place struct {
 	stale    bool          // the root was changed since by other hands
 	reported map[string]bool
 
+	span    *fsclock.Span    // since the first Run; nil before
 	watched snapshot.Changes // what the next Run returns; nil: it runs its command
 
 	scratch map[string]bool // names in scratch directories that are the layer's
@@ -235,6 +237,11 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 			return nil, err
 		}
 	}
+	if p.span == nil {
+		if p.span, err = fsclock.Begin(p.s.clock); err != nil {
+			return nil, err
+		}
+	}
 	clock := time.Now()
 	ran := p.command(ctx, c)
 	if ran == nil {
@@ -245,15 +252,19 @@ func (p *place) Run(ctx context.Context, c sandbox.Command) (snapshot.Changes, e
 	p.adoptScratch()
 
 	// What it did is reported even if it failed.
-	changes, err := p.since(context.WithoutCancel(ctx), trusted, setBack, &tree.Between{
+	epoch := c.Epoch
+	if ran != nil {
+		epoch = time.Time{} // it is undone
+	}
+	changes, err := p.since(context.WithoutCancel(ctx), trusted, setBack, epoch, &tree.Between{
 		Dirty: c.Dirty, Filter: matcher, Hide: p.hidesScratch(tree.Hide(append(covered, p.s.Hide...))),
 	}, matcher)
 	return changes, errors.Join(ran, err)
 }
 
-// since reads the root again, and returns what has changed since the reading before, as b
-// has it reported.
-func (p *place) since(ctx context.Context, trusted bool, setBack time.Time, b *tree.Between, matcher *snapshot.Matcher) (snapshot.Changes, error) {
+// since reads the root again, gives what was written the time, unless that is zero, and
+// returns what has changed since the reading before, as b has it reported.
+func (p *place) since(ctx context.Context, trusted bool, setBack, epoch time.Time, b *tree.Between, matcher *snapshot.Matcher) (snapshot.Changes, error) {
 	sums, previous := p.s.sums, p.at
 	if !trusted {
 		sums, previous = tree.SumAll, nil
@@ -263,6 +274,9 @@ func (p *place) since(ctx context.Context, trusted bool, setBack time.Time, b *t
 	}
 	after, err := p.read(ctx, matcher, sums, previous)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.clamp(epoch, after, b); err != nil {
 		return nil, err
 	}
 	b.Before, b.After, b.Trusted, b.SetBack, b.Open = p.at, after, trusted, setBack, p.open
@@ -390,8 +404,8 @@ func (p *place) begin(ctx context.Context, filter string, matcher *snapshot.Matc
 	if !p.s.trusted {
 		return false, nil
 	}
-	err = tree.Barrier(ctx, p.s.clock, p.at)
-	if !tree.IsClock(err) {
+	err = fsclock.After(ctx, p.s.clock, p.at.Newest())
+	if !fsclock.IsSetBack(err) {
 		return err == nil, err
 	}
 	p.s.warn([]string{"digests decide what changed: " + err.Error()})

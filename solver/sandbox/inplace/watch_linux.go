@@ -32,7 +32,7 @@ func (p *place) Watch(ctx context.Context, hidden func(path string) bool) (ended
 	clock := time.Now()
 	own := p.hidesScratch(tree.Hide(p.s.Hide))
 	return func(ctx context.Context) (err error) {
-		p.watched, err = p.since(ctx, trusted, wentBack(clock), &tree.Between{
+		p.watched, err = p.since(ctx, trusted, wentBack(clock), time.Time{}, &tree.Between{
 			Filter: matcher, Hide: func(path string) bool { return own(path) || hidden(path) },
 		}, matcher)
 		return err

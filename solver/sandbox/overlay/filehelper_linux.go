@@ -10,10 +10,12 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/clamp"
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/internal/wire"
@@ -32,6 +34,11 @@ type files interface {
 	open(dir, path string) (*os.File, error) // for reading
 	copy(ctx context.Context, from, to string, skip []string) error
 	remove(dir string) error
+
+	// clamp gives what was written, as the last reading of dir has it, the time, and returns
+	// what dir is then.
+	clamp(ctx context.Context, dir string, last *tree.Reading, written []tree.Fresh, to time.Time) (*tree.Reading, error)
+
 	close() error
 }
 
@@ -48,6 +55,13 @@ func (direct) open(dir, path string) (*os.File, error) {
 
 func (direct) copy(ctx context.Context, from, to string, skip []string) error {
 	return treecopy.Tree(ctx, from, to, tree.Hide(skip))
+}
+
+func (direct) clamp(_ context.Context, dir string, last *tree.Reading, written []tree.Fresh, to time.Time) (*tree.Reading, error) {
+	if err := clamp.Set(dir, clamp.Plan(written), to); err != nil {
+		return nil, err
+	}
+	return last, last.Restamped(dir, written)
 }
 
 func (direct) remove(dir string) error { return os.RemoveAll(dir) }
@@ -85,6 +99,9 @@ type request struct {
 	To   string
 	Skip []string
 
+	Items []clamp.Item // of "clamp"
+	Time  time.Time
+
 	Ownerless bool // of "begin", which comes first
 }
 
@@ -94,7 +111,8 @@ type reply struct {
 	File  bool // a descriptor comes with it
 }
 
-// Both fit into one packet: a path is no longer than a process's arguments.
+// Both fit into one packet: a path is no longer than a process's arguments, and of items
+// there are no more than half of that.
 const packetSize = 128 << 10
 
 func startFileHelper(ids *userns.IDs) (*fileHelper, error) {
@@ -177,6 +195,21 @@ func (k *fileHelper) copy(_ context.Context, from, to string, skip []string) err
 	return err
 }
 
+func (k *fileHelper) clamp(ctx context.Context, dir string, last *tree.Reading, written []tree.Fresh, to time.Time) (*tree.Reading, error) {
+	for items := clamp.Plan(written); len(items) > 0; {
+		n, size := 0, 0
+		for n < len(items) && (n == 0 || size+len(items[n].Path) < packetSize/2) {
+			size += len(items[n].Path) + 64
+			n++
+		}
+		if _, err := k.ask(request{Op: "clamp", Dir: dir, Items: items[:n], Time: to}); err != nil {
+			return nil, err
+		}
+		items = items[n:]
+	}
+	return k.read(ctx, dir, last)
+}
+
 func (k *fileHelper) remove(dir string) error {
 	_, err := k.ask(request{Op: "remove", Dir: dir})
 	return err
@@ -234,6 +267,8 @@ func (q request) do(d *lastReadings) (*os.File, error) {
 		return nil, d.copy(ctx, q.Dir, q.To, q.Skip)
 	case "remove":
 		return nil, d.remove(q.Dir)
+	case "clamp":
+		return nil, clamp.Set(q.Dir, q.Items, q.Time)
 	case "read":
 		r, err := d.read(ctx, q.Dir, d.last[q.Dir])
 		if err != nil {

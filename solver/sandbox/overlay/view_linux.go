@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -30,6 +32,7 @@ type View struct {
 	spool *os.File      // of the last Capture
 
 	indexed map[string]bool // entries of the overlay's index that are dealt with
+	span    *fsclock.Span   // since the first Run; nil before
 	broken  error           // set once the upper directory is not what at says
 	inexact bool            // something that was applied is not seen as it is
 }
@@ -152,8 +155,13 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 	if err != nil {
 		return nil, err
 	}
-	if err := tree.Barrier(ctx, v.s.Work, v.at); err != nil {
+	if err := fsclock.After(ctx, v.s.Work, v.at.Newest()); err != nil {
 		return nil, err
+	}
+	if v.span == nil {
+		if v.span, err = fsclock.Begin(v.s.Work); err != nil {
+			return nil, err
+		}
 	}
 	defer func() { v.broken = err }()
 
@@ -170,9 +178,13 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 	if err != nil {
 		return nil, err
 	}
+	hide := tree.Hide(append(c.Targets(), v.s.Hide...))
+	if after, err = v.clamp(ctx, c.Epoch, after, matcher, hide); err != nil {
+		return nil, err
+	}
 	u := tree.Upper{
 		Before: v.at, After: after, Lower: v.s.lowers(), Owner: v.s.owner(),
-		Open: v.open, OpenLower: v.files.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), v.s.Hide...)),
+		Open: v.open, OpenLower: v.files.open, Filter: matcher, Hide: hide,
 	}
 	if !v.s.whole {
 		u.Below = v.below
@@ -183,6 +195,21 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 	}
 	v.at = after
 	return changes, nil
+}
+
+// clamp gives what the command wrote the time, and returns a reading that has it.
+func (v *View) clamp(ctx context.Context, to time.Time, after *tree.Reading, filter tree.Filter, hide func(string) bool) (*tree.Reading, error) {
+	if to.IsZero() {
+		return after, nil
+	}
+	if err := v.span.End(); err != nil {
+		return nil, err
+	}
+	written := tree.Written(v.at, after, v.span.Holds, filter, hide)
+	if len(written) == 0 {
+		return after, nil
+	}
+	return v.files.clamp(ctx, v.upper(), after, written, to)
 }
 
 func (v *View) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
@@ -289,7 +316,7 @@ func (v *View) Clone(ctx context.Context) (sandbox.Layered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone a view: %w", err)
 	}
-	c.inexact = v.inexact
+	c.inexact, c.span = v.inexact, v.span.Clone()
 	err = v.files.copy(ctx, v.upper(), c.upper(), nil)
 	if err == nil {
 		err = v.overlayAlike(c)

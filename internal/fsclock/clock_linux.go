@@ -1,4 +1,6 @@
-package tree
+// Package fsclock knows the clock by which a file system stamps files: it waits for
+// its tick, finds out what ctime shows, and says which times are of a stretch of time.
+package fsclock
 
 import (
 	"context"
@@ -10,55 +12,80 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// barrierLimit bounds the wait for the clock. Ticks are 1 to 10 ms; a file
+// afterLimit bounds the wait for the clock. Ticks are 1 to 10 ms; a file
 // system with whole seconds needs one of them.
-const barrierLimit = 1100 * time.Millisecond
+const afterLimit = 1100 * time.Millisecond
 
-// Barrier returns when a change made from now on, in the file system of the
-// directory, gets a later ctime than any in the reading.
+// After returns when a change made from now on, in the file system of the
+// directory, gets a later ctime than newest.
 //
 // File systems stamp times with the kernel's tick: two writes within one look
-// like one. So a probe file is written until its own ctime is past the newest
-// in the reading. It is an error if that takes over a second: then the clock
-// was set back since, and no ctime can be trusted.
-func Barrier(ctx context.Context, dir string, r *Reading) error {
-	newest := r.newest()
-	f, err := os.CreateTemp(dir, ".clock-*")
+// like one. So a probe file is written until its own ctime is past the newest.
+// It is an error if that takes over a second: then the clock was set back since,
+// and no ctime can be trusted.
+func After(ctx context.Context, dir string, newest time.Time) error {
+	f, err := anonymous(dir)
 	if err != nil {
-		return fmt.Errorf("clock barrier: %w", err)
+		return err
 	}
 	defer f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return fmt.Errorf("clock barrier: %w", err)
-	}
 	for start := time.Now(); ; {
-		if _, err := f.WriteAt([]byte{0}, 0); err != nil {
-			return fmt.Errorf("clock barrier: %w", err)
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-			return fmt.Errorf("clock barrier: %w", err)
-		}
-		now := stamp{int64(st.Ctim.Sec), int32(st.Ctim.Nsec)}
-		if newest.before(now) {
-			return nil
+		now, err := write(f)
+		if err != nil || now.After(newest) {
+			return err
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if time.Since(start) > barrierLimit {
+		if time.Since(start) > afterLimit {
 			return fmt.Errorf("clock barrier: the clock of %s says %s, and a file there was changed at %s: %w",
-				dir, now.time().UTC().Format(time.RFC3339Nano), newest.time().UTC().Format(time.RFC3339Nano), errClock)
+				dir, now.UTC().Format(time.RFC3339Nano), newest.UTC().Format(time.RFC3339Nano), errSetBack)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
 }
 
-var errClock = errors.New("the clock was set back")
+// now returns what the clock of the directory's file system shows.
+func now(dir string) (time.Time, error) {
+	f, err := anonymous(dir)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer f.Close()
+	return write(f)
+}
 
-// IsClock reports whether an error of Barrier is about the clock, and not about
+// anonymous opens a file of no name.
+func anonymous(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".clock-*")
+	if err != nil {
+		return nil, fmt.Errorf("read the clock: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read the clock: %w", err)
+	}
+	return f, nil
+}
+
+// write returns the time that the file gets by it.
+func write(f *os.File) (time.Time, error) {
+	var st unix.Stat_t
+	_, err := f.WriteAt([]byte{0}, 0)
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Unix(st.Ctim.Unix()), nil
+}
+
+var errSetBack = errors.New("the clock was set back")
+
+// IsSetBack reports whether an error of After is about the clock, and not about
 // the directory of the probe file.
-func IsClock(err error) bool { return errors.Is(err, errClock) }
+func IsSetBack(err error) bool { return errors.Is(err, errSetBack) }
 
 // probeLimit bounds how long Probe waits for a tick.
 const probeLimit = 50 * time.Millisecond
