@@ -52,7 +52,7 @@ func (r *session) catchUp(ctx context.Context, root *rootfs.Root, sv *survey.Sur
 }
 
 func (r *session) listing(sv *survey.Survey) catchup.Listing {
-	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Withheld: r.Withheld, Pin: r.stages.Pin, IsStage: r.isStage, Unlisted: func(layer string) bool {
+	return catchup.Listing{Plan: sv.Plan, Project: r.Project, Withheld: r.Withheld, Last: r.stages.Last, IsStage: r.isStage, Unlisted: func(layer string) bool {
 		return r.Shortfall.Lacks(layer) || r.Probes[layer] != "" && !r.proven[layer]
 	}}
 }

@@ -26,7 +26,7 @@ type Listing struct {
 	Project func() string // whose layers they are; nil: nobody knows
 
 	Withheld *cache.Withheld
-	Pin      func(ctx context.Context, stage *frontend.File) (digest.Digest, error) // its last key
+	Last     func(ctx context.Context, stage *frontend.File) (digest.Digest, error) // its last key
 	IsStage  bool                                                                   // the plan is of a stage
 
 	// Unlisted reports whether a layer is not whole, or is not known to work.

@@ -74,15 +74,15 @@ func (s Store) copies(ctx context.Context, k key.Key) *cache.SecretError {
 				continue
 			}
 			for _, f := range frontend.Uses(it.Step.Instr) {
-				pin, err := s.Listing.Pin(ctx, f)
+				last, err := s.Listing.Last(ctx, f)
 				if err != nil {
-					continue // it was built: its pin is known
+					continue // it was built: its key is known
 				}
-				last, err := key.Parse(pin.Encoded())
+				k, err := key.Parse(last.Encoded())
 				if err != nil {
 					continue
 				}
-				if why := s.Listing.Withheld.Has(last); why != nil {
+				if why := s.Listing.Withheld.Has(k); why != nil {
 					return why
 				}
 			}

@@ -38,7 +38,7 @@ type Stages struct {
 	Private func(dir string) func(path string) bool
 
 	mu    sync.Mutex
-	pins  map[*frontend.File]*once[digest.Digest]
+	last  map[*frontend.File]*once[digest.Digest]
 	built map[*frontend.File]*once[source.Stage]
 	ends  []func() error
 	users map[*frontend.File]int // see counted
@@ -86,15 +86,18 @@ func At(files []*frontend.File, path string, line int) (stage *frontend.File) {
 	return stage
 }
 
+// Last returns the key of a stage's last step, as a digest.
+func (s *Stages) Last(ctx context.Context, f *frontend.File) (digest.Digest, error) {
+	return memo(ctx, &s.mu, &s.last, f, func() (digest.Digest, error) { return s.Open(f).Pin(ctx) })
+}
+
 // Pin implements source.Stages.
 func (s *Stages) Pin(ctx context.Context, f *frontend.File) (digest.Digest, error) {
-	return memo(ctx, &s.mu, &s.pins, f, func() (digest.Digest, error) {
-		pin, err := s.Open(f).Pin(ctx)
-		if err == nil && isBare(f) { // its steps have the keys that they have on the machine
-			pin = digest.FromString("scratch " + pin.String())
-		}
-		return pin, err
-	})
+	pin, err := s.Last(ctx, f)
+	if err == nil && isBare(f) { // its steps have the keys that they have on the machine
+		pin = digest.FromString("scratch " + pin.String())
+	}
+	return pin, err
 }
 
 // isBare reports whether a stage shows what its steps made, and nothing else.
