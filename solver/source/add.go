@@ -98,23 +98,24 @@ func settle(fs *filelist.List, all []unpacking) error {
 	for _, u := range all {
 		u.layout.Drop(func(name string) bool { return !strings.HasSuffix(name, "/") && last[name].source != u.source })
 	}
-	moved := make(map[string]filelist.Item) // files, whose other names stay
+	taken := make(map[string]filelist.Item) // files whose first name an archive takes, by that name
+	first := make(map[string]string)        // the first of their names that stay
 	items := fs.Items[:0]
 	for _, it := range fs.Items {
-		if first, ok := moved[it.Target]; ok && it.Kind == snapshot.Link {
-			if first.Rel == it.Target { // it.Rel becomes the first name
-				first.Rel, first.Source = it.Rel, it.Source
-				moved[it.Target] = first
-				it = first
-			} else {
-				it.Target = first.Rel
-			}
-		}
 		if it.Kind != snapshot.Dir && last[it.Rel].source != it.Source {
 			if it.Kind == snapshot.File {
-				moved[it.Rel] = it
+				taken[it.Rel] = it
 			}
 			continue
+		}
+		if file, ok := taken[it.Target]; ok && it.Kind == snapshot.Link {
+			if name := first[it.Target]; name != "" {
+				it.Target = name
+			} else {
+				first[it.Target] = it.Rel
+				file.Rel, file.Source = it.Rel, it.Source
+				it = file
+			}
 		}
 		items = append(items, it)
 	}

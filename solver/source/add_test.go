@@ -67,6 +67,13 @@ func TestAddOfSeveralSources(t *testing.T) {
 			D 0711 7:8 z/d
 			f 0600 7:8 z/d/y "one"
 			f 0600 7:8 z/d/x "two"`},
+		{name: "names of one file, of which an archive has two", src: "links names.tar", want: `
+			d 0755 z
+			D 0755 z/d
+			f 0644 z/d/c "file"
+			h z/d/e => z/d/c
+			f 0600 7:8 z/d/a "a"
+			f 0600 7:8 z/d/b "b"`},
 		{name: "a directory and a file", src: "ctx bad.tar", err: `"d" is a directory in one source and a file in another`},
 		{name: "a link in the root", src: "one.tar", root: "z/d -> other", want: `
 			d 0755 z
@@ -81,6 +88,13 @@ func TestAddOfSeveralSources(t *testing.T) {
 			makeTree(t, dir, "ctx/d/x file")
 			writeTar(t, filepath.Join(dir, "one.tar"), "d/", "d/x one", "d/y = d/x")
 			writeTar(t, filepath.Join(dir, "two.tar"), "d/x two")
+			writeTar(t, filepath.Join(dir, "names.tar"), "d/a a", "d/b b")
+			makeTree(t, dir, "links/d/a file")
+			for _, name := range []string{"b", "c", "e"} {
+				if err := os.Link(filepath.Join(dir, "links/d/a"), filepath.Join(dir, "links/d", name)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			writeTar(t, filepath.Join(dir, "bad.tar"), "d file")
 			makeTree(t, root, "z/other/")
 			if tt.root != "" {
