@@ -3,6 +3,7 @@ package needs
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/solver/internal/databases"
@@ -45,6 +46,12 @@ func (s *Site) name(n snapshot.Need) (string, error) {
 			return "", nil
 		}
 		return fmt.Sprintf("needs the %s %s to have the id %d, which is %d here", n.Type, n.Name, n.ID, id), nil
+	}
+	if n.Name == strconv.Itoa(n.ID) {
+		if other, ok := d.NameOf(here.data, n.ID); ok {
+			return fmt.Sprintf("needs the id %d to be nobody's, which is that of %s here", n.ID, other.Name), nil
+		}
+		return "", nil
 	}
 	if id, ok := d.IDOf(here.data, n.Name); ok && id != n.ID {
 		return fmt.Sprintf("needs the %s %s to have the id %d, which is %d here", n.Type, n.Name, n.ID, id), nil

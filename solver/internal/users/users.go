@@ -140,8 +140,13 @@ func missing(spec, kind, name, file, add string) error {
 // note notes what the names are here: that of the user, or of whoever has the number, and
 // that of the group.
 func (u *User) note(name, group string, passwd []byte, byID []user.User) {
-	if _, err := idOf(cmp.Or(name, "0")); err == nil && len(byID) > 0 {
-		name = byID[0].Name
+	if _, err := idOf(cmp.Or(name, "0")); err == nil {
+		if len(byID) == 0 { // nobody's: where somebody has the number, there are a home and groups
+			u.Needs = append(u.Needs, snapshot.Need{Kind: snapshot.NeedName, Type: snapshot.NameUser, Name: strconv.Itoa(int(u.UID)), ID: int(u.UID)})
+			name = ""
+		} else {
+			name = byID[0].Name
+		}
 	}
 	id, own, ok := owners.Numbers(passwd, name)
 	if ok && id == int(u.UID) {

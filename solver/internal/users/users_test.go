@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -42,29 +43,33 @@ func TestResolve(t *testing.T) {
 		{"1000:50", "1000:50 [] /home/app", "user app with id 1000 home /home/app"},
 		{"1000:staff", "1000:50 [] /home/app", "user app with id 1000 home /home/app, group staff with id 50"},
 		{"again", "1000:5 [] /home/app", "user again with id 1000 group 5 home /home/app"},
-		{"77", "77:0 [] /", ""},
-		{"77:88", "77:88 [] /", ""},
+		{"77", "77:0 [] /", "user 77 with id 77"},
+		{"77:88", "77:88 [] /", "user 77 with id 77"},
 		{"root", "0:0 [0] /root", "user root with id 0 group 0 home /root"},
 		{"root:root", "0:0 [] /root", "user root with id 0 home /root"},
 		{"0:0", "0:0 [] /root", "user root with id 0 home /root"},
 		{"root:staff", "0:50 [] /root", "user root with id 0 home /root, group staff with id 50"},
 		{":staff", "0:50 [] /root", "user root with id 0 home /root, group staff with id 50"},
 		{"bare", "7:7 [] /", "user bare with id 7 group 7 home /"},
-		{"5", "5:0 [] /", ""}, // a number is no name
+		{"5", "5:0 [] /", "user 5 with id 5"}, // a number is no name
 		{"nosuch", "USER nosuch: user nosuch: not in /etc/passwd", ""},
 		{"app:nosuch", "USER app:nosuch: group nosuch: not in /etc/group", ""},
 		{"app two", "USER app two: user app two: not in /etc/passwd", ""},
-		{"2147483647:2147483647", "2147483647:2147483647 [] /", ""},
+		{"2147483647:2147483647", "2147483647:2147483647 [] /", "user 2147483647 with id 2147483647"},
 		{"2147483648", "USER 2147483648: ids are at most 2147483647", ""},
 		{"1:99999999999999999999", "USER 1:99999999999999999999: ids are at most 2147483647", ""},
 		{"-1", "USER -1: uids and gids must be in range 0-2147483647", ""},
 	} {
 		check(t, rootWith(t, known), tt.spec, tt.want, tt.needs)
 	}
-	for spec, want := range map[string]string{
-		"root": "USER root: user root: not in /etc/passwd", "0": "0:0 [] /", "5": "5:0 [] /", "5:6": "5:6 [] /", "5:x": "USER 5:x: group x: not in /etc/group",
+	for _, tt := range []struct{ spec, want, needs string }{
+		{"root", "USER root: user root: not in /etc/passwd", ""},
+		{"0", "0:0 [] /", "user 0 with id 0"},
+		{"5", "5:0 [] /", "user 5 with id 5"},
+		{"5:6", "5:6 [] /", "user 5 with id 5"},
+		{"5:x", "USER 5:x: group x: not in /etc/group", ""},
 	} {
-		check(t, rootWith(t, nil), spec, want, "")
+		check(t, rootWith(t, nil), tt.spec, tt.want, tt.needs)
 	}
 }
 
@@ -90,7 +95,7 @@ func check(t *testing.T, at *names.View, spec, want, needs string) {
 			text += " home " + n.Home
 		}
 		all = append(all, text)
-		if !n.Existing {
+		if n.Existing == (n.Name == strconv.Itoa(n.ID)) {
 			t.Errorf("%s: %s may be missing", spec, n)
 		}
 	}
