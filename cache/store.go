@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/snapshot/frames"
 	"github.com/clayer/clayer/dag/key"
 )
 
@@ -52,6 +53,10 @@ type Descriptor struct {
 	// its chain that looks at the root. "": of none, or nobody noted it.
 	On digest.Digest `json:"on,omitempty"`
 
+	// Frames lists the frames of the blob. It is a hint for who has some of them already,
+	// and is verified by no store. nil: not known.
+	Frames frames.List `json:"frames,omitempty"`
+
 	// Replaces is the digest of a snapshot of the key that turned out to be of no use, or
 	// AllVariants: what a Put of this one takes the place of. No store has it.
 	Replaces digest.Digest `json:"-"`
@@ -83,6 +88,21 @@ type LeftOut struct {
 	Record key.Record    `json:"record,omitempty"`
 	Text   string        `json:"text,omitempty"`
 	Took   time.Duration `json:"took,omitempty"`
+}
+
+// BoundFrames leaves out all lists of frames where they would take half of the 4 MiB that
+// some stores have for a manifest: those of some 40,000 frames, or 80 GB unpacked.
+func (m *Manifest) BoundFrames() {
+	n := 0
+	for i := range m.Steps {
+		n += len(m.Steps[i].Frames)
+	}
+	if n <= 3<<19 { // in base64 a third more
+		return
+	}
+	for i := range m.Steps {
+		m.Steps[i].Frames = nil
+	}
 }
 
 // Tag returns the manifest's name in a store: layer-<name>-<key16>, and

@@ -124,10 +124,10 @@ const (
 var errFull = errors.New("the release's text is full")
 
 // body writes the text of a release. Where it gets too long for GitHub, first
-// the records that explain a change of key are left out, then the table; then
-// the steps are compressed.
+// the lists of frames are left out, which manifest.json has; then the records that explain
+// a change of key, then the table; then the steps are compressed.
 func (r *record) body() (string, error) {
-	for short := range 4 {
+	for short := range 5 {
 		if text := r.text(short); utf8.RuneCountInString(text) <= github.MaxBody-1000 {
 			return text, nil
 		}
@@ -144,7 +144,7 @@ func (r *record) text(short int) string {
 	fmt.Fprintf(&b, "Snapshots of %s, stored by clayer so that a machine restores them in place of building.\n\n", what)
 	b.WriteString("It is safe to delete this release: what is missing is built again. `clayer cache prune` does it for old ones.\n\n")
 	steps := r.inOrder()
-	if short < 2 {
+	if short < 3 {
 		if r.Layer != nil {
 			fmt.Fprintf(&b, "Made for %s.\n\n", code(r.Layer.Platform))
 		}
@@ -173,7 +173,7 @@ func (r *record) text(short int) string {
 	line(markName, r.Name)
 	if r.Layer != nil {
 		l := *r.Layer
-		if short > 0 {
+		if short > 1 {
 			l.LeftOut = slices.Clone(l.LeftOut)
 			for i := range l.LeftOut {
 				l.LeftOut[i].Record, l.LeftOut[i].Text = nil, ""
@@ -185,9 +185,12 @@ func (r *record) text(short int) string {
 	for _, st := range steps {
 		s := *st
 		if short > 0 {
+			s.Frames = nil
+		}
+		if short > 1 {
 			s.Record, s.Text = nil, ""
 		}
-		if short < 3 {
+		if short < 4 {
 			line(markStep, s)
 			continue
 		}
@@ -197,7 +200,7 @@ func (r *record) text(short int) string {
 		}
 		lines = append(append(lines, data...), '\n')
 	}
-	if short == 3 {
+	if short == 4 {
 		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			panic("ghrelease: " + err.Error()) // of its options

@@ -45,7 +45,7 @@ func (l *layout) withoutScratch(ctx context.Context, blob io.ReaderAt, d *cache.
 		var packed snapshot.Packed
 		changes := snapshot.ForRoot(snapshot.Read(io.NewSectionReader(blob, 0, d.Size)), nil)
 		packed, err = snapshot.Pack(ctx, f, changes, snapshot.PackOptions{})
-		d.Digest, d.Size, d.DiffID = packed.Digest, packed.Size, packed.DiffID
+		d.Digest, d.Size, d.DiffID, d.Frames = packed.Digest, packed.Size, packed.DiffID, packed.Frames
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -4,44 +4,26 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"hash"
 	"io"
 	"sync"
 
 	"github.com/klauspost/compress"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot/frames"
 )
 
-// frameSize is how many bytes of the tar a frame holds, about: small enough that
-// a few per core are in memory, large enough to compress well; see
-// docs/performance.md.
-const frameSize = 2 << 20
-
-// maxFrame bounds the frames that are decoded as a whole, in bytes of the tar.
-// Larger ones, which are not ours, are decoded as a stream.
-const maxFrame = 8 << 20
-
 // A frame is a run of the tar that is compressed by itself. It begins with the
-// header of an entry and ends with an entry; or it is a part of the content of
-// one large file, and of nothing else.
+// header of an entry and ends with an entry; or it is a part of one large file, and
+// of nothing else.
 type frame struct {
 	plain   []byte
-	entries []*listed // listed in the table of contents after this frame
-	large   *listed   // the file whose content it is a part of, or begins with its last entry
-	part    [2]int    // where in plain that content is
-	last    bool      // it is the end of that content
-
-	packed []byte
-	done   chan struct{} // packed is there
-	hashed chan struct{}
-}
-
-// A listed entry is one on its way into the table of contents.
-type listed struct {
-	Listed
-	start int // of its content in plain, of a file that lies in one frame
-	sum   hash.Hash
+	entries []Listed // listed in the table of contents after this frame
+	packed  []byte
+	sum     [sha256.Size]byte // of packed
+	done    chan struct{}     // packed and sum are there
+	hashed  chan struct{}
 }
 
 // A framer cuts a tar into frames, and compresses, hashes and writes them, each
@@ -54,7 +36,9 @@ type framer struct {
 	level  zstd.EncoderLevel
 	diffID digest.Digester
 	toc    *tocWriter
+	list   frames.List
 	index  int // of cur
+	first  int // index of the frame that the entry begins in
 
 	cur   *frame
 	free  chan *frame
@@ -103,16 +87,6 @@ func newFramer(ctx context.Context, w io.Writer, opt PackOptions) *framer {
 	return f
 }
 
-// Write adds bytes of the tar. It cuts nowhere: content that is larger than a
-// frame comes through large.
-func (f *framer) Write(p []byte) (int, error) {
-	if err := f.open(); err != nil {
-		return 0, err
-	}
-	f.cur.plain = append(f.cur.plain, p...)
-	return len(p), nil
-}
-
 // open makes sure that there is a frame to write to.
 func (f *framer) open() error {
 	if f.cur != nil {
@@ -120,70 +94,59 @@ func (f *framer) open() error {
 	}
 	select {
 	case f.cur = <-f.free:
-		*f.cur = frame{plain: f.cur.plain[:0], packed: f.cur.packed[:0], done: make(chan struct{}), hashed: make(chan struct{})}
+		*f.cur = frame{
+			plain: f.cur.plain[:0], packed: f.cur.packed[:0], entries: f.cur.entries[:0],
+			done: make(chan struct{}), hashed: make(chan struct{}),
+		}
 		return nil
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
 }
 
-// cutBefore cuts before an entry of that many bytes, header included, if it would
-// not fit.
-func (f *framer) cutBefore(n int64) {
-	if f.cur != nil && len(f.cur.plain) > 0 && int64(len(f.cur.plain))+n > frameSize {
+// begin begins an entry with its headers, size bytes of content not counted.
+func (f *framer) begin(path string, headers []byte, size int64) error {
+	if f.cur != nil {
+		total := int64(len(headers)) + padded(size)
+		if size > largeFile || cutsBefore(path, int64(len(f.cur.plain)), total) {
+			f.cut()
+		}
+	}
+	if err := f.open(); err != nil {
+		return err
+	}
+	f.first = f.index
+	f.cur.plain = append(f.cur.plain, headers...)
+	return nil
+}
+
+// next ends the frame where frameSize bytes of a large file are in it, and what is left of
+// the content is worth a frame of its own. Positions are those in the content: the headers
+// may get longer.
+func (f *framer) next(size, done int64) error {
+	if size <= largeFile || done == 0 || done%frameSize != 0 || size-done <= largeFile {
+		return nil
+	}
+	f.cut()
+	return f.open()
+}
+
+// end ends the entry, whose content was written.
+func (f *framer) end(e *Entry, size int64) {
+	f.cur.plain = append(f.cur.plain, zeroBlock[:padded(size)-size]...)
+	f.cur.entries = append(f.cur.entries, Listed{Path: e.Path, Kind: e.Kind, Index: f.first, Size: size})
+	if size > largeFile {
 		f.cut()
 	}
 }
 
-// entry adds an entry whose header, and content if it is in this frame alone,
-// was written; content is where that begins.
-func (f *framer) entry(e *Entry, content int) {
-	l := f.list(e, content)
-	f.cur.entries = append(f.cur.entries, l)
-}
+var zeroBlock [2 * tarBlock]byte
 
-func (f *framer) list(e *Entry, content int) *listed {
-	l := &listed{Listed: Listed{Path: e.Path, Kind: e.Kind, Index: f.index, Offset: int64(content)}, start: content}
-	if e.Kind == File {
-		l.Size = e.Size
-	}
-	return l
-}
-
-// begin begins the content of a large file, whose header was written.
-func (f *framer) begin(e *Entry) *listed {
-	l := f.list(e, len(f.cur.plain))
-	l.sum = sha256.New()
-	f.cur.large, f.cur.part[0] = l, len(f.cur.plain)
-	return l
-}
-
-// next cuts within a large file if the frame is full and left bytes, which are
-// to come, are worth a frame of their own.
-func (f *framer) next(l *listed, left int64) error {
-	if len(f.cur.plain) < frameSize || left < frameSize/2 {
-		return nil
-	}
-	f.cur.part[1] = len(f.cur.plain)
-	f.cut()
-	if err := f.open(); err != nil {
-		return err
-	}
-	f.cur.large = l
-	return nil
-}
-
-// end ends the content of a large file.
-func (f *framer) end(l *listed) {
-	f.cur.part[1], f.cur.last = len(f.cur.plain), true
-	f.cur.entries = append(f.cur.entries, l)
-}
+// padded returns how many bytes of a tar size bytes of content take.
+func padded(size int64) int64 { return (size + tarBlock - 1) &^ (tarBlock - 1) }
 
 // cut sends the frame off.
 func (f *framer) cut() {
-	if f.cur == nil {
-		return
-	}
 	// None of these blocks: there are no more frames than fit.
 	f.work <- f.cur
 	f.hash <- f.cur
@@ -194,7 +157,9 @@ func (f *framer) cut() {
 
 // close waits until all is written, or, after a failure, until nothing more is.
 func (f *framer) close() error {
-	f.cut()
+	if f.cur != nil {
+		f.cut()
+	}
 	close(f.work)
 	close(f.hash)
 	close(f.write)
@@ -221,11 +186,7 @@ func (f *framer) compress() {
 			own[level] = frameEncoder(level)
 		}
 		fr.packed = own[level].EncodeAll(fr.plain, fr.packed)
-		for _, l := range fr.entries {
-			if l.Kind == File && l.sum == nil {
-				l.Digest = sha256.Sum256(fr.plain[l.start : l.start+int(l.Size)])
-			}
-		}
+		fr.sum = sha256.Sum256(fr.packed)
 		close(fr.done)
 	}
 }
@@ -249,12 +210,6 @@ func compressible(p []byte) bool {
 func (f *framer) hashAll() {
 	for fr := range f.hash {
 		f.diffID.Hash().Write(fr.plain)
-		if l := fr.large; l != nil {
-			l.sum.Write(fr.plain[fr.part[0]:fr.part[1]])
-			if fr.last {
-				l.sum.Sum(l.Digest[:0])
-			}
-		}
 		close(fr.hashed)
 	}
 }
@@ -265,6 +220,7 @@ func (f *framer) writeAll() {
 		<-fr.hashed
 		if f.err == nil {
 			if _, f.err = f.w.Write(fr.packed); f.err == nil {
+				f.list = f.list.Append(int64(len(fr.packed)), fr.sum)
 				f.err = f.toc.frame(fr)
 			}
 			if f.err != nil {

@@ -2,7 +2,9 @@ package snapshot
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/snapshot/frames"
 )
 
 // MediaType is what a blob is to OCI.
@@ -54,11 +58,14 @@ type Packed struct {
 	DiffID  digest.Digest // of the uncompressed tar
 	Entries int
 	Bytes   int64 // of file content
+
+	// Frames lists the frames of the blob, the table of contents included.
+	Frames frames.List
 }
 
 // Pack writes the changes to w as one blob: a tar in independent zstd frames,
 // cut at entries, and a table of contents. The same changes give the same
-// bytes. Reading, hashing, compressing and writing go on at the same time. It
+// bytes, and changes nearly the same nearly the same frames. Reading, hashing, compressing and writing go on at the same time. It
 // needs constant memory. When it fails, what was written is no blob.
 func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (Packed, error) {
 	if opt.Level == 0 {
@@ -67,9 +74,9 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 	if opt.Concurrency == 0 {
 		opt.Concurrency = runtime.GOMAXPROCS(0)
 	}
-	blob := &counter{w: w, digest: digest.Canonical.Digester(), crc: crc32.New(crc32.MakeTable(crc32.Castagnoli))}
+	blob := &counter{w: w, digest: digest.Canonical.Digester(), crc: crc32.New(castagnoli)}
 	f := newFramer(ctx, blob, opt)
-	p := packer{ctx: f.ctx, frames: f, tar: tar.NewWriter(f), buf: make([]byte, 128<<10)}
+	p := packer{ctx: f.ctx, framer: f, buf: make([]byte, 128<<10)}
 	err := p.all(changes)
 	if ferr := f.close(); err == nil || ferr != nil {
 		err = ferr // the writer's is the reason of the other
@@ -84,9 +91,12 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 	if err != nil {
 		return Packed{}, fmt.Errorf("pack: %w", err)
 	}
+	if len(toc) > 0 {
+		f.list = f.list.Append(int64(len(toc)), sha256.Sum256(toc))
+	}
 	return Packed{
 		Digest: blob.digest.Digest(), Size: blob.n, CRC32C: blob.crc.Sum32(),
-		DiffID: f.diffID.Digest(), Entries: p.entries, Bytes: p.bytes,
+		DiffID: f.diffID.Digest(), Entries: p.entries, Bytes: p.bytes, Frames: f.list.OrNone(),
 	}, nil
 }
 
@@ -108,8 +118,8 @@ func (c *counter) Write(p []byte) (int, error) {
 
 type packer struct {
 	ctx     context.Context
-	frames  *framer
-	tar     *tar.Writer
+	framer  *framer
+	head    []byte
 	buf     []byte
 	entries int
 	bytes   int64
@@ -127,14 +137,12 @@ func (p *packer) all(changes Changes) error {
 			return err
 		}
 	}
-	if err := p.tar.Close(); err != nil {
-		return fmt.Errorf("pack: %w", err)
+	if err := p.framer.open(); err != nil {
+		return err
 	}
+	p.framer.cur.plain = append(p.framer.cur.plain, zeroBlock[:]...)
 	return nil
 }
-
-// headerSpace is what the headers of an entry take at most, nearly always.
-const headerSpace = 2 << 10
 
 func (p *packer) entry(e *Entry) error {
 	h, err := header(e)
@@ -145,48 +153,35 @@ func (p *packer) entry(e *Entry) error {
 	if e.Kind == File {
 		size = e.Size
 	}
-	p.frames.cutBefore(headerSpace + size)
-	if err := p.tar.WriteHeader(h); err != nil {
+	if p.head, err = appendHeader(p.head[:0], h); err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
 	}
-	p.entries++
-	start := len(p.frames.cur.plain)
-	if size == 0 {
-		p.frames.entry(e, start)
-		return nil
+	if err := p.framer.begin(e.Path, p.head, size); err != nil {
+		return err
 	}
-	p.bytes += size
-	if start+int(min(size, maxFrame)) <= frameSize {
-		if err := p.content(e, nil); err != nil {
+	if size > 0 {
+		if err := p.content(e); err != nil {
 			return err
 		}
-		p.frames.entry(e, start)
-		return p.flush(e)
 	}
-	large := p.frames.begin(e)
-	if err := p.content(e, large); err != nil {
-		return err
-	}
-	p.frames.end(large)
-	if err := p.flush(e); err != nil {
-		return err
-	}
-	p.frames.cut()
+	p.framer.end(e, size)
+	p.entries++
+	p.bytes += size
 	return nil
 }
 
-// flush pads the entry, so that it ends in the frame that it is in.
-func (p *packer) flush(e *Entry) error {
-	if err := p.tar.Flush(); err != nil {
-		return fmt.Errorf("pack %q: %w", e.Path, err)
+// appendHeader adds the headers of an entry.
+func appendHeader(to []byte, h *tar.Header) ([]byte, error) {
+	b := bytes.NewBuffer(to)
+	if err := tar.NewWriter(b).WriteHeader(h); err != nil {
+		return nil, err
 	}
-	return nil
+	return b.Bytes(), nil
 }
 
 // content copies exactly Size bytes: a file that grew or shrank meanwhile
 // would otherwise be stored truncated, or padded, silently.
-// large is the file's place in the table of contents if it may take several frames.
-func (p *packer) content(e *Entry, large *listed) (err error) {
+func (p *packer) content(e *Entry) (err error) {
 	if e.Open == nil {
 		return fmt.Errorf("pack %q: it has content, and no Open that returns it", e.Path)
 	}
@@ -204,21 +199,16 @@ func (p *packer) content(e *Entry, large *listed) (err error) {
 		if err := context.Cause(p.ctx); err != nil {
 			return err
 		}
-		if large != nil {
-			if err := p.frames.next(large, e.Size-n); err != nil {
-				return err
-			}
+		if err := p.framer.next(e.Size, n); err != nil {
+			return err
 		}
-		k, err := r.Read(p.buf[:min(int64(len(p.buf)), e.Size-n+1)])
+		// Not beyond the next cut; by one byte more than there should be, to see it.
+		k, err := r.Read(p.buf[:min(int64(len(p.buf)), frameSize-n%frameSize, e.Size-n+1)])
 		n += int64(k)
 		if n > e.Size {
 			return fmt.Errorf("pack %q: the file grew while it was read: more than %d bytes", e.Path, e.Size)
 		}
-		if k > 0 {
-			if _, err := p.tar.Write(p.buf[:k]); err != nil {
-				return fmt.Errorf("pack %q: %w", e.Path, err)
-			}
-		}
+		p.framer.cur.plain = append(p.framer.cur.plain, p.buf[:k]...)
 		if err == io.EOF {
 			break
 		}

@@ -284,7 +284,7 @@ func (full) Write([]byte) (int, error) { return 0, errFull }
 // a whole blob without one.
 func beforeTOC(t testing.TB, blob []byte) int {
 	t.Helper()
-	_, n, err := openTOC(bytes.NewReader(blob), int64(len(blob)))
+	_, n, _, err := openTOC(bytes.NewReader(blob), int64(len(blob)))
 	if errors.Is(err, ErrNoTOC) {
 		return -1
 	}

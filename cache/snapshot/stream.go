@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/clayer/clayer/cache/snapshot/frames"
 )
 
 // A chunk is a run of a tar, in order: a frame that was decoded by itself, or
@@ -151,7 +153,6 @@ func (c *chunker) split() {
 }
 
 const (
-	frameMagic  = 0xfd2fb528
 	maxBlock    = 128 << 10
 	maxOverhead = 64 << 10 // of frames that their content says nothing of
 )
@@ -173,7 +174,7 @@ func (c *chunker) frame() (*chunk, error) {
 		_, err := io.ReadFull(c.in, packed[at:])
 		return packed[at:], unexpected(err)
 	}
-	if magic := binary.LittleEndian.Uint32(packed); magic&^0xf == skippable0 {
+	if magic := binary.LittleEndian.Uint32(packed); magic&^0xf == frames.Skippable {
 		b, err := read(4)
 		if err != nil {
 			return nil, err
@@ -181,24 +182,14 @@ func (c *chunker) frame() (*chunk, error) {
 		n := int64(binary.LittleEndian.Uint32(b))
 		_, err = io.CopyN(io.Discard, c.in, n)
 		return nil, unexpected(err)
-	} else if magic != frameMagic {
+	} else if magic != frames.Magic {
 		return nil, zstd.ErrMagicMismatch
 	}
 	d, err := read(1)
 	if err != nil {
 		return nil, err
 	}
-	descriptor := d[0]
-	single, checksum := descriptor&0x20 != 0, descriptor&4 != 0
-	// What follows: the window, the dictionary, the size of the content.
-	n := [4]int{0, 2, 4, 8}[descriptor>>6]
-	if single && n == 0 {
-		n = 1
-	}
-	skip := [4]int{0, 1, 2, 4}[descriptor&3]
-	if !single {
-		skip++
-	}
+	skip, n, checksum := frames.Header(d[0])
 	h, err := read(skip + n)
 	if err != nil {
 		return nil, err
@@ -213,12 +204,8 @@ func (c *chunker) frame() (*chunk, error) {
 		if err != nil {
 			return nil, err
 		}
-		v := int(b[0]) | int(b[1])<<8 | int(b[2])<<16
-		last = v&1 != 0
-		n := v >> 3
-		if v>>1&3 == 1 { // one byte, repeated
-			n = 1
-		}
+		var n int
+		last, n = frames.Block(b)
 		if n > maxBlock || len(packed)+n > int(size)+int(size)/2+maxOverhead {
 			return nil, errors.New("zstd: a frame whose blocks are larger than it can be")
 		}

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/clayer/clayer/cache/snapshot/frames"
 )
 
 // The table of contents is the last frame of a blob, a skippable one, which
@@ -20,26 +23,30 @@ import (
 //	4 bytes  the size of what follows, little-endian as all here
 //	n bytes  a zstd frame of records
 //	8 bytes  n + 24: the size of the whole skippable frame
-//	8 bytes  "clayrTC1"
+//	8 bytes  "clayrTC2"
 //
 // Records begin with a byte and have numbers as uvarints:
 //
-//	F size plain                                     a frame: its bytes, and those of the tar in it
-//	E kind frame offset size digest(32) length path  an entry
+//	F size plain                  a frame: its bytes, and those of the tar in it
+//	E kind back size length path  an entry
 //
 // The frames follow each other from the first byte of the blob on. An entry
-// stands after the last frame that it reaches into. Its offset is where in the
-// tar of its frame its content begins, or for one without content its header
-// ends; the digest is the SHA-256 of the content of a File, zeros for others.
-// What lists entries need not read the blob.
+// stands after the last frame that it reaches into; back is how many frames before
+// that its header is. What lists entries need not read the blob.
+//
+// Everything else about an entry is in its frame: the table changes with every change of
+// a snapshot, and is transferred each time. Tables of earlier programs, "clayrTC1", have
+// in place of back the index of the first frame and the offset in its tar, and after the
+// size a SHA-256 of the content, which nobody used. Programs that know these alone take
+// a newer blob for one without a table.
 const (
-	tocMagic   = "clayrTC1"
-	tocFooter  = 16
-	tocExtra   = 8 + tocFooter
-	maxTOC     = 256 << 20 // bytes of a table that is read, packed
-	recordF    = 'F'
-	recordE    = 'E'
-	skippable0 = 0x184d2a50
+	tocMagic  = "clayrTC2"
+	tocMagic1 = "clayrTC1"
+	tocFooter = 16
+	tocExtra  = 8 + tocFooter
+	maxTOC    = 256 << 20 // bytes of a table that is read, packed
+	recordF   = 'F'
+	recordE   = 'E'
 )
 
 // ErrNoTOC says that a blob has no table of contents.
@@ -47,12 +54,10 @@ var ErrNoTOC = errors.New("no table of contents")
 
 // Listed is an entry as the table of contents describes it.
 type Listed struct {
-	Path   string
-	Kind   Kind
-	Index  int      // of its first frame
-	Offset int64    // of its content in the tar of that frame
-	Size   int64    // of a File
-	Digest [32]byte // SHA-256 of the content of a File
+	Path  string
+	Kind  Kind
+	Index int   // of its first frame
+	Size  int64 // of a File
 }
 
 // tocWriter gathers the table, compressed as it comes.
@@ -60,6 +65,7 @@ type tocWriter struct {
 	buf bytes.Buffer
 	enc *zstd.Encoder
 	rec []byte
+	n   int // frames
 }
 
 // tocEncoders are those that no table has.
@@ -78,13 +84,12 @@ func (t *tocWriter) frame(f *frame) error {
 	r = binary.AppendUvarint(r, uint64(len(f.plain)))
 	for _, e := range f.entries {
 		r = append(r, recordE, byte(e.Kind))
-		r = binary.AppendUvarint(r, uint64(e.Index))
-		r = binary.AppendUvarint(r, uint64(e.Offset))
+		r = binary.AppendUvarint(r, uint64(t.n-e.Index))
 		r = binary.AppendUvarint(r, uint64(e.Size))
-		r = append(r, e.Digest[:]...)
 		r = binary.AppendUvarint(r, uint64(len(e.Path)))
 		r = append(r, e.Path...)
 	}
+	t.n++
 	t.rec = r
 	_, err := t.enc.Write(r)
 	return err
@@ -102,7 +107,7 @@ func (t *tocWriter) close() ([]byte, error) {
 		return nil, nil // so many entries: a blob without a table is one too
 	}
 	b := make([]byte, 0, n+tocExtra)
-	b = binary.LittleEndian.AppendUint32(b, skippable0)
+	b = binary.LittleEndian.AppendUint32(b, frames.Skippable)
 	b = binary.LittleEndian.AppendUint32(b, uint32(n+tocFooter))
 	b = append(b, t.buf.Bytes()...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(n+tocExtra))
@@ -119,13 +124,13 @@ func (t *tocWriter) close() ([]byte, error) {
 func List(blob io.ReaderAt, size int64) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		fail := func(err error) { yield(Listed{}, fmt.Errorf("table of contents: %w", err)) }
-		r, left, err := openTOC(blob, size)
+		r, left, first, err := openTOC(blob, size)
 		if err != nil {
 			fail(err)
 			return
 		}
 		defer r.Close()
-		t := tocReader{in: bufio.NewReaderSize(r, 32<<10), left: uint64(left)}
+		t := tocReader{in: bufio.NewReaderSize(r, 32<<10), left: uint64(left), first: first}
 		for {
 			l, err := t.next()
 			if err == io.EOF {
@@ -145,35 +150,36 @@ func List(blob io.ReaderAt, size int64) iter.Seq2[Listed, error] {
 	}
 }
 
-// openTOC opens the records of a blob, and returns how many bytes are before them.
-func openTOC(blob io.ReaderAt, size int64) (io.ReadCloser, int64, error) {
+// openTOC opens the records of a blob, and returns how many bytes are before them, and
+// whether they are of the first format.
+func openTOC(blob io.ReaderAt, size int64) (records io.ReadCloser, before int64, first bool, err error) {
 	var foot [tocFooter]byte
 	if size < tocExtra {
-		return nil, 0, ErrNoTOC
+		return nil, 0, false, ErrNoTOC
 	}
 	if _, err := blob.ReadAt(foot[:], size-tocFooter); err != nil && err != io.EOF {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	if string(foot[8:]) != tocMagic {
-		return nil, 0, ErrNoTOC
+	if first = string(foot[8:]) == tocMagic1; !first && string(foot[8:]) != tocMagic {
+		return nil, 0, false, ErrNoTOC
 	}
 	n := binary.LittleEndian.Uint64(foot[:])
 	if n < tocExtra || n > uint64(size) || n > maxTOC+tocExtra {
-		return nil, 0, fmt.Errorf("it is %d bytes large, it says, in a blob of %d", n, size)
+		return nil, 0, false, fmt.Errorf("it is %d bytes large, it says, in a blob of %d", n, size)
 	}
 	var head [8]byte
 	if _, err := blob.ReadAt(head[:], size-int64(n)); err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	if binary.LittleEndian.Uint32(head[:]) != skippable0 || uint64(binary.LittleEndian.Uint32(head[4:])) != n-8 {
-		return nil, 0, errors.New("it does not begin where it says")
+	if binary.LittleEndian.Uint32(head[:]) != frames.Skippable || uint64(binary.LittleEndian.Uint32(head[4:])) != n-8 {
+		return nil, 0, false, errors.New("it does not begin where it says")
 	}
 	d, err := zstd.NewReader(io.NewSectionReader(blob, size-int64(n)+8, int64(n)-tocExtra),
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderLowmem(true))
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	return d.IOReadCloser(), size - int64(n), nil
+	return d.IOReadCloser(), size - int64(n), first, nil
 }
 
 type tocReader struct {
@@ -181,6 +187,7 @@ type tocReader struct {
 	left  uint64   // bytes of the blob that no frame has covered yet
 	plain []uint64 // bytes of the tar up to the end of each frame
 	path  []byte
+	first bool // records are those of the first format
 }
 
 // next returns the next entry, nil for a frame, and io.EOF at the end.
@@ -239,22 +246,29 @@ func (t *tocReader) entry() (*Listed, error) {
 	if len(t.plain) == 0 {
 		return nil, errors.New("an entry before all frames")
 	}
-	index, err1 := t.number(uint64(len(t.plain) - 1))
-	offset, err2 := t.number(maxPlain)
-	size, err3 := t.number(maxPlain)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	last := uint64(len(t.plain) - 1)
+	index, offset := uint64(0), uint64(0)
+	back, err1 := t.number(last)
+	if index = last - back; t.first {
+		index = back
+		offset, err = t.number(maxPlain)
+	}
+	size, err2 := t.number(maxPlain)
+	if err := errors.Join(err1, err, err2); err != nil {
 		return nil, err
 	}
 	begin := uint64(0)
 	if index > 0 {
 		begin = t.plain[index-1]
 	}
-	if begin+offset > t.plain[index] || begin+offset+size > t.plain[len(t.plain)-1] {
+	if begin+offset > t.plain[index] || begin+offset+size > t.plain[last] {
 		return nil, errors.New("an entry that reaches beyond its frames")
 	}
-	l.Index, l.Offset, l.Size = int(index), int64(offset), int64(size)
-	if _, err := io.ReadFull(t.in, l.Digest[:]); err != nil {
-		return nil, err
+	l.Index, l.Size = int(index), int64(size)
+	if t.first {
+		if _, err := t.in.Discard(sha256.Size); err != nil {
+			return nil, err
+		}
 	}
 	n, err := t.number(maxPath)
 	if err != nil {

@@ -132,6 +132,7 @@ var floors = map[string]int{
 	"dag/key":                            0,
 	"frontend":                           0,
 	"cache/snapshot":                     0,
+	"cache/snapshot/frames":              -1,
 	"cache/transfer":                     0,
 	"cmd/clayer/internal/about":          11,
 	"cmd/clayer/internal/hook":           10,

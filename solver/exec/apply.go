@@ -208,6 +208,7 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	applied.LeftOut, applied.Needs, applied.On, applied.Placement = leftOut, desc.Needs, desc.On, b.placement(s, desc.Needs)
+	applied.Frames = desc.Frames
 	applied.Differs = b.differs(it)
 	if it.State == dag.Cached && desc.Needs == nil && applied.Placement.Merge {
 		b.Report.WarnOnce("some snapshots are of a version of clayer that did not record what a RUN needs of a machine: they are used wherever they are found, and of the users and packages in them those are added that this root lacks. " +

@@ -287,7 +287,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 		bl = &blob{bytes: bytes, names: list, desc: cache.Descriptor{
 			Version: cache.Version, Key: b.sv.Plan.Keys.Step[s], Layer: s.Layer.Name,
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
-			Entries: packed.Entries, Bytes: packed.Bytes,
+			Entries: packed.Entries, Bytes: packed.Bytes, Frames: packed.Frames,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
 			Took: took, Created: time.Now().UTC(), Needs: needed(), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
 		}}

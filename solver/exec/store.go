@@ -158,6 +158,7 @@ func (b *builder) manifest(ctx context.Context, pl *dag.PlannedLayer, applied ma
 		}
 		m.Steps = append(m.Steps, d)
 	}
+	m.BoundFrames()
 	return m, fresh
 }
 

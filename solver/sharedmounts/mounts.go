@@ -180,7 +180,7 @@ func (m *Mounts) Pack(ctx context.Context, id string, wanted func(stamp string) 
 	blob.Packed(packed.Digest)
 	return &Packed{ID: id, blob: blob, platform: m.Platform, stamp: stamp, known: &memory{m, id}, desc: cache.Descriptor{
 		Version: cache.Version, Key: keyOf(id, m.Platform), Layer: nameOf(id),
-		Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID, Entries: packed.Entries, Bytes: packed.Bytes,
+		Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID, Entries: packed.Entries, Bytes: packed.Bytes, Frames: packed.Frames,
 		Record: recordOf(id, m.Platform, sum()),
 		Text:   "cache mount " + id, Created: time.Now().UTC(), Needs: []cache.Need{}, Replaces: cache.AllVariants,
 	}}, nil

@@ -87,6 +87,7 @@ func manifestOf(pl *dag.PlannedLayer, l record.Layer, platform string) cache.Man
 			}
 		}
 	}
+	m.BoundFrames()
 	return m
 }
 
@@ -94,6 +95,6 @@ func manifestOf(pl *dag.PlannedLayer, l record.Layer, platform string) cache.Man
 func Descriptor(a record.Applied, layer string) cache.Descriptor {
 	return cache.Descriptor{
 		Version: a.Encoding, Key: a.Key, Layer: layer, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
-		Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs, On: a.On,
+		Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs, On: a.On, Frames: a.Frames,
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/cache/snapshot/frames"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/errhint"
 	"github.com/clayer/clayer/internal/inroot"
@@ -99,6 +100,7 @@ type Applied struct {
 	Needs   []snapshot.Need `json:"needs,omitzero"`    // as cache.Descriptor has them
 	Differs bool            `json:"differs,omitempty"` // it found something else than its chain describes: its snapshot is in no store
 	On      digest.Digest   `json:"on,omitempty"`      // as cache.Descriptor has it
+	Frames  frames.List     `json:"frames,omitempty"`  // as cache.Descriptor has it
 	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.
