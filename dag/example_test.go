@@ -26,5 +26,5 @@ func ExampleBuild() {
 	}
 	// Output:
 	// c32b07ab4d742aee ENV GREETING
-	// cf67a1da3b9f09bf RUN echo $GREETING > /greeting
+	// 79904f54e1422a8f RUN echo $GREETING > /greeting
 }

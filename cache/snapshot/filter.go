@@ -14,7 +14,7 @@ import (
 
 // filterVersion names the lists below in the keys of steps: they decide what a
 // snapshot holds. A change of the lists is a new version.
-const filterVersion = "1"
+const filterVersion = "2"
 
 // never is what no snapshot holds: it is the running machine's, not the root's.
 var never = []string{"proc", "sys", "dev", "run", "var/lib/clayer"}
@@ -23,12 +23,23 @@ var never = []string{"proc", "sys", "dev", "run", "var/lib/clayer"}
 // download caches of package managers.
 var usually = append(ScratchDirs(), "var/cache/apt/archives")
 
-// usuallyFiles are files of that sort: apt's indices of its lists.
-var usuallyFiles = []string{"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin"}
+// usuallyFiles are files of that sort: apt's indices of its lists; and what package managers
+// write that is another each time, and that nothing reads but people: their logs, and what
+// ldconfig remembers of libraries, by inode and time.
+var usuallyFiles = []string{
+	"var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin", "var/cache/ldconfig/aux-cache",
+	"var/log/apt/history.log", "var/log/apt/term.log", "var/log/apt/eipp.log.xz", "var/log/dpkg.log", "var/log/alternatives.log",
+	"var/log/bootstrap.log", "var/log/fontconfig.log", "var/log/apk.log", "var/log/pacman.log",
+	"var/log/dnf.log", "var/log/dnf.rpm.log", "var/log/dnf.librepo.log", "var/log/hawkey.log", "var/log/yum.log",
+}
 
-// homeCaches are download caches by their last path parts, in whatever home.
+// compiled is of that sort in scratch: what Node has compiled.
+var compiled = []string{"tmp/node-compile-cache"}
+
+// homeCaches are download caches by their last path parts, in whatever home, and logs.
 var homeCaches = [][]string{
 	{".cache", "pip"}, {".cache", "uv"}, {".cache", "go-build"}, {".npm", "_cacache"}, {".cargo", "registry"},
+	{".npm", "_logs"}, {".npm", "_update-notifier-last-checked"},
 	{".cache", "clayer"}, // our own
 }
 
@@ -159,7 +170,7 @@ func (m *Matcher) excluded(p string) bool {
 			return true
 		}
 	}
-	return slices.Contains(usuallyFiles, p) || homeCache(p)
+	return slices.Contains(usuallyFiles, p) || homeCache(p) || slices.ContainsFunc(compiled, func(x string) bool { return pathname.Under(p, x) })
 }
 
 // Prune reports whether nothing at or below the directory at path can be captured,

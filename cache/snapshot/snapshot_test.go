@@ -524,8 +524,10 @@ func TestFilter(t *testing.T) {
 		skips    string
 		captured string
 	}{
-		{Filter{}, "proc proc/1 sys dev/null run/x tmp tmp/a var/tmp/x var/cache/apt/archives/x.deb var/cache/apt/pkgcache.bin root/.cache/pip/x home/me/.cache/uv home/me/.npm/_cacache/a root/.cargo/registry/x var/lib/clayer/state.json root/.cache/go-build",
-			"a usr/lib/x process tmpx var/cache/apt var/cache/apt/other root/.cache root/.cache/other root/.npm/x root/.cargo/bin/x srv/.cachepip"},
+		{Filter{}, "proc proc/1 sys dev/null run/x tmp tmp/a var/tmp/x var/cache/apt/archives/x.deb var/cache/apt/pkgcache.bin root/.cache/pip/x home/me/.cache/uv home/me/.npm/_cacache/a root/.cargo/registry/x var/lib/clayer/state.json root/.cache/go-build " +
+			"var/log/dpkg.log var/log/apt/term.log var/cache/ldconfig/aux-cache root/.npm/_logs/x root/.npm/_update-notifier-last-checked tmp/node-compile-cache/x",
+			"a usr/lib/x process tmpx var/cache/apt var/cache/apt/other root/.cache root/.cache/other root/.npm/x root/.cargo/bin/x srv/.cachepip var/log var/log/apt var/log/apt/other var/log/app.log var/cache/ldconfig"},
+		{Filter{Include: []string{"/var/log"}}, "tmp/x", "var/log/dpkg.log var/log/apt/term.log"},
 		{Filter{Include: []string{"/tmp/kept"}}, "tmp tmp/other run/x tmp/keptx", "tmp/kept tmp/kept/a"},
 		{Filter{Include: []string{"/tmp/a/b", "/root/.cache/pip/http"}}, "tmp tmp/ab tmp/a/c root/.cache/pip/other", "tmp/a tmp/a/b/c root/.cache/pip root/.cache/pip/http/x"},
 		{Filter{Include: []string{"/"}}, "proc/1 run/x var/lib/clayer", "tmp/x root/.cache/pip/x"},
