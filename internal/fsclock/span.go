@@ -39,17 +39,17 @@ func (s *Span) Clone() *Span {
 	return &c
 }
 
-// End moves the end of the span to now. A clock that was set meanwhile widens it.
-func (s *Span) End() error {
+// End moves the end of the span to now. A clock that was set meanwhile widens it. One that
+// cannot be read any more, since the directory is gone or the disk is full, has gone on.
+func (s *Span) End() {
 	shown, err := s.shown()
-	if err != nil {
-		return err
-	}
 	now := time.Now()
 	elapsed := now.Sub(s.start)
+	if err != nil {
+		shown = s.from.Add(elapsed)
+	}
 	s.from, s.to = widen(s.from, s.to, shown, elapsed)
 	s.early, s.late = widen(s.early, s.late, now.Round(0), elapsed)
-	return nil
 }
 
 // slack is how far clocks drift apart without being set: a tick, and an adjusted speed.

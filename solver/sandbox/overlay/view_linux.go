@@ -202,9 +202,7 @@ func (v *View) clamp(ctx context.Context, to time.Time, after *tree.Reading, fil
 	if to.IsZero() {
 		return after, nil
 	}
-	if err := v.span.End(); err != nil {
-		return nil, err
-	}
+	v.span.End()
 	written := tree.Written(v.at, after, v.span.Holds, filter, hide)
 	if len(written) == 0 {
 		return after, nil
