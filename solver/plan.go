@@ -28,7 +28,8 @@ import (
 	"github.com/clayer/clayer/solver/rootfs"
 )
 
-// Plan says what Solve would do. It opens nothing for writing.
+// Plan says what Solve would do. It writes nothing but what it learned of the files of a context,
+// in the cache directory.
 func Plan(ctx context.Context, opt Options) (*dag.Plan, error) {
 	p, _, err := PlanFor(ctx, opt, "")
 	return p, err
@@ -258,7 +259,11 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 			return nil
 		})
 	}
-	if err := eg.Wait(); err != nil {
+	err := eg.Wait()
+	if !r.isStage { // whose files are saved with those of what uses it
+		r.contexts.Save()
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := problems.Sorted().Err(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/exec"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/images"
 	"github.com/clayer/clayer/solver/internal/stages"
@@ -42,7 +43,8 @@ type session struct {
 	scope     frontend.Scope // of the image that a stage is built on
 	isStage   bool           // it is of a stage, whose view shows nothing that is applied to the root
 	sharing   *sharedmounts.Sharing
-	images    *images.Source // shared with the sessions of stages
+	images    *images.Source       // shared with the sessions of stages
+	contexts  *contextdir.Contexts // likewise
 }
 
 func newSession(opt Options) *session {

@@ -11,7 +11,9 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/solver/internal/commands"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/images"
 	"github.com/clayer/clayer/solver/sandbox"
 	"github.com/clayer/clayer/solver/source"
@@ -28,11 +30,15 @@ func (r *session) sources() *source.Resolver {
 				r.images.Work = filepath.Join(r.Cache, "run")
 			}
 		}
+		if r.contexts == nil {
+			r.contexts = contextdir.In(r.Cache, fsclock.Shows)
+		}
 		r.resolver = &source.Resolver{
 			Client:    r.transfer(),
 			GitHub:    r.GitHub,
 			Downloads: stored,
 			Warn:      func(text string) { r.warnOnce("%s", text) },
+			Contexts:  r.contexts,
 			Exclude:   r.own(),
 			Replaces:  r.legacy.Fetches,
 			Stages:    r.stages,

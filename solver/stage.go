@@ -24,7 +24,7 @@ func (r *session) stageOf(f *frontend.File) *session {
 	sub := newSession(opt)
 	sub.readOnly, sub.machine, sub.elsewhere, sub.isStage = r.readOnly, r.machine, r.elsewhere, true
 	r.sources()
-	sub.images = r.images
+	sub.images, sub.contexts = r.images, r.contexts
 	return sub
 }
 

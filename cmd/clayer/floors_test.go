@@ -42,6 +42,7 @@ var floors = map[string]int{
 	"solver/internal/commands":           4,
 	"solver/internal/fault":              1,
 	"solver/internal/filelist":           2,
+	"solver/internal/contextdir":         1,
 	"solver/internal/stages":             5,
 	"solver/internal/images":             4,
 	"solver/internal/imagetree":          3,

@@ -159,3 +159,10 @@ func moves(path string, change func() error) (bool, error) {
 	}
 	return false, nil
 }
+
+// Shows reports whether ctime shows every change of a file's content in the file system of
+// the directory, by Probe.
+func Shows(dir string) bool {
+	t, err := Probe(dir)
+	return err == nil && t.Doubt == ""
+}

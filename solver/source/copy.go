@@ -45,7 +45,7 @@ func (r *Resolver) files(ctx context.Context, dir string, c *frontend.Copy, p Pi
 		if c.IsRoot() {
 			return r.readRoot(ctx, c, p)
 		}
-		fs, err := filelist.Read(ctx, dir, c, r.Exclude)
+		fs, err := filelist.Read(ctx, r.Contexts, dir, c, r.Exclude)
 		if len(c.Sources)+len(c.Inline) > 1 && !strings.HasSuffix(c.Dest, "/") {
 			r.warnOnce(&c.Meta, "with several sources %s is a directory; Docker requires a slash at its end", c.Dest)
 		}
@@ -64,7 +64,7 @@ func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) 
 	if c.From != "" && c.Origin.Context == "" { // a stage, or an image
 		return nil
 	}
-	return filelist.Check(ctx, dir, c, r.Exclude)
+	return filelist.Check(ctx, r.Contexts, dir, c, r.Exclude)
 }
 
 // CopyChanges returns the entries of a COPY, given its pin. The stream

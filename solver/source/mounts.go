@@ -71,7 +71,7 @@ func (r *Resolver) CheckMounts(ctx context.Context, f *frontend.File, run *front
 		if !m.HasFiles() || m.IsRoot() {
 			continue
 		}
-		if err := filelist.Check(ctx, f.ContextOf(m.Origin), filelist.Mounted(run, m), r.Exclude); err != nil {
+		if err := filelist.Check(ctx, r.Contexts, f.ContextOf(m.Origin), filelist.Mounted(run, m), r.Exclude); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (r *Resolver) MountedFiles(ctx context.Context, f *frontend.File, run *fron
 			st.Says, st.Private = nil, nil // a RUN finds what can be made here, and all that the stage shows
 			return filelist.ReadStage(ctx, st, c)
 		}
-		return filelist.ReadMounted(ctx, f.ContextOf(m.Origin), c, r.Exclude)
+		return filelist.ReadMounted(ctx, r.Contexts, f.ContextOf(m.Origin), c, r.Exclude)
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/gitsource"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/downloads"
 	"github.com/clayer/clayer/solver/internal/fault"
 	"github.com/clayer/clayer/solver/internal/filelist"
@@ -55,6 +56,8 @@ type Resolver struct {
 	// Downloads stores what is fetched; nil stores nothing, and FetchChanges is
 	// then no use.
 	Downloads *Downloads
+
+	Contexts *contextdir.Contexts // for all resolvers of a solve; nil: each COPY reads for itself
 
 	// Exclude lists absolute paths that no COPY takes: the directories that a solve
 	// itself writes to, which would grow into themselves.

@@ -105,10 +105,10 @@ func adorn(it filelist.Item, at string) error {
 			return &os.PathError{Op: "chmod", Path: at, Err: err}
 		}
 	}
-	if it.ModTime.IsZero() {
+	if it.ModTime().IsZero() {
 		return nil
 	}
-	t := unix.NsecToTimespec(it.ModTime.UnixNano())
+	t := unix.NsecToTimespec(it.ModTime().UnixNano())
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "set times", Path: at, Err: err}
 	}

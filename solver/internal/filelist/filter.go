@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/moby/patternmatcher"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/fault"
 )
 
@@ -123,7 +123,7 @@ func (s *scan) look(name, rel string, parent seen) (is seen, err error) {
 }
 
 // entries lists a directory that is rel below its source, as far as it may be included.
-func (s *scan) entries(here *os.Root, real, rel string) ([]fs.DirEntry, error) {
+func (s *scan) entries(real, rel string) ([]*contextdir.Node, error) {
 	depth := 0
 	if rel != "" {
 		depth = strings.Count(rel, "/") + 1
@@ -131,12 +131,12 @@ func (s *scan) entries(here *os.Root, real, rel string) ([]fs.DirEntry, error) {
 	if s.filter.include == nil || depth >= len(s.filter.literal) {
 		return s.names(real)
 	}
-	info, err := here.Lstat(path.Base(s.filter.literal[depth]))
+	info, err := s.lstat(below(real, path.Base(s.filter.literal[depth])))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
+	return []*contextdir.Node{info}, nil
 }

@@ -3,32 +3,26 @@
 package filelist
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
+
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
-	"github.com/clayer/clayer/internal/ctxio"
 	"github.com/clayer/clayer/solver/internal/archive"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/fault"
+	"github.com/opencontainers/go-digest"
 )
 
 // An Item is one thing that a COPY copies.
@@ -49,9 +43,7 @@ type Item struct {
 	Major, Minor uint32 // of a device
 	Archive      archive.Kind
 
-	node node // of a file with several names
-
-	ModTime time.Time // which no COPY keeps
+	found *contextdir.Node // nil where nothing was looked at
 
 	// In a stage; else root's, and none.
 	UID, GID int
@@ -82,28 +74,28 @@ type List struct {
 }
 
 // Check returns what Read would refuse, without reading the files.
-func Check(ctx context.Context, dir string, c *frontend.Copy, exclude []string) error {
-	s, err := newScan(dir, c)
+func Check(ctx context.Context, in *contextdir.Contexts, dir string, c *frontend.Copy, exclude []string) error {
+	s, err := newScan(in, dir, c)
 	if err != nil {
 		return err
 	}
-	defer s.root.Close()
+	defer s.close()
 	_, err = s.files(ctx, dir, c, exclude)
 	return err
 }
 
-// Read finds the files of a COPY and hashes them.
-func Read(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*List, error) {
-	s, err := newScan(dir, c)
+// Read finds the files of a COPY and hashes them; in has what other COPYs found in the directory.
+func Read(ctx context.Context, in *contextdir.Contexts, dir string, c *frontend.Copy, exclude []string) (*List, error) {
+	s, err := newScan(in, dir, c)
 	if err != nil {
 		return nil, err
 	}
-	defer s.root.Close()
+	defer s.close()
 	fs, err := s.files(ctx, dir, c, exclude)
 	if err != nil {
 		return nil, err
 	}
-	if err := fs.hash(ctx, s.root); err != nil {
+	if err := s.hash(ctx, fs); err != nil {
 		return nil, err
 	}
 	fs.Digest, fs.Size = fs.sum()
@@ -136,7 +128,7 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	fs.Single = !intoDir
 	fs.Several = len(found) > 1 && !strings.HasSuffix(c.Dest, "/") && slices.ContainsFunc(found, func(m match) bool { return !m.isDir })
 	if len(found) == 1 && found[0].isDir {
-		info, err := s.root.Stat(found[0].real)
+		info, err := s.lstat(found[0].real)
 		if err != nil {
 			return nil, err
 		}
@@ -155,34 +147,50 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 		if in.Name == "" || in.Name == "." || in.Name == ".." || strings.ContainsAny(in.Name, "/\x00") {
 			return nil, fault.New("heredoc %q is no file name", in.Name)
 		}
-		s.items = append(s.items, Item{
+		s.put(Item{
 			Rel: in.Name, From: in.Name, Kind: snapshot.File, Mode: 0o644, Source: s.source,
 			Size: int64(len(in.Content)), Inline: &in.Content, Sum: sha256.Sum256([]byte(in.Content)),
 		})
 	}
 	fs.Archives, fs.Single = s.archives, fs.Single && len(s.archives) == 0
 	var err error
-	if fs.Items, err = merge(s.items); err == nil {
+	if fs.Items, err = merge(s.items, len(c.Sources)+len(c.Inline) == 1 && len(found) < 2); err == nil {
 		link(fs.Items)
 	}
 	return fs, err
 }
 
+// ModTime returns the time of an item's file, which no COPY keeps; zero for one of none.
+func (it Item) ModTime() time.Time {
+	if it.found == nil {
+		return time.Time{}
+	}
+	return it.found.MTime.Time()
+}
+
 // merge sorts items by path, so that a directory comes before what it holds. Of
-// several sources that have a path, the last one counts.
-func merge(items []Item) ([]Item, error) {
-	slices.SortStableFunc(items, func(a, b Item) int { return cmp.Compare(a.Rel, b.Rel) })
+// several sources that have a path, the last one counts; one alone has each once.
+func merge(items []*Item, single bool) ([]Item, error) {
+	byPath := func(a, b *Item) int { return strings.Compare(a.Rel, b.Rel) }
+	out := make([]Item, 0, len(items))
+	if single {
+		slices.SortFunc(items, byPath)
+		for _, it := range items {
+			out = append(out, *it)
+		}
+		return out, nil
+	}
+	slices.SortStableFunc(items, byPath)
 	kinds := make(map[string]snapshot.Kind, len(items))
-	out := items[:0]
 	for _, it := range items {
 		if len(out) > 0 && out[len(out)-1].Rel == it.Rel {
 			last := &out[len(out)-1]
 			if (last.Kind == snapshot.Dir) != (it.Kind == snapshot.Dir) {
 				return nil, fault.New("%q is a directory in one source and a file in another", it.Rel)
 			}
-			*last = it
+			*last = *it
 		} else {
-			out = append(out, it)
+			out = append(out, *it)
 		}
 		kinds[it.Rel] = it.Kind
 	}
@@ -201,33 +209,22 @@ type node struct {
 	source   int
 }
 
-func nodeOf(info fs.FileInfo, source int) node {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Nlink < 2 {
-		return node{}
-	}
-	return node{uint64(st.Dev), st.Ino, source}
-}
-
 // link makes hard links of the further names of a file.
 func link(items []Item) {
 	first := make(map[node]string)
 	for i := range items {
 		it := &items[i]
-		if it.node == (node{}) || it.Kind != snapshot.File {
+		if it.Kind != snapshot.File || it.found == nil || it.found.Nlink < 2 {
 			continue
 		}
-		if to, ok := first[it.node]; ok {
+		of := node{it.found.Dev, it.found.Ino, it.Source}
+		if to, ok := first[of]; ok {
 			it.Kind, it.Target = snapshot.Link, to
 		} else {
-			first[it.node] = it.Rel
+			first[of] = it.Rel
 		}
 	}
 }
-
-// buffers are what files are hashed through: one each would be the most of what
-// a directory of small files takes.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
 // at returns an item, or, after those, an archive.
 func (fs *List) at(i int) *Item {
@@ -237,47 +234,33 @@ func (fs *List) at(i int) *Item {
 	return &fs.Archives[i-len(fs.Items)]
 }
 
-// hash fills in the sums of all files, several at a time.
-func (fs *List) hash(ctx context.Context, root *os.Root) error {
-	g, each := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i := range len(fs.Items) + len(fs.Archives) {
-		it := fs.at(i)
-		if it.Kind != snapshot.File && it.Kind != snapshot.Link || it.Inline != nil {
-			continue
-		}
-		if each.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			f, err := openRegular(root, it.From)
-			if err != nil {
-				return err
+// hash fills in the sums of all files.
+func (s *scan) hash(ctx context.Context, fs *List) error {
+	files := make([]contextdir.File, 0, len(fs.Items)+len(fs.Archives))
+	each := func(use func(it *Item)) {
+		for i := range len(fs.Items) + len(fs.Archives) {
+			if it := fs.at(i); (it.Kind == snapshot.File || it.Kind == snapshot.Link) && it.Inline == nil {
+				use(it)
 			}
-			defer f.Close()
-			h := sha256.New()
-			buf := buffers.Get().(*[]byte)
-			defer buffers.Put(buf)
-			n, err := io.CopyBuffer(h, ctxio.Reader(each, f), *buf)
-			if err != nil {
-				return fmt.Errorf("%q: %w", it.From, err)
-			}
-			it.Size = n
-			h.Sum(it.Sum[:0])
-			return nil
-		})
+		}
 	}
-	if err := g.Wait(); err != nil {
+	each(func(it *Item) { files = append(files, contextdir.File{Path: it.From, Node: it.found}) })
+	if err := s.found.Hash(ctx, s.top, files); err != nil {
 		return err
 	}
-	return canceled(ctx)
+	each(func(it *Item) {
+		it.Sum, it.Size = files[0].Sum, files[0].Size
+		files = files[1:]
+	})
+	return nil
 }
 
 // sum returns the digest of the list, and the bytes of its files.
 func (fs *List) sum() (digest.Digest, int64) {
 	var size int64
 	k := key.Sum("copy", func(w key.Writer) {
-		for _, it := range fs.Items {
+		for i := range fs.Items {
+			it := &fs.Items[i]
 			w.Field("path", it.Rel)
 			switch it.Kind {
 			case snapshot.Dir:
@@ -286,7 +269,7 @@ func (fs *List) sum() (digest.Digest, int64) {
 				w.Field("symlink", it.Target)
 			case snapshot.File:
 				w.Field("file", strconv.FormatUint(uint64(it.Mode), 8))
-				w.Field("content", hex.EncodeToString(it.Sum[:]))
+				w.Field("content", key.Key(it.Sum).String())
 				size += it.Size
 			case snapshot.Link:
 				w.Field("link", it.Target)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 )
 
 // Mounted returns what reads the files that a mount of a RUN shows, as if it were a COPY: all
@@ -26,8 +27,8 @@ var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // ReadMounted finds the files that a mount shows, in the directory dir, and hashes them. Its
 // digest is also of the mode of the directory that is mounted.
-func ReadMounted(ctx context.Context, dir string, c *frontend.Copy, exclude []string) (*List, error) {
-	fs, err := Read(ctx, dir, c, exclude)
+func ReadMounted(ctx context.Context, in *contextdir.Contexts, dir string, c *frontend.Copy, exclude []string) (*List, error) {
+	fs, err := Read(ctx, in, dir, c, exclude)
 	if err != nil {
 		return nil, err
 	}

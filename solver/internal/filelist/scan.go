@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -18,6 +17,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/solver/internal/archive"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/fault"
 )
 
@@ -25,8 +25,11 @@ import (
 // through root, so that no link leads out of the directory.
 type scan struct {
 	root   *os.Root
+	top    *os.File // the same directory
+	found  *contextdir.Reading
 	ignore *patternmatcher.PatternMatcher
-	items  []Item
+	items  []*Item
+	slab   []Item  // those that items gets next
 	stage  *staged // that is read instead of the Containerfile's directory; nil for that
 	where  string  // the directory, in words
 	by     string  // the file of patterns that leave files out
@@ -64,12 +67,11 @@ type match struct {
 	below string // of --parents: a pattern of what is copied of it
 }
 
-func newScan(dir string, c *frontend.Copy) (*scan, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
+func newScan(in *contextdir.Contexts, dir string, c *frontend.Copy) (*scan, error) {
+	s := &scan{where: "the Containerfile's directory", by: ".dockerignore", found: in.Of(dir)}
+	if err := s.open(dir); err != nil {
 		return nil, err
 	}
-	s := &scan{root: root, where: "the Containerfile's directory", by: ".dockerignore"}
 	if filepath.Clean(dir) != filepath.Dir(c.Pos.File) {
 		s.where = "the context " + dir
 	}
@@ -78,10 +80,25 @@ func newScan(dir string, c *frontend.Copy) (*scan, error) {
 		s.ignore, err = patternmatcher.New(patterns)
 	}
 	if err != nil {
-		root.Close()
+		s.close()
 		return nil, fault.New("%s: %v", s.by, err)
 	}
 	return s, nil
+}
+
+func (s *scan) open(dir string) (err error) {
+	if s.root, err = os.OpenRoot(dir); err != nil {
+		return err
+	}
+	if s.top, err = s.root.Open("."); err != nil {
+		s.root.Close()
+	}
+	return err
+}
+
+func (s *scan) close() {
+	s.root.Close()
+	s.top.Close()
 }
 
 // patternsFor returns the patterns for COPYs of a file from its own context, or another one.
@@ -174,7 +191,7 @@ func (s *scan) match(src string) ([]match, error) {
 		if err != nil {
 			return nil, s.asFault(name, err)
 		}
-		info, err := s.root.Lstat(real)
+		info, err := s.lstat(real)
 		if err != nil {
 			return nil, s.asFault(name, err)
 		}
@@ -266,21 +283,21 @@ func (s *scan) glob(dir string, parts []string) ([]string, error) {
 	}
 	var out []string
 	for _, e := range names {
-		ok, err := filepath.Match(parts[0], e.Name())
+		ok, err := filepath.Match(parts[0], e.Name)
 		if err != nil {
 			return nil, err
 		}
 		if !ok {
 			continue
 		}
-		name := path.Join(dir, e.Name())
+		name := path.Join(dir, e.Name)
 		if len(parts) > 1 {
 			// With more parts to come, only directories can match.
 			real, err := s.resolve(name)
 			if err != nil {
 				continue
 			}
-			if info, err := s.root.Lstat(real); err != nil || !info.IsDir() {
+			if info, err := s.lstat(real); err != nil || !info.IsDir() {
 				continue
 			}
 		}
@@ -299,16 +316,10 @@ func (s *scan) glob(dir string, parts []string) ([]string, error) {
 }
 
 // names lists a directory by name.
-func (s *scan) names(dir string) ([]fs.DirEntry, error) {
-	f, err := s.root.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	list, err := f.ReadDir(-1)
-	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	return list, err
-}
+func (s *scan) names(dir string) ([]*contextdir.Node, error) { return s.found.List(s.top, dir) }
+
+// lstat returns what stands at a path, in which no element but the last is a link.
+func (s *scan) lstat(name string) (*contextdir.Node, error) { return s.found.Lookup(s.top, name) }
 
 var (
 	errLeaves  = errors.New("leads out of the directory")
@@ -336,14 +347,14 @@ func (s *scan) resolve(name string) (string, error) {
 			continue
 		}
 		next := path.Join(done, part)
-		info, err := s.root.Lstat(next)
+		info, err := s.lstat(next)
 		if leaves && errors.Is(err, fs.ErrNotExist) {
 			err = errLeaves
 		}
 		if err != nil {
 			return "", err
 		}
-		if info.Mode()&fs.ModeSymlink == 0 {
+		if !info.IsSymlink() {
 			done = next
 			continue
 		}
@@ -353,7 +364,7 @@ func (s *scan) resolve(name string) (string, error) {
 		if out, _, err := s.excluded(next); err != nil || out {
 			return "", cmp.Or(err, errIgnored)
 		}
-		target, err := s.root.Readlink(next)
+		target, err := contextdir.Readlink(s.top, next)
 		if err != nil {
 			return "", err
 		}
@@ -388,6 +399,9 @@ func (s *scan) excluded(name string) (bool, patternmatcher.MatchInfo, error) {
 // pattern that matches decides, also where it leaves out again what an exception has
 // included: of patterns that a directory matches, only the first is in its results.
 func (s *scan) ignores(name string, parent patternmatcher.MatchInfo) (bool, patternmatcher.MatchInfo, error) {
+	if len(s.ignore.Patterns()) == 0 {
+		return false, patternmatcher.MatchInfo{}, nil
+	}
 	out, info, err := s.ignore.MatchesUsingParentResults(name, parent)
 	if err == nil && !out && s.ignore.Exclusions() {
 		out, err = s.ignore.MatchesOrParentMatches(name)
@@ -406,7 +420,7 @@ func (s *scan) add(ctx context.Context, m match) error {
 	}
 	if m.isDir {
 		before := len(s.items)
-		if err := s.dir(ctx, m.real, "", seen{ignored: excluded, ignore: info}); err != nil {
+		if err := s.dir(ctx, m.real, "", nil, seen{ignored: excluded, ignore: info}); err != nil {
 			return err
 		}
 		switch {
@@ -418,15 +432,15 @@ func (s *scan) add(ctx context.Context, m match) error {
 		}
 		return nil
 	}
-	fi, err := s.root.Lstat(m.real)
+	fi, err := s.lstat(m.real)
 	if err != nil {
 		return err
 	}
-	if s.unpack && fi.Mode().IsRegular() {
+	if s.unpack && fi.IsRegular() {
 		if kind, err := s.kindOf(m.real); err != nil {
 			return err
 		} else if kind != archive.None {
-			s.archives = append(s.archives, Item{Rel: path.Base(m.name), From: m.real, Kind: snapshot.File, Size: fi.Size(), Source: s.source, Archive: kind})
+			s.archives = append(s.archives, Item{Rel: path.Base(m.name), From: m.real, Kind: snapshot.File, Size: fi.Size, Source: s.source, Archive: kind, found: fi})
 			return nil
 		}
 	}
@@ -449,24 +463,21 @@ func (s *scan) kindOf(name string) (archive.Kind, error) {
 
 // dir adds what is below a directory, and, where it has a path in dest, the
 // directory itself: if it is not left out, or something below it isn't.
-func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
+func (s *scan) dir(ctx context.Context, real, rel string, at *contextdir.Node, is seen) error {
 	if err := canceled(ctx); err != nil {
 		return err
 	}
-	// Names are looked up from the directory itself: from the top, each one would
-	// cost as many steps as it lies deep.
-	here, err := s.root.OpenRoot(real)
-	if err != nil {
-		return err
-	}
-	defer here.Close()
-	list, err := s.entries(here, real, rel)
+	list, err := s.entries(real, rel)
 	if err != nil {
 		return err
 	}
 	before := len(s.items)
 	for _, e := range list {
-		child, childRel := path.Join(real, e.Name()), path.Join(rel, e.Name())
+		child := below(real, e.Name)
+		childRel := e.Name
+		if rel != "" { // what is below a source, and nothing else is between
+			childRel = child[len(child)-len(rel)-1-len(e.Name):]
+		}
 		if s.exclude[child] || s.notMade(child) {
 			continue
 		}
@@ -481,32 +492,29 @@ func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
 		}
 		if e.IsDir() {
 			if s.mayHold(it) {
-				err = s.dir(ctx, child, childRel, it)
+				err = s.dir(ctx, child, childRel, e, it)
 			}
 			if err != nil {
 				return err
 			}
 			continue
 		}
-		if !it.taken() {
+		switch {
+		case !it.taken():
 			continue
-		}
-		fi, err := here.Lstat(e.Name())
-		if err != nil {
-			return err
-		}
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			target, err := here.Readlink(e.Name())
+		case e.Err != nil:
+			return e.Err
+		case e.IsSymlink():
+			target, err := contextdir.Readlink(s.top, child)
 			if err != nil {
 				return err
 			}
-			s.items = append(s.items, s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target, Source: s.source}, fi))
+			s.put(s.owned(Item{Rel: childRel, From: child, Kind: snapshot.Symlink, Mode: 0o777, Target: target, Source: s.source}, e))
+			continue
+		case s.stage != nil && isLeftOut(e):
 			continue
 		}
-		if s.stage != nil && isLeftOut(fi) {
-			continue
-		}
-		if err := s.file(child, childRel, fi); err != nil {
+		if err := s.file(child, childRel, e); err != nil {
 			return err
 		}
 	}
@@ -518,33 +526,26 @@ func (s *scan) dir(ctx context.Context, real, rel string, is seen) error {
 		return err
 	}
 	if is.taken() && !inBase || len(s.items) > before {
-		info, err := here.Stat(".")
-		if err != nil {
-			return err
-		}
-		s.items = append(s.items, s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(info), Source: s.source, Above: is.excluded || is.left}, info))
+		s.put(s.owned(Item{Rel: rel, From: real, Kind: snapshot.Dir, Mode: s.mode(at), Source: s.source, Above: is.excluded || is.left}, at))
 	}
 	return nil
 }
 
-// narrow returns a mode without the right of group and others to write.
-func narrow(m fs.FileMode) uint32 {
-	mode := uint32(m.Perm()) &^ 0o022
-	for bit, unix := range map[fs.FileMode]uint32{fs.ModeSetuid: 0o4000, fs.ModeSetgid: 0o2000, fs.ModeSticky: 0o1000} {
-		if m&bit != 0 {
-			mode |= unix
-		}
+// below is path.Join of a clean path and a name.
+func below(dir, name string) string {
+	if dir == "" || dir == "." {
+		return name
 	}
-	return mode
+	return dir + "/" + name
 }
 
 // file adds what is neither a directory nor a link.
-func (s *scan) file(real, rel string, fi fs.FileInfo) error {
+func (s *scan) file(real, rel string, fi *contextdir.Node) error {
 	it := s.owned(Item{Rel: rel, From: real, Kind: snapshot.File, Mode: s.mode(fi), Source: s.source}, fi)
-	switch mode := fi.Mode(); {
-	case mode.IsRegular():
-		it.Size, it.node = fi.Size(), nodeOf(fi, s.source)
-	case mode&fs.ModeNamedPipe != 0:
+	switch {
+	case fi.IsRegular():
+		it.Size = fi.Size
+	case fi.IsFifo():
 		it.Kind = snapshot.Fifo
 	case s.stage != nil && device(&it, fi):
 	default:
@@ -560,6 +561,15 @@ func (s *scan) file(real, rel string, fi fs.FileInfo) error {
 		}
 		it.Xattrs = xattrs
 	}
-	s.items = append(s.items, it)
+	s.put(it)
 	return nil
+}
+
+// put adds an item. A tree has many, so that each is copied once.
+func (s *scan) put(it Item) {
+	if len(s.slab) == 0 {
+		s.slab = make([]Item, min(256, len(s.items)+1))
+	}
+	s.slab[0] = it
+	s.items, s.slab = append(s.items, &s.slab[0]), s.slab[1:]
 }

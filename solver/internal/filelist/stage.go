@@ -3,18 +3,17 @@ package filelist
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/names"
 )
 
@@ -72,16 +71,15 @@ type staged struct {
 
 // ReadStage finds the files of a COPY in its stage.
 func ReadStage(ctx context.Context, st Stage, c *frontend.Copy) (*List, error) {
-	root, err := os.OpenRoot(st.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
 	ignore, err := patternmatcher.New(nil)
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{root: root, ignore: ignore, stage: &staged{Stage: st}}
+	s := &scan{ignore: ignore, stage: &staged{Stage: st}, found: (*contextdir.Contexts)(nil).Of(st.Dir)}
+	if err := s.open(st.Dir); err != nil {
+		return nil, err
+	}
+	defer s.close()
 	// What is at its own path in the base stays there as it is. All of the base is this
 	// machine, with what it has of secrets, and nobody's image.
 	if st.Made != nil && (st.Bare || slices.ContainsFunc(c.Sources, func(src string) bool { return ofAll(c, src) })) {
@@ -137,42 +135,41 @@ func (s *scan) leaveOutHint() string {
 	return "a line in " + s.by + " leaves it out"
 }
 
-// mode returns the mode that an item gets: in a stage it is the file's own.
-func (s *scan) mode(info fs.FileInfo) uint32 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil {
-		return uint32(st.Mode) & 0o7777
+// mode returns the mode that an item gets: in a stage it is the file's own, else it lacks the
+// right of group and others to write.
+func (s *scan) mode(at *contextdir.Node) uint32 {
+	if s.stage != nil {
+		return at.Mode()
 	}
-	return narrow(info.Mode())
+	return at.Mode() &^ 0o022
 }
 
 // owned gives an item the time of its file, and in a stage the owner that this has.
-func (s *scan) owned(it Item, info fs.FileInfo) Item {
-	it.ModTime = info.ModTime()
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && s.stage != nil && !s.stage.Ownerless {
-		it.UID, it.GID = int(st.Uid), int(st.Gid)
+func (s *scan) owned(it Item, at *contextdir.Node) Item {
+	it.found = at
+	if s.stage != nil && !s.stage.Ownerless {
+		it.UID, it.GID = at.UID, at.GID
 	}
 	return it
 }
 
 // device makes an item the device that its file is; false if it is none that can be copied.
-func device(it *Item, info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&fs.ModeDevice == 0 || st.Rdev == 0 {
+func device(it *Item, at *contextdir.Node) bool {
+	if !at.IsDevice() || at.Rdev == 0 {
 		return false
 	}
 	it.Kind = snapshot.Block
-	if info.Mode()&fs.ModeCharDevice != 0 {
+	if at.IsChar() {
 		it.Kind = snapshot.Char
 	}
-	it.Major, it.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
+	it.Major, it.Minor = unix.Major(at.Rdev), unix.Minor(at.Rdev)
 	return true
 }
 
 // isLeftOut reports whether a file in a directory of a stage is not copied with it: a socket,
 // which is nothing without who listens, and what overlayfs takes for the mark of a deletion.
-func isLeftOut(info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return info.Mode()&fs.ModeSocket != 0 || info.Mode()&fs.ModeDevice != 0 && ok && st.Rdev == 0
+func isLeftOut(at *contextdir.Node) bool {
+	return at.IsSocket() || at.IsDevice() && at.Rdev == 0
 }
 
 // notMade reports whether a path is in a stage of which its steps have not made it, where
