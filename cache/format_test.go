@@ -12,7 +12,7 @@ import (
 // The fields that docs/format.md reserves: readers of today pass them over.
 const (
 	reservedOfStep = `"scope":"pr-12",
-		"statement":"e30=","signatures":["U1NIU0lH"],"pieces":[{"digest":"sha256:00","offset":1,"size":2}],"cutoff":"00",`
+		"statement":"e30=","signatures":["U1NIU0lH"],"pieces":[{"digest":"sha256:00","offset":1,"size":2}],`
 	reservedOfLayer = `"scope":"main","statement":"e30=","signatures":[],"variants":[{}],
 		"pins":[{"source":"github:o/r@main","commit":"00"}],`
 )

@@ -57,9 +57,35 @@ type Descriptor struct {
 	// and is verified by no store. nil: not known.
 	Frames frames.List `json:"frames,omitempty"`
 
+	// Cutoff is a second key, which covers the DiffIDs of the steps before it in place of
+	// their keys. A snapshot that was found by it has it as its Key, too. Zero: it has none.
+	Cutoff key.Key `json:"cutoff,omitzero"`
+
 	// Replaces is the digest of a snapshot of the key that turned out to be of no use, or
 	// AllVariants: what a Put of this one takes the place of. No store has it.
 	Replaces digest.Digest `json:"-"`
+}
+
+// ByContent reports whether the snapshot was found by its second key: what has the first one was
+// built on steps that made the same in another way.
+func (d Descriptor) ByContent() bool { return d.Key == d.Cutoff && !d.Key.IsZero() }
+
+// Second returns what a store has of the snapshot under its second key; false where it has
+// nothing there.
+func (d Descriptor) Second() (Descriptor, bool) {
+	if d.Cutoff.IsZero() || d.ByContent() {
+		return d, false
+	}
+	d.Key = d.Cutoff
+	return d, true
+}
+
+// keys returns those that the snapshot is found by.
+func (d Descriptor) keys() []key.Key {
+	if second, ok := d.Second(); ok {
+		return []key.Key{d.Key, second.Key}
+	}
+	return []key.Key{d.Key}
 }
 
 // A Need is one of the things that a snapshot takes from the root that it is applied to.
@@ -164,7 +190,9 @@ type Store interface {
 	// Find reports which of the keys it has, in one round trip where it can.
 	// tag is a hint: that of the layer which the keys belong to, as Tag
 	// returns it. The answer may be in part beside an error. Of several snapshots of
-	// a key it returns one: the first, or that which the layer of the tag has.
+	// a key it returns one: the first, or that which the layer of the tag has. It may
+	// return what else that layer has. A snapshot is found by its second key, too, where
+	// the store has an index of these; its Key is that one then.
 	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error)
 
 	// Variants returns all snapshots that it has under the keys, first the one that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -90,7 +89,11 @@ func (t *Tier) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Ke
 		if err != nil {
 			t.warn(s.Name(), err)
 		}
-		maps.Copy(all, m)
+		for k, f := range m {
+			if _, ok := all[k]; !ok {
+				all[k] = f
+			}
+		}
 	}
 	return all, nil
 }

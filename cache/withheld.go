@@ -120,7 +120,9 @@ func (w *Withheld) Examine(ctx context.Context, d Descriptor, blob io.ReaderAt) 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if secret != nil {
-		w.note(d.Key, note{d.Digest, secret.Path, secret.Name})
+		for _, k := range d.keys() {
+			w.note(k, note{d.Digest, secret.Path, secret.Name})
+		}
 		return err
 	}
 	w.clean[id] = true
@@ -129,8 +131,10 @@ func (w *Withheld) Examine(ctx context.Context, d Descriptor, blob io.ReaderAt) 
 	case ok && n.Digest == d.Digest && !slices.Contains(w.allow, n.Name):
 		return &SecretError{Path: n.Path, Name: n.Name}
 	case ok && n.Digest != "" && n.Digest != d.Digest && w.Searches(n.Name): // it was built again, without
-		delete(w.notes, d.Key)
-		w.forget(d.Key)
+		for _, k := range d.keys() {
+			delete(w.notes, k)
+			w.forget(k)
+		}
 	}
 	return nil
 }

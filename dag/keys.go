@@ -48,6 +48,8 @@ type Keys struct {
 	Layer  map[*Layer]key.Key // the key of the layer's last step
 	Commit map[*Step]string   // that a FETCH of a Git tree is pinned to
 	inputs map[*Step]key.Inputs
+	base   key.Key // of a layer on the bare root, before its first step
+	pins   Pins
 }
 
 // Record returns the inputs of the step's key, as they may be stored.
@@ -83,6 +85,8 @@ func (g *Graph) Keys(base Base, pins Pins) (*Keys, error) {
 		Layer:  make(map[*Layer]key.Key, len(g.Layers)),
 		Commit: make(map[*Step]string),
 		inputs: make(map[*Step]key.Inputs, n),
+		base:   first,
+		pins:   pins,
 	}
 	for _, l := range g.Layers {
 		prev := first
@@ -127,6 +131,7 @@ func (b Base) inputs(w key.Writer) {
 // Names of inputs that explanations treat apart.
 const (
 	inPrevious    = "previous"
+	inCacheBust   = "cache-bust"
 	inInstruction = "instruction"
 	inCommand     = "command"
 	inContent     = "content"
@@ -150,7 +155,7 @@ func (s *Step) inputs(prev key.Key, pin Pin) key.Inputs {
 	return func(w key.Writer) {
 		w.Field(inPrevious, prev.String())
 		for _, text := range s.CacheBust {
-			w.Field("cache-bust", text)
+			w.Field(inCacheBust, text)
 		}
 		switch in := s.Instr.(type) {
 		case *frontend.Env:

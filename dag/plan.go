@@ -46,6 +46,9 @@ type Found struct {
 	Store   string // the store's name
 	Size    int64  // bytes of the blob
 	Variant int    // which of the snapshots that the store has under the key, from 2; 0: the first
+
+	ByContent bool // it was found by the second key: the steps before it made what they made when it was built
+	Cutoff    bool // it has a second key
 }
 
 // An Old is a step of an earlier solve: what explains why a key is another now.
@@ -58,6 +61,7 @@ type Old struct {
 	LeftOut bool // it is in no store, since it changed nothing
 	Changed bool // it changed something, so that what follows it was made on top of that
 	Recoded bool // its key is of another encoding than key.Encoding
+	Cutoff  bool // its snapshot has a second key
 }
 
 // Answers is what the root and the stores said.
@@ -119,6 +123,10 @@ type Item struct {
 	// restored if it changes nothing, or makes the snapshot again that cannot be had, else
 	// they are to run.
 	Decides bool
+
+	// MayMatch is set on a step to run after others that are: a snapshot of it has a second
+	// key, by which it is restored if they make what that one was built on.
+	MayMatch bool
 }
 
 // NewPlan decides the state of every step. In a chain (a layer, with those that
@@ -169,6 +177,9 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 					unused = a.whyUnused(it.Key, pre.broken)
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
+				if it.MayMatch = pre.broken != nil && (cached && found.Cutoff || old.mayMatch(s)); it.MayMatch && !cached {
+					it.Why = whyMayMatch(s, pre.broken)
+				}
 				if gone := a.Gone[it.Key]; gone != "" && pre.broken == nil {
 					it.Why = "in the root, but " + gone
 				}

@@ -80,6 +80,25 @@ func (h *history) changed(k key.Key) bool {
 	return o != nil && o.Changed
 }
 
+// mayMatch reports whether an earlier solve had a step of the same inputs, whatever was before
+// it, whose snapshot has a second key.
+func (h *history) mayMatch(s *Step) bool {
+	if len(h.old) == 0 {
+		return false
+	}
+	h.index()
+	o := h.byInputs[inputsID(h.keys.Record(s))]
+	return o != nil && o.Cutoff
+}
+
+// whyMayMatch is why a step runs that is restored if those before it make what it was built on.
+func whyMayMatch(s, broken *Step) string {
+	if broken.Layer != s.Layer {
+		return fmt.Sprintf("unless line %d of layer %s makes the same again", broken.Pos().Line, broken.Layer.Name)
+	}
+	return fmt.Sprintf("unless line %d makes the same again", broken.Pos().Line)
+}
+
 // NotBuilt is why a step runs of whose layer no earlier solve is known.
 const NotBuilt = "not built yet"
 

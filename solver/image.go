@@ -35,6 +35,7 @@ func Image(ctx context.Context, opt Options, base string) (image.Image, error) {
 	if err != nil {
 		return img, err
 	}
+	r.SetState(state)
 	found, err := r.Find(ctx, g, keys, nil)
 	if err != nil {
 		return img, err

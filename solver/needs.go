@@ -8,9 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/frontend/edit"
 	"github.com/clayer/clayer/solver/internal/environ"
@@ -60,36 +58,6 @@ func (r *session) checkNeeds(ctx context.Context, root *rootfs.Root, sv *survey.
 	}
 	return err
 }
-
-// Variants returns all snapshots that the stores have of steps of one layer.
-func (r *session) Variants(ctx context.Context, keys *dag.Keys, l *dag.Layer, steps []*dag.Step) (map[key.Key][]cache.Found, error) {
-	all := make(map[key.Key][]cache.Found)
-	if r.store == nil || len(steps) == 0 {
-		return all, nil
-	}
-	want := make([]key.Key, len(steps))
-	for i, s := range steps {
-		want[i] = keys.Step[s]
-	}
-	answers, err := r.store.Variants(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		r.Report.StoreFailed(r.store.Name(), err)
-	}
-	for i, s := range steps {
-		for _, f := range answers[want[i]] {
-			if f.Key == want[i] && r.usable(s, keys, f) && len(all[f.Key]) < maxCandidates {
-				all[f.Key] = append(all[f.Key], f)
-			}
-		}
-	}
-	return all, nil
-}
-
-// maxCandidates bounds what is looked at of one step: each store may have some.
-const maxCandidates = 4 * cache.MaxVariants
 
 // nextView returns the root without the last applies of its log.
 func nextView(root *rootfs.Root, state *record.State, undone int) (*names.View, error) {

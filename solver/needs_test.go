@@ -10,6 +10,7 @@ import (
 	"github.com/clayer/clayer/cache/storetest"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/internal/lookup"
 )
 
 func graphOf(t *testing.T, text string) *dag.Graph {
@@ -48,7 +49,8 @@ func TestFindPassesOverEmptyInstalls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := &session{store: cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)}
+	tier := cache.Tiered(func(store string, err error) { t.Errorf("%s: %v", store, err) }, store)
+	r := lookup.New(lookup.Options{Tier: tier, Jobs: 1, Unstored: func(*dag.Layer) bool { return false }})
 	found, err := r.Find(t.Context(), g, keys, nil)
 	if err != nil {
 		t.Fatal(err)

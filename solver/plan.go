@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -132,6 +131,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 	for _, name := range g.UnusedArgs(r.BuildArgs) {
 		r.warnOnce("build argument %s: no layer has ARG %s", name, name)
 	}
+	r.SetState(state)
 	s := survey.New(state, r.platform(ctx, state))
 	keys, err := r.keys(ctx, g, s.Platform)
 	if err != nil {
@@ -176,7 +176,7 @@ func (r *session) survey(ctx context.Context, root *rootfs.Root) (*survey.Survey
 			}
 		}
 		for k, d := range s.Found {
-			answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
+			answers.Cached[k] = survey.FoundOf(d)
 		}
 	}
 	if err := r.previous(ctx, g, keys, state, &answers); err != nil {
@@ -272,50 +272,6 @@ func (r *session) keys(ctx context.Context, g *dag.Graph, platform string) (*dag
 	return g.Keys(dag.Base{Platform: platform, ID: r.BaseID, Salts: r.Salts, Commits: commits}, pins)
 }
 
-// Find asks the stores for all keys of layers that are not completely present.
-// A store that fails is a miss, which the store itself reports.
-func (r *session) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
-	all := make(map[key.Key]cache.Found)
-	if r.store == nil {
-		return all, nil
-	}
-	var mu sync.Mutex
-	eg, ctx := errgroup.WithContext(ctx)
-	eg.SetLimit(r.jobs())
-	for _, l := range g.Layers {
-		var want []key.Key
-		steps := make(map[key.Key]*dag.Step)
-		for _, s := range l.Steps {
-			if k := keys.Step[s]; s.ChangesRoot() && !present[s] {
-				want, steps[k] = append(want, k), s
-			}
-		}
-		if len(want) == 0 {
-			continue
-		}
-		eg.Go(func() error {
-			found, err := r.store.Find(ctx, cache.Tag(l.Name, keys.Layer[l]), want)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				r.Report.StoreFailed(r.store.Name(), err)
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for k, d := range found {
-				if r.usable(steps[k], keys, d) {
-					all[k] = d
-				}
-			}
-			return nil
-		})
-	}
-	err := eg.Wait()
-	return all, err
-}
-
 // previous gathers the steps of earlier solves, by which new keys are
 // explained: those of this root, else the newest layer of that name in a store.
 func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, state *record.State, a *dag.Answers) error {
@@ -323,7 +279,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		for _, s := range l.Steps {
 			a.Previous[l.Name] = append(a.Previous[l.Name], dag.Old{
 				Key: s.Key, Recoded: s.Encoding != key.Encoding, Line: s.Line, Record: s.Record,
-				Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut,
+				Took: s.Took, LeftOut: s.LeftOut, Changed: s.Entries > 0 && !s.LeftOut, Cutoff: !s.Cutoff.IsZero(),
 			})
 		}
 	}
@@ -344,22 +300,6 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 		a.Previous[m.Name] = survey.OldSteps(m)
 	}
 	return nil
-}
-
-// usable reports whether what a store has under the key of a step is of that step, and of a
-// version that this program knows.
-func (r *session) usable(s *dag.Step, keys *dag.Keys, d cache.Found) bool {
-	if d.Version > cache.Version {
-		r.warnOnce("%s: what %s has was stored by a later version of clayer, so it is built again", s.Pos(), d.Store)
-		return false
-	}
-	if len(d.Record) > 0 { // what is stored in little space has none
-		if other := keys.Record(s).Changed(d.Record); len(other) > 0 { // a key has one record
-			r.warnOnce("%s: what %s has under its key is recorded of another step (%s), so it is built again", s.Pos(), d.Store, strings.Join(other, ", "))
-			return false
-		}
-	}
-	return d.Entries > 0 || !inventory.Installs(s) // some stores have such snapshots from before they were refused
 }
 
 // graph lowers the files of the session.

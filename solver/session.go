@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/contextdir"
 	"github.com/clayer/clayer/solver/internal/environ"
 	"github.com/clayer/clayer/solver/internal/images"
+	"github.com/clayer/clayer/solver/internal/lookup"
 	"github.com/clayer/clayer/solver/internal/stages"
 	"github.com/clayer/clayer/solver/internal/survey"
 	"github.com/clayer/clayer/solver/internal/transfers"
@@ -28,6 +29,7 @@ import (
 type session struct {
 	Options
 	transfers.Steps
+	*lookup.Finder
 	store     *cache.Tier      // nil: there is none
 	files     []*frontend.File // Options.Files, but those that a legacy release replaces
 	readOnly  bool             // nothing that is downloaded is stored
@@ -55,6 +57,7 @@ func newSession(opt Options) *session {
 	if stores := opt.AllStores(); len(stores) > 0 {
 		r.store = cache.Tiered(opt.Report.StoreFailed, stores...)
 	}
+	r.Finder = lookup.New(lookup.Options{Tier: r.store, Report: opt.Report, Jobs: r.jobs(), Withheld: opt.Withheld, Unstored: r.Unstored})
 	r.Sources, r.Meters = r.sources, opt.Report
 	if r.store != nil {
 		r.Earlier.List, r.Earlier.Warn = r.store.List, func(text string) { r.warnOnce("%s", text) }

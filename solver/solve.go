@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/catchup"
@@ -23,12 +24,13 @@ import (
 
 // A Result is what a solve did.
 type Result struct {
-	Ran       int                `json:"ran"`              // steps that were run, fetched or copied
-	Restored  int                `json:"restored"`         // steps whose snapshot came from a store
-	Present   int                `json:"present"`          // steps that were in the root already
-	Pushed    int                `json:"pushed,omitempty"` // snapshots of these layers that stores got, which lacked them
-	Undone    int                `json:"undone"`           // removed steps, and those that have to be applied again
-	Preserved []rootfs.Preserved `json:"kept,omitempty"`   // files that stay as the user has them
+	Ran       int                `json:"ran"`                 // steps that were run, fetched or copied
+	Restored  int                `json:"restored"`            // steps whose snapshot came from a store
+	ByContent int                `json:"byContent,omitempty"` // of the restored: found by what the steps before them made
+	Present   int                `json:"present"`             // steps that were in the root already
+	Pushed    int                `json:"pushed,omitempty"`    // snapshots of these layers that stores got, which lacked them
+	Undone    int                `json:"undone"`              // removed steps, and those that have to be applied again
+	Preserved []rootfs.Preserved `json:"kept,omitempty"`      // files that stay as the user has them
 	Layers    []LayerResult      `json:"layers"`
 	ByHand    []exec.Installed   `json:"byHand,omitempty"` // what was installed by hand, where a step ran
 	Took      time.Duration      `json:"took"`             // nanoseconds
@@ -48,10 +50,14 @@ type LayerResult struct {
 // String says the counts in words: "1 ran, 2 restored, 3 present".
 func (r *Result) String() string {
 	var parts []string
+	restored := "restored"
+	if r.ByContent > 0 {
+		restored += fmt.Sprintf(" (%d found by content)", r.ByContent)
+	}
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{r.Ran, "ran"}, {r.Restored, "restored"}, {r.Present, "present"}, {r.Undone, "undone"}, {r.Pushed, "pushed"}} {
+	}{{r.Ran, "ran"}, {r.Restored, restored}, {r.Present, "present"}, {r.Undone, "undone"}, {r.Pushed, "pushed"}} {
 		if c.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
@@ -204,6 +210,14 @@ func resultOf(sv *survey.Survey, did exec.Result) *Result {
 	for i := range sv.Plan.Layers {
 		pl := &sv.Plan.Layers[i]
 		t := pl.Totals()
+		for _, it := range pl.Items {
+			if did.Reused[it.Step] {
+				t.ToRun, t.Cached = t.ToRun-1, t.Cached+1
+			}
+			if did.Reused[it.Step] || it.State == dag.Cached && it.Found.ByContent {
+				res.ByContent++
+			}
+		}
 		res.Ran += t.ToRun
 		res.Restored += t.Cached
 		res.Present += t.Present

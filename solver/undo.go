@@ -102,7 +102,7 @@ func Undo(ctx context.Context, opt Options, to string) (res *UndoResult, err err
 	for _, err := range preserved.Errors(undone.Preserved) {
 		r.Report.WarnError(err)
 	}
-	return res, exec.NotUndone(undone)
+	return res, exec.Incomplete(preserved.NotUndone(undone))
 }
 
 // remainingAfter returns what stays when all after a layer is undone; "" is the layer

@@ -343,14 +343,12 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) err
 	if desc.CRC32C == 0 {
 		s = nil // nothing to compare it with
 	}
-	data, err := json.Marshal(stored{desc, s})
-	if err != nil {
-		return err
+	if second, ok := desc.Second(); ok { // first: what has the first key has both
+		if err := d.writeStep(ctx, root, second, s); err != nil {
+			return err
+		}
 	}
-	if len(data) > maxKeyFile {
-		return fmt.Errorf("a descriptor of %d bytes: %w", len(data), safefile.ErrTooLarge)
-	}
-	if err := d.writeStep(ctx, root, desc, data); err != nil {
+	if err := d.writeStep(ctx, root, desc, s); err != nil {
 		return err
 	}
 	unlock()
@@ -358,7 +356,14 @@ func (d *Dir) put(ctx context.Context, desc cache.Descriptor, b *cache.Blob) err
 }
 
 // writeStep writes a key file, unless one of the same variant is there by now.
-func (d *Dir) writeStep(ctx context.Context, root *os.Root, desc cache.Descriptor, data []byte) error {
+func (d *Dir) writeStep(ctx context.Context, root *os.Root, desc cache.Descriptor, s *stamp) error {
+	data, err := json.Marshal(stored{desc, s})
+	if err != nil {
+		return err
+	}
+	if len(data) > maxKeyFile {
+		return fmt.Errorf("a descriptor of %d bytes: %w", len(data), safefile.ErrTooLarge)
+	}
 	unlock, err := d.lockKeys(ctx, root)
 	if err != nil {
 		return err

@@ -23,9 +23,8 @@ import (
 var layerTag = lazyregexp.New(`^layer-(?:(.+)-)?([0-9a-f]{16})$`)
 
 // Find asks for the layer's manifest where anyone may read it: a whole hit is
-// one request. What is not there is looked up in the list of releases; without a
-// token, only what the manifest does not say to be left out: the API has few
-// requests for those who have none.
+// one request. What is not there is looked up in the list of releases, but not without a
+// token, where there is a manifest: the API has few requests for those who have none.
 func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
 	found := make(map[key.Key]cache.Found)
 	if err := s.refused.Reading(); err != nil {
@@ -37,13 +36,11 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		var rec record
 		if rec, err = s.published(ctx, tag); err == nil {
 			for k, st := range rec.Steps {
-				if slices.Contains(keys, k) {
-					found[k] = cache.Found{Descriptor: st.Descriptor, Store: s.Name()}
-				}
+				found[k] = cache.Found{Descriptor: st.Descriptor, Store: s.Name()}
 			}
 			missing = slices.DeleteFunc(slices.Clone(keys), func(k key.Key) bool {
 				_, ok := found[k]
-				return ok || !s.gh.HasToken() && rec.leavesOut(k)
+				return ok || !s.gh.HasToken()
 			})
 		}
 	}

@@ -244,7 +244,7 @@ func (s *Store) lookup(k key.Key, match func(*step) bool) (location, bool) {
 	defer s.mu.Unlock()
 	var best location
 	for _, h := range s.releases {
-		st := h.Steps[k]
+		st := h.step(k)
 		if st == nil || !match(st) || !h.has(st) || best.id != 0 && !st.before(&best.step) {
 			continue
 		}
@@ -264,7 +264,7 @@ func (s *Store) variants(k key.Key) []location {
 	defer s.mu.Unlock()
 	all := []location{first}
 	for _, h := range s.releases {
-		if st := h.Steps[k]; st != nil && h.has(st) {
+		if st := h.step(k); st != nil && h.has(st) {
 			all = append(all, h.at(st))
 		}
 	}

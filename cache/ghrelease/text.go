@@ -43,11 +43,6 @@ type layer struct {
 	Beside bool `json:"beside,omitempty"`
 }
 
-// leavesOut reports whether the layer is whole without a snapshot of a step.
-func (r *record) leavesOut(k key.Key) bool {
-	return r.Layer != nil && slices.ContainsFunc(r.Layer.LeftOut, func(l cache.LeftOut) bool { return l.Key == k })
-}
-
 // A step is a snapshot with where its files are.
 type step struct {
 	cache.Descriptor
@@ -79,6 +74,22 @@ func (st *step) files() []part {
 		return st.Parts
 	}
 	return []part{{fileName(st.Key, 0), st.Size, st.Digest}}
+}
+
+// step returns what is listed under a key: also under the second key of a snapshot, which
+// keeps the files of the first.
+func (r *record) step(k key.Key) *step {
+	if st := r.Steps[k]; st != nil {
+		return st
+	}
+	for _, st := range r.Steps {
+		if second, ok := st.Second(); ok && second.Key == k {
+			other := *st
+			other.Descriptor, other.Parts = second, st.files()
+			return &other
+		}
+	}
+	return nil
 }
 
 // fileName returns the name of a step's file, and of its n-th part, from 1.
@@ -188,7 +199,7 @@ func (r *record) text(short int) string {
 			s.Frames = nil
 		}
 		if short > 1 {
-			s.Record, s.Text = nil, ""
+			s.Record, s.Text, s.Cutoff = nil, "", key.Key{}
 		}
 		if short < 4 {
 			line(markStep, s)

@@ -70,9 +70,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 	found := make(map[key.Key]cache.Found, len(keys))
 	if l, ok := x.layer(branch.LayerPath(tag)); ok {
 		for _, st := range l.Steps {
-			if slices.Contains(keys, st.Key) {
-				found[st.Key] = cache.Found{Descriptor: st.Descriptor, Store: s.opt.Name}
-			}
+			found[st.Key] = cache.Found{Descriptor: st.Descriptor, Store: s.opt.Name}
 		}
 	}
 	for _, k := range keys {

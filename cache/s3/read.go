@@ -127,9 +127,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		}
 		if err == nil {
 			for _, d := range m.Steps {
-				if slices.Contains(keys, d.Key) {
-					found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
-				}
+				found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
 			}
 		}
 	}

@@ -295,9 +295,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 			slog.Warn("a layer in the store can't be read; its steps are looked for one by one", "store", s.Location(), "err", err)
 		}
 		for _, d := range m.Steps {
-			if slices.Contains(keys, d.Key) {
-				found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
-			}
+			found[d.Key] = cache.Found{Descriptor: d, Store: s.name}
 		}
 	}
 	err = cache.FindEach(ctx, s.name, found, keys, atOnce, func(ctx context.Context, k key.Key) (cache.Descriptor, error) {

@@ -37,6 +37,7 @@ type (
 		Store       string     `json:"store,omitempty"`
 		Size        int64      `json:"size,omitempty"`       // bytes
 		Variant     int        `json:"variant,omitempty"`    // which of several snapshots in the store, from 2
+		ByContent   bool       `json:"byContent,omitempty"`  // found by what the steps before it made
 		EstimateMS  int64      `json:"estimateMS,omitempty"` // milliseconds
 		Commit      string     `json:"commit,omitempty"`     // of a FETCH of a Git tree
 		Inputs      key.Record `json:"inputs"`
@@ -88,6 +89,7 @@ func jsonOf(pl *dag.PlannedLayer, keys *dag.Keys) jsonLayer {
 			Store:       it.Found.Store,
 			Size:        it.Found.Size,
 			Variant:     it.Found.Variant,
+			ByContent:   it.Found.ByContent,
 			EstimateMS:  it.Estimate.Milliseconds(),
 			Commit:      keys.Commit[it.Step],
 			Inputs:      keys.Record(it.Step),

@@ -12,6 +12,7 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/exec/internal/contents"
 	"github.com/clayer/clayer/solver/exec/internal/failure"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/running"
@@ -34,9 +35,7 @@ func (b *builder) Commit(ctx context.Context) error {
 	if err := b.lock.Commit(b.sv.Platform, b.sv.Layers(), survey.Env(b.sv.Plan.Graph, len(b.sv.Plan.Layers))); err != nil {
 		return fmt.Errorf("%w: %w", ErrRoot, err)
 	}
-	if len(b.incomplete) > 0 {
-		b.did.Incomplete = incomplete(b.incomplete)
-	}
+	b.did.Incomplete = Incomplete(b.incomplete)
 	return nil
 }
 
@@ -78,7 +77,7 @@ func (b *builder) Undo(ctx context.Context) error {
 			}
 		}
 	}
-	b.incomplete = append(b.incomplete, notUndone(undone)...)
+	b.incomplete = append(b.incomplete, preserved.NotUndone(undone)...)
 	return nil
 }
 
@@ -94,12 +93,15 @@ func (b *builder) foundLost() []string {
 // describes: what undone steps have changed for good, what its view could not show, or
 // another result of a step than the one that stores list.
 func (b *builder) differs(it *dag.Item) bool {
-	if it.State == dag.ToRun && b.isOther(it.Step) {
+	if it.State != dag.ToRun || b.reused(it.Step) {
+		return false
+	}
+	if b.isOther(it.Step) {
 		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return it.State == dag.ToRun && (it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step]) || b.identity.Differ(it.Step))
+	return it.Step.LooksAtRoot() && (len(b.foundLost()) > 0 || b.inexact[it.Step]) || b.identity.Differ(it.Step)
 }
 
 // preserve warns of files that stay as the user has them, each once.
@@ -163,7 +165,7 @@ func (b *builder) Verify(_ context.Context, it *dag.Item) error {
 
 func (b *builder) applyFailure(it *dag.Item, res unpack.Result, err error) error {
 	s := it.Step
-	if bad, ok := invalid(it, err); ok {
+	if bad, ok := contents.Invalid(it, err); ok {
 		return bad
 	}
 	if res.Foreign.Files > 0 {
@@ -203,12 +205,13 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 		desc, packed, applied.Verified = b.sv.Found[it.Key].Descriptor, early, early.Verified()
 	} else {
 		bl := b.blob(s)
-		desc, packed, checked, leftOut = bl.desc, blobReader{bl.reader()}, bl.checked, bl.installedNothing
+		desc, packed, checked, leftOut = bl.desc, contents.NewReader(bl.reader()), bl.checked, bl.installedNothing
 	}
 	applied.Digest, applied.DiffID, applied.Size, applied.CRC32C = desc.Digest, desc.DiffID, desc.Size, desc.CRC32C
 	applied.Entries, applied.Bytes, applied.Took = desc.Entries, desc.Bytes, desc.Took
 	applied.LeftOut, applied.Needs, applied.On, applied.Placement = leftOut, desc.Needs, desc.On, b.placement(s, desc.Needs)
 	applied.Frames = desc.Frames
+	applied.Cutoff, applied.Second = desc.Cutoff, desc.ByContent()
 	applied.Differs = b.differs(it)
 	if it.State == dag.Cached && desc.Needs == nil && applied.Placement.Merge {
 		b.Report.WarnOnce("some snapshots are of a version of clayer that did not record what a RUN needs of a machine: they are used wherever they are found, and of the users and packages in them those are added that this root lacks. " +
@@ -221,26 +224,10 @@ func (b *builder) applied(ctx context.Context, it *dag.Item, early *cache.Reader
 	return applied, nil, snapshot.ReadUnvalidated(packed), nil // the apply validates it
 }
 
-// NotUndone returns what an undo could not restore, as one error; nil for nothing.
-func NotUndone(u *rootfs.Undone) error {
-	if errs := notUndone(u); len(errs) > 0 {
-		return incomplete(errs)
+// Incomplete says that the root was changed in part; nil for no errors.
+func Incomplete(errs []error) error {
+	if len(errs) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// incomplete says that the root was changed in part.
-func incomplete(errs []error) error {
 	return fmt.Errorf("%w wholly:\n  %w", ErrRoot, failure.Lines(errs))
-}
-
-func notUndone(u *rootfs.Undone) []error {
-	var errs []error
-	for _, p := range u.Problems {
-		errs = append(errs, fmt.Errorf("/%s: %w", p.Path, p.Err))
-	}
-	for _, p := range u.Lost {
-		errs = append(errs, fmt.Errorf("/%s: what stood there before can't come back: the step ran on the root itself", p))
-	}
-	return errs
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/dag"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
 	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/solver/exec/internal/contents"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/exec/internal/identity"
 	"github.com/clayer/clayer/solver/exec/internal/ownstate"
+	"github.com/clayer/clayer/solver/exec/internal/wrote"
 	"github.com/clayer/clayer/solver/internal/inventory"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/needs"
@@ -49,6 +50,7 @@ type builder struct {
 	names  map[*dag.Layer]*chainNames
 	views  map[*survey.LayerView]*openView // those that were used
 	stored int                             // steps that were built and stored
+	known  map[*dag.Step]madeBy            // see whatMade
 	// In place alone: what is in the root as no step that stays has left it,
 	// and what a RUN that failed did all the same.
 	dirty   []string
@@ -64,7 +66,7 @@ type builder struct {
 	led     map[*dag.Step]places.Place // in place: see leadDests
 	sums    needs.Saved                // in place: of files that the next RUN may change
 
-	written map[key.Key]map[string]bool // see writtenBy
+	written wrote.Paths
 
 	variants *variants.Lost
 
@@ -241,13 +243,13 @@ func (b *builder) ApplyTo(ctx context.Context, lv *survey.LayerView, s *dag.Step
 // scratch alone.
 func (b *builder) applyToView(ctx context.Context, v sandbox.Layered, s *dag.Step, lower bool) error {
 	bl := b.blob(s)
-	packed := blobReader{bl.reader()}
+	packed := contents.NewReader(bl.reader())
 	apply := func() error { return v.Apply(ctx, packed, b.placement(s, bl.desc.Needs)) }
 	if lower {
 		apply = func() error { return v.ApplyScratch(ctx, packed) }
 	}
 	err := apply()
-	var unread *unreadError
+	var unread *contents.UnreadError
 	switch it := b.sv.Plan.Item(s); {
 	case err == nil:
 		return nil
@@ -289,7 +291,7 @@ func (b *builder) step(ctx context.Context, s *dag.Step, change changer) (flow.O
 			Digest: packed.Digest, Size: packed.Size, CRC32C: packed.CRC32C, DiffID: packed.DiffID,
 			Entries: packed.Entries, Bytes: packed.Bytes, Frames: packed.Frames,
 			Record: b.sv.Plan.Keys.Record(s), Text: s.Text(),
-			Took: took, Created: time.Now().UTC(), Needs: needed(), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
+			Took: took, Created: time.Now().UTC(), Cutoff: b.cutoff(s), Needs: needed(), On: b.variants.BuiltOn(b.sv, s), Replaces: b.variants.Replaced(b.sv, s),
 		}}
 		bl.installedNothing = entries == 0 && (inventory.Installs(s) || len(b.byHand()) > 0 && inventory.MayFind(s))
 		bl.desc.Needs = b.byHandNeeds(s, bl)
@@ -352,6 +354,9 @@ func (b *builder) Prepare(ctx context.Context, s *dag.Step) error {
 
 // Make makes the snapshot of a FETCH, COPY or WORKDIR.
 func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
+	if b.reuse(ctx, s) {
+		return flow.Outcome{}, nil
+	}
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack packer) error {
 		place, err := b.Steps.Changes(ctx, s)
 		if err != nil {
@@ -377,6 +382,9 @@ func (b *builder) Make(ctx context.Context, s *dag.Step) (flow.Outcome, error) {
 
 // RunIn makes the snapshot of a RUN or SNAPSHOT in the view of its layer.
 func (b *builder) RunIn(ctx context.Context, lv *survey.LayerView, s *dag.Step) (out flow.Outcome, err error) {
+	if b.reuse(ctx, s) {
+		return out, b.ApplyTo(ctx, lv, s)
+	}
 	return b.step(ctx, s, func(ctx context.Context, s *dag.Step, pack packer) error {
 		return b.use(ctx, lv, func(v sandbox.Layered) error { return b.lookIn(ctx, v, s, pack) })
 	})

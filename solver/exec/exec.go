@@ -59,6 +59,12 @@ type Steps interface {
 	// Find asks the stores for the steps that are not present.
 	Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error)
 
+	// KeyOf returns the key that stores have a step by: its first one, or its second.
+	KeyOf(first key.Key) key.Key
+
+	// ByContent asks the stores for the snapshots of a step by its second key.
+	ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key) []cache.Found
+
 	// Variants asks the stores for all snapshots of steps of one layer.
 	Variants(ctx context.Context, keys *dag.Keys, l *dag.Layer, steps []*dag.Step) (map[key.Key][]cache.Found, error)
 }
@@ -119,6 +125,7 @@ type Watched struct {
 // A Result is what a solve did beside its plan.
 type Result struct {
 	Incomplete error              // what of an apply could not be done; the rest was
+	Reused     map[*dag.Step]bool // steps that were to run, and that a store had by their second keys
 	Undone     int                // steps
 	Preserved  []rootfs.Preserved // files that stay as the user has them
 	ByHand     []Installed        // what is on this machine alone, of a solve that ran something
@@ -178,7 +185,7 @@ func View(ctx context.Context, cfg Config, root *rootfs.Root, sv *survey.Survey,
 }
 
 func newBuilder(cfg Config, root *rootfs.Root, sv *survey.Survey) *builder {
-	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool), other: make(map[*dag.Step]bool),
+	b := &builder{Config: cfg, root: root, sv: sv, blobs: make(map[*dag.Step]*blob), scratch: make(map[*dag.Step]bool), inexact: make(map[*dag.Step]bool), other: make(map[*dag.Step]bool), known: make(map[*dag.Step]madeBy), did: Result{Reused: make(map[*dag.Step]bool)},
 		names: make(map[*dag.Layer]*chainNames), views: make(map[*survey.LayerView]*openView)}
 	b.identity = &identity.Steps{Survey: sv, Warn: cfg.Report.Warnf, Stages: cfg.Stages, Stage: cfg.Stage}
 	b.variants = &variants.Lost{Made: b.made, Forget: b.Forget, Ask: cfg.Steps.Variants, All: cfg.Rebuild}

@@ -74,7 +74,7 @@ func (b *builder) StepInPlace(ctx context.Context, it *dag.Item) (flow.Outcome, 
 	if i > 0 && pl.Layer.On != b.sv.Plan.Layers[i-1].Layer && survey.RunsIn(pl) {
 		b.Report.WarnOnce("%s: in place its RUN sees all layers that are composed before it, not only what it builds on", pl.Layer.Name)
 	}
-	if it.State != dag.ToRun || !it.Step.LooksAtRoot() {
+	if it.State != dag.ToRun || !it.Step.LooksAtRoot() || b.reuse(ctx, it.Step) {
 		out, err := b.makeOrCheck(ctx, it)
 		if err == nil {
 			err = b.Apply(ctx, it)

@@ -225,41 +225,10 @@ func (b *builder) coveredBy(s *dag.Step) func(path string) bool {
 
 // writtenBy returns the paths that a step before has written, as far as that is known.
 func (b *builder) writtenBy(it *dag.Item) map[string]bool {
-	b.mu.Lock()
-	paths := b.written[it.Key]
-	b.mu.Unlock()
-	if paths != nil {
-		return paths
-	}
-	paths = make(map[string]bool)
 	if bl := b.blob(it.Step); bl != nil {
-		for l, err := range snapshot.List(bl.bytes, bl.desc.Size) {
-			if err != nil {
-				break // of another tool: what it wrote counts as the base's
-			}
-			paths[l.Path] = true
-		}
-	} else {
-		for _, ev := range b.sv.State.Log {
-			if ev.Key != it.Key {
-				continue
-			}
-			wrote, err := b.root.Wrote(ev)
-			if err != nil {
-				break
-			}
-			for _, p := range wrote {
-				paths[p] = true
-			}
-		}
+		return b.written.By(it.Key, bl.bytes, bl.desc.Size, nil, nil)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.written == nil {
-		b.written = make(map[key.Key]map[string]bool)
-	}
-	b.written[it.Key] = paths
-	return paths
+	return b.written.By(it.Key, nil, 0, b.root, b.sv.State.Log)
 }
 
 // unmetHere returns an error where a root lacks what the snapshot of an item needs.

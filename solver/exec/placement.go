@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/solver/exec/internal/contents"
 	"github.com/clayer/clayer/solver/exec/internal/flow"
 	"github.com/clayer/clayer/solver/internal/databases"
 	"github.com/clayer/clayer/solver/internal/names"
@@ -200,12 +201,8 @@ func (b *builder) PlacedHere(ctx context.Context, it *dag.Item) error {
 	if asked := b.asksScratch(at, it.Step); asked != nil {
 		return asked
 	}
-	if err == nil && expected != nil {
-		for _, err = range expected(b.blob(it.Step).entries()) {
-			if err != nil {
-				break
-			}
-		}
+	if err == nil {
+		err = contents.Meets(expected, b.blob(it.Step).entries())
 	}
 	if err != nil && ctx.Err() == nil {
 		b.Forget(it.Step)

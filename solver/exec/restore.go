@@ -100,7 +100,7 @@ func (b *builder) Lost(it *dag.Item, err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if it.State == dag.Cached {
-		if b.variants.Note(b.sv.Found[it.Key], err) {
+		if b.variants.Note(it.Key, b.sv.Found[it.Key], err) {
 			return nil // Choose reports it
 		}
 		if variants.IsGone(err) {

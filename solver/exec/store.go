@@ -168,8 +168,9 @@ func (b *builder) findOne(ctx context.Context, it *dag.Item) (cache.Found, bool)
 	if b.Store == nil {
 		return cache.Found{}, false
 	}
-	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{it.Key})
-	d, ok := found[it.Key]
+	k := b.Steps.KeyOf(it.Key)
+	found, err := b.Store.Find(ctx, cache.Tag(it.Step.Layer.Name, b.sv.Plan.Keys.Layer[it.Step.Layer]), []key.Key{k})
+	d, ok := found[k]
 	return d, ok && err == nil
 }
 

@@ -43,7 +43,7 @@ func (b *builder) stepIn(ctx context.Context, view sandbox.Layered, it *dag.Item
 	if err := b.enterLayer(ctx, view, it.Step.Layer); err != nil {
 		return flow.Outcome{}, err
 	}
-	if it.State != dag.ToRun || !it.Step.LooksAtRoot() {
+	if it.State != dag.ToRun || !it.Step.LooksAtRoot() || b.reuse(ctx, it.Step) {
 		out, err := b.makeOrCheck(ctx, it)
 		if err == nil {
 			err = b.applyToView(ctx, view, it.Step, lower)

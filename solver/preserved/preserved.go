@@ -1,4 +1,5 @@
-// Package preserved says which paths an undo has left as the user has them, in warnings.
+// Package preserved says what an undo has left: paths that stay as the user has them, in
+// warnings, and what it could not do.
 package preserved
 
 import (
@@ -62,4 +63,15 @@ func topmost(dirs map[string]*Error, path string) string {
 		return path
 	}
 	return ""
+}
+
+// NotUndone returns what an undo could not restore.
+func NotUndone(u *rootfs.Undone) (errs []error) {
+	for _, p := range u.Problems {
+		errs = append(errs, fmt.Errorf("/%s: %w", p.Path, p.Err))
+	}
+	for _, p := range u.Lost {
+		errs = append(errs, fmt.Errorf("/%s: what stood there before can't come back: the step ran on the root itself", p))
+	}
+	return errs
 }

@@ -59,10 +59,20 @@ func Layers(p *dag.Plan, state *record.State, found map[key.Key]cache.Found, uns
 			continue
 		}
 		l := Layer{manifestOf(pl, state.Layers[at], state.Platform), make(map[key.Key]*dag.Step), make(map[key.Key]string)}
+		second := make(map[key.Key]key.Key)
+		for _, a := range state.Layers[at].Steps {
+			if a.Second {
+				second[a.Key] = a.Cutoff
+			}
+		}
 		for _, it := range pl.Items {
-			l.Steps[it.Key] = it.Step
+			k := it.Key
+			if other, ok := second[k]; ok {
+				k = other
+			}
+			l.Steps[k] = it.Step
 			if f, ok := found[it.Key]; ok && it.State == dag.Cached {
-				l.From[it.Key] = f.Store
+				l.From[k] = f.Store
 			}
 		}
 		if list.Lists(&l.Manifest) && len(l.Manifest.Steps) > 0 {
@@ -93,8 +103,12 @@ func manifestOf(pl *dag.PlannedLayer, l record.Layer, platform string) cache.Man
 
 // Descriptor returns what stores have of a step that is in the root.
 func Descriptor(a record.Applied, layer string) cache.Descriptor {
+	k := a.Key
+	if a.Second {
+		k = a.Cutoff
+	}
 	return cache.Descriptor{
-		Version: a.Encoding, Key: a.Key, Layer: layer, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
+		Version: a.Encoding, Key: k, Cutoff: a.Cutoff, Layer: layer, Digest: a.Digest, Size: a.Size, CRC32C: a.CRC32C, DiffID: a.DiffID,
 		Entries: a.Entries, Bytes: a.Bytes, Record: a.Record, Text: a.Text, Took: a.Took, Created: a.At, Needs: a.Needs, On: a.On, Frames: a.Frames,
 	}
 }

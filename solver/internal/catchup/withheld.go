@@ -58,6 +58,9 @@ func (s Store) Put(ctx context.Context, d cache.Descriptor, b *cache.Blob) error
 	}
 	if why := s.copies(ctx, d.Key); why != nil && !s.Listing.Withheld.Searches(why.Name) {
 		s.Listing.Withheld.Suspect(d.Key, why)
+		if second, ok := d.Second(); ok {
+			s.Listing.Withheld.Suspect(second.Key, why)
+		}
 	}
 	s.Listing.Withhold()
 	return s.Tier.Put(ctx, d, b)

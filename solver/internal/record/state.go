@@ -101,6 +101,8 @@ type Applied struct {
 	Differs bool            `json:"differs,omitempty"` // it found something else than its chain describes: its snapshot is in no store
 	On      digest.Digest   `json:"on,omitempty"`      // as cache.Descriptor has it
 	Frames  frames.List     `json:"frames,omitempty"`  // as cache.Descriptor has it
+	Cutoff  key.Key         `json:"cutoff,omitzero"`   // as cache.Descriptor has it
+	Second  bool            `json:"second,omitempty"`  // Cutoff is the key that stores have its snapshot by
 	Scratch bool            `json:"scratch,omitempty"` // its snapshot holds some, which the root has not; Apply and Adopt set it
 
 	// AllForRoot says that nothing of the snapshot is scratch: a SNAPSHOT captured it.

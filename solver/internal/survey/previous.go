@@ -21,7 +21,7 @@ func Unexplained(p *dag.Plan) bool {
 func OldSteps(m cache.Manifest) []dag.Old {
 	old := make([]dag.Old, 0, len(m.Steps)+len(m.LeftOut))
 	for _, d := range m.Steps {
-		old = append(old, dag.Old{Key: d.Key, Recoded: d.Version != key.Encoding, Record: d.Record, Took: d.Took, Changed: d.Entries > 0})
+		old = append(old, dag.Old{Key: d.Key, Recoded: d.Version != key.Encoding, Record: d.Record, Took: d.Took, Changed: d.Entries > 0, Cutoff: !d.Cutoff.IsZero()})
 	}
 	for _, l := range m.LeftOut {
 		at := min(max(0, l.Index), len(old)) // a store may say anything

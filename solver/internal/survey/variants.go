@@ -7,6 +7,8 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
+	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/solver/internal/record"
 )
 
 // BuiltOn returns the digest of the snapshot that a step stands on: of the last step before
@@ -31,6 +33,30 @@ func BuiltOn(s *dag.Step, snapshot func(*dag.Step) digest.Digest) digest.Digest 
 		l = l.On
 		steps = l.Steps
 	}
+}
+
+// MadeOf returns what a step made that is in the root: nothing that counts where it found
+// something else than its chain describes.
+func MadeOf(a record.Applied) dag.Made {
+	switch {
+	case a.Differs:
+		return dag.Made{}
+	case a.LeftOut:
+		return dag.Made{LeftOut: true}
+	}
+	return dag.Made{DiffID: a.DiffID}
+}
+
+// Made returns what a step makes that the root has, or that is restored.
+func (sv *Survey) Made(s *dag.Step, keys *dag.Keys) dag.Made {
+	k := keys.Step[s]
+	switch {
+	case sv.Answers.Present[s]:
+		return MadeOf(sv.Applied(k))
+	case sv.Answers.Unmet[k] != "":
+		return dag.Made{}
+	}
+	return dag.Made{DiffID: sv.Found[k].DiffID}
 }
 
 // Changing returns the digest of a snapshot, and "" of one that changes nothing: what
@@ -61,10 +87,20 @@ func (sv *Survey) Snapshot(s *dag.Step, keys *dag.Keys) digest.Digest {
 
 // Choose has a cached step restored from another snapshot. What it needs is checked when it
 // is applied.
-func (sv *Survey) Choose(f cache.Found) {
-	sv.Found[f.Key] = f
-	sv.Answers.Cached[f.Key] = dag.Found{Store: f.Store, Size: f.Size, Variant: f.Variant}
-	sv.Late[f.Key] = len(f.Needs) > 0
+func (sv *Survey) Choose(k key.Key, f cache.Found) {
+	sv.Find(k, f)
+	sv.Late[k] = len(f.Needs) > 0
+}
+
+// Find notes which snapshot a store has of a step, by its first key.
+func (sv *Survey) Find(k key.Key, f cache.Found) {
+	sv.Found[k] = f
+	sv.Answers.Cached[k] = FoundOf(f)
+}
+
+// FoundOf is what a plan says of a snapshot that a store has.
+func FoundOf(f cache.Found) dag.Found {
+	return dag.Found{Store: f.Store, Size: f.Size, Variant: f.Variant, ByContent: f.ByContent(), Cutoff: !f.Cutoff.IsZero()}
 }
 
 // CoveredLayers returns the layers whose steps the keys of a layer's steps cover.

@@ -217,12 +217,16 @@ func (c *Choice) choose(s *dag.Step, site *needs.Site, late bool) (unmet string,
 	known := false
 	for _, f := range list {
 		why := ""
-		if f.On != "" {
+		if f.ByContent() { // it was built on steps that made the same, maybe in other bytes
+			if f.Key != c.Keys.Cutoff(s, c.Keys.Until(s, func(s *dag.Step) dag.Made { return c.Survey.Made(s, c.Keys) })) {
+				why = otherSnapshot
+			}
+		} else if f.On != "" {
 			if !known {
 				on, known = c.standsOn(s), true
 			}
 			if on != "" && f.On != on {
-				why = "was built on another snapshot of a step before it"
+				why = otherSnapshot
 			}
 		}
 		if why == "" && len(f.Needs) > 0 && !c.Unchecked {
@@ -246,10 +250,11 @@ func (c *Choice) choose(s *dag.Step, site *needs.Site, late bool) (unmet string,
 	if longest < 0 {
 		return unmet, nil
 	}
-	c.Survey.Found[best.Key] = best
-	c.Survey.Answers.Cached[best.Key] = dag.Found{Store: best.Store, Size: best.Size, Variant: best.Variant}
+	c.Survey.Find(c.Keys.Step[s], best)
 	return "", nil
 }
+
+const otherSnapshot = "was built on another snapshot of a step before it"
 
 type reached struct {
 	step *dag.Step

@@ -36,9 +36,9 @@ type UnmetError struct{ Lacks string }
 
 func (e *UnmetError) Error() string { return "it " + e.Lacks }
 
-// Note notes that a step can't be restored from the chosen snapshot. It reports whether
-// another one may do: the root lacks what this one needs.
-func (l *Lost) Note(chosen cache.Found, err error) bool {
+// Note notes that the step of a key can't be restored from the chosen snapshot. It reports
+// whether another one may do: the root lacks what this one needs.
+func (l *Lost) Note(k key.Key, chosen cache.Found, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tried == nil {
@@ -49,11 +49,11 @@ func (l *Lost) Note(chosen cache.Found, err error) bool {
 		if l.unmet == nil {
 			l.unmet = make(map[key.Key]string)
 		}
-		l.unmet[chosen.Key], l.tried[chosen.Digest] = lacks.Lacks, true
+		l.unmet[k], l.tried[chosen.Digest] = lacks.Lacks, true
 		return true
 	}
 	if useless(err) {
-		l.useless[chosen.Key] = chosen.Digest
+		l.useless[k] = chosen.Digest
 	}
 	return false
 }
@@ -138,7 +138,7 @@ func (l *Lost) Choose(ctx context.Context, sv *survey.Survey, keys []key.Key) (l
 				}
 				continue
 			}
-			sv.Choose(all[it.Key][at])
+			sv.Choose(it.Key, all[it.Key][at])
 			end = chainChanged
 		}
 		ends[pl.Layer] = end
@@ -166,6 +166,9 @@ func cached(pl *dag.PlannedLayer) (steps []*dag.Step) {
 
 // standsOn reports whether a snapshot was built on what a step is restored, or built, on.
 func (l *Lost) standsOn(sv *survey.Survey, s *dag.Step, f cache.Found) bool {
+	if f.ByContent() {
+		return f.Key == sv.Plan.Keys.Cutoff(s, sv.Plan.Keys.Until(s, func(s *dag.Step) dag.Made { return sv.Made(s, sv.Plan.Keys) }))
+	}
 	if f.On == "" {
 		return true
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/solver/source"
 )
 
@@ -61,7 +62,7 @@ func TestUseless(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var l Lost
-			l.Note(cache.Found{Descriptor: cache.Descriptor{Digest: digest.FromString("a")}}, tt.err)
+			l.Note(key.Key{}, cache.Found{Descriptor: cache.Descriptor{Digest: digest.FromString("a")}}, tt.err)
 			if got := len(l.useless) > 0; got != tt.want {
 				t.Errorf("%v: replaced %t, want %t", tt.err, got, tt.want)
 			}

@@ -829,8 +829,7 @@ func (f *Flow) planAgain(ctx context.Context, lost *losses) error {
 	}
 	for _, k := range after {
 		if d, ok := found[k]; ok {
-			sv.Found[k] = d
-			sv.Answers.Cached[k] = dag.Found{Store: d.Store, Size: d.Size}
+			sv.Find(k, d)
 		}
 	}
 	sv.Lose()
