@@ -124,8 +124,8 @@ type Item struct {
 	// they are to run.
 	Decides bool
 
-	// MayMatch is set on a step to run after others that are: a snapshot of it has a second
-	// key, by which it is restored if they make what that one was built on.
+	// MayMatch is set on a step to run of which a snapshot with a second key is known: if
+	// the steps before it make what that was built on, it is restored after all.
 	MayMatch bool
 }
 
@@ -177,9 +177,10 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 					unused = a.whyUnused(it.Key, pre.broken)
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
-				if it.MayMatch = pre.broken != nil && (cached && found.Cutoff || old.mayMatch(s)); it.MayMatch && !cached {
-					it.Why = whyMayMatch(s, pre.broken)
+				if pre.broken != nil && !cached && old.mayMatch(s) {
+					it.MayMatch, it.Why = true, whyMayMatch(s, pre.broken)
 				}
+				it.MayMatch = it.MayMatch || cached && found.Cutoff
 				if gone := a.Gone[it.Key]; gone != "" && pre.broken == nil {
 					it.Why = "in the root, but " + gone
 				}

@@ -88,7 +88,7 @@ func (h *history) mayMatch(s *Step) bool {
 	}
 	h.index()
 	o := h.byInputs[inputsID(h.keys.Record(s))]
-	return o != nil && o.Cutoff
+	return o != nil && o.Cutoff && !o.Recoded
 }
 
 // whyMayMatch is why a step runs that is restored if those before it make what it was built on.

@@ -366,6 +366,32 @@ func (c *census) forgetStep(k key.Key) error {
 	return nil
 }
 
+// forgetSeconds removes what is under second keys alone: of snapshots that neither a step has
+// by its first key, nor a layer.
+func (c *census) forgetSeconds() error {
+	named := make(map[digest.Digest]bool)
+	for _, u := range c.steps {
+		if !u.desc.ByContent() {
+			named[u.desc.Digest] = true
+		}
+	}
+	for _, e := range c.index.Manifests {
+		if e.layer != nil && e.layer.err == nil {
+			for _, s := range e.layer.manifest.Steps {
+				named[s.Digest] = true
+			}
+		}
+	}
+	for _, u := range slices.Clone(c.steps) {
+		if u.desc.ByContent() && !named[u.desc.Digest] {
+			if err := c.forget(u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // renumber has each key that has a snapshot have a first one: Find looks for no other.
 func (c *census) renumber() error {
 	lowest := make(map[key.Key]int) // by key, the index in steps

@@ -14,7 +14,6 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/order"
 	"github.com/clayer/clayer/internal/safefile"
 )
@@ -227,7 +226,7 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 			return true
 		}
 		for _, s := range l.manifest.Steps {
-			needed[s.Key.String()], needed[s.Cutoff.String()] = true, true
+			needed[s.Key.String()] = true
 		}
 		return false
 	})
@@ -236,14 +235,14 @@ func (d *Dir) Remove(ctx context.Context, ms []cache.Manifest) (int64, error) {
 	}
 	// The index went first: after a kill here nothing names what is gone.
 	for _, s := range steps {
-		for _, k := range []key.Key{s.Key, s.Cutoff} {
-			if needed[k.String()] {
-				continue
-			}
-			if err := c.forgetStep(k); err != nil {
+		if !needed[s.Key.String()] {
+			if err := c.forgetStep(s.Key); err != nil {
 				return 0, err
 			}
 		}
+	}
+	if err := c.forgetSeconds(); err != nil {
+		return 0, err
 	}
 	return c.sweep()
 }

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag"
@@ -65,18 +66,25 @@ func (b *builder) reuse(ctx context.Context, s *dag.Step) bool {
 	if k.IsZero() {
 		return false
 	}
-	for _, f := range b.Steps.ByContent(ctx, b.sv.Plan.Keys, s, k) {
-		bl, err := b.fetchByContent(ctx, it, f)
-		if err == nil {
-			b.setBlob(s, bl)
-			b.mu.Lock()
-			b.did.Reused[s] = true
-			b.mu.Unlock()
-			b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Took: bl.took})
-			return true
+	var lacks *variants.UnmetError
+	for _, all := range []bool{false, true} {
+		for _, f := range b.Steps.ByContent(ctx, b.sv.Plan.Keys, s, k, all) {
+			bl, err := b.fetchByContent(ctx, it, f)
+			switch {
+			case err == nil:
+				b.setBlob(s, bl)
+				b.mu.Lock()
+				b.did.Reused[s] = true
+				b.mu.Unlock()
+				b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Took: bl.took})
+				return true
+			case errors.As(err, &lacks):
+			case ctx.Err() == nil:
+				b.Report.Warnf("%v", unusable(it, err))
+			}
 		}
-		if ctx.Err() == nil {
-			b.Report.Warnf("%v", unusable(it, err))
+		if lacks == nil { // then another one may do
+			break
 		}
 	}
 	return false

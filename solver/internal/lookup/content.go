@@ -131,17 +131,24 @@ func (x *Finder) note(k key.Key, f cache.Found) {
 	x.opt.Withheld.Suspect(k, x.opt.Withheld.Has(f.Key))
 }
 
-// ByContent returns the snapshots that the stores have of a step by its second key.
-func (x *Finder) ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key) []cache.Found {
+// ByContent returns the snapshot that the stores have of a step by its second key: the first
+// one, or all of them.
+func (x *Finder) ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key, all bool) (list []cache.Found) {
 	if x.opt.Tier == nil || x.opt.Unstored(s.Layer) {
 		return nil
 	}
-	k := keys.Step[s]
-	found, err := x.ask(ctx, keys, s.Layer, []key.Key{second})
-	f, ok := found[second]
-	if err != nil || !ok || f.Key != second || f.Cutoff != second || !x.usable(s, keys, f) {
-		return nil
+	if all {
+		x.note(keys.Step[s], cache.Found{Descriptor: cache.Descriptor{Key: second}})
+		answers, _ := x.Variants(ctx, keys, s.Layer, []*dag.Step{s}) // an error is ctx's
+		list = answers[keys.Step[s]]
+	} else if found, err := x.ask(ctx, keys, s.Layer, []key.Key{second}); err == nil {
+		list = []cache.Found{found[second]}
 	}
-	x.note(k, f)
-	return []cache.Found{f}
+	list = slices.DeleteFunc(list, func(f cache.Found) bool {
+		return f.Key != second || f.Cutoff != second || !x.usable(s, keys, f)
+	})
+	for _, f := range list {
+		x.note(keys.Step[s], f)
+	}
+	return list
 }
