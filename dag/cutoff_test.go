@@ -100,7 +100,7 @@ func TestWhatChangesACutoff(t *testing.T) {
 	}
 }
 
-// A layer FROM another goes on with what that one made; one beside others begins anew.
+// A layer FROM another goes on with what that one made; one beside others begins at the root.
 func TestCutoffOfLayers(t *testing.T) {
 	of := func(texts ...string) (*Graph, map[*Step]key.Key) {
 		g, err := Build(parse(t, texts...), Options{})
