@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -65,7 +66,7 @@ func run(args []string, out, errs io.Writer) int {
 	stdout, stderr := printable.NewWriter(out), printable.NewWriter(errs)
 	defer func() { _ = errors.Join(stdout.Flush(), stderr.Flush()) }() // as for any other write, nobody is left to report it to
 
-	cmd := newRoot()
+	cmd := newRoot(args...)
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
@@ -111,7 +112,9 @@ func exitCode(ctx context.Context, err error) int {
 }
 
 // newRoot returns the whole of the command line: a command is added here.
-func newRoot() *cobra.Command {
+// newRoot returns the command of all commands; if the first of args is one, of this one alone:
+// the flags of all take longer to make than a solve that finds nothing to do.
+func newRoot(args ...string) *cobra.Command {
 	var verbose, showVersion bool
 	root := &cobra.Command{
 		Use:   "clayer",
@@ -161,23 +164,50 @@ clayer.toml, or your own, sets what you would repeat: see clayer config ls.`,
 	root.Flags().BoolVar(&showVersion, "version", false, "print the version") // cobra's own needs text/template: 4.5 MB
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 2
-	group := func(title string, commands ...*cobra.Command) {
-		root.AddGroup(&cobra.Group{ID: title, Title: title})
-		for _, c := range commands {
-			c.GroupID = title
-			root.AddCommand(c)
-		}
+	all := everyCommand()
+	if i := slices.IndexFunc(all, func(c command) bool { return len(args) > 0 && c.name == args[0] }); i >= 0 {
+		all = all[i : i+1]
 	}
-	group("Build an environment:", newSolve(), newCompose(), newBuild(), newRestore())
-	group("Plan and check:", newPlan(), checkcmd.New(buildArgUsage, buildVersion(), printed), newInspect(), newHash())
-	group("Use, inspect and undo:", newRun(), newShell(), newEnv(), newStatus(), newWait(), newVerify(), newDiff(), newUndo())
-	group("Sessions and machines:", initcmd.New(buildVersion(), printed), fleet.NewBase(printed), newShim(), newCapture(), newDoctor(), newConfig())
-	group("Stores:", newCache())
-	root.AddCommand(about.NewMan(buildVersion()), about.NewSelf(buildVersion()), about.NewVersion(buildVersion()))
+	for _, c := range all {
+		cmd := c.make()
+		cmd.GroupID = c.group
+		if c.group != "" && !root.ContainsGroup(c.group) {
+			root.AddGroup(&cobra.Group{ID: c.group, Title: c.group})
+		}
+		root.AddCommand(cmd)
+	}
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}
 	return root
+}
+
+// A command is one of clayer, in a group of the help.
+type command struct {
+	group, name string
+	make        func() *cobra.Command
+}
+
+// everyCommand returns the commands of clayer, as the help lists them.
+func everyCommand() []command {
+	const (
+		build, plan, use, sessions = "Build an environment:", "Plan and check:", "Use, inspect and undo:", "Sessions and machines:"
+	)
+	return []command{
+		{build, "solve", newSolve}, {build, "compose", newCompose}, {build, "build", newBuild}, {build, "restore", newRestore},
+		{plan, "plan", newPlan},
+		{plan, "check", func() *cobra.Command { return checkcmd.New(buildArgUsage, buildVersion(), printed) }},
+		{plan, "inspect", newInspect}, {plan, "hash", newHash},
+		{use, "run", newRun}, {use, "shell", newShell}, {use, "env", newEnv}, {use, "status", newStatus}, {use, "wait", newWait},
+		{use, "verify", newVerify}, {use, "diff", newDiff}, {use, "undo", newUndo},
+		{sessions, "init", func() *cobra.Command { return initcmd.New(buildVersion(), printed) }},
+		{sessions, "base", func() *cobra.Command { return fleet.NewBase(printed) }},
+		{sessions, "shim", newShim}, {sessions, "capture", newCapture}, {sessions, "doctor", newDoctor}, {sessions, "config", newConfig},
+		{"Stores:", "cache", newCache},
+		{"", "man", func() *cobra.Command { return about.NewMan(buildVersion()) }},
+		{"", "self", func() *cobra.Command { return about.NewSelf(buildVersion()) }},
+		{"", "version", func() *cobra.Command { return about.NewVersion(buildVersion()) }},
+	}
 }
 
 // flagError says which flag was probably meant.

@@ -125,3 +125,16 @@ func TestManualPages(t *testing.T) {
 		t.Errorf("into no folder: exit code %d\n%s", code, errs.String())
 	}
 }
+
+// A command that is made alone is the one that is made with the others.
+func TestCommandsByName(t *testing.T) {
+	for _, c := range everyCommand() {
+		alone := newRoot(c.name, "--help").Commands()
+		if len(alone) != 1 || alone[0].Name() != c.name || c.make().Name() != c.name {
+			t.Errorf("%s: made alone: %d commands, the first is %s", c.name, len(alone), alone[0].Name())
+		}
+	}
+	if n := len(newRoot("-v", "solve").Commands()); n != len(everyCommand()) {
+		t.Errorf("%d commands, want %d", n, len(everyCommand()))
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,8 +96,17 @@ func Wait(ctx context.Context, path string, waiting func(Note)) {
 }
 
 func notes(dir string) (list []Note) {
-	found, _ := fs.Glob(os.DirFS(dir), sessionPrefix+"*"+noteSuffix) // the pattern is sound
-	for _, name := range found {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1) // others may have many files there: they are not looked at
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, sessionPrefix) || !strings.HasSuffix(name, noteSuffix)
+	})
+	slices.Sort(names)
+	for _, name := range names {
 		var n Note
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err == nil && json.Unmarshal(data, &n) == nil && time.Since(n.At) < sessionTime {
