@@ -8,8 +8,11 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/clayer/clayer/cache/delta"
 )
 
 // State is how far a Blob is.
@@ -77,6 +80,8 @@ type Blob struct {
 	have  int64           // bytes from the beginning that are there
 	ahead map[int64]int64 // what is there after a gap: where it begins, and ends
 	pass  int             // how often it started, which distinguishes bytes from those before
+
+	near atomic.Pointer[delta.Near] // where frames of it are near, while it is fetched; nil: nowhere
 }
 
 // ErrAborted says that what was read of a blob is not, or not surely, the blob.
@@ -298,6 +303,26 @@ type Writer struct {
 func (w Writer) From(n int64) Writer {
 	w.at += n
 	return w
+}
+
+// Missing implements delta.Composite.
+func (w Writer) Missing(size int64) ([]delta.Range, bool) {
+	near := w.b.near.Load()
+	if near == nil {
+		return nil, false
+	}
+	return delta.Shift(near.Missing(delta.Range{From: w.at, To: w.at + size}), -w.at), true
+}
+
+// Copy implements delta.Composite.
+func (w Writer) Copy(ctx context.Context, size int64) ([]delta.Range, error) {
+	lost, err := w.b.near.Load().Copy(ctx, Writer{b: w.b, file: w.file}, delta.Range{From: w.at, To: w.at + size})
+	return delta.Shift(lost, -w.at), err
+}
+
+// Check implements delta.Composite.
+func (w Writer) Check(r delta.Range) error {
+	return w.b.near.Load().Check(w.file, delta.Range{From: r.From + w.at, To: r.To + w.at})
 }
 
 // WriteAt implements io.WriterAt.

@@ -80,7 +80,7 @@ func (c *Copied) copy(ctx context.Context, from, to Store, steps []Descriptor) e
 		eg.Go(func() error {
 			var b Blob
 			defer b.Close()
-			if err := Fetch(ctx, from, d, &b); err != nil {
+			if err := FetchNear(ctx, from, d, &b, []Store{to}); err != nil {
 				return fmt.Errorf("%s: step %s: %w", from.Name(), d.Key.Short(), err)
 			}
 			if err := to.Put(ctx, d, &b); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/clayer/clayer/cache/delta"
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/cache/snapshot/frames"
 	"github.com/clayer/clayer/dag/key"
@@ -86,6 +87,13 @@ func (d Descriptor) keys() []key.Key {
 		return []key.Key{d.Key, second.Key}
 	}
 	return []key.Key{d.Key}
+}
+
+// A Nearby is a store that has its blobs at hand.
+type Nearby interface {
+	// Near returns blobs that may have frames of that of d: older ones of its layer, the
+	// likeliest first.
+	Near(ctx context.Context, d Descriptor) []delta.Source
 }
 
 // A Need is one of the things that a snapshot takes from the root that it is applied to.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/clayer/clayer/cache/delta"
 	"github.com/clayer/clayer/dag/key"
 	"github.com/clayer/clayer/internal/order"
 )
@@ -128,7 +129,7 @@ func (t *Tier) Variants(ctx context.Context, tag string, keys []key.Key) (map[ke
 func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 	why, unread := ErrNotCached, false
 	for i, s := range t.stores {
-		err := Fetch(ctx, s, d, b)
+		err := FetchNear(ctx, s, d, b, t.stores[:i])
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -159,6 +160,22 @@ func (t *Tier) Fetch(ctx context.Context, d Descriptor, b *Blob) error {
 		return &unreadError{why}
 	}
 	return why
+}
+
+// FetchNear is Fetch, and copies what it can from older snapshots of other stores.
+func FetchNear(ctx context.Context, s Store, d Descriptor, b *Blob, others []Store) error {
+	var sources []delta.Source
+	for _, o := range others {
+		if n, ok := o.(Nearby); ok && d.Frames != nil {
+			sources = append(sources, n.Near(ctx, d)...)
+		}
+	}
+	if near := delta.Find(d.Frames, d.Size, sources); near != nil {
+		defer near.Close()
+		b.near.Store(near)
+		defer b.near.Store(nil)
+	}
+	return Fetch(ctx, s, d, b)
 }
 
 // A failure adds to an error that a store failed, whose error was reported.

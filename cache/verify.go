@@ -32,8 +32,18 @@ func (e *CorruptError) Unwrap() error { return ErrNotCached }
 
 // Fetch fetches a blob from a store and verifies it, while it arrives where that is
 // possible: nothing that came from a store may touch a root before. After an error the
-// blob is as the store left it, and may be fetched from another one.
+// blob is as the store left it, and may be fetched from another one. A blob that was put
+// together from frames that are near, and is not the right one, is fetched as a whole.
 func Fetch(ctx context.Context, s Store, d Descriptor, b *Blob) error {
+	err := fetch(ctx, s, d, b)
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) && ctx.Err() == nil && b.near.Swap(nil) != nil {
+		err = fetch(ctx, s, d, b)
+	}
+	return err
+}
+
+func fetch(ctx context.Context, s Store, d Descriptor, b *Blob) error {
 	hashing, stop := context.WithCancel(ctx)
 	hashed := make(chan int, 1)
 	go func() { hashed <- b.hash(hashing, d) }()

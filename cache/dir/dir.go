@@ -70,6 +70,9 @@ type Dir struct {
 	putting map[digest.Digest]int // blobs that this process is putting: not to be evicted
 	shared  shared                // as the last evict found it
 	sizes   map[string]int64      // of blobs that clayer wrote, by name, as far as they were looked at
+
+	nearMu sync.Mutex
+	near   map[string][]cache.Descriptor // older snapshots, by the name of their layer
 }
 
 // Open returns the store in the directory at path. Nothing is made or written

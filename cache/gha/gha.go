@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/delta"
 	"github.com/clayer/clayer/cache/transfer"
 	"github.com/clayer/clayer/dag/key"
 )
@@ -273,6 +274,23 @@ func (b shifted) WriteAt(p []byte, off int64) (int, error) {
 
 // Truncate drops what follows.
 func (b shifted) Truncate(size int64) error { return b.w.Truncate(max(size-b.offset, 0)) }
+
+// Missing implements delta.Composite: the first bytes are not needed.
+func (b shifted) Missing(size int64) ([]delta.Range, bool) {
+	rs, ok := b.w.Missing(size - b.offset)
+	return delta.Shift(rs, b.offset), ok
+}
+
+// Copy implements delta.Composite.
+func (b shifted) Copy(ctx context.Context, size int64) ([]delta.Range, error) {
+	lost, err := b.w.Copy(ctx, size-b.offset)
+	return delta.Shift(lost, b.offset), err
+}
+
+// Check implements delta.Composite.
+func (b shifted) Check(r delta.Range) error {
+	return b.w.Check(delta.Range{From: r.From - b.offset, To: r.To - b.offset})
+}
 
 // List returns cache.ErrUnlisted.
 func (s *Store) List(context.Context) ([]cache.Manifest, error) { return nil, cache.ErrUnlisted }

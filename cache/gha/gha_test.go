@@ -41,6 +41,7 @@ func TestStore(t *testing.T) {
 	next := func(t *testing.T) cache.Store { return open(t, variables(ghatest.New(t).URL+"/"), gha.Options{}) }
 	storetest.RunUnlisted(t, next)
 	storetest.RunVariants(t, next)
+	storetest.RunDelta(t, next(t), 360<<10)
 }
 
 func TestFaults(t *testing.T) {

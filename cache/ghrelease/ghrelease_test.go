@@ -61,6 +61,7 @@ func TestStore(t *testing.T) {
 			both(t, func(t *testing.T) cache.Store {
 				return open(t, fake(t, r), token, ghrelease.Options{})
 			})
+			storetest.RunDelta(t, open(t, fake(t, r), token, ghrelease.Options{}), 360<<10)
 		})
 	}
 }
@@ -69,6 +70,7 @@ func TestStoreInParts(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) cache.Store {
 		return open(t, fake(t, githubtest.Repo{}), token, ghrelease.Options{PartSize: 256 << 10})
 	})
+	storetest.RunDelta(t, open(t, fake(t, githubtest.Repo{}), token, ghrelease.Options{PartSize: 256 << 10}), 360<<10)
 }
 
 // The suite, with each look taken by a session of its own: what counts is what

@@ -8,7 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
 )
 
 const (
@@ -25,15 +28,30 @@ const (
 
 // A want is a snapshot that is to be fetched.
 type want struct {
-	st    *stored
-	write func(io.Reader) error // gets the bytes
-	ctx   context.Context
-	done  chan error
+	st     *stored
+	pieces []placed                          // of it that are fetched
+	write  func(at int64, r io.Reader) error // gets the bytes of each
+	ctx    context.Context
+	done   chan error
+}
+
+// A placed piece is one that goes to an offset of the snapshot.
+type placed struct {
+	piece
+	at int64
+}
+
+// size returns how many bytes are fetched.
+func (w *want) size() (n int64) {
+	for _, p := range w.pieces {
+		n += p.Size
+	}
+	return n
 }
 
 // large reports whether a piece of it is fetched alone.
 func (w *want) large() bool {
-	return slices.ContainsFunc(w.st.Pieces, func(p piece) bool { return p.Size >= alone })
+	return slices.ContainsFunc(w.pieces, func(p placed) bool { return p.Size >= alone })
 }
 
 // Fetch fetches the objects of a snapshot, together with those of other calls. It is
@@ -43,15 +61,17 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 	if err != nil {
 		return err
 	}
-	st, ok := x.find(d)
+	st, ok := x.Find(d)
 	if !ok {
 		return missing(d)
 	}
 	return b.Fill(s.opt.Temp, d, func(w cache.Writer) error {
-		at := int64(0)
-		want := &want{st: st, ctx: ctx, done: make(chan error, 1), write: func(r io.Reader) error {
-			n, err := io.Copy(io.NewOffsetWriter(w, at), r)
-			at += n
+		pieces, err := missingPieces(ctx, st, w)
+		if err != nil || len(pieces) == 0 {
+			return err
+		}
+		want := &want{st: st, pieces: pieces, ctx: ctx, done: make(chan error, 1), write: func(at int64, r io.Reader) error {
+			_, err := io.Copy(io.NewOffsetWriter(w, at), r)
 			return err
 		}}
 		s.mu.Lock()
@@ -67,6 +87,26 @@ func (s *Store) Fetch(ctx context.Context, d cache.Descriptor, b *cache.Blob) er
 		}
 		return <-want.done // soon after ctx ends
 	})
+}
+
+// missingPieces returns the pieces of a snapshot that are fetched, and copies the others: all
+// frames of these are near. Where one is not after all, the blob is corrupt, and fetched
+// again as a whole.
+func missingPieces(ctx context.Context, st *stored, w cache.Writer) (missing []placed, err error) {
+	at := int64(0)
+	for _, p := range st.Pieces {
+		from := w.From(at)
+		ranges, composed := from.Missing(p.Size)
+		if !composed || len(ranges) > 0 {
+			missing = append(missing, placed{p, at})
+		} else if lost, err := from.Copy(ctx, p.Size); err != nil {
+			return nil, err
+		} else if len(lost) > 0 {
+			return nil, &cache.CorruptError{Want: st.Digest, WantSize: st.Size}
+		}
+		at += p.Size
+	}
+	return missing, nil
 }
 
 // fetchAll fetches what is wanted until nothing is left.
@@ -98,10 +138,10 @@ func (s *Store) nextWanted() []*want {
 func (s *Store) batch() (batch []*want) {
 	large, bytes := false, int64(0)
 	for _, w := range s.wanted {
-		if len(batch) > 0 && !s.whole && (large && w.large() || bytes+w.st.Size > together) {
+		if len(batch) > 0 && !s.whole && (large && w.large() || bytes+w.size() > together) {
 			continue
 		}
-		batch, large, bytes = append(batch, w), large || w.large(), bytes+w.st.Size
+		batch, large, bytes = append(batch, w), large || w.large(), bytes+w.size()
 	}
 	return batch
 }
@@ -154,29 +194,44 @@ func (s *Store) fetch(ctx context.Context, batch []*want) ([]error, error) {
 		return nil, err
 	}
 	defer r.close()
-	for _, run := range runs(batch) {
-		err := s.try(ctx, reading, func(ctx context.Context) error {
-			if s.fetchesWhole(nil) {
-				return r.fetchBranch(ctx, s.addr.Branch)
-			}
-			err := r.fetchObjects(ctx, run.ids, run.limit)
-			if s.fetchesWhole(err) {
-				err = r.fetchBranch(ctx, s.addr.Branch)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if s.fetchesWhole(nil) {
-			break
-		}
+	if err := s.fetchRuns(ctx, r, runs(batch)); err != nil {
+		return nil, err
 	}
 	errs := make([]error, len(batch))
 	for i, w := range batch {
 		errs[i] = r.copy(w.ctx, w)
 	}
 	return errs, nil
+}
+
+// fetchRuns fetches objects: the first of them show what the server can, then several at a
+// time.
+func (s *Store) fetchRuns(ctx context.Context, r *repo, all []run) error {
+	if len(all) == 0 {
+		return nil
+	}
+	if err := s.fetchRun(ctx, r, all[0]); err != nil || s.fetchesWhole(nil) {
+		return err
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.SetLimit(fetches)
+	for _, run := range all[1:] {
+		eg.Go(func() error { return s.fetchRun(ctx, r, run) })
+	}
+	return eg.Wait()
+}
+
+func (s *Store) fetchRun(ctx context.Context, r *repo, run run) error {
+	return s.try(ctx, reading, func(ctx context.Context) error {
+		if s.fetchesWhole(nil) {
+			return r.fetchBranch(ctx, s.addr.Branch)
+		}
+		err := r.fetchObjects(ctx, run.ids, run.limit)
+		if s.fetchesWhole(err) {
+			err = r.fetchBranch(ctx, s.addr.Branch)
+		}
+		return err
+	})
 }
 
 // A run is the objects that are fetched at a time.
@@ -187,15 +242,15 @@ type run struct {
 
 // alone is from which size on an object is fetched without another such: a server looks
 // for what two have in common, which takes it seconds for each pair, and there is nothing.
-const alone = 4 << 20
+const alone = 2 << 20
 
 // runs returns the objects of snapshots: the small ones together, with the first large one.
 func runs(batch []*want) []run {
 	var small, large []object
-	limit := int64(maxFile)
+	limit := int64(branch.MaxFile)
 	for _, w := range batch {
-		limit += 2 * w.st.Size
-		for _, p := range w.st.Pieces {
+		limit += 2 * w.size()
+		for _, p := range w.pieces {
 			if p.Size < alone {
 				small = append(small, p.ID)
 			} else {
@@ -228,17 +283,17 @@ func (s *Store) fetchesWhole(err error) bool {
 
 // copy writes the pieces of a snapshot to where it belongs.
 func (r *repo) copy(ctx context.Context, w *want) error {
-	if len(w.st.Pieces) == 0 {
+	if len(w.pieces) == 0 {
 		return nil
 	}
-	ids := make([]object, len(w.st.Pieces))
-	for i, p := range w.st.Pieces {
+	ids := make([]object, len(w.pieces))
+	for i, p := range w.pieces {
 		ids[i] = p.ID
 	}
 	return r.contents(ctx, ids, func(i int, kind string, size int64, content io.Reader) error {
-		if kind != "blob" || size != w.st.Pieces[i].Size {
+		if kind != "blob" || size != w.pieces[i].Size {
 			return missing(w.st.Descriptor)
 		}
-		return w.write(content)
+		return w.write(w.pieces[i].at, content)
 	})
 }

@@ -68,7 +68,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		return nil, err
 	}
 	found := make(map[key.Key]cache.Found, len(keys))
-	if l, ok := x.layer(branch.LayerPath(tag)); ok {
+	if l, ok := x.Layer(branch.LayerPath(tag)); ok {
 		for _, st := range l.Steps {
 			found[st.Key] = cache.Found{Descriptor: st.Descriptor, Store: s.opt.Name}
 		}
@@ -77,7 +77,7 @@ func (s *Store) Find(ctx context.Context, tag string, keys []key.Key) (map[key.K
 		if _, ok := found[k]; ok {
 			continue
 		}
-		if st, ok := x.step(k); ok {
+		if st, ok := x.Step(k); ok {
 			found[k] = cache.Found{Descriptor: st.Descriptor, Store: s.opt.Name}
 		}
 	}
@@ -91,8 +91,8 @@ func (s *Store) List(ctx context.Context) ([]cache.Manifest, error) {
 		return nil, err
 	}
 	var list []cache.Manifest
-	for _, l := range x.layers() {
-		list = append(list, l.manifest())
+	for _, l := range x.Layers() {
+		list = append(list, l.AsManifest())
 	}
 	order.Stable(list, func(a, b cache.Manifest) int {
 		if c := cache.NewestFirst(a, b); c != 0 {
@@ -111,14 +111,14 @@ func (s *Store) Interrupted(ctx context.Context) ([]cache.Manifest, error) {
 		return nil, err
 	}
 	used := make(map[key.Key]bool)
-	for _, l := range x.layers() {
+	for _, l := range x.Layers() {
 		for _, st := range l.Steps {
 			used[st.Key] = true
 		}
 	}
 	var list []cache.Manifest
-	for _, st := range x.steps() {
-		if used[st.Key] || st.name != x.variants(st.Key)[0].name {
+	for _, st := range x.Steps() {
+		if used[st.Key] || st.Path != x.Variants(st.Key)[0].Path {
 			continue
 		}
 		i := slices.IndexFunc(list, func(m cache.Manifest) bool { return m.Name == st.Layer })

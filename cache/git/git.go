@@ -123,6 +123,8 @@ type Store struct {
 	wanted []*want   // to be fetched
 	active int       // fetches that are under way
 	whole  bool      // the server gives no objects by their ids: all of the branch is fetched
+
+	sendsAll bool // a push failed in which pieces were left out that the branch has
 }
 
 // New returns the store of a branch. Nothing is asked of it yet.

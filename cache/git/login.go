@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -152,12 +153,13 @@ func (r *repo) answerHelpers(ctx context.Context, what string, c credential) err
 // remote runs git with the server.
 func (r *repo) remote(ctx context.Context, c call) error {
 	c.network = true
+	own := c.settings
 	for {
 		config, settings, turn := r.git.login.settings(r.git.address)
 		if err := r.configure(config); err != nil {
 			return err
 		}
-		c.settings = settings
+		c.settings = slices.Concat(own, settings)
 		err := r.run(ctx, c)
 		var e *Error
 		if errors.As(err, &e) && e.kind == otherIDs && r.git.sha256.CompareAndSwap(false, true) && c.args[0] == "fetch" {

@@ -87,7 +87,7 @@ var overrides = []string{
 	"core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false",
 	"protocol.version=2", "fetch.recurseSubmodules=false", "fetch.writeCommitGraph=false", "fetch.prune=false", "fetch.output=full",
 	"push.followTags=false", "push.recurseSubmodules=no", "push.gpgSign=false", "push.negotiate=false", "transfer.advertiseSID=false",
-	"pack.compression=0", "pack.writeReverseIndex=false", "credential.interactive=false",
+	"pack.compression=0", "pack.writeReverseIndex=false", "credential.interactive=false", "advice.graftFileDeprecated=false",
 }
 
 // A call is one run of git.

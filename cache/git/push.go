@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -39,6 +40,12 @@ func (s *Store) pushBatch(ctx context.Context, batch []*change) error {
 			r = other
 			continue
 		}
+		if errors.Is(err, errReuse) {
+			s.mu.Lock()
+			s.sendsAll = true
+			s.mu.Unlock()
+			continue
+		}
 		if !errors.As(err, &e) || e.kind != raced || n == races {
 			return err
 		}
@@ -55,7 +62,7 @@ func (s *Store) pushBatch(ctx context.Context, batch []*change) error {
 // openFor makes a repository that has nothing of a batch yet.
 func (s *Store) openFor(batch []*change) (*repo, error) {
 	for _, c := range batch {
-		c.chunks = nil
+		c.chunks, c.reused = nil, nil
 	}
 	return s.open()
 }
@@ -65,7 +72,7 @@ func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {
 	if err != nil {
 		return err
 	}
-	if x.commit == "" && r.git.own && !s.opt.Yes {
+	if x.Commit == "" && r.git.own && !s.opt.Yes {
 		e := &Error{where: r.git.where, kind: notAllowed, act: pushing, said: fmt.Sprintf(
 			"%s is the repository of this directory, and has no branch %s yet: every full clone would fetch it. Name another repository", r.git.where, s.addr.Branch)}
 		s.refused.Write(e, 0)
@@ -75,10 +82,15 @@ func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {
 	if err != nil || len(add.data)+len(add.gone) == 0 {
 		return err
 	}
+	has, err := r.graft(ctx, x.Commit, batch)
+	if err != nil {
+		return err
+	}
+	defer has.undo()
 	// What is more than a push may have goes first, with no word of it.
-	from := x.commit
+	from := x.Commit
 	for _, chunk := range add.before {
-		if from, err = s.pushCommit(ctx, r, from, nil, []object{chunk}, "Add a part of a snapshot"); err != nil {
+		if from, err = s.pushCommit(ctx, r, from, nil, []object{chunk}, "Add a part of a snapshot", has); err != nil {
 			return err
 		}
 	}
@@ -86,11 +98,11 @@ func (s *Store) pushOnce(ctx context.Context, r *repo, batch []*change) error {
 	if err != nil {
 		return err
 	}
-	commit, err := s.pushCommit(ctx, r, from, files, add.parents, add.text())
+	commit, err := s.pushCommit(ctx, r, from, files, add.parents, add.text(), has)
 	if err != nil {
 		return err
 	}
-	s.seen(x.with(commit, files, add.data))
+	s.seen(x.With(commit, files, add.data))
 	return nil
 }
 
@@ -129,7 +141,7 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 		}
 		sh := shelves[c.step.Key]
 		if sh == nil {
-			sh = x.shelf(c.step.Key)
+			sh = x.Shelf(c.step.Key)
 			shelves[c.step.Key] = sh
 		}
 		name, gone, stores := sh.Put(c.step.Descriptor)
@@ -143,24 +155,29 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 			}
 			continue
 		}
-		switch st, ok := x.find(c.step.Descriptor); {
+		switch st, ok := x.Find(c.step.Descriptor); {
 		case ok:
 			c.step.Commit, c.step.Pieces = st.Commit, st.Pieces
 		case fresh[string(c.step.Digest)] != nil:
 			st := fresh[string(c.step.Digest)]
 			c.step.Commit, c.step.Pieces = st.Commit, st.Pieces
 		default:
-			if len(c.chunks) == 0 {
-				if err := s.hash(ctx, r, c); err != nil {
+			if len(c.chunks) == 0 || len(c.reused) > 0 { // what was there may be gone
+				if err := s.hash(ctx, r, x, c); err != nil {
 					return nil, err
 				}
 			}
-			last := len(c.chunks) - 1
-			add.before, add.parents = append(add.before, c.chunks[:last]...), append(add.parents, c.chunks[last])
+			for i, ch := range c.chunks {
+				if i < len(c.chunks)-1 {
+					add.before = append(add.before, ch.commit)
+				} else {
+					add.parents = append(add.parents, ch.commit)
+				}
+			}
 			fresh[string(c.step.Digest)] = c.step
 		}
 		c.step.Pushed = time.Now().UTC().Truncate(time.Second)
-		data, err := marshal(c.step)
+		data, err := branch.Marshal(c.step)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +189,7 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 			continue
 		}
 		name := layerPath(c.layer)
-		if there, ok := x.layer(name); ok && there.stays(c.layer) {
+		if there, ok := x.Layer(name); ok && stays(there, c.layer) {
 			c.end(nil)
 			continue
 		}
@@ -181,19 +198,19 @@ func (s *Store) collect(ctx context.Context, r *repo, x *index, batch []*change)
 			c.end(err)
 			continue
 		}
-		data, err := marshal(l)
+		data, err := branch.Marshal(l)
 		if err != nil {
 			return nil, err
 		}
 		add.data[name] = data
 		add.layers = append(add.layers, c.layer.Tag())
 	}
-	if len(add.data) > 0 && x.commit == "" {
+	if len(add.data) > 0 && x.Commit == "" {
 		data, err := json.Marshal(mark{version})
 		if err != nil {
 			return nil, err
 		}
-		add.data[markName], add.data[readmeName] = append(data, '\n'), []byte(readme)
+		add.data[markName], add.data[branch.ReadmeName] = append(data, '\n'), []byte(readme)
 	}
 	return add, nil
 }
@@ -203,7 +220,7 @@ func complete(m *cache.Manifest, x *index, fresh map[string]*stored) (*layer, er
 	l := &layer{Manifest: *m}
 	l.Manifest.Steps = nil
 	for _, d := range m.Steps {
-		st, ok := x.find(d)
+		st, ok := x.Find(d)
 		if !ok {
 			st = fresh[string(d.Digest)]
 		}
@@ -217,8 +234,8 @@ func complete(m *cache.Manifest, x *index, fresh map[string]*stored) (*layer, er
 
 // stays reports whether a layer stays where another one is to be listed: of the same steps,
 // possibly of other variants.
-func (l *layer) stays(m *cache.Manifest) bool {
-	return l.Platform == m.Platform && m.Covers(l.manifest()) &&
+func stays(l *layer, m *cache.Manifest) bool {
+	return l.Platform == m.Platform && m.Covers(l.AsManifest()) &&
 		slices.EqualFunc(l.LeftOut, m.LeftOut, func(a, b cache.LeftOut) bool { return a.Key == b.Key && a.Index == b.Index })
 }
 
@@ -246,25 +263,26 @@ func (a *addition) write(ctx context.Context, r *repo) ([]file, error) {
 	var files []file
 	var contents [][]byte
 	for name, data := range a.data {
-		files, contents = append(files, file{path: name}), append(contents, data)
+		files, contents = append(files, file{Path: name}), append(contents, data)
 	}
 	ids, err := r.writeFiles(ctx, contents)
 	if err != nil {
 		return nil, err
 	}
 	for i := range files {
-		files[i].id = ids[i]
+		files[i].ID = ids[i]
 	}
 	for _, name := range a.gone {
 		if a.data[name] == nil {
-			files = append(files, file{path: name})
+			files = append(files, file{Path: name})
 		}
 	}
 	return files, nil
 }
 
-// pushCommit pushes a commit that adds files, and ancestors, to one that is the branch's.
-func (s *Store) pushCommit(ctx context.Context, r *repo, from object, files []file, parents []object, text string) (object, error) {
+// pushCommit pushes a commit that adds files, and ancestors, to one that is the branch's. The
+// error is errReuse if that may be since the server has not what it should have.
+func (s *Store) pushCommit(ctx context.Context, r *repo, from object, files []file, parents []object, text string, has grafts) (object, error) {
 	tree, err := r.writeTree(ctx, from, files)
 	if err != nil {
 		return "", err
@@ -276,18 +294,32 @@ func (s *Store) pushCommit(ctx context.Context, r *repo, from object, files []fi
 	if err != nil {
 		return "", err
 	}
-	return commit, s.try(ctx, pushing, func(ctx context.Context) error {
+	push := func(ctx context.Context) error {
 		if err := s.rate.Wait(ctx); err != nil {
 			return err
 		}
 		return r.push(ctx, s.addr.Branch, commit, nil)
-	})
+	}
+	if !has.any() {
+		return commit, s.try(ctx, pushing, push)
+	}
+	err = push(ctx)
+	var e *Error
+	if errors.As(err, &e) && e.kind != raced && ctx.Err() == nil {
+		slog.Debug("a push of the changed pieces alone failed; all are sent", "store", s.Location(), "err", err)
+		return "", errReuse
+	}
+	return commit, err
 }
 
-// hash writes the pieces of a snapshot, and the commits that have them: one for each
-// push that it takes.
-func (s *Store) hash(ctx context.Context, r *repo, c *change) error {
-	pieces, chunks := []piece{}, []object(nil)
+// hash writes the pieces of a snapshot that the branch lacks, and the commits that have all of
+// them: one for each push that it takes.
+func (s *Store) hash(ctx context.Context, r *repo, x *index, c *change) error {
+	pieces, chunks, reused := []piece{}, []chunk(nil), []file(nil)
+	var there map[object]bool
+	if !s.sendsAllPieces() {
+		there = x.Pieces()
+	}
 	var files []file
 	var parents []object
 	commit := func() error {
@@ -296,28 +328,39 @@ func (s *Store) hash(ctx context.Context, r *repo, c *change) error {
 			return err
 		}
 		one, err := r.writeCommit(ctx, tree, parents, "Snapshot "+c.step.Digest.String(), time.Time{})
-		chunks, parents, files = append(chunks, one), []object{one}, nil
+		chunks, parents, files = append(chunks, chunk{one, parents}), []object{one}, nil
 		return err
 	}
-	bytes := int64(0) // in files
-	for at := int64(0); at < c.step.Size; at += s.opt.PieceSize {
-		size := min(s.opt.PieceSize, c.step.Size-at)
-		if bytes += size; len(files) > 0 && bytes > s.opt.PushSize {
-			if err := commit(); err != nil {
+	bytes, at := int64(0), int64(0) // bytes of files that are sent
+	for _, size := range s.cut(c.step.Descriptor) {
+		content := func() io.Reader { return ctxio.Reader(ctx, io.NewSectionReader(c.blob, at, size)) }
+		var id object
+		var err error
+		if len(there) > 0 {
+			if id, err = r.git.blobID(content(), size); err != nil {
 				return err
 			}
-			bytes = size
 		}
-		id, err := r.object(ctx, ctxio.Reader(ctx, io.NewSectionReader(c.blob, at, size)), "hash-object", "-w", "--stdin")
-		if err != nil {
-			return err
+		name := fmt.Sprintf("%03d", len(pieces))
+		if there[id] {
+			reused = append(reused, file{Path: name, ID: id})
+		} else {
+			if bytes += size; len(files) > 0 && bytes > s.opt.PushSize {
+				if err := commit(); err != nil {
+					return err
+				}
+				bytes = size
+			}
+			if id, err = r.object(ctx, content(), "hash-object", "-w", "--stdin"); err != nil {
+				return err
+			}
 		}
-		files = append(files, file{fmt.Sprintf("%03d", len(pieces)), id})
-		pieces = append(pieces, piece{id, size})
+		files, pieces = append(files, file{Path: name, ID: id}), append(pieces, piece{ID: id, Size: size})
+		at += size
 	}
 	if err := commit(); err != nil {
 		return err
 	}
-	c.chunks, c.step.Pieces, c.step.Commit = chunks, pieces, chunks[len(chunks)-1]
+	c.chunks, c.reused, c.step.Pieces, c.step.Commit = chunks, reused, pieces, chunks[len(chunks)-1].commit
 	return nil
 }

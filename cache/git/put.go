@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
 )
 
 // A change is what a Put or Complete adds to the branch.
@@ -16,9 +17,16 @@ type change struct {
 	step   *stored     // nil: it is a layer
 	blob   io.ReaderAt // of the step
 	layer  *cache.Manifest
-	chunks []object // the commits with the snapshot, each the next one's parent; none: not yet written
+	chunks []chunk // the commits with the snapshot, each the next one's parent; none: not yet written
+	reused []file  // pieces in them that the branch has, of other snapshots
 	ended  bool
 	done   chan error
+}
+
+// A chunk is a commit with pieces.
+type chunk struct {
+	commit  object
+	parents []object
 }
 
 // end answers whoever asked for the change.
@@ -49,7 +57,7 @@ func (s *Store) put(ctx context.Context, d cache.Descriptor, b *cache.Blob) erro
 	if err := cache.Check(ctx, io.Discard, io.NewSectionReader(b, 0, d.Size), d); err != nil {
 		return err
 	}
-	if _, err := marshal(d); err != nil {
+	if _, err := branch.Marshal(d); err != nil {
 		return err
 	}
 	return s.add(ctx, &change{step: &stored{Descriptor: d}, blob: b})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/cache"
+	"github.com/clayer/clayer/cache/git/internal/branch"
 )
 
 // Remove removes layers, and the steps that no other layer has; of what interrupted
@@ -53,15 +54,12 @@ func (s *Store) remove(ctx context.Context, ms []cache.Manifest) (int64, error) 
 	}
 }
 
-// abandonedStep is how old a step must be that no layer has to be removed with others.
-const abandonedStep = 14 * 24 * time.Hour
-
 func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (int64, error) {
 	x, err := s.refresh(ctx, r)
 	if err != nil {
 		return 0, err
 	}
-	left := x.without(ms)
+	left := x.Without(ms)
 	if left == nil {
 		return 0, nil
 	}
@@ -75,14 +73,14 @@ func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (i
 		return 0, err
 	}
 	var files []file
-	for name := range left.data {
-		files = append(files, file{name, x.files[name]})
+	for name := range left.Data {
+		files = append(files, file{Path: name, ID: x.Files[name]})
 	}
-	tree, err := r.writeTree(ctx, "", append(files, file{readmeName, x.files[readmeName]}))
+	tree, err := r.writeTree(ctx, "", append(files, file{Path: branch.ReadmeName, ID: x.Files[branch.ReadmeName]}))
 	if err != nil {
 		return 0, err
 	}
-	commit, err := r.writeCommit(ctx, tree, left.commits(), "Remove "+layersOf(ms), time.Now())
+	commit, err := r.writeCommit(ctx, tree, left.Commits(), "Remove "+layersOf(ms), time.Now())
 	if err != nil {
 		return 0, err
 	}
@@ -90,20 +88,20 @@ func (s *Store) removeOnce(ctx context.Context, r *repo, ms []cache.Manifest) (i
 		if err := s.rate.Wait(ctx); err != nil {
 			return err
 		}
-		return r.push(ctx, s.addr.Branch, commit, &x.commit)
+		return r.push(ctx, s.addr.Branch, commit, &x.Commit)
 	})
 	if err != nil {
 		return 0, err
 	}
-	left.commit = commit
+	left.Commit = commit
 	s.seen(left)
-	return x.bytes() - left.bytes(), nil
+	return x.Bytes() - left.Bytes(), nil
 }
 
 // forgetGone removes what leads to commits that the branch does not have, as one that
 // somebody has made by hand: nothing can be pushed that has them as ancestors.
 func (s *Store) forgetGone(ctx context.Context, r *repo, x *index) error {
-	all := x.commits()
+	all := x.Commits()
 	gone := make(map[object]bool)
 	err := r.contents(ctx, all, func(i int, kind string, _ int64, _ io.Reader) error {
 		if kind != "commit" {
@@ -116,86 +114,15 @@ func (s *Store) forgetGone(ctx context.Context, r *repo, x *index) error {
 	}
 	s.opt.Warn(fmt.Sprintf("%s: %d snapshots on the list are not on the branch: they are removed from it", r.git.where, len(gone)))
 	isGone := func(st stored) bool { return gone[st.Commit] }
-	for name, l := range x.layers() {
+	for name, l := range x.Layers() {
 		if slices.ContainsFunc(l.Steps, isGone) {
-			delete(x.data, name)
+			delete(x.Data, name)
 		}
 	}
-	for _, st := range x.steps() {
+	for _, st := range x.Steps() {
 		if isGone(*st) {
-			delete(x.data, st.name)
+			delete(x.Data, st.Path)
 		}
 	}
 	return nil
-}
-
-// without returns the index without layers, and without what only they have; nil if none
-// of them is there.
-func (x *index) without(ms []cache.Manifest) *index {
-	left := x.with("", nil, nil)
-	var gone []*layer
-	for i := range ms {
-		name := layerPath(&ms[i])
-		if l, ok := x.layer(name); ok {
-			gone = append(gone, l)
-		}
-		delete(left.data, name)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	used, removed := make(map[string]bool), make(map[string]bool) // by key
-	for _, l := range left.layers() {
-		for _, st := range l.Steps {
-			used[st.Key.String()] = true
-		}
-	}
-	for _, l := range gone {
-		for _, st := range l.Steps {
-			removed[st.Key.String()] = true
-		}
-	}
-	for _, st := range x.steps() {
-		k := st.Key.String()
-		if !used[k] && (removed[k] || time.Since(st.Pushed) > abandonedStep) {
-			delete(left.data, st.name)
-		}
-	}
-	for name := range left.files {
-		if left.data[name] == nil && name != readmeName {
-			delete(left.files, name)
-		}
-	}
-	return left
-}
-
-// each calls f for every snapshot, possibly several times.
-func (x *index) each(f func(*stored)) {
-	for _, l := range x.layers() {
-		for i := range l.Steps {
-			f(&l.Steps[i])
-		}
-	}
-	for _, st := range x.steps() {
-		f(st)
-	}
-}
-
-// commits returns those with the snapshots.
-func (x *index) commits() (all []object) {
-	x.each(func(st *stored) { all = append(all, st.Commit) })
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// bytes returns the size of all snapshots.
-func (x *index) bytes() (n int64) {
-	seen := make(map[object]bool)
-	x.each(func(st *stored) {
-		if !seen[st.Commit] {
-			seen[st.Commit] = true
-			n += st.Size
-		}
-	})
-	return n
 }

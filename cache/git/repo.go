@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/clayer/clayer/internal/git/remote"
-	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/workdir"
 )
 
@@ -63,12 +62,16 @@ func (s *Store) open() (*repo, error) {
 	return r, nil
 }
 
-// configure writes the configuration, and more.
+// configure writes the configuration, and more, at once: another git may read it.
 func (r *repo) configure(more string) error {
 	if r.git.sha256.Load() {
 		more += "[extensions]\n\tobjectFormat = sha256\n"
 	}
-	return os.WriteFile(filepath.Join(r.dir, "config"), []byte(r.git.config+r.trust+more), 0o600)
+	temp := filepath.Join(r.dir, "config-"+rand.Text())
+	if err := os.WriteFile(temp, []byte(r.git.config+r.trust+more), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, filepath.Join(r.dir, "config"))
 }
 
 func (r *repo) close() { r.work.Remove() }
@@ -94,13 +97,6 @@ func (r *repo) output(ctx context.Context, stdin io.Reader, args ...string) ([]b
 	return out.Bytes(), err
 }
 
-// An object is the id of one, in hex.
-type object string
-
-var isObject = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
-
-func (o object) valid() bool { return isObject().MatchString(string(o)) }
-
 // object runs git, which prints the id of what it writes.
 func (r *repo) object(ctx context.Context, stdin io.Reader, args ...string) (object, error) {
 	out, err := r.output(ctx, stdin, args...)
@@ -108,7 +104,7 @@ func (r *repo) object(ctx context.Context, stdin io.Reader, args ...string) (obj
 		return "", err
 	}
 	o := object(strings.TrimSpace(string(out)))
-	if !o.valid() {
+	if !o.Valid() {
 		return "", fmt.Errorf("git %s printed %q, which is no object", args[0], o)
 	}
 	return o, nil
@@ -211,12 +207,6 @@ func readContents(b *bufio.Reader, n int, f func(i int, kind string, size int64,
 	return nil
 }
 
-// A file is one of a tree; without an id, one that is removed.
-type file struct {
-	path string
-	id   object
-}
-
 // files lists the regular files of a commit. Links and submodules are left out.
 func (r *repo) files(ctx context.Context, commit object) (all []file, err error) {
 	out, err := r.output(ctx, nil, "ls-tree", "-r", "-z", "--full-tree", string(commit))
@@ -227,7 +217,7 @@ func (r *repo) files(ctx context.Context, commit object) (all []file, err error)
 		about, path, ok := strings.Cut(entry, "\t")
 		words := strings.Fields(about)
 		if ok && len(words) == 3 && words[0] == "100644" && words[1] == "blob" {
-			all = append(all, file{path, object(words[2])})
+			all = append(all, file{Path: path, ID: object(words[2])})
 		}
 	}
 	return all, nil
@@ -275,11 +265,11 @@ func (r *repo) writeTree(ctx context.Context, from object, files []file) (object
 	}
 	var list bytes.Buffer
 	for _, f := range files {
-		if f.id == "" {
-			fmt.Fprintf(&list, "0 %s\t%s\x00", r.git.zero(), f.path)
+		if f.ID == "" {
+			fmt.Fprintf(&list, "0 %s\t%s\x00", r.git.zero(), f.Path)
 			continue
 		}
-		fmt.Fprintf(&list, "100644 %s\t%s\x00", f.id, f.path)
+		fmt.Fprintf(&list, "100644 %s\t%s\x00", f.ID, f.Path)
 	}
 	if err := r.run(ctx, call{args: []string{"update-index", "-z", "--index-info"}, env: env, stdin: &list}); err != nil {
 		return "", err
@@ -318,7 +308,11 @@ func (r *repo) push(ctx context.Context, branch string, commit object, replaces 
 	if replaces != nil {
 		args = append(args, "--force-with-lease="+ref+":"+string(*replaces))
 	}
-	return r.remote(ctx, call{patient: true, args: append(args, "store", string(commit)+":"+ref)})
+	c := call{patient: true, args: append(args, "store", string(commit)+":"+ref)}
+	if _, err := os.Stat(filepath.Join(r.dir, graftFile)); err == nil {
+		c.settings = []string{"pack.window=0"} // nothing is sent as the difference from what only the grafts say is there
+	}
+	return r.remote(ctx, c)
 }
 
 // fetchCommits fetches all commits of the branch, and no files of them; all of them from

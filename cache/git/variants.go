@@ -4,19 +4,8 @@ import (
 	"context"
 
 	"github.com/clayer/clayer/cache"
-	"github.com/clayer/clayer/cache/git/internal/branch"
 	"github.com/clayer/clayer/dag/key"
 )
-
-// variants returns the snapshots of a key, the first first.
-func (x *index) variants(k key.Key) (all []*stored) {
-	for _, name := range branch.StepPaths(k) {
-		if st, ok := x.stored(name, k); ok {
-			all = append(all, st)
-		}
-	}
-	return all
-}
 
 // Variants returns what Find does, and what else the branch has: it has been fetched.
 func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
@@ -33,7 +22,7 @@ func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[k
 		if f, ok := found[k]; ok {
 			all[k] = []cache.Found{f}
 		}
-		for _, st := range x.variants(k) {
+		for _, st := range x.Variants(k) {
 			if len(all[k]) == cache.MaxVariants || cache.Twin(st.Descriptor, all[k]) != "" {
 				continue
 			}
@@ -45,12 +34,4 @@ func (s *Store) Variants(ctx context.Context, tag string, keys []key.Key) (map[k
 		}
 	}
 	return all, nil
-}
-
-func (x *index) shelf(k key.Key) *branch.Shelf {
-	sh := new(branch.Shelf)
-	for _, st := range x.variants(k) {
-		sh.Snapshots, sh.Paths = append(sh.Snapshots, st.Descriptor), append(sh.Paths, st.name)
-	}
-	return sh
 }

@@ -58,6 +58,7 @@ func TestStore(t *testing.T) {
 		both(t, func(t *testing.T) cache.Store {
 			return open(t, fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1)), ocitest.User, ocitest.Password)
 		})
+		storetest.RunDelta(t, open(t, fmt.Sprintf("%s/me/env%d", r.Host, n.Add(1)), ocitest.User, ocitest.Password), 360<<10)
 	})
 	// Each look is taken by a session of its own: what counts is what the
 	// registry keeps.

@@ -113,6 +113,7 @@ func TestStoreWithoutConditions(t *testing.T) {
 			}
 			storetest.Run(t, next)
 			storetest.RunVariants(t, next)
+			storetest.RunDelta(t, next(t), 360<<10)
 		})
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/clayer/clayer/cache/delta"
 )
 
 const (
@@ -35,16 +37,21 @@ type File interface {
 // offset 0; what f held is dropped. A large file comes in several ranges at the same time, if asking
 // for its first byte shows that the server has ranges; each is taken up again
 // where it was cut off or stalled. What arrived is not checked beyond its
-// size: the caller knows the digest.
+// size: the caller knows the digest. Of a delta.Composite, what is near is copied if the
+// server has ranges.
 //
 // The answer to the probe says where a redirect led: the ranges are asked for
 // there, and at rawURL again when that fails, since signed addresses expire.
 //
 // The error is as for Get.
 func (c *Client) Download(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
-	if size >= 2*spanSize {
-		err := c.inSpans(ctx, rawURL, f, size, opt)
-		if !errors.Is(err, errRangeRefused) {
+	r := composed(f, size)
+	if r == nil {
+		r = spread(size)
+	}
+	if r.near != nil || len(r.spans) > 0 {
+		r.client, r.url, r.opt, r.size = c, rawURL, opt.withProgress(ctx), size
+		if err := r.run(ctx, f); !errors.Is(err, errRangeRefused) {
 			return err
 		}
 	}
@@ -83,6 +90,8 @@ type ranged struct {
 	url    string
 	opt    GetOptions
 	size   int64
+	spans  []delta.Range
+	near   delta.Composite // nil: all of it is downloaded
 
 	pace      pace
 	arrived   atomic.Int64 // bytes, of all ranges
@@ -92,28 +101,77 @@ type ranged struct {
 	progress  sync.Mutex
 }
 
-func (c *Client) inSpans(ctx context.Context, rawURL string, f File, size int64, opt GetOptions) error {
-	r := &ranged{client: c, url: rawURL, opt: opt.withProgress(ctx), size: size}
-	// One byte: the answer is short even from a server without ranges, whose
-	// body is not read.
-	var first discardAt
-	if err := r.get(ctx, &span{from: 0, to: 1}, first); err != nil {
-		return err
+// spread returns the ranges of a large file; none for one that is not worth the probe.
+func spread(size int64) *ranged {
+	r := &ranged{}
+	for from := int64(0); from < size && size >= 2*spanSize; from += spanSize {
+		r.spans = append(r.spans, delta.Range{From: from, To: min(from+spanSize, size)})
+	}
+	return r
+}
+
+// composed returns the ranges of a file that are not near; nil for one that comes as a whole.
+func composed(f File, size int64) *ranged {
+	if near, ok := f.(delta.Composite); ok {
+		if missing, ok := near.Missing(size); ok {
+			return &ranged{near: near, spans: missing}
+		}
+	}
+	return nil
+}
+
+// run downloads the ranges, and copies what is near.
+func (r *ranged) run(ctx context.Context, f File) error {
+	if len(r.spans) > 0 {
+		first := r.spans[0].From // one byte: a server without ranges sends all, which is not read
+		if err := r.get(ctx, &span{from: first, to: first + 1, probe: true}, discardAt{}); err != nil {
+			return err
+		}
 	}
 	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("get %s: %w", Redact(rawURL), err)
+		return fmt.Errorf("get %s: %w", Redact(r.url), err)
 	}
+	var lost []delta.Range
+	copied := make(chan error, 1)
+	copying, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		var err error
+		if r.near != nil {
+			lost, err = r.near.Copy(copying, r.size)
+		}
+		copied <- err
+	}()
+	err := r.getAll(ctx, f, r.spans)
+	if err != nil {
+		cancel()
+	}
+	if cerr := <-copied; err == nil && cerr != nil {
+		err = fmt.Errorf("get %s: %w", Redact(r.url), cerr)
+	}
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	return r.getAll(ctx, f, lost)
+}
+
+// getAll downloads ranges, several at a time.
+func (r *ranged) getAll(ctx context.Context, f File, spans []delta.Range) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.SetLimit(spansEach)
-	for from := int64(0); from < size; from += spanSize {
+	for _, s := range spans {
 		eg.Go(func() error {
 			select {
-			case c.spans <- struct{}{}:
+			case r.client.spans <- struct{}{}:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			defer func() { <-c.spans }()
-			return r.get(ctx, &span{from: from, to: min(from+spanSize, size)}, f)
+			defer func() { <-r.client.spans }()
+			err := r.get(ctx, &span{from: s.From, to: s.To}, f)
+			if err == nil && r.near != nil && r.near.Check(s) != nil {
+				err = errRangeRefused // the server has no ranges, whatever it says
+			}
+			return err
 		})
 	}
 	return eg.Wait()
@@ -126,12 +184,12 @@ func (discardAt) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 // A span is a range of a file, from inclusive, to exclusive.
 type span struct {
 	from, to int64
+	probe    bool          // it shows whether there are ranges, and is not used
 	writing  time.Duration // what the file took of the time of an attempt
 }
 
 // get downloads a span, in as many attempts as that takes.
 func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
-	probe := s.to == 1
 	again := r.client.newRetry(r.opt.Patience)
 	arrived := r.arrived.Load()
 	for {
@@ -139,7 +197,7 @@ func (r *ranged) get(ctx context.Context, s *span, w io.WriterAt) error {
 		r.mu.Lock()
 		at := cmp.Or(r.address, r.url)
 		r.mu.Unlock()
-		err := r.attempt(ctx, at, s, w, r.client.headLimit(again), probe)
+		err := r.attempt(ctx, at, s, w, r.client.headLimit(again))
 		if err == nil || errors.Is(err, errRangeRefused) {
 			return err
 		}
@@ -167,7 +225,7 @@ func (r *ranged) forget(at string) {
 }
 
 // attempt sends one request for what is left of the span.
-func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt, headLimit time.Duration, probe bool) error {
+func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt, headLimit time.Duration) error {
 	if to != r.url {
 		// A redirect led there, in an earlier attempt: it may go no further now.
 		u, err := url.Parse(r.url)
@@ -216,15 +274,15 @@ func (r *ranged) attempt(ctx context.Context, to string, s *span, w io.WriterAt,
 	if final := resp.Request.URL.String(); final != r.url {
 		r.address = final
 	}
-	if probe {
+	if s.probe {
 		r.validator = strongValidator(resp.Header)
 	}
 	r.mu.Unlock()
-	return r.take(watch.reader(resp.Body, r.client.stall, &r.pace), s, w, watch, probe)
+	return r.take(watch.reader(resp.Body, r.client.stall, &r.pace), s, w, watch)
 }
 
 // take moves the body to w, no more than the span.
-func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, probe bool) error {
+func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch) error {
 	buf := make([]byte, 128<<10)
 	for s.from < s.to {
 		n, err := body.Read(buf[:min(int64(len(buf)), s.to-s.from)])
@@ -236,7 +294,7 @@ func (r *ranged) take(body io.Reader, s *span, w io.WriterAt, watch *watch, prob
 			s.writing += time.Since(start)
 			s.from += int64(n)
 			r.arrived.Add(int64(n))
-			if r.opt.Progress != nil && !probe {
+			if r.opt.Progress != nil && !s.probe {
 				r.progress.Lock()
 				r.opt.Progress(int64(n))
 				r.progress.Unlock()
