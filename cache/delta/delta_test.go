@@ -165,3 +165,84 @@ func TestCheckFindsOtherBytes(t *testing.T) {
 }
 
 var _ io.WriterAt = writer(nil)
+
+// Segments cover the blob, are long enough, and older blobs have what they say.
+func TestSegmentsRandomly(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	worth := 0
+	for range 200 {
+		var older []delta.Source
+		var data [][]byte
+		for range r.IntN(3) {
+			var b blob
+			for n := r.IntN(80); n > 0; n-- {
+				b = append(b, r.IntN(4)+len(b))
+			}
+			data = append(data, b.bytes(1000))
+			older = append(older, delta.Source{Frames: b.frames(1000), Size: int64(len(data[len(data)-1]))})
+		}
+		var b blob
+		for n := r.IntN(80); n > 0; n-- {
+			b = append(b, r.IntN(2)+len(b))
+		}
+		want, least := b.bytes(2000), int64(1+r.IntN(1<<20))
+		all := delta.Segments(b.frames(2000), int64(len(want)), older, least)
+		at := int64(0)
+		for i, s := range all {
+			if s.Range.From != at || s.Len() <= 0 || s.Len() < least && i < len(all)-1 {
+				t.Fatalf("segment %d of %d: %+v, after %d", i, len(all), s, at)
+			}
+			if s.Older >= 0 && !bytes.Equal(want[at:s.To], data[s.Older][s.From:s.From+s.Len()]) {
+				t.Fatalf("segment %d is not what an older blob has there: %+v", i, s)
+			}
+			at = s.To
+		}
+		if len(all) > 0 {
+			worth++
+			if at != int64(len(want)) {
+				t.Fatalf("segments end at %d of %d", at, len(want))
+			}
+		}
+	}
+	if worth < 5 {
+		t.Errorf("only %d of the blobs were worth it", worth)
+	}
+}
+
+// Most pieces of two blobs are equal if most of their frames are.
+func TestPieces(t *testing.T) {
+	var b blob
+	for i := range 300 {
+		b = append(b, i%250)
+	}
+	changed := append(append(slices.Clone(b[:100]), 260, 261), b[101:]...)
+	cut := func(b blob) map[string]bool {
+		data, all := b.bytes(1), make(map[string]bool)
+		for i, n := range delta.Pieces(b.frames(1), int64(len(data)), 1<<20, 4<<20) {
+			if n > 4<<20 || n < 1<<20 && int(n) != len(data) {
+				t.Errorf("piece %d has %d bytes", i, n)
+			}
+			all[string(data[:n])] = true
+			data = data[n:]
+		}
+		if len(data) != 0 {
+			t.Errorf("%d bytes are in no piece", len(data))
+		}
+		return all
+	}
+	before, after := cut(b), cut(changed)
+	others := 0
+	for p := range after {
+		if !before[p] {
+			others++
+		}
+	}
+	if others < 1 || others > 4 || len(after) < 8 {
+		t.Errorf("%d of %d pieces are others", others, len(after))
+	}
+	if got := delta.Pieces(nil, 10, 2, 4); !slices.Equal(got, []int64{4, 4, 2}) {
+		t.Errorf("without frames: %v", got)
+	}
+}

@@ -98,6 +98,7 @@ type request struct {
 	name   string // of the object, below the prefix; "" for the bucket
 	query  url.Values
 	header http.Header
+	copies bool // from another object: the answer has the ETag in its body
 
 	body io.ReaderAt // nil: none
 	size int64
@@ -153,10 +154,10 @@ type errorBody struct {
 // embedded returns the error in an answer that is 200 all the same: one that the service
 // began before it knew, or that is not of the service.
 func embedded(ans *transfer.Answer, r request) error {
-	if r.method == http.MethodPut && ans.Header.Get("ETag") == "" {
+	if r.method == http.MethodPut && !r.copies && ans.Header.Get("ETag") == "" {
 		return transfer.Fatal(errors.New("the answer to an upload has no ETag: it is not of a service with buckets"))
 	}
-	if r.method != http.MethodPost {
+	if r.method != http.MethodPost && !r.copies {
 		return nil
 	}
 	var e errorBody
@@ -164,6 +165,7 @@ func embedded(ans *transfer.Answer, r request) error {
 	switch {
 	case err == nil && e.XMLName.Local == "Error":
 		return transfer.Transient(fmt.Errorf("the service answers %s", e.Code))
+	case r.copies: // its reader says what is wrong with it
 	case err != nil || !strings.HasSuffix(e.XMLName.Local, "MultipartUploadResult"):
 		return transfer.Transient(errors.New("the answer to an upload in parts is not of a service with buckets"))
 	}

@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -78,6 +79,8 @@ type Store struct {
 	send1 *signed
 
 	refused transfer.Refusals
+
+	sendsAll atomic.Bool // the service did not compose a blob of older ones
 
 	asking sync.Mutex // held while the marker is read, or written
 	mark   *marker    // nil: not read yet

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -282,8 +281,16 @@ func (s *Store) upload(ctx context.Context, d cache.Descriptor, blob io.ReaderAt
 	if there, err := s.exists(ctx, name, d.Size); err != nil || there {
 		return err
 	}
+	if s.compose(ctx, d, blob) {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
 	if d.Size > 2*s.part {
-		return s.uploadParts(ctx, name, d.Size, blob)
+		return s.inParts(ctx, name, d.Size, func(upload string) error {
+			return s.sendParts(ctx, name, upload, d.Size, blob)
+		})
 	}
 	_, err := s.send(ctx, writing, request{method: http.MethodPut, name: name, body: blob, size: d.Size, sum: d.Digest.Encoded()})
 	return err
@@ -300,7 +307,8 @@ type part struct {
 	ETag       string
 }
 
-func (s *Store) uploadParts(ctx context.Context, name string, size int64, blob io.ReaderAt) error {
+// inParts begins an upload in parts, which send makes and completes.
+func (s *Store) inParts(ctx context.Context, name string, size int64, send func(upload string) error) error {
 	ans, err := s.send(ctx, writing, request{method: http.MethodPost, name: name, query: url.Values{"uploads": {""}}})
 	if err != nil {
 		return err
@@ -309,7 +317,7 @@ func (s *Store) uploadParts(ctx context.Context, name string, size int64, blob i
 	if err := xml.Unmarshal(ans.Body, &begun); err != nil || begun.UploadId == "" {
 		return fmt.Errorf("upload %s: the service gives no id for an upload in parts", name)
 	}
-	err = s.sendParts(ctx, name, begun.UploadId, size, blob)
+	err = send(begun.UploadId)
 	if err == nil {
 		return nil
 	}
@@ -341,24 +349,18 @@ func (s *Store) sendParts(ctx context.Context, name, upload string, size int64, 
 	for i := range parts {
 		eg.Go(func() error {
 			body := io.NewSectionReader(blob, int64(i)*each, min(each, size-int64(i)*each))
-			hash := sha256.New()
-			if _, err := io.Copy(hash, body); err != nil {
-				return err
-			}
-			ans, err := s.send(gctx, writing, request{
-				method: http.MethodPut, name: name, query: url.Values{"partNumber": {strconv.Itoa(i + 1)}, "uploadId": {upload}},
-				body: body, size: body.Size(), sum: hex.EncodeToString(hash.Sum(nil)),
-			})
-			if err != nil {
-				return err
-			}
-			parts[i] = part{i + 1, ans.Header.Get("ETag")}
-			return nil
+			etag, err := s.sendPart(gctx, name, upload, i+1, body)
+			parts[i] = part{i + 1, etag}
+			return err
 		})
 	}
 	if err := eg.Wait(); err != nil {
 		return err
 	}
+	return s.completeParts(ctx, name, upload, parts)
+}
+
+func (s *Store) completeParts(ctx context.Context, name, upload string, parts []part) error {
 	data, err := xml.Marshal(struct {
 		XMLName xml.Name `xml:"CompleteMultipartUpload"`
 		Part    []part
