@@ -110,6 +110,8 @@ type Manifest struct {
 	Steps    []Descriptor `json:"steps"`
 	LeftOut  []LeftOut    `json:"leftOut,omitempty"` // in order
 	Created  time.Time    `json:"created"`
+
+	Store string `json:"-"` // of those that a Tier lists: the name of the store that has it
 }
 
 // A LeftOut is a step of a layer that has no snapshot in any store: a package manager

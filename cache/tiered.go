@@ -250,7 +250,7 @@ func (t *Tier) List(ctx context.Context) ([]Manifest, error) {
 		for _, m := range ms {
 			id := m.Name + "\x00" + m.Key.String()
 			if !seen[id] {
-				seen[id] = true
+				seen[id], m.Store = true, s.Name()
 				all = append(all, m)
 			}
 		}

@@ -293,6 +293,7 @@ func (r *session) previous(ctx context.Context, g *dag.Graph, keys *dag.Keys, st
 	if err != nil {
 		return nil // it only explains; Find has reported that the store fails
 	}
+	r.Learn(manifests)
 	for _, m := range manifests { // newest first
 		if len(a.Previous[m.Name]) > 0 {
 			continue

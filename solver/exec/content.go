@@ -66,24 +66,20 @@ func (b *builder) reuse(ctx context.Context, s *dag.Step) bool {
 	if k.IsZero() {
 		return false
 	}
-	var lacks *variants.UnmetError
-	for _, all := range []bool{false, true} {
-		for _, f := range b.Steps.ByContent(ctx, b.sv.Plan.Keys, s, k, all) {
-			bl, err := b.fetchByContent(ctx, it, f)
-			switch {
-			case err == nil:
-				b.setBlob(s, bl)
-				b.mu.Lock()
-				b.did.Reused[s] = true
-				b.mu.Unlock()
-				b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Took: bl.took})
-				return true
-			case errors.As(err, &lacks):
-			case ctx.Err() == nil:
+	for f := range b.Steps.ByContent(ctx, b.sv.Plan.Keys, s, k) {
+		bl, err := b.fetchByContent(ctx, it, f)
+		if err == nil {
+			b.setBlob(s, bl)
+			b.mu.Lock()
+			b.did.Reused[s] = true
+			b.mu.Unlock()
+			b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Took: bl.took})
+			return true
+		}
+		if !errors.As(err, new(*variants.UnmetError)) { // then another one may do
+			if ctx.Err() == nil {
 				b.Report.Warnf("%v", unusable(it, err))
 			}
-		}
-		if lacks == nil { // then another one may do
 			break
 		}
 	}

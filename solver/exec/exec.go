@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/clayer/clayer/cache"
@@ -62,8 +63,9 @@ type Steps interface {
 	// KeyOf returns the key that stores have a step by: its first one, or its second.
 	KeyOf(first key.Key) key.Key
 
-	// ByContent asks the stores for the snapshot of a step by its second key, or for all.
-	ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key, all bool) []cache.Found
+	// ByContent asks the stores for the snapshots of a step by its second key, as they are
+	// wanted.
+	ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key) iter.Seq[cache.Found]
 
 	// Variants asks the stores for all snapshots of steps of one layer.
 	Variants(ctx context.Context, keys *dag.Keys, l *dag.Layer, steps []*dag.Step) (map[key.Key][]cache.Found, error)

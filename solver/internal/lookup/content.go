@@ -2,6 +2,7 @@ package lookup
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"sync"
 
@@ -131,24 +132,75 @@ func (x *Finder) note(k key.Key, f cache.Found) {
 	x.opt.Withheld.Suspect(k, x.opt.Withheld.Has(f.Key))
 }
 
-// ByContent returns the snapshot that the stores have of a step by its second key: the first
-// one, or all of them.
-func (x *Finder) ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key, all bool) (list []cache.Found) {
-	if x.opt.Tier == nil || x.opt.Unstored(s.Layer) {
-		return nil
+// Learn notes what the layers that stores list say of second keys.
+func (x *Finder) Learn(layers []cache.Manifest) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, m := range layers {
+		for _, d := range m.Steps {
+			if second, ok := d.Second(); ok {
+				d = second
+			}
+			if k := d.Key; d.ByContent() && cache.Twin(d, x.listed[k]) == "" {
+				x.listed[k] = append(x.listed[k], cache.Found{Descriptor: d, Store: m.Store})
+			}
+		}
 	}
-	if all {
-		x.note(keys.Step[s], cache.Found{Descriptor: cache.Descriptor{Key: second}})
+}
+
+// ByContent yields the snapshots that the stores have of a step by its second key: those of
+// layers that are known, else the first one, and all others after it. After a step of a chain
+// that has none, nothing is asked for those after it: what they were built on is new.
+func (x *Finder) ByContent(ctx context.Context, keys *dag.Keys, s *dag.Step, second key.Key) iter.Seq[cache.Found] {
+	return func(yield func(cache.Found) bool) {
+		if x.opt.Tier == nil || x.opt.Unstored(s.Layer) || x.misses(s.Layer) {
+			return
+		}
+		any := false
+		each := func(list []cache.Found) bool {
+			for _, f := range list {
+				if f.Key != second || f.Cutoff != second || !x.usable(s, keys, f) {
+					continue
+				}
+				any = true
+				x.note(keys.Step[s], f)
+				if !yield(f) {
+					return false
+				}
+			}
+			return true
+		}
+		x.mu.Lock()
+		known := slices.Clone(x.listed[second])
+		x.mu.Unlock()
+		if !each(known) {
+			return
+		}
+		if found, err := x.ask(ctx, keys, s.Layer, []key.Key{second}); err != nil || !each([]cache.Found{found[second]}) {
+			return
+		}
+		if !any {
+			x.mu.Lock()
+			x.missed[s.Layer] = true
+			x.mu.Unlock()
+			return
+		}
 		answers, _ := x.Variants(ctx, keys, s.Layer, []*dag.Step{s}) // an error is ctx's
-		list = answers[keys.Step[s]]
-	} else if found, err := x.ask(ctx, keys, s.Layer, []key.Key{second}); err == nil {
-		list = []cache.Found{found[second]}
+		each(answers[keys.Step[s]])
 	}
-	list = slices.DeleteFunc(list, func(f cache.Found) bool {
-		return f.Key != second || f.Cutoff != second || !x.usable(s, keys, f)
-	})
-	for _, f := range list {
-		x.note(keys.Step[s], f)
+}
+
+// misses reports whether nothing was found of a step of a chain that ends with a layer.
+func (x *Finder) misses(l *dag.Layer) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for ; l != nil; l = l.On {
+		if x.missed[l] {
+			return true
+		}
+		if l.Ordered {
+			break
+		}
 	}
-	return list
+	return false
 }

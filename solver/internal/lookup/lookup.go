@@ -33,11 +33,15 @@ type Finder struct {
 
 	mu      sync.Mutex
 	applied map[key.Key]record.Applied
-	second  map[key.Key]key.Key // by the first keys of those that were found by it
+	second  map[key.Key]key.Key       // by the first keys of those that were found by it
+	listed  map[key.Key][]cache.Found // see Learn
+	missed  map[*dag.Layer]bool       // see ByContent
 }
 
 // New returns a Finder that knows of no root.
-func New(opt Options) *Finder { return &Finder{opt: opt, second: make(map[key.Key]key.Key)} }
+func New(opt Options) *Finder {
+	return &Finder{opt: opt, second: make(map[key.Key]key.Key), listed: make(map[key.Key][]cache.Found), missed: make(map[*dag.Layer]bool)}
+}
 
 // SetState says what the root has.
 func (x *Finder) SetState(state *record.State) {
