@@ -75,6 +75,10 @@ type Answers struct {
 	// "needs libpq.so.5, which this machine lacks".
 	Unmet map[key.Key]string
 
+	// Rejected are layers of which all runs that follows the first step to run: nothing of it
+	// is restored by its second key.
+	Rejected map[*Layer]bool
+
 	// Gone says of steps in the root which packages they stand on the root lacks by now, as
 	// Unmet has it. They are not Present.
 	Gone map[key.Key]string
@@ -177,10 +181,13 @@ func NewPlan(g *Graph, keys *Keys, a Answers) *Plan {
 					unused = a.whyUnused(it.Key, pre.broken)
 				}
 				it.Why, it.Estimate = old.explain(s, it.Key, unused)
-				if pre.broken != nil && !cached && old.mayMatch(s) {
+				switch {
+				case a.Rejected[l]:
+				case cached:
+					it.MayMatch = found.Cutoff
+				case pre.broken != nil && old.mayMatch(s):
 					it.MayMatch, it.Why = true, whyMayMatch(s, pre.broken)
 				}
-				it.MayMatch = it.MayMatch || cached && found.Cutoff
 				if gone := a.Gone[it.Key]; gone != "" && pre.broken == nil {
 					it.Why = "in the root, but " + gone
 				}

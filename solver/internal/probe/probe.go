@@ -172,7 +172,10 @@ func (l *Log) Refuse(commands map[string]string, sv *survey.Survey, g *dag.Graph
 			if sv.Answers.Unmet == nil {
 				sv.Answers.Unmet = make(map[key.Key]string)
 			}
-			sv.Answers.Unmet[k] = why
+			if sv.Answers.Rejected == nil {
+				sv.Answers.Rejected = make(map[*dag.Layer]bool)
+			}
+			sv.Answers.Unmet[k], sv.Answers.Rejected[layer] = why, true
 		}
 	}
 }
