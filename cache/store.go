@@ -67,8 +67,7 @@ type Descriptor struct {
 	Replaces digest.Digest `json:"-"`
 }
 
-// ByContent reports whether the snapshot was found by its second key: what has the first one was
-// built on steps that made the same in another way.
+// ByContent reports whether the snapshot was found by its second key.
 func (d Descriptor) ByContent() bool { return d.Key == d.Cutoff && !d.Key.IsZero() }
 
 // Second returns what a store has of the snapshot under its second key; false where it has
@@ -83,10 +82,10 @@ func (d Descriptor) Second() (Descriptor, bool) {
 
 // keys returns those that the snapshot is found by.
 func (d Descriptor) keys() []key.Key {
-	if second, ok := d.Second(); ok {
-		return []key.Key{d.Key, second.Key}
+	if _, ok := d.Second(); !ok {
+		return []key.Key{d.Key}
 	}
-	return []key.Key{d.Key}
+	return []key.Key{d.Key, d.Cutoff}
 }
 
 // A Nearby is a store that has its blobs at hand.
@@ -110,8 +109,7 @@ type Manifest struct {
 	Steps    []Descriptor `json:"steps"`
 	LeftOut  []LeftOut    `json:"leftOut,omitempty"` // in order
 	Created  time.Time    `json:"created"`
-
-	Store string `json:"-"` // of those that a Tier lists: the name of the store that has it
+	Store    string       `json:"-"` // of those that a Tier lists: the name of the store that has it
 }
 
 // A LeftOut is a step of a layer that has no snapshot in any store: a package manager
@@ -200,9 +198,8 @@ type Store interface {
 	// Find reports which of the keys it has, in one round trip where it can.
 	// tag is a hint: that of the layer which the keys belong to, as Tag
 	// returns it. The answer may be in part beside an error. Of several snapshots of
-	// a key it returns one: the first, or that which the layer of the tag has. It may
-	// return what else that layer has. A snapshot is found by its second key, too, where
-	// the store has an index of these; its Key is that one then.
+	// a key it returns one: the first, or that which the layer of the tag has, all of which
+	// it may return. What is found by its second key has that as its Key.
 	Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]Found, error)
 
 	// Variants returns all snapshots that it has under the keys, first the one that
