@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,31 +12,84 @@ import (
 	"github.com/clayer/clayer/internal/githubtest"
 )
 
-// rate is what the GitHub of composing sends, in bytes a second.
-const rate = 100 << 20
-
 // onEnd is a githubtest.TB.
 type onEnd struct{ end []func() }
 
 func (o *onEnd) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 func (o *onEnd) Cleanup(f func())                  { o.end = append(o.end, f) }
 
-// composing composes all trees as layers from a GitHub on loopback that sends no
-// faster than rate, into an empty folder and with no local store; beside it are the
-// same from a local store, and curl and tar, one tree after the other.
-func (b *bench) composing(trees []string) error {
-	var tb onEnd
-	gh := githubtest.New(&tb)
-	defer func() {
-		for _, f := range tb.end {
-			f()
-		}
-	}()
+func (o *onEnd) run() {
+	for _, f := range o.end {
+		f()
+	}
+}
+
+// github starts a GitHub on loopback with a repository, me/env.
+func github(tb *onEnd) *githubtest.Server {
+	gh := githubtest.New(tb)
 	gh.Repo("me/env", githubtest.Repo{})
 	gh.Token("token-of-the-bench", "write")
 	for k, v := range map[string]string{"GITHUB_API_URL": gh.URL, "GITHUB_SERVER_URL": gh.URL, "GH_TOKEN": "token-of-the-bench"} {
 		os.Setenv(k, v)
 	}
+	return gh
+}
+
+// delay is how far away the GitHub of the cold path is.
+const delay = 30 * time.Millisecond
+
+// cold restores one tree on a machine that has nothing of it, over a link of so many MB a second.
+func (b *bench) cold(name string, rate int64) error {
+	var tb onEnd
+	defer tb.run()
+	gh := github(&tb)
+	file, out := b.path("cold/Containerfile"), b.path("cold/out")
+	if err := write(file, fmt.Appendf(nil, "RUN mkdir -p /opt && cp -a %s /opt/tree\n", b.path(name))); err != nil {
+		return err
+	}
+	solve := func(binary, cache string) (usage, error) {
+		u, err := command(binary, "solve", "--sandbox=overlay", "--repo=me/env", "--cache-dir="+cache, "--dest="+out, "-f", file)
+		u.rss = 0
+		return u, err
+	}
+	away := b.path("cold/away")
+	if err := errors.Join(b.fresh(away), b.fresh(out)); err != nil {
+		return err
+	}
+	if _, err := solve(b.clayer, away); err != nil { // builds and pushes
+		return err
+	}
+	bytes := treeSize(away)
+	gh.Rate, gh.Latency = rate<<20, delay
+	fresh := func() error { return errors.Join(b.fresh(away), b.fresh(out)) }
+	list := b.both("clayer solve", func(binary string) *contender {
+		return &contender{prepare: fresh, run: func() (usage, error) { return solve(binary, away) }}
+	})
+	note := fmt.Sprintf("Nothing is stored here; %d MB come from a GitHub %v away. The transfer alone takes %.2f s.", bytes>>20, delay, float64(bytes)/float64(rate<<20))
+	return b.alternate(fmt.Sprintf("The cold path of %s at %d MB/s", name, rate), note, list)
+}
+
+// treeSize returns the bytes of all files of a directory.
+func treeSize(dir string) (n int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				n += info.Size()
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// composing composes all trees as layers from a GitHub on loopback that sends no faster than so
+// many MB a second, into an empty directory and with no local store; beside it are the
+// same from a local store, and curl and tar, one tree after the other.
+func (b *bench) composing(trees []string, megabytes int64) error {
+	var tb onEnd
+	defer tb.run()
+	gh := github(&tb)
+	rate := megabytes << 20
 	files := make(map[string][]byte)
 	layers, out, store, away := b.path("layers"), b.path("out"), b.path("store"), b.path("away")
 	if err := os.MkdirAll(layers, 0o755); err != nil {
@@ -62,8 +115,8 @@ func (b *bench) composing(trees []string) error {
 		}
 	}
 	gh.Release("me/env", "tars", files)
-	compose := func(from string, more ...string) func() (usage, error) {
-		args := append([]string{b.clayer, "compose", "--sandbox=overlay", "--cache-dir=" + from, "--dest=" + out}, more...)
+	compose := func(binary, from string, more ...string) func() (usage, error) {
+		args := append([]string{binary, "compose", "--sandbox=overlay", "--cache-dir=" + from, "--dest=" + out}, more...)
 		for _, name := range trees {
 			args = append(args, filepath.Join(layers, "Containerfile."+strings.ToLower(name)))
 		}
@@ -73,46 +126,42 @@ func (b *bench) composing(trees []string) error {
 			return u, err
 		}
 	}
-	github := []string{"--repo=me/env"}
+	repo := []string{"--repo=me/env"}
 	if err := errors.Join(os.RemoveAll(store), os.RemoveAll(out), os.MkdirAll(out, 0o755)); err != nil {
 		return err
 	}
-	if _, err := compose(store, github...)(); err != nil { // builds and pushes
+	if _, err := compose(b.clayer, store, repo...)(); err != nil { // builds and pushes
 		return err
 	}
 	gh.Rate = rate
 	fresh := func() error {
 		return errors.Join(b.fresh(away), b.fresh(out))
 	}
-	before := len(gh.Asked())
 	var bytes int64
 	for _, name := range trees {
 		bytes += int64(len(files[name+".tar.gz"]))
 	}
-	list := []*contender{
-		{name: "clayer compose", prepare: fresh, run: compose(away, github...)},
-		{name: "the same, local store", prepare: fresh, run: compose(store)},
+	stored := treeSize(store)
+	list := append(b.both("clayer compose", func(binary string) *contender {
+		return &contender{prepare: fresh, run: compose(binary, away, repo...)}
+	}), []*contender{
+		{name: "the same, local store", prepare: fresh, run: compose(b.clayer, store)},
 		{name: "curl, then tar -xzf", prepare: fresh, run: func() (usage, error) {
 			var all usage
 			for _, name := range trees {
-				start := time.Now()
 				script := fmt.Sprintf("mkdir -p %[1]s/%[2]s && curl -fsSL -o %[1]s/t %[3]s/me/env/releases/download/tars/%[2]s.tar.gz && tar -C %[1]s/%[2]s -xzf %[1]s/t && rm %[1]s/t", out, name, gh.URL)
-				if text, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
-					return all, fmt.Errorf("curl and tar: %w\n%s", err, text)
+				u, err := command("sh", "-c", script)
+				if err != nil {
+					return all, err
 				}
-				all.wall += time.Since(start)
+				all.wall, all.cpu = all.wall+u.wall, all.cpu+u.cpu
 			}
 			return all, nil
 		}},
-	}
-	if err := b.alternate("composing "+strings.Join(trees, ", "), list, "curl, then tar -xzf", "the same, local store"); err != nil {
+	}...)
+	note := fmt.Sprintf("%d MB of snapshots; the transfer alone takes %.2f s, that of the tar.gz %.2f s.", stored>>20, float64(stored)/float64(rate), float64(bytes)/float64(rate))
+	if err := b.alternate(fmt.Sprintf("Composing %s at %d MB/s", strings.Join(trees, ", "), megabytes), note, list, "curl, then tar -xzf", "the same, local store"); err != nil {
 		return err
-	}
-	size, err := exec.Command("du", "-sb", store).Output()
-	if err == nil {
-		var n int64
-		fmt.Sscan(string(size), &n)
-		fmt.Printf("  %d MB of snapshots at %d MB/s: %.2f s; tars: %.2f s; %d requests\n\n", n>>20, rate>>20, float64(n)/rate, float64(bytes)/rate, len(gh.Asked())-before)
 	}
 	return fresh()
 }

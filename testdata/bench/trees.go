@@ -12,9 +12,10 @@ import (
 	"strings"
 )
 
-// builders make the trees, each in a new folder, the same every time.
-var builders = map[string]func(dir string) error{
-	"S": small, "M": packages, "L": large, "N": npm,
+// builders make the trees, each in a new directory, the same every time.
+// scale divides the number of files.
+var builders = map[string]func(dir string, scale int) error{
+	"S": small, "M": packages, "L": large, "N": npm, "F": flat,
 }
 
 // words is text that compresses about as program text does: three to one.
@@ -62,9 +63,9 @@ func write(path string, content []byte) error {
 }
 
 // small: 2,000 files, 30 MB.
-func small(dir string) error {
+func small(dir string, scale int) error {
 	w := newWords(1)
-	for i := range 2000 {
+	for i := range 2000 / scale {
 		if err := write(filepath.Join(dir, fmt.Sprintf("d%02d/f%04d", i%40, i)), w.text(500+w.r.IntN(29000))); err != nil {
 			return err
 		}
@@ -73,7 +74,7 @@ func small(dir string) error {
 }
 
 // large: 3,000 files, 1.6 GB, some of 64 MB; a tenth of it can't be compressed.
-func large(dir string) error {
+func large(dir string, scale int) error {
 	w := newWords(2)
 	block := w.text(8 << 20)
 	content := func(n int) []byte {
@@ -87,9 +88,9 @@ func large(dir string) error {
 		}
 		return b
 	}
-	for i := range 3000 {
+	for i := range 3000 / scale {
 		n := 10_000 + w.r.IntN(500_000)
-		if i%250 == 0 {
+		if i%250 == 0 && scale == 1 {
 			n = 64 << 20
 		}
 		if err := write(filepath.Join(dir, fmt.Sprintf("lib%02d/f%04d.so", i%60, i)), content(n)); err != nil {
@@ -100,9 +101,9 @@ func large(dir string) error {
 }
 
 // npm: 60,000 tiny files, as node_modules has them.
-func npm(dir string) error {
+func npm(dir string, scale int) error {
 	w := newWords(3)
-	for i := range 2000 {
+	for i := range 2000 / scale {
 		pkg := filepath.Join(dir, "node_modules", fmt.Sprintf("%s-%d", w.list[i], i))
 		for j := range 30 {
 			name := []string{"package.json", "README.md", "LICENSE"}
@@ -113,6 +114,17 @@ func npm(dir string) error {
 			if err := write(filepath.Join(pkg, p), w.text(80+w.r.IntN(3000))); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// flat: 30,000 files of 1.5 kB, as a context or a site of documents has them.
+func flat(dir string, scale int) error {
+	w := newWords(4)
+	for i := range 30_000 / scale {
+		if err := write(filepath.Join(dir, fmt.Sprintf("d%03d/e%d/f%05d.txt", i/300, i/30%10, i)), w.text(1500)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -131,7 +143,7 @@ var debian = strings.Fields(`python3-numpy python3-scipy python3-pandas python3-
 	fonts-lyx libllvm14 libpython3.11-stdlib libboost1.74-dev python3-setuptools python3-pip python3-babel`)
 
 // packages unpacks Debian packages; of those that this release has.
-func packages(dir string) error {
+func packages(dir string, _ int) error {
 	debs, err := os.MkdirTemp("", "clayer-bench-debs-")
 	if err != nil {
 		return err

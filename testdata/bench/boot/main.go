@@ -222,7 +222,7 @@ func run(release, unpack, base string, runs int) error {
 			return err
 		}
 		unpacked := time.Duration(0)
-		for _, args := range [][]string{{"decode", snapshot, "-"}, {"write", at("tree"), at("spent")}} {
+		for _, args := range [][]string{{"contend", "decode", snapshot, "-"}, {"contend", "write", at("tree"), at("spent")}} {
 			out, err := exec.Command(unpack, args...).Output()
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", unpack, args[0], err)
