@@ -104,6 +104,8 @@ type Options struct {
 	// its probe has passed, and not restored again after it failed. Package probes runs them.
 	Probes map[string]string
 
+	Again func(*dag.Step) bool // not nil: which steps run although the root has them
+
 	// Allow, if not nil, is asked before each RUN. Its error is that of the step.
 	Allow func(Starting) error
 

@@ -201,7 +201,7 @@ func (r *session) present(g *dag.Graph, keys *dag.Keys, state *record.State, gon
 	if r.isStage {
 		return make(map[*dag.Step]bool)
 	}
-	return survey.Present(g, keys, state, gone)
+	return survey.Present(g, keys, state, gone, r.Again)
 }
 
 // Platform returns what the options' root was before clayer changed it first, as the keys

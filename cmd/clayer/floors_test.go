@@ -58,6 +58,8 @@ var floors = map[string]int{
 	"frontend/filemode":                  -1,
 	"solver/internal/probe":              6,
 	"solver/probes":                      9,
+	"solver/rebuild":                     9,
+	"cmd/clayer/internal/rebuilt":        10,
 	"solver/internal/installs":           2,
 	"solver/internal/rollback":           2,
 	"solver/internal/trash":              2,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clayer/clayer/cmd/clayer/internal/fleet"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
+	"github.com/clayer/clayer/cmd/clayer/internal/shim"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/dag/render"
@@ -90,7 +91,7 @@ func (f *solveFlags) plan(cmd *cobra.Command, paths []string, graph string) erro
 		return err
 	}
 	if !f.quiet {
-		notePacking(cmd.ErrOrStderr())
+		shim.WritePacking(cmd.ErrOrStderr())
 	}
 	text, err := solver.PlannedSandbox(opt, p)
 	if err != nil {

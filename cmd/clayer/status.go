@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +50,7 @@ first, or removed that a step had installed. status never waits and changes noth
 			if report {
 				return f.print(cmd, st.Shortfall, func(w io.Writer) { ui.WriteReport(w, st) })
 			}
-			noteShims(cmd.ErrOrStderr(), st)
+			shim.WriteNotes(cmd.ErrOrStderr(), st)
 			if opt.Cache, err = f.CacheDirectory(); err == nil {
 				effort.Note(cmd.ErrOrStderr(), opt)
 			}
@@ -65,35 +63,6 @@ first, or removed that a step had installed. status never waits and changes noth
 	c.Flags().BoolVar(&report, "report", false, "print what the last solve with --best-effort left out, and why")
 	c.Flags().BoolVar(&exitCode, "exit-code", false, "exit with 1 if the root does not match the Containerfiles")
 	return c
-}
-
-// notePacking prints of which lines that shims wrote the snapshots are being made.
-func notePacking(w io.Writer) {
-	for _, n := range shim.Notes(os.Getenv("PATH")) {
-		if n.Making() {
-			fmt.Fprintf(w, "clayer: %s: %s: its snapshot is being made; clayer solve waits for it\n", n.File, n.Text)
-		}
-	}
-}
-
-// noteShims prints which lines that shims wrote have no snapshot, or none yet.
-func noteShims(w io.Writer, st *solver.RootStatus) {
-	notePacking(w)
-	applied := make(map[string]bool)
-	for _, l := range st.State.Layers {
-		for _, s := range l.Steps {
-			applied[s.Text] = true
-		}
-	}
-	for _, n := range shim.Notes(os.Getenv("PATH")) {
-		switch what := fmt.Sprintf("clayer: %s: %s", n.File, n.Text); {
-		case n.Making():
-		case n.Store:
-			fmt.Fprintf(w, "%s is applied, but its snapshot is in no store: %s\n", what, n.Error)
-		case !applied[n.Text]:
-			fmt.Fprintf(w, "%s has no snapshot, and the next solve runs it: %s\n", what, cmp.Or(n.Error, "clayer was cut off"))
-		}
-	}
 }
 
 // compareRoot prints whether a solve of the files would change the root.
@@ -119,51 +88,6 @@ func (f *solveFlags) compareRoot(cmd *cobra.Command, args []string) error {
 		err = usage.ErrReported
 	}
 	return err
-}
-
-func newVerify() *cobra.Command {
-	var f appliedFlags
-	c := &cobra.Command{
-		Use:   "verify",
-		Short: "List applied files that have changed",
-		Long: `verify compares every applied file, including its content, with what was applied.
-It prints the files that have changed or are missing, and exits with 1 if there
-are any, or if a step needs a package that is gone. It also prints which packages
-were installed by hand. --json prints all files.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt, err := f.options(cmd)
-			if err != nil {
-				return err
-			}
-			files, err := solver.Verify(cmd.Context(), opt)
-			if err != nil {
-				return err
-			}
-			v := ui.NewVerified(files)
-			if v.ByHand, err = solver.ByHand(opt); err != nil {
-				return err
-			}
-			if v.Unmet, err = solver.Unmet(opt); err != nil {
-				return err
-			}
-			if err := f.print(cmd, v, v.Text); err != nil {
-				return err
-			}
-			if !f.json {
-				f.note(cmd, "%d as applied, %d changed, %d missing", v.AsApplied, v.Changed, v.Missing)
-				if len(v.ByHand) > 0 {
-					f.note(cmd, "%s", ui.ByHand(v.ByHand))
-				}
-			}
-			if v.Changed+v.Missing+len(v.Unmet) > 0 {
-				return usage.ErrReported
-			}
-			return nil
-		},
-	}
-	f.register(c)
-	return c
 }
 
 func newDiff() *cobra.Command {

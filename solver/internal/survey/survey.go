@@ -121,11 +121,11 @@ func (sv *Survey) Layers() []record.LayerKeys {
 // Present returns the steps that are in the root and stay as they are: those up
 // to where the composition departs from what was applied (a step was edited, or
 // removed, or layers changed places, or one was applied in part, or what it stands on is
-// gone). What follows is under something else now, so it is undone, and applied again.
-func Present(g *dag.Graph, keys *dag.Keys, state *record.State, gone map[key.Key]string) map[*dag.Step]bool {
+// gone, or again says that it is to run). What follows is under something else now, so it is undone, and applied again.
+func Present(g *dag.Graph, keys *dag.Keys, state *record.State, gone map[key.Key]string, again func(*dag.Step) bool) map[*dag.Step]bool {
 	there := make(map[*dag.Step]bool)
 	for i, s := range Order(g) {
-		if i >= len(state.Log) || state.Log[i].Key != keys.Step[s] || state.Log[i].Incomplete || gone[keys.Step[s]] != "" {
+		if i >= len(state.Log) || state.Log[i].Key != keys.Step[s] || state.Log[i].Incomplete || gone[keys.Step[s]] != "" || again != nil && again(s) {
 			break
 		}
 		there[s] = true
