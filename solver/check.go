@@ -55,7 +55,7 @@ func AllProblems(ctx context.Context, opt Options, err error) error {
 		return err
 	}
 	more, err := newReadOnly(opt).check(ctx)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && (ctx.Err() != nil || len(ps) == 0) { // else what is wrong is said already
 		return err
 	}
 	return append(ps, more...).Sorted()

@@ -83,11 +83,19 @@ func (f *Flags) Options(args frontend.Args) (layers.Options, error) {
 
 // Unused says which contexts of --build-context nothing in the files reads from.
 func (f *Flags) Unused(files []*frontend.File) (warnings []string) {
+	if len(f.Named) == 0 {
+		return nil
+	}
 	used := make(map[string]bool) // by name
+	seen := make(map[*frontend.File]bool)
 	var based []string
 	var visit func(files []*frontend.File)
 	visit = func(files []*frontend.File) {
 		for _, file := range files {
+			if seen[file] { // many files may copy from one
+				continue
+			}
+			seen[file] = true
 			for _, s := range append(slices.Clip(file.Stages()), file) {
 				for _, in := range s.Instructions {
 					if in, ok := in.(*frontend.From); ok {
