@@ -1,7 +1,7 @@
 // Package buildflags has the flags by which clayer is built for its users. The file beside
 // this one lists them, a line each, for scripts too.
 //
-// Functions are inlined where data passes through: in the standard library, in zstd, and in
+// Functions are inlined where data passes through: in most of the standard library, in zstd, and in
 // what packs, unpacks and keys. Elsewhere it makes the program a megabyte larger and
 // nothing faster.
 package buildflags
