@@ -89,6 +89,7 @@ type blob struct {
 	desc  cache.Descriptor
 	bytes *cache.Blob
 	took  time.Duration // that it took to fetch it
+	moved int64         // how much of it was transferred, if not all
 
 	names *names.List // of a step that was built now
 

@@ -73,7 +73,7 @@ func (b *builder) reuse(ctx context.Context, s *dag.Step) bool {
 			b.mu.Lock()
 			b.did.Reused[s] = true
 			b.mu.Unlock()
-			b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Took: bl.took})
+			b.Report.Emit(report.Event{Kind: report.Restored, Step: s, Store: f.Store, Bytes: f.Size, Moved: bl.moved, Took: bl.took})
 			return true
 		}
 		if !errors.As(err, new(*variants.UnmetError)) { // then another one may do
@@ -118,7 +118,7 @@ func (b *builder) fetchByContent(ctx context.Context, it *dag.Item, f cache.Foun
 	if err = b.Store.Fetch(metered, f.Descriptor, bl.bytes); err != nil {
 		return nil, err
 	}
-	bl.took = m.Took()
+	bl.took, bl.moved = m.Took(), m.Moved(f.Size)
 	if err = b.validate(ctx, it, f.Descriptor, bl.bytes); err != nil || !s.IsPlaced() {
 		return bl, err
 	}

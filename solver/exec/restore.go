@@ -68,7 +68,7 @@ func (b *builder) Fetch(ctx context.Context, it *dag.Item, readable, whole func(
 		}
 		return err
 	}
-	bl := &blob{desc: d.Descriptor, bytes: bytes, took: m.Took()}
+	bl := &blob{desc: d.Descriptor, bytes: bytes, took: m.Took(), moved: m.Moved(d.Size)}
 	b.setBlob(it.Step, bl)
 	if early != nil {
 		b.restored(it, bl)
@@ -78,7 +78,7 @@ func (b *builder) Fetch(ctx context.Context, it *dag.Item, readable, whole func(
 
 func (b *builder) restored(it *dag.Item, bl *blob) {
 	if it.State == dag.Cached {
-		b.Report.Emit(report.Event{Kind: report.Restored, Step: it.Step, Store: it.Found.Store, Bytes: bl.desc.Size, Took: bl.took})
+		b.Report.Emit(report.Event{Kind: report.Restored, Step: it.Step, Store: it.Found.Store, Bytes: bl.desc.Size, Moved: bl.moved, Took: bl.took})
 	}
 }
 

@@ -57,5 +57,6 @@ type Event struct {
 	Took    time.Duration
 	Entries int
 	Bytes   int64
+	Moved   int64 // of a Restored: bytes that were transferred, if older snapshots had the others; else 0
 	Total   int64 // what Bytes will come to; 0 if that is not known
 }

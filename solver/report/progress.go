@@ -44,6 +44,17 @@ func (m *Meter) add(n int64) {
 // Took returns how long it is since the transfer began.
 func (m *Meter) Took() time.Duration { return time.Since(m.start) }
 
+// Moved returns how many bytes arrived, if that is less than all of size and not nothing: the
+// others were near. Else it returns 0.
+func (m *Meter) Moved(size int64) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n >= size {
+		return 0
+	}
+	return m.n
+}
+
 // Done reports the end of a transfer in which any bytes arrived.
 func (m *Meter) Done(err error) {
 	m.mu.Lock()

@@ -53,7 +53,11 @@ func (p *plain) event(e report.Event) {
 	case report.Decided:
 		p.step(e.Step, e.Text)
 	case report.Restored:
-		p.step(e.Step, fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store))
+		what := fmt.Sprintf("cached, %s from %s", sizes.Format(e.Bytes), e.Store)
+		if e.Moved > 0 {
+			what += fmt.Sprintf(", %s transferred", sizes.Format(e.Moved))
+		}
+		p.step(e.Step, what)
 	case report.Applying:
 		fmt.Fprintf(p.w, "clayer: applying to %s\n", e.Text)
 	case report.Pulled:
