@@ -160,7 +160,7 @@ func (s *scan) files(ctx context.Context, dir string, c *frontend.Copy, exclude 
 	return fs, err
 }
 
-// ModTime returns the time of an item's file, which no COPY keeps; zero for one of none.
+// ModTime returns the time of an item's file; zero for one of none.
 func (it Item) ModTime() time.Time {
 	if it.found == nil {
 		return time.Time{}
