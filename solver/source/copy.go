@@ -6,7 +6,6 @@ import (
 	"io"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/clayer/clayer/cache/snapshot"
 	"github.com/clayer/clayer/frontend"
@@ -78,8 +77,7 @@ func (r *Resolver) CheckCopy(ctx context.Context, dir string, c *frontend.Copy) 
 // no file matches is no error. Owner is
 // 0:0 unless --chown is given; modes are those of Copy unless --chmod is given,
 // which goes for files, and for directories with the right to enter where there is
-// one to read. All times are 1980-01-01, but of what a RUN has
-// written in a stage. Symlinks in a directory are copied as they
+// one to read. All times are 1980-01-01, but those of List.TimeOf. Symlinks in a directory are copied as they
 // are. Dest is implied: an existing one stays as it is, one that is created gets the mode of
 // octal digits in --chmod, and those below it get the modes, and the owner, of their
 // sources.
@@ -201,15 +199,11 @@ func entries(ctx context.Context, fs *filelist.List, above []string, dest string
 	}
 }
 
-// clamped is the time of what RUNs have written, in a stage too: a file that says which time
-// another one has, as a compiled Python module does, fits it where both are copied.
-var clamped = time.Unix(315619200, 0) // 1980-01-02
-
 // entryOf returns the entry of an item below dest.
 func entryOf(fs *filelist.List, it filelist.Item, dest string, by style) *snapshot.Entry {
 	e := &snapshot.Entry{
 		Path: path.Join(dest, it.Rel), Kind: it.Kind, Mode: it.Mode,
-		ModTime: epoch, Target: it.Target, Xattrs: it.Xattrs, Implied: it.Above, Major: it.Major, Minor: it.Minor,
+		ModTime: fs.TimeOf(it, epoch), Target: it.Target, Xattrs: it.Xattrs, Implied: it.Above, Major: it.Major, Minor: it.Minor,
 	}
 	switch it.Kind {
 	case snapshot.Link:
@@ -222,9 +216,6 @@ func entryOf(fs *filelist.List, it filelist.Item, dest string, by style) *snapsh
 	case snapshot.File:
 		e.Size = it.Size
 		e.Open = func() (io.ReadCloser, error) { return fs.Open(it) }
-	}
-	if at := it.ModTime(); fs.Stage && at.Equal(clamped) {
-		e.ModTime = at
 	}
 	by.apply(e)
 	if fs.Stage && !by.chown {

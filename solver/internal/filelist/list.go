@@ -168,6 +168,19 @@ func (it Item) ModTime() time.Time {
 	return it.found.MTime.Time()
 }
 
+// clamped is the time of what RUNs have written, unless an ENV or ARG says otherwise.
+var clamped = time.Unix(315619200, 0) // 1980-01-02
+
+// TimeOf returns the time that a COPY gives an item: in a stage that of what a RUN has written,
+// so that a file that says which time another one has, as a compiled Python module does, fits
+// it where both are copied; else usual.
+func (fs *List) TimeOf(it Item, usual time.Time) time.Time {
+	if at := it.ModTime(); fs.Stage && at.Equal(clamped) {
+		return at
+	}
+	return usual
+}
+
 // merge sorts items by path, so that a directory comes before what it holds. Of
 // several sources that have a path, the last one counts; one alone has each once.
 func merge(items []*Item, single bool) ([]Item, error) {
