@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,5 +239,73 @@ func damage(t *testing.T, name string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Random blobs of which random older ones are near, from a server with random faults: a blob
+// that is verified has the right bytes, and so has what was read of it while it arrived.
+func TestDeltaRandomly(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	var sizes []int
+	for range 30 {
+		sizes = append(sizes, 1+r.IntN(400<<10))
+	}
+	parts := storetest.RandomFrames(byte(seed), sizes...)
+	some := func() (f storetest.Frames) {
+		for range 8 + r.IntN(20) {
+			f = append(f, parts[r.IntN(len(parts))])
+		}
+		return f
+	}
+	var faults []string
+	for name, lie := range liars {
+		if lie != nil {
+			faults = append(faults, name)
+		}
+	}
+	slices.Sort(faults)
+	for round := range 12 {
+		s := newSite(t, r.IntN(4) > 0)
+		frames := some()
+		want := bytes.Join(frames, nil)
+		d, b := frames.Step("blob")
+		if err := s.dir.Put(t.Context(), d, b); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		name, every := faults[r.IntN(len(faults))], 1+r.IntN(6)
+		var asked atomic.Int32
+		s.fault = func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/blobs/") || r.Header.Get("Range") == "" || int(asked.Add(1))%every != 0 {
+				return false
+			}
+			return liars[name](w, r, want)
+		}
+		if r.IntN(6) == 0 {
+			d.Frames = d.Frames[:len(d.Frames)-33] // it makes no sense
+		}
+		near := storetest.NearStore{Blobs: []storetest.Frames{some(), frames[:r.IntN(len(frames))]}}
+		var got cache.Blob
+		reader := got.Reader(t.Context())
+		read := make(chan []byte, 1)
+		go func() {
+			data, _ := io.ReadAll(reader) // Wait says whether it is the blob
+			read <- data
+		}()
+		err := cache.FetchNear(t.Context(), s.open(t, nil), d, &got, []cache.Store{near})
+		if err != nil || got.State() != cache.Verified {
+			t.Fatalf("round %d, %q each %d: %v; the blob is %s", round, name, every, err, got.State())
+		}
+		data, rerr := io.ReadAll(io.NewSectionReader(&got, 0, d.Size))
+		if rerr != nil || !bytes.Equal(data, want) {
+			t.Errorf("round %d, %q each %d: other bytes, or %v", round, name, every, rerr)
+		}
+		if early := <-read; reader.Wait() == nil && !bytes.Equal(early, want) {
+			t.Errorf("round %d, %q each %d: other bytes were read while it arrived", round, name, every)
+		}
+		reader.Close()
+		got.Close()
 	}
 }
