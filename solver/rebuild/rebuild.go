@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -198,7 +199,8 @@ func find(ctx context.Context, stores []cache.Store, steps map[key.Key]*dag.Step
 	return all, failed
 }
 
-// source is a store that gives, of all but some keys, what it has, and takes nothing.
+// source is a store that gives, of all but some keys, what it has, and takes nothing. It finds
+// nothing by a second key, which would be what the other key is of.
 type source struct {
 	cache.Store
 	without map[key.Key]bool
@@ -211,7 +213,20 @@ func (s source) visible(keys []key.Key) []key.Key {
 }
 
 func (s source) Find(ctx context.Context, tag string, keys []key.Key) (map[key.Key]cache.Found, error) {
-	return s.Store.Find(ctx, tag, s.visible(keys))
+	found, err := s.Store.Find(ctx, tag, s.visible(keys))
+	maps.DeleteFunc(found, func(k key.Key, f cache.Found) bool { return s.without[k] || f.ByContent() })
+	return found, err
+}
+
+func (s source) List(ctx context.Context) ([]cache.Manifest, error) {
+	list, err := s.Store.List(ctx)
+	for i := range list {
+		list[i].Steps = slices.Clone(list[i].Steps)
+		for j := range list[i].Steps {
+			list[i].Steps[j].Cutoff = key.Key{}
+		}
+	}
+	return list, err
 }
 
 func (s source) Variants(ctx context.Context, tag string, keys []key.Key) (map[key.Key][]cache.Found, error) {
