@@ -16,6 +16,7 @@ package solver
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -26,10 +27,12 @@ import (
 	"github.com/clayer/clayer/cache/registry"
 	"github.com/clayer/clayer/dag"
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/mounts"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/shortfall"
+	"github.com/clayer/clayer/solver/machine"
 	"github.com/clayer/clayer/solver/report"
 	"github.com/clayer/clayer/solver/rootfs"
 	"github.com/clayer/clayer/solver/sandbox"
@@ -79,6 +82,7 @@ type Options struct {
 	RequireCache bool          // a store that fails is an error in the end
 	Cache        string        // a directory for downloads and cache mounts, made when needed; "": neither outlives the call
 	MaxDownloads int64         // bytes of downloads retained there; 0 means 2 GiB
+	Durability   Durability    // when changes outlive a loss of power
 	NoWait       bool          // fail at once while another solve holds the root
 	Profile      bool          // login shells of the root get the environment too
 	Force        bool          // files that the user changed since they were applied are undone too
@@ -125,6 +129,18 @@ type Shortfall = shortfall.Report
 
 // A ShortLayer is a layer that is not whole.
 type ShortLayer = shortfall.Layer
+
+// A Durability says when what is done outlives a loss of power, on the file systems of the
+// root, of its state and of the stores.
+type Durability = durability.Setting
+
+// The settings of durability.
+const (
+	DurabilityAuto = durability.Auto   // at once; on a machine that ends with its session, at the end
+	SyncAlways     = durability.Always // at once
+	SyncAtEnd      = durability.AtEnd  // when the call has ended
+	SyncNever      = durability.Never  // whenever the system writes it to the disk
+)
 
 // A Secret is where the content of RUN --mount=type=secret comes from.
 type Secret = mounts.Secret
@@ -187,7 +203,11 @@ func (o *Options) target() string {
 }
 
 func (o *Options) open() (*rootfs.Root, error) {
-	opt := rootfs.Options{RemoveAll: overlay.RemoveAll}
+	environ := o.Environ
+	if environ == nil { // of a call that runs nothing
+		environ = os.Environ()
+	}
+	opt := rootfs.Options{RemoveAll: overlay.RemoveAll, Durability: machine.Durability(environ, o.Durability)}
 	if o.Dest != "" {
 		opt.Lower = o.base()
 	}

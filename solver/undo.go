@@ -121,6 +121,9 @@ func remainingAfter(state *record.State, to string) (survey.Remaining, error) {
 
 // reportRecovered reports what became of a command that was cut off.
 func (r *session) reportRecovered(l *rootfs.Lock) {
+	if lost := l.Lost; lost != nil {
+		r.warn("%s", lost.String())
+	}
 	switch l.Recovered {
 	case rootfs.RolledBack:
 		r.warn("a command before this was cut off: what it had changed is taken back, and the root is as it was before that command")

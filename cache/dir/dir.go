@@ -39,6 +39,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -46,6 +47,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -56,6 +58,8 @@ const DefaultMaxSize = 10 << 30
 type Options struct {
 	MaxSize int64 // bytes of clayer's blobs; 0 means DefaultMaxSize
 	Private bool  // it is in the user's cache: never a symbolic link, and created with mode 0700
+
+	Durability durability.Policy // when what is written outlives a loss of power
 }
 
 // Dir is a store in a directory. It is safe for several processes.
@@ -63,6 +67,11 @@ type Dir struct {
 	path    string
 	max     int64
 	private bool
+	policy  durability.Policy
+
+	decide     sync.Once // once the directory may be there
+	durability durability.Mode
+	unsynced   atomic.Bool // something was written that no sync has covered
 
 	sweepOnce sync.Once // of tmp/, at the first Put
 
@@ -98,7 +107,7 @@ func Open(path string, opt Options) (*Dir, error) {
 	if opt.MaxSize == 0 {
 		opt.MaxSize = DefaultMaxSize
 	}
-	return &Dir{path: path, max: opt.MaxSize, private: opt.Private, putting: make(map[digest.Digest]int)}, nil
+	return &Dir{path: path, max: opt.MaxSize, private: opt.Private, policy: opt.Durability, putting: make(map[digest.Digest]int)}, nil
 }
 
 // Name returns "dir".
@@ -381,7 +390,7 @@ func (d *Dir) writeStep(ctx context.Context, root *os.Root, desc cache.Descripto
 			return err
 		}
 	}
-	return write(root, name, data)
+	return d.write(root, name, data)
 }
 
 // hold protects a blob from eviction by this process until the returned function
@@ -412,11 +421,11 @@ func (d *Dir) putBlob(ctx context.Context, root *os.Root, desc cache.Descriptor,
 	}
 	name := blobName(desc.Digest)
 	if b.Digest() == desc.Digest {
-		if s, err := link(root, b, desc, name); err == nil {
+		if s, err := d.link(root, b, desc, name); err == nil {
 			return s, nil
 		}
 	}
-	return writeFrom(root, name, func(w io.Writer) error {
+	return d.writeFrom(root, name, func(w io.Writer) error {
 		return cache.Check(ctx, w, io.NewSectionReader(b, 0, desc.Size), desc)
 	})
 }
@@ -454,7 +463,7 @@ func (d *Dir) Create() (*cache.Blob, error) {
 
 // link gives the file of a verified blob its place. Its size is checked, since a full
 // disk shows there.
-func link(root *os.Root, b *cache.Blob, desc cache.Descriptor, name string) (_ *stamp, err error) {
+func (d *Dir) link(root *os.Root, b *cache.Blob, desc cache.Descriptor, name string) (_ *stamp, err error) {
 	tmp, err := safefile.OpenDirIn(root, tmpName)
 	if err != nil {
 		return nil, err
@@ -480,7 +489,7 @@ func link(root *os.Root, b *cache.Blob, desc cache.Descriptor, name string) (_ *
 	if err := f.Chmod(0o644); err != nil {
 		return nil, err
 	}
-	return install(root, f, path.Join(tmpName, base), name)
+	return d.install(root, f, path.Join(tmpName, base), name)
 }
 
 // Interrupted returns nothing: steps that no layer has are found by their keys alone.

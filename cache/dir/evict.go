@@ -342,7 +342,7 @@ func (c *census) drop(which func(tag string, l *layer) bool) (bool, error) {
 	if len(c.index.Manifests) == before {
 		return false, nil
 	}
-	return true, writeIndex(c.root, c.index)
+	return true, c.d.replaceIndex(c.root, c.index)
 }
 
 // forget removes a key file. Its blob goes with sweep.
@@ -468,7 +468,7 @@ func (c *census) shorten() error {
 	if len(c.written) == before {
 		return nil
 	}
-	return writeRecorded(c.root, c.written)
+	return c.d.writeRecorded(c.root, c.written)
 }
 
 // A usedStep is a key file.

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -85,12 +86,12 @@ func (d *Dir) init(ctx context.Context) (_ *os.Root, err error) {
 	}
 	defer unlock()
 	if !exists(root, specs.ImageLayoutFile) {
-		if err := write(root, specs.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+specs.ImageLayoutVersion+`"}`)); err != nil {
+		if err := d.write(root, specs.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+specs.ImageLayoutVersion+`"}`)); err != nil {
 			return nil, err
 		}
 	}
 	if !exists(root, specs.ImageIndexFile) {
-		if err := writeIndex(root, newIndex()); err != nil {
+		if err := d.replaceIndex(root, newIndex()); err != nil {
 			return nil, err
 		}
 	}
@@ -131,8 +132,8 @@ func isTemp(name string) bool {
 }
 
 // write writes a small file atomically.
-func write(root *os.Root, name string, data []byte) error {
-	_, err := writeFrom(root, name, func(w io.Writer) error {
+func (d *Dir) write(root *os.Root, name string, data []byte) error {
+	_, err := d.writeFrom(root, name, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
@@ -140,7 +141,7 @@ func write(root *os.Root, name string, data []byte) error {
 }
 
 // writeFrom writes a file atomically: what fails leaves no file.
-func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp, err error) {
+func (d *Dir) writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp, err error) {
 	f, temp, err := safefile.CreateTemp(root, path.Join(tmpName, partPrefix))
 	if err != nil {
 		return nil, err
@@ -157,15 +158,18 @@ func writeFrom(root *os.Root, name string, fill func(io.Writer) error) (_ *stamp
 	if err := f.Chmod(0o644); err != nil {
 		return nil, err
 	}
-	return install(root, f, temp, name)
+	return d.install(root, f, temp, name)
 }
 
 // install gives a finished file its name; temp is the one that it has.
-func install(root *os.Root, f *os.File, temp, name string) (*stamp, error) {
+func (d *Dir) install(root *os.Root, f *os.File, temp, name string) (*stamp, error) {
 	// The bytes before the name: after a power cut a name with nothing, or
 	// zeros, for it would be a blob that is corrupt.
-	if err := f.Sync(); err != nil {
-		return nil, err
+	durable := d.isDurable()
+	if durable {
+		if err := f.Sync(); err != nil {
+			return nil, err
+		}
 	}
 	err := root.Rename(temp, name)
 	if errors.Is(err, fs.ErrNotExist) { // the first key of its directory
@@ -173,13 +177,46 @@ func install(root *os.Root, f *os.File, temp, name string) (*stamp, error) {
 			err = root.Rename(temp, name)
 		}
 	}
-	if err == nil {
+	if err == nil && durable {
 		err = syncDir(root, path.Dir(name)) // the name itself
 	}
 	if err != nil {
 		return nil, err
 	}
 	return stampOf(f)
+}
+
+// isDurable reports whether what is written has to outlive a loss of power at once. If
+// not, Settle is due.
+func (d *Dir) isDurable() bool {
+	d.decide.Do(func() { d.durability, _ = d.policy.Of(d.path) })
+	if d.durability == durability.Durable {
+		return true
+	}
+	d.unsynced.Store(true)
+	return false
+}
+
+// Settle has all that was written outlive a loss of power, where that is not so by now: a
+// host may copy the disk when the command has ended.
+func (d *Dir) Settle() error {
+	if !d.unsynced.Swap(false) || d.durability == durability.NoSync {
+		return nil
+	}
+	root, err := d.root()
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	f, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncAll(f)
 }
 
 func syncDir(root *os.Root, name string) error {

@@ -173,8 +173,8 @@ func changeIndex(root *os.Root) (*index, error) {
 	return idx, root.Rename(specs.ImageIndexFile, aside)
 }
 
-// writeIndex replaces index.json.
-func writeIndex(root *os.Root, idx *index) error {
+// replaceIndex replaces index.json.
+func (d *Dir) replaceIndex(root *os.Root, idx *index) error {
 	data, err := json.Marshal(idx)
 	if err != nil {
 		return err
@@ -182,5 +182,5 @@ func writeIndex(root *os.Root, idx *index) error {
 	if len(data) > maxIndex || len(idx.Manifests) > maxEntries {
 		return fmt.Errorf("%s would have %d entries in %d bytes: %w; remove some layers", specs.ImageIndexFile, len(idx.Manifests), len(data), safefile.ErrTooLarge)
 	}
-	return write(root, specs.ImageIndexFile, data)
+	return d.write(root, specs.ImageIndexFile, data)
 }

@@ -54,13 +54,13 @@ func (d *Dir) complete(ctx context.Context, m cache.Manifest) error {
 			return fmt.Errorf("step %s: %w", s.Key.Short(), cache.ErrNotCached)
 		}
 	}
-	desc, err := writeImage(root, m)
+	desc, err := d.writeImage(root, m)
 	if err != nil {
 		return err
 	}
 	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(e entry) bool { return e.tag() == m.Tag() })
 	idx.Manifests = append(idx.Manifests, entry{Descriptor: desc})
-	return writeIndex(root, idx)
+	return d.replaceIndex(root, idx)
 }
 
 // isWhole reports whether an entry of the index is a layer with all its blobs that stays
@@ -71,15 +71,15 @@ func isWhole(root *os.Root, desc specs.Descriptor, m *cache.Manifest) bool {
 }
 
 // writeImage writes config and manifest, and returns the index's entry.
-func writeImage(root *os.Root, m cache.Manifest) (specs.Descriptor, error) {
+func (d *Dir) writeImage(root *os.Root, m cache.Manifest) (specs.Descriptor, error) {
 	image, config, err := m.Image()
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
-	if _, err = writeJSON(root, specs.MediaTypeImageConfig, config); err != nil {
+	if _, err = d.writeJSON(root, specs.MediaTypeImageConfig, config); err != nil {
 		return specs.Descriptor{}, err
 	}
-	desc, err := writeJSON(root, specs.MediaTypeImageManifest, image)
+	desc, err := d.writeJSON(root, specs.MediaTypeImageManifest, image)
 	if err != nil {
 		return specs.Descriptor{}, err
 	}
@@ -88,7 +88,7 @@ func writeImage(root *os.Root, m cache.Manifest) (specs.Descriptor, error) {
 	return desc, nil
 }
 
-func writeJSON(root *os.Root, mediaType string, v any) (specs.Descriptor, error) {
+func (d *Dir) writeJSON(root *os.Root, mediaType string, v any) (specs.Descriptor, error) {
 	data, desc, err := cache.JSON(mediaType, v)
 	if err != nil {
 		return desc, err
@@ -102,7 +102,7 @@ func writeJSON(root *os.Root, mediaType string, v any) (specs.Descriptor, error)
 	if err := record(root, desc.Digest); err != nil {
 		return desc, err
 	}
-	return desc, write(root, blobName(desc.Digest), data)
+	return desc, d.write(root, blobName(desc.Digest), data)
 }
 
 // List returns the complete layers, newest first. Those that can't be read are

@@ -38,7 +38,7 @@ func (d *Dir) writeIndex(idx *index) error {
 		return err
 	}
 	defer root.Close()
-	return writeIndex(root, idx)
+	return d.replaceIndex(root, idx)
 }
 
 // size is what counts for the bound.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/storetest"
+	"github.com/clayer/clayer/internal/durability"
 )
 
 // A blob that is the file that was put is not hashed again; one that is not, or
@@ -197,6 +198,31 @@ func TestPutWithoutACopy(t *testing.T) {
 	for _, path := range []string{d.blobPath(a.Digest), other.blobPath(a.Digest)} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != 0o644 {
 			t.Errorf("%v, %v", info, err)
+		}
+	}
+}
+
+// A store whose machine ends with its session syncs what was put into it when the command
+// ends, and one whose machine stays has nothing left to sync then.
+func TestSettle(t *testing.T) {
+	for _, how := range []durability.Setting{durability.Always, durability.AtEnd, durability.Never} {
+		d, err := Open(t.TempDir(), Options{Durability: durability.Policy{Setting: how}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Settle(); err != nil || d.unsynced.Load() {
+			t.Errorf("setting %d: settle of an empty store: %v", how, err)
+		}
+		root, err := d.init(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		root.Close()
+		if want := how != durability.Always; d.unsynced.Load() != want {
+			t.Errorf("setting %d: unsynced %t, want %t", how, !want, want)
+		}
+		if err := d.Settle(); err != nil || d.unsynced.Load() {
+			t.Errorf("setting %d: settle: %v", how, err)
 		}
 	}
 }

@@ -50,12 +50,12 @@ func recorded(root *os.Root) (map[string]bool, error) {
 }
 
 // writeRecorded replaces the list. The caller holds the lock, exclusively.
-func writeRecorded(root *os.Root, names map[string]bool) error {
+func (d *Dir) writeRecorded(root *os.Root, names map[string]bool) error {
 	var b strings.Builder
 	for name := range names {
 		b.WriteString(digest.NewDigestFromEncoded(digest.SHA256, name).String() + "\n")
 	}
-	return write(root, writtenName, []byte(b.String()))
+	return d.write(root, writtenName, []byte(b.String()))
 }
 
 // recordAll makes the list of a store that has none: of before there was one. Its
@@ -90,5 +90,5 @@ func (d *Dir) recordAll(root *os.Root) error {
 			}
 		}
 	}
-	return writeRecorded(root, names)
+	return d.writeRecorded(root, names)
 }

@@ -54,7 +54,7 @@ func (f *solveFlags) options(cmd *cobra.Command, paths []string) (opt solver.Opt
 	if f.sandbox == "inplace" && f.dest != "" {
 		return opt, usage.Errorf("--sandbox=inplace changes the root itself, and --dest is to leave it alone: leave one of them out")
 	}
-	opt.Environ = os.Environ()
+	opt.Environ, opt.Durability = os.Environ(), f.Sync.Setting()
 	for _, fill := range []func(*solver.Options) error{f.sandboxFlags.fill, f.snapshotFlags.fill, f.rootFlags.fill} {
 		if err := fill(&opt); err != nil {
 			return opt, err

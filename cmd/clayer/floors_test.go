@@ -133,6 +133,7 @@ var floors = map[string]int{
 	"cache":                              1,
 	"cache/github":                       1,
 	"internal/tree":                      1,
+	"internal/durability":                -1,
 	"internal/inroot":                    0,
 	"internal/fsclock":                   0,
 	"internal/clamp":                     2,

@@ -10,6 +10,7 @@ import (
 	"github.com/clayer/clayer/cmd/clayer/internal/effort"
 	"github.com/clayer/clayer/cmd/clayer/internal/settings"
 	"github.com/clayer/clayer/cmd/clayer/internal/shim"
+	"github.com/clayer/clayer/cmd/clayer/internal/stores"
 	"github.com/clayer/clayer/cmd/clayer/internal/ui"
 	"github.com/clayer/clayer/cmd/clayer/internal/usage"
 	"github.com/clayer/clayer/solver"
@@ -37,6 +38,7 @@ first, or removed that a step had installed. status never waits and changes noth
 			if err := f.rootFlags.fill(&opt); err != nil {
 				return err
 			}
+			opt.Durability = f.Sync.Setting()
 			st, err := solver.Status(opt)
 			if err != nil {
 				return err
@@ -120,6 +122,7 @@ contents. If a file that no step made is deleted, its directory shows as changed
 
 func newUndo() *cobra.Command {
 	var f appliedFlags
+	var sync stores.Sync
 	var to string
 	c := &cobra.Command{
 		Use:   "undo [--to LAYER]",
@@ -133,6 +136,7 @@ them too.`,
 			if err != nil {
 				return err
 			}
+			opt.Durability = sync.Setting()
 			res, err := solver.Undo(cmd.Context(), opt, to)
 			var unknown *solver.UnknownLayerError
 			if errors.As(err, &unknown) {
@@ -153,6 +157,7 @@ them too.`,
 		},
 	}
 	f.register(c)
+	sync.Register(c.Flags())
 	c.Flags().StringVar(&to, "to", "", "undo what was applied after `LAYER`, but not LAYER itself")
 	c.Flags().BoolVar(&f.force, "force", false, "also undo files that have changed since")
 	c.Flags().BoolVar(&f.noWait, "no-wait", false, "fail immediately if another command is changing this root")

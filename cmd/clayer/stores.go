@@ -25,6 +25,13 @@ func (f *storeFlags) register(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.AllowRedirect, "allow-redirect", nil, "follow redirects from public servers to `HOST` at a private address, such as a registry's storage in a VPC (repeatable)")
 	c.Flags().BoolVar(&f.Offline, "offline", false, "send no requests: use the stores on this machine and sources that were fetched before")
 	c.Flags().StringArrayVar(&f.AllowSecrets, "allow-secret", nil, "push snapshots even if they contain the value of the variable or --secret `NAME` (repeatable)")
+	f.Sync.Register(c.Flags())
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			defer f.Settle()
+			return run(cmd, args)
+		}
+	}
 	c.PreRun = func(*cobra.Command, []string) {
 		f.ByProject = stores.ByProject{Stores: settings.ProjectSets(c, "store"), Repo: settings.ProjectSets(c, "repo")}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/safefile"
 )
 
@@ -200,8 +201,11 @@ func (d *OwnDir) TryLock(name string) (*os.File, error) {
 	return safefile.TryLock(d.root, name, unix.LOCK_EX)
 }
 
-// SyncDir makes the names in a directory outlive a loss of power.
+// SyncDir makes the names in a directory outlive a loss of power, where that is due at once.
 func (d *OwnDir) SyncDir(name string) error {
+	if d.sys.Durability != durability.Durable {
+		return nil
+	}
 	if err := d.sys.change("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: name, Err: err}
 	}

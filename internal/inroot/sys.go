@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/durability"
 )
 
 // A Hook is asked before each system call of a Sys. Tests have one: it stops a change
@@ -26,6 +28,9 @@ type Hook interface {
 type Sys struct {
 	Hook           Hook // nil: none
 	WithoutOpenat2 bool // resolve names part by part, as on kernels without openat2(2)
+
+	// Durability says which syncs are made: of a file and of names, Durable's alone.
+	Durability durability.Mode
 }
 
 // change asks the hook before a call that changes something.
@@ -66,8 +71,11 @@ func (s Sys) WriteFile(f *os.File, p []byte) (int, error) {
 	return f.Write(p)
 }
 
-// SyncFile makes the content of a file outlive a loss of power.
+// SyncFile makes the content of a file outlive a loss of power, where that is due at once.
 func (s Sys) SyncFile(f *os.File) error {
+	if s.Durability != durability.Durable {
+		return nil
+	}
 	if err := s.change("fsync"); err != nil {
 		return &os.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}

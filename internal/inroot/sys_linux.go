@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clayer/clayer/internal/durability"
 )
 
 // Renameat is renameat2(2), without the flags where a file system knows none.
@@ -218,8 +220,19 @@ func (s Sys) Fstatat(fd int, name string, st *unix.Stat_t) error {
 }
 
 // Syncfs makes all of the file system that an open file is on outlive a loss
-// of power.
+// of power, where that is due at once.
 func (s Sys) Syncfs(fd int) error {
+	if s.Durability != durability.Durable {
+		return nil
+	}
+	return s.Settle(fd)
+}
+
+// Settle is Syncfs at the end of a command.
+func (s Sys) Settle(fd int) error {
+	if s.Durability == durability.NoSync {
+		return nil
+	}
 	if err := s.change("syncfs"); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/github"
 	"github.com/clayer/clayer/cache/transfer"
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/machine"
@@ -107,7 +108,7 @@ func (t *Target) machine(ctx context.Context) []Finding {
 	}
 	base := Finding{Area: "machine", Name: "base", OK: true, Text: machine.Platform(ctx, t.Root, t.variable("PATH")) + ": enters every key"}
 	state := Finding{Area: "machine", Name: "state", OK: true}
-	root, err := rootfs.Open(t.Root, rootfs.Options{})
+	root, err := rootfs.Open(t.Root, rootfs.Options{Durability: machine.Durability(t.Environ, durability.Auto)})
 	var st *record.State
 	if err == nil {
 		st, err = root.State()
@@ -133,7 +134,15 @@ func (t *Target) machine(ctx context.Context) []Finding {
 			base.Text = st.Platform + ": enters every key, as it was before the first solve"
 		}
 	}
-	return []Finding{ephemeral, base, state}
+	power := Finding{Area: "machine", Name: "durability", OK: true}
+	if root != nil {
+		ofRoot, ofState := root.Durability()
+		power.Text = ofRoot.String()
+		if ofState != ofRoot {
+			power.Text += "; the state is " + ofState.String()
+		}
+	}
+	return []Finding{ephemeral, base, state, power}
 }
 
 // little is how much free space is little, in bytes.

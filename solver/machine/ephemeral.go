@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/clayer/clayer/internal/durability"
 )
 
 // ephemeralVars are set in the machines of those who throw them away.
@@ -34,4 +36,25 @@ func Ephemeral(environ []string) (sign string) {
 		return "gVisor"
 	}
 	return ""
+}
+
+// Durability returns what decides which changes have to outlive a loss of power at once:
+// by the signs of Ephemeral, but not by those of a CI whose runner is a machine that stays.
+func Durability(environ []string, setting durability.Setting) durability.Policy {
+	sign := Ephemeral(environ)
+	if strings.HasPrefix(sign, "$") && (variable(environ, "RUNNER_ENVIRONMENT") == "self-hosted" ||
+		variable(environ, "GITLAB_CI") != "" && variable(environ, "CI_DISPOSABLE_ENVIRONMENT") == "" ||
+		variable(environ, "container") == "lxc") {
+		sign = ""
+	}
+	return durability.Policy{Setting: setting, Sign: sign}
+}
+
+func variable(environ []string, name string) (value string) {
+	for _, kv := range environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
 }

@@ -39,11 +39,16 @@ type Lock struct {
 
 	scratch *scratch.Scratch
 
+	unsynced *unsynced // what says that something may not be on the disk; nil: all is
+
 	// Recovered is what became of what was cut off before.
 	Recovered Recovery
 
 	// Preserved is what rollbacks left as the user had changed it meanwhile.
 	Preserved []Preserved
+
+	// Lost is what a loss of power has taken; nil: nothing that is known.
+	Lost *Lost
 }
 
 // Recovery is what Lock found of a command that was cut off, and made of it.
@@ -193,6 +198,9 @@ func (l *Lock) recover() error {
 		return is
 	}
 	tx, err := l.root.unfinished(l.state)
+	if err == nil {
+		l.unsynced, err = l.root.unsynced()
+	}
 	if err != nil {
 		return err
 	}
@@ -202,6 +210,9 @@ func (l *Lock) recover() error {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
 		l.Recovered = RolledBack
+		if l.unsynced.mayLack() {
+			l.lost().CutOff = true
+		}
 	case there(record.RolledBack):
 		l.Recovered = RolledBack
 	case there("stage"), there("trash"):
@@ -209,6 +220,12 @@ func (l *Lock) recover() error {
 	}
 	if errs != nil {
 		return errs
+	}
+	if l.unsynced.mayLack() {
+		if err := l.afterPowerLoss(); err != nil {
+			return fmt.Errorf("after a loss of power: %w", err)
+		}
+		return nil
 	}
 	if err := l.root.cleanup(l.state); err != nil {
 		return fmt.Errorf("after a command that was cut off: %w", err)
@@ -227,11 +244,15 @@ func (r *Root) unfinished(s *record.State) (int, error) {
 }
 
 // CutOff reports whether a command that changed the root has not come to its end:
-// it is at work, or was cut off. s is the root's state, as State returns it. It never
+// it is at work, or was cut off, or power was lost before what it did was on the disk. s is the root's state, as State returns it. It never
 // waits.
 func (r *Root) CutOff(s *record.State) (bool, error) {
 	tx, err := r.unfinished(s)
-	return tx > 0, err
+	if tx > 0 || err != nil {
+		return tx > 0, err
+	}
+	u, err := r.unsynced()
+	return u.mayLack(), err
 }
 
 // makeHome makes the state directory, and those above it that are missing. It returns
@@ -406,6 +427,9 @@ func (l *Lock) Unlock() error {
 		if err = l.root.cleanup(l.state); err == nil {
 			err = l.removeHome()
 		}
+	}
+	if err == nil {
+		err = l.settle()
 	}
 	return errors.Join(err, l.close())
 }

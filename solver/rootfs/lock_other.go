@@ -54,6 +54,10 @@ var ErrStateCopied = errors.New("the state of clayer was replaced by a copy")
 // Resettle has nothing to do.
 func (l *Lock) Resettle() (string, error) { return "", nil }
 
+func (l *Lock) settle() error { return nil }
+
+func (l *Lock) afterPowerLoss() error { return nil }
+
 // ReserveForRun fails.
 func (l *Lock) ReserveForRun() error { return errOther }
 

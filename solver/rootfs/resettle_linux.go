@@ -56,7 +56,7 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 	}
 	switch err := unix.Lstat(at, &st); {
 	case err == nil && inroot.IDOf(&st) == inroot.IDOf(&held):
-		l.root.state = l.root.state.At(record.DirIn(l.root.dir, at).With(l.root.sys))
+		l.root.state = l.root.state.At(record.DirIn(l.root.dir, at).With(l.root.state.Sys()))
 		return "", nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
 		return "", &fs.PathError{Op: "lstat", Path: at, Err: err}
@@ -82,7 +82,7 @@ func (l *Lock) Resettle() (movedTo string, err error) {
 
 // useCopy goes on with a copy of the state.
 func (l *Lock) useCopy(at string) error {
-	state, err := record.DirIn(l.root.dir, at).With(l.root.sys).Open()
+	state, err := record.DirIn(l.root.dir, at).With(l.root.state.Sys()).Open()
 	if err != nil {
 		return err
 	}

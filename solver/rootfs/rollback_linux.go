@@ -29,7 +29,14 @@ func (l *Lock) Rollback() error {
 func (l *Lock) rollback(tx int) error {
 	r := l.root
 	spending := func(op func() error) error { return r.spending(0, op) }
-	left, err := rollback.Run(rollback.Root{Dir: r.dir, State: r.state, Sys: r.sys, Sync: r.sync, Spending: spending, Below: r.below}, record.LogName(tx))
+	of := rollback.Root{Dir: r.dir, State: r.state, Sys: r.sys, Sync: r.sync, Spending: spending, Below: r.below}
+	if l.unsynced.mayLack() {
+		of.Skip = func(path string, _ error) bool {
+			l.lost().Paths = append(l.lost().Paths, path)
+			return true
+		}
+	}
+	left, err := rollback.Run(of, record.LogName(tx))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@
 //	reserve/<n>           what undo and rollback use on a full disk
 //	scratch.json          names of temporary files in the root itself, while steps run in place
 //	made                  the directories made for the state, until state.json has them
+//	unsynced              says that what was done may not be on the disk yet
+//	lost/<time>           what was moved aside before a loss of power, and no log claims
 //	work/                 upper directories and other scratch of a solve
 //	lock                  held by the one solve that is at work
 //
@@ -30,6 +32,7 @@ import (
 	"strings"
 
 	"github.com/clayer/clayer/dag/key"
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/internal/names"
 	"github.com/clayer/clayer/solver/internal/record"
@@ -40,6 +43,9 @@ import (
 type Options struct {
 	StateDir string // where the state is; "" means as the package says
 	Lower    string // the root that this one is layered over; "" for none
+
+	// Durability decides when changes outlive a loss of power.
+	Durability durability.Policy
 
 	sys inroot.Sys // of tests
 
@@ -57,6 +63,7 @@ type Root struct {
 	sys   inroot.Sys
 
 	removeAll func(dir string) error // of Options
+	policy    durability.Policy
 
 	inside bool // the state is at stateInRoot
 }
@@ -94,7 +101,12 @@ func Open(dir string, opt Options) (*Root, error) {
 			return nil, err
 		}
 	}
-	return &Root{dir: dir, state: record.DirIn(dir, state).With(opt.sys), sys: opt.sys, inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll}, nil
+	r := &Root{dir: dir, sys: opt.sys, inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll, policy: opt.Durability}
+	ofRoot, ofState := r.modes(state)
+	stateSys := opt.sys
+	r.sys.Durability, stateSys.Durability = ofRoot.Mode, ofState.Mode
+	r.state = record.DirIn(dir, state).With(stateSys)
+	return r, nil
 }
 
 // stateDir decides where the state of dir is: in the root, or, for a / that may

@@ -50,7 +50,9 @@ func (l *Lock) begin() (*transaction, error) {
 	t.next.Trash = nil
 	t.next.Log, t.next.Preserved, t.next.Layers = slices.Clone(t.next.Log), slices.Clone(t.next.Preserved), slices.Clone(t.next.Layers)
 	err = r.spending(rollbackFiles, func() (err error) {
-		t.journal, err = r.state.NewJournal(t.id)
+		if err = l.mark(); err == nil {
+			t.journal, err = r.state.NewJournal(t.id)
+		}
 		return err
 	})
 	if err != nil {

@@ -154,6 +154,17 @@ func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2
 	})
 }
 
+// Known returns how many bytes of the record of an apply can be read, from its beginning.
+func (d Dir) Known(ev Event) (verified int64, err error) {
+	none := func(string, []byte) (Change, error) { return Change{}, nil }
+	for _, err := range readForward(d, LogName(ev.Tx), ev.From, ev.To, &verified, none) {
+		if err != nil {
+			return 0, err
+		}
+	}
+	return verified, nil
+}
+
 // lineExtra is what a line has beside its JSON.
 const lineExtra = 10
 

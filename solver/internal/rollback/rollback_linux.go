@@ -27,6 +27,10 @@ type Root struct {
 	Sync     func() error                // has what was done be durable
 	Spending func(op func() error) error // calls op, and again where a disk that was full has space
 
+	// Skip, if not nil, is asked about a line that cannot be rolled back, since lines after
+	// it are lost: whether to go on without it.
+	Skip func(path string, err error) bool
+
 	// Below returns the database that is at a path in the root that this one is layered
 	// over; nil where there is none.
 	Below func(path string) ([]byte, *record.Meta, error)
@@ -71,6 +75,9 @@ func Run(r Root, log string) ([]Left, error) {
 		if err == nil {
 			b.end = c.End
 			err = r.Spending(func() error { return b.line(&c) })
+			if err != nil && r.Skip != nil && !inroot.IsHard(err) && r.Skip(string(c.Path), err) {
+				err = nil
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("roll back %q: %w", c.Path, err)
@@ -229,6 +236,15 @@ func (b *rollback) line(c *record.Change) error {
 	return b.undo(c, path.Join("stage", strconv.Itoa(c.Seq), from), out)
 }
 
+// A goneError says that what stood somewhere cannot come back: it is where the error names.
+type goneError string
+
+func (e goneError) Error() string {
+	return "its directory is gone; what stood there is " + string(e)
+}
+
+func (e goneError) Unwrap() error { return unix.ENOENT }
+
 // undo rolls back one change of a path: what came in goes back to where it was,
 // and what went out comes back.
 func (b *rollback) undo(c *record.Change, in, out string) error {
@@ -252,7 +268,7 @@ func (b *rollback) undo(c *record.Change, in, out string) error {
 	}
 	if f == nil {
 		if original != nil {
-			return fmt.Errorf("its directory is gone; what stood there is %s", b.r.State.Path(out))
+			return goneError(b.r.State.Path(out))
 		}
 		return nil
 	}

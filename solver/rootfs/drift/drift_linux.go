@@ -41,7 +41,7 @@ func Of(ctx context.Context, f *inroot.Dir, name string, st *unix.Stat_t, c *rec
 			what = append(what, "target")
 		}
 	}
-	if kind != record.KindFile || !time.Unix(st.Ctim.Unix()).After(done) || len(what) > 0 && what[len(what)-1] == "size" {
+	if kind != record.KindFile || !changedSince(st, done) || len(what) > 0 && what[len(what)-1] == "size" {
 		return what, nil
 	}
 	fd, err := f.Sys.OpenAt(f.FD, name)

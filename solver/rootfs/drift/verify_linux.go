@@ -170,6 +170,18 @@ func (a *comparer) check(ctx context.Context, o *owned) (DriftState, []string, e
 	return a.checkIn(ctx, f, o)
 }
 
+// find returns what stands at a path, and its directory and name; nil where nothing does.
+func (a *comparer) find(p string) (f *inroot.Dir, name string, st *unix.Stat_t, err error) {
+	if f, err = a.GetReal(path.Dir(p)); err == nil {
+		name = path.Base(p)
+		st, err = f.Stat(name)
+	}
+	return f, name, st, inroot.UnlessMissing(err)
+}
+
+// changedSince reports whether a file was changed after a time, in any way.
+func changedSince(st *unix.Stat_t, at time.Time) bool { return time.Unix(st.Ctim.Unix()).After(at) }
+
 // checkIn is check in the open directory of the path; nil where that is missing.
 func (a *comparer) checkIn(ctx context.Context, f *inroot.Dir, o *owned) (DriftState, []string, error) {
 	p := string(o.Path)

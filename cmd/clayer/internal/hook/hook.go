@@ -105,6 +105,9 @@ func (h *host) script(o Options) ([]byte, error) {
 	if h.yes {
 		set("CLAYER_YES", "1", true)
 	}
+	if h.session {
+		set("CLAYER_NO_SYNC", "true", true)
+	}
 	if h.bash {
 		set("CLAYER_BOOT_BASH", "1", false)
 	}

@@ -22,6 +22,7 @@ type host struct {
 
 	strict         bool // a boot that fails, fails: the jobs of these hosts test
 	yes            bool // the script runs on machines of the host alone
+	session        bool // it runs in each session, after the host has copied the disk
 	bash           bool // later shells read the variables from the files of bash
 	emptyVariables bool // the session's variables are set, to nothing
 
@@ -35,7 +36,7 @@ type host struct {
 const claudeMargin = time.Minute
 
 var hosts = []*host{
-	{name: "claude", at: ".claude/hooks/clayer-boot.sh", budget: 9 * time.Minute, files: forClaude},
+	{name: "claude", at: ".claude/hooks/clayer-boot.sh", budget: 9 * time.Minute, session: true, files: forClaude},
 	{name: "claude-setup", budget: 4 * time.Minute, limit: 5 * time.Minute, yes: true, bash: true, emptyVariables: true},
 	{name: "codex", at: ".codex/clayer-boot.sh", budget: 9 * time.Minute, bash: true, files: pasted("the setup script of the environment, and its maintenance script")},
 	{name: "cursor", at: ".cursor/clayer-boot.sh", budget: 9 * time.Minute, bash: true, files: forCursor},

@@ -222,7 +222,7 @@ func (f *File) read(name string, v any) (list []string, want string) {
 			return nil, "a number"
 		}
 		return []string{strconv.FormatInt(n, 10)}, ""
-	case "offline", "no-cache", "share-mounts", "require-cache", "hermetic", "yes", "profile", "inherit-env":
+	case "offline", "no-cache", "no-sync", "share-mounts", "require-cache", "hermetic", "yes", "profile", "inherit-env":
 		b, ok := v.(bool)
 		if !ok {
 			return nil, "true or false"

@@ -36,6 +36,7 @@ var keys = []key{
 	{name: "build-arg", flag: "build-arg", project: true, user: true},
 	{name: "layer", flag: "probe", project: true},
 
+	{name: "no-sync", flag: "no-sync", project: true, user: true},
 	{name: "cache-dir", flag: "cache-dir", user: true},
 	{name: "cache-size", flag: "cache-size", user: true},
 	{name: "yes", flag: "yes", user: true},

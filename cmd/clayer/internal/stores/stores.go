@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/clayer/clayer/cache"
 	"github.com/clayer/clayer/cache/dir"
@@ -25,6 +28,7 @@ import (
 	"github.com/clayer/clayer/internal/sizes"
 	"github.com/clayer/clayer/solver"
 	"github.com/clayer/clayer/solver/layers"
+	"github.com/clayer/clayer/solver/machine"
 )
 
 // An Opener opens stores. Its fields are what flags say; they are set before a method
@@ -37,6 +41,7 @@ type Opener struct {
 	Token         string   // for GitHub; "" for that of the environment
 	AllowSecrets  []string // names of secrets that snapshots may contain
 	Offline       bool     // no requests are sent
+	Sync          Sync     // when what is done outlives a loss of power
 	AllowRedirect []string // hosts at private addresses that public servers may redirect to
 
 	ByProject ByProject // what a project's file names
@@ -51,6 +56,7 @@ type Opener struct {
 	create    bool // the cache directory is created, to store what is built
 	client    *github.Client
 	network   *transfer.Network // of all clients of this process
+	dirs      []*dir.Dir        // that are opened
 	guard     *cache.Withheld   // what stores get no snapshots of
 	withheld  bool              // a login was not sent to a store of ByProject, and the user knows
 	located   bool              // CacheDirectory has looked
@@ -163,12 +169,55 @@ func (o *Opener) dir(path string, private bool) (*dir.Dir, error) {
 		o.Notices.StoreFailed("dir:"+path, errors.New("no such directory"))
 		return nil, nil
 	}
-	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private})
+	how := machine.Durability(os.Environ(), o.Sync.Setting())
+	d, err := dir.Open(path, dir.Options{MaxSize: size, Private: private, Durability: how})
 	if err != nil {
 		o.Notices.StoreFailed("dir:"+path, err)
 		return nil, nil
 	}
+	o.dirs = append(o.dirs, d)
 	return d, nil
+}
+
+// Settle is called when a command has ended: what it has put into directories outlives a
+// loss of power then.
+func (o *Opener) Settle() {
+	for _, d := range o.dirs {
+		if err := d.Settle(); err != nil {
+			o.Notices.StoreFailed(d.Location(), err)
+		}
+	}
+}
+
+// Sync is the value of --no-sync. It is a pflag.Value; what was not given leaves it to the
+// file systems.
+type Sync struct{ setting solver.Durability }
+
+// Setting returns what was asked for.
+func (s *Sync) Setting() solver.Durability { return s.setting }
+
+// Set sets it: false asks for a sync of each change.
+func (s *Sync) Set(text string) error {
+	never, err := strconv.ParseBool(text)
+	s.setting = solver.SyncAlways
+	if never {
+		s.setting = solver.SyncNever
+	}
+	return err
+}
+
+// String returns the value as text.
+func (s *Sync) String() string { return strconv.FormatBool(s.setting == solver.SyncNever) }
+
+// Type returns that of the value.
+func (s *Sync) Type() string { return "bool" }
+
+// IsBoolFlag says that the flag needs no value.
+func (s *Sync) IsBoolFlag() bool { return true }
+
+// Register registers the flag.
+func (s *Sync) Register(flags *pflag.FlagSet) {
+	flags.VarPF(s, "no-sync", "", "leave it to the system when changes are written to the disk; =false has each written at once (default: by the file system, see clayer status)").NoOptDefVal = "true"
 }
 
 // Named returns the stores that --store and --repo name, in this order. No

@@ -21,6 +21,11 @@ func WriteStatus(w io.Writer, st *solver.RootStatus) {
 }
 
 func writeStatus(w io.Writer, st *solver.RootStatus) {
+	defer func() {
+		for _, d := range st.Durability {
+			fmt.Fprintf(w, "%-12s  %s: %s\n", "durability", d.Mode, printable.Line(d.Why))
+		}
+	}()
 	if len(st.State.Layers) == 0 {
 		fmt.Fprintf(w, "%s   nothing applied\n", st.Root)
 		writeMissing(w, st.Shortfall)
