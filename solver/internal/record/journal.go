@@ -1,10 +1,8 @@
 package record
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -20,8 +18,7 @@ import (
 type Journal struct {
 	dir      Dir
 	f        *os.File
-	buf      bytes.Buffer
-	enc      *json.Encoder
+	buf      []byte                 // lines that the kernel has not
 	end      int64                  // bytes so far, those in buf included
 	durable  int64                  // bytes that outlive a loss of power
 	unsynced bool                   // there are lines that no sync has covered
@@ -47,22 +44,20 @@ func (d Dir) NewJournal(tx int) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool), emptied: make(map[string]bool)}
-	j.enc = json.NewEncoder(&j.buf)
-	j.enc.SetEscapeHTML(false)
-	return j, nil
+	return &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool), emptied: make(map[string]bool)}, nil
 }
 
 // Add appends a line.
 func (j *Journal) Add(c *Change) error {
 	const prefix = 9
 	j.unsynced = true
-	at := j.buf.Len()
-	j.buf.WriteString("00000000 ")
-	if err := j.enc.Encode(c); err != nil { // with a line's end
+	at := len(j.buf)
+	text, err := appendChange(append(j.buf, "00000000 "...), c)
+	if err != nil {
 		return inroot.Hard(err)
 	}
-	line := j.buf.Bytes()[at:]
+	j.buf = append(text, '\n')
+	line := j.buf[at:]
 	var sum [4]byte
 	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], Castagnoli))
 	hex.Encode(line, sum[:])
@@ -95,13 +90,14 @@ func (j *Journal) Began() bool { return j.began }
 
 // Flush workers the lines to the kernel.
 func (j *Journal) Flush() error {
-	if j.buf.Len() == 0 {
+	rest := j.buf
+	if len(rest) == 0 {
 		return nil
 	}
-	defer j.buf.Reset()
+	j.buf = j.buf[:0]
 	for {
-		n, err := j.dir.sys.WriteFile(j.f, j.buf.Bytes())
-		j.buf.Next(n)
+		n, err := j.dir.sys.WriteFile(j.f, rest)
+		rest = rest[n:]
 		if !inroot.IsFull(err) || j.Spend == nil || !j.Spend() {
 			return err
 		}

@@ -6,9 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
@@ -215,11 +213,4 @@ func headOf(text []byte) (c Change, ok bool) {
 	var err error
 	c.Path, err = base64.StdEncoding.AppendDecode(nil, p)
 	return c, err == nil
-}
-
-func parseChange(path string, text []byte) (c Change, err error) {
-	if err = json.Unmarshal(text, &c); err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return c, err
 }
