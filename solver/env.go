@@ -4,10 +4,10 @@ import (
 	"fmt"
 
 	"github.com/clayer/clayer/frontend"
+	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/solver/exec"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/shortfall"
-	"github.com/clayer/clayer/solver/rootfs"
 )
 
 // Env returns the variables of the options' files, or, where it has none, of
@@ -37,30 +37,14 @@ func envVars(env []record.Var) []frontend.Var {
 
 // A RootStatus is what is known of a root.
 type RootStatus struct {
-	Root       string        `json:"root"`
-	State      *record.State `json:"state"`
-	Durability []Durable     `json:"durability"` // of the file systems that the root and its state are on
+	Root       string             `json:"root"`
+	State      *record.State      `json:"state"`
+	Durability []durability.Place `json:"durability"` // of the root, and of its state if that is another
 
 	CutOff bool `json:"cutOff,omitempty"` // a command is changing the root, or was cut off: State is from before
 
 	ByHand    []exec.Installed `json:"byHand,omitempty"`    // ByHand sets it
 	Shortfall *Shortfall       `json:"shortfall,omitempty"` // what the last solve left out; nil: nothing
-}
-
-// Durable is when changes of files outlive a loss of power.
-type Durable struct {
-	Of   string `json:"of"`   // "root", or "state" where that is another
-	Mode string `json:"mode"` // "durable", "ephemeral" or "no-sync"
-	Why  string `json:"why"`
-}
-
-func durabilityOf(root *rootfs.Root) []Durable {
-	ofRoot, ofState := root.Durability()
-	list := []Durable{{"root", ofRoot.Mode.String(), ofRoot.Why}}
-	if ofState != ofRoot {
-		list = append(list, Durable{"state", ofState.Mode.String(), ofState.Why})
-	}
-	return list
 }
 
 // Status reads what is applied to the root. It never waits.
@@ -77,5 +61,5 @@ func Status(opt Options) (*RootStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
 	}
-	return &RootStatus{Root: root.Dir(), State: state, Durability: durabilityOf(root), CutOff: cut, Shortfall: short}, nil
+	return &RootStatus{Root: root.Dir(), State: state, Durability: root.Durability(), CutOff: cut, Shortfall: short}, nil
 }

@@ -16,7 +16,6 @@ package solver
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -130,17 +129,11 @@ type Shortfall = shortfall.Report
 // A ShortLayer is a layer that is not whole.
 type ShortLayer = shortfall.Layer
 
-// A Durability says when what is done outlives a loss of power, on the file systems of the
-// root, of its state and of the stores.
+// A Durability says when changes outlive a loss of power; the zero value leaves it to the file systems.
 type Durability = durability.Setting
 
-// The settings of durability.
-const (
-	DurabilityAuto = durability.Auto   // at once; on a machine that ends with its session, at the end
-	SyncAlways     = durability.Always // at once
-	SyncAtEnd      = durability.AtEnd  // when the call has ended
-	SyncNever      = durability.Never  // whenever the system writes it to the disk
-)
+// Others: each change at once, all when the call has ended, whenever the system writes them.
+const SyncAlways, SyncAtEnd, SyncNever = durability.Always, durability.AtEnd, durability.Never
 
 // A Secret is where the content of RUN --mount=type=secret comes from.
 type Secret = mounts.Secret
@@ -203,11 +196,7 @@ func (o *Options) target() string {
 }
 
 func (o *Options) open() (*rootfs.Root, error) {
-	environ := o.Environ
-	if environ == nil { // of a call that runs nothing
-		environ = os.Environ()
-	}
-	opt := rootfs.Options{RemoveAll: overlay.RemoveAll, Durability: machine.Durability(environ, o.Durability)}
+	opt := rootfs.Options{RemoveAll: overlay.RemoveAll, Durability: machine.Durability(o.Environ, o.Durability)}
 	if o.Dest != "" {
 		opt.Lower = o.base()
 	}

@@ -121,8 +121,8 @@ func remainingAfter(state *record.State, to string) (survey.Remaining, error) {
 
 // reportRecovered reports what became of a command that was cut off.
 func (r *session) reportRecovered(l *rootfs.Lock) {
-	if lost := l.Lost; lost != nil {
-		r.warn("%s", lost.String())
+	if l.Lost != nil {
+		r.warn("%s", l.Lost)
 	}
 	switch l.Recovered {
 	case rootfs.RolledBack:

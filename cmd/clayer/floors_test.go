@@ -84,6 +84,8 @@ var floors = map[string]int{
 	"solver/sandbox/internal/program":    3,
 	"solver/sandbox/internal/treecopy":   2,
 	"solver/rootfs":                      5,
+	"solver/internal/unsynced":           3,
+	"solver/internal/reserve":            2,
 	"solver/internal/unpack":             3,
 	"solver/internal/metadata":           2,
 	"solver/internal/scratch":            4,

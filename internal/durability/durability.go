@@ -79,3 +79,28 @@ func existing(path string) string {
 		path = filepath.Dir(path)
 	}
 }
+
+// A Place is when changes of some files outlive a loss of power.
+type Place struct {
+	Of   string `json:"of"` // "root", "state"
+	Mode Mode   `json:"mode"`
+	Why  string `json:"why"`
+}
+
+// String returns the mode and the reason in words.
+func (p Place) String() string { return p.Mode.String() + ": " + p.Why }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// Places returns the places of a root and of its state, which is no less strict: it says what
+// is done to the root.
+func (p Policy) Places(root, state string) (of, ofState Place) {
+	of.Of, ofState.Of = "root", "state"
+	of.Mode, of.Why = p.Of(root)
+	ofState.Mode, ofState.Why = p.Of(state)
+	if of.Mode < ofState.Mode {
+		ofState.Mode, ofState.Why = of.Mode, of.Why
+	}
+	return of, ofState
+}

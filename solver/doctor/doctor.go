@@ -136,10 +136,11 @@ func (t *Target) machine(ctx context.Context) []Finding {
 	}
 	power := Finding{Area: "machine", Name: "durability", OK: true}
 	if root != nil {
-		ofRoot, ofState := root.Durability()
-		power.Text = ofRoot.String()
-		if ofState != ofRoot {
-			power.Text += "; the state is " + ofState.String()
+		for i, place := range root.Durability() {
+			if i > 0 {
+				power.Text += "; the state is "
+			}
+			power.Text += place.String()
 		}
 	}
 	return []Finding{ephemeral, base, state, power}

@@ -40,7 +40,11 @@ func Ephemeral(environ []string) (sign string) {
 
 // Durability returns what decides which changes have to outlive a loss of power at once:
 // by the signs of Ephemeral, but not by those of a CI whose runner is a machine that stays.
+// environ nil is that of this process.
 func Durability(environ []string, setting durability.Setting) durability.Policy {
+	if environ == nil {
+		environ = os.Environ()
+	}
 	sign := Ephemeral(environ)
 	if strings.HasPrefix(sign, "$") && (variable(environ, "RUNNER_ENVIRONMENT") == "self-hosted" ||
 		variable(environ, "GITLAB_CI") != "" && variable(environ, "CI_DISPOSABLE_ENVIRONMENT") == "" ||

@@ -21,6 +21,7 @@ import (
 	"github.com/clayer/clayer/solver/internal/scratch"
 	"github.com/clayer/clayer/solver/internal/shortfall"
 	"github.com/clayer/clayer/solver/internal/unpack"
+	"github.com/clayer/clayer/solver/internal/unsynced"
 )
 
 // ErrLocked says that another solve is at work in the root.
@@ -39,7 +40,7 @@ type Lock struct {
 
 	scratch *scratch.Scratch
 
-	unsynced *unsynced // what says that something may not be on the disk; nil: all is
+	unsynced *unsynced.Mark // what says that something may not be on the disk; nil: all is
 
 	// Recovered is what became of what was cut off before.
 	Recovered Recovery
@@ -48,7 +49,7 @@ type Lock struct {
 	Preserved []Preserved
 
 	// Lost is what a loss of power has taken; nil: nothing that is known.
-	Lost *Lost
+	Lost *unsynced.Lost
 }
 
 // Recovery is what Lock found of a command that was cut off, and made of it.
@@ -199,7 +200,7 @@ func (l *Lock) recover() error {
 	}
 	tx, err := l.root.unfinished(l.state)
 	if err == nil {
-		l.unsynced, err = l.root.unsynced()
+		l.unsynced, err = unsynced.Read(l.root.state)
 	}
 	if err != nil {
 		return err
@@ -210,7 +211,7 @@ func (l *Lock) recover() error {
 			return fmt.Errorf("after a command that was cut off: %w", err)
 		}
 		l.Recovered = RolledBack
-		if l.unsynced.mayLack() {
+		if l.unsynced.MayLack() {
 			l.lost().CutOff = true
 		}
 	case there(record.RolledBack):
@@ -221,7 +222,7 @@ func (l *Lock) recover() error {
 	if errs != nil {
 		return errs
 	}
-	if l.unsynced.mayLack() {
+	if l.unsynced.MayLack() {
 		if err := l.afterPowerLoss(); err != nil {
 			return fmt.Errorf("after a loss of power: %w", err)
 		}
@@ -251,8 +252,8 @@ func (r *Root) CutOff(s *record.State) (bool, error) {
 	if tx > 0 || err != nil {
 		return tx > 0, err
 	}
-	u, err := r.unsynced()
-	return u.mayLack(), err
+	u, err := unsynced.Read(r.state)
+	return u.MayLack(), err
 }
 
 // makeHome makes the state directory, and those above it that are missing. It returns

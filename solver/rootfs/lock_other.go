@@ -11,6 +11,7 @@ import (
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/solver/internal/record"
 	"github.com/clayer/clayer/solver/internal/unpack"
+	"github.com/clayer/clayer/solver/internal/unsynced"
 )
 
 // errOther says that this system has no roots to write.
@@ -57,6 +58,8 @@ func (l *Lock) Resettle() (string, error) { return "", nil }
 func (l *Lock) settle() error { return nil }
 
 func (l *Lock) afterPowerLoss() error { return nil }
+
+func (l *Lock) lost() *unsynced.Lost { return new(unsynced.Lost) }
 
 // ReserveForRun fails.
 func (l *Lock) ReserveForRun() error { return errOther }

@@ -73,7 +73,7 @@ func (l *Lock) SetProfile(ctx context.Context, wanted bool, commands []byte, for
 	if undoing { // of what stays, there may be a profile too: UndoNeeds counts it
 		t.journal.Reserve = nil
 		for range record.ProfileSpace.Files {
-			t.r.spend(rollbackFiles)
+			t.r.reserve().Spend(rollbackFiles)
 		}
 	}
 	to := unpack.Recording{Dir: t.r.state, Journal: t.journal, Preserve: t.preserve, Lower: t.r.lower}

@@ -30,7 +30,7 @@ func (l *Lock) rollback(tx int) error {
 	r := l.root
 	spending := func(op func() error) error { return r.spending(0, op) }
 	of := rollback.Root{Dir: r.dir, State: r.state, Sys: r.sys, Sync: r.sync, Spending: spending, Below: r.below}
-	if l.unsynced.mayLack() {
+	if l.unsynced.MayLack() {
 		of.Skip = func(path string, _ error) bool {
 			l.lost().Paths = append(l.lost().Paths, path)
 			return true

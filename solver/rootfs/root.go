@@ -102,10 +102,10 @@ func Open(dir string, opt Options) (*Root, error) {
 		}
 	}
 	r := &Root{dir: dir, sys: opt.sys, inside: inside, lower: opt.Lower, removeAll: opt.RemoveAll, policy: opt.Durability}
-	ofRoot, ofState := r.modes(state)
-	stateSys := opt.sys
-	r.sys.Durability, stateSys.Durability = ofRoot.Mode, ofState.Mode
-	r.state = record.DirIn(dir, state).With(stateSys)
+	of, ofState := opt.Durability.Places(dir, state)
+	r.sys.Durability = ofState.Mode
+	r.state = record.DirIn(dir, state).With(r.sys)
+	r.sys.Durability = of.Mode
 	return r, nil
 }
 
@@ -150,6 +150,16 @@ func (r *Root) Dir() string { return r.dir }
 
 // StateDir returns the directory of the state.
 func (r *Root) StateDir() record.Dir { return r.state }
+
+// Durability returns when changes outlive a loss of power, those of the root first, and
+// those of its state if that is another.
+func (r *Root) Durability() []durability.Place {
+	of, ofState := r.policy.Places(r.dir, r.state.String())
+	if of.String() == ofState.String() {
+		return []durability.Place{of}
+	}
+	return []durability.Place{of, ofState}
+}
 
 // State reads what is applied: record.Dir.State.
 func (r *Root) State() (*record.State, error) { return r.state.State() }

@@ -15,6 +15,7 @@ import (
 	"github.com/clayer/clayer/internal/durability"
 	"github.com/clayer/clayer/internal/rounds"
 	"github.com/clayer/clayer/internal/treetest"
+	"github.com/clayer/clayer/solver/internal/unsynced"
 	"github.com/clayer/clayer/solver/rootfs/drift"
 )
 
@@ -22,7 +23,7 @@ import (
 // restarted since.
 func otherBoot(t *testing.T, dir string) (marked bool) {
 	t.Helper()
-	name := filepath.Join(dir, "root/var/lib/clayer", unsyncedName)
+	name := filepath.Join(dir, "root/var/lib/clayer", unsynced.Name)
 	text, err := os.ReadFile(name)
 	if os.IsNotExist(err) {
 		return false
@@ -48,7 +49,7 @@ func TestPowerLostWithoutSyncs(t *testing.T) {
 			for n := 1; n <= calls; n += rounds.Of(9, 3, 1) {
 				dir := dirFor(t, durability.AtEnd+durability.Setting(n%2))
 				before(t, dir)
-				os.Remove(filepath.Join(dir, "root/var/lib/clayer", unsyncedName)) // all of that was on the disk
+				os.Remove(filepath.Join(dir, "root/var/lib/clayer", unsynced.Name)) // all of that was on the disk
 				old := inodes(t, dir)
 				kill(t, dir, op, n)
 				if otherBoot(t, dir) {
@@ -162,7 +163,7 @@ func TestDiskIsWholeAfterTheEnd(t *testing.T) {
 			t.Fatalf("lock the copy: %v; %+v", err, l)
 		}
 		defer l.close()
-		if there, err := r.state.Exists(unsyncedName); there || err != nil {
+		if there, err := r.state.Exists(unsynced.Name); there || err != nil {
 			t.Errorf("the mark is there: %t, %v", there, err)
 		}
 		files, err := drift.Verify(t.Context(), r.dir, r.state, nil)
