@@ -27,7 +27,7 @@ var allowed = []struct {
 	{regexp.MustCompile(`\bbehind (a|an|the|its|this|another) ([a-z]+ )?(proxy|firewall|endpoint)\b`), "a place in a network"},
 	{regexp.MustCompile(`\b(leav(e|es|ing)|left)( [a-z]+)? behind\b`), "not removed"},
 	{regexp.MustCompile(`\bapt ?lists ?kept\b`), "the name of a rule, which check=skip= takes"},
-	{regexp.MustCompile(`\b(told,omitempty|kept,omitempty|seal,omitempty|json:"kept"|l\.flag\("kept")`), "members of files that are written already"},
+	{regexp.MustCompile(`\b(told,omitempty|kept,omitempty|seal,omitempty|json:"kept")`), "members of files that are written already"},
 }
 
 // ordinary are avoided words with an everyday meaning. They are avoided in names,

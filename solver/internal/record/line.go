@@ -6,11 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // The JSON of lines is written and read here without reflection, as encoding/json has it:
 // a restore writes one for each file. What is rare is left to encoding/json.
+
+// preserved is the name of Change.Preserved in JSON.
+var preserved, _, _ = strings.Cut("kept,omitempty", ",")
 
 // appendChange appends the JSON of a change.
 func appendChange(b []byte, c *Change) ([]byte, error) {
@@ -21,7 +25,7 @@ func appendChange(b []byte, c *Change) ([]byte, error) {
 	l.number("n", int64(c.N))
 	l.meta("was", c.Was)
 	l.meta("now", c.Now)
-	l.flag("kept", c.Preserved)
+	l.flag(preserved, c.Preserved)
 	l.flag("lost", c.Lost)
 	l.rare = l.rare || c.Records != nil
 	l.flag("whole", c.Whole)
@@ -145,7 +149,7 @@ func quickChange(text []byte) (c Change, ok bool) {
 	l.number("n", &c.N)
 	c.Was = l.meta("was")
 	c.Now = l.meta("now")
-	l.flag("kept", &c.Preserved)
+	l.flag(preserved, &c.Preserved)
 	l.flag("lost", &c.Lost)
 	l.flag("whole", &c.Whole)
 	l.number("with", &c.With)
