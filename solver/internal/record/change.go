@@ -123,7 +123,7 @@ func (d Dir) Changes(ev Event) iter.Seq2[Change, error] { return d.changes(ev, R
 
 // ChangesOf is Changes of the paths that are wanted. It is many times as fast where few are.
 func (d Dir) ChangesOf(ev Event, wanted func(path string) bool) iter.Seq2[Change, error] {
-	return d.changes(ev, func(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
+	all := d.changes(ev, func(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Change, error] {
 		return readForward(d, name, from, to, verified, func(file string, text []byte) (Change, error) {
 			if c, err := parseHead(file, text); err != nil || !wanted(string(c.Path)) {
 				return Change{}, err // no change, which nobody asks for
@@ -131,6 +131,13 @@ func (d Dir) ChangesOf(ev Event, wanted func(path string) bool) iter.Seq2[Change
 			return parseChange(file, text)
 		})
 	})
+	return func(yield func(Change, error) bool) {
+		for c, err := range all {
+			if (err != nil || wanted(string(c.Path))) && !yield(c, err) {
+				return
+			}
+		}
+	}
 }
 
 // Paths returns the paths of Changes.

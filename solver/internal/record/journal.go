@@ -19,6 +19,7 @@ type Journal struct {
 	dir      Dir
 	f        *os.File
 	buf      []byte                 // lines that the kernel has not
+	tree     treeWriter             // changes that are to become a line
 	end      int64                  // bytes so far, those in buf included
 	durable  int64                  // bytes that outlive a loss of power
 	unsynced bool                   // there are lines that no sync has covered
@@ -47,14 +48,47 @@ func (d Dir) NewJournal(tx int) (*Journal, error) {
 	return &Journal{dir: d, f: f, seen: make(map[inroot.FileID]bool), emptied: make(map[string]bool)}, nil
 }
 
-// Add appends a line.
+// Add appends a line, or a part of one.
 func (j *Journal) Add(c *Change) error {
-	const prefix = 9
 	j.unsynced = true
+	if !j.tree.fits(c) {
+		if err := j.seal(); err != nil {
+			return err
+		}
+	}
+	if j.tree.fits(c) {
+		j.tree.add(c)
+		// Undo has a line for it.
+		line := (len(c.Path)+2)/3*4 + 100
+		if c.Kind == KindDir {
+			line += 60
+		}
+		j.needs = j.needs.Plus(j.spaceFor(c, line))
+		return nil
+	}
+	line, err := j.line(func(b []byte) ([]byte, error) { return appendChange(b, c) })
+	if err == nil {
+		j.needs = j.needs.Plus(j.spaceFor(c, line))
+	}
+	return err
+}
+
+// seal ends the line that is gathered.
+func (j *Journal) seal() error {
+	if j.tree.n == 0 {
+		return nil
+	}
+	_, err := j.line(j.tree.appendLine)
+	return err
+}
+
+// line appends a line, and returns its length.
+func (j *Journal) line(appendText func([]byte) ([]byte, error)) (int, error) {
+	const prefix = 9
 	at := len(j.buf)
-	text, err := appendChange(append(j.buf, "00000000 "...), c)
+	text, err := appendText(append(j.buf, "00000000 "...))
 	if err != nil {
-		return inroot.Hard(err)
+		return 0, inroot.Hard(err)
 	}
 	j.buf = append(text, '\n')
 	line := j.buf[at:]
@@ -62,8 +96,7 @@ func (j *Journal) Add(c *Change) error {
 	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(line[prefix:len(line)-1], Castagnoli))
 	hex.Encode(line, sum[:])
 	j.end += int64(len(line))
-	j.needs = j.needs.Plus(j.spaceFor(c, len(line)))
-	return nil
+	return len(line), nil
 }
 
 // AddDir announces that the metadata of a directory will change, its time at
@@ -79,8 +112,13 @@ func (j *Journal) AddDir(id inroot.FileID, path string, was func() *Meta) error 
 // Made notes a directory that was made in the transaction: rolled back, it is gone.
 func (j *Journal) Made(id inroot.FileID) { j.seen[id] = true }
 
-// End is where the next line begins, in bytes.
-func (j *Journal) End() int64 { return j.end }
+// End is where the next line begins, in bytes. It ends the one that is gathered.
+func (j *Journal) End() int64 {
+	if err := j.seal(); err != nil {
+		panic("record: " + err.Error()) // a codec that cannot be made
+	}
+	return j.end
+}
 
 // Durable is up to where the log outlives a loss of power, in bytes.
 func (j *Journal) Durable() int64 { return j.durable }
@@ -90,6 +128,9 @@ func (j *Journal) Began() bool { return j.began }
 
 // Flush workers the lines to the kernel.
 func (j *Journal) Flush() error {
+	if err := j.seal(); err != nil {
+		return err
+	}
 	rest := j.buf
 	if len(rest) == 0 {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
@@ -112,8 +113,18 @@ func readHeads(d Dir, name string, from, to int64, verified *int64) iter.Seq2[Ch
 func readForward(d Dir, name string, from, to int64, verified *int64, parse func(path string, text []byte) (Change, error)) iter.Seq2[Change, error] {
 	return readRange(d, name, from, to, func(r *io.SectionReader, yield func(Change) bool) (failed error) {
 		for at, text := range lines(r, &failed) {
-			c, err := parse(d.Path(name), text)
 			*verified = at + int64(len(text)) + lineExtra
+			if list, is, err := readTree(text); err != nil {
+				return fmt.Errorf("%s: %w", d.Path(name), err)
+			} else if is {
+				for _, c := range list {
+					if !yield(c) {
+						return nil
+					}
+				}
+				continue
+			}
+			c, err := parse(d.Path(name), text)
 			if err != nil || !yield(c) {
 				return err
 			}
@@ -142,9 +153,20 @@ func ReadBackward(d Dir, name string, from, to int64, verified *int64) iter.Seq2
 			if _, err := r.ReadAt(buf, at); err != nil {
 				return err
 			}
-			c, err := parseChange(d.Path(name), buf[9:len(buf)-1])
-			c.End, end = from+end, at
-			if err != nil || !yield(c) {
+			text, lineEnd := buf[9:len(buf)-1], from+end
+			end = at
+			if list, is, err := readTree(text); err != nil {
+				return fmt.Errorf("%s: %w", d.Path(name), err)
+			} else if is {
+				for _, c := range slices.Backward(list) {
+					if c.End = lineEnd; !yield(c) {
+						return nil
+					}
+				}
+				continue
+			}
+			c, err := parseChange(d.Path(name), text)
+			if c.End = lineEnd; err != nil || !yield(c) {
 				return err
 			}
 		}

@@ -64,7 +64,7 @@ func TestLineOfLogIsPinned(t *testing.T) {
 		{Seq: 1, Path: []byte("f"), Kind: KindFile, N: 1, Now: &Meta{Mode: 0o644, Size: 3, ModTime: when, Sum: &sum}},
 		{Seq: 1, Path: []byte("d"), Kind: KindDir, N: 2, Was: &Meta{Mode: 0o700, ModTime: when}, Now: &Meta{Mode: 0o755, ModTime: when}, Again: 1},
 		{Seq: 1, Path: []byte("n"), Kind: KindDir, N: 3, Now: &Meta{Mode: 0o755, ModTime: when}, Whole: true},
-		{Seq: 1, Path: []byte("n/l"), Kind: KindLink, N: 4, Now: &Meta{Mode: 0o644, ModTime: when, Type: KindFile}, With: 3},
+		{Seq: 1, Path: []byte("n/l"), Kind: KindLink, N: 4, Now: &Meta{Mode: 0o644, ModTime: when, Type: KindFile}, With: 3, Again: 1},
 		{Seq: 1, Path: []byte("s"), Kind: KindSymlink, N: 5, Now: &Meta{Mode: 0o777, ModTime: when, Target: []byte("f")}, Preserved: true},
 		{Seq: 1, Path: []byte("gone"), Kind: KindGone, N: 6},
 		{Kind: KindTime, Path: []byte("."), Was: &Meta{Mode: 0o755, ModTime: when}},
@@ -74,7 +74,7 @@ func TestLineOfLogIsPinned(t *testing.T) {
 	want := `cc1a439b {"seq":1,"path":"Zg==","kind":"file","n":1,"now":{"mode":420,"uid":0,"gid":0,"size":3,"mtime":"2026-01-02T03:04:05.000000006Z","sum":7}}
 cd687c35 {"seq":1,"path":"ZA==","kind":"dir","n":2,"was":{"mode":448,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z"},"now":{"mode":493,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z"},"again":1}
 a722f441 {"seq":1,"path":"bg==","kind":"dir","n":3,"now":{"mode":493,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z"},"whole":true}
-fce0966c {"seq":1,"path":"bi9s","kind":"link","n":4,"now":{"mode":420,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z","type":"file"},"with":3}
+f4e662c5 {"seq":1,"path":"bi9s","kind":"link","n":4,"now":{"mode":420,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z","type":"file"},"with":3,"again":1}
 90d53fcd {"seq":1,"path":"cw==","kind":"symlink","n":5,"now":{"mode":511,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z","target":"Zg=="},"kept":true}
 0b03992e {"seq":1,"path":"Z29uZQ==","kind":"gone","n":6}
 380cea15 {"path":"Lg==","kind":"time","was":{"mode":493,"uid":0,"gid":0,"mtime":"2026-01-02T03:04:05.000000006Z"}}
