@@ -52,7 +52,7 @@ func (d Dir) NewJournal(tx int) (*Journal, error) {
 func (j *Journal) Add(c *Change) error {
 	j.unsynced = true
 	if !j.tree.fits(c) {
-		if err := j.seal(); err != nil {
+		if err := j.endTree(); err != nil {
 			return err
 		}
 	}
@@ -73,8 +73,8 @@ func (j *Journal) Add(c *Change) error {
 	return err
 }
 
-// seal ends the line that is gathered.
-func (j *Journal) seal() error {
+// endTree ends the line that is gathered.
+func (j *Journal) endTree() error {
 	if j.tree.n == 0 {
 		return nil
 	}
@@ -114,7 +114,7 @@ func (j *Journal) Made(id inroot.FileID) { j.seen[id] = true }
 
 // End is where the next line begins, in bytes. It ends the one that is gathered.
 func (j *Journal) End() int64 {
-	if err := j.seal(); err != nil {
+	if err := j.endTree(); err != nil {
 		panic("record: " + err.Error()) // a codec that cannot be made
 	}
 	return j.end
@@ -128,7 +128,7 @@ func (j *Journal) Began() bool { return j.began }
 
 // Flush workers the lines to the kernel.
 func (j *Journal) Flush() error {
-	if err := j.seal(); err != nil {
+	if err := j.endTree(); err != nil {
 		return err
 	}
 	rest := j.buf
