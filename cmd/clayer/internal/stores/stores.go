@@ -196,8 +196,12 @@ type Sync struct{ setting solver.Durability }
 // Setting returns what was asked for.
 func (s *Sync) Setting() solver.Durability { return s.setting }
 
-// Set sets it: false asks for a sync of each change.
+// Set sets it: false asks for a sync of each change, "end" for one at the end.
 func (s *Sync) Set(text string) error {
+	if text == "end" {
+		s.setting = solver.SyncAtEnd
+		return nil
+	}
 	never, err := strconv.ParseBool(text)
 	s.setting = solver.SyncAlways
 	if never {
