@@ -26,6 +26,9 @@ type frame struct {
 	hashed  chan struct{}
 }
 
+// headerSpace is what the headers of an entry take at most, nearly always.
+const headerSpace = 16 << 10
+
 // A framer cuts a tar into frames, and compresses, hashes and writes them, each
 // at the same time as the others. Frames are bounded in number, and with them
 // the memory.
@@ -129,6 +132,21 @@ func (f *framer) next(size, done int64) error {
 	}
 	f.cut()
 	return f.open()
+}
+
+// space returns where content of the entry, at least one and at most n bytes of it, is to be
+// read to: what follows the current frame.
+func (f *framer) space(n int64) []byte {
+	p := f.cur.plain
+	if int64(cap(p)-len(p)) < n {
+		size := max(2*cap(p), len(p)+int(n))
+		if size > minCut {
+			size = max(maxCut+headerSpace, len(p)+int(n)) // as large as frames get: it need not grow again
+		}
+		p = append(make([]byte, 0, size), p...)
+		f.cur.plain = p
+	}
+	return p[len(p) : len(p)+int(n)]
 }
 
 // end ends the entry, whose content was written.

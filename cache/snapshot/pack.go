@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/clayer/clayer/cache/snapshot/frames"
+	"github.com/clayer/clayer/cache/snapshot/internal/tarheader"
 )
 
 // MediaType is what a blob is to OCI.
@@ -76,7 +76,7 @@ func Pack(ctx context.Context, w io.Writer, changes Changes, opt PackOptions) (P
 	}
 	blob := &counter{w: w, digest: digest.Canonical.Digester(), crc: crc32.New(castagnoli)}
 	f := newFramer(ctx, blob, opt)
-	p := packer{ctx: f.ctx, framer: f, buf: make([]byte, 128<<10)}
+	p := packer{ctx: f.ctx, framer: f}
 	err := p.all(changes)
 	if ferr := f.close(); err == nil || ferr != nil {
 		err = ferr // the writer's is the reason of the other
@@ -119,8 +119,8 @@ func (c *counter) Write(p []byte) (int, error) {
 type packer struct {
 	ctx     context.Context
 	framer  *framer
-	head    []byte
-	buf     []byte
+	header  tar.Header // of the current entry
+	head    []byte     // its bytes
 	entries int
 	bytes   int64
 }
@@ -145,7 +145,7 @@ func (p *packer) all(changes Changes) error {
 }
 
 func (p *packer) entry(e *Entry) error {
-	h, err := header(e)
+	err := header(&p.header, e)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (p *packer) entry(e *Entry) error {
 	if e.Kind == File {
 		size = e.Size
 	}
-	if p.head, err = appendHeader(p.head[:0], h); err != nil {
+	if p.head, err = tarheader.Append(p.head[:0], &p.header); err != nil {
 		return fmt.Errorf("pack %q: %w", e.Path, err)
 	}
 	if err := p.framer.begin(e.Path, p.head, size); err != nil {
@@ -168,15 +168,6 @@ func (p *packer) entry(e *Entry) error {
 	p.entries++
 	p.bytes += size
 	return nil
-}
-
-// appendHeader adds the headers of an entry.
-func appendHeader(to []byte, h *tar.Header) ([]byte, error) {
-	b := bytes.NewBuffer(to)
-	if err := tar.NewWriter(b).WriteHeader(h); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }
 
 // content copies exactly Size bytes: a file that grew or shrank meanwhile
@@ -203,12 +194,13 @@ func (p *packer) content(e *Entry) (err error) {
 			return err
 		}
 		// Not beyond the next cut; by one byte more than there should be, to see it.
-		k, err := r.Read(p.buf[:min(int64(len(p.buf)), frameSize-n%frameSize, e.Size-n+1)])
+		space := p.framer.space(min(e.Size-n+1, frameSize-n%frameSize))
+		k, err := r.Read(space)
 		n += int64(k)
 		if n > e.Size {
 			return fmt.Errorf("pack %q: the file grew while it was read: more than %d bytes", e.Path, e.Size)
 		}
-		p.framer.cur.plain = append(p.framer.cur.plain, p.buf[:k]...)
+		p.framer.cur.plain = p.framer.cur.plain[:len(p.framer.cur.plain)+k]
 		if err == io.EOF {
 			break
 		}
@@ -222,21 +214,21 @@ func (p *packer) content(e *Entry) (err error) {
 	return nil
 }
 
-// header returns the tar header of an entry. PAX records are written only for
+// header makes the tar header of an entry. PAX records are written only for
 // what the plain header cannot say.
-func header(e *Entry) (*tar.Header, error) {
-	if base := path.Base(e.Path); strings.HasPrefix(base, whiteoutPrefix) {
-		return nil, fmt.Errorf("pack %q: a file's name must not begin with %s, which marks deleted files in a layer", e.Path, whiteoutPrefix)
+func header(h *tar.Header, e *Entry) error {
+	if base := e.Path[strings.LastIndexByte(e.Path, '/')+1:]; strings.HasPrefix(base, whiteoutPrefix) {
+		return fmt.Errorf("pack %q: a file's name must not begin with %s, which marks deleted files in a layer", e.Path, whiteoutPrefix)
 	}
-	h := &tar.Header{Name: e.Path, Format: tar.FormatPAX, ModTime: time.Unix(0, 0)}
+	*h = tar.Header{Name: e.Path, ModTime: time.Unix(0, 0)}
 	switch e.Kind {
 	case Delete:
 		dir, base := path.Split(e.Path)
 		h.Typeflag, h.Name = tar.TypeReg, dir+whiteoutPrefix+base
-		return h, nil
+		return nil
 	case Opaque:
 		h.Typeflag, h.Name = tar.TypeReg, e.Path+"/"+whiteoutOpaque
-		return h, nil
+		return nil
 	}
 	h.Mode, h.Uid, h.Gid, h.ModTime = int64(e.Mode&0o7777), e.UID, e.GID, e.ModTime
 	for name, value := range e.Xattrs {
@@ -273,9 +265,9 @@ func header(e *Entry) (*tar.Header, error) {
 	case Fifo:
 		h.Typeflag = tar.TypeFifo
 	default:
-		return nil, fmt.Errorf("pack %q: unknown kind %d", e.Path, e.Kind)
+		return fmt.Errorf("pack %q: unknown kind %d", e.Path, e.Kind)
 	}
-	return h, nil
+	return nil
 }
 
 // formatExtents writes "offset,length,offset,length"; "" is a file of holes alone.

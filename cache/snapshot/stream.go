@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/clayer/clayer/cache/snapshot/frames"
+	"github.com/clayer/clayer/cache/snapshot/internal/tarheader"
 )
 
 // A chunk is a run of a tar, in order: a frame that was decoded by itself, or
@@ -280,7 +281,7 @@ func (ch *chunk) parse(release func()) {
 		}
 		var h *tar.Header
 		var err error
-		if quick, n, ok := quickHeader(ch.data[at:]); ok {
+		if quick, n, ok := tarheader.Read(ch.data[at:], isRecord); ok {
 			h = &quick
 			r.Reset(ch.data[at+int64(n):])
 		} else {
@@ -317,6 +318,11 @@ func (ch *chunk) parse(release func()) {
 }
 
 const tarBlock = 512
+
+// isRecord reports whether a PAX record is one that entries are made of.
+func isRecord(key string) bool {
+	return key == recordImplied || key == recordData || strings.HasPrefix(key, recordXattr)
+}
 
 // isSparse reports whether what follows a header is not the content as it is.
 func isSparse(h *tar.Header) bool {

@@ -144,6 +144,7 @@ var floors = map[string]int{
 	"cache/delta":                        -1,
 	"cache/snapshot":                     0,
 	"cache/snapshot/frames":              -2,
+	"cache/snapshot/internal/tarheader":  -1,
 	"cache/transfer":                     0,
 	"cmd/clayer/internal/about":          11,
 	"cmd/clayer/internal/hook":           10,

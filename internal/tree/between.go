@@ -31,7 +31,8 @@ type Between struct {
 	// they are reported as they are now, whatever happened in between.
 	Dirty []string
 
-	Open   func(path string) (*os.File, error)
+	Open   func(path string) (*os.File, error) // a file for reading; with Dir, the root, nobody asks it
+	Dir    string
 	Filter Filter                 // what is reported; nil means everything
 	Hide   func(path string) bool // paths that are never reported, nor what is below them; nil means none
 }
@@ -63,7 +64,7 @@ func (b *Between) Changes(ctx context.Context) (snapshot.Changes, error) {
 		}
 		if !d.list.again() {
 			d.gone()
-			return d.list.stream(b.After, fillStill(b.Open)), nil
+			return d.list.stream(b.After, fillStill, newSource(b.Open, b.Dir)), nil
 		}
 	}
 }

@@ -15,14 +15,21 @@ import (
 // No link is followed, neither at the end nor on the way, and the path may be
 // longer than the kernel takes in one call.
 func OpenAt(dir, path string, flags int) (*os.File, error) {
-	fail := func(err error) (*os.File, error) {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
 	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
+	defer unix.Close(at)
+	return openBelow(at, path, flags)
+}
+
+// openBelow is OpenAt for an open directory.
+func openBelow(root int, path string, flags int) (*os.File, error) {
+	fail := func(err error) (*os.File, error) {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
 	openat2 := inroot.HasOpenat2()
+	at, err := root, error(nil)
 	for {
 		n := inroot.OneCall(path, openat2)
 		more := n < len(path)
@@ -39,7 +46,9 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 		} else {
 			fd, err = unix.Openat(at, path[:n], how, 0)
 		}
-		unix.Close(at)
+		if at != root {
+			unix.Close(at)
+		}
 		if err != nil {
 			return fail(err)
 		}
@@ -53,6 +62,7 @@ func OpenAt(dir, path string, flags int) (*os.File, error) {
 // Parents opens the directories in which things are, one after the other: it keeps the last.
 type Parents struct {
 	Dir  string // the tree's own directory
+	root *os.File
 	path string
 	file *os.File
 }
@@ -62,8 +72,16 @@ type Parents struct {
 func (p *Parents) Of(name string) (fd int, base string, err error) {
 	dir := path.Dir(name)
 	if p.file == nil || dir != p.path {
-		p.Close()
-		if p.file, err = OpenAt(p.Dir, dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
+		if p.file != nil {
+			p.file.Close()
+			p.file = nil
+		}
+		if p.root == nil {
+			if p.root, err = OpenAt(p.Dir, ".", unix.O_PATH|unix.O_DIRECTORY); err != nil {
+				return -1, "", err
+			}
+		}
+		if p.file, err = openBelow(int(p.root.Fd()), dir, unix.O_PATH|unix.O_DIRECTORY); err != nil {
 			return -1, "", err
 		}
 		p.path = dir
@@ -79,9 +97,11 @@ func Moved(err error) bool {
 
 // Close closes what is open.
 func (p *Parents) Close() {
-	if p.file != nil {
-		p.file.Close()
-		p.file = nil
+	for _, f := range []**os.File{&p.file, &p.root} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
 	}
 }
 
@@ -107,9 +127,8 @@ func (r *Reading) restamp(fd int, name string, i int32) error {
 }
 
 // extents lists where the file has data; nil if it has no holes.
-func extents(f *os.File, size int64) ([]extent, error) {
+func extents(fd int, name string, size int64) ([]extent, error) {
 	data := []extent{}
-	fd := int(f.Fd())
 	for at := int64(0); at < size; {
 		from, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		if err == unix.ENXIO {

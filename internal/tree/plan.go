@@ -3,9 +3,7 @@ package tree
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -104,13 +102,15 @@ func (l *plan) enter(path string, node int32) func() {
 // A filler completes the entry of a file that was read as n: its content.
 type filler func(n *node, path string, e *snapshot.Entry) error
 
-// stream makes the entries.
-func (l *plan) stream(r *Reading, fill filler) snapshot.Changes {
+// stream makes the entries, with the content of files as fill has it of a source.
+func (l *plan) stream(r *Reading, fill func(*source) filler, from *source) snapshot.Changes {
 	steps := l.steps
+	filled := fill(from)
 	return func(yield func(*snapshot.Entry, error) bool) {
+		defer from.close()
 		first := make(map[linked]string) // the File of each group of hard links
 		for _, s := range steps {
-			e, err := makeEntry(r, s, first, fill)
+			e, err := makeEntry(r, s, first, filled)
 			if !yield(e, err) || err != nil {
 				return
 			}
@@ -165,46 +165,6 @@ func makeEntry(r *Reading, s step, first map[linked]string, fill filler) (*snaps
 		return nil, fmt.Errorf("%q: unknown type of file, mode %o", s.path, n.Mode)
 	}
 	return e, nil
-}
-
-// fillFrom is for a tree that no other process changes: a file that is not what was
-// read is an error that wraps ErrBusy.
-func fillFrom(open func(path string) (*os.File, error)) filler {
-	return func(n *node, path string, e *snapshot.Entry) error {
-		as := func() (*os.File, error) {
-			f, err := open(path)
-			if err != nil {
-				return nil, err
-			}
-			st, err := f.Stat()
-			if err == nil && (!st.Mode().IsRegular() || st.Size() != n.Size) {
-				err = fmt.Errorf("%q %w: %d bytes, now %d", path, ErrBusy, n.Size, st.Size())
-			}
-			if err != nil {
-				f.Close()
-				return nil, err
-			}
-			return f, nil
-		}
-		e.Open = func() (io.ReadCloser, error) { return as() }
-		if !n.is(sparse) {
-			return nil
-		}
-		f, err := as()
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return holes(f, path, e)
-	}
-}
-
-// holes notes where a file has none.
-func holes(f *os.File, path string, e *snapshot.Entry) (err error) {
-	if e.Data, err = extents(f, e.Size); err != nil {
-		return fmt.Errorf("find the holes of %q: %w", path, err)
-	}
-	return nil
 }
 
 // ErrBusy says that a file changed while it was captured. A stream of a root

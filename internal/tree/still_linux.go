@@ -27,12 +27,12 @@ const (
 // for the time that reading it takes; if not, the error wraps ErrBusy and names
 // it. When the stream is read once more, what changed since the reading is reported
 // as it is by then.
-func fillStill(open func(path string) (*os.File, error)) filler {
+func fillStill(from *source) filler {
 	tried := make(map[string]bool)
 	return func(n *node, path string, e *snapshot.Entry) error {
 		want := stateOf(n)
 		if tried[path] || n.is(sparse) {
-			f, st, err := openState(open, path)
+			f, err := openState(from, path)
 			if errors.Is(err, fs.ErrNotExist) && tried[path] {
 				*e = snapshot.Entry{Path: path, Kind: snapshot.Delete} // it has gone since
 				return nil
@@ -41,6 +41,7 @@ func fillStill(open func(path string) (*os.File, error)) filler {
 				return err
 			}
 			defer f.Close()
+			st := f.state
 			if st != want && !tried[path] {
 				tried[path] = true
 				return busy(path)
@@ -48,7 +49,7 @@ func fillStill(open func(path string) (*os.File, error)) filler {
 			want = st
 			e.Mode, e.UID, e.GID, e.Size, e.ModTime = st.mode&0o7777, int(st.uid), int(st.gid), st.size, st.mtime.time()
 			if n.is(sparse) {
-				if err := holes(f, path, e); err != nil {
+				if err := holes(f, e); err != nil {
 					return err
 				}
 			}
@@ -61,7 +62,7 @@ func fillStill(open func(path string) (*os.File, error)) filler {
 					time.Sleep(pause)
 				}
 				var r io.ReadCloser
-				if r, err = readStill(open, path, want); err == nil || !errors.Is(err, ErrBusy) {
+				if r, err = readStill(from, path, want); err == nil || !errors.Is(err, ErrBusy) {
 					return r, err
 				}
 			}
@@ -82,57 +83,43 @@ func stateOf(n *node) fileState {
 	return fileState{uint32(n.Mode), n.UID, n.GID, n.Size, n.mtime(), n.ctime()}
 }
 
-func openState(open func(string) (*os.File, error), path string) (*os.File, fileState, error) {
-	f, err := open(path)
+func openState(from *source, path string) (*opened, error) {
+	f, err := from.file(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
-		return nil, fileState{}, fmt.Errorf("%w: %w", busy(path), err)
+		return nil, fmt.Errorf("%w: %w", busy(path), err)
 	}
-	if err != nil {
-		return nil, fileState{}, err
-	}
-	st, err := statFile(f)
-	if err == nil && st.mode&unix.S_IFMT != unix.S_IFREG {
+	if err == nil && f.state.mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
 		err = busy(path)
 	}
 	if err != nil {
-		f.Close()
-		return nil, st, err
+		return nil, err
 	}
-	return f, st, nil
-}
-
-func statFile(f *os.File) (fileState, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fileState{}, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
-	}
-	return fileState{
-		st.Mode, st.Uid, st.Gid, st.Size,
-		stamp{int64(st.Mtim.Sec), int32(st.Mtim.Nsec)}, stamp{int64(st.Ctim.Sec), int32(st.Ctim.Nsec)},
-	}, nil
+	return f, nil
 }
 
 func busy(path string) error { return fmt.Errorf("%q %w%s", path, ErrBusy, writers(path)) }
 
-func readStill(open func(string) (*os.File, error), path string, want fileState) (io.ReadCloser, error) {
-	f, st, err := openState(open, path)
+func readStill(from *source, path string, want fileState) (io.ReadCloser, error) {
+	f, err := openState(from, path)
 	if err != nil {
 		return nil, err
 	}
-	if st != want {
+	if f.state != want {
 		f.Close()
 		return nil, busy(path)
 	}
-	s := &stillFile{Reader: io.LimitReader(f, st.size), f: f, path: path, want: want}
-	if st.size > smallFile {
+	s := &stillFile{Reader: io.LimitReader(f, want.size), f: f, want: want}
+	if want.size > smallFile {
 		return s, nil
 	}
-	content, err := io.ReadAll(s)
+	content := make([]byte, want.size)
+	_, err = io.ReadFull(s, content)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = busy(path)
+	}
 	if err := errors.Join(err, s.Close()); err != nil {
 		return nil, err
-	}
-	if int64(len(content)) != st.size {
-		return nil, busy(path)
 	}
 	return io.NopCloser(bytes.NewReader(content)), nil
 }
@@ -140,16 +127,15 @@ func readStill(open func(string) (*os.File, error), path string, want fileState)
 // stillFile is a file that must not change until it is closed.
 type stillFile struct {
 	io.Reader
-	f    *os.File
-	path string
+	f    *opened
 	want fileState
 }
 
 func (s *stillFile) Close() error {
-	st, err := statFile(s.f)
+	st, err := s.f.now()
 	err = errors.Join(err, s.f.Close())
 	if err == nil && st != s.want {
-		err = busy(s.path)
+		err = busy(s.f.name)
 	}
 	return err
 }

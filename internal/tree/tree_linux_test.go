@@ -452,7 +452,7 @@ func TestSparseFilesRetainTheirHoles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		data, err := extents(f, size)
+		data, err := extents(int(f.Fd()), f.Name(), size)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,9 +33,12 @@ func (*Reading) restamp(int, string, int32) error { return errSystem }
 // Moved reports nothing on this system.
 func Moved(error) bool { return false }
 
-func extents(*os.File, int64) ([]extent, error) { return nil, errSystem }
+type source struct{}
 
-func fillStill(func(string) (*os.File, error)) filler { return nil }
+func newSource(func(string) (*os.File, error), string) *source { return nil }
+func (*source) close()                                         {}
+func fillStill(*source) filler                                 { return nil }
+func fillFrom(*source) filler                                  { return nil }
 
 type lowerDir []struct{}
 

@@ -35,8 +35,9 @@ type Upper struct {
 	Owner func(uid, gid uint32) (uint32, uint32)
 
 	// Open opens a file of the upper directory for reading, and OpenLower one of a
-	// lower directory.
+	// lower directory. With Dir, the upper directory, the stream opens its files there.
 	Open      func(path string) (*os.File, error)
+	Dir       string
 	OpenLower func(dir, path string) (*os.File, error)
 
 	Filter Filter                 // what is reported; nil means everything
@@ -79,7 +80,7 @@ func (u *Upper) Changes(ctx context.Context) (snapshot.Changes, error) {
 			return nil, err
 		}
 		if !d.list.again() {
-			return d.list.stream(u.After, fillFrom(u.Open)), nil
+			return d.list.stream(u.After, fillFrom, newSource(u.Open, u.Dir)), nil
 		}
 	}
 }

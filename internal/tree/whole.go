@@ -24,7 +24,9 @@ type Whole struct {
 	// Reported says of paths whether the receiver has them already; nil means none.
 	Reported func(path string) bool
 
+	// Open opens a file of the merged tree for reading. With Dir, its directory, nobody asks it.
 	Open   func(path string) (*os.File, error)
+	Dir    string
 	Filter Filter // nil means everything
 }
 
@@ -37,7 +39,7 @@ func (w *Whole) Changes() snapshot.Changes {
 		ex = 0
 	}
 	w.directory(&l, "", 0, ex, true)
-	return l.stream(w.Reading, fillFrom(w.Open))
+	return l.stream(w.Reading, fillFrom, newSource(w.Open, w.Dir))
 }
 
 // directory walks the directory at i, whose counterpart in Except is at x (-1: none).

@@ -129,7 +129,7 @@ func Read(ctx context.Context, opt Options) (*Base, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole := tree.Whole{Reading: reading, Filter: f, Open: func(p string) (*os.File, error) { return tree.OpenAt(dir, p, os.O_RDONLY) }}
+	whole := tree.Whole{Reading: reading, Filter: f, Dir: dir}
 	b.changes = f.complete(withoutPasswords(whole.Changes()))
 	for e, err := range b.changes {
 		if err != nil {

@@ -72,7 +72,7 @@ func (c *content) entries() snapshot.Changes {
 			return
 		}
 		leftOut := make(map[string]bool) // files, which other names may be links to
-		whole := tree.Whole{Reading: c.reading, Open: func(p string) (*os.File, error) { return tree.OpenAt(c.dir, p, os.O_RDONLY) }}
+		whole := tree.Whole{Reading: c.reading, Dir: c.dir}
 		for e, err := range whole.Changes() {
 			if err != nil {
 				yield(nil, err)

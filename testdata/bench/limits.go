@@ -102,7 +102,7 @@ func pack(dir, file string) (u usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	w := tree.Whole{Reading: r, Filter: keep, Open: func(p string) (*os.File, error) { return tree.OpenAt(dir, p, os.O_RDONLY) }}
+	w := tree.Whole{Reading: r, Filter: keep, Dir: dir}
 	f, err := os.Create(file)
 	if err != nil {
 		return u, err

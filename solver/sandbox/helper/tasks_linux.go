@@ -81,7 +81,7 @@ func (h *helper) capture(ctx context.Context) error {
 	}
 	whole := tree.Whole{
 		Reading: merged, Below: below, Except: upper, Filter: filter,
-		Open: func(p string) (*os.File, error) { return tree.OpenAt(h.merged(), p, unix.O_RDONLY) },
+		Dir: h.merged(),
 	}
 	if h.Seeded {
 		whole.Stand = h.stands

@@ -279,7 +279,7 @@ func (p *place) since(ctx context.Context, trusted bool, setBack, epoch time.Tim
 	if err := p.clamp(epoch, after, b); err != nil {
 		return nil, err
 	}
-	b.Before, b.After, b.Trusted, b.SetBack, b.Open = p.at, after, trusted, setBack, p.open
+	b.Before, b.After, b.Trusted, b.SetBack, b.Dir = p.at, after, trusted, setBack, p.s.Root
 	changes, err := b.Changes(ctx)
 	if err != nil {
 		return nil, err
@@ -343,7 +343,7 @@ func (p *place) Recover(ctx context.Context, before *tree.Reading, c sandbox.Com
 	if err != nil {
 		return nil, err
 	}
-	b := tree.Between{Before: before, After: after, Trusted: true, Open: p.open, Filter: matcher, Hide: tree.Hide(append(c.Targets(), p.s.Hide...))}
+	b := tree.Between{Before: before, After: after, Trusted: true, Dir: p.s.Root, Filter: matcher, Hide: tree.Hide(append(c.Targets(), p.s.Hide...))}
 	p.before = before
 	return b.Changes(ctx)
 }
@@ -433,10 +433,6 @@ func (p *place) command(ctx context.Context, c sandbox.Command) error {
 	return helper.Process{Warn: p.s.warn}.Run(ctx, j, c)
 }
 
-func (p *place) open(path string) (*os.File, error) {
-	return tree.OpenAt(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK)
-}
-
 // note remembers what is reported, so that Capture does not repeat it.
 func (p *place) note(changes snapshot.Changes) snapshot.Changes {
 	return func(yield func(*snapshot.Entry, error) bool) {
@@ -482,7 +478,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 		return nil, fmt.Errorf("capture %s: %w", path, err)
 	}
 	whole := tree.Whole{
-		Reading: r, Below: below, Open: p.open, Filter: filter,
+		Reading: r, Below: below, Dir: p.s.Root, Filter: filter,
 		Reported: func(path string) bool { return p.reported[path] },
 	}
 	return p.note(whole.Changes()), nil

@@ -186,6 +186,9 @@ func (v *View) Run(ctx context.Context, c sandbox.Command) (_ snapshot.Changes, 
 		Before: v.at, After: after, Lower: v.s.lowers(), Owner: v.s.owner(),
 		Open: v.open, OpenLower: v.files.open, Filter: matcher, Hide: hide,
 	}
+	if _, own := v.files.(direct); own {
+		u.Dir = v.upper()
+	}
 	if !v.s.whole {
 		u.Below = v.below
 	}
