@@ -7,13 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/internal/beneath"
 )
 
 // Set gives the items, below dir, the time. What is gone meanwhile, and what this user may not
 // change, stays as it is.
 func Set(dir string, items []Item, to time.Time) error {
-	parents := tree.Parents{Dir: dir}
+	parents := beneath.Parents{Dir: dir}
 	defer parents.Close()
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: to.Unix(), Nsec: int64(to.Nanosecond())}}
 	for _, it := range items {
@@ -38,7 +38,7 @@ func stays(err error) bool {
 			return true
 		}
 	}
-	return tree.Moved(err)
+	return beneath.Moved(err)
 }
 
 // rewrite has the header of a compiled module fit its source. The file itself is written to, so

@@ -3,6 +3,8 @@ package tree
 import (
 	"path"
 	"time"
+
+	"github.com/clayer/clayer/internal/beneath"
 )
 
 // A Fresh is something with a time that it got between two readings.
@@ -50,7 +52,7 @@ func Written(before, after *Reading, within func(time.Time) bool, filter Filter,
 // Restamped has the reading, which was made of dir and which nobody else has yet, show the
 // times that what it lists got since, and what its files hold by now where it has digests.
 func (r *Reading) Restamped(dir string, list []Fresh) error {
-	parents := Parents{Dir: dir}
+	parents := beneath.Parents{Dir: dir}
 	defer parents.Close()
 	linked := make(map[uint64]int32) // names that are not in the list are others of the same files
 	for _, f := range list {
@@ -59,7 +61,7 @@ func (r *Reading) Restamped(dir string, list []Fresh) error {
 			continue
 		}
 		fd, name, err := parents.Of(f.Path)
-		if Moved(err) {
+		if beneath.Moved(err) {
 			continue
 		}
 		if err == nil {

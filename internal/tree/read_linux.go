@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 )
 
 // Read reads the tree at dir, by several goroutines. Links are never followed,
@@ -129,7 +130,7 @@ func (w *walker) directory(fd int, at string, depth int, i, previous int32, in m
 		if enter {
 			across = map[string]mounted{name: m}
 		}
-		if vanished(err) && depth >= len(w.below) {
+		if beneath.Vanished(err) && depth >= len(w.below) {
 			continue
 		}
 		if err != nil {
@@ -203,12 +204,6 @@ func (w *walker) store(directory int32, b *batch) int32 {
 		w.reading.sums[first+int32(k)] = x
 	}
 	return first
-}
-
-// vanished reports whether the error of a look at a name means that it is gone,
-// or was a link when it was first looked at and is none now.
-func vanished(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESTALE)
 }
 
 func (w *walker) descend(fd int, name, p string, depth int, i, previous int32, in mounted) {

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 )
 
 // A source opens the files of a stream: below a directory, of which it holds the one open in
@@ -19,11 +19,11 @@ type source struct {
 	open func(path string) (*os.File, error)
 
 	mu      sync.Mutex
-	parents Parents
+	parents beneath.Parents
 }
 
 func newSource(open func(path string) (*os.File, error), dir string) *source {
-	return &source{open: open, parents: Parents{Dir: dir}}
+	return &source{open: open, parents: beneath.Parents{Dir: dir}}
 }
 
 // close closes the directory. A file can still be opened.
@@ -43,8 +43,14 @@ func (s *source) file(name string) (*opened, error) {
 			return nil, err
 		}
 		o.own, o.fd = f, int(f.Fd())
-	} else if err := s.below(o); err != nil {
-		return nil, err
+	} else {
+		s.mu.Lock()
+		fd, err := s.parents.File(name)
+		s.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		o.fd = fd
 	}
 	var err error
 	if o.state, err = o.now(); err != nil {
@@ -52,32 +58,6 @@ func (s *source) file(name string) (*opened, error) {
 		return nil, err
 	}
 	return o, nil
-}
-
-func (s *source) below(o *opened) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		held := s.parents.file != nil && s.parents.path == path.Dir(o.name)
-		at, base, err := s.parents.Of(o.name)
-		if err != nil {
-			return err
-		}
-		for {
-			o.fd, err = unix.Openat(at, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-			if err != unix.EINTR {
-				break
-			}
-		}
-		if err == nil {
-			return nil
-		}
-		s.parents.Close()
-		if !held || err != unix.ENOENT {
-			return &os.PathError{Op: "open", Path: o.name, Err: err}
-		}
-		// Another directory may be there by now.
-	}
 }
 
 // An opened file is read by system calls alone: an os.File takes some more, and a file of a

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -85,8 +86,14 @@ func TestSourceHoldsOneDirectory(t *testing.T) {
 		t.Error(got)
 	}
 	s.close()
-	if s.parents.file != nil || s.parents.root != nil {
-		t.Error("a directory is open")
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(fds) == 0 {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, dir) {
+			t.Errorf("%s is open", to)
+		}
 	}
 	if got := read("d/c"); got != "third" { // by who has an entry of a stream that has ended
 		t.Error(got)

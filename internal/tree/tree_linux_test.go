@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/fsclock"
 )
 
@@ -183,8 +184,8 @@ func upper(t testing.TB, lower, dir string, before *Reading) (snapshot.Changes, 
 	t.Helper()
 	u := Upper{
 		Before: before, After: read(t, dir, Options{}), Lower: []string{lower},
-		Open:      func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
-		OpenLower: func(dir, p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) },
+		Open:      func(p string) (*os.File, error) { return beneath.Open(dir, p, unix.O_RDONLY) },
+		OpenLower: func(dir, p string) (*os.File, error) { return beneath.Open(dir, p, unix.O_RDONLY) },
 	}
 	return u.Changes(context.Background())
 }
@@ -316,7 +317,7 @@ func TestAFileThatNeverStandsStill(t *testing.T) {
 		if err = errors.Join(err, f.Close()); err != nil {
 			return nil, err
 		}
-		return OpenAt(dir, p, unix.O_RDONLY)
+		return beneath.Open(dir, p, unix.O_RDONLY)
 	}}
 	ch, err := b.Changes(context.Background())
 	if err != nil {
@@ -367,7 +368,7 @@ func TestUpperOverLayers(t *testing.T) {
 			up := build(t, t.TempDir(), tt.before...)
 			before := read(t, up, Options{})
 			build(t, up, tt.after...)
-			open := func(dir, p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) }
+			open := func(dir, p string) (*os.File, error) { return beneath.Open(dir, p, unix.O_RDONLY) }
 			u := Upper{Before: before, After: read(t, up, Options{}), Lower: dirs, OpenLower: open,
 				Open: func(p string) (*os.File, error) { return open(up, p) }}
 			if tt.below != nil {
@@ -397,7 +398,7 @@ func TestDirectoriesAboveWhatIsCaptured(t *testing.T) {
 	build(t, up, "file a/b/c c", "file a/p/q q", "file x/y y")
 	u := Upper{Before: before, After: read(t, up, Options{}), Lower: []string{low}, Filter: filterAll{skip: "a", prune: "a/p"},
 		Hide: func(p string) bool { return p == "x" },
-		Open: func(p string) (*os.File, error) { return OpenAt(up, p, unix.O_RDONLY) }}
+		Open: func(p string) (*os.File, error) { return beneath.Open(up, p, unix.O_RDONLY) }}
 	ch, err := u.Changes(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +412,7 @@ func TestWhole(t *testing.T) {
 	dir := build(t, t.TempDir(), "file a/b/c c", "file a/b/d d", "file a/x x", "hard a/b/e a/b/d")
 	up := build(t, t.TempDir(), "file a/b/c c")
 	whole := Whole{Reading: read(t, dir, Options{Below: "a/b"}), Below: "a/b",
-		Open: func(p string) (*os.File, error) { return OpenAt(dir, p, unix.O_RDONLY) }}
+		Open: func(p string) (*os.File, error) { return beneath.Open(dir, p, unix.O_RDONLY) }}
 	if got, want := text(t, whole.Changes()), "implied dir a\ndir a/b\nfile a/b/c\nfile a/b/d\nlink a/b/e -> a/b/d\n"; got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
@@ -421,10 +422,10 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-func TestOpenAtFollowsNothing(t *testing.T) {
+func TestOpenFollowsNothing(t *testing.T) {
 	dir := build(t, t.TempDir(), "file d/f x", "link l d", "link d/g f")
 	for p, ok := range map[string]bool{"d/f": true, "l/f": false, "d/g": false, "d/none": false} {
-		f, err := OpenAt(dir, p, unix.O_RDONLY)
+		f, err := beneath.Open(dir, p, unix.O_RDONLY)
 		if (err == nil) != ok {
 			t.Errorf("%s: %v", p, err)
 		}

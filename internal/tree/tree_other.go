@@ -16,22 +16,7 @@ var errSystem = fmt.Errorf("read a tree: only on Linux: %w", errors.ErrUnsupport
 // Read returns an error that wraps errors.ErrUnsupported on this system.
 func Read(context.Context, string, Options) (*Reading, error) { return nil, errSystem }
 
-// OpenAt returns an error that wraps errors.ErrUnsupported on this system.
-func OpenAt(string, string, int) (*os.File, error) { return nil, errSystem }
-
-// Parents opens directories.
-type Parents struct{ Dir string }
-
-// Of returns an error that wraps errors.ErrUnsupported on this system.
-func (*Parents) Of(string) (int, string, error) { return -1, "", errSystem }
-
-// Close does nothing on this system.
-func (*Parents) Close() {}
-
 func (*Reading) restamp(int, string, int32) error { return errSystem }
-
-// Moved reports nothing on this system.
-func Moved(error) bool { return false }
 
 type source struct{}
 

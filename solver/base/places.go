@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/lazyregexp"
 	"github.com/clayer/clayer/internal/pathname"
-	"github.com/clayer/clayer/internal/tree"
 )
 
 // Why something is left out.
@@ -164,7 +164,7 @@ func (f *filter) whyText(p string) string {
 	if err != nil || !info.Mode().IsRegular() {
 		return ""
 	}
-	file, err := tree.OpenAt(f.dir, p, os.O_RDONLY)
+	file, err := beneath.Open(f.dir, p, os.O_RDONLY)
 	if err != nil {
 		return ""
 	}
@@ -186,7 +186,7 @@ func (f *filter) whyText(p string) string {
 // homes adds the home directories of the people and of root, by the root's passwd.
 func (f *filter) homes(dir string, session string, resolve func(string) (string, bool)) {
 	all := []string{session}
-	if file, err := tree.OpenAt(dir, "etc/passwd", os.O_RDONLY); err == nil {
+	if file, err := beneath.Open(dir, "etc/passwd", os.O_RDONLY); err == nil {
 		text, _ := io.ReadAll(io.LimitReader(file, maxText)) // without it, the usual places
 		file.Close()
 		for line := range strings.Lines(string(text)) {

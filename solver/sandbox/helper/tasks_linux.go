@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/pathname"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/unpack"
@@ -143,7 +144,7 @@ func (h *helper) stands(path string) bool {
 // up. What is not there any more, or is something else, is passed over.
 func (h *helper) copyUp() error {
 	for _, name := range h.Names {
-		f, err := tree.OpenAt(h.merged(), name, unix.O_WRONLY|unix.O_NONBLOCK)
+		f, err := beneath.Open(h.merged(), name, unix.O_WRONLY|unix.O_NONBLOCK)
 		switch {
 		case err == nil:
 			f.Close()

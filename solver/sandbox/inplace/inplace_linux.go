@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/internal/inroot"
 	"github.com/clayer/clayer/internal/tree"
@@ -486,7 +487,7 @@ func (p *place) Capture(ctx context.Context, path string) (snapshot.Changes, err
 
 // Open implements sandbox.View.
 func (p *place) Open(path string) (*os.File, error) {
-	return sandbox.RegularFile(tree.OpenAt(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
+	return sandbox.RegularFile(beneath.Open(p.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
 }
 
 // Exists implements sandbox.View.

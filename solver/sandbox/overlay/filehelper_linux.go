@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
 
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/clamp"
 	"github.com/clayer/clayer/internal/inherited"
 	"github.com/clayer/clayer/internal/tree"
@@ -50,7 +51,7 @@ func (d direct) read(ctx context.Context, dir string, previous *tree.Reading) (*
 }
 
 func (direct) open(dir, path string) (*os.File, error) {
-	return tree.OpenAt(dir, path, unix.O_RDONLY)
+	return beneath.Open(dir, path, unix.O_RDONLY)
 }
 
 func (direct) copy(ctx context.Context, from, to string, skip []string) error {

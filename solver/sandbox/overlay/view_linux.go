@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clayer/clayer/cache/snapshot"
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/internal/fsclock"
 	"github.com/clayer/clayer/internal/tree"
 	"github.com/clayer/clayer/solver/internal/record"
@@ -305,7 +306,7 @@ func (v *View) Open(path string) (*os.File, error) {
 			return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist) // not a directory any more
 		}
 	}
-	return sandbox.RegularFile(tree.OpenAt(v.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
+	return sandbox.RegularFile(beneath.Open(v.s.Root, path, unix.O_RDONLY|unix.O_NONBLOCK))
 }
 
 // Clone implements sandbox.Layered.

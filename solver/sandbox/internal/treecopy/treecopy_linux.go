@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/clayer/clayer/internal/tree"
+	"github.com/clayer/clayer/internal/beneath"
 	"github.com/clayer/clayer/solver/sandbox/internal/descriptor"
 )
 
@@ -159,7 +159,7 @@ func (c *copier) subdirectory(src, dst int, name, p string) error {
 
 // link goes through a descriptor: the path of the first copy may be too long for a call.
 func (c *copier) link(first string, dst int, name string) error {
-	f, err := tree.OpenAt(c.to, first, unix.O_PATH)
+	f, err := beneath.Open(c.to, first, unix.O_PATH)
 	if err != nil {
 		return err
 	}
