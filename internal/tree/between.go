@@ -148,7 +148,7 @@ func (d *between) name(p string, bi, ai int32) error {
 		defer d.list.enter(p, ai)()
 		return d.directory(p, -1, ai)
 	default:
-		if d.dirty[p] || !sameMeta(d.Before.seen(bi), d.After.seen(ai)) {
+		if d.dirty[p] || !sameDir(d.Before.seen(bi), d.After.seen(ai)) {
 			d.list.add(p, ai)
 		}
 		if base.is(closed) || now.is(closed) {

@@ -92,6 +92,17 @@ func (r *Reading) Restamped(dir string, list []Fresh) error {
 	return nil
 }
 
+// Touched has the comparison of the reading with an earlier one report the directories of the
+// list, also where their times are what they were before: who unpacks what is in them changes
+// their times.
+func (r *Reading) Touched(list []Fresh) {
+	for _, f := range list {
+		if i := r.find(f.Path); i >= 0 && r.at(i).isDir() {
+			r.at(i).Flags |= touched
+		}
+	}
+}
+
 // find returns the index of a path, -1 if it is not there.
 func (r *Reading) find(p string) int32 {
 	if p == "" || p == "." {

@@ -30,39 +30,6 @@ func (r *Reading) restamp(fd int, name string, i int32) error {
 	return nil
 }
 
-// extents lists where the file has data; nil if it has no holes.
-func extents(fd int, name string, size int64) ([]extent, error) {
-	data := []extent{}
-	for at := int64(0); at < size; {
-		from, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if err == unix.ENXIO {
-			break // a hole up to the end
-		}
-		if err == unix.EINVAL {
-			return nil, nil // the file system knows no holes
-		}
-		if err != nil {
-			return nil, err
-		}
-		to, err := unix.Seek(fd, from, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, err
-		}
-		from, to = min(from, size), min(to, size)
-		if to > from {
-			data = append(data, extent{Offset: from, Length: to - from})
-		}
-		at = to
-	}
-	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
-		return nil, err
-	}
-	if len(data) == 1 && data[0] == (extent{Length: size}) {
-		return nil, nil
-	}
-	return data, nil
-}
-
 // lowerDir is an open directory of the tree that an overlay lies over: in each of its
 // layers, the highest first, that shows one there.
 type lowerDir []layer

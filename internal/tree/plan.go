@@ -10,8 +10,6 @@ import (
 	"github.com/clayer/clayer/cache/snapshot"
 )
 
-type extent = snapshot.Extent
-
 // plan lists the entries of a stream before they are made.
 type plan struct {
 	filter Filter // nil means everything

@@ -148,6 +148,7 @@ const (
 	closed                     // a directory that may not be read
 	sparse                     // fewer blocks than its size needs
 	hasRare                    // there is more about it in Reading.rare
+	touched                    // a directory that got the time that it may have had: see Touched
 )
 
 // rare is what few nodes have.

@@ -150,9 +150,16 @@ func fillFrom(from *source) filler {
 }
 
 // holes notes where a file has none.
-func holes(f *opened, e *snapshot.Entry) (err error) {
-	if e.Data, err = extents(f.fd, f.name, e.Size); err != nil {
+func holes(f *opened, e *snapshot.Entry) error {
+	data, err := beneath.Data(f.fd, e.Size)
+	if err != nil {
 		return fmt.Errorf("find the holes of %q: %w", f.name, err)
+	}
+	if data != nil { // nil: it has no holes
+		e.Data = make([]snapshot.Extent, len(data))
+	}
+	for i, x := range data {
+		e.Data[i] = snapshot.Extent(x)
 	}
 	return nil
 }

@@ -453,7 +453,7 @@ func TestSparseFilesRetainTheirHoles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		data, err := extents(int(f.Fd()), f.Name(), size)
+		data, err := beneath.Data(int(f.Fd()), size)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -216,10 +216,15 @@ func (d *differ) dir(p string, bi, ai int32, base, under *seen, low lowerView) e
 		defer d.list.enter(p, ai)()
 		return d.directory(p, -1, ai, child)
 	}
-	if !sameMeta(base, now) {
+	if !sameDir(base, now) {
 		d.list.add(p, ai)
 	}
 	return d.directory(p, bi, ai, child)
+}
+
+// sameDir is sameMeta of directories.
+func sameDir(base, now *seen) bool {
+	return sameMeta(base, now) && !(now.is(touched) && base.ctime() != now.ctime())
 }
 
 // unchanged reports whether what is no directory is as the merged tree showed it before.

@@ -94,7 +94,7 @@ func (b *builder) reused(s *dag.Step) bool {
 }
 
 // fetchByContent fetches a snapshot, and checks it as one that was cached in the plan.
-func (b *builder) fetchByContent(ctx context.Context, it *dag.Item, f cache.Found) (bl *blob, err error) {
+func (b *builder) fetchByContent(ctx context.Context, it *dag.Item, f cache.Found) (_ *blob, err error) {
 	s := it.Step
 	at, err := b.namesBefore(s)
 	if err == nil {
@@ -109,7 +109,7 @@ func (b *builder) fetchByContent(ctx context.Context, it *dag.Item, f cache.Foun
 		return nil, &variants.UnmetError{Lacks: unmet}
 	}
 	metered, m := b.Report.Metered(ctx, report.Event{Kind: report.Restoring, Step: s, Store: f.Store, Total: f.Size})
-	bl = &blob{desc: f.Descriptor, bytes: new(cache.Blob), checked: true}
+	bl := &blob{desc: f.Descriptor, bytes: new(cache.Blob), checked: true}
 	defer func() {
 		if err != nil {
 			bl.bytes.Close()

@@ -24,6 +24,8 @@ type walk struct {
 	mu     sync.Mutex
 	found  map[key.Key]cache.Found // by the first key of a step
 	others map[key.Key]cache.Found // what stores have said of layers beside, by its own key
+
+	refused map[*dag.Step]bool // what is under their first key is of no use: it is built again, and takes its place
 }
 
 // A place is how far the walk has come in a layer.
@@ -95,7 +97,7 @@ func (w *walk) advance(p *place) {
 		if m == (dag.Made{}) && s.ChangesRoot() {
 			_, found := w.found[w.keys.Step[s]]
 			p.want = w.keys.Cutoff(s, p.chain)
-			if w.present[s] || found || p.want.IsZero() || w.opt.Unstored(p.layer) {
+			if w.present[s] || found || w.refused[s] || p.want.IsZero() || w.opt.Unstored(p.layer) {
 				break
 			}
 			f, ok := w.others[p.want]

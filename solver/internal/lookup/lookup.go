@@ -62,7 +62,7 @@ func (x *Finder) SetState(state *record.State) {
 // A store that fails is a miss, which the store itself reports. What has no snapshot under
 // its key is looked for by its second one, as far as it is known what the steps before made.
 func (x *Finder) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present map[*dag.Step]bool) (map[key.Key]cache.Found, error) {
-	w := &walk{Finder: x, keys: keys, present: present, found: make(map[key.Key]cache.Found), others: make(map[key.Key]cache.Found)}
+	w := &walk{Finder: x, keys: keys, present: present, found: make(map[key.Key]cache.Found), others: make(map[key.Key]cache.Found), refused: make(map[*dag.Step]bool)}
 	if x.opt.Tier == nil {
 		return w.found, nil
 	}
@@ -88,6 +88,8 @@ func (x *Finder) Find(ctx context.Context, g *dag.Graph, keys *dag.Keys, present
 					w.others[k] = d
 				} else if x.usable(s, keys, d) {
 					w.found[k] = d
+				} else {
+					w.refused[s] = true
 				}
 			}
 			return err

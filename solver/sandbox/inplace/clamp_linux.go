@@ -31,5 +31,6 @@ func (p *place) clamp(to time.Time, after *tree.Reading, b *tree.Between) error 
 	if err := clamp.Set(p.s.Root, clamp.Plan(written), to); err != nil {
 		return err
 	}
+	after.Touched(written)
 	return after.Restamped(p.s.Root, written)
 }

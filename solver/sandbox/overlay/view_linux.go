@@ -211,7 +211,11 @@ func (v *View) clamp(ctx context.Context, to time.Time, after *tree.Reading, fil
 	if len(written) == 0 {
 		return after, nil
 	}
-	return v.files.clamp(ctx, v.upper(), after, written, to)
+	after, err := v.files.clamp(ctx, v.upper(), after, written, to)
+	if err == nil {
+		after.Touched(written)
+	}
+	return after, err
 }
 
 func (v *View) open(path string) (*os.File, error) { return v.files.open(v.upper(), path) }
