@@ -91,18 +91,14 @@ const (
 // worth is how many bytes have to be near, which are also to be a quarter of the blob.
 const worth = 1 << 20
 
-// Find looks for the frames of a blob of size bytes in older ones, the likeliest first. It
-// returns nil if too few are near to be worth it, or a list makes no sense. The caller closes
-// what it returns.
-func Find(list frames.List, size int64, sources []Source) *Near {
-	all, err := list.Of(size)
-	if err != nil || len(all) == 0 || size < worth {
-		return nil
-	}
-	type origin struct {
-		source int
-		from   int64
-	}
+// An origin is where a frame is: in a source, from a position on.
+type origin struct {
+	source int // its index
+	from   int64
+}
+
+// index returns the frames of sources by their digests, each as the first of them has it.
+func index(sources []Source) map[[sha256.Size]byte]origin {
 	known := make(map[[sha256.Size]byte]origin)
 	for i, s := range sources {
 		older, _ := s.Frames.Of(s.Size) // none, if it makes no sense
@@ -112,6 +108,18 @@ func Find(list frames.List, size int64, sources []Source) *Near {
 			}
 		}
 	}
+	return known
+}
+
+// Find looks for the frames of a blob of size bytes in older ones, the likeliest first. It
+// returns nil if too few are near to be worth it, or a list makes no sense. The caller closes
+// what it returns.
+func Find(list frames.List, size int64, sources []Source) *Near {
+	all, err := list.Of(size)
+	if err != nil || len(all) == 0 || size < worth {
+		return nil
+	}
+	known := index(sources)
 	n, files := &Near{}, make(map[int]File)
 	for _, f := range all {
 		p := place{Frame: f}

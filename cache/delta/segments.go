@@ -1,10 +1,6 @@
 package delta
 
-import (
-	"crypto/sha256"
-
-	"github.com/clayer/clayer/cache/snapshot/frames"
-)
+import "github.com/clayer/clayer/cache/snapshot/frames"
 
 // A Segment is a range of a blob that an older one has, or that is sent.
 type Segment struct {
@@ -21,26 +17,14 @@ func Segments(list frames.List, size int64, older []Source, least int64) []Segme
 	if err != nil {
 		return nil
 	}
-	type origin struct {
-		older int
-		from  int64
-	}
-	known := make(map[[sha256.Size]byte]origin)
-	for i, o := range older {
-		frames, _ := o.Frames.Of(o.Size) // none, if they make no sense
-		for _, f := range frames {
-			if _, ok := known[f.Digest]; !ok {
-				known[f.Digest] = origin{i, f.Offset}
-			}
-		}
-	}
+	known := index(older)
 	var runs []Segment
 	for _, f := range all {
 		o, ok := known[f.Digest]
 		if !ok {
-			o.older = -1
+			o.source = -1
 		}
-		runs = join(runs, Segment{Range{f.Offset, f.Offset + f.Size}, o.older, o.from})
+		runs = join(runs, Segment{Range{f.Offset, f.Offset + f.Size}, o.source, o.from})
 	}
 	segments, copied := long(runs, least), int64(0)
 	for _, s := range segments {
